@@ -1,0 +1,410 @@
+package fs
+
+import (
+	"math"
+	"runtime"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// What SetAttr.Valid says is to be set.
+const (
+	SetMode uint32 = 1 << iota
+	SetUID
+	SetGID
+	SetSize
+	SetAtime
+	SetMtime
+	SetCtime
+)
+
+// SetAttr is what SetAttr changes; fields whose bit is not in Valid are ignored.
+// Times are ns since the epoch.
+type SetAttr struct {
+	Valid               uint32
+	Mode, UID, GID      uint32
+	Size                uint64
+	Atime, Mtime, Ctime int64
+}
+
+// fill writes in's attributes to a. Called with mu held for reading at least.
+func (in *inode) fill(a *Attr) {
+	c := &in.core
+	*a = Attr{
+		Ino: in.ino, Gen: c.Gen, Mode: uint32(c.Mode), Nlink: c.Nlink, UID: c.UID, GID: c.GID, Rdev: c.Rdev,
+		Size: c.Size, Blocks: in.blocks.Load() * (layout.BlockSize / 512),
+		Atime: in.atime.Load(), Mtime: in.mtime.Load(), Ctime: in.ctime.Load(), Btime: in.btime,
+		Flags: c.Flags, Proj: c.Proj,
+	}
+}
+
+// attr is fill for callers that hold no lock. st_blocks needs the extents: a file's
+// are brought to DRAM, a directory's are only counted, so that a stat does not
+// build its index.
+func (fs *FS) attr(in *inode, a *Attr) syscall.Errno {
+	if in.loaded.Load() {
+		in.mu.RLock()
+		in.fill(a)
+		in.mu.RUnlock()
+		return 0
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.isDir() {
+		err := fs.loadExtents(in)
+		in.fill(a)
+		return errno(err)
+	}
+	in.fill(a)
+	if in.loaded.Load() {
+		return 0
+	}
+	var chain []uint64
+	n := uint64(0)
+	err := fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &chain, func(_ uint32, e layout.Extent) error {
+		n += uint64(e.Len)
+		return nil
+	})
+	a.Blocks = (n + uint64(len(chain))) * (layout.BlockSize / 512)
+	return errno(err)
+}
+
+// GetAttr is stat.
+func (fs *FS) GetAttr(ctx *Context, ino uint64, a *Attr) syscall.Errno {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	e = fs.attr(in, a)
+	fs.put(in, 1)
+	return e
+}
+
+// SetAttr is chmod, chown, truncate and utimens in one. All of it that is not a
+// size is one transaction; a new size is its own (see setSize).
+//
+// Persistence order: transaction: core line, times line.
+func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(in, 1)
+	if s.Valid&SetSize != 0 {
+		if err := fs.setSize(ctx, in, s.Size); err != nil {
+			return errno(err)
+		}
+	}
+	if s.Valid&^SetSize != 0 {
+		if err := fs.setAttr(ctx, in, s); err != nil {
+			return errno(err)
+		}
+	}
+	return fs.attr(in, a)
+}
+
+func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c := in.core
+	at, mt, ct := in.atime.Load(), in.mtime.Load(), fs.now()
+	if s.Valid&SetMode != 0 {
+		c.Mode = c.Mode&syscall.S_IFMT | uint16(s.Mode&0o7777)
+	}
+	if s.Valid&SetUID != 0 {
+		c.UID = s.UID
+	}
+	if s.Valid&SetGID != 0 {
+		c.GID = s.GID
+	}
+	if s.Valid&(SetUID|SetGID) != 0 && s.Valid&SetMode == 0 && !in.isDir() {
+		c.Mode &^= syscall.S_ISUID
+		if c.Mode&0o010 != 0 {
+			c.Mode &^= syscall.S_ISGID
+		}
+	}
+	if s.Valid&SetAtime != 0 {
+		at = s.Atime
+	}
+	if s.Valid&SetMtime != 0 {
+		mt = s.Mtime
+	}
+	if s.Valid&SetCtime != 0 {
+		ct = s.Ctime
+	}
+	t := fs.begin(ctx)
+	if c != in.core {
+		in.stageCore(t, &c)
+	}
+	in.stageTimes(t, at, mt, ct)
+	if err := t.commit(); err != nil {
+		return err
+	}
+	in.applyCore(&c)
+	in.applyTimes(at, mt, ct)
+	return nil
+}
+
+// setSize is truncate(2).
+func (fs *FS) setSize(ctx *Context, in *inode, size uint64) error {
+	switch {
+	case in.isDir():
+		return syscall.EISDIR
+	case !in.isReg():
+		return syscall.EINVAL
+	case size > math.MaxInt64:
+		return syscall.EFBIG
+	}
+	if err := fs.extentsLoaded(in); err != nil {
+		return err
+	}
+	for {
+		if old := in.size.Load(); size > old {
+			if done, err := fs.grow(ctx, in, int64(size)); done || err != nil {
+				return err
+			}
+		} else if done, err := fs.shrink(ctx, in, size); done || err != nil {
+			return err
+		}
+	}
+}
+
+// grow moves the end of file up; done is false if it is no longer below size.
+//
+// Persistence order:
+//  1. NT-zero from the old end of file to the end of its block, SFENCE
+//  2. transaction: core line with the size, times line
+func (fs *FS) grow(ctx *Context, in *inode, size int64) (done bool, err error) {
+	lock := in.lockGrow(size, size)
+	defer in.rl.unlock(lock)
+	defer in.mu.Unlock()
+	old := int64(in.core.Size)
+	if old >= size {
+		return false, nil
+	}
+	runtime.LockOSThread()
+	err = fs.zeroTail(in, old, size)
+	fs.r.Fence()
+	runtime.UnlockOSThread()
+	if err != nil {
+		return false, err
+	}
+	return true, fs.commitSize(ctx, in, uint64(size), false)
+}
+
+// zeroTail zeroes the file's bytes from the end of file to, at most, the end of
+// its block: what a shorter file left there was never zeroed. It does not fence.
+func (fs *FS) zeroTail(in *inode, size, end int64) error {
+	if size >= end || size%layout.BlockSize == 0 {
+		return nil
+	}
+	e, ok := in.space.Lookup(uint64(size) >> layout.BlockShift)
+	if !ok || e.Flags&layout.ExtentUnwritten != 0 {
+		return nil
+	}
+	return fs.r.NTZero(regionOff(e, size), min(end, (size|(layout.BlockSize-1))+1)-size)
+}
+
+// shrink moves the end of file down (or leaves it and updates the times). It takes
+// no range lock and waits for no reader: blocks that replies still hold are freed
+// by whoever drops the last reference.
+func (fs *FS) shrink(ctx *Context, in *inode, size uint64) (done bool, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if size > in.core.Size {
+		return false, nil
+	}
+	if err := fs.commitSize(ctx, in, size, true); err != nil {
+		return false, err
+	}
+	if in.core.Format&layout.FormatTruncating != 0 {
+		return true, fs.finishTruncate(ctx, in)
+	}
+	return true, nil
+}
+
+// cut is one extent that a truncation changes: now.Len 0 removes it.
+type cut struct{ old, now pagecache.Extent }
+
+// commitSize commits a new size. With cutting set it also cuts the extents beyond
+// it, as many as fit the transaction; if some are left the inode is marked
+// Truncating, and the caller (or recovery) calls finishTruncate.
+//
+// Persistence order:
+//  1. transaction: core line with size and mark, times line, slots cut
+//  2. only then the cut blocks go to whoever holds them last
+func (fs *FS) commitSize(ctx *Context, in *inode, size uint64, cutting bool) error {
+	c := in.core
+	c.Size = size
+	now := fs.now()
+	at := in.atime.Load()
+	t := fs.begin(ctx)
+	var cuts []cut
+	if cutting {
+		var more bool
+		cuts, more = in.stageCuts(t, size, 2)
+		if more {
+			c.Format |= layout.FormatTruncating
+		}
+	}
+	in.stageCore(t, &c)
+	in.stageTimes(t, at, now, now)
+	if err := t.commit(); err != nil {
+		return err
+	}
+	in.applyCore(&c)
+	in.applyTimes(at, now, now)
+	fs.applyCuts(in, cuts)
+	return nil
+}
+
+// stageCuts stages the removal of what lies beyond size, last extent first, and
+// leaves keep lines of the transaction for others. more is set if it did not fit.
+func (in *inode) stageCuts(t *tx, size uint64, keep int) (cuts []cut, more bool) {
+	first := (size + layout.BlockSize - 1) >> layout.BlockShift
+	pos := uint64(math.MaxUint64)
+	for {
+		e, ok := in.space.Prev(pos)
+		if !ok || e.Logical+uint64(e.Len) <= first {
+			return cuts, false
+		}
+		if t.room() <= keep {
+			return cuts, true
+		}
+		now := pagecache.Extent{}
+		if e.Logical < first {
+			now = e
+			now.Len = uint32(first - e.Logical)
+		}
+		in.stageSlot(t, e.Slot, mediaExtent(now))
+		cuts = append(cuts, cut{e, now})
+		pos = e.Logical
+	}
+}
+
+func (fs *FS) applyCuts(in *inode, cuts []cut) {
+	if len(cuts) == 0 {
+		return
+	}
+	in.space.BeginChange()
+	for _, k := range cuts {
+		if k.now.Len == 0 {
+			in.space.Remove(k.old.Logical)
+			in.giveSlot(k.old.Slot)
+		} else {
+			in.space.Update(k.old.Logical, k.now)
+		}
+	}
+	in.space.EndChange()
+	for _, k := range cuts {
+		n := uint64(k.old.Len - k.now.Len)
+		in.blocks.Add(-n)
+		fs.table.Disown(k.old.Block+uint64(k.now.Len), n, fs.freeIdle)
+	}
+}
+
+// finishTruncate cuts what an interrupted or large truncation left, and takes the
+// mark off. Called with mu held.
+//
+// Persistence order: transactions of slots cut; the last one also clears the mark.
+func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
+	for {
+		t := fs.begin(ctx)
+		cuts, more := in.stageCuts(t, in.core.Size, 1)
+		c := in.core
+		if !more {
+			c.Format &^= layout.FormatTruncating
+			in.stageCore(t, &c)
+		}
+		if err := t.commit(); err != nil {
+			return err
+		}
+		in.applyCore(&c)
+		fs.applyCuts(in, cuts)
+		if !more {
+			return nil
+		}
+	}
+}
+
+// Flush is close(2): lazily kept times become durable.
+func (fs *FS) Flush(ctx *Context, ino uint64) syscall.Errno {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	err := fs.flushTimes(in)
+	fs.put(in, 1)
+	return errno(err)
+}
+
+// Fsync makes lazily kept times durable; data and metadata are durable already.
+// On a region in an ordinary file it also writes back what a crash of the host
+// would lose.
+func (fs *FS) Fsync(ctx *Context, ino uint64, datasync bool) syscall.Errno {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(in, 1)
+	if err := fs.flushTimes(in); err != nil {
+		return errno(err)
+	}
+	return errno(fs.syncInode(in))
+}
+
+// SyncAll is syncfs.
+func (fs *FS) SyncAll() syscall.Errno {
+	if fs.readOnly() {
+		return 0
+	}
+	return errno(fs.r.Sync(0, fs.sb.Size))
+}
+
+// syncInode writes a file's data, then all metadata, back to the file the region is in.
+func (fs *FS) syncInode(in *inode) error {
+	if fs.readOnly() || !fs.needsSync() {
+		return nil
+	}
+	if in.isReg() {
+		in.mu.Lock()
+		err := fs.loadExtents(in)
+		var runs []run
+		if err == nil {
+			in.space.Ascend(0, func(e pagecache.Extent) bool {
+				runs = append(runs, run{e.Block, uint64(e.Len)})
+				return true
+			})
+		}
+		in.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		for _, u := range runs {
+			if err := fs.r.Sync(int64(u.block)<<layout.BlockShift, int64(u.n)<<layout.BlockShift); err != nil {
+				return err
+			}
+		}
+	}
+	fs.meta.mu.Lock()
+	chunks := make([]int64, len(fs.meta.chunks))
+	for i, c := range fs.meta.chunks {
+		chunks[i] = c.no
+	}
+	fs.meta.mu.Unlock()
+	if err := fs.r.Sync(0, fs.sb.StaticEnd); err != nil {
+		return err
+	}
+	for _, c := range chunks {
+		off := c << fs.sb.ChunkShift
+		if err := fs.r.Sync(off, min(fs.sb.ChunkSize(), fs.sb.Size-off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,537 @@
+package fs
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// dirIndex is a directory in DRAM: where its blocks are, which lines are in use,
+// and a hash table from name to line. Names themselves stay on media. A position
+// is the number of a line in the directory; it never changes while the entry
+// lives, so it serves as readdir's cookie. Protected by the inode's mu.
+type dirIndex struct {
+	blocks []uint64 // region block by directory block; 0: hole
+	used   []uint64 // lines in use, a bit each, by directory block
+	avail  []uint32 // directory blocks that may have free lines; may hold stale ones
+	holes  []uint32 // directory blocks that are holes
+	table  []uint64 // open addressing, linear probing: hash<<32 | position+1; 0: empty
+	count  int
+}
+
+var nameSeed = maphash.MakeSeed()
+
+func hashName(name string) uint32 { return uint32(maphash.String(nameSeed, name)) }
+
+func hashBytes(name []byte) uint32 { return uint32(maphash.Bytes(nameSeed, name)) }
+
+// lineOff is the region offset of a position.
+func (d *dirIndex) lineOff(pos uint32) int64 {
+	return int64(d.blocks[pos/layout.LinesPerBlock])<<layout.BlockShift + int64(pos%layout.LinesPerBlock)*layout.LineSize
+}
+
+// insertHash adds a position under a hash.
+func (d *dirIndex) insertHash(h, pos uint32) {
+	if (d.count+1)*4 > len(d.table)*3 {
+		old := d.table
+		d.table = make([]uint64, max(16, 2*len(old)))
+		for _, v := range old {
+			if v != 0 {
+				d.place(v)
+			}
+		}
+	}
+	d.place(uint64(h)<<32 | uint64(pos+1))
+	d.count++
+}
+
+func (d *dirIndex) place(v uint64) {
+	mask := uint32(len(d.table) - 1)
+	i := uint32(v>>32) & mask
+	for d.table[i] != 0 {
+		i = (i + 1) & mask
+	}
+	d.table[i] = v
+}
+
+// removeHash removes a position; the entries behind it move up (backward shift),
+// so the table never holds tombstones.
+func (d *dirIndex) removeHash(h, pos uint32) {
+	mask := uint32(len(d.table) - 1)
+	i := h & mask
+	for d.table[i] != uint64(h)<<32|uint64(pos+1) {
+		i = (i + 1) & mask
+	}
+	for j := i; ; {
+		j = (j + 1) & mask
+		v := d.table[j]
+		if v == 0 {
+			break
+		}
+		if home := uint32(v>>32) & mask; (j-home)&mask >= (j-i)&mask {
+			d.table[i] = v
+			i = j
+		}
+	}
+	d.table[i] = 0
+	d.count--
+	if len(d.table) > 1024 && d.count*8 < len(d.table) {
+		old := d.table
+		d.table = make([]uint64, len(old)/4)
+		for _, v := range old {
+			if v != 0 {
+				d.place(v)
+			}
+		}
+	}
+}
+
+// dentry is what a name leads to.
+type dentry struct {
+	pos  uint32
+	hash uint32
+	n    int // lines
+	ino  uint64
+	typ  uint8
+}
+
+// find looks a name up. It allocates nothing.
+func (fs *FS) find(in *inode, name string) (dentry, bool, error) {
+	d := in.dir
+	if d.count == 0 {
+		return dentry{}, false, nil
+	}
+	h := hashName(name)
+	mask := uint32(len(d.table) - 1)
+	for i := h & mask; d.table[i] != 0; i = (i + 1) & mask {
+		v := d.table[i]
+		if uint32(v>>32) != h {
+			continue
+		}
+		pos := uint32(v) - 1
+		var l layout.Line
+		if err := fs.loadLine(d.lineOff(pos), &l); err != nil {
+			return dentry{}, false, err
+		}
+		if l.DentryNameLen() != len(name) {
+			continue
+		}
+		e := dentry{pos: pos, hash: h, n: layout.DentryLines(len(name)), ino: l.DentryIno(), typ: l.DentryType()}
+		same, err := fs.sameName(d, &e, &l, name)
+		if err != nil || same {
+			return e, same, err
+		}
+	}
+	return dentry{}, false, nil
+}
+
+func (fs *FS) sameName(d *dirIndex, e *dentry, l *layout.Line, name string) (bool, error) {
+	rest := name
+	for i := 0; ; i++ {
+		part := l.NamePart(i, len(name))
+		if string(part) != rest[:len(part)] {
+			return false, nil
+		}
+		if rest = rest[len(part):]; rest == "" {
+			return true, nil
+		}
+		if err := fs.loadLine(d.lineOff(e.pos)+int64(i+1)*layout.LineSize, l); err != nil {
+			return false, err
+		}
+	}
+}
+
+// loadDir builds the index from the directory's blocks.
+func (fs *FS) loadDir(in *inode) error {
+	n := in.core.Size >> layout.BlockShift
+	if n > 1<<32/layout.LinesPerBlock || n > fs.sb.Blocks() {
+		return corruptf("directory %d has the impossible size %d", in.ino, in.core.Size)
+	}
+	d := &dirIndex{blocks: make([]uint64, n), used: make([]uint64, n)}
+	ok := true
+	in.space.Ascend(0, func(e pagecache.Extent) bool {
+		if e.Logical+uint64(e.Len) > n {
+			ok = false
+			return false
+		}
+		for i := uint64(0); i < uint64(e.Len); i++ {
+			d.blocks[e.Logical+i] = e.Block + i
+		}
+		return true
+	})
+	if !ok {
+		return corruptf("directory %d has blocks beyond its size %d", in.ino, in.core.Size)
+	}
+	var buf [layout.BlockSize]byte
+	var name [layout.NameMax]byte
+	for b := int(n) - 1; b >= 0; b-- {
+		if d.blocks[b] == 0 {
+			d.holes = append(d.holes, uint32(b))
+			continue
+		}
+		off := int64(d.blocks[b]) << layout.BlockShift
+		if err := fs.r.Load(off, buf[:]); err != nil {
+			return err
+		}
+		for i := 0; i < layout.LinesPerBlock; {
+			l := (*layout.Line)(buf[i*layout.LineSize:])
+			if !l.Valid(fs.seed, off+int64(i)*layout.LineSize) {
+				return corruptf("directory %d has a damaged line at offset %d", in.ino, off+int64(i)*layout.LineSize)
+			}
+			if l.DentryKind() != layout.DentryHead {
+				i++
+				continue
+			}
+			nl := l.DentryNameLen()
+			k := layout.DentryLines(nl)
+			if nl == 0 || i+k > layout.LinesPerBlock {
+				return corruptf("directory %d has an impossible entry at offset %d", in.ino, off+int64(i)*layout.LineSize)
+			}
+			nm := name[:0]
+			for j := 0; j < k; j++ {
+				nm = append(nm, (*layout.Line)(buf[(i+j)*layout.LineSize:]).NamePart(j, nl)...)
+			}
+			d.used[b] |= lineMask(i, k)
+			d.insertHash(hashBytes(nm), uint32(b*layout.LinesPerBlock+i))
+			i += k
+		}
+		if d.used[b] != ^uint64(0) {
+			d.avail = append(d.avail, uint32(b))
+		}
+	}
+	in.dir = d
+	return nil
+}
+
+// lineMask is the bits of n lines from line i on.
+func lineMask(i, n int) uint64 { return (1<<n - 1) << i }
+
+// freeLines finds n adjacent free lines in a used mask, or -1.
+func freeLines(used uint64, n int) int {
+	f := ^used // the shifts bring in zeros: no run leaves the block
+	for k := 1; k < n; k++ {
+		f &= ^used >> k
+	}
+	if f == 0 {
+		return -1
+	}
+	return bits.TrailingZeros64(f)
+}
+
+// dirPlace is a place found for a new dentry.
+type dirPlace struct {
+	pos   uint32
+	n     int
+	block uint64 // != 0: a fresh block that the transaction links as directory block pos/64
+}
+
+// placeName finds n adjacent free lines in the directory, in a fresh, formatted
+// metadata block if need be. Nothing is linked yet: stagePlace does that. Called
+// with mu held and no lane.
+func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
+	d := in.dir
+	for i := len(d.avail) - 1; i >= 0 && i >= len(d.avail)-8; i-- {
+		b := d.avail[i]
+		if d.blocks[b] == 0 || d.used[b] == ^uint64(0) {
+			d.avail = append(d.avail[:i], d.avail[i+1:]...)
+			continue
+		}
+		if l := freeLines(d.used[b], n); l >= 0 {
+			return dirPlace{pos: b*layout.LinesPerBlock + uint32(l), n: n}, nil
+		}
+	}
+	b := uint32(len(d.blocks))
+	if len(d.holes) > 0 {
+		b = d.holes[len(d.holes)-1]
+	} else if b == 1<<32/layout.LinesPerBlock-1 {
+		return dirPlace{}, errNoSpace
+	}
+	if err := fs.needSlots(ctx, in, 1); err != nil {
+		return dirPlace{}, err
+	}
+	goal := uint64(0)
+	if p, ok := in.space.Prev(uint64(b)); ok && b > 0 {
+		goal = p.Block + (uint64(b) - p.Logical)
+	}
+	block, err := fs.allocMeta(ctx, goal)
+	if err != nil {
+		return dirPlace{}, err
+	}
+	if err := fs.formatBlock(int64(block)<<layout.BlockShift, nil); err != nil {
+		fs.freeMeta(ctx, block)
+		return dirPlace{}, err
+	}
+	return dirPlace{pos: b * layout.LinesPerBlock, n: n, block: block}, nil
+}
+
+// dirChange is one directory's part of a transaction, to be applied after commit.
+type dirChange struct {
+	in       *inode
+	p        dirPlace
+	hash     uint32
+	core     layout.Core
+	old, now pagecache.Extent
+}
+
+// stageDentry writes a new dentry at p, linking p's fresh block if it has one. c is
+// the directory's new core, which the caller stages.
+func (in *inode) stageDentry(t *tx, p dirPlace, name string, ino uint64, typ uint8, c *layout.Core) (ch dirChange) {
+	ch = dirChange{in: in, p: p, hash: hashName(name)}
+	off := int64(0)
+	if p.block != 0 {
+		b := uint64(p.pos / layout.LinesPerBlock)
+		ch.old, ch.now = in.addRun(t, b, p.block, 1, 0)
+		if size := (b + 1) << layout.BlockShift; size > c.Size {
+			c.Size = size
+		}
+		off = int64(p.block)<<layout.BlockShift + int64(p.pos%layout.LinesPerBlock)*layout.LineSize
+	} else {
+		off = in.dir.lineOff(p.pos)
+	}
+	nm := []byte(name)
+	t.at(off).PutDentryHead(nm, ino, typ)
+	for i := 1; i < p.n; i++ {
+		t.at(off+int64(i)*layout.LineSize).PutDentryCont(nm, i)
+	}
+	return ch
+}
+
+// applyDentry makes a committed stageDentry current in DRAM.
+func (in *inode) applyDentry(ch *dirChange) {
+	d := in.dir
+	b := ch.p.pos / layout.LinesPerBlock
+	if ch.p.block != 0 {
+		in.space.BeginChange()
+		in.applyRun(ch.old, ch.now)
+		in.space.EndChange()
+		in.blocks.Add(1)
+		if int(b) == len(d.blocks) {
+			d.blocks, d.used = append(d.blocks, 0), append(d.used, 0)
+		} else {
+			d.holes = d.holes[:len(d.holes)-1]
+		}
+		d.blocks[b], d.used[b] = ch.p.block, 0
+		d.avail = append(d.avail, b)
+	}
+	d.used[b] |= lineMask(int(ch.p.pos%layout.LinesPerBlock), ch.p.n)
+	d.insertHash(ch.hash, ch.p.pos)
+}
+
+// undoDentry gives back what placeName and stageDentry took. No lane may be held.
+func (fs *FS) undoDentry(ctx *Context, in *inode, p dirPlace, ch *dirChange) {
+	if p.block == 0 {
+		return
+	}
+	if ch != nil {
+		in.undoRun(ch.old, ch.now)
+	}
+	fs.freeMeta(ctx, p.block)
+}
+
+// stageRemove clears a dentry's lines.
+func (in *inode) stageRemove(t *tx, e dentry) {
+	off := in.dir.lineOff(e.pos)
+	for i := 0; i < e.n; i++ {
+		t.at(off + int64(i)*layout.LineSize).ClearDentry()
+	}
+}
+
+// applyRemove makes a committed stageRemove current in DRAM.
+func (in *inode) applyRemove(e dentry) {
+	d := in.dir
+	b := e.pos / layout.LinesPerBlock
+	if d.used[b] == ^uint64(0) {
+		d.avail = append(d.avail, b)
+	}
+	d.used[b] &^= lineMask(int(e.pos%layout.LinesPerBlock), e.n)
+	d.removeHash(e.hash, e.pos)
+}
+
+// trimDir gives back the directory block of a position if it became empty, and all
+// blocks if the directory did. It comes after the transaction that emptied the
+// block: if it does not happen the directory is merely larger than it need be.
+// Called with mu held and no lane.
+func (fs *FS) trimDir(ctx *Context, in *inode, pos uint32) {
+	if in.dir.count > 0 {
+		fs.trimBlock(ctx, in, pos/layout.LinesPerBlock)
+		return
+	}
+	for b := len(in.dir.blocks) - 1; b >= 0; b-- {
+		fs.trimBlock(ctx, in, uint32(b))
+		b = min(b, len(in.dir.blocks))
+	}
+}
+
+// trimBlock makes an empty directory block a hole, so that positions hold; the size
+// shrinks when the last blocks go.
+//
+// Persistence order:
+//  1. transaction: the block's slot cut (it may split in two), the directory's size
+//  2. only then is the block free
+func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
+	d := in.dir
+	if d.used[b] != 0 || d.blocks[b] == 0 {
+		return
+	}
+	e, ok := in.space.Lookup(uint64(b))
+	if !ok {
+		return
+	}
+	lb := uint64(b)
+	head, tail := e, e
+	head.Len = uint32(lb - e.Logical)
+	tail.Logical, tail.Block = lb+1, e.Block+(lb+1-e.Logical)
+	tail.Len = e.Len - head.Len - 1
+	if head.Len > 0 && tail.Len > 0 {
+		if fs.needSlots(ctx, in, 1) != nil {
+			return
+		}
+		tail.Slot = in.takeSlot()
+	}
+	c := in.core
+	n := len(d.blocks)
+	if int(b) == n-1 {
+		for n--; n > 0 && d.blocks[n-1] == 0; n-- {
+		}
+		c.Size = uint64(n) << layout.BlockShift
+	}
+	t := fs.begin(ctx)
+	if head.Len > 0 {
+		in.stageSlot(t, head.Slot, mediaExtent(head))
+	}
+	if tail.Len > 0 || head.Len == 0 {
+		in.stageSlot(t, tail.Slot, mediaExtent(tail))
+	}
+	if c != in.core {
+		in.stageCore(t, &c)
+	}
+	if err := t.commit(); err != nil {
+		if head.Len > 0 && tail.Len > 0 {
+			in.giveSlot(tail.Slot)
+		}
+		return
+	}
+	in.applyCore(&c)
+	in.space.BeginChange()
+	switch {
+	case head.Len > 0:
+		in.space.Update(e.Logical, head)
+		if tail.Len > 0 {
+			in.space.Insert(tail)
+		}
+	case tail.Len > 0:
+		in.space.Update(e.Logical, tail)
+	default:
+		in.space.Remove(e.Logical)
+		in.giveSlot(e.Slot)
+	}
+	in.space.EndChange()
+	block := d.blocks[b]
+	d.blocks[b] = 0
+	if n < len(d.blocks) {
+		d.blocks, d.used = d.blocks[:n], d.used[:n]
+		d.holes = keepBelow(d.holes, uint32(n))
+		d.avail = keepBelow(d.avail, uint32(n))
+	} else {
+		d.holes = append(d.holes, b)
+	}
+	in.blocks.Add(^uint64(0))
+	fs.freeMeta(ctx, block)
+}
+
+// keepBelow keeps the entries of s that are below n.
+func keepBelow(s []uint32, n uint32) []uint32 {
+	k := s[:0]
+	for _, v := range s {
+		if v < n {
+			k = append(k, v)
+		}
+	}
+	return k
+}
+
+// Dirent is one entry that ReadDir hands out. Name is valid during the call only.
+type Dirent struct {
+	Ino  uint64
+	Type uint8 // DT_*
+	Name []byte
+	Next uint64 // the cookie that resumes behind this entry
+}
+
+// firstCookie is the cookie of position 0: "." and ".." stand before it.
+const firstCookie = 2
+
+// ReadDir calls emit for the entries of a directory from the cookie on (0: from the
+// start), "." and ".." first, until emit says false. Cookies hold across changes of
+// the directory and across mounts.
+func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool) syscall.Errno {
+	in, e := fs.getDir(ino)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(in, 1)
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	if cookie == 0 && !emit(&Dirent{Ino: in.ino, Type: syscall.DT_DIR, Name: []byte("."), Next: 1}) {
+		return 0
+	}
+	if cookie <= 1 && !emit(&Dirent{Ino: in.core.Parent, Type: syscall.DT_DIR, Name: []byte(".."), Next: firstCookie}) {
+		return 0
+	}
+	cookie = max(cookie, firstCookie)
+	return errno(fs.readDir(in.dir, cookie-firstCookie, emit))
+}
+
+func (fs *FS) readDir(d *dirIndex, pos uint64, emit func(*Dirent) bool) error {
+	var l layout.Line
+	var name [layout.NameMax]byte
+	for b := pos / layout.LinesPerBlock; b < uint64(len(d.blocks)); b, pos = b+1, (b+1)*layout.LinesPerBlock {
+		used := d.used[b] &^ lineMask(0, int(pos%layout.LinesPerBlock))
+		off := int64(d.blocks[b]) << layout.BlockShift
+		for used != 0 {
+			i := bits.TrailingZeros64(used)
+			if err := fs.loadLine(off+int64(i)*layout.LineSize, &l); err != nil {
+				return err
+			}
+			if l.DentryKind() != layout.DentryHead {
+				used &^= lineMask(i, 1) // a cookie that pointed into a dentry
+				continue
+			}
+			nl, n := l.DentryNameLen(), layout.DentryLines(l.DentryNameLen())
+			e := Dirent{Ino: l.DentryIno(), Type: l.DentryType(), Next: b*layout.LinesPerBlock + uint64(i+n) + firstCookie}
+			nm := append(name[:0], l.NamePart(0, nl)...)
+			for j := 1; j < n; j++ {
+				if err := fs.loadLine(off+int64(i+j)*layout.LineSize, &l); err != nil {
+					return err
+				}
+				nm = append(nm, l.NamePart(j, nl)...)
+			}
+			e.Name = nm
+			if !emit(&e) {
+				return nil
+			}
+			used &^= lineMask(i, n)
+		}
+	}
+	return nil
+}
+
+// getDir is get for directories, with the index in DRAM.
+func (fs *FS) getDir(ino uint64) (*inode, syscall.Errno) {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return nil, e
+	}
+	if !in.isDir() {
+		fs.put(in, 1)
+		return nil, syscall.ENOTDIR
+	}
+	if err := fs.extentsLoaded(in); err != nil {
+		fs.put(in, 1)
+		return nil, errno(err)
+	}
+	return in, 0
+}

@@ -1,0 +1,40 @@
+// Package fs is the filesystem: inodes, directories, extents, transactions and POSIX
+// semantics over a persistent-memory region. It speaks syscall.Errno and knows no
+// FUSE; fs/fusefs adapts it.
+//
+// # What it owns
+//
+// The format (fs/layout), the redo journal, the inode cache, directory indexes, and
+// the decision when a block is free. What it never does: store to the region other
+// than through pmem, block while a lane is held, or keep a copy of file data.
+//
+// # Five nouns
+//
+//   - A line: 64 bytes of metadata that change as a whole (layout.Line).
+//   - A transaction (tx): a set of lines that change together; one fence.
+//   - A lane: where a transaction's redo record stands until its lines are in place.
+//   - An extent: a run of a file's blocks; a slot on media, an entry of the
+//     pagecache.Space in DRAM.
+//   - A reply: slices of the region, with the references that keep them valid.
+//
+// # The journey of one write(2)
+//
+// FS.Write, FS.overwrite (nothing but data changes: no lock but the byte range, no
+// transaction, one fence), or FS.extendPiece, FS.storePiece, FS.commitPiece, and
+// tx.commit. Read: FS.Read, FS.read, FS.refExtent, Reply.Done.
+//
+// # Lock order
+//
+// From first to last; a lock is only taken while holding locks above it.
+//
+//	FS.rename                 renames between directories
+//	  inode.rl                byte range of a file
+//	    inode.mu              directories: parent before child, else by number
+//	      icacheShard.mu
+//	      metaSpace.mu        metadata blocks and inode slots; may run transactions
+//	        lane.mu           held from begin to commit; nothing else is taken inside
+//	          hugepage.Allocator, refcnt.Table: locks of their own, leaves
+//
+// So an operation allocates first, then begins its transaction, commits, and frees
+// last. TestReadWriteAllocs proves that reading and writing allocate nothing.
+package fs

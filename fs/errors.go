@@ -1,0 +1,48 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// Errors of Mount and Mkfs. They come wrapped in one sentence that says what was
+// found and what to do.
+var (
+	// ErrInUse: the owner record names a live user on another machine, or one
+	// on this machine that reached the same memory by another name.
+	ErrInUse = errors.New("region is in use")
+	// ErrNeedsFsck: a structure is damaged; nothing was changed.
+	ErrNeedsFsck = errors.New("filesystem is damaged")
+)
+
+var (
+	errTxTooLarge = errors.New("transaction has too many lines")
+	errNoSpace    = errors.New("no space left")
+	errReadOnly   = errors.New("read-only filesystem")
+)
+
+// corruptf makes an ErrNeedsFsck that names the structure and its offset.
+func corruptf(format string, a ...any) error {
+	return fmt.Errorf("%w: %s; run daxfsd fsck", ErrNeedsFsck, fmt.Sprintf(format, a...))
+}
+
+// errno speaks the language of the core's callers: the one place where errors of
+// the packages below become a syscall.Errno.
+func errno(err error) syscall.Errno {
+	var e syscall.Errno
+	switch {
+	case err == nil:
+		return 0
+	case err == errNoSpace:
+		return syscall.ENOSPC
+	case err == errReadOnly, errors.Is(err, pmem.ErrReadOnly):
+		return syscall.EROFS
+	case errors.As(err, &e):
+		return e
+	default: // media, checksum, anything unforeseen
+		return syscall.EIO
+	}
+}

@@ -1,0 +1,239 @@
+package fs
+
+import (
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// extentSlots says which of a file's extent slots on media are free. Slots 0 and
+// 1 are in the inode; the k-th linked extent block holds 126 more. Protected by
+// the inode's mu.
+type extentSlots struct {
+	chain []uint64 // extent blocks by index
+	free  []uint32 // free slots below next, last freed first
+	next  uint32   // slots from here on were never used
+	piece piece    // scratch space of a write
+}
+
+// slotLine gives the line and half that hold slot s.
+func (in *inode) slotLine(s uint32) (off int64, i int) {
+	if s < layout.ExtentsPerLine {
+		return in.off + layout.InodeExtentOff, int(s)
+	}
+	s -= layout.ExtentsPerLine
+	k, s := s/layout.ExtentsPerBlock, s%layout.ExtentsPerBlock
+	return int64(in.ext.chain[k])<<layout.BlockShift + int64(1+s/layout.ExtentsPerLine)*layout.LineSize, int(s % layout.ExtentsPerLine)
+}
+
+func (in *inode) slotCap() uint32 {
+	return layout.ExtentsPerLine + uint32(len(in.ext.chain))*layout.ExtentsPerBlock
+}
+
+// stageSlot writes slot s. Free slots are staged with the zero Extent.
+func (in *inode) stageSlot(t *tx, s uint32, e layout.Extent) {
+	off, i := in.slotLine(s)
+	t.at(off).PutExtent(i, e)
+}
+
+func mediaExtent(e pagecache.Extent) layout.Extent {
+	return layout.Extent{Logical: e.Logical, Block: e.Block, Len: e.Len, Flags: e.Flags}
+}
+
+// needSlots makes sure that n slots can be taken, linking extent blocks as
+// needed. Called with mu held and no lane.
+//
+// Persistence order, for each block:
+//  1. NT-store the formatted block with its header (next: the present root), SFENCE
+//  2. transaction: the inode's times line, root = the block
+func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
+	for len(in.ext.free)+int(in.slotCap()-in.ext.next) < n {
+		block, err := fs.allocMeta(ctx, 0)
+		if err != nil {
+			return err
+		}
+		off := int64(block) << layout.BlockShift
+		h := layout.ExtentBlock{Index: uint32(len(in.ext.chain)), Owner: in.ino, Next: in.troot, Gen: in.core.Gen}
+		err = fs.formatBlock(off, func(b []byte, seq uint64) {
+			var l layout.Line
+			h.Put(&l)
+			layout.PutLine(b, 0, &l, fs.seed, off, seq)
+		})
+		if err == nil {
+			old := in.troot
+			t := fs.begin(ctx)
+			in.troot = block
+			a, m, c := in.atime.Load(), in.mtime.Load(), in.ctime.Load()
+			in.stageTimes(t, a, m, c)
+			if err = t.commit(); err != nil {
+				in.troot = old
+			}
+		}
+		if err != nil {
+			fs.freeMeta(ctx, block)
+			return err
+		}
+		in.ext.chain = append(in.ext.chain, block)
+		in.blocks.Add(1)
+	}
+	return nil
+}
+
+// takeSlot returns a free slot. Precondition: needSlots said there is one.
+func (in *inode) takeSlot() uint32 {
+	if n := len(in.ext.free); n > 0 {
+		s := in.ext.free[n-1]
+		in.ext.free = in.ext.free[:n-1]
+		return s
+	}
+	in.ext.next++
+	return in.ext.next - 1
+}
+
+func (in *inode) giveSlot(s uint32) { in.ext.free = append(in.ext.free, s) }
+
+// loadExtents brings an inode's extents, and a directory's index, to DRAM the
+// first time they are needed. Called with mu held for writing.
+func (fs *FS) loadExtents(in *inode) error {
+	if in.loaded.Load() {
+		return nil
+	}
+	if in.core.Format&layout.FormatInline == 0 {
+		err := fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &in.ext.chain, func(slot uint32, e layout.Extent) error {
+			for in.ext.next <= slot {
+				in.ext.next++
+				if in.ext.next <= slot {
+					in.giveSlot(in.ext.next - 1)
+				}
+			}
+			if p, ok := in.space.Lookup(e.Logical); ok || p.Logical < e.Logical+uint64(e.Len) {
+				return corruptf("inode %d has two extents at block %d", in.ino, e.Logical)
+			}
+			in.space.Insert(pagecache.Extent{Logical: e.Logical, Block: e.Block, Len: e.Len, Slot: slot, Flags: e.Flags})
+			in.blocks.Add(uint64(e.Len))
+			return nil
+		})
+		if err == nil && in.isDir() {
+			err = fs.loadDir(in)
+		}
+		if err != nil {
+			in.space.Reset()
+			in.ext, in.dir = extentSlots{}, nil
+			in.blocks.Store(0)
+			return err
+		}
+		in.blocks.Add(uint64(len(in.ext.chain)))
+	}
+	in.loaded.Store(true)
+	return nil
+}
+
+// extentsLoaded is loadExtents for callers that hold no lock.
+func (fs *FS) extentsLoaded(in *inode) error {
+	if in.loaded.Load() {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return fs.loadExtents(in)
+}
+
+// walkExtents calls f for every extent in slot order, and stores the extent
+// blocks by index in *chain. Everything it returns was checked to lie within the
+// filesystem; a damaged chain is an error, never a loop.
+func (fs *FS) walkExtents(ino uint64, off int64, root uint64, gen uint32, chain *[]uint64, f func(slot uint32, e layout.Extent) error) error {
+	*chain = (*chain)[:0]
+	for b, want := root, int64(-1); b != 0; {
+		var l layout.Line
+		var h layout.ExtentBlock
+		if b >= fs.sb.Blocks() {
+			return corruptf("extent block %d of inode %d is outside the filesystem", b, ino)
+		}
+		if err := fs.loadLine(int64(b)<<layout.BlockShift, &l); err != nil {
+			return err
+		}
+		if !h.Get(&l) || h.Owner != ino || h.Gen != gen || want >= 0 && int64(h.Index) != want || uint64(h.Index) > fs.sb.Blocks() {
+			return corruptf("block %d is not the extent block of inode %d that it should be", b, ino)
+		}
+		*chain = append(*chain, b)
+		want = int64(h.Index) - 1
+		if (want < 0) != (h.Next == 0) {
+			return corruptf("chain of extent blocks of inode %d ends wrongly at block %d", ino, b)
+		}
+		b = h.Next
+	}
+	c := *chain
+	for i, j := 0, len(c)-1; i < j; i, j = i+1, j-1 {
+		c[i], c[j] = c[j], c[i]
+	}
+	line := func(lo int64, slot uint32) error {
+		var l layout.Line
+		if err := fs.loadLine(lo, &l); err != nil {
+			return err
+		}
+		for i := 0; i < layout.ExtentsPerLine; i++ {
+			e := l.Extent(i)
+			if e.Len == 0 {
+				continue
+			}
+			if e.Dev != 0 || e.Block >= fs.sb.Blocks() || fs.sb.Blocks()-e.Block < uint64(e.Len) || e.Logical > maxBlock || int64(e.Block)<<layout.BlockShift < fs.sb.StaticEnd {
+				return corruptf("extent of inode %d in the line at offset %d is out of range", ino, lo)
+			}
+			if err := f(slot+uint32(i), e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := line(off+layout.InodeExtentOff, 0); err != nil {
+		return err
+	}
+	for k, b := range c {
+		slot := uint32(layout.ExtentsPerLine + k*layout.ExtentsPerBlock)
+		for i := 1; i < layout.LinesPerBlock; i++ {
+			if err := line(int64(b)<<layout.BlockShift+int64(i)*layout.LineSize, slot+uint32(i-1)*layout.ExtentsPerLine); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// maxBlock is the last block a file may have: offsets stay below 2^63.
+const maxBlock = 1<<(63-layout.BlockShift) - 1
+
+// addRun records that n blocks of the region at block now hold the file's blocks
+// from logical on: it lengthens the extent before, or takes a slot. It only stages;
+// the returned pair (old, now) goes to applyRun after commit. old.Len is 0 for a
+// new extent.
+func (in *inode) addRun(t *tx, logical, block, n uint64, flags uint8) (old, now pagecache.Extent) {
+	if logical > 0 {
+		if p, ok := in.space.Lookup(logical - 1); ok && p.Block+uint64(p.Len) == block && p.Logical+uint64(p.Len) == logical &&
+			p.Flags == flags && uint64(p.Len)+n <= maxExtent {
+			now = p
+			now.Len += uint32(n)
+			in.stageSlot(t, p.Slot, mediaExtent(now))
+			return p, now
+		}
+	}
+	now = pagecache.Extent{Logical: logical, Block: block, Len: uint32(n), Slot: in.takeSlot(), Flags: flags}
+	in.stageSlot(t, now.Slot, mediaExtent(now))
+	return pagecache.Extent{}, now
+}
+
+// maxExtent is the longest extent in blocks: 4 TiB.
+const maxExtent = 1 << 30
+
+func (in *inode) applyRun(old, now pagecache.Extent) {
+	if old.Len == 0 {
+		in.space.Insert(now)
+	} else {
+		in.space.Update(old.Logical, now)
+	}
+}
+
+// undoRun gives back what addRun took when the commit failed.
+func (in *inode) undoRun(old, now pagecache.Extent) {
+	if old.Len == 0 {
+		in.giveSlot(now.Slot)
+	}
+}

@@ -1,0 +1,212 @@
+package fs
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfs/daxfs/refcnt"
+)
+
+// FS is a mounted filesystem. All methods are safe for concurrent use until
+// Unmount is called.
+type FS struct {
+	r    *pmem.Region
+	sb   *layout.Superblock
+	seed uint32
+	opt  Options
+
+	alloc *hugepage.Allocator
+	table *refcnt.Table
+	meta  metaSpace
+	lanes []*lane
+
+	icache [icacheShards]icacheShard
+	rename sync.Mutex // serialises renames between directories, as s_vfs_rename_mutex
+
+	owner    layout.Owner
+	ownerSeq uint64
+	failed   atomic.Pointer[error] // set once the media failed under a transaction
+	freeIdle func(block, n uint64) // bound once, so that passing it allocates nothing
+
+	blockBufs sync.Pool // *[BlockSize]byte
+	replies   sync.Pool // *Reply
+	hashSeed  uint64
+
+	recovered int // journal records replayed by this mount
+	orphans   int // orphans freed by this mount
+	stopSync  chan struct{}
+	syncDone  chan struct{}
+}
+
+// Options of Mount. The zero value mounts read-write.
+type Options struct {
+	ReadOnly bool
+	// Takeover ignores an owner record that says another host, or another name
+	// of the same memory, uses the region.
+	Takeover bool
+	// Clock returns the time in ns since the epoch; nil is the real time.
+	Clock func() int64
+	// Progress is told how far a stage of mounting is; nil: nobody.
+	Progress func(stage string, done, total int64)
+	// Warn is told what an administrator should know; nil: nobody.
+	Warn func(msg string)
+	// SyncInterval is how often a region in an ordinary file is written back
+	// against a crash of the host; 0: never.
+	SyncInterval time.Duration
+}
+
+// Context comes with every call. It is the caller's, may be reused, and must not
+// be shared between calls in flight.
+type Context struct {
+	UID, GID, PID, Umask uint32
+	// Lane selects the journal lane, taken modulo their number: the index of
+	// the calling thread or queue.
+	Lane uint32
+	// Cancel is closed when the caller no longer waits; nil: never.
+	Cancel <-chan struct{}
+}
+
+// Attr is what stat(2) tells. Blocks counts 512 bytes; times are ns since the epoch.
+type Attr struct {
+	Ino                        uint64
+	Gen, Mode                  uint32
+	Nlink, UID, GID, Rdev      uint32
+	Size, Blocks               uint64
+	Atime, Mtime, Ctime, Btime int64
+	Flags, Proj                uint32
+}
+
+// Super is the superblock; it must not be changed.
+func (fs *FS) Super() *layout.Superblock { return fs.sb }
+
+// Region is the region the filesystem is on.
+func (fs *FS) Region() *pmem.Region { return fs.r }
+
+func (fs *FS) now() int64 {
+	if fs.opt.Clock != nil {
+		return fs.opt.Clock()
+	}
+	return time.Now().UnixNano()
+}
+
+func (fs *FS) warn(format string, a ...any) {
+	if fs.opt.Warn != nil {
+		fs.opt.Warn(fmt.Sprintf(format, a...))
+	}
+}
+
+func (fs *FS) progress(stage string, done, total int64) {
+	if fs.opt.Progress != nil {
+		fs.opt.Progress(stage, done, total)
+	}
+}
+
+// shutdown makes the filesystem refuse changes after the media failed where a
+// transaction had to be stored. What is durable stays right: recovery replays.
+func (fs *FS) shutdown(err error) error {
+	e := fmt.Errorf("the region failed under a transaction, the filesystem is read-only until it is mounted again: %w", err)
+	if fs.failed.CompareAndSwap(nil, &e) {
+		fs.warn("%v", e)
+	}
+	return syscall.EIO
+}
+
+// failure is EIO after shutdown.
+func (fs *FS) failure() error {
+	if fs.failed.Load() != nil {
+		return syscall.EIO
+	}
+	return nil
+}
+
+func (fs *FS) readOnly() bool { return fs.opt.ReadOnly || fs.failed.Load() != nil }
+
+// needsSync: the region is in an ordinary file, so that what survives a crash of
+// the host is what was written back.
+func (fs *FS) needsSync() bool { return fs.r.Durability() == pmem.DurableDaemon }
+
+// mayChange is the first check of every changing operation.
+func (fs *FS) mayChange() syscall.Errno {
+	if fs.opt.ReadOnly {
+		return syscall.EROFS
+	}
+	if fs.failed.Load() != nil {
+		return syscall.EIO
+	}
+	return 0
+}
+
+// StatFS is what statfs(2) tells; counts of blocks are in BlockSize.
+type StatFS struct {
+	BlockSize             uint32
+	Blocks, Bfree, Bavail uint64
+	Files, Ffree          uint64
+	NameLen               uint32
+}
+
+// StatFS fills s. Bavail is what data can take; Bfree also counts free metadata
+// blocks and the chunks kept for metadata.
+func (fs *FS) StatFS(s *StatFS) {
+	free := fs.alloc.FreeBlocks()
+	fs.meta.mu.Lock()
+	mfree, used, slots := fs.meta.nfree, fs.meta.used, fs.meta.slots
+	fs.meta.mu.Unlock()
+	avail := uint64(0)
+	if keep := fs.reserveChunks() * uint64(fs.sb.ChunkBlocks()); free > keep {
+		avail = free - keep
+	}
+	ffree := slots + (free+mfree)*layout.InodesPerBlock
+	*s = StatFS{
+		BlockSize: layout.BlockSize,
+		Blocks:    fs.sb.Blocks() - uint64(fs.sb.StaticEnd>>layout.BlockShift),
+		Bfree:     free + mfree, Bavail: avail,
+		Files: used + ffree, Ffree: ffree,
+		NameLen: layout.NameMax,
+	}
+}
+
+// reserveChunks is how many free chunks data may not take, so that metadata can
+// still grow on a filesystem full of data. Deleting needs no space at all.
+func (fs *FS) reserveChunks() uint64 {
+	n := uint64(fs.sb.Size >> fs.sb.ChunkShift)
+	return min(1+n/256, 64)
+}
+
+// Stats is what `daxfsd info` shows of a mounted filesystem.
+type Stats struct {
+	Blocks          uint64 `json:"blocks"`
+	FreeBlocks      uint64 `json:"free_blocks"`
+	AvailableBlocks uint64 `json:"available_blocks"`
+	Inodes          uint64 `json:"inodes"`
+	FreeInodes      uint64 `json:"free_inodes"`
+	CachedInodes    int    `json:"cached_inodes"`
+	MetaChunks      int    `json:"metadata_chunks"`
+	FreeMetaBlocks  uint64 `json:"free_metadata_blocks"`
+	ReplayedRecords int    `json:"replayed_records"`
+	FreedOrphans    int    `json:"freed_orphans"`
+	ReadOnly        bool   `json:"read_only"`
+}
+
+// Stats gathers the figures of the moment; they need not belong to one instant.
+func (fs *FS) Stats() Stats {
+	var f StatFS
+	fs.StatFS(&f)
+	s := Stats{Blocks: f.Blocks, FreeBlocks: f.Bfree, AvailableBlocks: f.Bavail,
+		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly()}
+	fs.meta.mu.Lock()
+	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = fs.meta.used, len(fs.meta.chunks), fs.meta.nfree
+	fs.meta.mu.Unlock()
+	for i := range fs.icache {
+		sh := &fs.icache[i]
+		sh.mu.Lock()
+		s.CachedInodes += len(sh.m)
+		sh.mu.Unlock()
+	}
+	return s
+}

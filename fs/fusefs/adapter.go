@@ -1,0 +1,100 @@
+package fusefs
+
+import (
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// DAX is the cache choice of a mount, by the convention of ext4 and xfs.
+type DAX int
+
+const (
+	// DAXAlways: read and write bypass the kernel's page cache. The default.
+	DAXAlways DAX = iota
+	// DAXNever: file data is cached by the kernel, writes go through.
+	DAXNever
+)
+
+// String is the value of the mount option.
+func (d DAX) String() string {
+	if d == DAXNever {
+		return "never"
+	}
+	return "always"
+}
+
+// forever is how long the kernel may keep entries and attributes: we are the
+// only writer and every change passes through this kernel.
+const forever = 365 * 24 * time.Hour
+
+// Adapter implements fuse.RawFileSystem over a core. Its methods are safe for
+// concurrent use.
+type Adapter struct {
+	fuse.RawFileSystem // ENOSYS for what is not implemented
+
+	core      *fs.FS
+	openFlags uint32        // FOPEN_* of regular files; immutable
+	info      func() []byte // value of InfoXattr; may be nil
+
+	calls    sync.Pool // *call
+	nextLane atomic.Uint32
+
+	server atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
+}
+
+var _ fuse.RawFileSystem = (*Adapter)(nil)
+
+// New returns an adapter for core. info, if not nil, yields the value of
+// InfoXattr.
+func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
+	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, info: info}
+	a.openFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	if dax == DAXNever {
+		a.openFlags = fuse.FOPEN_KEEP_CACHE
+	}
+	a.calls.New = func() any {
+		// A pool keeps its objects per CPU, so the lane of a call is nearly always
+		// the lane of the CPU it runs on.
+		c := &call{a: a}
+		c.ctx.Lane = a.nextLane.Add(1) - 1
+		return c
+	}
+	return a
+}
+
+// call is what one request needs from the core. Free in the pool -> held by the
+// goroutine of a request (get) -> free (put); that of a successful READ is held by
+// the reply instead, until Done.
+type call struct {
+	a     *Adapter
+	ctx   fs.Context
+	attr  fs.Attr
+	set   fs.SetAttr
+	reply *fs.Reply // between Read and Done only
+}
+
+func (a *Adapter) get(cancel <-chan struct{}, h *fuse.InHeader) *call {
+	c := a.calls.Get().(*call)
+	c.ctx.UID, c.ctx.GID, c.ctx.PID, c.ctx.Umask = h.Uid, h.Gid, h.Pid, 0
+	c.ctx.Cancel = cancel
+	return c
+}
+
+func (a *Adapter) put(c *call) {
+	c.ctx.Cancel = nil
+	a.calls.Put(c)
+}
+
+func status(e syscall.Errno) fuse.Status { return fuse.Status(e) }
+
+// String names the filesystem type.
+func (a *Adapter) String() string { return Type }
+
+// Init is called by go-fuse when the kernel's INIT has been answered.
+func (a *Adapter) Init(s *fuse.Server) { a.server.Store(s) }

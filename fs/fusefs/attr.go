@@ -1,0 +1,155 @@
+package fusefs
+
+import (
+	"math"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+const nsPerSec = 1_000_000_000
+
+// splitTime turns ns since the epoch into what stat(2) has; seconds before 1970
+// are negative, nanoseconds never.
+func splitTime(ns int64) (sec uint64, nsec uint32) {
+	s, n := ns/nsPerSec, ns%nsPerSec
+	if n < 0 {
+		s, n = s-1, n+nsPerSec
+	}
+	return uint64(s), uint32(n)
+}
+
+// joinTime is the reverse; a time that 64 bits of nanoseconds do not reach (before
+// 1677 or after 2262) becomes the nearest that they do.
+func joinTime(sec uint64, nsec uint32) int64 {
+	switch s := int64(sec); {
+	case s > math.MaxInt64/nsPerSec-1:
+		return math.MaxInt64
+	case s < math.MinInt64/nsPerSec+1:
+		return math.MinInt64
+	default:
+		return s*nsPerSec + int64(nsec)
+	}
+}
+
+func putAttr(o *fuse.Attr, a *fs.Attr) {
+	*o = fuse.Attr{
+		Ino: a.Ino, Size: a.Size, Blocks: a.Blocks, Mode: a.Mode, Nlink: a.Nlink,
+		Owner: fuse.Owner{Uid: a.UID, Gid: a.GID}, Rdev: a.Rdev, Blksize: layout.BlockSize,
+	}
+	o.Atime, o.Atimensec = splitTime(a.Atime)
+	o.Mtime, o.Mtimensec = splitTime(a.Mtime)
+	o.Ctime, o.Ctimensec = splitTime(a.Ctime)
+}
+
+func putEntry(o *fuse.EntryOut, a *fs.Attr) {
+	o.NodeId, o.Generation = a.Ino, uint64(a.Gen)
+	o.SetEntryTimeout(forever)
+	o.SetAttrTimeout(forever)
+	putAttr(&o.Attr, a)
+}
+
+// GetAttr answers stat(2).
+func (a *Adapter) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	if e := a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e != 0 {
+		return status(e)
+	}
+	out.SetTimeout(forever)
+	putAttr(&out.Attr, &c.attr)
+	return fuse.OK
+}
+
+// Statx answers statx(2) when it asks for more than GetAttr tells: the birth time.
+func (a *Adapter) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	if e := a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e != 0 {
+		return status(e)
+	}
+	at := &c.attr
+	out.SetTimeout(forever)
+	out.Statx = fuse.Statx{
+		Mask: unix.STATX_BASIC_STATS | unix.STATX_BTIME, Blksize: layout.BlockSize,
+		Nlink: at.Nlink, Uid: at.UID, Gid: at.GID, Mode: uint16(at.Mode),
+		Ino: at.Ino, Size: at.Size, Blocks: at.Blocks,
+		// The 32-bit device number is packed as the kernel's new_encode_dev does.
+		RdevMajor: at.Rdev >> 8 & 0xfff, RdevMinor: at.Rdev&0xff | at.Rdev>>12&0xfff00,
+	}
+	out.Atime.Sec, out.Atime.Nsec = splitTime(at.Atime)
+	out.Btime.Sec, out.Btime.Nsec = splitTime(at.Btime)
+	out.Ctime.Sec, out.Ctime.Nsec = splitTime(at.Ctime)
+	out.Mtime.Sec, out.Mtime.Nsec = splitTime(at.Mtime)
+	return fuse.OK
+}
+
+// SetAttr answers chmod, chown, utimensat and truncate.
+func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	s := &c.set
+	*s = fs.SetAttr{Mode: in.Mode & 07777, UID: in.Uid, GID: in.Gid, Size: in.Size}
+	for _, f := range [...]struct{ fuse, core uint32 }{
+		{fuse.FATTR_MODE, fs.SetMode}, {fuse.FATTR_UID, fs.SetUID}, {fuse.FATTR_GID, fs.SetGID},
+		{fuse.FATTR_SIZE, fs.SetSize}, {fuse.FATTR_ATIME, fs.SetAtime}, {fuse.FATTR_MTIME, fs.SetMtime},
+		{fuse.FATTR_CTIME, fs.SetCtime},
+	} {
+		if in.Valid&f.fuse != 0 {
+			s.Valid |= f.core
+		}
+	}
+	now := time.Now().UnixNano()
+	s.Atime, s.Mtime, s.Ctime = joinTime(in.Atime, in.Atimensec), joinTime(in.Mtime, in.Mtimensec), joinTime(in.Ctime, in.Ctimensec)
+	if in.Valid&fuse.FATTR_ATIME_NOW != 0 {
+		s.Atime = now
+	}
+	if in.Valid&fuse.FATTR_MTIME_NOW != 0 {
+		s.Mtime = now
+	}
+	// A chown takes the same bits away, in the core.
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 && in.Valid&fuse.FATTR_MODE == 0 {
+		if e := a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e != 0 {
+			return status(e)
+		}
+		if m := killPriv(c.attr.Mode); m != c.attr.Mode {
+			s.Valid, s.Mode = s.Valid|fs.SetMode, m&07777
+		}
+	}
+	if e := a.core.SetAttr(&c.ctx, in.NodeId, s, &c.attr); e != 0 {
+		return status(e)
+	}
+	out.SetTimeout(forever)
+	putAttr(&out.Attr, &c.attr)
+	return fuse.OK
+}
+
+// killPriv is mode without the bits that a write or a truncation takes from
+// a file: set-user-ID, and set-group-ID if the group may execute. Analogous
+// to Linux's setattr_should_drop_suidgid.
+func killPriv(mode uint32) uint32 {
+	if mode&syscall.S_IFMT == syscall.S_IFDIR {
+		return mode
+	}
+	mode &^= syscall.S_ISUID
+	if mode&syscall.S_IXGRP != 0 {
+		mode &^= syscall.S_ISGID
+	}
+	return mode
+}
+
+// StatFs answers statfs(2).
+func (a *Adapter) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	var s fs.StatFS
+	a.core.StatFS(&s)
+	*out = fuse.StatfsOut{
+		Bsize: s.BlockSize, Frsize: s.BlockSize, Blocks: s.Blocks, Bfree: s.Bfree, Bavail: s.Bavail,
+		Files: s.Files, Ffree: s.Ffree, NameLen: s.NameLen,
+	}
+	return fuse.OK
+}

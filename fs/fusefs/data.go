@@ -1,0 +1,170 @@
+package fusefs
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// Open opens a file. There is no state to keep: permissions are the kernel's
+// (default_permissions), and O_TRUNC arrives as a SetAttr of its own because
+// ATOMIC_O_TRUNC is not asked for.
+func (a *Adapter) Open(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	out.OpenFlags = a.openFlags
+	return fuse.OK
+}
+
+// Create makes and opens a file. The kernel asks only for names that it knows to
+// be absent, so O_TRUNC has nothing to do.
+func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	c.ctx.Umask = in.Umask
+	e := a.core.Mknod(&c.ctx, in.NodeId, name, syscall.S_IFREG|in.Mode&^(in.Umask&0777)&07777, 0, &c.attr)
+	if e == syscall.EEXIST && in.Flags&syscall.O_EXCL == 0 {
+		e = a.core.Lookup(&c.ctx, in.NodeId, name, &c.attr)
+	}
+	out.OpenFlags = a.openFlags
+	return entry(c, &out.EntryOut, e)
+}
+
+// Release closes a file.
+func (a *Adapter) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+
+// empty is the answer to a read at or beyond the end of a file. go-fuse writes a
+// reply of length zero without calling Done, so nothing may be held by it.
+var empty = fuse.ReadResultData(nil)
+
+// Read answers with slices of the mapping; buf is not used. Done of the result
+// gives the references and the range lock back.
+func (a *Adapter) Read(cancel <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	c := a.get(cancel, &in.InHeader)
+	r := a.core.NewReply()
+	e := a.core.Read(&c.ctx, in.NodeId, int64(in.Offset), int(in.Size), r)
+	if e != 0 || r.Len() == 0 {
+		if e == 0 {
+			r.Done()
+		}
+		r.Free()
+		a.put(c)
+		return empty, status(e)
+	}
+	c.reply = r
+	return c, fuse.OK
+}
+
+// The call of a READ is its fuse.ReadResult, and go-fuse's unexported withSlice.
+var _ fuse.ReadResult = (*call)(nil)
+
+// Size is the length of the reply in bytes.
+func (c *call) Size() int { return c.reply.Len() }
+
+// Slices is the reply, written with writev(2) behind its header. It must not
+// fail: go-fuse would leave the request without an answer. If the kernel cannot
+// read a slice (a region file truncated under us) writev fails with EFAULT and
+// the kernel itself ends the request with EIO.
+func (c *call) Slices() ([][]byte, fuse.Status) { return c.reply.Slices(), fuse.OK }
+
+// Bytes is the reply in one piece, for transports without writev.
+func (c *call) Bytes(buf []byte) ([]byte, fuse.Status) {
+	buf = buf[:0]
+	for _, s := range c.reply.Slices() {
+		buf = append(buf, s...)
+	}
+	return buf, fuse.OK
+}
+
+// Done is called by go-fuse when the reply has been written, or could not be. It
+// is the only place where a read drops its references.
+func (c *call) Done() {
+	r, a := c.reply, c.a
+	if r == nil {
+		panic("fusefs: Done called twice on one reply")
+	}
+	c.reply = nil
+	r.Done()
+	r.Free()
+	a.put(c)
+}
+
+// Writev is what go-fuse calls for a WRITE; over /dev/fuse the data is always in
+// one piece. For more than one piece it says ENOSYS and Write gets a copy, since
+// one request must be one write of the core.
+func (a *Adapter) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	if len(data) != 1 {
+		return 0, fuse.ENOSYS
+	}
+	return a.Write(cancel, in, data[0])
+}
+
+// Write stores data into the file.
+func (a *Adapter) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	c := a.get(cancel, &in.InHeader)
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		if e := a.kill(c, in.NodeId); e != 0 {
+			a.put(c)
+			return 0, status(e)
+		}
+	}
+	n, e := a.core.Write(&c.ctx, in.NodeId, int64(in.Offset), data)
+	a.put(c)
+	if n > 0 {
+		return uint32(n), fuse.OK
+	}
+	return 0, status(e)
+}
+
+// kill takes set-user-ID and set-group-ID from a file about to be written by
+// somebody without CAP_FSETID (HANDLE_KILLPRIV_V2). The kernel keeps the old mode
+// in its inode until it is told.
+func (a *Adapter) kill(c *call, ino uint64) syscall.Errno {
+	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
+		return e
+	}
+	m := killPriv(c.attr.Mode)
+	if m == c.attr.Mode {
+		return 0
+	}
+	c.set = fs.SetAttr{Valid: fs.SetMode, Mode: m & 07777}
+	e := a.core.SetAttr(&c.ctx, ino, &c.set, &c.attr)
+	if s := a.server.Load(); e == 0 && s != nil {
+		s.InodeNotify(ino, -1, 0)
+	}
+	return e
+}
+
+// Flush is close(2) on a descriptor.
+func (a *Adapter) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	return status(a.core.Flush(&c.ctx, in.NodeId))
+}
+
+const fsyncDatasync = 1 << 0 // FUSE_FSYNC_FDATASYNC
+
+// Fsync is fsync(2) and fdatasync(2).
+func (a *Adapter) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	return status(a.core.Fsync(&c.ctx, in.NodeId, in.FsyncFlags&fsyncDatasync != 0))
+}
+
+// FsyncDir is fsync(2) on a directory.
+func (a *Adapter) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	return a.Fsync(cancel, in)
+}
+
+// Lseek answers SEEK_DATA and SEEK_HOLE; the others are the kernel's.
+func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	off, e := a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
+	out.Offset = uint64(off)
+	return status(e)
+}
+
+// Fallocate is not there yet. EOPNOTSUPP, unlike ENOSYS, is not remembered by the
+// kernel, and makes posix_fallocate(3) write zeros instead.
+func (a *Adapter) Fallocate(<-chan struct{}, *fuse.FallocateIn) fuse.Status { return fuse.ENOTSUP }

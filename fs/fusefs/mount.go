@@ -1,0 +1,196 @@
+package fusefs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of Attach and Unmount. They come wrapped in one sentence.
+var (
+	// ErrNoFUSE: the kernel has no FUSE, or not yet.
+	ErrNoFUSE = errors.New("there is no /dev/fuse")
+	// ErrBusy: somebody uses the mount.
+	ErrBusy = errors.New("the mount is in use")
+)
+
+// helper is the setuid program that mounts for users other than root.
+const helper = "fusermount3"
+
+// open mounts o.Mountpoint and returns the file descriptor of its connection.
+func (o *Options) open() (fd int, err error) {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return -1, fmt.Errorf("%w: load the module with `modprobe fuse`, or give the container the device", ErrNoFUSE)
+	}
+	if os.Geteuid() == 0 {
+		return o.openDirect()
+	}
+	return o.openHelper()
+}
+
+// flagOptions are the options that mount(2) takes as bits.
+var flagOptions = map[string]struct{ set, clear uintptr }{
+	"ro": {unix.MS_RDONLY, 0}, "rw": {0, unix.MS_RDONLY},
+	"nosuid": {unix.MS_NOSUID, 0}, "suid": {0, unix.MS_NOSUID},
+	"nodev": {unix.MS_NODEV, 0}, "dev": {0, unix.MS_NODEV},
+	"noexec": {unix.MS_NOEXEC, 0}, "exec": {0, unix.MS_NOEXEC},
+	"noatime": {unix.MS_NOATIME, 0},
+}
+
+// openDirect does what fusermount3 does, with the caller's own privilege.
+func (o *Options) openDirect() (int, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(o.Mountpoint, &st); err != nil {
+		return -1, fmt.Errorf("mount point %s: %w", o.Mountpoint, err)
+	}
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+			return -1, fmt.Errorf("%w that answers: load the module with `modprobe fuse`", ErrNoFUSE)
+		}
+		return -1, fmt.Errorf("cannot open /dev/fuse: %w", err)
+	}
+	var flags uintptr
+	data := []string{
+		fmt.Sprintf("fd=%d", fd), fmt.Sprintf("rootmode=%o", st.Mode&unix.S_IFMT),
+		fmt.Sprintf("user_id=%d", os.Geteuid()), fmt.Sprintf("group_id=%d", os.Getegid()),
+		fmt.Sprintf("max_read=%d", maxIO),
+	}
+	for _, opt := range o.Kernel {
+		if f, ok := flagOptions[opt]; ok {
+			flags = flags&^f.clear | f.set
+		} else {
+			data = append(data, opt)
+		}
+	}
+	if err := unix.Mount(o.Source, o.Mountpoint, "fuse."+Type, flags, strings.Join(data, ",")); err != nil {
+		unix.Close(fd)
+		if errors.Is(err, unix.EPERM) {
+			return -1, fmt.Errorf("mounting on %s is not permitted: it needs CAP_SYS_ADMIN", o.Mountpoint)
+		}
+		return -1, fmt.Errorf("mounting on %s: %w", o.Mountpoint, err)
+	}
+	return fd, nil
+}
+
+// openHelper runs fusermount3, which sends the descriptor through a socket.
+func (o *Options) openHelper() (int, error) {
+	bin, err := exec.LookPath(helper)
+	if err != nil {
+		return -1, fmt.Errorf("mounting as a user needs %s: install the package fuse3, or mount as root", helper)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socketpair", err)
+	}
+	defer unix.Close(pair[0])
+	remote := os.NewFile(uintptr(pair[1]), "fusermount socket")
+	opts := []string{"fsname=" + escape(o.Source), "subtype=" + Type, fmt.Sprintf("max_read=%d", maxIO)}
+	for _, opt := range o.Kernel {
+		if opt != "rw" { // the helper's default, which it does not know by name
+			opts = append(opts, opt)
+		}
+	}
+	var text bytes.Buffer
+	cmd := exec.Command(bin, "-o", strings.Join(opts, ","), "--", o.Mountpoint)
+	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.ExtraFiles = []*os.File{remote}
+	cmd.Stderr = &text
+	err = cmd.Run()
+	remote.Close()
+	if err != nil {
+		return -1, helperError("mounting on "+o.Mountpoint, text.String(), err)
+	}
+	return receiveFD(pair[0])
+}
+
+func receiveFD(sock int) (int, error) {
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(sock, make([]byte, 16), oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("%s: receiving the connection: %w", helper, err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) != 1 {
+		return -1, fmt.Errorf("%s sent no connection", helper)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return -1, fmt.Errorf("%s sent no connection", helper)
+	}
+	return fds[0], nil
+}
+
+// escape protects what separates mount options.
+func escape(s string) string { return strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(s) }
+
+// helperError makes one sentence of what the helper printed.
+func helperError(doing, text string, err error) error {
+	text = strings.TrimSpace(text)
+	if i := strings.IndexByte(text, '\n'); i >= 0 {
+		text = text[:i]
+	}
+	text = strings.TrimPrefix(text, helper+": ")
+	if strings.Contains(strings.ToLower(text), "busy") {
+		return fmt.Errorf("%s: %w", doing, ErrBusy)
+	}
+	if text == "" {
+		return fmt.Errorf("%s: %s: %w", doing, helper, err)
+	}
+	return fmt.Errorf("%s: %s: %s", doing, helper, text)
+}
+
+// UnmountMode is how much Unmount insists.
+type UnmountMode int
+
+const (
+	// Plain fails with ErrBusy while the mount is in use.
+	Plain UnmountMode = iota
+	// Lazy takes the mount out of the tree now; it ends with its last user.
+	Lazy
+	// Force aborts requests that hang, and fails with ErrBusy if still in use.
+	Force
+)
+
+// Unmount unmounts mountpoint: by umount2(2) as root, by fusermount3 otherwise.
+func Unmount(mountpoint string, mode UnmountMode) error {
+	doing := "unmounting " + mountpoint
+	if os.Geteuid() == 0 {
+		flags := unix.UMOUNT_NOFOLLOW
+		switch mode {
+		case Lazy:
+			flags |= unix.MNT_DETACH
+		case Force:
+			flags |= unix.MNT_FORCE
+		}
+		switch err := unix.Unmount(mountpoint, flags); {
+		case err == nil:
+			return nil
+		case errors.Is(err, syscall.EBUSY):
+			return fmt.Errorf("%s: %w", doing, ErrBusy)
+		default:
+			return fmt.Errorf("%s: %w", doing, err)
+		}
+	}
+	bin, err := exec.LookPath(helper)
+	if err != nil {
+		return fmt.Errorf("%s as a user needs %s: install the package fuse3", doing, helper)
+	}
+	args := []string{"-u", "--", mountpoint}
+	if mode == Lazy {
+		args = append([]string{"-z"}, args...)
+	}
+	var text bytes.Buffer
+	cmd := exec.Command(bin, args...)
+	cmd.Stderr = &text
+	if err := cmd.Run(); err != nil {
+		return helperError(doing, text.String(), err)
+	}
+	return nil
+}

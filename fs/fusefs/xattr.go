@@ -1,0 +1,38 @@
+package fusefs
+
+import (
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// InfoXattr is the extended attribute of the root directory whose value is an
+// Info as JSON: how a program asks the daemon behind a mount point.
+const InfoXattr = "system.daxfs.info"
+
+// Info is what the daemon tells about a mount.
+type Info struct {
+	Version    string    `json:"version"` // of the daemon
+	PID        int       `json:"pid"`
+	Since      time.Time `json:"since"`
+	Region     string    `json:"region"`
+	Mountpoint string    `json:"mountpoint"`
+	Options    []string  `json:"options"`
+	fs.Stats
+}
+
+// GetXAttr knows InfoXattr and no other. The refusal must not be ENOSYS, which
+// the kernel would remember for all names.
+func (a *Adapter) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if name != InfoXattr || h.NodeId != layout.RootIno || a.info == nil {
+		return 0, fuse.ENOTSUP
+	}
+	v := a.info()
+	if len(dest) < len(v) {
+		return uint32(len(v)), fuse.ERANGE
+	}
+	return uint32(copy(dest, v)), fuse.OK
+}

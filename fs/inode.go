@@ -1,0 +1,313 @@
+package fs
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// Inode is an inode in use, in DRAM.
+//
+// Life: absent -> cached (refs > 0) -> absent. While nlink is 0 the inode is an
+// orphan; dropping the last reference to an orphan frees it on media (reclaim),
+// with dying set so that nobody finds it meanwhile.
+//
+// Lock order: rename mutex, directory (parent before child), file, range lock of
+// a file before its mu; then metaSpace.mu; then a lane; then the allocator.
+type inode struct {
+	ino uint64 // immutable
+	off int64  // region offset; immutable
+	typ uint32 // S_IFMT bits of the mode; immutable
+
+	refs  atomic.Int64 // lookups by the kernel and operations in flight; 0 is reached under the shard's lock
+	dying bool         // protected by the shard's lock
+
+	rl rangeLock
+
+	mu     sync.RWMutex
+	core   layout.Core   // protected by mu; core.Size is mirrored in size
+	parent atomic.Uint64 // mirrors core.Parent; changes only under the rename mutex
+	troot  uint64        // protected by mu: Times.ExtentRoot
+	xroot  uint64        // protected by mu: Times.XattrRoot
+	btime  int64         // immutable once created
+	size   atomic.Uint64
+
+	// Times are read and written without mu: writes in place do not serialise.
+	atime, mtime, ctime atomic.Int64
+	lazy                atomic.Bool // times are newer than the media's
+
+	loaded atomic.Bool     // extents (and dir) are in DRAM; set under mu
+	space  pagecache.Space // changed under mu, read without a lock
+	ext    extentSlots     // protected by mu
+	dir    *dirIndex       // protected by mu; directories only
+	blocks atomic.Uint64   // blocks owned, metadata of the file included
+}
+
+func (in *inode) isDir() bool { return in.typ == syscall.S_IFDIR }
+func (in *inode) isReg() bool { return in.typ == syscall.S_IFREG }
+
+const icacheShards = 64
+
+type icacheShard struct {
+	mu sync.Mutex
+	m  map[uint64]*inode
+	_  [48]byte // a cache line of its own
+}
+
+func (fs *FS) shard(ino uint64) *icacheShard {
+	return &fs.icache[(ino^ino>>6)%icacheShards]
+}
+
+// get returns the inode with one more reference, reading it from media if it is
+// not cached. ESTALE if there is no such inode.
+func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
+	s := fs.shard(ino)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in := s.m[ino]; in != nil {
+		if in.dying {
+			return nil, syscall.ESTALE
+		}
+		in.refs.Add(1)
+		return in, 0
+	}
+	in, err := fs.readInode(ino)
+	if err != nil {
+		return nil, errno(err)
+	}
+	in.refs.Store(1)
+	s.m[ino] = in
+	return in, 0
+}
+
+// readInode reads an inode's lines. A free slot or an orphan is ESTALE: nobody
+// can have it open who is not in the cache.
+func (fs *FS) readInode(ino uint64) (*inode, error) {
+	off := fs.sb.InodeOff(ino)
+	if off < 0 || !fs.isInodeBlock(off) {
+		return nil, syscall.ESTALE
+	}
+	var l layout.Line
+	if err := fs.loadLine(off+layout.InodeCoreOff, &l); err != nil {
+		return nil, err
+	}
+	in := &inode{ino: ino, off: off}
+	in.rl.init()
+	in.core.Get(&l)
+	if in.core.Mode == 0 || in.core.Nlink == 0 {
+		return nil, syscall.ESTALE
+	}
+	in.typ = uint32(in.core.Mode) & syscall.S_IFMT
+	in.size.Store(in.core.Size)
+	in.parent.Store(in.core.Parent)
+	if err := fs.loadLine(off+layout.InodeTimesOff, &l); err != nil {
+		return nil, err
+	}
+	var t layout.Times
+	t.Get(&l)
+	in.troot, in.xroot, in.btime = t.ExtentRoot, t.XattrRoot, t.Btime
+	in.setTimes(t.Atime, t.Mtime, t.Ctime)
+	seq := l.Seq()
+	if err := fs.r.LoadLine(off+layout.InodeLiveOff, (*[layout.LineSize]byte)(&l)); err != nil {
+		return nil, err
+	}
+	var v layout.Live
+	if v.Get(&l); l.Valid(fs.seed, off+layout.InodeLiveOff) && l.Seq() >= seq && v.Gen == in.core.Gen {
+		in.setTimes(v.Atime, v.Mtime, v.Ctime)
+	}
+	return in, nil
+}
+
+// isInodeBlock guards against handles made up by a client: only blocks listed as
+// inode blocks hold inodes.
+func (fs *FS) isInodeBlock(off int64) bool {
+	block := uint64(off >> layout.BlockShift)
+	c := int64(block >> fs.chunkShift())
+	line, bit := layout.ChunkMapPos(c)
+	var l layout.Line
+	if fs.loadLine(fs.sb.ChunkMapOff+line*layout.LineSize, &l) != nil || !l.ChunkBit(bit) {
+		return false
+	}
+	if off < fs.sb.InodeBase {
+		return false
+	}
+	tl, b := layout.TypePos(int(block & uint64(fs.sb.ChunkBlocks()-1)))
+	return fs.loadLine(fs.sb.ChunkHeader(c)+int64(tl)*layout.LineSize, &l) == nil && l.BlockType(b) == layout.BlockInode
+}
+
+func (in *inode) setTimes(a, m, c int64) {
+	in.atime.Store(a)
+	in.mtime.Store(m)
+	in.ctime.Store(c)
+}
+
+// touch sets mtime and ctime lazily: in DRAM now, on media with the next
+// transaction on the times line, close, fsync or forget.
+func (fs *FS) touch(in *inode) {
+	now := fs.now()
+	in.mtime.Store(now)
+	in.ctime.Store(now)
+	if !in.lazy.Load() {
+		in.lazy.Store(true)
+	}
+}
+
+// flushTimes persists lazily kept times in the live line.
+//
+// Persistence order: store the live line, flush, SFENCE. A torn line fails its
+// checksum and the times line holds.
+func (fs *FS) flushTimes(in *inode) error {
+	if !in.lazy.Load() || fs.readOnly() {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.lazy.Swap(false) {
+		return nil
+	}
+	var l layout.Line
+	if err := fs.loadLine(in.off+layout.InodeTimesOff, &l); err != nil {
+		return err
+	}
+	seq := l.Seq()
+	l = layout.Line{}
+	v := layout.Live{Atime: in.atime.Load(), Mtime: in.mtime.Load(), Ctime: in.ctime.Load(), Gen: in.core.Gen}
+	v.Put(&l)
+	l.Seal(fs.seed, in.off+layout.InodeLiveOff, seq)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := fs.r.Store(in.off+layout.InodeLiveOff, l[:]); err != nil {
+		return err
+	}
+	if err := fs.r.Flush(in.off+layout.InodeLiveOff, layout.LineSize); err != nil {
+		return err
+	}
+	fs.r.Fence()
+	return nil
+}
+
+// put drops n references. Whoever drops the last one persists lazy times and
+// frees an orphan.
+func (fs *FS) put(in *inode, n int64) {
+	for {
+		r := in.refs.Load()
+		if r < n {
+			panic("fs: inode reference count below zero")
+		}
+		if r == n {
+			break
+		}
+		if in.refs.CompareAndSwap(r, r-n) {
+			return
+		}
+	}
+	// Perhaps the last one: persist first, so that a later reader of the media
+	// sees what we knew.
+	_ = fs.flushTimes(in)
+	s := fs.shard(in.ino)
+	s.mu.Lock()
+	if in.refs.Load() == n && in.lazy.Load() && !fs.readOnly() {
+		s.mu.Unlock()
+		fs.put(in, n) // touched since: persist again
+		return
+	}
+	if in.refs.Add(-n) > 0 {
+		s.mu.Unlock()
+		return
+	}
+	if in.core.Nlink != 0 || fs.readOnly() {
+		delete(s.m, in.ino)
+		s.mu.Unlock()
+		return
+	}
+	in.dying = true
+	s.mu.Unlock()
+	var ctx Context
+	ctx.Lane = uint32(in.ino)
+	fs.reclaim(&ctx, in)
+	s.mu.Lock()
+	delete(s.m, in.ino)
+	s.mu.Unlock()
+}
+
+// reclaim frees an orphan that nobody references, whatever its size, in one
+// transaction: free space is what no live inode claims.
+//
+// Persistence order:
+//  1. transaction: core line free (mode 0), generation kept
+//  2. only then its blocks, its metadata blocks and its slot may be reused
+//
+// If the transaction fails the orphan stays until the next recovery.
+func (fs *FS) reclaim(ctx *Context, in *inode) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := fs.loadExtents(in); err != nil {
+		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
+		return
+	}
+	t := fs.begin(ctx)
+	c := layout.Core{Gen: in.core.Gen}
+	c.Put(t.at(in.off + layout.InodeCoreOff))
+	if err := t.commit(); err != nil {
+		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
+		return
+	}
+	fs.freeContent(ctx, in)
+	fs.freeInode(ctx, in.ino)
+}
+
+// freeContent gives back every block of an inode that is no longer on media.
+func (fs *FS) freeContent(ctx *Context, in *inode) {
+	meta := in.isDir()
+	in.space.Ascend(0, func(e pagecache.Extent) bool {
+		if meta {
+			for b := uint64(0); b < uint64(e.Len); b++ {
+				fs.freeMeta(ctx, e.Block+b)
+			}
+		} else {
+			fs.table.Disown(e.Block, uint64(e.Len), fs.freeIdle)
+		}
+		return true
+	})
+	for _, b := range in.ext.chain {
+		fs.freeMeta(ctx, b)
+	}
+	in.space.Reset()
+	in.ext = extentSlots{}
+	in.dir = nil
+}
+
+// stageTimes writes the times line with the given times and current roots.
+func (in *inode) stageTimes(t *tx, a, m, c int64) {
+	lt := layout.Times{Atime: a, Mtime: m, Ctime: c, Btime: in.btime, ExtentRoot: in.troot, XattrRoot: in.xroot}
+	lt.Put(t.at(in.off + layout.InodeTimesOff))
+}
+
+// applyTimes makes staged times current after commit.
+func (in *inode) applyTimes(a, m, c int64) {
+	in.setTimes(a, m, c)
+	in.lazy.Store(false)
+}
+
+func (in *inode) stageCore(t *tx, c *layout.Core) { c.Put(t.at(in.off + layout.InodeCoreOff)) }
+
+func (in *inode) applyCore(c *layout.Core) {
+	in.core = *c
+	in.size.Store(c.Size)
+	in.parent.Store(c.Parent)
+}
+
+// loadLine reads and verifies one metadata line.
+func (fs *FS) loadLine(off int64, l *layout.Line) error {
+	if err := fs.r.LoadLine(off, (*[layout.LineSize]byte)(l)); err != nil {
+		return err
+	}
+	if !l.Valid(fs.seed, off) {
+		return corruptf("metadata line at offset %d has a wrong checksum", off)
+	}
+	return nil
+}

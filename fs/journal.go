@@ -1,0 +1,245 @@
+package fs
+
+import (
+	"encoding/binary"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// A lane is one independent slice of the redo journal: two record slots used in
+// turn, so that transactions of different threads share no cache line.
+//
+// A slot's life: empty -> committed (its record is on media) -> retired (every
+// line of the record is durable in place) -> overwritten. A record is retired
+// without a fence of its own: the next transaction of the lane, which writes the
+// *other* slot, flushes the lines this one stored in place before its own commit
+// fence. So when the turn comes back to this slot its lines are durable, and a
+// metadata transaction costs exactly one fence.
+type lane struct {
+	fs   *FS
+	off  int64         // region offset of slot 0
+	seq  atomic.Uint64 // sequence of the newest record; read by other lanes
+	slot int           // protected by mu: the slot the next record goes to
+
+	mu   sync.Mutex // held from begin to the end of commit
+	prev []int64    // lines stored in place by the newest record, not yet flushed
+	tx   tx
+	rec  []byte // where a record is built; LaneSlot bytes
+}
+
+// tx is one transaction: a set of whole lines that change together. It lives in
+// its lane, so beginning one allocates nothing.
+//
+// Rules of use: allocate blocks and inode slots before begin (allocation may run
+// transactions of its own); free after commit; take no inode lock in between.
+type tx struct {
+	lane *lane
+	err  error
+	n    int
+	offs []int64
+	line []layout.Line
+}
+
+func newLane(fs *FS, i int) *lane {
+	max := layout.MaxRecordLines(fs.sb.LaneSlot)
+	l := &lane{
+		fs:   fs,
+		off:  fs.sb.LaneOff + int64(i)*2*int64(fs.sb.LaneSlot),
+		rec:  make([]byte, fs.sb.LaneSlot),
+		prev: make([]int64, 0, max),
+	}
+	l.tx = tx{lane: l, offs: make([]int64, max), line: make([]layout.Line, max+1)}
+	return l
+}
+
+// begin opens a transaction on the caller's lane, or on the next free one.
+func (fs *FS) begin(ctx *Context) *tx {
+	n := uint32(len(fs.lanes))
+	first := ctx.Lane % n
+	l := fs.lanes[first]
+	if !l.mu.TryLock() {
+		for i := uint32(1); ; i++ {
+			if i == n {
+				l.mu.Lock()
+				break
+			}
+			if o := fs.lanes[(first+i)%n]; o.mu.TryLock() {
+				l = o
+				break
+			}
+		}
+	}
+	l.tx.n, l.tx.err = 0, nil
+	return &l.tx
+}
+
+// room is how many more lines the transaction takes.
+func (t *tx) room() int { return len(t.offs) - t.n }
+
+// at returns the transaction's copy of the line at region offset off, read from
+// the region the first time, to be changed in place. After an error (media,
+// checksum, too many lines) it returns a scratch line and commit fails.
+// Precondition: the caller holds the lock that protects the line until commit
+// has returned.
+func (t *tx) at(off int64) *layout.Line {
+	for i := 0; i < t.n; i++ {
+		if t.offs[i] == off {
+			return &t.line[i]
+		}
+	}
+	if t.n == len(t.offs) {
+		t.fail(errTxTooLarge)
+	}
+	if t.err != nil {
+		return &t.line[len(t.offs)]
+	}
+	l := &t.line[t.n]
+	if err := t.lane.fs.loadLine(off, l); err != nil {
+		t.fail(err)
+		return &t.line[len(t.offs)]
+	}
+	t.offs[t.n] = off
+	t.n++
+	return l
+}
+
+func (t *tx) fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
+// abort ends the transaction without any effect.
+func (t *tx) abort() { t.lane.mu.Unlock() }
+
+// commit makes the transaction durable and visible, and ends it either way.
+// An error means that nothing happened, unless the media failed, in which case
+// the filesystem is shut down.
+//
+// Persistence order:
+//  1. CLWB the lines the lane's previous transaction stored in place
+//  2. NT-store the record into the lane's other slot
+//  3. SFENCE: the previous record is retired, this one is committed
+//  4. store the lines in place; no flush, the record stands for them
+func (t *tx) commit() error {
+	l := t.lane
+	defer l.mu.Unlock()
+	if t.err != nil {
+		return t.err
+	}
+	if t.n == 0 {
+		return nil
+	}
+	fs := l.fs
+	if err := fs.failure(); err != nil {
+		return err
+	}
+	seq := l.seq.Load()
+	for i := 0; i < t.n; i++ {
+		seq = max(seq, t.line[i].Seq())
+	}
+	seq++
+	size := t.buildRecord(seq)
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	r := fs.r
+	for _, off := range l.prev {
+		if err := r.Flush(off, layout.LineSize); err != nil {
+			return fs.shutdown(err)
+		}
+	}
+	if err := r.NTStore(l.off+int64(l.slot)*int64(fs.sb.LaneSlot), l.rec[:size]); err != nil {
+		return fs.shutdown(err)
+	}
+	r.Fence()
+	l.seq.Store(seq)
+	l.slot ^= 1
+	l.prev = append(l.prev[:0], t.offs[:t.n]...)
+	for i := 0; i < t.n; i++ {
+		if err := r.Store(t.offs[i], t.line[i][:]); err != nil {
+			return fs.shutdown(err)
+		}
+	}
+	return nil
+}
+
+// buildRecord seals the lines with seq and lays the record out in l.rec.
+func (t *tx) buildRecord(seq uint64) int {
+	l, seed := t.lane, t.lane.fs.seed
+	size := layout.RecordSize(t.n)
+	rec := l.rec[:size]
+	body := rec[layout.LineSize:]
+	tab := body[:layout.OffsetsSize(t.n)]
+	clear(tab)
+	lines := body[len(tab):]
+	for i := 0; i < t.n; i++ {
+		t.line[i].Seal(seed, t.offs[i], seq)
+		binary.LittleEndian.PutUint64(tab[8*i:], uint64(t.offs[i]))
+		copy(lines[i*layout.LineSize:], t.line[i][:])
+	}
+	h := layout.RecordHeader{Seq: seq, N: uint32(t.n), BodyCRC: layout.Checksum(seed, body)}
+	h.Put((*layout.Line)(rec), seed, l.off+int64(l.slot)*int64(l.fs.sb.LaneSlot))
+	return size
+}
+
+// seqNow is at least the sequence of every transaction that happened before: what
+// freshly formatted lines are stamped with, so that no record still standing in
+// a lane is taken for newer than they are.
+func (fs *FS) seqNow() uint64 {
+	var m uint64
+	for _, l := range fs.lanes {
+		m = max(m, l.seq.Load())
+	}
+	return m
+}
+
+// retireLanes durably forgets every record: needed before a metadata chunk
+// becomes data, and at a clean unmount. No lane may be held by the caller.
+//
+// Persistence order, for each lane under its lock:
+//  1. flush the lines of its newest record, SFENCE: everything is in place
+//  2. clear both slots' headers, flush, SFENCE
+func (fs *FS) retireLanes() error {
+	for _, l := range fs.lanes {
+		if err := l.retire(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lane) retire() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	r := l.fs.r
+	for _, off := range l.prev {
+		if err := r.Flush(off, layout.LineSize); err != nil {
+			return l.fs.shutdown(err)
+		}
+	}
+	r.Fence()
+	l.prev = l.prev[:0]
+	return l.fs.clearSlots(l.off)
+}
+
+// clearSlots invalidates both records of the lane at off.
+func (fs *FS) clearSlots(off int64) error {
+	var zero layout.Line
+	for s := int64(0); s < 2; s++ {
+		o := off + s*int64(fs.sb.LaneSlot)
+		if err := fs.r.Store(o, zero[:]); err != nil {
+			return fs.shutdown(err)
+		}
+		if err := fs.r.Flush(o, layout.LineSize); err != nil {
+			return fs.shutdown(err)
+		}
+	}
+	fs.r.Fence()
+	return nil
+}

@@ -1,0 +1,229 @@
+package layout
+
+// An inode is four lines.
+const (
+	InodeSize      = 4 * LineSize
+	InodesPerBlock = BlockSize / InodeSize
+
+	// The inode's lines, as byte offsets from its start.
+	InodeCoreOff   = 0 * LineSize
+	InodeTimesOff  = 1 * LineSize
+	InodeLiveOff   = 2 * LineSize
+	InodeExtentOff = 3 * LineSize
+
+	RootIno = 1
+)
+
+// Inode format flags (Core.Format).
+const (
+	// FormatInline: the extent line holds up to InlineSize bytes of content
+	// (a symbolic link's target) instead of extents.
+	FormatInline uint16 = 1 << 0
+	// FormatTruncating: a truncation was committed but not all extents beyond
+	// the size are cut yet; recovery cuts them.
+	FormatTruncating uint16 = 1 << 1
+)
+
+// InlineSize is how many bytes of content fit the extent line.
+const InlineSize = PayloadSize
+
+// Core is line 0 of an inode: what transactions change. Mode 0 is a free slot,
+// whose generation is that of its last user.
+//
+//	offset size field
+//	0      2    mode: type and permissions, as st_mode
+//	2      2    format flags
+//	4      4    uid
+//	8      4    gid
+//	12     4    nlink
+//	16     8    size in bytes
+//	24     4    generation
+//	28     4    flags (FS_*_FL of linux/fs.h)
+//	32     4    project id
+//	36     4    rdev
+//	40     8    parent directory's inode number (directories only)
+//	48     4    reserved
+type Core struct {
+	Mode, Format     uint16
+	UID, GID, Nlink  uint32
+	Size             uint64
+	Gen, Flags, Proj uint32
+	Rdev             uint32
+	Parent           uint64
+}
+
+// Put writes c into l.
+func (c *Core) Put(l *Line) {
+	l.put16(0, c.Mode)
+	l.put16(2, c.Format)
+	l.put32(4, c.UID)
+	l.put32(8, c.GID)
+	l.put32(12, c.Nlink)
+	l.put64(16, c.Size)
+	l.put32(24, c.Gen)
+	l.put32(28, c.Flags)
+	l.put32(32, c.Proj)
+	l.put32(36, c.Rdev)
+	l.put64(40, c.Parent)
+	l.put32(48, 0)
+}
+
+// Get reads c from l.
+func (c *Core) Get(l *Line) {
+	*c = Core{
+		Mode: l.u16(0), Format: l.u16(2),
+		UID: l.u32(4), GID: l.u32(8), Nlink: l.u32(12), Size: l.u64(16),
+		Gen: l.u32(24), Flags: l.u32(28), Proj: l.u32(32), Rdev: l.u32(36),
+		Parent: l.u64(40),
+	}
+}
+
+// Times is line 1 of an inode, in ns since the epoch (1677 to 2262).
+//
+//	offset size field
+//	0      8    atime
+//	8      8    mtime
+//	16     8    ctime
+//	24     8    btime
+//	32     8    first extent block (block number, 0: none)
+//	40     8    extended attribute root (block number, 0: none)
+//	48     4    reserved
+type Times struct {
+	Atime, Mtime, Ctime, Btime int64
+	ExtentRoot, XattrRoot      uint64
+}
+
+// Put writes t into l.
+func (t *Times) Put(l *Line) {
+	l.put64(0, uint64(t.Atime))
+	l.put64(8, uint64(t.Mtime))
+	l.put64(16, uint64(t.Ctime))
+	l.put64(24, uint64(t.Btime))
+	l.put64(32, t.ExtentRoot)
+	l.put64(40, t.XattrRoot)
+	l.put32(48, 0)
+}
+
+// Get reads t from l.
+func (t *Times) Get(l *Line) {
+	*t = Times{
+		Atime: int64(l.u64(0)), Mtime: int64(l.u64(8)), Ctime: int64(l.u64(16)), Btime: int64(l.u64(24)),
+		ExtentRoot: l.u64(32), XattrRoot: l.u64(40),
+	}
+}
+
+// Live is line 2 of an inode: what changes without a transaction. It counts only
+// while its line is valid and at least as new (by seq) as the times line; a torn
+// or older live line is ignored and the times line holds.
+//
+//	offset size field
+//	0      8    atime
+//	8      8    mtime
+//	16     8    ctime
+//	24     8    size in flight (reserved, 0)
+//	32     8    layout generation
+//	40     4    inode generation the line belongs to
+//	44     8    reserved
+type Live struct {
+	Atime, Mtime, Ctime int64
+	Layout              uint64
+	Gen                 uint32
+}
+
+// Put writes v into l.
+func (v *Live) Put(l *Line) {
+	l.put64(0, uint64(v.Atime))
+	l.put64(8, uint64(v.Mtime))
+	l.put64(16, uint64(v.Ctime))
+	l.put64(24, 0)
+	l.put64(32, v.Layout)
+	l.put32(40, v.Gen)
+	l.put64(44, 0)
+}
+
+// Get reads v from l.
+func (v *Live) Get(l *Line) {
+	*v = Live{Atime: int64(l.u64(0)), Mtime: int64(l.u64(8)), Ctime: int64(l.u64(16)), Layout: l.u64(32), Gen: l.u32(40)}
+}
+
+// Extent flags.
+const (
+	// ExtentUnwritten: allocated, reads as zeros.
+	ExtentUnwritten uint8 = 1 << 0
+)
+
+// Extent is one slot: a run of blocks of a file. Len 0 is an empty slot.
+//
+//	offset size field
+//	0      8    logical block (file offset / 4096)
+//	8      8    block (region offset / 4096)
+//	16     4    length in blocks
+//	20     1    device id (0: this region)
+//	21     1    flags
+//	22     2    reserved
+type Extent struct {
+	Logical, Block uint64
+	Len            uint32
+	Dev, Flags     uint8
+}
+
+const (
+	extentSize = 24
+	// ExtentsPerLine slots fit one line; the inode's extent line holds slots 0
+	// and 1.
+	ExtentsPerLine = 2
+	// ExtentsPerBlock slots fit an extent block: 63 lines after its header line.
+	ExtentsPerBlock = (LinesPerBlock - 1) * ExtentsPerLine
+)
+
+// PutExtent writes e into slot i (0 or 1) of l.
+func (l *Line) PutExtent(i int, e Extent) {
+	o := i * extentSize
+	l.put64(o, e.Logical)
+	l.put64(o+8, e.Block)
+	l.put32(o+16, e.Len)
+	l.put8(o+20, e.Dev)
+	l.put8(o+21, e.Flags)
+	l.put16(o+22, 0)
+}
+
+// Extent reads slot i (0 or 1) of l.
+func (l *Line) Extent(i int) Extent {
+	o := i * extentSize
+	return Extent{Logical: l.u64(o), Block: l.u64(o + 8), Len: l.u32(o + 16), Dev: l.u8(o + 20), Flags: l.u8(o + 21)}
+}
+
+// ExtentBlock is the header line of an extent block: a chain from
+// Times.ExtentRoot, newest block first. Slot number s of a file is in the inode
+// for s < 2; the block that was linked k-th (from 0) holds 2+126k .. 2+126k+125.
+//
+//	offset size field
+//	0      4    ExtentBlockMagic
+//	4      4    index k of the block in the order of linking
+//	8      8    owner's inode number
+//	16     8    next extent block (block number, 0: none)
+//	24     4    owner's generation
+type ExtentBlock struct {
+	Index uint32
+	Owner uint64
+	Next  uint64
+	Gen   uint32
+}
+
+// ExtentBlockMagic marks the header line of an extent block: "EXTB".
+const ExtentBlockMagic = 0x42545845
+
+// Put writes h into l.
+func (h *ExtentBlock) Put(l *Line) {
+	l.put32(0, ExtentBlockMagic)
+	l.put32(4, h.Index)
+	l.put64(8, h.Owner)
+	l.put64(16, h.Next)
+	l.put32(24, h.Gen)
+}
+
+// Get reads h from l and reports whether l is the header of an extent block.
+func (h *ExtentBlock) Get(l *Line) bool {
+	*h = ExtentBlock{Index: l.u32(4), Owner: l.u64(8), Next: l.u64(16), Gen: l.u32(24)}
+	return l.u32(0) == ExtentBlockMagic
+}

@@ -1,0 +1,87 @@
+package layout
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// Sizes, in bytes.
+const (
+	LineSize      = 64
+	BlockSize     = 4096
+	BlockShift    = 12
+	LinesPerBlock = BlockSize / LineSize
+)
+
+// A Line is one 64-byte metadata line.
+//
+//	offset size field
+//	0      8    seq   sequence of the last transaction that changed the line
+//	8      52   payload
+//	60     4    crc   crc32c over the line's region offset and bytes 0..59,
+//	                  seeded by the filesystem's UUID
+type Line [LineSize]byte
+
+const (
+	// PayloadOff and PayloadSize bound the part of a line that its owner defines.
+	PayloadOff  = 8
+	PayloadSize = 52
+	crcOff      = 60
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Checksum is crc32c (Castagnoli) of b, continued from seed.
+func Checksum(seed uint32, b []byte) uint32 { return crc32.Update(seed, castagnoli, b) }
+
+// Seed derives the checksum seed of a filesystem from its UUID, so that lines
+// left behind by an earlier filesystem on the same region never verify.
+func Seed(uuid [16]byte) uint32 { return Checksum(0, uuid[:]) }
+
+// lineChecksum mixes the offset into the seed so that a line copied to another
+// place does not verify there.
+func lineChecksum(seed uint32, off int64, l *Line) uint32 {
+	return Checksum(seed^uint32(off>>6)^uint32(off>>38)*0x9e3779b1, l[:crcOff])
+}
+
+// Seq is the sequence of the last transaction that changed the line.
+func (l *Line) Seq() uint64 { return binary.LittleEndian.Uint64(l[0:]) }
+
+// Payload is the part of the line its owner defines.
+func (l *Line) Payload() []byte { return l[PayloadOff : PayloadOff+PayloadSize] }
+
+// Seal stamps the line with seq and its checksum for the region offset off.
+func (l *Line) Seal(seed uint32, off int64, seq uint64) {
+	binary.LittleEndian.PutUint64(l[0:], seq)
+	binary.LittleEndian.PutUint32(l[crcOff:], lineChecksum(seed, off, l))
+}
+
+// Valid reports whether the line's checksum is right for the region offset off.
+func (l *Line) Valid(seed uint32, off int64) bool {
+	return binary.LittleEndian.Uint32(l[crcOff:]) == lineChecksum(seed, off, l)
+}
+
+func (l *Line) u8(i int) uint8        { return l[PayloadOff+i] }
+func (l *Line) u16(i int) uint16      { return binary.LittleEndian.Uint16(l[PayloadOff+i:]) }
+func (l *Line) u32(i int) uint32      { return binary.LittleEndian.Uint32(l[PayloadOff+i:]) }
+func (l *Line) u64(i int) uint64      { return binary.LittleEndian.Uint64(l[PayloadOff+i:]) }
+func (l *Line) put8(i int, v uint8)   { l[PayloadOff+i] = v }
+func (l *Line) put16(i int, v uint16) { binary.LittleEndian.PutUint16(l[PayloadOff+i:], v) }
+func (l *Line) put32(i int, v uint32) { binary.LittleEndian.PutUint32(l[PayloadOff+i:], v) }
+func (l *Line) put64(i int, v uint64) { binary.LittleEndian.PutUint64(l[PayloadOff+i:], v) }
+
+// FormatBlock fills b (BlockSize bytes, destined for region offset off) with 64
+// empty valid lines of sequence seq.
+func FormatBlock(b []byte, seed uint32, off int64, seq uint64) {
+	var l Line
+	for i := 0; i < LinesPerBlock; i++ {
+		l.Seal(seed, off+int64(i)*LineSize, seq)
+		copy(b[i*LineSize:], l[:])
+	}
+}
+
+// PutLine seals l for region offset off and stores it in b at the line index i.
+func PutLine(b []byte, i int, l *Line, seed uint32, off int64, seq uint64) {
+	l.Seal(seed, off+int64(i)*LineSize, seq)
+	copy(b[i*LineSize:(i+1)*LineSize], l[:])
+}

@@ -1,0 +1,504 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfs/daxfs/refcnt"
+)
+
+// Mount recovers the filesystem on the region and makes it usable. The region
+// must be open exclusively. After an error nothing was changed that recovery does
+// not change again.
+//
+// Persistence order:
+//  1. owner record: mounted, by us; SFENCE
+//  2. the journal is replayed and emptied (recoverJournal)
+//  3. orphans are freed and interrupted truncations finished, each by transactions
+func Mount(r *pmem.Region, o Options) (*FS, error) {
+	sb, backup, err := ReadSuper(r)
+	if err != nil {
+		return nil, err
+	}
+	if sb.ROCompat&^layout.KnownROCompat != 0 && !o.ReadOnly {
+		return nil, fmt.Errorf("the filesystem has features %#x that this program can only read: mount it with -o ro", sb.ROCompat)
+	}
+	fs := &FS{r: r, sb: sb, seed: layout.Seed(sb.UUID), opt: o}
+	if backup {
+		fs.warn("the first superblock is damaged, using the second; run daxfsd fsck -y to restore it")
+	}
+	fs.blockBufs.New = func() any { return new([layout.BlockSize]byte) }
+	fs.replies.New = func() any { return newReply(fs) }
+	fs.meta.inodes = make(map[uint64]*inodeBlock)
+	for i := range fs.icache {
+		fs.icache[i].m = make(map[uint64]*inode)
+	}
+	for i := 0; i < int(sb.Lanes); i++ {
+		fs.lanes = append(fs.lanes, newLane(fs, i))
+	}
+	if fs.table, err = refcnt.New(sb.Blocks()); err != nil {
+		return nil, err
+	}
+	if fs.alloc, err = hugepage.NewAllocator(sb.Blocks(), hugepage.Orders{
+		PMD: uint8(fs.chunkShift()), PUD: sb.PUDShift - layout.BlockShift}); err != nil {
+		fs.table.Close()
+		return nil, err
+	}
+	fs.freeIdle = func(block, n uint64) { fs.alloc.Free(block, n) }
+	if err := fs.mount(); err != nil {
+		fs.table.Close()
+		return nil, err
+	}
+	return fs, nil
+}
+
+func (fs *FS) mount() error {
+	if err := fs.claimOwner(); err != nil {
+		return err
+	}
+	var seq uint64
+	var err error
+	if fs.opt.ReadOnly {
+		recs, err := fs.readRecords()
+		if err != nil {
+			return err
+		}
+		if len(recs) > 0 {
+			return fmt.Errorf("the journal holds %d records that must be replayed first: mount once without -o ro", len(recs))
+		}
+	} else if fs.recovered, seq, err = fs.recoverJournal(); err != nil {
+		return err
+	}
+	scan := newScan(fs)
+	if err := scan.run(); err != nil {
+		return err
+	}
+	seq = max(seq, scan.seq.Load(), fs.ownerSeq)
+	for _, l := range fs.lanes {
+		l.seq.Store(seq)
+	}
+	fs.alloc.SetReserve(fs.reserveChunks())
+	if !fs.opt.ReadOnly {
+		if err := fs.finishScan(scan); err != nil {
+			return err
+		}
+	}
+	root, e := fs.get(layout.RootIno) // stays cached while mounted
+	if e != 0 || !root.isDir() {
+		return corruptf("the root directory at offset %d cannot be read", fs.sb.InodeBase)
+	}
+	fs.startSync()
+	return nil
+}
+
+// claimOwner refuses a region that somebody else uses and writes our name.
+func (fs *FS) claimOwner() error {
+	off := fs.sb.OwnerOff
+	var l layout.Line
+	if err := fs.r.LoadLine(off, (*[layout.LineSize]byte)(&l)); err != nil {
+		return err
+	}
+	var o layout.Owner
+	valid := l.Valid(fs.seed, off)
+	if valid {
+		o.Get(&l)
+		fs.ownerSeq = l.Seq()
+	}
+	machine, boot := pmem.HostIdentity()
+	if valid && o.State == layout.OwnerMounted && !fs.opt.Takeover {
+		if o.Machine != machine {
+			return fmt.Errorf("%w: its owner record names another machine (id %x, pid %d); if that machine no longer uses it, mount with -o takeover", ErrInUse, o.Machine, o.PID)
+		}
+		if o.Boot == boot {
+			if start, err := pmem.ProcessStart(int(o.PID)); err == nil && start == o.Start && int(o.PID) != syscall.Getpid() {
+				return fmt.Errorf("%w: process %d on this machine has it mounted through another name; unmount that first", ErrInUse, o.PID)
+			}
+		}
+	}
+	if fs.opt.ReadOnly {
+		return nil
+	}
+	start, _ := pmem.ProcessStart(syscall.Getpid())
+	fs.owner = layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: start, Mounts: o.Mounts + 1}
+	return fs.writeOwner()
+}
+
+// writeOwner stores the owner record. A torn one fails its checksum and counts as
+// "mounted by somebody who died".
+//
+// Persistence order: store the line, flush, SFENCE.
+func (fs *FS) writeOwner() error {
+	var l layout.Line
+	fs.owner.Put(&l)
+	fs.ownerSeq = max(fs.ownerSeq, fs.seqNow()) + 1
+	l.Seal(fs.seed, fs.sb.OwnerOff, fs.ownerSeq)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := fs.r.Store(fs.sb.OwnerOff, l[:]); err != nil {
+		return err
+	}
+	if err := fs.r.Flush(fs.sb.OwnerOff, layout.LineSize); err != nil {
+		return err
+	}
+	fs.r.Fence()
+	return nil
+}
+
+// ReadOwner reads the owner record; ok is false if it is torn.
+func ReadOwner(r *pmem.Region, sb *layout.Superblock) (o layout.Owner, ok bool, err error) {
+	var l layout.Line
+	if err := r.LoadLine(sb.OwnerOff, (*[layout.LineSize]byte)(&l)); err != nil {
+		return o, false, err
+	}
+	o.Get(&l)
+	return o, l.Valid(layout.Seed(sb.UUID), sb.OwnerOff), nil
+}
+
+// scan rebuilds free space from what live inodes claim, with a worker per CPU.
+type scan struct {
+	fs  *FS
+	seq atomic.Uint64
+
+	mu      sync.Mutex
+	todo    []uint64 // inode blocks
+	done    int
+	err     error
+	orphans []uint64 // inodes with nlink 0
+	trunc   []uint64 // inodes with an interrupted truncation
+}
+
+func newScan(fs *FS) *scan { return &scan{fs: fs} }
+
+func (s *scan) run() error {
+	fs := s.fs
+	static := uint64(fs.sb.StaticEnd) >> layout.BlockShift
+	fs.alloc.Reserve(0, static)
+	fs.alloc.Reserve(uint64(fs.sb.BackupOff)>>layout.BlockShift, 1)
+	if err := s.chunks(); err != nil {
+		return err
+	}
+	if err := s.badRanges(); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Add(1)
+		go func() { defer wg.Done(); s.worker() }()
+	}
+	wg.Wait()
+	return s.err
+}
+
+// chunks reserves the metadata chunks and lists their inode blocks.
+func (s *scan) chunks() error {
+	fs := s.fs
+	var l layout.Line
+	for c := int64(0); c < fs.sb.Chunks(); c++ {
+		line, bit := layout.ChunkMapPos(c)
+		if bit == 0 {
+			if err := fs.loadLine(fs.sb.ChunkMapOff+line*layout.LineSize, &l); err != nil {
+				return err
+			}
+		}
+		if !l.ChunkBit(bit) {
+			continue
+		}
+		if err := s.chunk(c); err != nil {
+			return err
+		}
+	}
+	if _, c := fs.meta.find(fs.sb.FirstChunk()); c == nil {
+		return corruptf("the chunk map lacks the first metadata chunk %d", fs.sb.FirstChunk())
+	}
+	return nil
+}
+
+func (s *scan) chunk(c int64) error {
+	fs := s.fs
+	off := fs.sb.ChunkHeader(c)
+	var l layout.Line
+	if err := fs.loadLine(off, &l); err != nil {
+		return err
+	}
+	if !l.IsChunkHeader(c) || c < fs.sb.FirstChunk() {
+		return corruptf("the header of metadata chunk %d at offset %d is not one", c, off)
+	}
+	mc := fs.newMetaChunk(c)
+	start := uint64(c) << fs.chunkShift()
+	if !fs.alloc.Reserve(start+uint64(mc.first-1), uint64(mc.end-mc.first+1)) {
+		return corruptf("metadata chunk %d overlaps another structure", c)
+	}
+	fs.meta.add(mc)
+	for i := mc.first; i < mc.end; i++ {
+		tl, b := layout.TypePos(i)
+		if b == 0 || i == mc.first {
+			if err := fs.loadLine(off+int64(tl)*layout.LineSize, &l); err != nil {
+				return err
+			}
+		}
+		switch l.BlockType(b) {
+		case layout.BlockOther:
+		case layout.BlockInode:
+			s.todo = append(s.todo, start+uint64(i))
+			mc.take(i)
+			fs.meta.nfree--
+		default:
+			return corruptf("block %d has the unknown type %d", start+uint64(i), l.BlockType(b))
+		}
+	}
+	return nil
+}
+
+func (s *scan) badRanges() error {
+	fs := s.fs
+	for i := int64(0); i < layout.LinesPerBlock; i++ {
+		var l layout.Line
+		var r layout.BadRange
+		if err := fs.loadLine(fs.sb.BadOff+i*layout.LineSize, &l); err != nil {
+			return err
+		}
+		if r.Get(&l); r.Len > 0 && r.Block < fs.sb.Blocks() && r.Len <= fs.sb.Blocks()-r.Block {
+			for b := r.Block; b < r.Block+r.Len; b++ {
+				fs.alloc.Reserve(b, 1)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *scan) worker() {
+	buf := make([]byte, layout.BlockSize)
+	for {
+		s.mu.Lock()
+		i := s.done
+		if s.err != nil || i == len(s.todo) {
+			s.mu.Unlock()
+			return
+		}
+		n := min(64, len(s.todo)-i)
+		s.done += n
+		s.mu.Unlock()
+		s.fs.progress("reading inodes", int64(i), int64(len(s.todo)))
+		for _, b := range s.todo[i : i+n] {
+			if err := s.block(b, buf); err != nil {
+				s.mu.Lock()
+				s.err = errors.Join(s.err, err)
+				s.mu.Unlock()
+				return
+			}
+		}
+	}
+}
+
+// block claims what the inodes of one block own.
+func (s *scan) block(b uint64, buf []byte) error {
+	fs := s.fs
+	off := int64(b) << layout.BlockShift
+	if err := fs.r.Load(off, buf); err != nil {
+		return err
+	}
+	free, used := uint16(0), 0
+	top := uint64(0)
+	for i := 0; i < layout.InodesPerBlock; i++ {
+		io := off + int64(i)*layout.InodeSize
+		at := func(o int64) *layout.Line { return (*layout.Line)(buf[io-off+o:]) }
+		core := at(layout.InodeCoreOff)
+		if !core.Valid(fs.seed, io) {
+			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io)
+		}
+		top = max(top, core.Seq())
+		var c layout.Core
+		if c.Get(core); c.Mode == 0 {
+			free |= 1 << i
+			continue
+		}
+		used++
+		times := at(layout.InodeTimesOff)
+		if !times.Valid(fs.seed, io+layout.InodeTimesOff) {
+			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io+layout.InodeTimesOff)
+		}
+		top = max(top, times.Seq())
+		var t layout.Times
+		t.Get(times)
+		if err := s.inode(fs.sb.InodeAt(io), io, &c, &t); err != nil {
+			return err
+		}
+	}
+	for {
+		m := s.seq.Load()
+		if top <= m || s.seq.CompareAndSwap(m, top) {
+			break
+		}
+	}
+	fs.meta.mu.Lock()
+	defer fs.meta.mu.Unlock()
+	fs.meta.used += uint64(used)
+	if free != 0 {
+		fs.meta.inodes[b] = &inodeBlock{free: free}
+		fs.meta.stack = append(fs.meta.stack, b)
+		fs.meta.slots += uint64(layout.InodesPerBlock - used)
+	}
+	return nil
+}
+
+func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) error {
+	fs := s.fs
+	if c.Nlink == 0 || c.Format&layout.FormatTruncating != 0 {
+		s.mu.Lock()
+		if c.Nlink == 0 {
+			s.orphans = append(s.orphans, ino)
+		} else {
+			s.trunc = append(s.trunc, ino)
+		}
+		s.mu.Unlock()
+	}
+	if c.Format&layout.FormatInline != 0 {
+		return nil
+	}
+	dir := c.Mode&syscall.S_IFMT == syscall.S_IFDIR
+	var chain []uint64
+	err := fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(slot uint32, e layout.Extent) error {
+		if !dir {
+			if !fs.alloc.Reserve(e.Block, uint64(e.Len)) {
+				return corruptf("inode %d claims blocks %d..%d, of which one belongs to somebody else", ino, e.Block, e.Block+uint64(e.Len)-1)
+			}
+			fs.table.Own(e.Block, uint64(e.Len))
+			return nil
+		}
+		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
+			if !fs.claimMeta(b) {
+				return corruptf("directory %d claims block %d, which is not a free metadata block", ino, b)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, b := range chain {
+		if !fs.claimMeta(b) {
+			return corruptf("inode %d claims extent block %d, which is not a free metadata block", ino, b)
+		}
+	}
+	return nil
+}
+
+// finishScan frees the orphans and finishes the truncations that a crash left.
+func (fs *FS) finishScan(s *scan) error {
+	var ctx Context
+	for _, ino := range s.orphans {
+		in := &inode{ino: ino, off: fs.sb.InodeOff(ino)}
+		var l layout.Line
+		if err := fs.loadLine(in.off, &l); err != nil {
+			return err
+		}
+		in.core.Get(&l)
+		in.typ = uint32(in.core.Mode) & syscall.S_IFMT
+		if err := fs.loadLine(in.off+layout.InodeTimesOff, &l); err != nil {
+			return err
+		}
+		var t layout.Times
+		t.Get(&l)
+		in.troot = t.ExtentRoot
+		fs.reclaim(&ctx, in)
+		fs.orphans++
+	}
+	for _, ino := range s.trunc {
+		in, e := fs.get(ino)
+		if e != 0 {
+			return corruptf("inode %d has an interrupted truncation and cannot be read", ino)
+		}
+		in.mu.Lock()
+		err := fs.loadExtents(in)
+		if err == nil {
+			err = fs.finishTruncate(&ctx, in)
+		}
+		in.mu.Unlock()
+		fs.put(in, 1)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unmount makes the filesystem clean. No call may be in flight; the kernel's
+// references end here, so orphans are freed. The region stays open.
+//
+// Persistence order:
+//  1. lazy times and freed orphans, each on its own
+//  2. all lanes retired: every line is in place
+//  3. owner record: clean; SFENCE
+func (fs *FS) Unmount() error {
+	fs.endSync()
+	for i := range fs.icache {
+		s := &fs.icache[i]
+		s.mu.Lock()
+		var all []*inode
+		for _, in := range s.m {
+			all = append(all, in)
+		}
+		s.mu.Unlock()
+		for _, in := range all {
+			fs.put(in, in.refs.Load())
+		}
+	}
+	defer fs.table.Close()
+	if fs.opt.ReadOnly {
+		return nil
+	}
+	if err := fs.failure(); err != nil {
+		return err
+	}
+	if err := fs.retireLanes(); err != nil {
+		return err
+	}
+	if err := fs.r.Sync(0, fs.sb.Size); err != nil {
+		return err
+	}
+	fs.owner.State = layout.OwnerClean
+	if err := fs.writeOwner(); err != nil {
+		return err
+	}
+	return fs.r.Sync(0, layout.BlockSize)
+}
+
+// startSync writes a region in an ordinary file back from time to time: what a
+// crash of the host leaves of it is then not much older than the interval.
+func (fs *FS) startSync() {
+	if fs.opt.SyncInterval <= 0 || fs.opt.ReadOnly || !fs.needsSync() {
+		return
+	}
+	fs.stopSync, fs.syncDone = make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(fs.syncDone)
+		t := time.NewTicker(fs.opt.SyncInterval)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				if err := fs.r.Sync(0, fs.sb.Size); err != nil {
+					fs.warn("writing the region back: %v", err)
+				}
+			case <-fs.stopSync:
+				return
+			}
+		}
+	}()
+}
+
+func (fs *FS) endSync() {
+	if fs.stopSync != nil {
+		close(fs.stopSync)
+		<-fs.syncDone
+		fs.stopSync = nil
+	}
+}

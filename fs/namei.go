@@ -1,0 +1,526 @@
+package fs
+
+import (
+	"strings"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// LinkMax is the largest link count.
+const LinkMax = 1<<32 - 2
+
+// checkName refuses what cannot be a directory entry's name.
+func checkName(name string) syscall.Errno {
+	switch {
+	case len(name) > layout.NameMax:
+		return syscall.ENAMETOOLONG
+	case name == "":
+		return syscall.ENOENT
+	case name == "." || name == "..":
+		return syscall.EEXIST
+	case strings.IndexByte(name, '/') >= 0 || strings.IndexByte(name, 0) >= 0:
+		return syscall.EINVAL
+	}
+	return 0
+}
+
+// dtype is the DT_* of a mode.
+func dtype(mode uint32) uint8 { return uint8(mode >> 12 & 15) }
+
+// Lookup finds a name in a directory and adds a reference to what it names, to be
+// given back with Forget. "." and ".." are answered too.
+func (fs *FS) Lookup(ctx *Context, dir uint64, name string, a *Attr) syscall.Errno {
+	if name == "." {
+		return fs.Ref(dir, a)
+	}
+	if len(name) > layout.NameMax {
+		return syscall.ENAMETOOLONG
+	}
+	d, e := fs.getDir(dir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(d, 1)
+	if name == ".." {
+		return fs.Ref(d.parent.Load(), a) // without d's lock: a parent's comes first
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	de, ok, err := fs.find(d, name)
+	if err != nil {
+		return errno(err)
+	}
+	if !ok {
+		return syscall.ENOENT
+	}
+	in, e := fs.get(de.ino)
+	if e == syscall.ESTALE {
+		return syscall.EIO // a name of nothing
+	}
+	if e != 0 {
+		return e
+	}
+	if e := fs.attr(in, a); e != 0 {
+		fs.put(in, 1)
+		return e
+	}
+	return 0
+}
+
+// Ref adds a reference to an inode by number and fills a; ESTALE if there is none.
+func (fs *FS) Ref(ino uint64, a *Attr) syscall.Errno {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	if e := fs.attr(in, a); e != 0 {
+		fs.put(in, 1)
+		return e
+	}
+	return 0
+}
+
+// Forget gives n references of Lookup and its like back.
+func (fs *FS) Forget(ino, n uint64) {
+	if ino == layout.RootIno || n == 0 {
+		return
+	}
+	s := fs.shard(ino)
+	s.mu.Lock()
+	in := s.m[ino]
+	s.mu.Unlock()
+	if in != nil {
+		fs.put(in, int64(n))
+	}
+}
+
+// node is what create makes.
+type node struct {
+	mode, rdev uint32
+	target     string // symbolic links
+}
+
+// Mknod creates a regular file, fifo, socket or device node. The umask was applied
+// by the caller.
+func (fs *FS) Mknod(ctx *Context, dir uint64, name string, mode, rdev uint32, a *Attr) syscall.Errno {
+	switch mode & syscall.S_IFMT {
+	case 0:
+		mode |= syscall.S_IFREG
+	case syscall.S_IFREG, syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK:
+	default:
+		return syscall.EINVAL
+	}
+	return fs.create(ctx, dir, name, &node{mode: mode, rdev: rdev}, a)
+}
+
+// Mkdir creates a directory.
+func (fs *FS) Mkdir(ctx *Context, dir uint64, name string, mode uint32, a *Attr) syscall.Errno {
+	return fs.create(ctx, dir, name, &node{mode: mode&0o7777 | syscall.S_IFDIR}, a)
+}
+
+// Symlink creates a symbolic link of 1 to 4095 bytes.
+func (fs *FS) Symlink(ctx *Context, dir uint64, name, target string, a *Attr) syscall.Errno {
+	if target == "" {
+		return syscall.ENOENT
+	}
+	if len(target) >= layout.BlockSize {
+		return syscall.ENAMETOOLONG
+	}
+	return fs.create(ctx, dir, name, &node{mode: 0o777 | syscall.S_IFLNK, target: target}, a)
+}
+
+// create makes a new inode and its name.
+//
+// Persistence order:
+//  1. a long link's target: NT-store into a fresh block, SFENCE
+//  2. whatever the name needs: a fresh directory block is formatted and fenced
+//  3. transaction: the inode's core, times and extent lines; the dentry; the
+//     directory's times line, and its core line if its size or link count changes
+func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	if e := checkName(name); e != 0 {
+		return e
+	}
+	d, e := fs.getDir(dir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(d, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.core.Nlink == 0 {
+		return syscall.ENOENT
+	}
+	if nd.mode&syscall.S_IFMT == syscall.S_IFDIR && d.core.Nlink >= LinkMax {
+		return syscall.EMLINK
+	}
+	if _, ok, err := fs.find(d, name); ok || err != nil {
+		if ok {
+			return syscall.EEXIST
+		}
+		return errno(err)
+	}
+	in, err := fs.createLocked(ctx, d, name, nd)
+	if err != nil {
+		return errno(err)
+	}
+	in.mu.RLock()
+	in.fill(a)
+	in.mu.RUnlock()
+	return 0
+}
+
+func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inode, error) {
+	ino, err := fs.allocInode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := fs.placeName(ctx, d, layout.DentryLines(len(name)))
+	if err != nil {
+		fs.freeInode(ctx, ino)
+		return nil, err
+	}
+	block, err := fs.storeTarget(nd)
+	if err != nil {
+		fs.undoDentry(ctx, d, p, nil)
+		fs.freeInode(ctx, ino)
+		return nil, err
+	}
+	in := fs.newInode(ctx, d, ino, nd)
+	t := fs.begin(ctx)
+	var old layout.Core
+	old.Get(t.at(in.off + layout.InodeCoreOff))
+	if in.core.Gen = old.Gen + 1; in.core.Gen == 0 {
+		in.core.Gen = 1
+	}
+	in.stageContent(t, nd, block)
+	in.stageCore(t, &in.core)
+	now := in.btime
+	in.stageTimes(t, now, now, now)
+	c := d.core
+	ch := d.stageDentry(t, p, name, ino, dtype(nd.mode), &c)
+	if in.isDir() {
+		c.Nlink++
+	}
+	if c != d.core {
+		d.stageCore(t, &c)
+	}
+	d.stageTimes(t, d.atime.Load(), now, now)
+	if err := t.commit(); err != nil {
+		fs.undoDentry(ctx, d, p, &ch)
+		if block != 0 {
+			fs.alloc.Free(block, 1)
+		}
+		fs.freeInode(ctx, ino)
+		return nil, err
+	}
+	if block != 0 {
+		fs.table.Own(block, 1)
+	}
+	d.applyCore(&c)
+	d.applyTimes(d.atime.Load(), now, now)
+	d.applyDentry(&ch)
+	s := fs.shard(ino)
+	s.mu.Lock()
+	s.m[ino] = in
+	s.mu.Unlock()
+	return in, nil
+}
+
+// newInode is a new inode in DRAM, with one reference.
+func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) *inode {
+	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: nd.mode & syscall.S_IFMT}
+	in.rl.init()
+	in.refs.Store(1)
+	in.core = layout.Core{Mode: uint16(nd.mode), UID: ctx.UID, GID: ctx.GID, Nlink: 1, Rdev: nd.rdev, Size: uint64(len(nd.target)), Proj: d.core.Proj}
+	if d.core.Mode&syscall.S_ISGID != 0 {
+		in.core.GID = d.core.GID
+		if in.isDir() {
+			in.core.Mode |= syscall.S_ISGID
+		}
+	}
+	if in.isDir() {
+		in.core.Nlink, in.core.Parent = 2, d.ino
+		in.parent.Store(d.ino)
+		in.dir = &dirIndex{}
+	}
+	in.size.Store(in.core.Size)
+	in.btime = fs.now()
+	in.setTimes(in.btime, in.btime, in.btime)
+	return in
+}
+
+// storeTarget puts a long link's target in a fresh block and returns it, or 0 if
+// the target fits the inode.
+func (fs *FS) storeTarget(nd *node) (block uint64, err error) {
+	if len(nd.target) <= layout.InlineSize {
+		return 0, nil
+	}
+	block, _, ok := fs.alloc.Alloc(0, 1)
+	if !ok {
+		return 0, errNoSpace
+	}
+	var buf [layout.BlockSize]byte
+	copy(buf[:], nd.target)
+	if err := fs.storeBlock(block, buf[:]); err != nil {
+		fs.alloc.Free(block, 1)
+		return 0, err
+	}
+	return block, nil
+}
+
+// stageContent writes the extent line of a new inode: a link's target, its block,
+// or nothing (over what the slot's last user left).
+func (in *inode) stageContent(t *tx, nd *node, block uint64) {
+	off := in.off + layout.InodeExtentOff
+	if nd.target == "" && in.emptySlots(t, off) {
+		in.loaded.Store(true)
+		return
+	}
+	l := t.at(off)
+	clear(l.Payload())
+	switch {
+	case block != 0:
+		e := layout.Extent{Block: block, Len: 1}
+		l.PutExtent(0, e)
+	case nd.target != "":
+		in.core.Format |= layout.FormatInline
+		copy(l.Payload(), nd.target)
+		in.loaded.Store(true)
+	default:
+		in.loaded.Store(true)
+	}
+}
+
+// emptySlots reports whether the slot's last user left the extent line empty, so
+// that the transaction need not carry it.
+func (in *inode) emptySlots(t *tx, off int64) bool {
+	var l layout.Line
+	if err := t.lane.fs.loadLine(off, &l); err != nil {
+		t.fail(err)
+		return false
+	}
+	return [layout.PayloadSize]byte(l.Payload()) == [layout.PayloadSize]byte{}
+}
+
+// Link gives an inode another name.
+//
+// Persistence order:
+//  1. a fresh directory block, if the name needs one, is formatted and fenced
+//  2. transaction: the dentry, the inode's core and times lines, the directory's
+//     times line and, if it grows, its core line
+func (fs *FS) Link(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	if e := checkName(name); e != 0 {
+		return e
+	}
+	d, e := fs.getDir(dir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(d, 1)
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	if in.isDir() {
+		fs.put(in, 1)
+		return syscall.EPERM
+	}
+	if e := errno(fs.link(ctx, in, d, name)); e != 0 {
+		fs.put(in, 1)
+		return e
+	}
+	return fs.attr(in, a) // the reference of get stays: it is the caller's
+}
+
+func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch {
+	case d.core.Nlink == 0 || in.core.Nlink == 0:
+		return syscall.ENOENT
+	case in.core.Nlink >= LinkMax:
+		return syscall.EMLINK
+	}
+	if _, ok, err := fs.find(d, name); ok || err != nil {
+		if ok {
+			return syscall.EEXIST
+		}
+		return err
+	}
+	p, err := fs.placeName(ctx, d, layout.DentryLines(len(name)))
+	if err != nil {
+		return err
+	}
+	now := fs.now()
+	t := fs.begin(ctx)
+	c, dc := in.core, d.core
+	c.Nlink++
+	in.stageCore(t, &c)
+	in.stageTimes(t, in.atime.Load(), in.mtime.Load(), now)
+	ch := d.stageDentry(t, p, name, in.ino, dtype(in.typ), &dc)
+	if dc != d.core {
+		d.stageCore(t, &dc)
+	}
+	d.stageTimes(t, d.atime.Load(), now, now)
+	if err := t.commit(); err != nil {
+		fs.undoDentry(ctx, d, p, &ch)
+		return err
+	}
+	in.applyCore(&c)
+	in.applyTimes(in.atime.Load(), in.mtime.Load(), now)
+	d.applyCore(&dc)
+	d.applyTimes(d.atime.Load(), now, now)
+	d.applyDentry(&ch)
+	return nil
+}
+
+// Unlink removes a name that is not a directory's. The inode goes with its last
+// name and last reference.
+func (fs *FS) Unlink(ctx *Context, dir uint64, name string) syscall.Errno {
+	return fs.remove(ctx, dir, name, false)
+}
+
+// Rmdir removes an empty directory.
+func (fs *FS) Rmdir(ctx *Context, dir uint64, name string) syscall.Errno {
+	if name == "." {
+		return syscall.EINVAL
+	}
+	if name == ".." {
+		return syscall.ENOTEMPTY
+	}
+	return fs.remove(ctx, dir, name, true)
+}
+
+// remove needs no space.
+//
+// Persistence order:
+//  1. transaction: the dentry's lines cleared; the inode's core line (link count)
+//     and times line; the directory's times line, and its core line for rmdir
+//  2. the inode, if that was its last name and nobody references it: reclaim
+//  3. the directory's block, if it became empty: trimDir
+func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	d, e := fs.getDir(dir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(d, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	de, ok, err := fs.find(d, name)
+	if err != nil {
+		return errno(err)
+	}
+	if !ok {
+		return syscall.ENOENT
+	}
+	in, e := fs.get(de.ino)
+	if e != 0 {
+		return syscall.EIO
+	}
+	err = fs.removeLocked(ctx, d, in, de, rmdir)
+	fs.put(in, 1)
+	if err != nil {
+		return errno(err)
+	}
+	fs.trimDir(ctx, d, de.pos)
+	return 0
+}
+
+func (fs *FS) removeLocked(ctx *Context, d, in *inode, de dentry, rmdir bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := fs.mayRemove(in, rmdir); err != nil {
+		return err
+	}
+	now := fs.now()
+	t := fs.begin(ctx)
+	c, dc := in.core, d.core
+	in.stageUnlink(t, &c, now)
+	d.stageRemove(t, de)
+	if rmdir {
+		dc.Nlink--
+		d.stageCore(t, &dc)
+	}
+	d.stageTimes(t, d.atime.Load(), now, now)
+	if err := t.commit(); err != nil {
+		return err
+	}
+	in.applyUnlink(&c, now)
+	d.applyCore(&dc)
+	d.applyTimes(d.atime.Load(), now, now)
+	d.applyRemove(de)
+	return nil
+}
+
+// mayRemove checks what a removed name leads to. Called with in.mu held.
+func (fs *FS) mayRemove(in *inode, rmdir bool) error {
+	switch {
+	case !rmdir && in.isDir():
+		return syscall.EISDIR
+	case rmdir && !in.isDir():
+		return syscall.ENOTDIR
+	case rmdir:
+		if err := fs.loadExtents(in); err != nil {
+			return err
+		}
+		if in.dir.count > 0 {
+			return syscall.ENOTEMPTY
+		}
+	}
+	return nil
+}
+
+// stageUnlink takes one link off: both of a directory.
+func (in *inode) stageUnlink(t *tx, c *layout.Core, now int64) {
+	if c.Nlink--; in.isDir() {
+		c.Nlink = 0
+	}
+	in.stageCore(t, c)
+	in.stageTimes(t, in.atime.Load(), in.mtime.Load(), now)
+}
+
+func (in *inode) applyUnlink(c *layout.Core, now int64) {
+	in.applyCore(c)
+	in.applyTimes(in.atime.Load(), in.mtime.Load(), now)
+}
+
+// Readlink appends a symbolic link's target to buf.
+func (fs *FS) Readlink(ctx *Context, ino uint64, buf []byte) ([]byte, syscall.Errno) {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return buf, e
+	}
+	defer fs.put(in, 1)
+	if in.typ != syscall.S_IFLNK {
+		return buf, syscall.EINVAL
+	}
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	var l layout.Line
+	if err := fs.loadLine(in.off+layout.InodeExtentOff, &l); err != nil {
+		return buf, errno(err)
+	}
+	n := int(in.core.Size)
+	if in.core.Format&layout.FormatInline != 0 {
+		return append(buf, l.Payload()[:min(n, layout.InlineSize)]...), 0
+	}
+	e0 := l.Extent(0)
+	if n >= layout.BlockSize || e0.Len == 0 || e0.Block >= fs.sb.Blocks() {
+		return buf, syscall.EIO
+	}
+	at := len(buf)
+	buf = append(buf, make([]byte, n)...)
+	return buf, errno(fs.r.Load(int64(e0.Block)<<layout.BlockShift, buf[at:]))
+}

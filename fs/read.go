@@ -1,0 +1,243 @@
+package fs
+
+import (
+	"math"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// Reply is the answer to a read: slices of the region itself, the folio
+// references that keep those blocks from being reused, and the byte range that
+// stays locked against writers, all until Done.
+//
+// Life: pooled -> filled by Read -> Done -> pooled.
+type Reply struct {
+	fs     *FS
+	in     *inode // nil: holds nothing
+	lock   uint64
+	n      int
+	slices [][]byte
+	runs   []run
+	buf    []byte // media that must be copied in user space (design: poison)
+}
+
+// run is a referenced run of blocks.
+type run struct{ block, n uint64 }
+
+// zeros answers holes; it is never written.
+var zeros [1 << 20]byte
+
+func newReply(fs *FS) *Reply {
+	return &Reply{fs: fs, slices: make([][]byte, 0, 16), runs: make([]run, 0, 16)}
+}
+
+// NewReply takes a reply from the pool; Free returns it.
+func (fs *FS) NewReply() *Reply { return fs.replies.Get().(*Reply) }
+
+// Free returns a reply to the pool, after Done.
+func (r *Reply) Free() { r.fs.replies.Put(r) }
+
+// Slices is the answer, in order. It is valid until Done.
+func (r *Reply) Slices() [][]byte { return r.slices }
+
+// Len is the answer's length in bytes.
+func (r *Reply) Len() int { return r.n }
+
+// Done drops the references and the range lock. It must be called exactly once
+// for every successful Read, from any goroutine.
+func (r *Reply) Done() {
+	in := r.in
+	if in == nil {
+		return
+	}
+	for _, u := range r.runs {
+		r.fs.table.Put(u.block, u.n, r.fs.freeIdle)
+	}
+	in.rl.unlock(r.lock)
+	r.in, r.slices, r.runs, r.n = nil, r.slices[:0], r.runs[:0], 0
+	r.fs.put(in, 1)
+}
+
+// Read answers with up to size bytes of the file from off on; less only at its
+// end. The answer stands until r.Done. EISDIR for directories, EINVAL for what has
+// no content, EIO when the media cannot be read.
+func (fs *FS) Read(ctx *Context, ino uint64, off int64, size int, r *Reply) syscall.Errno {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	if e := fs.read(in, off, size, r); e != 0 {
+		fs.put(in, 1)
+		return e
+	}
+	return 0
+}
+
+func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
+	if !in.isReg() {
+		if in.isDir() {
+			return syscall.EISDIR
+		}
+		return syscall.EINVAL
+	}
+	if off < 0 || size < 0 {
+		return syscall.EINVAL
+	}
+	if err := fs.extentsLoaded(in); err != nil {
+		return errno(err)
+	}
+	end := int64(math.MaxInt64)
+	if off <= end-int64(size) {
+		end = off + int64(size)
+	}
+	r.in, r.lock, r.n = in, in.rl.lock(off, end, false), 0
+	end = min(end, int64(in.size.Load()))
+	copying := fs.r.Durability() == pmem.DurableFlush
+	for off < end {
+		n := end - off
+		if e := fs.refExtent(in, uint64(off)>>layout.BlockShift, &n, off); e.Len == 0 || e.Flags&layout.ExtentUnwritten != 0 {
+			if e.Len != 0 {
+				r.hold(e, off, n)
+			}
+			n = min(n, int64(len(zeros)))
+			r.slices = append(r.slices, zeros[:n])
+		} else {
+			at := int64(e.Block+uint64(off)>>layout.BlockShift-e.Logical)<<layout.BlockShift + off%layout.BlockSize
+			r.hold(e, off, n)
+			if err := r.add(at, n, copying); err != nil {
+				r.drop()
+				return errno(err)
+			}
+		}
+		off += n
+		r.n += int(n)
+	}
+	return 0
+}
+
+// refExtent looks up what holds the file's byte off, and shortens *n to what it
+// holds in one piece. A mapped answer comes with its folios referenced: after the
+// try-get the extent was looked up again. A hole is the zero Extent.
+func (fs *FS) refExtent(in *inode, b uint64, n *int64, off int64) pagecache.Extent {
+	for {
+		seq := in.space.Seq()
+		e, ok := in.space.Lookup(b)
+		m := *n
+		if !ok {
+			if next := e.Logical; next <= maxBlock {
+				m = min(m, int64(next)<<layout.BlockShift-off)
+			}
+			if in.space.Valid(seq) {
+				*n = m
+				return pagecache.Extent{}
+			}
+			continue
+		}
+		m = min(m, int64(e.Logical+uint64(e.Len))<<layout.BlockShift-off)
+		first, count := held(e, off, m)
+		if !fs.table.TryGet(first, count) {
+			continue
+		}
+		if in.space.Valid(seq) {
+			*n = m
+			return e
+		}
+		fs.table.Put(first, count, fs.freeIdle)
+	}
+}
+
+// held is the run of blocks of e that bytes [off, off+n) of the file touch.
+func held(e pagecache.Extent, off, n int64) (first, count uint64) {
+	lo, hi := uint64(off)>>layout.BlockShift, uint64(off+n-1)>>layout.BlockShift
+	return e.Block + lo - e.Logical, hi - lo + 1
+}
+
+func (r *Reply) hold(e pagecache.Extent, off, n int64) {
+	first, count := held(e, off, n)
+	r.runs = append(r.runs, run{first, count})
+}
+
+// add appends n bytes of the region at offset at: as they lie there, after having
+// seen that they can be read; or copied here, under the fault guard, where a
+// poisoned byte inside the kernel's copy could take the host down.
+func (r *Reply) add(at, n int64, copying bool) error {
+	if !copying {
+		if err := r.fs.r.Probe(at, n); err != nil {
+			return err
+		}
+		r.slices = append(r.slices, r.fs.r.Bytes(at, n))
+		return nil
+	}
+	if need := r.n + int(n); cap(r.buf) < need {
+		b := make([]byte, need, max(need, 1<<20))
+		copy(b, r.buf)
+		r.buf = b
+	}
+	b := r.buf[:cap(r.buf)][r.n : r.n+int(n)]
+	if err := r.fs.r.Load(at, b); err != nil {
+		return err
+	}
+	r.slices = append(r.slices, b)
+	return nil
+}
+
+// drop undoes a read that failed half-way; the caller still holds its inode
+// reference.
+func (r *Reply) drop() {
+	in := r.in
+	for _, u := range r.runs {
+		r.fs.table.Put(u.block, u.n, r.fs.freeIdle)
+	}
+	in.rl.unlock(r.lock)
+	r.in, r.slices, r.runs, r.n = nil, r.slices[:0], r.runs[:0], 0
+}
+
+// SEEK_DATA and SEEK_HOLE of lseek(2).
+const (
+	seekData = 3
+	seekHole = 4
+)
+
+// Lseek finds the next data or hole at or after off, for SEEK_DATA and SEEK_HOLE.
+// Unwritten extents count as holes.
+func (fs *FS) Lseek(ctx *Context, ino uint64, off int64, whence int) (int64, syscall.Errno) {
+	if whence != seekData && whence != seekHole {
+		return 0, syscall.EINVAL
+	}
+	in, e := fs.get(ino)
+	if e != 0 {
+		return 0, e
+	}
+	defer fs.put(in, 1)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := fs.loadExtents(in); err != nil {
+		return 0, errno(err)
+	}
+	size := int64(in.core.Size)
+	if off < 0 || off >= size {
+		return 0, syscall.ENXIO
+	}
+	for pos := off; pos < size; {
+		x, ok := in.space.Lookup(uint64(pos) >> layout.BlockShift)
+		data := ok && x.Flags&layout.ExtentUnwritten == 0
+		if data == (whence == seekData) {
+			return pos, 0
+		}
+		switch {
+		case ok:
+			pos = int64(x.Logical+uint64(x.Len)) << layout.BlockShift
+		case x.Logical <= maxBlock:
+			pos = int64(x.Logical) << layout.BlockShift
+		default:
+			pos = size
+		}
+	}
+	if whence == seekHole {
+		return size, 0
+	}
+	return 0, syscall.ENXIO
+}

@@ -1,0 +1,98 @@
+package fs
+
+import (
+	"encoding/binary"
+	"runtime"
+	"sort"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// record is a committed redo record found in a lane.
+type record struct {
+	seq  uint64
+	n    int
+	body []byte // offset table and lines
+}
+
+// recoverJournal replays what the lanes hold and empties them. It is idempotent:
+// a crash within it is repaired by running it again.
+//
+// Persistence order:
+//  1. store the lines of all committed records, in sequence order, skipping those
+//     whose place holds a valid line that is as new; flush; SFENCE
+//  2. clear all slot headers; flush; SFENCE
+//
+// It returns the number of records and the largest sequence seen.
+func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
+	recs, err := fs.readRecords()
+	if err != nil {
+		return 0, 0, err
+	}
+	sort.SliceStable(recs, func(i, j int) bool { return recs[i].seq < recs[j].seq })
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, rec := range recs {
+		seq = max(seq, rec.seq)
+		tab := rec.body[:layout.OffsetsSize(rec.n)]
+		lines := rec.body[len(tab):]
+		for i := 0; i < rec.n; i++ {
+			off := int64(binary.LittleEndian.Uint64(tab[8*i:]))
+			if err := fs.replayLine(off, (*layout.Line)(lines[i*layout.LineSize:])); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	if len(recs) == 0 {
+		return 0, seq, nil
+	}
+	fs.r.Fence()
+	for i := 0; i < int(fs.sb.Lanes); i++ {
+		if err := fs.clearSlots(fs.sb.LaneOff + int64(i)*2*int64(fs.sb.LaneSlot)); err != nil {
+			return 0, 0, err
+		}
+	}
+	return len(recs), seq, nil
+}
+
+func (fs *FS) replayLine(off int64, l *layout.Line) error {
+	if off < layout.SuperSize || off > fs.sb.Size-layout.LineSize || off%layout.LineSize != 0 || !l.Valid(fs.seed, off) {
+		return corruptf("journal record changes the line at offset %d, which is not a valid line of this filesystem", off)
+	}
+	var cur layout.Line
+	if err := fs.r.LoadLine(off, (*[layout.LineSize]byte)(&cur)); err != nil {
+		return err
+	}
+	if cur.Valid(fs.seed, off) && cur.Seq() >= l.Seq() {
+		// As new, but perhaps only in the cache of a machine that is about to
+		// lose power again: it is flushed all the same.
+		return fs.r.Flush(off, layout.LineSize)
+	}
+	if err := fs.r.Store(off, l[:]); err != nil {
+		return err
+	}
+	return fs.r.Flush(off, layout.LineSize)
+}
+
+// readRecords collects the committed records of all lanes.
+func (fs *FS) readRecords() ([]record, error) {
+	var recs []record
+	slot := int64(fs.sb.LaneSlot)
+	buf := make([]byte, slot)
+	for i := int64(0); i < 2*int64(fs.sb.Lanes); i++ {
+		off := fs.sb.LaneOff + i*slot
+		if err := fs.r.Load(off, buf); err != nil {
+			return nil, err
+		}
+		var h layout.RecordHeader
+		if !h.Get((*layout.Line)(buf), fs.seed, off, fs.sb.LaneSlot) {
+			continue
+		}
+		body := buf[layout.LineSize:layout.RecordSize(int(h.N))]
+		if layout.Checksum(fs.seed, body) != h.BodyCRC {
+			continue
+		}
+		recs = append(recs, record{h.Seq, int(h.N), append([]byte(nil), body...)})
+	}
+	return recs, nil
+}

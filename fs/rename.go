@@ -1,0 +1,350 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// Flags of Rename, as renameat2(2).
+const (
+	RenameNoReplace uint32 = 1 << 0
+	RenameExchange  uint32 = 1 << 1
+)
+
+// Rename moves a name, replacing what the new name led to, in one transaction: a
+// crash leaves exactly the old or exactly the new names.
+//
+// Persistence order:
+//  1. a fresh directory block, if the new name needs one, is formatted and fenced
+//  2. transaction: the new dentry written (or pointed at the moved inode), the old
+//     one cleared; the moved inode's times line (and its parent); the replaced inode's
+//     link count; the directories' times, and their link counts if a directory moved
+//  3. the replaced inode, if that was its last name and reference: reclaim
+//  4. the old directory's block, if it became empty: trimDir
+func (fs *FS) Rename(ctx *Context, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
+		return syscall.EINVAL
+	}
+	for _, n := range []string{oname, nname} {
+		if e := checkName(n); e == syscall.EEXIST {
+			return syscall.EBUSY
+		} else if e != 0 {
+			return e
+		}
+	}
+	od, e := fs.getDir(odir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(od, 1)
+	nd, e := fs.getDir(ndir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(nd, 1)
+	if od != nd {
+		fs.rename.Lock()
+		defer fs.rename.Unlock()
+	}
+	unlock, err := fs.lockDirs(od, nd)
+	if err != nil {
+		return errno(err)
+	}
+	defer unlock()
+	r := renaming{fs: fs, ctx: ctx, od: od, nd: nd, oname: oname, nname: nname, flags: flags}
+	err = r.run()
+	r.release()
+	return errno(err)
+}
+
+// lockDirs locks two directories, an ancestor before its descendant, else by number.
+// The tree does not change meanwhile: the rename mutex is held if they differ.
+func (fs *FS) lockDirs(a, b *inode) (unlock func(), err error) {
+	if a == b {
+		a.mu.Lock()
+		return a.mu.Unlock, nil
+	}
+	under, err := fs.isUnder(a.ino, b.ino) // a below b
+	if err != nil {
+		return nil, err
+	}
+	if !under {
+		below, err := fs.isUnder(b.ino, a.ino)
+		if err != nil {
+			return nil, err
+		}
+		under = !below && b.ino < a.ino
+	}
+	if under {
+		a, b = b, a
+	}
+	a.mu.Lock()
+	b.mu.Lock()
+	return func() { b.mu.Unlock(); a.mu.Unlock() }, nil
+}
+
+// isUnder reports whether directory d is top or below it. Called with the rename
+// mutex held, so that parents do not change; it takes no inode's lock.
+func (fs *FS) isUnder(d, top uint64) (bool, error) {
+	for n := uint64(0); ; n++ {
+		if d == top {
+			return true, nil
+		}
+		if d == layout.RootIno {
+			return false, nil
+		}
+		if n > fs.sb.Blocks() {
+			return false, corruptf("directory %d has no way up to the root", d)
+		}
+		in, e := fs.get(d)
+		if e != 0 {
+			return false, nil // removed: below nothing
+		}
+		d = in.parent.Load()
+		fs.put(in, 1)
+	}
+}
+
+// renaming is one Rename under way, its directories locked.
+type renaming struct {
+	fs           *FS
+	ctx          *Context
+	od, nd       *inode
+	oname, nname string
+	flags        uint32
+
+	from, to dentry
+	in       *inode // what moves
+	victim   *inode // what the new name led to; nil if nothing
+}
+
+// release drops the references to what moved and what was replaced.
+func (r *renaming) release() {
+	if r.in != nil {
+		r.fs.put(r.in, 1)
+	}
+	if r.victim != nil {
+		r.fs.put(r.victim, 1)
+	}
+}
+
+func (r *renaming) run() error {
+	fs := r.fs
+	if r.od.core.Nlink == 0 || r.nd.core.Nlink == 0 {
+		return syscall.ENOENT
+	}
+	ok, err := false, error(nil)
+	if r.from, ok, err = fs.find(r.od, r.oname); err != nil {
+		return err
+	} else if !ok {
+		return syscall.ENOENT
+	}
+	if r.to, ok, err = fs.find(r.nd, r.nname); err != nil {
+		return err
+	}
+	switch {
+	case ok && r.flags&RenameNoReplace != 0:
+		return syscall.EEXIST
+	case !ok && r.flags&RenameExchange != 0:
+		return syscall.ENOENT
+	case ok && r.to.ino == r.from.ino:
+		return nil // two names of one inode, or one name: nothing to do
+	}
+	var e syscall.Errno
+	if r.in, e = fs.get(r.from.ino); e != 0 {
+		return syscall.EIO
+	}
+	if ok {
+		if r.victim, e = fs.get(r.to.ino); e != 0 {
+			return syscall.EIO
+		}
+	}
+	if err := r.checkLoops(); err != nil {
+		return err
+	}
+	a, b := r.in, r.victim
+	if b != nil && b.ino < a.ino {
+		a, b = b, a
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if b != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+	}
+	if r.flags&RenameExchange != 0 {
+		return r.exchange()
+	}
+	return r.move()
+}
+
+// checkLoops refuses to move a directory below itself, and to replace a directory
+// that the old name lies in. Within one directory neither can be.
+func (r *renaming) checkLoops() error {
+	if r.od == r.nd {
+		return nil
+	}
+	if r.in.isDir() {
+		if under, err := r.fs.isUnder(r.nd.ino, r.in.ino); err != nil || under {
+			return orErr(err, syscall.EINVAL)
+		}
+	}
+	if r.victim != nil && r.victim.isDir() {
+		if under, err := r.fs.isUnder(r.od.ino, r.victim.ino); err != nil || under {
+			if r.flags&RenameExchange != 0 {
+				return orErr(err, syscall.EINVAL)
+			}
+			return orErr(err, syscall.ENOTEMPTY)
+		}
+	}
+	return nil
+}
+
+func orErr(err error, e syscall.Errno) error {
+	if err != nil {
+		return err
+	}
+	return e
+}
+
+// move is the plain rename.
+func (r *renaming) move() error {
+	fs, in, v := r.fs, r.in, r.victim
+	var p dirPlace
+	if v != nil {
+		if in.isDir() != v.isDir() {
+			if v.isDir() {
+				return syscall.EISDIR
+			}
+			return syscall.ENOTDIR
+		}
+		if err := fs.mayRemove(v, v.isDir()); err != nil {
+			return err
+		}
+	} else {
+		if in.isDir() && r.od != r.nd && r.nd.core.Nlink >= LinkMax {
+			return syscall.EMLINK
+		}
+		var err error
+		if p, err = fs.placeName(r.ctx, r.nd, layout.DentryLines(len(r.nname))); err != nil {
+			return err
+		}
+	}
+	now := fs.now()
+	t := fs.begin(r.ctx)
+	ic, oc := in.core, r.od.core
+	nc := r.nd.core
+	pn := &nc
+	if r.od == r.nd {
+		pn = &oc
+	}
+	var vc layout.Core
+	var ch dirChange
+	if v != nil {
+		vc = v.core
+		v.stageUnlink(t, &vc, now)
+		t.at(r.nd.dir.lineOff(r.to.pos)).SetDentryTarget(in.ino, dtype(in.typ))
+		if v.isDir() {
+			pn.Nlink--
+		}
+	} else {
+		ch = r.nd.stageDentry(t, p, r.nname, in.ino, dtype(in.typ), pn)
+	}
+	r.od.stageRemove(t, r.from)
+	if in.isDir() && r.od != r.nd {
+		oc.Nlink--
+		pn.Nlink++
+		ic.Parent = r.nd.ino
+	}
+	r.stage(t, in, &ic, now)
+	r.stageDirs(t, &oc, pn, now)
+	if err := t.commit(); err != nil {
+		if v == nil {
+			fs.undoDentry(r.ctx, r.nd, p, &ch)
+		}
+		return err
+	}
+	if v != nil {
+		v.applyUnlink(&vc, now)
+	} else {
+		r.nd.applyDentry(&ch)
+	}
+	r.od.applyRemove(r.from)
+	in.applyCore(&ic)
+	in.applyTimes(in.atime.Load(), in.mtime.Load(), now)
+	r.applyDirs(&oc, pn, now)
+	fs.trimDir(r.ctx, r.od, r.from.pos)
+	return nil
+}
+
+// exchange swaps what two names lead to.
+func (r *renaming) exchange() error {
+	fs, in, v := r.fs, r.in, r.victim
+	now := fs.now()
+	t := fs.begin(r.ctx)
+	ic, vc, oc, nc := in.core, v.core, r.od.core, r.nd.core
+	pn := &nc
+	if r.od == r.nd {
+		pn = &oc
+	}
+	t.at(r.nd.dir.lineOff(r.to.pos)).SetDentryTarget(in.ino, dtype(in.typ))
+	t.at(r.od.dir.lineOff(r.from.pos)).SetDentryTarget(v.ino, dtype(v.typ))
+	if r.od != r.nd {
+		if in.isDir() {
+			oc.Nlink--
+			pn.Nlink++
+			ic.Parent = r.nd.ino
+		}
+		if v.isDir() {
+			oc.Nlink++
+			pn.Nlink--
+			vc.Parent = r.od.ino
+		}
+	}
+	r.stage(t, in, &ic, now)
+	r.stage(t, v, &vc, now)
+	r.stageDirs(t, &oc, pn, now)
+	if err := t.commit(); err != nil {
+		return err
+	}
+	in.applyCore(&ic)
+	in.applyTimes(in.atime.Load(), in.mtime.Load(), now)
+	v.applyCore(&vc)
+	v.applyTimes(v.atime.Load(), v.mtime.Load(), now)
+	r.applyDirs(&oc, pn, now)
+	return nil
+}
+
+// stage writes a moved inode's ctime, and its core if the parent changed.
+func (r *renaming) stage(t *tx, in *inode, c *layout.Core, now int64) {
+	if *c != in.core {
+		in.stageCore(t, c)
+	}
+	in.stageTimes(t, in.atime.Load(), in.mtime.Load(), now)
+}
+
+func (r *renaming) stageDirs(t *tx, oc, nc *layout.Core, now int64) {
+	if *oc != r.od.core {
+		r.od.stageCore(t, oc)
+	}
+	r.od.stageTimes(t, r.od.atime.Load(), now, now)
+	if r.od != r.nd {
+		if *nc != r.nd.core {
+			r.nd.stageCore(t, nc)
+		}
+		r.nd.stageTimes(t, r.nd.atime.Load(), now, now)
+	}
+}
+
+func (r *renaming) applyDirs(oc, nc *layout.Core, now int64) {
+	r.od.applyCore(oc)
+	r.od.applyTimes(r.od.atime.Load(), now, now)
+	if r.od != r.nd {
+		r.nd.applyCore(nc)
+		r.nd.applyTimes(r.nd.atime.Load(), now, now)
+	}
+}
