@@ -223,9 +223,10 @@ func (fs *FS) shrink(ctx *Context, in *inode, size uint64) (done bool, err error
 		return false, err
 	}
 	if in.core.Format&layout.FormatTruncating != 0 {
-		return true, fs.finishTruncate(ctx, in)
+		err = fs.finishTruncate(ctx, in)
 	}
-	return true, nil
+	fs.dropChain(ctx, in)
+	return true, err
 }
 
 // cut is one extent that a truncation changes: now.Len 0 removes it.

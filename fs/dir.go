@@ -363,6 +363,7 @@ func (fs *FS) trimDir(ctx *Context, in *inode, pos uint32) {
 		fs.trimBlock(ctx, in, uint32(b))
 		b = min(b, len(in.dir.blocks))
 	}
+	fs.dropChain(ctx, in)
 }
 
 // trimBlock makes an empty directory block a hole, so that positions hold; the size

@@ -78,6 +78,31 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 	return nil
 }
 
+// dropChain gives the extent blocks back once no extent is left. If it does not
+// happen the inode is merely larger than it need be. Called with mu held and no lane.
+//
+// Persistence order:
+//  1. transaction: the inode's times line, root = none
+//  2. only then are the blocks free
+func (fs *FS) dropChain(ctx *Context, in *inode) {
+	if in.space.Len() > 0 || len(in.ext.chain) == 0 {
+		return
+	}
+	root := in.troot
+	in.troot = 0
+	t := fs.begin(ctx)
+	in.stageTimes(t, in.atime.Load(), in.mtime.Load(), in.ctime.Load())
+	if t.commit() != nil {
+		in.troot = root
+		return
+	}
+	in.blocks.Add(-uint64(len(in.ext.chain)))
+	for _, b := range in.ext.chain {
+		fs.freeMeta(ctx, b)
+	}
+	in.ext.chain, in.ext.free, in.ext.next = nil, nil, 0
+}
+
 // takeSlot returns a free slot. Precondition: needSlots said there is one.
 func (in *inode) takeSlot() uint32 {
 	if n := len(in.ext.free); n > 0 {

@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -19,7 +20,7 @@ type volume struct {
 	r   *pmem.Region
 	fs  *fs.FS
 	ctx fs.Context
-	now int64
+	now atomic.Int64
 }
 
 func newVolume(t testing.TB, size int64) *volume {
@@ -44,7 +45,7 @@ func newVolume(t testing.TB, size int64) *volume {
 
 func (v *volume) mount() {
 	v.t.Helper()
-	f, err := fs.Mount(v.r, fs.Options{Clock: func() int64 { v.now++; return v.now }})
+	f, err := fs.Mount(v.r, fs.Options{Clock: func() int64 { return v.now.Add(1) }})
 	if err != nil {
 		v.t.Fatal(err)
 	}

@@ -122,23 +122,6 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 	return in, nil
 }
 
-// isInodeBlock guards against handles made up by a client: only blocks listed as
-// inode blocks hold inodes.
-func (fs *FS) isInodeBlock(off int64) bool {
-	block := uint64(off >> layout.BlockShift)
-	c := int64(block >> fs.chunkShift())
-	line, bit := layout.ChunkMapPos(c)
-	var l layout.Line
-	if fs.loadLine(fs.sb.ChunkMapOff+line*layout.LineSize, &l) != nil || !l.ChunkBit(bit) {
-		return false
-	}
-	if off < fs.sb.InodeBase {
-		return false
-	}
-	tl, b := layout.TypePos(int(block & uint64(fs.sb.ChunkBlocks()-1)))
-	return fs.loadLine(fs.sb.ChunkHeader(c)+int64(tl)*layout.LineSize, &l) == nil && l.BlockType(b) == layout.BlockInode
-}
-
 func (in *inode) setTimes(a, m, c int64) {
 	in.atime.Store(a)
 	in.mtime.Store(m)

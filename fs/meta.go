@@ -20,7 +20,7 @@ import (
 // A block's life within a chunk: free -> in use by one inode -> free; inode blocks
 // are besides listed in the chunk header, so that a mount finds them.
 type metaSpace struct {
-	mu     sync.Mutex             // protects everything below; taken before a lane
+	mu     sync.RWMutex           // protects everything below; taken before a lane
 	chunks []*metaChunk           // sorted by number
 	hint   int                    // no chunk before this index has a free block
 	inodes map[uint64]*inodeBlock // inode blocks with a free slot
@@ -36,6 +36,7 @@ type metaChunk struct {
 	end   int // blocks in this chunk (the last one of a region may be short)
 	nfree int
 	free  []uint64 // bitmap, set: free
+	ino   []uint64 // bitmap, set: inode block
 }
 
 // inodeBlock is an inode block with at least one free slot.
@@ -43,7 +44,7 @@ type inodeBlock struct{ free uint16 }
 
 func (fs *FS) newMetaChunk(no int64) *metaChunk {
 	cb := fs.sb.ChunkBlocks()
-	c := &metaChunk{no: no, end: cb, free: make([]uint64, (cb+63)/64)}
+	c := &metaChunk{no: no, end: cb, free: make([]uint64, (cb+63)/64), ino: make([]uint64, (cb+63)/64)}
 	start := uint64(no) << fs.chunkShift()
 	if e := fs.sb.Blocks() - start; e < uint64(cb) {
 		c.end = int(e)
@@ -86,7 +87,30 @@ func (c *metaChunk) take(i int) {
 	c.nfree--
 }
 
-// claim marks a metadata block used while mounting; false if it is not a block
+// isInodeBlock guards against handles made up by a client: only blocks listed as
+// inode blocks hold inodes.
+func (fs *FS) isInodeBlock(off int64) bool {
+	block := uint64(off >> layout.BlockShift)
+	m := &fs.meta
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, c := m.find(int64(block >> fs.chunkShift()))
+	i := block & uint64(fs.sb.ChunkBlocks()-1)
+	return c != nil && c.ino[i/64]&(1<<(i%64)) != 0
+}
+
+// setInodeBlock notes that a block holds inodes, or no longer does.
+func (fs *FS) setInodeBlock(block uint64, on bool) {
+	_, c := fs.meta.find(int64(block >> fs.chunkShift()))
+	i := block & uint64(fs.sb.ChunkBlocks()-1)
+	if on {
+		c.ino[i/64] |= 1 << (i % 64)
+	} else {
+		c.ino[i/64] &^= 1 << (i % 64)
+	}
+}
+
+// claimMeta marks a metadata block used while mounting; false if it is not a block
 // of a metadata chunk or is claimed already.
 func (fs *FS) claimMeta(block uint64) bool {
 	m := &fs.meta
@@ -300,6 +324,7 @@ func (fs *FS) addInodeBlockLocked(ctx *Context) error {
 		fs.freeMetaLocked(ctx, block)
 		return err
 	}
+	fs.setInodeBlock(block, true)
 	m := &fs.meta
 	m.inodes[block] = &inodeBlock{free: 1<<layout.InodesPerBlock - 1}
 	m.stack = append(m.stack, block)
@@ -338,6 +363,7 @@ func (fs *FS) freeInode(ctx *Context, ino uint64) {
 	if fs.setBlockType(ctx, block, layout.BlockOther) != nil {
 		return // it stays an inode block, which is always right
 	}
+	fs.setInodeBlock(block, false)
 	delete(m.inodes, block)
 	m.slots -= layout.InodesPerBlock
 	fs.freeMetaLocked(ctx, block)

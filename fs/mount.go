@@ -250,6 +250,7 @@ func (s *scan) chunk(c int64) error {
 			s.todo = append(s.todo, start+uint64(i))
 			mc.take(i)
 			fs.meta.nfree--
+			fs.setInodeBlock(start+uint64(i), true)
 		default:
 			return corruptf("block %d has the unknown type %d", start+uint64(i), l.BlockType(b))
 		}

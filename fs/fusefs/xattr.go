@@ -13,14 +13,26 @@ import (
 // Info as JSON: how a program asks the daemon behind a mount point.
 const InfoXattr = "system.daxfs.info"
 
-// Info is what the daemon tells about a mount.
+// Info is what the daemon tells about a mount. Fields are only ever added.
 type Info struct {
 	Version    string    `json:"version"` // of the daemon
 	PID        int       `json:"pid"`
 	Since      time.Time `json:"since"`
-	Region     string    `json:"region"`
 	Mountpoint string    `json:"mountpoint"`
 	Options    []string  `json:"options"`
+
+	Region     string    `json:"region"`
+	Kind       string    `json:"kind"`
+	RegionSize int64     `json:"region_size"` // bytes
+	Align      int64     `json:"align"`       // bytes
+	Durability string    `json:"durability"`
+	Promise    string    `json:"promise"`
+	Size       int64     `json:"size"` // bytes
+	Label      string    `json:"label"`
+	UUID       string    `json:"uuid"`
+	Format     uint32    `json:"format"`
+	Created    time.Time `json:"created"`
+
 	fs.Stats
 }
 

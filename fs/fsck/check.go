@@ -1,0 +1,243 @@
+package fsck
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// ErrTruncated: the region is shorter than the filesystem on it.
+var ErrTruncated = errors.New("region is truncated")
+
+// maxPasses bounds a repair. Each pass mends everything of its kind, so a few are
+// enough; the bound is against a repair that undoes another.
+const maxPasses = 16
+
+// checker carries a whole check or repair.
+type checker struct {
+	media
+	o     Options
+	rep   *Report
+	clean bool
+}
+
+// Check examines the filesystem on r, and with o.Repair mends it. An error means
+// that it could not be examined at all: no superblock verifies (layout.ErrMagic,
+// ErrVersion, ErrChecksum), the region is truncated, or the journal cannot be read.
+// Without o.Repair nothing is written.
+func Check(r *pmem.Region, o Options) (*Report, error) {
+	c := &checker{media: media{r: r, overlay: map[int64]*layout.Line{}, blocks: map[int64]bool{}}, o: o, rep: &Report{Problems: []Problem{}}}
+	if err := c.supers(); err != nil {
+		return nil, err
+	}
+	if o.Repair && c.sb.ROCompat&^layout.KnownROCompat != 0 {
+		return nil, fmt.Errorf("the filesystem has features %#x that this program can only read: repair it with a newer daxfsd", c.sb.ROCompat)
+	}
+	c.owner()
+	if err := c.journal(); err != nil {
+		return nil, err
+	}
+	var p *pass
+	for i := 0; i < maxPasses; i++ {
+		p = c.newPass()
+		p.first = i == 0
+		p.run()
+		if p.fixes == 0 {
+			break
+		}
+	}
+	for _, pr := range p.found {
+		c.tell(pr)
+		if o.Repair { // else it was said when it was found
+			c.say(pr)
+		}
+	}
+	if o.Repair && c.rep.Left == 0 && !c.clean {
+		if err := c.putOwner(layout.OwnerClean); err != nil {
+			return c.rep, err
+		}
+	}
+	return c.rep, nil
+}
+
+// tell lists a problem in the report.
+func (c *checker) tell(pr Problem) {
+	if pr.Fixed {
+		c.rep.Repaired++
+	} else {
+		c.rep.Left++
+	}
+	if len(c.rep.Problems) < MaxProblems {
+		c.rep.Problems = append(c.rep.Problems, pr)
+	}
+}
+
+func (c *checker) say(pr Problem) {
+	if c.o.Found != nil {
+		c.o.Found(pr)
+	}
+}
+
+// early reports a problem found before the passes, mending it with fix (nil: cannot).
+func (c *checker) early(pr Problem, fix func() error) {
+	pr.Fixed = c.o.Repair && fix != nil && fix() == nil
+	c.tell(pr)
+	c.say(pr)
+}
+
+func (c *checker) progress(stage string, done, total int64) {
+	if c.o.Progress != nil {
+		c.o.Progress(stage, done, total)
+	}
+}
+
+// supers reads both superblocks and chooses the one to believe.
+func (c *checker) supers() error {
+	load := func(off int64) (*layout.Superblock, []byte, error) {
+		b := make([]byte, layout.SuperSize)
+		if off < 0 || off > c.r.Size()-layout.BlockSize {
+			return nil, b, fmt.Errorf("superblock at offset %d: %w: the region ends at %d", off, layout.ErrMagic, c.r.Size())
+		}
+		if err := c.r.Load(off, b); err != nil {
+			return nil, b, err
+		}
+		s, err := layout.DecodeSuper(b, off)
+		return s, b, err
+	}
+	first, fb, ferr := load(0)
+	if errors.Is(ferr, layout.ErrVersion) {
+		return ferr
+	}
+	if ferr == nil {
+		if err := c.trust(first); err != nil {
+			return err
+		}
+		second, sb, err := load(first.BackupOff)
+		restore := func() error { return c.putSuper(first.BackupOff, fb) }
+		switch {
+		case err != nil:
+			c.early(Problem{Code: SuperBackup, Offset: first.BackupOff, What: fmt.Sprintf("the second superblock is damaged: %v", err)}, restore)
+		case !bytes.Equal(fb, sb):
+			c.early(Problem{Code: SuperDiffer, Offset: first.BackupOff, What: fmt.Sprintf(
+				"the superblocks differ: the first is of filesystem %x with %d bytes, the second of %x with %d bytes", first.UUID, first.Size, second.UUID, second.Size)}, restore)
+		}
+		return nil
+	}
+	// The backup stands in the last whole block of the filesystem, which is that of
+	// the region unless mkfs was given a size: then it is looked for.
+	last := c.r.Size()&^(layout.BlockSize-1) - layout.BlockSize
+	var magic [8]byte
+	for off := last; off > 0; off -= layout.BlockSize {
+		if off != last && off>>layout.BlockShift%4096 == 0 {
+			c.progress("looking for the second superblock", last-off, last)
+		}
+		if c.r.Load(off, magic[:]) != nil || magic != layout.Magic {
+			continue
+		}
+		second, sb, err := load(off)
+		if err != nil || second.BackupOff != off {
+			continue
+		}
+		if err := c.trust(second); err != nil {
+			return err
+		}
+		c.rep.BackupUsed = true
+		c.early(Problem{Code: SuperPrimary, What: fmt.Sprintf("the first superblock is damaged: %v; the second is used", ferr)},
+			func() error { return c.putSuper(0, sb) })
+		return nil
+	}
+	return ferr
+}
+
+func (c *checker) trust(s *layout.Superblock) error {
+	if s.Size > c.r.Size() {
+		return fmt.Errorf("%w: it has %d bytes, the filesystem on it needs %d; restore the region's size and try again", ErrTruncated, c.r.Size(), s.Size)
+	}
+	c.sb, c.seed = s, layout.Seed(s.UUID)
+	return nil
+}
+
+// putSuper restores a superblock from the other one.
+//
+// Persistence order: NT-store, SFENCE. Torn, it fails its checksum as it did before.
+func (c *checker) putSuper(off int64, b []byte) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := c.r.NTStore(off, b); err != nil {
+		return err
+	}
+	c.r.Fence()
+	return nil
+}
+
+// owner reads the owner record. A torn one means: used by somebody who died.
+func (c *checker) owner() {
+	var l layout.Line
+	if c.line(c.sb.OwnerOff, &l) != nil {
+		return
+	}
+	var o layout.Owner
+	o.Get(&l)
+	c.clean = o.State == layout.OwnerClean
+	c.rep.Clean = c.clean
+	if o.State > layout.OwnerMounted {
+		c.early(Problem{Code: OwnerState, Offset: c.sb.OwnerOff, What: fmt.Sprintf("the owner record has state %d, expected %d or %d", o.State, layout.OwnerClean, layout.OwnerMounted)},
+			func() error { return c.putOwner(layout.OwnerMounted) })
+	}
+}
+
+// putOwner writes an owner record of the given state that names nobody.
+//
+// Persistence order: store the line, flush, SFENCE.
+func (c *checker) putOwner(state uint32) error {
+	var l layout.Line
+	o := layout.Owner{}
+	if c.line(c.sb.OwnerOff, &l) == nil {
+		o.Get(&l)
+	}
+	l = layout.Line{}
+	o = layout.Owner{State: state, Mounts: o.Mounts}
+	o.Put(&l)
+	c.seq++
+	l.Seal(c.seed, c.sb.OwnerOff, c.seq)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := c.put(c.sb.OwnerOff, l[:]); err != nil {
+		return err
+	}
+	c.r.Fence()
+	return nil
+}
+
+// journal lays the committed records over the media, and replays them when repairing.
+func (c *checker) journal() error {
+	recs, err := c.readRecords()
+	if err != nil {
+		return fmt.Errorf("the journal cannot be read: %w", err)
+	}
+	c.rep.JournalRecords = len(recs)
+	bad := 0
+	for i := range recs {
+		for _, off := range c.lay(&recs[i]) {
+			bad++
+			c.early(Problem{Code: JournalLine, Offset: recs[i].at, What: fmt.Sprintf(
+				"the journal record at offset %d, sequence %d, changes the line at offset %d, which is no valid metadata line", recs[i].at, recs[i].seq, off)}, nil)
+		}
+	}
+	if c.clean && len(recs) > 0 {
+		c.early(Problem{Code: JournalClean, Offset: recs[0].at, What: fmt.Sprintf(
+			"the filesystem was unmounted cleanly and its journal holds %d committed records, expected none", len(recs))},
+			func() error { return nil })
+	}
+	if c.o.Repair && bad == 0 {
+		return c.replay()
+	}
+	if c.o.Repair {
+		return fmt.Errorf("the journal holds %d lines that cannot be replayed: nothing was repaired", bad)
+	}
+	return nil
+}

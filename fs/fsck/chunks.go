@@ -1,0 +1,197 @@
+package fsck
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// badRanges claims what the media's bad-range list names.
+func (p *pass) badRanges() {
+	for i := int64(0); i < layout.LinesPerBlock; i++ {
+		off := p.sb.BadOff + i*layout.LineSize
+		var l layout.Line
+		if err := p.line(off, &l); err != nil {
+			p.unreadable(BadList, 0, off, err, p.put1(off, layout.Line{}), "the bad-range list's line")
+			continue
+		}
+		var b layout.BadRange
+		if b.Get(&l); b.Len == 0 {
+			continue
+		}
+		if b.Block >= p.sb.Blocks() || b.Len > p.sb.Blocks()-b.Block {
+			p.problem(BadList, 0, off, p.put1(off, layout.Line{}), "the bad-range list's line at offset %d names blocks %d+%d, the filesystem has %d", off, b.Block, b.Len, p.sb.Blocks())
+			continue
+		}
+		p.used.setRun(b.Block, b.Len)
+	}
+}
+
+// badBlocks counts what the bad ranges took beyond the fixed structures.
+func (p *pass) badBlocks() uint64 {
+	n, static := uint64(0), uint64(p.sb.StaticEnd)>>layout.BlockShift
+	backup := uint64(p.sb.BackupOff) >> layout.BlockShift
+	for i := int64(0); i < layout.LinesPerBlock; i++ {
+		var l layout.Line
+		var b layout.BadRange
+		if p.line(p.sb.BadOff+i*layout.LineSize, &l) != nil {
+			continue
+		}
+		if b.Get(&l); b.Len == 0 || b.Block >= p.sb.Blocks() || b.Len > p.sb.Blocks()-b.Block {
+			continue
+		}
+		lo, hi := max(b.Block, static), b.Block+b.Len
+		if lo < hi {
+			n += hi - lo
+			if backup >= lo && backup < hi {
+				n--
+			}
+		}
+	}
+	return n
+}
+
+// bounds are the usable blocks of metadata chunk no, as region block numbers: behind
+// its header, before what cuts it off.
+func (p *pass) bounds(no int64) (first, end uint64) {
+	first = uint64(p.sb.ChunkHeader(no))>>layout.BlockShift + 1
+	end = min(uint64(no+1)<<(p.sb.ChunkShift-layout.BlockShift), p.sb.Blocks())
+	if b := uint64(p.sb.BackupOff) >> layout.BlockShift; b >= first && b < end {
+		end = b
+	}
+	return first, end
+}
+
+func (p *pass) chunkOf(block uint64) uint64 { return block >> (p.sb.ChunkShift - layout.BlockShift) }
+
+// isHeader reports whether the media hold the header of metadata chunk no.
+func (p *pass) isHeader(no int64) bool {
+	var l layout.Line
+	return p.line(p.sb.ChunkHeader(no), &l) == nil && l.IsChunkHeader(no)
+}
+
+// chunks finds the metadata chunks and the inode blocks in them.
+func (p *pass) chunks() {
+	chunks := p.sb.Chunks()
+	for i := int64(0); i < p.sb.ChunkMapLines; i++ {
+		off := p.sb.ChunkMapOff + i*layout.LineSize
+		var l layout.Line
+		if err := p.line(off, &l); err != nil {
+			// Believe the headers: one left behind by a chunk that is data again would
+			// make that chunk an empty metadata chunk, which is sound unless a file
+			// has data there; then that is reported and nothing is lost.
+			l = layout.Line{}
+			for b := 0; b < layout.ChunksPerLine && i*layout.ChunksPerLine+int64(b) < chunks; b++ {
+				no := i*layout.ChunksPerLine + int64(b)
+				l.SetChunkBit(b, no >= p.sb.FirstChunk() && p.isHeader(no))
+			}
+			p.unreadable(ChunkMap, 0, off, err, p.put1(off, l), "the chunk map's line")
+		}
+		for b := 0; b < layout.ChunksPerLine; b++ {
+			no := i*layout.ChunksPerLine + int64(b)
+			set := l.ChunkBit(b)
+			if set && (no >= chunks || no < p.sb.FirstChunk()) {
+				p.problem(ChunkMapBit, 0, off, p.edit(off, func(l *layout.Line) { l.SetChunkBit(b, false) }),
+					"the chunk map says that chunk %d holds metadata; metadata chunks are %d to %d", no, p.sb.FirstChunk(), chunks-1)
+				continue
+			}
+			if !set && no == p.sb.FirstChunk() {
+				p.problem(ChunkMapBit, 0, off, p.edit(off, func(l *layout.Line) { l.SetChunkBit(b, true) }),
+					"the chunk map lacks the first metadata chunk %d", no)
+				set = true
+			}
+			if set {
+				p.chunk(no)
+			}
+		}
+	}
+}
+
+// chunk reads the header and the block types of metadata chunk no.
+func (p *pass) chunk(no int64) {
+	off := p.sb.ChunkHeader(no)
+	p.rep.MetaChunks++
+	p.meta.set(uint64(no))
+	first, end := p.bounds(no)
+	if p.used.hasAny(first-1, 1) {
+		p.problem(ExtentReserved, 0, off, nil, "the header of metadata chunk %d stands in the bad range of block %d", no, first-1)
+	}
+	p.used.set(first - 1)
+	var l layout.Line
+	if err := p.line(off, &l); err != nil || !l.IsChunkHeader(no) {
+		l = layout.Line{}
+		l.SetChunkHeader(no)
+		if fix := p.put1(off, l); err != nil {
+			p.unreadable(ChunkHeader, 0, off, err, fix, "the header of a metadata chunk")
+		} else {
+			p.problem(ChunkHeader, 0, off, fix, "the line at offset %d is not the header of metadata chunk %d", off, no)
+		}
+	}
+	start := uint64(no) << (p.sb.ChunkShift - layout.BlockShift)
+	for b := first; b < end; {
+		line, _ := layout.TypePos(int(b - start))
+		lo := off + int64(line)*layout.LineSize
+		last := min(end, start+uint64((line-layout.ChunkTypeLine0+1)*layout.TypesPerLine))
+		if err := p.line(lo, &l); err != nil {
+			l = layout.Line{}
+			for k := b; k < last; k++ {
+				if _, i := layout.TypePos(int(k - start)); p.looksLikeInodes(k) {
+					l.SetBlockType(i, layout.BlockInode)
+				} else {
+					p.unsure.set(k)
+				}
+			}
+			if !p.unreadable(ChunkTypes, 0, lo, err, p.put1(lo, l), "a line of block types") {
+				p.namesLost = true
+			}
+		}
+		for ; b < last; b++ {
+			_, i := layout.TypePos(int(b - start))
+			switch t := l.BlockType(i); t {
+			case layout.BlockOther:
+			case layout.BlockInode:
+				if p.used.hasAny(b, 1) {
+					p.problem(ExtentReserved, 0, int64(b)<<layout.BlockShift, nil, "inode block %d stands in a bad range", b)
+				}
+				p.used.set(b)
+				p.inoB.set(b)
+				p.inodeBlocks = append(p.inodeBlocks, b)
+				p.rep.InodeBlocks++
+			default:
+				ok := p.looksLikeInodes(b)
+				p.problem(ChunkType, 0, lo, p.edit(lo, func(l *layout.Line) {
+					if l.SetBlockType(i, layout.BlockOther); ok {
+						l.SetBlockType(i, layout.BlockInode)
+					}
+				}), "block %d has the unknown type %d", b, t)
+			}
+		}
+	}
+}
+
+// looksLikeInodes: half of the slots at least verify, and all that do are inodes or
+// free slots with a generation, which neither dentries nor extents can look like.
+func (p *pass) looksLikeInodes(b uint64) bool {
+	off := int64(b) << layout.BlockShift
+	n := 0
+	for i := int64(0); i < layout.InodesPerBlock; i++ {
+		var l layout.Line
+		if p.line(off+i*layout.InodeSize, &l) != nil {
+			continue
+		}
+		n++
+		var c layout.Core
+		if c.Get(&l); c.Gen == 0 || c.Mode != 0 && !knownType(c.Mode) {
+			return false
+		}
+	}
+	return n >= layout.InodesPerBlock/2
+}
+
+func knownType(mode uint16) bool {
+	switch mode & syscall.S_IFMT {
+	case syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK:
+		return true
+	}
+	return false
+}

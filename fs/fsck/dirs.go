@@ -1,0 +1,321 @@
+package fsck
+
+import (
+	"bytes"
+	"fmt"
+	"hash/maphash"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// allDirs reads every directory and counts the names that lead to each inode.
+func (p *pass) allDirs() {
+	n := int64(len(p.dirs))
+	for i, d := range p.dirs {
+		if i%64 == 0 {
+			p.progress("checking directories", int64(i), n)
+		}
+		p.dir(d)
+	}
+}
+
+var nameSeed = maphash.MakeSeed()
+
+// names finds duplicates in one directory: by hash, and then by the name itself.
+type names map[uint64][]byte
+
+// dir checks the entries of one directory.
+func (p *pass) dir(d *dir) {
+	buf := make([]byte, layout.BlockSize)
+	seen := names{}
+	for _, e := range d.ext {
+		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
+			if err := p.block(b, buf); err != nil {
+				p.unreadable(Media, d.ino, int64(b)<<layout.BlockShift, err, nil, "a directory block")
+				p.namesLost = true
+				continue
+			}
+			p.dirBlock(d, int64(b)<<layout.BlockShift, buf, seen)
+		}
+	}
+}
+
+func (p *pass) dirBlock(d *dir, off int64, buf []byte, seen names) {
+	var name [layout.NameMax]byte
+	for i := 0; i < layout.LinesPerBlock; {
+		lo := off + int64(i)*layout.LineSize
+		l := p.at(buf, off, i)
+		if l == nil {
+			if !p.problem(DirLine, d.ino, lo, p.put1(lo, layout.Line{}), "the line of directory %d at offset %d has a wrong checksum", d.ino, lo) {
+				p.namesLost = true
+			}
+			i++
+			continue
+		}
+		kind := l.DentryKind()
+		if kind != layout.DentryHead {
+			if kind > layout.DentryCont {
+				p.problem(DentrySyntax, d.ino, lo, p.put1(lo, layout.Line{}), "the line of directory %d at offset %d has the unknown kind %d", d.ino, lo, kind)
+			}
+			i++
+			continue
+		}
+		nl := l.DentryNameLen()
+		n := layout.DentryLines(nl)
+		bad := ""
+		if nl == 0 {
+			bad = "has no name"
+		} else if i+n > layout.LinesPerBlock {
+			bad = "reaches beyond its block"
+		}
+		damaged := false
+		nm := name[:0]
+		for j := 0; bad == "" && j < n; j++ {
+			c := p.at(buf, off, i+j)
+			if c == nil {
+				damaged = true
+				break
+			}
+			if j > 0 && c.DentryKind() != layout.DentryCont {
+				bad = fmt.Sprintf("lacks its line %d", j)
+				break
+			}
+			nm = append(nm, c.NamePart(j, nl)...)
+		}
+		if damaged {
+			// The name is lost: the inode goes to lost+found, its line is reported by
+			// the next round of this loop.
+			p.clearDentry(lo, 1)()
+			p.namesLost = true
+			i++
+			continue
+		}
+		if bad != "" {
+			if !p.problem(DentrySyntax, d.ino, lo, p.clearDentry(lo, 1), "the entry of directory %d at offset %d %s", d.ino, lo, bad) {
+				p.namesLost = true
+			}
+			i++
+			continue
+		}
+		p.entry(d, lo, n, nm, l.DentryIno(), l.DentryType(), seen)
+		i += n
+	}
+}
+
+// clearDentry frees the n lines of a dentry in one transaction; only when repairing.
+func (p *pass) clearDentry(lo int64, n int) func() error {
+	return func() error {
+		if !p.o.Repair {
+			return nil
+		}
+		ch := make([]change, n)
+		for j := range ch {
+			ch[j].off = lo + int64(j)*layout.LineSize
+		}
+		err := p.commit(ch)
+		if err == nil {
+			p.fixes++
+		}
+		return err
+	}
+}
+
+// entry checks one whole dentry of n lines.
+func (p *pass) entry(d *dir, lo int64, n int, name []byte, ino uint64, typ uint8, seen names) {
+	drop := p.clearDentry(lo, n)
+	if string(name) == "." || string(name) == ".." || bytes.IndexByte(name, '/') >= 0 || bytes.IndexByte(name, 0) >= 0 {
+		if p.problem(DentryName, d.ino, lo, drop, "directory %d has the entry %q, which cannot be a name", d.ino, name) {
+			return
+		}
+	}
+	h := maphash.Bytes(nameSeed, name)
+	if old, ok := seen[h]; ok && bytes.Equal(old, name) {
+		if p.problem(DentryDup, d.ino, lo, drop, "directory %d has the entry %q twice", d.ino, name) {
+			return
+		}
+	}
+	seen[h] = append([]byte(nil), name...)
+
+	in := p.info(ino)
+	if in == nil {
+		off := p.sb.InodeOff(ino)
+		if off >= 0 && p.unsure.has(uint64(off)>>layout.BlockShift) {
+			return // its block may hold inodes: nothing is concluded
+		}
+		p.problem(DentryDead, d.ino, lo, drop, "the entry %q of directory %d names inode %d, where there are no inodes", name, d.ino, ino)
+		return
+	}
+	switch in.state {
+	case slotUnknown:
+		return
+	case slotDamaged:
+		if in.links++; in.links == 1 {
+			in.typ, in.from = typ, d.ino
+		}
+		return
+	case slotFree:
+		p.problem(DentryDead, d.ino, lo, drop, "the entry %q of directory %d names inode %d, which is free", name, d.ino, ino)
+		return
+	}
+	if me := p.info(d.ino); me != nil && me.nlink == 0 {
+		p.problem(DentryOrphan, d.ino, lo, drop, "the removed directory %d has the entry %q", d.ino, name)
+		return
+	}
+	if want := uint8(in.mode >> 12 & 15); typ != want {
+		p.problem(DentryType, d.ino, lo, p.edit(lo, func(l *layout.Line) { l.SetDentryTarget(ino, want) }),
+			"the entry %q of directory %d has type %d, its inode %d has type %d", name, d.ino, typ, ino, want)
+	}
+	if in.isDir() {
+		if in.links > 0 || ino == layout.RootIno {
+			if p.problem(DirParents, d.ino, lo, drop, "the entry %q of directory %d names directory %d, which has a name already", name, d.ino, ino) {
+				return
+			}
+			in.links++
+			return
+		}
+		in.from = d.ino
+		if me := p.info(d.ino); me != nil {
+			me.subs++
+		}
+	}
+	in.links++
+}
+
+// tree checks that everything is reached from the root, and the link counts. It draws
+// no conclusions from directories that could not be read wholly.
+func (p *pass) tree() {
+	if p.incomplete() {
+		return
+	}
+	p.parents()
+	p.reach()
+	if p.fixes > 0 {
+		return // counts change with what was moved
+	}
+	for _, b := range p.inodeBlocks {
+		for i := range p.inodes[b] {
+			in := &p.inodes[b][i]
+			io := int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
+			ino := p.sb.InodeAt(io)
+			if in.state != slotLive || in.nlink == 0 && in.links == 0 {
+				continue
+			}
+			want := in.links
+			if in.isDir() {
+				want = 2 + in.subs
+			}
+			if want == in.nlink || want == 0 || !in.isDir() && in.links == 0 {
+				continue
+			}
+			p.problem(Nlink, ino, io, p.editCore(ino, func(c *layout.Core) { c.Nlink = want }),
+				"inode %d has link count %d, expected %d", ino, in.nlink, want)
+		}
+	}
+}
+
+// editCore commits a change of an inode's core.
+func (p *pass) editCore(ino uint64, f func(c *layout.Core)) func() error {
+	return p.edit(p.sb.InodeOff(ino), func(l *layout.Line) {
+		var c layout.Core
+		c.Get(l)
+		f(&c)
+		c.Put(l)
+	})
+}
+
+// parents checks the parent fields of directories.
+func (p *pass) parents() {
+	for _, d := range p.dirs {
+		in := p.info(d.ino)
+		want := in.from
+		if d.ino == layout.RootIno {
+			want = layout.RootIno
+		}
+		if want == 0 || in.parent == want || in.nlink == 0 {
+			continue
+		}
+		p.problem(DirParent, d.ino, p.sb.InodeOff(d.ino), p.editCore(d.ino, func(c *layout.Core) { c.Parent = want }),
+			"directory %d says that its parent is %d; it is named in %d", d.ino, in.parent, want)
+	}
+}
+
+// reach finds what no name leads to, and gives it one in lost+found.
+func (p *pass) reach() {
+	p.info(layout.RootIno).seen = true
+	var path []*inodeInfo
+	for _, d := range p.dirs {
+		// Up to something seen or to where the way ends. What is on the way is marked,
+		// so all of this is linear, and a way that meets itself is a cycle.
+		in := p.info(d.ino)
+		path = path[:0]
+		top := d.ino
+		for !in.seen && in.from != 0 && in.nlink != 0 {
+			in.seen = true
+			path = append(path, in)
+			top = in.from
+			in = p.info(in.from)
+		}
+		if inPath(path, in) {
+			p.problem(DirCycle, top, p.sb.InodeOff(top), p.breakCycle(top), "directory %d lies below itself", top)
+		}
+	}
+	for _, b := range p.inodeBlocks {
+		for i := range p.inodes[b] {
+			in := &p.inodes[b][i]
+			if in.state != slotLive || in.links != 0 || in.nlink == 0 {
+				continue
+			}
+			io := int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
+			ino := p.sb.InodeAt(io)
+			if ino == layout.RootIno {
+				continue
+			}
+			p.problem(Unreachable, ino, io, p.adopt(ino, in), "inode %d of mode %#o with %d links has no name", ino, in.mode, in.nlink)
+		}
+	}
+}
+
+func inPath(path []*inodeInfo, in *inodeInfo) bool {
+	for _, q := range path {
+		if q == in {
+			return true
+		}
+	}
+	return false
+}
+
+// breakCycle takes the name of a directory out of the one that names it, so that the
+// next pass finds it unreachable.
+func (p *pass) breakCycle(ino uint64) func() error {
+	return func() error {
+		from := p.byIno[p.info(ino).from]
+		if from == nil {
+			return fmt.Errorf("the directory that names it is not known")
+		}
+		lo, n := p.findEntry(from, func(l *layout.Line) bool { return l.DentryIno() == ino })
+		if lo == 0 {
+			return fmt.Errorf("its entry was not found")
+		}
+		return p.clearDentry(lo, n)()
+	}
+}
+
+// findEntry is the place of the first dentry that match accepts; 0 if there is none.
+func (p *pass) findEntry(d *dir, match func(head *layout.Line) bool) (lo int64, n int) {
+	for _, e := range d.ext {
+		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
+			for i := int64(0); i < layout.LinesPerBlock; i++ {
+				var l layout.Line
+				off := int64(b)<<layout.BlockShift + i*layout.LineSize
+				if p.line(off, &l) == nil && l.DentryKind() == layout.DentryHead && match(&l) {
+					return off, layout.DentryLines(l.DentryNameLen())
+				}
+			}
+		}
+	}
+	return 0, 0
+}
+
+// isDirMode is a directory's mode.
+func isDirMode(mode uint16) bool { return mode&syscall.S_IFMT == syscall.S_IFDIR }

@@ -1,0 +1,246 @@
+package fsck
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// lostFound is the name of the directory that takes what has lost its name.
+const lostFound = "lost+found"
+
+// adopt gives a nameless inode the name "#ino" in lost+found.
+func (p *pass) adopt(ino uint64, in *inodeInfo) func() error {
+	return func() error {
+		lf, err := p.lostFoundDir()
+		if err != nil {
+			return err
+		}
+		if err := p.addEntry(lf, fmt.Sprintf("#%d", ino), ino, uint8(in.mode>>12&15)); err != nil {
+			return err
+		}
+		if isDirMode(in.mode) {
+			return p.editCore(ino, func(c *layout.Core) { c.Parent = lf.ino })()
+		}
+		return nil
+	}
+}
+
+// lostFoundDir finds or makes lost+found in the root directory.
+func (p *pass) lostFoundDir() (*dir, error) {
+	root := p.byIno[layout.RootIno]
+	if root == nil {
+		return nil, errors.New("the root directory cannot be read")
+	}
+	var ino uint64
+	p.findEntry(root, func(l *layout.Line) bool {
+		if l.DentryNameLen() == len(lostFound) && string(l.NamePart(0, len(lostFound))) == lostFound {
+			ino = l.DentryIno()
+		}
+		return ino != 0
+	})
+	if ino != 0 {
+		if d := p.byIno[ino]; d != nil && p.info(ino).nlink != 0 {
+			return d, nil
+		}
+		return nil, errors.New("/lost+found is not a directory: rename it and repair again")
+	}
+	return p.makeLostFound(root)
+}
+
+// makeLostFound creates lost+found in one transaction.
+func (p *pass) makeLostFound(root *dir) (*dir, error) {
+	ino, off, err := p.freeInode()
+	if err != nil {
+		return nil, err
+	}
+	place, err := p.placeEntry(root)
+	if err != nil {
+		return nil, err
+	}
+	var old, core, times, ext, rc, head layout.Line
+	if err := p.line(off, &old); err != nil {
+		return nil, err
+	}
+	if err := p.line(p.sb.InodeOff(layout.RootIno), &rc); err != nil {
+		return nil, err
+	}
+	var was, rcore layout.Core
+	was.Get(&old)
+	rcore.Get(&rc)
+	rcore.Nlink++
+	rcore.Put(&rc)
+	now := p.now()
+	c := layout.Core{Mode: syscall.S_IFDIR | 0o700, UID: p.sb.UID, GID: p.sb.GID, Nlink: 2, Gen: was.Gen + 1, Parent: layout.RootIno}
+	c.Put(&core)
+	t := layout.Times{Atime: now, Mtime: now, Ctime: now, Btime: now}
+	t.Put(&times)
+	head.PutDentryHead([]byte(lostFound), ino, syscall.DT_DIR)
+	err = p.commit([]change{{off, core}, {off + layout.InodeTimesOff, times}, {off + layout.InodeExtentOff, ext},
+		{place, head}, {p.sb.InodeOff(layout.RootIno), rc}})
+	if err != nil {
+		return nil, err
+	}
+	p.fixes++
+	in := p.info(ino)
+	*in = inodeInfo{state: slotLive, seen: true, mode: c.Mode, nlink: 2, links: 1, gen: c.Gen, from: layout.RootIno, parent: layout.RootIno}
+	d := &dir{ino: ino}
+	p.dirs = append(p.dirs, d)
+	p.byIno[ino] = d
+	return d, nil
+}
+
+// now is a time for what a repair makes: that of the root's last change, since the
+// checker has no clock of its own.
+func (p *pass) now() int64 {
+	var l layout.Line
+	var t layout.Times
+	if p.line(p.sb.InodeBase+layout.InodeTimesOff, &l) == nil {
+		t.Get(&l)
+	}
+	return max(t.Ctime, p.sb.Created)
+}
+
+// freeInode finds a free inode slot.
+func (p *pass) freeInode() (ino uint64, off int64, err error) {
+	for _, b := range p.inodeBlocks {
+		for i := range p.inodes[b] {
+			if p.inodes[b][i].state == slotFree {
+				off = int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
+				return p.sb.InodeAt(off), off, nil
+			}
+		}
+	}
+	return 0, 0, errors.New("there is no free inode slot for /lost+found: delete a file and repair again")
+}
+
+// addEntry writes a dentry of one line into a directory.
+func (p *pass) addEntry(d *dir, name string, ino uint64, typ uint8) error {
+	place, err := p.placeEntry(d)
+	if err != nil {
+		return err
+	}
+	var l layout.Line
+	l.PutDentryHead([]byte(name), ino, typ)
+	return p.commit([]change{{place, l}})
+}
+
+// placeEntry finds a free line in a directory, giving it another block if need be.
+func (p *pass) placeEntry(d *dir) (int64, error) {
+	for k := len(d.ext) - 1; k >= 0; k-- {
+		e := d.ext[k]
+		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
+			for i := int64(0); i < layout.LinesPerBlock; i++ {
+				var l layout.Line
+				off := int64(b)<<layout.BlockShift + i*layout.LineSize
+				if p.line(off, &l) != nil {
+					return 0, errSum
+				}
+				switch l.DentryKind() {
+				case layout.DentryHead:
+					i += int64(layout.DentryLines(l.DentryNameLen())) - 1
+				case layout.DentryFree:
+					return off, nil
+				}
+			}
+		}
+	}
+	return p.growDir(d)
+}
+
+// growDir links a fresh block to a directory in one transaction and returns its first
+// line.
+func (p *pass) growDir(d *dir) (int64, error) {
+	block, err := p.freeMeta()
+	if err != nil {
+		return 0, err
+	}
+	io := p.sb.InodeOff(d.ino)
+	var core layout.Line
+	if err := p.line(io, &core); err != nil {
+		return 0, err
+	}
+	var c layout.Core
+	c.Get(&core)
+	logical := c.Size >> layout.BlockShift
+	c.Size += layout.BlockSize
+	c.Put(&core)
+	slot, err := p.freeSlotOf(d, io, c.Gen)
+	if err != nil {
+		return 0, err
+	}
+	if err := p.format(block); err != nil {
+		return 0, err
+	}
+	e := layout.Extent{Logical: logical, Block: block, Len: 1}
+	slot.line.PutExtent(slot.i, e)
+	if err := p.commit([]change{{slot.off, slot.line}, {io, core}}); err != nil {
+		return 0, err
+	}
+	p.fixes++
+	p.used.set(block)
+	d.size = c.Size
+	d.ext = append(d.ext, slotExtent{e, slot.off, slot.i})
+	return int64(block) << layout.BlockShift, nil
+}
+
+// emptySlot is a free extent slot and the line it is in.
+type emptySlot struct {
+	off  int64
+	i    int
+	line layout.Line
+}
+
+// freeSlotOf finds a free extent slot of a directory.
+func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
+	lines := []int64{io + layout.InodeExtentOff}
+	var tl layout.Line
+	if err := p.line(io+layout.InodeTimesOff, &tl); err != nil {
+		return emptySlot{}, err
+	}
+	var t layout.Times
+	t.Get(&tl)
+	for b, n := t.ExtentRoot, uint64(0); b != 0 && n < p.sb.Blocks(); n++ {
+		var l layout.Line
+		var h layout.ExtentBlock
+		if err := p.line(int64(b)<<layout.BlockShift, &l); err != nil || !h.Get(&l) {
+			return emptySlot{}, errSum
+		}
+		for i := int64(1); i < layout.LinesPerBlock; i++ {
+			lines = append(lines, int64(b)<<layout.BlockShift+i*layout.LineSize)
+		}
+		b = h.Next
+	}
+	sort.Slice(lines, func(i, j int) bool { return lines[i] < lines[j] })
+	for _, off := range lines {
+		var l layout.Line
+		if err := p.line(off, &l); err != nil {
+			return emptySlot{}, err
+		}
+		for i := 0; i < layout.ExtentsPerLine; i++ {
+			if l.Extent(i).Len == 0 {
+				return emptySlot{off, i, l}, nil
+			}
+		}
+	}
+	return emptySlot{}, fmt.Errorf("directory %d has no free extent slot: delete a file and repair again", d.ino)
+}
+
+// freeMeta finds a free block of the metadata chunks.
+func (p *pass) freeMeta() (uint64, error) {
+	for no := int64(0); no < p.sb.Chunks(); no++ {
+		if !p.meta.has(uint64(no)) {
+			continue
+		}
+		first, end := p.bounds(no)
+		for b := first; b < end; b++ {
+			if !p.used.has(b) && !p.unsure.has(b) {
+				return b, nil
+			}
+		}
+	}
+	return 0, errors.New("there is no free metadata block: delete a file and repair again")
+}

@@ -1,0 +1,247 @@
+package fsck
+
+import (
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"sort"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+var errSum = errors.New("wrong checksum")
+
+// media is the region as recovery would leave it, and how repairs are written.
+type media struct {
+	r       *pmem.Region
+	sb      *layout.Superblock
+	seed    uint32
+	overlay map[int64]*layout.Line // lines of committed records that are newer than their places
+	blocks  map[int64]bool         // blocks that the overlay touches
+	seq     uint64                 // the largest sequence seen
+	buf     []byte
+}
+
+// line reads the line at off; errSum if its checksum is wrong.
+func (m *media) line(off int64, l *layout.Line) error {
+	if o := m.overlay[off]; o != nil {
+		*l = *o
+		return nil
+	}
+	if err := m.r.LoadLine(off, (*[layout.LineSize]byte)(l)); err != nil {
+		return err
+	}
+	if !l.Valid(m.seed, off) {
+		return errSum
+	}
+	m.seq = max(m.seq, l.Seq())
+	return nil
+}
+
+// block reads a whole block; its lines are not verified.
+func (m *media) block(b uint64, buf []byte) error {
+	off := int64(b) << layout.BlockShift
+	if err := m.r.Load(off, buf[:layout.BlockSize]); err != nil {
+		return err
+	}
+	if m.blocks[int64(b)] {
+		for i := 0; i < layout.LinesPerBlock; i++ {
+			if o := m.overlay[off+int64(i)*layout.LineSize]; o != nil {
+				copy(buf[i*layout.LineSize:], o[:])
+			}
+		}
+	}
+	return nil
+}
+
+// at is line i of a block in buf that lies at region offset off; nil if its
+// checksum is wrong.
+func (m *media) at(buf []byte, off int64, i int) *layout.Line {
+	l := (*layout.Line)(buf[i*layout.LineSize:])
+	if !l.Valid(m.seed, off+int64(i)*layout.LineSize) {
+		return nil
+	}
+	m.seq = max(m.seq, l.Seq())
+	return l
+}
+
+// record is a committed journal record.
+type record struct {
+	seq  uint64
+	at   int64
+	offs []int64
+	line []layout.Line
+}
+
+// readRecords collects the committed records of all lanes in sequence order.
+func (m *media) readRecords() ([]record, error) {
+	var recs []record
+	slot := int64(m.sb.LaneSlot)
+	buf := make([]byte, slot)
+	for i := int64(0); i < 2*int64(m.sb.Lanes); i++ {
+		at := m.sb.LaneOff + i*slot
+		var l layout.Line
+		if err := m.r.LoadLine(at, (*[layout.LineSize]byte)(&l)); err != nil {
+			return nil, err
+		}
+		var h layout.RecordHeader
+		if !h.Get(&l, m.seed, at, m.sb.LaneSlot) {
+			continue
+		}
+		if err := m.r.Load(at, buf); err != nil {
+			return nil, err
+		}
+		n := int(h.N)
+		body := buf[layout.LineSize:layout.RecordSize(n)]
+		if layout.Checksum(m.seed, body) != h.BodyCRC {
+			continue // torn: never committed, or being overwritten
+		}
+		m.seq = max(m.seq, h.Seq)
+		rec := record{seq: h.Seq, at: at, offs: make([]int64, n), line: make([]layout.Line, n)}
+		for j := range rec.offs {
+			rec.offs[j] = int64(binary.LittleEndian.Uint64(body[8*j:]))
+			copy(rec.line[j][:], body[layout.OffsetsSize(n)+j*layout.LineSize:])
+		}
+		recs = append(recs, rec)
+	}
+	sort.SliceStable(recs, func(i, j int) bool { return recs[i].seq < recs[j].seq })
+	return recs, nil
+}
+
+// lay puts a record's lines into the overlay, by the rules of recovery. It returns
+// the offsets of lines that cannot be.
+func (m *media) lay(rec *record) (bad []int64) {
+	for j, off := range rec.offs {
+		l := &rec.line[j]
+		if !m.mayJournal(off) || !l.Valid(m.seed, off) {
+			bad = append(bad, off)
+			continue
+		}
+		if o := m.overlay[off]; o != nil {
+			if o.Seq() >= l.Seq() {
+				continue
+			}
+		} else {
+			var cur layout.Line
+			if m.line(off, &cur) == nil && cur.Seq() >= l.Seq() {
+				continue
+			}
+		}
+		m.overlay[off] = l
+		m.blocks[off>>layout.BlockShift] = true
+	}
+	return bad
+}
+
+// mayJournal: records change the chunk map and lines behind the fixed area.
+func (m *media) mayJournal(off int64) bool {
+	if off%layout.LineSize != 0 || off < 0 || off > m.sb.Size-layout.LineSize || off&^(layout.BlockSize-1) == m.sb.BackupOff {
+		return false
+	}
+	return off >= m.sb.StaticEnd || off >= m.sb.ChunkMapOff && off < m.sb.ChunkMapOff+m.sb.ChunkMapLines*layout.LineSize
+}
+
+// replay writes the overlay to the media and empties the journal, as recovery does.
+//
+// Persistence order:
+//  1. store the lines, flush, SFENCE
+//  2. clear all slot headers, flush, SFENCE
+func (m *media) replay() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for off, l := range m.overlay {
+		if err := m.put(off, l[:]); err != nil {
+			return err
+		}
+	}
+	m.r.Fence()
+	var zero layout.Line
+	for i := int64(0); i < 2*int64(m.sb.Lanes); i++ {
+		if err := m.put(m.sb.LaneOff+i*int64(m.sb.LaneSlot), zero[:]); err != nil {
+			return err
+		}
+	}
+	m.r.Fence()
+	clear(m.overlay)
+	clear(m.blocks)
+	return nil
+}
+
+// put stores and flushes b, a line or less than a block.
+func (m *media) put(off int64, b []byte) error {
+	if err := m.r.Store(off, b); err != nil {
+		return err
+	}
+	return m.r.Flush(off, int64(len(b)))
+}
+
+// change is one line of a repair.
+type change struct {
+	off  int64
+	line layout.Line
+}
+
+// commit makes the changes durable together: a redo record in the first slot of the
+// first lane, then the lines in place. Precondition: the journal is empty and there
+// are at most layout.MaxRecordLines changes, one per line.
+//
+// Persistence order:
+//  1. NT-store the record, SFENCE
+//  2. store the lines in place, flush, SFENCE
+//  3. clear the record's header, flush, SFENCE
+func (m *media) commit(ch []change) error {
+	n := len(ch)
+	if n == 0 {
+		return nil
+	}
+	if n > layout.MaxRecordLines(m.sb.LaneSlot) {
+		return errors.New("repair has too many lines for one journal record")
+	}
+	m.seq++
+	rec := make([]byte, layout.RecordSize(n))
+	body := rec[layout.LineSize:]
+	for i := range ch {
+		ch[i].line.Seal(m.seed, ch[i].off, m.seq)
+		binary.LittleEndian.PutUint64(body[8*i:], uint64(ch[i].off))
+		copy(body[layout.OffsetsSize(n)+i*layout.LineSize:], ch[i].line[:])
+	}
+	h := layout.RecordHeader{Seq: m.seq, N: uint32(n), BodyCRC: layout.Checksum(m.seed, body)}
+	h.Put((*layout.Line)(rec), m.seed, m.sb.LaneOff)
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := m.r.NTStore(m.sb.LaneOff, rec); err != nil {
+		return err
+	}
+	m.r.Fence()
+	for i := range ch {
+		if err := m.put(ch[i].off, ch[i].line[:]); err != nil {
+			return err
+		}
+	}
+	m.r.Fence()
+	var zero layout.Line
+	if err := m.put(m.sb.LaneOff, zero[:]); err != nil {
+		return err
+	}
+	m.r.Fence()
+	return nil
+}
+
+// format writes 64 empty lines to a block that nothing refers to yet.
+//
+// Persistence order: NT-store the block, SFENCE.
+func (m *media) format(b uint64) error {
+	m.seq++
+	buf := make([]byte, layout.BlockSize)
+	off := int64(b) << layout.BlockShift
+	layout.FormatBlock(buf, m.seed, off, m.seq)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := m.r.NTStore(off, buf); err != nil {
+		return err
+	}
+	m.r.Fence()
+	return nil
+}

@@ -1,0 +1,200 @@
+package fsck
+
+import (
+	"fmt"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// pass is one look at everything.
+type pass struct {
+	*checker
+	first bool      // nothing was mended yet
+	fixes int       // problems mended; another pass must look again
+	found []Problem // problems not mended
+
+	used   bitset // blocks claimed, by block
+	meta   bitset // metadata chunks, by chunk
+	inoB   bitset // inode blocks, by block
+	unsure bitset // blocks of metadata chunks whose type is not known, by block
+
+	inodeBlocks []uint64
+	inodes      map[uint64]*inodeBlock // by block
+	dirs        []*dir
+	byIno       map[uint64]*dir
+
+	// namesLost: something that holds names could not be read. damaged counts inode
+	// slots whose core line does not verify. Either forbids conclusions from what is
+	// not there.
+	namesLost bool
+	damaged   int
+	exts      map[uint64][]extentHeader // lazily: extent blocks found by looking at every metadata block
+}
+
+// inodeBlock is what is known of the 16 inodes of a block.
+type inodeBlock [layout.InodesPerBlock]inodeInfo
+
+// The states of an inode slot.
+const (
+	slotUnknown uint8 = iota // its block could not be read, or is not known to hold inodes
+	slotFree
+	slotLive
+	slotDamaged // its core line does not verify
+)
+
+// inodeInfo is what is known of an inode.
+type inodeInfo struct {
+	state  uint8
+	seen   bool // dirs: reached from the root
+	typ    uint8
+	format uint16
+	mode   uint16
+	nlink  uint32
+	links  uint32 // names that lead to it
+	subs   uint32 // dirs: directories named in it
+	gen    uint32
+	from   uint64 // dirs, damaged inodes: the directory that names it
+	parent uint64 // dirs: the parent field
+}
+
+func (in *inodeInfo) isDir() bool {
+	return in.state == slotLive && in.mode&syscall.S_IFMT == syscall.S_IFDIR
+}
+
+// dir is a directory and the extents that hold it.
+type dir struct {
+	ino  uint64
+	size uint64
+	ext  []slotExtent
+}
+
+// slotExtent is an extent and the slot it stands in.
+type slotExtent struct {
+	layout.Extent
+	off int64 // of the line
+	i   int   // slot in the line
+}
+
+type bitset []uint64
+
+func newBitset(n uint64) bitset     { return make(bitset, (n+63)/64) }
+func (b bitset) has(i uint64) bool  { return b[i/64]&(1<<(i%64)) != 0 }
+func (b bitset) set(i uint64)       { b[i/64] |= 1 << (i % 64) }
+func (b bitset) setRun(i, n uint64) { forRun(i, n, func(w int, m uint64) { b[w] |= m }) }
+func (b bitset) hasAny(i, n uint64) bool {
+	var x uint64
+	forRun(i, n, func(w int, m uint64) { x |= b[w] & m })
+	return x != 0
+}
+
+// forRun calls f for each word that n bits from i on touch.
+func forRun(i, n uint64, f func(w int, mask uint64)) {
+	for n > 0 {
+		k := min(64-i%64, n)
+		f(int(i/64), ^uint64(0)>>(64-k)<<(i%64))
+		i, n = i+k, n-k
+	}
+}
+
+func (c *checker) newPass() *pass {
+	p := &pass{checker: c, inodes: map[uint64]*inodeBlock{}, byIno: map[uint64]*dir{}}
+	n := c.sb.Blocks()
+	p.used, p.inoB, p.unsure = newBitset(n), newBitset(n), newBitset(n)
+	p.meta = newBitset(uint64(c.sb.Chunks()))
+	r := c.rep
+	r.Incomplete = false
+	r.Files, r.Dirs, r.Symlinks, r.Special = 0, 0, 0, 0
+	r.MetaChunks, r.InodeBlocks, r.DirBlocks, r.ExtentBlocks, r.DataBlocks = 0, 0, 0, 0, 0
+	return p
+}
+
+// run is the four steps. Repairing, a step that mended something is followed by a
+// new pass, since what comes after it depends on it.
+func (p *pass) run() {
+	p.used.setRun(0, uint64(p.sb.StaticEnd)>>layout.BlockShift)
+	p.used.set(uint64(p.sb.BackupOff) >> layout.BlockShift)
+	p.badRanges()
+	bad := p.badBlocks()
+	p.chunks()
+	p.allInodes()
+	p.allDirs()
+	p.rebuild()
+	if p.fixes == 0 {
+		p.tree()
+	}
+	// The fixed area and the second superblock are not counted as used or free:
+	// the second superblock is used.
+	static := uint64(p.sb.StaticEnd) >> layout.BlockShift
+	r := p.rep
+	r.Incomplete = p.incomplete()
+	r.UsedBlocks = 1 + bad + r.MetaChunks + r.InodeBlocks + r.DirBlocks + r.ExtentBlocks + r.DataBlocks
+	r.FreeBlocks = p.sb.Blocks() - static - min(r.UsedBlocks, p.sb.Blocks()-static)
+}
+
+// incomplete: what is not seen may be there all the same.
+func (p *pass) incomplete() bool { return p.namesLost || p.damaged > 0 }
+
+// problem reports a problem and mends it with fix if repairing; fix nil: it cannot be
+// mended. It says whether it was mended.
+func (p *pass) problem(code string, ino uint64, off int64, fix func() error, format string, a ...any) bool {
+	pr := Problem{Code: code, Ino: ino, Offset: off, What: fmt.Sprintf(format, a...)}
+	if p.o.Repair && fix != nil {
+		if err := fix(); err == nil {
+			pr.Fixed = true
+			p.fixes++
+			p.tell(pr)
+			p.say(pr)
+			return true
+		} else {
+			pr.What += fmt.Sprintf("; it cannot be repaired: %v", err)
+		}
+	}
+	if len(p.found) < MaxProblems {
+		p.found = append(p.found, pr)
+	} else {
+		p.rep.Left++
+	}
+	if !p.o.Repair {
+		p.say(pr)
+	}
+	return false
+}
+
+// unreadable reports a line that does not verify, or a media error.
+func (p *pass) unreadable(code string, ino uint64, off int64, err error, fix func() error, what string) bool {
+	if err != errSum {
+		return p.problem(Media, ino, off, nil, "%s at offset %d cannot be read: %v", what, off, err)
+	}
+	return p.problem(code, ino, off, fix, "%s at offset %d has a wrong checksum", what, off)
+}
+
+// put1 commits one changed line.
+func (p *pass) put1(off int64, l layout.Line) func() error {
+	return func() error { return p.commit([]change{{off, l}}) }
+}
+
+// edit commits a change of the line at off.
+func (p *pass) edit(off int64, f func(l *layout.Line)) func() error {
+	return func() error {
+		var l layout.Line
+		if err := p.line(off, &l); err != nil {
+			return err
+		}
+		f(&l)
+		return p.commit([]change{{off, l}})
+	}
+}
+
+// info is what is known of inode ino; nil if there can be no such inode.
+func (p *pass) info(ino uint64) *inodeInfo {
+	off := p.sb.InodeOff(ino)
+	if off < 0 {
+		return nil
+	}
+	ib := p.inodes[uint64(off)>>layout.BlockShift]
+	if ib == nil {
+		return nil
+	}
+	return &ib[off%layout.BlockSize/layout.InodeSize]
+}

@@ -1,0 +1,194 @@
+package fsck
+
+import (
+	"bytes"
+	"errors"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// extentHeader is an extent block found by looking at every metadata block.
+type extentHeader struct {
+	block uint64
+	layout.ExtentBlock
+}
+
+// extentBlocksOf finds the extent blocks that name ino as their owner.
+func (p *pass) extentBlocksOf(ino uint64) []extentHeader {
+	if p.exts == nil {
+		p.exts = map[uint64][]extentHeader{}
+		for no := int64(0); no < p.sb.Chunks(); no++ {
+			if !p.meta.has(uint64(no)) {
+				continue
+			}
+			first, end := p.bounds(no)
+			for b := first; b < end; b++ {
+				var l layout.Line
+				var h layout.ExtentBlock
+				if p.inoB.has(b) || p.line(int64(b)<<layout.BlockShift, &l) != nil || !h.Get(&l) {
+					continue
+				}
+				p.exts[h.Owner] = append(p.exts[h.Owner], extentHeader{b, h})
+			}
+		}
+	}
+	return p.exts[ino]
+}
+
+// chainRoot finds the root of an inode's chain of extent blocks on the media: the
+// block of the highest index from which the chain leads down to index 0. ok is false
+// if blocks were found and no chain fits.
+func (p *pass) chainRoot(ino uint64, gen uint32) (root uint64, ok bool) {
+	list := p.extentBlocksOf(ino)
+	byBlock := map[uint64]layout.ExtentBlock{}
+	for _, h := range list {
+		if h.Gen == gen {
+			byBlock[h.block] = h.ExtentBlock
+		}
+	}
+	best := int64(-1)
+	for b, h := range byBlock {
+		at, whole := h, true
+		for at.Index > 0 && whole {
+			n, found := byBlock[at.Next]
+			whole = found && n.Index == at.Index-1
+			at = n
+		}
+		if whole && at.Next == 0 && int64(h.Index) > best {
+			root, best = b, int64(h.Index)
+		}
+	}
+	return root, best >= 0 || len(byBlock) == 0
+}
+
+// lostTimes makes a times line for an inode whose own is damaged: the root from the
+// extent blocks on the media, the times from the live line if there is one.
+func (p *pass) lostTimes(ino uint64, gen uint32, live *layout.Line) (t layout.Times, ok bool) {
+	if live != nil {
+		var v layout.Live
+		if v.Get(live); v.Gen == gen {
+			t.Atime, t.Mtime, t.Ctime, t.Btime = v.Atime, v.Mtime, v.Ctime, v.Ctime
+		}
+	}
+	t.ExtentRoot, ok = p.chainRoot(ino, gen)
+	return t, ok
+}
+
+// mendChain points the inode at the best chain that the media still hold. Only when
+// its root itself is wrong: a chain broken further down still holds slots that would
+// be lost, so that is left to a human.
+func (p *pass) mendChain(ino uint64, io int64, gen uint32, atRoot bool) func() error {
+	return func() error {
+		if !atRoot {
+			return errors.New("the chain is broken in its middle")
+		}
+		root, ok := p.chainRoot(ino, gen)
+		if !ok || root == 0 {
+			return errors.New("no whole chain was found")
+		}
+		return p.edit(io+layout.InodeTimesOff, func(l *layout.Line) {
+			var t layout.Times
+			t.Get(l)
+			t.ExtentRoot = root
+			t.Put(l)
+		})()
+	}
+}
+
+// rebuild judges the inodes whose core line is damaged, now that it is known who names
+// them and as what. One that is named gets a core made from its dentry and its
+// extents: owner and permissions are lost. One that nobody names becomes a free slot,
+// which most slots are.
+func (p *pass) rebuild() {
+	for _, b := range p.inodeBlocks {
+		for _, in := range p.inodes[b] {
+			if in.state == slotDamaged && in.links > 0 && in.typ != syscall.DT_REG {
+				p.namesLost = true // its own are not known, so others may seem nameless
+			}
+		}
+	}
+	for _, b := range p.inodeBlocks {
+		for i := range p.inodes[b] {
+			in := &p.inodes[b][i]
+			if in.state != slotDamaged {
+				continue
+			}
+			io := int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
+			ino := p.sb.InodeAt(io)
+			if knownType(in.mode) || in.mode == 0 {
+				p.problem(InodeCore, ino, io, p.makeCore(ino, io, in), "the core line of inode %d at offset %d has a wrong checksum", ino, io)
+			} else {
+				p.problem(InodeMode, ino, io, p.makeCore(ino, io, in), "inode %d at offset %d has mode %#o, which is no file type", ino, io, in.mode)
+			}
+		}
+	}
+}
+
+// makeCore writes a new core line for a damaged inode.
+func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
+	return func() error {
+		var first, times layout.Line
+		haveFirst := p.line(io+layout.InodeExtentOff, &first) == nil
+		haveTimes := p.line(io+layout.InodeTimesOff, &times) == nil
+		var t layout.Times
+		t.Get(&times)
+		c := layout.Core{Gen: p.guessGen(ino, io, t.ExtentRoot), Nlink: max(in.links, 1), Parent: in.from}
+		end := uint64(0)
+		if haveFirst {
+			slots(&first, io+layout.InodeExtentOff, func(e slotExtent) { end = max(end, e.Logical+uint64(e.Len)) })
+		}
+		if haveTimes && t.ExtentRoot != 0 {
+			p.walk(ino, io, c.Gen, t.ExtentRoot, nil, false, func(e slotExtent) { end = max(end, e.Logical+uint64(e.Len)) })
+		}
+		c.Size = min(end, p.sb.Blocks()) << layout.BlockShift
+		switch in.typ {
+		case syscall.DT_DIR:
+			c.Mode, c.Nlink = syscall.S_IFDIR|0o700, 2
+		case syscall.DT_REG:
+			c.Mode = syscall.S_IFREG | 0o600
+		case syscall.DT_LNK:
+			c.Mode = syscall.S_IFLNK | 0o777
+			if n := bytes.IndexByte(first.Payload(), 0); haveFirst && end == 0 && n != 0 {
+				if n < 0 {
+					n = layout.InlineSize
+				}
+				c.Format, c.Size = layout.FormatInline, uint64(n)
+			} else {
+				return errors.New("what the symbolic link said is not known for sure")
+			}
+		case syscall.DT_FIFO, syscall.DT_SOCK, syscall.DT_CHR, syscall.DT_BLK:
+			c.Mode, c.Size = uint16(in.typ)<<12|0o600, 0
+		default:
+			if in.links > 0 {
+				return errors.New("its type is not known")
+			}
+			if p.namesLost {
+				return errors.New("something names it perhaps that cannot be read")
+			}
+			c = layout.Core{Gen: c.Gen} // all names were read and none is its
+		}
+		var l layout.Line
+		c.Put(&l)
+		return p.commit([]change{{io, l}})
+	}
+}
+
+// guessGen is the generation that a damaged inode had, as far as the media say.
+func (p *pass) guessGen(ino uint64, io int64, root uint64) uint32 {
+	if root != 0 {
+		for _, h := range p.extentBlocksOf(ino) {
+			if h.block == root {
+				return h.Gen
+			}
+		}
+	}
+	var l layout.Line
+	var v layout.Live
+	if p.line(io+layout.InodeLiveOff, &l) == nil {
+		if v.Get(&l); v.Gen != 0 {
+			return v.Gen
+		}
+	}
+	return uint32(p.seq) | 1
+}

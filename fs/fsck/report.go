@@ -1,0 +1,130 @@
+package fsck
+
+import (
+	"fmt"
+)
+
+// Options of Check. The zero value only reports.
+type Options struct {
+	// Repair mends what can be mended without losing data.
+	Repair bool
+	// Progress is told how far a stage is; nil: nobody.
+	Progress func(stage string, done, total int64)
+	// Found is told each problem as it is found or mended; nil: nobody.
+	Found func(Problem)
+}
+
+// The problem codes. Scripts may rely on them.
+const (
+	SuperPrimary   = "super-primary"    // the first superblock is damaged
+	SuperBackup    = "super-backup"     // the second superblock is damaged
+	SuperDiffer    = "super-differ"     // both verify and say different things
+	OwnerState     = "owner-state"      // owner record with a state no writer makes
+	JournalLine    = "journal-line"     // a committed record holds a line that cannot be
+	JournalClean   = "journal-clean"    // committed records on a cleanly unmounted filesystem
+	Media          = "media"            // the media cannot be read
+	BadList        = "bad-list"         // damaged line of the bad-range list
+	ChunkMap       = "chunk-map"        // damaged line of the chunk map
+	ChunkMapBit    = "chunk-map-bit"    // a bit that cannot be: outside, or the first chunk's missing
+	ChunkHeader    = "chunk-header"     // the header of a metadata chunk is not one
+	ChunkTypes     = "chunk-types"      // damaged line of block types
+	ChunkType      = "chunk-type"       // a block type no writer makes
+	InodeCore      = "inode-core"       // damaged core line
+	InodeTimes     = "inode-times"      // damaged times line
+	InodeExtents   = "inode-extents"    // damaged extent line
+	InodeMode      = "inode-mode"       // not a file type
+	InodeFormat    = "inode-format"     // format flags that cannot be
+	InodeSizeBad   = "inode-size"       // a size that cannot be
+	InodeXattr     = "inode-xattr"      // an extended attribute root, which this version never writes
+	InodeRoot      = "inode-root"       // inode 1 is not a directory
+	Orphan         = "orphan"           // nlink 0 on a clean filesystem
+	Truncating     = "truncating"       // interrupted truncation on a clean filesystem
+	ExtentChain    = "extent-chain"     // chain of extent blocks broken
+	ExtentRange    = "extent-range"     // extent outside the filesystem, of another device or with unknown flags
+	ExtentOverlap  = "extent-overlap"   // two extents for one block of a file
+	ExtentShared   = "extent-shared"    // a block claimed twice
+	ExtentReserved = "extent-reserved"  // a block that no file may have: second superblock, bad range
+	ExtentMetadata = "extent-metadata"  // data in a metadata chunk
+	ExtentDir      = "extent-directory" // directory block outside metadata chunks, or a header or inode block
+	ExtentEOF      = "extent-eof"       // written blocks beyond the end of file
+	DirLine        = "dir-line"         // damaged line of a directory
+	DentrySyntax   = "dentry-syntax"    // not a dentry
+	DentryName     = "dentry-name"      // a name that cannot be
+	DentryDup      = "dentry-duplicate" // a name twice in a directory
+	DentryDead     = "dentry-dead"      // its inode is not there
+	DentryType     = "dentry-type"      // type differs from the inode's
+	DentryOrphan   = "dentry-orphan"    // in a directory that is an orphan
+	DirParents     = "dir-parents"      // a directory named twice
+	DirParent      = "dir-parent"       // parent field is not the directory that names it
+	DirCycle       = "dir-cycle"        // a directory below itself
+	Unreachable    = "unreachable"      // no name leads to it
+	Nlink          = "nlink"            // link count differs from the names
+)
+
+// Problem is one thing that is wrong.
+type Problem struct {
+	Code   string `json:"code"`
+	What   string `json:"what"`             // one sentence: the structure, what was found, what was expected
+	Ino    uint64 `json:"ino,omitempty"`    // the inode concerned; 0: none
+	Offset int64  `json:"offset,omitempty"` // region offset in bytes
+	Fixed  bool   `json:"fixed"`
+}
+
+func (p Problem) String() string {
+	s := fmt.Sprintf("%s: %s", p.Code, p.What)
+	if p.Fixed {
+		s += " (fixed)"
+	}
+	return s
+}
+
+// MaxProblems is how many problems a report lists; the rest is only counted, and
+// told to Options.Found.
+const MaxProblems = 10000
+
+// Report is what a check found.
+type Report struct {
+	Problems []Problem `json:"problems"`
+	Repaired int       `json:"repaired"`
+	Left     int       `json:"left"` // problems not repaired
+
+	// Clean: the filesystem was cleanly unmounted.
+	Clean bool `json:"clean"`
+	// Incomplete: some directory or inode could not be read, so reachability and
+	// link counts were not judged.
+	Incomplete bool `json:"incomplete"`
+	// BackupUsed: the first superblock was unusable.
+	BackupUsed bool `json:"backup_superblock_used"`
+
+	Files    uint64 `json:"files"`
+	Dirs     uint64 `json:"directories"`
+	Symlinks uint64 `json:"symlinks"`
+	Special  uint64 `json:"special_files"`
+
+	// Work that recovery does at the next mount (or this repair did).
+	JournalRecords int `json:"journal_records"`
+	Orphans        int `json:"orphans"`
+	Truncations    int `json:"interrupted_truncations"`
+
+	MetaChunks   uint64 `json:"metadata_chunks"`
+	InodeBlocks  uint64 `json:"inode_blocks"`
+	DirBlocks    uint64 `json:"directory_blocks"`
+	ExtentBlocks uint64 `json:"extent_blocks"`
+	DataBlocks   uint64 `json:"data_blocks"`
+	// UsedBlocks and FreeBlocks are 4 KiB each and leave the fixed area out, as
+	// statfs does; blocks of orphans count as used.
+	UsedBlocks uint64 `json:"used_blocks"`
+	FreeBlocks uint64 `json:"free_blocks"`
+}
+
+// ExitCode is the exit status of fsck(8): bit 0 errors corrected, bit 2 errors left.
+func (r *Report) ExitCode() int {
+	code := 0
+	if r.Repaired > 0 {
+		code |= 1
+	}
+	if r.Left > 0 {
+		code |= 4
+	}
+	return code
+}

@@ -1,0 +1,321 @@
+package fs_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"path"
+	"sort"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// model is the simplest filesystem that says what the real one must answer.
+type model struct {
+	root *mnode
+}
+
+type mnode struct {
+	kind byte // 'f', 'd', 'l'
+	data []byte
+	ents map[string]*mnode
+	link string
+	n    int // names
+	mode uint32
+}
+
+func newModel() *model {
+	return &model{root: &mnode{kind: 'd', ents: map[string]*mnode{}, mode: 0o755}}
+}
+
+// dirs lists all directories, by path.
+func (m *model) dirs() []string {
+	var out []string
+	var walk func(p string, n *mnode)
+	walk = func(p string, n *mnode) {
+		out = append(out, p)
+		for name, c := range n.ents {
+			if c.kind == 'd' {
+				walk(path.Join(p, name), c)
+			}
+		}
+	}
+	walk("/", m.root)
+	sort.Strings(out)
+	return out
+}
+
+func (m *model) at(p string) *mnode {
+	n := m.root
+	for _, e := range strings.Split(strings.Trim(p, "/"), "/") {
+		if e != "" {
+			n = n.ents[e]
+		}
+	}
+	return n
+}
+
+// resolve walks the real filesystem to a path's inode.
+func (v *volume) resolve(p string) uint64 {
+	v.t.Helper()
+	ino := uint64(1)
+	for _, e := range strings.Split(strings.Trim(p, "/"), "/") {
+		if e == "" {
+			continue
+		}
+		var a fs.Attr
+		v.ok(v.fs.Lookup(&v.ctx, ino, e, &a))
+		v.fs.Forget(a.Ino, 1)
+		ino = a.Ino
+	}
+	return ino
+}
+
+// compare walks both trees.
+func (v *volume) compare(p string, n *mnode, ino uint64, seen map[*mnode]uint64) {
+	v.t.Helper()
+	var a fs.Attr
+	v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+	if old, ok := seen[n]; ok && old != ino {
+		v.t.Fatalf("%s: hard links lead to inodes %d and %d", p, old, ino)
+	}
+	seen[n] = ino
+	if a.Mode&0o7777 != n.mode {
+		v.t.Fatalf("%s: mode %o, expected %o", p, a.Mode&0o7777, n.mode)
+	}
+	switch n.kind {
+	case 'f':
+		if a.Size != uint64(len(n.data)) || int(a.Nlink) != n.n {
+			v.t.Fatalf("%s: size %d nlink %d, expected %d and %d", p, a.Size, a.Nlink, len(n.data), n.n)
+		}
+		if got := v.read(ino, 0, len(n.data)+10); !bytes.Equal(got, n.data) {
+			for i := range got {
+				if got[i] != n.data[i] {
+					v.t.Fatalf("%s: byte %d is %d, expected %d", p, i, got[i], n.data[i])
+				}
+			}
+		}
+	case 'l':
+		if got, e := v.fs.Readlink(&v.ctx, ino, nil); e != 0 || string(got) != n.link {
+			v.t.Fatalf("%s: link to %q (%v), expected %q", p, got, e, n.link)
+		}
+	case 'd':
+		var want []string
+		sub := 2
+		for name, c := range n.ents {
+			want = append(want, name)
+			if c.kind == 'd' {
+				sub++
+			}
+		}
+		if int(a.Nlink) != sub {
+			v.t.Fatalf("%s: nlink %d, expected %d", p, a.Nlink, sub)
+		}
+		want = append(want, ".", "..")
+		sort.Strings(want)
+		if got := v.names(ino); strings.Join(got, "/") != strings.Join(want, "/") {
+			v.t.Fatalf("%s: entries %q, expected %q", p, got, want)
+		}
+		for name, c := range n.ents {
+			v.compare(path.Join(p, name), c, v.resolve(path.Join(p, name)), seen)
+		}
+	}
+}
+
+// TestModel drives the filesystem and the model with the same random operations.
+func TestModel(t *testing.T) {
+	for seed := int64(0); seed < 12; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { runModel(t, seed, 1500) })
+	}
+}
+
+func runModel(t *testing.T, seed int64, ops int) {
+	v := newVolume(t, fs.MinSize)
+	m := newModel()
+	rnd := rand.New(rand.NewSource(seed))
+	free := v.free()
+	name := func() string {
+		n := fmt.Sprintf("n%d", rnd.Intn(12))
+		if rnd.Intn(4) == 0 {
+			n += strings.Repeat("z", rnd.Intn(252))
+		}
+		return n
+	}
+	for i := 0; i < ops; i++ {
+		dirs := m.dirs()
+		dp := dirs[rnd.Intn(len(dirs))]
+		d, ino, nm := m.at(dp), v.resolve(dp), name()
+		if len(d.ents) > 0 && rnd.Intn(2) == 0 {
+			var have []string
+			for n := range d.ents {
+				have = append(have, n)
+			}
+			sort.Strings(have)
+			nm = have[rnd.Intn(len(have))]
+		}
+		n := d.ents[nm]
+		switch op := rnd.Intn(20); {
+		case op < 4: // create
+			var a fs.Attr
+			e := v.fs.Mknod(&v.ctx, ino, nm, syscall.S_IFREG|0o640, 0, &a)
+			v.expect(e, n != nil, syscall.EEXIST)
+			if e == 0 {
+				d.ents[nm] = &mnode{kind: 'f', n: 1, mode: 0o640}
+				v.fs.Forget(a.Ino, 1)
+			}
+		case op < 6 && len(dirs) < 20: // mkdir
+			var a fs.Attr
+			e := v.fs.Mkdir(&v.ctx, ino, nm, 0o750, &a)
+			v.expect(e, n != nil, syscall.EEXIST)
+			if e == 0 {
+				d.ents[nm] = &mnode{kind: 'd', ents: map[string]*mnode{}, mode: 0o750}
+				v.fs.Forget(a.Ino, 1)
+			}
+		case op < 7: // symlink
+			var a fs.Attr
+			target := strings.Repeat("t", 1+rnd.Intn(300))
+			e := v.fs.Symlink(&v.ctx, ino, nm, target, &a)
+			v.expect(e, n != nil, syscall.EEXIST)
+			if e == 0 {
+				d.ents[nm] = &mnode{kind: 'l', link: target, n: 1, mode: 0o777}
+				v.fs.Forget(a.Ino, 1)
+			}
+		case op < 9: // unlink
+			e := v.fs.Unlink(&v.ctx, ino, nm)
+			switch {
+			case n == nil:
+				v.expect(e, true, syscall.ENOENT)
+			case n.kind == 'd':
+				v.expect(e, true, syscall.EISDIR)
+			default:
+				v.ok(e)
+				n.n--
+				delete(d.ents, nm)
+			}
+		case op < 10: // rmdir
+			e := v.fs.Rmdir(&v.ctx, ino, nm)
+			switch {
+			case n == nil:
+				v.expect(e, true, syscall.ENOENT)
+			case n.kind != 'd':
+				v.expect(e, true, syscall.ENOTDIR)
+			case len(n.ents) > 0:
+				v.expect(e, true, syscall.ENOTEMPTY)
+			default:
+				v.ok(e)
+				delete(d.ents, nm)
+			}
+		case op < 13 && n != nil: // rename
+			v.modelRename(m, rnd, dirs, dp, nm, name())
+		case op < 14 && n != nil && n.kind != 'd': // link
+			var a fs.Attr
+			to := name()
+			e := v.fs.Link(&v.ctx, v.resolve(path.Join(dp, nm)), ino, to, &a)
+			v.expect(e, d.ents[to] != nil, syscall.EEXIST)
+			if e == 0 {
+				d.ents[to] = n
+				n.n++
+				v.fs.Forget(a.Ino, 1)
+			}
+		case n != nil && n.kind == 'f':
+			f := v.resolve(path.Join(dp, nm))
+			if rnd.Intn(4) == 0 {
+				size := rnd.Intn(80_000)
+				var a fs.Attr
+				v.ok(v.fs.SetAttr(&v.ctx, f, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(size)}, &a))
+				n.data = append(n.data, make([]byte, max(0, size-len(n.data)))...)[:size]
+				continue
+			}
+			off, b := rnd.Intn(60_000), make([]byte, 1+rnd.Intn(20_000))
+			rnd.Read(b)
+			v.write(f, int64(off), b)
+			if need := off + len(b); need > len(n.data) {
+				n.data = append(n.data, make([]byte, need-len(n.data))...)
+			}
+			copy(n.data[off:], b)
+		}
+		if rnd.Intn(200) == 0 {
+			v.remount()
+		}
+		if i%300 == 299 {
+			v.compare("/", m.root, 1, map[*mnode]uint64{})
+		}
+	}
+	v.remount()
+	v.compare("/", m.root, 1, map[*mnode]uint64{})
+	v.removeAll(1)
+	if v.free() != free {
+		t.Fatalf("%d blocks free at the start, %d at the end", free, v.free())
+	}
+}
+
+func (v *volume) modelRename(m *model, rnd *rand.Rand, dirs []string, dp, nm, to string) {
+	v.t.Helper()
+	tp := dirs[rnd.Intn(len(dirs))]
+	d, td := m.at(dp), m.at(tp)
+	n, old := d.ents[nm], td.ents[to]
+	flags := []uint32{0, 0, fs.RenameNoReplace, fs.RenameExchange}[rnd.Intn(4)]
+	e := v.fs.Rename(&v.ctx, v.resolve(dp), nm, v.resolve(tp), to, flags)
+	src, dst := path.Join(dp, nm), path.Join(tp, to)
+	inside := func(p, q string) bool { return p == q || strings.HasPrefix(p+"/", q+"/") }
+	switch {
+	case flags == fs.RenameNoReplace && old != nil:
+		v.expect(e, true, syscall.EEXIST)
+	case flags == fs.RenameExchange && old == nil:
+		v.expect(e, true, syscall.ENOENT)
+	case old == n:
+		v.ok(e)
+	case n.kind == 'd' && inside(tp, src):
+		v.expect(e, true, syscall.EINVAL)
+	case flags == fs.RenameExchange:
+		if old.kind == 'd' && inside(dp, dst) {
+			v.expect(e, true, syscall.EINVAL)
+			return
+		}
+		v.ok(e)
+		d.ents[nm], td.ents[to] = old, n
+	case old != nil && old.kind == 'd' && inside(dp, dst):
+		v.expect(e, true, syscall.ENOTEMPTY)
+	case old != nil && old.kind == 'd' && n.kind != 'd':
+		v.expect(e, true, syscall.EISDIR)
+	case old != nil && old.kind != 'd' && n.kind == 'd':
+		v.expect(e, true, syscall.ENOTDIR)
+	case old != nil && old.kind == 'd' && len(old.ents) > 0:
+		v.expect(e, true, syscall.ENOTEMPTY)
+	default:
+		v.ok(e)
+		if old != nil {
+			old.n--
+		}
+		delete(d.ents, nm)
+		td.ents[to] = n
+	}
+}
+
+func (v *volume) expect(e syscall.Errno, fails bool, want syscall.Errno) {
+	v.t.Helper()
+	if fails && e != want || !fails && e != 0 {
+		v.t.Fatalf("got %v, expected failure %v with %v", e, fails, want)
+	}
+}
+
+func (v *volume) removeAll(dir uint64) {
+	v.t.Helper()
+	for _, n := range v.names(dir) {
+		if n == "." || n == ".." {
+			continue
+		}
+		var a fs.Attr
+		v.ok(v.fs.Lookup(&v.ctx, dir, n, &a))
+		if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+			v.removeAll(a.Ino)
+			v.ok(v.fs.Rmdir(&v.ctx, dir, n))
+		} else {
+			v.ok(v.fs.Unlink(&v.ctx, dir, n))
+		}
+		v.fs.Forget(a.Ino, 1)
+	}
+}

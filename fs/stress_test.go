@@ -1,0 +1,203 @@
+package fs_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// stamp fills b, which starts at file offset off (a multiple of 8), with words that
+// name the file they belong to.
+func stamp(b []byte, owner uint64) {
+	for i := 0; i+8 <= len(b); i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], owner)
+	}
+}
+
+// TestStressStamps: readers hold replies while others truncate, unlink and rewrite. No
+// read may ever return a word of another file: every word is the file's own stamp,
+// or zero.
+func TestStressStamps(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	const files = 6
+	stop := time.Now().Add(3 * time.Second)
+	if testing.Short() {
+		stop = time.Now().Add(time.Second)
+	}
+	var inos [files]atomic.Uint64
+	var wg sync.WaitGroup
+	var reads, bad atomic.Int64
+	name := func(i int) string { return fmt.Sprint("f", i) }
+	for i := range inos {
+		inos[i].Store(v.create(1, name(i)))
+	}
+	for w := 0; w < 4; w++ {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			rnd := rand.New(rand.NewSource(int64(w)))
+			ctx := fs.Context{Lane: uint32(w)}
+			buf := make([]byte, 64<<10)
+			for time.Now().Before(stop) {
+				i := rnd.Intn(files)
+				var a fs.Attr
+				if v.fs.Lookup(&ctx, 1, name(i), &a) != 0 {
+					continue
+				}
+				off := int64(rnd.Intn(40)) * 8192
+				switch rnd.Intn(8) {
+				case 0:
+					v.fs.SetAttr(&ctx, a.Ino, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(off)}, &fs.Attr{})
+				case 1:
+					v.fs.Unlink(&ctx, 1, name(i))
+					var b fs.Attr
+					if v.fs.Mknod(&ctx, 1, name(i), syscall.S_IFREG, 0, &b) == 0 {
+						v.fs.Forget(b.Ino, 1)
+					}
+				case 2, 3, 4:
+					n := (1 + rnd.Intn(len(buf)/4096)) * 4096
+					stamp(buf[:n], a.Ino<<32|uint64(a.Gen))
+					v.fs.Write(&ctx, a.Ino, off, buf[:n])
+				default:
+					r := v.fs.NewReply()
+					if v.fs.Read(&ctx, a.Ino, off, 64<<10, r) == 0 {
+						want := a.Ino<<32 | uint64(a.Gen)
+						for _, s := range r.Slices() {
+							for j := 0; j+8 <= len(s); j += 512 {
+								if g := binary.LittleEndian.Uint64(s[j:]); g != 0 && g != want {
+									bad.Add(1)
+								}
+							}
+						}
+						reads.Add(1)
+						r.Done()
+					}
+					r.Free()
+				}
+				v.fs.Forget(a.Ino, 1)
+			}
+		}()
+	}
+	wg.Wait()
+	if bad.Load() > 0 {
+		t.Fatalf("%d words of other files in %d reads", bad.Load(), reads.Load())
+	}
+	if reads.Load() < 100 {
+		t.Fatalf("only %d reads", reads.Load())
+	}
+	for i := range inos {
+		v.fs.Forget(inos[i].Load(), 1)
+	}
+	v.remount()
+}
+
+// TestStressNames: many threads create, link, rename and remove in a few directories;
+// afterwards the tree can be removed and all space is back.
+func TestStressNames(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	free := v.free()
+	dirs := []uint64{1}
+	for i := 0; i < 3; i++ {
+		dirs = append(dirs, v.mkdir(dirs[i], fmt.Sprint("dir", i)))
+	}
+	stop := time.Now().Add(2 * time.Second)
+	var wg sync.WaitGroup
+	var ops atomic.Int64
+	for w := 0; w < 4; w++ {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			rnd := rand.New(rand.NewSource(int64(w)))
+			ctx := fs.Context{Lane: uint32(w)}
+			name := func() string { return fmt.Sprint("n", rnd.Intn(20)) }
+			for time.Now().Before(stop) {
+				d, e := dirs[rnd.Intn(4)], dirs[rnd.Intn(4)]
+				var a fs.Attr
+				switch rnd.Intn(7) {
+				case 0, 1:
+					if v.fs.Mknod(&ctx, d, name(), syscall.S_IFREG, 0, &a) == 0 {
+						v.fs.Write(&ctx, a.Ino, 0, []byte("x"))
+						v.fs.Forget(a.Ino, 1)
+					}
+				case 2:
+					if v.fs.Mkdir(&ctx, d, name(), 0o755, &a) == 0 {
+						v.fs.Forget(a.Ino, 1)
+					}
+				case 3:
+					v.fs.Unlink(&ctx, d, name())
+				case 4:
+					v.fs.Rmdir(&ctx, d, name())
+				case 5:
+					v.fs.Rename(&ctx, d, name(), e, name(), uint32(rnd.Intn(3)))
+				case 6:
+					if v.fs.Lookup(&ctx, d, name(), &a) == 0 {
+						var b fs.Attr
+						if v.fs.Link(&ctx, a.Ino, e, name(), &b) == 0 {
+							v.fs.Forget(b.Ino, 1)
+						}
+						v.fs.Forget(a.Ino, 1)
+					}
+				}
+				ops.Add(1)
+			}
+		}()
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(60 * time.Second):
+		panic("deadlock: the stack dump tells where")
+	}
+	if ops.Load() < 1000 {
+		t.Fatalf("only %d operations", ops.Load())
+	}
+	for _, d := range dirs[1:] {
+		v.fs.Forget(d, 1)
+	}
+	v.remount()
+	v.removeAll(1)
+	if v.free() != free {
+		t.Fatalf("%d blocks free at the start, %d at the end", free, v.free())
+	}
+}
+
+// TestLargeDirectory: creating in one directory does not slow with its size.
+func TestLargeDirectory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("20 000 files are for the long run")
+	}
+	v := newVolume(t, 64<<20)
+	free := v.free()
+	const n = 20_000
+	var first, last time.Duration
+	for i := 0; i < n; i++ {
+		at := time.Now()
+		v.fs.Forget(v.create(1, fmt.Sprintf("file-%08d", i)), 1)
+		if d := time.Since(at); i < n/4 {
+			first += d
+		} else if i >= n*3/4 {
+			last += d
+		}
+	}
+	if last > 5*first {
+		t.Errorf("the first quarter took %v, the last %v", first, last)
+	}
+	v.remount()
+	if got := len(v.names(1)); got != n+2 {
+		t.Fatalf("%d entries, expected %d", got, n+2)
+	}
+	for i := 0; i < n; i++ {
+		v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprintf("file-%08d", i)))
+	}
+	if v.free() != free {
+		t.Fatalf("%d blocks free at the start, %d at the end", free, v.free())
+	}
+}
