@@ -90,7 +90,7 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 // there before: whoever calls it has.
 //
 // Persistence order:
-//  1. both superblocks cleared, SFENCE: from here on it is no filesystem, old or new
+//  1. both superblocks cleared, and the region's last block; SFENCE: from here on it is no filesystem, old or new
 //  2. lanes, chunk map, owner record, bad-range list, first chunk header, root inode; SFENCE
 //  3. second superblock, SFENCE; first superblock, SFENCE: from here on it is one
 func Mkfs(r *pmem.Region, o MkfsOptions) (*layout.Superblock, error) {
@@ -106,6 +106,7 @@ func Mkfs(r *pmem.Region, o MkfsOptions) (*layout.Superblock, error) {
 	w := mkfsWriter{r: r, s: s, seed: layout.Seed(s.UUID)}
 	w.zero(0, layout.BlockSize)
 	w.zero(s.BackupOff, layout.BlockSize)
+	w.zero(lastBlock(r), layout.BlockSize) // where ReadSuper would find an older one
 	w.fence()
 	w.body()
 	w.fence()
@@ -214,7 +215,7 @@ func ReadSuper(r *pmem.Region) (s *layout.Superblock, fromBackup bool, err error
 		}
 	}
 	first := err
-	off := r.Size()&^(layout.BlockSize-1) - layout.BlockSize
+	off := lastBlock(r)
 	if err := r.Load(off, b[:]); err == nil {
 		if s, err := layout.DecodeSuper(b[:], off); err == nil && s.BackupOff == off {
 			return s, true, checkSize(r, s)
@@ -222,6 +223,9 @@ func ReadSuper(r *pmem.Region) (s *layout.Superblock, fromBackup bool, err error
 	}
 	return nil, false, first
 }
+
+// lastBlock is the offset of the region's last whole block.
+func lastBlock(r *pmem.Region) int64 { return r.Size()&^(layout.BlockSize-1) - layout.BlockSize }
 
 func checkSize(r *pmem.Region, s *layout.Superblock) error {
 	if s.Size > r.Size() {

@@ -1,0 +1,151 @@
+package hugepage
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// none is the class of a group without a free child.
+const none = int8(-1)
+
+// The states of a PMD block and who moves it between them:
+//
+//	whole   used = 0              Alloc, AllocChunk, Reserve -> broken or full
+//	broken  0 < used < size       has bits and a class; Alloc, Reserve -> full;
+//	                              Free -> whole
+//	full    used = size           Free -> broken or whole
+//
+// A PMD block that the end of the region cuts off counts what is missing as
+// used: it is never whole. A PUD block is whole when all its PMD blocks are.
+type pmd struct {
+	bits  uint32 // 1 + number of its bits in the store; 0: none, not broken
+	used  uint16
+	class int8 // of its free blocks; valid while broken
+}
+
+// Allocator keeps the free space of a region. Its methods may be called
+// concurrently.
+type Allocator struct {
+	// immutable
+	orders Orders
+	blocks uint64 // of the region
+	span   uint64 // PMD blocks per PUD block
+
+	free atomic.Uint64 // free blocks; written under mu
+
+	mu sync.Mutex
+	// protected by mu
+	pmds    []pmd
+	broken  []bitset // PMD blocks that are broken, by class 0 to PMD-1
+	store   bitStore // the bits of broken PMD blocks
+	brokenN uint64   // how many are broken
+
+	wholes  []uint64 // bits of level two: a group per PUD block
+	puds    []int8   // class of each PUD block
+	clumps  []bitset // PUD blocks with whole PMD blocks, by class 0 to PUD-PMD
+	wholeN  uint64   // whole PMD blocks
+	giants  uint64   // whole PUD blocks
+	reserve uint64   // whole PMD blocks that Alloc leaves
+
+	scratch []uint64 // for one computation at a time
+}
+
+// Stats is where the free blocks are.
+type Stats struct {
+	Blocks  uint64 // of the region
+	Free    uint64 // free blocks in all
+	Free4K  uint64 // free blocks in broken PMD blocks
+	Free2M  uint64 // free blocks in whole PMD blocks of broken PUD blocks
+	Free1G  uint64 // free blocks in whole PUD blocks
+	Broken  uint64 // PMD blocks partly free
+	Reserve uint64 // whole PMD blocks that Alloc leaves for AllocChunk
+}
+
+// NewAllocator makes the allocator of a region of that many 4 KiB blocks, all
+// of them free.
+func NewAllocator(blocks uint64, o Orders) (*Allocator, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	const maxBlocks = 1 << 40
+	if blocks == 0 || blocks > maxBlocks || blocks>>o.PMD > 1<<31 {
+		return nil, fmt.Errorf("%w: %d", ErrSize, blocks)
+	}
+	a := &Allocator{orders: o, blocks: blocks, span: 1 << (o.PUD - o.PMD)}
+	pmds := AlignUp(blocks, o.PMD) >> o.PMD
+	puds := AlignUp(blocks, o.PUD) >> o.PUD
+	a.pmds = make([]pmd, pmds)
+	for range o.PMD {
+		a.broken = append(a.broken, newBitset(pmds))
+	}
+	a.store.words = wordsOf(o.PMDBlocks())
+	a.puds = make([]int8, puds)
+	for i := range a.puds {
+		a.puds[i] = none
+	}
+	for range o.PUD - o.PMD + 1 {
+		a.clumps = append(a.clumps, newBitset(puds))
+	}
+	a.wholes = make([]uint64, puds*wordsOf(a.span))
+	a.scratch = make([]uint64, max(wordsOf(a.span), a.store.words))
+
+	a.free.Store(blocks)
+	whole := blocks >> o.PMD
+	for p := uint64(0); p < whole; p += a.span {
+		a.wholeSet(p, min(a.span, whole-p))
+	}
+	if cut := blocks & (o.PMDBlocks() - 1); cut != 0 {
+		a.pmds[whole].used = uint16(o.PMDBlocks())
+		a.freePiece(whole, 0, cut)
+	}
+	return a, nil
+}
+
+func wordsOf(bits uint64) uint64 { return (bits + 63) / 64 }
+
+// Orders returns the orders the allocator was made with.
+func (a *Allocator) Orders() Orders { return a.orders }
+
+// Blocks returns the size of the region in blocks.
+func (a *Allocator) Blocks() uint64 { return a.blocks }
+
+// FreeBlocks returns the number of free blocks, without a lock.
+func (a *Allocator) FreeBlocks() uint64 { return a.free.Load() }
+
+// WholeFree2M returns the number of PMD blocks wholly free.
+func (a *Allocator) WholeFree2M() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.wholeN
+}
+
+// WholeFree1G returns the number of PUD blocks wholly free.
+func (a *Allocator) WholeFree1G() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.giants
+}
+
+// SetReserve sets how many whole PMD blocks Alloc must leave to AllocChunk.
+func (a *Allocator) SetReserve(chunks uint64) {
+	a.mu.Lock()
+	a.reserve = chunks
+	a.mu.Unlock()
+}
+
+// Stats returns the allocator's figures.
+func (a *Allocator) Stats() Stats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := Stats{
+		Blocks:  a.blocks,
+		Free:    a.free.Load(),
+		Free1G:  a.giants << a.orders.PUD,
+		Broken:  a.brokenN,
+		Reserve: a.reserve,
+	}
+	s.Free2M = a.wholeN<<a.orders.PMD - s.Free1G
+	s.Free4K = s.Free - s.Free2M - s.Free1G
+	return s
+}

@@ -1,0 +1,259 @@
+package hugepage
+
+import "github.com/daxfs/daxfs/internal/invariants"
+
+// This file moves PMD and PUD blocks between their states. All of it runs
+// under Allocator.mu, and panics leave to the callers' checks.
+
+// freePiece frees n allocated blocks from block from of PMD block p.
+func (a *Allocator) freePiece(p, from, n uint64) {
+	size := a.orders.PMDBlocks()
+	r := &a.pmds[p]
+	r.used -= uint16(n)
+	if r.used == 0 {
+		if r.bits != 0 {
+			a.mend(p, r)
+		}
+		a.wholeSet(p, 1)
+		return
+	}
+	if r.bits == 0 {
+		a.breakUp(r, size, 0)
+	}
+	group := a.store.at(r.bits)
+	setRun(group, from, n)
+	a.file(p, r, grown(group, r.class, from, n))
+}
+
+// takePiece allocates n free blocks from block from of PMD block p.
+func (a *Allocator) takePiece(p, from, n uint64) {
+	size := a.orders.PMDBlocks()
+	r := &a.pmds[p]
+	if r.used == 0 {
+		a.wholeClear(p, 1)
+		if n == size {
+			r.used = uint16(size)
+			return
+		}
+		a.breakUp(r, size, size)
+	}
+	r.used += uint16(n)
+	if uint64(r.used) == size {
+		a.mend(p, r)
+		return
+	}
+	group := a.store.at(r.bits)
+	clearRun(group, from, n)
+	class := r.class
+	if class == none { // it was whole
+		class = log2(max(from, size-from-n))
+	} else {
+		class = shrunk(group, a.scratch[:len(group)], class, from, n)
+	}
+	a.file(p, r, class)
+}
+
+// breakUp gives a PMD block bits, the first free of them set.
+func (a *Allocator) breakUp(r *pmd, size, free uint64) {
+	r.bits = a.store.get()
+	r.class = none
+	a.brokenN++
+	group := a.store.at(r.bits)
+	clear(group)
+	setRun(group, 0, free)
+}
+
+// mend takes the bits from a PMD block that is whole or full.
+func (a *Allocator) mend(p uint64, r *pmd) {
+	if r.class != none {
+		a.broken[r.class].clear(p)
+	}
+	a.store.put(r.bits)
+	r.bits = 0
+	a.brokenN--
+}
+
+// file puts a broken PMD block under its present class.
+func (a *Allocator) file(p uint64, r *pmd, class int8) {
+	if class == r.class {
+		return
+	}
+	if r.class != none {
+		a.broken[r.class].clear(p)
+	}
+	a.broken[class].set(p)
+	r.class = class
+}
+
+// clump returns the bits of PUD block u.
+func (a *Allocator) clump(u uint64) []uint64 {
+	w := wordsOf(a.span)
+	return a.wholes[u*w : (u+1)*w]
+}
+
+// wholeSet notes that n PMD blocks of one PUD block are whole now.
+func (a *Allocator) wholeSet(p, n uint64) {
+	u, from := p/a.span, p%a.span
+	group := a.clump(u)
+	setRun(group, from, n)
+	a.wholeN += n
+	a.fileClump(u, grown(group, a.puds[u], from, n))
+}
+
+// wholeClear notes that n PMD blocks of one PUD block are no longer whole.
+func (a *Allocator) wholeClear(p, n uint64) {
+	u, from := p/a.span, p%a.span
+	group := a.clump(u)
+	clearRun(group, from, n)
+	a.wholeN -= n
+	a.fileClump(u, shrunk(group, a.scratch[:len(group)], a.puds[u], from, n))
+}
+
+// fileClump puts a PUD block under its present class.
+func (a *Allocator) fileClump(u uint64, class int8) {
+	old, top := a.puds[u], int8(len(a.clumps)-1)
+	if class == old {
+		return
+	}
+	if old != none {
+		a.clumps[old].clear(u)
+	}
+	if class != none {
+		a.clumps[class].set(u)
+	}
+	if old == top {
+		a.giants--
+	}
+	if class == top {
+		a.giants++
+	}
+	a.puds[u] = class
+}
+
+// take allocates a run of free blocks.
+func (a *Allocator) take(block, n uint64) {
+	a.free.Add(-n)
+	size := a.orders.PMDBlocks()
+	for n > 0 {
+		p, from := block/size, block%size
+		k := min(n, size-from)
+		if k < size {
+			a.takePiece(p, from, k)
+		} else {
+			m := min(n/size, a.span-p%a.span)
+			for i := range a.pmds[p : p+m] {
+				a.pmds[p+uint64(i)].used = uint16(size)
+			}
+			a.wholeClear(p, m)
+			k = m * size
+		}
+		block, n = block+k, n-k
+	}
+}
+
+// give frees a run of allocated blocks.
+func (a *Allocator) give(block, n uint64) {
+	a.free.Add(n)
+	size := a.orders.PMDBlocks()
+	for n > 0 {
+		p, from := block/size, block%size
+		k := min(n, size-from)
+		if k < size {
+			a.freePiece(p, from, k)
+		} else {
+			m := min(n/size, a.span-p%a.span)
+			for i := range a.pmds[p : p+m] {
+				a.pmds[p+uint64(i)].used = 0
+			}
+			a.wholeSet(p, m)
+			k = m * size
+		}
+		block, n = block+k, n-k
+	}
+}
+
+// allFree reports whether every block of a run is free.
+func (a *Allocator) allFree(block, n uint64) bool {
+	size := a.orders.PMDBlocks()
+	for n > 0 {
+		k := min(n, size-block%size)
+		if !a.pieceFree(block/size, block%size, k) {
+			return false
+		}
+		block, n = block+k, n-k
+	}
+	return true
+}
+
+// allUsed reports whether every block of a run is allocated.
+func (a *Allocator) allUsed(block, n uint64) bool {
+	size := a.orders.PMDBlocks()
+	for n > 0 {
+		k := min(n, size-block%size)
+		if !a.pieceUsed(block/size, block%size, k) {
+			return false
+		}
+		block, n = block+k, n-k
+	}
+	return true
+}
+
+// pieceFree reports whether all of a piece is free.
+func (a *Allocator) pieceFree(p, from, n uint64) bool {
+	r := &a.pmds[p]
+	if r.used == 0 {
+		return true
+	}
+	return r.bits != 0 && allSet(a.store.at(r.bits), from, n)
+}
+
+// pieceUsed reports whether all of a piece is allocated.
+func (a *Allocator) pieceUsed(p, from, n uint64) bool {
+	r := &a.pmds[p]
+	if r.used == 0 {
+		return false
+	}
+	return r.bits == 0 || !anySet(a.store.at(r.bits), from, n)
+}
+
+// bitStore holds the bits of the broken PMD blocks, in slabs that are never
+// moved and never given back.
+type bitStore struct {
+	words uint64 // per PMD block
+	slabs [][]uint64
+	used  uint32 // ever handed out
+	spare uint32 // 1 + the latest one put back; its first word names the next
+}
+
+const slabOrder = 10 // log2 of PMD blocks per slab
+
+// at returns the bits with that handle.
+func (s *bitStore) at(handle uint32) []uint64 {
+	i := uint64(handle - 1)
+	at := i & (1<<slabOrder - 1) * s.words
+	return s.slabs[i>>slabOrder][at : at+s.words : at+s.words]
+}
+
+// get returns a handle to bits of any content.
+func (s *bitStore) get() uint32 {
+	if h := s.spare; h != 0 {
+		s.spare = uint32(s.at(h)[0])
+		return h
+	}
+	if s.used&(1<<slabOrder-1) == 0 {
+		s.slabs = append(s.slabs, make([]uint64, s.words<<slabOrder))
+	}
+	s.used++
+	return s.used
+}
+
+func (s *bitStore) put(handle uint32) {
+	bits := s.at(handle)
+	if invariants.Enabled {
+		for i := range bits {
+			bits[i] = 0xdead
+		}
+	}
+	bits[0] = uint64(s.spare)
+	s.spare = handle
+}

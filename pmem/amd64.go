@@ -1,0 +1,99 @@
+//go:build amd64 && !purego && !race
+
+package pmem
+
+// flushHow is the best write-back instruction of this processor, and a bit that
+// asks for a fence after it.
+var flushHow = detectFlush(cpuid7())
+
+const (
+	howCLFLUSH    = 0 // writes back and evicts; in program order
+	howCLFLUSHOPT = 1 // writes back and evicts
+	howCLWB       = 2 // writes back and keeps the line
+	howFence      = 4
+)
+
+// detectFlush reads CPUID leaf 7, register EBX.
+func detectFlush(ebx uint32) uintptr {
+	switch {
+	case ebx&(1<<24) != 0:
+		return howCLWB
+	case ebx&(1<<23) != 0:
+		return howCLFLUSHOPT
+	}
+	return howCLFLUSH
+}
+
+// flushName is for messages and tests.
+func flushName() string {
+	return [...]string{"clflush", "clflushopt", "clwb"}[flushHow]
+}
+
+func store8(p []byte, v uint64) { _ = p[7]; store8Asm(&p[0], v) }
+
+func copyWords(dst, src []byte) {
+	if len(src) > 0 {
+		_ = dst[len(src)-1]
+		copyWordsAsm(&dst[0], &src[0], uintptr(len(src)))
+	}
+}
+
+func ntCopyLines(dst, src []byte) {
+	if len(src) > 0 {
+		_ = dst[len(src)-1]
+		ntCopyLinesAsm(&dst[0], &src[0], uintptr(len(src)))
+	}
+}
+
+func ntZeroLines(dst []byte) {
+	if len(dst) > 0 {
+		ntZeroLinesAsm(&dst[0], uintptr(len(dst)))
+	}
+}
+
+func flushLines(b []byte) {
+	if len(b) > 0 {
+		flushLinesAsm(&b[0], uintptr(len(b)), flushHow)
+	}
+}
+
+func flushLinesFence(b []byte) {
+	if len(b) > 0 {
+		flushLinesAsm(&b[0], uintptr(len(b)), flushHow|howFence)
+	}
+}
+
+func fence() { fenceAsm() }
+
+// In amd64.s. All are frameless leaves, so that a fault in them unwinds to the guard.
+
+// store8Asm stores 8 bytes at p, a multiple of 8, at once.
+//
+//go:noescape
+func store8Asm(p *byte, v uint64)
+
+// copyWordsAsm stores n bytes in ascending order: bytes up to the first multiple of
+// 8 in dst, then words of 8, then bytes.
+//
+//go:noescape
+func copyWordsAsm(dst, src *byte, n uintptr)
+
+// ntCopyLinesAsm stores n bytes past the cache. dst and n are multiples of 64.
+//
+//go:noescape
+func ntCopyLinesAsm(dst, src *byte, n uintptr)
+
+// ntZeroLinesAsm is ntCopyLinesAsm of zeros.
+//
+//go:noescape
+func ntZeroLinesAsm(dst *byte, n uintptr)
+
+// flushLinesAsm writes back n bytes. p and n are multiples of 64.
+//
+//go:noescape
+func flushLinesAsm(p *byte, n uintptr, how uintptr)
+
+func fenceAsm()
+
+// cpuid7 is EBX of CPUID leaf 7, subleaf 0, or 0 on a processor without that leaf.
+func cpuid7() (ebx uint32)

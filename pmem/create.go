@@ -1,0 +1,163 @@
+package pmem
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Create makes the file at path an emulated region of size bytes, a multiple of
+// 4096, or extends an existing file to that size. What a file holds stays: one that
+// is larger is refused with ErrWouldShrink, one in use with ErrBusy.
+//
+// Its storage is allocated, so that a store never finds the disk full (which would
+// be a SIGBUS); sparse leaves that out. After an error, a file that was there has
+// its old size, and one that was not is gone.
+func Create(path string, size int64, sparse bool) (err error) {
+	if size < pageSize || size%pageSize != 0 {
+		return fmt.Errorf("pmem: create %s: %w: a size of %d bytes was asked for, a multiple of %d was expected", path, ErrTooSmall, size, pageSize)
+	}
+	f, old, err := createFile(path)
+	if err != nil {
+		return err
+	}
+	isNew := old < 0
+	defer func() {
+		if err != nil {
+			undoCreate(f, old)
+		}
+		if e := f.Close(); e != nil && err == nil {
+			err = fmt.Errorf("pmem: close %s: %w", path, e)
+		}
+	}()
+	if err := lock(f); err != nil {
+		return err
+	}
+	if old > size {
+		return fmt.Errorf("pmem: create %s: %w: it has %d bytes, %d were asked for; remove it first if it may go", path, ErrWouldShrink, old, size)
+	}
+	if err := allocate(f, max(old, 0), size, sparse); err != nil {
+		return err
+	}
+	return syncCreated(f, isNew)
+}
+
+// createFile opens or makes the file. old is its size, or -1 if it was made.
+func createFile(path string) (f *os.File, old int64, err error) {
+	f, err = openFile(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if err == nil {
+		return f, -1, nil
+	}
+	if !errors.Is(err, os.ErrExist) {
+		return nil, 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nil, 0, &os.PathError{Op: "create", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, 0, fmt.Errorf("pmem: create %s: %w: only regular files can be created or resized", path, ErrNotRegion)
+	}
+	if f, err = openFile(path, unix.O_RDWR, 0); err != nil {
+		return nil, 0, err
+	}
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		f.Close()
+		return nil, 0, fmt.Errorf("pmem: create %s: %w: it was replaced meanwhile", path, ErrNotRegion)
+	}
+	return f, st.Size, nil
+}
+
+// allocate extends the file from old to size bytes and fills its holes.
+func allocate(f *os.File, old, size int64, sparse bool) error {
+	fd := int(f.Fd())
+	if sparse {
+		if err := unix.Ftruncate(fd, size); err != nil {
+			return fmt.Errorf("pmem: set the size of %s to %d bytes: %w", f.Name(), size, err)
+		}
+		return nil
+	}
+	err := fallocate(fd, size)
+	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
+		// No allocation on this filesystem: write what is new. Holes below
+		// stay, since filling them could destroy what they border on.
+		err = writeZeros(f, old, size)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		var fs unix.Statfs_t
+		unix.Fstatfs(fd, &fs)
+		return fmt.Errorf("pmem: allocate %d bytes for %s: its filesystem has %d free: %w", size, f.Name(), int64(fs.Bavail)*int64(fs.Bsize), err)
+	}
+	return fmt.Errorf("pmem: allocate %d bytes for %s: %w", size, f.Name(), err)
+}
+
+// fallocate allocates [0, size), leaving what is there. Go's own signals interrupt
+// it, and tmpfs then starts over from nothing: so, in pieces.
+func fallocate(fd int, size int64) error {
+	const piece = 1 << 30
+	for off := int64(0); off < size; {
+		n := min(piece, size-off)
+		if err := unix.Fallocate(fd, 0, off, n); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return err
+		}
+		off += n
+	}
+	return nil
+}
+
+func writeZeros(f *os.File, off, end int64) error {
+	zero := make([]byte, 1<<20)
+	for off < end {
+		n, err := f.WriteAt(zero[:min(int64(len(zero)), end-off)], off)
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
+// syncCreated makes the file's size and, if it is new, its name durable.
+func syncCreated(f *os.File, isNew bool) error {
+	if err := f.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("pmem: sync %s: %w", f.Name(), err)
+	}
+	if !isNew {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(f.Name()))
+	if err != nil {
+		return nil // a directory that may not be read cannot be synced either
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("pmem: sync the directory of %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// undoCreate takes back what a failed Create did to the file: a new one is removed,
+// an old one loses what was added. A name that was replaced meanwhile is not ours.
+func undoCreate(f *os.File, old int64) {
+	var mine, named unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &mine) != nil {
+		return
+	}
+	if old >= 0 {
+		if mine.Size > old {
+			unix.Ftruncate(int(f.Fd()), old)
+		}
+		return
+	}
+	if unix.Lstat(f.Name(), &named) == nil && named.Dev == mine.Dev && named.Ino == mine.Ino {
+		unix.Unlink(f.Name())
+	}
+}

@@ -1,0 +1,83 @@
+package pmem
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// HostIdentity tells this host, and this boot of it, from others: what the owner
+// record of a region compares. machineID is /etc/machine-id, or else a hash of what
+// the firmware and the host call themselves. bootID is the kernel's boot_id, or
+// zeros if /proc does not tell.
+func HostIdentity() (machineID, bootID [16]byte) { return hostIdentity("/") }
+
+// hostIdentity is HostIdentity with another root directory.
+func hostIdentity(root string) (machineID, bootID [16]byte) {
+	bootID, _ = readID(filepath.Join(root, "proc/sys/kernel/random/boot_id"))
+	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id"} {
+		if id, ok := readID(filepath.Join(root, name)); ok {
+			return id, bootID
+		}
+	}
+	h := sha256.New()
+	for _, name := range []string{
+		"sys/class/dmi/id/product_uuid", "sys/class/dmi/id/board_serial",
+		"sys/class/dmi/id/product_serial", "sys/firmware/devicetree/base/serial-number",
+		"proc/sys/kernel/hostname",
+	} {
+		b, _ := os.ReadFile(filepath.Join(root, name))
+		fmt.Fprintf(h, "%s=%q\n", name, bytes.TrimSpace(b))
+	}
+	copy(machineID[:], h.Sum(nil))
+	return machineID, bootID
+}
+
+// readID reads 32 hexadecimal digits, with or without dashes. All zeros is no id.
+func readID(path string) (id [16]byte, ok bool) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return id, false
+	}
+	b = bytes.ReplaceAll(bytes.TrimSpace(b), []byte("-"), nil)
+	if len(b) != 2*len(id) {
+		return id, false // systemd writes "uninitialized" into images
+	}
+	if _, err := hex.Decode(id[:], b); err != nil {
+		return [16]byte{}, false
+	}
+	return id, id != [16]byte{}
+}
+
+// ProcessStart is when the process started, in clock ticks since boot: with the
+// boot id it tells a process from a later one with the same pid. The error is
+// os.ErrNotExist if there is no such process.
+func ProcessStart(pid int) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, unix.ESRCH) {
+		err = fmt.Errorf("pmem: process %d: %w", pid, os.ErrNotExist)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return parseStart(string(b))
+}
+
+// parseStart finds field 22 of a stat line. The second field is the program's name
+// in parentheses, and may hold anything.
+func parseStart(stat string) (uint64, error) {
+	rest := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	const startTime = 22 - 3 // rest begins with field 3
+	if len(rest) <= startTime {
+		return 0, fmt.Errorf("pmem: process status has %d fields after the name, %d were expected", len(rest), startTime+1)
+	}
+	return strconv.ParseUint(rest[startTime], 10, 64)
+}

@@ -1,0 +1,59 @@
+package pmem
+
+import (
+	"fmt"
+	"runtime/debug"
+)
+
+// chunkSize is how many bytes one uninterruptible copy handles at most. Assembly
+// cannot be preempted, and the garbage collector would wait for it.
+const chunkSize = 256 << 10
+
+// Bytes is the part of the read-only mapping at off, n bytes long. It allocates
+// nothing. A load from it is not guarded: on poisoned or truncated memory it kills
+// the process. A store through it faults. It panics if the range is not in the
+// region.
+func (r *Region) Bytes(off, n int64) []byte {
+	if !r.in(off, n) {
+		panic(fmt.Sprintf("pmem: Bytes of %d bytes at offset %d: %s has %d", n, off, r.path, r.size))
+	}
+	return r.ro[off : off+n : off+n]
+}
+
+// Load copies len(dst) bytes at off out of the region. After ErrMedia, dst holds
+// anything.
+func (r *Region) Load(off int64, dst []byte) (err error) {
+	n := int64(len(dst))
+	if !r.in(off, n) {
+		return r.refuse("Load", off, n, false)
+	}
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	src := r.ro[off : off+n]
+	for len(src) > chunkSize {
+		copy(dst, src[:chunkSize])
+		dst, src = dst[chunkSize:], src[chunkSize:]
+	}
+	copy(dst, src)
+	return nil
+}
+
+// LoadLine copies the 64 bytes at off, normally one line, out of the region.
+func (r *Region) LoadLine(off int64, dst *[64]byte) (err error) {
+	if !r.in(off, lineSize) {
+		return r.refuse("LoadLine", off, lineSize, false)
+	}
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	*dst = [lineSize]byte(r.ro[off:])
+	return nil
+}
+
+// Probe loads one byte in each 4 KiB of the range, to find out whether it can be
+// read. The answer may be out of date when it arrives.
+func (r *Region) Probe(off, n int64) (err error) {
+	if !r.in(off, n) {
+		return r.refuse("Probe", off, n, false)
+	}
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	touch(r.ro[off : off+n])
+	return nil
+}

@@ -1,0 +1,204 @@
+package pmem
+
+import "runtime/debug"
+
+// The primitives: the only code of the project that stores to a region. None
+// allocates. Each first checks its range, then runs under the fault guard; with
+// a recorder it takes the way of record.go instead, over the same pieces.
+
+// writable tells whether the range may be stored to.
+func (r *Region) writable(off, n int64) bool { return r.w != nil && r.in(off, n) }
+
+// Store8 stores v at off, a multiple of 8, little-endian, with one atomic ordinary
+// store. Durable after Flush and Fence.
+func (r *Region) Store8(off int64, v uint64) error {
+	if !r.writable(off, 8) || off&7 != 0 {
+		return r.refuse("Store8", off, 8, true)
+	}
+	if r.rec != nil {
+		return r.recordStore8(off, v)
+	}
+	return r.store8(off, v)
+}
+
+// Store copies src to off with ordinary stores, normally whole lines, in words of 8
+// bytes aligned in the region, in ascending order. Durable after Flush and Fence.
+func (r *Region) Store(off int64, src []byte) error {
+	n := int64(len(src))
+	if !r.writable(off, n) {
+		return r.refuse("Store", off, n, true)
+	}
+	if r.rec != nil {
+		return r.recordStore(off, src)
+	}
+	return r.store(off, src)
+}
+
+// NTStore copies src to off past the processor's caches. Durable after Fence: the
+// parts of it that are not whole lines take ordinary stores and a flush.
+func (r *Region) NTStore(off int64, src []byte) error {
+	n := int64(len(src))
+	if !r.writable(off, n) {
+		return r.refuse("NTStore", off, n, true)
+	}
+	if r.rec != nil {
+		return r.recordNTStore(off, src)
+	}
+	return r.ntStore(off, src)
+}
+
+// NTZero stores n zeros at off as NTStore does.
+func (r *Region) NTZero(off, n int64) error {
+	if !r.writable(off, n) {
+		return r.refuse("NTZero", off, n, true)
+	}
+	if r.rec != nil {
+		return r.recordNTZero(off, n)
+	}
+	return r.ntZero(off, n)
+}
+
+// Flush starts writing back every line that the range touches. What was stored to
+// them is durable after Fence.
+func (r *Region) Flush(off, n int64) error {
+	if !r.writable(off, n) {
+		return r.refuse("Flush", off, n, true)
+	}
+	if r.rec != nil {
+		return r.recordFlush(off, n, false)
+	}
+	return r.flush(off, n)
+}
+
+// Fence waits until what this thread flushed or stored past the caches is durable,
+// and orders it before every later store.
+func (r *Region) Fence() {
+	if r.rec != nil {
+		r.recordFence()
+		return
+	}
+	fence()
+}
+
+// FlushFence is Flush and Fence in one: no other thread can come between.
+func (r *Region) FlushFence(off, n int64) error {
+	if !r.writable(off, n) {
+		return r.refuse("FlushFence", off, n, true)
+	}
+	if r.rec != nil {
+		return r.recordFlush(off, n, true)
+	}
+	return r.flushFence(off, n)
+}
+
+// split cuts n bytes at off: head up to the first line boundary, whole lines, tail.
+// A range within one line is all head.
+func split(off, n int64) (head, lines, tail int64) {
+	head = min(-off&(lineSize-1), n)
+	lines = (n - head) &^ (lineSize - 1)
+	return head, lines, n - head - lines
+}
+
+// lines is the part of the writable mapping that a flush of the range means: every
+// line it touches.
+func (r *Region) lines(off, n int64) []byte {
+	if n == 0 {
+		return nil
+	}
+	lo, hi := lineSpan(off, n)
+	return r.w[lo:hi]
+}
+
+// lineSpan widens a range to whole lines.
+func lineSpan(off, n int64) (lo, hi int64) {
+	return off &^ (lineSize - 1), (off + n + lineSize - 1) &^ (lineSize - 1)
+}
+
+// The guarded bodies. Preconditions: the range is checked, the region writable.
+
+func (r *Region) store8(off int64, v uint64) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	store8(r.w[off:], v)
+	return nil
+}
+
+func (r *Region) store(off int64, src []byte) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	dst := r.w[off : off+int64(len(src))]
+	for len(src) > chunkSize {
+		copyWords(dst, src[:chunkSize])
+		dst, src = dst[chunkSize:], src[chunkSize:]
+	}
+	copyWords(dst, src)
+	return nil
+}
+
+func (r *Region) ntStore(off int64, src []byte) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	head, lines, tail := split(off, int64(len(src)))
+	if head > 0 {
+		copyWords(r.w[off:], src[:head])
+		flushLines(r.lines(off, head))
+		off, src = off+head, src[head:]
+	}
+	for lines > 0 {
+		n := min(lines, chunkSize)
+		ntCopyLines(r.w[off:], src[:n])
+		off, src, lines = off+n, src[n:], lines-n
+	}
+	if tail > 0 {
+		copyWords(r.w[off:], src)
+		flushLines(r.lines(off, tail))
+	}
+	return nil
+}
+
+// zeroLine is what the ends of NTZero copy.
+var zeroLine [lineSize]byte
+
+func (r *Region) ntZero(off, n int64) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	head, lines, tail := split(off, n)
+	if head > 0 {
+		copyWords(r.w[off:], zeroLine[:head])
+		flushLines(r.lines(off, head))
+		off += head
+	}
+	for lines > 0 {
+		n := min(lines, chunkSize)
+		ntZeroLines(r.w[off : off+n])
+		off, lines = off+n, lines-n
+	}
+	if tail > 0 {
+		copyWords(r.w[off:], zeroLine[:tail])
+		flushLines(r.lines(off, tail))
+	}
+	return nil
+}
+
+func (r *Region) flush(off, n int64) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	b := r.lines(off, n)
+	for len(b) > chunkSize {
+		flushLines(b[:chunkSize])
+		b = b[chunkSize:]
+	}
+	flushLines(b)
+	return nil
+}
+
+// flushFence fences after each chunk: a long flush may be preempted between two.
+func (r *Region) flushFence(off, n int64) (err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	b := r.lines(off, n)
+	for len(b) > chunkSize {
+		flushLinesFence(b[:chunkSize])
+		b = b[chunkSize:]
+	}
+	if len(b) == 0 {
+		fence()
+		return nil
+	}
+	flushLinesFence(b)
+	return nil
+}

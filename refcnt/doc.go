@@ -1,0 +1,49 @@
+// Package refcnt is the folio table: who owns each folio of the region and who
+// is using it at this moment.
+//
+// It owns three counts per folio and never anything else: no file, no extent,
+// no free space. It does not call the allocator: a put or a disown reports that
+// it was the last, and its caller frees.
+//
+//	shares  how many extents of files own the folio (reflink makes it > 1)
+//	refs    users in flight: I/O being copied, leases, granted mappings
+//	maps    how many of the refs are granted mappings
+//
+// Idle is zero. Being owned is not being referenced: TryGet succeeds on an
+// idle folio that someone owns, and a folio returns to the allocator when refs
+// and shares are both zero, reported to whoever took the last of either.
+// Exactly one caller gets that report per life of a folio, since it is the one
+// whose compare-and-swap took the word to zero.
+//
+// # Types
+//
+// Table holds it all, outside Go's heap (the garbage collector never sees it):
+// one pair of 64-bit words per 2 MiB of region, and one 64-bit word per 4 KiB
+// of what is in use in 4 KiB folios. Blocks are numbered from the start of the
+// region, 4 KiB each.
+//
+// # Why a stale block number is harmless
+//
+// Readers look extents up without a lock and may call TryGet on a block that
+// was freed meanwhile. The word of a block has one place for the life of the
+// table, in an address range that is reserved once and never unmapped; only
+// the memory behind a 2 MiB's words comes and goes, and it goes when all of
+// them are zero. Memory that is not there reads as zero, zero means free, and
+// TryGet writes nothing to a free word: so it fails, before, during and after
+// the recycling, without a lock, a generation number or an epoch. The one
+// write that could be lost with the memory is Own's, and Own counts itself
+// into the pair first, which a recycler has to find at zero (see pair.go).
+// After TryGet the caller looks the extent up again: the block may be someone
+// else's by now.
+//
+// # Lock order
+//
+// Hot paths take no lock. Table.retired.mu and Table.orphans.mu are leaves:
+// nothing is called while one of them is held, the callbacks included.
+//
+// # Hot path
+//
+// TryGet and Put: one load and one compare-and-swap per folio.
+// TestHotPathAllocatesNothing proves that they allocate nothing,
+// BenchmarkTryGetPut what they cost.
+package refcnt

@@ -1,0 +1,66 @@
+//go:build !race
+
+package refcnt
+
+import (
+	"errors"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory is the table's address space, outside Go's heap.
+type memory struct {
+	pairs []byte
+	words []byte
+}
+
+// reserve maps the table. Nothing is resident yet, and reading what is not
+// resident gives zeros. No swap is reserved: 2 GiB per TiB of addresses is
+// what it would take if all of the region were in use in 4 KiB folios.
+func (t *Table) reserve(pairs uint64) (err error) {
+	if t.mem.pairs, err = anonymous(pairs * pairBytes); err != nil {
+		return err
+	}
+	if t.mem.words, err = anonymous(pairs * blocksOfPair * wordBytes); err != nil {
+		return errors.Join(err, t.mem.release())
+	}
+	// One word touched must not bring in the words of a whole GiB. EINVAL is a
+	// kernel without transparent huge pages.
+	if err = unix.Madvise(t.mem.words, unix.MADV_NOHUGEPAGE); err != nil && err != unix.EINVAL {
+		return errors.Join(err, t.mem.release())
+	}
+	t.pairs = unsafe.Slice((*pair)(unsafe.Pointer(unsafe.SliceData(t.mem.pairs))), pairs)
+	t.words = unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(t.mem.words))), pairs*blocksOfPair)
+	return nil
+}
+
+func anonymous(bytes uint64) ([]byte, error) {
+	return unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+}
+
+// discard gives back the memory of a pair's words.
+// Precondition: all of them are zero, and none is about to be written.
+func (t *Table) discard(p uint64) {
+	const page = blocksOfPair * wordBytes
+	// Should the kernel refuse, the words stay resident, zero all the same.
+	_ = unix.Madvise(t.mem.words[p*page:(p+1)*page], unix.MADV_DONTNEED)
+}
+
+func (m *memory) release() error {
+	var first error
+	for _, b := range []*[]byte{&m.pairs, &m.words} {
+		if *b == nil {
+			continue
+		}
+		if err := unix.Munmap(*b); err != nil && first == nil {
+			first = err
+		}
+		*b = nil
+	}
+	return first
+}
+
+var _ = [1]struct{}{}[unsafe.Sizeof(pair{})-pairBytes] // a pair is 16 bytes

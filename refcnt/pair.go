@@ -1,0 +1,154 @@
+package refcnt
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/daxfs/daxfs/internal/invariants"
+)
+
+// pair describes 2 MiB of the region.
+//
+// The table word, low bits first:
+//
+//	bits 0-31  live       folios of this piece that are not free, or are
+//	                      just becoming owned
+//	bit  32    resident   the words of this piece may be in memory
+//	bit  33    queued     the piece is in Table.retired
+//	bit  34    recycling  its words are being given back
+//
+// States of a piece's words and who moves them:
+//
+//	absent     0                        Own -> live
+//	live       resident, live > 0       last Disown or Put -> empty
+//	empty      resident, queued         Own -> live; oldest of many -> recycling
+//	recycling  recycling                recycler only -> absent; Own waits
+//
+// A word is non-zero only while it is counted in live: Own counts before it
+// writes, and whoever frees counts down after. So live = 0 means that all the
+// words are zero and that nobody is about to write one.
+type pair struct {
+	head  atomic.Uint64 // state of a folio larger than 4 KiB that starts here; 0: none
+	table atomic.Uint64
+}
+
+const (
+	liveMask  = uint64(1)<<32 - 1
+	resident  = uint64(1) << 32
+	queued    = uint64(1) << 33
+	recycling = uint64(1) << 34
+)
+
+// keepEmpty is how many empty pieces keep their words (1 MiB in all), so that
+// a file created and deleted again and again costs no system call.
+const keepEmpty = 256
+
+// retired is a queue of pieces that were empty when they entered it.
+type retired struct {
+	mu    sync.Mutex
+	first int               // protected by mu
+	n     int               // protected by mu
+	ring  [keepEmpty]uint64 // protected by mu
+}
+
+// appear counts n folios of pair p as live before their words are written.
+func (t *Table) appear(p, n uint64) {
+	w := &t.pairs[p].table
+	for {
+		old := w.Load()
+		if old&recycling != 0 {
+			runtime.Gosched() // one system call long
+			continue
+		}
+		if w.CompareAndSwap(old, (old|resident)+n) {
+			if old&resident == 0 {
+				t.tables.Add(1)
+			}
+			return
+		}
+	}
+}
+
+// appearRun is appear for a run of blocks.
+func (t *Table) appearRun(block, n uint64) {
+	for n > 0 {
+		k := min(n, blocksOfPair-block%blocksOfPair)
+		t.appear(block/blocksOfPair, k)
+		block, n = block+k, n-k
+	}
+}
+
+// vanishRun counts down a run of blocks whose words have become zero.
+func (t *Table) vanishRun(block, n uint64) {
+	for n > 0 {
+		k := min(n, blocksOfPair-block%blocksOfPair)
+		p := block / blocksOfPair
+		if t.pairs[p].table.Add(-k)&liveMask == 0 {
+			t.retire(p)
+		}
+		block, n = block+k, n-k
+	}
+}
+
+// retire queues an empty piece, and recycles the oldest one if there are many.
+func (t *Table) retire(p uint64) {
+	w := &t.pairs[p].table
+	for {
+		old := w.Load()
+		if old&liveMask != 0 || old&(queued|recycling) != 0 || old&resident == 0 {
+			return // in use again, or someone else sees to it
+		}
+		if w.CompareAndSwap(old, old|queued) {
+			break
+		}
+	}
+	r := &t.retired
+	r.mu.Lock()
+	full := r.n == keepEmpty
+	oldest := r.ring[r.first]
+	r.ring[(r.first+r.n)%keepEmpty] = p
+	if full {
+		r.first = (r.first + 1) % keepEmpty
+	} else {
+		r.n++
+	}
+	r.mu.Unlock()
+	if full {
+		t.recycle(oldest)
+	}
+}
+
+// recycle gives back the words of a piece that left the queue, unless it is in
+// use again. Only one caller has p: the one who took it off the queue.
+func (t *Table) recycle(p uint64) {
+	w := &t.pairs[p].table
+	for {
+		old := w.Load()
+		if old&liveMask != 0 {
+			if w.CompareAndSwap(old, old&^queued) {
+				return
+			}
+			continue
+		}
+		if w.CompareAndSwap(old, recycling) {
+			break
+		}
+	}
+	if invariants.Enabled {
+		t.checkZero(p)
+	}
+	t.discard(p)
+	t.tables.Add(-1)
+	t.recycled.Add(1)
+	w.Store(0)
+}
+
+// checkZero panics if a word of an empty piece is not zero.
+func (t *Table) checkZero(p uint64) {
+	for b := p * blocksOfPair; b < min((p+1)*blocksOfPair, t.blocks); b++ {
+		if w := t.words[b].Load(); w != 0 {
+			misuse("recycle", b, w)
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package refcnt
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/daxfs/daxfs/internal/invariants"
+)
+
+// TestStress has owners and readers race for a few folios, readers with stale
+// block numbers too, and counts idle reports: one per life. Every folio that is
+// reported goes into a pool that plays the allocator, and every piece is
+// emptied again and again, so that tables come and go.
+func TestStress(t *testing.T) {
+	const (
+		pieces  = keepEmpty + 64 // so that the oldest empty one is recycled
+		perLife = 3              // blocks owned together
+		actors  = 4
+	)
+	rounds := 200_000
+	if invariants.Enabled || testing.Short() {
+		rounds = 20_000
+	}
+	tab := newTable(t, pieces*blocksOfPair)
+	var (
+		mu   sync.Mutex
+		pool []uint64 // blocks the allocator has
+		out  = make([]atomic.Bool, pieces*blocksOfPair)
+	)
+	for p := range uint64(pieces) {
+		for b := range uint64(perLife) {
+			pool = append(pool, p*blocksOfPair+b+blocksOfPair-perLife)
+		}
+	}
+	total := len(pool)
+	idle := func(block, n uint64) {
+		for b := block; b < block+n; b++ {
+			if !out[b].CompareAndSwap(true, false) {
+				t.Errorf("block %d reported twice in one life", b)
+			}
+		}
+		mu.Lock()
+		for b := block; b < block+n; b++ {
+			pool = append(pool, b)
+		}
+		mu.Unlock()
+	}
+	alloc := func() (uint64, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(pool) == 0 {
+			return 0, false
+		}
+		b := pool[0]
+		pool = pool[1:]
+		return b, true
+	}
+	var wg sync.WaitGroup
+	var gets atomic.Int64
+	for g := range actors {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			r := rand.New(rand.NewPCG(7, uint64(g)))
+			var owned []uint64
+			for range rounds {
+				switch r.IntN(4) {
+				case 0:
+					if b, ok := alloc(); ok {
+						if out[b].Swap(true) {
+							t.Errorf("block %d allocated twice", b)
+						}
+						tab.Own(b, 1)
+						owned = append(owned, b)
+					}
+				case 1:
+					if len(owned) > 0 {
+						b := owned[0]
+						owned = owned[1:]
+						if r.IntN(4) == 0 && tab.Freeze(b, 0) {
+							if r.IntN(2) == 0 {
+								tab.Unfreeze(b)
+							}
+						}
+						tab.Disown(b, 1, idle)
+					}
+				default: // a reader, who has no idea what is owned
+					b := r.Uint64N(pieces)*blocksOfPair + blocksOfPair - perLife
+					n := 1 + r.Uint64N(perLife)
+					if tab.TryGet(b, n) {
+						gets.Add(1)
+						if r.IntN(8) == 0 {
+							runtime.Gosched()
+						}
+						tab.Put(b, n, idle)
+					}
+				}
+			}
+			for _, b := range owned {
+				tab.Disown(b, 1, idle)
+			}
+		}()
+	}
+	wg.Wait()
+	tab.Reap(idle)
+	if len(pool) != total {
+		t.Errorf("%d blocks came back of %d", len(pool), total)
+	}
+	for b := range uint64(pieces * blocksOfPair) {
+		if w := tab.words[b].Load(); w != 0 {
+			misuse("end of test", b, w)
+		}
+	}
+	s := tab.Stats()
+	if s.Tables > keepEmpty || s.Orphans != 0 {
+		t.Errorf("%+v", s)
+	}
+	t.Logf("%d gets, %+v", gets.Load(), s)
+}
+
+// TestStressRecycling makes owners meet the recycler: few blocks, and the
+// queue of empty pieces always full.
+func TestStressRecycling(t *testing.T) {
+	const pieces = keepEmpty + 4
+	rounds := 300
+	if invariants.Enabled || testing.Short() {
+		rounds = 20
+	}
+	tab := newTable(t, pieces*blocksOfPair)
+	var wg sync.WaitGroup
+	for g := range uint64(3) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			n := uint64(0)
+			idle := func(_, k uint64) { n += k }
+			want := uint64(0)
+			for range rounds {
+				for p := range uint64(pieces) {
+					b := p*blocksOfPair + g*10
+					tab.Own(b, 4)
+					if !tab.TryGet(b, 4) {
+						t.Errorf("lost the word of block %d", b)
+						return
+					}
+					tab.Put(b, 4, nil)
+					tab.Disown(b, 4, idle)
+					want += 4
+				}
+			}
+			if n != want {
+				t.Errorf("%d reported, want %d", n, want)
+			}
+		}()
+	}
+	wg.Wait()
+	if s := tab.Stats(); s.Tables > keepEmpty {
+		t.Errorf("%+v", s)
+	} else {
+		t.Logf("%+v", s)
+	}
+}
+
+func TestHotPathAllocatesNothing(t *testing.T) {
+	tab := newTable(t, 4096)
+	idle := func(_, _ uint64) {}
+	tab.Own(100, 256)
+	for _, c := range []struct {
+		name string
+		f    func()
+	}{
+		{"get and put", func() { tab.TryGet(100, 1); tab.Put(100, 1, idle) }},
+		{"get and put of 1 MiB", func() { tab.TryGet(100, 256); tab.Put(100, 256, idle) }},
+		{"failing get", func() { tab.TryGet(100, 300) }},
+		{"own and disown", func() { tab.Own(1000, 600); tab.Disown(1000, 600, idle) }},
+	} {
+		if n := testing.AllocsPerRun(100, c.f); n != 0 {
+			t.Errorf("%s: %v allocations", c.name, n)
+		}
+	}
+}
+
+func BenchmarkTryGetPut(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		n    uint64
+	}{{"4K", 1}, {"64K", 16}, {"1M", 256}} {
+		b.Run(c.name, func(b *testing.B) {
+			tab := newTable(b, 1<<20)
+			idle := func(_, _ uint64) {}
+			tab.Own(0, 1<<20)
+			b.ReportAllocs()
+			at := uint64(0)
+			for b.Loop() {
+				tab.TryGet(at, c.n)
+				tab.Put(at, c.n, idle)
+				at = (at + 4099*c.n) & (1<<20 - 1 - 511)
+			}
+		})
+	}
+}
+
+func BenchmarkOwnDisown(b *testing.B) {
+	tab := newTable(b, 1<<20)
+	idle := func(_, _ uint64) {}
+	b.ReportAllocs()
+	for b.Loop() {
+		tab.Own(1000, 1)
+		tab.Disown(1000, 1, idle)
+	}
+}

@@ -1,0 +1,78 @@
+package refcnt
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Sentinel errors of this package.
+var (
+	// ErrOverflow: a count is as high as its field allows.
+	ErrOverflow = errors.New("refcnt: count overflow")
+	// ErrUnavailable: a folio of the range is free, or frozen.
+	ErrUnavailable = errors.New("refcnt: folio free or frozen")
+	// ErrSize: a table for that many blocks cannot be made.
+	ErrSize = errors.New("refcnt: bad number of blocks")
+)
+
+// The states of a folio and who moves it between them:
+//
+//	free      word 0                Own -> owned
+//	owned     shares > 0, refs = 0  TryGet -> busy; last Disown -> free, reported
+//	busy      shares > 0, refs > 0  last Put -> owned; last Disown -> unlinked
+//	unlinked  shares = 0, refs > 0  last Put -> free, reported; TryGet fails
+//	frozen    owned or busy, and TryGet fails: Freeze sets it, Unfreeze clears it
+//
+// Who froze a folio may also Disown it and Put its own references: the last of
+// these frees it, and the mark goes with the word.
+//
+// The word of a folio, low bits first:
+//
+//	bits  0-23  refs    users in flight, granted mappings included
+//	bits 24-39  maps    how many of refs are granted mappings
+//	bits 40-59  shares  owners
+//	bit  60     frozen
+//	bits 61-63  zero    (kept for folios larger than 4 KiB)
+const (
+	refOne   = uint64(1)
+	mapOne   = uint64(1) << 24
+	shareOne = uint64(1) << 40
+	frozen   = uint64(1) << 60
+
+	refMask   = mapOne - 1
+	mapMask   = shareOne - mapOne
+	shareMask = frozen - shareOne
+
+	// Limits of the counts.
+	maxRefs   = refMask / refOne
+	maxMaps   = mapMask / mapOne
+	maxShares = shareMask / shareOne
+)
+
+func refsOf(w uint64) uint64   { return w & refMask }
+func mapsOf(w uint64) uint64   { return w & mapMask / mapOne }
+func sharesOf(w uint64) uint64 { return w & shareMask / shareOne }
+
+// state names the state of a word as the table above does.
+func state(w uint64) string {
+	switch {
+	case w == 0:
+		return "free"
+	case w&frozen != 0:
+		return "frozen"
+	case w&shareMask == 0:
+		return "unlinked"
+	case w&refMask == 0:
+		return "owned"
+	default:
+		return "busy"
+	}
+}
+
+// misuse reports a broken precondition. It does not return.
+//
+//go:noinline
+func misuse(op string, block, w uint64) {
+	panic(fmt.Sprintf("refcnt: %s of block %d: %s, refs %d, maps %d, shares %d (word %#x)",
+		op, block, state(w), refsOf(w), mapsOf(w), sharesOf(w), w))
+}
