@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// Exit codes of fsck, bits as in fsck(8).
+const (
+	fsckClean       = 0
+	fsckCorrected   = 1
+	fsckLeft        = 4
+	fsckOperational = 8
+	fsckUsage       = 16
+)
+
+type fsckFlags struct{ no, yes, json bool }
+
+func fsckCommand() *cobra.Command {
+	var f fsckFlags
+	c := &cobra.Command{
+		Use:   "fsck [-n | -y] [--json] REGION",
+		Short: "Check a daxfs, and repair it",
+		Long: `Check the daxfs on a region that is not mounted.
+
+With -n nothing is changed; with -y all that can be repaired is. With neither,
+you are asked if there is something to repair and a terminal to ask on.
+
+A filesystem whose daemon was killed is not damaged: the next mount recovers it
+by itself, and fsck takes what is in its journal into account.
+
+Exit code, as in fsck(8): 0 clean, 1 errors corrected, 4 errors left uncorrected,
+8 operational error, 16 wrong usage; the sum of what applies.`,
+		Example: `  daxfsd fsck -n /var/lib/pool.dax
+  daxfsd fsck -y --json /dev/dax0.0`,
+		Args: args("REGION"),
+		RunE: func(c *cobra.Command, a []string) error { return runFsck(c, &f, a[0]) },
+	}
+	c.Flags().BoolVarP(&f.no, "no", "n", false, "change nothing")
+	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "repair all that can be repaired")
+	c.Flags().BoolVar(&f.json, "json", false, "print the report as JSON")
+	return c
+}
+
+// fsckExit is the exit code for an error of the fsck command.
+func fsckExit(err error) int {
+	var e *exitError
+	switch {
+	case !errors.As(err, &e):
+		return fsckOperational
+	case e.code == 2:
+		return fsckUsage
+	}
+	return e.code
+}
+
+func runFsck(c *cobra.Command, f *fsckFlags, arg string) error {
+	if f.no && f.yes {
+		return usagef("-n and -y exclude each other")
+	}
+	path, err := regionPath(arg)
+	if err != nil {
+		return err
+	}
+	rep, err := checkRegion(c, f, path, f.yes)
+	if err != nil {
+		return err
+	}
+	code := rep.ExitCode()
+	if code&fsckLeft != 0 && !f.no && !f.yes && !f.json && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
+		fmt.Fprintf(c.OutOrStdout(), "Repair? [y/N] ")
+		answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+		if a := strings.ToLower(strings.TrimSpace(answer)); a == "y" || a == "yes" {
+			if rep, err = checkRegion(c, f, path, true); err != nil {
+				return err
+			}
+			code = rep.ExitCode()
+		}
+	}
+	if code != fsckClean {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+// checkRegion runs the check once and prints what it found.
+func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsck.Report, error) {
+	r, err := openRegion(path, pmem.Options{ReadOnly: !repair})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	p := newProgress(os.Stderr)
+	defer p.end()
+	o := fsck.Options{Repair: repair, Progress: p.update}
+	if !f.json {
+		o.Found = func(pr fsck.Problem) { p.end(); fmt.Fprintln(c.OutOrStdout(), pr) }
+	}
+	rep, err := fsck.Check(r, o)
+	if err != nil {
+		return nil, superError(path, r, err)
+	}
+	p.end()
+	if repair {
+		if err := r.Sync(0, r.Size()); err != nil {
+			return nil, fmt.Errorf("region %s: writing back: %w", path, err)
+		}
+	}
+	if f.json {
+		return rep, json.NewEncoder(c.OutOrStdout()).Encode(rep)
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", path, fsckSummary(rep))
+	return rep, nil
+}
+
+// fsckSummary is the last line that fsck prints.
+func fsckSummary(r *fsck.Report) string {
+	var s strings.Builder
+	switch {
+	case r.Left > 0 && r.Repaired > 0:
+		fmt.Fprintf(&s, "%d problems repaired, %d LEFT", r.Repaired, r.Left)
+	case r.Left > 0:
+		fmt.Fprintf(&s, "%d problems found", r.Left)
+	case r.Repaired > 0:
+		fmt.Fprintf(&s, "%d problems repaired", r.Repaired)
+	default:
+		s.WriteString("clean")
+	}
+	fmt.Fprintf(&s, "; %d files, %d directories, %d symbolic links, %d others; %s used, %s free",
+		r.Files, r.Dirs, r.Symlinks, r.Special,
+		formatSize(int64(r.UsedBlocks)*layout.BlockSize), formatSize(int64(r.FreeBlocks)*layout.BlockSize))
+	if !r.Clean {
+		fmt.Fprintf(&s, "; it was not unmounted (%d journal records, %d orphans, %d interrupted truncations)",
+			r.JournalRecords, r.Orphans, r.Truncations)
+	}
+	return s.String()
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+func infoCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "info [--json] REGION | MOUNTPOINT",
+		Short: "Describe a region or a mount",
+		Long: `Describe a daxfs: what its region is and what a power failure leaves of it, how
+full it is, who has it mounted. Of a mounted one, name the mount point or the
+region; of one that is not mounted, the region. Nothing is changed.`,
+		Example: `  daxfsd info /mnt
+  daxfsd info --json /dev/dax0.0`,
+		Args: args("REGION or MOUNTPOINT"),
+		RunE: func(c *cobra.Command, a []string) error {
+			i, err := gatherInfo(a[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				e := json.NewEncoder(c.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(i)
+			}
+			i.print(c)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	return c
+}
+
+// info is what the command prints; scripts rely on its fields. What is known only
+// of a mounted filesystem is in Mount.
+type info struct {
+	Region     string       `json:"region"`
+	Kind       string       `json:"kind"`
+	RegionSize int64        `json:"region_size"`
+	Align      int64        `json:"align"`
+	Durability string       `json:"durability"`
+	Promise    string       `json:"promise"` // durability in one sentence
+	Size       int64        `json:"size"`
+	Label      string       `json:"label"`
+	UUID       string       `json:"uuid"`
+	Format     uint32       `json:"format"`
+	Created    time.Time    `json:"created"`
+	State      string       `json:"state"` // mounted, clean, dirty, stale
+	Note       string       `json:"note,omitempty"`
+	Mount      *fusefs.Info `json:"mount,omitempty"`
+}
+
+// gatherInfo finds out whether arg is a mount point or a region.
+func gatherInfo(arg string) (*info, error) {
+	mp, err := resolve(arg)
+	if err != nil {
+		return nil, err
+	}
+	m, err := mountAt(mp)
+	if err != nil {
+		return nil, err
+	}
+	if m != nil && m.FSType == fsType {
+		return mountInfo(m)
+	}
+	path, err := regionPath(arg)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil, fmt.Errorf("%s is a directory with no daxfs mounted on it", path)
+	}
+	if ms := mountsOf(path); len(ms) > 0 && !stale(ms[0].Mountpoint) {
+		return mountInfo(ms[0])
+	}
+	return regionInfo(path)
+}
+
+// mountInfo asks the daemon, and the region for what the daemon does not say.
+func mountInfo(m *mountinfo.Info) (*info, error) {
+	d, err := askDaemon(m.Mountpoint, 5*time.Second)
+	if errors.Is(err, unix.ENOTCONN) {
+		i, rerr := regionInfo(m.Source)
+		if rerr != nil {
+			return nil, rerr
+		}
+		i.State, i.Note = "stale", "the daemon of the mount on "+m.Mountpoint+" is gone; `daxfsd umount "+m.Mountpoint+"` removes it"
+		return i, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking the daemon behind %s: %w", m.Mountpoint, err)
+	}
+	i := &info{Region: d.Region, State: "mounted", Mount: d}
+	i.Kind, i.RegionSize, i.Align, i.Durability, i.Promise = d.Kind, d.RegionSize, d.Align, d.Durability, d.Promise
+	i.Size, i.Label, i.UUID, i.Format, i.Created = d.Size, d.Label, d.UUID, d.Format, d.Created
+	return i, nil
+}
+
+func regionInfo(path string) (*info, error) {
+	r, err := openRegion(path, pmem.Options{ReadOnly: true, Shared: true})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	sb, backup, err := fs.ReadSuper(r)
+	if err != nil {
+		return nil, superError(path, r, err)
+	}
+	i := describe(path, r, sb)
+	o, ok, err := fs.ReadOwner(r, sb)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok || o.State == layout.OwnerMounted:
+		i.State = "dirty"
+		i.Note = "not unmounted: the next mount recovers by itself"
+		if uncleanHostStop(r, sb) {
+			i.Note = "the host went down while it was mounted: the next mount checks it first"
+		}
+	default:
+		i.State = "clean"
+	}
+	if backup {
+		i.Note = strings.TrimPrefix(i.Note+"; the first superblock is damaged, this is the second", "; ")
+	}
+	return i, nil
+}
+
+// describe is what region and superblock say.
+func describe(path string, r *pmem.Region, sb *layout.Superblock) *info {
+	return &info{
+		Region: path, Kind: r.Kind().String(), RegionSize: r.Size(), Align: r.Align(),
+		Durability: r.Durability().String(), Promise: durabilityText(r.Durability()),
+		Size: sb.Size, Label: sb.Label, UUID: uuidString(sb.UUID), Format: sb.Version,
+		Created: time.Unix(0, sb.Created).UTC(),
+	}
+}
+
+func (i *info) print(c *cobra.Command) {
+	rows := [][2]string{
+		{"region", i.Region}, {"kind", i.Kind}, {"align", formatSize(i.Align)},
+		{"durability", i.Promise}, {"label", i.Label}, {"uuid", i.UUID},
+		{"created", i.Created.Local().Format(time.RFC1123)},
+		{"size", formatSize(i.Size)},
+	}
+	if m := i.Mount; m != nil {
+		used := int64(m.Blocks-m.FreeBlocks) * layout.BlockSize
+		rows = append(rows,
+			[2]string{"used", formatSize(used)},
+			[2]string{"free", formatSize(int64(m.AvailableBlocks) * layout.BlockSize)},
+			[2]string{"inodes", fmt.Sprintf("%d used, %d free", m.Inodes, m.FreeInodes)},
+			[2]string{"state", "mounted on " + m.Mountpoint + " by process " + fmt.Sprint(m.PID)},
+			[2]string{"options", strings.Join(m.Options, ",")},
+			[2]string{"since", fmt.Sprintf("%s (%s)", m.Since.Local().Format(time.RFC1123), time.Since(m.Since).Round(time.Second))},
+			[2]string{"daemon", m.Version},
+		)
+		if m.ReplayedRecords > 0 || m.FreedOrphans > 0 {
+			rows = append(rows, [2]string{"recovered", fmt.Sprintf("%d journal records, %d orphans", m.ReplayedRecords, m.FreedOrphans)})
+		}
+	} else {
+		rows = append(rows, [2]string{"state", i.State})
+	}
+	table(c.OutOrStdout(), append(rows, [2]string{"note", i.Note}))
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build: -ldflags "-X main.version=v1.2.3".
+var version = ""
+
+func versionString() string {
+	if version != "" {
+		return version
+	}
+	b, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := b.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "devel"
+	}
+	for _, s := range b.Settings {
+		if s.Key == "vcs.revision" && !strings.Contains(v, s.Value[:min(12, len(s.Value))]) {
+			v += " " + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return v
+}
+
+// exitError carries an exit code other than 1. err may be nil: then everything
+// has been said.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usagef is an error of the command line: exit code 2.
+func usagef(format string, a ...any) error { return &exitError{2, fmt.Errorf(format, a...)} }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "daxfsd",
+		Short: "A userspace DAX filesystem on persistent memory",
+		Long: `daxfsd serves a persistent-memory region as a POSIX filesystem.
+
+A region is a device-dax device (/dev/dax0.0), a file on a DAX mount, or any
+ordinary file, which then emulates persistent memory.`,
+		Example: `  daxfsd mkfs --size 4GiB /var/lib/pool.dax   make a region in a file, format it
+  daxfsd mount /var/lib/pool.dax /mnt         mount it; returns when usable
+  daxfsd info /mnt                            what is it, how full is it
+  daxfsd umount /mnt                          returns when the region is free
+  daxfsd fsck /var/lib/pool.dax               check it, unmounted`,
+		Version:       versionString(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetVersionTemplate("daxfsd {{.Version}}\n")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{2, err} })
+	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) {
+			fmt.Fprintf(c.OutOrStdout(), "daxfsd %s\n", versionString())
+		},
+	})
+	return root
+}
+
+// args wants exactly the named arguments.
+func args(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, got []string) error {
+		if len(got) == len(names) {
+			return nil
+		}
+		return usagef("expected %s, got %d argument(s); see `%s --help`", strings.Join(names, " and "), len(got), c.CommandPath())
+	}
+}
+
+// run executes the command line and returns the exit code.
+func run(root *cobra.Command) int {
+	cmd, err := root.ExecuteC()
+	if err == nil {
+		return 0
+	}
+	code := 1
+	var e *exitError
+	if errors.As(err, &e) {
+		code = e.code
+	} else if cmd == root {
+		code = 2 // unknown command
+	}
+	if cmd.Name() == "fsck" {
+		code = fsckExit(err)
+	}
+	if err.Error() != "" {
+		name := "daxfsd"
+		if cmd != root {
+			name += ": " + cmd.Name()
+		}
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, oneSentence(err))
+	}
+	return code
+}
+
+// oneSentence keeps an error on one line.
+func oneSentence(err error) string {
+	return strings.Join(strings.Fields(err.Error()), " ")
+}
+
+func main() { os.Exit(run(newRoot())) }

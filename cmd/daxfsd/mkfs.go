@@ -1,0 +1,187 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+type mkfsFlags struct {
+	size   sizeFlag
+	sparse bool
+	label  string
+	uuid   string
+	force  bool
+	json   bool
+}
+
+func mkfsCommand() *cobra.Command {
+	var f mkfsFlags
+	c := &cobra.Command{
+		Use:   "mkfs [flags] REGION",
+		Short: "Make a daxfs filesystem on a region",
+		Long: `Make an empty daxfs filesystem on a region.
+
+REGION is a device (/dev/dax0.0) or a file. A file that does not exist is made:
+1 GiB unless --size says otherwise, preallocated unless --sparse is given. A file
+that exists keeps its size unless --size says otherwise.
+
+What already holds a filesystem, a partition table, a RAID member, a volume or
+swap is left alone, unless --force is given. A mounted region is always left
+alone. The root directory will belong to whoever runs this.`,
+		Example: `  daxfsd mkfs --size 4GiB --label scratch /var/lib/pool.dax
+  daxfsd mkfs /dev/dax0.0
+  daxfsd mkfs --json --uuid 6a1f4c3e-9b1d-4c8e-8f62-0d9be2c5a713 pool.dax`,
+		Args: args("REGION"),
+		RunE: func(c *cobra.Command, a []string) error { return mkfs(c, &f, a[0]) },
+	}
+	c.Flags().Var(&f.size, "size", "size of the filesystem, and of the file it is in: 512MiB, 4GiB")
+	c.Flags().BoolVar(&f.sparse, "sparse", false, "do not preallocate the file; on a full disk it will fail with EIO")
+	c.Flags().StringVar(&f.label, "label", "", "a name for the filesystem, up to 64 bytes")
+	c.Flags().StringVar(&f.uuid, "uuid", "", "the UUID; default: random")
+	c.Flags().BoolVar(&f.force, "force", false, "overwrite what is there, whatever it is")
+	c.Flags().BoolVar(&f.json, "json", false, "print the result as JSON")
+	return c
+}
+
+// mkfsResult is what mkfs prints; scripts rely on its fields.
+type mkfsResult struct {
+	Region     string `json:"region"`
+	Kind       string `json:"kind"`
+	Durability string `json:"durability"`
+	Size       int64  `json:"size"`
+	Align      int64  `json:"align"`
+	Label      string `json:"label"`
+	UUID       string `json:"uuid"`
+}
+
+func mkfs(c *cobra.Command, f *mkfsFlags, arg string) error {
+	path, err := regionPath(arg)
+	if err != nil {
+		return err
+	}
+	o := fs.MkfsOptions{Label: f.label, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	if f.uuid != "" {
+		if o.UUID, err = parseUUID(f.uuid); err != nil {
+			return err
+		}
+	}
+	p := newProgress(os.Stderr)
+	defer p.end()
+	r, err := regionForMkfs(path, f, p.update)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if r.Kind() == pmem.KindDevDax {
+		o.Size = int64(f.size)
+	}
+	sb, err := fs.Mkfs(r, o)
+	if err != nil {
+		return fmt.Errorf("region %s: %w", path, err)
+	}
+	if err := r.Sync(0, sb.Size); err != nil {
+		return fmt.Errorf("region %s: writing back: %w", path, err)
+	}
+	p.end()
+	return printMkfs(c, f.json, path, r, sb)
+}
+
+func printMkfs(c *cobra.Command, asJSON bool, path string, r *pmem.Region, sb *layout.Superblock) error {
+	res := mkfsResult{Region: path, Kind: r.Kind().String(), Durability: r.Durability().String(),
+		Size: sb.Size, Align: r.Align(), Label: sb.Label, UUID: uuidString(sb.UUID)}
+	if asJSON {
+		return json.NewEncoder(c.OutOrStdout()).Encode(res)
+	}
+	table(c.OutOrStdout(), [][2]string{
+		{"region", res.Region}, {"kind", res.Kind}, {"size", formatSize(res.Size)},
+		{"label", res.Label}, {"uuid", res.UUID}, {"durability", durabilityText(r.Durability())},
+	})
+	return nil
+}
+
+// regionForMkfs opens what mkfs is about to format: it makes a file that is not
+// there, gives one that is there the size asked for, and refuses what holds
+// something. After an error nothing has changed.
+func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Region, error) {
+	if len(f.label) > layout.LabelSize || strings.ContainsRune(f.label, 0) {
+		return nil, usagef("--label: %d bytes are too many or hold a NUL; the limit is %d bytes", len(f.label), layout.LabelSize)
+	}
+	if f.size != 0 && f.size < fs.MinSize {
+		return nil, fmt.Errorf("%s is too small for a daxfs: it needs at least %s", formatSize(int64(f.size)), formatSize(fs.MinSize))
+	}
+	size := int64(f.size)
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/dev/shm/") {
+			return nil, regionError(path, err)
+		}
+		if size == 0 {
+			size = defaultSize
+		}
+		return createRegion(path, size, f.sparse, p)
+	case err != nil:
+		return nil, regionError(path, err)
+	case st.IsDir():
+		return nil, fmt.Errorf("region %s is a directory; name a file in it", path)
+	case st.Mode().IsRegular() && st.Size() == 0:
+		if size == 0 {
+			size = defaultSize
+		}
+		return createRegion(path, size, f.sparse, p)
+	case st.Mode().IsRegular() && st.Size() < fs.MinSize && size == 0:
+		return nil, fmt.Errorf("region %s has %s, which is too small for a daxfs: it needs at least %s; give it a --size", path, formatSize(st.Size()), formatSize(fs.MinSize))
+	}
+	if st.Mode().IsRegular() {
+		if what := recogniseFile(path); what != "" && !f.force {
+			return nil, holds(path, what)
+		}
+	}
+	r, err := openRegion(path, pmem.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if what := recognise(r.Size(), r.Load); what != "" && !f.force {
+		r.Close()
+		return nil, holds(path, what)
+	}
+	if !st.Mode().IsRegular() {
+		if size > r.Size() {
+			r.Close()
+			return nil, fmt.Errorf("region %s has %s, which is less than the %s asked for", path, formatSize(r.Size()), formatSize(size))
+		}
+		return r, nil
+	}
+	r.Close()
+	if size == 0 {
+		size = st.Size()
+	}
+	return createRegion(path, size, f.sparse, p)
+}
+
+func holds(path, what string) error {
+	return fmt.Errorf("region %s holds %s; --force overwrites it", path, what)
+}
+
+// recogniseFile looks at a file that may be too small to be opened as a region.
+func recogniseFile(path string) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
+		return ""
+	}
+	return recognise(st.Size(), func(off int64, b []byte) error { _, err := file.ReadAt(b, off); return err })
+}

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"net"
+	"os"
+)
+
+// notifySystemd tells a service manager that asked for it (Type=notify) how we
+// are: "READY=1", "STOPPING=1", "STATUS=...".
+func notifySystemd(state string) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return
+	}
+	if name[0] == '@' {
+		name = "\x00" + name[1:]
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte(state))
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/daxfs/daxfs/fs/fusefs"
+)
+
+// mountOptions is what -o says.
+type mountOptions struct {
+	readOnly bool
+	takeover bool
+	dax      fusefs.DAX
+	kernel   []string // for mount(2), in the order given
+}
+
+// knownOptions are the words -o takes, for the error message.
+var knownOptions = []string{
+	"ro", "rw", "dax=always", "dax=never", "takeover", "allow_other", "default_permissions",
+	"noatime", "relatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "defaults",
+}
+
+// parseOptions reads the values of all -o flags, each a list separated by commas.
+// Of two that contradict each other the last one holds, as with mount(8).
+func parseOptions(flags []string) (*mountOptions, error) {
+	o := &mountOptions{}
+	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
+		switch w = strings.TrimSpace(w); w {
+		case "", "defaults", "relatime": // the kernel does FUSE's access times by relatime anyway
+		case "ro", "rw":
+			o.readOnly = w == "ro"
+		case "takeover":
+			o.takeover = true
+		case "dax=always":
+			o.dax = fusefs.DAXAlways
+		case "dax=never":
+			o.dax = fusefs.DAXNever
+		case "allow_other", "default_permissions", "noatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec":
+			if !slices.Contains(o.kernel, w) {
+				o.kernel = append(o.kernel, w)
+			}
+		default:
+			return nil, usagef("unknown mount option %q: known are %s", w, strings.Join(knownOptions, ", "))
+		}
+	}
+	return o, nil
+}
+
+// finish adds what holds unless it was said otherwise. Permissions are always the
+// kernel's to check. A mount by root is for everyone, and has set-user-ID programs
+// and devices like any filesystem root mounts, unless somebody else could have
+// written them into the region.
+func (o *mountOptions) finish(root, trusted bool) {
+	add := func(words ...string) {
+		for _, w := range words {
+			if !slices.Contains(o.kernel, w) {
+				o.kernel = append(o.kernel, w)
+			}
+		}
+	}
+	if !root || !trusted {
+		o.kernel = slices.Insert(o.kernel, 0, "nosuid", "nodev") // what was said comes later and wins
+	}
+	add("default_permissions")
+	if root {
+		add("allow_other")
+	}
+	if o.readOnly {
+		add("ro")
+	}
+}
+
+// list is the options in force, for `info`.
+func (o *mountOptions) list() []string {
+	l := []string{"rw", "dax=" + o.dax.String()}
+	if o.readOnly {
+		l[0] = "ro"
+	}
+	if o.takeover {
+		l = append(l, "takeover")
+	}
+	for _, w := range o.kernel {
+		if w != "ro" && !slices.Contains(l, w) {
+			l = append(l, w)
+		}
+	}
+	return l
+}

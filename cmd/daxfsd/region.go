@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bufio"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// defaultSize is that of a new region in an ordinary file.
+const defaultSize = 1 << 30
+
+// openRegion opens a region, exclusively, and says in one sentence why it cannot.
+func openRegion(path string, o pmem.Options) (*pmem.Region, error) {
+	r, err := pmem.Open(path, o)
+	if err != nil {
+		return nil, regionError(path, err)
+	}
+	return r, nil
+}
+
+// regionError makes one sentence of an error of pmem.Open and pmem.Create.
+func regionError(path string, err error) error {
+	switch {
+	case errors.Is(err, pmem.ErrBusy):
+		return fmt.Errorf("region %s is in use%s; unmount it first: %w", path, usedBy(path), err)
+	case errors.Is(err, os.ErrNotExist):
+		if strings.HasPrefix(path, "/dev/") {
+			return fmt.Errorf("there is no device %s; see `ls /dev/dax*` and `daxctl list`", path)
+		}
+		return fmt.Errorf("region %s does not exist; make it with `daxfsd mkfs %s`", path, path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("no permission to open region %s for reading and writing; run as its owner or as root", path)
+	}
+	if strings.Contains(err.Error(), path) {
+		return err
+	}
+	return fmt.Errorf("region %s: %w", path, err)
+}
+
+// usedBy is " by ..." or "".
+func usedBy(path string) string {
+	for _, m := range mountsOf(path) {
+		if i, err := askDaemon(m.Mountpoint, 2*time.Second); err == nil {
+			return fmt.Sprintf(": mounted on %s by process %d", m.Mountpoint, i.PID)
+		}
+		return ": mounted on " + m.Mountpoint
+	}
+	if pid := lockHolder(path); pid > 0 {
+		return fmt.Sprintf(" by process %d", pid)
+	}
+	return ""
+}
+
+// lockHolder finds who holds a lock on a file, in /proc/locks; 0 if unknown.
+func lockHolder(path string) int {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return 0
+	}
+	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	f, err := os.Open("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if w := strings.Fields(s.Text()); len(w) >= 6 && w[len(w)-3] == want {
+			if pid, err := strconv.Atoi(w[len(w)-4]); err == nil && pid > 0 {
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
+// regionPath makes a region's path absolute, without symbolic links: the name
+// under which the mount table knows it.
+func regionPath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real, nil
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		return filepath.Join(dir, filepath.Base(abs)), nil
+	}
+	return abs, nil
+}
+
+// superError makes one sentence of an error of fs.ReadSuper.
+func superError(path string, r *pmem.Region, err error) error {
+	switch {
+	case errors.Is(err, layout.ErrMagic):
+		what := recognise(r.Size(), r.Load)
+		if what == "" {
+			what = "no daxfs"
+		}
+		return fmt.Errorf("region %s holds %s; format it with `daxfsd mkfs`, or name another one: %w", path, what, err)
+	case errors.Is(err, layout.ErrChecksum):
+		return fmt.Errorf("region %s: both superblocks are damaged; `daxfsd fsck %s` says more: %w", path, path, err)
+	}
+	return fmt.Errorf("region %s: %w", path, err)
+}
+
+// isEmpty reports whether a region is all zeros.
+func isEmpty(r *pmem.Region, p progressFunc) (bool, error) {
+	buf := make([]byte, 1<<20)
+	for off := int64(0); off < r.Size(); off += int64(len(buf)) {
+		b := buf[:min(int64(len(buf)), r.Size()-off)]
+		if err := r.Load(off, b); err != nil {
+			return false, err
+		}
+		for _, v := range b {
+			if v != 0 {
+				return false, nil
+			}
+		}
+		p("looking for data", off, r.Size())
+	}
+	return true, nil
+}
+
+// trusted reports whether only root can have written what is on a region.
+func trusted(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && st.Uid == 0 && (st.Gid == 0 || st.Mode&0o020 == 0) && st.Mode&0o002 == 0
+}
+
+// durabilityText says what a power failure leaves of a region.
+func durabilityText(d pmem.Durability) string {
+	switch d {
+	case pmem.DurableFlush:
+		return "persistent memory: what has returned survives the daemon's death and a power failure"
+	case pmem.DurableDaemon:
+		return "emulated in an ordinary file: what has returned survives the daemon's death; after a crash of the host nothing is promised since the last clean unmount"
+	}
+	return "volatile memory: what has returned survives the daemon's death, but not a reboot"
+}
+
+// uncleanHostStop reports whether the host went down while an emulated region was
+// in use: writeback of its file is unordered, so nothing is promised then.
+func uncleanHostStop(r *pmem.Region, sb *layout.Superblock) bool {
+	if r.Durability() != pmem.DurableDaemon {
+		return false
+	}
+	o, ok, err := fs.ReadOwner(r, sb)
+	if err != nil || !ok {
+		return err == nil
+	}
+	_, boot := pmem.HostIdentity()
+	return o.State == layout.OwnerMounted && o.Boot != boot
+}
+
+// uuidString is a UUID as people write it.
+func uuidString(u [16]byte) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
+func parseUUID(s string) (u [16]byte, err error) {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
+	if err != nil || len(b) != len(u) {
+		return u, usagef("--uuid %q: expected 32 hexadecimal digits such as 6a1f4c3e-9b1d-4c8e-8f62-0d9be2c5a713", s)
+	}
+	copy(u[:], b)
+	if u == ([16]byte{}) {
+		return u, usagef("--uuid %q: the zero UUID names nothing", s)
+	}
+	return u, nil
+}
+
+// table prints names and values in two columns.
+func table(w io.Writer, rows [][2]string) {
+	width := 0
+	for _, r := range rows {
+		width = max(width, len(r[0]))
+	}
+	for _, r := range rows {
+		if r[1] != "" {
+			fmt.Fprintf(w, "%-*s  %s\n", width, r[0], r[1])
+		}
+	}
+}

@@ -1,0 +1,461 @@
+package fusefs
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/internal/invariants"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// mounted is an adapter over a filesystem in memory, without a kernel.
+type mounted struct {
+	*Adapter
+	t testing.TB
+}
+
+func newMounted(t testing.TB, dax DAX) *mounted {
+	t.Helper()
+	r, err := pmem.NewMemory(32 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	core, err := fs.Mount(r, fs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := core.Unmount(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &mounted{New(core, dax, func() []byte { return []byte(`{"pid":1}`) }), t}
+}
+
+func header(ino uint64) fuse.InHeader { return fuse.InHeader{NodeId: ino} }
+
+func (m *mounted) ok(what string, s fuse.Status) {
+	m.t.Helper()
+	if s != fuse.OK {
+		m.t.Fatalf("%s: %v", what, s)
+	}
+}
+
+func (m *mounted) create(name string, mode uint32) uint64 {
+	m.t.Helper()
+	var out fuse.CreateOut
+	m.ok("create", m.Create(nil, &fuse.CreateIn{InHeader: header(1), Mode: mode}, name, &out))
+	return out.NodeId
+}
+
+func (m *mounted) write(ino uint64, off int64, data []byte) {
+	m.t.Helper()
+	n, s := m.Writev(nil, &fuse.WriteIn{InHeader: header(ino), Offset: uint64(off)}, [][]byte{data})
+	m.ok("write", s)
+	if int(n) != len(data) {
+		m.t.Fatalf("wrote %d of %d bytes", n, len(data))
+	}
+}
+
+func (m *mounted) stat(ino uint64) fuse.Attr {
+	m.t.Helper()
+	var out fuse.AttrOut
+	m.ok("getattr", m.GetAttr(nil, &fuse.GetAttrIn{InHeader: header(ino)}, &out))
+	if out.Timeout() < time.Hour {
+		m.t.Errorf("attributes are valid for %v only", out.Timeout())
+	}
+	return out.Attr
+}
+
+func TestReadGivesSlicesAndDoneGivesThemBack(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	ino := m.create("f", 0o644)
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1024)
+	m.write(ino, 0, want)
+	r, s := m.Read(nil, &fuse.ReadIn{InHeader: header(ino), Offset: 100, Size: 1 << 20}, nil)
+	m.ok("read", s)
+	slices, s := r.(interface {
+		Slices() ([][]byte, fuse.Status)
+	}).Slices()
+	m.ok("slices", s)
+	if got := bytes.Join(slices, nil); !bytes.Equal(got, want[100:]) || r.Size() != len(got) {
+		t.Fatalf("read %d bytes, Size says %d, want %d", len(got), r.Size(), len(want)-100)
+	}
+	if got, s := r.Bytes(nil); s != fuse.OK || !bytes.Equal(got, want[100:]) {
+		t.Errorf("Bytes differs from Slices: %d bytes, %v", len(got), s)
+	}
+	// The bytes stay locked against writers until Done.
+	wrote := make(chan struct{})
+	go func() {
+		m.Writev(nil, &fuse.WriteIn{InHeader: header(ino), Offset: 4096}, [][]byte{make([]byte, 4096)})
+		close(wrote)
+	}()
+	select {
+	case <-wrote:
+		t.Error("a write went through while a reply held its range")
+	case <-time.After(50 * time.Millisecond):
+	}
+	r.Done()
+	select {
+	case <-wrote:
+	case <-time.After(10 * time.Second):
+		t.Fatal("Done did not let the writer go")
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a second Done went unnoticed")
+		}
+	}()
+	r.Done()
+}
+
+// go-fuse writes a reply of length zero without calling Done.
+func TestEmptyReadHoldsNothing(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	ino := m.create("f", 0o644)
+	m.write(ino, 0, []byte("x"))
+	r, s := m.Read(nil, &fuse.ReadIn{InHeader: header(ino), Offset: 1, Size: 4096}, make([]byte, 4096))
+	m.ok("read at the end", s)
+	if r == nil || r.Size() != 0 {
+		t.Fatalf("got %v, want an empty result", r)
+	}
+	m.write(ino, 0, bytes.Repeat([]byte("y"), 8192)) // would hang if the range were locked
+	if _, s := m.Read(nil, &fuse.ReadIn{InHeader: header(1), Size: 1}, nil); s != fuse.Status(syscall.EISDIR) {
+		t.Errorf("reading a directory: %v", s)
+	}
+}
+
+// countDone passes everything on and counts Done of read results.
+type countDone struct {
+	*Adapter
+	results, done int
+}
+
+type countedResult struct {
+	*call
+	n *int
+}
+
+func (c countedResult) Done() { *c.n++; c.call.Done() }
+
+func (c *countDone) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	r, s := c.Adapter.Read(cancel, in, buf)
+	if k, ok := r.(*call); ok {
+		c.results++
+		return countedResult{k, &c.done}, s
+	}
+	return r, s
+}
+
+// go-fuse calls Done exactly once for every result it got, whatever happens.
+func TestDoneExactlyOnce(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	ino := m.create("f", 0o644)
+	m.write(ino, 0, make([]byte, 10000))
+	c := &countDone{Adapter: m.Adapter}
+	ps := fuse.NewProtocolServer(c, &fuse.MountOptions{MaxWrite: maxIO})
+	request := func(opcode uint32, body ...any) []byte {
+		var b bytes.Buffer
+		for _, v := range body {
+			binary.Write(&b, binary.NativeEndian, v)
+		}
+		var h bytes.Buffer
+		binary.Write(&h, binary.NativeEndian, fuse.InHeader{Length: uint32(40 + b.Len()), Opcode: opcode, Unique: 7, NodeId: ino})
+		out := make([]byte, 16+10000+4096)
+		n, s := ps.HandleRequest([][]byte{append(h.Bytes(), b.Bytes()...)}, [][]byte{out})
+		m.ok("request", s)
+		return out[:n]
+	}
+	request(26, uint32(7), uint32(40), uint32(1<<17), uint32(0)) // INIT
+	for _, read := range []struct{ off, size, want int }{{0, 4096, 4096}, {9000, 4096, 1000}, {20000, 4096, 0}} {
+		out := request(15, uint64(0), uint64(read.off), uint32(read.size), uint32(0), uint64(0), uint32(0), uint32(0))
+		if len(out) != 16+read.want {
+			t.Errorf("READ of %d at %d: %d bytes of reply, want %d", read.size, read.off, len(out), 16+read.want)
+		}
+	}
+	if c.results != 2 || c.done != 2 {
+		t.Errorf("%d results and %d calls of Done, want 2 and 2", c.results, c.done)
+	}
+}
+
+func allocs(t *testing.T, f func()) {
+	t.Helper()
+	if invariants.Enabled {
+		t.Skip("checks allocate, and the race detector empties pools")
+	}
+	if n := testing.AllocsPerRun(1000, f); n != 0 {
+		t.Errorf("%v allocations per run, want 0", n)
+	}
+}
+
+func TestReadAllocatesNothing(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	ino := m.create("f", 0o644)
+	m.write(ino, 0, make([]byte, 1<<20))
+	for _, size := range []uint32{4096, 1 << 20} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			in := &fuse.ReadIn{InHeader: header(ino), Size: size}
+			allocs(t, func() {
+				r, s := m.Read(nil, in, nil)
+				if s != fuse.OK {
+					t.Fatal(s)
+				}
+				r.(interface {
+					Slices() ([][]byte, fuse.Status)
+				}).Slices()
+				r.Done()
+			})
+		})
+	}
+}
+
+func TestWriteAllocatesNothing(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	ino := m.create("f", 0o644)
+	data := [][]byte{make([]byte, 64<<10)}
+	m.write(ino, 0, data[0])
+	in := &fuse.WriteIn{InHeader: header(ino)}
+	t.Run("in place", func(t *testing.T) {
+		allocs(t, func() {
+			if _, s := m.Writev(nil, in, data); s != fuse.OK {
+				t.Fatal(s)
+			}
+		})
+	})
+	t.Run("without CAP_FSETID", func(t *testing.T) {
+		in := &fuse.WriteIn{InHeader: header(ino), WriteFlags: fuse.WRITE_KILL_SUIDGID}
+		allocs(t, func() {
+			if _, s := m.Writev(nil, in, data); s != fuse.OK {
+				t.Fatal(s)
+			}
+		})
+	})
+	t.Run("growing", func(t *testing.T) {
+		in, data := &fuse.WriteIn{InHeader: header(ino)}, [][]byte{make([]byte, 4096)}
+		allocs(t, func() {
+			if _, s := m.Writev(nil, in, data); s != fuse.OK {
+				t.Fatal(s)
+			}
+			in.Offset += 4096
+		})
+	})
+}
+
+func TestUmaskIsOurs(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	var e fuse.EntryOut
+	m.ok("mkdir", m.Mkdir(nil, &fuse.MkdirIn{InHeader: header(1), Mode: 0o1777, Umask: 0o022}, "d", &e))
+	if e.Mode != syscall.S_IFDIR|0o1755 {
+		t.Errorf("mkdir: mode %o", e.Mode)
+	}
+	m.ok("mknod", m.Mknod(nil, &fuse.MknodIn{InHeader: header(1), Mode: syscall.S_IFIFO | 0o666, Umask: 0o027}, "p", &e))
+	if e.Mode != syscall.S_IFIFO|0o640 {
+		t.Errorf("mknod: mode %o", e.Mode)
+	}
+	var c fuse.CreateOut
+	m.ok("create", m.Create(nil, &fuse.CreateIn{InHeader: header(1), Mode: 0o4777, Umask: 0o077}, "f", &c))
+	if c.Mode != syscall.S_IFREG|0o4700 {
+		t.Errorf("create: mode %o", c.Mode)
+	}
+}
+
+func TestKillPriv(t *testing.T) {
+	for _, c := range []struct{ mode, want uint32 }{
+		{0o6755, 0o755}, {0o2755, 0o755}, {0o2745, 0o2745}, {0o4711, 0o711}, {0o644, 0o644},
+	} {
+		m := newMounted(t, DAXAlways)
+		ino := m.create("f", c.mode)
+		m.write(ino, 0, []byte("privileged"))
+		if got := m.stat(ino).Mode &^ syscall.S_IFMT; got != c.mode {
+			t.Errorf("%o: a privileged write made it %o", c.mode, got)
+		}
+		_, s := m.Writev(nil, &fuse.WriteIn{InHeader: header(ino), WriteFlags: fuse.WRITE_KILL_SUIDGID}, [][]byte{[]byte("x")})
+		m.ok("write", s)
+		if got := m.stat(ino).Mode &^ syscall.S_IFMT; got != c.want {
+			t.Errorf("%o: a write made it %o, want %o", c.mode, got, c.want)
+		}
+		ino = m.create("g", c.mode)
+		var out fuse.AttrOut
+		in := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(ino), Valid: fuse.FATTR_SIZE | fuse.FATTR_KILL_SUIDGID, Size: 5}}
+		m.ok("truncate", m.SetAttr(nil, in, &out))
+		if got := out.Mode &^ syscall.S_IFMT; got != c.want || out.Size != 5 {
+			t.Errorf("%o: a truncate made it %o of size %d, want %o and 5", c.mode, got, out.Size, c.want)
+		}
+	}
+}
+
+func TestNegativeEntriesAreRemembered(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	e := fuse.EntryOut{NodeId: 99}
+	h := header(1)
+	m.ok("lookup", m.Lookup(nil, &h, "absent", &e))
+	if e.NodeId != 0 || e.EntryTimeout() < time.Hour {
+		t.Errorf("nodeid %d, valid for %v", e.NodeId, e.EntryTimeout())
+	}
+}
+
+// NFS handles are resolved by looking up "." in any inode, ".." in a directory.
+func TestLookupByNumber(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	ino := m.create("f", 0o644)
+	h := header(ino)
+	var e fuse.EntryOut
+	m.ok("lookup .", m.Lookup(nil, &h, ".", &e))
+	if e.NodeId != ino || e.Generation == 0 {
+		t.Errorf("nodeid %d generation %d", e.NodeId, e.Generation)
+	}
+	h = header(123456)
+	if s := m.Lookup(nil, &h, ".", &e); s != fuse.Status(syscall.ESTALE) {
+		t.Errorf("a number that names nothing: %v, want ESTALE", s)
+	}
+	h = header(1)
+	m.ok("lookup ..", m.Lookup(nil, &h, "..", &e))
+	if e.NodeId != 1 {
+		t.Errorf("the root's parent is %d", e.NodeId)
+	}
+	m.Forget(ino, 2)
+	m.Forget(1, 1)
+}
+
+// A directory is listed once and completely, in pieces that resume by cookie, while
+// entries already listed are being removed.
+func TestReadDirInPieces(t *testing.T) {
+	for _, plus := range []bool{false, true} {
+		m := newMounted(t, DAXAlways)
+		want := map[string]bool{".": true, "..": true}
+		for i := range 300 {
+			name := fmt.Sprintf("%0*d", 1+i%200, i)
+			want[name] = true
+			m.Forget(m.create(name, 0o600), 1)
+		}
+		off := uint64(0)
+		for {
+			buf := make([]byte, 2048)
+			l := fuse.NewDirEntryList(buf, off)
+			in := &fuse.ReadIn{InHeader: header(1), Offset: off, Size: 2048}
+			var es []fuse.DirEntry
+			var err error
+			if plus {
+				m.ok("readdirplus", m.ReadDirPlus(nil, in, l))
+				var outs []fuse.EntryOut
+				es, outs, err = fuse.ParseDirLookupEntries(l.Bytes())
+				for i, o := range outs {
+					dot := es[i].Name == "." || es[i].Name == ".."
+					if dot != (o.NodeId == 0) || !dot && o.NodeId != es[i].Ino {
+						t.Errorf("%q: nodeid %d, inode %d", es[i].Name, o.NodeId, es[i].Ino)
+					}
+					if !dot {
+						m.Forget(o.NodeId, 1)
+					}
+				}
+			} else {
+				m.ok("readdir", m.ReadDir(nil, in, l))
+				es, err = fuse.ParseDirEntries(l.Bytes())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(es) == 0 {
+				break
+			}
+			for _, e := range es {
+				if !want[e.Name] {
+					t.Errorf("%q is listed twice, or was never made", e.Name)
+				}
+				delete(want, e.Name)
+				h := header(1)
+				if e.Name[0] != '.' {
+					m.ok("unlink", m.Unlink(nil, &h, e.Name))
+				}
+			}
+			off = es[len(es)-1].Off
+		}
+		if len(want) != 0 {
+			t.Errorf("plus %v: %d names were not listed", plus, len(want))
+		}
+		if n := m.core.Stats().Inodes; n != 1 {
+			t.Errorf("plus %v: %d inodes in use after everything was removed and forgotten", plus, n)
+		}
+	}
+}
+
+func TestTimes(t *testing.T) {
+	for _, ns := range []int64{0, 1, -1, -nsPerSec, 1<<62 + 12345, -1 << 62} {
+		sec, nsec := splitTime(ns)
+		if nsec >= nsPerSec || joinTime(sec, nsec) != ns {
+			t.Errorf("%d becomes %d s %d ns and back %d", ns, int64(sec), nsec, joinTime(sec, nsec))
+		}
+	}
+	for sec, want := range map[int64]int64{math.MaxInt64: math.MaxInt64, 1 << 40: math.MaxInt64, math.MinInt64: math.MinInt64, -1 << 40: math.MinInt64} {
+		if got := joinTime(uint64(sec), 0); got != want {
+			t.Errorf("second %d becomes %d, want the nearest, %d", sec, got, want)
+		}
+	}
+	m := newMounted(t, DAXAlways)
+	ino := m.create("f", 0o644)
+	set := func(valid uint32) fuse.AttrOut {
+		in := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(ino), Valid: valid, Atime: ^uint64(0), Atimensec: 999999999, Mtime: 4e9, Mtimensec: 7}}
+		var out fuse.AttrOut
+		m.ok("utimens", m.SetAttr(nil, in, &out))
+		return out
+	}
+	if out := set(fuse.FATTR_ATIME | fuse.FATTR_MTIME); int64(out.Atime) != -1 || out.Atimensec != 999999999 || out.Mtime != 4e9 || out.Mtimensec != 7 {
+		t.Errorf("atime %d.%09d mtime %d.%09d", int64(out.Atime), out.Atimensec, out.Mtime, out.Mtimensec)
+	}
+	now := time.Now()
+	out := set(fuse.FATTR_ATIME | fuse.FATTR_ATIME_NOW)
+	if d := time.Unix(int64(out.Atime), int64(out.Atimensec)).Sub(now).Abs(); d > time.Minute || out.Mtime != 4e9 {
+		t.Errorf("now is %v off, mtime %d", d, out.Mtime)
+	}
+	var x fuse.StatxOut
+	m.ok("statx", m.Statx(nil, &fuse.StatxIn{InHeader: header(ino)}, &x))
+	if d := time.Unix(int64(x.Btime.Sec), int64(x.Btime.Nsec)).Sub(now).Abs(); d > time.Minute || x.Ino != ino {
+		t.Errorf("birth time is %v off", d)
+	}
+}
+
+func TestOpenFlags(t *testing.T) {
+	for dax, want := range map[DAX]uint32{
+		DAXAlways: fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES, DAXNever: fuse.FOPEN_KEEP_CACHE,
+	} {
+		m := newMounted(t, dax)
+		var c fuse.CreateOut
+		m.ok("create", m.Create(nil, &fuse.CreateIn{InHeader: header(1)}, "f", &c))
+		var o fuse.OpenOut
+		m.ok("open", m.Open(nil, &fuse.OpenIn{InHeader: header(c.NodeId)}, &o))
+		if o.OpenFlags != want || c.OpenFlags != want {
+			t.Errorf("dax=%v: open %#x, create %#x, want %#x", dax, o.OpenFlags, c.OpenFlags, want)
+		}
+	}
+}
+
+func TestInfoXattr(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	h := header(1)
+	buf := make([]byte, 100)
+	if n, s := m.GetXAttr(nil, &h, InfoXattr, buf); s != fuse.OK || string(buf[:n]) != `{"pid":1}` {
+		t.Errorf("%q, %v", buf[:n], s)
+	}
+	if n, s := m.GetXAttr(nil, &h, InfoXattr, nil); s != fuse.ERANGE || n != 9 {
+		t.Errorf("asking for the size: %d, %v", n, s)
+	}
+	if _, s := m.GetXAttr(nil, &h, "user.x", buf); s != fuse.ENOTSUP {
+		t.Errorf("another name: %v", s)
+	}
+	h = header(m.create("f", 0o600))
+	if _, s := m.GetXAttr(nil, &h, InfoXattr, buf); s != fuse.ENOTSUP {
+		t.Errorf("another inode: %v", s)
+	}
+}
