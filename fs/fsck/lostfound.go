@@ -172,7 +172,7 @@ func (p *pass) growDir(d *dir) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := p.format(block); err != nil {
+	if err := p.formatBlock(block); err != nil {
 		return 0, err
 	}
 	e := layout.Extent{Logical: logical, Block: block, Len: 1}

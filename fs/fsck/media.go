@@ -229,10 +229,10 @@ func (m *media) commit(ch []change) error {
 	return nil
 }
 
-// format writes 64 empty lines to a block that nothing refers to yet.
+// formatBlock writes 64 empty lines to a block that nothing refers to yet.
 //
 // Persistence order: NT-store the block, SFENCE.
-func (m *media) format(b uint64) error {
+func (m *media) formatBlock(b uint64) error {
 	m.seq++
 	buf := make([]byte, layout.BlockSize)
 	off := int64(b) << layout.BlockShift

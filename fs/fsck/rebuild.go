@@ -103,7 +103,7 @@ func (p *pass) mendChain(ino uint64, io int64, gen uint32, atRoot bool) func() e
 func (p *pass) rebuild() {
 	for _, b := range p.inodeBlocks {
 		for _, in := range p.inodes[b] {
-			if in.state == slotDamaged && in.links > 0 && in.typ != syscall.DT_REG {
+			if in.state == slotDamaged && in.links > 0 && (in.typ == syscall.DT_DIR || in.typ == 0) {
 				p.namesLost = true // its own are not known, so others may seem nameless
 			}
 		}
