@@ -3,7 +3,8 @@ package hugepage
 import "github.com/daxfs/daxfs/internal/invariants"
 
 // This file moves PMD and PUD blocks between their states. All of it runs
-// under Allocator.mu, and panics leave to the callers' checks.
+// under Allocator.mu; the callers have checked that what is taken is free and
+// what is given is allocated.
 
 // freePiece frees n allocated blocks from block from of PMD block p.
 func (a *Allocator) freePiece(p, from, n uint64) {

@@ -83,18 +83,18 @@ func (n *node) len() int { return int(n.count.Load()) }
 // depends on a key, which the processor could not predict.
 func (n *node) rank(count int, logical uint64) int {
 	const stride = 6
-	total := uint64(count)
-	strides := uint64(0)
-	for i := uint64(stride - 1); i < total; i += stride {
-		_, after := bits.Sub64(logical, n.key[i].Load(), 0) // 1 if the key is
-		strides += 1 - after
+	keys := n.key[:count]
+	low := 0
+	for i := stride - 1; i < len(keys); i += stride {
+		_, after := bits.Sub64(logical, keys[i].Load(), 0) // 1 if the key is
+		low += stride &^ -int(after)
 	}
-	low := strides * stride
-	for i := low; i < min(low+stride-1, total); i++ {
-		_, after := bits.Sub64(logical, n.key[i].Load(), 0)
-		low += 1 - after
+	keys = keys[low:min(low+stride-1, count)]
+	for i := range keys {
+		_, after := bits.Sub64(logical, keys[i].Load(), 0)
+		low += 1 - int(after)
 	}
-	return int(low)
+	return low
 }
 
 func (n *node) extent(i int) Extent {

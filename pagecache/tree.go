@@ -57,7 +57,7 @@ func (p *path) rekey(d int, key uint64) {
 	}
 }
 
-// insert adds an extent at the end of the path that was descended for it.
+// insertAt adds an extent at the end of the path that was descended for it.
 func (s *Space) insertAt(p *path, e Extent) {
 	at := p.step[p.leaf]
 	if at.i == 0 {

@@ -53,23 +53,18 @@ func portableFence() {
 	atomic.AddUint32(&x, 1)
 }
 
-// touched keeps the loads of touch alive.
-var touched atomic.Uint32
-
 // touch loads one byte in each 4 KiB of b, and its last. What it loads does not
-// matter, so another goroutine may be storing there.
+// matter, so another goroutine may be storing there; it is returned, uninlined, so
+// that the compiler must load it.
 //
 //go:norace
 //go:noinline
-func touch(b []byte) {
-	var x byte
+func touch(b []byte) (x byte) {
 	for i := 0; i < len(b); i += pageSize {
 		x |= b[i]
 	}
 	if n := len(b); n > 0 {
 		x |= b[n-1]
 	}
-	if x == 1 && len(b) < 0 {
-		touched.Store(1)
-	}
+	return x
 }

@@ -53,8 +53,8 @@ func (t *Table) unshare(block, n uint64) {
 // still referenced are reported by the last Put.
 //
 // idle runs on this goroutine with no lock held; a func value made once and
-// kept costs no allocation. It may be nil where another owner is known to
-// remain.
+// kept costs no allocation. It may get blocks outside the range, too: orphans,
+// see TryGet. It may be nil where another owner is known to remain.
 func (t *Table) Disown(block, n uint64, idle func(block, n uint64)) {
 	t.drop(block, n, shareOne, "disown", idle)
 }

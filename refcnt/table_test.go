@@ -223,6 +223,35 @@ func TestWaitIdle(t *testing.T) {
 	}
 }
 
+// TestLargeRegion has a table of 16 TiB, of which a few folios are in use.
+func TestLargeRegion(t *testing.T) {
+	if invariants.Enabled {
+		t.Skip("under the race detector the table is all there")
+	}
+	const blocks = 1 << 32
+	tab := newTable(t, blocks)
+	var got idles
+	for _, b := range []uint64{0, 1 << 20, blocks/2 - 1, blocks - 2} {
+		if tab.TryGet(b, 2) {
+			t.Fatalf("got block %d of an empty region", b)
+		}
+		tab.Own(b, 2)
+		if !tab.TryGet(b, 2) {
+			t.Fatalf("did not get block %d", b)
+		}
+		tab.Put(b, 2, got.add)
+		tab.Disown(b, 2, got.add)
+		wantRuns(t, "disown", got.take(), run{b, 2})
+	}
+	s := tab.Stats()
+	if perTiB := s.PairBytes / 16; perTiB != 8<<20 {
+		t.Errorf("%d bytes of pairs per TiB", perTiB)
+	}
+	if s.Tables != 5 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestRecycling walks over more pieces than may stay empty.
 func TestRecycling(t *testing.T) {
 	const pieces = 3 * keepEmpty

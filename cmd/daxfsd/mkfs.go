@@ -161,9 +161,20 @@ func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Region, err
 		}
 		return r, nil
 	}
+	if size == 0 && st.Size()%layout.BlockSize != 0 {
+		return r, nil // its size is to stay as odd as it is
+	}
 	r.Close()
 	if size == 0 {
 		size = st.Size()
+	}
+	if size < st.Size() {
+		if !f.force {
+			return nil, fmt.Errorf("region %s has %s, and a --size of %s would cut it; --force does that", path, formatSize(st.Size()), formatSize(size))
+		}
+		if err := os.Truncate(path, size&^(layout.BlockSize-1)); err != nil {
+			return nil, regionError(path, err)
+		}
 	}
 	return createRegion(path, size, f.sparse, p)
 }

@@ -53,10 +53,11 @@ func mountsOf(region string) []*mountinfo.Info {
 	return all
 }
 
-// stale reports whether a mount's daemon is gone.
+// stale reports whether a mount's daemon is gone. A plain stat would be answered from
+// the kernel's cache, which outlives the daemon.
 func stale(mountpoint string) bool {
-	var st unix.Stat_t
-	return errors.Is(unix.Stat(mountpoint, &st), unix.ENOTCONN)
+	var st unix.Statx_t
+	return errors.Is(unix.Statx(unix.AT_FDCWD, mountpoint, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st), unix.ENOTCONN)
 }
 
 // askDaemon asks the daemon behind a mount point what it is. A daemon that does

@@ -35,7 +35,7 @@ func openRegion(path string, o pmem.Options) (*pmem.Region, error) {
 func regionError(path string, err error) error {
 	switch {
 	case errors.Is(err, pmem.ErrBusy):
-		return fmt.Errorf("region %s is in use%s; unmount it first: %w", path, usedBy(path), err)
+		return fmt.Errorf("region %s is in use%s; unmount it first", path, usedBy(path))
 	case errors.Is(err, os.ErrNotExist):
 		if strings.HasPrefix(path, "/dev/") {
 			return fmt.Errorf("there is no device %s; see `ls /dev/dax*` and `daxctl list`", path)
@@ -44,10 +44,35 @@ func regionError(path string, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("no permission to open region %s for reading and writing; run as its owner or as root", path)
 	}
-	if strings.Contains(err.Error(), path) {
-		return err
+	text := strings.TrimPrefix(err.Error(), "pmem: ")
+	if !strings.Contains(text, path) {
+		text = path + ": " + text
 	}
-	return fmt.Errorf("region %s: %w", path, err)
+	return &reworded{"region " + text, err}
+}
+
+// reworded is an error that says something else than the one it wraps.
+type reworded struct {
+	text string
+	err  error
+}
+
+func (e *reworded) Error() string { return e.text }
+func (e *reworded) Unwrap() error { return e.err }
+
+// createRegion gives a file the size, preallocated unless sparse, and opens it.
+func createRegion(path string, size int64, sparse bool, p progressFunc) (*pmem.Region, error) {
+	size &^= layout.BlockSize - 1
+	stop := watchAllocation(path, size, p)
+	err := pmem.Create(path, size, sparse)
+	stop()
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("region %s cannot be made: there is no directory %s", path, filepath.Dir(path))
+		}
+		return nil, regionError(path, err)
+	}
+	return openRegion(path, pmem.Options{})
 }
 
 // usedBy is " by ..." or "".
@@ -84,6 +109,28 @@ func lockHolder(path string) int {
 		}
 	}
 	return 0
+}
+
+// watchAllocation reports how much storage a file has, until stop is called.
+func watchAllocation(path string, size int64, p progressFunc) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(200 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-t.C:
+				var st unix.Stat_t
+				if unix.Stat(path, &st) == nil {
+					p("allocating", min(st.Blocks*512, size-1), size)
+				}
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
 }
 
 // regionPath makes a region's path absolute, without symbolic links: the name

@@ -1,0 +1,64 @@
+package pmem
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestHostIdentity(t *testing.T) {
+	m1, b1 := HostIdentity()
+	m2, b2 := HostIdentity()
+	if m1 != m2 || b1 != b2 || m1 == [16]byte{} || b1 == [16]byte{} {
+		t.Errorf("machine %x and %x, boot %x and %x", m1, m2, b1, b2)
+	}
+
+	root := t.TempDir()
+	write(t, filepath.Join(root, "proc/sys/kernel/random/boot_id"), "00112233-4455-6677-8899-aabbccddeeff")
+	write(t, filepath.Join(root, "proc/sys/kernel/hostname"), "one")
+	hashed, boot := hostIdentity(root)
+	if boot != [16]byte{0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff} {
+		t.Errorf("boot %x", boot)
+	}
+	if again, _ := hostIdentity(root); again != hashed || hashed == [16]byte{} {
+		t.Errorf("machine %x, then %x", hashed, again)
+	}
+	for _, content := range []string{"", "uninitialized", "00000000000000000000000000000000", "zz112233445566778899aabbccddeeff"} {
+		write(t, filepath.Join(root, "etc/machine-id"), content)
+		if got, _ := hostIdentity(root); got != hashed {
+			t.Errorf("machine-id %q: %x, want the hash %x", content, got, hashed)
+		}
+	}
+	write(t, filepath.Join(root, "etc/machine-id"), "ff112233445566778899aabbccddeeff")
+	if got, _ := hostIdentity(root); got[0] != 0xff || got[15] != 0xff {
+		t.Errorf("machine %x", got)
+	}
+	os.Remove(filepath.Join(root, "etc/machine-id"))
+	write(t, filepath.Join(root, "proc/sys/kernel/hostname"), "two")
+	if got, _ := hostIdentity(root); got == hashed {
+		t.Error("another host, the same hash")
+	}
+}
+
+func TestProcessStart(t *testing.T) {
+	self, err := ProcessStart(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if again, err := ProcessStart(os.Getpid()); err != nil || again != self {
+		t.Errorf("%d, then %d, error %v", self, again, err)
+	}
+	if _, err := ProcessStart(1 << 30); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no such process: %v", err)
+	}
+	line := "42 (a ) (b c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 10"
+	if n, err := parseStart(line); err != nil || n != 987654 {
+		t.Errorf("%d, error %v", n, err)
+	}
+	if _, err := parseStart("42 (short) S 1"); err == nil {
+		t.Error("a short line was understood")
+	}
+}
