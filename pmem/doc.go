@@ -43,6 +43,13 @@
 // third line runs (other architectures, and the build tags purego and race),
 // power-loss durability on DAX is not promised.
 //
+// The arm64 tests run with
+//
+//	GOARCH=arm64 go test -exec "qemu-aarch64 -cpu cortex-a72" ./pmem
+//
+// since QEMU before 8.1 claims DC CVAP in user mode but takes it for an illegal
+// instruction. So there it is DC CVAC that runs, and DC CVAP is only assembled.
+//
 // # Faults
 //
 // Poisoned media, and a file truncated under its mapping, raise SIGBUS. Every

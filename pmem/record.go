@@ -11,7 +11,8 @@ import (
 //
 // The order of the calls is the order of execution: a region executes and reports
 // one primitive at a time. A recorder may read the region but not call its
-// primitives. A primitive that failed is not reported.
+// primitives. A primitive that failed is not reported. Who wants the caller's place
+// skips this package's frames, which are not always as many.
 //
 // A Fence drains what its own thread stored. Whoever records keeps the flushes and
 // the fence of one step on one thread with runtime.LockOSThread, or uses FlushFence.

@@ -25,10 +25,12 @@ func TestWaitFree(t *testing.T) {
 	if err := waitFree(p, 42, 50*time.Millisecond); err == nil {
 		t.Error("it is locked, and was found free")
 	}
-	time.AfterFunc(50*time.Millisecond, func() { unix.Flock(int(f.Fd()), unix.LOCK_UN) })
+	fd, done := int(f.Fd()), make(chan struct{})
+	time.AfterFunc(50*time.Millisecond, func() { unix.Flock(fd, unix.LOCK_UN); close(done) })
 	if err := waitFree(p, 42, 10*time.Second); err != nil {
 		t.Error(err)
 	}
+	<-done
 	if err := waitFree(p+".gone", 0, time.Second); err != nil {
 		t.Errorf("a region that is gone: %v", err)
 	}

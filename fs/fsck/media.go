@@ -103,10 +103,25 @@ func (m *media) readRecords() ([]record, error) {
 			rec.offs[j] = int64(binary.LittleEndian.Uint64(body[8*j:]))
 			copy(rec.line[j][:], body[layout.OffsetsSize(n)+j*layout.LineSize:])
 		}
-		recs = append(recs, rec)
+		if rec.whole(m.seed) {
+			recs = append(recs, rec)
+		}
 	}
 	sort.SliceStable(recs, func(i, j int) bool { return recs[i].seq < recs[j].seq })
 	return recs, nil
+}
+
+// whole reports whether every line is of this record. The body's checksum does not
+// tell: a sealed line ends in its own crc32c, so whatever it holds it contributes the
+// same to a crc32c that runs over it, and a record half overwritten by one that changes
+// the same lines has a right one.
+func (rec *record) whole(seed uint32) bool {
+	for j := range rec.line {
+		if rec.line[j].Seq() != rec.seq || !rec.line[j].Valid(seed, rec.offs[j]) {
+			return false
+		}
+	}
+	return true
 }
 
 // lay puts a record's lines into the overlay, by the rules of recovery. It returns
@@ -114,7 +129,7 @@ func (m *media) readRecords() ([]record, error) {
 func (m *media) lay(rec *record) (bad []int64) {
 	for j, off := range rec.offs {
 		l := &rec.line[j]
-		if !m.mayJournal(off) || !l.Valid(m.seed, off) {
+		if !m.mayJournal(off) {
 			bad = append(bad, off)
 			continue
 		}

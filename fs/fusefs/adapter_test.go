@@ -166,7 +166,7 @@ func TestDoneExactlyOnce(t *testing.T) {
 	m.write(ino, 0, make([]byte, 10000))
 	c := &countDone{Adapter: m.Adapter}
 	ps := fuse.NewProtocolServer(c, &fuse.MountOptions{MaxWrite: maxIO})
-	request := func(opcode uint32, body ...any) []byte {
+	request := func(ino uint64, opcode uint32, body ...any) []byte {
 		var b bytes.Buffer
 		for _, v := range body {
 			binary.Write(&b, binary.NativeEndian, v)
@@ -178,12 +178,16 @@ func TestDoneExactlyOnce(t *testing.T) {
 		m.ok("request", s)
 		return out[:n]
 	}
-	request(26, uint32(7), uint32(40), uint32(1<<17), uint32(0)) // INIT
+	request(0, 26, uint32(7), uint32(40), uint32(1<<17), uint32(0)) // INIT
 	for _, read := range []struct{ off, size, want int }{{0, 4096, 4096}, {9000, 4096, 1000}, {20000, 4096, 0}} {
-		out := request(15, uint64(0), uint64(read.off), uint32(read.size), uint32(0), uint64(0), uint32(0), uint32(0))
+		out := request(ino, 15, uint64(0), uint64(read.off), uint32(read.size), uint32(0), uint64(0), uint32(0), uint32(0))
 		if len(out) != 16+read.want {
 			t.Errorf("READ of %d at %d: %d bytes of reply, want %d", read.size, read.off, len(out), 16+read.want)
 		}
+	}
+	out := request(1, 15, uint64(0), uint64(0), uint32(4096), uint32(0), uint64(0), uint32(0), uint32(0))
+	if e := -int32(binary.NativeEndian.Uint32(out[4:])); len(out) != 16 || syscall.Errno(e) != syscall.EISDIR {
+		t.Errorf("READ of a directory: %d bytes of reply, error %v; want EISDIR", len(out), syscall.Errno(e))
 	}
 	if c.results != 2 || c.done != 2 {
 		t.Errorf("%d results and %d calls of Done, want 2 and 2", c.results, c.done)

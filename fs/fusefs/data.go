@@ -43,13 +43,16 @@ func (a *Adapter) Read(cancel <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.
 	c := a.get(cancel, &in.InHeader)
 	r := a.core.NewReply()
 	e := a.core.Read(&c.ctx, in.NodeId, int64(in.Offset), int(in.Size), r)
-	if e != 0 || r.Len() == 0 {
-		if e == 0 {
-			r.Done()
-		}
+	if e != 0 { // nil: go-fuse would take its status from a result, and forget e
 		r.Free()
 		a.put(c)
-		return empty, status(e)
+		return nil, status(e)
+	}
+	if r.Len() == 0 {
+		r.Done()
+		r.Free()
+		a.put(c)
+		return empty, fuse.OK
 	}
 	c.reply = r
 	return c, fuse.OK

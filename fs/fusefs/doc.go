@@ -27,5 +27,5 @@
 // Traps of go-fuse that the code steers around, each where it is steered:
 // a READ reply of length zero is written without calling Done; a read result
 // whose Slices fails is never answered at all; a nil read result with OK sends a
-// recycled buffer to the reader.
+// recycled buffer to the reader; a result beside an error turns the error into OK.
 package fusefs

@@ -85,6 +85,9 @@ func (o *Options) openHelper() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("mounting as a user needs %s: install the package fuse3, or mount as root", helper)
 	}
+	if unix.Access("/dev/fuse", unix.R_OK|unix.W_OK) != nil { // the helper opens it with our rights
+		return -1, errors.New("no permission to open /dev/fuse: root can give it to all users with `chmod 666 /dev/fuse`, or mount as root")
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socketpair", err)

@@ -78,8 +78,11 @@ const capabilities = fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_S
 // Start answers the kernel's INIT for core. It owns the connection, also when it
 // fails. The mount works from Serve on.
 func (c *Conn) Start(core *fs.FS) (*Server, error) {
+	return c.start(New(core, c.opt.DAX, c.opt.Info))
+}
+
+func (c *Conn) start(a fuse.RawFileSystem) (*Server, error) {
 	o := &c.opt
-	a := New(core, o.DAX, o.Info)
 	s, err := fuse.NewServer(a, fmt.Sprintf("/dev/fd/%d", c.fd), &fuse.MountOptions{
 		Name: Type, FsName: o.Source, Logger: o.Log,
 		MaxWrite: maxIO, MaxBackground: 256,

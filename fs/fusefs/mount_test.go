@@ -1,0 +1,133 @@
+package fusefs
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// truncating cuts the region's file when go-fuse asks for the slices of a reply:
+// after the core has seen that they can be read, before the kernel reads them.
+type truncating struct {
+	*Adapter
+	cut  func()
+	done chan struct{}
+}
+
+type truncatedReply struct {
+	*call
+	t *truncating
+}
+
+func (r truncatedReply) Slices() ([][]byte, fuse.Status) { r.t.cut(); return r.call.Slices() }
+func (r truncatedReply) Done()                           { r.call.Done(); close(r.t.done) }
+
+func (a *truncating) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	r, s := a.Adapter.Read(cancel, in, buf)
+	if c, ok := r.(*call); ok {
+		return truncatedReply{c, a}, s
+	}
+	return r, s
+}
+
+// A region file that is truncated while a reply is on its way: the reader gets
+// EIO, at once, and the references come back.
+func TestTruncatedUnderReply(t *testing.T) {
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
+		t.Skip("needs root and /dev/fuse")
+	}
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, mp := filepath.Join(dir, "region"), filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mp, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const size = 32 << 20
+	if err := pmem.Create(path, size, true); err != nil {
+		t.Fatal(err)
+	}
+	r, err := pmem.Open(path, pmem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if r.Durability() == pmem.DurableFlush {
+		t.Skip("replies are copied here")
+	}
+	if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	core, err := fs.Mount(r, fs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mounted{New(core, DAXAlways, nil), t}
+	ino := m.create("f", 0o644)
+	m.write(ino, 0, make([]byte, 64<<10))
+
+	conn, err := Attach(Options{Mountpoint: mp, Source: path, Kernel: []string{"default_permissions"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &truncating{Adapter: m.Adapter, done: make(chan struct{}), cut: func() { os.Truncate(path, 64<<10) }}
+	server, err := conn.start(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go server.Serve()
+	served := make(chan struct{})
+	defer func() {
+		os.Truncate(path, size)
+		Unmount(mp, Lazy)
+		go func() { server.fuse.Wait(); close(served) }()
+		select {
+		case <-served:
+			core.Unmount()
+		case <-time.After(20 * time.Second):
+			t.Error("still serving 20 s after unmounting")
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "dd", "if="+mp+"/f", "of=/dev/null", "bs=64k", "count=1").CombinedOutput()
+	if ctx.Err() != nil {
+		t.Fatal("the reader hangs")
+	}
+	if err == nil || !strings.Contains(string(out), "Input/output error") {
+		t.Errorf("%v: %s; want an I/O error", err, out)
+	}
+	select {
+	case <-a.done:
+	case <-time.After(10 * time.Second):
+		t.Error("Done was not called")
+	}
+}
+
+func TestEscape(t *testing.T) {
+	if got := escape(`/a,b\c`); got != `/a\,b\\c` {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestHelperError(t *testing.T) {
+	for text, want := range map[string]string{
+		"fusermount3: user has no write access to mountpoint /x\n":   "mounting: fusermount3: user has no write access to mountpoint /x",
+		"fusermount3: failed to unmount /x: Device or resource busy": "mounting: the mount is in use",
+		"": "mounting: fusermount3: invalid argument",
+	} {
+		if got := helperError("mounting", text, os.ErrInvalid); got.Error() != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
