@@ -83,7 +83,7 @@ race:
 arm64:
 	$(call step,arm64,90,mkdir -p bin && GOARCH=arm64 $(GO) build -o bin/daxfsd.arm64 ./cmd/daxfsd && \
 		GOARCH=arm64 $(GO) test -c -o bin/pmem.arm64.test ./pmem && \
-		cd pmem && timeout 120 qemu-aarch64 ../bin/pmem.arm64.test -test.short)
+		cd pmem && timeout 180 qemu-aarch64 -cpu cortex-a72 ../bin/pmem.arm64.test -test.short)
 
 crash:
 	$(call step,crash,300,timeout 900 $(GO) run ./test/crash -seed $(CRASH_SEED))

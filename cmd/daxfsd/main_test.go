@@ -22,6 +22,12 @@ import (
 // that tests execute what users execute, daemon included.
 const beCommand = "DAXFSD_TEST_BE_COMMAND"
 
+// commandEnv is the environment of a command under test. Under the race detector a
+// program would linger a second after its end.
+func commandEnv() []string {
+	return append(os.Environ(), beCommand+"=1", "GORACE=atexit_sleep_ms=0 halt_on_error=1")
+}
+
 func TestMain(m *testing.M) {
 	if os.Getenv(beCommand) != "" {
 		main()
@@ -42,7 +48,7 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 		panic(err)
 	}
 	cmd := exec.CommandContext(ctx, exe, args...)
-	cmd.Env = append(os.Environ(), beCommand+"=1")
+	cmd.Env = commandEnv()
 	cmd.WaitDelay = time.Second
 	return cmd
 }

@@ -408,7 +408,7 @@ func inNamespace(t *testing.T, script string, args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, exe}, args...)...)
-	cmd.Env = append(os.Environ(), beCommand+"=1")
+	cmd.Env = commandEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	return finish(t, cmd)
 }
@@ -530,7 +530,7 @@ func asUserExe(t *testing.T, exe string, uid uint32, args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, exe, args...)
-	cmd.Env = append(os.Environ(), beCommand+"=1")
+	cmd.Env = commandEnv()
 	cmd.WaitDelay = time.Second
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}

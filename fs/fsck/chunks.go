@@ -150,23 +150,33 @@ func (p *pass) chunk(no int64) {
 			switch t := l.BlockType(i); t {
 			case layout.BlockOther:
 			case layout.BlockInode:
-				if p.used.hasAny(b, 1) {
-					p.problem(ExtentReserved, 0, int64(b)<<layout.BlockShift, nil, "inode block %d stands in a bad range", b)
-				}
-				p.used.set(b)
-				p.inoB.set(b)
-				p.inodeBlocks = append(p.inodeBlocks, b)
-				p.rep.InodeBlocks++
+				p.addInodeBlock(b)
 			default:
 				ok := p.looksLikeInodes(b)
+				if !ok {
+					p.unsure.set(b)
+				}
 				p.problem(ChunkType, 0, lo, p.edit(lo, func(l *layout.Line) {
 					if l.SetBlockType(i, layout.BlockOther); ok {
 						l.SetBlockType(i, layout.BlockInode)
 					}
 				}), "block %d has the unknown type %d", b, t)
+				if ok {
+					p.addInodeBlock(b)
+				}
 			}
 		}
 	}
+}
+
+func (p *pass) addInodeBlock(b uint64) {
+	if p.used.hasAny(b, 1) {
+		p.problem(ExtentReserved, 0, int64(b)<<layout.BlockShift, nil, "inode block %d stands in a bad range", b)
+	}
+	p.used.set(b)
+	p.inoB.set(b)
+	p.inodeBlocks = append(p.inodeBlocks, b)
+	p.rep.InodeBlocks++
 }
 
 // looksLikeInodes: half of the slots at least verify, and all that do are inodes or

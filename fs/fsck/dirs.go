@@ -27,7 +27,10 @@ type names map[uint64][]byte
 
 // dir checks the entries of one directory.
 func (p *pass) dir(d *dir) {
-	buf := make([]byte, layout.BlockSize)
+	var buf []byte
+	if len(d.ext) > 0 {
+		buf = make([]byte, layout.BlockSize)
+	}
 	seen := names{}
 	for _, e := range d.ext {
 		for b := e.Block; b < e.Block+uint64(e.Len); b++ {

@@ -58,6 +58,11 @@ func (p *pass) inode(in *inodeInfo, buf []byte, off int64, s int) {
 	var c layout.Core
 	if c.Get(core); c.Mode == 0 {
 		in.state = slotFree
+		for _, o := range []int{layout.InodeTimesOff, layout.InodeExtentOff} { // its next user reads them
+			if lo := io + int64(o); at(o) == nil {
+				p.problem(InodeFree, ino, lo, p.put1(lo, layout.Line{}), "the line of the free inode slot %d at offset %d has a wrong checksum", ino, lo)
+			}
+		}
 		return
 	}
 	in.state, in.mode, in.nlink, in.gen, in.parent, in.format = slotLive, c.Mode, c.Nlink, c.Gen, c.Parent, c.Format
@@ -342,7 +347,10 @@ func (p *pass) walk(ino uint64, io int64, gen uint32, root uint64, first *layout
 	if first != nil {
 		slots(first, io+layout.InodeExtentOff, f)
 	}
-	buf := make([]byte, layout.BlockSize)
+	var buf []byte
+	if root != 0 {
+		buf = make([]byte, layout.BlockSize)
+	}
 	seen := 0
 	for b, want := root, int64(-1); b != 0; {
 		var h layout.ExtentBlock

@@ -30,6 +30,7 @@ const (
 	ChunkTypes     = "chunk-types"      // damaged line of block types
 	ChunkType      = "chunk-type"       // a block type no writer makes
 	InodeCore      = "inode-core"       // damaged core line
+	InodeFree      = "inode-free"       // damaged line of a free slot
 	InodeTimes     = "inode-times"      // damaged times line
 	InodeExtents   = "inode-extents"    // damaged extent line
 	InodeMode      = "inode-mode"       // not a file type

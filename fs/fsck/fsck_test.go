@@ -1,0 +1,655 @@
+package fsck_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+const size = 16 << 20
+
+// world is a small filesystem, unmounted cleanly, and where its things are.
+type world struct {
+	*testing.T
+	r    *pmem.Region
+	sb   *layout.Superblock
+	seed uint32
+	ino  map[string]uint64
+}
+
+func options() fs.MkfsOptions {
+	return fs.MkfsOptions{UUID: [16]byte{1, 2, 3}, ChunkShift: 15, PUDShift: 18, Lanes: 2, Now: 1e18}
+}
+
+// build makes: /f (3 blocks), /d/g, /d/sub/deep, /s (inline), /l (long link), /frag
+// (an extent block), /p (fifo), /d/two = /f.
+func build(t *testing.T) *world {
+	t.Helper()
+	r, err := pmem.NewMemory(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	sb, err := fs.Mkfs(r, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, r: r, sb: sb, seed: layout.Seed(sb.UUID), ino: map[string]uint64{"/": 1}}
+	w.mounted(func(f *fs.FS) {
+		w.mkdir(f, "/d")
+		w.mkdir(f, "/d/sub")
+		w.file(f, "/f", 10000)
+		w.file(f, "/d/g", 100)
+		w.file(f, "/d/sub/deep", 5000)
+		w.symlink(f, "/s", "d/g")
+		w.symlink(f, "/l", strings.Repeat("x", 300))
+		w.file(f, "/frag", 1)
+		for i := 1; i < 8; i++ {
+			w.write(f, "/frag", int64(i)*8192, 1)
+		}
+		var a fs.Attr
+		w.ok(f.Mknod(&fs.Context{}, 1, "p", syscall.S_IFIFO|0o600, 0, &a))
+		w.ino["/p"] = a.Ino
+		w.ok(f.Link(&fs.Context{}, w.ino["/f"], w.ino["/d"], "two", &a))
+	})
+	return w
+}
+
+func (w *world) mounted(f func(*fs.FS)) {
+	w.Helper()
+	m, err := fs.Mount(w.r, fs.Options{Clock: func() int64 { return 2e18 }})
+	if err != nil {
+		w.Fatalf("mount: %v", err)
+	}
+	f(m)
+	if err := m.Unmount(); err != nil {
+		w.Fatalf("unmount: %v", err)
+	}
+}
+
+func (w *world) ok(e syscall.Errno) {
+	w.Helper()
+	if e != 0 {
+		w.Fatal(e)
+	}
+}
+
+func (w *world) parent(path string) (uint64, string) {
+	i := strings.LastIndexByte(path, '/')
+	return w.ino[max(path[:i], "/")], path[i+1:]
+}
+
+func (w *world) mkdir(f *fs.FS, path string) {
+	d, name := w.parent(path)
+	var a fs.Attr
+	w.ok(f.Mkdir(&fs.Context{}, d, name, 0o755, &a))
+	w.ino[path] = a.Ino
+}
+
+func (w *world) file(f *fs.FS, path string, n int) {
+	d, name := w.parent(path)
+	var a fs.Attr
+	w.ok(f.Mknod(&fs.Context{}, d, name, syscall.S_IFREG|0o644, 0, &a))
+	w.ino[path] = a.Ino
+	w.write(f, path, 0, n)
+}
+
+func (w *world) write(f *fs.FS, path string, off int64, n int) {
+	_, e := f.Write(&fs.Context{}, w.ino[path], off, bytes.Repeat([]byte(path[len(path)-1:]), n))
+	w.ok(e)
+}
+
+func (w *world) symlink(f *fs.FS, path, target string) {
+	d, name := w.parent(path)
+	var a fs.Attr
+	w.ok(f.Symlink(&fs.Context{}, d, name, target, &a))
+	w.ino[path] = a.Ino
+}
+
+// edit changes the line at off and seals it anew: a wrong line with a right checksum.
+func (w *world) edit(off int64, f func(l *layout.Line)) {
+	w.Helper()
+	var l layout.Line
+	if err := w.r.LoadLine(off, (*[64]byte)(&l)); err != nil {
+		w.Fatal(err)
+	}
+	f(&l)
+	l.Seal(w.seed, off, l.Seq())
+	w.store(off, l[:])
+}
+
+// smash makes the line at off fail its checksum.
+func (w *world) smash(off int64) {
+	var l layout.Line
+	w.r.LoadLine(off, (*[64]byte)(&l))
+	l[20] ^= 0x55
+	w.store(off, l[:])
+}
+
+func (w *world) store(off int64, b []byte) {
+	w.Helper()
+	if err := w.r.Store(off, b); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) inode(path string) int64 {
+	ino, ok := w.ino[path]
+	if !ok {
+		w.Fatalf("no %s", path)
+	}
+	return w.sb.InodeOff(ino)
+}
+
+func (w *world) core(path string, f func(c *layout.Core)) {
+	w.edit(w.inode(path), func(l *layout.Line) {
+		var c layout.Core
+		c.Get(l)
+		f(&c)
+		c.Put(l)
+	})
+}
+
+func (w *world) times(path string, f func(c *layout.Times)) {
+	w.edit(w.inode(path)+layout.InodeTimesOff, func(l *layout.Line) {
+		var c layout.Times
+		c.Get(l)
+		f(&c)
+		c.Put(l)
+	})
+}
+
+func (w *world) extent(path string, i int, f func(e *layout.Extent)) {
+	w.edit(w.inode(path)+layout.InodeExtentOff, func(l *layout.Line) {
+		e := l.Extent(i)
+		f(&e)
+		l.PutExtent(i, e)
+	})
+}
+
+// slot is an extent of a file as it stands on the media.
+func (w *world) slot(path string, i int) (e layout.Extent) {
+	w.extent(path, i, func(x *layout.Extent) { e = *x })
+	return e
+}
+
+// dentry is the offset of a name's head line.
+func (w *world) dentry(dir, name string) int64 {
+	w.Helper()
+	e := w.slot(dir, 0)
+	for i := int64(0); i < layout.LinesPerBlock; i++ {
+		off := int64(e.Block)<<layout.BlockShift + i*layout.LineSize
+		var l layout.Line
+		w.r.LoadLine(off, (*[64]byte)(&l))
+		if l.DentryKind() == layout.DentryHead && string(l.NamePart(0, l.DentryNameLen())) == name {
+			return off
+		}
+	}
+	w.Fatalf("no dentry %s in %s", name, dir)
+	return 0
+}
+
+func (w *world) check(repair bool) *fsck.Report {
+	w.Helper()
+	rep, err := fsck.Check(w.r, fsck.Options{Repair: repair})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return rep
+}
+
+func codes(rep *fsck.Report) []string {
+	var out []string
+	for _, p := range rep.Problems {
+		if !slices.Contains(out, p.Code) {
+			out = append(out, p.Code)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestClean(t *testing.T) {
+	w := build(t)
+	before := bytes.Clone(w.r.Bytes(0, size))
+	rep := w.check(false)
+	if len(rep.Problems) != 0 || rep.ExitCode() != 0 || !rep.Clean {
+		t.Fatalf("%+v", rep)
+	}
+	if rep.Files != 4 || rep.Dirs != 3 || rep.Symlinks != 2 || rep.Special != 1 || rep.ExtentBlocks != 1 {
+		t.Errorf("counts: %+v", rep)
+	}
+	var st fs.StatFS
+	if !bytes.Equal(before, w.r.Bytes(0, size)) {
+		t.Error("a check wrote to the region")
+	}
+	w.mounted(func(f *fs.FS) { f.StatFS(&st) })
+	if st.Bfree != rep.FreeBlocks {
+		t.Errorf("free blocks %d, statfs says %d", rep.FreeBlocks, st.Bfree)
+	}
+	rep = w.check(true)
+	if rep.ExitCode() != 0 || len(rep.Problems) != 0 {
+		t.Errorf("repair of a sound filesystem: %+v", rep)
+	}
+}
+
+// damages are what can be wrong, the codes a check must give, and what a repair makes.
+var damages = []struct {
+	name  string
+	do    func(w *world)
+	codes string // space separated
+	exit  int    // of the repair
+	gone  string // paths that a repair cannot save
+}{
+	{"first superblock", func(w *world) { w.store(100, []byte{1, 2, 3}) }, fsck.SuperPrimary, 1, ""},
+	{"second superblock", func(w *world) { w.store(w.sb.BackupOff, make([]byte, 8)) }, fsck.SuperBackup, 1, ""},
+	{"superblocks differ", func(w *world) {
+		s := *w.sb
+		s.Label = "other"
+		w.store(w.sb.BackupOff, s.Encode())
+	}, fsck.SuperDiffer, 1, ""},
+	{"owner state", func(w *world) {
+		w.edit(w.sb.OwnerOff, func(l *layout.Line) { (&layout.Owner{State: 9}).Put(l) })
+	}, fsck.OwnerState, 1, ""},
+	{"bad list line", func(w *world) { w.smash(w.sb.BadOff + 640) }, fsck.BadList, 1, ""},
+	{"bad list range", func(w *world) {
+		w.edit(w.sb.BadOff, func(l *layout.Line) { (&layout.BadRange{Block: 1, Len: 1 << 60}).Put(l) })
+	}, fsck.BadList, 1, ""},
+	{"chunk map line", func(w *world) { w.smash(w.sb.ChunkMapOff) }, fsck.ChunkMap, 1, ""},
+	{"first chunk's bit", func(w *world) {
+		line, bit := layout.ChunkMapPos(w.sb.FirstChunk())
+		w.edit(w.sb.ChunkMapOff+line*64, func(l *layout.Line) { l.SetChunkBit(bit, false) })
+	}, fsck.ChunkMapBit, 1, ""},
+	{"bit beyond the end", func(w *world) {
+		line, bit := layout.ChunkMapPos(w.sb.Chunks())
+		w.edit(w.sb.ChunkMapOff+line*64, func(l *layout.Line) { l.SetChunkBit(bit, true) })
+	}, fsck.ChunkMapBit, 1, ""},
+	{"chunk header", func(w *world) { w.smash(w.sb.StaticEnd) }, fsck.ChunkHeader, 1, ""},
+	{"chunk header's number", func(w *world) {
+		w.edit(w.sb.StaticEnd, func(l *layout.Line) { l.SetChunkHeader(99) })
+	}, fsck.ChunkHeader, 1, ""},
+	{"chunk types", func(w *world) { w.smash(w.sb.StaticEnd + 64) }, fsck.ChunkTypes, 1, ""},
+	{"unknown block type", func(w *world) {
+		line, i := layout.TypePos(int(w.sb.InodeBase>>12) & (w.sb.ChunkBlocks() - 1))
+		w.edit(w.sb.StaticEnd+int64(line)*64, func(l *layout.Line) { l.SetBlockType(i, 7) })
+	}, fsck.ChunkType, 1, ""},
+	{"core line", func(w *world) { w.smash(w.inode("/f")) }, fsck.InodeCore, 1, ""},
+	{"core line of a directory", func(w *world) { w.smash(w.inode("/d")) }, fsck.InodeCore, 1, ""},
+	{"core line of the root", func(w *world) { w.smash(w.inode("/")) }, fsck.InodeCore, 1, ""},
+	{"core line of a free slot", func(w *world) { w.smash(w.sb.InodeOff(16)) }, fsck.InodeCore, 1, ""},
+	{"times line of a free slot", func(w *world) { w.smash(w.sb.InodeOff(16) + layout.InodeTimesOff) }, fsck.InodeFree, 1, ""},
+	{"core line of a link", func(w *world) { w.smash(w.inode("/s")) }, fsck.InodeCore, 1, ""},
+	{"times line", func(w *world) { w.smash(w.inode("/f") + layout.InodeTimesOff) }, fsck.InodeTimes, 1, ""},
+	{"times line with an extent block", func(w *world) { w.smash(w.inode("/frag") + layout.InodeTimesOff) }, fsck.InodeTimes, 1, ""},
+	{"extent line", func(w *world) { w.smash(w.inode("/f") + layout.InodeExtentOff) }, fsck.InodeExtents, 1, "content of /f"},
+	{"extent line of a link", func(w *world) { w.smash(w.inode("/s") + layout.InodeExtentOff) }, fsck.InodeExtents, 1, "/s"},
+	{"extent line of a directory", func(w *world) { w.smash(w.inode("/d") + layout.InodeExtentOff) }, fsck.InodeExtents, 1, "/d/g /d/sub /d/sub/deep /d/two"},
+	{"live line", func(w *world) { w.smash(w.inode("/f") + layout.InodeLiveOff) }, "", 0, ""},
+	{"mode", func(w *world) { w.core("/f", func(c *layout.Core) { c.Mode = 0o7644 }) }, fsck.InodeMode, 1, ""},
+	{"format flags", func(w *world) { w.core("/f", func(c *layout.Core) { c.Format = 0x80 }) }, fsck.InodeFormat, 1, ""},
+	{"directory's size", func(w *world) { w.core("/d", func(c *layout.Core) { c.Size = 5000 }) }, fsck.InodeSizeBad, 1, ""},
+	{"fifo's size", func(w *world) { w.core("/p", func(c *layout.Core) { c.Size = 1 }) }, fsck.InodeSizeBad, 1, ""},
+	{"xattr root", func(w *world) { w.times("/f", func(t *layout.Times) { t.XattrRoot = 5 }) }, fsck.InodeXattr, 4, ""},
+	{"root is a file", func(w *world) { w.core("/", func(c *layout.Core) { c.Mode = syscall.S_IFREG }) }, fsck.ExtentMetadata + " " + fsck.InodeRoot, 5, "mount"},
+	{"truncating on a clean one", func(w *world) {
+		w.core("/f", func(c *layout.Core) { c.Size, c.Format = 10, layout.FormatTruncating })
+	}, fsck.Truncating, 1, "content of /f"},
+	{"extent chain", func(w *world) {
+		w.times("/frag", func(t *layout.Times) { t.ExtentRoot = uint64(w.sb.StaticEnd >> 12) })
+	}, fsck.ExtentChain, 1, ""},
+	{"extent chain that loops", func(w *world) {
+		var l layout.Line
+		w.r.LoadLine(w.inode("/frag")+layout.InodeTimesOff, (*[64]byte)(&l))
+		var t layout.Times
+		t.Get(&l)
+		w.edit(int64(t.ExtentRoot)<<12, func(l *layout.Line) {
+			var h layout.ExtentBlock
+			h.Get(l)
+			h.Index, h.Next = 1, t.ExtentRoot
+			h.Put(l)
+		})
+	}, fsck.ExtentChain, 4, "mount"},
+	{"extent out of range", func(w *world) { w.extent("/f", 0, func(e *layout.Extent) { e.Block = 1 << 50 }) }, fsck.ExtentRange, 1, "content of /f"},
+	{"extent of another device", func(w *world) { w.extent("/f", 0, func(e *layout.Extent) { e.Dev = 1 }) }, fsck.ExtentRange, 1, "content of /f"},
+	{"extent in the fixed area", func(w *world) { w.extent("/f", 0, func(e *layout.Extent) { e.Block = 1 }) }, fsck.ExtentRange, 1, "content of /f"},
+	{"extents overlap", func(w *world) {
+		w.extent("/frag", 1, func(e *layout.Extent) { e.Logical = 0 })
+	}, fsck.ExtentOverlap, 4, "mount"},
+	{"block claimed twice", func(w *world) {
+		b := w.slot("/f", 0).Block
+		w.extent("/d/g", 0, func(e *layout.Extent) { e.Block = b })
+	}, fsck.ExtentShared, 4, "mount"},
+	{"second superblock's block", func(w *world) {
+		w.extent("/d/g", 0, func(e *layout.Extent) { e.Block = uint64(w.sb.BackupOff >> 12) })
+	}, fsck.ExtentReserved, 1, "content of /d/g"},
+	{"data in a metadata chunk", func(w *world) {
+		w.extent("/d/g", 0, func(e *layout.Extent) { e.Block = uint64(w.sb.InodeBase>>12) + 3 })
+	}, fsck.ExtentMetadata, 1, "content of /d/g"},
+	{"directory block elsewhere", func(w *world) {
+		w.extent("/d/sub", 0, func(e *layout.Extent) { e.Block = 2000 })
+	}, fsck.ExtentDir, 4, "mount"},
+	{"blocks beyond the end", func(w *world) { w.core("/f", func(c *layout.Core) { c.Size = 5000 }) }, fsck.ExtentEOF, 1, "content of /f"},
+	{"directory line", func(w *world) { w.smash(w.dentry("/d", "g")) }, fsck.DirLine, 1, "/d/g"},
+	{"dentry kind", func(w *world) {
+		w.edit(w.dentry("/d", "g")+40*64, func(l *layout.Line) { l[layout.PayloadOff] = 9 })
+	}, fsck.DentrySyntax, 1, ""},
+	{"dentry without a name", func(w *world) {
+		w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l[layout.PayloadOff+2] = 0 })
+	}, fsck.DentrySyntax, 1, "/d/g"},
+	{"dentry without its end", func(w *world) {
+		w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l[layout.PayloadOff+2] = 200 })
+	}, fsck.DentrySyntax, 1, "/d/g"},
+	{"slash in a name", func(w *world) {
+		w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l[layout.PayloadOff+12] = '/' })
+	}, fsck.DentryName, 1, "/d/g"},
+	{"name twice", func(w *world) {
+		w.edit(w.dentry("/d", "two"), func(l *layout.Line) { l.PutDentryHead([]byte("g"), w.ino["/f"], syscall.DT_REG) })
+	}, fsck.DentryDup, 1, "/d/two"},
+	{"dead inode", func(w *world) {
+		w.edit(w.dentry("/d", "two"), func(l *layout.Line) { l.SetDentryTarget(16, syscall.DT_REG) })
+		w.core("/f", func(c *layout.Core) { c.Nlink = 1 })
+	}, fsck.DentryDead, 1, "/d/two"},
+	{"inode number from nowhere", func(w *world) {
+		w.edit(w.dentry("/d", "two"), func(l *layout.Line) { l.SetDentryTarget(1<<40, syscall.DT_REG) })
+		w.core("/f", func(c *layout.Core) { c.Nlink = 1 })
+	}, fsck.DentryDead, 1, "/d/two"},
+	{"dentry's type", func(w *world) {
+		w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.SetDentryTarget(w.ino["/d/g"], syscall.DT_CHR) })
+	}, fsck.DentryType, 1, ""},
+	{"directory with two names", func(w *world) {
+		w.edit(w.dentry("/d", "two"), func(l *layout.Line) { l.SetDentryTarget(w.ino["/d/sub"], syscall.DT_DIR) })
+		w.core("/f", func(c *layout.Core) { c.Nlink = 1 })
+	}, fsck.DirParents, 1, "/d/two"},
+	{"parent", func(w *world) { w.core("/d/sub", func(c *layout.Core) { c.Parent = 1 }) }, fsck.DirParent, 1, ""},
+	{"cycle", func(w *world) {
+		// /d is named in /d/sub only.
+		w.edit(w.dentry("/", "d"), func(l *layout.Line) { l.ClearDentry() })
+		w.edit(w.dentry("/d/sub", "deep"), func(l *layout.Line) { l.PutDentryHead([]byte("d"), w.ino["/d"], syscall.DT_DIR) })
+		w.core("/", func(c *layout.Core) { c.Nlink-- })
+		w.core("/d/sub", func(c *layout.Core) { c.Nlink++ })
+		w.core("/d", func(c *layout.Core) { c.Parent = w.ino["/d/sub"] })
+	}, fsck.DirCycle + " " + fsck.Unreachable, 1, "/d /d/g /d/sub /d/sub/deep /d/two"},
+	{"unreachable file", func(w *world) {
+		w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.ClearDentry() })
+	}, fsck.Unreachable, 1, "/d/g"},
+	{"unreachable directory", func(w *world) {
+		w.edit(w.dentry("/d", "sub"), func(l *layout.Line) { l.ClearDentry() })
+		w.core("/d", func(c *layout.Core) { c.Nlink-- })
+	}, fsck.Unreachable, 1, "/d/sub /d/sub/deep"},
+	{"link count", func(w *world) { w.core("/f", func(c *layout.Core) { c.Nlink = 5 }) }, fsck.Nlink, 1, ""},
+	{"directory's link count", func(w *world) { w.core("/d", func(c *layout.Core) { c.Nlink = 9 }) }, fsck.Nlink, 1, ""},
+	{"orphan on a clean one", func(w *world) {
+		w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.ClearDentry() })
+		w.core("/d/g", func(c *layout.Core) { c.Nlink = 0 })
+	}, fsck.Orphan, 1, "/d/g"},
+}
+
+func TestDamage(t *testing.T) {
+	for _, d := range damages {
+		t.Run(d.name, func(t *testing.T) {
+			w := build(t)
+			d.do(w)
+			before := bytes.Clone(w.r.Bytes(0, size))
+			rep := w.check(false)
+			if got := strings.Join(codes(rep), " "); got != d.codes {
+				t.Errorf("check says %q, expected %q: %v", got, d.codes, rep.Problems)
+			}
+			if want := map[bool]int{true: 0, false: 4}[d.codes == ""]; rep.ExitCode() != want {
+				t.Errorf("exit code %d, expected %d", rep.ExitCode(), want)
+			}
+			if !bytes.Equal(before, w.r.Bytes(0, size)) {
+				t.Error("a check wrote to the region")
+			}
+			rep = w.check(true)
+			if rep.ExitCode() != d.exit {
+				t.Errorf("exit code of the repair is %d, expected %d: %v", rep.ExitCode(), d.exit, rep.Problems)
+			}
+			if d.exit&4 != 0 {
+				return
+			}
+			if rep := w.check(false); len(rep.Problems) > 0 {
+				t.Fatalf("after the repair: %v", rep.Problems)
+			}
+			w.verify(d.gone)
+		})
+	}
+}
+
+// verify mounts the filesystem and reads every file of build but those gone.
+func (w *world) verify(gone string) {
+	w.Helper()
+	skip := strings.Fields(gone)
+	w.mounted(func(f *fs.FS) {
+		for path, ino := range w.ino {
+			if slices.Contains(skip, path) && !strings.HasPrefix(gone, "content") {
+				continue
+			}
+			d, name := w.parent(path)
+			var a fs.Attr
+			if path != "/" {
+				if e := f.Lookup(&fs.Context{}, d, name, &a); e != 0 || a.Ino != ino {
+					w.Errorf("%s: %v, inode %d, expected %d", path, e, a.Ino, ino)
+					continue
+				}
+			}
+			if a.Mode&syscall.S_IFMT != syscall.S_IFREG || slices.Contains(skip, path) {
+				continue
+			}
+			rp := f.NewReply()
+			if e := f.Read(&fs.Context{}, ino, 0, 1, rp); e != 0 || rp.Len() != 1 || rp.Slices()[0][0] != path[len(path)-1] {
+				w.Errorf("%s cannot be read any more: %v", path, e)
+			}
+			rp.Done()
+		}
+	})
+}
+
+// TestLostFound: what has no name gets one, with its content.
+func TestLostFound(t *testing.T) {
+	w := build(t)
+	w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.ClearDentry() })
+	w.edit(w.dentry("/d", "sub"), func(l *layout.Line) { l.ClearDentry() })
+	rep := w.check(true)
+	if rep.ExitCode() != 1 {
+		t.Fatalf("%+v", rep)
+	}
+	w.mounted(func(f *fs.FS) {
+		var lf, a fs.Attr
+		w.ok(f.Lookup(&fs.Context{}, 1, "lost+found", &lf))
+		w.ok(f.Lookup(&fs.Context{}, lf.Ino, fmt.Sprintf("#%d", w.ino["/d/g"]), &a))
+		if a.Size != 100 || a.Nlink != 1 {
+			t.Errorf("%+v", a)
+		}
+		w.ok(f.Lookup(&fs.Context{}, lf.Ino, fmt.Sprintf("#%d", w.ino["/d/sub"]), &a))
+		w.ok(f.Lookup(&fs.Context{}, a.Ino, "deep", &a))
+	})
+}
+
+// TestRecoveryWork: what the next mount does by itself is no problem, and a repair does
+// it too.
+func TestRecoveryWork(t *testing.T) {
+	w := build(t)
+	m, err := fs.Mount(w.r, fs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a fs.Attr
+	w.ok(m.Lookup(&fs.Context{}, w.ino["/d"], "g", &a)) // open
+	w.ok(m.Unlink(&fs.Context{}, w.ino["/d"], "g"))
+	rep := w.check(false)
+	if len(rep.Problems) != 0 || rep.Clean || rep.Orphans != 1 || rep.JournalRecords == 0 {
+		t.Fatalf("%+v", rep)
+	}
+	rep = w.check(true)
+	if rep.ExitCode() != 0 || rep.Orphans != 1 {
+		t.Fatalf("repair: %+v", rep)
+	}
+	rep = w.check(false)
+	if !rep.Clean || rep.Orphans != 0 || rep.JournalRecords != 0 || len(rep.Problems) != 0 {
+		t.Fatalf("after the repair: %+v", rep)
+	}
+	w.verify("/d/g")
+}
+
+func TestNoFilesystem(t *testing.T) {
+	r, err := pmem.NewMemory(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := fsck.Check(r, fsck.Options{}); err == nil {
+		t.Error("zeros pass for a filesystem")
+	}
+}
+
+// TestSmallerThanRegion: the second superblock is found where mkfs was given a size.
+func TestSmallerThanRegion(t *testing.T) {
+	r, err := pmem.NewMemory(2 * size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	o := options()
+	o.Size = size
+	if _, err := fs.Mkfs(r, o); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Store(0, make([]byte, 512)); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := fsck.Check(r, fsck.Options{Repair: true})
+	if err != nil || rep.ExitCode() != 1 || !rep.BackupUsed {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+}
+
+// harm damages the region by a script: 8 bytes a step say where, how, and whether the
+// line is sealed again, so that wrong content with a right checksum is met too.
+func harm(w *world, script []byte) {
+	for len(script) >= 8 {
+		v := binary.LittleEndian.Uint64(script)
+		script = script[8:]
+		off := w.metadata(v >> 16)
+		if v&1 != 0 {
+			w.edit(off, func(l *layout.Line) { l[layout.PayloadOff+(v>>1)%layout.PayloadSize] ^= byte(v>>8) | 1 })
+			continue
+		}
+		var l layout.Line
+		w.r.LoadLine(off, (*[64]byte)(&l))
+		l[(v>>1)%64] ^= byte(v>>8) | 1
+		w.store(off, l[:])
+	}
+}
+
+// metadata is the offset of some metadata line.
+func (w *world) metadata(v uint64) int64 {
+	lines := w.sb.StaticEnd / 64
+	chunk := w.sb.ChunkSize()/64 + (w.sb.ChunkSize()-w.sb.StaticEnd%w.sb.ChunkSize())/64
+	if v%8 == 0 {
+		return int64(v>>3) % lines * 64
+	}
+	return w.sb.StaticEnd + int64(v>>3)%chunk*64
+}
+
+// survive checks, repairs and mounts what is left: it must end, without a panic.
+func survive(w *world) {
+	rep, err := fsck.Check(w.r, fsck.Options{})
+	if err != nil {
+		return
+	}
+	sound := len(rep.Problems) == 0
+	rep, err = fsck.Check(w.r, fsck.Options{Repair: true})
+	if err != nil {
+		return
+	}
+	if sound && rep.ExitCode() != 0 {
+		w.Errorf("check found nothing, the repair: %v", rep.Problems)
+	}
+	if rep.Left > 0 {
+		return
+	}
+	again, err := fsck.Check(w.r, fsck.Options{})
+	if err != nil || len(again.Problems) > 0 {
+		w.Errorf("repaired, and then: %v %v; the repair said: %v", err, again.Problems, rep.Problems)
+		return
+	}
+	w.mounted(func(f *fs.FS) {
+		var walk func(ino uint64, depth int)
+		walk = func(ino uint64, depth int) {
+			var kids []uint64
+			if e := f.ReadDir(&fs.Context{}, ino, 2, func(d *fs.Dirent) bool {
+				if d.Type == syscall.DT_DIR && len(d.Name) > 0 && string(d.Name) != "." && string(d.Name) != ".." {
+					kids = append(kids, d.Ino)
+				}
+				return true
+			}); e != 0 {
+				w.Errorf("readdir of %d after a repair: %v", ino, e)
+			}
+			for _, k := range kids {
+				if depth < 50 {
+					walk(k, depth+1)
+				}
+			}
+		}
+		walk(1, 0)
+		var a fs.Attr
+		if e := f.Mknod(&fs.Context{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 {
+			w.Errorf("create after a repair: %v", e)
+		}
+	})
+}
+
+func TestRandomDamage(t *testing.T) {
+	n := 1500
+	if testing.Short() {
+		n = 60
+	}
+	w := build(t)
+	image := bytes.Clone(w.r.Bytes(0, size))
+	x := uint64(1)
+	for i := 0; i < n && !t.Failed(); i++ {
+		script := make([]byte, 8*(1+i%6))
+		for j := 0; j < len(script); j += 8 {
+			x = x*6364136223846793005 + 1442695040888963407
+			binary.LittleEndian.PutUint64(script[j:], x^x>>29)
+		}
+		harm(w, script)
+		survive(w)
+		if t.Failed() {
+			t.Logf("script %d: %x", i, script)
+		}
+		w.restore(image)
+	}
+}
+
+// restore puts the image back where it differs.
+func (w *world) restore(image []byte) {
+	for off := int64(0); off < size; off += 4096 {
+		if b := image[off : off+4096]; !bytes.Equal(b, w.r.Bytes(off, 4096)) {
+			w.store(off, b)
+		}
+	}
+}
+
+func FuzzDamage(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7})
+	f.Add([]byte{1, 1, 0, 0, 0, 0, 0, 0})
+	f.Add(bytes.Repeat([]byte{3, 0x55, 9, 0, 1, 0, 0, 0}, 4))
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) > 256 {
+			return
+		}
+		w := build(t)
+		harm(w, script)
+		survive(w)
+	})
+}

@@ -1,0 +1,365 @@
+package explore
+
+import (
+	"fmt"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// Failure is a crash state that recovery does not make right.
+type Failure struct {
+	Workload string `json:"workload"`
+	Step     string `json:"step"`
+	Fence    int    `json:"fence"` // crash point: fences since the step began; -1: it had returned
+	State    int    `json:"state"` // number of the state within the workload
+	Kind     string `json:"kind"`
+	Seed     uint64 `json:"seed"`
+	What     string `json:"what"`
+	Nested   string `json:"nested,omitempty"` // crash during recovery: its state
+}
+
+func (f *Failure) String() string {
+	at := fmt.Sprintf("before fence %d", f.Fence)
+	if f.Fence < 0 {
+		at = "after it returned"
+	}
+	n := ""
+	if f.Nested != "" {
+		n = "; recovery crashed: " + f.Nested
+	}
+	return fmt.Sprintf("%s, step %q, %s, state %d (%s)%s:\n    %s\n    again: go run ./test/crash --workload %s --state %d --seed %d",
+		f.Workload, f.Step, at, f.State, f.Kind, n, f.What, f.Workload, f.State, f.Seed)
+}
+
+// Config is what to explore and how thoroughly.
+type Config struct {
+	Seed        uint64
+	Limits      Limits
+	State       int // only this state; -1: all
+	MaxFailures int // of a workload
+	// One state in Nested has its recovery crashed too, one in DeleteAll has
+	// everything deleted afterwards; 0: none.
+	Nested, DeleteAll int
+	// States is counted up while exploring; nil: not.
+	States *atomic.Int64
+}
+
+// DefaultConfig is the default run.
+func DefaultConfig() Config {
+	return Config{Seed: 1, Limits: DefaultLimits, State: -1, MaxFailures: 3, Nested: 400, DeleteAll: 16}
+}
+
+// Result is what exploring one workload gave.
+type Result struct {
+	Workload string
+	States   int // distinct states judged
+	Made     int // states made, equal ones included
+	Nested   int // states of crashed recoveries
+	Points   int // crash points
+	Failures []Failure
+}
+
+// explorer walks a recording and judges the crash states. It is used for many
+// recordings in turn; its regions are put back each time.
+type explorer struct {
+	cfg     Config
+	scratch *pmem.Region
+	dirt    *dirt
+	durable []byte // of the image under exploration; the scratch region equals it between states
+	touched map[int64]bool
+	inner   *explorer // crashes recoveries; made when needed
+	doing   atomic.Pointer[string]
+}
+
+func newExplorer(cfg Config) (*explorer, error) {
+	r, err := pmem.NewMemory(regionSize)
+	if err != nil {
+		return nil, err
+	}
+	x := &explorer{cfg: cfg, scratch: r, dirt: newDirt(regionSize), durable: make([]byte, regionSize), touched: map[int64]bool{}}
+	r.SetRecorder(x.dirt)
+	return x, nil
+}
+
+// put stores a line to the scratch region without noting it as dirt.
+func (x *explorer) put(off int64, l *line) {
+	x.dirt.off = true
+	if err := x.scratch.Store(off, l[:]); err != nil {
+		panic(err)
+	}
+	x.dirt.off = false
+}
+
+// undo makes the scratch region equal the durable image again.
+func (x *explorer) undo() {
+	for _, off := range x.dirt.lines {
+		x.put(off, (*line)(x.durable[off:]))
+	}
+	x.dirt.reset()
+}
+
+// clear forgets the last recording.
+func (x *explorer) clear() {
+	var zero line
+	for off := range x.touched {
+		*(*line)(x.durable[off:]) = zero
+		x.put(off, &zero)
+	}
+	clear(x.touched)
+}
+
+// walk is one exploration of one recording.
+type walk struct {
+	x     *explorer
+	rec   *recording
+	res   Result
+	m     *image
+	skip  string // a site key that is left out: a mutant
+	seen  map[uint64]verdict
+	step  int // -1: outside
+	fence int
+	state int
+	stop  bool
+}
+
+// explore judges all crash states of a recording. With skip, flushes or fences of
+// that site are left out, and the first failure ends it.
+func (x *explorer) explore(name string, rec *recording, skip string) Result {
+	x.clear()
+	k := &walk{x: x, rec: rec, res: Result{Workload: name}, skip: skip, seen: map[uint64]verdict{}, step: -1}
+	k.m = newImage(x.durable)
+	k.m.changed = func(off int64) {
+		x.touched[off] = true
+		x.put(off, k.m.at(off))
+	}
+	for i := range rec.log {
+		if k.event(i, &rec.log[i]); k.stop {
+			break
+		}
+	}
+	return k.res
+}
+
+func (k *walk) event(i int, e *event) {
+	in := k.step >= 0
+	switch e.kind {
+	case evStore, evNT:
+		k.m.store(e, i)
+	case evFlush:
+		if !in || k.skip == "" || siteKey(e) != k.skip {
+			k.m.flush(e)
+		}
+	case evFence:
+		if in {
+			if k.skip != "" && siteKey(e) == k.skip {
+				return
+			}
+			k.point()
+			k.fence++
+		}
+		k.m.fence(e.tid)
+	case evBegin:
+		k.step, k.fence = e.step, 0
+		k.point() // what the set-up left pending may be lost now, too
+	case evEnd:
+		k.fence = -1
+		k.point()
+		k.step = -1
+	}
+}
+
+// point judges the crash states of the present moment.
+func (k *walk) point() {
+	k.res.Points++
+	seed := k.x.cfg.Seed ^ uint64(k.res.Points)<<32
+	s := &k.rec.steps[k.step]
+	allowed := k.allowed(s)
+	k.m.states(seed, k.x.cfg.Limits, func(kind string, ps []patch) bool {
+		n := k.state
+		k.state++
+		if k.x.cfg.States != nil {
+			k.x.cfg.States.Add(1)
+		}
+		if k.x.cfg.State >= 0 && n != k.x.cfg.State {
+			return n < k.x.cfg.State || k.x.cfg.State < 0
+		}
+		why, nested := k.try(n, ps, allowed, seed)
+		if why != "" {
+			k.res.Failures = append(k.res.Failures, Failure{Workload: k.res.Workload, Step: s.name, Fence: k.fence, State: n, Kind: kind, Seed: k.x.cfg.Seed, What: why, Nested: nested})
+			k.stop = k.skip != "" || len(k.res.Failures) >= k.x.cfg.MaxFailures
+		}
+		return !k.stop
+	})
+}
+
+// outcome bits: which trees a state may lead to.
+type outcome uint8
+
+const (
+	isOld outcome = 1 << iota
+	isNew
+	isMid
+	isNone // no filesystem
+)
+
+// allowed says what a crash at the present point may leave.
+func (k *walk) allowed(s *step) outcome {
+	switch {
+	case k.fence < 0:
+		return isNew
+	case s.format:
+		return isOld | isNew | isNone
+	case s.mid != nil:
+		return isOld | isNew | isMid
+	}
+	return isOld | isNew
+}
+
+// verdict is what is known of a state.
+type verdict struct {
+	is  outcome
+	why string
+}
+
+// try makes a state, judges it unless it was judged before, and takes it back.
+func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested string) {
+	k.res.Made++
+	h := k.m.hash
+	for i := range ps {
+		h += hashLine(ps[i].off, &ps[i].l) - hashLine(ps[i].off, k.m.at(ps[i].off))
+	}
+	v, ok := k.seen[h]
+	if !ok {
+		k.res.States++
+		v, nested = k.judge(n, ps, seed, h)
+		k.seen[h] = v
+	} else if v.why != "" {
+		return "", "" // reported when it was seen first
+	}
+	if v.why == "" && v.is&allowed == 0 {
+		switch {
+		case v.is&isNone != 0:
+			v.why = "it is no filesystem any more"
+		case v.is&isOld != 0:
+			v.why = "the operation had returned, and the old state is back"
+		default:
+			v.why = "the operation had returned, and is done in part only"
+		}
+	}
+	return v.why, nested
+}
+
+func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested string) {
+	x := k.x
+	for i := range ps {
+		if err := x.scratch.Store(ps[i].off, ps[i].l[:]); err != nil {
+			panic(err)
+		}
+	}
+	defer x.undo()
+	s := &k.rec.steps[k.step]
+	r := rnd(seed ^ uint64(n)*0x9e37)
+	j := judge{r: x.scratch, step: s, deleteAll: x.cfg.DeleteAll > 0 && r.n(x.cfg.DeleteAll) == 0, may: isOld | isNew | isNone}
+	if s.mid != nil {
+		j.may |= isMid
+	}
+	crash := k.skip == "" && x.cfg.Nested > 0 && (r.n(x.cfg.Nested) == 0 || x.cfg.State >= 0)
+	var before []byte
+	if crash {
+		before = append([]byte(nil), x.scratch.Bytes(0, regionSize)...)
+		x.dirt.rec.log, x.dirt.rec.on = nil, true
+		j.mounted = func() { x.dirt.rec.on = false }
+	}
+	label := fmt.Sprintf("%s, step %q, state %d", k.res.Workload, s.name, n)
+	x.doing.Store(&label)
+	v = j.run()
+	x.dirt.rec.on = false
+	if crash && v.why == "" && v.is != isNone {
+		var cnt int
+		v.why, nested, cnt = x.crashRecovery(before, x.dirt.rec.log, s, v.is)
+		k.res.Nested += cnt
+	}
+	return v, nested
+}
+
+// crashRecovery explores the crash states of a recovery that began on the image
+// before and did log. Each must lead to the same tree as the recovery that was not
+// crashed.
+func (x *explorer) crashRecovery(before []byte, log []event, s *step, is outcome) (why, kind string, states int) {
+	if x.inner == nil {
+		cfg := x.cfg
+		cfg.Nested, cfg.DeleteAll, cfg.States = 0, 0, nil
+		cfg.Limits = Limits{Lines: 24, Pairs: 0, Random: 8}
+		inner, err := newExplorer(cfg)
+		if err != nil {
+			return err.Error(), "", 0
+		}
+		x.inner = inner
+	}
+	in := x.inner
+	in.dirt.off = true
+	for off := int64(0); off < regionSize; off += 4096 {
+		if string(in.durable[off:off+4096]) != string(before[off:off+4096]) {
+			if err := in.scratch.Store(off, before[off:off+4096]); err != nil {
+				panic(err)
+			}
+		}
+	}
+	in.dirt.off = false
+	copy(in.durable, before)
+	m := newImage(in.durable)
+	m.changed = func(off int64) { in.put(off, m.at(off)) }
+	seen := map[uint64]bool{}
+	try := func(kd string, ps []patch) bool {
+		h := m.hash
+		for i := range ps {
+			h += hashLine(ps[i].off, &ps[i].l) - hashLine(ps[i].off, m.at(ps[i].off))
+		}
+		if seen[h] {
+			return true
+		}
+		seen[h] = true
+		states++
+		for i := range ps {
+			if err := in.scratch.Store(ps[i].off, ps[i].l[:]); err != nil {
+				panic(err)
+			}
+		}
+		j := judge{r: in.scratch, step: s, may: is}
+		v := j.run()
+		in.undo()
+		if v.why == "" && v.is&is == 0 {
+			v.why = "the second recovery reached another state than the first"
+		}
+		why, kind = v.why, kd
+		return why == ""
+	}
+	for i := range log {
+		switch e := &log[i]; e.kind {
+		case evStore, evNT:
+			m.store(e, i)
+		case evFlush:
+			m.flush(e)
+		case evFence:
+			n := i
+			if m.states(uint64(i), in.cfg.Limits, func(kd string, ps []patch) bool { return try(fmt.Sprintf("event %d, %s", n, kd), ps) }); why != "" {
+				return why, kind, states
+			}
+			m.fence(e.tid)
+		}
+	}
+	m.states(0, in.cfg.Limits, func(kd string, ps []patch) bool { return try("mounted, "+kd, ps) })
+	return why, kind, states
+}
+
+// close gives the regions back.
+func (x *explorer) close() {
+	if x.inner != nil {
+		x.inner.close()
+	}
+	x.scratch.SetRecorder(nil)
+	x.scratch.Close()
+	runtime.GC()
+}

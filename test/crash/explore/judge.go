@@ -1,0 +1,249 @@
+package explore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// judge decides about one crash state.
+type judge struct {
+	r         *pmem.Region
+	step      *step
+	may       outcome // what to compare with
+	deleteAll bool
+	mounted   func() // called when recovery is done; may be nil
+
+	f   *fs.FS
+	ctx fs.Context
+	now int64
+}
+
+// run recovers the region and says what it became, or why it is wrong:
+//
+//	(a) fsck finds nothing in the crash image
+//	(b) the real recovery mounts it
+//	(c) the whole tree is that of before, or of after, or a write under way
+//	(d) it is usable: create, write, read, delete in every directory; free space
+//	    returns to what it was
+//	(e) after a clean unmount fsck finds nothing and counts the same free blocks
+func (j *judge) run() (v verdict) {
+	defer func() {
+		if e := recover(); e != nil {
+			v = verdict{why: fmt.Sprintf("panic: %v\n%s", e, debug.Stack())}
+		}
+	}()
+	if why, err := j.fsck("the crash image", nil); why != "" {
+		if j.step.format && j.may&isNone != 0 && (errors.Is(err, layout.ErrMagic) || errors.Is(err, layout.ErrChecksum)) {
+			return j.refused()
+		}
+		return verdict{why: why}
+	}
+	f, err := fs.Mount(j.r, fs.Options{Clock: func() int64 { j.now += 1000; return 2e18 + j.now }})
+	if j.mounted != nil {
+		j.mounted()
+	}
+	if err != nil {
+		return verdict{why: fmt.Sprintf("mount: %v", err)}
+	}
+	j.f = f
+	var why [3]string
+	defer func() {
+		if v.why != "" && j.f != nil {
+			defer func() { recover() }()
+			j.f.Unmount()
+		}
+	}()
+	for i, t := range []struct {
+		is   outcome
+		tree *node
+	}{{isNew, j.step.new}, {isOld, j.step.old}, {isMid, j.step.mid}} {
+		if j.may&t.is == 0 || t.tree == nil {
+			continue
+		}
+		if why[i] = match(f, t.tree); why[i] == "" {
+			if v.is = t.is; j.step.equal {
+				v.is |= isOld | isNew
+			}
+			break
+		}
+	}
+	if v.is == 0 {
+		s := fmt.Sprintf("neither old nor new: as new: %s; as old: %s", why[0], why[1])
+		if j.step.mid != nil {
+			s = "not within the promise of a write: " + why[2]
+		}
+		return verdict{why: s}
+	}
+	if s := j.use(); s != "" {
+		return verdict{why: s}
+	}
+	var st fs.StatFS
+	f.StatFS(&st)
+	j.f = nil
+	if err := f.Unmount(); err != nil {
+		return verdict{why: fmt.Sprintf("unmount: %v", err)}
+	}
+	if s, _ := j.fsck("the region after a clean unmount", &st); s != "" {
+		return verdict{why: s}
+	}
+	return v
+}
+
+// refused: what fsck does not know as a filesystem must not mount either.
+func (j *judge) refused() verdict {
+	f, err := fs.Mount(j.r, fs.Options{})
+	if j.mounted != nil {
+		j.mounted()
+	}
+	if err == nil {
+		f.Unmount()
+		return verdict{why: "fsck says that it is no filesystem, mount mounts it"}
+	}
+	return verdict{is: isNone}
+}
+
+// fsck checks the region (err: it could not be checked at all); with st, that it counts the same free blocks and that the
+// filesystem is clean.
+func (j *judge) fsck(what string, st *fs.StatFS) (why string, err error) {
+	rep, err := fsck.Check(j.r, fsck.Options{})
+	if err != nil {
+		return fmt.Sprintf("fsck of %s: %v", what, err), err
+	}
+	if j.step.format {
+		// A crash within mkfs may have cleared one of the old superblocks: the old
+		// filesystem mounts by the other.
+		rep.Problems = slices.DeleteFunc(rep.Problems, func(p fsck.Problem) bool {
+			return p.Code == fsck.SuperPrimary || p.Code == fsck.SuperBackup
+		})
+	}
+	if len(rep.Problems) > 0 {
+		return fmt.Sprintf("fsck of %s: %d problems: %v", what, len(rep.Problems), rep.Problems[0]), nil
+	}
+	if st == nil {
+		return "", nil
+	}
+	if !rep.Clean {
+		why = fmt.Sprintf("%s is not marked clean", what)
+	}
+	if rep.FreeBlocks != st.Bfree {
+		why = fmt.Sprintf("free blocks: statfs said %d, fsck counts %d", st.Bfree, rep.FreeBlocks)
+	}
+	if rep.Orphans+rep.JournalRecords+rep.Truncations > 0 {
+		why = fmt.Sprintf("%s has %d orphans, %d journal records, %d interrupted truncations", what, rep.Orphans, rep.JournalRecords, rep.Truncations)
+	}
+	return why, nil
+}
+
+// use makes, writes, reads and deletes a file in every directory, and sometimes deletes
+// everything.
+func (j *judge) use() string {
+	var st, after fs.StatFS
+	j.f.StatFS(&st)
+	dirs, why := j.list(layout.RootIno, nil)
+	if why != "" {
+		return why
+	}
+	data := []byte("is it usable? ")
+	reply := j.f.NewReply()
+	defer reply.Free()
+	const name = "~crash test~"
+	for _, d := range dirs {
+		var a fs.Attr
+		if e := j.f.Mknod(&j.ctx, d, name, syscall.S_IFREG|0o600, 0, &a); e != 0 {
+			return fmt.Sprintf("create in directory %d: %v", d, e)
+		}
+		if n, e := j.f.Write(&j.ctx, a.Ino, 4090, data); e != 0 || n != len(data) {
+			return fmt.Sprintf("write in directory %d: %d bytes, %v", d, n, e)
+		}
+		if e := j.f.Read(&j.ctx, a.Ino, 0, 8192, reply); e != 0 {
+			return fmt.Sprintf("read in directory %d: %v", d, e)
+		}
+		got := bytes.Join(reply.Slices(), nil)
+		reply.Done()
+		if want := append(make([]byte, 4090), data...); !bytes.Equal(got, want) {
+			return fmt.Sprintf("a file made after recovery reads back wrong: %d bytes, expected %d zeros and %q", len(got), 4090, data)
+		}
+		if e := j.f.Unlink(&j.ctx, d, name); e != 0 {
+			return fmt.Sprintf("unlink in directory %d: %v", d, e)
+		}
+		j.f.Forget(a.Ino, 1)
+	}
+	// A crash between an operation and the tidying behind it leaves an empty directory
+	// or inode block, which the next delete there gives back: never less, then.
+	if j.f.StatFS(&after); after.Bfree < st.Bfree || after.Bfree > st.Bfree+uint64(len(dirs))+1 {
+		return fmt.Sprintf("free blocks after making and deleting files: %d, before: %d", after.Bfree, st.Bfree)
+	}
+	if !j.deleteAll {
+		return ""
+	}
+	if why := j.empty(layout.RootIno); why != "" {
+		return why
+	}
+	if j.f.StatFS(&after); after.Bfree != emptyFree() {
+		return fmt.Sprintf("free blocks with everything deleted: %d, of an empty filesystem: %d", after.Bfree, emptyFree())
+	}
+	return ""
+}
+
+// list is all directories from dir down.
+func (j *judge) list(dir uint64, out []uint64) ([]uint64, string) {
+	out = append(out, dir)
+	var kids []uint64
+	if e := j.f.ReadDir(&j.ctx, dir, 2, func(d *fs.Dirent) bool {
+		if d.Type == syscall.DT_DIR && string(d.Name) != "." && string(d.Name) != ".." {
+			kids = append(kids, d.Ino)
+		}
+		return true
+	}); e != 0 {
+		return nil, fmt.Sprintf("readdir of directory %d: %v", dir, e)
+	}
+	for _, k := range kids {
+		var why string
+		if out, why = j.list(k, out); why != "" {
+			return nil, why
+		}
+	}
+	return out, ""
+}
+
+// empty deletes everything below dir.
+func (j *judge) empty(dir uint64) string {
+	type entry struct {
+		name string
+		ino  uint64
+		dir  bool
+	}
+	var list []entry
+	if e := j.f.ReadDir(&j.ctx, dir, 0, func(d *fs.Dirent) bool {
+		if s := string(d.Name); s != "." && s != ".." {
+			list = append(list, entry{s, d.Ino, d.Type == syscall.DT_DIR})
+		}
+		return true
+	}); e != 0 {
+		return fmt.Sprintf("readdir of directory %d: %v", dir, e)
+	}
+	for _, k := range list {
+		var e syscall.Errno
+		if k.dir {
+			if why := j.empty(k.ino); why != "" {
+				return why
+			}
+			e = j.f.Rmdir(&j.ctx, dir, k.name)
+		} else {
+			e = j.f.Unlink(&j.ctx, dir, k.name)
+		}
+		if e != 0 {
+			return fmt.Sprintf("deleting %.40q in directory %d: %v", k.name, dir, e)
+		}
+	}
+	return ""
+}

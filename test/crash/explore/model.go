@@ -1,0 +1,296 @@
+package explore
+
+import (
+	"bytes"
+	"fmt"
+	"sort"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// node is an inode of the model.
+type node struct {
+	mode, uid, gid, rdev, nlink uint32
+	data                        []byte
+	target                      string
+	kids                        map[string]*node
+
+	// A write under way: was is the content before it, and each aligned word of
+	// data may still be that of was.
+	was      []byte
+	inflight bool
+
+	ino  uint64 // in the filesystem under test
+	refs uint64 // lookups not yet given back
+	open bool   // its last reference is kept when its last name goes
+}
+
+func (n *node) isDir() bool { return n.mode&syscall.S_IFMT == syscall.S_IFDIR }
+
+func newTree() *node {
+	return &node{mode: syscall.S_IFDIR | 0o755, nlink: 2, kids: map[string]*node{}, ino: layout.RootIno}
+}
+
+// clone copies a tree; hard links stay links, contents are shared.
+func (n *node) clone() *node { return n.cloneInto(map[*node]*node{}) }
+
+func (n *node) cloneInto(done map[*node]*node) *node {
+	if c := done[n]; c != nil {
+		return c
+	}
+	c := new(node)
+	*c = *n
+	done[n] = c
+	if n.kids != nil {
+		c.kids = make(map[string]*node, len(n.kids))
+		for k, v := range n.kids {
+			c.kids[k] = v.cloneInto(done)
+		}
+	}
+	return c
+}
+
+// find follows a path given as its components.
+func (n *node) find(path []string) *node {
+	for _, p := range path {
+		if n == nil || n.kids == nil {
+			return nil
+		}
+		n = n.kids[p]
+	}
+	return n
+}
+
+// dirs calls f for each directory below and including n, parents first.
+func (n *node) dirs(f func(*node)) {
+	f(n)
+	for _, k := range n.names() {
+		if n.kids[k].isDir() {
+			n.kids[k].dirs(f)
+		}
+	}
+}
+
+func (n *node) names() []string {
+	ks := make([]string, 0, len(n.kids))
+	for k := range n.kids {
+		ks = append(ks, k)
+	}
+	sort.Strings(ks)
+	return ks
+}
+
+// same reports whether two trees look the same from outside.
+func same(a, b *node) bool { return sameInto(a, b, map[*node]*node{}, map[*node]*node{}) }
+
+func sameInto(a, b *node, ab, ba map[*node]*node) bool {
+	if ab[a] != nil || ba[b] != nil {
+		return ab[a] == b && ba[b] == a
+	}
+	ab[a], ba[b] = b, a
+	if a.mode != b.mode || a.uid != b.uid || a.gid != b.gid || a.rdev != b.rdev || a.nlink != b.nlink ||
+		a.target != b.target || !bytes.Equal(a.data, b.data) || len(a.kids) != len(b.kids) {
+		return false
+	}
+	for k, v := range a.kids {
+		if w := b.kids[k]; w == nil || !sameInto(v, w, ab, ba) {
+			return false
+		}
+	}
+	return true
+}
+
+// matcher compares a mounted filesystem with a model.
+type matcher struct {
+	f     *fs.FS
+	ctx   fs.Context
+	toIno map[*node]uint64
+	toN   map[uint64]*node
+	reply *fs.Reply
+}
+
+// match says how the filesystem differs from the model; "" if it does not.
+func match(f *fs.FS, root *node) string {
+	m := matcher{f: f, reply: f.NewReply(), toIno: map[*node]uint64{root: layout.RootIno}, toN: map[uint64]*node{layout.RootIno: root}}
+	var a fs.Attr
+	if e := f.GetAttr(&m.ctx, layout.RootIno, &a); e != 0 {
+		return fmt.Sprintf("getattr of the root: %v", e)
+	}
+	defer m.reply.Free()
+	return m.node("/", root, &a)
+}
+
+func (m *matcher) node(path string, n *node, a *fs.Attr) string {
+	if a.Mode != n.mode || a.UID != n.uid || a.GID != n.gid || a.Nlink != n.nlink || a.Rdev != n.rdev {
+		return fmt.Sprintf("%s: mode %#o uid %d gid %d nlink %d rdev %d, expected %#o %d %d %d %d", path, a.Mode, a.UID, a.GID, a.Nlink, a.Rdev, n.mode, n.uid, n.gid, n.nlink, n.rdev)
+	}
+	switch n.mode & syscall.S_IFMT {
+	case syscall.S_IFDIR:
+		return m.dir(path, n, a.Ino)
+	case syscall.S_IFREG:
+		return m.file(path, n, a)
+	case syscall.S_IFLNK:
+		t, e := m.f.Readlink(&m.ctx, a.Ino, nil)
+		if e != 0 || string(t) != n.target || a.Size != uint64(len(n.target)) {
+			return fmt.Sprintf("%s: readlink says %.60q (%v), size %d, expected %.60q", path, t, e, a.Size, n.target)
+		}
+	}
+	return ""
+}
+
+func (m *matcher) dir(path string, n *node, ino uint64) string {
+	type entry struct {
+		name string
+		ino  uint64
+		typ  uint8
+	}
+	var list []entry
+	e := m.f.ReadDir(&m.ctx, ino, 0, func(d *fs.Dirent) bool {
+		if s := string(d.Name); s != "." && s != ".." {
+			list = append(list, entry{s, d.Ino, d.Type})
+		}
+		return true
+	})
+	if e != 0 {
+		return fmt.Sprintf("%s: readdir: %v", path, e)
+	}
+	for _, d := range list {
+		k := n.kids[d.name]
+		if k == nil {
+			return fmt.Sprintf("%s: has the entry %.40q, expected none", path, d.name)
+		}
+		var a fs.Attr
+		if e := m.f.Lookup(&m.ctx, ino, d.name, &a); e != 0 {
+			return fmt.Sprintf("%s/%.40s: lookup: %v", path, d.name, e)
+		}
+		if a.Ino != d.ino || uint32(d.typ) != a.Mode>>12 {
+			return fmt.Sprintf("%s/%.40s: readdir says inode %d type %d, lookup says inode %d mode %#o", path, d.name, d.ino, d.typ, a.Ino, a.Mode)
+		}
+		if was, ok := m.toIno[k]; ok && was != a.Ino || m.toN[a.Ino] != nil && m.toN[a.Ino] != k {
+			return fmt.Sprintf("%s/%.40s: is inode %d, which other names say otherwise of", path, d.name, a.Ino)
+		} else if ok {
+			m.f.Forget(a.Ino, 1)
+			continue // another name of what was compared
+		}
+		m.toIno[k], m.toN[a.Ino] = a.Ino, k
+		s := m.node(path+"/"+short(d.name), k, &a)
+		m.f.Forget(a.Ino, 1)
+		if s != "" {
+			return s
+		}
+	}
+	if len(list) != len(n.kids) {
+		for _, d := range list {
+			if _, ok := n.kids[d.name]; !ok {
+				return fmt.Sprintf("%s: has the entry %.40q, expected none", path, d.name)
+			}
+		}
+		have := map[string]bool{}
+		for _, d := range list {
+			have[d.name] = true
+		}
+		for _, k := range n.names() {
+			if !have[k] {
+				return fmt.Sprintf("%s: lacks the entry %.40q", path, k)
+			}
+		}
+		return fmt.Sprintf("%s: has an entry twice", path)
+	}
+	return ""
+}
+
+func short(s string) string {
+	if len(s) > 40 {
+		return s[:37] + "..."
+	}
+	return s
+}
+
+func (m *matcher) file(path string, n *node, a *fs.Attr) string {
+	lo, hi := len(n.data), len(n.data)
+	if n.inflight {
+		lo, hi = min(lo, len(n.was)), max(hi, len(n.was))
+	}
+	if a.Size < uint64(lo) || a.Size > uint64(hi) {
+		return fmt.Sprintf("%s: size is %d, expected %d to %d", path, a.Size, lo, hi)
+	}
+	const step = 256 << 10
+	for off := int64(0); off < int64(a.Size); {
+		if e := m.f.Read(&m.ctx, a.Ino, off, step, m.reply); e != 0 {
+			return fmt.Sprintf("%s: read at %d: %v", path, off, e)
+		}
+		got := m.reply.Len()
+		for _, s := range m.reply.Slices() {
+			if why := n.compare(off, s); why != "" {
+				m.reply.Done()
+				return path + ": " + why
+			}
+			off += int64(len(s))
+		}
+		m.reply.Done()
+		if got == 0 {
+			return fmt.Sprintf("%s: read at %d gave nothing, size is %d", path, off, a.Size)
+		}
+	}
+	return ""
+}
+
+// compare checks got, read at off.
+func (n *node) compare(off int64, got []byte) string {
+	want := tail(n.data, off, len(got))
+	if !n.inflight && bytes.Equal(want, got) || n.inflight && len(want) == len(got) && bytes.Equal(want, got) {
+		return ""
+	}
+	old := tail(n.was, off, len(got))
+	for i := 0; i < len(got); {
+		// The rest of the aligned word, which is old or new as a whole where the
+		// file had it before and has it after.
+		k := min(8-int(off+int64(i))%8, len(got)-i)
+		w := got[i : i+k]
+		switch {
+		case i+k <= len(want) && bytes.Equal(w, want[i:i+k]):
+		case n.inflight && i+k <= len(old) && bytes.Equal(w, old[i:i+k]):
+		case n.inflight && mixed(w, cut(old, i, k), cut(want, i, k)):
+		default:
+			return fmt.Sprintf("bytes at %d are %x, expected %x%s", off+int64(i), w, cut(want, i, k), n.orOld(old, i, k))
+		}
+		i += k
+	}
+	return ""
+}
+
+// mixed: at an end of the old or new file a word is not whole; byte by byte then.
+func mixed(w, old, now []byte) bool {
+	if len(old) == len(w) && len(now) == len(w) {
+		return false
+	}
+	for i, b := range w {
+		if !(i < len(old) && old[i] == b || i < len(now) && now[i] == b) {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *node) orOld(old []byte, i, k int) string {
+	if !n.inflight {
+		return ""
+	}
+	return fmt.Sprintf(" or %x", cut(old, i, k))
+}
+
+func tail(b []byte, off int64, n int) []byte {
+	if off >= int64(len(b)) {
+		return nil
+	}
+	return b[off:min(int64(len(b)), off+int64(n))]
+}
+
+func cut(b []byte, i, k int) []byte {
+	if i >= len(b) {
+		return nil
+	}
+	return b[i:min(len(b), i+k)]
+}

@@ -1,0 +1,68 @@
+package explore
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// recording is a workload that ran, and all it did to the region.
+type recording struct {
+	log   []event
+	steps []step
+	sites map[string]int // flush and fence call sites within steps
+}
+
+// record runs a workload on a fresh region.
+func record(wl *Workload) (rec *recording, err error) {
+	r, err := pmem.NewMemory(regionSize)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	w := &world{r: r, rec: &recorder{on: true, sites: true}}
+	r.SetRecorder(w.rec)
+	defer func() {
+		if e := recover(); e != nil {
+			err = fmt.Errorf("%s: the workload itself failed: %v\n%s", wl.Name, e, debug.Stack())
+		}
+	}()
+	w.format()
+	w.mount()
+	wl.setup(w)
+	wl.op(w)
+	if !wl.bare {
+		follow(w)
+	}
+	if w.f != nil {
+		if why := match(w.f, w.root); why != "" {
+			return nil, fmt.Errorf("%s: without any crash the filesystem is not what it should be: %s", wl.Name, why)
+		}
+		w.rec.on = false
+		w.unmount()
+	}
+	rec = &recording{log: w.rec.log, steps: w.steps, sites: map[string]int{}}
+	in := false
+	for i := range rec.log {
+		switch e := &rec.log[i]; e.kind {
+		case evBegin:
+			in = true
+		case evEnd:
+			in = false
+		case evFlush, evFence:
+			if in {
+				rec.sites[siteKey(e)]++
+			}
+		}
+	}
+	return rec, nil
+}
+
+// siteKey names what a mutant drops: a kind of primitive at a call site.
+func siteKey(e *event) string {
+	if e.kind == evFlush {
+		return "flush in " + e.site
+	}
+	return "fence in " + e.site
+}

@@ -1,0 +1,307 @@
+package explore
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// regionSize is the size of the regions that are crashed.
+const regionSize = 16 << 20
+
+func mkfsOptions() fs.MkfsOptions {
+	return fs.MkfsOptions{Label: "crash", UUID: [16]byte{0xda, 0xf5, 1}, ChunkShift: 15, PUDShift: 18, Lanes: 2, Now: 1e18}
+}
+
+// world is a filesystem under test and the model of what it should hold. Its methods
+// do the same to both; they panic if the filesystem disagrees about the outcome, which
+// the runner reports as a failure of the workload itself.
+//
+// It keeps a lookup reference for every inode it knows, as the kernel does.
+type world struct {
+	r    *pmem.Region
+	f    *fs.FS
+	root *node
+	ctx  fs.Context
+	now  int64
+	rec  *recorder
+
+	steps []step
+}
+
+// step is one operation of the filesystem: what the tree was before it and is after.
+type step struct {
+	name     string
+	old, new *node
+	mid      *node // a write under way; nil: old or new, nothing else
+	equal    bool  // old and new look the same
+	format   bool  // mkfs: it may be no filesystem until it returns
+}
+
+func (w *world) clock() int64 { w.now += 1000; return w.now }
+
+func (w *world) mount() {
+	f, err := fs.Mount(w.r, fs.Options{Clock: w.clock})
+	if err != nil {
+		panic(fmt.Sprintf("mount: %v", err))
+	}
+	w.f = f
+}
+
+func (w *world) unmount() {
+	if err := w.f.Unmount(); err != nil {
+		panic(fmt.Sprintf("unmount: %v", err))
+	}
+	w.f = nil
+	w.root.all(func(n *node) { n.refs = 0 })
+}
+
+// all calls f for each node once.
+func (n *node) all(f func(*node)) {
+	seen := map[*node]bool{}
+	var walk func(*node)
+	walk = func(n *node) {
+		if seen[n] {
+			return
+		}
+		seen[n] = true
+		f(n)
+		for _, k := range n.kids {
+			walk(k)
+		}
+	}
+	walk(n)
+}
+
+// do runs op as a step of its own.
+func (w *world) do(name string, op func()) {
+	s := step{name: name, old: w.root.clone()}
+	w.rec.mark(evBegin, len(w.steps))
+	op()
+	w.rec.mark(evEnd, len(w.steps))
+	s.new = w.root.clone()
+	s.equal = same(s.old, s.new)
+	w.steps = append(w.steps, s)
+}
+
+func must(what string, e syscall.Errno) {
+	if e != 0 {
+		panic(fmt.Sprintf("%s: %v", what, e))
+	}
+}
+
+func parts(path string) []string {
+	path = strings.Trim(path, "/")
+	if path == "" {
+		return nil
+	}
+	return strings.Split(path, "/")
+}
+
+// at is the node at path, with a lookup reference on it.
+func (w *world) at(path string) *node {
+	n := w.root
+	for _, p := range parts(path) {
+		k := n.kids[p]
+		if k == nil {
+			panic("no " + path)
+		}
+		if k.refs == 0 {
+			var a fs.Attr
+			must("lookup "+path, w.f.Lookup(&w.ctx, n.ino, p, &a))
+			k.ino, k.refs = a.Ino, 1
+		}
+		n = k
+	}
+	return n
+}
+
+// in is the parent directory of path and the last name.
+func (w *world) in(path string) (*node, string) {
+	ps := parts(path)
+	return w.at(strings.Join(ps[:len(ps)-1], "/")), ps[len(ps)-1]
+}
+
+func (w *world) mknod(path string, mode, rdev uint32) {
+	d, name := w.in(path)
+	var a fs.Attr
+	must("mknod "+path, w.f.Mknod(&w.ctx, d.ino, name, mode, rdev, &a))
+	d.kids[name] = &node{mode: mode, uid: w.ctx.UID, gid: w.ctx.GID, rdev: rdev, nlink: 1, ino: a.Ino, refs: 1}
+}
+
+func (w *world) create(path string) { w.mknod(path, syscall.S_IFREG|0o644, 0) }
+
+func (w *world) mkdir(path string) {
+	d, name := w.in(path)
+	var a fs.Attr
+	must("mkdir "+path, w.f.Mkdir(&w.ctx, d.ino, name, 0o755, &a))
+	d.kids[name] = &node{mode: syscall.S_IFDIR | 0o755, uid: w.ctx.UID, gid: w.ctx.GID, nlink: 2, kids: map[string]*node{}, ino: a.Ino, refs: 1}
+	d.nlink++
+}
+
+func (w *world) symlink(path, target string) {
+	d, name := w.in(path)
+	var a fs.Attr
+	must("symlink "+path, w.f.Symlink(&w.ctx, d.ino, name, target, &a))
+	d.kids[name] = &node{mode: syscall.S_IFLNK | 0o777, uid: w.ctx.UID, gid: w.ctx.GID, nlink: 1, target: target, ino: a.Ino, refs: 1}
+}
+
+func (w *world) link(old, path string) {
+	n := w.at(old)
+	d, name := w.in(path)
+	var a fs.Attr
+	must("link "+path, w.f.Link(&w.ctx, n.ino, d.ino, name, &a))
+	d.kids[name] = n
+	n.nlink++
+	n.refs++
+}
+
+// gone takes a name's link off a node; with its last the kernel forgets it, unless
+// it is open.
+func (w *world) gone(n *node) {
+	if n.isDir() {
+		n.nlink = 0
+	} else {
+		n.nlink--
+	}
+	if n.nlink == 0 && !n.open {
+		w.forget(n)
+	}
+}
+
+func (w *world) forget(n *node) {
+	if n.refs > 0 {
+		w.f.Forget(n.ino, n.refs)
+	}
+	n.refs = 0
+}
+
+func (w *world) unlink(path string) {
+	d, name := w.in(path)
+	n := w.at(path)
+	must("unlink "+path, w.f.Unlink(&w.ctx, d.ino, name))
+	delete(d.kids, name)
+	w.gone(n)
+}
+
+func (w *world) rmdir(path string) {
+	d, name := w.in(path)
+	n := w.at(path)
+	must("rmdir "+path, w.f.Rmdir(&w.ctx, d.ino, name))
+	delete(d.kids, name)
+	d.nlink--
+	w.gone(n)
+}
+
+func (w *world) rename(old, path string, flags uint32) {
+	od, on := w.in(old)
+	nd, nn := w.in(path)
+	n := w.at(old)
+	var v *node
+	if nd.kids[nn] != nil {
+		v = w.at(path)
+	}
+	must("rename "+old+" "+path, w.f.Rename(&w.ctx, od.ino, on, nd.ino, nn, flags))
+	if n == v {
+		return
+	}
+	moved := func(x *node, from, to *node) {
+		if x.isDir() {
+			from.nlink--
+			to.nlink++
+		}
+	}
+	if flags&fs.RenameExchange != 0 {
+		od.kids[on], nd.kids[nn] = v, n
+		moved(n, od, nd)
+		moved(v, nd, od)
+		return
+	}
+	delete(od.kids, on)
+	nd.kids[nn] = n
+	moved(n, od, nd)
+	if v != nil {
+		if v.isDir() {
+			nd.nlink--
+		}
+		w.gone(v)
+	}
+}
+
+func (w *world) setattr(path string, s fs.SetAttr) {
+	n := w.at(path)
+	var a fs.Attr
+	must("setattr "+path, w.f.SetAttr(&w.ctx, n.ino, &s, &a))
+	if s.Valid&fs.SetMode != 0 {
+		n.mode = n.mode&syscall.S_IFMT | s.Mode&0o7777
+	}
+	if s.Valid&fs.SetUID != 0 {
+		n.uid = s.UID
+	}
+	if s.Valid&fs.SetGID != 0 {
+		n.gid = s.GID
+	}
+	if s.Valid&fs.SetSize != 0 {
+		d := make([]byte, s.Size)
+		copy(d, n.data)
+		n.data = d
+	}
+}
+
+func (w *world) chmod(path string, mode uint32) {
+	w.setattr(path, fs.SetAttr{Valid: fs.SetMode, Mode: mode})
+}
+
+func (w *world) truncate(path string, size uint64) {
+	w.setattr(path, fs.SetAttr{Valid: fs.SetSize, Size: size})
+}
+
+// write stores b at off.
+func (w *world) write(path string, off int64, b []byte) {
+	n := w.at(path)
+	if got, e := w.f.Write(&w.ctx, n.ino, off, b); e != 0 || got != len(b) {
+		panic(fmt.Sprintf("write %s: %d bytes, %v", path, got, e))
+	}
+	d := make([]byte, max(len(n.data), int(off)+len(b)))
+	copy(d, n.data)
+	copy(d[off:], b)
+	n.data = d
+}
+
+// doWrite is a write as a step: while it runs, words may be old or new.
+func (w *world) doWrite(name, path string, off int64, b []byte) {
+	w.do(name, func() { w.write(path, off, b) })
+	s := &w.steps[len(w.steps)-1]
+	s.mid = s.new.clone()
+	n := s.mid.find(parts(path))
+	n.was, n.inflight = s.old.find(parts(path)).data, true
+}
+
+// fill is n bytes that depend on seed, none of them zero.
+func fill(seed, n int) []byte {
+	r := rnd(seed)
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(1 + r.next()%255)
+	}
+	return b
+}
+
+// format makes the filesystem and mounts it.
+func (w *world) format() {
+	if _, err := fs.Mkfs(w.r, mkfsOptions()); err != nil {
+		panic(fmt.Sprintf("mkfs: %v", err))
+	}
+	w.root = newTree()
+	w.root.ino = layout.RootIno
+}
+
+// crash ends the daemon without unmounting: whatever was in DRAM is gone.
+func (w *world) crash() {
+	w.f = nil
+	w.root.all(func(n *node) { n.refs = 0 })
+}

@@ -1,0 +1,133 @@
+// Command crash runs the crash explorer (docs/crash.md): all single operations of the
+// filesystem, crashed at every fence.
+//
+//	go run ./test/crash [--json] [--workload NAME [--state N]] [--mutants N]
+//
+// It exits 1 if a crash state is not recovered rightly, 2 if it could not run.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/crash/explore"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	cfg := explore.DefaultConfig()
+	var (
+		asJSON   = flag.Bool("json", false, "print the result as JSON")
+		workload = flag.String("workload", "", "run only workloads whose name matches this expression wholly")
+		list     = flag.Bool("list", false, "list the workloads")
+		mutants  = flag.Int("mutants", 40, "how many mutants to try, chosen by seed; 0: none")
+		mutate   = flag.Bool("mutate", false, "try every mutant and list the survivors")
+		full     = flag.Bool("full", false, "no limit on lines and pairs, all mutants")
+		workers  = flag.Int("workers", runtime.GOMAXPROCS(0), "explorers at once")
+		verbose  = flag.Bool("v", false, "a line for every workload")
+	)
+	flag.IntVar(&cfg.State, "state", -1, "judge only this state of the workload")
+	flag.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "of what is chosen at random")
+	flag.IntVar(&cfg.Nested, "nested", cfg.Nested, "crash the recovery of one state in this many; 0: of none")
+	flag.IntVar(&cfg.DeleteAll, "delete-all", cfg.DeleteAll, "delete everything in one state in this many; 0: in none")
+	flag.IntVar(&cfg.Limits.Random, "random", cfg.Limits.Random, "random subsets at each crash point")
+	flag.Parse()
+	debug.SetGCPercent(400) // every state mounts a filesystem anew
+	if *full {
+		cfg.Limits.Lines, cfg.Limits.Pairs, *mutate = 1<<30, 1<<30, true
+	}
+	if *mutate {
+		*mutants = -1
+	}
+
+	var ws []explore.Workload
+	re, err := regexp.Compile("^(?:" + *workload + ")$")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "crash: --workload: %v\n", err)
+		return 2
+	}
+	for _, w := range explore.Workloads() {
+		if *workload == "" || re.MatchString(w.Name) {
+			ws = append(ws, w)
+		}
+	}
+	if len(ws) == 0 {
+		fmt.Fprintf(os.Stderr, "crash: no workload is called %q; --list names them\n", *workload)
+		return 2
+	}
+	if *list {
+		for _, w := range ws {
+			fmt.Println(w.Name)
+		}
+		return 0
+	}
+
+	r := explore.Runner{Config: cfg, Workers: *workers, Mutants: *mutants, Stuck: time.Minute, Hang: func(what string) {
+		fmt.Fprintf(os.Stderr, "crash: stuck for a minute: %s\n", what)
+		os.Exit(1)
+	}}
+	if tty(os.Stderr) {
+		r.Progress = func(stage string, done, total, states int) {
+			fmt.Fprintf(os.Stderr, "\r%-10s %3d/%d, %d states ", stage, done, total, states)
+		}
+	}
+	rep, err := r.Run(ws)
+	if r.Progress != nil {
+		fmt.Fprintln(os.Stderr)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "crash: %v\n", err)
+		return 1
+	}
+	for i := range rep.Failures {
+		fmt.Fprintf(os.Stderr, "FAIL %v\n", &rep.Failures[i])
+	}
+	if *asJSON {
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", "  ")
+		e.Encode(rep)
+	} else {
+		table(rep, *verbose)
+	}
+	if rep.Failed > 0 {
+		return 1
+	}
+	return 0
+}
+
+func tty(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+func table(rep *explore.Report, verbose bool) {
+	t := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
+	if verbose {
+		fmt.Fprintln(t, "workload\tpoints\tmade\tdistinct\trecoveries\tfailures\t")
+		for _, r := range rep.Results {
+			fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t\n", r.Workload, r.Points, r.Made, r.States, r.Nested, len(r.Failures))
+		}
+		fmt.Fprintln(t)
+	}
+	fmt.Fprintf(t, "workloads\t%d\t\n", rep.Workloads)
+	fmt.Fprintf(t, "crash points\t%d\t\n", rep.Points)
+	fmt.Fprintf(t, "distinct states\t%d\t\n", rep.States)
+	fmt.Fprintf(t, "of crashed recoveries\t%d\t\n", rep.Nested)
+	fmt.Fprintf(t, "failures\t%d\t\n", rep.Failed)
+	fmt.Fprintf(t, "mutants killed\t%d of %d\t\n", rep.Killed, rep.Mutants)
+	fmt.Fprintf(t, "seconds\t%.1f\t\n", rep.Seconds)
+	t.Flush()
+	for _, s := range rep.Survivors {
+		fmt.Println("survivor:", s)
+	}
+}
