@@ -39,7 +39,7 @@ deps-demo:
 
 deps-test: deps-demo
 	@deploy/need sqlite3:sqlite3 git:git attr:setfattr acl:setfacl util-linux:unshare \
-		qemu-user:qemu-aarch64 gcc:gcc libc6-dev:pldd
+		qemu-user:qemu-aarch64 gcc:gcc libc6-dev:/usr/include/stdio.h
 
 demo: deps-demo build
 	@deploy/demo $(DAXFSD)

@@ -128,11 +128,11 @@ func fsckSummary(r *fsck.Report) string {
 	var s strings.Builder
 	switch {
 	case r.Left > 0 && r.Repaired > 0:
-		fmt.Fprintf(&s, "%d problems repaired, %d LEFT", r.Repaired, r.Left)
+		fmt.Fprintf(&s, "%s repaired, %d LEFT", problems(r.Repaired), r.Left)
 	case r.Left > 0:
-		fmt.Fprintf(&s, "%d problems found", r.Left)
+		fmt.Fprintf(&s, "%s found", problems(r.Left))
 	case r.Repaired > 0:
-		fmt.Fprintf(&s, "%d problems repaired", r.Repaired)
+		fmt.Fprintf(&s, "%s repaired", problems(r.Repaired))
 	default:
 		s.WriteString("clean")
 	}
@@ -144,4 +144,11 @@ func fsckSummary(r *fsck.Report) string {
 			r.JournalRecords, r.Orphans, r.Truncations)
 	}
 	return s.String()
+}
+
+func problems(n int) string {
+	if n == 1 {
+		return "1 problem"
+	}
+	return fmt.Sprintf("%d problems", n)
 }

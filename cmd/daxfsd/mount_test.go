@@ -268,7 +268,7 @@ func TestMountRefuses(t *testing.T) {
 				reseal(sb)
 			}
 		}), mp, 1, []string{"newer"}},
-		{"both superblocks damaged", nil, damage(t, func(b []byte) { b[200]++; b[last+200]++ }), mp, 1, []string{"damaged", "fsck"}},
+		{"both superblocks damaged", nil, damage(t, func(b []byte) { b[200]++; b[last+200]++ }), mp, 1, []string{"both damaged", "checksum", "backup"}},
 		{"truncated region", nil, func() string {
 			p := newRegion(t)
 			if err := os.Truncate(p, 20<<20); err != nil {

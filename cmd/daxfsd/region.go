@@ -154,12 +154,19 @@ func superError(path string, r *pmem.Region, err error) error {
 	switch {
 	case errors.Is(err, layout.ErrMagic):
 		what := recognise(r.Size(), r.Load)
+		if what == signatures[0].name { // too short to be one
+			return &reworded{fmt.Sprintf("region %s is truncated: it has %s, less than any daxfs; restore its size and try again", path, formatSize(r.Size())), err}
+		}
 		if what == "" {
 			what = "no daxfs"
 		}
-		return fmt.Errorf("region %s holds %s; format it with `daxfsd mkfs`, or name another one: %w", path, what, err)
+		if _, found, ok := strings.Cut(err.Error(), layout.ErrMagic.Error()+": "); ok {
+			what += " (" + found + ")"
+		}
+		return &reworded{fmt.Sprintf("region %s holds %s; format it with `daxfsd mkfs %s`, or name another one", path, what, path), err}
 	case errors.Is(err, layout.ErrChecksum):
-		return fmt.Errorf("region %s: both superblocks are damaged; `daxfsd fsck %s` says more: %w", path, path, err)
+		_, found, _ := strings.Cut(err.Error(), layout.ErrChecksum.Error()+": ")
+		return &reworded{fmt.Sprintf("region %s holds a daxfs whose superblocks are both damaged (the first: %s); restore the region from a backup", path, found), err}
 	}
 	return fmt.Errorf("region %s: %w", path, err)
 }

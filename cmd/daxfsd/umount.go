@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -37,7 +36,7 @@ at once; the daemon then serves the users it has and ends with the last one.`,
 	}
 	c.Flags().BoolVar(&f.lazy, "lazy", false, "detach now, end with the last user; does not wait")
 	c.Flags().BoolVar(&f.force, "force", false, "abort requests that hang (root only)")
-	c.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "how long to wait for the region to be free")
+	c.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait for the region to be free")
 	return c
 }
 
@@ -116,7 +115,7 @@ func waitFree(region string, pid int, limit time.Duration) error {
 			if pid != 0 {
 				who = fmt.Sprintf(" by process %d", pid)
 			}
-			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: somebody holds files of the mount open", filepath.Base(region), who, limit)
+			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: it is being written back, or somebody holds files of the mount open", region, who, limit)
 		}
 		time.Sleep(wait)
 	}

@@ -267,8 +267,8 @@ func TestFilesAndPackages(t *testing.T) {
 		if !f.test {
 			isPackage[f.dir] = true
 		}
-		if path.Base(f.name) == "doc.go" {
-			hasDoc[f.dir] = f.ast.Doc != nil
+		if b := path.Base(f.name); b == "doc.go" || b == "main.go" && f.ast.Name.Name == "main" {
+			hasDoc[f.dir] = hasDoc[f.dir] || f.ast.Doc != nil
 		}
 		if f.lines > 800 && (f.ast.Doc == nil && len(f.ast.Comments) == 0 || !strings.Contains(f.ast.Comments[0].Text(), "long because")) {
 			t.Errorf("%s has %d lines: split it, or say \"long because\" in its head", f.name, f.lines)

@@ -110,13 +110,19 @@ func (x *explorer) clear() {
 	clear(x.touched)
 }
 
+// mutant says which flushes and fences of the steps never happened; nil: none.
+type mutant func(e *event) bool
+
+// siteMutant drops what one call site asks for.
+func siteMutant(key string) mutant { return func(e *event) bool { return siteKey(e) == key } }
+
 // walk is one exploration of one recording.
 type walk struct {
 	x     *explorer
 	rec   *recording
 	res   Result
 	m     *image
-	skip  string // a site key that is left out: a mutant
+	skip  mutant
 	seen  map[uint64]verdict
 	step  int // -1: outside
 	fence int
@@ -124,9 +130,8 @@ type walk struct {
 	stop  bool
 }
 
-// explore judges all crash states of a recording. With skip, flushes or fences of
-// that site are left out, and the first failure ends it.
-func (x *explorer) explore(name string, rec *recording, skip string) Result {
+// explore judges all crash states of a recording. Of a mutant, the first failure ends it.
+func (x *explorer) explore(name string, rec *recording, skip mutant) Result {
 	x.clear()
 	k := &walk{x: x, rec: rec, res: Result{Workload: name}, skip: skip, seen: map[uint64]verdict{}, step: -1}
 	k.m = newImage(x.durable)
@@ -148,12 +153,12 @@ func (k *walk) event(i int, e *event) {
 	case evStore, evNT:
 		k.m.store(e, i)
 	case evFlush:
-		if !in || k.skip == "" || siteKey(e) != k.skip {
+		if !in || k.skip == nil || !k.skip(e) {
 			k.m.flush(e)
 		}
 	case evFence:
 		if in {
-			if k.skip != "" && siteKey(e) == k.skip {
+			if k.skip != nil && k.skip(e) {
 				return
 			}
 			k.point()
@@ -188,7 +193,7 @@ func (k *walk) point() {
 		why, nested := k.try(n, ps, allowed, seed)
 		if why != "" {
 			k.res.Failures = append(k.res.Failures, Failure{Workload: k.res.Workload, Step: s.name, Fence: k.fence, State: n, Kind: kind, Seed: k.x.cfg.Seed, What: why, Nested: nested})
-			k.stop = k.skip != "" || len(k.res.Failures) >= k.x.cfg.MaxFailures
+			k.stop = k.skip != nil || len(k.res.Failures) >= k.x.cfg.MaxFailures
 		}
 		return !k.stop
 	})
@@ -265,7 +270,7 @@ func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested strin
 	if s.mid != nil {
 		j.may |= isMid
 	}
-	crash := k.skip == "" && x.cfg.Nested > 0 && (r.n(x.cfg.Nested) == 0 || x.cfg.State >= 0)
+	crash := k.skip == nil && x.cfg.Nested > 0 && (r.n(x.cfg.Nested) == 0 || x.cfg.State >= 0)
 	var before []byte
 	if crash {
 		before = append([]byte(nil), x.scratch.Bytes(0, regionSize)...)

@@ -3,6 +3,7 @@ package explore
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sort"
 	"syscall"
 
@@ -16,6 +17,8 @@ type node struct {
 	data                        []byte
 	target                      string
 	kids                        map[string]*node
+
+	mtimes []int64 // what mtime may be; nil: not judged
 
 	// A write under way: was is the content before it, and each aligned word of
 	// data may still be that of was.
@@ -125,6 +128,9 @@ func match(f *fs.FS, root *node) string {
 func (m *matcher) node(path string, n *node, a *fs.Attr) string {
 	if a.Mode != n.mode || a.UID != n.uid || a.GID != n.gid || a.Nlink != n.nlink || a.Rdev != n.rdev {
 		return fmt.Sprintf("%s: mode %#o uid %d gid %d nlink %d rdev %d, expected %#o %d %d %d %d", path, a.Mode, a.UID, a.GID, a.Nlink, a.Rdev, n.mode, n.uid, n.gid, n.nlink, n.rdev)
+	}
+	if n.mtimes != nil && !slices.Contains(n.mtimes, a.Mtime) {
+		return fmt.Sprintf("%s: mtime is %d, expected one of %d", path, a.Mtime, n.mtimes)
 	}
 	switch n.mode & syscall.S_IFMT {
 	case syscall.S_IFDIR:

@@ -71,7 +71,7 @@ func (r *Runner) Run(ws []Workload) (*Report, error) {
 			return err
 		}
 		recs[i] = rec
-		results[i] = x.explore(ws[i].Name, rec, "")
+		results[i] = x.explore(ws[i].Name, rec, nil)
 		return nil
 	})
 	for i := range results {
@@ -119,7 +119,7 @@ func (r *Runner) mutate(ws []Workload, recs []*recording, rep *Report) error {
 	}
 	killed := make([]bool, len(ms))
 	err := r.each("mutants", len(ms), func(x *explorer, i int) error {
-		killed[i] = len(x.explore(ws[ms[i].w].Name, recs[ms[i].w], ms[i].site).Failures) > 0
+		killed[i] = len(x.explore(ws[ms[i].w].Name, recs[ms[i].w], siteMutant(ms[i].site)).Failures) > 0
 		return nil
 	})
 	rep.Mutants = len(ms)

@@ -202,8 +202,14 @@ func Workloads() []Workload {
 		{Name: "flush-times", setup: tree, op: func(w *world) {
 			w.doWrite("write", "f", 0, fill(87, 10))
 			w.do("flush", func() { must("flush", w.f.Flush(&w.ctx, w.at("f").ino)) })
+			first := w.mtime("f")
+			w.steps[len(w.steps)-1].new.kids["f"].mtimes = []int64{first}
 			w.doWrite("write again", "f", 0, fill(88, 10))
 			w.do("fsync", func() { must("fsync", w.f.Fsync(&w.ctx, w.at("f").ino, false)) })
+			s := &w.steps[len(w.steps)-1]
+			s.equal = false
+			s.new.kids["f"].mtimes = []int64{w.mtime("f")}
+			s.old.kids["f"].mtimes = []int64{first, w.mtime("f")}
 		}},
 		{Name: "unmount", setup: tree, bare: true, op: func(w *world) {
 			w.write("f", 0, fill(89, 10))

@@ -305,3 +305,10 @@ func (w *world) crash() {
 	w.f = nil
 	w.root.all(func(n *node) { n.refs = 0 })
 }
+
+// mtime is what stat says now.
+func (w *world) mtime(path string) int64 {
+	var a fs.Attr
+	must("getattr "+path, w.f.GetAttr(&w.ctx, w.at(path).ino, &a))
+	return a.Mtime
+}

@@ -1,0 +1,179 @@
+package explore
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestAll explores every workload, with fewer states than the command.
+func TestAll(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Limits = Limits{Lines: 10, Pairs: 0, Random: 2}
+	cfg.Nested, cfg.DeleteAll = 3000, 64
+	ws := Workloads()
+	if testing.Short() {
+		ws = ws[:20]
+	}
+	r := Runner{Config: cfg, Workers: 2, Stuck: time.Minute, Hang: func(s string) { panic("stuck: " + s) }}
+	rep, err := r.Run(ws)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range rep.Failures {
+		t.Errorf("%v", &rep.Failures[i])
+	}
+	t.Logf("%d workloads, %d states, %.1f s", rep.Workloads, rep.States, rep.Seconds)
+}
+
+func workload(t *testing.T, name string) *Workload {
+	for _, w := range Workloads() {
+		if w.Name == name {
+			return &w
+		}
+	}
+	t.Fatalf("no workload %s", name)
+	return nil
+}
+
+// TestNotices plants bugs that the explorer must notice: without these it would prove
+// nothing.
+func TestNotices(t *testing.T) {
+	x, err := newExplorer(DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	for _, c := range []struct {
+		name, workload string
+		drop           mutant
+	}{
+		{"no fence at all", "create", func(e *event) bool { return e.kind == evFence }},
+		{"no flush at all", "create", func(e *event) bool { return e.kind == evFlush }},
+		{"no fence of the commit", "rename", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "commit") }},
+		{"no flush of the previous record's lines", "rename", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "commit") }},
+		{"no fence of the data", "write-append", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "storePiece") }},
+		{"no fence of a fresh directory block", "dir-grow", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "formatBlock") }},
+		{"no fence of an overwrite", "write-overwrite", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "overwrite") }},
+		{"no fence in recovery", "mount-dirty", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "recoverJournal") }},
+	} {
+		rec, err := record(workload(t, c.workload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res := x.explore(c.workload, rec, c.drop); len(res.Failures) == 0 {
+			t.Errorf("%s: not noticed in %d states of %s", c.name, res.States, c.workload)
+		} else {
+			t.Logf("%s: %s", c.name, res.Failures[0].What)
+		}
+	}
+}
+
+// TestUndo: after an exploration the scratch region is what the recording made durable.
+func TestUndo(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Limits = Limits{Lines: 4}
+	x, err := newExplorer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	for _, name := range []string{"write-append", "chmod"} {
+		rec, err := record(workload(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.explore(name, rec, nil)
+		if !bytes.Equal(x.durable, x.scratch.Bytes(0, regionSize)) {
+			t.Errorf("%s: the scratch region differs from the durable image", name)
+		}
+	}
+}
+
+// TestSame: a recording explored twice gives the same states, so that a number found
+// once can be made again.
+func TestSame(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Limits = Limits{Lines: 6, Random: 2}
+	x, err := newExplorer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	var made [2]Result
+	for i := range made {
+		rec, err := record(workload(t, "truncate-down"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[i] = x.explore("truncate-down", rec, nil)
+	}
+	if a, b := made[0], made[1]; a.Made != b.Made || a.States != b.States || a.Points != b.Points {
+		t.Errorf("%+v and %+v", a, b)
+	}
+}
+
+func TestImage(t *testing.T) {
+	le := func(b byte, n int) []byte { return bytes.Repeat([]byte{b}, n) }
+	for _, c := range []struct {
+		name   string
+		events []event
+		want   byte // of byte 0 of line 0, durable
+		pend   int  // pending lines
+	}{
+		{"store alone", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFence, tid: 1}}, 0, 1},
+		{"store, flush", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}}, 0, 1},
+		{"store, flush, fence", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evFence, tid: 1}}, 1, 0},
+		{"another thread's fence", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evFence, tid: 2}}, 0, 1},
+		{"another thread's flush and fence", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 2, n: 64}, {kind: evFence, tid: 2}}, 1, 0},
+		{"store behind the flush", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evStore, tid: 1, n: 64, data: le(2, 64)}, {kind: evFence, tid: 1}}, 1, 1},
+		{"non-temporal", []event{{kind: evNT, tid: 1, n: 128, data: le(1, 128)}, {kind: evFence, tid: 1}}, 1, 0},
+		{"another thread's non-temporal", []event{{kind: evNT, tid: 1, n: 128, data: le(1, 128)}, {kind: evFence, tid: 2}}, 0, 2},
+		{"non-temporal over a pending store", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evNT, tid: 1, n: 64, data: le(2, 64)}, {kind: evFence, tid: 1}}, 2, 0},
+	} {
+		m := newImage(make([]byte, 4096))
+		for i := range c.events {
+			switch e := &c.events[i]; e.kind {
+			case evStore, evNT:
+				m.store(e, i)
+			case evFlush:
+				m.flush(e)
+			case evFence:
+				m.fence(e.tid)
+			}
+		}
+		if m.durable[0] != c.want || len(m.list()) != c.pend {
+			t.Errorf("%s: durable %d, %d pending; expected %d, %d", c.name, m.durable[0], len(m.list()), c.want, c.pend)
+		}
+		var sum uint64
+		for off := int64(0); off < 4096; off += lineSize {
+			sum += hashLine(off, m.at(off))
+		}
+		if sum != m.hash {
+			t.Errorf("%s: the hash of the image is wrong", c.name)
+		}
+	}
+}
+
+// TestWriteRule: what a crash may leave of a write.
+func TestWriteRule(t *testing.T) {
+	old, now := []byte("AAAAAAAABBBBBBBBCCCC"), []byte("AAAAaaaabbbbbbbbccccdddd")
+	n := &node{data: now, was: old, inflight: true}
+	for _, c := range []struct {
+		got string
+		ok  bool
+	}{
+		{"AAAAAAAABBBBBBBBCCCC", true},
+		{"AAAAaaaabbbbbbbbccccdddd", true},
+		{"AAAAAAAAbbbbbbbbCCCCdddd", true},
+		{"AAAAaaaaBBBBBBBBccccdddd", true},
+		{"AAAAaaaaBBBBbbbbccccdddd", false}, // a word is old or new
+		{"AAAAaaaaBBBBBBBBccccxxxx", false}, // bytes nobody wrote
+		{"AAAAaaaaBBBBBBBBcccc\x00\x00\x00\x00", false},
+	} {
+		if why := n.compare(0, []byte(c.got)); (why == "") != c.ok {
+			t.Errorf("%q: %q", c.got, why)
+		}
+	}
+}
