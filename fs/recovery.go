@@ -15,6 +15,25 @@ type record struct {
 	body []byte // offset table and lines
 }
 
+// line is the i-th line of the record and its place.
+func (r *record) line(i int) (int64, *layout.Line) {
+	at := layout.OffsetsSize(r.n) + i*layout.LineSize
+	return int64(binary.LittleEndian.Uint64(r.body[8*i:])), (*layout.Line)(r.body[at:])
+}
+
+// whole reports whether every line is valid for its place and of the record's own
+// sequence. The checksum of the body does not say that: a sealed line ends in its own
+// checksum by the same polynomial, so one sealed line in place of another leaves the
+// body's unchanged, and a record half overwritten by the next one would pass.
+func (r *record) whole(seed uint32) bool {
+	for i := 0; i < r.n; i++ {
+		if off, l := r.line(i); l.Seq() != r.seq || !l.Valid(seed, off) {
+			return false
+		}
+	}
+	return true
+}
+
 // recoverJournal replays what the lanes hold and empties them. It is idempotent:
 // a crash within it is repaired by running it again.
 //
@@ -34,11 +53,8 @@ func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
 	defer runtime.UnlockOSThread()
 	for _, rec := range recs {
 		seq = max(seq, rec.seq)
-		tab := rec.body[:layout.OffsetsSize(rec.n)]
-		lines := rec.body[len(tab):]
 		for i := 0; i < rec.n; i++ {
-			off := int64(binary.LittleEndian.Uint64(tab[8*i:]))
-			if err := fs.replayLine(off, (*layout.Line)(lines[i*layout.LineSize:])); err != nil {
+			if err := fs.replayLine(rec.line(i)); err != nil {
 				return 0, 0, err
 			}
 		}
@@ -56,8 +72,8 @@ func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
 }
 
 func (fs *FS) replayLine(off int64, l *layout.Line) error {
-	if off < layout.SuperSize || off > fs.sb.Size-layout.LineSize || off%layout.LineSize != 0 || !l.Valid(fs.seed, off) {
-		return corruptf("journal record changes the line at offset %d, which is not a valid line of this filesystem", off)
+	if off < layout.SuperSize || off > fs.sb.Size-layout.LineSize || off%layout.LineSize != 0 {
+		return corruptf("a journal record changes the line at offset %d, which is not one of this filesystem", off)
 	}
 	var cur layout.Line
 	if err := fs.r.LoadLine(off, (*[layout.LineSize]byte)(&cur)); err != nil {
@@ -92,7 +108,10 @@ func (fs *FS) readRecords() ([]record, error) {
 		if layout.Checksum(fs.seed, body) != h.BodyCRC {
 			continue
 		}
-		recs = append(recs, record{h.Seq, int(h.N), append([]byte(nil), body...)})
+		rec := record{h.Seq, int(h.N), append([]byte(nil), body...)}
+		if rec.whole(fs.seed) {
+			recs = append(recs, rec)
+		}
 	}
 	return recs, nil
 }

@@ -6,7 +6,7 @@
 // fsck.go, info.go. What they share is in files named after it: size.go (byte
 // counts), signature.go (what already lives on a region), options.go (-o),
 // mounttable.go (mountinfo, stale mounts), region.go (opening, and saying why
-// not), report.go (what a daemon tells the command that started it), progress.go,
+// not), serve.go (a daemon's life), report.go (what a daemon tells the command that started it), progress.go,
 // log.go.
 //
 // The journey of a mount: mountCommand checks its arguments, spawn starts the same

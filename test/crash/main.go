@@ -44,7 +44,8 @@ func run() int {
 	flag.Parse()
 	debug.SetGCPercent(400) // every state mounts a filesystem anew
 	if *full {
-		cfg.Limits.Lines, cfg.Limits.Pairs, *mutate = 1<<30, 1<<30, true
+		cfg.Limits = explore.Limits{Lines: 1 << 30, Torn: 1 << 30, Pairs: 1 << 30, Random: 200}
+		*mutate = true
 	}
 	if *mutate {
 		*mutants = -1

@@ -10,8 +10,8 @@ import (
 // TestAll explores every workload, with fewer states than the command.
 func TestAll(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.Limits = Limits{Lines: 10, Pairs: 0, Random: 2}
-	cfg.Nested, cfg.DeleteAll = 3000, 64
+	cfg.Limits = Limits{Lines: 4, Torn: 1, Random: 1}
+	cfg.Nested, cfg.DeleteAll = 4000, 64
 	ws := Workloads()
 	if testing.Short() {
 		ws = ws[:20]
@@ -95,7 +95,7 @@ func TestUndo(t *testing.T) {
 // once can be made again.
 func TestSame(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.Limits = Limits{Lines: 6, Random: 2}
+	cfg.Limits = Limits{Lines: 6, Torn: 2, Random: 2}
 	x, err := newExplorer(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -296,7 +296,7 @@ func (x *explorer) crashRecovery(before []byte, log []event, s *step, is outcome
 	if x.inner == nil {
 		cfg := x.cfg
 		cfg.Nested, cfg.DeleteAll, cfg.States = 0, 0, nil
-		cfg.Limits = Limits{Lines: 24, Pairs: 0, Random: 8}
+		cfg.Limits = Limits{Lines: 24, Torn: 3, Random: 8}
 		inner, err := newExplorer(cfg)
 		if err != nil {
 			return err.Error(), "", 0

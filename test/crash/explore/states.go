@@ -12,12 +12,13 @@ type patch struct {
 // Lines has that many of them, chosen by seed, tried one by one.
 type Limits struct {
 	Lines  int // lines tried alone, left out, and as ends of prefixes
+	Torn   int // partial contents of each of these lines
 	Pairs  int // pairs of lines
 	Random int // random subsets of torn lines
 }
 
 // DefaultLimits are what a run of a few minutes can afford.
-var DefaultLimits = Limits{Lines: 48, Pairs: 150, Random: 24}
+var DefaultLimits = Limits{Lines: 48, Torn: 6, Pairs: 150, Random: 24}
 
 // states calls f for each crash state of the present moment, until it says false.
 // patches is valid during the call.
@@ -50,7 +51,7 @@ func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) 
 	}
 	ok = ok && m.eventStates(list, full, f)
 	for _, i := range pick {
-		for k, l := range sample(m.prefixes(list[i]), 6, &r) {
+		for k, l := range sample(m.prefixes(list[i]), lim.Torn, &r) {
 			if !ok {
 				return
 			}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// syncInterval is how often a region in an ordinary file is written back against
+// a crash of the host.
+const syncInterval = 30 * time.Second
+
+// serveMount mounts and serves until unmounted: the daemon's whole life.
+func serveMount(p *mountPlan, rep *reporter) error {
+	logPath := p.flags.log
+	if logPath == "-" {
+		logPath = ""
+	}
+	log, err := newLogger(logPath)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }()
+	log = log.With(zap.String("region", p.region), zap.String("mountpoint", p.mountpoint))
+	warn := func(s string) { log.Warn(s); rep.send(reportLine{Kind: "note", Text: s}) }
+
+	// From here on a signal must not end us half-way.
+	sig := make(chan os.Signal, 4)
+	signal.Notify(sig, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
+
+	bar := newProgress(os.Stderr)
+	if rep.w != nil {
+		bar.out = nil
+	}
+	defer bar.end()
+	progress := throttled(func(stage string, done, total int64) {
+		bar.update(stage, done, total)
+		rep.send(reportLine{Kind: "progress", Text: stage, Done: done, Total: total})
+	})
+
+	r, sb, err := openForMount(p, progress, warn)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	p.opts.finish(os.Geteuid() == 0, trusted(p.region))
+
+	since := time.Now()
+	var core *fs.FS
+	conn, err := fusefs.Attach(fusefs.Options{
+		Mountpoint: p.mountpoint, Source: p.region, DAX: p.opts.dax, Kernel: p.opts.kernel,
+		Info: func() []byte { return mountFacts(p, r, sb, core, since) },
+		Log:  zap.NewStdLog(log.Named("fuse")),
+		Panicked: func(v any) {
+			log.Fatal("panic: ending the daemon, the next mount recovers", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	core, err = mountCore(r, sb, fs.Options{
+		ReadOnly: p.opts.readOnly, Takeover: p.opts.takeover, Progress: progress, Warn: warn, SyncInterval: syncInterval,
+	})
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("region %s: %w", p.region, err)
+	}
+	server, err := conn.Start(core)
+	if err != nil {
+		return errors.Join(err, core.Unmount())
+	}
+	bar.end()
+	if !server.SharedMmap() {
+		warn("this kernel maps files shared only with -o dax=never (Linux 6.6 lifts that)")
+	}
+	s := core.Stats()
+	log.Info("mounted", zap.String("version", versionString()), zap.String("kind", r.Kind().String()),
+		zap.Strings("options", p.opts.list()), zap.Int("replayed_records", s.ReplayedRecords), zap.Int("freed_orphans", s.FreedOrphans))
+	done := make(chan struct{})
+	go handleSignals(sig, done, server, log, p.flags.foreground)
+	rep.send(reportLine{Kind: "ready"})
+	notifySystemd("READY=1")
+
+	server.Serve()
+	close(done)
+	notifySystemd("STOPPING=1")
+	if err := core.Unmount(); err != nil {
+		log.Error("the filesystem could not be made clean; the next mount recovers", zap.Error(err))
+		return fmt.Errorf("region %s: making it clean: %w", p.region, err)
+	}
+	log.Info("unmounted")
+	return nil
+}
+
+// mountCore is fs.Mount, with patience for a predecessor that is just dying: a
+// killed process gives up its files, and with them the lock, before it is gone. A
+// zombie that nobody reaps uses nothing any more.
+func mountCore(r *pmem.Region, sb *layout.Superblock, o fs.Options) (core *fs.FS, err error) {
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if core, err = fs.Mount(r, o); !errors.Is(err, fs.ErrInUse) || time.Now().After(deadline) {
+			return core, err
+		}
+		w, ok, rerr := fs.ReadOwner(r, sb)
+		machine, boot := pmem.HostIdentity()
+		if ok && rerr == nil && w.Machine == machine && w.Boot == boot && zombie(int(w.PID)) {
+			o.Takeover = true
+		}
+	}
+}
+
+// zombie reports whether a process has ended and waits to be reaped.
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, ok := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" "))
+	return err == nil && ok && len(state) > 0 && (state[0] == 'Z' || state[0] == 'X')
+}
+
+// handleSignals unmounts at SIGTERM and SIGINT: at once if nobody uses the mount,
+// otherwise when its last user goes. A second signal ends the daemon as it is;
+// recovery makes that safe. A terminal that hangs up means the foreground only.
+func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Server, log *zap.Logger, foreground bool) {
+	asked := false
+	for {
+		select {
+		case <-done:
+			return
+		case s := <-sig:
+			if s == syscall.SIGHUP && !foreground {
+				continue
+			}
+			if asked {
+				log.Warn("second signal: ending at once, the next mount recovers")
+				_ = log.Sync()
+				os.Exit(1)
+			}
+			err := server.Unmount(fusefs.Plain)
+			if errors.Is(err, fusefs.ErrBusy) {
+				log.Warn("the mount is in use: taken out of the tree, ending with its last user; signal again to end now")
+				err = server.Unmount(fusefs.Lazy)
+			}
+			if err != nil {
+				log.Error("unmounting failed", zap.Error(err))
+				continue
+			}
+			asked = true
+		}
+	}
+}
+
+// openForMount opens the region, formats it if it is empty and that was asked for,
+// and makes sure that it can be mounted. After an error it is as it was.
+func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem.Region, *layout.Superblock, error) {
+	r, err := openOrFormat(p, progress, warn)
+	if err != nil {
+		return nil, nil, err
+	}
+	sb, _, err := fs.ReadSuper(r)
+	if err != nil {
+		err = superError(p.region, r, err)
+		r.Close()
+		return nil, nil, err
+	}
+	if !p.opts.readOnly && uncleanHostStop(r, sb) {
+		warn("the host went down while this emulated region was mounted: checking it first")
+		rep, err := fsck.Check(r, fsck.Options{Progress: progress})
+		if err == nil && rep.ExitCode() != 0 {
+			err = fmt.Errorf("region %s was damaged when the host went down (%d problems, the first: %s); `daxfsd fsck -y %s` repairs it",
+				p.region, len(rep.Problems), rep.Problems[0].What, p.region)
+		}
+		if err != nil {
+			r.Close()
+			return nil, nil, err
+		}
+		warn("the check found no damage")
+	}
+	return r, sb, nil
+}
+
+func openOrFormat(p *mountPlan, progress progressFunc, warn func(string)) (*pmem.Region, error) {
+	st, err := os.Stat(p.region)
+	empty := errors.Is(err, os.ErrNotExist) || err == nil && st.Mode().IsRegular() && st.Size() == 0
+	if !empty || !p.flags.formatIfEmpty {
+		if err == nil && empty {
+			return nil, fmt.Errorf("region %s has length zero; format it with `daxfsd mkfs %s`", p.region, p.region)
+		}
+		r, err := openRegion(p.region, pmem.Options{ReadOnly: p.opts.readOnly})
+		if err != nil || !p.flags.formatIfEmpty {
+			return r, err
+		}
+		zero, err := isEmpty(r, progress)
+		if err != nil || !zero {
+			if err != nil {
+				r.Close()
+				return nil, fmt.Errorf("region %s: %w", p.region, err)
+			}
+			return r, nil
+		}
+		r.Close()
+	}
+	f := &mkfsFlags{size: p.flags.size}
+	r, err := regionForMkfs(p.region, f, progress)
+	if err != nil {
+		return nil, err
+	}
+	o := fs.MkfsOptions{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	sb, err := fs.Mkfs(r, o)
+	if err == nil {
+		err = r.Sync(0, sb.Size)
+	}
+	if err != nil {
+		r.Close()
+		return nil, fmt.Errorf("region %s: formatting: %w", p.region, err)
+	}
+	warn(fmt.Sprintf("formatted the empty region %s (%s, uuid %s)", p.region, formatSize(sb.Size), uuidString(sb.UUID)))
+	return r, nil
+}
+
+// mountFacts is the value of fusefs.InfoXattr.
+func mountFacts(p *mountPlan, r *pmem.Region, sb *layout.Superblock, core *fs.FS, since time.Time) []byte {
+	d := describe(p.region, r, sb)
+	b, _ := json.Marshal(fusefs.Info{
+		Version: versionString(), PID: os.Getpid(), Since: since, Mountpoint: p.mountpoint, Options: p.opts.list(),
+		Region: d.Region, Kind: d.Kind, RegionSize: d.RegionSize, Align: d.Align, Durability: d.Durability, Promise: d.Promise,
+		Size: d.Size, Label: d.Label, UUID: d.UUID, Format: d.Format, Created: d.Created,
+		Stats: core.Stats(),
+	})
+	return b
+}
