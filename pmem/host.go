@@ -59,7 +59,7 @@ func readID(path string) (id [16]byte, ok bool) {
 
 // ProcessStart is when the process started, in clock ticks since boot: with the
 // boot id it tells a process from a later one with the same pid. The error is
-// os.ErrNotExist if there is no such process.
+// os.ErrNotExist if there is no such process, or only what a parent has yet to reap.
 func ProcessStart(pid int) (uint64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, unix.ESRCH) {
@@ -76,6 +76,9 @@ func ProcessStart(pid int) (uint64, error) {
 func parseStart(stat string) (uint64, error) {
 	rest := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	const startTime = 22 - 3 // rest begins with field 3
+	if len(rest) > 0 && (rest[0] == "Z" || rest[0] == "X") {
+		return 0, fmt.Errorf("pmem: process has ended: %w", os.ErrNotExist)
+	}
 	if len(rest) <= startTime {
 		return 0, fmt.Errorf("pmem: process status has %d fields after the name, %d were expected", len(rest), startTime+1)
 	}

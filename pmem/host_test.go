@@ -3,6 +3,7 @@ package pmem
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -61,5 +62,23 @@ func TestProcessStart(t *testing.T) {
 	}
 	if _, err := parseStart("42 (short) S 1"); err == nil {
 		t.Error("a short line was understood")
+	}
+}
+
+// TestProcessStartZombie: a process that has ended is gone, reaped or not.
+func TestProcessStartZombie(t *testing.T) {
+	c := exec.Command("true")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		_, err := ProcessStart(c.Process.Pid)
+		if errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("a zombie is still there: %v", err)
+		}
 	}
 }

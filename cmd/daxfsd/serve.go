@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,7 +71,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	if err != nil {
 		return err
 	}
-	core, err = mountCore(r, sb, fs.Options{
+	core, err = mountCore(r, fs.Options{
 		ReadOnly: p.opts.readOnly, Takeover: p.opts.takeover, Progress: progress, Warn: warn, SyncInterval: syncInterval,
 	})
 	if err != nil {
@@ -107,26 +106,13 @@ func serveMount(p *mountPlan, rep *reporter) error {
 }
 
 // mountCore is fs.Mount, with patience for a predecessor that is just dying: a
-// killed process gives up its files, and with them the lock, before it is gone. A
-// zombie that nobody reaps uses nothing any more.
-func mountCore(r *pmem.Region, sb *layout.Superblock, o fs.Options) (core *fs.FS, err error) {
+// killed process gives up its files, and with them the lock, before it is gone.
+func mountCore(r *pmem.Region, o fs.Options) (core *fs.FS, err error) {
 	for deadline := time.Now().Add(time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if core, err = fs.Mount(r, o); !errors.Is(err, fs.ErrInUse) || time.Now().After(deadline) {
 			return core, err
 		}
-		w, ok, rerr := fs.ReadOwner(r, sb)
-		machine, boot := pmem.HostIdentity()
-		if ok && rerr == nil && w.Machine == machine && w.Boot == boot && zombie(int(w.PID)) {
-			o.Takeover = true
-		}
 	}
-}
-
-// zombie reports whether a process has ended and waits to be reaped.
-func zombie(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, state, ok := bytes.Cut(b[bytes.LastIndexByte(b, ')')+1:], []byte(" "))
-	return err == nil && ok && len(state) > 0 && (state[0] == 'Z' || state[0] == 'X')
 }
 
 // handleSignals unmounts at SIGTERM and SIGINT: at once if nobody uses the mount,
