@@ -112,7 +112,7 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	c := in.core
-	at, mt, ct := in.atime.Load(), in.mtime.Load(), fs.now()
+	ct := fs.now()
 	if s.Valid&SetMode != 0 {
 		c.Mode = c.Mode&syscall.S_IFMT | uint16(s.Mode&0o7777)
 	}
@@ -128,12 +128,6 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 			c.Mode &^= syscall.S_ISGID
 		}
 	}
-	if s.Valid&SetAtime != 0 {
-		at = s.Atime
-	}
-	if s.Valid&SetMtime != 0 {
-		mt = s.Mtime
-	}
 	if s.Valid&SetCtime != 0 {
 		ct = s.Ctime
 	}
@@ -141,12 +135,19 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 	if c != in.core {
 		in.stageCore(t, &c)
 	}
-	in.stageTimes(t, at, mt, ct)
+	st := in.stageTimes(t, SetCtime, ct)
+	if s.Valid&SetAtime != 0 {
+		st.now.Atime = s.Atime
+	}
+	if s.Valid&SetMtime != 0 {
+		st.now.Mtime = s.Mtime
+	}
+	st.now.Put(t.at(in.off + layout.InodeTimesOff))
 	if err := t.commit(); err != nil {
 		return err
 	}
 	in.applyCore(&c)
-	in.applyTimes(at, mt, ct)
+	in.applyTimes(&st)
 	return nil
 }
 
@@ -157,7 +158,7 @@ func (fs *FS) setSize(ctx *Context, in *inode, size uint64) error {
 		return syscall.EISDIR
 	case !in.isReg():
 		return syscall.EINVAL
-	case size > math.MaxInt64:
+	case size > maxSize:
 		return syscall.EFBIG
 	}
 	if err := fs.extentsLoaded(in); err != nil {
@@ -243,7 +244,6 @@ func (fs *FS) commitSize(ctx *Context, in *inode, size uint64, cutting bool) err
 	c := in.core
 	c.Size = size
 	now := fs.now()
-	at := in.atime.Load()
 	t := fs.begin(ctx)
 	var cuts []cut
 	if cutting {
@@ -254,12 +254,12 @@ func (fs *FS) commitSize(ctx *Context, in *inode, size uint64, cutting bool) err
 		}
 	}
 	in.stageCore(t, &c)
-	in.stageTimes(t, at, now, now)
+	st := in.stageTimes(t, SetMtime|SetCtime, now)
 	if err := t.commit(); err != nil {
 		return err
 	}
 	in.applyCore(&c)
-	in.applyTimes(at, now, now)
+	in.applyTimes(&st)
 	fs.applyCuts(in, cuts)
 	return nil
 }

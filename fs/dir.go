@@ -147,7 +147,7 @@ func (fs *FS) sameName(d *dirIndex, e *dentry, l *layout.Line, name string) (boo
 // loadDir builds the index from the directory's blocks.
 func (fs *FS) loadDir(in *inode) error {
 	n := in.core.Size >> layout.BlockShift
-	if n > 1<<32/layout.LinesPerBlock || n > fs.sb.Blocks() {
+	if n >= 1<<32/layout.LinesPerBlock || n > fs.sb.Blocks() {
 		return corruptf("directory %d has the impossible size %d", in.ino, in.core.Size)
 	}
 	d := &dirIndex{blocks: make([]uint64, n), used: make([]uint64, n)}

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"math"
+
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pagecache"
 )
@@ -62,10 +64,11 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 			old := in.troot
 			t := fs.begin(ctx)
 			in.troot = block
-			a, m, c := in.atime.Load(), in.mtime.Load(), in.ctime.Load()
-			in.stageTimes(t, a, m, c)
+			st := in.stageTimes(t, 0, 0)
 			if err = t.commit(); err != nil {
 				in.troot = old
+			} else {
+				in.applyTimes(&st)
 			}
 		}
 		if err != nil {
@@ -91,11 +94,12 @@ func (fs *FS) dropChain(ctx *Context, in *inode) {
 	root := in.troot
 	in.troot = 0
 	t := fs.begin(ctx)
-	in.stageTimes(t, in.atime.Load(), in.mtime.Load(), in.ctime.Load())
+	st := in.stageTimes(t, 0, 0)
 	if t.commit() != nil {
 		in.troot = root
 		return
 	}
+	in.applyTimes(&st)
 	in.blocks.Add(-uint64(len(in.ext.chain)))
 	for _, b := range in.ext.chain {
 		fs.freeMeta(ctx, b)
@@ -200,7 +204,7 @@ func (fs *FS) walkExtents(ino uint64, off int64, root uint64, gen uint32, chain 
 			if e.Len == 0 {
 				continue
 			}
-			if e.Dev != 0 || e.Block >= fs.sb.Blocks() || fs.sb.Blocks()-e.Block < uint64(e.Len) || e.Logical > maxBlock || int64(e.Block)<<layout.BlockShift < fs.sb.StaticEnd {
+			if e.Dev != 0 || e.Block >= fs.sb.Blocks() || fs.sb.Blocks()-e.Block < uint64(e.Len) || e.Logical > maxBlock || uint64(e.Len) > maxBlock+1-e.Logical || int64(e.Block)<<layout.BlockShift < fs.sb.StaticEnd {
 				return corruptf("extent of inode %d in the line at offset %d is out of range", ino, lo)
 			}
 			if err := f(slot+uint32(i), e); err != nil {
@@ -223,8 +227,11 @@ func (fs *FS) walkExtents(ino uint64, off int64, root uint64, gen uint32, chain 
 	return nil
 }
 
-// maxBlock is the last block a file may have: offsets stay below 2^63.
-const maxBlock = 1<<(63-layout.BlockShift) - 1
+// maxSize is the largest file in bytes: every block of it ends below 2^63.
+const maxSize = math.MaxInt64 &^ (layout.BlockSize - 1)
+
+// maxBlock is the last block a file may have.
+const maxBlock = maxSize>>layout.BlockShift - 1
 
 // addRun records that n blocks of the region at block now hold the file's blocks
 // from logical on: it lengthens the extent before, or takes a slot. It only stages;

@@ -38,7 +38,8 @@ type inode struct {
 
 	// Times are read and written without mu: writes in place do not serialise.
 	atime, mtime, ctime atomic.Int64
-	lazy                atomic.Bool // times are newer than the media's
+	touched, flushed    atomic.Uint64 // lazy changes of the times, and how many of them are on media
+	live                bool          // protected by mu: the live line holds newer times than the times line
 
 	loaded atomic.Bool     // extents (and dir) are in DRAM; set under mu
 	space  pagecache.Space // changed under mu, read without a lock
@@ -56,6 +57,15 @@ type icacheShard struct {
 	mu sync.Mutex
 	m  map[uint64]*inode
 	_  [48]byte // a cache line of its own
+}
+
+// drop removes in, unless the slot's next user has taken its place.
+func (s *icacheShard) drop(in *inode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m[in.ino] == in {
+		delete(s.m, in.ino)
+	}
 }
 
 func (fs *FS) shard(ino uint64) *icacheShard {
@@ -101,6 +111,9 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 	if in.core.Mode == 0 || in.core.Nlink == 0 {
 		return nil, syscall.ESTALE
 	}
+	if err := checkCore(ino, &in.core); err != nil {
+		return nil, err
+	}
 	in.typ = uint32(in.core.Mode) & syscall.S_IFMT
 	in.size.Store(in.core.Size)
 	in.parent.Store(in.core.Parent)
@@ -118,8 +131,19 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 	var v layout.Live
 	if v.Get(&l); l.Valid(fs.seed, off+layout.InodeLiveOff) && l.Seq() >= seq && v.Gen == in.core.Gen {
 		in.setTimes(v.Atime, v.Mtime, v.Ctime)
+		in.live = true
 	}
 	return in, nil
+}
+
+// checkCore refuses a core line that no writer makes.
+func checkCore(ino uint64, c *layout.Core) error {
+	link := uint32(c.Mode)&syscall.S_IFMT == syscall.S_IFLNK
+	inline := c.Format&layout.FormatInline != 0
+	if c.Size > maxSize || inline && (!link || c.Size > layout.InlineSize) {
+		return corruptf("inode %d has mode %o, format %d and size %d, which do not go together", ino, c.Mode, c.Format, c.Size)
+	}
+	return nil
 }
 
 func (in *inode) setTimes(a, m, c int64) {
@@ -134,29 +158,41 @@ func (fs *FS) touch(in *inode) {
 	now := fs.now()
 	in.mtime.Store(now)
 	in.ctime.Store(now)
-	if !in.lazy.Load() {
-		in.lazy.Store(true)
-	}
+	in.touched.Add(1)
 }
 
-// flushTimes persists lazily kept times in the live line.
+// lazy reports whether the times are newer than the media's.
+func (in *inode) lazy() bool { return in.touched.Load() != in.flushed.Load() }
+
+// flushTimes persists lazily kept times: in the live line, or, when that holds the
+// newest times on media already, in the times line by a transaction, so that a torn
+// store never takes times away that were durable before.
 //
 // Persistence order: store the live line, flush, SFENCE. A torn line fails its
 // checksum and the times line holds.
 func (fs *FS) flushTimes(in *inode) error {
-	if !in.lazy.Load() || fs.readOnly() {
+	if !in.lazy() || fs.readOnly() {
 		return nil
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.lazy.Swap(false) {
+	if !in.lazy() {
+		return nil
+	}
+	if in.live {
+		t := fs.begin(&Context{Lane: uint32(in.ino)})
+		st := in.stageTimes(t, 0, 0)
+		if err := t.commit(); err != nil {
+			return err
+		}
+		in.applyTimes(&st)
 		return nil
 	}
 	var l layout.Line
 	if err := fs.loadLine(in.off+layout.InodeTimesOff, &l); err != nil {
 		return err
 	}
-	seq := l.Seq()
+	seq, seen := l.Seq(), in.touched.Load()
 	l = layout.Line{}
 	v := layout.Live{Atime: in.atime.Load(), Mtime: in.mtime.Load(), Ctime: in.ctime.Load(), Gen: in.core.Gen}
 	v.Put(&l)
@@ -170,6 +206,8 @@ func (fs *FS) flushTimes(in *inode) error {
 		return err
 	}
 	fs.r.Fence()
+	in.live = true
+	in.flushed.Store(seen)
 	return nil
 }
 
@@ -193,7 +231,7 @@ func (fs *FS) put(in *inode, n int64) {
 	_ = fs.flushTimes(in)
 	s := fs.shard(in.ino)
 	s.mu.Lock()
-	if in.refs.Load() == n && in.lazy.Load() && !fs.readOnly() {
+	if in.refs.Load() == n && in.lazy() && !fs.readOnly() {
 		s.mu.Unlock()
 		fs.put(in, n) // touched since: persist again
 		return
@@ -212,9 +250,7 @@ func (fs *FS) put(in *inode, n int64) {
 	var ctx Context
 	ctx.Lane = uint32(in.ino)
 	fs.reclaim(&ctx, in)
-	s.mu.Lock()
-	delete(s.m, in.ino)
-	s.mu.Unlock()
+	s.drop(in)
 }
 
 // reclaim frees an orphan that nobody references, whatever its size, in one
@@ -264,16 +300,36 @@ func (fs *FS) freeContent(ctx *Context, in *inode) {
 	in.dir = nil
 }
 
-// stageTimes writes the times line with the given times and current roots.
-func (in *inode) stageTimes(t *tx, a, m, c int64) {
-	lt := layout.Times{Atime: a, Mtime: m, Ctime: c, Btime: in.btime, ExtentRoot: in.troot, XattrRoot: in.xroot}
-	lt.Put(t.at(in.off + layout.InodeTimesOff))
+// stagedTimes is what a transaction makes of an inode's times.
+type stagedTimes struct {
+	seen     uint64       // lazy changes it includes
+	old, now layout.Times // as they were, and as they will be
 }
 
-// applyTimes makes staged times current after commit.
-func (in *inode) applyTimes(a, m, c int64) {
-	in.setTimes(a, m, c)
-	in.lazy.Store(false)
+// stageTimes writes the times line with the current times and roots, of which those
+// that set names (SetMtime, SetCtime) become now. Called with mu held.
+func (in *inode) stageTimes(t *tx, set uint32, now int64) stagedTimes {
+	st := stagedTimes{seen: in.touched.Load()}
+	st.old = layout.Times{Atime: in.atime.Load(), Mtime: in.mtime.Load(), Ctime: in.ctime.Load(), Btime: in.btime, ExtentRoot: in.troot, XattrRoot: in.xroot}
+	st.now = st.old
+	if set&SetMtime != 0 {
+		st.now.Mtime = now
+	}
+	if set&SetCtime != 0 {
+		st.now.Ctime = now
+	}
+	st.now.Put(t.at(in.off + layout.InodeTimesOff))
+	return st
+}
+
+// applyTimes makes staged times current after commit, but for those that a write in
+// place changed meanwhile: they are newer, and stay lazy.
+func (in *inode) applyTimes(st *stagedTimes) {
+	in.atime.CompareAndSwap(st.old.Atime, st.now.Atime)
+	in.mtime.CompareAndSwap(st.old.Mtime, st.now.Mtime)
+	in.ctime.CompareAndSwap(st.old.Ctime, st.now.Ctime)
+	in.live = false
+	in.flushed.Store(st.seen)
 }
 
 func (in *inode) stageCore(t *tx, c *layout.Core) { c.Put(t.at(in.off + layout.InodeCoreOff)) }

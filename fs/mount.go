@@ -326,6 +326,9 @@ func (s *scan) block(b uint64, buf []byte) error {
 		if !times.Valid(fs.seed, io+layout.InodeTimesOff) {
 			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io+layout.InodeTimesOff)
 		}
+		if err := checkCore(fs.sb.InodeAt(io), &c); err != nil {
+			return err
+		}
 		top = max(top, times.Seq())
 		var t layout.Times
 		t.Get(times)

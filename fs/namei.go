@@ -190,6 +190,12 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 		return nil, err
 	}
 	in := fs.newInode(ctx, d, ino, nd)
+	// Before its lines are on media, so that a get by number does not read them.
+	in.dying = true
+	s := fs.shard(ino)
+	s.mu.Lock()
+	s.m[ino] = in
+	s.mu.Unlock()
 	t := fs.begin(ctx)
 	var old layout.Core
 	old.Get(t.at(in.off + layout.InodeCoreOff))
@@ -199,7 +205,7 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 	in.stageContent(t, nd, block)
 	in.stageCore(t, &in.core)
 	now := in.btime
-	in.stageTimes(t, now, now, now)
+	in.stageTimes(t, 0, 0)
 	c := d.core
 	ch := d.stageDentry(t, p, name, ino, dtype(nd.mode), &c)
 	if in.isDir() {
@@ -208,8 +214,9 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 	if c != d.core {
 		d.stageCore(t, &c)
 	}
-	d.stageTimes(t, d.atime.Load(), now, now)
+	ds := d.stageTimes(t, SetMtime|SetCtime, now)
 	if err := t.commit(); err != nil {
+		s.drop(in)
 		fs.undoDentry(ctx, d, p, &ch)
 		if block != 0 {
 			fs.alloc.Free(block, 1)
@@ -221,11 +228,10 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 		fs.table.Own(block, 1)
 	}
 	d.applyCore(&c)
-	d.applyTimes(d.atime.Load(), now, now)
+	d.applyTimes(&ds)
 	d.applyDentry(&ch)
-	s := fs.shard(ino)
 	s.mu.Lock()
-	s.m[ino] = in
+	in.dying = false
 	s.mu.Unlock()
 	return in, nil
 }
@@ -336,7 +342,11 @@ func (fs *FS) Link(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.
 		fs.put(in, 1)
 		return e
 	}
-	return fs.attr(in, a) // the reference of get stays: it is the caller's
+	if e := fs.attr(in, a); e != 0 {
+		fs.put(in, 1)
+		return e
+	}
+	return 0 // the reference of get stays: it is the caller's
 }
 
 func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
@@ -365,20 +375,20 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 	c, dc := in.core, d.core
 	c.Nlink++
 	in.stageCore(t, &c)
-	in.stageTimes(t, in.atime.Load(), in.mtime.Load(), now)
+	is := in.stageTimes(t, SetCtime, now)
 	ch := d.stageDentry(t, p, name, in.ino, dtype(in.typ), &dc)
 	if dc != d.core {
 		d.stageCore(t, &dc)
 	}
-	d.stageTimes(t, d.atime.Load(), now, now)
+	ds := d.stageTimes(t, SetMtime|SetCtime, now)
 	if err := t.commit(); err != nil {
 		fs.undoDentry(ctx, d, p, &ch)
 		return err
 	}
 	in.applyCore(&c)
-	in.applyTimes(in.atime.Load(), in.mtime.Load(), now)
+	in.applyTimes(&is)
 	d.applyCore(&dc)
-	d.applyTimes(d.atime.Load(), now, now)
+	d.applyTimes(&ds)
 	d.applyDentry(&ch)
 	return nil
 }
@@ -429,7 +439,11 @@ func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.
 	if e != 0 {
 		return syscall.EIO
 	}
-	err = fs.removeLocked(ctx, d, in, de, rmdir)
+	if in == d || in.isDir() && in.parent.Load() != dir {
+		err = corruptf("directory %d has an entry that leads to inode %d, which is not its child", dir, in.ino)
+	} else {
+		err = fs.removeLocked(ctx, d, in, de, rmdir)
+	}
 	fs.put(in, 1)
 	if err != nil {
 		return errno(err)
@@ -447,19 +461,20 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de dentry, rmdir bool) er
 	now := fs.now()
 	t := fs.begin(ctx)
 	c, dc := in.core, d.core
-	in.stageUnlink(t, &c, now)
+	is := in.stageUnlink(t, &c, now)
 	d.stageRemove(t, de)
 	if rmdir {
 		dc.Nlink--
 		d.stageCore(t, &dc)
 	}
-	d.stageTimes(t, d.atime.Load(), now, now)
+	ds := d.stageTimes(t, SetMtime|SetCtime, now)
 	if err := t.commit(); err != nil {
 		return err
 	}
-	in.applyUnlink(&c, now)
+	in.applyCore(&c)
+	in.applyTimes(&is)
 	d.applyCore(&dc)
-	d.applyTimes(d.atime.Load(), now, now)
+	d.applyTimes(&ds)
 	d.applyRemove(de)
 	return nil
 }
@@ -483,17 +498,12 @@ func (fs *FS) mayRemove(in *inode, rmdir bool) error {
 }
 
 // stageUnlink takes one link off: both of a directory.
-func (in *inode) stageUnlink(t *tx, c *layout.Core, now int64) {
+func (in *inode) stageUnlink(t *tx, c *layout.Core, now int64) stagedTimes {
 	if c.Nlink--; in.isDir() {
 		c.Nlink = 0
 	}
 	in.stageCore(t, c)
-	in.stageTimes(t, in.atime.Load(), in.mtime.Load(), now)
-}
-
-func (in *inode) applyUnlink(c *layout.Core, now int64) {
-	in.applyCore(c)
-	in.applyTimes(in.atime.Load(), in.mtime.Load(), now)
+	return in.stageTimes(t, SetCtime, now)
 }
 
 // Readlink appends a symbolic link's target to buf.

@@ -243,10 +243,11 @@ func (r *renaming) move() error {
 		pn = &oc
 	}
 	var vc layout.Core
+	var vs stagedTimes
 	var ch dirChange
 	if v != nil {
 		vc = v.core
-		v.stageUnlink(t, &vc, now)
+		vs = v.stageUnlink(t, &vc, now)
 		t.at(r.nd.dir.lineOff(r.to.pos)).SetDentryTarget(in.ino, dtype(in.typ))
 		if v.isDir() {
 			pn.Nlink--
@@ -260,8 +261,8 @@ func (r *renaming) move() error {
 		pn.Nlink++
 		ic.Parent = r.nd.ino
 	}
-	r.stage(t, in, &ic, now)
-	r.stageDirs(t, &oc, pn, now)
+	is := r.stage(t, in, &ic, now)
+	ds := r.stageDirs(t, &oc, pn, now)
 	if err := t.commit(); err != nil {
 		if v == nil {
 			fs.undoDentry(r.ctx, r.nd, p, &ch)
@@ -269,14 +270,15 @@ func (r *renaming) move() error {
 		return err
 	}
 	if v != nil {
-		v.applyUnlink(&vc, now)
+		v.applyCore(&vc)
+		v.applyTimes(&vs)
 	} else {
 		r.nd.applyDentry(&ch)
 	}
 	r.od.applyRemove(r.from)
 	in.applyCore(&ic)
-	in.applyTimes(in.atime.Load(), in.mtime.Load(), now)
-	r.applyDirs(&oc, pn, now)
+	in.applyTimes(&is)
+	r.applyDirs(&oc, pn, &ds)
 	fs.trimDir(r.ctx, r.od, r.from.pos)
 	return nil
 }
@@ -305,46 +307,47 @@ func (r *renaming) exchange() error {
 			vc.Parent = r.od.ino
 		}
 	}
-	r.stage(t, in, &ic, now)
-	r.stage(t, v, &vc, now)
-	r.stageDirs(t, &oc, pn, now)
+	is := r.stage(t, in, &ic, now)
+	vs := r.stage(t, v, &vc, now)
+	ds := r.stageDirs(t, &oc, pn, now)
 	if err := t.commit(); err != nil {
 		return err
 	}
 	in.applyCore(&ic)
-	in.applyTimes(in.atime.Load(), in.mtime.Load(), now)
+	in.applyTimes(&is)
 	v.applyCore(&vc)
-	v.applyTimes(v.atime.Load(), v.mtime.Load(), now)
-	r.applyDirs(&oc, pn, now)
+	v.applyTimes(&vs)
+	r.applyDirs(&oc, pn, &ds)
 	return nil
 }
 
 // stage writes a moved inode's ctime, and its core if the parent changed.
-func (r *renaming) stage(t *tx, in *inode, c *layout.Core, now int64) {
+func (r *renaming) stage(t *tx, in *inode, c *layout.Core, now int64) stagedTimes {
 	if *c != in.core {
 		in.stageCore(t, c)
 	}
-	in.stageTimes(t, in.atime.Load(), in.mtime.Load(), now)
+	return in.stageTimes(t, SetCtime, now)
 }
 
-func (r *renaming) stageDirs(t *tx, oc, nc *layout.Core, now int64) {
+func (r *renaming) stageDirs(t *tx, oc, nc *layout.Core, now int64) (ds [2]stagedTimes) {
 	if *oc != r.od.core {
 		r.od.stageCore(t, oc)
 	}
-	r.od.stageTimes(t, r.od.atime.Load(), now, now)
+	ds[0] = r.od.stageTimes(t, SetMtime|SetCtime, now)
 	if r.od != r.nd {
 		if *nc != r.nd.core {
 			r.nd.stageCore(t, nc)
 		}
-		r.nd.stageTimes(t, r.nd.atime.Load(), now, now)
+		ds[1] = r.nd.stageTimes(t, SetMtime|SetCtime, now)
 	}
+	return ds
 }
 
-func (r *renaming) applyDirs(oc, nc *layout.Core, now int64) {
+func (r *renaming) applyDirs(oc, nc *layout.Core, ds *[2]stagedTimes) {
 	r.od.applyCore(oc)
-	r.od.applyTimes(r.od.atime.Load(), now, now)
+	r.od.applyTimes(&ds[0])
 	if r.od != r.nd {
 		r.nd.applyCore(nc)
-		r.nd.applyTimes(r.nd.atime.Load(), now, now)
+		r.nd.applyTimes(&ds[1])
 	}
 }

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"math"
 	"runtime"
 	"syscall"
 
@@ -35,7 +34,7 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	if off < 0 {
 		return 0, syscall.EINVAL
 	}
-	if int64(len(data)) > math.MaxInt64-off {
+	if off > maxSize || int64(len(data)) > maxSize-off {
 		return 0, syscall.EFBIG
 	}
 	if len(data) == 0 {

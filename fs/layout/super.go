@@ -183,9 +183,9 @@ func (s *Superblock) check() error {
 	switch {
 	case s.Size <= 0 || s.Size%BlockSize != 0:
 		return fmt.Errorf("size %d is not a positive multiple of %d", s.Size, BlockSize)
-	case s.ChunkShift < 15 || s.ChunkShift > 30 || s.PUDShift <= s.ChunkShift || s.PUDShift > 40:
+	case s.ChunkShift < 15 || s.ChunkShift > 23 || s.PUDShift <= s.ChunkShift || s.PUDShift > 40:
 		return fmt.Errorf("chunk shift %d and pud shift %d are out of range", s.ChunkShift, s.PUDShift)
-	case s.Lanes == 0 || s.LaneSlot < 2*LineSize || s.LaneSlot%LineSize != 0 || s.LaneSlot > 1<<20:
+	case s.Lanes == 0 || MaxRecordLines(s.LaneSlot) < 64 || s.LaneSlot%LineSize != 0 || s.LaneSlot > 1<<20:
 		return fmt.Errorf("%d lanes of slot size %d are out of range", s.Lanes, s.LaneSlot)
 	case !in(s.StaticEnd, BlockSize, s.Size) || s.StaticEnd%BlockSize != 0:
 		return fmt.Errorf("static end %d is outside the filesystem of %d bytes", s.StaticEnd, s.Size)

@@ -32,7 +32,7 @@ func run() int {
 		list     = flag.Bool("list", false, "list the workloads")
 		mutants  = flag.Int("mutants", 40, "how many mutants to try, chosen by seed; 0: none")
 		mutate   = flag.Bool("mutate", false, "try every mutant and list the survivors")
-		full     = flag.Bool("full", false, "no limit on lines and pairs, all mutants")
+		full     = flag.Bool("full", false, "far higher limits, and all mutants")
 		workers  = flag.Int("workers", runtime.GOMAXPROCS(0), "explorers at once")
 		verbose  = flag.Bool("v", false, "a line for every workload")
 	)
@@ -44,7 +44,7 @@ func run() int {
 	flag.Parse()
 	debug.SetGCPercent(400) // every state mounts a filesystem anew
 	if *full {
-		cfg.Limits = explore.Limits{Lines: 1 << 30, Torn: 1 << 30, Pairs: 1 << 30, Random: 200}
+		cfg.Limits = explore.Limits{Lines: 1024, Torn: 64, Pairs: 4096, Random: 200}
 		*mutate = true
 	}
 	if *mutate {

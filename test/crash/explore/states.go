@@ -20,8 +20,28 @@ type Limits struct {
 // DefaultLimits are what a run of a few minutes can afford.
 var DefaultLimits = Limits{Lines: 48, Torn: 6, Pairs: 150, Random: 24}
 
-// states calls f for each crash state of the present moment, until it says false.
-// patches is valid during the call.
+// emitter hands states out until it is told to stop.
+type emitter struct {
+	f    func(kind string, ps []patch) bool
+	stop bool
+	buf  []patch
+}
+
+func (e *emitter) emit(ps []patch, format string, a ...any) {
+	if !e.stop {
+		e.stop = !e.f(fmt.Sprintf(format, a...), ps)
+	}
+}
+
+// but is ps without [from, to), and with more instead.
+func (e *emitter) but(ps []patch, from, to int, more ...patch) []patch {
+	e.buf = append(append(append(e.buf[:0], ps[:from]...), ps[to:]...), more...)
+	return e.buf
+}
+
+// states calls f for each crash state of the present moment, until it says false. The
+// patches are valid during the call. The same moment, seed and limits give the same
+// states in the same order.
 func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) bool) {
 	list := m.list()
 	n := len(list)
@@ -29,91 +49,84 @@ func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) 
 	for i, p := range list {
 		full[i] = patch{p.off, m.newest(p)}
 	}
-	buf := make([]patch, 0, n+1)
-	ok := f("none", nil)
-	if n == 0 || !ok {
+	e := &emitter{f: f}
+	e.emit(nil, "none")
+	if n == 0 {
 		return
 	}
-	ok = ok && f("all", full)
+	e.emit(full, "all")
 	r := rnd(seed)
 	pick := chosen(n, lim.Lines, &r)
-	for _, i := range pick {
-		ok = ok && n > 1 && f(fmt.Sprintf("line %#x alone", list[i].off), full[i:i+1])
-	}
-	for _, i := range pick {
-		ok = ok && i > 0 && f(fmt.Sprintf("the first %d of %d lines", i, n), full[:i]) || ok && i == 0
-	}
-	for _, i := range pick {
-		if ok = ok && n > 1; ok {
-			buf = append(append(buf[:0], full[:i]...), full[i+1:]...)
-			ok = f(fmt.Sprintf("all but line %#x", list[i].off), buf)
+	if n > 1 {
+		for _, i := range pick {
+			e.emit(full[i:i+1], "line %#x alone", list[i].off)
 		}
+		for _, i := range pick {
+			e.emit(full[:i], "the first %d of %d lines", i, n)
+		}
+		for _, i := range pick {
+			e.emit(e.but(full, i, i+1), "all but line %#x", list[i].off)
+		}
+		m.eventStates(list, full, e)
 	}
-	ok = ok && m.eventStates(list, full, f)
 	for _, i := range pick {
 		for k, l := range sample(m.prefixes(list[i]), lim.Torn, &r) {
-			if !ok {
-				return
+			e.emit([]patch{{list[i].off, l}}, "line %#x torn (%d) alone", list[i].off, k)
+			e.emit(e.but(full, i, i+1, patch{list[i].off, l}), "line %#x torn (%d), all others", list[i].off, k)
+		}
+	}
+	pair := func(i, j int) {
+		e.emit([]patch{full[i], full[j]}, "lines %#x and %#x", list[i].off, list[j].off)
+	}
+	if n*(n-1)/2 <= lim.Pairs {
+		for i := range full {
+			for j := i + 1; j < n; j++ {
+				pair(i, j)
 			}
-			buf = append(buf[:0], patch{list[i].off, l})
-			if ok = f(fmt.Sprintf("line %#x torn (%d) alone", list[i].off, k), buf); ok && n > 1 {
-				buf = append(append(append(buf[:0], full[:i]...), full[i+1:]...), patch{list[i].off, l})
-				ok = f(fmt.Sprintf("line %#x torn (%d), all others", list[i].off, k), buf)
+		}
+	} else {
+		for range lim.Pairs {
+			if i, j := r.n(n), r.n(n); i != j {
+				pair(i, j)
 			}
 		}
 	}
-	pairs := n * (n - 1) / 2
-	for i := 0; i < n && ok; i++ {
-		for j := i + 1; j < n && ok; j++ {
-			if pairs <= lim.Pairs || r.n(pairs) < lim.Pairs {
-				buf = append(buf[:0], full[i], full[j])
-				ok = f(fmt.Sprintf("lines %#x and %#x", list[i].off, list[j].off), buf)
-			}
-		}
-	}
-	for k := 0; k < lim.Random && ok; k++ {
-		buf = buf[:0]
+	for k := 0; k < lim.Random && !e.stop; k++ {
+		ps := []patch{}
 		some := 1 + r.n(4) // of a line: whole, torn or not at all, in changing shares
 		for i, p := range list {
 			switch v := r.n(6); {
 			case v < some:
-				buf = append(buf, full[i])
+				ps = append(ps, full[i])
 			case v == 5:
-				buf = append(buf, patch{p.off, m.torn(p, &r)})
+				ps = append(ps, patch{p.off, m.torn(p, &r)})
 			}
 		}
-		ok = f(fmt.Sprintf("random subset %d", k), buf)
+		e.emit(ps, "random subset %d", k)
 	}
 }
 
-// eventStates takes the lines of one store together: each store alone, all but it,
-// and all stores before it. "Everything but what this fence was to order" is one of
+// eventStates takes the lines of one store together: each store alone, all but it, all
+// before it and all from it on. "Everything but what this fence was to order" is one of
 // these, which no choice of single lines reaches.
-func (m *image) eventStates(list []*pending, full []patch, f func(string, []patch) bool) bool {
-	ends := []int{}
+func (m *image) eventStates(list []*pending, full []patch, e *emitter) {
+	var ends []int
 	for i := range list {
 		if i+1 == len(list) || list[i+1].event != list[i].event {
 			ends = append(ends, i+1)
 		}
 	}
 	if len(ends) < 2 || len(ends) > 64 {
-		return true
+		return
 	}
-	buf := make([]patch, 0, len(full))
-	for k, e := range ends {
-		from := 0
-		if k > 0 {
-			from = ends[k-1]
-		}
-		buf = append(append(buf[:0], full[:from]...), full[e:]...)
-		if !f(fmt.Sprintf("store %d of %d alone", k, len(ends)), full[from:e]) ||
-			!f(fmt.Sprintf("all but store %d of %d", k, len(ends)), buf) ||
-			!f(fmt.Sprintf("the first %d of %d stores", k, len(ends)), full[:from]) ||
-			!f(fmt.Sprintf("the last %d of %d stores", len(ends)-k, len(ends)), full[from:]) {
-			return false
-		}
+	from := 0
+	for k, to := range ends {
+		e.emit(full[from:to], "store %d of %d alone", k, len(ends))
+		e.emit(e.but(full, from, to), "all but store %d of %d", k, len(ends))
+		e.emit(full[:from], "the first %d of %d stores", k, len(ends))
+		e.emit(full[from:], "the last %d of %d stores", len(ends)-k, len(ends))
+		from = to
 	}
-	return true
 }
 
 // chosen is up to k numbers below n in order: all of them if n allows, else the

@@ -1,0 +1,98 @@
+package fs_test
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// TestLargestOffset: no offset is too large for an answer.
+func TestLargestOffset(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "a")
+	buf := make([]byte, 10, 4096)
+	for _, off := range []int64{math.MaxInt64, math.MaxInt64 - 9, math.MaxInt64 - 100, math.MaxInt64 - 4095} {
+		if n, e := v.fs.Write(&v.ctx, ino, off, buf); e != syscall.EFBIG || n != 0 {
+			t.Errorf("write at %d: %d, %v", off, n, e)
+		}
+	}
+	const last = math.MaxInt64&^4095 - 10
+	v.write(ino, last, buf)
+	v.remount()
+	if got := v.read(ino, last-5, 100); len(got) != 15 {
+		t.Errorf("%d bytes at the end of the largest file", len(got))
+	}
+	var a fs.Attr
+	if e := v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize, Size: math.MaxInt64}, &a); e != syscall.EFBIG {
+		t.Errorf("truncate to MaxInt64: %v", e)
+	}
+}
+
+// TestSlotReuse: freeing an orphan while its slot is taken again does not take the new
+// inode out of the cache.
+func TestSlotReuse(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	stop := time.Now().Add(2 * time.Second)
+	var wg sync.WaitGroup
+	var stale atomic.Int64
+	for w := 0; w < 8; w++ {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			ctx := fs.Context{Lane: uint32(w)}
+			name := string(rune('a' + w))
+			for time.Now().Before(stop) {
+				var a, b fs.Attr
+				if v.fs.Mknod(&ctx, 1, name, syscall.S_IFREG, 0, &a) != 0 {
+					stale.Add(1)
+				}
+				v.fs.Unlink(&ctx, 1, name)
+				if v.fs.GetAttr(&ctx, a.Ino, &b) != 0 {
+					stale.Add(1)
+				}
+				v.fs.Forget(a.Ino, 1)
+			}
+		}()
+	}
+	wg.Wait()
+	if n := stale.Load(); n > 0 {
+		t.Fatalf("%d open inodes were lost", n)
+	}
+}
+
+// TestTouchDuringChmod: the time of a write that completes while a transaction changes
+// the inode is not taken back, and is on media after the remount.
+func TestTouchDuringChmod(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "a")
+	v.write(ino, 0, make([]byte, 4096))
+	var wg sync.WaitGroup
+	for range 2000 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			var a fs.Attr
+			v.fs.SetAttr(&fs.Context{Lane: 1}, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a)
+		}()
+		at := v.now.Load()
+		v.write(ino, 0, []byte("x"))
+		wg.Wait()
+		var a fs.Attr
+		v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+		if a.Mtime <= at {
+			t.Fatalf("mtime is %d, the write was after %d", a.Mtime, at)
+		}
+	}
+	var a, b fs.Attr
+	v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+	v.remount()
+	v.ok(v.fs.GetAttr(&v.ctx, ino, &b))
+	if a.Mtime != b.Mtime {
+		t.Fatalf("mtime %d became %d over the remount", a.Mtime, b.Mtime)
+	}
+}
