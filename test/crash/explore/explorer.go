@@ -207,6 +207,7 @@ const (
 	isNew
 	isMid
 	isNone // no filesystem
+	isNewUnclean
 )
 
 // allowed says what a crash at the present point may leave.
@@ -219,7 +220,7 @@ func (k *walk) allowed(s *step) outcome {
 	case s.mid != nil:
 		return isOld | isNew | isMid
 	}
-	return isOld | isNew
+	return isOld | isNew | isNewUnclean
 }
 
 // verdict is what is known of a state.
@@ -249,6 +250,8 @@ func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested
 			v.why = "it is no filesystem any more"
 		case v.is&isOld != 0:
 			v.why = "the operation had returned, and the old state is back"
+		case v.is&isNewUnclean != 0:
+			v.why = "unmount had returned, and the filesystem is not clean"
 		default:
 			v.why = "the operation had returned, and is done in part only"
 		}
@@ -332,10 +335,13 @@ func (x *explorer) crashRecovery(before []byte, log []event, s *step, is outcome
 				panic(err)
 			}
 		}
-		j := judge{r: in.scratch, step: s, may: is}
+		j := judge{r: in.scratch, step: s, may: is &^ isNewUnclean}
+		if is&isNewUnclean != 0 {
+			j.may = isNew
+		}
 		v := j.run()
 		in.undo()
-		if v.why == "" && v.is&is == 0 {
+		if v.why == "" && v.is&(is|isNewUnclean) == 0 {
 			v.why = "the second recovery reached another state than the first"
 		}
 		why, kind = v.why, kd

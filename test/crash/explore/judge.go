@@ -22,6 +22,8 @@ type judge struct {
 	deleteAll bool
 	mounted   func() // called when recovery is done; may be nil
 
+	unclean bool // the crash image is not marked clean
+
 	f   *fs.FS
 	ctx fs.Context
 	now int64
@@ -72,6 +74,9 @@ func (j *judge) run() (v verdict) {
 		if why[i] = match(f, t.tree); why[i] == "" {
 			if v.is = t.is; j.step.equal {
 				v.is |= isOld | isNew
+			}
+			if j.step.clean && j.unclean {
+				v.is = isNewUnclean
 			}
 			break
 		}
@@ -129,6 +134,7 @@ func (j *judge) fsck(what string, st *fs.StatFS) (why string, err error) {
 		return fmt.Sprintf("fsck of %s: %d problems: %v", what, len(rep.Problems), rep.Problems[0]), nil
 	}
 	if st == nil {
+		j.unclean = !rep.Clean
 		return "", nil
 	}
 	if !rep.Clean {

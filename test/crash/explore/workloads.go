@@ -25,7 +25,9 @@ type Workload struct {
 // written, or never zeroed, is not zero by luck.
 func tree(w *world) {
 	w.create("junk")
-	w.write("junk", 0, bytes.Repeat([]byte("JUNK"), 1<<17))
+	for i := int64(0); i < 100; i++ { // by small pieces, so that it lies where small files go
+		w.write("junk", i*4096, bytes.Repeat([]byte("JUNK"), 1024))
+	}
 	w.unlink("junk")
 	w.mkdir("d")
 	w.mkdir("e")
@@ -226,6 +228,7 @@ func Workloads() []Workload {
 		{Name: "unmount", setup: tree, bare: true, op: func(w *world) {
 			w.write("f", 0, fill(89, 10))
 			w.do("unmount", w.unmount)
+			w.steps[len(w.steps)-1].clean = true
 		}},
 		{Name: "mount-clean", setup: func(w *world) { tree(w); w.unmount() }, op: func(w *world) { w.do("mount", w.mount) }},
 		{Name: "mount-dirty", setup: func(w *world) {

@@ -39,6 +39,7 @@ type step struct {
 	old, new *node
 	mid      *node // a write under way; nil: old or new, nothing else
 	equal    bool  // old and new look the same
+	clean    bool  // unmount: the owner record says so when it has returned
 	format   bool  // mkfs: it may be no filesystem until it returns
 }
 
