@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"math"
 	"runtime"
 	"syscall"
 
@@ -181,7 +180,8 @@ func (fs *FS) setSize(ctx *Context, in *inode, size uint64) error {
 //  1. NT-zero from the old end of file to the end of its block, SFENCE
 //  2. transaction: core line with the size, times line
 func (fs *FS) grow(ctx *Context, in *inode, size int64) (done bool, err error) {
-	lock := in.lockGrow(size, size)
+	lock, from := in.lockWrite(size, size)
+	lock = in.lockGrow(lock, from, size, size)
 	defer in.rl.unlock(lock)
 	defer in.mu.Unlock()
 	old := int64(in.core.Size)
@@ -204,11 +204,17 @@ func (fs *FS) zeroTail(in *inode, size, end int64) error {
 	if size >= end || size%layout.BlockSize == 0 {
 		return nil
 	}
-	e, ok := in.space.Lookup(uint64(size) >> layout.BlockShift)
+	return fs.zeroBytes(in, size, min(end, (size|(layout.BlockSize-1))+1))
+}
+
+// zeroBytes zeroes the file's bytes [off, end), which lie within one block, unless they
+// read as zeros anyway. It does not fence.
+func (fs *FS) zeroBytes(in *inode, off, end int64) error {
+	e, ok := in.space.Lookup(uint64(off) >> layout.BlockShift)
 	if !ok || e.Flags&layout.ExtentUnwritten != 0 {
 		return nil
 	}
-	return fs.r.NTZero(regionOff(e, size), min(end, (size|(layout.BlockSize-1))+1)-size)
+	return fs.r.NTZero(regionOff(e, off), end-off)
 }
 
 // shrink moves the end of file down (or leaves it and updates the times). It takes
@@ -230,9 +236,6 @@ func (fs *FS) shrink(ctx *Context, in *inode, size uint64) (done bool, err error
 	return true, err
 }
 
-// cut is one extent that a truncation changes: now.Len 0 removes it.
-type cut struct{ old, now pagecache.Extent }
-
 // commitSize commits a new size. With cutting set it also cuts the extents beyond
 // it, as many as fit the transaction; if some are left the inode is marked
 // Truncating, and the caller (or recovery) calls finishTruncate.
@@ -243,15 +246,13 @@ type cut struct{ old, now pagecache.Extent }
 func (fs *FS) commitSize(ctx *Context, in *inode, size uint64, cutting bool) error {
 	c := in.core
 	c.Size = size
+	if cutting && fs.planCut(in, size) {
+		c.Format |= layout.FormatTruncating
+	}
 	now := fs.now()
 	t := fs.begin(ctx)
-	var cuts []cut
 	if cutting {
-		var more bool
-		cuts, more = in.stageCuts(t, size, 2)
-		if more {
-			c.Format |= layout.FormatTruncating
-		}
+		in.stageSplice(t)
 	}
 	in.stageCore(t, &c)
 	st := in.stageTimes(t, SetMtime|SetCtime, now)
@@ -260,53 +261,19 @@ func (fs *FS) commitSize(ctx *Context, in *inode, size uint64, cutting bool) err
 	}
 	in.applyCore(&c)
 	in.applyTimes(&st)
-	fs.applyCuts(in, cuts)
+	if cutting {
+		in.applySplice()
+		fs.owned(in)
+	}
 	return nil
 }
 
-// stageCuts stages the removal of what lies beyond size, last extent first, and
-// leaves keep lines of the transaction for others. more is set if it did not fit.
-func (in *inode) stageCuts(t *tx, size uint64, keep int) (cuts []cut, more bool) {
-	first := (size + layout.BlockSize - 1) >> layout.BlockShift
-	pos := uint64(math.MaxUint64)
-	for {
-		e, ok := in.space.Prev(pos)
-		if !ok || e.Logical+uint64(e.Len) <= first {
-			return cuts, false
-		}
-		if t.room() <= keep {
-			return cuts, true
-		}
-		now := pagecache.Extent{}
-		if e.Logical < first {
-			now = e
-			now.Len = uint32(first - e.Logical)
-		}
-		in.stageSlot(t, e.Slot, mediaExtent(now))
-		cuts = append(cuts, cut{e, now})
-		pos = e.Logical
-	}
-}
-
-func (fs *FS) applyCuts(in *inode, cuts []cut) {
-	if len(cuts) == 0 {
-		return
-	}
-	in.space.BeginChange()
-	for _, k := range cuts {
-		if k.now.Len == 0 {
-			in.space.Remove(k.old.Logical)
-			in.giveSlot(k.old.Slot)
-		} else {
-			in.space.Update(k.old.Logical, k.now)
-		}
-	}
-	in.space.EndChange()
-	for _, k := range cuts {
-		n := uint64(k.old.Len - k.now.Len)
-		in.blocks.Add(-n)
-		fs.table.Disown(k.old.Block+uint64(k.now.Len), n, fs.freeIdle)
-	}
+// planCut plans the removal of what lies beyond size, which needs no new slot. more is
+// set if it takes another one.
+func (fs *FS) planCut(in *inode, size uint64) (more bool) {
+	stop, _ := fs.plan(in, blocksOf(int64(size)), maxBlock+1, fatePunch)
+	in.ext.splice.settle()
+	return stop <= maxBlock
 }
 
 // finishTruncate cuts what an interrupted or large truncation left, and takes the
@@ -315,9 +282,10 @@ func (fs *FS) applyCuts(in *inode, cuts []cut) {
 // Persistence order: transactions of slots cut; the last one also clears the mark.
 func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
 	for {
-		t := fs.begin(ctx)
-		cuts, more := in.stageCuts(t, in.core.Size, 1)
 		c := in.core
+		more := fs.planCut(in, c.Size)
+		t := fs.begin(ctx)
+		in.stageSplice(t)
 		if !more {
 			c.Format &^= layout.FormatTruncating
 			in.stageCore(t, &c)
@@ -326,7 +294,8 @@ func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
 			return err
 		}
 		in.applyCore(&c)
-		fs.applyCuts(in, cuts)
+		in.applySplice()
+		fs.owned(in)
 		if !more {
 			return nil
 		}

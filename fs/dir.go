@@ -269,21 +269,23 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 
 // dirChange is one directory's part of a transaction, to be applied after commit.
 type dirChange struct {
-	in       *inode
-	p        dirPlace
-	hash     uint32
-	core     layout.Core
-	old, now pagecache.Extent
+	p    dirPlace
+	hash uint32
 }
 
 // stageDentry writes a new dentry at p, linking p's fresh block if it has one. c is
 // the directory's new core, which the caller stages.
 func (in *inode) stageDentry(t *tx, p dirPlace, name string, ino uint64, typ uint8, c *layout.Core) (ch dirChange) {
-	ch = dirChange{in: in, p: p, hash: hashName(name)}
+	ch = dirChange{p: p, hash: hashName(name)}
 	off := int64(0)
 	if p.block != 0 {
 		b := uint64(p.pos / layout.LinesPerBlock)
-		ch.old, ch.now = in.addRun(t, b, p.block, 1, 0)
+		s := &in.ext.splice
+		s.begin(in, b)
+		s.put(pagecache.Extent{Logical: b, Block: p.block, Len: 1})
+		s.finish(in, b+1)
+		s.settle()
+		in.stageSplice(t)
 		if size := (b + 1) << layout.BlockShift; size > c.Size {
 			c.Size = size
 		}
@@ -304,10 +306,7 @@ func (in *inode) applyDentry(ch *dirChange) {
 	d := in.dir
 	b := ch.p.pos / layout.LinesPerBlock
 	if ch.p.block != 0 {
-		in.space.BeginChange()
-		in.applyRun(ch.old, ch.now)
-		in.space.EndChange()
-		in.blocks.Add(1)
+		in.applySplice()
 		if int(b) == len(d.blocks) {
 			d.blocks, d.used = append(d.blocks, 0), append(d.used, 0)
 		} else {
@@ -326,7 +325,7 @@ func (fs *FS) undoDentry(ctx *Context, in *inode, p dirPlace, ch *dirChange) {
 		return
 	}
 	if ch != nil {
-		in.undoRun(ch.old, ch.now)
+		in.dropSplice()
 	}
 	fs.freeMeta(ctx, p.block)
 }
@@ -377,20 +376,11 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	if d.used[b] != 0 || d.blocks[b] == 0 {
 		return
 	}
-	e, ok := in.space.Lookup(uint64(b))
-	if !ok {
+	if _, err := fs.plan(in, uint64(b), uint64(b)+1, fatePunch); err != nil {
 		return
 	}
-	lb := uint64(b)
-	head, tail := e, e
-	head.Len = uint32(lb - e.Logical)
-	tail.Logical, tail.Block = lb+1, e.Block+(lb+1-e.Logical)
-	tail.Len = e.Len - head.Len - 1
-	if head.Len > 0 && tail.Len > 0 {
-		if fs.needSlots(ctx, in, 1) != nil {
-			return
-		}
-		tail.Slot = in.takeSlot()
+	if fs.needSlots(ctx, in, in.ext.splice.settle()) != nil {
+		return
 	}
 	c := in.core
 	n := len(d.blocks)
@@ -400,36 +390,16 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 		c.Size = uint64(n) << layout.BlockShift
 	}
 	t := fs.begin(ctx)
-	if head.Len > 0 {
-		in.stageSlot(t, head.Slot, mediaExtent(head))
-	}
-	if tail.Len > 0 || head.Len == 0 {
-		in.stageSlot(t, tail.Slot, mediaExtent(tail))
-	}
+	in.stageSplice(t)
 	if c != in.core {
 		in.stageCore(t, &c)
 	}
 	if err := t.commit(); err != nil {
-		if head.Len > 0 && tail.Len > 0 {
-			in.giveSlot(tail.Slot)
-		}
+		in.dropSplice()
 		return
 	}
 	in.applyCore(&c)
-	in.space.BeginChange()
-	switch {
-	case head.Len > 0:
-		in.space.Update(e.Logical, head)
-		if tail.Len > 0 {
-			in.space.Insert(tail)
-		}
-	case tail.Len > 0:
-		in.space.Update(e.Logical, tail)
-	default:
-		in.space.Remove(e.Logical)
-		in.giveSlot(e.Slot)
-	}
-	in.space.EndChange()
+	in.applySplice()
 	block := d.blocks[b]
 	d.blocks[b] = 0
 	if n < len(d.blocks) {
@@ -439,7 +409,6 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	} else {
 		d.holes = append(d.holes, b)
 	}
-	in.blocks.Add(^uint64(0))
 	fs.freeMeta(ctx, block)
 }
 

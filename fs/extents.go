@@ -11,10 +11,10 @@ import (
 // 1 are in the inode; the k-th linked extent block holds 126 more. Protected by
 // the inode's mu.
 type extentSlots struct {
-	chain []uint64 // extent blocks by index
-	free  []uint32 // free slots below next, last freed first
-	next  uint32   // slots from here on were never used
-	piece piece    // scratch space of a write
+	chain  []uint64 // extent blocks by index
+	free   []uint32 // free slots below next, last freed first
+	next   uint32   // slots from here on were never used
+	splice splice   // the change under way
 }
 
 // slotLine gives the line and half that hold slot s.
@@ -232,40 +232,3 @@ const maxSize = math.MaxInt64 &^ (layout.BlockSize - 1)
 
 // maxBlock is the last block a file may have.
 const maxBlock = maxSize>>layout.BlockShift - 1
-
-// addRun records that n blocks of the region at block now hold the file's blocks
-// from logical on: it lengthens the extent before, or takes a slot. It only stages;
-// the returned pair (old, now) goes to applyRun after commit. old.Len is 0 for a
-// new extent.
-func (in *inode) addRun(t *tx, logical, block, n uint64, flags uint8) (old, now pagecache.Extent) {
-	if logical > 0 {
-		if p, ok := in.space.Lookup(logical - 1); ok && p.Block+uint64(p.Len) == block && p.Logical+uint64(p.Len) == logical &&
-			p.Flags == flags && uint64(p.Len)+n <= maxExtent {
-			now = p
-			now.Len += uint32(n)
-			in.stageSlot(t, p.Slot, mediaExtent(now))
-			return p, now
-		}
-	}
-	now = pagecache.Extent{Logical: logical, Block: block, Len: uint32(n), Slot: in.takeSlot(), Flags: flags}
-	in.stageSlot(t, now.Slot, mediaExtent(now))
-	return pagecache.Extent{}, now
-}
-
-// maxExtent is the longest extent in blocks: 4 TiB.
-const maxExtent = 1 << 30
-
-func (in *inode) applyRun(old, now pagecache.Extent) {
-	if old.Len == 0 {
-		in.space.Insert(now)
-	} else {
-		in.space.Update(old.Logical, now)
-	}
-}
-
-// undoRun gives back what addRun took when the commit failed.
-func (in *inode) undoRun(old, now pagecache.Extent) {
-	if old.Len == 0 {
-		in.giveSlot(now.Slot)
-	}
-}

@@ -72,6 +72,16 @@ type Context struct {
 	Cancel <-chan struct{}
 }
 
+// cancelled reports whether the caller no longer waits.
+func (ctx *Context) cancelled() bool {
+	select {
+	case <-ctx.Cancel:
+		return true
+	default:
+		return false
+	}
+}
+
 // Attr is what stat(2) tells. Blocks counts 512 bytes; times are ns since the epoch.
 type Attr struct {
 	Ino                        uint64
@@ -157,18 +167,20 @@ func (fs *FS) StatFS(s *StatFS) {
 	fs.meta.mu.Lock()
 	mfree, used, slots := fs.meta.nfree, fs.meta.used, fs.meta.slots
 	fs.meta.mu.Unlock()
-	avail := uint64(0)
-	if keep := fs.reserveChunks() * uint64(fs.sb.ChunkBlocks()); free > keep {
-		avail = free - keep
-	}
 	ffree := slots + (free+mfree)*layout.InodesPerBlock
 	*s = StatFS{
 		BlockSize: layout.BlockSize,
 		Blocks:    fs.sb.Blocks() - uint64(fs.sb.StaticEnd>>layout.BlockShift),
-		Bfree:     free + mfree, Bavail: avail,
+		Bfree:     free + mfree, Bavail: fs.available(),
 		Files: used + ffree, Ffree: ffree,
 		NameLen: layout.NameMax,
 	}
+}
+
+// available is how many blocks data can take.
+func (fs *FS) available() uint64 {
+	free, keep := fs.alloc.FreeBlocks(), fs.reserveChunks()*uint64(fs.sb.ChunkBlocks())
+	return free - min(free, keep)
 }
 
 // reserveChunks is how many free chunks data may not take, so that metadata can

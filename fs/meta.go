@@ -180,11 +180,11 @@ func (fs *FS) addChunkLocked(ctx *Context) error {
 	}
 	no := int64(block >> fs.chunkShift())
 	if err := fs.writeChunkHeader(no); err != nil {
-		fs.alloc.Free(block, uint64(fs.sb.ChunkBlocks()))
+		fs.freeIdle(block, uint64(fs.sb.ChunkBlocks()))
 		return err
 	}
 	if err := fs.setChunkBit(ctx, no, true); err != nil {
-		fs.alloc.Free(block, uint64(fs.sb.ChunkBlocks()))
+		fs.freeIdle(block, uint64(fs.sb.ChunkBlocks()))
 		return err
 	}
 	fs.meta.add(fs.newMetaChunk(no))
@@ -245,6 +245,9 @@ func (fs *FS) freeMeta(ctx *Context, block uint64) {
 //
 // If 1 or 2 fails the chunk stays metadata, which is always right.
 func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
+	if fs.failed.Load() != nil {
+		return // as freeIdle
+	}
 	m := &fs.meta
 	i, c := m.find(int64(block >> fs.chunkShift()))
 	b := int(block & uint64(fs.sb.ChunkBlocks()-1))
@@ -264,7 +267,7 @@ func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
 	m.chunks = append(m.chunks[:i], m.chunks[i+1:]...)
 	m.nfree -= uint64(c.nfree)
 	m.hint = min(m.hint, len(m.chunks))
-	fs.alloc.Free(uint64(c.no)<<fs.chunkShift(), uint64(fs.sb.ChunkBlocks()))
+	fs.freeIdle(uint64(c.no)<<fs.chunkShift(), uint64(fs.sb.ChunkBlocks()))
 }
 
 // allocInode reserves an inode slot. It is in use on media once a transaction
@@ -346,6 +349,9 @@ func (fs *FS) freeInode(ctx *Context, ino uint64) {
 	m := &fs.meta
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if fs.failed.Load() != nil {
+		return // as freeIdle
+	}
 	off := fs.sb.InodeOff(ino)
 	block := uint64(off >> layout.BlockShift)
 	ib := m.inodes[block]

@@ -25,6 +25,67 @@ type mnode struct {
 	link string
 	n    int // names
 	mode uint32
+	blk  []byte // of each block of a file: hole, unwritten or written
+}
+
+const (
+	hole = iota
+	unwritten
+	written
+)
+
+// reshape does to the model's blocks what f says of each, and to the content what
+// fallocate does: the file never shrinks.
+func (n *mnode) reshape(mode uint32, off, size int) {
+	end := off + size
+	for len(n.blk) < (end+4095)/4096 {
+		n.blk = append(n.blk, hole)
+	}
+	for b := off / 4096; b*4096 < end; b++ {
+		whole := b*4096 >= off && b*4096+4096 <= end
+		switch {
+		case mode&fs.FallocPunchHole != 0:
+			if whole {
+				n.blk[b] = hole
+			}
+		case n.blk[b] == hole || whole && mode&fs.FallocZeroRange != 0:
+			n.blk[b] = unwritten
+		}
+	}
+	if mode&(fs.FallocPunchHole|fs.FallocZeroRange) != 0 {
+		for i := off; i < min(end, len(n.data)); i++ {
+			n.data[i] = 0
+		}
+	}
+	if mode&fs.FallocKeepSize == 0 && end > len(n.data) {
+		n.data = append(n.data, make([]byte, end-len(n.data))...)
+	}
+}
+
+// checkBlocks compares where SEEK_DATA and SEEK_HOLE see data, and what is allocated.
+func (v *volume) checkBlocks(p string, n *mnode, ino uint64, blocks uint64) {
+	v.t.Helper()
+	have := uint64(0)
+	for b, s := range n.blk {
+		if s != hole {
+			have++
+		}
+		off := int64(b) * 4096
+		if off >= int64(len(n.data)) {
+			continue
+		}
+		at, e := v.fs.Lseek(&v.ctx, ino, off, 3)
+		if isData := e == 0 && at == off; isData != (s == written) {
+			v.t.Fatalf("%s: SEEK_DATA at block %d gives %d (%v), expected state %d", p, b, at, e, s)
+		}
+		at, e = v.fs.Lseek(&v.ctx, ino, off, 4)
+		if isHole := e == 0 && at == off; isHole != (s != written) {
+			v.t.Fatalf("%s: SEEK_HOLE at block %d gives %d (%v), expected state %d", p, b, at, e, s)
+		}
+	}
+	if blocks/8 < have || blocks/8 > have+1+have/100 { // and extent blocks
+		v.t.Fatalf("%s: %d blocks, expected %d", p, blocks/8, have)
+	}
 }
 
 func newModel() *model {
@@ -98,6 +159,7 @@ func (v *volume) compare(p string, n *mnode, ino uint64, seen map[*mnode]uint64)
 				}
 			}
 		}
+		v.checkBlocks(p, n, ino, a.Blocks)
 	case 'l':
 		if got, e := v.fs.Readlink(&v.ctx, ino, nil); e != 0 || string(got) != n.link {
 			v.t.Fatalf("%s: link to %q (%v), expected %q", p, got, e, n.link)
@@ -226,7 +288,23 @@ func runModel(t *testing.T, seed int64, ops int) {
 				size := rnd.Intn(80_000)
 				var a fs.Attr
 				v.ok(v.fs.SetAttr(&v.ctx, f, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(size)}, &a))
+				if size <= len(n.data) { // what lies beyond stays when the file grows
+					n.blk = n.blk[:min(len(n.blk), (size+4095)/4096)]
+				}
 				n.data = append(n.data, make([]byte, max(0, size-len(n.data)))...)[:size]
+				for len(n.blk) < (size+4095)/4096 {
+					n.blk = append(n.blk, hole)
+				}
+				continue
+			}
+			if rnd.Intn(2) == 0 {
+				off, size := rnd.Intn(60_000), 1+rnd.Intn(30_000)
+				if rnd.Intn(2) == 0 {
+					off, size = off&^4095, size&^4095+4096
+				}
+				mode := []uint32{0, fs.FallocKeepSize, fs.FallocPunchHole | fs.FallocKeepSize, fs.FallocZeroRange, fs.FallocZeroRange | fs.FallocKeepSize}[rnd.Intn(5)]
+				v.ok(v.fs.Fallocate(&v.ctx, f, mode, int64(off), int64(size)))
+				n.reshape(mode, off, size)
 				continue
 			}
 			off, b := rnd.Intn(60_000), make([]byte, 1+rnd.Intn(20_000))
@@ -236,6 +314,10 @@ func runModel(t *testing.T, seed int64, ops int) {
 				n.data = append(n.data, make([]byte, need-len(n.data))...)
 			}
 			copy(n.data[off:], b)
+			n.reshape(0, off, len(b))
+			for i := off / 4096; i*4096 < off+len(b); i++ {
+				n.blk[i] = written
+			}
 		}
 		if rnd.Intn(200) == 0 {
 			v.remount()

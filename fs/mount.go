@@ -52,7 +52,13 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 		fs.table.Close()
 		return nil, err
 	}
-	fs.freeIdle = func(block, n uint64) { fs.alloc.Free(block, n) }
+	fs.freeIdle = func(block, n uint64) {
+		// A transaction whose media failed may have been committed all the same:
+		// from then on nothing that it changed is used again.
+		if fs.failed.Load() == nil {
+			fs.alloc.Free(block, n)
+		}
+	}
 	if err := fs.mount(); err != nil {
 		fs.table.Close()
 		return nil, err

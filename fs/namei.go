@@ -219,7 +219,7 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 		s.drop(in)
 		fs.undoDentry(ctx, d, p, &ch)
 		if block != 0 {
-			fs.alloc.Free(block, 1)
+			fs.freeIdle(block, 1)
 		}
 		fs.freeInode(ctx, ino)
 		return nil, err
@@ -272,7 +272,7 @@ func (fs *FS) storeTarget(nd *node) (block uint64, err error) {
 	var buf [layout.BlockSize]byte
 	copy(buf[:], nd.target)
 	if err := fs.storeBlock(block, buf[:]); err != nil {
-		fs.alloc.Free(block, 1)
+		fs.freeIdle(block, 1)
 		return 0, err
 	}
 	return block, nil

@@ -44,22 +44,47 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 		return 0, errno(err)
 	}
 	end := off + int64(len(data))
-	lock := in.rl.lock(off, end, true)
+	lock, from := in.lockWrite(off, end)
+	n := 0
 	done, err := fs.overwrite(in, off, data)
+	switch {
+	case err != nil:
+	case done:
+		n = len(data)
+	default:
+		lock = in.lockGrow(lock, from, off, end)
+		n, err = fs.extend(ctx, in, off, data)
+		in.mu.Unlock()
+	}
 	in.rl.unlock(lock)
-	if done || err != nil {
-		if err != nil {
-			return 0, errno(err)
+	if n == 0 {
+		return 0, errno(err)
+	}
+	fs.touch(in)
+	return n, 0
+}
+
+// lockWrite locks the byte range of a write to [off, end), so that readers see all of
+// it or nothing. If the end of file lies before off the bytes between become zeros, and
+// are part of it.
+func (in *inode) lockWrite(off, end int64) (lock uint64, from int64) {
+	from = min(off, int64(in.size.Load()))
+	return in.rl.lock(from, max(end, from+1), true), from
+}
+
+// lockGrow takes mu after lockWrite. A truncation, which waits for no range, may have
+// moved the end of file down before the locked range meanwhile: then the range is
+// locked anew.
+func (in *inode) lockGrow(lock uint64, from, off, end int64) uint64 {
+	for {
+		in.mu.Lock()
+		if min(off, int64(in.core.Size)) >= from {
+			return lock
 		}
-		fs.touch(in)
-		return len(data), 0
+		in.mu.Unlock()
+		in.rl.unlock(lock)
+		lock, from = in.lockWrite(off, end)
 	}
-	n, err := fs.extend(ctx, in, off, data)
-	if n > 0 {
-		fs.touch(in)
-		return n, 0
-	}
-	return n, errno(err)
 }
 
 // overwrite is the write that changes data only: no lock but the byte range, no
@@ -116,232 +141,119 @@ func (in *inode) mapped(off, n int64) bool {
 	return true
 }
 
-// extend is the write that fills holes or moves the end of file. It goes piece by
-// piece, each piece a transaction; n counts the bytes of the pieces done.
+// extend is the write that fills holes, makes unwritten blocks written, or moves the end
+// of file. It goes piece by piece, each piece a transaction; n counts the bytes of the
+// pieces done. Called with the range lock and mu held.
 func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, err error) {
-	for n < len(data) {
-		m, err := fs.extendPiece(ctx, in, off+int64(n), data[n:])
-		if err != nil {
-			return n, err
-		}
+	for n < len(data) && err == nil {
+		var m int
+		m, err = fs.extendPiece(ctx, in, off+int64(n), data[n:])
 		n += m
 	}
-	return n, nil
+	return n, err
 }
 
-// pieceRuns bounds the new runs, and so the lines, of one piece.
-const pieceRuns = 24
-
-// lockGrow takes the range lock of a write to [off, end) that may move the end of
-// file, including the bytes between the old end and off that become zeros, and mu.
-func (in *inode) lockGrow(off, end int64) (lock uint64) {
-	for {
-		size := int64(in.size.Load())
-		from := min(off, size)
-		lock = in.rl.lock(from, max(end, from+1), true)
-		in.mu.Lock()
-		if min(off, int64(in.core.Size)) >= from {
-			return lock
-		}
-		in.mu.Unlock()
-		in.rl.unlock(lock)
-	}
-}
-
-// extendPiece writes as much of data as pieceRuns new runs hold.
+// extendPiece writes as much of data as one splice takes.
 //
 // Persistence order:
-//  1. NT-store the data; zeros for the rest of new blocks, for the rest of unwritten
-//     extents, and from the old end of file to the end of its block; SFENCE
+//  1. NT-store the data; zeros for the rest of the blocks that held none, and from the
+//     old end of file to the end of its block; SFENCE
 //  2. transaction: the extents' slots, and the size if it grows
 //  3. only then are the blocks visible to readers
 func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int, error) {
 	end := off + int64(len(data))
-	lock := in.lockGrow(off, end)
-	defer in.rl.unlock(lock)
-	defer in.mu.Unlock()
-	w := &in.ext.piece
-	w.reset()
-	end, err := fs.allocHoles(in, w, off, end)
-	if err == nil {
-		err = fs.needSlots(ctx, in, len(w.runs))
+	stop, err := fs.plan(in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, fateWrite)
+	if err != nil {
+		return 0, err
 	}
-	if err == nil {
-		err = fs.storePiece(in, w, off, data[:end-off])
-	}
-	if err == nil {
-		err = fs.commitPiece(ctx, in, w, end)
+	end = min(end, int64(stop)<<layout.BlockShift)
+	if err = fs.storePiece(in, off, data[:end-off]); err == nil {
+		err = fs.commitSplice(ctx, in, uint64(end))
 	}
 	if err != nil {
-		for _, r := range w.runs {
-			fs.alloc.Free(r.Block, uint64(r.Len))
-		}
 		return 0, err
 	}
 	return int(end - off), nil
 }
 
-// piece is the scratch space of one extendPiece: kept with the inode so that a
-// growing file allocates nothing. Protected by the inode's mu.
-type piece struct {
-	runs      []pagecache.Extent // new blocks
-	unwritten []pagecache.Extent // unwritten extents that become written
-	old, now  []pagecache.Extent // what the transaction changes
-}
-
-func (w *piece) reset() {
-	w.runs, w.unwritten, w.old, w.now = w.runs[:0], w.unwritten[:0], w.old[:0], w.now[:0]
-}
-
-// allocHoles finds what [off, end) lacks and allocates it; it returns the end of
-// what it could cover, at least one byte, or an error with nothing covered.
-func (fs *FS) allocHoles(in *inode, w *piece, off, end int64) (int64, error) {
-	b, last := uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift
-	for b <= last {
-		e, ok := in.space.Lookup(b)
-		if ok {
-			if e.Flags&layout.ExtentUnwritten != 0 {
-				if len(w.unwritten) == pieceRuns {
-					break
-				}
-				w.unwritten = append(w.unwritten, e)
-			}
-			b = e.Logical + uint64(e.Len)
-			continue
-		}
-		if len(w.runs) == pieceRuns {
-			break
-		}
-		want := last - b + 1
-		if e.Logical <= last {
-			want = e.Logical - b
-		}
-		block, n, ok := fs.alloc.Alloc(in.goal(w, b), want)
-		if !ok {
-			if len(w.runs) == 0 && uint64(off)>>layout.BlockShift == b {
-				return 0, errNoSpace
-			}
-			break
-		}
-		w.runs = append(w.runs, pagecache.Extent{Logical: b, Block: block, Len: uint32(n)})
-		b += n
-	}
-	return min(end, int64(b)<<layout.BlockShift), nil
-}
-
-// goal is the block that would continue what lies before file block b.
-func (in *inode) goal(w *piece, b uint64) uint64 {
-	if n := len(w.runs); n > 0 {
-		if r := w.runs[n-1]; r.Logical+uint64(r.Len) == b {
-			return r.Block + uint64(r.Len)
-		}
-	}
-	if b > 0 {
-		if p, ok := in.space.Prev(b); ok {
-			return p.Block + (b - p.Logical)
-		}
-	}
-	return 0
-}
-
 // storePiece is step 1: everything on media that the transaction will show.
-func (fs *FS) storePiece(in *inode, w *piece, off int64, data []byte) error {
+func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	end := off + int64(len(data))
-	if err := fs.zeroTail(in, int64(in.core.Size), off); err != nil {
-		return err
-	}
-	for _, r := range w.runs {
-		if err := fs.zeroAround(r, off, end); err != nil {
-			return err
+	err := fs.zeroTail(in, int64(in.core.Size), off)
+	for _, e := range in.ext.splice.parts {
+		if err != nil {
+			break
 		}
-	}
-	for _, u := range w.unwritten {
-		if err := fs.zeroAround(u, off, end); err != nil {
-			return err
+		lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
+		from, to := max(off, lo), min(off+int64(len(data)), hi)
+		if e.Flags&layout.ExtentUnwritten != 0 {
+			err = fs.zeroAround(e, from, to)
 		}
-	}
-	i := 0
-	for off < end {
-		b := uint64(off) >> layout.BlockShift
-		e, ok := in.space.Lookup(b)
-		if !ok {
-			for b >= w.runs[i].Logical+uint64(w.runs[i].Len) {
-				i++
-			}
-			e = w.runs[i]
+		if err == nil {
+			err = fs.r.NTStore(regionOff(e, from), data[from-off:to-off])
 		}
-		n := min(end, int64(e.Logical+uint64(e.Len))<<layout.BlockShift) - off
-		if err := fs.r.NTStore(regionOff(e, off), data[:n]); err != nil {
-			return err
-		}
-		data, off = data[n:], off+n
 	}
 	fs.r.Fence()
-	return nil
+	if err != nil {
+		fs.unowned(in)
+	}
+	return err
 }
 
 // regionOff is where e holds the file's byte off.
 func regionOff(e pagecache.Extent, off int64) int64 {
-	return int64(e.Block+uint64(off)>>layout.BlockShift-e.Logical)<<layout.BlockShift + off%layout.BlockSize
+	return int64(e.BlockAt(uint64(off)>>layout.BlockShift))<<layout.BlockShift + off%layout.BlockSize
 }
 
-// zeroAround zeroes the part of e that lies outside [off, end).
-func (fs *FS) zeroAround(e pagecache.Extent, off, end int64) error {
-	lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.Logical+uint64(e.Len))<<layout.BlockShift
-	if lo < off {
-		if err := fs.r.NTZero(regionOff(e, lo), min(off, hi)-lo); err != nil {
+// zeroAround zeroes what of e lies outside [from, to), which e covers.
+func (fs *FS) zeroAround(e pagecache.Extent, from, to int64) error {
+	lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
+	if lo < from {
+		if err := fs.r.NTZero(regionOff(e, lo), from-lo); err != nil {
 			return err
 		}
 	}
-	if hi > end {
-		from := max(end, lo)
-		return fs.r.NTZero(regionOff(e, from), hi-from)
+	if to < hi {
+		return fs.r.NTZero(regionOff(e, to), hi-to)
 	}
 	return nil
 }
 
-// commitPiece is steps 2 and 3.
-func (fs *FS) commitPiece(ctx *Context, in *inode, w *piece, end int64) error {
-	grow := end > int64(in.core.Size)
-	if !grow && len(w.runs) == 0 && len(w.unwritten) == 0 {
+// commitSplice makes the planned splice of a file durable and current, and with it a
+// new size if that is larger than the present one. After an error the splice has not
+// happened, and what it allocated is free. Called with mu held and no lane.
+//
+// Persistence order: (needSlots first, if slots are lacking)
+//  1. transaction: the slots; the core line if the size grows
+//  2. only then are the blocks that it takes away free
+func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
+	n := in.ext.splice.settle()
+	grow := size > in.core.Size
+	if !grow && in.ext.splice.idle() {
 		return nil
 	}
+	if err := fs.needSlots(ctx, in, n); err != nil {
+		fs.unowned(in)
+		return err
+	}
 	t := fs.begin(ctx)
-	for _, r := range w.runs {
-		old, now := in.addRun(t, r.Logical, r.Block, uint64(r.Len), 0)
-		w.old, w.now = append(w.old, old), append(w.now, now)
-	}
-	for _, u := range w.unwritten {
-		now := u
-		now.Flags &^= layout.ExtentUnwritten
-		in.stageSlot(t, u.Slot, mediaExtent(now))
-		w.old, w.now = append(w.old, u), append(w.now, now)
-	}
+	in.stageSplice(t)
 	c := in.core
 	if grow {
-		c.Size = uint64(end)
+		c.Size = size
 		in.stageCore(t, &c)
 	}
 	if err := t.commit(); err != nil {
-		for i := range w.old {
-			in.undoRun(w.old[i], w.now[i])
-		}
+		in.dropSplice()
+		fs.unowned(in)
 		return err
 	}
-	for _, r := range w.runs {
-		fs.table.Own(r.Block, uint64(r.Len))
-		in.blocks.Add(uint64(r.Len))
-	}
-	in.space.BeginChange()
-	for i := range w.old {
-		in.applyRun(w.old[i], w.now[i])
-	}
-	in.space.EndChange()
+	in.applySplice()
 	if grow {
 		in.applyCore(&c)
 	}
+	fs.owned(in)
 	return nil
 }
 

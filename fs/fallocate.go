@@ -1,0 +1,173 @@
+package fs
+
+import (
+	"runtime"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// Modes of Fallocate, as FALLOC_FL_* of fallocate(2).
+const (
+	FallocKeepSize  uint32 = 1 << 0
+	FallocPunchHole uint32 = 1 << 1
+	FallocZeroRange uint32 = 1 << 4
+)
+
+// Fallocate is fallocate(2) on [off, off+n): mode 0 allocates what is missing, as
+// unwritten blocks; FallocPunchHole (with FallocKeepSize) gives the blocks back;
+// FallocZeroRange makes them unwritten, all three so that holes read as zeros. Without
+// FallocKeepSize the file grows to the end of the range. What is no whole block at
+// either end of a range that is punched or zeroed is zeroed in place.
+//
+// EOPNOTSUPP for other modes; ENOSPC if the space is not there, and then nothing has
+// changed unless somebody else took it meanwhile; EINTR if the caller gave up between
+// two transactions.
+func (fs *FS) Fallocate(ctx *Context, ino uint64, mode uint32, off, n int64) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	var f fate
+	switch mode {
+	case 0, FallocKeepSize:
+		f = fateAllocate
+	case FallocPunchHole | FallocKeepSize:
+		f = fatePunch
+	case FallocZeroRange, FallocZeroRange | FallocKeepSize:
+		f = fateZero
+	default:
+		return syscall.EOPNOTSUPP
+	}
+	if off < 0 || n <= 0 {
+		return syscall.EINVAL
+	}
+	if off > maxSize || n > maxSize-off {
+		return syscall.EFBIG
+	}
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(in, 1)
+	switch {
+	case in.isDir():
+		return syscall.EISDIR
+	case !in.isReg():
+		return syscall.ENODEV
+	}
+	if err := fs.extentsLoaded(in); err != nil {
+		return errno(err)
+	}
+	lock, from := in.lockWrite(off, off+n)
+	lock = in.lockGrow(lock, from, off, off+n)
+	err := fs.fallocate(ctx, in, f, off, off+n, mode&FallocKeepSize == 0)
+	in.mu.Unlock()
+	in.rl.unlock(lock)
+	if err != nil {
+		return errno(err)
+	}
+	fs.touch(in)
+	return 0
+}
+
+// fallocate is Fallocate with the range lock and mu held.
+//
+// Persistence order:
+//  1. NT-zero the parts of blocks at either end, and from the old end of file to the
+//     end of its block if the file grows; SFENCE
+//  2. transactions: slots, and the size as far as blocks were gone through
+//  3. only then are punched blocks free
+//
+// One transaction does it unless the range holds dozens of extents; a crash between two
+// leaves the beginning of the range done.
+func (fs *FS) fallocate(ctx *Context, in *inode, f fate, off, end int64, grow bool) error {
+	first, last := uint64(off)>>layout.BlockShift, blocksOf(end)                // all blocks
+	lo, hi := blocksOf(off), max(blocksOf(off), uint64(end)>>layout.BlockShift) // whole blocks
+	size := uint64(0)
+	if grow {
+		size = uint64(end)
+	}
+	if f != fatePunch && in.holes(first, last) > fs.available() {
+		return errNoSpace
+	}
+	if err := fs.zeroEnds(in, f, off, end, grow); err != nil {
+		return err
+	}
+	switch {
+	case f == fatePunch:
+		err := fs.reshape(ctx, in, f, lo, hi, 0)
+		fs.dropChain(ctx, in)
+		return err
+	case f == fateAllocate || lo == hi:
+		return fs.reshape(ctx, in, fateAllocate, first, last, size)
+	}
+	for _, b := range [2]uint64{first, last - 1} { // of which only a part is zeroed
+		if b < lo || b >= hi {
+			if err := fs.reshape(ctx, in, fateAllocate, b, b+1, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return fs.reshape(ctx, in, f, lo, hi, size)
+}
+
+// blocksOf is how many blocks n bytes take.
+func blocksOf(n int64) uint64 { return uint64(n+layout.BlockSize-1) >> layout.BlockShift }
+
+// reshape gives the blocks [lo, hi) their fate, and the file at least size bytes.
+func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) error {
+	for lo < hi {
+		stop, err := fs.plan(in, lo, hi, f)
+		if err != nil {
+			return err
+		}
+		to := size
+		if stop < hi {
+			to = min(size, stop<<layout.BlockShift)
+		}
+		if err := fs.commitSplice(ctx, in, to); err != nil {
+			return err
+		}
+		if lo = stop; lo < hi && ctx.cancelled() {
+			return syscall.EINTR
+		}
+	}
+	return nil
+}
+
+// zeroEnds zeroes what a punched or zeroed range has of blocks that are not whole, and
+// what the file's growth makes visible of its last block.
+func (fs *FS) zeroEnds(in *inode, f fate, off, end int64, grow bool) error {
+	const mask = layout.BlockSize - 1
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var err error
+	if grow {
+		err = fs.zeroTail(in, int64(in.core.Size), end)
+	}
+	if f != fateAllocate {
+		if err == nil && off&mask != 0 {
+			err = fs.zeroBytes(in, off, min(end, off|mask+1))
+		}
+		if err == nil && end&mask != 0 && (off&^mask != end&^mask || off&mask == 0) {
+			err = fs.zeroBytes(in, end&^mask, end)
+		}
+	}
+	fs.r.Fence()
+	return err
+}
+
+// holes is how many of the blocks [lo, hi) are not allocated.
+func (in *inode) holes(lo, hi uint64) (n uint64) {
+	for lo < hi {
+		e, ok := in.space.Lookup(lo)
+		if ok {
+			lo = e.End()
+			continue
+		}
+		next := min(hi, e.Logical)
+		n += next - lo
+		lo = next
+	}
+	return n
+}

@@ -1,0 +1,270 @@
+package fs
+
+import (
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// splice is a change of a file's extents: those it touches and what stands in their
+// place afterwards. Whatever changes extents (writing, allocating, zeroing, punching,
+// truncating, a directory's growth) is one.
+//
+// Life: empty -> planned (begin, take, put, finish) -> settled (slots known) -> staged in
+// a transaction -> applied (committed) or dropped (not committed) -> empty. Between
+// planned and the end the inode's mu is held throughout.
+//
+// It is kept with the inode, so that a growing file allocates nothing. Protected by the
+// inode's mu.
+type splice struct {
+	old   []pagecache.Extent // extents it replaces, in order
+	now   []pagecache.Extent // what replaces them, in order; contiguous ones are merged
+	parts []pagecache.Extent // plan of a write: where each piece of it goes; unwritten: its blocks hold no data yet
+	runs  []run              // newly allocated: owned once applied, free again if dropped
+	gone  []run              // no longer the file's once applied
+}
+
+// spliceMax bounds the extents, and so the lines, of one transaction.
+const spliceMax = 40
+
+// spliceRuns bounds the allocations of one splice that merge to few extents.
+const spliceRuns = 256
+
+// maxExtent is the longest extent in blocks: 4 TiB.
+const maxExtent = 1 << 30
+
+// part is the piece [lo, hi) of an extent.
+// Precondition: e covers it.
+func part(e pagecache.Extent, lo, hi uint64) pagecache.Extent {
+	e.Block = e.BlockAt(lo)
+	e.Logical, e.Len = lo, uint32(hi-lo)
+	return e
+}
+
+// full reports whether nothing more should be planned: a hole or an extent adds one
+// extent on either side, the end one more.
+func (s *splice) full() bool {
+	return max(len(s.old), len(s.now)) >= spliceMax || len(s.runs) >= spliceRuns
+}
+
+// begin starts a plan for the file's blocks from lo on. What ends at lo takes part: it
+// may be lengthened.
+func (s *splice) begin(in *inode, lo uint64) {
+	s.old, s.now, s.parts, s.runs, s.gone = s.old[:0], s.now[:0], s.parts[:0], s.runs[:0], s.gone[:0]
+	if p, ok := in.space.Prev(lo); ok && p.End() >= lo {
+		s.take(p)
+		s.put(part(p, p.Logical, lo))
+	}
+}
+
+// finish ends a plan at block hi: what follows takes part, too.
+func (s *splice) finish(in *inode, hi uint64) {
+	if x, ok := in.space.Lookup(hi); ok {
+		s.take(x)
+		s.put(part(x, hi, x.End()))
+	}
+}
+
+// take notes that e is replaced.
+func (s *splice) take(e pagecache.Extent) {
+	if n := len(s.old); n == 0 || s.old[n-1].Logical != e.Logical {
+		s.old = append(s.old, e)
+	}
+}
+
+// put notes that e stands there afterwards, behind all that was put before.
+func (s *splice) put(e pagecache.Extent) {
+	if n := len(s.now); n > 0 {
+		p := &s.now[n-1]
+		if p.End() == e.Logical && p.Block+uint64(p.Len) == e.Block && p.Flags == e.Flags && uint64(p.Len)+uint64(e.Len) <= maxExtent {
+			p.Len += e.Len
+			return
+		}
+	}
+	s.now = append(s.now, e)
+}
+
+// settle ends the planning: what stays as it is leaves both lists. It returns how many
+// slots the rest needs beyond those it has.
+func (s *splice) settle() (slots int) {
+	old, now := s.old[:0], s.now[:0]
+	i, j := 0, 0
+	for i < len(s.old) || j < len(s.now) {
+		switch {
+		case i < len(s.old) && j < len(s.now) && s.old[i] == s.now[j]:
+			i++
+			j++
+		case j == len(s.now) || i < len(s.old) && s.old[i].Logical <= s.now[j].Logical:
+			old = append(old, s.old[i])
+			i++
+		default:
+			now = append(now, s.now[j])
+			j++
+		}
+	}
+	s.old, s.now = old, now
+	return max(0, len(now)-len(old))
+}
+
+// idle reports whether a settled splice changes nothing.
+func (s *splice) idle() bool { return len(s.old)+len(s.now) == 0 }
+
+// stageSplice writes the slots of a settled splice. Precondition: needSlots has made
+// sure of as many as settle asked for.
+func (in *inode) stageSplice(t *tx) {
+	s := &in.ext.splice
+	for i := range s.now {
+		if i < len(s.old) {
+			s.now[i].Slot = s.old[i].Slot
+		} else {
+			s.now[i].Slot = in.takeSlot()
+		}
+		in.stageSlot(t, s.now[i].Slot, mediaExtent(s.now[i]))
+	}
+	for i := len(s.now); i < len(s.old); i++ {
+		in.stageSlot(t, s.old[i].Slot, layout.Extent{})
+	}
+}
+
+// dropSplice gives back what stageSplice took, after a commit that failed.
+func (in *inode) dropSplice() {
+	s := &in.ext.splice
+	for i := len(s.old); i < len(s.now); i++ {
+		in.giveSlot(s.now[i].Slot)
+	}
+}
+
+// applySplice makes a committed splice current in DRAM, as one change to readers.
+func (in *inode) applySplice() {
+	s := &in.ext.splice
+	in.space.BeginChange()
+	j := 0
+	for _, o := range s.old {
+		for j < len(s.now) && s.now[j].Logical < o.Logical {
+			j++
+		}
+		if j == len(s.now) || s.now[j].Logical != o.Logical {
+			in.space.Remove(o.Logical)
+		}
+	}
+	for _, insert := range []bool{false, true} { // what stays may shrink to make room
+		i := 0
+		for _, e := range s.now {
+			for i < len(s.old) && s.old[i].Logical < e.Logical {
+				i++
+			}
+			stays := i < len(s.old) && s.old[i].Logical == e.Logical
+			switch {
+			case stays && !insert:
+				in.space.Update(e.Logical, e)
+			case !stays && insert:
+				in.space.Insert(e)
+			}
+		}
+	}
+	in.space.EndChange()
+	n := uint64(0)
+	for _, e := range s.now {
+		n += uint64(e.Len)
+	}
+	for _, e := range s.old {
+		n -= uint64(e.Len)
+	}
+	in.blocks.Add(n)
+	for i := len(s.now); i < len(s.old); i++ {
+		in.giveSlot(s.old[i].Slot)
+	}
+}
+
+// owned is the end of a file's applied splice: its new blocks are owned, and what is no
+// longer its own goes to whoever holds it last.
+func (fs *FS) owned(in *inode) {
+	s := &in.ext.splice
+	for _, r := range s.runs {
+		fs.table.Own(r.block, r.n)
+	}
+	for _, r := range s.gone {
+		fs.table.Disown(r.block, r.n, fs.freeIdle)
+	}
+}
+
+// unowned is the end of a file's splice that was not committed.
+func (fs *FS) unowned(in *inode) {
+	for _, r := range in.ext.splice.runs {
+		fs.freeIdle(r.block, r.n)
+	}
+}
+
+// fate is what becomes of the blocks of a range.
+type fate int
+
+const (
+	fateWrite    fate = iota // data: holes are allocated, unwritten blocks become written
+	fateAllocate             // holes become unwritten blocks, the rest stays as it is
+	fateZero                 // all becomes unwritten blocks
+	fatePunch                // all becomes a hole
+)
+
+// plan fills in the inode's splice with what f makes of blocks [lo, hi), as far as one
+// transaction goes: up to stop. The blocks it allocates are free again after unowned. If
+// there is no space for the first block it is errNoSpace, and nothing is planned.
+func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
+	s := &in.ext.splice
+	s.begin(in, lo)
+	b := lo
+	for b < hi && !s.full() {
+		e, ok := in.space.Lookup(b)
+		switch {
+		case ok:
+			s.take(e)
+			x := part(e, b, min(hi, e.End()))
+			s.parts = append(s.parts, x)
+			switch f {
+			case fateWrite:
+				x.Flags &^= layout.ExtentUnwritten
+			case fateZero:
+				x.Flags |= layout.ExtentUnwritten
+			}
+			if f == fatePunch {
+				s.gone = append(s.gone, run{x.Block, uint64(x.Len)})
+			} else {
+				s.put(x)
+			}
+			b = x.End()
+		case f == fatePunch:
+			b = min(hi, e.Logical)
+		default:
+			block, n, ok := fs.alloc.Alloc(in.goal(b), min(hi, e.Logical)-b)
+			if !ok {
+				if b == lo {
+					return lo, errNoSpace
+				}
+				hi = b
+				continue
+			}
+			s.runs = append(s.runs, run{block, n})
+			x := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
+			s.parts = append(s.parts, x)
+			if f == fateWrite {
+				x.Flags = 0
+			}
+			s.put(x)
+			b += n
+		}
+	}
+	s.finish(in, b)
+	return b, nil
+}
+
+// goal is the block that would continue what lies before file block b, in the plan or
+// in the file.
+func (in *inode) goal(b uint64) uint64 {
+	if n := len(in.ext.splice.now); n > 0 {
+		if p := in.ext.splice.now[n-1]; p.End() == b {
+			return p.Block + uint64(p.Len)
+		}
+	}
+	if p, ok := in.space.Prev(b); ok {
+		return p.Block + (b - p.Logical)
+	}
+	return 0
+}
