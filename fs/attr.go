@@ -66,7 +66,11 @@ func (fs *FS) attr(in *inode, a *Attr) syscall.Errno {
 		n += uint64(e.Len)
 		return nil
 	})
-	a.Blocks = (n + uint64(len(chain))) * (layout.BlockSize / 512)
+	if err != nil {
+		return errno(err)
+	}
+	xs, err := fs.loadXattrs(in)
+	a.Blocks = (n + uint64(len(chain)) + xs.blocks()) * (layout.BlockSize / 512)
 	return errno(err)
 }
 
@@ -94,6 +98,11 @@ func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Err
 		return e
 	}
 	defer fs.put(in, 1)
+	if s.Valid&(SetSize|SetUID|SetGID) != 0 {
+		if e := fs.killCapability(ctx, in); e != 0 {
+			return e
+		}
+	}
 	if s.Valid&SetSize != 0 {
 		if err := fs.setSize(ctx, in, s.Size); err != nil {
 			return errno(err)

@@ -126,6 +126,10 @@ func (fs *FS) loadExtents(in *inode) error {
 	if in.loaded.Load() {
 		return nil
 	}
+	xs, err := fs.loadXattrs(in)
+	if err != nil {
+		return err
+	}
 	if in.core.Format&layout.FormatInline == 0 {
 		err := fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &in.ext.chain, func(slot uint32, e layout.Extent) error {
 			for in.ext.next <= slot {
@@ -152,6 +156,7 @@ func (fs *FS) loadExtents(in *inode) error {
 		}
 		in.blocks.Add(uint64(len(in.ext.chain)))
 	}
+	in.blocks.Add(xs.blocks())
 	in.loaded.Store(true)
 	return nil
 }

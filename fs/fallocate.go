@@ -58,6 +58,9 @@ func (fs *FS) Fallocate(ctx *Context, ino uint64, mode uint32, off, n int64) sys
 	if err := fs.extentsLoaded(in); err != nil {
 		return errno(err)
 	}
+	if e := fs.killCapability(ctx, in); e != 0 {
+		return e
+	}
 	lock, from := in.lockWrite(off, off+n)
 	lock = in.lockGrow(lock, from, off, off+n)
 	err := fs.fallocate(ctx, in, f, off, off+n, mode&FallocKeepSize == 0)

@@ -39,8 +39,10 @@ type inode struct {
 	// Times are read and written without mu: writes in place do not serialise.
 	atime, mtime, ctime atomic.Int64
 	touched, flushed    atomic.Uint64 // lazy changes of the times, and how many of them are on media
+	linkable            bool          // protected by mu: made without a name, and none given yet
 	live                bool          // protected by mu: the live line holds newer times than the times line
 
+	caps   atomic.Bool     // it may have the attribute security.capability
 	loaded atomic.Bool     // extents (and dir) are in DRAM; set under mu
 	space  pagecache.Space // changed under mu, read without a lock
 	ext    extentSlots     // protected by mu
@@ -123,6 +125,7 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 	var t layout.Times
 	t.Get(&l)
 	in.troot, in.xroot, in.btime = t.ExtentRoot, t.XattrRoot, t.Btime
+	in.caps.Store(in.xroot != 0)
 	in.setTimes(t.Atime, t.Mtime, t.Ctime)
 	seq := l.Seq()
 	if err := fs.r.LoadLine(off+layout.InodeLiveOff, (*[layout.LineSize]byte)(&l)); err != nil {
@@ -228,10 +231,13 @@ func (fs *FS) put(in *inode, n int64) {
 	}
 	// Perhaps the last one: persist first, so that a later reader of the media
 	// sees what we knew.
-	_ = fs.flushTimes(in)
+	err := fs.flushTimes(in)
+	if err != nil {
+		fs.warn("the times of inode %d are lost: %v", in.ino, err)
+	}
 	s := fs.shard(in.ino)
 	s.mu.Lock()
-	if in.refs.Load() == n && in.lazy() && !fs.readOnly() {
+	if in.refs.Load() == n && in.lazy() && err == nil && !fs.readOnly() {
 		s.mu.Unlock()
 		fs.put(in, n) // touched since: persist again
 		return
@@ -264,7 +270,11 @@ func (fs *FS) put(in *inode, n int64) {
 func (fs *FS) reclaim(ctx *Context, in *inode) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err := fs.loadExtents(in); err != nil {
+	xs, err := fs.loadXattrs(in)
+	if err == nil {
+		err = fs.loadExtents(in)
+	}
+	if err != nil {
 		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
 		return
 	}
@@ -276,6 +286,7 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 		return
 	}
 	fs.freeContent(ctx, in)
+	fs.freeXattrs(ctx, &xs)
 	fs.freeInode(ctx, in.ino)
 }
 

@@ -370,6 +370,11 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 		}
 		s.mu.Unlock()
 	}
+	if t.XattrRoot != 0 {
+		if err := s.xattrs(ino, c.Gen, t.XattrRoot); err != nil {
+			return err
+		}
+	}
 	if c.Format&layout.FormatInline != 0 {
 		return nil
 	}
@@ -377,11 +382,7 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 	var chain []uint64
 	err := fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(slot uint32, e layout.Extent) error {
 		if !dir {
-			if !fs.alloc.Reserve(e.Block, uint64(e.Len)) {
-				return corruptf("inode %d claims blocks %d..%d, of which one belongs to somebody else", ino, e.Block, e.Block+uint64(e.Len)-1)
-			}
-			fs.table.Own(e.Block, uint64(e.Len))
-			return nil
+			return s.claim(ino, e.Block, uint64(e.Len))
 		}
 		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
 			if !fs.claimMeta(b) {
@@ -396,6 +397,36 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 	for _, b := range chain {
 		if !fs.claimMeta(b) {
 			return corruptf("inode %d claims extent block %d, which is not a free metadata block", ino, b)
+		}
+	}
+	return nil
+}
+
+// claim makes data blocks the inode's.
+func (s *scan) claim(ino, block, n uint64) error {
+	if !s.fs.alloc.Reserve(block, n) {
+		return corruptf("inode %d claims blocks %d..%d, of which one belongs to somebody else", ino, block, block+n-1)
+	}
+	s.fs.table.Own(block, n)
+	return nil
+}
+
+// xattrs claims what the attributes of an inode take.
+func (s *scan) xattrs(ino uint64, gen uint32, root uint64) error {
+	xs, err := s.fs.walkXattrs(ino, gen, root)
+	if err != nil {
+		return err
+	}
+	for _, b := range xs.chain {
+		if !s.fs.claimMeta(b) {
+			return corruptf("inode %d claims attribute block %d, which is not a free metadata block", ino, b)
+		}
+	}
+	for _, x := range xs.list {
+		for _, r := range x.Runs {
+			if err := s.claim(ino, r.Block, uint64(r.Len)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -417,7 +448,7 @@ func (fs *FS) finishScan(s *scan) error {
 		}
 		var t layout.Times
 		t.Get(&l)
-		in.troot = t.ExtentRoot
+		in.troot, in.xroot = t.ExtentRoot, t.XattrRoot
 		fs.reclaim(&ctx, in)
 		fs.orphans++
 	}

@@ -99,6 +99,7 @@ func (fs *FS) Forget(ino, n uint64) {
 type node struct {
 	mode, rdev uint32
 	target     string // symbolic links
+	unnamed    bool   // O_TMPFILE: no name, no link
 }
 
 // Mknod creates a regular file, fifo, socket or device node. The umask was applied
@@ -112,6 +113,12 @@ func (fs *FS) Mknod(ctx *Context, dir uint64, name string, mode, rdev uint32, a 
 		return syscall.EINVAL
 	}
 	return fs.create(ctx, dir, name, &node{mode: mode, rdev: rdev}, a)
+}
+
+// Tmpfile creates a regular file without a name, as O_TMPFILE: it goes with its last
+// reference unless Link names it before. dir says where Link may name it.
+func (fs *FS) Tmpfile(ctx *Context, dir uint64, mode uint32, a *Attr) syscall.Errno {
+	return fs.create(ctx, dir, "", &node{mode: mode&0o7777 | syscall.S_IFREG, unnamed: true}, a)
 }
 
 // Mkdir creates a directory.
@@ -130,7 +137,7 @@ func (fs *FS) Symlink(ctx *Context, dir uint64, name, target string, a *Attr) sy
 	return fs.create(ctx, dir, name, &node{mode: 0o777 | syscall.S_IFLNK, target: target}, a)
 }
 
-// create makes a new inode and its name.
+// create makes a new inode and its name, if it has one.
 //
 // Persistence order:
 //  1. a long link's target: NT-store into a fresh block, SFENCE
@@ -141,7 +148,7 @@ func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) s
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
-	if e := checkName(name); e != 0 {
+	if e := checkName(name); e != 0 && !nd.unnamed {
 		return e
 	}
 	d, e := fs.getDir(dir)
@@ -157,11 +164,13 @@ func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) s
 	if nd.mode&syscall.S_IFMT == syscall.S_IFDIR && d.core.Nlink >= LinkMax {
 		return syscall.EMLINK
 	}
-	if _, ok, err := fs.find(d, name); ok || err != nil {
-		if ok {
-			return syscall.EEXIST
+	if !nd.unnamed {
+		if _, ok, err := fs.find(d, name); ok || err != nil {
+			if ok {
+				return syscall.EEXIST
+			}
+			return errno(err)
 		}
-		return errno(err)
 	}
 	in, err := fs.createLocked(ctx, d, name, nd)
 	if err != nil {
@@ -178,10 +187,12 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 	if err != nil {
 		return nil, err
 	}
-	p, err := fs.placeName(ctx, d, layout.DentryLines(len(name)))
-	if err != nil {
-		fs.freeInode(ctx, ino)
-		return nil, err
+	var p dirPlace
+	if !nd.unnamed {
+		if p, err = fs.placeName(ctx, d, layout.DentryLines(len(name))); err != nil {
+			fs.freeInode(ctx, ino)
+			return nil, err
+		}
 	}
 	block, err := fs.storeTarget(nd)
 	if err != nil {
@@ -207,14 +218,18 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 	now := in.btime
 	in.stageTimes(t, 0, 0)
 	c := d.core
-	ch := d.stageDentry(t, p, name, ino, dtype(nd.mode), &c)
-	if in.isDir() {
-		c.Nlink++
+	var ch dirChange
+	var ds stagedTimes
+	if !nd.unnamed {
+		ch = d.stageDentry(t, p, name, ino, dtype(nd.mode), &c)
+		if in.isDir() {
+			c.Nlink++
+		}
+		if c != d.core {
+			d.stageCore(t, &c)
+		}
+		ds = d.stageTimes(t, SetMtime|SetCtime, now)
 	}
-	if c != d.core {
-		d.stageCore(t, &c)
-	}
-	ds := d.stageTimes(t, SetMtime|SetCtime, now)
 	if err := t.commit(); err != nil {
 		s.drop(in)
 		fs.undoDentry(ctx, d, p, &ch)
@@ -227,9 +242,11 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 	if block != 0 {
 		fs.table.Own(block, 1)
 	}
-	d.applyCore(&c)
-	d.applyTimes(&ds)
-	d.applyDentry(&ch)
+	if !nd.unnamed {
+		d.applyCore(&c)
+		d.applyTimes(&ds)
+		d.applyDentry(&ch)
+	}
 	s.mu.Lock()
 	in.dying = false
 	s.mu.Unlock()
@@ -252,6 +269,9 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) *inode {
 		in.core.Nlink, in.core.Parent = 2, d.ino
 		in.parent.Store(d.ino)
 		in.dir = &dirIndex{}
+	}
+	if nd.unnamed {
+		in.core.Nlink, in.linkable = 0, true
 	}
 	in.size.Store(in.core.Size)
 	in.btime = fs.now()
@@ -355,7 +375,7 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	switch {
-	case d.core.Nlink == 0 || in.core.Nlink == 0:
+	case d.core.Nlink == 0 || in.core.Nlink == 0 && !in.linkable:
 		return syscall.ENOENT
 	case in.core.Nlink >= LinkMax:
 		return syscall.EMLINK
@@ -387,6 +407,7 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 	}
 	in.applyCore(&c)
 	in.applyTimes(&is)
+	in.linkable = false
 	d.applyCore(&dc)
 	d.applyTimes(&ds)
 	d.applyDentry(&ch)

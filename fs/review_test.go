@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
 )
 
 // TestLargestOffset: no offset is too large for an answer.
@@ -94,5 +95,31 @@ func TestTouchDuringChmod(t *testing.T) {
 	v.ok(v.fs.GetAttr(&v.ctx, ino, &b))
 	if a.Mtime != b.Mtime {
 		t.Fatalf("mtime %d became %d over the remount", a.Mtime, b.Mtime)
+	}
+}
+
+// TestPutDamaged: an inode whose lazily kept times cannot be stored can be forgotten.
+func TestPutDamaged(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "a")
+	v.write(ino, 0, make([]byte, 4096))
+	v.remount()
+	var a fs.Attr
+	v.ok(v.fs.Lookup(&v.ctx, 1, "a", &a))
+	v.write(ino, 0, []byte("x"))
+	line := v.fs.Super().InodeOff(ino) + layout.InodeTimesOff
+	var was layout.Line
+	if err := v.r.LoadLine(line, (*[layout.LineSize]byte)(&was)); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.r.Store(line+20, []byte{0xff}); err != nil {
+		t.Fatal(err)
+	}
+	v.fs.Forget(ino, 1)
+	if n := v.fs.Stats().CachedInodes; n != 1 {
+		t.Errorf("%d inodes cached, expected the root only", n)
+	}
+	if err := v.r.Store(line, was[:]); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -43,6 +43,11 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	if err := fs.extentsLoaded(in); err != nil {
 		return 0, errno(err)
 	}
+	if in.caps.Load() {
+		if e := fs.killCapability(ctx, in); e != 0 {
+			return 0, e
+		}
+	}
 	end := off + int64(len(data))
 	lock, from := in.lockWrite(off, end)
 	n := 0

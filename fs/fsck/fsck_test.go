@@ -31,7 +31,7 @@ func options() fs.MkfsOptions {
 }
 
 // build makes: /f (3 blocks), /d/g, /d/sub/deep, /s (inline), /l (long link), /frag
-// (an extent block), /p (fifo), /d/two = /f.
+// (an extent block), /p (fifo), /d/two = /f. /d/g has a short and a long attribute.
 func build(t *testing.T) *world {
 	t.Helper()
 	r, err := pmem.NewMemory(size)
@@ -60,6 +60,8 @@ func build(t *testing.T) *world {
 		w.ok(f.Mknod(&fs.Context{}, 1, "p", syscall.S_IFIFO|0o600, 0, &a))
 		w.ino["/p"] = a.Ino
 		w.ok(f.Link(&fs.Context{}, w.ino["/f"], w.ino["/d"], "two", &a))
+		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d/g"], "user.short", []byte("value"), 0))
+		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d/g"], "user.long", bytes.Repeat([]byte("v"), 10000), 0))
 	})
 	return w
 }
@@ -176,6 +178,20 @@ func (w *world) extent(path string, i int, f func(e *layout.Extent)) {
 	})
 }
 
+func (w *world) xattrRoot(path string) (root uint64) {
+	w.times(path, func(t *layout.Times) { root = t.XattrRoot })
+	return root
+}
+
+func (w *world) xattrHeader(path string, f func(h *layout.XattrBlock)) {
+	w.edit(int64(w.xattrRoot(path))<<12, func(l *layout.Line) {
+		var h layout.XattrBlock
+		h.Get(l)
+		f(&h)
+		h.Put(l)
+	})
+}
+
 // slot is an extent of a file as it stands on the media.
 func (w *world) slot(path string, i int) (e layout.Extent) {
 	w.extent(path, i, func(x *layout.Extent) { e = *x })
@@ -225,7 +241,7 @@ func TestClean(t *testing.T) {
 	if len(rep.Problems) != 0 || rep.ExitCode() != 0 || !rep.Clean {
 		t.Fatalf("%+v", rep)
 	}
-	if rep.Files != 4 || rep.Dirs != 3 || rep.Symlinks != 2 || rep.Special != 1 || rep.ExtentBlocks != 1 {
+	if rep.Files != 4 || rep.Dirs != 3 || rep.Symlinks != 2 || rep.Special != 1 || rep.ExtentBlocks != 1 || rep.XattrBlocks != 1 {
 		t.Errorf("counts: %+v", rep)
 	}
 	var st fs.StatFS
@@ -298,7 +314,21 @@ var damages = []struct {
 	{"format flags", func(w *world) { w.core("/f", func(c *layout.Core) { c.Format = 0x80 }) }, fsck.InodeFormat, 1, ""},
 	{"directory's size", func(w *world) { w.core("/d", func(c *layout.Core) { c.Size = 5000 }) }, fsck.InodeSizeBad, 1, ""},
 	{"fifo's size", func(w *world) { w.core("/p", func(c *layout.Core) { c.Size = 1 }) }, fsck.InodeSizeBad, 1, ""},
-	{"xattr root", func(w *world) { w.times("/f", func(t *layout.Times) { t.XattrRoot = 5 }) }, fsck.InodeXattr, 4, ""},
+	{"attributes elsewhere", func(w *world) { w.times("/f", func(t *layout.Times) { t.XattrRoot = 5 }) }, fsck.InodeXattr, 1, ""},
+	{"attributes of another", func(w *world) { w.times("/f", func(t *layout.Times) { t.XattrRoot = w.xattrRoot("/d/g") }) }, fsck.InodeXattr, 1, ""},
+	{"attributes' header", func(w *world) { w.smash(int64(w.xattrRoot("/d/g")) << 12) }, fsck.InodeXattr, 1, "xattrs"},
+	{"attributes' list", func(w *world) { w.smash(int64(w.xattrRoot("/d/g"))<<12 + 64) }, fsck.InodeXattr, 1, "xattrs"},
+	{"attributes without end", func(w *world) {
+		w.xattrHeader("/d/g", func(h *layout.XattrBlock) { h.Next = w.xattrRoot("/d/g") })
+	}, fsck.InodeXattr, 1, "xattrs"},
+	{"attributes cut short", func(w *world) { w.xattrHeader("/d/g", func(h *layout.XattrBlock) { h.Bytes -= 5 }) }, fsck.InodeXattr, 1, "xattrs"},
+	{"attribute value in a file", func(w *world) {
+		b := w.slot("/f", 0).Block
+		at := int64(w.xattrRoot("/d/g")) << 12
+		w.edit(at+64, func(l *layout.Line) { // "user.short", "value", then "user.long" and its run
+			binary.LittleEndian.PutUint32(l.Payload()[12+10+5+12+9:], uint32(b))
+		})
+	}, fsck.InodeXattr, 1, "xattrs"},
 	{"root is a file", func(w *world) { w.core("/", func(c *layout.Core) { c.Mode = syscall.S_IFREG }) }, fsck.ExtentMetadata + " " + fsck.InodeRoot, 5, "mount"},
 	{"truncating on a clean one", func(w *world) {
 		w.core("/f", func(c *layout.Core) { c.Size, c.Format = 10, layout.FormatTruncating })
@@ -439,6 +469,15 @@ func (w *world) verify(gone string) {
 				if e := f.Lookup(&fs.Context{}, d, name, &a); e != 0 || a.Ino != ino {
 					w.Errorf("%s: %v, inode %d, expected %d", path, e, a.Ino, ino)
 					continue
+				}
+			}
+			if path == "/d/g" && gone != "xattrs" {
+				buf := make([]byte, 10000)
+				if n, e := f.GetXattr(&fs.Context{}, ino, "user.long", buf); e != 0 || n != len(buf) || buf[n-1] != 'v' {
+					w.Errorf("%s: user.long has %d bytes, %v", path, n, e)
+				}
+				if n, e := f.GetXattr(&fs.Context{}, ino, "user.short", buf); e != 0 || string(buf[:n]) != "value" {
+					w.Errorf("%s: user.short is %q, %v", path, buf[:n], e)
 				}
 			}
 			if a.Mode&syscall.S_IFMT != syscall.S_IFREG || slices.Contains(skip, path) {

@@ -101,9 +101,7 @@ func (p *pass) inode(in *inodeInfo, buf []byte, off int64, s int) {
 	var t layout.Times
 	if l := at(layout.InodeTimesOff); l != nil {
 		t.Get(l)
-		if t.XattrRoot != 0 {
-			p.problem(InodeXattr, ino, io, nil, "inode %d has extended attributes at block %d, which this version never writes", ino, t.XattrRoot)
-		}
+		p.xattrs(ino, io, c.Gen, t.XattrRoot)
 	} else {
 		var made bool
 		t, made = p.lostTimes(ino, c.Gen, at(layout.InodeLiveOff))

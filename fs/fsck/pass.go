@@ -105,7 +105,7 @@ func (c *checker) newPass() *pass {
 	r := c.rep
 	r.Incomplete = false
 	r.Files, r.Dirs, r.Symlinks, r.Special = 0, 0, 0, 0
-	r.MetaChunks, r.InodeBlocks, r.DirBlocks, r.ExtentBlocks, r.DataBlocks = 0, 0, 0, 0, 0
+	r.MetaChunks, r.InodeBlocks, r.DirBlocks, r.ExtentBlocks, r.XattrBlocks, r.DataBlocks = 0, 0, 0, 0, 0, 0
 	return p
 }
 
@@ -128,7 +128,7 @@ func (p *pass) run() {
 	static := uint64(p.sb.StaticEnd) >> layout.BlockShift
 	r := p.rep
 	r.Incomplete = p.incomplete()
-	r.UsedBlocks = 1 + bad + r.MetaChunks + r.InodeBlocks + r.DirBlocks + r.ExtentBlocks + r.DataBlocks
+	r.UsedBlocks = 1 + bad + r.MetaChunks + r.InodeBlocks + r.DirBlocks + r.ExtentBlocks + r.XattrBlocks + r.DataBlocks
 	r.FreeBlocks = p.sb.Blocks() - static - min(r.UsedBlocks, p.sb.Blocks()-static)
 }
 

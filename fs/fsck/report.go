@@ -36,7 +36,7 @@ const (
 	InodeMode      = "inode-mode"       // not a file type
 	InodeFormat    = "inode-format"     // format flags that cannot be
 	InodeSizeBad   = "inode-size"       // a size that cannot be
-	InodeXattr     = "inode-xattr"      // an extended attribute root, which this version never writes
+	InodeXattr     = "inode-xattr"      // extended attributes that cannot be read or claim what is not theirs
 	InodeRoot      = "inode-root"       // inode 1 is not a directory
 	Orphan         = "orphan"           // nlink 0 on a clean filesystem
 	Truncating     = "truncating"       // interrupted truncation on a clean filesystem
@@ -111,7 +111,8 @@ type Report struct {
 	InodeBlocks  uint64 `json:"inode_blocks"`
 	DirBlocks    uint64 `json:"directory_blocks"`
 	ExtentBlocks uint64 `json:"extent_blocks"`
-	DataBlocks   uint64 `json:"data_blocks"`
+	XattrBlocks  uint64 `json:"xattr_blocks"`
+	DataBlocks   uint64 `json:"data_blocks"` // long attribute values among them
 	// UsedBlocks and FreeBlocks are 4 KiB each and leave the fixed area out, as
 	// statfs does; blocks of orphans count as used.
 	UsedBlocks uint64 `json:"used_blocks"`

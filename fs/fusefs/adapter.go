@@ -54,9 +54,10 @@ var _ fuse.RawFileSystem = (*Adapter)(nil)
 // InfoXattr.
 func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, info: info}
-	a.openFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	// Nothing waits to be written when a file is closed.
+	a.openFlags = fuse.FOPEN_NOFLUSH | fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 	if dax == DAXNever {
-		a.openFlags = fuse.FOPEN_KEEP_CACHE
+		a.openFlags = fuse.FOPEN_NOFLUSH | fuse.FOPEN_KEEP_CACHE
 	}
 	a.calls.New = func() any {
 		// A pool keeps its objects per CPU, so the lane of a call is nearly always

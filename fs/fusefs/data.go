@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"math"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -30,8 +31,22 @@ func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string,
 	return entry(c, &out.EntryOut, e)
 }
 
-// Release closes a file.
-func (a *Adapter) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+// Tmpfile makes and opens a file without a name (O_TMPFILE). Whether it may be given one
+// (O_EXCL) is the kernel's to know.
+func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	e := a.core.Tmpfile(&c.ctx, in.NodeId, in.Mode&^(in.Umask&0777), &c.attr)
+	out.OpenFlags = a.openFlags
+	return entry(c, &out.EntryOut, e)
+}
+
+// Release closes a file: its lazily kept times become durable.
+func (a *Adapter) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+	c := a.get(cancel, &in.InHeader)
+	a.core.Flush(&c.ctx, in.NodeId)
+	a.put(c)
+}
 
 // empty is the answer to a read at or beyond the end of a file. go-fuse writes a
 // reply of length zero without calling Done, so nothing may be held by it.
@@ -138,12 +153,8 @@ func (a *Adapter) kill(c *call, ino uint64) syscall.Errno {
 	return e
 }
 
-// Flush is close(2) on a descriptor.
-func (a *Adapter) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	return status(a.core.Flush(&c.ctx, in.NodeId))
-}
+// Flush would be close(2) on a descriptor; FOPEN_NOFLUSH spares it.
+func (a *Adapter) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status { return fuse.OK }
 
 const fsyncDatasync = 1 << 0 // FUSE_FSYNC_FDATASYNC
 
@@ -168,6 +179,12 @@ func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lsee
 	return status(e)
 }
 
-// Fallocate is not there yet. EOPNOTSUPP, unlike ENOSYS, is not remembered by the
-// kernel, and makes posix_fallocate(3) write zeros instead.
-func (a *Adapter) Fallocate(<-chan struct{}, *fuse.FallocateIn) fuse.Status { return fuse.ENOTSUP }
+// Fallocate is fallocate(2).
+func (a *Adapter) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	if in.Offset > math.MaxInt64 || in.Length > math.MaxInt64 {
+		return fuse.Status(syscall.EFBIG)
+	}
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	return status(a.core.Fallocate(&c.ctx, in.NodeId, in.Mode, int64(in.Offset), int64(in.Length)))
+}

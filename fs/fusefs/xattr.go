@@ -36,15 +36,43 @@ type Info struct {
 	fs.Stats
 }
 
-// GetXAttr knows InfoXattr and no other. The refusal must not be ENOSYS, which
-// the kernel would remember for all names.
-func (a *Adapter) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	if name != InfoXattr || h.NodeId != layout.RootIno || a.info == nil {
-		return 0, fuse.ENOTSUP
+// GetXAttr reads an attribute, or InfoXattr. No refusal is ENOSYS, which the kernel would
+// remember for all names.
+func (a *Adapter) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if name == InfoXattr && h.NodeId == layout.RootIno && a.info != nil {
+		v := a.info()
+		if len(dest) < len(v) {
+			return uint32(len(v)), fuse.ERANGE
+		}
+		return uint32(copy(dest, v)), fuse.OK
 	}
-	v := a.info()
-	if len(dest) < len(v) {
-		return uint32(len(v)), fuse.ERANGE
+	c := a.get(cancel, h)
+	defer a.put(c)
+	n, e := a.core.GetXattr(&c.ctx, h.NodeId, name, dest)
+	return uint32(n), status(e)
+}
+
+// ListXAttr lists the names of attributes.
+func (a *Adapter) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	c := a.get(cancel, h)
+	defer a.put(c)
+	n, e := a.core.ListXattr(&c.ctx, h.NodeId, dest)
+	return uint32(n), status(e)
+}
+
+// SetXAttr sets an attribute.
+func (a *Adapter) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
+	if uint64(in.Size) > uint64(len(data)) {
+		return fuse.EINVAL
 	}
-	return uint32(copy(dest, v)), fuse.OK
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	return status(a.core.SetXattr(&c.ctx, in.NodeId, name, data[:in.Size], in.Flags))
+}
+
+// RemoveXAttr removes an attribute.
+func (a *Adapter) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	c := a.get(cancel, h)
+	defer a.put(c)
+	return status(a.core.RemoveXattr(&c.ctx, h.NodeId, name))
 }

@@ -3,8 +3,10 @@ package explore
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
+	"strings"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
@@ -17,6 +19,7 @@ type node struct {
 	data                        []byte
 	target                      string
 	kids                        map[string]*node
+	xattrs                      map[string]string // replaced, not changed
 
 	mtimes []int64 // what mtime may be; nil: not judged
 
@@ -94,7 +97,7 @@ func sameInto(a, b *node, ab, ba map[*node]*node) bool {
 	}
 	ab[a], ba[b] = b, a
 	if a.mode != b.mode || a.uid != b.uid || a.gid != b.gid || a.rdev != b.rdev || a.nlink != b.nlink ||
-		a.target != b.target || !bytes.Equal(a.data, b.data) || len(a.kids) != len(b.kids) {
+		a.target != b.target || !bytes.Equal(a.data, b.data) || !maps.Equal(a.xattrs, b.xattrs) || len(a.kids) != len(b.kids) {
 		return false
 	}
 	for k, v := range a.kids {
@@ -132,6 +135,9 @@ func (m *matcher) node(path string, n *node, a *fs.Attr) string {
 	if n.mtimes != nil && !slices.Contains(n.mtimes, a.Mtime) {
 		return fmt.Sprintf("%s: mtime is %d, expected one of %d", path, a.Mtime, n.mtimes)
 	}
+	if s := m.xattrs(path, n, a.Ino); s != "" {
+		return s
+	}
 	switch n.mode & syscall.S_IFMT {
 	case syscall.S_IFDIR:
 		return m.dir(path, n, a.Ino)
@@ -141,6 +147,28 @@ func (m *matcher) node(path string, n *node, a *fs.Attr) string {
 		t, e := m.f.Readlink(&m.ctx, a.Ino, nil)
 		if e != 0 || string(t) != n.target || a.Size != uint64(len(n.target)) {
 			return fmt.Sprintf("%s: readlink says %.60q (%v), size %d, expected %.60q", path, t, e, a.Size, n.target)
+		}
+	}
+	return ""
+}
+
+func (m *matcher) xattrs(path string, n *node, ino uint64) string {
+	buf := make([]byte, 64<<10)
+	k, e := m.f.ListXattr(&m.ctx, ino, buf)
+	if e != 0 {
+		return fmt.Sprintf("%s: listxattr: %v", path, e)
+	}
+	var names []string
+	if k > 0 {
+		names = strings.Split(string(buf[:k-1]), "\x00")
+	}
+	if len(names) != len(n.xattrs) {
+		return fmt.Sprintf("%s: has the attributes %q, expected %d", path, names, len(n.xattrs))
+	}
+	for _, name := range names {
+		k, e := m.f.GetXattr(&m.ctx, ino, name, buf)
+		if want, ok := n.xattrs[name]; e != 0 || !ok || string(buf[:k]) != want {
+			return fmt.Sprintf("%s: attribute %s is %.20q (%v), expected %.20q", path, name, buf[:k], e, want)
 		}
 	}
 	return ""

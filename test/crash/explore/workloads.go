@@ -254,7 +254,7 @@ func Workloads() []Workload {
 			ws = append(ws, write(fmt.Sprintf("write-%d-at-%d", n, at), "f", at, n))
 		}
 	}
-	return ws
+	return append(ws, allocationWorkloads()...)
 }
 
 // orphan is a workload that drops the last reference of an unlinked file.

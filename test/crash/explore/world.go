@@ -276,6 +276,11 @@ func (w *world) write(path string, off int64, b []byte) {
 // doWrite is a write as a step: while it runs, words may be old or new.
 func (w *world) doWrite(name, path string, off int64, b []byte) {
 	w.do(name, func() { w.write(path, off, b) })
+	w.torn(path)
+}
+
+// torn says that while the last step ran each word of a file may have been old or new.
+func (w *world) torn(path string) {
 	s := &w.steps[len(w.steps)-1]
 	s.mid = s.new.clone()
 	n := s.mid.find(parts(path))

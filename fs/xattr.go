@@ -1,0 +1,406 @@
+package fs
+
+import (
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// Flags of SetXattr, as setxattr(2).
+const (
+	XattrCreate  uint32 = 1 << 0
+	XattrReplace uint32 = 1 << 1
+)
+
+// capability is the attribute that a change of the file's content or owner takes away.
+const capability = "security.capability"
+
+// checkXattr refuses names of namespaces that are not kept. What may be read and changed
+// in those that are is the kernel's to decide, before it asks.
+func checkXattr(name string) syscall.Errno {
+	switch ns, rest, ok := strings.Cut(name, "."); {
+	case !ok, ns != "user" && ns != "trusted" && ns != "security":
+		return syscall.EOPNOTSUPP
+	case rest == "":
+		return syscall.EINVAL
+	case len(name) > 255:
+		return syscall.ERANGE
+	}
+	return 0
+}
+
+// GetXattr returns the length of an attribute's value, copied to buf unless that is
+// empty. ENODATA if there is none of that name, ERANGE (and the length) if buf is too
+// small, EOPNOTSUPP for other namespaces than user, trusted and security.
+func (fs *FS) GetXattr(ctx *Context, ino uint64, name string, buf []byte) (int, syscall.Errno) {
+	if e := checkXattr(name); e != 0 {
+		return 0, e
+	}
+	in, e := fs.get(ino)
+	if e != 0 {
+		return 0, e
+	}
+	defer fs.put(in, 1)
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	xs, err := fs.loadXattrs(in)
+	if err != nil {
+		return 0, errno(err)
+	}
+	i := findXattr(xs.list, name)
+	if i < 0 {
+		return 0, syscall.ENODATA
+	}
+	x := &xs.list[i]
+	switch {
+	case len(buf) == 0:
+		return int(x.Len), 0
+	case len(buf) < int(x.Len):
+		return int(x.Len), syscall.ERANGE
+	}
+	return int(x.Len), errno(fs.xattrValue(in, x, buf[:x.Len]))
+}
+
+// xattrValue reads a value to b, which has its length.
+func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
+	copy(b, x.Value)
+	rest := b
+	for _, r := range x.Runs {
+		n := min(len(rest), int(r.Len)<<layout.BlockShift)
+		if err := fs.r.Load(int64(r.Block)<<layout.BlockShift, rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	if layout.Checksum(fs.seed, b) != x.CRC {
+		return corruptf("the value of attribute %q of inode %d has a wrong checksum", x.Name, in.ino)
+	}
+	return nil
+}
+
+// ListXattr returns the length of the list of names, each ended by a NUL, copied to buf
+// unless that is empty. Those of namespace trusted are told to root only.
+func (fs *FS) ListXattr(ctx *Context, ino uint64, buf []byte) (int, syscall.Errno) {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return 0, e
+	}
+	defer fs.put(in, 1)
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	xs, err := fs.loadXattrs(in)
+	if err != nil {
+		return 0, errno(err)
+	}
+	n := 0
+	fits := true
+	for _, x := range xs.list {
+		if ctx.UID != 0 && strings.HasPrefix(x.Name, "trusted.") {
+			continue
+		}
+		if fits = fits && n+len(x.Name)+1 <= len(buf); fits {
+			copy(buf[n:], x.Name)
+			buf[n+len(x.Name)] = 0
+		}
+		n += len(x.Name) + 1
+	}
+	if !fits && len(buf) > 0 {
+		return n, syscall.ERANGE
+	}
+	return n, 0
+}
+
+// SetXattr sets an attribute: a new one only with XattrCreate (else EEXIST), a present
+// one only with XattrReplace (else ENODATA). E2BIG for values longer than 64 KiB, ENOSPC
+// also if the names and short values of one file exceed about 400 KiB. A crash leaves the
+// old value or the new one.
+func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flags uint32) syscall.Errno {
+	if flags&^(XattrCreate|XattrReplace) != 0 {
+		return syscall.EINVAL
+	}
+	if len(value) > layout.XattrValueMax {
+		return syscall.E2BIG
+	}
+	return fs.changeXattr(ctx, ino, name, func(in *inode, xs *xattrs, i int) error {
+		switch {
+		case i >= 0 && flags&XattrCreate != 0:
+			return syscall.EEXIST
+		case i < 0 && flags&XattrReplace != 0:
+			return syscall.ENODATA
+		}
+		x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(fs.seed, value)}
+		var err error
+		if len(value) <= layout.XattrInline {
+			x.Value = value
+		} else if x.Runs, err = fs.storeValue(value); err != nil {
+			return err
+		}
+		if i < 0 {
+			xs.list = append(xs.list, x)
+		} else {
+			xs.list[i] = x
+		}
+		xs.fresh = x.Runs
+		return nil
+	})
+}
+
+// RemoveXattr removes an attribute. ENODATA if there is none of that name.
+func (fs *FS) RemoveXattr(ctx *Context, ino uint64, name string) syscall.Errno {
+	return fs.changeXattr(ctx, ino, name, func(_ *inode, xs *xattrs, i int) error {
+		if i < 0 {
+			return syscall.ENODATA
+		}
+		xs.list = slices.Delete(xs.list, i, i+1)
+		return nil
+	})
+}
+
+// killCapability takes the file capabilities from a file that is about to change: the
+// kernel leaves it to us (HANDLE_KILLPRIV_V2).
+func (fs *FS) killCapability(ctx *Context, in *inode) syscall.Errno {
+	if !in.caps.Load() {
+		return 0
+	}
+	in.caps.Store(false) // first, so that one set meanwhile is seen
+	if e := fs.RemoveXattr(ctx, in.ino, capability); e != 0 && e != syscall.ENODATA {
+		in.caps.Store(true)
+		return e
+	}
+	return 0
+}
+
+// xattrs is an inode's list of attributes, and where it stands.
+type xattrs struct {
+	list  []layout.Xattr
+	chain []uint64          // blocks of the list
+	fresh []layout.XattrRun // of a value that was just stored, and is not linked yet
+}
+
+func findXattr(list []layout.Xattr, name string) int {
+	return slices.IndexFunc(list, func(x layout.Xattr) bool { return x.Name == name })
+}
+
+// loadXattrs reads an inode's attributes. Called with mu held.
+func (fs *FS) loadXattrs(in *inode) (xs xattrs, err error) {
+	if in.xroot == 0 {
+		return xs, nil
+	}
+	return fs.walkXattrs(in.ino, in.core.Gen, in.xroot)
+}
+
+// walkXattrs reads the attributes from root on. All of it was checked to lie within the
+// filesystem; a damaged chain is an error, never a loop.
+func (fs *FS) walkXattrs(ino uint64, gen uint32, root uint64) (xs xattrs, err error) {
+	var list []byte
+	var buf [layout.BlockSize]byte
+	for b := root; b != 0; {
+		off := int64(b) << layout.BlockShift
+		if b >= fs.sb.Blocks() || off < fs.sb.StaticEnd || len(xs.chain) == layout.XattrBlocksMax {
+			return xs, corruptf("block %d of the attributes of inode %d is out of range", b, ino)
+		}
+		if err := fs.r.Load(off, buf[:]); err != nil {
+			return xs, err
+		}
+		h, part, ok := layout.XattrPart(buf[:], fs.seed, off)
+		if !ok || h.Owner != ino || h.Gen != gen || int(h.Index) != len(xs.chain) {
+			return xs, corruptf("block %d is not block %d of the attributes of inode %d that it should be", b, len(xs.chain), ino)
+		}
+		list = append(list, part...)
+		xs.chain = append(xs.chain, b)
+		b = h.Next
+	}
+	for len(list) > 0 {
+		x, rest, ok := layout.NextXattr(list)
+		if !ok {
+			return xs, corruptf("the attributes of inode %d at block %d cannot be read", ino, root)
+		}
+		for _, r := range x.Runs {
+			if r.Len == 0 || r.Block >= fs.sb.Blocks() || fs.sb.Blocks()-r.Block < uint64(r.Len) || int64(r.Block)<<layout.BlockShift < fs.sb.StaticEnd {
+				return xs, corruptf("attribute %q of inode %d has blocks out of range", x.Name, ino)
+			}
+		}
+		xs.list = append(xs.list, x)
+		list = rest
+	}
+	return xs, nil
+}
+
+// blocks is how many blocks the attributes take.
+func (xs *xattrs) blocks() uint64 {
+	n := uint64(len(xs.chain))
+	for _, x := range xs.list {
+		for _, r := range x.Runs {
+			n += uint64(r.Len)
+		}
+	}
+	return n
+}
+
+// changeXattr replaces an inode's list of attributes by what edit makes of it; i is where
+// name stands in it, or -1.
+//
+// Persistence order:
+//  1. NT-store a long value into fresh blocks, SFENCE (edit)
+//  2. NT-store the new list into fresh metadata blocks, SFENCE each
+//  3. transaction: the times line with the new root and ctime
+//  4. only then are the old list, and the old value if it was long, free
+func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit func(in *inode, xs *xattrs, i int) error) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	if e := checkXattr(name); e != 0 {
+		return e
+	}
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(in, 1)
+	if err := fs.extentsLoaded(in); err != nil { // st_blocks is known from here on
+		return errno(err)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	xs, err := fs.loadXattrs(in)
+	if err != nil {
+		return errno(err)
+	}
+	if name == capability {
+		in.caps.Store(true) // once more than need be for a removal
+	}
+	old, i := xs, findXattr(xs.list, name)
+	old.list = slices.Clone(xs.list)
+	if err := edit(in, &xs, i); err != nil {
+		return errno(err)
+	}
+	if xs.chain, err = fs.storeXattrs(ctx, in, xs.list); err == nil {
+		err = fs.linkXattrs(ctx, in, xs.chain)
+	}
+	if err != nil {
+		for _, b := range xs.chain {
+			fs.freeMeta(ctx, b)
+		}
+		for _, r := range xs.fresh {
+			fs.freeIdle(r.Block, uint64(r.Len))
+		}
+		return errno(err)
+	}
+	for _, r := range xs.fresh {
+		fs.table.Own(r.Block, uint64(r.Len))
+	}
+	in.blocks.Add(xs.blocks() - old.blocks())
+	for _, b := range old.chain {
+		fs.freeMeta(ctx, b)
+	}
+	if i >= 0 {
+		fs.disownValue(&old.list[i])
+	}
+	return 0
+}
+
+// linkXattrs is step 3. An empty chain is no attributes.
+func (fs *FS) linkXattrs(ctx *Context, in *inode, chain []uint64) error {
+	root := in.xroot
+	in.xroot = 0
+	if len(chain) > 0 {
+		in.xroot = chain[0]
+	}
+	now := fs.now()
+	t := fs.begin(ctx)
+	st := in.stageTimes(t, SetCtime, now)
+	if err := t.commit(); err != nil {
+		in.xroot = root
+		return err
+	}
+	in.applyTimes(&st)
+	return nil
+}
+
+// storeXattrs is step 2. With an error come the blocks that were allocated.
+func (fs *FS) storeXattrs(ctx *Context, in *inode, list []layout.Xattr) (chain []uint64, err error) {
+	var b []byte
+	for i := range list {
+		b = list[i].Append(b)
+	}
+	n := (len(b) + layout.XattrBlockBytes - 1) / layout.XattrBlockBytes
+	if n > layout.XattrBlocksMax {
+		return nil, errNoSpace
+	}
+	for range n {
+		block, err := fs.allocMeta(ctx, 0)
+		if err != nil {
+			return chain, err
+		}
+		chain = append(chain, block)
+	}
+	for i, block := range chain {
+		part := b[i*layout.XattrBlockBytes : min(len(b), (i+1)*layout.XattrBlockBytes)]
+		h := layout.XattrBlock{Index: uint32(i), Owner: in.ino, Gen: in.core.Gen, Bytes: uint32(len(part))}
+		if i+1 < n {
+			h.Next = chain[i+1]
+		}
+		off := int64(block) << layout.BlockShift
+		if err := fs.formatBlock(off, func(b []byte, seq uint64) { h.Format(b, part, fs.seed, off, seq) }); err != nil {
+			return chain, err
+		}
+	}
+	return chain, nil
+}
+
+// storeValue is step 1: a long value in fresh blocks.
+func (fs *FS) storeValue(value []byte) (runs []layout.XattrRun, err error) {
+	for left := blocksOf(int64(len(value))); left > 0 && err == nil; {
+		block, n, ok := fs.alloc.Alloc(0, left)
+		if !ok {
+			err = errNoSpace
+			break
+		}
+		runs = append(runs, layout.XattrRun{Block: block, Len: uint32(n)})
+		left -= n
+	}
+	if err == nil {
+		err = fs.storeRuns(runs, value)
+	}
+	if err != nil {
+		for _, r := range runs {
+			fs.freeIdle(r.Block, uint64(r.Len))
+		}
+		return nil, err
+	}
+	return runs, nil
+}
+
+func (fs *FS) storeRuns(runs []layout.XattrRun, value []byte) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, r := range runs {
+		n := min(len(value), int(r.Len)<<layout.BlockShift)
+		if err := fs.r.NTStore(int64(r.Block)<<layout.BlockShift, value[:n]); err != nil {
+			return err
+		}
+		value = value[n:]
+	}
+	fs.r.Fence()
+	return nil
+}
+
+// disownValue gives back the blocks of a value that nothing on media names any more.
+func (fs *FS) disownValue(x *layout.Xattr) {
+	for _, r := range x.Runs {
+		fs.table.Disown(r.Block, uint64(r.Len), fs.freeIdle)
+	}
+}
+
+// freeXattrs gives back what the attributes of an inode took that is no longer on media.
+func (fs *FS) freeXattrs(ctx *Context, xs *xattrs) {
+	for _, b := range xs.chain {
+		fs.freeMeta(ctx, b)
+	}
+	for i := range xs.list {
+		fs.disownValue(&xs.list[i])
+	}
+}

@@ -1,0 +1,257 @@
+package fs_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"sort"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+func (v *volume) getxattr(ino uint64, name string) []byte {
+	v.t.Helper()
+	n, e := v.fs.GetXattr(&v.ctx, ino, name, nil)
+	v.ok(e)
+	buf := make([]byte, n+1)
+	n, e = v.fs.GetXattr(&v.ctx, ino, name, buf)
+	v.ok(e)
+	return buf[:n]
+}
+
+func (v *volume) listxattr(ino uint64) []string {
+	v.t.Helper()
+	n, e := v.fs.ListXattr(&v.ctx, ino, nil)
+	v.ok(e)
+	buf := make([]byte, n+1)
+	n, e = v.fs.ListXattr(&v.ctx, ino, buf)
+	v.ok(e)
+	names := strings.Split(string(buf[:n]), "\x00")
+	sort.Strings(names)
+	return names[1:] // behind the last NUL
+}
+
+// TestXattrModel sets and removes attributes of a file, a directory and a symbolic link
+// at random and compares them with maps.
+func TestXattrModel(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	free := v.free()
+	var a fs.Attr
+	v.ok(v.fs.Symlink(&v.ctx, 1, "link", "target", &a))
+	inos := []uint64{v.create(1, "file"), v.mkdir(1, "dir"), a.Ino}
+	want := []map[string][]byte{{}, {}, {}}
+	rnd := rand.New(rand.NewSource(1))
+	for i := 0; i < 3000; i++ {
+		k := rnd.Intn(3)
+		ino, m := inos[k], want[k]
+		name := fmt.Sprintf("%s.n%d", []string{"user", "trusted", "security"}[rnd.Intn(3)], rnd.Intn(8))
+		if rnd.Intn(4) == 0 {
+			name += strings.Repeat("x", rnd.Intn(240))
+		}
+		old, has := m[name]
+		switch rnd.Intn(4) {
+		case 0:
+			e := v.fs.RemoveXattr(&v.ctx, ino, name)
+			v.expect(e, !has, syscall.ENODATA)
+			delete(m, name)
+		case 1:
+			value := make([]byte, rnd.Intn(20))
+			flags := uint32(1 + rnd.Intn(2))
+			e := v.fs.SetXattr(&v.ctx, ino, name, value, flags)
+			if flags == fs.XattrCreate {
+				v.expect(e, has, syscall.EEXIST)
+			} else {
+				v.expect(e, !has, syscall.ENODATA)
+			}
+			if e == 0 {
+				m[name] = value
+			}
+		default:
+			size := rnd.Intn(300)
+			if rnd.Intn(3) == 0 {
+				size = rnd.Intn(9000)
+			} else if rnd.Intn(30) == 0 {
+				size = layout.XattrValueMax
+			}
+			value := make([]byte, size)
+			rnd.Read(value)
+			switch e := v.fs.SetXattr(&v.ctx, ino, name, value, 0); e {
+			case 0:
+				m[name] = value
+			case syscall.ENOSPC: // the old one stands
+				if has {
+					m[name] = old
+				}
+			default:
+				t.Fatal(e)
+			}
+		}
+		if rnd.Intn(100) == 0 {
+			v.remount()
+			for _, n := range []string{"file", "dir", "link"} {
+				v.ok(v.fs.Lookup(&v.ctx, 1, n, &a))
+			}
+		}
+		if i%50 != 0 {
+			continue
+		}
+		for k, m := range want {
+			names := v.listxattr(inos[k])
+			if len(names) != len(m) {
+				t.Fatalf("%d names, expected %d", len(names), len(m))
+			}
+			for _, n := range names {
+				if got := v.getxattr(inos[k], n); !bytes.Equal(got, m[n]) || m[n] == nil {
+					t.Fatalf("%s has %d bytes, expected %d", n, len(got), len(m[n]))
+				}
+			}
+		}
+	}
+	v.checked()
+	v.removeAll(1)
+	v.remount()
+	if v.free() != free {
+		t.Errorf("%d blocks free at the start, %d at the end", free, v.free())
+	}
+}
+
+// checked remounts with a check of the filesystem in between.
+func (v *volume) checked() {
+	v.t.Helper()
+	var st fs.StatFS
+	v.fs.StatFS(&st)
+	if err := v.fs.Unmount(); err != nil {
+		v.t.Fatal(err)
+	}
+	rep, err := fsck.Check(v.r, fsck.Options{})
+	if err != nil || len(rep.Problems) > 0 {
+		v.t.Fatalf("%v %v", err, rep.Problems)
+	}
+	v.mount()
+}
+
+// TestXattrMany: hundreds of attributes, and the values of all of them.
+func TestXattrMany(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	ino := v.create(1, "f")
+	value := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 1<<(i%17)) }
+	for i := range 500 {
+		v.ok(v.fs.SetXattr(&v.ctx, ino, fmt.Sprintf("user.attribute %d", i), value(i), fs.XattrCreate))
+	}
+	v.checked()
+	v.ok(v.fs.Ref(ino, new(fs.Attr)))
+	for i := range 500 {
+		if got := v.getxattr(ino, fmt.Sprintf("user.attribute %d", i)); !bytes.Equal(got, value(i)) {
+			t.Fatalf("attribute %d has %d bytes", i, len(got))
+		}
+	}
+}
+
+func TestXattrErrors(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "f")
+	set := func(name string, n int, flags uint32) syscall.Errno {
+		return v.fs.SetXattr(&v.ctx, ino, name, make([]byte, n), flags)
+	}
+	for _, c := range []struct {
+		name  string
+		n     int
+		flags uint32
+		want  syscall.Errno
+	}{
+		{"user.", 1, 0, syscall.EINVAL},
+		{"user", 1, 0, syscall.EOPNOTSUPP},
+		{"system.posix_acl_access", 1, 0, syscall.EOPNOTSUPP},
+		{"user." + strings.Repeat("x", 251), 1, 0, syscall.ERANGE},
+		{"user." + strings.Repeat("x", 250), 1, 0, 0},
+		{"user.big", layout.XattrValueMax + 1, 0, syscall.E2BIG},
+		{"user.empty", 0, fs.XattrCreate, 0},
+		{"user.empty", 0, fs.XattrCreate, syscall.EEXIST},
+		{"user.none", 0, fs.XattrReplace, syscall.ENODATA},
+		{"user.none", 0, 8, syscall.EINVAL},
+	} {
+		if e := set(c.name, c.n, c.flags); e != c.want {
+			t.Errorf("%.20s %d %d: %v, expected %v", c.name, c.n, c.flags, e, c.want)
+		}
+	}
+	v.ok(set("trusted.t", 5, 0))
+	if n, e := v.fs.GetXattr(&v.ctx, ino, "trusted.t", make([]byte, 4)); e != syscall.ERANGE || n != 5 {
+		t.Errorf("short buffer: %d, %v", n, e)
+	}
+	if n, e := v.fs.ListXattr(&v.ctx, ino, make([]byte, 4)); e != syscall.ERANGE || n == 0 {
+		t.Errorf("short list: %d, %v", n, e)
+	}
+	root := v.listxattr(ino)
+	v.ctx.UID = 1000
+	if names := v.listxattr(ino); len(names) != len(root)-1 {
+		t.Errorf("root sees %q, a user %q", root, names)
+	}
+	v.ctx.UID = 0
+}
+
+// TestCapability: a change of content or owner takes security.capability, and nothing
+// else, away, also right after a mount.
+func TestCapability(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "f")
+	v.write(ino, 0, make([]byte, 8192))
+	var a fs.Attr
+	for name, change := range map[string]func(){
+		"overwrite": func() { v.write(ino, 0, []byte("x")) },
+		"truncate":  func() { v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 5000}, &a)) },
+		"chown":     func() { v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetUID, UID: 7}, &a)) },
+		"punch":     func() { v.ok(v.fs.Fallocate(&v.ctx, ino, fs.FallocPunchHole|fs.FallocKeepSize, 0, 4096)) },
+	} {
+		for _, remount := range []bool{false, true} {
+			v.ok(v.fs.SetXattr(&v.ctx, ino, "security.capability", make([]byte, 20), 0))
+			v.ok(v.fs.SetXattr(&v.ctx, ino, "user.other", nil, 0))
+			if remount {
+				v.remount()
+				v.ok(v.fs.Ref(ino, &a))
+			}
+			change()
+			if names := v.listxattr(ino); len(names) != 1 || names[0] != "user.other" {
+				t.Errorf("%s leaves %q", name, names)
+			}
+		}
+	}
+}
+
+// TestTmpfile: a file without a name can be given one, once; without one it goes.
+func TestTmpfile(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	var st fs.StatFS
+	v.fs.StatFS(&st)
+	var a fs.Attr
+	v.ok(v.fs.Tmpfile(&v.ctx, 1, 0o600, &a))
+	if a.Nlink != 0 || a.Mode != syscall.S_IFREG|0o600 {
+		t.Errorf("%+v", a)
+	}
+	v.write(a.Ino, 0, make([]byte, 100_000))
+	v.fs.Forget(a.Ino, 1)
+	var now fs.StatFS
+	if v.fs.StatFS(&now); now != st {
+		t.Errorf("%+v became %+v", st, now)
+	}
+	v.ok(v.fs.Tmpfile(&v.ctx, 1, 0o600, &a))
+	ino := a.Ino
+	v.write(ino, 0, []byte("data"))
+	v.ok(v.fs.Link(&v.ctx, ino, 1, "named", &a))
+	if a.Nlink != 1 {
+		t.Errorf("%+v", a)
+	}
+	v.checked()
+	v.ok(v.fs.Lookup(&v.ctx, 1, "named", &a))
+	if got := v.read(ino, 0, 10); string(got) != "data" || a.Ino != ino {
+		t.Errorf("%q", got)
+	}
+	v.ok(v.fs.Unlink(&v.ctx, 1, "named"))
+	if e := v.fs.Link(&v.ctx, ino, 1, "again", &a); e != syscall.ENOENT {
+		t.Errorf("a deleted file was given a name: %v", e)
+	}
+}

@@ -1,0 +1,139 @@
+package explore
+
+import (
+	"maps"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// fallocate is fallocate(2) on both.
+func (w *world) fallocate(path string, mode uint32, off, n int64) {
+	f := w.at(path)
+	must("fallocate "+path, w.f.Fallocate(&w.ctx, f.ino, mode, off, n))
+	size := int64(len(f.data))
+	if mode&fs.FallocKeepSize == 0 {
+		size = max(size, off+n)
+	}
+	d := make([]byte, size)
+	copy(d, f.data)
+	if mode&(fs.FallocPunchHole|fs.FallocZeroRange) != 0 && off < size {
+		clear(d[off:min(size, off+n)])
+	}
+	f.data = d
+}
+
+const (
+	keep  = fs.FallocKeepSize
+	punch = fs.FallocPunchHole | fs.FallocKeepSize
+	zero  = fs.FallocZeroRange
+)
+
+// falloc is a workload of one fallocate behind a further set-up. What it zeroes in place
+// may be torn by words, unless only whole blocks change.
+func falloc(name string, setup func(w *world), path string, mode uint32, off, n int64) Workload {
+	return Workload{Name: name, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
+		w.do(name, func() { w.fallocate(path, mode, off, n) })
+		if (off|n)%4096 != 0 && mode&(fs.FallocPunchHole|fs.FallocZeroRange) != 0 {
+			w.torn(path)
+		}
+	}}
+}
+
+// into is a workload of one write behind a further set-up.
+func into(name string, setup func(w *world), path string, off int64, n int) Workload {
+	return Workload{Name: name, setup: func(w *world) { tree(w); setup(w) },
+		op: func(w *world) { w.doWrite(name, path, off, fill(90, n)) }}
+}
+
+// setxattr and removexattr are on both.
+func (w *world) setxattr(path, name string, value []byte) {
+	f := w.at(path)
+	must("setxattr "+path, w.f.SetXattr(&w.ctx, f.ino, name, value, 0))
+	x := maps.Clone(f.xattrs)
+	if x == nil {
+		x = map[string]string{}
+	}
+	x[name] = string(value)
+	f.xattrs = x
+}
+
+func (w *world) removexattr(path, name string) {
+	f := w.at(path)
+	must("removexattr "+path, w.f.RemoveXattr(&w.ctx, f.ino, name))
+	f.xattrs = maps.Clone(f.xattrs)
+	delete(f.xattrs, name)
+}
+
+// attributed gives d/g attributes of every size.
+func attributed(w *world) {
+	w.setxattr("d/g", "user.short", []byte("old"))
+	w.setxattr("d/g", "user.long", fill(91, 5000))
+	w.setxattr("d/g", "security.capability", fill(92, 20))
+}
+
+// tmpfile makes a file without a name.
+func (w *world) tmpfile(dir string) *node {
+	var a fs.Attr
+	must("tmpfile", w.f.Tmpfile(&w.ctx, w.at(dir).ino, 0o600, &a))
+	return &node{mode: syscall.S_IFREG | 0o600, uid: w.ctx.UID, gid: w.ctx.GID, ino: a.Ino, refs: 1}
+}
+
+// allocationWorkloads are fallocate, extended attributes and files without a name.
+func allocationWorkloads() []Workload {
+	none := func(*world) {}
+	prealloc := func(w *world) { w.fallocate("e/h", 0, 0, 200000) }
+	var tmp *node
+	ws := []Workload{
+		falloc("fallocate", none, "e/h", 0, 0, 50000),
+		falloc("fallocate-grow", none, "f", 0, 9000, 50000),
+		falloc("fallocate-grow-same-block", none, "d/g", 0, 0, 4000),
+		falloc("fallocate-keep-size", none, "f", keep, 0, 100000),
+		falloc("fallocate-holes", func(w *world) { fragmented(w, "frag", 12) }, "frag", 0, 0, 24*4096),
+		falloc("fallocate-many", func(w *world) { fragmented(w, "frag", 60) }, "frag", keep, 0, 120*4096),
+		falloc("punch", none, "f", punch, 4096, 4096),
+		falloc("punch-unaligned", none, "f", punch, 100, 6000),
+		falloc("punch-within-block", none, "f", punch, 100, 50),
+		falloc("punch-all", none, "f", punch, 0, 12288),
+		falloc("punch-middle", func(w *world) { w.write("f", 0, fill(93, 100000)) }, "f", punch, 40960, 8192),
+		falloc("punch-unwritten", prealloc, "e/h", punch, 8192, 40960),
+		falloc("punch-fragmented", func(w *world) { fragmented(w, "frag", 20) }, "frag", punch, 8192, 10*8192),
+		falloc("zero-range", none, "f", zero, 4096, 4096),
+		falloc("zero-range-unaligned", none, "f", zero, 100, 6000),
+		falloc("zero-range-grow", none, "f", zero, 4096, 40960),
+		falloc("zero-range-hole", func(w *world) { w.truncate("f", 60000) }, "f", zero|keep, 8192, 40960),
+		into("write-unwritten", prealloc, "e/h", 0, 100),
+		into("write-unwritten-middle", prealloc, "e/h", 50001, 9000),
+		into("write-unwritten-all", prealloc, "e/h", 0, 200000),
+		into("write-unwritten-next", func(w *world) { prealloc(w); w.write("e/h", 0, fill(94, 8192)) }, "e/h", 8192, 5000),
+		into("write-unwritten-before", func(w *world) { prealloc(w); w.write("e/h", 8192, fill(94, 8192)) }, "e/h", 4096, 4096),
+		into("write-beyond-eof-unwritten", func(w *world) { w.fallocate("d/g", keep, 0, 100000) }, "d/g", 20000, 3000),
+		with("truncate-unwritten", prealloc, func(w *world) { w.truncate("e/h", 10000) }),
+		with("truncate-up-over-unwritten", func(w *world) { w.fallocate("d/g", keep, 0, 100000) }, func(w *world) { w.truncate("d/g", 50000) }),
+
+		one("setxattr", func(w *world) { w.setxattr("d/g", "user.a", []byte("value")) }),
+		one("setxattr-long", func(w *world) { w.setxattr("d/g", "user.a", fill(95, 9000)) }),
+		one("setxattr-dir", func(w *world) { w.setxattr("d", "user.a", []byte("value")) }),
+		one("setxattr-symlink", func(w *world) { w.setxattr("s", "trusted.a", []byte("value")) }),
+		with("setxattr-replace", attributed, func(w *world) { w.setxattr("d/g", "user.short", []byte("new")) }),
+		with("setxattr-replace-long", attributed, func(w *world) { w.setxattr("d/g", "user.long", fill(96, 6000)) }),
+		with("setxattr-more-blocks", func(w *world) {
+			attributed(w)
+			w.setxattr("d/g", "user.1", fill(97, 1000))
+			w.setxattr("d/g", "user.2", fill(98, 1000))
+		}, func(w *world) { w.setxattr("d/g", "user.3", fill(99, 1000)) }),
+		with("removexattr", attributed, func(w *world) { w.removexattr("d/g", "user.long") }),
+		with("removexattr-last", func(w *world) { w.setxattr("d/g", "user.a", fill(95, 5000)) }, func(w *world) { w.removexattr("d/g", "user.a") }),
+		with("unlink-attributed", attributed, func(w *world) { w.unlink("d/g") }),
+
+		one("tmpfile", func(w *world) { w.tmpfile("d") }),
+		with("tmpfile-link", func(w *world) { tmp = w.tmpfile("d") }, func(w *world) {
+			d, name := w.in("d/named")
+			var a fs.Attr
+			must("link", w.f.Link(&w.ctx, tmp.ino, d.ino, name, &a))
+			tmp.nlink, tmp.refs = 1, tmp.refs+1
+			d.kids[name] = tmp
+		}),
+	}
+	return ws
+}
