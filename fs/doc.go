@@ -20,8 +20,8 @@
 // # The journey of one write(2)
 //
 // FS.Write, FS.overwrite (nothing but data changes: no lock but the byte range, no
-// transaction, one fence), or FS.extendPiece, FS.storePiece, FS.commitPiece, and
-// tx.commit. Read: FS.Read, FS.read, FS.refExtent, Reply.Done.
+// transaction, one fence), or FS.extendPiece with FS.plan, FS.storePiece,
+// FS.commitSplice, and tx.commit. Read: FS.Read, FS.read, FS.refExtent, Reply.Done.
 //
 // # Lock order
 //

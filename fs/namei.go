@@ -461,7 +461,7 @@ func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.
 		return syscall.EIO
 	}
 	if in == d || in.isDir() && in.parent.Load() != dir {
-		err = corruptf("directory %d has an entry that leads to inode %d, which is not its child", dir, in.ino)
+		err = notChild(d, in)
 	} else {
 		err = fs.removeLocked(ctx, d, in, de, rmdir)
 	}

@@ -90,15 +90,19 @@ func (fs *FS) lockDirs(a, b *inode) (unlock func(), err error) {
 // isUnder reports whether directory d is top or below it. Called with the rename
 // mutex held, so that parents do not change; it takes no inode's lock.
 func (fs *FS) isUnder(d, top uint64) (bool, error) {
-	for n := uint64(0); ; n++ {
+	mark := uint64(0) // Brent: a way that comes back to a mark goes round
+	for n := 1; ; n++ {
 		if d == top {
 			return true, nil
 		}
 		if d == layout.RootIno {
 			return false, nil
 		}
-		if n > fs.sb.Blocks() {
+		if d == mark {
 			return false, corruptf("directory %d has no way up to the root", d)
+		}
+		if n&(n-1) == 0 {
+			mark = d
 		}
 		in, e := fs.get(d)
 		if e != 0 {
@@ -163,6 +167,9 @@ func (r *renaming) run() error {
 			return syscall.EIO
 		}
 	}
+	if err := r.checkTree(); err != nil {
+		return err
+	}
 	if err := r.checkLoops(); err != nil {
 		return err
 	}
@@ -180,6 +187,21 @@ func (r *renaming) run() error {
 		return r.exchange()
 	}
 	return r.move()
+}
+
+// checkTree refuses names that lead to directories which are not their children: on
+// damaged media, where following them would lock a directory twice.
+func (r *renaming) checkTree() error {
+	for _, n := range [2]struct{ d, in *inode }{{r.od, r.in}, {r.nd, r.victim}} {
+		if n.in != nil && n.in.isDir() && (n.in == n.d || n.in.parent.Load() != n.d.ino) {
+			return notChild(n.d, n.in)
+		}
+	}
+	return nil
+}
+
+func notChild(d, in *inode) error {
+	return corruptf("directory %d has an entry that leads to inode %d, which is not its child", d.ino, in.ino)
 }
 
 // checkLoops refuses to move a directory below itself, and to replace a directory

@@ -123,3 +123,63 @@ func TestPutDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// craft changes a metadata line of a filesystem that is not mounted, and seals it anew.
+func (v *volume) craft(off int64, f func(l *layout.Line)) {
+	v.t.Helper()
+	var l layout.Line
+	if err := v.r.LoadLine(off, (*[layout.LineSize]byte)(&l)); err != nil {
+		v.t.Fatal(err)
+	}
+	f(&l)
+	l.Seal(layout.Seed(v.fs.Super().UUID), off, l.Seq())
+	if err := v.r.Store(off, l[:]); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// parent makes a directory say that its parent is another one.
+func (v *volume) parent(dir, parent uint64) {
+	v.t.Helper()
+	v.craft(v.fs.Super().InodeOff(dir), func(l *layout.Line) {
+		var c layout.Core
+		c.Get(l)
+		c.Parent = parent
+		c.Put(l)
+	})
+}
+
+// TestCraftedParents: on media whose parents lead round in a circle or elsewhere, rename
+// says EIO at once.
+func TestCraftedParents(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	a := v.mkdir(1, "a")
+	b := v.mkdir(a, "b")
+	c := v.mkdir(1, "c")
+	v.create(c, "f")
+	if err := v.fs.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	v.parent(a, b)
+	v.mount()
+	var at fs.Attr
+	v.ok(v.fs.Lookup(&v.ctx, 1, "a", &at))
+	v.ok(v.fs.Lookup(&v.ctx, a, "b", &at))
+	v.ok(v.fs.Lookup(&v.ctx, 1, "c", &at))
+	done := make(chan syscall.Errno)
+	for _, move := range []func() syscall.Errno{
+		func() syscall.Errno { return v.fs.Rename(&v.ctx, c, "f", b, "f", 0) },
+		func() syscall.Errno { return v.fs.Rename(&v.ctx, 1, "a", 1, "z", 0) },
+		func() syscall.Errno { return v.fs.Rename(&v.ctx, 1, "c", 1, "a", fs.RenameExchange) },
+	} {
+		go func() { done <- move() }()
+		select {
+		case e := <-done:
+			if e != syscall.EIO {
+				t.Errorf("rename: %v", e)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("rename hangs")
+		}
+	}
+}

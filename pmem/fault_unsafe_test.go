@@ -189,7 +189,7 @@ func TestStrayStoreFaults(t *testing.T) {
 		t.Error("a stray store changed the region")
 	}
 	c := exec.Command(os.Args[0], "-test.run=^TestStrayStoreFaults$")
-	c.Env = append(os.Environ(), "PMEM_STRAY_STORE=1")
+	c.Env = append(os.Environ(), "PMEM_STRAY_STORE=1", "TMPDIR="+t.TempDir()) // it dies without cleaning up
 	if out, err := c.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("unexpected fault address")) {
 		// Under emulation, the other process may not even start.
 		if !errors.Is(err, unix.ENOEXEC) {
