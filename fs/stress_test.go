@@ -52,7 +52,16 @@ func TestStressStamps(t *testing.T) {
 					continue
 				}
 				off := int64(rnd.Intn(40)) * 8192
-				switch rnd.Intn(8) {
+				switch rnd.Intn(10) {
+				case 8:
+					mode := []uint32{0, fs.FallocKeepSize, fs.FallocPunchHole | fs.FallocKeepSize, fs.FallocZeroRange | fs.FallocKeepSize}[rnd.Intn(4)]
+					v.fs.Fallocate(&ctx, a.Ino, mode, off+int64(rnd.Intn(3))*512, int64(1+rnd.Intn(20))*2048)
+				case 9:
+					if rnd.Intn(2) == 0 {
+						v.fs.SetXattr(&ctx, a.Ino, "user.x", buf[:rnd.Intn(9000)], 0)
+					} else {
+						v.fs.GetXattr(&ctx, a.Ino, "user.x", buf)
+					}
 				case 0:
 					v.fs.SetAttr(&ctx, a.Ino, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(off)}, &fs.Attr{})
 				case 1:
@@ -95,7 +104,66 @@ func TestStressStamps(t *testing.T) {
 	for i := range inos {
 		v.fs.Forget(inos[i].Load(), 1)
 	}
-	v.remount()
+	v.checked()
+}
+
+// TestWriteWhole: a write into many holes, which takes several transactions, is seen
+// wholly or not at all.
+func TestWriteWhole(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	const size = 1 << 20
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = 'A'
+	}
+	for round := range 30 {
+		ino := v.create(1, fmt.Sprint("f", round))
+		for off := int64(0); off < size; off += 8192 {
+			v.write(ino, off, []byte("b"))
+		}
+		stop := make(chan struct{})
+		done := make(chan int)
+		for range 2 {
+			go func() {
+				r := v.fs.NewReply()
+				defer r.Free()
+				ctx := fs.Context{Lane: 1}
+				torn := 0
+				for more := true; more; {
+					select {
+					case <-stop:
+						more = false
+					default:
+					}
+					if v.fs.Read(&ctx, ino, 0, size, r) != 0 {
+						torn++
+						continue
+					}
+					as, total := 0, 0
+					for _, s := range r.Slices() {
+						for i := 1; i < len(s); i += 4096 { // not where a "b" stood
+							total++
+							if s[i] == 'A' {
+								as++
+							}
+						}
+					}
+					r.Done()
+					if as != 0 && as != total {
+						torn++
+					}
+				}
+				done <- torn
+			}()
+		}
+		v.write(ino, 0, data)
+		close(stop)
+		if n := <-done + <-done; n > 0 {
+			t.Fatalf("round %d: %d reads saw a part of a write", round, n)
+		}
+		v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprint("f", round)))
+		v.fs.Forget(ino, 1)
+	}
 }
 
 // TestStressNames: many threads create, link, rename and remove in a few directories;
