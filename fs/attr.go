@@ -197,33 +197,50 @@ func (fs *FS) grow(ctx *Context, in *inode, size int64) (done bool, err error) {
 	if old >= size {
 		return false, nil
 	}
-	runtime.LockOSThread()
-	err = fs.zeroTail(in, old, size)
-	fs.r.Fence()
-	runtime.UnlockOSThread()
-	if err != nil {
+	if err := fs.zeroFenced(in, span{old, min(size, blockEnd(old))}); err != nil {
 		return false, err
 	}
 	return true, fs.commitSize(ctx, in, uint64(size), false)
 }
 
-// zeroTail zeroes the file's bytes from the end of file to, at most, the end of
-// its block: what a shorter file left there was never zeroed. It does not fence.
-func (fs *FS) zeroTail(in *inode, size, end int64) error {
-	if size >= end || size%layout.BlockSize == 0 {
-		return nil
+// blockEnd is where the block of a file's end ends: what a shorter file left up to there
+// was never zeroed, and is before it becomes visible.
+func blockEnd(size int64) int64 { return (size + layout.BlockSize - 1) &^ (layout.BlockSize - 1) }
+
+// span is a range of a file's bytes, [off, end), within one block; empty if off >= end.
+type span struct{ off, end int64 }
+
+// zeroBytes zeroes a part of a block, unless that reads as zeros anyway, and reports
+// whether it stored something. It does not fence.
+func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
+	if s.off >= s.end {
+		return false, nil
 	}
-	return fs.zeroBytes(in, size, min(end, (size|(layout.BlockSize-1))+1))
+	e, ok := in.space.Lookup(uint64(s.off) >> layout.BlockShift)
+	if !ok || e.Flags&layout.ExtentUnwritten != 0 {
+		return false, nil
+	}
+	return true, fs.r.NTZero(regionOff(e, s.off), s.end-s.off)
 }
 
-// zeroBytes zeroes the file's bytes [off, end), which lie within one block, unless they
-// read as zeros anyway. It does not fence.
-func (fs *FS) zeroBytes(in *inode, off, end int64) error {
-	e, ok := in.space.Lookup(uint64(off) >> layout.BlockShift)
-	if !ok || e.Flags&layout.ExtentUnwritten != 0 {
-		return nil
+// zeroFenced zeroes parts of blocks.
+//
+// Persistence order: NT-zero them, SFENCE.
+func (fs *FS) zeroFenced(in *inode, spans ...span) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	fence := false
+	for _, s := range spans {
+		stored, err := fs.zeroBytes(in, s)
+		if err != nil {
+			return err
+		}
+		fence = fence || stored
 	}
-	return fs.r.NTZero(regionOff(e, off), end-off)
+	if fence {
+		fs.r.Fence()
+	}
+	return nil
 }
 
 // shrink moves the end of file down (or leaves it and updates the times). It takes

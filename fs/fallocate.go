@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"runtime"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -141,23 +140,19 @@ func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) erro
 // zeroEnds zeroes what a punched or zeroed range has of blocks that are not whole, and
 // what the file's growth makes visible of its last block.
 func (fs *FS) zeroEnds(in *inode, f fate, off, end int64, grow bool) error {
-	const mask = layout.BlockSize - 1
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var err error
-	if grow {
-		err = fs.zeroTail(in, int64(in.core.Size), end)
+	var tail, head, foot span
+	if size := int64(in.core.Size); grow && end > size {
+		tail = span{size, min(end, blockEnd(size))}
 	}
 	if f != fateAllocate {
-		if err == nil && off&mask != 0 {
-			err = fs.zeroBytes(in, off, min(end, off|mask+1))
+		if off != blockEnd(off) {
+			head = span{off, min(end, blockEnd(off))}
 		}
-		if err == nil && end&mask != 0 && (off&^mask != end&^mask || off&mask == 0) {
-			err = fs.zeroBytes(in, end&^mask, end)
+		if start := end &^ (layout.BlockSize - 1); start >= off {
+			foot = span{start, end}
 		}
 	}
-	fs.r.Fence()
-	return err
+	return fs.zeroFenced(in, tail, head, foot)
 }
 
 // holes is how many of the blocks [lo, hi) are not allocated.

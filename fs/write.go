@@ -185,7 +185,8 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	err := fs.zeroTail(in, int64(in.core.Size), off)
+	size := int64(in.core.Size)
+	_, err := fs.zeroBytes(in, span{size, min(off, blockEnd(size))})
 	for _, e := range in.ext.splice.parts {
 		if err != nil {
 			break
