@@ -379,7 +379,7 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	if _, err := fs.plan(in, uint64(b), uint64(b)+1, fatePunch); err != nil {
 		return
 	}
-	if fs.needSlots(ctx, in, in.ext.splice.settle()) != nil {
+	if fs.settle(ctx, in) != nil {
 		return
 	}
 	c := in.core

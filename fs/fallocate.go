@@ -127,7 +127,11 @@ func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) erro
 		if stop < hi {
 			to = min(size, stop<<layout.BlockShift)
 		}
-		if err := fs.commitSplice(ctx, in, to); err != nil {
+		if err = fs.settle(ctx, in); err == nil {
+			err = fs.commitSplice(ctx, in, to)
+		}
+		if err != nil {
+			fs.unowned(in)
 			return err
 		}
 		if lo = stop; lo < hi && ctx.cancelled() {

@@ -108,8 +108,13 @@ func (s *splice) settle() (slots int) {
 // idle reports whether a settled splice changes nothing.
 func (s *splice) idle() bool { return len(s.old)+len(s.now) == 0 }
 
-// stageSplice writes the slots of a settled splice. Precondition: needSlots has made
-// sure of as many as settle asked for.
+// settle settles the inode's splice, and makes sure of the slots that it takes. Called
+// with mu held and no lane.
+func (fs *FS) settle(ctx *Context, in *inode) error {
+	return fs.needSlots(ctx, in, in.ext.splice.settle())
+}
+
+// stageSplice writes the slots of a settled splice.
 func (in *inode) stageSplice(t *tx) {
 	s := &in.ext.splice
 	for i := range s.now {

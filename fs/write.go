@@ -172,10 +172,13 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 		return 0, err
 	}
 	end = min(end, int64(stop)<<layout.BlockShift)
-	if err = fs.storePiece(in, off, data[:end-off]); err == nil {
-		err = fs.commitSplice(ctx, in, uint64(end))
+	if err = fs.settle(ctx, in); err == nil {
+		if err = fs.storePiece(in, off, data[:end-off]); err == nil {
+			err = fs.commitSplice(ctx, in, uint64(end))
+		}
 	}
 	if err != nil {
+		fs.unowned(in)
 		return 0, err
 	}
 	return int(end - off), nil
@@ -201,9 +204,6 @@ func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 		}
 	}
 	fs.r.Fence()
-	if err != nil {
-		fs.unowned(in)
-	}
 	return err
 }
 
@@ -226,22 +226,17 @@ func (fs *FS) zeroAround(e pagecache.Extent, from, to int64) error {
 	return nil
 }
 
-// commitSplice makes the planned splice of a file durable and current, and with it a
-// new size if that is larger than the present one. After an error the splice has not
-// happened, and what it allocated is free. Called with mu held and no lane.
+// commitSplice makes the settled splice of a file durable and current, and with it a
+// new size if that is larger than the present one. After an error it has not happened.
+// Called with mu held and no lane.
 //
-// Persistence order: (needSlots first, if slots are lacking)
+// Persistence order:
 //  1. transaction: the slots; the core line if the size grows
 //  2. only then are the blocks that it takes away free
 func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
-	n := in.ext.splice.settle()
 	grow := size > in.core.Size
 	if !grow && in.ext.splice.idle() {
 		return nil
-	}
-	if err := fs.needSlots(ctx, in, n); err != nil {
-		fs.unowned(in)
-		return err
 	}
 	t := fs.begin(ctx)
 	in.stageSplice(t)
@@ -252,7 +247,6 @@ func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
 	}
 	if err := t.commit(); err != nil {
 		in.dropSplice()
-		fs.unowned(in)
 		return err
 	}
 	in.applySplice()

@@ -39,9 +39,14 @@ func Checksum(seed uint32, b []byte) uint32 { return crc32.Update(seed, castagno
 func Seed(uuid [16]byte) uint32 { return Checksum(0, uuid[:]) }
 
 // lineChecksum mixes the offset into the seed so that a line copied to another
-// place does not verify there.
+// place does not verify there. The mixing must not be linear: what is XORed into the
+// seed of a CRC acts as if it were XORed into the first bytes, which are the sequence,
+// and so a line of sequence s at place A would verify as one of sequence s' at place B
+// whenever s^s' is A^B. Multiplied by 2^64/phi, places that differ a little differ by
+// what no two sequences do.
 func lineChecksum(seed uint32, off int64, l *Line) uint32 {
-	return Checksum(seed^uint32(off>>6)^uint32(off>>38)*0x9e3779b1, l[:crcOff])
+	place := uint64(off) / LineSize * 0x9e3779b97f4a7c15 >> 32
+	return Checksum(seed^uint32(place), l[:crcOff])
 }
 
 // Seq is the sequence of the last transaction that changed the line.

@@ -34,9 +34,11 @@ func tree(w *world) {
 	w.mkdir("d/sub")
 	w.mkdir("empty")
 	w.create("f")
-	w.write("f", 0, fill(1, 10000))
+	w.write("f", 0, fill(1, 12000)) // what lies behind the end is not zero either
+	w.truncate("f", 10000)
 	w.create("d/g")
-	w.write("d/g", 0, fill(2, 300))
+	w.write("d/g", 0, fill(2, 4096))
+	w.truncate("d/g", 300)
 	w.create("e/h")
 	w.link("f", "e/f2")
 	w.symlink("s", "d/g")
@@ -59,6 +61,7 @@ func follow(w *world) {
 	if w.root.kids["other"] == nil {
 		w.do("then create", func() { w.create("other") })
 	}
+	w.doWrite("then write", "other", 0, fill(3, 40000)) // over what was given back
 	for i, m := range []uint32{0o600, 0o640} {
 		w.do(fmt.Sprintf("then chmod %d", i), func() { w.chmod("other", m) })
 	}
@@ -218,6 +221,7 @@ func Workloads() []Workload {
 			w.do("flush", func() { must("flush", w.f.Flush(&w.ctx, w.at("f").ino)) })
 			first := w.mtime("f")
 			w.steps[len(w.steps)-1].new.kids["f"].mtimes = []int64{first}
+			w.steps[len(w.steps)-1].equal = false
 			w.doWrite("write again", "f", 0, fill(88, 10))
 			w.do("fsync", func() { must("fsync", w.f.Fsync(&w.ctx, w.at("f").ino, false)) })
 			s := &w.steps[len(w.steps)-1]
