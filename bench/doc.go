@@ -1,6 +1,7 @@
 // Package bench holds what measures daxfs: Go benchmarks of the core with no FUSE in
-// between, here, and fio jobs in bench/jobs. Figures are compared within one run only:
-// machines are shared and noisy.
+// between, here, and bench/ageing, which ages a filesystem and says what large pages can
+// still map. Figures are compared within one run only: machines are shared and noisy.
 //
 //	go test -bench . ./bench
+//	go run ./bench/ageing --util 75 --seed 1
 package bench

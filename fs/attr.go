@@ -362,29 +362,19 @@ func (fs *FS) SyncAll() syscall.Errno {
 	return errno(fs.r.Sync(0, fs.sb.Size))
 }
 
-// syncInode writes a file's data, then all metadata, back to the file the region is in.
+// syncInode writes a file's data, long attribute values among it, then all metadata, back
+// to the file the region is in.
 func (fs *FS) syncInode(in *inode) error {
 	if fs.readOnly() || !fs.needsSync() {
 		return nil
 	}
-	if in.isReg() {
-		in.mu.Lock()
-		err := fs.loadExtents(in)
-		var runs []run
-		if err == nil {
-			in.space.Ascend(0, func(e pagecache.Extent) bool {
-				runs = append(runs, run{e.Block, uint64(e.Len)})
-				return true
-			})
-		}
-		in.mu.Unlock()
-		if err != nil {
+	runs, err := fs.dataRuns(in)
+	if err != nil {
+		return err
+	}
+	for _, u := range runs {
+		if err := fs.r.Sync(int64(u.block)<<layout.BlockShift, int64(u.n)<<layout.BlockShift); err != nil {
 			return err
-		}
-		for _, u := range runs {
-			if err := fs.r.Sync(int64(u.block)<<layout.BlockShift, int64(u.n)<<layout.BlockShift); err != nil {
-				return err
-			}
 		}
 	}
 	fs.meta.mu.Lock()
@@ -403,4 +393,30 @@ func (fs *FS) syncInode(in *inode) error {
 		}
 	}
 	return nil
+}
+
+// dataRuns lists the data blocks of an inode: what of it lies outside metadata chunks.
+func (fs *FS) dataRuns(in *inode) (runs []run, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	xs, err := fs.loadXattrs(in)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range xs.list {
+		for _, r := range x.Runs {
+			runs = append(runs, run{r.Block, uint64(r.Len)})
+		}
+	}
+	if in.isDir() {
+		return runs, nil
+	}
+	if err := fs.loadExtents(in); err != nil {
+		return nil, err
+	}
+	in.space.Ascend(0, func(e pagecache.Extent) bool {
+		runs = append(runs, run{e.Block, uint64(e.Len)})
+		return true
+	})
+	return runs, nil
 }

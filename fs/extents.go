@@ -2,6 +2,7 @@ package fs
 
 import (
 	"math"
+	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pagecache"
@@ -237,3 +238,28 @@ const maxSize = math.MaxInt64 &^ (layout.BlockSize - 1)
 
 // maxBlock is the last block a file may have.
 const maxBlock = maxSize>>layout.BlockShift - 1
+
+// ExtentInfo is an extent as Extents tells it, in blocks.
+type ExtentInfo struct {
+	Logical, Block, Len uint64 // of the file, of the region
+	Unwritten           bool
+}
+
+// Extents calls f for each extent of a file or directory in order, until it says false:
+// what FIEMAP tells. f must not call the filesystem.
+func (fs *FS) Extents(ctx *Context, ino uint64, f func(ExtentInfo) bool) syscall.Errno {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(in, 1)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := fs.loadExtents(in); err != nil {
+		return errno(err)
+	}
+	in.space.Ascend(0, func(x pagecache.Extent) bool {
+		return f(ExtentInfo{x.Logical, x.Block, uint64(x.Len), x.Flags&layout.ExtentUnwritten != 0})
+	})
+	return 0
+}

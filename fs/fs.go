@@ -200,6 +200,11 @@ type Stats struct {
 	CachedInodes    int    `json:"cached_inodes"`
 	MetaChunks      int    `json:"metadata_chunks"`
 	FreeMetaBlocks  uint64 `json:"free_metadata_blocks"`
+	FreeData        uint64 `json:"free_data_bytes"`
+	FreeIn2M        uint64 `json:"free_in_2m_bytes"`  // of these, in wholly free aligned 2 MiB
+	FreeIn1G        uint64 `json:"free_in_1g_bytes"`  // of these, in wholly free aligned 1 GiB
+	FolioTableBytes uint64 `json:"folio_table_bytes"` // without what is split into 4 KiB
+	SplitTableBytes uint64 `json:"split_table_bytes"` // for what is split
 	ReplayedRecords int    `json:"replayed_records"`
 	FreedOrphans    int    `json:"freed_orphans"`
 	ReadOnly        bool   `json:"read_only"`
@@ -211,6 +216,10 @@ func (fs *FS) Stats() Stats {
 	fs.StatFS(&f)
 	s := Stats{Blocks: f.Blocks, FreeBlocks: f.Bfree, AvailableBlocks: f.Bavail,
 		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly()}
+	a, t := fs.alloc.Stats(), fs.table.Stats()
+	s.FreeData = a.Free << layout.BlockShift
+	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift
+	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
 	fs.meta.mu.Lock()
 	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = fs.meta.used, len(fs.meta.chunks), fs.meta.nfree
 	fs.meta.mu.Unlock()

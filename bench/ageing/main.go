@@ -1,0 +1,142 @@
+// Command ageing ages a filesystem in process, with no FUSE in between, and says how
+// much of it large pages can still map.
+//
+//	go run ./bench/ageing --util 75 --churn 20 --seed 1 --json
+//
+// Files are created, grown by appends, overwritten, truncated, punched and deleted until
+// as many bytes were allocated as --churn times what the utilisation is. Their sizes are
+// log-uniform within classes (50 % of the files 1-64 KiB, 30 % to 2 MiB, 15 % to 64 MiB, 4 %
+// to 1 GiB, 1 % to 3 GiB). Nothing but metadata is stored: appends are fallocate, so that
+// the region may be sparse and larger than memory.
+//
+// The same seed does the same, always.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// Result is what a run measured.
+type Result struct {
+	Util  int   `json:"util"`  // per cent of the blocks in use
+	Churn int   `json:"churn"` // times that many bytes allocated
+	Seed  int64 `json:"seed"`
+	Size  int64 `json:"size"` // of the region in bytes
+
+	FreeInAligned2M float64 `json:"free_in_aligned_2m"`       // share of the free bytes
+	PMDMappable     float64 `json:"pmd_mappable"`             // of what could at best be mapped by 2 MiB pages
+	PUDMappable     float64 `json:"pud_mappable"`             // of what could at best be mapped by 1 GiB pages
+	Faults          float64 `json:"faults_aged_over_fresh"`   // page-table leaves, against a fresh filesystem
+	Moved           float64 `json:"moved_over_written"`       // bytes moved by compaction
+	TableBytes      uint64  `json:"metadata_bytes_per_tib"`   // folio table, before any split
+	Seconds         float64 `json:"seconds"`                  //
+	OpsPerSecond    float64 `json:"allocator_ops_per_second"` // operations of the filesystem that allocate or free
+
+	Files   int   `json:"files"`
+	Written int64 `json:"bytes_written"`
+}
+
+func main() {
+	var res Result
+	size := flag.Int64("size", 64<<30, "size of the region in bytes")
+	flag.IntVar(&res.Util, "util", 75, "utilisation in per cent")
+	flag.IntVar(&res.Churn, "churn", 20, "bytes to allocate, as a multiple of the region's size")
+	flag.Int64Var(&res.Seed, "seed", 1, "seed of the random choices")
+	asJSON := flag.Bool("json", false, "print JSON")
+	dir := flag.String("dir", "", "directory for the sparse region (default: a temporary one)")
+	flag.Parse()
+	res.Size = *size
+	if err := run(&res, *dir); err != nil {
+		fmt.Fprintln(os.Stderr, "ageing:", err)
+		os.Exit(1)
+	}
+	if *asJSON {
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", "  ")
+		e.Encode(&res)
+		return
+	}
+	res.print()
+}
+
+func (r *Result) print() {
+	t := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
+	defer t.Flush()
+	for _, row := range []struct {
+		name string
+		v    any
+	}{
+		{"utilisation", fmt.Sprintf("%d %%", r.Util)},
+		{"churn", fmt.Sprintf("%d times %.0f GiB", r.Churn, float64(r.Size)/(1<<30))},
+		{"files at the end", r.Files},
+		{"free in aligned 2 MiB", fmt.Sprintf("%.4f", r.FreeInAligned2M)},
+		{"mappable by 2 MiB pages", fmt.Sprintf("%.4f", r.PMDMappable)},
+		{"mappable by 1 GiB pages", fmt.Sprintf("%.4f", r.PUDMappable)},
+		{"faults, aged over fresh", fmt.Sprintf("%.4f", r.Faults)},
+		{"moved over written", fmt.Sprintf("%.4f", r.Moved)},
+		{"folio table per TiB", fmt.Sprintf("%.1f MiB", float64(r.TableBytes)/(1<<20))},
+		{"seconds", fmt.Sprintf("%.1f", r.Seconds)},
+		{"operations per second", fmt.Sprintf("%.0f", r.OpsPerSecond)},
+	} {
+		fmt.Fprintf(t, "%s\t%v\t\n", row.name, row.v)
+	}
+}
+
+// volume makes a filesystem on a sparse region in a file that has no name any more.
+func volume(dir string, size int64) (f *fs.FS, done func(), err error) {
+	tmp, err := os.MkdirTemp(dir, "ageing")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer os.RemoveAll(tmp)
+	path := filepath.Join(tmp, "region")
+	if err := pmem.Create(path, size, true); err != nil {
+		return nil, nil, err
+	}
+	r, err := pmem.Open(path, pmem.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err = fs.Mkfs(r, fs.MkfsOptions{UUID: [16]byte{1}, Now: 1}); err == nil {
+		f, err = fs.Mount(r, fs.Options{})
+	}
+	if err != nil {
+		r.Close()
+		return nil, nil, err
+	}
+	return f, func() { f.Unmount(); r.Close() }, nil
+}
+
+func run(res *Result, dir string) error {
+	f, done, err := volume(dir, res.Size)
+	if err != nil {
+		return err
+	}
+	defer done()
+	start := time.Now()
+	a := newAger(f, res)
+	if err := a.run(); err != nil {
+		return err
+	}
+	res.Seconds = time.Since(start).Seconds()
+	res.OpsPerSecond = float64(a.ops) / res.Seconds
+	aged, err := a.measure()
+	if err != nil {
+		return err
+	}
+	fresh, err := a.fresh(dir)
+	if err != nil {
+		return err
+	}
+	res.Faults = float64(aged.leaves) / float64(max(fresh.leaves, 1))
+	return nil
+}
