@@ -205,6 +205,9 @@ type Stats struct {
 	FreeIn1G        uint64 `json:"free_in_1g_bytes"`  // of these, in wholly free aligned 1 GiB
 	FolioTableBytes uint64 `json:"folio_table_bytes"` // without what is split into 4 KiB
 	SplitTableBytes uint64 `json:"split_table_bytes"` // for what is split
+	Folios2M        uint64 `json:"folios_2m"`         // large folios of files
+	Folios1G        uint64 `json:"folios_1g"`
+	DeferredFrees   uint64 `json:"deferred_free_bytes"` // cut from files, and split off when their folio is idle
 	ReplayedRecords int    `json:"replayed_records"`
 	FreedOrphans    int    `json:"freed_orphans"`
 	ReadOnly        bool   `json:"read_only"`
@@ -220,6 +223,7 @@ func (fs *FS) Stats() Stats {
 	s.FreeData = a.Free << layout.BlockShift
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift
 	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
+	s.Folios2M, s.Folios1G, s.DeferredFrees = t.PMDs, t.PUDs, t.Deferred<<layout.BlockShift
 	fs.meta.mu.Lock()
 	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = fs.meta.used, len(fs.meta.chunks), fs.meta.nfree
 	fs.meta.mu.Unlock()

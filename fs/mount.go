@@ -44,11 +44,11 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	for i := 0; i < int(sb.Lanes); i++ {
 		fs.lanes = append(fs.lanes, newLane(fs, i))
 	}
-	if fs.table, err = refcnt.New(sb.Blocks()); err != nil {
+	orders := hugepage.Orders{PMD: uint8(fs.chunkShift()), PUD: sb.PUDShift - layout.BlockShift}
+	if fs.table, err = refcnt.New(sb.Blocks(), orders.PMD, orders.PUD); err != nil {
 		return nil, err
 	}
-	if fs.alloc, err = hugepage.NewAllocator(sb.Blocks(), hugepage.Orders{
-		PMD: uint8(fs.chunkShift()), PUD: sb.PUDShift - layout.BlockShift}); err != nil {
+	if fs.alloc, err = hugepage.NewAllocator(sb.Blocks(), orders); err != nil {
 		fs.table.Close()
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"math"
+	"runtime"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -139,6 +140,7 @@ func (fs *FS) refExtent(in *inode, b uint64, n *int64, off int64) pagecache.Exte
 		m = min(m, int64(e.Logical+uint64(e.Len))<<layout.BlockShift-off)
 		first, count := held(e, off, m)
 		if !fs.table.TryGet(first, count) {
+			runtime.Gosched() // just being split or merged, or gone from the file
 			continue
 		}
 		if in.space.Valid(seq) {

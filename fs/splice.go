@@ -2,6 +2,7 @@ package fs
 
 import (
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/hugepage"
 	"github.com/daxfs/daxfs/pagecache"
 )
 
@@ -181,14 +182,39 @@ func (in *inode) applySplice() {
 }
 
 // owned is the end of a file's applied splice: its new blocks are owned, and what is no
-// longer its own goes to whoever holds it last.
+// longer its own goes to whoever holds it last. A large folio of which a part goes is
+// split, when it is idle.
 func (fs *FS) owned(in *inode) {
 	s := &in.ext.splice
 	for _, r := range s.runs {
 		fs.table.Own(r.block, r.n)
+		fs.promote(s, r)
 	}
 	for _, r := range s.gone {
 		fs.table.Disown(r.block, r.n, fs.freeIdle)
+	}
+}
+
+// promote makes larger folios of those that r completes: a file that grows in place by
+// small appends ends up in large ones. One that is busy stays as it is.
+func (fs *FS) promote(s *splice, r run) {
+	i := 0
+	for i < len(s.now) && (r.block < s.now[i].Block || r.block >= s.now[i].Block+uint64(s.now[i].Len)) {
+		i++
+	}
+	if i == len(s.now) {
+		return // merged with nothing, and left as it was
+	}
+	e := s.now[i]
+	o := fs.alloc.Orders()
+	for _, order := range [2]uint8{o.PMD, o.PUD} {
+		size := uint64(1) << order
+		for _, b := range [2]uint64{r.block, r.block + r.n - 1} { // what r has of it in the middle is whole
+			b = hugepage.AlignDown(b, order)
+			if b >= e.Block && b+size <= e.Block+uint64(e.Len) && fs.table.Order(b) < order {
+				fs.table.Merge(b, order)
+			}
+		}
 	}
 }
 

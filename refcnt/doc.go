@@ -15,12 +15,20 @@
 // Exactly one caller gets that report per life of a folio, since it is the one
 // whose compare-and-swap took the word to zero.
 //
+// # Orders
+//
+// A folio is 4 KiB, a PMD block (2 MiB) or a PUD block (1 GiB), and all of them go through
+// the same functions. Own makes the largest that are aligned. A reference is to the whole
+// folio, whatever part of it the caller uses; an owner may leave a part, which splits the
+// folio: at once if it is idle, else whoever drops the last reference does it. Split and
+// Merge are for whoever moves or promotes. A folio's order never changes under a reference.
+//
 // # Types
 //
 // Table holds it all, outside Go's heap (the garbage collector never sees it):
-// one pair of 64-bit words per 2 MiB of region, and one 64-bit word per 4 KiB
-// of what is in use in 4 KiB folios. Blocks are numbered from the start of the
-// region, 4 KiB each.
+// one pair of 64-bit words per 2 MiB of region, of which one is the word of a large folio
+// that starts there, and one 64-bit word per 4 KiB of what is in use in 4 KiB folios.
+// Blocks are numbered from the start of the region, 4 KiB each.
 //
 // # Why a stale block number is harmless
 //
@@ -33,17 +41,22 @@
 // the recycling, without a lock, a generation number or an epoch. The one
 // write that could be lost with the memory is Own's, and Own counts itself
 // into the pair first, which a recycler has to find at zero (see pair.go).
+//
+// The same goes for a change of order. It begins with a mark in the old folio's words,
+// which must be idle, and ends with the word that tells where to look: whoever looked
+// before finds the mark, zero, or another kind, and TryGet fails or looks again.
 // After TryGet the caller looks the extent up again: the block may be someone
 // else's by now.
 //
 // # Lock order
 //
-// Hot paths take no lock. Table.retired.mu and Table.orphans.mu are leaves:
+// Hot paths take no lock. The mutexes of Table.retired, orphans and cuts are leaves:
 // nothing is called while one of them is held, the callbacks included.
 //
 // # Hot path
 //
-// TryGet and Put: one load and one compare-and-swap per folio.
+// TryGet and Put: two loads and one compare-and-swap per folio.
 // TestHotPathAllocatesNothing proves that they allocate nothing,
-// BenchmarkTryGetPut what they cost.
+// BenchmarkTryGetPut what they cost. TestModel compares a table with a plain map of
+// folios, TestStressFolios runs owners against readers.
 package refcnt

@@ -10,7 +10,7 @@ type memory struct{}
 
 func (t *Table) reserve(pairs uint64) error {
 	t.pairs = make([]pair, pairs)
-	t.words = make([]atomic.Uint64, pairs*blocksOfPair)
+	t.words = make([]atomic.Uint64, pairs<<t.pmd)
 	return nil
 }
 

@@ -23,7 +23,7 @@ func (t *Table) reserve(pairs uint64) (err error) {
 	if t.mem.pairs, err = anonymous(pairs * pairBytes); err != nil {
 		return err
 	}
-	if t.mem.words, err = anonymous(pairs * blocksOfPair * wordBytes); err != nil {
+	if t.mem.words, err = anonymous(pairs << t.pmd * wordBytes); err != nil {
 		return errors.Join(err, t.mem.release())
 	}
 	// One word touched must not bring in the words of a whole GiB. EINVAL is a
@@ -32,7 +32,7 @@ func (t *Table) reserve(pairs uint64) (err error) {
 		return errors.Join(err, t.mem.release())
 	}
 	t.pairs = unsafe.Slice((*pair)(unsafe.Pointer(unsafe.SliceData(t.mem.pairs))), pairs)
-	t.words = unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(t.mem.words))), pairs*blocksOfPair)
+	t.words = unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(t.mem.words))), pairs<<t.pmd)
 	return nil
 }
 
@@ -44,7 +44,10 @@ func anonymous(bytes uint64) ([]byte, error) {
 // discard gives back the memory of a pair's words.
 // Precondition: all of them are zero, and none is about to be written.
 func (t *Table) discard(p uint64) {
-	const page = blocksOfPair * wordBytes
+	if t.pmd != pageOrder {
+		return
+	}
+	const page = wordBytes << pageOrder
 	// Should the kernel refuse, the words stay resident, zero all the same.
 	_ = unix.Madvise(t.mem.words[p*page:(p+1)*page], unix.MADV_DONTNEED)
 }

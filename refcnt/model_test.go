@@ -1,157 +1,360 @@
 package refcnt
 
 import (
-	"maps"
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 )
 
-// folio is what the model knows of a block that is not free.
-type folio struct {
+// mfolio is a folio of the model.
+type mfolio struct {
+	block, n           uint64
 	refs, maps, shares int
 	frozen             bool
+	cuts               []run
 }
 
-// TestModel drives a table and a plain map with the same operations.
+func (f *mfolio) cutsAt(b uint64) (n int) {
+	for _, c := range f.cuts {
+		if c.block <= b && b < c.block+c.n {
+			n++
+		}
+	}
+	return n
+}
+
+// model is what a table is, said as simply as possible: who covers each block.
+type model struct {
+	pmd, pud uint64 // blocks
+	at       map[uint64]*mfolio
+	freed    []uint64
+}
+
+func (m *model) put(f *mfolio) {
+	for b := f.block; b < f.block+f.n; b++ {
+		m.at[b] = f
+	}
+}
+
+func (m *model) free(b uint64) {
+	delete(m.at, b)
+	m.freed = append(m.freed, b)
+}
+
+func (m *model) own(block, n uint64) {
+	for n > 0 {
+		k := uint64(1)
+		for _, o := range []uint64{m.pud, m.pmd} {
+			if block%o == 0 && n >= o {
+				k = o
+				break
+			}
+		}
+		m.put(&mfolio{block: block, n: k, shares: 1})
+		block, n = block+k, n-k
+	}
+}
+
+// folios are those of a range, in order; nil if a block of it is free.
+func (m *model) folios(block, n uint64) (fs []*mfolio) {
+	for b := block; b < block+n; b++ {
+		f := m.at[b]
+		if f == nil {
+			return nil
+		}
+		if k := len(fs); k == 0 || fs[k-1] != f {
+			fs = append(fs, f)
+		}
+	}
+	return fs
+}
+
+func (m *model) all(block, n uint64, ok func(*mfolio) bool) bool {
+	fs := m.folios(block, n)
+	for _, f := range fs {
+		if !ok(f) {
+			return false
+		}
+	}
+	return fs != nil
+}
+
+// owned: each block of the range has an owner.
+func (m *model) owned(block, n uint64) bool {
+	for b := block; b < block+n; b++ {
+		if f := m.at[b]; f == nil || f.shares <= f.cutsAt(b) {
+			return false
+		}
+	}
+	return true
+}
+
+// split makes smaller folios of f: by one order where nothing is cut, down to blocks
+// where something is.
+func (m *model) split(f *mfolio) {
+	size := uint64(1)
+	if f.n == m.pud {
+		size = m.pmd
+	}
+	for p := f.block; p < f.block+f.n; p += size {
+		if size > 1 && !touches(f.cuts, p, size) {
+			m.put(&mfolio{block: p, n: size, shares: f.shares})
+			continue
+		}
+		for b := p; b < p+size; b++ {
+			if s := f.shares - f.cutsAt(b); s > 0 {
+				m.put(&mfolio{block: b, n: 1, shares: s})
+			} else {
+				m.free(b)
+			}
+		}
+	}
+}
+
+func (m *model) dropped(f *mfolio) {
+	switch {
+	case f.refs > 0:
+	case f.shares == 0:
+		for b := f.block; b < f.block+f.n; b++ {
+			m.free(b)
+		}
+	case len(f.cuts) > 0:
+		m.split(f)
+	}
+}
+
+func (m *model) disown(block, n uint64) {
+	for b := block; b < block+n; {
+		f := m.at[b]
+		end := min(block+n, f.block+f.n)
+		switch {
+		case b == f.block && end == f.block+f.n:
+			f.shares--
+			m.dropped(f)
+		default:
+			f.cuts = append(f.cuts, run{b, end - b})
+			m.dropped(f)
+		}
+		b = end
+	}
+}
+
+// share returns false if a busy folio would have to be split.
+func (m *model) share(block, n uint64) bool {
+	for b := block; b < block+n; {
+		f := m.at[b]
+		end := f.block + f.n
+		if b > f.block || block+n < end {
+			if f.refs > 0 || f.frozen {
+				if b > block {
+					m.disown(block, b-block)
+				}
+				return false
+			}
+			m.split(f)
+			continue
+		}
+		f.shares++
+		b = end
+	}
+	return true
+}
+
+func (m *model) merge(block, size uint64) bool {
+	part := uint64(1)
+	if size == m.pud {
+		part = m.pmd
+	}
+	if block%size != 0 || !m.all(block, size, func(f *mfolio) bool {
+		return f.n == part && f.refs == 0 && f.shares == 1 && !f.frozen
+	}) {
+		return false
+	}
+	m.put(&mfolio{block: block, n: size, shares: 1})
+	return true
+}
+
+// TestModel drives a table and the model with the same operations.
 func TestModel(t *testing.T) {
-	const blocks = 1200 // two pieces and a bit
+	const pmd, pud, blocks = 3, 5, 150 // the last PUD block is cut off
 	rapid.Check(t, func(t *rapid.T) {
-		tab, err := New(blocks)
+		tab, err := New(blocks, pmd, pud)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = tab.Close() }()
-		m := map[uint64]folio{}
+		m := &model{pmd: 1 << pmd, pud: 1 << pud, at: map[uint64]*mfolio{}}
 		var got idles
-		// span draws a range around the border of two pieces.
 		span := func(t *rapid.T) (block, n uint64) {
-			return rapid.Uint64Range(506, 516).Draw(t, "block"), rapid.Uint64Range(1, 6).Draw(t, "n")
+			block = rapid.Uint64Range(0, blocks-1).Draw(t, "block")
+			n = rapid.Uint64Range(1, 70).Draw(t, "n")
+			if rapid.Bool().Draw(t, "aligned") {
+				block, n = block&^(1<<pmd-1), (n+1<<pmd-1)&^(1<<pmd-1)
+			}
+			return block, min(n, blocks-block)
 		}
-		every := func(block, n uint64, f func(folio) bool) bool {
-			for b := block; b < block+n; b++ {
-				if !f(m[b]) {
-					return false
+		// same compares the blocks that were reported free.
+		same := func(t *rapid.T) {
+			var have []uint64
+			for _, r := range got.take() {
+				for b := r.block; b < r.block+r.n; b++ {
+					have = append(have, b)
 				}
 			}
-			return true
-		}
-		// change applies f to each block and returns the runs that became idle.
-		change := func(block, n uint64, f func(*folio)) (idle []run) {
-			for b := block; b < block+n; b++ {
-				x := m[b]
-				f(&x)
-				if m[b] = x; x.refs != 0 || x.shares != 0 {
-					continue
-				}
-				delete(m, b)
-				if k := len(idle); k > 0 && idle[k-1].block+idle[k-1].n == b {
-					idle[k-1].n++
-				} else {
-					idle = append(idle, run{b, 1})
-				}
-			}
-			return idle
-		}
-		same := func(t *rapid.T, want []run) {
-			if r := got.take(); !slices.Equal(r, want) {
-				t.Fatalf("reported %v, want %v", r, want)
+			want := m.freed
+			m.freed = nil
+			slices.Sort(have)
+			slices.Sort(want)
+			if !slices.Equal(have, want) {
+				t.Fatalf("reported %v, want %v", have, want)
 			}
 		}
+		usable := func(f *mfolio) bool { return f.shares > 0 && !f.frozen }
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(t *rapid.T) {
-				have := map[uint64]folio{}
-				var live [3]uint64
+				words := map[uint64]uint64{}
 				for b := range uint64(blocks) {
-					if tab.words[b].Load() != 0 {
-						have[b] = folio{tab.Refs(b), tab.Maps(b), tab.Shares(b), tab.words[b].Load()&frozen != 0}
-						live[b/blocksOfPair]++
+					f := tab.find(b)
+					w := f.w.Load()
+					x := m.at[b]
+					if x == nil {
+						x = &mfolio{n: 1, block: b}
+					} else if x.n == 1 {
+						words[b>>pmd]++
+					}
+					have := fmt.Sprint(f.block, f.n, refsOf(w), mapsOf(w), sharesOf(w), w&frozen != 0, w&splitting != 0)
+					if want := fmt.Sprint(x.block, x.n, x.refs, x.maps, x.shares, x.frozen, false); have != want {
+						t.Fatalf("block %d is %s, want %s", b, have, want)
 					}
 				}
-				if !maps.Equal(have, m) {
-					t.Fatalf("holds %v, want %v", have, m)
-				}
-				for p, n := range live {
-					if got := tab.pairs[p].table.Load() & liveMask; got != n {
-						t.Fatalf("piece %d counts %d live, want %d", p, got, n)
+				for p := range tab.pairs {
+					if n := tab.pairs[p].table.Load() & liveMask; n != words[uint64(p)] {
+						t.Fatalf("piece %d counts %d live, want %d", p, n, words[uint64(p)])
 					}
 				}
 			},
 			"own": func(t *rapid.T) {
 				block, n := span(t)
-				if every(block, n, func(x folio) bool { return x == folio{} }) {
-					tab.Own(block, n)
-					change(block, n, func(x *folio) { x.shares = 1 })
+				for b := block; b < block+n; b++ {
+					if m.at[b] != nil {
+						return
+					}
 				}
+				tab.Own(block, n)
+				m.own(block, n)
 			},
 			"share": func(t *rapid.T) {
 				block, n := span(t)
-				if every(block, n, func(x folio) bool { return x.shares > 0 }) {
-					if err := tab.Share(block, n); err != nil {
-						t.Fatal(err)
-					}
-					change(block, n, func(x *folio) { x.shares++ })
+				if !m.owned(block, n) {
+					return
 				}
+				err := tab.Share(block, n)
+				if ok := m.share(block, n); ok != (err == nil) || err != nil && !errors.Is(err, ErrBusy) {
+					t.Fatalf("Share(%d, %d): %v, want %t", block, n, err, ok)
+				}
+				same(t)
 			},
 			"disown": func(t *rapid.T) {
 				block, n := span(t)
-				if every(block, n, func(x folio) bool { return x.shares > 0 }) {
+				for _, f := range m.folios(block, n) {
+					if f.frozen && (block > f.block || block+n < f.block+f.n) {
+						return
+					}
+				}
+				if m.owned(block, n) {
 					tab.Disown(block, n, got.add)
-					same(t, change(block, n, func(x *folio) { x.shares-- }))
+					m.disown(block, n)
+					same(t)
 				}
 			},
 			"get": func(t *rapid.T) {
 				block, n := span(t)
-				want := every(block, n, func(x folio) bool { return x.shares > 0 && !x.frozen })
+				want := m.all(block, n, usable)
 				if tab.TryGet(block, n) != want {
 					t.Fatalf("TryGet(%d, %d) = %t", block, n, !want)
 				}
 				if want {
-					change(block, n, func(x *folio) { x.refs++ })
+					for _, f := range m.folios(block, n) {
+						f.refs++
+					}
 				}
 			},
 			"put": func(t *rapid.T) {
 				block, n := span(t)
-				if every(block, n, func(x folio) bool { return x.refs > x.maps }) {
+				if m.all(block, n, func(f *mfolio) bool { return f.refs > f.maps }) {
 					tab.Put(block, n, got.add)
-					same(t, change(block, n, func(x *folio) { x.refs-- }))
+					for _, f := range m.folios(block, n) {
+						f.refs--
+						m.dropped(f)
+					}
+					same(t)
 				}
 			},
 			"map": func(t *rapid.T) {
 				block, n := span(t)
-				want := every(block, n, func(x folio) bool { return x.shares > 0 && !x.frozen })
+				want := m.all(block, n, usable)
 				if err := tab.TryMap(block, n); (err == nil) != want {
 					t.Fatalf("TryMap(%d, %d): %v", block, n, err)
 				}
 				if want {
-					change(block, n, func(x *folio) { x.refs++; x.maps++ })
+					for _, f := range m.folios(block, n) {
+						f.refs++
+						f.maps++
+					}
 				}
 			},
 			"unmap": func(t *rapid.T) {
 				block, n := span(t)
-				if every(block, n, func(x folio) bool { return x.maps > 0 }) {
+				if m.all(block, n, func(f *mfolio) bool { return f.maps > 0 }) {
 					tab.Unmap(block, n, got.add)
-					same(t, change(block, n, func(x *folio) { x.refs--; x.maps-- }))
+					for _, f := range m.folios(block, n) {
+						f.refs--
+						f.maps--
+						m.dropped(f)
+					}
+					same(t)
 				}
 			},
 			"freeze": func(t *rapid.T) {
 				block, _ := span(t)
 				refs := rapid.IntRange(0, 2).Draw(t, "refs")
-				x := m[block]
-				want := x.shares > 0 && !x.frozen && x.refs == refs
+				f := m.at[block]
+				want := f != nil && usable(f) && f.refs == refs
 				if tab.Freeze(block, refs) != want {
 					t.Fatalf("Freeze(%d, %d) = %t", block, refs, !want)
 				}
 				if want {
-					change(block, 1, func(x *folio) { x.frozen = true })
+					f.frozen = true
 				}
 			},
 			"unfreeze": func(t *rapid.T) {
 				block, _ := span(t)
-				if m[block].frozen {
+				if f := m.at[block]; f != nil && f.frozen {
 					tab.Unfreeze(block)
-					change(block, 1, func(x *folio) { x.frozen = false })
+					f.frozen = false
+				}
+			},
+			"split": func(t *rapid.T) {
+				block, _ := span(t)
+				f := m.at[block]
+				want := f != nil && f.n > 1 && f.refs == 0 && f.shares > 0 && !f.frozen
+				if tab.Split(block) != want {
+					t.Fatalf("Split(%d) = %t", block, !want)
+				}
+				if want {
+					m.split(f)
+				}
+			},
+			"merge": func(t *rapid.T) {
+				block, _ := span(t)
+				order := uint8(rapid.SampledFrom([]int{pmd, pud}).Draw(t, "order"))
+				block = block &^ (1<<order - 1)
+				want := block+1<<order <= blocks && m.merge(block, 1<<order)
+				if tab.Merge(block, order) != want {
+					t.Fatalf("Merge(%d, %d) = %t", block, order, !want)
 				}
 			},
 		})

@@ -15,26 +15,32 @@ type orphans struct {
 
 type run struct{ block, n uint64 }
 
-// undo takes delta back from the n blocks before the one acquire failed on.
-func (t *Table) undo(block, n, delta uint64) {
-	words := t.words[block : block+n]
-	for i := range words {
-		if sub(&words[i], block+uint64(i), delta, "undo") {
-			t.vanishRun(block+uint64(i), 1)
-			t.orphan(block + uint64(i))
+// undo takes delta back from the folios of the blocks up to end, where acquire failed.
+func (t *Table) undo(block, end, delta uint64) {
+	if block < end {
+		r := idleRun{op: "undo", idle: t.orphanIdle}
+		for at := block; at < end; {
+			f := t.find(at)
+			if f.kind == 0 {
+				t.dropWords(at, 1, delta, r.op, &r)
+			} else {
+				t.dropLarge(&f, delta, r.op, &r)
+			}
+			at = f.end()
 		}
+		r.report()
 	}
 }
 
-func (t *Table) orphan(block uint64) {
+func (t *Table) orphan(block, n uint64) {
 	o := &t.orphans
 	o.mu.Lock()
 	if k := len(o.runs); k > 0 && o.runs[k-1].block+o.runs[k-1].n == block {
-		o.runs[k-1].n++
+		o.runs[k-1].n += n
 	} else {
-		o.runs = append(o.runs, run{block, 1})
+		o.runs = append(o.runs, run{block, n})
 	}
-	o.count.Add(1)
+	o.count.Add(int64(n))
 	o.mu.Unlock()
 }
 

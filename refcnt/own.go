@@ -2,11 +2,37 @@ package refcnt
 
 import "fmt"
 
-// Own makes n free blocks owned: shares 0 -> 1.
+// Own makes n free blocks owned, in the largest folios that are aligned in the region:
+// shares 0 -> 1.
 // Precondition: they are free, that is they came from the allocator.
 func (t *Table) Own(block, n uint64) {
+	t.check("own", block, n)
+	for n > 0 {
+		k := uint64(1) << t.pud
+		switch {
+		case block&(k-1) == 0 && n >= k:
+			t.ownPUD(block)
+		default:
+			k = 1 << t.pmd
+			if block&(k-1) == 0 && n >= k {
+				t.ownHead(block>>t.pmd, kindPMD|shareOne)
+				t.pmds.Add(1)
+				break
+			}
+			k = min(n, k-block&(k-1))
+			t.ownWords(block, k)
+		}
+		block, n = block+k, n-k
+	}
+}
+
+func (t *Table) ownWords(block, n uint64) {
+	p := block >> t.pmd
+	if h := t.pairs[p].head.Load(); h != 0 {
+		misuse("own", block, h)
+	}
+	t.appear(p, n)
 	words := t.words[block : block+n]
-	t.appearRun(block, n)
 	for i := range words {
 		if !words[i].CompareAndSwap(0, shareOne) {
 			misuse("own", block+uint64(i), words[i].Load())
@@ -14,43 +40,84 @@ func (t *Table) Own(block, n uint64) {
 	}
 }
 
-// Share adds an owner to each of n blocks (reflink), or to none of them:
-// ErrOverflow says that one has as many as can be counted.
+// ownHead makes a free piece, or the first of a PUD folio, one with the word w.
+func (t *Table) ownHead(p, w uint64) {
+	if live := t.pairs[p].table.Load() & liveMask; live != 0 {
+		misuse("own of a piece in use", p<<t.pmd, live)
+	}
+	if !t.pairs[p].head.CompareAndSwap(0, w) {
+		misuse("own", p<<t.pmd, t.pairs[p].head.Load())
+	}
+}
+
+func (t *Table) ownPUD(block uint64) {
+	p := block >> t.pmd
+	for i := t.span - 1; i > 0; i-- {
+		t.ownHead(p+i, kindTail)
+	}
+	t.ownHead(p, kindPUD|shareOne)
+	t.puds.Add(1)
+}
+
+// Share adds an owner to the folios of n blocks (reflink), or to none of them. A large
+// folio of which the range is a part is split, into the part that has one owner more and
+// the rest. ErrOverflow: one has as many owners as can be counted. ErrBusy: one would
+// have to be split, and is referenced.
 // Precondition: the blocks are owned, and an owner of theirs that the caller
 // has locked stays for the length of the call.
 func (t *Table) Share(block, n uint64) error {
-	words := t.words[block : block+n]
-	for i := range words {
-		for {
-			old := words[i].Load()
-			if old&shareMask == 0 {
-				misuse("share", block+uint64(i), old)
+	t.check("share", block, n)
+	for at, end := block, block+n; at < end; {
+		f := t.find(at)
+		if f.kind != 0 && (at > f.block || end < f.end()) {
+			if !t.Split(at) && t.find(at).kind == f.kind {
+				t.unshare(block, at)
+				return fmt.Errorf("%w: block %d", ErrBusy, at)
 			}
-			if old&shareMask == shareMask {
-				t.unshare(block, uint64(i))
-				return fmt.Errorf("%w: block %d has %d owners", ErrOverflow, block+uint64(i), maxShares)
-			}
-			if words[i].CompareAndSwap(old, old+shareOne) {
-				break
-			}
+			continue
+		}
+		switch err := f.share(); err {
+		case nil:
+			at = f.end()
+		case errChanged:
+		default:
+			t.unshare(block, at)
+			return err
 		}
 	}
 	return nil
 }
 
-// unshare takes back what an overflowing Share added.
-func (t *Table) unshare(block, n uint64) {
-	words := t.words[block : block+n]
-	for i := range words {
-		if sub(&words[i], block+uint64(i), shareOne, "unshare") {
-			misuse("unshare (the locked owner left)", block+uint64(i), 0)
+func (f *folio) share() error {
+	for {
+		old := f.w.Load()
+		switch {
+		case old&kindMask != f.kind || old&splitting != 0:
+			return errChanged
+		case old&shareMask == 0:
+			misuse("share", f.block, old)
+		case old&shareMask == shareMask:
+			return fmt.Errorf("%w: block %d has %d owners", ErrOverflow, f.block, maxShares)
 		}
+		if f.w.CompareAndSwap(old, old+shareOne) {
+			return nil
+		}
+	}
+}
+
+// unshare takes back what a failing Share added, up to end.
+func (t *Table) unshare(block, end uint64) {
+	if block < end {
+		t.drop(block, end-block, shareOne, "unshare (the locked owner left)", nil)
 	}
 }
 
 // Disown takes one owner from each of n blocks. It calls idle for each maximal
 // run of them that nobody references either; the caller frees those. Blocks
 // still referenced are reported by the last Put.
+//
+// Of a large folio of which the range is a part only that part is disowned: the folio is
+// split, at once if it is idle, by the last Put if it is not.
 //
 // idle runs on this goroutine with no lock held; a func value made once and
 // kept costs no allocation. It may get blocks outside the range, too: orphans,

@@ -8,7 +8,7 @@ import (
 	"github.com/daxfs/daxfs/internal/invariants"
 )
 
-// pair describes 2 MiB of the region.
+// pair describes a piece of the region: a PMD block, 2 MiB.
 //
 // The table word, low bits first:
 //
@@ -29,7 +29,7 @@ import (
 // writes, and whoever frees counts down after. So live = 0 means that all the
 // words are zero and that nobody is about to write one.
 type pair struct {
-	head  atomic.Uint64 // state of a folio larger than 4 KiB that starts here; 0: none
+	head  atomic.Uint64 // the word of a large folio, see kindMask; 0: none
 	table atomic.Uint64
 }
 
@@ -70,24 +70,10 @@ func (t *Table) appear(p, n uint64) {
 	}
 }
 
-// appearRun is appear for a run of blocks.
-func (t *Table) appearRun(block, n uint64) {
-	for n > 0 {
-		k := min(n, blocksOfPair-block%blocksOfPair)
-		t.appear(block/blocksOfPair, k)
-		block, n = block+k, n-k
-	}
-}
-
-// vanishRun counts down a run of blocks whose words have become zero.
-func (t *Table) vanishRun(block, n uint64) {
-	for n > 0 {
-		k := min(n, blocksOfPair-block%blocksOfPair)
-		p := block / blocksOfPair
-		if t.pairs[p].table.Add(-k)&liveMask == 0 {
-			t.retire(p)
-		}
-		block, n = block+k, n-k
+// vanish counts down n folios of pair p whose words have become zero.
+func (t *Table) vanish(p, n uint64) {
+	if t.pairs[p].table.Add(-n)&liveMask == 0 {
+		t.retire(p)
 	}
 }
 
@@ -146,7 +132,7 @@ func (t *Table) recycle(p uint64) {
 
 // checkZero panics if a word of an empty piece is not zero.
 func (t *Table) checkZero(p uint64) {
-	for b := p * blocksOfPair; b < min((p+1)*blocksOfPair, t.blocks); b++ {
+	for b := p << t.pmd; b < min((p+1)<<t.pmd, t.blocks); b++ {
 		if w := t.words[b].Load(); w != 0 {
 			misuse("recycle", b, w)
 		}

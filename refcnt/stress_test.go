@@ -24,15 +24,15 @@ func TestStress(t *testing.T) {
 	if invariants.Enabled || testing.Short() {
 		rounds = 20_000
 	}
-	tab := newTable(t, pieces*blocksOfPair)
+	tab := newTable(t, pieces*512)
 	var (
 		mu   sync.Mutex
 		pool []uint64 // blocks the allocator has
-		out  = make([]atomic.Bool, pieces*blocksOfPair)
+		out  = make([]atomic.Bool, pieces*512)
 	)
 	for p := range uint64(pieces) {
 		for b := range uint64(perLife) {
-			pool = append(pool, p*blocksOfPair+b+blocksOfPair-perLife)
+			pool = append(pool, p*512+b+512-perLife)
 		}
 	}
 	total := len(pool)
@@ -88,7 +88,7 @@ func TestStress(t *testing.T) {
 						tab.Disown(b, 1, idle)
 					}
 				default: // a reader, who has no idea what is owned
-					b := r.Uint64N(pieces)*blocksOfPair + blocksOfPair - perLife
+					b := r.Uint64N(pieces)*512 + 512 - perLife
 					n := 1 + r.Uint64N(perLife)
 					if tab.TryGet(b, n) {
 						gets.Add(1)
@@ -109,7 +109,7 @@ func TestStress(t *testing.T) {
 	if len(pool) != total {
 		t.Errorf("%d blocks came back of %d", len(pool), total)
 	}
-	for b := range uint64(pieces * blocksOfPair) {
+	for b := range uint64(pieces * 512) {
 		if w := tab.words[b].Load(); w != 0 {
 			misuse("end of test", b, w)
 		}
@@ -129,7 +129,7 @@ func TestStressRecycling(t *testing.T) {
 	if invariants.Enabled || testing.Short() {
 		rounds = 20
 	}
-	tab := newTable(t, pieces*blocksOfPair)
+	tab := newTable(t, pieces*512)
 	var wg sync.WaitGroup
 	for g := range uint64(3) {
 		wg.Add(1)
@@ -140,7 +140,7 @@ func TestStressRecycling(t *testing.T) {
 			want := uint64(0)
 			for range rounds {
 				for p := range uint64(pieces) {
-					b := p*blocksOfPair + g*10
+					b := p*512 + g*10
 					tab.Own(b, 4)
 					if !tab.TryGet(b, 4) {
 						t.Errorf("lost the word of block %d", b)
@@ -168,12 +168,14 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	tab := newTable(t, 4096)
 	idle := func(_, _ uint64) {}
 	tab.Own(100, 256)
+	tab.Own(2048, 512)
 	for _, c := range []struct {
 		name string
 		f    func()
 	}{
 		{"get and put", func() { tab.TryGet(100, 1); tab.Put(100, 1, idle) }},
 		{"get and put of 1 MiB", func() { tab.TryGet(100, 256); tab.Put(100, 256, idle) }},
+		{"get and put of a part of 2 MiB", func() { tab.TryGet(2100, 256); tab.Put(2100, 256, idle) }},
 		{"failing get", func() { tab.TryGet(100, 300) }},
 		{"own and disown", func() { tab.Own(1000, 600); tab.Disown(1000, 600, idle) }},
 	} {
@@ -185,13 +187,20 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 
 func BenchmarkTryGetPut(b *testing.B) {
 	for _, c := range []struct {
-		name string
-		n    uint64
-	}{{"4K", 1}, {"64K", 16}, {"1M", 256}} {
+		name  string
+		n     uint64
+		large bool
+	}{{"4K", 1, false}, {"64K", 16, false}, {"1M", 256, false}, {"4K of a large folio", 1, true}, {"1M of a large folio", 256, true}} {
 		b.Run(c.name, func(b *testing.B) {
 			tab := newTable(b, 1<<20)
 			idle := func(_, _ uint64) {}
-			tab.Own(0, 1<<20)
+			if c.large {
+				tab.Own(0, 1<<20)
+			} else {
+				for block := uint64(0); block < 1<<20; block += 256 {
+					tab.Own(block, 256)
+				}
+			}
 			b.ReportAllocs()
 			at := uint64(0)
 			for b.Loop() {

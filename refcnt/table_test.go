@@ -12,7 +12,7 @@ import (
 // newTable returns a table that the test closes.
 func newTable(t testing.TB, blocks uint64) *Table {
 	t.Helper()
-	table, err := New(blocks)
+	table, err := New(blocks, 9, 18)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func wantRuns(t *testing.T, what string, got []run, want ...run) {
 
 func TestNewRefusesSizes(t *testing.T) {
 	for _, blocks := range []uint64{0, maxBlocks + 1, ^uint64(0)} {
-		if _, err := New(blocks); !errors.Is(err, ErrSize) {
+		if _, err := New(blocks, 9, 18); !errors.Is(err, ErrSize) {
 			t.Errorf("New(%d): %v", blocks, err)
 		}
 	}
@@ -255,11 +255,11 @@ func TestLargeRegion(t *testing.T) {
 // TestRecycling walks over more pieces than may stay empty.
 func TestRecycling(t *testing.T) {
 	const pieces = 3 * keepEmpty
-	tab := newTable(t, pieces*blocksOfPair)
+	tab := newTable(t, pieces*512)
 	var got idles
 	for round := range uint64(3) {
 		for p := range uint64(pieces) {
-			b := p*blocksOfPair + round
+			b := p*512 + round
 			tab.Own(b, 1)
 			tab.Disown(b, 1, got.add)
 		}
@@ -284,10 +284,10 @@ func TestRecycling(t *testing.T) {
 // TestBusyPiecesStay keeps pieces in use that the queue has seen empty.
 func TestBusyPiecesStay(t *testing.T) {
 	const pieces = 2 * keepEmpty
-	tab := newTable(t, pieces*blocksOfPair)
+	tab := newTable(t, pieces*512)
 	var got idles
 	for p := range uint64(pieces) {
-		b := p * blocksOfPair
+		b := p * 512
 		tab.Own(b, 1)
 		tab.Disown(b, 1, got.add)
 		tab.Own(b+1, 1)
@@ -296,10 +296,10 @@ func TestBusyPiecesStay(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	for p := range uint64(pieces) {
-		if tab.Shares(p*blocksOfPair+1) != 1 {
+		if tab.Shares(p*512+1) != 1 {
 			t.Fatalf("piece %d lost its owner", p)
 		}
-		tab.Disown(p*blocksOfPair+1, 1, got.add)
+		tab.Disown(p*512+1, 1, got.add)
 	}
 	if s := tab.Stats(); s.Tables != keepEmpty {
 		t.Fatalf("%+v", s)
@@ -317,7 +317,7 @@ func TestOrphan(t *testing.T) {
 		}
 		tab.Disown(3, 3, got.add)
 		wantRuns(t, "disown", got.take())
-		tab.undo(3, 3, refOne)
+		tab.undo(3, 6, refOne)
 	}
 	leave()
 	if s := tab.Stats(); s.Orphans != 3 {

@@ -11,37 +11,55 @@ var (
 	ErrOverflow = errors.New("refcnt: count overflow")
 	// ErrUnavailable: a folio of the range is free, or frozen.
 	ErrUnavailable = errors.New("refcnt: folio free or frozen")
-	// ErrSize: a table for that many blocks cannot be made.
-	ErrSize = errors.New("refcnt: bad number of blocks")
+	// ErrBusy: a large folio would have to be split, and is referenced.
+	ErrBusy = errors.New("refcnt: folio busy")
+	// ErrSize: a table for that many blocks, or of these orders, cannot be made.
+	ErrSize = errors.New("refcnt: bad size")
 )
 
 // The states of a folio and who moves it between them:
 //
-//	free      word 0                Own -> owned
-//	owned     shares > 0, refs = 0  TryGet -> busy; last Disown -> free, reported
-//	busy      shares > 0, refs > 0  last Put -> owned; last Disown -> unlinked
-//	unlinked  shares = 0, refs > 0  last Put -> free, reported; TryGet fails
-//	frozen    owned or busy, and TryGet fails: Freeze sets it, Unfreeze clears it
+//	free       counts 0              Own, Merge -> owned
+//	owned      shares > 0, refs = 0  TryGet -> busy; last Disown -> free, reported;
+//	                                 Disown or Share of a part -> splitting
+//	busy       shares > 0, refs > 0  last Put -> owned, or splitting if a part was
+//	                                 disowned meanwhile (deferred); last Disown -> unlinked
+//	unlinked   shares = 0, refs > 0  last Put -> free, reported; TryGet fails
+//	frozen     owned or busy, and TryGet fails: Freeze sets it, Unfreeze clears it
+//	splitting  refs = 0, TryGet fails: whoever set it makes smaller folios of it
 //
 // Who froze a folio may also Disown it and Put its own references: the last of
 // these frees it, and the mark goes with the word.
 //
 // The word of a folio, low bits first:
 //
-//	bits  0-23  refs    users in flight, granted mappings included
-//	bits 24-39  maps    how many of refs are granted mappings
-//	bits 40-59  shares  owners
-//	bit  60     frozen
-//	bits 61-63  zero    (kept for folios larger than 4 KiB)
+//	bits  0-23  refs      users in flight, granted mappings included
+//	bits 24-39  maps      how many of refs are granted mappings
+//	bits 40-56  shares    owners
+//	bit  57     deferred  parts were disowned while it was busy, see Table.cuts
+//	bit  58     splitting
+//	bit  59     frozen
+//	bits 60-61  kind      of a pair's head: what folio starts here
+//	bits 62-63  zero
 const (
 	refOne   = uint64(1)
 	mapOne   = uint64(1) << 24
 	shareOne = uint64(1) << 40
-	frozen   = uint64(1) << 60
+
+	deferred  = uint64(1) << 57
+	splitting = uint64(1) << 58
+	frozen    = uint64(1) << 59
+
+	// The kinds of a pair's head. Without one the piece is free, or in folios of 4 KiB
+	// whose words count.
+	kindPMD  = uint64(1) << 60 // a PMD folio
+	kindPUD  = uint64(2) << 60 // the first piece of a PUD folio
+	kindTail = uint64(3) << 60 // a later piece of one
+	kindMask = uint64(3) << 60
 
 	refMask   = mapOne - 1
 	mapMask   = shareOne - mapOne
-	shareMask = frozen - shareOne
+	shareMask = deferred - shareOne
 
 	// Limits of the counts.
 	maxRefs   = refMask / refOne
@@ -56,8 +74,10 @@ func sharesOf(w uint64) uint64 { return w & shareMask / shareOne }
 // state names the state of a word as the table above does.
 func state(w uint64) string {
 	switch {
-	case w == 0:
+	case w&(refMask|mapMask|shareMask) == 0:
 		return "free"
+	case w&splitting != 0:
+		return "splitting"
 	case w&frozen != 0:
 		return "frozen"
 	case w&shareMask == 0:

@@ -1,0 +1,242 @@
+package refcnt
+
+import (
+	"runtime"
+	"sync/atomic"
+
+	"github.com/daxfs/daxfs/internal/invariants"
+)
+
+// folio is where the counts of a folio are, and what it covers. It is as of the moment
+// of find: it holds while the caller has a reference to it, or owns it and keeps others
+// from splitting it; else the word's kind tells that it has changed.
+type folio struct {
+	w        *atomic.Uint64
+	kind     uint64 // 0: 4 KiB
+	block, n uint64
+}
+
+func (f *folio) end() uint64 { return f.block + f.n }
+
+// find returns the folio that covers a block. (Analogous to Linux's page_folio.)
+func (t *Table) find(block uint64) folio {
+	for p := block >> t.pmd; ; runtime.Gosched() {
+		h := &t.pairs[p].head
+		switch h.Load() & kindMask {
+		case 0:
+			return folio{&t.words[block], 0, block, 1}
+		case kindPMD:
+			return folio{h, kindPMD, p << t.pmd, 1 << t.pmd}
+		}
+		p &^= t.span - 1
+		if h = &t.pairs[p].head; h.Load()&kindMask == kindPUD {
+			return folio{h, kindPUD, p << t.pmd, 1 << t.pud}
+		}
+		// Just being made, split or freed: a few stores.
+		p = block >> t.pmd
+	}
+}
+
+// check panics if a range does not lie in the region.
+func (t *Table) check(op string, block, n uint64) {
+	if block > t.blocks || n > t.blocks-block {
+		misuse(op+" outside the region", block, 0)
+	}
+}
+
+// acquire adds delta to the counts of the folios of n blocks, all or none.
+func (t *Table) acquire(block, n, delta uint64) error {
+	t.check("get", block, n)
+	for at, end := block, block+n; at < end; {
+		f := t.find(at)
+		err := add(&f, delta)
+		if f.kind == 0 && err == nil {
+			// The rest of the piece is folios of 4 KiB, too: a large one needs all of it.
+			for stop := min(end, (at>>t.pmd+1)<<t.pmd); f.block+1 < stop && err == nil; {
+				f.block++
+				f.w = &t.words[f.block]
+				err = add(&f, delta)
+			}
+			at = f.block
+		}
+		if err == errChanged {
+			continue
+		}
+		if err != nil {
+			t.undo(block, at, delta)
+			return err
+		}
+		at = f.end()
+	}
+	return nil
+}
+
+// add adds delta to the counts of a folio.
+func add(f *folio, delta uint64) error {
+	for {
+		old := f.w.Load()
+		switch {
+		case old&kindMask != f.kind:
+			return errChanged
+		case old&shareMask == 0 || old&(frozen|splitting) != 0:
+			return ErrUnavailable
+		case old&refMask == refMask || delta >= mapOne && old&mapMask == mapMask:
+			return ErrOverflow
+		}
+		if f.w.CompareAndSwap(old, old+delta) {
+			return nil
+		}
+	}
+}
+
+// idleRun gathers adjacent blocks that became free, to report them in one piece. They no
+// longer count before anyone may own them again.
+type idleRun struct {
+	block, n uint64
+	op       string
+	idle     func(block, n uint64)
+}
+
+func (r *idleRun) add(block, n uint64) {
+	if r.n > 0 && r.block+r.n == block {
+		r.n += n
+		return
+	}
+	r.report()
+	r.block, r.n = block, n
+}
+
+func (r *idleRun) report() {
+	if r.n == 0 {
+		return
+	}
+	if r.idle == nil {
+		misuse(r.op+" of the last count, with nobody to free it,", r.block, 0)
+	}
+	block, n := r.block, r.n
+	r.n = 0
+	r.idle(block, n)
+}
+
+// drop takes delta from the counts of the folios of n blocks, and reports what became
+// free. Of a large folio of which the range is a part it takes a reference as of the
+// whole, but an owner of the part only, which splits it.
+func (t *Table) drop(block, n, delta uint64, op string, idle func(block, n uint64)) {
+	t.check(op, block, n)
+	r := idleRun{op: op, idle: idle}
+	for at, end := block, block+n; at < end; {
+		f := t.find(at)
+		switch {
+		case f.kind == 0:
+			stop := min(end, (at>>t.pmd+1)<<t.pmd)
+			t.dropWords(at, stop-at, delta, op, &r)
+			at = stop
+		case delta == shareOne && (at > f.block || end < f.end()):
+			stop := min(end, f.end())
+			if t.cut(&f, at, stop-at, op, &r) {
+				at = stop
+			}
+		default:
+			t.dropLarge(&f, delta, op, &r)
+			at = f.end()
+		}
+	}
+	r.report()
+	if t.orphans.count.Load() != 0 && idle != nil {
+		t.Reap(idle)
+	}
+}
+
+// dropWords is drop of folios of 4 KiB within one piece.
+func (t *Table) dropWords(block, n, delta uint64, op string, r *idleRun) {
+	words := t.words[block : block+n]
+	run := uint64(0) // free blocks that end at block+i
+	for i := range words {
+		if sub(&words[i], block+uint64(i), delta, op) {
+			run++
+			continue
+		}
+		if run > 0 {
+			t.vanish(block>>t.pmd, run)
+			r.add(block+uint64(i)-run, run)
+			run = 0
+		}
+	}
+	if run > 0 {
+		t.vanish(block>>t.pmd, run)
+		r.add(block+n-run, run)
+	}
+}
+
+// dropLarge is drop of a whole large folio.
+func (t *Table) dropLarge(f *folio, delta uint64, op string, r *idleRun) {
+	for {
+		old := f.w.Load()
+		if old&kindMask != f.kind || underflows(old, delta) {
+			misuse(op, f.block, old)
+		}
+		now := old - delta
+		checkMaps(now, f.block, op, old)
+		switch {
+		case now&(refMask|shareMask) == 0:
+			if f.w.CompareAndSwap(old, f.kind|splitting) {
+				t.forgetCuts(f, old)
+				t.vacate(f)
+				r.add(f.block, f.n)
+				return
+			}
+		case now&refMask == 0 && now&deferred != 0:
+			if f.w.CompareAndSwap(old, now|splitting) {
+				t.split(f, now, t.takeCuts(f), r)
+				return
+			}
+		case f.w.CompareAndSwap(old, now):
+			return
+		}
+	}
+}
+
+// vacate makes the pieces of a folio free, whose word says splitting.
+func (t *Table) vacate(f *folio) {
+	p := f.block >> t.pmd
+	if f.kind == kindPUD {
+		for i := uint64(1); i < t.span; i++ {
+			t.pairs[p+i].head.Store(0)
+		}
+		t.puds.Add(-1)
+	} else {
+		t.pmds.Add(-1)
+	}
+	f.w.Store(0)
+}
+
+// sub takes delta from a word of 4 KiB and reports whether that made the block free.
+func sub(w *atomic.Uint64, block, delta uint64, op string) bool {
+	for {
+		old := w.Load()
+		if underflows(old, delta) {
+			misuse(op, block, old)
+		}
+		now := old - delta
+		checkMaps(now, block, op, old)
+		if now&(refMask|shareMask) == 0 {
+			now = 0 // frozen or not
+		}
+		if w.CompareAndSwap(old, now) {
+			return now == 0
+		}
+	}
+}
+
+func checkMaps(now, block uint64, op string, old uint64) {
+	if invariants.Enabled && mapsOf(now) > refsOf(now) {
+		misuse(op+" of a granted mapping", block, old)
+	}
+}
+
+// underflows reports whether a count of old that delta takes from is zero.
+func underflows(old, delta uint64) bool {
+	return delta&refOne != 0 && old&refMask == 0 ||
+		delta&mapOne != 0 && old&mapMask == 0 ||
+		delta&shareOne != 0 && old&shareMask == 0
+}

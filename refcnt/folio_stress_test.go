@@ -1,0 +1,140 @@
+package refcnt
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestStressFolios: owners own and disown folios of all orders, whole and in parts, split
+// and merge them, while readers get and put any range. Each block is reported free exactly
+// once for each time that it was owned, and is nobody's then.
+func TestStressFolios(t *testing.T) {
+	const pmd, pud, span, owners = 3, 5, 128, 3
+	tab, err := New(owners*span, pmd, pud)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tab.Close() }()
+	var taken [owners * span]atomic.Bool // owned, or not reported free yet
+	var twice atomic.Int64
+	idle := func(block, n uint64) {
+		for b := block; b < block+n; b++ {
+			if !taken[b].CompareAndSwap(true, false) {
+				twice.Add(1)
+			}
+		}
+	}
+	stop := time.Now().Add(2 * time.Second)
+	var wg, readers sync.WaitGroup
+	var gets, lives, merges, splits atomic.Int64
+	for o := range uint64(owners) {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(o, 1))
+			var mine [span]bool
+			base := o * span
+			for time.Now().Before(stop) {
+				b, n := r.Uint64N(span), 1+r.Uint64N(40)
+				if r.IntN(2) == 0 {
+					b, n = b&^(1<<pmd-1), (n+1<<pmd-1)&^(1<<pmd-1)
+				}
+				n = min(n, span-b)
+				switch r.IntN(6) {
+				case 0, 1, 2: // own what is free of it
+					for n > 0 && !taken[base+b].Load() && !mine[b] {
+						k := uint64(1)
+						for k < n && !taken[base+b+k].Load() && !mine[b+k] {
+							k++
+						}
+						for i := b; i < b+k; i++ {
+							taken[base+i].Store(true)
+							mine[i] = true
+						}
+						tab.Own(base+b, k)
+						lives.Add(int64(k))
+						b, n = b+k, n-k
+					}
+				case 3, 4: // disown what is owned of it
+					for i := b; i < b+n; {
+						j := i
+						for j < b+n && mine[j] {
+							mine[j] = false
+							j++
+						}
+						if j > i {
+							tab.Disown(base+i, j-i, idle)
+						}
+						i = max(j, i+1)
+					}
+				default:
+					whole := uint64(1) << pmd
+					if r.IntN(2) == 0 {
+						whole = 1 << pud
+					}
+					b &^= whole - 1
+					for i := b; i < b+whole; i++ {
+						if !mine[i] {
+							whole = 0
+							break
+						}
+					}
+					switch {
+					case whole == 0:
+					case r.IntN(2) == 0:
+						if tab.Split(base + b) {
+							splits.Add(1)
+						}
+					default:
+						order := uint8(pmd)
+						if whole != 1<<pmd {
+							order = pud
+						}
+						if tab.Merge(base+b, order) {
+							merges.Add(1)
+						}
+					}
+				}
+			}
+			for i := range uint64(span) {
+				if mine[i] {
+					tab.Disown(base+i, 1, idle)
+				}
+			}
+		})
+	}
+	var over atomic.Bool
+	for g := range uint64(3) {
+		readers.Go(func() {
+			r := rand.New(rand.NewPCG(g, 2))
+			for !over.Load() {
+				b, n := r.Uint64N(owners*span), 1+r.Uint64N(20)
+				n = min(n, owners*span-b)
+				if tab.TryGet(b, n) {
+					gets.Add(1)
+					tab.Put(b, n, idle)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	over.Store(true)
+	readers.Wait()
+	tab.Reap(idle)
+	if n := twice.Load(); n > 0 {
+		t.Errorf("%d blocks were reported free that were not taken", n)
+	}
+	for b := range taken {
+		if taken[b].Load() {
+			t.Fatalf("block %d was never reported free: word %#x, %+v", b, tab.find(uint64(b)).w.Load(), tab.Stats())
+		}
+	}
+	if s := tab.Stats(); s.PMDs != 0 || s.PUDs != 0 || s.Deferred != 0 || s.Orphans != 0 {
+		t.Errorf("left: %+v", s)
+	}
+	t.Logf("%d gets, %d lives of blocks, %d splits, %d merges", gets.Load(), lives.Load(), splits.Load(), merges.Load())
+	if gets.Load() < 1000 || lives.Load() < 1000 || splits.Load() < 10 || merges.Load() < 10 {
+		t.Error("too little happened")
+	}
+}
