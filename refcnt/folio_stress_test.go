@@ -138,3 +138,36 @@ func TestStressFolios(t *testing.T) {
 		t.Error("too little happened")
 	}
 }
+
+// TestReportedIsFree: what idle is told of may be owned at once, by idle itself.
+func TestReportedIsFree(t *testing.T) {
+	for _, c := range []struct{ block, n uint64 }{{8, 8}, {32, 32}, {3, 4}} {
+		for _, busy := range []bool{false, true} {
+			tab, err := New(128, 3, 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var again []run
+			idle := func(block, n uint64) {
+				tab.Own(block, n)
+				again = append(again, run{block, n})
+			}
+			tab.Own(c.block, c.n)
+			if busy {
+				tab.TryGet(c.block, 1)
+			}
+			tab.Disown(c.block+1, 1, idle)
+			tab.Disown(c.block+3, 1, idle)
+			if busy {
+				tab.Put(c.block, 1, idle)
+			}
+			if len(again) != 2 || again[0] != (run{c.block + 1, 1}) || again[1] != (run{c.block + 3, 1}) {
+				t.Errorf("%v: reported %v", c, again)
+			}
+			tab.Disown(c.block, c.n, func(_, _ uint64) {})
+			if err := tab.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

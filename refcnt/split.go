@@ -89,31 +89,31 @@ func (t *Table) forgetCuts(f *folio, w uint64) {
 // left is free, and added to r.
 //
 // The word of the folio changes last: until then TryGet fails, and so it does on what is
-// free afterwards.
+// free afterwards. Only then are the free blocks reported, since their next owner writes
+// words of its own.
 func (t *Table) split(f *folio, w uint64, list []run, r *idleRun) {
 	shares := w & shareMask
 	first := f.block >> t.pmd
-	pieces := f.n >> t.pmd
-	if pieces == 1 {
+	var freed []run
+	if f.kind == kindPMD {
 		t.pmds.Add(-1)
-		t.shatter(first, shares, list, r)
+		freed = t.shatter(first, shares, list, freed)
 		f.w.Store(0)
-		return
+	} else {
+		t.puds.Add(-1)
+		for i := t.span; i > 0; i-- {
+			p, head := first+i-1, kindPMD|shares
+			if touches(list, p<<t.pmd, 1<<t.pmd) {
+				freed = t.shatter(p, shares, list, freed)
+				head = 0
+			} else {
+				t.pmds.Add(1)
+			}
+			t.pairs[p].head.Store(head)
+		}
 	}
-	t.puds.Add(-1)
-	for i := pieces - 1; ; i-- {
-		p := first + i
-		head := kindPMD | shares
-		if block := p << t.pmd; touches(list, block, 1<<t.pmd) {
-			t.shatter(p, shares, list, r)
-			head = 0
-		} else {
-			t.pmds.Add(1)
-		}
-		t.pairs[p].head.Store(head)
-		if i == 0 {
-			return
-		}
+	for _, u := range freed {
+		r.add(u.block, u.n)
 	}
 }
 
@@ -126,24 +126,30 @@ func touches(list []run, block, n uint64) bool {
 	return false
 }
 
-// shatter writes the words of a piece, whose head still hides them.
-func (t *Table) shatter(p, shares uint64, list []run, r *idleRun) {
+// shatter writes the words of a piece, whose head still hides them, and appends what has
+// no owner left to freed.
+func (t *Table) shatter(p, shares uint64, list, freed []run) []run {
 	base := p << t.pmd
-	size := uint64(1) << t.pmd
-	left := make([]uint64, size)
+	left := make([]uint64, 1<<t.pmd)
 	live := uint64(0)
 	for i := range left {
 		left[i] = shares
+		b := base + uint64(i)
 		for _, c := range list {
-			if b := base + uint64(i); c.block <= b && b < c.block+c.n {
+			if c.block <= b && b < c.block+c.n {
 				if left[i] == 0 {
 					misuse("disown of a part", b, shares)
 				}
 				left[i] -= shareOne
 			}
 		}
-		if left[i] != 0 {
+		switch k := len(freed); {
+		case left[i] != 0:
 			live++
+		case k > 0 && freed[k-1].block+freed[k-1].n == b:
+			freed[k-1].n++
+		default:
+			freed = append(freed, run{b, 1})
 		}
 	}
 	if live > 0 {
@@ -152,10 +158,9 @@ func (t *Table) shatter(p, shares uint64, list []run, r *idleRun) {
 	for i, w := range left {
 		if w != 0 {
 			t.words[base+uint64(i)].Store(w)
-		} else {
-			r.add(base+uint64(i), 1)
 		}
 	}
+	return freed
 }
 
 // Split makes the large folio that covers a block smaller by one order: PUD to PMD, PMD to
