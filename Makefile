@@ -76,7 +76,7 @@ unit:
 
 # The race detector sees only Go's own memory: under it the tests put the region there.
 race:
-	$(call step,race,240,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/...)
+	$(call step,race,240,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/... ./test/ladder)
 
 # arm64 is cross-built, and its persistence primitives run under emulation. It is
 # untested on hardware.

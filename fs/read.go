@@ -22,7 +22,7 @@ type Reply struct {
 	n      int
 	slices [][]byte
 	runs   []run
-	buf    []byte // media that must be copied in user space (design: poison)
+	buf    []byte // copies of what must not be read within the kernel, see add
 }
 
 // run is a referenced run of blocks.
