@@ -16,6 +16,8 @@ type extentSlots struct {
 	free   []uint32 // free slots below next, last freed first
 	next   uint32   // slots from here on were never used
 	splice splice   // the change under way
+	homeOf uint64   // file range of a PUD folio: its number,
+	homeAt uint64   // and where its home is in the region; 0: not decided, see place
 }
 
 // slotLine gives the line and half that hold slot s.

@@ -69,6 +69,9 @@ func (fs *FS) Fallocate(ctx *Context, ino uint64, mode uint32, off, n int64) sys
 		return errno(err)
 	}
 	fs.touch(in)
+	if f != fatePunch {
+		fs.gatherFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+n))
+	}
 	return 0
 }
 

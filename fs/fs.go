@@ -26,6 +26,10 @@ type FS struct {
 	meta  metaSpace
 	lanes []*lane
 
+	placed  atomic.Uint64 // blocks that files were given
+	moved   atomic.Uint64 // blocks that were moved for the sake of large folios
+	compact compaction
+
 	icache [icacheShards]icacheShard
 	rename sync.Mutex // serialises renames between directories, as s_vfs_rename_mutex
 
@@ -207,6 +211,7 @@ type Stats struct {
 	SplitTableBytes uint64 `json:"split_table_bytes"` // for what is split
 	Folios2M        uint64 `json:"folios_2m"`         // large folios of files
 	Folios1G        uint64 `json:"folios_1g"`
+	MovedBytes      uint64 `json:"moved_bytes"`         // copied within the region to make large folios
 	DeferredFrees   uint64 `json:"deferred_free_bytes"` // cut from files, and split off when their folio is idle
 	ReplayedRecords int    `json:"replayed_records"`
 	FreedOrphans    int    `json:"freed_orphans"`
@@ -224,6 +229,7 @@ func (fs *FS) Stats() Stats {
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift
 	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
 	s.Folios2M, s.Folios1G, s.DeferredFrees = t.PMDs, t.PUDs, t.Deferred<<layout.BlockShift
+	s.MovedBytes = fs.moved.Load() << layout.BlockShift
 	fs.meta.mu.Lock()
 	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = fs.meta.used, len(fs.meta.chunks), fs.meta.nfree
 	fs.meta.mu.Unlock()

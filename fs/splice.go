@@ -264,7 +264,7 @@ func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 		case f == fatePunch:
 			b = min(hi, e.Logical)
 		default:
-			block, n, ok := fs.alloc.Alloc(in.goal(b), min(hi, e.Logical)-b)
+			block, n, ok := fs.place(in, b, min(hi, e.Logical)-b)
 			if !ok {
 				if b == lo {
 					return lo, errNoSpace
@@ -272,6 +272,7 @@ func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 				hi = b
 				continue
 			}
+			fs.placed.Add(n)
 			s.runs = append(s.runs, run{block, n})
 			x := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
 			s.parts = append(s.parts, x)
@@ -284,18 +285,4 @@ func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 	}
 	s.finish(in, b)
 	return b, nil
-}
-
-// goal is the block that would continue what lies before file block b, in the plan or
-// in the file.
-func (in *inode) goal(b uint64) uint64 {
-	if n := len(in.ext.splice.now); n > 0 {
-		if p := in.ext.splice.now[n-1]; p.End() == b {
-			return p.Block + uint64(p.Len)
-		}
-	}
-	if p, ok := in.space.Prev(b); ok {
-		return p.Block + (b - p.Logical)
-	}
-	return 0
 }

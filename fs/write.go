@@ -62,6 +62,9 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 		in.mu.Unlock()
 	}
 	in.rl.unlock(lock)
+	if !done && n > 0 {
+		fs.gatherFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+int64(n)))
+	}
 	if n == 0 {
 		return 0, errno(err)
 	}

@@ -12,50 +12,56 @@ const stoop = 2
 // Alloc allocates one run of 1 to want blocks and returns it; ok is false if
 // nothing may be had, or want is 0. In this order it takes
 //
-//  1. what is free from block goal on, which extends the caller's extent in
-//     place (goal 0: no wish);
-//  2. for a PMD block or more: whole PMD blocks, as many as want covers, and
-//     whole PUD blocks where want covers one; in broken PUD blocks if it is
-//     less than one;
+//  1. what is free from block goal on in space already broken, which extends the
+//     caller's extent in place (goal 0: no wish);
+//  2. for a PMD block or more: whole PMD blocks, as Home does;
 //  3. a run in a broken PMD block, the shortest class that has want blocks in
-//     a row, or up to a quarter of want; then from a whole PMD block, in a
-//     broken PUD block first; then the longest class there is.
+//     a row, or up to a quarter of want; then from a whole PMD block in the fullest
+//     PUD block; then the longest class there is.
 //
 // Among equals the lowest address wins. It leaves the last SetReserve whole
-// PMD blocks alone. The caller asks again for the rest, with the end of the
-// run as its goal.
+// PMD blocks alone, and what homes keep while there is other space. The caller asks
+// again for the rest, with the end of the run as its goal.
 func (a *Allocator) Alloc(goal, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
 	}
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.expire()
 	if goal != 0 && goal < a.blocks {
-		block, n = goal, a.extent(goal, want)
+		block, n = goal, a.inBroken(goal, want)
 	}
-	if n == 0 && want >= a.orders.PMDBlocks() {
-		block, n = a.large(want)
+	for n == 0 {
+		if want >= a.orders.PMDBlocks() {
+			block, n = a.large(want >> a.orders.PMD)
+		}
+		if n == 0 {
+			block, n = a.small(want)
+		}
+		if n == 0 && !a.evict() {
+			return 0, 0, false
+		}
 	}
-	if n == 0 {
-		block, n = a.small(want)
-	}
-	if n != 0 {
-		a.take(block, n)
-	}
-	a.mu.Unlock()
-	return block, n, n != 0
+	a.take(block, n)
+	return block, n, true
 }
 
 // AllocChunk allocates one whole PMD block, for metadata. It may use the
-// reserve, prefers broken PUD blocks, and takes the lowest address.
+// reserve, and takes the lowest one of the fullest PUD block.
 func (a *Allocator) AllocChunk() (block uint64, ok bool) {
 	a.mu.Lock()
-	p, ok := a.lowestWhole()
-	if ok {
-		block = p << a.orders.PMD
-		a.take(block, a.orders.PMDBlocks())
+	defer a.mu.Unlock()
+	p, ok := a.wholePMD()
+	for !ok {
+		if !a.evict() {
+			return 0, false
+		}
+		p, ok = a.wholePMD()
 	}
-	a.mu.Unlock()
-	return block, ok
+	block = p << a.orders.PMD
+	a.take(block, a.orders.PMDBlocks())
+	return block, true
 }
 
 // Reserve allocates exactly these blocks (mount found an extent there). It
@@ -66,11 +72,11 @@ func (a *Allocator) Reserve(block, n uint64) bool {
 		return false
 	}
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	ok := a.allFree(block, n)
 	if ok && n != 0 {
 		a.take(block, n)
 	}
-	a.mu.Unlock()
 	return ok
 }
 
@@ -164,13 +170,13 @@ func (a *Allocator) freeFrom(p, from, limit uint64) uint64 {
 	}
 }
 
-// extent returns how many of want blocks from goal on Alloc may take.
-func (a *Allocator) extent(goal, want uint64) uint64 {
+// extent returns how many of want blocks from a block on may be allocated.
+func (a *Allocator) extent(block, want uint64) uint64 {
 	size, spare := a.orders.PMDBlocks(), a.spare()
-	want = min(want, a.blocks-goal)
+	want = min(want, a.blocks-block)
 	n := uint64(0)
 	for n < want {
-		p, from := (goal+n)/size, (goal+n)%size
+		p, from := (block+n)/size, (block+n)%size
 		if a.pmds[p].used == 0 {
 			if spare == 0 {
 				break
@@ -187,34 +193,42 @@ func (a *Allocator) extent(goal, want uint64) uint64 {
 	return n
 }
 
-// large returns a run of whole PMD blocks, or n = 0.
-func (a *Allocator) large(want uint64) (block, n uint64) {
-	count := min(want>>a.orders.PMD, a.spare())
+// inBroken returns how many of want blocks from a block on are free in its PMD block, if
+// that is broken and nobody keeps it.
+func (a *Allocator) inBroken(block, want uint64) uint64 {
+	size := a.orders.PMDBlocks()
+	p, from := block/size, block%size
+	if r := &a.pmds[p]; r.used == 0 || r.kept {
+		return 0
+	}
+	return a.freeFrom(p, from, min(size-from, want))
+}
+
+// large returns a run of up to count whole PMD blocks in one PUD block, or of more if it
+// begins with whole PUD blocks, in blocks; or n = 0. It takes the fullest PUD block that
+// has as many, or else the emptiest one: so full ones get full, and the others whole.
+func (a *Allocator) large(count uint64) (block, n uint64) {
+	count = min(count, a.spare())
 	if count == 0 {
 		return 0, 0
 	}
-	top := len(a.clumps) - 1
-	if count >= a.span {
-		if u, ok := a.clumps[top].next(0); ok {
-			k := a.span
-			for k+a.span <= count && a.clumps[top].has(u+k/a.span) {
-				k += a.span
-			}
-			return u << a.orders.PUD, k << a.orders.PMD
-		}
-	}
-	parts := a.clumps[:top]
-	u, ok := fit(parts, count)
+	c, ok := a.counts.next(min(count, a.span))
 	if !ok {
-		u, ok = a.clumps[top].next(0)
-	}
-	if !ok {
-		u, ok = longest(parts)
+		c, ok = a.counts.last()
 	}
 	if !ok {
 		return 0, 0
 	}
-	at, k := a.runIn(a.clump(u), a.puds[u], count)
+	u, _ := a.clumps[c].next(0)
+	if c == a.span {
+		k := min(count, a.span)
+		for k+a.span <= count && a.clumps[c].has(u+k/a.span) {
+			k += a.span
+		}
+		return u << a.orders.PUD, k << a.orders.PMD
+	}
+	group := a.clump(u)
+	at, k := a.runIn(group, classOf(group, a.scratch[:len(group)]), count)
 	return (u*a.span + at) << a.orders.PMD, k << a.orders.PMD
 }
 
@@ -223,7 +237,7 @@ func (a *Allocator) small(want uint64) (block, n uint64) {
 	want = min(want, a.orders.PMDBlocks())
 	p, ok := fit(a.broken, want)
 	if !ok && a.spare() > 0 {
-		if p, ok = a.lowestWhole(); ok {
+		if p, ok = a.wholePMD(); ok {
 			return p << a.orders.PMD, want
 		}
 	}
@@ -238,24 +252,15 @@ func (a *Allocator) small(want uint64) (block, n uint64) {
 	return p<<a.orders.PMD + at, k
 }
 
-// lowestWhole returns the lowest whole PMD block in a broken PUD block, or
-// else in a whole one.
-func (a *Allocator) lowestWhole() (p uint64, ok bool) {
-	top := len(a.clumps) - 1
-	best := uint64(0)
-	for c := range a.clumps[:top] {
-		if u, found := a.clumps[c].next(0); found && (!ok || u < best) {
-			best, ok = u, true
-		}
-	}
-	if !ok {
-		best, ok = a.clumps[top].next(0)
-	}
+// wholePMD returns the lowest whole PMD block of the fullest PUD block that nobody keeps.
+func (a *Allocator) wholePMD() (p uint64, ok bool) {
+	c, ok := a.counts.next(1)
 	if !ok {
 		return 0, false
 	}
-	at, _ := findRun(a.clump(best), a.scratch[:wordsOf(a.span)], 1)
-	return best*a.span + at, true
+	u, _ := a.clumps[c].next(0)
+	at, _ := findRun(a.clump(u), a.scratch[:wordsOf(a.span)], 1)
+	return u*a.span + at, true
 }
 
 // runIn returns the lowest run of want children in a group of that class, or if

@@ -18,10 +18,22 @@ const none = int8(-1)
 //
 // A PMD block that the end of the region cuts off counts what is missing as
 // used: it is never whole. A PUD block is whole when all its PMD blocks are.
+//
+// A broken PMD block may be kept besides, see Home: then it is in no set of broken.
 type pmd struct {
 	bits  uint32 // 1 + number of its bits in the store; 0: none, not broken
+	stamp uint32 // when its home last grew
 	used  uint16
 	class int8 // of its free blocks; valid while broken
+	kept  bool
+}
+
+// pud is a PUD block. While it is kept it is in no set of clumps.
+type pud struct {
+	free  uint32 // blocks
+	stamp uint32 // when its home last grew
+	whole uint16 // whole PMD blocks in it
+	kept  bool
 }
 
 // Allocator keeps the free space of a region. Its methods may be called
@@ -42,11 +54,14 @@ type Allocator struct {
 	brokenN uint64   // how many are broken
 
 	wholes  []uint64 // bits of level two: a group per PUD block
-	puds    []int8   // class of each PUD block
-	clumps  []bitset // PUD blocks with whole PMD blocks, by class 0 to PUD-PMD
+	puds    []pud
+	clumps  []bitset // PUD blocks by how many whole PMD blocks they have
+	counts  bitset   // for which numbers there is one
 	wholeN  uint64   // whole PMD blocks
 	giants  uint64   // whole PUD blocks
 	reserve uint64   // whole PMD blocks that Alloc leaves
+
+	homes homes // what growing files keep, see Home
 
 	scratch []uint64 // for one computation at a time
 }
@@ -80,13 +95,14 @@ func NewAllocator(blocks uint64, o Orders) (*Allocator, error) {
 		a.broken = append(a.broken, newBitset(pmds))
 	}
 	a.store.words = wordsOf(o.PMDBlocks())
-	a.puds = make([]int8, puds)
-	for i := range a.puds {
-		a.puds[i] = none
+	a.puds = make([]pud, puds)
+	for u := range a.puds {
+		a.puds[u].free = uint32(min(o.PUDBlocks(), blocks-uint64(u)<<o.PUD))
 	}
-	for range o.PUD - o.PMD + 1 {
+	for range a.span + 1 {
 		a.clumps = append(a.clumps, newBitset(puds))
 	}
+	a.counts = newBitset(a.span + 1)
 	a.wholes = make([]uint64, puds*wordsOf(a.span))
 	a.scratch = make([]uint64, max(wordsOf(a.span), a.store.words))
 

@@ -43,6 +43,19 @@ func (b *bitset) clear(i uint64) {
 	}
 }
 
+func (b *bitset) empty() bool { return b.level[len(b.level)-1][0] == 0 }
+
+// last returns the highest member.
+func (b *bitset) last() (i uint64, ok bool) {
+	if b.empty() {
+		return 0, false
+	}
+	for k := len(b.level) - 1; k >= 0; k-- {
+		i = i<<6 + uint64(bits.Len64(b.level[k][i])-1)
+	}
+	return i, true
+}
+
 func (b *bitset) has(i uint64) bool {
 	w := i >> 6
 	return w < uint64(len(b.level[0])) && b.level[0][w]>>(i&63)&1 != 0

@@ -64,13 +64,13 @@ func (a *Allocator) breakUp(r *pmd, size, free uint64) {
 	setRun(group, 0, free)
 }
 
-// mend takes the bits from a PMD block that is whole or full.
+// mend takes the bits from a PMD block that is whole or full. Nobody keeps it any more.
 func (a *Allocator) mend(p uint64, r *pmd) {
-	if r.class != none {
+	if r.class != none && !r.kept {
 		a.broken[r.class].clear(p)
 	}
 	a.store.put(r.bits)
-	r.bits = 0
+	r.bits, r.kept = 0, false
 	a.brokenN--
 }
 
@@ -79,10 +79,12 @@ func (a *Allocator) file(p uint64, r *pmd, class int8) {
 	if class == r.class {
 		return
 	}
-	if r.class != none {
-		a.broken[r.class].clear(p)
+	if !r.kept {
+		if r.class != none {
+			a.broken[r.class].clear(p)
+		}
+		a.broken[class].set(p)
 	}
-	a.broken[class].set(p)
 	r.class = class
 }
 
@@ -95,45 +97,58 @@ func (a *Allocator) clump(u uint64) []uint64 {
 // wholeSet notes that n PMD blocks of one PUD block are whole now.
 func (a *Allocator) wholeSet(p, n uint64) {
 	u, from := p/a.span, p%a.span
-	group := a.clump(u)
-	setRun(group, from, n)
+	setRun(a.clump(u), from, n)
 	a.wholeN += n
-	a.fileClump(u, grown(group, a.puds[u], from, n))
+	a.fileClump(u, a.puds[u].whole+uint16(n))
 }
 
 // wholeClear notes that n PMD blocks of one PUD block are no longer whole.
 func (a *Allocator) wholeClear(p, n uint64) {
 	u, from := p/a.span, p%a.span
-	group := a.clump(u)
-	clearRun(group, from, n)
+	clearRun(a.clump(u), from, n)
 	a.wholeN -= n
-	a.fileClump(u, shrunk(group, a.scratch[:len(group)], a.puds[u], from, n))
+	a.fileClump(u, a.puds[u].whole-uint16(n))
 }
 
-// fileClump puts a PUD block under its present class.
-func (a *Allocator) fileClump(u uint64, class int8) {
-	old, top := a.puds[u], int8(len(a.clumps)-1)
-	if class == old {
-		return
+// fileClump puts a PUD block under its present number of whole PMD blocks.
+func (a *Allocator) fileClump(u uint64, whole uint16) {
+	r := &a.puds[u]
+	if !r.kept {
+		a.unfile(u)
 	}
-	if old != none {
-		a.clumps[old].clear(u)
-	}
-	if class != none {
-		a.clumps[class].set(u)
-	}
-	if old == top {
+	if uint64(r.whole) == a.span {
 		a.giants--
 	}
-	if class == top {
+	r.whole = whole
+	if uint64(whole) == a.span {
 		a.giants++
 	}
-	a.puds[u] = class
+	if !r.kept {
+		a.refile(u)
+	}
+}
+
+// unfile takes a PUD block out of the sets in which large looks.
+func (a *Allocator) unfile(u uint64) {
+	if n := a.puds[u].whole; n != 0 {
+		a.clumps[n].clear(u)
+		if a.clumps[n].empty() {
+			a.counts.clear(uint64(n))
+		}
+	}
+}
+
+func (a *Allocator) refile(u uint64) {
+	if n := a.puds[u].whole; n != 0 {
+		a.clumps[n].set(u)
+		a.counts.set(uint64(n))
+	}
 }
 
 // take allocates a run of free blocks.
 func (a *Allocator) take(block, n uint64) {
 	a.free.Add(-n)
+	a.count(block, n, ^uint32(0))
 	size := a.orders.PMDBlocks()
 	for n > 0 {
 		p, from := block/size, block%size
@@ -155,6 +170,7 @@ func (a *Allocator) take(block, n uint64) {
 // give frees a run of allocated blocks.
 func (a *Allocator) give(block, n uint64) {
 	a.free.Add(n)
+	a.count(block, n, 1)
 	size := a.orders.PMDBlocks()
 	for n > 0 {
 		p, from := block/size, block%size
@@ -169,6 +185,15 @@ func (a *Allocator) give(block, n uint64) {
 			a.wholeSet(p, m)
 			k = m * size
 		}
+		block, n = block+k, n-k
+	}
+}
+
+// count adds a run, times sign, to the free blocks of its PUD blocks.
+func (a *Allocator) count(block, n uint64, sign uint32) {
+	for n > 0 {
+		k := min(n, a.orders.PUDBlocks()-block&(a.orders.PUDBlocks()-1))
+		a.puds[block>>a.orders.PUD].free += uint32(k) * sign
 		block, n = block+k, n-k
 	}
 }

@@ -103,7 +103,7 @@ func (a *Allocator) checkStructure(t *rapid.T) {
 			}
 		}
 		for c := range a.broken {
-			if a.broken[c].has(uint64(p)) != (int8(c) == class) {
+			if a.broken[c].has(uint64(p)) != (int8(c) == class && !r.kept) {
 				t.Fatalf("PMD block %d of class %d: in set %d %t", p, class, c, int8(c) != class)
 			}
 		}
@@ -114,16 +114,48 @@ func (a *Allocator) checkStructure(t *rapid.T) {
 	if broken != a.brokenN {
 		t.Fatalf("%d broken, counted %d", broken, a.brokenN)
 	}
-	for u := range a.puds {
-		group := a.clump(uint64(u))
-		if got := classOf(group, scratch[:len(group)]); got != a.puds[u] {
-			t.Fatalf("PUD block %d has class %d, filed under %d", u, got, a.puds[u])
-		}
-		for c := range a.clumps {
-			if a.clumps[c].has(uint64(u)) != (int8(c) == a.puds[u]) {
-				t.Fatalf("PUD block %d of class %d: in set %d wrongly", u, a.puds[u], c)
+	kept := 0
+	for p := range a.pmds {
+		if a.pmds[p].kept {
+			kept++
+			if a.pmds[p].bits == 0 {
+				t.Fatalf("PMD block %d is kept and not broken", p)
 			}
 		}
+	}
+	for u := range a.puds {
+		r, whole, free := &a.puds[u], uint64(0), uint64(0)
+		for p := uint64(u) * a.span; p < min(uint64(u+1)*a.span, uint64(len(a.pmds))); p++ {
+			if a.pmds[p].used == 0 {
+				whole++
+			}
+			free += a.orders.PMDBlocks() - uint64(a.pmds[p].used)
+		}
+		if whole != uint64(r.whole) || free != uint64(r.free) {
+			t.Fatalf("PUD block %d has %d whole PMD blocks and %d free blocks, counted %+v", u, whole, free, r)
+		}
+		for c := range a.clumps {
+			if a.clumps[c].has(uint64(u)) != (c > 0 && uint64(c) == whole && !r.kept) {
+				t.Fatalf("PUD block %d with %d whole, kept %t: in set %d wrongly", u, whole, r.kept, c)
+			}
+		}
+		if r.kept {
+			kept++
+		}
+	}
+	for c := range a.clumps {
+		if a.counts.has(uint64(c)) == a.clumps[c].empty() {
+			t.Fatalf("PUD blocks with %d whole: the summary is wrong", c)
+		}
+	}
+	h := &a.homes
+	for i := range h.n {
+		if e := h.queue[(h.head+i)%len(h.queue)]; e.pud && a.puds[e.index].kept || !e.pud && a.pmds[e.index].kept {
+			kept--
+		}
+	}
+	if kept > 0 {
+		t.Fatalf("%d kept blocks are in no queue: they would be kept for ever", kept)
 	}
 }
 
@@ -155,6 +187,10 @@ func TestModel(t *testing.T) {
 				}
 				want := rapid.Uint64Range(0, rapid.SampledFrom([]uint64{3, o.PMDBlocks(), 3 * o.PUDBlocks()}).Draw(t, "limit")).Draw(t, "want")
 				spare, broken, whole := m.spare(), m.inBroken(), m.wholes(o.PMD)
+				keptN, keptBefore := a.homes.n, make([]bool, len(a.pmds)+1)
+				for p := range a.pmds {
+					keptBefore[p] = a.pmds[p].kept
+				}
 				block, n, ok := a.Alloc(goal, want)
 				switch {
 				case ok != (want > 0 && (spare > 0 || broken > 0)):
@@ -164,19 +200,15 @@ func TestModel(t *testing.T) {
 				case !ok:
 					return
 				}
-				if goal != 0 && goal < blocks && m.free[goal] && block != goal {
-					if pmd := AlignDown(goal, o.PMD); spare > 0 || !m.all(pmd, o.PMDBlocks(), true) {
-						t.Fatalf("Alloc(%d, %d) = %d, the goal was free", goal, want, block)
-					}
+				if pmd := AlignDown(goal, o.PMD); goal != 0 && goal < blocks && m.free[goal] && block != goal &&
+					!m.all(pmd, min(o.PMDBlocks(), blocks-pmd), true) && !keptBefore[goal>>o.PMD] {
+					t.Fatalf("Alloc(%d, %d) = %d, the goal was free", goal, want, block)
 				}
 				if block != goal || goal == 0 {
-					if want >= o.PMDBlocks() && spare > 0 && (!Aligned(block|n, o.PMD)) {
+					if want >= o.PMDBlocks() && spare > 0 && keptN == 0 && (!Aligned(block|n, o.PMD)) {
 						t.Fatalf("Alloc(%d, %d) = %d+%d with %d whole", goal, want, block, n, spare)
 					}
-					if want >= o.PUDBlocks() && spare >= 1<<(o.PUD-o.PMD) && m.wholes(o.PUD) > 0 && !Aligned(block|n, o.PUD) {
-						t.Fatalf("Alloc(%d, %d) = %d+%d with a whole PUD block", goal, want, block, n)
-					}
-					if want < o.PMDBlocks() && n < want && (n*4 < want && spare > 0 || n*2 <= min(want, broken)) {
+					if want < o.PMDBlocks() && n < want && spare > 0 && keptN == 0 && n*4 < want {
 						t.Fatalf("Alloc(%d, %d) = %d+%d, spare %d, longest %d", goal, want, block, n, spare, broken)
 					}
 				}
@@ -185,6 +217,44 @@ func TestModel(t *testing.T) {
 					t.Fatalf("Alloc(%d, %d) = %d+%d took from the reserve", goal, want, block, n)
 				}
 			},
+			"home": func(t *rapid.T) {
+				order := rapid.SampledFrom([]uint8{o.PMD, o.PUD}).Draw(t, "order")
+				offset := rapid.Uint64Range(0, 1<<order-1).Draw(t, "offset")
+				want := rapid.Uint64Range(1, 3<<order).Draw(t, "want")
+				spare, whole := m.spare(), m.wholes(o.PMD)
+				base, n, ok := a.Home(order, offset, want)
+				switch {
+				case ok && !Aligned(base, order) || n > want || !ok && n != 0 || ok && n == 0 && order == o.PMD:
+					t.Fatalf("Home(%d, %d, %d) = %d, %d, %t", order, offset, want, base, n, ok)
+				case order == o.PMD && ok != (spare > 0):
+					t.Fatalf("Home(%d, %d, %d) ok %t, spare %d", order, offset, want, ok, spare)
+				}
+				if n > 0 {
+					take(base+offset, n)
+				}
+				if m.wholes(o.PMD) < min(m.reserve, whole) {
+					t.Fatalf("Home(%d, %d, %d) took from the reserve", order, offset, want)
+				}
+			},
+			"extend": func(t *rapid.T) {
+				block := anywhere.Draw(t, "block")
+				if len(held) > 0 && rapid.Bool().Draw(t, "in place") {
+					h := held[len(held)-1]
+					block = h[0] + h[1]
+				}
+				want := rapid.Uint64Range(1, 2*o.PMDBlocks()).Draw(t, "want")
+				order := rapid.SampledFrom([]uint8{0, o.PMD, o.PUD}).Draw(t, "order")
+				whole := m.wholes(o.PMD)
+				run := min(want, m.run(block))
+				n := a.Extend(block, want, order)
+				if n > run || n < run && whole-m.spare() == 0 {
+					t.Fatalf("Extend(%d, %d) = %d, %d are free", block, want, n, run)
+				}
+				if n > 0 {
+					take(block, n)
+				}
+			},
+			"stale": func(t *rapid.T) { a.homes.clock += StaleAfter },
 			"chunk": func(t *rapid.T) {
 				block, ok := a.AllocChunk()
 				if ok != (m.wholes(o.PMD) > 0) {

@@ -14,7 +14,8 @@ const (
 	mib = int64(1) << 20
 	gib = int64(1) << 30
 
-	growing = 16 // files that grow at the same time
+	growing      = 4   // files that grow at the same time
+	compactEvery = 500 // operations
 )
 
 // classes are the sizes of files: a share in per cent, and the range.
@@ -83,7 +84,11 @@ func (a *ager) run() error {
 		if err != nil {
 			return err
 		}
-		a.ops++
+		if a.ops++; a.ops%compactEvery == 0 {
+			if _, e := a.f.Compact(&a.ctx); e != 0 {
+				return fmt.Errorf("compaction: %w", e)
+			}
+		}
 	}
 	a.res.Files = len(a.done) + len(a.grow)
 	return nil

@@ -77,6 +77,7 @@ func (a *ager) measure() (m mapping, err error) {
 	a.res.FreeInAligned2M = float64(st.FreeIn2M) / float64(max(st.FreeData, 1))
 	a.res.PMDMappable = float64(m.pmd) / float64(max(m.pmdBest, 1))
 	a.res.PUDMappable = float64(m.pud) / float64(max(m.pudBest, 1))
+	a.res.Moved = float64(st.MovedBytes) / float64(a.res.Written)
 	a.res.TableBytes = st.FolioTableBytes * uint64(1024*gib) / uint64(a.res.Size)
 	return m, nil
 }

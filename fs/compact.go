@@ -1,0 +1,311 @@
+package fs
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// compaction knows which files may have PUD ranges to gather.
+type compaction struct {
+	running atomic.Bool
+
+	mu   sync.Mutex
+	inos map[uint64]struct{} // protected by mu
+}
+
+// add notes a file that may have a PUD range that is full and not gathered.
+func (c *compaction) add(ino uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inos == nil {
+		c.inos = map[uint64]struct{}{}
+	}
+	c.inos[ino] = struct{}{}
+}
+
+func (c *compaction) drop(ino uint64) {
+	c.mu.Lock()
+	delete(c.inos, ino)
+	c.mu.Unlock()
+}
+
+// list is the files in the order of their numbers.
+func (c *compaction) list() (inos []uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for ino := range c.inos {
+		inos = append(inos, ino)
+	}
+	slices.Sort(inos)
+	return inos
+}
+
+// proposal is a PUD range of a file and where to gather it.
+type proposal struct {
+	ino, lo uint64 // the file and the first file block of the range
+	base    uint64 // of the PUD block
+	cost    uint64 // blocks to move
+	done    uint64 // blocks moved
+}
+
+// easiest proposes the range that takes the fewest blocks to gather.
+func (c *compaction) easiest(fs *FS) (best proposal, ok bool) {
+	order := fs.alloc.Orders().PUD
+	for _, ino := range c.list() {
+		in, e := fs.get(ino)
+		if e != 0 {
+			c.drop(ino)
+			continue
+		}
+		left := false
+		if fs.extentsLoaded(in) == nil {
+			end := in.size.Load() >> layout.BlockShift
+			for lo := uint64(0); lo+1<<order <= end; lo += 1 << order {
+				s := in.stands(lo, order)
+				if !s.full || s.gathered() {
+					continue
+				}
+				left = true
+				for _, p := range fs.proposals(in, lo, &s) {
+					if !ok || p.cost < best.cost {
+						best, ok = p, true
+					}
+				}
+			}
+		}
+		fs.put(in, 1)
+		if !left {
+			c.drop(ino)
+		}
+	}
+	return best, ok
+}
+
+// proposals are the places to gather a range in: where some of it stands, and the
+// emptiest.
+func (fs *FS) proposals(in *inode, lo uint64, s *stand) (ps []proposal) {
+	order := fs.alloc.Orders().PUD
+	places := s.at[:s.n]
+	if base, ok := fs.alloc.Emptiest(order); ok {
+		places = append(places, place{base: base})
+	}
+	for _, p := range places {
+		free, kept := fs.alloc.FreeIn(order, p.base)
+		if kept && p.base != in.ext.homeAt || fs.table.Order(p.base) == order || p.base+s.whole > fs.sb.Blocks() || !fs.onlyData(p.base, s.whole) {
+			continue
+		}
+		others := s.whole - free - p.blocks
+		if fs.alloc.FreeBlocks()-free < others+others/8+fs.reserveChunks()*uint64(fs.sb.ChunkBlocks()) {
+			continue
+		}
+		ps = append(ps, proposal{ino: in.ino, lo: lo, base: p.base, cost: others + s.whole - p.blocks})
+	}
+	return ps
+}
+
+// onlyData reports whether no metadata is in a range of blocks.
+func (fs *FS) onlyData(block, n uint64) bool {
+	if block < uint64(fs.sb.StaticEnd)>>layout.BlockShift {
+		return false
+	}
+	if b := uint64(fs.sb.BackupOff) >> layout.BlockShift; block <= b && b < block+n {
+		return false
+	}
+	m := &fs.meta
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	i, _ := m.find(int64(block >> fs.chunkShift()))
+	return i == len(m.chunks) || uint64(m.chunks[i].no)<<fs.chunkShift() >= block+n
+}
+
+// gatherPUD carries a proposal out. It locks one PMD range of one file at a time.
+func (fs *FS) gatherPUD(ctx *Context, p *proposal) bool {
+	o := fs.alloc.Orders()
+	fs.alloc.Keep(o.PUD, p.base)
+	for _, ino := range fs.usersOf(p.base, 1<<o.PUD) {
+		if ctx.cancelled() || !fs.clear(ctx, p, ino) {
+			return false
+		}
+	}
+	in, e := fs.get(p.ino)
+	if e != 0 {
+		return false
+	}
+	defer fs.put(in, 1)
+	for off := uint64(0); off < 1<<o.PUD; off += 1 << o.PMD {
+		if ctx.cancelled() {
+			return false
+		}
+		s := in.stands(p.lo+off, o.PMD)
+		if s.gathered() && s.best == p.base+off {
+			continue
+		}
+		if !s.full || !fs.gather(ctx, in, p.lo+off, p.base+off) {
+			return false
+		}
+		p.done += s.whole // at most
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if s := in.stands(p.lo, o.PUD); s.gathered() {
+		fs.mergeRange(in, p.lo, p.lo+s.whole, s.best)
+		return true
+	}
+	return false
+}
+
+// clear moves what a file has in the PUD block of a proposal elsewhere, unless it stands
+// there as proposed.
+func (fs *FS) clear(ctx *Context, p *proposal, ino uint64) bool {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return true // gone meanwhile
+	}
+	defer fs.put(in, 1)
+	if !in.isReg() || fs.extentsLoaded(in) != nil {
+		return false
+	}
+	o := fs.alloc.Orders()
+	for at := uint64(0); ; {
+		x, ok := in.standsIn(at, p, ino, o)
+		if !ok {
+			return true
+		}
+		if ctx.cancelled() || !fs.moveAway(ctx, in, p, x) {
+			return false
+		}
+		at = x.End()
+	}
+}
+
+// standsIn finds the next part of the file, from file block at on and within one PMD
+// range, that lies in the proposal's PUD block and does not stand there as proposed.
+func (in *inode) standsIn(at uint64, p *proposal, ino uint64, o hugepage.Orders) (x pagecache.Extent, ok bool) {
+	end := p.base + 1<<o.PUD
+	in.space.Ascend(at, func(e pagecache.Extent) bool {
+		lo, hi := max(e.Block, p.base), min(e.Block+uint64(e.Len), end)
+		if lo >= hi {
+			return true
+		}
+		x = part(e, e.Logical+lo-e.Block, e.Logical+hi-e.Block)
+		if x.End() <= at {
+			return true
+		}
+		x = part(x, max(x.Logical, at), x.End())
+		if ino == p.ino && x.Logical >= p.lo && x.Logical-p.lo == x.Block-p.base {
+			return true
+		}
+		x = part(x, x.Logical, min(x.End(), hugepage.AlignDown(x.Logical, o.PMD)+1<<o.PMD))
+		ok = true
+		return false
+	})
+	return x, ok
+}
+
+// moveAway moves x out of the proposal's PUD block, together with what else of its PMD
+// range stands there with it.
+func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent) bool {
+	lock := in.rl.lock(int64(x.Logical)<<layout.BlockShift, int64(x.End())<<layout.BlockShift, true)
+	in.mu.Lock()
+	defer in.rl.unlock(lock)
+	defer in.mu.Unlock()
+	o := fs.alloc.Orders()
+	for b := x.Logical; b < x.End(); {
+		e, ok := in.space.Lookup(b)
+		if !ok || e.BlockAt(b) != x.BlockAt(b) {
+			return true // changed meanwhile: usersOf finds it again, if it is still there
+		}
+		y := part(e, b, min(e.End(), x.End()))
+		if !fs.movable(y) {
+			return false
+		}
+		off := y.Logical & (1<<o.PMD - 1)
+		var to, n uint64
+		if fs.fills(in, y.Logical, uint64(y.Len), o.PMD) {
+			goal, known := in.goal(y.Logical)
+			if known && y.Logical > x.Logical && hugepage.Congruence(goal, y.Logical) >= o.PMD {
+				to, n = goal, fs.alloc.Extend(goal, uint64(y.Len), o.PMD)
+			}
+			if n == 0 {
+				var ok bool
+				if to, n, ok = fs.alloc.Home(o.PMD, off, uint64(y.Len)); ok {
+					to += off
+				}
+			}
+		}
+		if n == 0 {
+			to, n, _ = fs.alloc.Alloc(0, uint64(y.Len))
+		}
+		switch {
+		case n == 0:
+			return false
+		case to < p.base+1<<o.PUD && to+n > p.base: // no space but in the way
+			fs.alloc.Free(to, n)
+			return false
+		}
+		y = part(y, y.Logical, y.Logical+n)
+		if fs.move(ctx, in, y, to) != nil {
+			return false
+		}
+		p.done += n
+		b = y.End()
+	}
+	return true
+}
+
+// usersOf lists the files that have blocks in a range of the region, as the media tells
+// it while others change it: a hint. They are few, and this is seldom asked: nothing is
+// kept to answer it faster.
+func (fs *FS) usersOf(block, n uint64) (inos []uint64) {
+	var l layout.Line
+	for _, b := range fs.inodeBlocks() {
+		for i := uint64(0); i < layout.InodesPerBlock; i++ {
+			off := int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
+			var c layout.Core
+			if fs.loadLine(off, &l) != nil {
+				continue
+			}
+			if c.Get(&l); c.Mode&syscall.S_IFMT != syscall.S_IFREG {
+				continue
+			}
+			var t layout.Times
+			if fs.loadLine(off+layout.InodeTimesOff, &l) != nil {
+				continue
+			}
+			t.Get(&l)
+			var chain []uint64
+			ino, found := fs.sb.InodeAt(off), false
+			fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(_ uint32, e layout.Extent) error {
+				found = found || e.Block < block+n && block < e.Block+uint64(e.Len)
+				return nil
+			})
+			if found {
+				inos = append(inos, ino)
+			}
+		}
+	}
+	slices.SortFunc(inos, cmp.Compare[uint64])
+	return inos
+}
+
+// inodeBlocks lists the blocks that hold inodes.
+func (fs *FS) inodeBlocks() (blocks []uint64) {
+	m := &fs.meta
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, c := range m.chunks {
+		for i := c.first; i < c.end; i++ {
+			if c.ino[i/64]&(1<<(i%64)) != 0 {
+				blocks = append(blocks, uint64(c.no)<<fs.chunkShift()+uint64(i))
+			}
+		}
+	}
+	return blocks
+}

@@ -1,0 +1,109 @@
+package fs
+
+import (
+	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// homeShare: a file that fills a sixteenth of what a large folio covers, from its
+// beginning on, gets a home for the rest of it. What it had before is moved there when
+// the rest is full (gather): at most a sixteenth of what is written, unless somebody else
+// is in the way.
+const homeShare = 4 // as log2
+
+// place allocates blocks for a file's blocks from b on, up to want, where a large folio
+// can hold them together with what is around them. In this order:
+//
+//  1. the file's PUD home, if it covers b; a new one if the file fills enough of that
+//     range;
+//  2. what continues the file in place, if a PMD folio can hold both or both are small;
+//  3. a new PMD home, if the file fills enough of that range;
+//  4. wherever small runs are.
+//
+// Called with mu held, within a plan.
+func (fs *FS) place(in *inode, b, want uint64) (block, n uint64, ok bool) {
+	o := fs.alloc.Orders()
+	goal, known := in.goal(b)
+	if b>>o.PUD != (b+want-1)>>o.PUD && b&(1<<o.PUD-1) != 0 {
+		want = 1<<o.PUD - b&(1<<o.PUD-1) // up to where the next PUD folio would begin
+	}
+	if in.isReg() && fs.fills(in, b, want, o.PUD) {
+		base, ok := in.ext.home(b, o.PUD)
+		switch {
+		case ok:
+		case known && hugepage.Congruence(goal, b) >= o.PUD:
+			base = hugepage.AlignDown(goal, o.PUD)
+		default:
+			if base, n, ok = fs.alloc.Home(o.PUD, b&(1<<o.PUD-1), want); !ok {
+				base = noHome
+			}
+		}
+		in.ext.homeOf, in.ext.homeAt = b>>o.PUD, base
+		if n == 0 && base != noHome {
+			n = fs.alloc.Extend(base+b&(1<<o.PUD-1), want, o.PUD)
+		}
+		if n > 0 {
+			return base + b&(1<<o.PUD-1), n, true
+		}
+	}
+	large := in.isReg() && fs.fills(in, b, want, o.PMD)
+	if known && large && hugepage.Congruence(goal, b) >= o.PMD {
+		if n = fs.alloc.Extend(goal, want, o.PMD); n > 0 {
+			return goal, n, true
+		}
+	}
+	if large {
+		base, n, ok := fs.alloc.Home(o.PMD, b&(1<<o.PMD-1), want)
+		if ok {
+			return base + b&(1<<o.PMD-1), n, true
+		}
+	}
+	return fs.alloc.Alloc(goal, want)
+}
+
+// noHome: there was no home to be had for that range.
+const noHome = ^uint64(0)
+
+// home returns where a file's home for the range around b begins, if that was decided.
+func (x *extentSlots) home(b uint64, order uint8) (base uint64, ok bool) {
+	return x.homeAt, x.homeAt != 0 && x.homeOf == b>>order
+}
+
+// fills reports whether want blocks from b on fill, with what precedes them without a
+// gap, a sixteenth of the range of an order that b lies in.
+func (fs *FS) fills(in *inode, b, want uint64, order uint8) bool {
+	start := hugepage.AlignDown(b, order)
+	if b > start {
+		p, ok := in.before(b)
+		if ok && p.End() == b {
+			if _, ok = in.space.Lookup(start); ok || p.Logical <= start {
+				want += b - start
+			}
+		}
+	}
+	return want >= max(1, uint64(1)<<order>>homeShare)
+}
+
+// before is the extent that precedes file block b, in the plan or in the file.
+func (in *inode) before(b uint64) (e pagecache.Extent, ok bool) {
+	if n := len(in.ext.splice.now); n > 0 {
+		if p := in.ext.splice.now[n-1]; p.End() == b {
+			return p, true
+		}
+	}
+	return in.space.Prev(b)
+}
+
+// goal is the block that would continue what lies around file block b, if there is
+// something: before it, or else behind it.
+func (in *inode) goal(b uint64) (block uint64, known bool) {
+	if p, ok := in.before(b); ok {
+		return p.Block + (b - p.Logical), true
+	}
+	if x, ok := in.space.Lookup(b); !ok && x.Logical <= maxBlock {
+		if x, ok = in.space.Lookup(x.Logical); ok && x.Block > x.Logical-b {
+			return x.Block - (x.Logical - b), true
+		}
+	}
+	return 0, false
+}

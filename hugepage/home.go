@@ -1,0 +1,239 @@
+package hugepage
+
+// StaleAfter is how many allocations later what a home keeps is kept no longer, unless
+// it has grown meanwhile.
+const StaleAfter = 256
+
+// homes is what growing files keep for themselves, oldest first.
+//
+// A home is an aligned block, PMD or PUD, that one file is filling at the place that a
+// large folio wants: file offset and region offset congruent modulo its size. It is not
+// allocated beyond what the file has: it is only left out where other requests look,
+// until it is stale or there is no other space. So a file that grows slowly among others
+// ends up in large folios, and one that stopped growing wastes nothing.
+//
+//	not kept -> kept          Home; Extend
+//	kept -> not kept          stale, evicted by others' need, or full
+type homes struct {
+	clock uint32 // allocations so far
+	queue []home // ring
+	head  int
+	n     int
+}
+
+// home is an entry of the queue: a PMD or PUD block and when it was queued.
+type home struct {
+	index uint64
+	at    uint32
+	pud   bool
+}
+
+func (h *homes) push(e home) {
+	if h.n == len(h.queue) {
+		q := make([]home, max(64, 2*len(h.queue)))
+		for i := range h.n {
+			q[i] = h.queue[(h.head+i)%len(h.queue)]
+		}
+		h.queue, h.head = q, 0
+	}
+	h.queue[(h.head+h.n)%len(h.queue)] = e
+	h.n++
+}
+
+func (h *homes) pop() home {
+	e := h.queue[h.head]
+	h.head = (h.head + 1) % len(h.queue)
+	h.n--
+	return e
+}
+
+// keepPMD keeps a PMD block, if it is broken, or keeps it longer.
+func (a *Allocator) keepPMD(p uint64) {
+	r := &a.pmds[p]
+	if r.bits == 0 {
+		return
+	}
+	r.stamp = a.homes.clock
+	if !r.kept {
+		a.broken[r.class].clear(p)
+		r.kept = true
+		a.homes.push(home{index: p, at: r.stamp})
+	}
+}
+
+// keepPUD keeps a PUD block, or keeps it longer.
+func (a *Allocator) keepPUD(u uint64) {
+	r := &a.puds[u]
+	r.stamp = a.homes.clock
+	if !r.kept {
+		a.unfile(u)
+		r.kept = true
+		a.homes.push(home{index: u, at: r.stamp, pud: true})
+	}
+}
+
+// expire counts an allocation, and lets go of what is stale.
+func (a *Allocator) expire() {
+	h := &a.homes
+	h.clock++
+	for h.n > 0 && h.clock-h.queue[h.head].at > StaleAfter {
+		e := h.pop()
+		if s, kept := a.stampOf(e); kept && h.clock-s <= StaleAfter {
+			e.at = s
+			if s == h.clock {
+				e.at--
+			}
+			h.push(e)
+			continue
+		}
+		a.letGo(e)
+	}
+}
+
+// evict lets go of what has been kept longest; false if nothing is kept.
+func (a *Allocator) evict() bool {
+	for a.homes.n > 0 {
+		e := a.homes.pop()
+		if _, kept := a.stampOf(e); kept {
+			a.letGo(e)
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Allocator) stampOf(e home) (stamp uint32, kept bool) {
+	if e.pud {
+		r := &a.puds[e.index]
+		return r.stamp, r.kept
+	}
+	r := &a.pmds[e.index]
+	return r.stamp, r.kept
+}
+
+func (a *Allocator) letGo(e home) {
+	if e.pud {
+		if r := &a.puds[e.index]; r.kept {
+			r.kept = false
+			a.refile(e.index)
+		}
+	} else if r := &a.pmds[e.index]; r.kept {
+		r.kept = false
+		a.broken[r.class].set(e.index)
+	}
+}
+
+// Home finds a home of an order, PMD or PUD, and allocates up to want blocks from offset
+// on in it: base is its first block, n how many were allocated at base+offset. For a PMD
+// block the run may go on into whole PMD blocks that follow it, and n is at least 1; of a
+// PUD block the place may be taken, then n is 0.
+//
+// A PMD home is a whole PMD block of the fullest PUD block that has room; a PUD home the
+// emptiest PUD block, if at least half of it is whole PMD blocks. ok is false if there is
+// none. Precondition: offset is less than the order's size.
+func (a *Allocator) Home(order uint8, offset, want uint64) (base, n uint64, ok bool) {
+	if want == 0 {
+		return 0, 0, false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.expire()
+	if order == a.orders.PUD {
+		u, ok := a.emptiest()
+		if !ok {
+			return 0, 0, false
+		}
+		a.keepPUD(u)
+		base = u << order
+		return base, a.grow(base+offset, want, order), true
+	}
+	size := a.orders.PMDBlocks()
+	for {
+		if base, n = a.large(AlignUp(offset+want, order) >> order); n != 0 {
+			break
+		}
+		if a.spare() == 0 || !a.evict() {
+			return 0, 0, false
+		}
+	}
+	n = min(n, AlignUp(offset+want, order)) - offset
+	if n > want {
+		n = want
+	}
+	a.take(base+offset, n)
+	a.keepPMD(base / size)
+	a.keepPMD((base + offset + n - 1) / size)
+	return base, n, true
+}
+
+// emptiest returns the PUD block for a PUD home.
+func (a *Allocator) emptiest() (uint64, bool) {
+	c, ok := a.counts.last()
+	if !ok || c < (a.span+1)/2 {
+		return 0, false
+	}
+	return a.clumps[c].next(0)
+}
+
+// Extend allocates what is free from a block on, up to want blocks and to the end of the
+// region, for the file whose home of that order the block lies in (0: none), and returns
+// how many blocks that is. It does not leave the last SetReserve whole PMD blocks to
+// others if it has to break them, so it may return 0.
+func (a *Allocator) Extend(block, want uint64, order uint8) (n uint64) {
+	if want == 0 || block >= a.blocks {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.expire()
+	return a.grow(block, want, order)
+}
+
+// grow is Extend.
+func (a *Allocator) grow(block, want uint64, order uint8) (n uint64) {
+	if block >= a.blocks {
+		return 0
+	}
+	n = a.extent(block, want)
+	if n == 0 {
+		return 0
+	}
+	a.take(block, n)
+	if order == a.orders.PUD {
+		a.keepPUD(block >> order)
+	}
+	if order != 0 {
+		a.keepPMD(block >> a.orders.PMD)
+		a.keepPMD((block + n - 1) >> a.orders.PMD)
+	}
+	return n
+}
+
+// Emptiest returns the aligned block of an order, PUD, that has the most whole PMD blocks
+// and that nobody keeps; false if none has one.
+func (a *Allocator) Emptiest(order uint8) (base uint64, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, ok := a.counts.last()
+	if !ok {
+		return 0, false
+	}
+	u, ok := a.clumps[c].next(0)
+	return u << order, ok
+}
+
+// FreeIn returns how many blocks of an aligned block of an order, PUD, are free, and
+// whether it is somebody's home.
+func (a *Allocator) FreeIn(order uint8, base uint64) (free uint64, kept bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := &a.puds[base>>order]
+	return uint64(r.free), r.kept
+}
+
+// Keep makes an aligned block of an order, PUD, a home, whatever is in it.
+func (a *Allocator) Keep(order uint8, base uint64) {
+	a.mu.Lock()
+	a.keepPUD(base >> order)
+	a.mu.Unlock()
+}
