@@ -47,12 +47,13 @@ func (c *compaction) list() (inos []uint64) {
 	return inos
 }
 
-// proposal is a PUD range of a file and where to gather it.
+// proposal is an aligned block of the region that is to be emptied: for a range of a file
+// that is gathered there then, or to be whole.
 type proposal struct {
-	ino, lo uint64 // the file and the first file block of the range
-	base    uint64 // of the PUD block
-	cost    uint64 // blocks to move
-	done    uint64 // blocks moved
+	base, size uint64 // in blocks
+	ino, lo    uint64 // the file and the first file block of the range; ino 0: none
+	cost       uint64 // blocks to move
+	done       uint64 // blocks moved
 }
 
 // easiest proposes the range that takes the fewest blocks to gather.
@@ -105,7 +106,7 @@ func (fs *FS) proposals(in *inode, lo uint64, s *stand) (ps []proposal) {
 		if fs.alloc.FreeBlocks()-free < others+others/8+fs.reserveChunks()*uint64(fs.sb.ChunkBlocks()) {
 			continue
 		}
-		ps = append(ps, proposal{ino: in.ino, lo: lo, base: p.base, cost: others + s.whole - p.blocks})
+		ps = append(ps, proposal{base: p.base, size: s.whole, ino: in.ino, lo: lo, cost: others + s.whole - p.blocks})
 	}
 	return ps
 }
@@ -129,7 +130,7 @@ func (fs *FS) onlyData(block, n uint64) bool {
 func (fs *FS) gatherPUD(ctx *Context, p *proposal) bool {
 	o := fs.alloc.Orders()
 	fs.alloc.Keep(o.PUD, p.base)
-	for _, ino := range fs.usersOf(p.base, 1<<o.PUD) {
+	for _, ino := range fs.usersOf([]*proposal{p}) {
 		if ctx.cancelled() || !fs.clear(ctx, p, ino) {
 			return false
 		}
@@ -143,14 +144,14 @@ func (fs *FS) gatherPUD(ctx *Context, p *proposal) bool {
 		if ctx.cancelled() {
 			return false
 		}
-		s := in.stands(p.lo+off, o.PMD)
-		if s.gathered() && s.best == p.base+off {
+		if s := in.stands(p.lo+off, o.PMD); s.gathered() && s.best == p.base+off {
 			continue
 		}
-		if !s.full || !fs.gather(ctx, in, p.lo+off, p.base+off) {
+		n, ok := fs.gather(ctx, in, p.lo+off, p.base+off)
+		p.done += n
+		if !ok {
 			return false
 		}
-		p.done += s.whole // at most
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -161,7 +162,45 @@ func (fs *FS) gatherPUD(ctx *Context, p *proposal) bool {
 	return false
 }
 
-// clear moves what a file has in the PUD block of a proposal elsewhere, unless it stands
+// pack empties the PMD blocks of which least is used, into what is free in others: as far
+// as that is at most half, and as long as more than a 32nd of the free space is in broken
+// ones.
+func (fs *FS) pack(ctx *Context) (moved uint64) {
+	st := fs.alloc.Stats()
+	if st.Free4K < st.Free/32 {
+		return 0
+	}
+	o := fs.alloc.Orders()
+	var ps []*proposal
+	for _, b := range fs.alloc.Sparse(1<<o.PMD/2, packMax) {
+		used := 1<<o.PMD - b.Free
+		if fs.onlyData(b.Base, 1<<o.PMD) && fs.mayMove(used, moveShare) {
+			fs.alloc.Keep(o.PMD, b.Base)
+			ps = append(ps, &proposal{base: b.Base, size: 1 << o.PMD, cost: used})
+		}
+	}
+	if len(ps) == 0 {
+		return 0
+	}
+	for _, ino := range fs.usersOf(ps) {
+		for _, p := range ps {
+			if ctx.cancelled() {
+				break
+			}
+			fs.clear(ctx, p, ino)
+		}
+	}
+	for _, p := range ps {
+		moved += p.done
+		fs.moved.Add(p.done - p.cost)
+	}
+	return moved
+}
+
+// packMax bounds how many PMD blocks are emptied at once.
+const packMax = 64
+
+// clear moves what a file has in the block of a proposal elsewhere, unless it stands
 // there as proposed.
 func (fs *FS) clear(ctx *Context, p *proposal, ino uint64) bool {
 	in, e := fs.get(ino)
@@ -186,9 +225,9 @@ func (fs *FS) clear(ctx *Context, p *proposal, ino uint64) bool {
 }
 
 // standsIn finds the next part of the file, from file block at on and within one PMD
-// range, that lies in the proposal's PUD block and does not stand there as proposed.
+// range, that lies in the proposal's block and does not stand there as proposed.
 func (in *inode) standsIn(at uint64, p *proposal, ino uint64, o hugepage.Orders) (x pagecache.Extent, ok bool) {
-	end := p.base + 1<<o.PUD
+	end := p.base + p.size
 	in.space.Ascend(at, func(e pagecache.Extent) bool {
 		lo, hi := max(e.Block, p.base), min(e.Block+uint64(e.Len), end)
 		if lo >= hi {
@@ -209,8 +248,7 @@ func (in *inode) standsIn(at uint64, p *proposal, ino uint64, o hugepage.Orders)
 	return x, ok
 }
 
-// moveAway moves x out of the proposal's PUD block, together with what else of its PMD
-// range stands there with it.
+// moveAway moves x out of the proposal's block.
 func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent) bool {
 	lock := in.rl.lock(int64(x.Logical)<<layout.BlockShift, int64(x.End())<<layout.BlockShift, true)
 	in.mu.Lock()
@@ -228,7 +266,7 @@ func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent)
 		}
 		off := y.Logical & (1<<o.PMD - 1)
 		var to, n uint64
-		if fs.fills(in, y.Logical, uint64(y.Len), o.PMD) {
+		if p.ino != 0 && fs.fills(in, y.Logical, uint64(y.Len), o.PMD, sharePMD) {
 			goal, known := in.goal(y.Logical)
 			if known && y.Logical > x.Logical && hugepage.Congruence(goal, y.Logical) >= o.PMD {
 				to, n = goal, fs.alloc.Extend(goal, uint64(y.Len), o.PMD)
@@ -240,13 +278,16 @@ func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent)
 				}
 			}
 		}
-		if n == 0 {
+		switch {
+		case p.ino == 0:
+			to, n = fs.alloc.Pack(uint64(y.Len))
+		case n == 0:
 			to, n, _ = fs.alloc.Alloc(0, uint64(y.Len))
 		}
 		switch {
 		case n == 0:
 			return false
-		case to < p.base+1<<o.PUD && to+n > p.base: // no space but in the way
+		case to < p.base+p.size && to+n > p.base: // no space but in the way
 			fs.alloc.Free(to, n)
 			return false
 		}
@@ -260,10 +301,10 @@ func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent)
 	return true
 }
 
-// usersOf lists the files that have blocks in a range of the region, as the media tells
+// usersOf lists the files that have blocks where the proposals are, as the media tells
 // it while others change it: a hint. They are few, and this is seldom asked: nothing is
 // kept to answer it faster.
-func (fs *FS) usersOf(block, n uint64) (inos []uint64) {
+func (fs *FS) usersOf(ps []*proposal) (inos []uint64) {
 	var l layout.Line
 	for _, b := range fs.inodeBlocks() {
 		for i := uint64(0); i < layout.InodesPerBlock; i++ {
@@ -283,7 +324,9 @@ func (fs *FS) usersOf(block, n uint64) (inos []uint64) {
 			var chain []uint64
 			ino, found := fs.sb.InodeAt(off), false
 			fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(_ uint32, e layout.Extent) error {
-				found = found || e.Block < block+n && block < e.Block+uint64(e.Len)
+				for _, p := range ps {
+					found = found || e.Block < p.base+p.size && p.base < e.Block+uint64(e.Len)
+				}
 				return nil
 			})
 			if found {

@@ -16,8 +16,8 @@ type extentSlots struct {
 	free   []uint32 // free slots below next, last freed first
 	next   uint32   // slots from here on were never used
 	splice splice   // the change under way
-	homeOf uint64   // file range of a PUD folio: its number,
-	homeAt uint64   // and where its home is in the region; 0: not decided, see place
+	homeOf uint64   // 1 + number of the PUD range whose home was decided last, see place
+	homeAt uint64   // where that home begins in the region, or noHome
 }
 
 // slotLine gives the line and half that hold slot s.

@@ -17,16 +17,18 @@ import (
 // A PMD range is gathered by the write that fills it. A PUD range is filled in its home
 // mostly; what is missing, and what is in the way, is moved in the background (Compact).
 
-// moveShare bounds what is moved: a tenth of what was allocated, and a 64th of the
-// region.
-const moveShare = 10
+// What is moved, in per cent of what was allocated, and a 64th of the region more: by
+// Compact, and in all.
+const (
+	compactShare = 9
+	moveShare    = 10
+)
 
 // mayMove takes n blocks from what may be moved; false if that is used up.
-func (fs *FS) mayMove(n uint64) bool {
-	slack := fs.sb.Blocks() / 64
+func (fs *FS) mayMove(n, share uint64) bool {
 	for {
 		m := fs.moved.Load()
-		if m+n > fs.placed.Load()/moveShare+slack {
+		if m+n > fs.placed.Load()*share/100+fs.sb.Blocks()/64 {
 			return false
 		}
 		if fs.moved.CompareAndSwap(m, m+n) {
@@ -118,30 +120,33 @@ func (fs *FS) gatherFilled(ctx *Context, in *inode, lo, hi uint64) {
 
 // gatherPMD gathers one PMD range, in the place where most of it is, or in a new one.
 func (fs *FS) gatherPMD(ctx *Context, in *inode, b uint64, s *stand) {
-	if s.right > 0 && fs.mayMove(s.whole-s.right) {
-		if fs.gather(ctx, in, b, s.best) {
+	if s.right > 0 && fs.mayMove(s.whole-s.right, moveShare) {
+		n, ok := fs.gather(ctx, in, b, s.best)
+		fs.moved.Add(n - (s.whole - s.right))
+		if ok {
 			return
 		}
-		fs.moved.Add(-(s.whole - s.right))
 	}
 	o := fs.alloc.Orders()
-	if !fs.mayMove(s.whole) {
+	if !fs.mayMove(s.whole, moveShare) {
 		return
 	}
 	base, n, ok := fs.alloc.Home(o.PMD, 0, s.whole)
 	if ok && n == s.whole {
-		fs.alloc.Free(base, n) // and kept: gather takes it piece by piece
-		ok = fs.gather(ctx, in, b, base)
+		fs.alloc.Free(base, n) // gather takes it piece by piece
+		n, _ = fs.gather(ctx, in, b, base)
+	} else if ok {
+		fs.alloc.Free(base, n)
+		n = 0
 	}
-	if !ok {
-		fs.moved.Add(-s.whole)
-	}
+	fs.moved.Add(n - s.whole)
 }
 
 // gather moves what of the PMD range from file block b on does not stand at base to
-// there. It reports whether the range is gathered afterwards; it moves nothing if a
-// block there is somebody else's, or a folio of the range is shared or referenced.
-func (fs *FS) gather(ctx *Context, in *inode, b, base uint64) bool {
+// there. It returns how many blocks it moved, and whether the range is gathered
+// afterwards; it moves nothing if a block there is somebody else's, or a folio of the
+// range is shared or referenced.
+func (fs *FS) gather(ctx *Context, in *inode, b, base uint64) (n uint64, ok bool) {
 	end := b + 1<<fs.alloc.Orders().PMD
 	lock := in.rl.lock(int64(b)<<layout.BlockShift, int64(end)<<layout.BlockShift, true)
 	in.mu.Lock()
@@ -152,16 +157,16 @@ func (fs *FS) gather(ctx *Context, in *inode, b, base uint64) bool {
 
 // moveTo moves what of the file blocks [lo, hi) does not stand at base, base+1, ... to
 // there. Called with the range locked for writing, and mu held.
-func (fs *FS) moveTo(ctx *Context, in *inode, lo, hi, base uint64) bool {
+func (fs *FS) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
 	// Everything there must be free, or the file's own block of that place.
 	for b := lo; b < hi; {
 		e, ok := in.space.Lookup(b)
 		if !ok || !fs.movable(part(e, b, min(hi, e.End()))) {
-			return false
+			return n, false
 		}
 		x := part(e, b, min(hi, e.End()))
 		if to := base + (b - lo); x.Block != to && !fs.alloc.IsFree(to, uint64(x.Len)) {
-			return false
+			return n, false
 		}
 		b = x.End()
 	}
@@ -171,13 +176,14 @@ func (fs *FS) moveTo(ctx *Context, in *inode, lo, hi, base uint64) bool {
 		to := base + (b - lo)
 		if x.Block != to {
 			if !fs.alloc.Reserve(to, uint64(x.Len)) || fs.move(ctx, in, x, to) != nil {
-				return false
+				return n, false
 			}
+			n += uint64(x.Len)
 		}
 		b = x.End()
 	}
 	fs.mergeRange(in, lo, hi, base)
-	return true
+	return n, true
 }
 
 // movable reports whether every folio of an extent has one owner and no reference: it is
@@ -253,16 +259,17 @@ func (fs *FS) mergeRange(in *inode, lo, hi, base uint64) {
 	}
 }
 
-// Compaction is what Compact did.
+// Compaction is what a call of Compact did.
 type Compaction struct {
 	Gathered bool   // a PUD range of a file can be mapped as one page now that could not before
 	Moved    uint64 // blocks
 }
 
-// Compact looks for the PUD range of a file that is easiest to gather, and gathers it: it
-// moves away what is in the way and moves there what is missing. It does nothing if that
-// were more than may be moved (a tenth of what was allocated). ctx.Cancel stops it
-// between two folios; what it has moved by then stays, and is right.
+// Compact is one step of compaction in the background. It gathers the PUD range of a file
+// that takes the fewest blocks to gather: moves away what is in the way, and there what is
+// missing. And it empties PMD blocks of which little is used. It moves no more than a
+// tenth of what was allocated since the mount. ctx.Cancel stops it between two folios;
+// what it has moved by then stays, and is right.
 //
 // One call at a time does something; others return at once.
 func (fs *FS) Compact(ctx *Context) (c Compaction, e syscall.Errno) {
@@ -273,13 +280,11 @@ func (fs *FS) Compact(ctx *Context) (c Compaction, e syscall.Errno) {
 		return c, 0
 	}
 	defer fs.compact.running.Store(false)
+	c.Moved = fs.pack(ctx)
 	best, ok := fs.compact.easiest(fs)
-	if ok && best.cost == 0 {
-		return c, 0
-	}
-	if ok && fs.mayMove(best.cost) {
+	if ok && fs.mayMove(best.cost, compactShare) {
 		c.Gathered = fs.gatherPUD(ctx, &best)
-		c.Moved = best.done
+		c.Moved += best.done
 		fs.moved.Add(best.done - best.cost)
 	}
 	return c, 0

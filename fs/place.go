@@ -5,11 +5,15 @@ import (
 	"github.com/daxfs/daxfs/pagecache"
 )
 
-// homeShare: a file that fills a sixteenth of what a large folio covers, from its
-// beginning on, gets a home for the rest of it. What it had before is moved there when
-// the rest is full (gather): at most a sixteenth of what is written, unless somebody else
-// is in the way.
-const homeShare = 4 // as log2
+// What of a large folio's range a file must fill, from its beginning on, to get a home for
+// the rest of it, as log2 of the divisor. What it had before is moved there when the rest
+// is full (gather), so this is a bet: the later, the more is moved; the earlier, the more
+// homes are begun in vain. Few files that have a megabyte stay below two; of those that
+// have 64 MiB most never see a gigabyte, but to move half of one costs too much.
+const (
+	sharePMD = 1
+	sharePUD = 4
+)
 
 // place allocates blocks for a file's blocks from b on, up to want, where a large folio
 // can hold them together with what is around them. In this order:
@@ -24,29 +28,33 @@ const homeShare = 4 // as log2
 func (fs *FS) place(in *inode, b, want uint64) (block, n uint64, ok bool) {
 	o := fs.alloc.Orders()
 	goal, known := in.goal(b)
-	if b>>o.PUD != (b+want-1)>>o.PUD && b&(1<<o.PUD-1) != 0 {
-		want = 1<<o.PUD - b&(1<<o.PUD-1) // up to where the next PUD folio would begin
+	off := b & (1<<o.PUD - 1)
+	if off != 0 {
+		want = min(want, 1<<o.PUD-off) // up to where the next PUD folio would begin
 	}
-	if in.isReg() && fs.fills(in, b, want, o.PUD) {
+	if in.isReg() && fs.fills(in, b, want, o.PUD, sharePUD) {
 		base, ok := in.ext.home(b, o.PUD)
 		switch {
 		case ok:
-		case known && hugepage.Congruence(goal, b) >= o.PUD:
+		case known && off != 0 && hugepage.Congruence(goal, b) >= o.PUD: // begun before the inode was read
 			base = hugepage.AlignDown(goal, o.PUD)
 		default:
-			if base, n, ok = fs.alloc.Home(o.PUD, b&(1<<o.PUD-1), want); !ok {
+			if base, n, ok = fs.alloc.Home(o.PUD, off, want); !ok {
 				base = noHome
 			}
 		}
-		in.ext.homeOf, in.ext.homeAt = b>>o.PUD, base
+		in.ext.homeOf, in.ext.homeAt = b>>o.PUD+1, base
 		if n == 0 && base != noHome {
-			n = fs.alloc.Extend(base+b&(1<<o.PUD-1), want, o.PUD)
+			n = fs.alloc.Extend(base+off, want, o.PUD)
 		}
 		if n > 0 {
-			return base + b&(1<<o.PUD-1), n, true
+			return base + off, n, true
+		}
+		if base != noHome {
+			want = min(want, 1<<o.PMD-b&(1<<o.PMD-1)) // what is behind may be free
 		}
 	}
-	large := in.isReg() && fs.fills(in, b, want, o.PMD)
+	large := in.isReg() && fs.fills(in, b, want, o.PMD, sharePMD)
 	if known && large && hugepage.Congruence(goal, b) >= o.PMD {
 		if n = fs.alloc.Extend(goal, want, o.PMD); n > 0 {
 			return goal, n, true
@@ -66,22 +74,31 @@ const noHome = ^uint64(0)
 
 // home returns where a file's home for the range around b begins, if that was decided.
 func (x *extentSlots) home(b uint64, order uint8) (base uint64, ok bool) {
-	return x.homeAt, x.homeAt != 0 && x.homeOf == b>>order
+	return x.homeAt, x.homeOf == b>>order+1
 }
 
 // fills reports whether want blocks from b on fill, with what precedes them without a
-// gap, a sixteenth of the range of an order that b lies in.
-func (fs *FS) fills(in *inode, b, want uint64, order uint8) bool {
-	start := hugepage.AlignDown(b, order)
-	if b > start {
-		p, ok := in.before(b)
-		if ok && p.End() == b {
-			if _, ok = in.space.Lookup(start); ok || p.Logical <= start {
-				want += b - start
-			}
+// gap, a share of the range of an order that b lies in, or all of the one before that.
+func (fs *FS) fills(in *inode, b, want uint64, order, share uint8) bool {
+	if p, ok := in.before(b); ok && p.End() == b {
+		from := hugepage.AlignDown(b, order)
+		if from > 0 && in.covers(from-1, p) {
+			from -= 1 << order
+		}
+		if in.covers(from, p) {
+			want += b - from
 		}
 	}
-	return want >= max(1, uint64(1)<<order>>homeShare)
+	return want >= max(1, uint64(1)<<order>>share)
+}
+
+// covers reports whether file block b is allocated, in extent e or otherwise.
+func (in *inode) covers(b uint64, e pagecache.Extent) bool {
+	if e.Logical <= b && b < e.End() {
+		return true
+	}
+	_, ok := in.space.Lookup(b)
+	return ok
 }
 
 // before is the extent that precedes file block b, in the plan or in the file.

@@ -175,10 +175,10 @@ func (a *Allocator) emptiest() (uint64, bool) {
 	return a.clumps[c].next(0)
 }
 
-// Extend allocates what is free from a block on, up to want blocks and to the end of the
-// region, for the file whose home of that order the block lies in (0: none), and returns
-// how many blocks that is. It does not leave the last SetReserve whole PMD blocks to
-// others if it has to break them, so it may return 0.
+// Extend allocates what is free from a block on, up to want blocks, for the file whose
+// home of that order, PMD or PUD, the block lies in (0: none), and returns how many
+// blocks that is. From a PMD home it goes on within the PUD block, unless that is kept. It
+// leaves the last SetReserve whole PMD blocks alone.
 func (a *Allocator) Extend(block, want uint64, order uint8) (n uint64) {
 	if want == 0 || block >= a.blocks {
 		return 0
@@ -193,6 +193,17 @@ func (a *Allocator) Extend(block, want uint64, order uint8) (n uint64) {
 func (a *Allocator) grow(block, want uint64, order uint8) (n uint64) {
 	if block >= a.blocks {
 		return 0
+	}
+	if order == a.orders.PMD {
+		// Not into another PUD block, and not into one that somebody else is filling.
+		limit := order
+		if !a.puds[block>>a.orders.PUD].kept {
+			limit = a.orders.PUD
+		}
+		if block&(1<<limit-1) == 0 {
+			return 0
+		}
+		want = min(want, 1<<limit-block&(1<<limit-1))
 	}
 	n = a.extent(block, want)
 	if n == 0 {
@@ -231,9 +242,50 @@ func (a *Allocator) FreeIn(order uint8, base uint64) (free uint64, kept bool) {
 	return uint64(r.free), r.kept
 }
 
-// Keep makes an aligned block of an order, PUD, a home, whatever is in it.
+// Sparse is a broken PMD block.
+type Sparse struct{ Base, Free uint64 }
+
+// Sparse returns up to max of the broken PMD blocks that nobody keeps and of which at
+// most used blocks are used, those with the longest runs of free blocks first.
+func (a *Allocator) Sparse(used uint64, max int) (s []Sparse) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := len(a.broken) - 1; c >= 0 && len(s) < max; c-- {
+		for p, ok := a.broken[c].next(0); ok && len(s) < max; p, ok = a.broken[c].next(p + 1) {
+			if r := &a.pmds[p]; uint64(r.used) <= used {
+				s = append(s, Sparse{p << a.orders.PMD, a.orders.PMDBlocks() - uint64(r.used)})
+			}
+		}
+	}
+	return s
+}
+
+// Pack is Alloc in broken PMD blocks only. n is 0 if nothing fits there.
+func (a *Allocator) Pack(want uint64) (block, n uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p, ok := fit(a.broken, min(want, a.orders.PMDBlocks()))
+	if !ok {
+		return 0, 0
+	}
+	r := &a.pmds[p]
+	at, n := a.runIn(a.store.at(r.bits), r.class, want)
+	block = p<<a.orders.PMD + at
+	a.take(block, n)
+	return block, n
+}
+
+// Keep makes an aligned block of an order, PMD or PUD, a home, whatever is in it: nothing is
+// allocated there for others, not even in what is broken, until it is stale.
 func (a *Allocator) Keep(order uint8, base uint64) {
 	a.mu.Lock()
-	a.keepPUD(base >> order)
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	p, n := base>>a.orders.PMD, uint64(1)
+	if order == a.orders.PUD {
+		a.keepPUD(base >> order)
+		n = a.span
+	}
+	for i := range a.pmds[p:min(p+n, uint64(len(a.pmds)))] {
+		a.keepPMD(p + uint64(i))
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand"
+	"os"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
@@ -43,11 +44,15 @@ type ager struct {
 	grow []*file // not at their target yet
 	done []*file
 	ops  int
+	trace bool
+	sum mapping
+	fr float64
+	n int
 	used int64 // bytes that files should have: their sizes
 }
 
 func newAger(f *fs.FS, res *Result) *ager {
-	return &ager{f: f, res: res, rnd: rand.New(rand.NewSource(res.Seed))}
+	return &ager{trace: os.Getenv("TRACE") != "", f: f, res: res, rnd: rand.New(rand.NewSource(res.Seed))}
 }
 
 // between is log-uniform.
@@ -73,6 +78,10 @@ func (a *ager) full() bool {
 }
 
 func (a *ager) run() error {
+	var next int64
+	if a.trace {
+		defer func() { fmt.Fprintf(os.Stderr, "mean pud %.3f free %.3f\n", float64(a.sum.pud)/float64(a.sum.pudBest), a.fr/float64(a.n)) }()
+	}
 	want := int64(a.res.Churn) * a.res.Size
 	for a.res.Written < want {
 		var err error
@@ -83,6 +92,18 @@ func (a *ager) run() error {
 		}
 		if err != nil {
 			return err
+		}
+		if a.trace && a.res.Written > next && a.res.Written > 3*a.res.Size {
+			next = a.res.Written + a.res.Size/4
+			var m mapping
+			for _, f := range a.files() {
+				es, _ := extents(a.f, f.ino)
+				m.add(f.size, es)
+			}
+			st := a.f.Stats()
+			a.sum.pud += m.pud; a.sum.pudBest += m.pudBest
+			a.n++
+			a.fr += float64(st.FreeIn2M) / float64(max(st.FreeData, 1))
 		}
 		if a.ops++; a.ops%compactEvery == 0 {
 			if _, e := a.f.Compact(&a.ctx); e != 0 {
