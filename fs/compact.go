@@ -1,11 +1,9 @@
 package fs
 
 import (
-	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/hugepage"
@@ -67,6 +65,7 @@ func (c *compaction) easiest(fs *FS) (best proposal, ok bool) {
 		}
 		left := false
 		if fs.extentsLoaded(in) == nil {
+			in.mu.Lock()
 			end := in.size.Load() >> layout.BlockShift
 			for lo := uint64(0); lo+1<<order <= end; lo += 1 << order {
 				s := in.stands(lo, order)
@@ -80,6 +79,7 @@ func (c *compaction) easiest(fs *FS) (best proposal, ok bool) {
 					}
 				}
 			}
+			in.mu.Unlock()
 		}
 		fs.put(in, 1)
 		if !left {
@@ -130,7 +130,7 @@ func (fs *FS) onlyData(block, n uint64) bool {
 func (fs *FS) gatherPUD(ctx *Context, p *proposal) bool {
 	o := fs.alloc.Orders()
 	fs.alloc.Keep(o.PUD, p.base)
-	for _, ino := range fs.usersOf([]*proposal{p}) {
+	for _, ino := range fs.usersOf(ctx, []*proposal{p}) {
 		if ctx.cancelled() || !fs.clear(ctx, p, ino) {
 			return false
 		}
@@ -140,6 +140,9 @@ func (fs *FS) gatherPUD(ctx *Context, p *proposal) bool {
 		return false
 	}
 	defer fs.put(in, 1)
+	if fs.extentsLoaded(in) != nil {
+		return false
+	}
 	for off := uint64(0); off < 1<<o.PUD; off += 1 << o.PMD {
 		if ctx.cancelled() {
 			return false
@@ -172,9 +175,14 @@ func (fs *FS) pack(ctx *Context) (moved uint64) {
 	}
 	o := fs.alloc.Orders()
 	var ps []*proposal
+	room := st.Free4K // in broken blocks that are not emptied, but for what is to go there
 	for _, b := range fs.alloc.Sparse(1<<o.PMD/2, packMax) {
 		used := 1<<o.PMD - b.Free
+		if room < b.Free+used+1<<o.PMD {
+			break
+		}
 		if fs.onlyData(b.Base, 1<<o.PMD) && fs.mayMove(used, moveShare) {
+			room -= b.Free + used
 			fs.alloc.Keep(o.PMD, b.Base)
 			ps = append(ps, &proposal{base: b.Base, size: 1 << o.PMD, cost: used})
 		}
@@ -182,7 +190,7 @@ func (fs *FS) pack(ctx *Context) (moved uint64) {
 	if len(ps) == 0 {
 		return 0
 	}
-	for _, ino := range fs.usersOf(ps) {
+	for _, ino := range fs.usersOf(ctx, ps) {
 		for _, p := range ps {
 			if ctx.cancelled() {
 				break
@@ -301,41 +309,33 @@ func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent)
 	return true
 }
 
-// usersOf lists the files that have blocks where the proposals are, as the media tells
-// it while others change it: a hint. They are few, and this is seldom asked: nothing is
-// kept to answer it faster.
-func (fs *FS) usersOf(ps []*proposal) (inos []uint64) {
-	var l layout.Line
+// usersOf lists the files that have blocks where the proposals are. It looks at every
+// inode, as a mount does: this is asked seldom, and nothing is kept to answer it faster.
+func (fs *FS) usersOf(ctx *Context, ps []*proposal) (inos []uint64) {
 	for _, b := range fs.inodeBlocks() {
-		for i := uint64(0); i < layout.InodesPerBlock; i++ {
-			off := int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
-			var c layout.Core
-			if fs.loadLine(off, &l) != nil {
+		for i := int64(0); i < layout.InodesPerBlock && !ctx.cancelled(); i++ {
+			in, e := fs.get(fs.sb.InodeAt(int64(b)<<layout.BlockShift + i*layout.InodeSize))
+			if e != 0 {
 				continue
 			}
-			if c.Get(&l); c.Mode&syscall.S_IFMT != syscall.S_IFREG {
-				continue
+			if in.isReg() && fs.extentsLoaded(in) == nil && in.isIn(ps) {
+				inos = append(inos, in.ino)
 			}
-			var t layout.Times
-			if fs.loadLine(off+layout.InodeTimesOff, &l) != nil {
-				continue
-			}
-			t.Get(&l)
-			var chain []uint64
-			ino, found := fs.sb.InodeAt(off), false
-			fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(_ uint32, e layout.Extent) error {
-				for _, p := range ps {
-					found = found || e.Block < p.base+p.size && p.base < e.Block+uint64(e.Len)
-				}
-				return nil
-			})
-			if found {
-				inos = append(inos, ino)
-			}
+			fs.put(in, 1)
 		}
 	}
-	slices.SortFunc(inos, cmp.Compare[uint64])
 	return inos
+}
+
+// isIn reports whether a file has blocks where one of the proposals is.
+func (in *inode) isIn(ps []*proposal) (found bool) {
+	in.space.Ascend(0, func(e pagecache.Extent) bool {
+		for _, p := range ps {
+			found = found || e.Block < p.base+p.size && p.base < e.Block+uint64(e.Len)
+		}
+		return !found
+	})
+	return found
 }
 
 // inodeBlocks lists the blocks that hold inodes.

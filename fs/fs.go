@@ -44,8 +44,9 @@ type FS struct {
 
 	recovered int // journal records replayed by this mount
 	orphans   int // orphans freed by this mount
-	stopSync  chan struct{}
-	syncDone  chan struct{}
+
+	stop       chan struct{} // closed by Unmount
+	background sync.WaitGroup
 }
 
 // Options of Mount. The zero value mounts read-write.
@@ -63,6 +64,8 @@ type Options struct {
 	// SyncInterval is how often a region in an ordinary file is written back
 	// against a crash of the host; 0: never.
 	SyncInterval time.Duration
+	// CompactInterval is how often Compact is called; 0: never.
+	CompactInterval time.Duration
 }
 
 // Context comes with every call. It is the caller's, may be reused, and must not

@@ -17,18 +17,18 @@ import (
 // A PMD range is gathered by the write that fills it. A PUD range is filled in its home
 // mostly; what is missing, and what is in the way, is moved in the background (Compact).
 
-// What is moved, in per cent of what was allocated, and a 64th of the region more: by
-// Compact, and in all.
+// What is moved, in thousandths of what was allocated, and a 64th of the region more: by
+// gathering PUD ranges, and in all.
 const (
-	compactShare = 9
-	moveShare    = 10
+	compactShare = 95
+	moveShare    = 98
 )
 
 // mayMove takes n blocks from what may be moved; false if that is used up.
 func (fs *FS) mayMove(n, share uint64) bool {
 	for {
 		m := fs.moved.Load()
-		if m+n > fs.placed.Load()*share/100+fs.sb.Blocks()/64 {
+		if m+n > fs.placed.Load()*share/1000+fs.sb.Blocks()/64 {
 			return false
 		}
 		if fs.moved.CompareAndSwap(m, m+n) {

@@ -322,6 +322,10 @@ func runModel(t *testing.T, seed int64, ops int) {
 		if rnd.Intn(200) == 0 {
 			v.remount()
 		}
+		if rnd.Intn(20) == 0 {
+			_, e := v.fs.Compact(&v.ctx)
+			v.ok(e)
+		}
 		if i%300 == 299 {
 			v.compare("/", m.root, 1, map[*mnode]uint64{})
 		}

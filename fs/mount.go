@@ -101,7 +101,7 @@ func (fs *FS) mount() error {
 	if e != 0 || !root.isDir() {
 		return corruptf("the root directory at offset %d cannot be read", fs.sb.InodeBase)
 	}
-	fs.startSync()
+	fs.startBackground()
 	return nil
 }
 
@@ -378,6 +378,9 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 	if c.Format&layout.FormatInline != 0 {
 		return nil
 	}
+	if int64(c.Size) >= 1<<fs.sb.PUDShift {
+		fs.compact.add(ino) // which finds out whether there is something to do
+	}
 	dir := c.Mode&syscall.S_IFMT == syscall.S_IFDIR
 	var chain []uint64
 	err := fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(slot uint32, e layout.Extent) error {
@@ -479,7 +482,7 @@ func (fs *FS) finishScan(s *scan) error {
 //  2. all lanes retired: every line is in place
 //  3. owner record: clean; SFENCE
 func (fs *FS) Unmount() error {
-	fs.endSync()
+	fs.endBackground()
 	for i := range fs.icache {
 		s := &fs.icache[i]
 		s.mu.Lock()
@@ -512,34 +515,49 @@ func (fs *FS) Unmount() error {
 	return fs.r.Sync(0, layout.BlockSize)
 }
 
-// startSync writes a region in an ordinary file back from time to time: what a
-// crash of the host leaves of it is then not much older than the interval.
-func (fs *FS) startSync() {
-	if fs.opt.SyncInterval <= 0 || fs.opt.ReadOnly || !fs.needsSync() {
+// startBackground starts what is done from time to time: writing a region in an ordinary
+// file back, so that what a crash of the host leaves of it is not much older than the
+// interval; and compaction.
+func (fs *FS) startBackground() {
+	fs.stop = make(chan struct{})
+	if fs.opt.ReadOnly {
 		return
 	}
-	fs.stopSync, fs.syncDone = make(chan struct{}), make(chan struct{})
+	if fs.needsSync() {
+		fs.every(fs.opt.SyncInterval, func() {
+			if err := fs.r.Sync(0, fs.sb.Size); err != nil {
+				fs.warn("writing the region back: %v", err)
+			}
+		})
+	}
+	fs.every(fs.opt.CompactInterval, func() { fs.Compact(&Context{Cancel: fs.stop}) })
+}
+
+// every calls f once in that time until the end, which waits for it; never if it is 0. It
+// lets 20 times as long pass as a call has taken, at least.
+func (fs *FS) every(d time.Duration, f func()) {
+	if d <= 0 {
+		return
+	}
+	fs.background.Add(1)
 	go func() {
-		defer close(fs.syncDone)
-		t := time.NewTicker(fs.opt.SyncInterval)
+		defer fs.background.Done()
+		t := time.NewTimer(d)
 		defer t.Stop()
 		for {
 			select {
 			case <-t.C:
-				if err := fs.r.Sync(0, fs.sb.Size); err != nil {
-					fs.warn("writing the region back: %v", err)
-				}
-			case <-fs.stopSync:
+				start := time.Now()
+				f()
+				t.Reset(max(d, 20*time.Since(start)))
+			case <-fs.stop:
 				return
 			}
 		}
 	}()
 }
 
-func (fs *FS) endSync() {
-	if fs.stopSync != nil {
-		close(fs.stopSync)
-		<-fs.syncDone
-		fs.stopSync = nil
-	}
+func (fs *FS) endBackground() {
+	close(fs.stop)
+	fs.background.Wait()
 }

@@ -38,6 +38,14 @@ func TestStressStamps(t *testing.T) {
 	for i := range inos {
 		inos[i].Store(v.create(1, name(i)))
 	}
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		for time.Now().Before(stop) {
+			v.fs.Compact(&fs.Context{Lane: 4})
+			time.Sleep(100 * time.Microsecond)
+		}
+	}()
 	for w := 0; w < 4; w++ {
 		wg.Add(1)
 		go func() {

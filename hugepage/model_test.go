@@ -245,7 +245,17 @@ func TestModel(t *testing.T) {
 				want := rapid.Uint64Range(1, 2*o.PMDBlocks()).Draw(t, "want")
 				order := rapid.SampledFrom([]uint8{0, o.PMD, o.PUD}).Draw(t, "order")
 				whole := m.wholes(o.PMD)
+				a.expire() // as Extend will
 				run := min(want, m.run(block))
+				if order == o.PMD && block < blocks {
+					limit := o.PUD
+					if a.puds[block>>o.PUD].kept {
+						limit = o.PMD
+					}
+					if run = min(run, 1<<limit-block&(1<<limit-1)); Aligned(block, limit) {
+						run = 0
+					}
+				}
 				n := a.Extend(block, want, order)
 				if n > run || n < run && whole-m.spare() == 0 {
 					t.Fatalf("Extend(%d, %d) = %d, %d are free", block, want, n, run)

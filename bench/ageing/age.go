@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand"
-	"os"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
@@ -15,8 +14,7 @@ const (
 	mib = int64(1) << 20
 	gib = int64(1) << 30
 
-	growing      = 4   // files that grow at the same time
-	compactEvery = 500 // operations
+	compactEvery = 500 // operations between two steps of compaction
 )
 
 // classes are the sizes of files: a share in per cent, and the range.
@@ -44,15 +42,11 @@ type ager struct {
 	grow []*file // not at their target yet
 	done []*file
 	ops  int
-	trace bool
-	sum mapping
-	fr float64
-	n int
 	used int64 // bytes that files should have: their sizes
 }
 
 func newAger(f *fs.FS, res *Result) *ager {
-	return &ager{trace: os.Getenv("TRACE") != "", f: f, res: res, rnd: rand.New(rand.NewSource(res.Seed))}
+	return &ager{f: f, res: res, rnd: rand.New(rand.NewSource(res.Seed))}
 }
 
 // between is log-uniform.
@@ -78,10 +72,6 @@ func (a *ager) full() bool {
 }
 
 func (a *ager) run() error {
-	var next int64
-	if a.trace {
-		defer func() { fmt.Fprintf(os.Stderr, "mean pud %.3f free %.3f\n", float64(a.sum.pud)/float64(a.sum.pudBest), a.fr/float64(a.n)) }()
-	}
 	want := int64(a.res.Churn) * a.res.Size
 	for a.res.Written < want {
 		var err error
@@ -92,18 +82,6 @@ func (a *ager) run() error {
 		}
 		if err != nil {
 			return err
-		}
-		if a.trace && a.res.Written > next && a.res.Written > 3*a.res.Size {
-			next = a.res.Written + a.res.Size/4
-			var m mapping
-			for _, f := range a.files() {
-				es, _ := extents(a.f, f.ino)
-				m.add(f.size, es)
-			}
-			st := a.f.Stats()
-			a.sum.pud += m.pud; a.sum.pudBest += m.pudBest
-			a.n++
-			a.fr += float64(st.FreeIn2M) / float64(max(st.FreeData, 1))
 		}
 		if a.ops++; a.ops%compactEvery == 0 {
 			if _, e := a.f.Compact(&a.ctx); e != 0 {
@@ -117,7 +95,7 @@ func (a *ager) run() error {
 
 // append lets one of the growing files grow, which may be a new one.
 func (a *ager) append() error {
-	if len(a.grow) < growing {
+	if len(a.grow) < a.res.Writers {
 		a.next++
 		f := &file{name: fmt.Sprint("f", a.next), target: a.fileSize()}
 		var at fs.Attr

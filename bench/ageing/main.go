@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -31,6 +32,8 @@ type Result struct {
 	Churn int   `json:"churn"` // times that many bytes allocated
 	Seed  int64 `json:"seed"`
 	Size  int64 `json:"size"` // of the region in bytes
+
+	Writers int `json:"writers"` // files that grow at the same time
 
 	FreeInAligned2M float64 `json:"free_in_aligned_2m"`       // share of the free bytes
 	PMDMappable     float64 `json:"pmd_mappable"`             // of what could at best be mapped by 2 MiB pages
@@ -51,6 +54,8 @@ func main() {
 	flag.IntVar(&res.Util, "util", 75, "utilisation in per cent")
 	flag.IntVar(&res.Churn, "churn", 20, "bytes to allocate, as a multiple of the region's size")
 	flag.Int64Var(&res.Seed, "seed", 1, "seed of the random choices")
+	flag.IntVar(&res.Writers, "writers", 4, "files that grow at the same time")
+	check := flag.Bool("check", false, "fail if large pages, free space or what was moved is worse than docs/ageing.md says")
 	asJSON := flag.Bool("json", false, "print JSON")
 	dir := flag.String("dir", "", "directory for the sparse region (default: a temporary one)")
 	flag.Parse()
@@ -63,9 +68,44 @@ func main() {
 		e := json.NewEncoder(os.Stdout)
 		e.SetIndent("", "  ")
 		e.Encode(&res)
-		return
+	} else {
+		res.print()
 	}
-	res.print()
+	if bad := res.missed(); *check && len(bad) > 0 {
+		fmt.Fprintln(os.Stderr, "ageing: missed:", strings.Join(bad, "; "))
+		os.Exit(1)
+	}
+}
+
+// bar is what a figure must reach, or stay below.
+type bar struct {
+	name     string
+	v        float64
+	min, max float64
+}
+
+// missed lists the figures that are worse than they should be. The bar for 1 GiB pages,
+// and for the faults that follow from it, is what was measured at 90 %, see
+// docs/ageing.md; one run holds only some twenty ranges of 1 GiB, so it leaves room for
+// one more or less of each ten.
+func (r *Result) missed() (bad []string) {
+	pud, faults := 0.70, 1.10
+	if r.Util > 80 {
+		pud, faults = 0.35, 1.25
+	}
+	for _, b := range []bar{
+		{"free in aligned 2 MiB", r.FreeInAligned2M, 0.95, 1},
+		{"mappable by 2 MiB pages", r.PMDMappable, 0.99, 1},
+		{"mappable by 1 GiB pages", r.PUDMappable, pud, 1},
+		{"faults, aged over fresh", r.Faults, 0, faults},
+		{"moved over written", r.Moved, 0, 0.10},
+		{"seconds", r.Seconds, 0, 50},
+	} {
+		if b.v < b.min || b.v > b.max {
+			bad = append(bad, fmt.Sprintf("%s is %.4f, not %.2f to %.2f", b.name, b.v, b.min, b.max))
+		}
+	}
+	return bad
 }
 
 func (r *Result) print() {
@@ -77,7 +117,7 @@ func (r *Result) print() {
 	}{
 		{"utilisation", fmt.Sprintf("%d %%", r.Util)},
 		{"churn", fmt.Sprintf("%d times %.0f GiB", r.Churn, float64(r.Size)/(1<<30))},
-		{"files at the end", r.Files},
+		{"files at the end", fmt.Sprintf("%d, %d at a time", r.Files, r.Writers)},
 		{"free in aligned 2 MiB", fmt.Sprintf("%.4f", r.FreeInAligned2M)},
 		{"mappable by 2 MiB pages", fmt.Sprintf("%.4f", r.PMDMappable)},
 		{"mappable by 1 GiB pages", fmt.Sprintf("%.4f", r.PUDMappable)},

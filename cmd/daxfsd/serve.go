@@ -23,6 +23,9 @@ import (
 // a crash of the host.
 const syncInterval = 30 * time.Second
 
+// compactInterval is how often a step of compaction is taken, if there is one to take.
+const compactInterval = 2 * time.Second
+
 // serveMount mounts and serves until unmounted: the daemon's whole life.
 func serveMount(p *mountPlan, rep *reporter) error {
 	logPath := p.flags.log
@@ -72,7 +75,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		return err
 	}
 	core, err = mountCore(r, fs.Options{
-		ReadOnly: p.opts.readOnly, Takeover: p.opts.takeover, Progress: progress, Warn: warn, SyncInterval: syncInterval,
+		ReadOnly: p.opts.readOnly, Takeover: p.opts.takeover, Progress: progress, Warn: warn, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
 		conn.Close()

@@ -1,0 +1,251 @@
+package fs_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// extents returns a file's extents, adjacent ones as one.
+func (v *volume) extents(ino uint64) (es []fs.ExtentInfo) {
+	v.t.Helper()
+	v.ok(v.fs.Extents(&v.ctx, ino, func(x fs.ExtentInfo) bool {
+		if n := len(es); n > 0 && es[n-1].Logical+es[n-1].Len == x.Logical && es[n-1].Block+es[n-1].Len == x.Block {
+			es[n-1].Len += x.Len
+		} else {
+			es = append(es, x)
+		}
+		return true
+	}))
+	return es
+}
+
+// gathered counts the ranges of that many blocks that stand in one aligned block.
+func (v *volume) gathered(ino, blocks uint64) (n int) {
+	for _, e := range v.extents(ino) {
+		for b := (e.Logical + blocks - 1) / blocks * blocks; b+blocks <= e.Logical+e.Len; b += blocks {
+			if (e.Block+b-e.Logical)%blocks == 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+const (
+	pmdBlocks = pmdBytes / 4096
+	pudBlocks = pudBytes / 4096
+)
+
+// TestGather: files that grow together by small appends end up in large folios each, and
+// what that takes is bounded.
+func TestGather(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	rnd := rand.New(rand.NewSource(1))
+	const files, size = 4, 4*pudBytes + 5000
+	var inos [files]uint64
+	var data [files][]byte
+	for i := range inos {
+		inos[i] = v.create(1, fmt.Sprint("f", i))
+		data[i] = make([]byte, size)
+		rnd.Read(data[i])
+	}
+	var at [files]int
+	for left := files; left > 0; {
+		i := rnd.Intn(files)
+		n := min(1+rnd.Intn(9000), size-at[i])
+		v.write(inos[i], int64(at[i]), data[i][at[i]:at[i]+n])
+		if at[i] += n; n > 0 && at[i] == size {
+			left--
+		}
+	}
+	for i, ino := range inos {
+		if n := v.gathered(ino, pmdBlocks); n < size/pmdBytes {
+			t.Errorf("file %d: %d of %d PMD ranges are gathered: %v", i, n, size/pmdBytes, v.extents(ino))
+		}
+	}
+	for range 20 {
+		if _, e := v.fs.Compact(&v.ctx); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	s := v.fs.Stats()
+	for i, ino := range inos {
+		if n := v.gathered(ino, pudBlocks); n < 4 {
+			t.Errorf("file %d: %d of 4 PUD ranges are gathered: %v", i, n, v.extents(ino))
+		}
+		if !bytes.Equal(v.read(ino, 0, size), data[i]) {
+			t.Errorf("file %d has changed", i)
+		}
+	}
+	if s.Folios1G != 4*files {
+		t.Errorf("%d folios of the third order, expected %d", s.Folios1G, 4*files)
+	}
+	if limit := uint64(files*size/10 + 64<<20/64); s.MovedBytes == 0 || s.MovedBytes > limit {
+		t.Errorf("%d bytes were moved, expected at most %d", s.MovedBytes, limit)
+	}
+	v.checked()
+	for i, ino := range inos {
+		if !bytes.Equal(v.read(ino, 0, size), data[i]) {
+			t.Errorf("file %d is not what it was after a remount", i)
+		}
+	}
+}
+
+// crowded is a volume with a file of one full PUD range whose home others have squatted in.
+func crowded(t *testing.T) (v *volume, ino uint64, data []byte, others map[uint64][]byte) {
+	v = newVolume(t, 16<<20)
+	rnd := rand.New(rand.NewSource(2))
+	data = make([]byte, pudBytes)
+	rnd.Read(data)
+	ino = v.create(1, "grown")
+	others = map[uint64][]byte{}
+	for at, i := 0, 0; at < pudBytes; i++ {
+		n := min(6000, pudBytes-at)
+		v.write(ino, int64(at), data[at:at+n])
+		at += n
+		if i%9 == 4 { // who mounts does not know of homes
+			v.remount()
+			o := v.create(1, fmt.Sprint("small", i))
+			b := make([]byte, 9000)
+			rnd.Read(b)
+			v.write(o, 0, b)
+			others[o] = b
+		}
+	}
+	if n := v.gathered(ino, pudBlocks); n != 0 {
+		t.Fatal("nobody is in the way")
+	}
+	return v, ino, data, others
+}
+
+// TestCompact: what is in the way of a large folio is moved away, and nobody notices.
+func TestCompact(t *testing.T) {
+	v, ino, data, others := crowded(t)
+	free := v.free()
+	c, e := v.fs.Compact(&v.ctx)
+	if e != 0 || !c.Gathered || c.Moved == 0 {
+		t.Fatalf("%+v, %v", c, e)
+	}
+	if n := v.gathered(ino, pudBlocks); n != 1 {
+		t.Errorf("not gathered: %v", v.extents(ino))
+	}
+	check := func() {
+		t.Helper()
+		if !bytes.Equal(v.read(ino, 0, pudBytes), data) {
+			t.Error("the file has changed")
+		}
+		for o, b := range others {
+			if !bytes.Equal(v.read(o, 0, len(b)), b) {
+				t.Errorf("inode %d has changed", o)
+			}
+		}
+	}
+	check()
+	if c, _ := v.fs.Compact(&v.ctx); c.Gathered {
+		t.Error("gathered twice")
+	}
+	v.checked()
+	check()
+	if now := v.free(); now+4 < free {
+		t.Errorf("%d blocks free, were %d", now, free)
+	}
+	if s := v.fs.Stats(); s.Folios1G != 1 {
+		t.Errorf("%d folios of the third order after a remount", s.Folios1G)
+	}
+}
+
+// TestCompactBusy: a folio that a reply holds is not moved, and a call that was given up
+// moves nothing.
+func TestCompactBusy(t *testing.T) {
+	v, ino, data, _ := crowded(t)
+	cancel := make(chan struct{})
+	close(cancel)
+	if c, e := v.fs.Compact(&fs.Context{Cancel: cancel}); e != 0 || c.Moved != 0 {
+		t.Errorf("cancelled: %+v, %v", c, e)
+	}
+	r := v.fs.NewReply()
+	v.ok(v.fs.Read(&v.ctx, ino, 0, 10, r))
+	done := make(chan fs.Compaction)
+	go func() {
+		c, _ := v.fs.Compact(&fs.Context{Lane: 1})
+		done <- c
+	}()
+	if got := r.Slices()[0]; !bytes.Equal(got, data[:10]) {
+		t.Error("the reply has changed")
+	}
+	r.Done()
+	r.Free()
+	<-done
+	if !bytes.Equal(v.read(ino, 0, pudBytes), data) {
+		t.Error("the file has changed")
+	}
+	v.checked()
+}
+
+// TestCompactPacks: small files that are left of many are packed together, so that whole
+// large blocks are free again.
+func TestCompactPacks(t *testing.T) {
+	v := newVolume(t, 16<<20)
+	free := v.fs.Stats().FreeIn2M
+	want := map[uint64][]byte{}
+	var inos [800]uint64
+	for i := range inos {
+		ino := v.create(1, fmt.Sprint("f", i))
+		inos[i] = ino
+		b := bytes.Repeat([]byte{byte(i)}, 4096)
+		v.write(ino, 0, b)
+		if i%20 == 7 {
+			want[ino] = b
+		}
+	}
+	for i, ino := range inos {
+		if want[ino] == nil {
+			v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprint("f", i)))
+			v.fs.Forget(ino, 1)
+		}
+	}
+	before := v.fs.Stats()
+	for range 10 {
+		if _, e := v.fs.Compact(&v.ctx); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	after := v.fs.Stats()
+	if used := free - after.FreeIn2M; used > uint64(len(want)+2*pmdBlocks)*4096+uint64(before.MetaChunks)*pmdBytes || after.FreeIn2M <= before.FreeIn2M {
+		t.Errorf("free in large blocks: %d at first, %d of %d before packing, %d after", free, before.FreeIn2M, before.FreeData, after.FreeIn2M)
+	}
+	for ino, b := range want {
+		if !bytes.Equal(v.read(ino, 0, 4096), b) {
+			t.Errorf("inode %d has changed", ino)
+		}
+	}
+	v.checked()
+}
+
+// TestHomesGiveWay: what growing files keep is there for others when space is short.
+func TestHomesGiveWay(t *testing.T) {
+	v := newVolume(t, 16<<20)
+	ino := v.create(1, "grows")
+	for off := int64(0); off < pudBytes/2; off += 4096 {
+		v.write(ino, off, make([]byte, 4096))
+	}
+	fill := v.create(1, "fill")
+	off := int64(0)
+	for {
+		n, e := v.fs.Write(&v.ctx, fill, off, make([]byte, 5000))
+		if off += int64(n); e == syscall.ENOSPC {
+			break
+		}
+		v.ok(e)
+	}
+	var s fs.StatFS
+	if v.fs.StatFS(&s); s.Bavail > 1 {
+		t.Errorf("ENOSPC with %d blocks available", s.Bavail)
+	}
+	v.checked()
+}
