@@ -1,6 +1,7 @@
 package explore
 
 import (
+	"fmt"
 	"maps"
 	"syscall"
 
@@ -79,6 +80,49 @@ func (w *world) tmpfile(dir string) *node {
 	return &node{mode: syscall.S_IFREG | 0o600, uid: w.ctx.UID, gid: w.ctx.GID, ino: a.Ino, refs: 1}
 }
 
+// append writes path from its end on in pieces, so that it grows into a home.
+func (w *world) append(path string, to, piece int64) {
+	for off := int64(len(w.at(path).data)); off < to; off += piece {
+		w.write(path, off, fill(int(off/piece), int(min(piece, to-off))))
+	}
+}
+
+// crowded makes d/big a file of one full PUD range, of which others stand in the home.
+func crowded(w *world) {
+	w.create("d/big")
+	for i, name := range []string{"e/s0", "e/s1", "e/s2"} {
+		w.append("d/big", int64(40000*(i+1)), 8000)
+		w.unmount() // who mounts does not know of homes
+		w.mount()
+		w.create(name)
+		w.write(name, 0, fill(110+i, 9000))
+	}
+	w.append("d/big", 1<<18, 8000)
+}
+
+// sparse leaves small files where there were many.
+func sparse(w *world) {
+	for i := range 200 {
+		name := fmt.Sprintf("empty/f%d", i)
+		w.create(name)
+		w.write(name, 0, fill(i, 4096))
+	}
+	for i := range 200 {
+		if i%8 != 3 {
+			w.unlink(fmt.Sprintf("empty/f%d", i))
+		}
+	}
+}
+
+// compact is a step of compaction that does something.
+func (w *world) compact() {
+	c, e := w.f.Compact(&w.ctx)
+	must("compact", e)
+	if c.Moved == 0 {
+		panic("compaction moves nothing: the workload shows nothing")
+	}
+}
+
 // allocationWorkloads are fallocate, extended attributes and files without a name.
 func allocationWorkloads() []Workload {
 	none := func(*world) {}
@@ -110,6 +154,11 @@ func allocationWorkloads() []Workload {
 		into("write-beyond-eof-unwritten", func(w *world) { w.fallocate("d/g", keep, 0, 100000) }, "d/g", 20000, 3000),
 		with("truncate-unwritten", prealloc, func(w *world) { w.truncate("e/h", 10000) }),
 		with("truncate-up-over-unwritten", func(w *world) { w.fallocate("d/g", keep, 0, 100000) }, func(w *world) { w.truncate("d/g", 50000) }),
+
+		into("gather", func(w *world) { w.create("d/new"); w.append("d/new", 28000, 3000) }, "d/new", 28000, 8000),
+		into("gather-crowded", func(w *world) { crowded(w); w.truncate("d/big", 20000) }, "d/big", 20000, 20000),
+		with("compact", crowded, (*world).compact),
+		with("compact-sparse", sparse, (*world).compact),
 
 		one("setxattr", func(w *world) { w.setxattr("d/g", "user.a", []byte("value")) }),
 		one("setxattr-long", func(w *world) { w.setxattr("d/g", "user.a", fill(95, 9000)) }),
