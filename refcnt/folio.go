@@ -120,7 +120,7 @@ func (r *idleRun) report() {
 
 // drop takes delta from the counts of the folios of n blocks, and reports what became
 // free. Of a large folio of which the range is a part it takes a reference as of the
-// whole, but an owner of the part only, which splits it.
+// whole, but an owner of the part only.
 func (t *Table) drop(block, n, delta uint64, op string, idle func(block, n uint64)) {
 	t.check(op, block, n)
 	r := idleRun{op: op, idle: idle}
@@ -186,8 +186,7 @@ func (t *Table) dropLarge(f *folio, delta uint64, op string, r *idleRun) {
 				return
 			}
 		case now&refMask == 0 && now&deferred != 0:
-			if f.w.CompareAndSwap(old, now|splitting) {
-				t.split(f, now, t.takeCuts(f), r)
+			if t.settle(f, old, now, r) {
 				return
 			}
 		case f.w.CompareAndSwap(old, now):

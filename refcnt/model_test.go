@@ -1,7 +1,6 @@
 package refcnt
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -14,16 +13,39 @@ type mfolio struct {
 	block, n           uint64
 	refs, maps, shares int
 	frozen             bool
-	cuts               []run
+	cuts               map[uint64]int // by block: how many owners own others only
 }
 
-func (f *mfolio) cutsAt(b uint64) (n int) {
-	for _, c := range f.cuts {
-		if c.block <= b && b < c.block+c.n {
-			n++
+func (f *mfolio) cutsAt(b uint64) int { return f.cuts[b] }
+
+// cut takes an owner from the blocks that in names.
+func (f *mfolio) cut(in func(b uint64) bool) {
+	if f.cuts == nil {
+		f.cuts = map[uint64]int{}
+	}
+	least := 1
+	for b := f.block; b < f.block+f.n; b++ {
+		if in(b) {
+			f.cuts[b]++
+		}
+		least = min(least, f.cuts[b])
+	}
+	if least == 0 {
+		return
+	}
+	f.shares-- // one owns nothing of it any more
+	for b := range f.cuts {
+		f.cuts[b]--
+	}
+}
+
+func (f *mfolio) cutIn(block, n uint64) bool {
+	for b := block; b < block+n; b++ {
+		if f.cuts[b] > 0 {
+			return true
 		}
 	}
-	return n
+	return false
 }
 
 // model is what a table is, said as simply as possible: who covers each block.
@@ -100,7 +122,7 @@ func (m *model) split(f *mfolio) {
 		size = m.pmd
 	}
 	for p := f.block; p < f.block+f.n; p += size {
-		if size > 1 && !touches(f.cuts, p, size) {
+		if size > 1 && !f.cutIn(p, size) {
 			m.put(&mfolio{block: p, n: size, shares: f.shares})
 			continue
 		}
@@ -121,8 +143,13 @@ func (m *model) dropped(f *mfolio) {
 		for b := f.block; b < f.block+f.n; b++ {
 			m.free(b)
 		}
-	case len(f.cuts) > 0:
-		m.split(f)
+	default:
+		for _, n := range f.cuts {
+			if n >= f.shares {
+				m.split(f)
+				return
+			}
+		}
 	}
 }
 
@@ -135,32 +162,22 @@ func (m *model) disown(block, n uint64) {
 			f.shares--
 			m.dropped(f)
 		default:
-			f.cuts = append(f.cuts, run{b, end - b})
+			f.cut(func(c uint64) bool { return b <= c && c < end })
 			m.dropped(f)
 		}
 		b = end
 	}
 }
 
-// share returns false if a busy folio would have to be split.
-func (m *model) share(block, n uint64) bool {
+func (m *model) share(block, n uint64) {
 	for b := block; b < block+n; {
 		f := m.at[b]
-		end := f.block + f.n
-		if b > f.block || block+n < end {
-			if f.refs > 0 || f.frozen {
-				if b > block {
-					m.disown(block, b-block)
-				}
-				return false
-			}
-			m.split(f)
-			continue
-		}
 		f.shares++
-		b = end
+		if end := block + n; b > f.block || end < f.block+f.n {
+			f.cut(func(c uint64) bool { return c < b || c >= end })
+		}
+		b = f.block + f.n
 	}
-	return true
 }
 
 func (m *model) merge(block, size uint64) bool {
@@ -169,7 +186,7 @@ func (m *model) merge(block, size uint64) bool {
 		part = m.pmd
 	}
 	if block%size != 0 || !m.all(block, size, func(f *mfolio) bool {
-		return f.n == part && f.refs == 0 && f.shares == 1 && !f.frozen
+		return f.n == part && f.refs == 0 && f.shares == 1 && !f.frozen && !f.cutIn(f.block, f.n)
 	}) {
 		return false
 	}
@@ -229,6 +246,9 @@ func TestModel(t *testing.T) {
 					if want := fmt.Sprint(x.block, x.n, x.refs, x.maps, x.shares, x.frozen, false); have != want {
 						t.Fatalf("block %d is %s, want %s", b, have, want)
 					}
+					if n := tab.Shares(b); n != x.shares-x.cutsAt(b) {
+						t.Fatalf("block %d has %d owners, want %d of %d", b, n, x.shares-x.cutsAt(b), x.shares)
+					}
 				}
 				for p := range tab.pairs {
 					if n := tab.pairs[p].table.Load() & liveMask; n != words[uint64(p)] {
@@ -251,10 +271,10 @@ func TestModel(t *testing.T) {
 				if !m.owned(block, n) {
 					return
 				}
-				err := tab.Share(block, n)
-				if ok := m.share(block, n); ok != (err == nil) || err != nil && !errors.Is(err, ErrBusy) {
-					t.Fatalf("Share(%d, %d): %v, want %t", block, n, err, ok)
+				if err := tab.Share(block, n); err != nil {
+					t.Fatalf("Share(%d, %d): %v", block, n, err)
 				}
+				m.share(block, n)
 				same(t)
 			},
 			"disown": func(t *rapid.T) {

@@ -1,6 +1,9 @@
 package refcnt
 
-import "fmt"
+import (
+	"fmt"
+	"runtime"
+)
 
 // Own makes n free blocks owned, in the largest folios that are aligned in the region:
 // shares 0 -> 1.
@@ -59,27 +62,27 @@ func (t *Table) ownPUD(block uint64) {
 	t.puds.Add(1)
 }
 
-// Share adds an owner to the folios of n blocks (reflink), or to none of them. A large
-// folio of which the range is a part is split, into the part that has one owner more and
-// the rest. ErrOverflow: one has as many owners as can be counted. ErrBusy: one would
-// have to be split, and is referenced.
+// Share adds an owner to n blocks (reflink), or to none of them: to the folios that the
+// range covers, and to a part of those that it does not cover wholly. ErrOverflow: one has
+// as many owners as can be counted.
 // Precondition: the blocks are owned, and an owner of theirs that the caller
 // has locked stays for the length of the call.
 func (t *Table) Share(block, n uint64) error {
 	t.check("share", block, n)
 	for at, end := block, block+n; at < end; {
 		f := t.find(at)
-		if f.kind != 0 && (at > f.block || end < f.end()) {
-			if !t.Split(at) && t.find(at).kind == f.kind {
-				t.unshare(block, at)
-				return fmt.Errorf("%w: block %d", ErrBusy, at)
-			}
-			continue
+		stop := min(end, f.end())
+		var err error
+		if f.kind != 0 && (at > f.block || stop < f.end()) {
+			err = t.sharePart(&f, at, stop-at)
+		} else {
+			err = f.share()
 		}
-		switch err := f.share(); err {
+		switch err {
 		case nil:
-			at = f.end()
+			at = stop
 		case errChanged:
+			runtime.Gosched()
 		default:
 			t.unshare(block, at)
 			return err
@@ -116,7 +119,8 @@ func (t *Table) unshare(block, end uint64) {
 // run of them that nobody references either; the caller frees those. Blocks
 // still referenced are reported by the last Put.
 //
-// Of a large folio of which the range is a part only that part is disowned: the folio is
+// Of a large folio of which the range is a part only that part is disowned. As long as
+// every block of it has another owner it stays whole, for them; when one has not it is
 // split, at once if it is idle, by the last Put if it is not.
 //
 // idle runs on this goroutine with no lock held; a func value made once and

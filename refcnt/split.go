@@ -2,6 +2,7 @@ package refcnt
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 )
@@ -9,102 +10,167 @@ import (
 // errChanged: the folio was split, merged or freed since it was found.
 var errChanged = errors.New("refcnt: folio changed")
 
-// cuts are the parts of busy folios that were disowned: they are split off by whoever
-// drops the last reference.
+// cuts are the large folios of which some owners own a part only.
 type cuts struct {
-	mu     sync.Mutex
-	of     map[uint64][]run // protected by mu: by the folio's first block
-	blocks uint64           // protected by mu: in all of them
+	mu sync.Mutex
+	of map[uint64]layers // protected by mu: by the folio's first block; its word says deferred
 }
 
-// cut takes an owner from a part of a large folio: now, splitting it, or if it is busy
-// when it no longer is. It returns false if the folio has changed: look again.
+// set replaces the layers of a folio. Called with mu held, when the word says so.
+func (c *cuts) set(block uint64, l layers) {
+	if len(l) == 0 {
+		delete(c.of, block)
+		return
+	}
+	if c.of == nil {
+		c.of = map[uint64]layers{}
+	}
+	c.of[block] = l
+}
+
+// cut takes an owner from a part of a large folio. If that leaves a block without any,
+// the folio is split: now, or if it is busy by whoever drops the last reference. It
+// returns false if the folio has changed: look again.
 func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
+	c := &t.cuts
+	c.mu.Lock()
 	for {
 		old := f.w.Load()
 		switch {
-		case old&kindMask != f.kind:
-			return false
-		case old&splitting != 0: // by somebody else, a few stores
+		case old&kindMask != f.kind || old&splitting != 0: // the latter by somebody else, for a few stores
+			c.mu.Unlock()
 			runtime.Gosched()
+			return false
 		case old&shareMask == 0 || old&frozen != 0:
+			c.mu.Unlock()
 			misuse(op+" of a part", block, old)
-		case old&refMask == 0:
-			if f.w.CompareAndSwap(old, old|splitting) {
-				t.split(f, old, append(t.takeCuts(f), run{block, n}), r)
+		}
+		l := c.of[f.block].add(block, n)
+		if l.max() > sharesOf(old) {
+			c.mu.Unlock()
+			misuse(op+" of a part that has no owner left", block, old)
+		}
+		now := old | deferred
+		if rest, ok := l.peel(f); ok {
+			l, now = rest, now-shareOne
+		}
+		if len(l) == 0 {
+			now &^= deferred
+		}
+		switch {
+		case now&(refMask|shareMask) == 0:
+			if f.w.CompareAndSwap(old, f.kind|splitting) {
+				c.set(f.block, nil)
+				c.mu.Unlock()
+				t.vacate(f)
+				r.add(f.block, f.n)
 				return true
 			}
-		case t.deferCut(f, block, n):
+		case now&refMask == 0 && len(l) > 0 && l.max() == sharesOf(now):
+			if f.w.CompareAndSwap(old, now|splitting) {
+				c.set(f.block, nil)
+				c.mu.Unlock()
+				t.split(f, now, l, r)
+				return true
+			}
+		case f.w.CompareAndSwap(old, now):
+			c.set(f.block, l)
+			c.mu.Unlock()
 			return true
 		}
 	}
 }
 
-// deferCut notes a cut of a busy folio; false if it no longer is.
-func (t *Table) deferCut(f *folio, block, n uint64) bool {
+// settle drops the last reference of a folio that says deferred, or an owner of all of
+// it: old becomes now, and the folio is split if that leaves a block without an owner. It
+// returns false if the word has changed.
+func (t *Table) settle(f *folio, old, now uint64, r *idleRun) bool {
+	c := &t.cuts
+	c.mu.Lock()
+	l := c.of[f.block]
+	if l.max() < sharesOf(now) {
+		ok := f.w.CompareAndSwap(old, now)
+		c.mu.Unlock()
+		return ok
+	}
+	if !f.w.CompareAndSwap(old, now|splitting) {
+		c.mu.Unlock()
+		return false
+	}
+	c.set(f.block, nil)
+	c.mu.Unlock()
+	t.split(f, now, l, r)
+	return true
+}
+
+// sharePart adds an owner of a part of a large folio; errChanged: look again.
+func (t *Table) sharePart(f *folio, block, n uint64) error {
 	c := &t.cuts
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
 		old := f.w.Load()
-		if old&kindMask != f.kind || old&refMask == 0 || old&splitting != 0 {
-			return false
+		if old&kindMask != f.kind || old&splitting != 0 {
+			return errChanged
 		}
-		if f.w.CompareAndSwap(old, old|deferred) {
-			break
+		l := c.of[f.block]
+		switch {
+		case old&shareMask == 0:
+			misuse("share", f.block, old)
+		case old&shareMask == shareMask:
+			return fmt.Errorf("%w: block %d has %d owners", ErrOverflow, f.block, maxShares)
+		}
+		if block > f.block {
+			l = l.add(f.block, block-f.block)
+		}
+		if end := block + n; end < f.end() {
+			l = l.add(end, f.end()-end)
+		}
+		now := (old | deferred) + shareOne
+		if rest, ok := l.peel(f); ok {
+			l, now = rest, now-shareOne
+		}
+		if len(l) == 0 {
+			now &^= deferred
+		}
+		if f.w.CompareAndSwap(old, now) {
+			c.set(f.block, l)
+			return nil
 		}
 	}
-	// Whoever drops the last reference takes the list under the lock, so after this.
-	if c.of == nil {
-		c.of = map[uint64][]run{}
-	}
-	c.of[f.block] = append(c.of[f.block], run{block, n})
-	c.blocks += n
-	return true
 }
 
-// takeCuts takes the list of a folio that is splitting or free.
-func (t *Table) takeCuts(f *folio) []run {
-	c := &t.cuts
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	list := c.of[f.block]
-	delete(c.of, f.block)
-	for _, r := range list {
-		c.blocks -= r.n
-	}
-	return list
-}
-
-// forgetCuts drops the list of a folio that goes as a whole; w was its word.
+// forgetCuts drops the layers of a folio that goes as a whole; w was its word.
 func (t *Table) forgetCuts(f *folio, w uint64) {
 	if w&deferred != 0 {
-		t.takeCuts(f)
+		t.cuts.mu.Lock()
+		t.cuts.set(f.block, nil)
+		t.cuts.mu.Unlock()
 	}
 }
 
 // split makes smaller folios of one that is splitting, with the owners that w says, but
-// for one less on each block for each of the cuts. A PMD folio becomes folios of 4 KiB; a
-// PUD folio PMD folios, and folios of 4 KiB where cuts go through them. What has no owner
+// for those that l says own another part only. A PMD folio becomes folios of 4 KiB; a
+// PUD folio PMD folios, and folios of 4 KiB where not all is owned alike. What has no owner
 // left is free, and added to r.
 //
 // The word of the folio changes last: until then TryGet fails, and so it does on what is
 // free afterwards. Only then are the free blocks reported, since their next owner writes
 // words of its own.
-func (t *Table) split(f *folio, w uint64, list []run, r *idleRun) {
+func (t *Table) split(f *folio, w uint64, l layers, r *idleRun) {
 	shares := w & shareMask
 	first := f.block >> t.pmd
 	var freed []run
 	if f.kind == kindPMD {
 		t.pmds.Add(-1)
-		freed = t.shatter(first, shares, list, freed)
+		freed = t.shatter(first, shares, l, freed)
 		f.w.Store(0)
 	} else {
 		t.puds.Add(-1)
 		for i := t.span; i > 0; i-- {
 			p, head := first+i-1, kindPMD|shares
-			if touches(list, p<<t.pmd, 1<<t.pmd) {
-				freed = t.shatter(p, shares, list, freed)
+			if l.touches(p<<t.pmd, 1<<t.pmd) {
+				freed = t.shatter(p, shares, l, freed)
 				head = 0
 			} else {
 				t.pmds.Add(1)
@@ -117,32 +183,15 @@ func (t *Table) split(f *folio, w uint64, list []run, r *idleRun) {
 	}
 }
 
-func touches(list []run, block, n uint64) bool {
-	for _, c := range list {
-		if c.block < block+n && block < c.block+c.n {
-			return true
-		}
-	}
-	return false
-}
-
 // shatter writes the words of a piece, whose head still hides them, and appends what has
 // no owner left to freed.
-func (t *Table) shatter(p, shares uint64, list, freed []run) []run {
+func (t *Table) shatter(p, shares uint64, l layers, freed []run) []run {
 	base := p << t.pmd
 	left := make([]uint64, 1<<t.pmd)
 	live := uint64(0)
 	for i := range left {
-		left[i] = shares
 		b := base + uint64(i)
-		for _, c := range list {
-			if c.block <= b && b < c.block+c.n {
-				if left[i] == 0 {
-					misuse("disown of a part", b, shares)
-				}
-				left[i] -= shareOne
-			}
-		}
+		left[i] = shares - l.at(b)*shareOne
 		switch k := len(freed); {
 		case left[i] != 0:
 			live++
@@ -177,8 +226,15 @@ func (t *Table) Split(block uint64) bool {
 		if f.kind == 0 || old&shareMask == 0 || old&(refMask|frozen|splitting) != 0 {
 			return false
 		}
-		if f.w.CompareAndSwap(old, old|splitting) {
-			t.split(&f, old, nil, nil)
+		t.cuts.mu.Lock()
+		l := t.cuts.of[f.block]
+		ok := f.w.CompareAndSwap(old, old|splitting)
+		if ok {
+			t.cuts.set(f.block, nil)
+		}
+		t.cuts.mu.Unlock()
+		if ok {
+			t.split(&f, old, l, nil)
 			return true
 		}
 	}

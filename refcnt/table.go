@@ -52,6 +52,7 @@ type Stats struct {
 	Recycled   uint64 // tables given back since New
 	Orphans    uint64 // blocks waiting to be reported idle, see TryGet
 	PMDs, PUDs uint64 // large folios that are not free
+	Partly     uint64 // of these, of how many some owners own a part only
 	Deferred   uint64 // blocks disowned of busy large folios, see Disown
 }
 
@@ -90,8 +91,23 @@ func (t *Table) Refs(block uint64) int { return int(refsOf(t.find(block).w.Load(
 // Maps returns how many of the references are granted mappings.
 func (t *Table) Maps(block uint64) int { return int(mapsOf(t.find(block).w.Load())) }
 
-// Shares returns how many owners the block's folio has.
-func (t *Table) Shares(block uint64) int { return int(sharesOf(t.find(block).w.Load())) }
+// Shares returns how many owners a block has.
+func (t *Table) Shares(block uint64) int {
+	for {
+		f := t.find(block)
+		w := f.w.Load()
+		if w&deferred == 0 {
+			return int(sharesOf(w))
+		}
+		t.cuts.mu.Lock()
+		n := sharesOf(w) - t.cuts.of[f.block].at(block)
+		same := f.w.Load() == w
+		t.cuts.mu.Unlock()
+		if same {
+			return int(n)
+		}
+	}
+}
 
 // Order returns the order of the folio that covers a block, 0 if it is free.
 func (t *Table) Order(block uint64) uint8 {
@@ -107,11 +123,21 @@ func (t *Table) Order(block uint64) uint8 {
 // Stats returns the table's figures.
 func (t *Table) Stats() Stats {
 	tables := uint64(max(t.tables.Load(), 0))
+	var cut, partly uint64
 	t.cuts.mu.Lock()
-	cut := t.cuts.blocks
+	for block, l := range t.cuts.of {
+		f := t.find(block)
+		shares := sharesOf(f.w.Load())
+		for _, a := range l {
+			if a.count >= shares {
+				cut += a.n
+			}
+		}
+		partly++
+	}
 	t.cuts.mu.Unlock()
 	return Stats{
-		PMDs: uint64(max(t.pmds.Load(), 0)), PUDs: uint64(max(t.puds.Load(), 0)), Deferred: cut,
+		PMDs: uint64(max(t.pmds.Load(), 0)), PUDs: uint64(max(t.puds.Load(), 0)), Deferred: cut, Partly: partly,
 		Blocks:     t.blocks,
 		PairBytes:  uint64(len(t.pairs)) * pairBytes,
 		Tables:     tables,

@@ -11,8 +11,6 @@ var (
 	ErrOverflow = errors.New("refcnt: count overflow")
 	// ErrUnavailable: a folio of the range is free, or frozen.
 	ErrUnavailable = errors.New("refcnt: folio free or frozen")
-	// ErrBusy: a large folio would have to be split, and is referenced.
-	ErrBusy = errors.New("refcnt: folio busy")
 	// ErrSize: a table for that many blocks, or of these orders, cannot be made.
 	ErrSize = errors.New("refcnt: bad size")
 )
@@ -21,7 +19,7 @@ var (
 //
 //	free       counts 0              Own, Merge -> owned
 //	owned      shares > 0, refs = 0  TryGet -> busy; last Disown -> free, reported;
-//	                                 Disown or Share of a part -> splitting
+//	                                 last Disown of a part -> splitting
 //	busy       shares > 0, refs > 0  last Put -> owned, or splitting if a part was
 //	                                 disowned meanwhile (deferred); last Disown -> unlinked
 //	unlinked   shares = 0, refs > 0  last Put -> free, reported; TryGet fails
@@ -36,7 +34,7 @@ var (
 //	bits  0-23  refs      users in flight, granted mappings included
 //	bits 24-39  maps      how many of refs are granted mappings
 //	bits 40-56  shares    owners
-//	bit  57     deferred  parts were disowned while it was busy, see Table.cuts
+//	bit  57     deferred  some owners own a part only, see Table.cuts
 //	bit  58     splitting
 //	bit  59     frozen
 //	bits 60-61  kind      of a pair's head: what folio starts here
