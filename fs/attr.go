@@ -197,7 +197,7 @@ func (fs *FS) grow(ctx *Context, in *inode, size int64) (done bool, err error) {
 	if old >= size {
 		return false, nil
 	}
-	if err := fs.zeroFenced(in, span{old, min(size, blockEnd(old))}); err != nil {
+	if err := fs.zeroFenced(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
 		return false, err
 	}
 	return true, fs.commitSize(ctx, in, uint64(size), false)
@@ -223,10 +223,19 @@ func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 	return true, fs.r.NTZero(regionOff(e, s.off), s.end-s.off)
 }
 
-// zeroFenced zeroes parts of blocks.
+// zeroFenced zeroes parts of blocks. Called with mu held, and no plan.
 //
-// Persistence order: NT-zero them, SFENCE.
-func (fs *FS) zeroFenced(in *inode, spans ...span) error {
+// Persistence order:
+//  1. those that are shared become the file's own (unshare)
+//  2. NT-zero them, SFENCE
+func (fs *FS) zeroFenced(ctx *Context, in *inode, spans ...span) error {
+	for _, s := range spans {
+		if s.off < s.end {
+			if err := fs.unshare(ctx, in, s.off); err != nil {
+				return err
+			}
+		}
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	fence := false

@@ -244,7 +244,7 @@ const maxBlock = maxSize>>layout.BlockShift - 1
 // ExtentInfo is an extent as Extents tells it, in blocks.
 type ExtentInfo struct {
 	Logical, Block, Len uint64 // of the file, of the region
-	Unwritten           bool
+	Unwritten, Shared   bool   // Shared: other files may have the same blocks
 }
 
 // Extents calls f for each extent of a file or directory in order, until it says false:
@@ -261,7 +261,7 @@ func (fs *FS) Extents(ctx *Context, ino uint64, f func(ExtentInfo) bool) syscall
 		return errno(err)
 	}
 	in.space.Ascend(0, func(x pagecache.Extent) bool {
-		return f(ExtentInfo{x.Logical, x.Block, uint64(x.Len), x.Flags&layout.ExtentUnwritten != 0})
+		return f(ExtentInfo{x.Logical, x.Block, uint64(x.Len), x.Flags&layout.ExtentUnwritten != 0, x.Flags&layout.ExtentShared != 0})
 	})
 	return 0
 }

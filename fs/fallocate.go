@@ -95,7 +95,7 @@ func (fs *FS) fallocate(ctx *Context, in *inode, f fate, off, end int64, grow bo
 	if f != fatePunch && in.holes(first, last) > fs.available() {
 		return errNoSpace
 	}
-	if err := fs.zeroEnds(in, f, off, end, grow); err != nil {
+	if err := fs.zeroEnds(ctx, in, f, off, end, grow); err != nil {
 		return err
 	}
 	switch {
@@ -146,7 +146,7 @@ func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) erro
 
 // zeroEnds zeroes what a punched or zeroed range has of blocks that are not whole, and
 // what the file's growth makes visible of its last block.
-func (fs *FS) zeroEnds(in *inode, f fate, off, end int64, grow bool) error {
+func (fs *FS) zeroEnds(ctx *Context, in *inode, f fate, off, end int64, grow bool) error {
 	var tail, head, foot span
 	if size := int64(in.core.Size); grow && end > size {
 		tail = span{size, min(end, blockEnd(size))}
@@ -159,7 +159,7 @@ func (fs *FS) zeroEnds(in *inode, f fate, off, end int64, grow bool) error {
 			foot = span{start, end}
 		}
 	}
-	return fs.zeroFenced(in, tail, head, foot)
+	return fs.zeroFenced(ctx, in, tail, head, foot)
 }
 
 // holes is how many of the blocks [lo, hi) are not allocated.

@@ -214,7 +214,9 @@ type Stats struct {
 	SplitTableBytes uint64 `json:"split_table_bytes"` // for what is split
 	Folios2M        uint64 `json:"folios_2m"`         // large folios of files
 	Folios1G        uint64 `json:"folios_1g"`
-	MovedBytes      uint64 `json:"moved_bytes"`         // copied within the region to make large folios
+	MovedBytes      uint64 `json:"moved_bytes"` // copied within the region to make large folios
+	Folios4K        uint64 `json:"folios_4k"`
+	SharedBytes     uint64 `json:"shared_bytes"`        // with more than one owner
 	DeferredFrees   uint64 `json:"deferred_free_bytes"` // cut from files, and split off when their folio is idle
 	ReplayedRecords int    `json:"replayed_records"`
 	FreedOrphans    int    `json:"freed_orphans"`
@@ -232,6 +234,8 @@ func (fs *FS) Stats() Stats {
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift
 	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
 	s.Folios2M, s.Folios1G, s.DeferredFrees = t.PMDs, t.PUDs, t.Deferred<<layout.BlockShift
+	c := fs.table.Count()
+	s.Folios4K, s.SharedBytes = c.Words, c.Shared<<layout.BlockShift
 	s.MovedBytes = fs.moved.Load() << layout.BlockShift
 	fs.meta.mu.Lock()
 	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = fs.meta.used, len(fs.meta.chunks), fs.meta.nfree

@@ -61,6 +61,9 @@ func (in *inode) stands(b uint64, order uint8) (s stand) {
 		if !ok {
 			return s
 		}
+		if e.Flags&layout.ExtentShared != 0 {
+			return s // not to be moved
+		}
 		x := part(e, at, min(e.End(), start+s.whole))
 		if base := x.Block - (x.Logical - start); x.Block >= x.Logical-start && hugepage.Aligned(base, order) {
 			s.count(base, uint64(x.Len))
@@ -186,9 +189,12 @@ func (fs *FS) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok
 	return n, true
 }
 
-// movable reports whether every folio of an extent has one owner and no reference: it is
-// no part of a file that shares it, and nobody has it mapped.
+// movable reports whether every folio of an extent has one owner and no reference: no
+// other file shares it, and nobody has it mapped.
 func (fs *FS) movable(x pagecache.Extent) bool {
+	if x.Flags&layout.ExtentShared != 0 {
+		return false
+	}
 	for b := x.Block; b < x.Block+uint64(x.Len); {
 		if fs.table.Refs(b) != 0 || fs.table.Shares(b) != 1 {
 			return false

@@ -1,9 +1,11 @@
 package fs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -179,7 +181,11 @@ type scan struct {
 	err     error
 	orphans []uint64 // inodes with nlink 0
 	trunc   []uint64 // inodes with an interrupted truncation
+	shared  []claimed
 }
+
+// claimed is a run of blocks and who claims it.
+type claimed struct{ ino, block, n uint64 }
 
 func newScan(fs *FS) *scan { return &scan{fs: fs} }
 
@@ -200,7 +206,34 @@ func (s *scan) run() error {
 		go func() { defer wg.Done(); s.worker() }()
 	}
 	wg.Wait()
-	return s.err
+	if s.err != nil {
+		return s.err
+	}
+	return s.claimShared()
+}
+
+// claimShared claims what extents may share, once for all who have it.
+func (s *scan) claimShared() error {
+	slices.SortFunc(s.shared, func(a, b claimed) int {
+		return cmp.Or(cmp.Compare(a.block, b.block), cmp.Compare(b.n, a.n))
+	})
+	end := uint64(0) // what is before it was claimed by one of them
+	for _, c := range s.shared {
+		if c.block < end {
+			n := min(c.n, end-c.block)
+			if err := s.fs.table.Share(c.block, n); err != nil {
+				return err
+			}
+			c.block, c.n = c.block+n, c.n-n
+		}
+		if c.n > 0 {
+			if err := s.claim(c.ino, c.block, c.n); err != nil {
+				return err
+			}
+			end = c.block + c.n
+		}
+	}
+	return nil
 }
 
 // chunks reserves the metadata chunks and lists their inode blocks.
@@ -384,7 +417,13 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 	dir := c.Mode&syscall.S_IFMT == syscall.S_IFDIR
 	var chain []uint64
 	err := fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(slot uint32, e layout.Extent) error {
-		if !dir {
+		switch {
+		case !dir && e.Flags&layout.ExtentShared != 0:
+			s.mu.Lock()
+			s.shared = append(s.shared, claimed{ino, e.Block, uint64(e.Len)})
+			s.mu.Unlock()
+			return nil
+		case !dir:
 			return s.claim(ino, e.Block, uint64(e.Len))
 		}
 		for b := e.Block; b < e.Block+uint64(e.Len); b++ {

@@ -19,9 +19,16 @@ import (
 type splice struct {
 	old   []pagecache.Extent // extents it replaces, in order
 	now   []pagecache.Extent // what replaces them, in order; contiguous ones are merged
-	parts []pagecache.Extent // plan of a write: where each piece of it goes; unwritten: its blocks hold no data yet
+	parts []piece            // plan of a write: where each piece of it goes
 	runs  []run              // newly allocated: owned once applied, free again if dropped
 	gone  []run              // no longer the file's once applied
+}
+
+// piece is where a part of a write goes. If it is unwritten its blocks hold no data yet,
+// and what the write does not cover of them is zeros, or a copy of what is at from.
+type piece struct {
+	pagecache.Extent
+	from uint64 // region block of the shared one that it replaces; 0: none
 }
 
 // spliceMax bounds the extents, and so the lines, of one transaction.
@@ -248,7 +255,30 @@ func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 		case ok:
 			s.take(e)
 			x := part(e, b, min(hi, e.End()))
-			s.parts = append(s.parts, x)
+			if x.Flags&layout.ExtentShared != 0 && (f == fateWrite || f == fateZero) {
+				if fs.isShared(x) {
+					block, n, ok := fs.placeCopy(b, uint64(x.Len))
+					if !ok {
+						if b == lo {
+							return lo, errNoSpace
+						}
+						hi = b
+						continue
+					}
+					s.runs = append(s.runs, run{block, n})
+					s.gone = append(s.gone, run{x.Block, n})
+					y := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
+					s.parts = append(s.parts, piece{y, x.Block})
+					if f == fateWrite {
+						y.Flags = 0
+					}
+					s.put(y)
+					b += n
+					continue
+				}
+				x.Flags &^= layout.ExtentShared
+			}
+			s.parts = append(s.parts, piece{Extent: x})
 			switch f {
 			case fateWrite:
 				x.Flags &^= layout.ExtentUnwritten
@@ -275,7 +305,7 @@ func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 			fs.placed.Add(n)
 			s.runs = append(s.runs, run{block, n})
 			x := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
-			s.parts = append(s.parts, x)
+			s.parts = append(s.parts, piece{Extent: x})
 			if f == fateWrite {
 				x.Flags = 0
 			}

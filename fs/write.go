@@ -117,12 +117,13 @@ func (fs *FS) overwrite(in *inode, off int64, data []byte) (done bool, err error
 			return false, nil
 		}
 		at := int64(e.Block+uint64(off)>>layout.BlockShift-e.Logical)<<layout.BlockShift + off%layout.BlockSize
-		if e.Flags&layout.ExtentUnwritten == 0 {
+		inPlace := e.Flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0
+		if inPlace {
 			err = fs.r.NTStore(at, data[:n])
 		}
 		first, count := held(e, off, n)
 		fs.table.Put(first, count, fs.freeIdle)
-		if e.Flags&layout.ExtentUnwritten != 0 {
+		if !inPlace {
 			fs.r.Fence()
 			return false, nil
 		}
@@ -136,12 +137,13 @@ func (fs *FS) overwrite(in *inode, off int64, data []byte) (done bool, err error
 	return true, nil
 }
 
-// mapped reports whether written blocks hold all of [off, off+n).
+// mapped reports whether written blocks that the file shares with nobody hold all of
+// [off, off+n).
 func (in *inode) mapped(off, n int64) bool {
 	b, end := uint64(off)>>layout.BlockShift, uint64(off+n-1)>>layout.BlockShift
 	for b <= end {
 		e, ok := in.space.Lookup(b)
-		if !ok || e.Flags&layout.ExtentUnwritten != 0 {
+		if !ok || e.Flags&(layout.ExtentUnwritten|layout.ExtentShared) != 0 {
 			return false
 		}
 		b = e.Logical + uint64(e.Len)
@@ -164,12 +166,18 @@ func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, er
 // extendPiece writes as much of data as one splice takes.
 //
 // Persistence order:
-//  1. NT-store the data; zeros for the rest of the blocks that held none, and from the
-//     old end of file to the end of its block; SFENCE
+//  1. NT-store the data; zeros for the rest of the blocks that held none, a copy for that
+//     of those that were shared, and zeros from the old end of file to the end of its
+//     block; SFENCE
 //  2. transaction: the extents' slots, and the size if it grows
 //  3. only then are the blocks visible to readers
 func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int, error) {
 	end := off + int64(len(data))
+	if size := int64(in.core.Size); off > size && size < blockEnd(size) {
+		if err := fs.unshare(ctx, in, size); err != nil {
+			return 0, err
+		}
+	}
 	stop, err := fs.plan(in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, fateWrite)
 	if err != nil {
 		return 0, err
@@ -200,10 +208,10 @@ func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 		lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
 		from, to := max(off, lo), min(off+int64(len(data)), hi)
 		if e.Flags&layout.ExtentUnwritten != 0 {
-			err = fs.zeroAround(e, from, to)
+			err = fs.storeAround(e, from, to)
 		}
 		if err == nil {
-			err = fs.r.NTStore(regionOff(e, from), data[from-off:to-off])
+			err = fs.r.NTStore(regionOff(e.Extent, from), data[from-off:to-off])
 		}
 	}
 	fs.r.Fence()
@@ -215,16 +223,23 @@ func regionOff(e pagecache.Extent, off int64) int64 {
 	return int64(e.BlockAt(uint64(off)>>layout.BlockShift))<<layout.BlockShift + off%layout.BlockSize
 }
 
-// zeroAround zeroes what of e lies outside [from, to), which e covers.
-func (fs *FS) zeroAround(e pagecache.Extent, from, to int64) error {
+// storeAround stores what of e lies outside [from, to), which e covers: zeros, or a copy
+// of what it replaces.
+func (fs *FS) storeAround(e piece, from, to int64) error {
 	lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
-	if lo < from {
-		if err := fs.r.NTZero(regionOff(e, lo), from-lo); err != nil {
+	for _, s := range [2]span{{lo, from}, {to, hi}} {
+		if s.off >= s.end {
+			continue
+		}
+		var err error
+		if at := regionOff(e.Extent, s.off); e.from == 0 {
+			err = fs.r.NTZero(at, s.end-s.off)
+		} else {
+			err = fs.r.NTStore(at, fs.r.Bytes(int64(e.from)<<layout.BlockShift+s.off-lo, s.end-s.off))
+		}
+		if err != nil {
 			return err
 		}
-	}
-	if to < hi {
-		return fs.r.NTZero(regionOff(e, to), hi-to)
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 const (
 	// Unwritten: the blocks are allocated and read as zeros.
 	Unwritten uint8 = 1 << iota
+	// Shared: other extents may have the same blocks; nothing may be stored there.
+	Shared
 )
 
 // None is the Logical of an extent that is not there: nothing follows.

@@ -259,7 +259,7 @@ func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, fi
 func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof uint64, trunc bool) bool {
 	clear := p.edit(e.off, func(l *layout.Line) { l.PutExtent(e.i, layout.Extent{}) })
 	n, last := uint64(e.Len), e.Block+uint64(e.Len)-1
-	if e.Dev != 0 || e.Flags&^layout.ExtentUnwritten != 0 || isDir && e.Flags != 0 || e.Block < uint64(p.sb.StaticEnd)>>layout.BlockShift ||
+	if e.Dev != 0 || e.Flags&^(layout.ExtentUnwritten|layout.ExtentShared) != 0 || isDir && e.Flags != 0 || e.Block < uint64(p.sb.StaticEnd)>>layout.BlockShift ||
 		e.Block >= p.sb.Blocks() || p.sb.Blocks()-e.Block < n || e.Logical > maxLogical || maxLogical+1-e.Logical < n {
 		p.problem(ExtentRange, ino, e.off, clear, "inode %d has the extent logical %d, block %d, length %d, device %d, flags %#x, which is out of range", ino, e.Logical, e.Block, e.Len, e.Dev, e.Flags)
 		return false
@@ -291,7 +291,14 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 		p.problem(ExtentReserved, ino, e.off, clear, "inode %d has block %d, where the second superblock stands", ino, b)
 		return false
 	}
-	if p.used.hasAny(e.Block, n) {
+	if e.Flags&layout.ExtentShared != 0 {
+		again, ok := p.shareRun(e.Block, n)
+		if !ok {
+			p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody who does not share it", ino, e.Block, last)
+			return false
+		}
+		p.rep.DataBlocks -= again
+	} else if p.used.hasAny(e.Block, n) {
 		p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody else", ino, e.Block, last)
 		return false
 	}
@@ -325,6 +332,21 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 		p.problem(ExtentEOF, ino, e.off, fix, "inode %d has written blocks up to its block %d, its size ends at block %d", ino, le, eof)
 	}
 	return true
+}
+
+// shareRun claims blocks for an extent that may share them, unless one of them belongs to
+// somebody who does not. again is how many were claimed before.
+func (p *pass) shareRun(block, n uint64) (again uint64, ok bool) {
+	for b := block; b < block+n; b++ {
+		if p.used.has(b) {
+			if !p.shared.has(b) {
+				return 0, false
+			}
+			again++
+		}
+	}
+	p.shared.setRun(block, n)
+	return again, true
 }
 
 // metaBlock reports whether b is a block of a metadata chunk that may belong to an

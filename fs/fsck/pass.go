@@ -15,6 +15,7 @@ type pass struct {
 	found []Problem // problems not mended
 
 	used   bitset // blocks claimed, by block
+	shared bitset // of these, by extents that may share them
 	meta   bitset // metadata chunks, by chunk
 	inoB   bitset // inode blocks, by block
 	unsure bitset // blocks of metadata chunks whose type is not known, by block
@@ -100,7 +101,7 @@ func forRun(i, n uint64, f func(w int, mask uint64)) {
 func (c *checker) newPass() *pass {
 	p := &pass{checker: c, inodes: map[uint64]*inodeBlock{}, byIno: map[uint64]*dir{}}
 	n := c.sb.Blocks()
-	p.used, p.inoB, p.unsure = newBitset(n), newBitset(n), newBitset(n)
+	p.used, p.shared, p.inoB, p.unsure = newBitset(n), newBitset(n), newBitset(n), newBitset(n)
 	p.meta = newBitset(uint64(c.sb.Chunks()))
 	r := c.rep
 	r.Incomplete = false

@@ -170,6 +170,20 @@ func (a *Adapter) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status
 	return a.Fsync(cancel, in)
 }
 
+// CopyFileRange is copy_file_range(2). The answer has 32 bits, so it may be short.
+func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	if in.OffIn > math.MaxInt64 || in.OffOut > math.MaxInt64 {
+		return 0, fuse.EINVAL
+	}
+	if in.Flags != 0 {
+		return 0, fuse.EINVAL
+	}
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	n, e := a.core.CopyRange(&c.ctx, in.NodeId, int64(in.OffIn), in.NodeIdOut, int64(in.OffOut), int64(min(in.Len, 1<<31)))
+	return uint32(n), status(e)
+}
+
 // Lseek answers SEEK_DATA and SEEK_HOLE; the others are the kernel's.
 func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)

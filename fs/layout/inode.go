@@ -150,6 +150,9 @@ func (v *Live) Get(l *Line) {
 const (
 	// ExtentUnwritten: allocated, reads as zeros.
 	ExtentUnwritten uint8 = 1 << 0
+	// ExtentShared: other extents, so marked too, may have blocks of it. It stays when
+	// they are gone.
+	ExtentShared uint8 = 1 << 1
 )
 
 // Extent is one slot: a run of blocks of a file. Len 0 is an empty slot.

@@ -19,7 +19,10 @@ const Version = 1
 const (
 	KnownCompat   uint64 = 0
 	KnownROCompat uint64 = 0
-	KnownIncompat uint64 = 0
+	KnownIncompat uint64 = IncompatShared
+
+	// IncompatShared: extents may share blocks (ExtentShared).
+	IncompatShared uint64 = 1 << 0
 )
 
 // Superblock describes the filesystem. It is written by mkfs and is immutable

@@ -1,0 +1,341 @@
+package fs
+
+import (
+	"math"
+	"slices"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// CopyRange is copy_file_range(2): it makes n bytes of dst from dstOff on what n bytes of
+// src from srcOff on are, and returns how many, fewer at src's end or after an error.
+// Where both offsets lie at the same place within a block whole blocks are shared, so that
+// no data moves and no space is taken until one side is written; holes stay holes. The
+// rest is copied. It is not atomic, neither to readers nor to a crash: pieces of it are.
+//
+// EISDIR and EINVAL if one is no regular file, or if the ranges overlap; EFBIG beyond the
+// largest file; EINTR if the caller gave up before anything was done.
+func (fs *FS) CopyRange(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff, n int64) (int64, syscall.Errno) {
+	if e := fs.mayChange(); e != 0 {
+		return 0, e
+	}
+	if srcOff < 0 || dstOff < 0 || n < 0 {
+		return 0, syscall.EINVAL
+	}
+	s, e := fs.get(src)
+	if e != 0 {
+		return 0, e
+	}
+	defer fs.put(s, 1)
+	d, e := fs.get(dst)
+	if e != 0 {
+		return 0, e
+	}
+	defer fs.put(d, 1)
+	for _, in := range [2]*inode{s, d} {
+		switch {
+		case in.isDir():
+			return 0, syscall.EISDIR
+		case !in.isReg():
+			return 0, syscall.EINVAL
+		}
+		if err := fs.extentsLoaded(in); err != nil {
+			return 0, errno(err)
+		}
+	}
+	n = min(n, int64(s.size.Load())-srcOff)
+	if n <= 0 {
+		return 0, 0
+	}
+	if dstOff > maxSize || n > maxSize-dstOff {
+		return 0, syscall.EFBIG
+	}
+	if s == d && srcOff < dstOff+n && dstOff < srcOff+n {
+		return 0, syscall.EINVAL
+	}
+	if e := fs.killCapability(ctx, d); e != 0 {
+		return 0, e
+	}
+	share := (srcOff-dstOff)%layout.BlockSize == 0 && fs.sb.Incompat&layout.IncompatShared != 0
+	done := int64(0)
+	for done < n {
+		var m int64
+		var err error
+		if ctx.cancelled() {
+			err = syscall.EINTR
+		} else if from, left := srcOff+done, n-done; share && from%layout.BlockSize == 0 && left >= layout.BlockSize {
+			if m, err = fs.shareRange(ctx, s, from, d, dstOff+done, left&^(layout.BlockSize-1)); m == 0 && err == nil {
+				m, err = fs.copyBytes(ctx, s, from, d, dstOff+done, left)
+			}
+		} else {
+			m, err = fs.copyBytes(ctx, s, from, d, dstOff+done, min(left, layout.BlockSize-from%layout.BlockSize))
+			if !share && err == nil && m > 0 {
+				var k int64
+				k, err = fs.copyBytes(ctx, s, from+m, d, dstOff+done+m, left-m)
+				m += k
+			}
+		}
+		done += m
+		if err != nil && done == 0 {
+			return 0, errno(err)
+		}
+		if err != nil || m == 0 {
+			break
+		}
+	}
+	if done > 0 {
+		fs.touch(d)
+	}
+	return done, 0
+}
+
+// copyPiece bounds what copyBytes copies at once.
+const copyPiece = 256 << 10
+
+// copyBytes copies up to n bytes as a read and a write do. It holds no lock of src while
+// it waits for one of dst.
+func (fs *FS) copyBytes(ctx *Context, src *inode, srcOff int64, dst *inode, dstOff, n int64) (int64, error) {
+	r := fs.NewReply()
+	defer r.Free()
+	src.refs.Add(1) // the reply's
+	if e := fs.read(src, srcOff, int(min(n, copyPiece)), r); e != 0 {
+		fs.put(src, 1)
+		return 0, e
+	}
+	b := slices.Concat(r.Slices()...)
+	r.Done()
+	m, e := fs.write(ctx, dst, dstOff, b)
+	if e != 0 {
+		return int64(m), e
+	}
+	return int64(m), nil
+}
+
+// lockPair locks the bytes [srcOff, srcOff+n) of src for reading and those of dst for
+// writing, as lockWrite does, and both mu: in the order of inode numbers, and in one file
+// of offsets.
+func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock func()) {
+	for {
+		from := min(dstOff, int64(dst.size.Load()))
+		type half struct {
+			in         *inode
+			start, end int64
+			excl       bool
+			token      uint64
+		}
+		h := [2]half{{in: src, start: srcOff, end: srcOff + n}, {in: dst, start: from, end: max(dstOff+n, from+1), excl: true}}
+		if dst.ino < src.ino || dst == src && from < srcOff {
+			h[0], h[1] = h[1], h[0]
+		}
+		for i := range h {
+			h[i].token = h[i].in.rl.lock(h[i].start, h[i].end, h[i].excl)
+		}
+		h[0].in.mu.Lock()
+		if src != dst {
+			h[1].in.mu.Lock()
+		}
+		unlock = func() {
+			if src != dst {
+				h[1].in.mu.Unlock()
+			}
+			h[0].in.mu.Unlock()
+			for i := range h {
+				h[i].in.rl.unlock(h[i].token)
+			}
+		}
+		if min(dstOff, int64(dst.core.Size)) >= from {
+			return unlock
+		}
+		unlock() // truncated meanwhile, see lockGrow
+	}
+}
+
+// shareRange lets dst share blocks of src: as many of the n bytes as one transaction
+// takes. All are multiples of the block size. It returns how many bytes that is, 0 if they
+// cannot be shared.
+//
+// Persistence order:
+//  1. NT-zero from dst's old end of file to the end of its block, if that comes before
+//     the range; SFENCE
+//  2. transaction: src's slots say that their blocks may be shared
+//  3. transaction: dst's slots, and its size if it grows
+//  4. only then is what dst had there free
+func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dstOff, n int64) (int64, error) {
+	defer lockPair(src, srcOff, dst, dstOff, n)()
+	n = min(n, int64(src.core.Size)-srcOff) &^ (layout.BlockSize - 1)
+	if n <= 0 {
+		return 0, nil
+	}
+	if size := int64(dst.core.Size); dstOff > size {
+		if err := fs.zeroFenced(ctx, dst, span{size, min(dstOff, blockEnd(size))}); err != nil {
+			return 0, err
+		}
+	}
+	lo, hi := uint64(srcOff)>>layout.BlockShift, uint64(srcOff+n)>>layout.BlockShift
+	at := uint64(dstOff) >> layout.BlockShift
+	hi, err := fs.markShared(ctx, src, lo, hi)
+	if err != nil {
+		return 0, err
+	}
+	hi, shared, err := fs.planShare(src, lo, hi, dst, at)
+	if err == nil {
+		if err = fs.settle(ctx, dst); err == nil {
+			err = fs.commitSplice(ctx, dst, uint64(dstOff)+(hi-lo)<<layout.BlockShift)
+		}
+	}
+	if err != nil {
+		for _, r := range shared {
+			fs.table.Disown(r.block, r.n, fs.freeIdle)
+		}
+		if hi == lo {
+			return 0, nil // as many owners as can be counted
+		}
+		return 0, err
+	}
+	return int64(hi-lo) << layout.BlockShift, nil
+}
+
+// markShared marks src's written extents in a range, as many as one transaction takes, and
+// returns where it stopped.
+//
+// Persistence order: transaction: their slots.
+func (fs *FS) markShared(ctx *Context, src *inode, lo, hi uint64) (stop uint64, err error) {
+	var list []pagecache.Extent
+	count := 0
+	src.space.Ascend(lo, func(e pagecache.Extent) bool {
+		if e.Logical >= hi {
+			return false
+		}
+		if count++; count > spliceMax {
+			hi = e.Logical
+			return false
+		}
+		if e.Flags&(layout.ExtentShared|layout.ExtentUnwritten) == 0 {
+			e.Flags |= layout.ExtentShared
+			list = append(list, e)
+		}
+		return true
+	})
+	if len(list) == 0 {
+		return hi, nil
+	}
+	t := fs.begin(ctx)
+	for _, e := range list {
+		src.stageSlot(t, e.Slot, mediaExtent(e))
+	}
+	if err := t.commit(); err != nil {
+		return lo, err
+	}
+	src.space.BeginChange()
+	for _, e := range list {
+		src.space.Update(e.Logical, e)
+	}
+	src.space.EndChange()
+	return hi, nil
+}
+
+// planShare fills in dst's splice so that its blocks from at on are src's [lo, hi), and
+// makes dst their owner. It returns how far it came, and what dst owns now. On an error
+// nothing is planned, and hi is lo.
+func (fs *FS) planShare(src *inode, lo, hi uint64, dst *inode, at uint64) (stop uint64, shared []run, err error) {
+	s := &dst.ext.splice
+	s.begin(dst, at)
+	b := lo
+	for b < hi && !s.full() {
+		e, ok := src.space.Lookup(b)
+		var next uint64
+		switch {
+		case !ok:
+			next = min(hi, e.Logical)
+		case e.Flags&layout.ExtentUnwritten != 0:
+			next = min(hi, e.End())
+		default:
+			next = min(hi, e.End())
+		}
+		// What dst has there goes.
+		full := false
+		for c := b - lo + at; c < next-lo+at; {
+			old, ok := dst.space.Lookup(c)
+			if !ok {
+				c = min(next-lo+at, old.Logical)
+				continue
+			}
+			if s.full() && c > b-lo+at {
+				next, full = c+lo-at, true
+				break
+			}
+			s.take(old)
+			x := part(old, c, min(old.End(), next-lo+at))
+			s.gone = append(s.gone, run{x.Block, uint64(x.Len)})
+			c = x.End()
+		}
+		if ok && e.Flags&layout.ExtentUnwritten == 0 {
+			x := part(e, b, next)
+			if err := fs.table.Share(x.Block, uint64(x.Len)); err != nil {
+				return lo, shared, err
+			}
+			shared = append(shared, run{x.Block, uint64(x.Len)})
+			x.Logical = b - lo + at
+			s.put(x)
+		}
+		if b = next; full {
+			break
+		}
+	}
+	s.finish(dst, b-lo+at)
+	return b, shared, nil
+}
+
+// isShared reports whether a block of x has another owner besides the file.
+func (fs *FS) isShared(x pagecache.Extent) bool {
+	for b := x.Block; b < x.Block+uint64(x.Len); b++ {
+		if fs.table.Shares(b) > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// placeCopy allocates blocks for a copy of up to want shared blocks, the first of them
+// file block b: no more than what changes.
+func (fs *FS) placeCopy(b, want uint64) (block, n uint64, ok bool) {
+	o := fs.alloc.Orders()
+	if want >= 1<<o.PMD>>sharePMD {
+		off := b & (1<<o.PMD - 1)
+		if base, n, ok := fs.alloc.Home(o.PMD, off, min(want, math.MaxUint32)); ok {
+			return base + off, n, true
+		}
+	}
+	return fs.alloc.Alloc(0, min(want, 1<<o.PMD-b&(1<<o.PMD-1)))
+}
+
+// unshare makes the block at byte off the file's own, if it is shared, so that it can be
+// stored to. Called with mu held, and no plan.
+//
+// Persistence order:
+//  1. NT-store a copy of the block, SFENCE
+//  2. transaction: the slots
+func (fs *FS) unshare(ctx *Context, in *inode, off int64) error {
+	b := uint64(off) >> layout.BlockShift
+	if e, ok := in.space.Lookup(b); !ok || e.Flags&layout.ExtentShared == 0 {
+		return nil
+	}
+	if _, err := fs.plan(in, b, b+1, fateWrite); err != nil {
+		return err
+	}
+	err := fs.settle(ctx, in)
+	for _, p := range in.ext.splice.parts {
+		if p.from != 0 && err == nil {
+			err = fs.copyBlocks(p.Block, p.from, uint64(p.Len))
+		}
+	}
+	if err == nil {
+		err = fs.commitSplice(ctx, in, 0)
+	}
+	if err != nil {
+		fs.unowned(in)
+	}
+	return err
+}
