@@ -114,36 +114,37 @@ func (fs *FS) copyBytes(ctx *Context, src *inode, srcOff int64, dst *inode, dstO
 }
 
 // lockPair locks the bytes [srcOff, srcOff+n) of src for reading and those of dst for
-// writing, as lockWrite does, and both mu: in the order of inode numbers, and in one file
-// of offsets.
+// writing, as lockWrite does, and both mu: in the order of inode numbers. In one file it
+// locks all from the first to the last of them for writing: with two locks that a
+// truncation makes overlap it would wait for itself.
 func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock func()) {
 	for {
 		from := min(dstOff, int64(dst.size.Load()))
-		type half struct {
-			in         *inode
-			start, end int64
-			excl       bool
-			token      uint64
+		to := max(dstOff+n, from+1)
+		var first, second *inode // second is nil if they are the same
+		var a, b uint64
+		switch {
+		case src == dst:
+			first = dst
+			a = dst.rl.lock(min(srcOff, from), max(srcOff+n, to), true)
+		case src.ino < dst.ino:
+			first, second = src, dst
+			a, b = src.rl.lock(srcOff, srcOff+n, false), dst.rl.lock(from, to, true)
+		default:
+			first, second = dst, src
+			a, b = dst.rl.lock(from, to, true), src.rl.lock(srcOff, srcOff+n, false)
 		}
-		h := [2]half{{in: src, start: srcOff, end: srcOff + n}, {in: dst, start: from, end: max(dstOff+n, from+1), excl: true}}
-		if dst.ino < src.ino || dst == src && from < srcOff {
-			h[0], h[1] = h[1], h[0]
-		}
-		for i := range h {
-			h[i].token = h[i].in.rl.lock(h[i].start, h[i].end, h[i].excl)
-		}
-		h[0].in.mu.Lock()
-		if src != dst {
-			h[1].in.mu.Lock()
+		first.mu.Lock()
+		if second != nil {
+			second.mu.Lock()
 		}
 		unlock = func() {
-			if src != dst {
-				h[1].in.mu.Unlock()
+			if second != nil {
+				second.mu.Unlock()
+				second.rl.unlock(b)
 			}
-			h[0].in.mu.Unlock()
-			for i := range h {
-				h[i].in.rl.unlock(h[i].token)
-			}
+			first.mu.Unlock()
+			first.rl.unlock(a)
 		}
 		if min(dstOff, int64(dst.core.Size)) >= from {
 			return unlock

@@ -307,6 +307,10 @@ func runModel(t *testing.T, seed int64, ops int) {
 				n.reshape(mode, off, size)
 				continue
 			}
+			if rnd.Intn(3) == 0 {
+				v.modelClone(m, rnd, f, n)
+				continue
+			}
 			off, b := rnd.Intn(60_000), make([]byte, 1+rnd.Intn(20_000))
 			rnd.Read(b)
 			v.write(f, int64(off), b)
@@ -335,6 +339,58 @@ func runModel(t *testing.T, seed int64, ops int) {
 	v.removeAll(1)
 	if v.free() != free {
 		t.Fatalf("%d blocks free at the start, %d at the end", free, v.free())
+	}
+}
+
+// modelClone copies a range of any file to one of f, whose model is n.
+func (v *volume) modelClone(m *model, rnd *rand.Rand, f uint64, n *mnode) {
+	v.t.Helper()
+	var paths []string
+	for _, dp := range m.dirs() {
+		for name, c := range m.at(dp).ents {
+			if c.kind == 'f' && len(c.data) > 0 {
+				paths = append(paths, path.Join(dp, name))
+			}
+		}
+	}
+	if len(paths) == 0 {
+		return
+	}
+	sort.Strings(paths)
+	p := paths[rnd.Intn(len(paths))]
+	src := m.at(p)
+	from := rnd.Intn(len(src.data))
+	to, size := rnd.Intn(60_000), 1+rnd.Intn(len(src.data)-from)
+	if rnd.Intn(4) > 0 {
+		from, to = from&^4095, to&^4095
+		if rnd.Intn(2) == 0 {
+			size = max(4096, size&^4095)
+		}
+	}
+	size = min(size, len(src.data)-from)
+	if src == n && from < to+size && to < from+size {
+		return
+	}
+	v.clone(v.resolve(p), int64(from), f, int64(to), int64(size))
+	data := append([]byte(nil), src.data[from:from+size]...)
+	states := append([]byte(nil), src.blk...)
+	end := max(to+size, len(n.data))
+	n.data = append(n.data, make([]byte, end-len(n.data))...)
+	copy(n.data[to:], data)
+	for len(n.blk) < (end+4095)/4096 {
+		n.blk = append(n.blk, hole)
+	}
+	aligned := (from-to)%4096 == 0
+	for b := to / 4096; b*4096 < to+size; b++ {
+		whole := b*4096 >= to && (b+1)*4096 <= to+size
+		if s := byte(hole); aligned && whole { // shared, or a hole
+			if i := b + (from-to)/4096; states[i] == written {
+				s = written
+			}
+			n.blk[b] = s
+		} else {
+			n.blk[b] = written
+		}
 	}
 }
 

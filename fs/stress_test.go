@@ -65,7 +65,9 @@ func TestStressStamps(t *testing.T) {
 					mode := []uint32{0, fs.FallocKeepSize, fs.FallocPunchHole | fs.FallocKeepSize, fs.FallocZeroRange | fs.FallocKeepSize}[rnd.Intn(4)]
 					v.fs.Fallocate(&ctx, a.Ino, mode, off+int64(rnd.Intn(3))*512, int64(1+rnd.Intn(20))*2048)
 				case 9:
-					if rnd.Intn(2) == 0 {
+					if rnd.Intn(3) == 0 { // of its own, so that the stamps stay right
+						v.fs.CopyRange(&ctx, a.Ino, off, a.Ino, off+int64(1+rnd.Intn(10))*65536, int64(1+rnd.Intn(16))*4096)
+					} else if rnd.Intn(2) == 0 {
 						v.fs.SetXattr(&ctx, a.Ino, "user.x", buf[:rnd.Intn(9000)], 0)
 					} else {
 						v.fs.GetXattr(&ctx, a.Ino, "user.x", buf)

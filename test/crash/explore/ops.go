@@ -80,6 +80,26 @@ func (w *world) tmpfile(dir string) *node {
 	return &node{mode: syscall.S_IFREG | 0o600, uid: w.ctx.UID, gid: w.ctx.GID, ino: a.Ino, refs: 1}
 }
 
+// clone is copy_file_range(2) on both.
+func (w *world) clone(src string, srcOff int64, dst string, dstOff, n int64) {
+	s, d := w.at(src), w.at(dst)
+	m, e := w.f.CopyRange(&w.ctx, s.ino, srcOff, d.ino, dstOff, n)
+	must("copy_file_range "+dst, e)
+	if m != n {
+		panic(fmt.Sprintf("copy_file_range copied %d of %d bytes", m, n))
+	}
+	data := make([]byte, max(int64(len(d.data)), dstOff+n))
+	copy(data, d.data)
+	copy(data[dstOff:], s.data[srcOff:srcOff+n])
+	d.data = data
+}
+
+// cloned makes e/h a copy of a file of 100 000 bytes.
+func cloned(w *world) {
+	w.write("f", 0, fill(120, 100000))
+	w.clone("f", 0, "e/h", 0, 24*4096)
+}
+
 // append writes path from its end on in pieces, so that it grows into a home.
 func (w *world) append(path string, to, piece int64) {
 	for off := int64(len(w.at(path).data)); off < to; off += piece {
@@ -159,6 +179,20 @@ func allocationWorkloads() []Workload {
 		into("gather-crowded", func(w *world) { crowded(w); w.truncate("d/big", 20000) }, "d/big", 20000, 20000),
 		with("compact", crowded, (*world).compact),
 		with("compact-sparse", sparse, (*world).compact),
+
+		with("clone", func(w *world) { w.write("f", 0, fill(120, 100000)) }, func(w *world) { w.clone("f", 0, "e/h", 0, 24*4096) }),
+		with("clone-over", func(w *world) { w.write("f", 0, fill(120, 100000)) }, func(w *world) { w.clone("f", 8192, "d/g", 4096, 40960) }),
+		with("clone-within", func(w *world) { w.write("f", 0, fill(120, 100000)) }, func(w *world) { w.clone("f", 0, "f", 110592, 40960) }),
+		with("clone-again", cloned, func(w *world) { w.clone("e/h", 0, "f", 110592, 40960) }),
+		into("clone-write", cloned, "e/h", 40000, 5000),
+		into("clone-write-source", cloned, "f", 4096, 4096),
+		into("clone-append", cloned, "e/h", 24*4096, 3000),
+		with("clone-truncate", cloned, func(w *world) { w.truncate("e/h", 30000) }),
+		with("clone-truncate-up", func(w *world) { cloned(w); w.truncate("e/h", 30000) }, func(w *world) { w.truncate("e/h", 60000) }),
+		falloc("clone-punch", cloned, "f", punch, 40960, 8192),
+		falloc("clone-punch-unaligned", cloned, "f", punch, 40000, 6000),
+		falloc("clone-zero", cloned, "e/h", zero, 8192, 16384),
+		with("clone-unlink", cloned, func(w *world) { w.unlink("e/h") }),
 
 		one("setxattr", func(w *world) { w.setxattr("d/g", "user.a", []byte("value")) }),
 		one("setxattr-long", func(w *world) { w.setxattr("d/g", "user.a", fill(95, 9000)) }),
