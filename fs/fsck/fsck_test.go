@@ -358,6 +358,10 @@ var damages = []struct {
 		b := w.slot("/f", 0).Block
 		w.extent("/d/g", 0, func(e *layout.Extent) { e.Block = b })
 	}, fsck.ExtentShared, 4, "mount"},
+	{"block claimed twice, one of them shares it", func(w *world) {
+		b := w.slot("/f", 0).Block
+		w.extent("/d/g", 0, func(e *layout.Extent) { e.Block, e.Flags = b, layout.ExtentShared })
+	}, fsck.ExtentShared, 4, "mount"},
 	{"second superblock's block", func(w *world) {
 		w.extent("/d/g", 0, func(e *layout.Extent) { e.Block = uint64(w.sb.BackupOff >> 12) })
 	}, fsck.ExtentReserved, 1, "content of /d/g"},
@@ -537,6 +541,21 @@ func TestRecoveryWork(t *testing.T) {
 		t.Fatalf("after the repair: %+v", rep)
 	}
 	w.verify("/d/g")
+}
+
+// TestShared: blocks of several files are right if all say so, and counted once.
+func TestShared(t *testing.T) {
+	w := build(t)
+	before := w.check(false)
+	w.mounted(func(f *fs.FS) {
+		w.file(f, "/copy", 0)
+		if n, e := f.CopyRange(&fs.Context{}, w.ino["/f"], 0, w.ino["/copy"], 0, 8192); n != 8192 || e != 0 {
+			t.Fatal(n, e)
+		}
+	})
+	if rep := w.check(false); len(rep.Problems) > 0 || rep.DataBlocks != before.DataBlocks {
+		t.Errorf("%d data blocks, were %d; %v", rep.DataBlocks, before.DataBlocks, rep.Problems)
+	}
 }
 
 func TestNoFilesystem(t *testing.T) {
