@@ -18,7 +18,7 @@ CRASH_SEED ?= 1
 export CGO_ENABLED = 0
 
 .PHONY: all build demo test install clean deps-demo deps-test \
-	fmt vet unit race arm64 ladder crash mounted
+	fmt vet unit race arm64 ladder ageing crash mounted
 
 all: build
 
@@ -57,7 +57,7 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test fmt vet ladder build unit race arm64 crash mounted; do \
+	for s in deps-test fmt vet ladder build unit race arm64 ageing crash mounted; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"
@@ -90,5 +90,9 @@ crash:
 
 # Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, kill -9,
 # go-fuse's posixtest, a million files.
+# How much large pages can still map of an aged filesystem; docs/ageing.md.
+ageing:
+	$(call step,ageing,120,$(GO) run ./bench/ageing --util 75 --check && $(GO) run ./bench/ageing --util 90 --check)
+
 mounted: build
 	$(call step,mounted,960,$(GO) test -count=1 -timeout 30m ./test/mounted/...)

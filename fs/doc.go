@@ -21,7 +21,7 @@
 //
 // FS.Write, FS.overwrite (nothing but data changes: no lock but the byte range, no
 // transaction, one fence), or FS.extendPiece with FS.plan, FS.storePiece,
-// FS.commitSplice, and tx.commit. Read: FS.Read, FS.read, FS.refExtent, Reply.Done.
+// FS.commitSplice, and tx.commit. Read: FS.Read, FS.read, FS.refRun, Reply.Done.
 //
 // # Lock order
 //

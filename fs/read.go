@@ -6,7 +6,6 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pagecache"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -99,15 +98,16 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 	copying := fs.r.Durability() == pmem.DurableFlush
 	for off < end {
 		n := end - off
-		if e := fs.refExtent(in, uint64(off)>>layout.BlockShift, &n, off); e.Len == 0 || e.Flags&layout.ExtentUnwritten != 0 {
-			if e.Len != 0 {
-				r.hold(e, off, n)
-			}
+		u, m, flags := fs.refRun(in, off, n)
+		n = m
+		if u.n != 0 {
+			r.runs = append(r.runs, u)
+		}
+		if u.n == 0 || flags&layout.ExtentUnwritten != 0 {
 			n = min(n, int64(len(zeros)))
 			r.slices = append(r.slices, zeros[:n])
 		} else {
-			at := int64(e.Block+uint64(off)>>layout.BlockShift-e.Logical)<<layout.BlockShift + off%layout.BlockSize
-			r.hold(e, off, n)
+			at := int64(u.block)<<layout.BlockShift + off%layout.BlockSize
 			if err := r.add(at, n, copying); err != nil {
 				r.drop()
 				return errno(err)
@@ -119,47 +119,37 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 	return 0
 }
 
-// refExtent looks up what holds the file's byte off, and shortens *n to what it
-// holds in one piece. A mapped answer comes with its folios referenced: after the
-// try-get the extent was looked up again. A hole is the zero Extent.
-func (fs *FS) refExtent(in *inode, b uint64, n *int64, off int64) pagecache.Extent {
+// refRun looks up what holds the file's n bytes from off on, as far as that is in one
+// piece: m of them, in the run u. Its folios come referenced: after the try-get the
+// extent was looked up again. A hole is the empty run.
+func (fs *FS) refRun(in *inode, off, n int64) (u run, m int64, flags uint8) {
+	b := uint64(off) >> layout.BlockShift
 	for {
 		seq := in.space.Seq()
-		e, ok := in.space.Lookup(b)
-		m := *n
-		if !ok {
-			if next := e.Logical; next <= maxBlock {
-				m = min(m, int64(next)<<layout.BlockShift-off)
+		block, left, flags := in.space.Translate(b)
+		m := n
+		if left == 0 {
+			if block <= maxBlock {
+				m = min(m, int64(block)<<layout.BlockShift-off)
 			}
 			if in.space.Valid(seq) {
-				*n = m
-				return pagecache.Extent{}
+				return run{}, m, 0
 			}
 			continue
 		}
-		m = min(m, int64(e.Logical+uint64(e.Len))<<layout.BlockShift-off)
-		first, count := held(e, off, m)
-		if !fs.table.TryGet(first, count) {
+		if end := int64(b+left)<<layout.BlockShift - off; m > end {
+			m = end
+		}
+		u := run{block, uint64(off+m-1)>>layout.BlockShift - b + 1}
+		if !fs.table.TryGet(u.block, u.n) {
 			runtime.Gosched() // just being split or merged, or gone from the file
 			continue
 		}
 		if in.space.Valid(seq) {
-			*n = m
-			return e
+			return u, m, flags
 		}
-		fs.table.Put(first, count, fs.freeIdle)
+		fs.table.Put(u.block, u.n, fs.freeIdle)
 	}
-}
-
-// held is the run of blocks of e that bytes [off, off+n) of the file touch.
-func held(e pagecache.Extent, off, n int64) (first, count uint64) {
-	lo, hi := uint64(off)>>layout.BlockShift, uint64(off+n-1)>>layout.BlockShift
-	return e.Block + lo - e.Logical, hi - lo + 1
-}
-
-func (r *Reply) hold(e pagecache.Extent, off, n int64) {
-	first, count := held(e, off, n)
-	r.runs = append(r.runs, run{first, count})
 }
 
 // add appends n bytes of the region at offset at: as they lie there, after having

@@ -107,22 +107,19 @@ func (fs *FS) overwrite(in *inode, off int64, data []byte) (done bool, err error
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for len(data) > 0 {
-		n := int64(len(data))
-		e := fs.refExtent(in, uint64(off)>>layout.BlockShift, &n, off)
-		if e.Len == 0 {
+		u, n, flags := fs.refRun(in, off, int64(len(data)))
+		if u.n == 0 {
 			// Cut since we looked (a truncation is not held up by our range): the
 			// bytes written so far went to blocks that are no longer the file's,
 			// or are the file's and get their new content anyway.
 			fs.r.Fence()
 			return false, nil
 		}
-		at := int64(e.Block+uint64(off)>>layout.BlockShift-e.Logical)<<layout.BlockShift + off%layout.BlockSize
-		inPlace := e.Flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0
+		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0
 		if inPlace {
-			err = fs.r.NTStore(at, data[:n])
+			err = fs.r.NTStore(int64(u.block)<<layout.BlockShift+off%layout.BlockSize, data[:n])
 		}
-		first, count := held(e, off, n)
-		fs.table.Put(first, count, fs.freeIdle)
+		fs.table.Put(u.block, u.n, fs.freeIdle)
 		if !inPlace {
 			fs.r.Fence()
 			return false, nil

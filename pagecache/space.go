@@ -107,6 +107,34 @@ func (s *Space) Lookup(logical uint64) (e Extent, ok bool) {
 	return Extent{Logical: f.next}, false
 }
 
+// Translate is Lookup for whoever only wants to go there: the region block of a file
+// block, how many blocks of the extent there are from it on, and the extent's flags. If no
+// extent covers it n is 0, and block is where the next one starts in the file.
+// (Analogous to iomap_begin. Its results fit registers, which an Extent does not.)
+func (s *Space) Translate(logical uint64) (block, n uint64, flags uint8) {
+	// A file of one extent, or the first of two: settle without its loops.
+	if seq := s.seq.Load(); seq&changing == 0 && s.root.Load() == nil {
+		c := &s.inline[0]
+		at, size := c.logical.Load(), c.size.Load()
+		if logical-at < uint64(uint32(size)) {
+			place := c.place.Load()
+			if s.seq.Load() == seq {
+				return place&(maxBlock-1) + (logical - at), uint64(uint32(size)) - (logical - at), uint8(place >> flagShift)
+			}
+		}
+	}
+	return s.translate(logical)
+}
+
+// translate is Translate in any file.
+func (s *Space) translate(logical uint64) (block, n uint64, flags uint8) {
+	f := s.settle(logical)
+	if in := logical - f.logical; in < uint64(uint32(f.size)) {
+		return f.place&(maxBlock-1) + in, uint64(uint32(f.size)) - in, uint8(f.place >> flagShift)
+	}
+	return f.next, 0, 0
+}
+
 // Prev returns the last extent that starts before a file block, whether it
 // covers that block or not. Safe as Lookup is.
 func (s *Space) Prev(logical uint64) (Extent, bool) {

@@ -3,6 +3,7 @@ package refcnt
 import (
 	"context"
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,6 +11,26 @@ import (
 func (f *folio) busy() bool {
 	w := f.w.Load()
 	return w&kindMask == f.kind && w&refMask != 0
+}
+
+// one returns the word of the folio that covers n blocks and its kind, if they are in one
+// PMD block and one folio: the usual case.
+func (t *Table) one(block, n uint64) (w *atomic.Uint64, kind uint64) {
+	p := block >> t.pmd
+	if p >= uint64(len(t.pairs)) || n-1 >= 1<<t.pmd-block&(1<<t.pmd-1) {
+		return nil, 0
+	}
+	w = &t.pairs[p].head
+	switch kind = w.Load() & kindMask; kind {
+	case 0:
+		if n != 1 || block >= uint64(len(t.words)) {
+			return nil, 0
+		}
+		w = &t.words[block]
+	case kindTail:
+		w, kind = &t.pairs[p&^(t.span-1)].head, kindPUD
+	}
+	return w, kind
 }
 
 // TryGet takes a reference to each folio of n blocks, whatever part of it they are, or
@@ -21,6 +42,12 @@ func (f *folio) busy() bool {
 // that short time, the block is idle now and there is nobody to report it to:
 // it becomes an orphan, reported by the next Put, Disown or Reap of anyone.
 func (t *Table) TryGet(block, n uint64) bool {
+	if w, kind := t.one(block, n); w != nil { // acquire without its loops
+		old := w.Load()
+		if old&(kindMask|frozen|splitting) == kind && old&shareMask != 0 && old&refMask != refMask && w.CompareAndSwap(old, old+refOne) {
+			return true
+		}
+	}
 	return t.acquire(block, n, refOne) == nil
 }
 
@@ -34,6 +61,12 @@ func (t *Table) TryMap(block, n uint64) error {
 // run of them that nobody owns any more and whose last reference this was; the
 // caller frees those. See Disown about idle.
 func (t *Table) Put(block, n uint64, idle func(block, n uint64)) {
+	if w, kind := t.one(block, n); w != nil && t.orphans.count.Load() == 0 { // drop without its loops
+		old := w.Load()
+		if old&(kindMask|deferred) == kind && old&shareMask != 0 && refsOf(old) > mapsOf(old) && w.CompareAndSwap(old, old-refOne) {
+			return
+		}
+	}
 	t.drop(block, n, refOne, "put", idle)
 }
 

@@ -1,0 +1,55 @@
+package bench
+
+import (
+	"testing"
+
+	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfs/daxfs/refcnt"
+)
+
+// BenchmarkFolio is what a read of one piece does besides copying: look the folio up, get
+// it, put it.
+func BenchmarkFolio(b *testing.B) {
+	o := hugepage.DefaultOrders
+	for name, blocks := range map[string]uint64{"4K": 128, "2M": o.PMDBlocks()} {
+		b.Run(name, func(b *testing.B) {
+			t, err := refcnt.New(1<<20, o.PMD, o.PUD)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer t.Close()
+			t.Own(o.PMDBlocks(), blocks)
+			var s pagecache.Space
+			s.Insert(pagecache.Extent{Logical: 0, Block: o.PMDBlocks(), Len: uint32(blocks)})
+			idle := func(uint64, uint64) { b.Fatal("freed") }
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				at := uint64(i) & (blocks - 1)
+				block, n, _ := s.Translate(at)
+				if n == 0 || !t.TryGet(block, 1) {
+					b.Fatal("no folio")
+				}
+				t.Put(block, 1, idle)
+			}
+		})
+	}
+}
+
+// BenchmarkAlloc allocates and frees blocks: one thread, then as many as there are CPUs,
+// each on a pool of its own.
+func BenchmarkAlloc(b *testing.B) {
+	for name, want := range map[string]uint64{"4K": 1, "64K": 16, "2M": 512} {
+		a, err := hugepage.NewAllocator(16<<20, hugepage.DefaultOrders)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				block, n, _ := a.Alloc(0, want)
+				a.Free(block, n)
+			}
+		})
+	}
+}
