@@ -291,6 +291,9 @@ func (fs *FS) Compact(ctx *Context) (c Compaction, e syscall.Errno) {
 	if ok && fs.mayMove(best.cost, compactShare) {
 		c.Gathered = fs.gatherPUD(ctx, &best)
 		c.Moved += best.done
+		if !c.Gathered && best.done == 0 {
+			fs.compact.drop(best.ino) // until it grows again: others come next
+		}
 		fs.moved.Add(best.done - best.cost)
 	}
 	return c, 0

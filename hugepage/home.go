@@ -205,6 +205,15 @@ func (a *Allocator) grow(block, want uint64, order uint8) (n uint64) {
 		}
 		want = min(want, 1<<limit-block&(1<<limit-1))
 	}
+	if order == a.orders.PUD {
+		// Beyond this PUD block only into whole ones that nobody keeps.
+		want = min(want, a.blocks-block)
+		for end := AlignUp(block+1, order); end < block+want; end += a.orders.PUDBlocks() {
+			if r := &a.puds[end>>order]; r.kept || uint64(r.whole) != a.span {
+				want = end - block
+			}
+		}
+	}
 	n = a.extent(block, want)
 	if n == 0 {
 		return 0

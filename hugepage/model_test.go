@@ -257,6 +257,9 @@ func TestModel(t *testing.T) {
 					}
 				}
 				n := a.Extend(block, want, order)
+				if order == o.PUD && n > 0 && n < run && Aligned(block+n, order) {
+					run = n // what follows is kept, or not whole
+				}
 				if n > run || n < run && whole-m.spare() == 0 {
 					t.Fatalf("Extend(%d, %d) = %d, %d are free", block, want, n, run)
 				}

@@ -159,6 +159,10 @@ func TestModel(t *testing.T) {
 				logical := rapid.Uint64Range(0, 1000).Draw(t, "logical")
 				i := m.floor(logical)
 				e, ok := s.Lookup(logical)
+				switch block, n, flags := s.Translate(logical); {
+				case ok && (block != e.BlockAt(logical) || n != e.End()-logical || flags != e.Flags), !ok && (n != 0 || block != e.Logical):
+					t.Fatalf("Translate(%d) = %d, %d, %#x; Lookup says %v, %t", logical, block, n, flags, e, ok)
+				}
 				switch {
 				case i >= 0 && logical < m[i].End():
 					if !ok || e != m[i] {
