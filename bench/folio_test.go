@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"github.com/daxfs/daxfs/hugepage"
@@ -47,9 +48,19 @@ func BenchmarkAlloc(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				block, n, _ := a.Alloc(0, want)
-				a.Free(block, n)
+				block, n, _ := a.AllocFrom(0, 0, want)
+				a.FreeTo(0, block, n)
 			}
+		})
+		b.Run(name+"/parallel", func(b *testing.B) {
+			var next atomic.Uint32
+			b.RunParallel(func(pb *testing.PB) {
+				p := next.Add(1)
+				for pb.Next() {
+					block, n, _ := a.AllocFrom(p, 0, want)
+					a.FreeTo(p, block, n)
+				}
+			})
 		})
 	}
 }

@@ -281,7 +281,7 @@ func (fs *FS) shrink(ctx *Context, in *inode, size uint64) (done bool, err error
 func (fs *FS) commitSize(ctx *Context, in *inode, size uint64, cutting bool) error {
 	c := in.core
 	c.Size = size
-	if cutting && fs.planCut(in, size) {
+	if cutting && fs.planCut(ctx, in, size) {
 		c.Format |= layout.FormatTruncating
 	}
 	now := fs.now()
@@ -298,15 +298,15 @@ func (fs *FS) commitSize(ctx *Context, in *inode, size uint64, cutting bool) err
 	in.applyTimes(&st)
 	if cutting {
 		in.applySplice()
-		fs.owned(in)
+		fs.owned(ctx, in)
 	}
 	return nil
 }
 
 // planCut plans the removal of what lies beyond size, which needs no new slot. more is
 // set if it takes another one.
-func (fs *FS) planCut(in *inode, size uint64) (more bool) {
-	stop, _ := fs.plan(in, blocksOf(int64(size)), maxBlock+1, fatePunch)
+func (fs *FS) planCut(ctx *Context, in *inode, size uint64) (more bool) {
+	stop, _ := fs.plan(ctx, in, blocksOf(int64(size)), maxBlock+1, fatePunch)
 	in.ext.splice.settle()
 	return stop <= maxBlock
 }
@@ -318,7 +318,7 @@ func (fs *FS) planCut(in *inode, size uint64) (more bool) {
 func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
 	for {
 		c := in.core
-		more := fs.planCut(in, c.Size)
+		more := fs.planCut(ctx, in, c.Size)
 		t := fs.begin(ctx)
 		in.stageSplice(t)
 		if !more {
@@ -330,7 +330,7 @@ func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
 		}
 		in.applyCore(&c)
 		in.applySplice()
-		fs.owned(in)
+		fs.owned(ctx, in)
 		if !more {
 			return nil
 		}

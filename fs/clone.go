@@ -188,7 +188,7 @@ func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dst
 	}
 	if err != nil {
 		for _, r := range shared {
-			fs.table.Disown(r.block, r.n, fs.freeIdle)
+			fs.table.Disown(r.block, r.n, fs.freeTo(ctx))
 		}
 		if hi == lo {
 			return 0, nil // as many owners as can be counted
@@ -301,7 +301,7 @@ func (fs *FS) isShared(x pagecache.Extent) bool {
 
 // placeCopy allocates blocks for a copy of up to want shared blocks, the first of them
 // file block b: no more than what changes.
-func (fs *FS) placeCopy(b, want uint64) (block, n uint64, ok bool) {
+func (fs *FS) placeCopy(ctx *Context, b, want uint64) (block, n uint64, ok bool) {
 	o := fs.alloc.Orders()
 	if want >= 1<<o.PMD>>sharePMD {
 		off := b & (1<<o.PMD - 1)
@@ -309,7 +309,7 @@ func (fs *FS) placeCopy(b, want uint64) (block, n uint64, ok bool) {
 			return base + off, n, true
 		}
 	}
-	return fs.alloc.Alloc(0, min(want, 1<<o.PMD-b&(1<<o.PMD-1)))
+	return fs.alloc.AllocFrom(ctx.Lane, 0, min(want, 1<<o.PMD-b&(1<<o.PMD-1)))
 }
 
 // unshare makes the block at byte off the file's own, if it is shared, so that it can be
@@ -323,7 +323,7 @@ func (fs *FS) unshare(ctx *Context, in *inode, off int64) error {
 	if e, ok := in.space.Lookup(b); !ok || e.Flags&layout.ExtentShared == 0 {
 		return nil
 	}
-	if _, err := fs.plan(in, b, b+1, fateWrite); err != nil {
+	if _, err := fs.plan(ctx, in, b, b+1, fateWrite); err != nil {
 		return err
 	}
 	err := fs.settle(ctx, in)
@@ -336,7 +336,7 @@ func (fs *FS) unshare(ctx *Context, in *inode, off int64) error {
 		err = fs.commitSplice(ctx, in, 0)
 	}
 	if err != nil {
-		fs.unowned(in)
+		fs.unowned(ctx, in)
 	}
 	return err
 }

@@ -376,7 +376,7 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	if d.used[b] != 0 || d.blocks[b] == 0 {
 		return
 	}
-	if _, err := fs.plan(in, uint64(b), uint64(b)+1, fatePunch); err != nil {
+	if _, err := fs.plan(ctx, in, uint64(b), uint64(b)+1, fatePunch); err != nil {
 		return
 	}
 	if fs.settle(ctx, in) != nil {

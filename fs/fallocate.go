@@ -122,7 +122,7 @@ func blocksOf(n int64) uint64 { return uint64(n+layout.BlockSize-1) >> layout.Bl
 // reshape gives the blocks [lo, hi) their fate, and the file at least size bytes.
 func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) error {
 	for lo < hi {
-		stop, err := fs.plan(in, lo, hi, f)
+		stop, err := fs.plan(ctx, in, lo, hi, f)
 		if err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) erro
 			err = fs.commitSplice(ctx, in, to)
 		}
 		if err != nil {
-			fs.unowned(in)
+			fs.unowned(ctx, in)
 			return err
 		}
 		if lo = stop; lo < hi && ctx.cancelled() {

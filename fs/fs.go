@@ -35,8 +35,9 @@ type FS struct {
 
 	owner    layout.Owner
 	ownerSeq uint64
-	failed   atomic.Pointer[error] // set once the media failed under a transaction
-	freeIdle func(block, n uint64) // bound once, so that passing it allocates nothing
+	failed   atomic.Pointer[error]     // set once the media failed under a transaction
+	freeIdle func(block, n uint64)     // bound once, so that passing it allocates nothing
+	frees    [16]func(block, n uint64) // the same, through an allocator's pool each
 
 	blockBufs sync.Pool // *[BlockSize]byte
 	replies   sync.Pool // *Reply
@@ -101,6 +102,11 @@ type Attr struct {
 
 // Super is the superblock; it must not be changed.
 func (fs *FS) Super() *layout.Superblock { return fs.sb }
+
+// freeTo is freeIdle through the caller's pool.
+func (fs *FS) freeTo(ctx *Context) func(block, n uint64) {
+	return fs.frees[ctx.Lane%uint32(len(fs.frees))]
+}
 
 // Region is the region the filesystem is on.
 func (fs *FS) Region() *pmem.Region { return fs.r }
@@ -199,28 +205,32 @@ func (fs *FS) reserveChunks() uint64 {
 
 // Stats is what `daxfsd info` shows of a mounted filesystem.
 type Stats struct {
-	Blocks          uint64 `json:"blocks"`
-	FreeBlocks      uint64 `json:"free_blocks"`
-	AvailableBlocks uint64 `json:"available_blocks"`
-	Inodes          uint64 `json:"inodes"`
-	FreeInodes      uint64 `json:"free_inodes"`
-	CachedInodes    int    `json:"cached_inodes"`
-	MetaChunks      int    `json:"metadata_chunks"`
-	FreeMetaBlocks  uint64 `json:"free_metadata_blocks"`
-	FreeData        uint64 `json:"free_data_bytes"`
-	FreeIn2M        uint64 `json:"free_in_2m_bytes"`  // of these, in wholly free aligned 2 MiB
-	FreeIn1G        uint64 `json:"free_in_1g_bytes"`  // of these, in wholly free aligned 1 GiB
-	FolioTableBytes uint64 `json:"folio_table_bytes"` // without what is split into 4 KiB
-	SplitTableBytes uint64 `json:"split_table_bytes"` // for what is split
-	Folios2M        uint64 `json:"folios_2m"`         // large folios of files
-	Folios1G        uint64 `json:"folios_1g"`
-	MovedBytes      uint64 `json:"moved_bytes"` // copied within the region to make large folios
-	Folios4K        uint64 `json:"folios_4k"`
-	SharedBytes     uint64 `json:"shared_bytes"`        // with more than one owner
-	DeferredFrees   uint64 `json:"deferred_free_bytes"` // cut from files, and split off when their folio is idle
-	ReplayedRecords int    `json:"replayed_records"`
-	FreedOrphans    int    `json:"freed_orphans"`
-	ReadOnly        bool   `json:"read_only"`
+	Blocks          uint64  `json:"blocks"`
+	FreeBlocks      uint64  `json:"free_blocks"`
+	AvailableBlocks uint64  `json:"available_blocks"`
+	Inodes          uint64  `json:"inodes"`
+	FreeInodes      uint64  `json:"free_inodes"`
+	CachedInodes    int     `json:"cached_inodes"`
+	MetaChunks      int     `json:"metadata_chunks"`
+	FreeMetaBlocks  uint64  `json:"free_metadata_blocks"`
+	FreeData        uint64  `json:"free_data_bytes"`
+	FreeIn2M        uint64  `json:"free_in_2m_bytes"`  // of these, in wholly free aligned 2 MiB
+	FreeIn1G        uint64  `json:"free_in_1g_bytes"`  // of these, in wholly free aligned 1 GiB
+	FolioTableBytes uint64  `json:"folio_table_bytes"` // without what is split into 4 KiB
+	SplitTableBytes uint64  `json:"split_table_bytes"` // for what is split
+	Folios2M        uint64  `json:"folios_2m"`         // large folios of files
+	Folios1G        uint64  `json:"folios_1g"`
+	MovedBytes      uint64  `json:"moved_bytes"` // copied within the region to make large folios
+	Folios4K        uint64  `json:"folios_4k"`
+	Split2M         uint64  `json:"split_2m"`            // 2 MiB blocks of which folios of 4 KiB are in use
+	PartlyOwned     uint64  `json:"partly_owned"`        // large folios of which some files own a part only
+	PMDMappable     float64 `json:"pmd_mappable"`        // share of the data that is in folios of 2 MiB or 1 GiB
+	PUDMappable     float64 `json:"pud_mappable"`        // in folios of 1 GiB
+	SharedBytes     uint64  `json:"shared_bytes"`        // with more than one owner
+	DeferredFrees   uint64  `json:"deferred_free_bytes"` // cut from files, and split off when their folio is idle
+	ReplayedRecords int     `json:"replayed_records"`
+	FreedOrphans    int     `json:"freed_orphans"`
+	ReadOnly        bool    `json:"read_only"`
 }
 
 // Stats gathers the figures of the moment; they need not belong to one instant.
@@ -235,6 +245,13 @@ func (fs *FS) Stats() Stats {
 	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
 	s.Folios2M, s.Folios1G, s.DeferredFrees = t.PMDs, t.PUDs, t.Deferred<<layout.BlockShift
 	c := fs.table.Count()
+	s.Split2M, s.PartlyOwned = t.Tables, t.Partly
+	o := fs.alloc.Orders()
+	pud := t.PUDs << o.PUD
+	pmd := pud + t.PMDs<<o.PMD
+	if data := float64(pmd + c.Words); data > 0 {
+		s.PMDMappable, s.PUDMappable = float64(pmd)/data, float64(pud)/data
+	}
 	s.Folios4K, s.SharedBytes = c.Words, c.Shared<<layout.BlockShift
 	s.MovedBytes = fs.moved.Load() << layout.BlockShift
 	fs.meta.mu.Lock()

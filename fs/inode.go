@@ -299,7 +299,7 @@ func (fs *FS) freeContent(ctx *Context, in *inode) {
 				fs.freeMeta(ctx, e.Block+b)
 			}
 		} else {
-			fs.table.Disown(e.Block, uint64(e.Len), fs.freeIdle)
+			fs.table.Disown(e.Block, uint64(e.Len), fs.freeTo(ctx))
 		}
 		return true
 	})

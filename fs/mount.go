@@ -61,6 +61,13 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 			fs.alloc.Free(block, n)
 		}
 	}
+	for i := range fs.frees {
+		fs.frees[i] = func(block, n uint64) {
+			if fs.failed.Load() == nil {
+				fs.alloc.FreeTo(uint32(i), block, n)
+			}
+		}
+	}
 	if err := fs.mount(); err != nil {
 		fs.table.Close()
 		return nil, err

@@ -25,7 +25,7 @@ const (
 //  4. wherever small runs are.
 //
 // Called with mu held, within a plan.
-func (fs *FS) place(in *inode, b, want uint64) (block, n uint64, ok bool) {
+func (fs *FS) place(ctx *Context, in *inode, b, want uint64) (block, n uint64, ok bool) {
 	o := fs.alloc.Orders()
 	goal, known := in.goal(b)
 	off := b & (1<<o.PUD - 1)
@@ -66,7 +66,7 @@ func (fs *FS) place(in *inode, b, want uint64) (block, n uint64, ok bool) {
 			return base + b&(1<<o.PMD-1), n, true
 		}
 	}
-	return fs.alloc.Alloc(goal, want)
+	return fs.alloc.AllocFrom(ctx.Lane, goal, want)
 }
 
 // noHome: there was no home to be had for that range.

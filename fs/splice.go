@@ -191,14 +191,14 @@ func (in *inode) applySplice() {
 // owned is the end of a file's applied splice: its new blocks are owned, and what is no
 // longer its own goes to whoever holds it last. A large folio of which a part goes is
 // split, when it is idle.
-func (fs *FS) owned(in *inode) {
+func (fs *FS) owned(ctx *Context, in *inode) {
 	s := &in.ext.splice
 	for _, r := range s.runs {
 		fs.table.Own(r.block, r.n)
 		fs.promote(s, r)
 	}
 	for _, r := range s.gone {
-		fs.table.Disown(r.block, r.n, fs.freeIdle)
+		fs.table.Disown(r.block, r.n, fs.freeTo(ctx))
 	}
 }
 
@@ -226,9 +226,9 @@ func (fs *FS) promote(s *splice, r run) {
 }
 
 // unowned is the end of a file's splice that was not committed.
-func (fs *FS) unowned(in *inode) {
+func (fs *FS) unowned(ctx *Context, in *inode) {
 	for _, r := range in.ext.splice.runs {
-		fs.freeIdle(r.block, r.n)
+		fs.freeTo(ctx)(r.block, r.n)
 	}
 }
 
@@ -245,7 +245,7 @@ const (
 // plan fills in the inode's splice with what f makes of blocks [lo, hi), as far as one
 // transaction goes: up to stop. The blocks it allocates are free again after unowned. If
 // there is no space for the first block it is errNoSpace, and nothing is planned.
-func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
+func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 	s := &in.ext.splice
 	s.begin(in, lo)
 	b := lo
@@ -257,7 +257,7 @@ func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 			x := part(e, b, min(hi, e.End()))
 			if x.Flags&layout.ExtentShared != 0 && (f == fateWrite || f == fateZero) {
 				if fs.isShared(x) {
-					block, n, ok := fs.placeCopy(b, uint64(x.Len))
+					block, n, ok := fs.placeCopy(ctx, b, uint64(x.Len))
 					if !ok {
 						if b == lo {
 							return lo, errNoSpace
@@ -294,7 +294,7 @@ func (fs *FS) plan(in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 		case f == fatePunch:
 			b = min(hi, e.Logical)
 		default:
-			block, n, ok := fs.place(in, b, min(hi, e.Logical)-b)
+			block, n, ok := fs.place(ctx, in, b, min(hi, e.Logical)-b)
 			if !ok {
 				if b == lo {
 					return lo, errNoSpace

@@ -175,7 +175,7 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 			return 0, err
 		}
 	}
-	stop, err := fs.plan(in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, fateWrite)
+	stop, err := fs.plan(ctx, in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, fateWrite)
 	if err != nil {
 		return 0, err
 	}
@@ -186,7 +186,7 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 		}
 	}
 	if err != nil {
-		fs.unowned(in)
+		fs.unowned(ctx, in)
 		return 0, err
 	}
 	return int(end - off), nil
@@ -268,7 +268,7 @@ func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
 	if grow {
 		in.applyCore(&c)
 	}
-	fs.owned(in)
+	fs.owned(ctx, in)
 	return nil
 }
 

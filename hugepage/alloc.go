@@ -39,7 +39,7 @@ func (a *Allocator) Alloc(goal, want uint64) (block, n uint64, ok bool) {
 		if n == 0 {
 			block, n = a.small(want)
 		}
-		if n == 0 && !a.evict() {
+		if n == 0 && !a.evict() && !a.drain() {
 			return 0, 0, false
 		}
 	}
@@ -54,7 +54,7 @@ func (a *Allocator) AllocChunk() (block uint64, ok bool) {
 	defer a.mu.Unlock()
 	p, ok := a.wholePMD()
 	for !ok {
-		if !a.evict() {
+		if !a.evict() && !a.drain() {
 			return 0, false
 		}
 		p, ok = a.wholePMD()
@@ -73,7 +73,7 @@ func (a *Allocator) Reserve(block, n uint64) bool {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ok := a.allFree(block, n)
+	ok := a.allFree(block, n) || a.drain() && a.allFree(block, n)
 	if ok && n != 0 {
 		a.take(block, n)
 	}
@@ -87,19 +87,22 @@ func (a *Allocator) Free(block, n uint64) {
 		panic(fmt.Sprintf("hugepage: free of blocks %d to %d of a region of %d", block, block+n, a.blocks))
 	}
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.giveChecked(block, n)
+}
+
+// giveChecked is Free with mu held.
+func (a *Allocator) giveChecked(block, n uint64) {
 	if !a.allUsed(block, n) {
 		for !a.allFree(block, 1) {
 			block++
 		}
-		r, free := a.pmds[block>>a.orders.PMD], a.free.Load()
-		a.mu.Unlock()
 		panic(fmt.Sprintf("hugepage: double free of block %d (%d of %d blocks used around it, %d free in all)",
-			block, r.used, a.orders.PMDBlocks(), free))
+			block, a.pmds[block>>a.orders.PMD].used, a.orders.PMDBlocks(), a.free.Load()))
 	}
 	if n != 0 {
 		a.give(block, n)
 	}
-	a.mu.Unlock()
 }
 
 // IsFree reports whether every block of a run is free. Blocks outside the
@@ -110,7 +113,7 @@ func (a *Allocator) IsFree(block, n uint64) bool {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.allFree(block, n)
+	return a.allFree(block, n) || a.drain() && a.allFree(block, n)
 }
 
 // Walk calls f for each maximal run of free blocks, in ascending order, until
@@ -118,6 +121,7 @@ func (a *Allocator) IsFree(block, n uint64) bool {
 func (a *Allocator) Walk(f func(block, n uint64) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.drain()
 	size := a.orders.PMDBlocks()
 	start, n := uint64(0), uint64(0)
 	for at := uint64(0); at < a.blocks; {

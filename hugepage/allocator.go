@@ -44,7 +44,8 @@ type Allocator struct {
 	blocks uint64 // of the region
 	span   uint64 // PMD blocks per PUD block
 
-	free atomic.Uint64 // free blocks; written under mu
+	free  atomic.Uint64 // free blocks but for those in pools; written under mu
+	pools [pools]pool
 
 	mu sync.Mutex
 	// protected by mu
@@ -127,12 +128,13 @@ func (a *Allocator) Orders() Orders { return a.orders }
 func (a *Allocator) Blocks() uint64 { return a.blocks }
 
 // FreeBlocks returns the number of free blocks, without a lock.
-func (a *Allocator) FreeBlocks() uint64 { return a.free.Load() }
+func (a *Allocator) FreeBlocks() uint64 { return a.free.Load() + a.inPools() }
 
 // WholeFree2M returns the number of PMD blocks wholly free.
 func (a *Allocator) WholeFree2M() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.drain()
 	return a.wholeN
 }
 
@@ -140,6 +142,7 @@ func (a *Allocator) WholeFree2M() uint64 {
 func (a *Allocator) WholeFree1G() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.drain()
 	return a.giants
 }
 
@@ -154,6 +157,7 @@ func (a *Allocator) SetReserve(chunks uint64) {
 func (a *Allocator) Stats() Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.drain()
 	s := Stats{
 		Blocks:  a.blocks,
 		Free:    a.free.Load(),

@@ -15,30 +15,41 @@
 //	Orders     log2 of the PMD and PUD sizes; tests make them small
 //	Allocator  the free space of one region
 //	Stats      free blocks by order
+//	Sparse     a PMD block of which little is used
+//
+// # Where a request goes
+//
+//	Home, Extend         what a growing file fills, see homes: whole PMD blocks of the fullest
+//	                     PUD block that has room; for a PUD home the emptiest PUD block
+//	Alloc, AllocFrom     small runs: broken PMD blocks, best fit
+//	AllocChunk           a PMD block for metadata
+//	Reserve, Keep, Pack  for mount and compaction
 //
 // # Structure
 //
-// Two levels of the same shape. A group of level one is a PMD block and its
-// bits are blocks; a group of level two is a PUD block and its bits are the
-// PMD blocks wholly free. Each group has a class, the floor of log2 of its
-// longest free run, and each level has one bitmap of groups per class, with
-// summaries above it (bitset). So "the lowest broken PMD block that surely has
-// 5 free blocks in a row" is the first bit of the lowest non-empty class from 3
-// up, found in a few steps in a region of any size. Bits of level one exist
-// only for broken PMD blocks. Memory: under 5 MiB per TiB, and 64 bytes
-// per broken 2 MiB.
+// Two levels. A group of level one is a PMD block and its bits are blocks; a group of level
+// two is a PUD block and its bits are the PMD blocks wholly free. A broken PMD block has a
+// class, the floor of log2 of its longest free run, and there is one bitmap of PMD blocks
+// per class; there is one of PUD blocks for each number of whole PMD blocks in them. All
+// have summaries above them (bitset). So "the lowest broken PMD block that surely has 5
+// free blocks in a row", or "the fullest PUD block with 3 whole PMD blocks", is the first
+// bit of the first non-empty set from there on, found in a few steps in a region of any
+// size. Bits of level one exist only for broken PMD blocks. What a home keeps is in no set,
+// so nobody finds it until it is let go. Memory: under 8 MiB per TiB, and 64 bytes per
+// broken 2 MiB.
 //
-// The same sequence of calls gives the same answers, always: there is no
-// randomness, no clock and no per-thread state in it.
+// The same sequence of calls gives the same answers, always: there is no randomness and no
+// time in it but the number of allocations.
 //
 // # Lock order
 //
-// Allocator.mu protects all of it and is a leaf. Operations under it take
-// a few hundred nanoseconds and touch one group of each level, so pools per
-// thread can be put in front of it that take and return whole PMD blocks.
+// Allocator.mu protects all of it but the pools, then the mu of a pool (drain). Both are
+// leaves: nothing is called with them held. Operations under them take a few hundred
+// nanoseconds and touch one group of each level.
 //
 // # Hot path
 //
-// Alloc and Free of small runs. TestSteadyStateAllocatesNothing proves that
-// they allocate nothing, BenchmarkAllocFree what they cost.
+// AllocFrom and FreeTo of small runs. TestSteadyStateAllocatesNothing proves that
+// they allocate nothing, BenchmarkAllocFree and bench.BenchmarkAlloc what they cost, alone
+// and on several threads.
 package hugepage

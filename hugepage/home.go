@@ -153,6 +153,9 @@ func (a *Allocator) Home(order uint8, offset, want uint64) (base, n uint64, ok b
 			break
 		}
 		if a.spare() == 0 || !a.evict() {
+			if a.drain() {
+				continue
+			}
 			return 0, 0, false
 		}
 	}
@@ -247,6 +250,7 @@ func (a *Allocator) Emptiest(order uint8) (base uint64, ok bool) {
 func (a *Allocator) FreeIn(order uint8, base uint64) (free uint64, kept bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.drain()
 	r := &a.puds[base>>order]
 	return uint64(r.free), r.kept
 }

@@ -37,7 +37,7 @@ func TestConcurrent(t *testing.T) {
 				var ok bool
 				switch r.IntN(6) {
 				case 0, 1:
-					block, n, ok = a.Alloc(r.Uint64N(blocks), 1+r.Uint64N(80))
+					block, n, ok = a.AllocFrom(uint32(g), r.Uint64N(2)*r.Uint64N(blocks), 1+r.Uint64N(80))
 				case 2:
 					n = tiny.PMDBlocks()
 					block, ok = a.AllocChunk()
@@ -53,9 +53,9 @@ func TestConcurrent(t *testing.T) {
 						clear(owner[h[0] : h[0]+h[1]])
 						mu.Unlock()
 						if own2 > 0 {
-							a.Free(h[0], own2)
+							a.FreeTo(uint32(g), h[0], own2)
 						}
-						a.Free(h[0]+own2, h[1]-own2)
+						a.FreeTo(uint32(g)%3, h[0]+own2, h[1]-own2)
 					}
 				}
 				if ok {
@@ -67,7 +67,7 @@ func TestConcurrent(t *testing.T) {
 				mu.Lock()
 				clear(owner[h[0] : h[0]+h[1]])
 				mu.Unlock()
-				a.Free(h[0], h[1])
+				a.FreeTo(uint32(g), h[0], h[1])
 			}
 		}()
 	}

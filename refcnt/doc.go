@@ -19,9 +19,12 @@
 //
 // A folio is 4 KiB, a PMD block (2 MiB) or a PUD block (1 GiB), and all of them go through
 // the same functions. Own makes the largest that are aligned. A reference is to the whole
-// folio, whatever part of it the caller uses; an owner may leave a part, which splits the
-// folio: at once if it is idle, else whoever drops the last reference does it. Split and
-// Merge are for whoever moves or promotes. A folio's order never changes under a reference.
+// folio, whatever part of it the caller uses. An owner may leave a part, or become one of a
+// part (reflink, and copy-on-write after it): the folio stays whole as long as each block of
+// it has an owner, and the table knows which blocks an owner lacks (layers). When one has
+// none the folio is split: at once if it is idle, else whoever drops the last reference
+// does it. Split and Merge are for whoever moves or promotes. A folio's order never changes
+// under a reference.
 //
 // # Types
 //

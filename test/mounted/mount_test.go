@@ -53,6 +53,12 @@ func liveMounts() (l []*mount) {
 // the mount is destroyed under it, which makes whatever hangs on it fail.
 func newMount(t *testing.T, size int64, limit time.Duration) *mount {
 	t.Helper()
+	return newMountOn(t, "", size, limit)
+}
+
+// newMountOn is newMount of a region with that name; "": one in a temporary directory.
+func newMountOn(t *testing.T, region string, size int64, limit time.Duration) *mount {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount and must run as root: try `sudo make mounted`")
 	}
@@ -64,6 +70,9 @@ func newMount(t *testing.T, size int64, limit time.Duration) *mount {
 		t.Fatal(err)
 	}
 	m := &mount{t: t, dir: dir, region: filepath.Join(dir, "region"), mnt: filepath.Join(dir, "mnt"), log: filepath.Join(dir, "log")}
+	if region != "" {
+		m.region = region
+	}
 	if err := os.Mkdir(m.mnt, 0o755); err != nil {
 		t.Fatal(err)
 	}

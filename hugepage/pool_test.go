@@ -1,0 +1,89 @@
+package hugepage
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// TestPool: what was freed through a pool serves the next small request through it, counts
+// as free, and is there for everybody.
+func TestPool(t *testing.T) {
+	a := newAllocator(t, 256, tiny)
+	block, n, _ := a.AllocFrom(3, 0, 3)
+	a.FreeTo(3, block, n)
+	if a.FreeBlocks() != 256 {
+		t.Errorf("%d blocks are free", a.FreeBlocks())
+	}
+	if b, _, _ := a.AllocFrom(4, 0, 3); b == block {
+		t.Error("another pool serves it")
+	}
+	if b, n, _ := a.AllocFrom(3, 0, 2); b != block || n != 2 {
+		t.Errorf("the pool gives %d+%d, not the beginning of %d", b, n, block)
+	}
+	if b, _, _ := a.AllocFrom(3, 0, 2); b == block+2 {
+		t.Error("a run of one block serves two")
+	}
+	if !a.IsFree(block+2, 1) || !a.Reserve(block+2, 1) {
+		t.Error("what a pool has is not free to others")
+	}
+	if a.FreeBlocks() != 256-8 {
+		t.Errorf("%d blocks are free", a.FreeBlocks())
+	}
+}
+
+// TestPools compares an allocator behind pools with a plain list of owners.
+func TestPools(t *testing.T) {
+	const blocks = 64*4 + 5
+	a := newAllocator(t, blocks, tiny)
+	r := rand.New(rand.NewPCG(7, 7))
+	owned := make([]bool, blocks)
+	var held [][2]uint64
+	free := uint64(blocks)
+	for i := range 50_000 {
+		p := r.Uint32N(5)
+		if len(held) > 0 && (r.IntN(2) == 0 || free < 20) {
+			k := r.IntN(len(held))
+			h := held[k]
+			held[k] = held[len(held)-1]
+			held = held[:len(held)-1]
+			for b := h[0]; b < h[0]+h[1]; b++ {
+				owned[b] = false
+			}
+			a.FreeTo(p, h[0], h[1])
+			free += h[1]
+		} else {
+			want := 1 + r.Uint64N(20)
+			block, n, ok := a.AllocFrom(p, 0, want)
+			if !ok || n == 0 || n > want {
+				t.Fatalf("%d: AllocFrom(%d) = %d+%d, %t with %d free", i, want, block, n, ok, free)
+			}
+			for b := block; b < block+n; b++ {
+				if owned[b] {
+					t.Fatalf("%d: block %d was given twice", i, b)
+				}
+				owned[b] = true
+			}
+			held = append(held, [2]uint64{block, n})
+			free -= n
+		}
+		if a.FreeBlocks() != free {
+			t.Fatalf("%d: %d blocks free, expected %d", i, a.FreeBlocks(), free)
+		}
+		if i%1000 == 0 {
+			if s := a.Stats(); s.Free != free || s.Free4K+s.Free2M+s.Free1G != free {
+				t.Fatalf("%d: %+v, expected %d free", i, s, free)
+			}
+		}
+	}
+	for {
+		block, n, ok := a.AllocFrom(9, 0, 3)
+		if !ok {
+			break
+		}
+		free -= n
+		_ = block
+	}
+	if free != 0 {
+		t.Errorf("%d blocks cannot be had", free)
+	}
+}
