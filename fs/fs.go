@@ -220,6 +220,7 @@ type Stats struct {
 	SplitTableBytes uint64  `json:"split_table_bytes"` // for what is split
 	Folios2M        uint64  `json:"folios_2m"`         // large folios of files
 	Folios1G        uint64  `json:"folios_1g"`
+	PageSize        int64   `json:"page_size"`   // of our mapping, as the kernel says; 0: it does not
 	MovedBytes      uint64  `json:"moved_bytes"` // copied within the region to make large folios
 	Folios4K        uint64  `json:"folios_4k"`
 	Split2M         uint64  `json:"split_2m"`            // 2 MiB blocks of which folios of 4 KiB are in use
@@ -244,6 +245,7 @@ func (fs *FS) Stats() Stats {
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift
 	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
 	s.Folios2M, s.Folios1G, s.DeferredFrees = t.PMDs, t.PUDs, t.Deferred<<layout.BlockShift
+	s.PageSize, _, _ = hugepage.PageSize(fs.r.Bytes(0, fs.sb.Size), false)
 	c := fs.table.Count()
 	s.Split2M, s.PartlyOwned = t.Tables, t.Partly
 	o := fs.alloc.Orders()

@@ -164,6 +164,7 @@ func (i *info) print(c *cobra.Command) {
 		rows = append(rows,
 			[2]string{"used", formatSize(used)},
 			[2]string{"free", formatSize(int64(m.AvailableBlocks) * layout.BlockSize)},
+			[2]string{"mapped by", formatSize(m.PageSize) + " pages"},
 			[2]string{"folios", fmt.Sprintf("%d of 1 GiB, %d of 2 MiB, %d of 4 KiB: %.1f %% of the data in large ones", m.Folios1G, m.Folios2M, m.Folios4K, 100*m.PMDMappable)},
 			[2]string{"inodes", fmt.Sprintf("%d used, %d free", m.Inodes, m.FreeInodes)},
 			[2]string{"state", "mounted on " + m.Mountpoint + " by process " + fmt.Sprint(m.PID)},

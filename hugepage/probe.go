@@ -1,0 +1,132 @@
+package hugepage
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrProbe: the page size of a mapping could not be found out.
+var ErrProbe = errors.New("hugepage: page size of the mapping not known")
+
+// How PageSize knows.
+const (
+	BySmaps  = "smaps"  // the kernel says so
+	ByFaults = "faults" // counted
+)
+
+// probeSpan bounds what PageSize touches: as many faults as a small page each are a few
+// milliseconds.
+const probeSpan = 64 << 20
+
+// PageSize reports the size in bytes of the largest pages that the kernel uses for a
+// mapping of this process, and how that is known. /proc/self/smaps tells it for hugetlbfs,
+// device-dax and transparent huge pages. Where it says 4 KiB, as always on a filesystem
+// mounted with DAX, faults are counted if touch is set: the page-table entries of the first
+// 64 MiB are dropped (MADV_DONTNEED; the content of a shared mapping stays) and one byte in
+// each 4 KiB is read. That allocates what is a hole of a file on tmpfs.
+//
+// ErrProbe if the slice is no mapping, or a part of it cannot be read.
+func PageSize(mapping []byte, touch bool) (size int64, by string, err error) {
+	if len(mapping) == 0 {
+		return 0, "", fmt.Errorf("%w: it is empty", ErrProbe)
+	}
+	f, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		return 0, "", fmt.Errorf("%w: %w", ErrProbe, err)
+	}
+	defer f.Close()
+	if size, err = smapsPageSize(f, address(mapping)); err != nil {
+		return 0, "", err
+	}
+	if size > BlockSize || !touch || len(mapping) < 1<<21 {
+		return size, BySmaps, nil
+	}
+	size, err = faultPageSize(mapping[:min(len(mapping), probeSpan)])
+	return size, ByFaults, err
+}
+
+// smapsPageSize reads what smaps says of the mapping that an address lies in.
+func smapsPageSize(r io.Reader, at uint64) (size int64, err error) {
+	s := bufio.NewScanner(r)
+	found := false
+	for s.Scan() {
+		var lo, hi uint64
+		if n, _ := fmt.Sscanf(s.Text(), "%x-%x ", &lo, &hi); n == 2 {
+			if found {
+				break
+			}
+			found = lo <= at && at < hi
+			continue
+		}
+		name, rest, ok := strings.Cut(s.Text(), ":")
+		if !found || !ok {
+			continue
+		}
+		var kib int64
+		fmt.Sscanf(rest, "%d", &kib)
+		switch name {
+		case "KernelPageSize":
+			size = max(size, kib<<10)
+		case "ShmemPmdMapped", "FilePmdMapped", "AnonHugePages":
+			if kib > 0 {
+				size = max(size, BlockSize<<DefaultOrders.PMD)
+			}
+		}
+	}
+	if err := s.Err(); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrProbe, err)
+	}
+	if size == 0 {
+		return 0, fmt.Errorf("%w: no mapping at %#x", ErrProbe, at)
+	}
+	return size, nil
+}
+
+var touched byte // so that the reads are not left out
+
+// faultPageSize counts the faults that reading a mapping takes.
+func faultPageSize(b []byte) (size int64, err error) {
+	b = b[:len(b)&^(BlockSize-1)]
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if e := recover(); e != nil {
+			err = fmt.Errorf("%w: %v", ErrProbe, e)
+		}
+	}()
+	if err := unix.Madvise(b, unix.MADV_DONTNEED); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrProbe, err)
+	}
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &before); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrProbe, err)
+	}
+	for i := 0; i < len(b); i += BlockSize {
+		touched += b[i]
+	}
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &after); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrProbe, err)
+	}
+	return pageSizeOf(int64(len(b)), after.Minflt-before.Minflt+after.Majflt-before.Majflt), nil
+}
+
+// pageSizeOf is the page size with which n bytes take that many faults. The kernel maps
+// several small pages at a fault (fault-around), never several large ones.
+func pageSizeOf(n, faults int64) int64 {
+	for _, order := range [2]uint8{DefaultOrders.PUD, DefaultOrders.PMD} {
+		size := int64(BlockSize) << order
+		if n >= size && faults <= n/size+n/size/4+1 {
+			return size
+		}
+	}
+	return BlockSize
+}
