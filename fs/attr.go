@@ -1,8 +1,10 @@
 package fs
 
 import (
+	"context"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pagecache"
@@ -177,8 +179,13 @@ func (fs *FS) setSize(ctx *Context, in *inode, size uint64) error {
 			if done, err := fs.grow(ctx, in, int64(size)); done || err != nil {
 				return err
 			}
-		} else if done, err := fs.shrink(ctx, in, size); done || err != nil {
-			return err
+		} else {
+			end := in.breakLayout(size>>layout.BlockShift, maxBlock+1)
+			done, err := fs.shrink(ctx, in, size)
+			end()
+			if done || err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -201,6 +208,19 @@ func (fs *FS) grow(ctx *Context, in *inode, size int64) (done bool, err error) {
 		return false, err
 	}
 	return true, fs.commitSize(ctx, in, uint64(size), false)
+}
+
+// recallTime is how long truncating and the like wait for holders of mappings to leave.
+const recallTime = 20 * time.Millisecond
+
+// breakLayout is before blocks [lo, hi) change or go: no new mappings of them are granted
+// until end, and who has one is asked to leave. Who does not in that short time keeps the
+// folios, which are free when it does. Called with no lock held.
+func (in *inode) breakLayout(lo, hi uint64) (end func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), recallTime)
+	defer cancel()
+	end, _ = in.layout.Break(ctx, lo, hi)
+	return end
 }
 
 // blockEnd is where the block of a file's end ends: what a shorter file left up to there

@@ -58,6 +58,7 @@ func (fs *FS) CopyRange(ctx *Context, src uint64, srcOff int64, dst uint64, dstO
 	if e := fs.killCapability(ctx, d); e != 0 {
 		return 0, e
 	}
+	defer d.breakLayout(uint64(dstOff)>>layout.BlockShift, blocksOf(dstOff+n))()
 	share := (srcOff-dstOff)%layout.BlockSize == 0 && fs.sb.Incompat&layout.IncompatShared != 0
 	done := int64(0)
 	for done < n {

@@ -154,6 +154,29 @@ func TestCloneShapes(t *testing.T) {
 	v.checked()
 }
 
+// TestCloneTwice: what is shared already may be shared once more.
+func TestCloneTwice(t *testing.T) {
+	v := newVolume(t, 16<<20)
+	free := v.free()
+	a, b := v.create(1, "a"), v.create(1, "b")
+	data := randomBytes(4, 3*pmdBytes)
+	v.write(a, 0, data)
+	for range 3 {
+		v.clone(a, 0, b, 0, int64(len(data)))
+		v.clone(b, pmdBytes, a, pmdBytes, pmdBytes+4096)
+	}
+	if !bytes.Equal(v.read(a, 0, len(data)), data) || !bytes.Equal(v.read(b, 0, len(data)), data) {
+		t.Error("wrong content")
+	}
+	v.removeAll(1)
+	v.fs.Forget(a, 1)
+	v.fs.Forget(b, 1)
+	if v.free() != free {
+		t.Errorf("%d blocks free, were %d", v.free(), free)
+	}
+	v.checked()
+}
+
 // TestCloneSpaceOps: truncating, punching, zeroing and growing one owner leave the other's
 // data alone, busy or not.
 func TestCloneSpaceOps(t *testing.T) {

@@ -60,6 +60,9 @@ func (fs *FS) Fallocate(ctx *Context, ino uint64, mode uint32, off, n int64) sys
 	if e := fs.killCapability(ctx, in); e != 0 {
 		return e
 	}
+	if f != fateAllocate {
+		defer in.breakLayout(uint64(off)>>layout.BlockShift, blocksOf(off+n))()
+	}
 	lock, from := in.lockWrite(off, off+n)
 	lock = in.lockGrow(lock, from, off, off+n)
 	err := fs.fallocate(ctx, in, f, off, off+n, mode&FallocKeepSize == 0)

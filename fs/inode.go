@@ -42,12 +42,13 @@ type inode struct {
 	linkable            bool          // protected by mu: made without a name, and none given yet
 	live                bool          // protected by mu: the live line holds newer times than the times line
 
-	caps   atomic.Bool     // it may have the attribute security.capability
-	loaded atomic.Bool     // extents (and dir) are in DRAM; set under mu
-	space  pagecache.Space // changed under mu, read without a lock
-	ext    extentSlots     // protected by mu
-	dir    *dirIndex       // protected by mu; directories only
-	blocks atomic.Uint64   // blocks owned, metadata of the file included
+	caps   atomic.Bool      // it may have the attribute security.capability
+	loaded atomic.Bool      // extents (and dir) are in DRAM; set under mu
+	space  pagecache.Space  // changed under mu, read without a lock
+	ext    extentSlots      // protected by mu
+	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
+	dir    *dirIndex        // protected by mu; directories only
+	blocks atomic.Uint64    // blocks owned, metadata of the file included
 }
 
 func (in *inode) isDir() bool { return in.typ == syscall.S_IFDIR }

@@ -251,6 +251,7 @@ func (fs *FS) storeAround(e piece, from, to int64) error {
 func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
 	grow := size > in.core.Size
 	if !grow && in.ext.splice.idle() {
+		fs.owned(ctx, in) // of what it shares already it became an owner once more
 		return nil
 	}
 	t := fs.begin(ctx)

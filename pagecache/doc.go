@@ -11,6 +11,7 @@
 //
 //	Extent  a run of file blocks and the run of region blocks that holds it
 //	Space   the extents of one file; the zero value is an empty file
+//	Layout  who relies on where they are (granted mappings), and how that is broken
 //
 // A Space is 64 bytes and keeps up to two extents in itself; from three on
 // they are in a B+tree.
@@ -38,11 +39,11 @@
 //
 // # Lock order
 //
-// No locks. A change waits for nobody; Lookup waits for a change of one extent
-// to end, which is a few stores.
+// A Space has no locks. A change waits for nobody; Lookup waits for a change of one extent
+// to end, which is a few stores. Layout.mu is a leaf.
 //
 // # Hot path
 //
-// Lookup, Seq, Valid and Update. TestHotPathAllocatesNothing proves that they
+// Translate, Lookup, Seq, Valid and Update. TestHotPathAllocatesNothing proves that they
 // allocate nothing, BenchmarkLookup and BenchmarkAppend what they cost.
 package pagecache
