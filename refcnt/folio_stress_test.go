@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestStressFolios: owners own and disown folios of all orders, whole and in parts, split
-// and merge them, while readers get and put any range. Each block is reported free exactly
+// TestStressFolios: owners own, share and disown folios of all orders, whole and in parts,
+// split and merge them, while readers get and put any range. Each block is reported free exactly
 // once for each time that it was owned, and is nobody's then.
 func TestStressFolios(t *testing.T) {
 	const pmd, pud, span, owners = 3, 5, 128, 3
@@ -29,11 +29,11 @@ func TestStressFolios(t *testing.T) {
 	}
 	stop := time.Now().Add(2 * time.Second)
 	var wg, readers sync.WaitGroup
-	var gets, lives, merges, splits atomic.Int64
+	var gets, lives, merges, splits, shares atomic.Int64
 	for o := range uint64(owners) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(o, 1))
-			var mine [span]bool
+			var mine [span]int // times owned
 			base := o * span
 			for time.Now().Before(stop) {
 				b, n := r.Uint64N(span), 1+r.Uint64N(40)
@@ -41,16 +41,16 @@ func TestStressFolios(t *testing.T) {
 					b, n = b&^(1<<pmd-1), (n+1<<pmd-1)&^(1<<pmd-1)
 				}
 				n = min(n, span-b)
-				switch r.IntN(6) {
+				switch r.IntN(8) {
 				case 0, 1, 2: // own what is free of it
-					for n > 0 && !taken[base+b].Load() && !mine[b] {
+					for n > 0 && !taken[base+b].Load() && mine[b] == 0 {
 						k := uint64(1)
-						for k < n && !taken[base+b+k].Load() && !mine[b+k] {
+						for k < n && !taken[base+b+k].Load() && mine[b+k] == 0 {
 							k++
 						}
 						for i := b; i < b+k; i++ {
 							taken[base+i].Store(true)
-							mine[i] = true
+							mine[i] = 1
 						}
 						tab.Own(base+b, k)
 						lives.Add(int64(k))
@@ -59,8 +59,8 @@ func TestStressFolios(t *testing.T) {
 				case 3, 4: // disown what is owned of it
 					for i := b; i < b+n; {
 						j := i
-						for j < b+n && mine[j] {
-							mine[j] = false
+						for j < b+n && mine[j] > 0 {
+							mine[j]--
 							j++
 						}
 						if j > i {
@@ -68,6 +68,21 @@ func TestStressFolios(t *testing.T) {
 						}
 						i = max(j, i+1)
 					}
+				case 5, 6: // share what is owned of it
+					k := uint64(0)
+					for k < n && mine[b+k] > 0 && mine[b+k] < 4 {
+						k++
+					}
+					if k == 0 {
+						continue
+					}
+					if err := tab.Share(base+b, k); err != nil {
+						t.Error(err)
+					}
+					for i := b; i < b+k; i++ {
+						mine[i]++
+					}
+					shares.Add(1)
 				default:
 					whole := uint64(1) << pmd
 					if r.IntN(2) == 0 {
@@ -75,7 +90,7 @@ func TestStressFolios(t *testing.T) {
 					}
 					b &^= whole - 1
 					for i := b; i < b+whole; i++ {
-						if !mine[i] {
+						if mine[i] == 0 {
 							whole = 0
 							break
 						}
@@ -98,7 +113,7 @@ func TestStressFolios(t *testing.T) {
 				}
 			}
 			for i := range uint64(span) {
-				if mine[i] {
+				for ; mine[i] > 0; mine[i]-- {
 					tab.Disown(base+i, 1, idle)
 				}
 			}
@@ -133,8 +148,8 @@ func TestStressFolios(t *testing.T) {
 	if s := tab.Stats(); s.PMDs != 0 || s.PUDs != 0 || s.Deferred != 0 || s.Orphans != 0 {
 		t.Errorf("left: %+v", s)
 	}
-	t.Logf("%d gets, %d lives of blocks, %d splits, %d merges", gets.Load(), lives.Load(), splits.Load(), merges.Load())
-	if gets.Load() < 1000 || lives.Load() < 1000 || splits.Load() < 10 || merges.Load() < 10 {
+	t.Logf("%d gets, %d lives of blocks, %d splits, %d merges, %d shares", gets.Load(), lives.Load(), splits.Load(), merges.Load(), shares.Load())
+	if gets.Load() < 1000 || lives.Load() < 1000 || splits.Load() < 10 || merges.Load() < 10 || shares.Load() < 100 {
 		t.Error("too little happened")
 	}
 }
