@@ -423,15 +423,12 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 	}
 	dir := c.Mode&syscall.S_IFMT == syscall.S_IFDIR
 	var chain []uint64
+	var list []layout.Extent
 	err := fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(slot uint32, e layout.Extent) error {
-		switch {
-		case !dir && e.Flags&layout.ExtentShared != 0:
-			s.mu.Lock()
-			s.shared = append(s.shared, claimed{ino, e.Block, uint64(e.Len)})
-			s.mu.Unlock()
+		if !dir {
+			e.Flags &= layout.ExtentShared
+			list = append(list, e)
 			return nil
-		case !dir:
-			return s.claim(ino, e.Block, uint64(e.Len))
 		}
 		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
 			if !fs.claimMeta(b) {
@@ -440,12 +437,36 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 		}
 		return nil
 	})
+	if err == nil {
+		err = s.extents(ino, list)
+	}
 	if err != nil {
 		return err
 	}
 	for _, b := range chain {
 		if !fs.claimMeta(b) {
 			return corruptf("inode %d claims extent block %d, which is not a free metadata block", ino, b)
+		}
+	}
+	return nil
+}
+
+// extents claims the data blocks of one file. What lies together there and in the region is
+// claimed as one run, so that a large folio of which a part is unwritten stays one.
+func (s *scan) extents(ino uint64, list []layout.Extent) error {
+	slices.SortFunc(list, func(a, b layout.Extent) int { return cmp.Compare(a.Logical, b.Logical) })
+	for i := 0; i < len(list); {
+		e := list[i]
+		n := uint64(e.Len)
+		for i++; i < len(list) && list[i].Logical == e.Logical+n && list[i].Block == e.Block+n && list[i].Flags == e.Flags; i++ {
+			n += uint64(list[i].Len)
+		}
+		if e.Flags&layout.ExtentShared != 0 {
+			s.mu.Lock()
+			s.shared = append(s.shared, claimed{ino, e.Block, n})
+			s.mu.Unlock()
+		} else if err := s.claim(ino, e.Block, n); err != nil {
+			return err
 		}
 	}
 	return nil

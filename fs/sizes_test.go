@@ -1,0 +1,142 @@
+package fs_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// TestRegionSizes formats, fills, checks and remounts sparse regions on tmpfs, from 16 MiB to
+// 16 TiB, with the real orders.
+func TestRegionSizes(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "daxfs-sizes-")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	defer os.RemoveAll(dir)
+	for _, size := range []int64{16 << 20, 17<<20 + 4096, 64 << 20, 1<<30 + 4096, 3 << 30, 64 << 30, 1 << 40, 16 << 40} {
+		t.Run(fmt.Sprintf("%dMiB", size>>20), func(t *testing.T) {
+			if testing.Short() && size > 1<<30 {
+				t.Skip("short: under the race detector the folio table is Go's memory, which is not sparse")
+			}
+			regionOf(t, filepath.Join(dir, fmt.Sprint(size)), size)
+		})
+	}
+}
+
+// regionOf fills a filesystem of the given size to the last block and back: a large file, one
+// of whatever is left, their first and last bytes written. Then fsck and a new mount.
+func regionOf(t *testing.T, path string, size int64) {
+	if err := pmem.Create(path, size, true); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(path)
+	r, err := pmem.Open(path, pmem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := fs.Mkfs(r, fs.MkfsOptions{Now: 1, UUID: [16]byte{1}}); err != nil {
+		t.Fatal(err)
+	}
+	v := &volume{t: t, r: r}
+	v.mount()
+	defer func() {
+		if v.fs != nil {
+			v.fs.Unmount()
+		}
+	}()
+	small := v.create(layout.RootIno, "small")
+	v.write(small, 0, bytes.Repeat([]byte("s"), 5000))
+	free := v.free()
+	big := v.create(layout.RootIno, "big")
+	half := int64(free/2) << layout.BlockShift
+	v.ok(v.fs.Fallocate(&v.ctx, big, 0, 0, half))
+	rest := v.create(layout.RootIno, "rest")
+	for n := int64(v.free()) << layout.BlockShift; n > 0; { // what a large extent list takes is not free any more
+		if e := v.fs.Fallocate(&v.ctx, rest, 0, 0, n); e == 0 {
+			break
+		} else if e != syscall.ENOSPC {
+			t.Fatal(e)
+		}
+		n -= n/64 + layout.BlockSize
+	}
+	var a fs.Attr
+	v.ok(v.fs.GetAttr(&v.ctx, rest, &a))
+	ends := []struct {
+		ino uint64
+		off int64
+	}{{big, 0}, {big, half - 3}, {rest, 0}, {rest, int64(a.Size) - 3}}
+	// Two chunks for metadata are kept, and the loop's steps leave some.
+	if a.Size < 4096 || v.free() > free/32+2*512+64 {
+		t.Errorf("only %d of %d blocks could be filled", free-v.free(), free)
+	}
+	for i, e := range ends {
+		v.write(e.ino, e.off, []byte{byte(i), 0xda, 0xf5})
+	}
+	st := v.fs.Stats()
+	// 16 bytes for each 2 MiB, in whole pages; and a word per 1 GiB.
+	if limit := uint64(size)>>17 + uint64(size)>>24 + 16384; st.FolioTableBytes > limit {
+		t.Errorf("the folio table takes %d bytes, more than 8 MiB per TiB", st.FolioTableBytes)
+	}
+	o := uint64(half) >> 21
+	if whole := st.Folios2M + st.Folios1G<<9; size >= 64<<20 && whole < o*9/10 {
+		t.Errorf("%d 2 MiB folios and %d of 1 GiB in a file of %d MiB", st.Folios2M, st.Folios1G, half>>20)
+	}
+	if puds := uint64(half) >> 30; size >= 64<<30 && st.Folios1G < puds-1 {
+		t.Errorf("%d folios of 1 GiB in a file of %d GiB", st.Folios1G, puds)
+	}
+	check := func() {
+		t.Helper()
+		rep, err := fsck.Check(r, fsck.Options{})
+		if err != nil || len(rep.Problems) > 0 {
+			t.Fatalf("fsck: %v %v", err, rep)
+		}
+	}
+	v.ok(errnoOf(v.fs.Unmount()))
+	v.fs = nil
+	check()
+	v.mount()
+	if got := v.fs.Stats(); got.FreeBlocks != st.FreeBlocks || got.Folios1G != st.Folios1G || got.Folios2M != st.Folios2M {
+		t.Errorf("after a remount %d blocks are free, %d and %d folios are large; before %d, %d, %d",
+			got.FreeBlocks, got.Folios2M, got.Folios1G, st.FreeBlocks, st.Folios2M, st.Folios1G)
+	}
+	for i, e := range ends {
+		e.ino = v.resolve([]string{"/big", "/big", "/rest", "/rest"}[i])
+		if got := v.read(e.ino, e.off, 3); !bytes.Equal(got, []byte{byte(i), 0xda, 0xf5}) {
+			t.Errorf("file %d at %d: read %x", i/2, e.off, got)
+		}
+		if e.off > 8192 {
+			if got := v.read(e.ino, e.off-4096, 8); !bytes.Equal(got, make([]byte, 8)) {
+				t.Errorf("file %d at %d: read %x, not zeros", i/2, e.off-4096, got)
+			}
+		}
+	}
+	for _, n := range []string{"big", "rest"} {
+		v.ok(v.fs.Unlink(&v.ctx, layout.RootIno, n))
+	}
+	v.remount()
+	if got := v.free(); got != free {
+		t.Errorf("%d blocks are free when all is deleted, %d were", got, free)
+	}
+	v.ok(errnoOf(v.fs.Unmount()))
+	v.fs = nil
+	check()
+	runtime.GC()
+}
+
+func errnoOf(err error) syscall.Errno {
+	if err != nil {
+		return syscall.EIO
+	}
+	return 0
+}
