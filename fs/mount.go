@@ -132,8 +132,8 @@ func (fs *FS) claimOwner() error {
 		if o.Machine != machine {
 			return fmt.Errorf("%w: its owner record names another machine (id %x, pid %d); if that machine no longer uses it, mount with -o takeover", ErrInUse, o.Machine, o.PID)
 		}
-		if o.Boot == boot {
-			if start, err := pmem.ProcessStart(int(o.PID)); err == nil && start == o.Start && int(o.PID) != syscall.Getpid() {
+		if o.Boot == boot && int(o.PID) != syscall.Getpid() {
+			if start, err := pmem.ProcessStart(int(o.PID)); err == nil && start == o.Start {
 				return fmt.Errorf("%w: process %d on this machine has it mounted through another name; unmount that first", ErrInUse, o.PID)
 			}
 		}
@@ -141,8 +141,7 @@ func (fs *FS) claimOwner() error {
 	if fs.opt.ReadOnly {
 		return nil
 	}
-	start, _ := pmem.ProcessStart(syscall.Getpid())
-	fs.owner = layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: start, Mounts: o.Mounts + 1}
+	fs.owner = layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: pmem.SelfStart(), Mounts: o.Mounts + 1}
 	return fs.writeOwner()
 }
 
@@ -580,6 +579,13 @@ func (fs *FS) Unmount() error {
 		return err
 	}
 	return fs.r.Sync(0, layout.BlockSize)
+}
+
+// Abandon ends the filesystem as the daemon's death would: nothing more is stored, the next
+// mount recovers. No call may be in flight. The region stays open.
+func (fs *FS) Abandon() {
+	fs.endBackground()
+	fs.table.Close()
 }
 
 // startBackground starts what is done from time to time: writing a region in an ordinary

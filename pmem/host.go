@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,8 +18,16 @@ import (
 // HostIdentity tells this host, and this boot of it, from others: what the owner
 // record of a region compares. machineID is /etc/machine-id, or else a hash of what
 // the firmware and the host call themselves. bootID is the kernel's boot_id, or
-// zeros if /proc does not tell.
-func HostIdentity() (machineID, bootID [16]byte) { return hostIdentity("/") }
+// zeros if /proc does not tell. They are read once.
+func HostIdentity() (machineID, bootID [16]byte) { return thisHost() }
+
+var thisHost = sync.OnceValues(func() (machineID, bootID [16]byte) { return hostIdentity("/") })
+
+// SelfStart is ProcessStart of this process, read once; 0 if /proc does not tell.
+var SelfStart = sync.OnceValue(func() uint64 {
+	start, _ := ProcessStart(os.Getpid())
+	return start
+})
 
 // hostIdentity is HostIdentity with another root directory.
 func hostIdentity(root string) (machineID, bootID [16]byte) {

@@ -11,11 +11,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"runtime/debug"
 	"text/tabwriter"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +35,7 @@ func run() int {
 		full     = flag.Bool("full", false, "far higher limits, and all mutants")
 		workers  = flag.Int("workers", runtime.GOMAXPROCS(0), "explorers at once")
 		verbose  = flag.Bool("v", false, "a line for every workload")
+		worker   = flag.Bool("worker", false, "answer jobs from standard input, as the workers of this command do")
 	)
 	flag.IntVar(&cfg.State, "state", -1, "judge only this state of the workload")
 	flag.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "of what is chosen at random")
@@ -42,7 +43,9 @@ func run() int {
 	flag.IntVar(&cfg.DeleteAll, "delete-all", cfg.DeleteAll, "delete everything in one state in this many; 0: in none")
 	flag.IntVar(&cfg.Limits.Random, "random", cfg.Limits.Random, "random subsets at each crash point")
 	flag.Parse()
-	debug.SetGCPercent(400) // every state mounts a filesystem anew
+	if *worker {
+		return serve()
+	}
 	if *full {
 		cfg.Limits = explore.Limits{Lines: 1024, Torn: 64, Pairs: 4096, Random: 200}
 		*mutate = true
@@ -73,10 +76,7 @@ func run() int {
 		return 0
 	}
 
-	r := explore.Runner{Config: cfg, Workers: *workers, Mutants: *mutants, Stuck: time.Minute, Hang: func(what string) {
-		fmt.Fprintf(os.Stderr, "crash: stuck for a minute: %s\n", what)
-		os.Exit(1)
-	}}
+	r := explore.Runner{Config: cfg, Workers: *workers, Mutants: *mutants, Start: start}
 	if tty(os.Stderr) {
 		r.Progress = func(stage string, done, total, states int) {
 			fmt.Fprintf(os.Stderr, "\r%-10s %3d/%d, %d states ", stage, done, total, states)
@@ -101,6 +101,45 @@ func run() int {
 		table(rep, *verbose)
 	}
 	if rep.Failed > 0 {
+		return 1
+	}
+	return 0
+}
+
+// start starts this program once more, as a worker of one thread.
+func start() (*explore.Worker, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, "--worker")
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return &explore.Worker{Jobs: json.NewEncoder(in), Answers: json.NewDecoder(out), Close: func() error {
+		in.Close()
+		return cmd.Wait()
+	}}, nil
+}
+
+func serve() int {
+	debug.SetGCPercent(400) // every state mounts a filesystem anew
+	err := explore.Serve(explore.Workloads(), os.Stdin, os.Stdout, func(what string) {
+		fmt.Fprintf(os.Stderr, "crash: stuck for a minute: %s\n", what)
+		os.Exit(1)
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "crash: %v\n", err)
 		return 1
 	}
 	return 0

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestAll explores every workload, with fewer states than the command.
@@ -16,7 +15,7 @@ func TestAll(t *testing.T) {
 	if testing.Short() {
 		ws = ws[:20]
 	}
-	r := Runner{Config: cfg, Workers: 2, Stuck: time.Minute, Hang: func(s string) { panic("stuck: " + s) }}
+	r := Runner{Config: cfg, Workers: 2}
 	rep, err := r.Run(ws)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +46,7 @@ func TestNotices(t *testing.T) {
 	defer x.close()
 	for _, c := range []struct {
 		name, workload string
-		drop           mutant
+		drop           func(e *event) bool
 	}{
 		{"no fence at all", "create", func(e *event) bool { return e.kind == evFence }},
 		{"no flush at all", "create", func(e *event) bool { return e.kind == evFlush }},
@@ -62,7 +61,7 @@ func TestNotices(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res := x.explore(c.workload, rec, c.drop); len(res.Failures) == 0 {
+		if res := x.explore(c.workload, rec, mutant{skip: c.drop}); len(res.Failures) == 0 {
 			t.Errorf("%s: not noticed in %d states of %s", c.name, res.States, c.workload)
 		} else {
 			t.Logf("%s: %s", c.name, res.Failures[0].What)
@@ -84,7 +83,7 @@ func TestUndo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x.explore(name, rec, nil)
+		x.explore(name, rec, mutant{})
 		if !bytes.Equal(x.durable, x.scratch.Bytes(0, regionSize)) {
 			t.Errorf("%s: the scratch region differs from the durable image", name)
 		}
@@ -107,7 +106,7 @@ func TestSame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		made[i] = x.explore("truncate-down", rec, nil)
+		made[i] = x.explore("truncate-down", rec, mutant{})
 	}
 	if a, b := made[0], made[1]; a.Made != b.Made || a.States != b.States || a.Points != b.Points {
 		t.Errorf("%+v and %+v", a, b)

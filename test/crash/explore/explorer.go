@@ -42,8 +42,6 @@ type Config struct {
 	// One state in Nested has its recovery crashed too, one in DeleteAll has
 	// everything deleted afterwards; 0: none.
 	Nested, DeleteAll int
-	// States is counted up while exploring; nil: not.
-	States *atomic.Int64
 }
 
 // DefaultConfig is the default run.
@@ -59,6 +57,48 @@ type Result struct {
 	Nested   int // states of crashed recoveries
 	Points   int // crash points
 	Failures []Failure
+	Costs    []Cost
+}
+
+// Cost is what an operation asks of the media.
+type Cost struct {
+	Workload string `json:"workload"`
+	Step     string `json:"step"`
+	Fences   int    `json:"fences"`
+	Flushes  int    `json:"flushed_lines"`      // CLWB
+	NTLines  int    `json:"non_temporal_lines"` // stored past the caches
+	Stores   int    `json:"stored_lines"`       // left to the next transaction's flush, or flushed
+}
+
+// costs counts what the steps of a workload asked for.
+func (rec *recording) costs(name string) []Cost {
+	var out []Cost
+	in := false
+	for i := range rec.log {
+		e := &rec.log[i]
+		if e.kind == evBegin {
+			out = append(out, Cost{Workload: name, Step: rec.steps[e.step].name})
+			in = true
+		}
+		if !in {
+			continue
+		}
+		c := &out[len(out)-1]
+		lines := int((e.off+e.n-1)/lineSize-e.off/lineSize) + 1
+		switch e.kind {
+		case evStore:
+			c.Stores += lines
+		case evNT:
+			c.NTLines += lines
+		case evFlush:
+			c.Flushes += lines
+		case evFence:
+			c.Fences++
+		case evEnd:
+			in = false
+		}
+	}
+	return out
 }
 
 // explorer walks a recording and judges the crash states. It is used for many
@@ -71,6 +111,7 @@ type explorer struct {
 	touched map[int64]bool
 	inner   *explorer // crashes recoveries; made when needed
 	doing   atomic.Pointer[string]
+	made    atomic.Int64 // states
 }
 
 func newExplorer(cfg Config) (*explorer, error) {
@@ -84,65 +125,108 @@ func newExplorer(cfg Config) (*explorer, error) {
 }
 
 // put stores a line to the scratch region without noting it as dirt.
-func (x *explorer) put(off int64, l *line) {
-	x.dirt.off = true
+func (x *explorer) put(off int64, l *line) { x.quietly(func() { x.store(off, l) }) }
+
+// quietly calls f while nobody hears what is stored.
+func (x *explorer) quietly(f func()) {
+	x.scratch.SetRecorder(nil)
+	f()
+	x.scratch.SetRecorder(x.dirt)
+}
+
+func (x *explorer) store(off int64, l *line) {
 	if err := x.scratch.Store(off, l[:]); err != nil {
 		panic(err)
 	}
-	x.dirt.off = false
+}
+
+// patch makes a state of the durable image.
+func (x *explorer) patch(ps []patch) {
+	x.quietly(func() {
+		for i := range ps {
+			x.store(ps[i].off, &ps[i].l)
+			x.dirt.note(ps[i].off, lineSize)
+		}
+	})
 }
 
 // undo makes the scratch region equal the durable image again.
 func (x *explorer) undo() {
-	for _, off := range x.dirt.lines {
-		x.put(off, (*line)(x.durable[off:]))
-	}
+	x.quietly(func() {
+		for _, off := range x.dirt.lines {
+			x.store(off, (*line)(x.durable[off:]))
+		}
+	})
 	x.dirt.reset()
 }
 
 // clear forgets the last recording.
 func (x *explorer) clear() {
 	var zero line
-	for off := range x.touched {
-		*(*line)(x.durable[off:]) = zero
-		x.put(off, &zero)
-	}
+	x.quietly(func() {
+		for off := range x.touched {
+			*(*line)(x.durable[off:]) = zero
+			x.store(off, &zero)
+		}
+	})
 	clear(x.touched)
 }
 
-// mutant says which flushes and fences of the steps never happened; nil: none.
-type mutant func(e *event) bool
+// recovered is what a recovery made of a crash state within a step: the image but for the
+// journal's lanes, in which nothing is valid any more.
+type recovered struct {
+	step    int
+	hash    uint64
+	unclean bool
+}
 
-// siteMutant drops what one call site asks for.
-func siteMutant(key string) mutant { return func(e *event) bool { return siteKey(e) == key } }
+// recovered says what the scratch region has become of an image.
+func (x *explorer) recovered(m *image, step int, unclean bool) recovered {
+	h := m.rest
+	for _, off := range x.dirt.lines {
+		if !lanes().has(off) {
+			h += hashLine(off, (*line)(x.scratch.Bytes(off, lineSize))) - hashLine(off, m.at(off))
+		}
+	}
+	return recovered{step, h, unclean}
+}
 
 // walk is one exploration of one recording.
 type walk struct {
-	x     *explorer
-	rec   *recording
-	res   Result
-	m     *image
-	skip  mutant
-	seen  map[uint64]verdict
-	step  int // -1: outside
-	fence int
-	state int
-	stop  bool
+	x       *explorer
+	rec     *recording
+	res     Result
+	m       *image
+	skip    func(e *event) bool // flushes and fences that are left out; nil: none
+	mutated bool
+	seen    map[uint64]verdict    // crash states, by their hash
+	good    map[recovered]outcome // recovered states that were found right
+	step    int                   // -1: outside
+	fence   int
+	state   int
+	stop    bool
 }
 
 // explore judges all crash states of a recording. Of a mutant, the first failure ends it.
-func (x *explorer) explore(name string, rec *recording, skip mutant) Result {
+func (x *explorer) explore(name string, rec *recording, mut mutant) Result {
 	x.clear()
-	k := &walk{x: x, rec: rec, res: Result{Workload: name}, skip: skip, seen: map[uint64]verdict{}, step: -1}
+	log := rec.log
+	if mut.order != nil {
+		log = mut.order(log)
+	}
+	k := &walk{x: x, rec: rec, res: Result{Workload: name}, mutated: mut.skip != nil || mut.order != nil, skip: mut.skip, seen: map[uint64]verdict{}, good: map[recovered]outcome{}, step: -1}
 	k.m = newImage(x.durable)
 	k.m.changed = func(off int64) {
 		x.touched[off] = true
 		x.put(off, k.m.at(off))
 	}
-	for i := range rec.log {
-		if k.event(i, &rec.log[i]); k.stop {
+	for i := range log {
+		if k.event(i, &log[i]); k.stop {
 			break
 		}
+	}
+	if !k.mutated {
+		k.res.Costs = rec.costs(name)
 	}
 	return k.res
 }
@@ -184,16 +268,14 @@ func (k *walk) point() {
 	k.m.states(seed, k.x.cfg.Limits, func(kind string, ps []patch) bool {
 		n := k.state
 		k.state++
-		if k.x.cfg.States != nil {
-			k.x.cfg.States.Add(1)
-		}
+		k.x.made.Add(1)
 		if k.x.cfg.State >= 0 && n != k.x.cfg.State {
 			return n < k.x.cfg.State || k.x.cfg.State < 0
 		}
 		why, nested := k.try(n, ps, allowed, seed)
 		if why != "" {
 			k.res.Failures = append(k.res.Failures, Failure{Workload: k.res.Workload, Step: s.name, Fence: k.fence, State: n, Kind: kind, Seed: k.x.cfg.Seed, What: why, Nested: nested})
-			k.stop = k.skip != nil || len(k.res.Failures) >= k.x.cfg.MaxFailures
+			k.stop = k.mutated || len(k.res.Failures) >= k.x.cfg.MaxFailures
 		}
 		return !k.stop
 	})
@@ -261,11 +343,7 @@ func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested
 
 func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested string) {
 	x := k.x
-	for i := range ps {
-		if err := x.scratch.Store(ps[i].off, ps[i].l[:]); err != nil {
-			panic(err)
-		}
-	}
+	x.patch(ps)
 	defer x.undo()
 	s := &k.rec.steps[k.step]
 	r := rnd(seed ^ uint64(n)*0x9e37)
@@ -273,20 +351,33 @@ func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested strin
 	if s.mid != nil {
 		j.may |= isMid
 	}
-	crash := k.skip == nil && x.cfg.Nested > 0 && (r.n(x.cfg.Nested) == 0 || x.cfg.State >= 0)
+	crash := !k.mutated && x.cfg.Nested > 0 && (r.n(x.cfg.Nested) == 0 || x.cfg.State >= 0)
 	var before []byte
 	if crash {
 		before = append([]byte(nil), x.scratch.Bytes(0, regionSize)...)
 		x.dirt.rec.log, x.dirt.rec.on = nil, true
-		j.mounted = func() { x.dirt.rec.on = false }
+	}
+	// What recovery makes equal is judged once; a sample is judged all the same.
+	again := j.deleteAll || crash || r.n(32) == 0
+	var to recovered
+	j.mounted = func() outcome {
+		x.dirt.rec.on = false
+		to = x.recovered(k.m, k.step, j.unclean)
+		if again {
+			return 0
+		}
+		return k.good[to]
 	}
 	label := fmt.Sprintf("%s, step %q, state %d", k.res.Workload, s.name, n)
 	x.doing.Store(&label)
 	v = j.run()
 	x.dirt.rec.on = false
+	if v.why == "" && v.is != isNone {
+		k.good[to] = v.is
+	}
 	if crash && v.why == "" && v.is != isNone {
 		var cnt int
-		v.why, nested, cnt = x.crashRecovery(before, x.dirt.rec.log, s, v.is)
+		v.why, nested, cnt = k.crashRecovery(before, x.dirt.rec.log, s, v.is)
 		k.res.Nested += cnt
 	}
 	return v, nested
@@ -295,10 +386,11 @@ func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested strin
 // crashRecovery explores the crash states of a recovery that began on the image
 // before and did log. Each must lead to the same tree as the recovery that was not
 // crashed.
-func (x *explorer) crashRecovery(before []byte, log []event, s *step, is outcome) (why, kind string, states int) {
+func (k *walk) crashRecovery(before []byte, log []event, s *step, is outcome) (why, kind string, states int) {
+	x := k.x
 	if x.inner == nil {
 		cfg := x.cfg
-		cfg.Nested, cfg.DeleteAll, cfg.States = 0, 0, nil
+		cfg.Nested, cfg.DeleteAll = 0, 0
 		cfg.Limits = Limits{Lines: 24, Torn: 3, Random: 8}
 		inner, err := newExplorer(cfg)
 		if err != nil {
@@ -307,17 +399,22 @@ func (x *explorer) crashRecovery(before []byte, log []event, s *step, is outcome
 		x.inner = inner
 	}
 	in := x.inner
-	in.dirt.off = true
-	for off := int64(0); off < regionSize; off += 4096 {
-		if string(in.durable[off:off+4096]) != string(before[off:off+4096]) {
-			if err := in.scratch.Store(off, before[off:off+4096]); err != nil {
-				panic(err)
+	in.quietly(func() {
+		for off := int64(0); off < regionSize; off += 4096 {
+			if string(in.durable[off:off+4096]) != string(before[off:off+4096]) {
+				if err := in.scratch.Store(off, before[off:off+4096]); err != nil {
+					panic(err)
+				}
 			}
 		}
-	}
-	in.dirt.off = false
+	})
 	copy(in.durable, before)
 	m := newImage(in.durable)
+	for off := int64(0); off < regionSize; off += lineSize {
+		if !lanes().has(off) {
+			m.rest += hashLine(off, m.at(off))
+		}
+	}
 	m.changed = func(off int64) { in.put(off, m.at(off)) }
 	seen := map[uint64]bool{}
 	try := func(kd string, ps []patch) bool {
@@ -330,16 +427,20 @@ func (x *explorer) crashRecovery(before []byte, log []event, s *step, is outcome
 		}
 		seen[h] = true
 		states++
-		for i := range ps {
-			if err := in.scratch.Store(ps[i].off, ps[i].l[:]); err != nil {
-				panic(err)
-			}
-		}
+		in.patch(ps)
 		j := judge{r: in.scratch, step: s, may: is &^ isNewUnclean}
 		if is&isNewUnclean != 0 {
 			j.may = isNew
 		}
+		var to recovered
+		j.mounted = func() outcome {
+			to = in.recovered(m, k.step, j.unclean)
+			return k.good[to]
+		}
 		v := j.run()
+		if v.why == "" && v.is != isNone {
+			k.good[to] = v.is
+		}
 		in.undo()
 		if v.why == "" && v.is&(is|isNewUnclean) == 0 {
 			v.why = "the second recovery reached another state than the first"

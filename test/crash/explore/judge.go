@@ -20,7 +20,9 @@ type judge struct {
 	step      *step
 	may       outcome // what to compare with
 	deleteAll bool
-	mounted   func() // called when recovery is done; may be nil
+	// mounted is called when recovery is done. What is judged already it says the outcome
+	// of; 0: nothing.
+	mounted func() outcome
 
 	unclean bool // the crash image is not marked clean
 
@@ -50,11 +52,13 @@ func (j *judge) run() (v verdict) {
 		return verdict{why: why}
 	}
 	f, err := fs.Mount(j.r, fs.Options{Clock: func() int64 { j.now += 1000; return 2e18 + j.now }})
-	if j.mounted != nil {
-		j.mounted()
-	}
+	known := j.mounted()
 	if err != nil {
 		return verdict{why: fmt.Sprintf("mount: %v", err)}
+	}
+	if known != 0 {
+		f.Abandon()
+		return verdict{is: known}
 	}
 	j.f = f
 	var why [3]string
@@ -106,11 +110,9 @@ func (j *judge) run() (v verdict) {
 // refused: what fsck does not know as a filesystem must not mount either.
 func (j *judge) refused() verdict {
 	f, err := fs.Mount(j.r, fs.Options{})
-	if j.mounted != nil {
-		j.mounted()
-	}
+	j.mounted()
 	if err == nil {
-		f.Unmount()
+		f.Abandon()
 		return verdict{why: "fsck says that it is no filesystem, mount mounts it"}
 	}
 	return verdict{is: isNone}

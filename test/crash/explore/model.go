@@ -115,6 +115,7 @@ type matcher struct {
 	toIno map[*node]uint64
 	toN   map[uint64]*node
 	reply *fs.Reply
+	buf   [4 << 10]byte // names of attributes, and values
 }
 
 // match says how the filesystem differs from the model; "" if it does not.
@@ -153,7 +154,10 @@ func (m *matcher) node(path string, n *node, a *fs.Attr) string {
 }
 
 func (m *matcher) xattrs(path string, n *node, ino uint64) string {
-	buf := make([]byte, 64<<10)
+	buf := m.buf[:]
+	if len(n.xattrs) > 0 {
+		buf = make([]byte, 64<<10)
+	}
 	k, e := m.f.ListXattr(&m.ctx, ino, buf)
 	if e != 0 {
 		return fmt.Sprintf("%s: listxattr: %v", path, e)

@@ -21,6 +21,7 @@ type line [lineSize]byte
 type image struct {
 	durable []byte
 	hash    uint64 // sum over all lines of their content's hash
+	rest    uint64 // the same without the journal's lanes
 	pend    map[int64]*pending
 	ready   map[int]map[int64]bool // by thread: lines that its next fence concerns
 	order   int
@@ -126,7 +127,11 @@ func (m *image) fence(tid int) {
 			}
 		}
 		if done != 0 {
-			m.hash += hashLine(off, m.at(off)) - hashLine(off, &was)
+			d := hashLine(off, m.at(off)) - hashLine(off, &was)
+			m.hash += d
+			if !lanes().has(off) {
+				m.rest += d
+			}
 			if m.changed != nil {
 				m.changed(off)
 			}

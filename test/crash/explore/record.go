@@ -94,7 +94,6 @@ type dirt struct {
 	mu    sync.Mutex
 	mark  []uint64
 	lines []int64
-	off   bool // do not note
 }
 
 func newDirt(size int64) *dirt {
@@ -104,9 +103,6 @@ func newDirt(size int64) *dirt {
 func (d *dirt) note(off, n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.off {
-		return
-	}
 	for l := off / lineSize; l <= (off+n-1)/lineSize; l++ {
 		if d.mark[l/64]&(1<<(l%64)) == 0 {
 			d.mark[l/64] |= 1 << (l % 64)

@@ -11,7 +11,6 @@ import (
 type recording struct {
 	log   []event
 	steps []step
-	sites map[string]int // flush and fence call sites within steps
 }
 
 // record runs a workload on a fresh region.
@@ -42,27 +41,6 @@ func record(wl *Workload) (rec *recording, err error) {
 		w.rec.on = false
 		w.unmount()
 	}
-	rec = &recording{log: w.rec.log, steps: w.steps, sites: map[string]int{}}
-	in := false
-	for i := range rec.log {
-		switch e := &rec.log[i]; e.kind {
-		case evBegin:
-			in = true
-		case evEnd:
-			in = false
-		case evFlush, evFence:
-			if in {
-				rec.sites[siteKey(e)]++
-			}
-		}
-	}
+	rec = &recording{log: w.rec.log, steps: w.steps}
 	return rec, nil
-}
-
-// siteKey names what a mutant drops: a kind of primitive at a call site.
-func siteKey(e *event) string {
-	if e.kind == evFlush {
-		return "flush in " + e.site
-	}
-	return "fence in " + e.site
 }

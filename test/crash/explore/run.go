@@ -1,10 +1,14 @@
 package explore
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
 	"sort"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/daxfs/daxfs/fs"
@@ -27,6 +31,25 @@ var emptyFree = sync.OnceValue(func() uint64 {
 	return st.Bfree
 })
 
+// area is a part of the region.
+type area struct{ off, end int64 }
+
+func (a area) has(off int64) bool { return off >= a.off && off < a.end }
+
+// lanes is where the journal's lanes are.
+var lanes = sync.OnceValue(func() area {
+	r, err := pmem.NewMemory(regionSize)
+	if err != nil {
+		panic(err)
+	}
+	defer r.Close()
+	sb, err := fs.Mkfs(r, mkfsOptions())
+	if err != nil {
+		panic(err)
+	}
+	return area{sb.LaneOff, sb.LaneOff + int64(sb.Lanes)*2*int64(sb.LaneSlot)}
+})
+
 // Report is what a run found.
 type Report struct {
 	Workloads int       `json:"workloads"`
@@ -39,76 +62,171 @@ type Report struct {
 	Mutants   int       `json:"mutants"`
 	Killed    int       `json:"killed"`
 	Survivors []string  `json:"survivors,omitempty"`
+	Costs     []Cost    `json:"costs"`
 	Seconds   float64   `json:"seconds"`
 	Results   []Result  `json:"-"`
 }
 
-// Runner runs workloads on several explorers at once.
+// Job is what a worker is asked for: to explore a workload, or one mutant of it.
+type Job struct {
+	Workload string
+	Mutant   string // "": none
+}
+
+// Answer is what a worker says of a job. An Err is of the workload itself.
+type Answer struct {
+	Result
+	Mutants []string // of the workload
+	Err     string
+}
+
+// Worker answers jobs, one at a time.
+type Worker struct {
+	Jobs    *json.Encoder
+	Answers *json.Decoder
+	Close   func() error
+}
+
+// Runner runs workloads on several workers at once.
 type Runner struct {
 	Config  Config
 	Workers int
-	// Mutants is how many mutants to try: pairs of workload and call site of a flush or
-	// fence, chosen by seed; < 0: all.
+	// Start starts a worker that does what Serve does; nil: a goroutine. Processes of one
+	// thread each are faster: nothing of one makes the other wait.
+	Start func() (*Worker, error)
+	// Mutants is how many mutants to try, chosen by seed; < 0: all.
 	Mutants int
 	// Progress is told how far it is; nil: nobody.
 	Progress func(stage string, done, total, states int)
-	// Stuck is how long one state may take before Hang is called.
-	Stuck time.Duration
-	Hang  func(what string)
+}
+
+// Serve answers jobs until there are no more. The first value is the Config. stuck is called
+// if one state takes longer than a minute.
+func Serve(ws []Workload, in io.Reader, out io.Writer, stuck func(what string)) error {
+	d, e := json.NewDecoder(in), json.NewEncoder(out)
+	var cfg Config
+	if err := d.Decode(&cfg); err != nil {
+		return err
+	}
+	x, err := newExplorer(cfg)
+	if err != nil {
+		return err
+	}
+	defer x.close()
+	defer x.watch(time.Minute, stuck)()
+	byName := map[string]*Workload{}
+	for i := range ws {
+		byName[ws[i].Name] = &ws[i]
+	}
+	var last string
+	var rec *recording
+	for {
+		var j Job
+		if err := d.Decode(&j); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return err
+		}
+		var a Answer
+		if wl := byName[j.Workload]; wl == nil {
+			err = fmt.Errorf("there is no workload %s", j.Workload)
+		} else if rec == nil || j.Workload != last {
+			last = j.Workload
+			rec, err = record(wl)
+		}
+		if err != nil {
+			a.Err, rec, err = err.Error(), nil, nil
+		} else if m, ok := mutants(rec)[j.Mutant]; j.Mutant != "" && !ok {
+			a.Err = fmt.Sprintf("%s has no mutant %q: two recordings differ", j.Workload, j.Mutant)
+		} else {
+			a.Result = x.explore(j.Workload, rec, m)
+			if j.Mutant == "" {
+				a.Mutants = slices.Sorted(maps.Keys(mutants(rec)))
+			}
+		}
+		if err := e.Encode(&a); err != nil {
+			return err
+		}
+	}
+}
+
+// watch calls stuck when the explorer is at the same state for that long. The function it
+// returns ends it.
+func (x *explorer) watch(d time.Duration, stuck func(what string)) (end func()) {
+	stop := make(chan struct{})
+	go func() {
+		t := time.NewTicker(d)
+		defer t.Stop()
+		last := int64(-1)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-t.C:
+			}
+			now := x.made.Load()
+			if p := x.doing.Load(); p != nil && now == last {
+				stuck(*p)
+			}
+			last = now
+		}
+	}()
+	return func() { close(stop) }
+}
+
+// goroutine is a worker within this process.
+func goroutine(ws []Workload) func() (*Worker, error) {
+	return func() (*Worker, error) {
+		jr, jw := io.Pipe()
+		ar, aw := io.Pipe()
+		done := make(chan error, 1)
+		go func() {
+			err := Serve(ws, jr, aw, func(what string) { panic("stuck for a minute: " + what) })
+			aw.CloseWithError(err)
+			jr.CloseWithError(io.ErrClosedPipe)
+			done <- err
+		}()
+		return &Worker{json.NewEncoder(jw), json.NewDecoder(ar), func() error { jw.Close(); return <-done }}, nil
+	}
 }
 
 // Run explores the workloads.
 func (r *Runner) Run(ws []Workload) (*Report, error) {
 	start := time.Now()
 	rep := &Report{Workloads: len(ws), Failures: []Failure{}}
-	recs := make([]*recording, len(ws))
-	results := make([]Result, len(ws))
-	var count atomic.Int64
-	r.Config.States = &count
-	err := r.each("exploring", len(ws), func(x *explorer, i int) error {
-		rec, err := record(&ws[i])
-		if err != nil {
-			return err
+	if r.Start == nil {
+		r.Start = goroutine(ws)
+	}
+	jobs := make([]Job, len(ws))
+	for i := range ws {
+		jobs[i].Workload = ws[i].Name
+	}
+	answers, err := r.ask("exploring", jobs)
+	var ms []Job
+	for i := range answers {
+		a := &answers[i]
+		rep.Points += a.Points
+		rep.States += a.States + a.Nested
+		rep.Nested += a.Nested
+		rep.Made += a.Made
+		rep.Failures = append(rep.Failures, a.Failures...)
+		rep.Results = append(rep.Results, a.Result)
+		rep.Costs = append(rep.Costs, a.Costs...)
+		for _, m := range a.Mutants {
+			ms = append(ms, Job{ws[i].Name, m})
 		}
-		recs[i] = rec
-		results[i] = x.explore(ws[i].Name, rec, nil)
-		return nil
-	})
-	for i := range results {
-		res := &results[i]
-		rep.Points += res.Points
-		rep.States += res.States + res.Nested
-		rep.Nested += res.Nested
-		rep.Made += res.Made
-		rep.Failures = append(rep.Failures, res.Failures...)
 	}
 	rep.Failed = len(rep.Failures)
-	rep.Results = results
 	if err == nil && r.Mutants != 0 && rep.Failed == 0 {
-		err = r.mutate(ws, recs, rep)
+		err = r.mutate(ms, rep)
 	}
 	rep.Seconds = time.Since(start).Seconds()
 	return rep, err
 }
 
-// mutate drops one call site's flushes or fences at a time, within the operations of a
-// workload, and asks whether the explorer notices.
-func (r *Runner) mutate(ws []Workload, recs []*recording, rep *Report) error {
-	type mutant struct {
-		w    int
-		site string
-	}
-	var ms []mutant
-	for i, rec := range recs {
-		var sites []string
-		for s := range rec.sites {
-			sites = append(sites, s)
-		}
-		sort.Strings(sites)
-		for _, s := range sites {
-			ms = append(ms, mutant{i, s})
-		}
-	}
+// mutate asks whether the explorer notices each mutant.
+func (r *Runner) mutate(ms []Job, rep *Report) error {
 	if r.Mutants > 0 {
 		g := rnd(r.Config.Seed)
 		for len(ms) > r.Mutants {
@@ -117,88 +235,85 @@ func (r *Runner) mutate(ws []Workload, recs []*recording, rep *Report) error {
 			ms = ms[:len(ms)-1]
 		}
 	}
-	killed := make([]bool, len(ms))
-	err := r.each("mutants", len(ms), func(x *explorer, i int) error {
-		killed[i] = len(x.explore(ws[ms[i].w].Name, recs[ms[i].w], siteMutant(ms[i].site)).Failures) > 0
-		return nil
-	})
+	answers, err := r.ask("mutants", ms)
 	rep.Mutants = len(ms)
-	for i, k := range killed {
-		if k {
+	for i := range answers {
+		if len(answers[i].Failures) > 0 {
 			rep.Killed++
 		} else {
-			rep.Survivors = append(rep.Survivors, fmt.Sprintf("%s: %s", ws[ms[i].w].Name, ms[i].site))
+			rep.Survivors = append(rep.Survivors, fmt.Sprintf("%s: %s", ms[i].Workload, ms[i].Mutant))
 		}
 	}
 	sort.Strings(rep.Survivors)
 	return err
 }
 
-// each calls f for 0..n-1 on as many explorers as there are workers.
-func (r *Runner) each(stage string, n int, f func(x *explorer, i int) error) error {
-	var next, done atomic.Int64
+// ask has the jobs done and returns the answers in their order, and the first error.
+func (r *Runner) ask(stage string, jobs []Job) ([]Answer, error) {
+	answers := make([]Answer, len(jobs))
 	var mu sync.Mutex
+	var next, done, states int
 	var first error
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	var xs []*explorer
-	for range max(1, min(r.Workers, n)) {
-		x, err := newExplorer(r.Config)
-		if err != nil {
+	fail := func(err error) {
+		if first == nil {
+			first = err
+		}
+	}
+	work := func(w *Worker) error {
+		if err := w.Jobs.Encode(&r.Config); err != nil {
 			return err
 		}
-		xs = append(xs, x)
+		for {
+			mu.Lock()
+			i := next
+			next++
+			if r.Progress != nil {
+				r.Progress(stage, done, len(jobs), states)
+			}
+			mu.Unlock()
+			if i >= len(jobs) {
+				return nil
+			}
+			err := w.Jobs.Encode(&jobs[i])
+			if err == nil {
+				err = w.Answers.Decode(&answers[i])
+			}
+			if err != nil {
+				return fmt.Errorf("%s: the worker died: %w", jobs[i].Workload, err)
+			}
+			mu.Lock()
+			done++
+			states += answers[i].States + answers[i].Nested
+			if e := answers[i].Err; e != "" {
+				fail(errors.New(e))
+			}
+			mu.Unlock()
+		}
+	}
+	var wg sync.WaitGroup
+	for range max(1, min(r.Workers, len(jobs))) {
+		w, err := r.Start()
+		if err != nil {
+			mu.Lock()
+			fail(err)
+			next = len(jobs)
+			mu.Unlock()
+			break
+		}
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			defer x.close()
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= n {
-					return
-				}
-				if err := f(x, i); err != nil {
-					mu.Lock()
-					if first == nil {
-						first = err
-					}
-					mu.Unlock()
-				}
-				done.Add(1)
+			err := work(w)
+			if e := w.Close(); err == nil {
+				err = e
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				fail(err)
 			}
 		}()
 	}
-	var tick sync.WaitGroup
-	tick.Add(1)
-	go func() {
-		defer tick.Done()
-		t := time.NewTicker(time.Second / 4)
-		defer t.Stop()
-		last, since := int64(-1), time.Now()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-t.C:
-			}
-			s := r.Config.States.Load()
-			if r.Progress != nil {
-				r.Progress(stage, int(done.Load()), n, int(s))
-			}
-			if now := s + done.Load(); now != last {
-				last, since = now, time.Now()
-			} else if r.Stuck > 0 && time.Since(since) > r.Stuck && r.Hang != nil {
-				for _, x := range xs {
-					if p := x.doing.Load(); p != nil {
-						r.Hang(*p)
-					}
-				}
-				since = time.Now()
-			}
-		}
-	}()
 	wg.Wait()
-	close(stop)
-	tick.Wait()
-	return first
+	return answers, first
 }
