@@ -17,6 +17,9 @@ import (
 // A Fence drains what its own thread stored. Whoever records keeps the flushes and
 // the fence of one step on one thread with runtime.LockOSThread, or uses FlushFence.
 type Recorder interface {
+	// Begin is called before a primitive of thread tid, with nothing locked: it may
+	// wait, to let another thread go first.
+	Begin(tid int)
 	// Store is an ordinary store of data, in words of 8 aligned bytes in
 	// ascending order. data is valid only during the call.
 	Store(tid int, off int64, data []byte)
@@ -37,8 +40,10 @@ func (r *Region) SetRecorder(rec Recorder) { r.rec = rec }
 // recordEnd.
 func (r *Region) recordBegin() (tid int) {
 	runtime.LockOSThread()
+	tid = unix.Gettid()
+	r.rec.Begin(tid)
 	r.recMu.Lock()
-	return unix.Gettid()
+	return tid
 }
 
 func (r *Region) recordEnd() {

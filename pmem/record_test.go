@@ -34,6 +34,8 @@ func (l *log) Store(tid int, off int64, data []byte) {
 	l.replay(off, data)
 }
 
+func (l *log) Begin(int) {}
+
 func (l *log) NTStore(tid int, off int64, data []byte) {
 	l.add(tid, "nt %d+%d", off, len(data))
 	l.replay(off, data)

@@ -46,6 +46,10 @@ func run() int {
 	if *worker {
 		return serve()
 	}
+	scope := explore.DefaultScope
+	if *full || *workload != "" {
+		scope = explore.FullScope
+	}
 	if *full {
 		cfg.Limits = explore.Limits{Lines: 1024, Torn: 64, Pairs: 4096, Random: 200}
 		*mutate = true
@@ -60,7 +64,7 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "crash: --workload: %v\n", err)
 		return 2
 	}
-	for _, w := range explore.Workloads() {
+	for _, w := range explore.Workloads(cfg.Seed, scope) {
 		if *workload == "" || re.MatchString(w.Name) {
 			ws = append(ws, w)
 		}
@@ -76,7 +80,7 @@ func run() int {
 		return 0
 	}
 
-	r := explore.Runner{Config: cfg, Workers: *workers, Mutants: *mutants, Start: start}
+	r := explore.Runner{Config: cfg, Scope: scope, Workers: *workers, Mutants: *mutants, Start: start}
 	if tty(os.Stderr) {
 		r.Progress = func(stage string, done, total, states int) {
 			fmt.Fprintf(os.Stderr, "\r%-10s %3d/%d, %d states ", stage, done, total, states)
@@ -134,7 +138,7 @@ func start() (*explore.Worker, error) {
 
 func serve() int {
 	debug.SetGCPercent(400) // every state mounts a filesystem anew
-	err := explore.Serve(explore.Workloads(), os.Stdin, os.Stdout, func(what string) {
+	err := explore.Serve(os.Stdin, os.Stdout, func(what string) {
 		fmt.Fprintf(os.Stderr, "crash: stuck for a minute: %s\n", what)
 		os.Exit(1)
 	})

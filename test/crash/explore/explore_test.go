@@ -11,11 +11,13 @@ func TestAll(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Limits = Limits{Lines: 4, Torn: 1, Random: 1}
 	cfg.Nested, cfg.DeleteAll = 4000, 64
-	ws := Workloads()
+	ws := append(singles(), repairs()...)
+	sc := Scope{Triples: 5, Once: -1, Orders: 1, Full: -1}
+	ws = append(ws, sampled(Workloads(cfg.Seed, sc), 1, 40)...)
 	if testing.Short() {
-		ws = ws[:20]
+		ws = append(ws[:20], sampled(together(cfg.Seed, sc.Orders), 1, 5)...)
 	}
-	r := Runner{Config: cfg, Workers: 2}
+	r := Runner{Config: cfg, Scope: sc, Workers: 2}
 	rep, err := r.Run(ws)
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +29,7 @@ func TestAll(t *testing.T) {
 }
 
 func workload(t *testing.T, name string) *Workload {
-	for _, w := range Workloads() {
+	for _, w := range singles() {
 		if w.Name == name {
 			return &w
 		}

@@ -2,6 +2,7 @@ package explore
 
 import (
 	"fmt"
+	"regexp"
 	"runtime"
 	"sync/atomic"
 
@@ -29,8 +30,8 @@ func (f *Failure) String() string {
 	if f.Nested != "" {
 		n = "; recovery crashed: " + f.Nested
 	}
-	return fmt.Sprintf("%s, step %q, %s, state %d (%s)%s:\n    %s\n    again: go run ./test/crash --workload %s --state %d --seed %d",
-		f.Workload, f.Step, at, f.State, f.Kind, n, f.What, f.Workload, f.State, f.Seed)
+	return fmt.Sprintf("%s, step %q, %s, state %d (%s)%s:\n    %s\n    again: go run ./test/crash --workload %q --state %d --seed %d",
+		f.Workload, f.Step, at, f.State, f.Kind, n, f.What, regexp.QuoteMeta(f.Workload), f.State, f.Seed)
 }
 
 // Config is what to explore and how thoroughly.
@@ -203,6 +204,7 @@ type walk struct {
 	good    map[recovered]outcome // recovered states that were found right
 	step    int                   // -1: outside
 	fence   int
+	done    uint8 // of operations at once: which have returned
 	state   int
 	stop    bool
 }
@@ -250,8 +252,11 @@ func (k *walk) event(i int, e *event) {
 		}
 		k.m.fence(e.tid)
 	case evBegin:
-		k.step, k.fence = e.step, 0
+		k.step, k.fence, k.done = e.step, 0, 0
 		k.point() // what the set-up left pending may be lost now, too
+	case evDone:
+		k.done |= 1 << e.n
+		k.point()
 	case evEnd:
 		k.fence = -1
 		k.point()
@@ -282,7 +287,7 @@ func (k *walk) point() {
 }
 
 // outcome bits: which trees a state may lead to.
-type outcome uint8
+type outcome uint32
 
 const (
 	isOld outcome = 1 << iota
@@ -290,11 +295,23 @@ const (
 	isMid
 	isNone // no filesystem
 	isNewUnclean
+	isAlt0 // the first of a step's alts; the others follow
 )
+
+// isAlt is the i-th of a step's alts.
+func isAlt(i int) outcome { return isAlt0 << i }
 
 // allowed says what a crash at the present point may leave.
 func (k *walk) allowed(s *step) outcome {
 	switch {
+	case s.alts != nil:
+		var o outcome
+		for i, a := range s.alts {
+			if k.done&^a.has == 0 && (k.fence >= 0 || a.has == 3) {
+				o |= isAlt(i)
+			}
+		}
+		return o
 	case k.fence < 0:
 		return isNew
 	case s.format:
@@ -332,6 +349,8 @@ func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested
 			v.why = "it is no filesystem any more"
 		case v.is&isOld != 0:
 			v.why = "the operation had returned, and the old state is back"
+		case v.is >= isAlt0:
+			v.why = fmt.Sprintf("one of the operations (%b) had returned, and is not there", k.done)
 		case v.is&isNewUnclean != 0:
 			v.why = "unmount had returned, and the filesystem is not clean"
 		default:

@@ -45,6 +45,12 @@ func (j *judge) run() (v verdict) {
 			v = verdict{why: fmt.Sprintf("panic: %v\n%s", e, debug.Stack())}
 		}
 	}()
+	if j.step.repair {
+		// A repair that was cut off is begun again.
+		if rep, err := fsck.Check(j.r, fsck.Options{Repair: true}); err != nil || rep.Left > 0 {
+			return verdict{why: fmt.Sprintf("fsck -y after a crash of fsck -y: %v, %+v", err, rep)}
+		}
+	}
 	if why, err := j.fsck("the crash image", nil); why != "" {
 		if j.step.format && j.may&isNone != 0 && (errors.Is(err, layout.ErrMagic) || errors.Is(err, layout.ErrChecksum)) {
 			return j.refused()
@@ -61,36 +67,14 @@ func (j *judge) run() (v verdict) {
 		return verdict{is: known}
 	}
 	j.f = f
-	var why [3]string
 	defer func() {
 		if v.why != "" && j.f != nil {
 			defer func() { recover() }()
 			j.f.Unmount()
 		}
 	}()
-	for i, t := range []struct {
-		is   outcome
-		tree *node
-	}{{isNew, j.step.new}, {isOld, j.step.old}, {isMid, j.step.mid}} {
-		if j.may&t.is == 0 || t.tree == nil {
-			continue
-		}
-		if why[i] = match(f, t.tree); why[i] == "" {
-			if v.is = t.is; j.step.equal {
-				v.is |= isOld | isNew
-			}
-			if j.step.clean && j.unclean {
-				v.is = isNewUnclean
-			}
-			break
-		}
-	}
-	if v.is == 0 {
-		s := fmt.Sprintf("neither old nor new: as new: %s; as old: %s", why[0], why[1])
-		if j.step.mid != nil {
-			s = "not within the promise of a write: " + why[2]
-		}
-		return verdict{why: s}
+	if v = j.compare(); v.why != "" {
+		return v
 	}
 	if s := j.use(); s != "" {
 		return verdict{why: s}
@@ -103,6 +87,48 @@ func (j *judge) run() (v verdict) {
 	}
 	if s, _ := j.fsck("the region after a clean unmount", &st); s != "" {
 		return verdict{why: s}
+	}
+	return v
+}
+
+// compare says which of the step's trees the filesystem has.
+func (j *judge) compare() (v verdict) {
+	s := j.step
+	if s.alts != nil {
+		var why string
+		for i, a := range s.alts {
+			if d := match(j.f, a.tree); d == "" {
+				v.is |= isAlt(i)
+			} else if a.has == 3 {
+				why = d
+			}
+		}
+		if v.is == 0 {
+			v.why = "none of what operations at once may leave; as both: " + why
+		}
+		return v
+	}
+	var why [3]string
+	for i, t := range []struct {
+		is   outcome
+		tree *node
+	}{{isNew, s.new}, {isOld, s.old}, {isMid, s.mid}} {
+		if j.may&t.is == 0 || t.tree == nil {
+			continue
+		}
+		if why[i] = match(j.f, t.tree); why[i] == "" {
+			if v.is = t.is; s.equal {
+				v.is |= isOld | isNew
+			}
+			if s.clean && j.unclean {
+				v.is = isNewUnclean
+			}
+			return v
+		}
+	}
+	v.why = fmt.Sprintf("neither old nor new: as new: %s; as old: %s", why[0], why[1])
+	if s.mid != nil {
+		v.why = "not within the promise of a write: " + why[2]
 	}
 	return v
 }
@@ -154,6 +180,11 @@ func (j *judge) fsck(what string, st *fs.StatFS) (why string, err error) {
 // use makes, writes, reads and deletes a file in every directory, and sometimes deletes
 // everything.
 func (j *judge) use() string {
+	if j.step.full {
+		if e := j.f.Unlink(&j.ctx, layout.RootIno, filler); e != 0 {
+			return fmt.Sprintf("unlink in a full filesystem: %v", e)
+		}
+	}
 	var st, after fs.StatFS
 	j.f.StatFS(&st)
 	dirs, why := j.list(layout.RootIno, nil)

@@ -15,6 +15,7 @@ const (
 	evFence
 	evBegin // a step begins; step is its number
 	evEnd   // it has returned
+	evDone  // one of the operations of the step has returned; n is its number
 )
 
 // event is one entry of the record.
@@ -30,7 +31,8 @@ type event struct {
 
 // recorder logs what the primitives of pmem do. It implements pmem.Recorder.
 type recorder struct {
-	sites bool // ask who calls
+	sites bool   // ask who calls
+	turns *turns // of operations that run at once; nil: none do
 
 	mu  sync.Mutex
 	log []event
@@ -42,6 +44,13 @@ func (r *recorder) add(e event) {
 	defer r.mu.Unlock()
 	if r.on {
 		r.log = append(r.log, e)
+	}
+}
+
+// Begin lets operations that run at once take turns.
+func (r *recorder) Begin(tid int) {
+	if r.turns != nil {
+		r.turns.wait(tid)
 	}
 }
 
@@ -118,6 +127,8 @@ func (d *dirt) reset() {
 	}
 	d.lines = d.lines[:0]
 }
+
+func (d *dirt) Begin(int) {}
 
 func (d *dirt) Store(tid int, off int64, b []byte) {
 	d.note(off, int64(len(b)))

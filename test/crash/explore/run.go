@@ -90,6 +90,7 @@ type Worker struct {
 // Runner runs workloads on several workers at once.
 type Runner struct {
 	Config  Config
+	Scope   Scope // the workloads are among its
 	Workers int
 	// Start starts a worker that does what Serve does; nil: a goroutine. Processes of one
 	// thread each are faster: nothing of one makes the other wait.
@@ -100,21 +101,28 @@ type Runner struct {
 	Progress func(stage string, done, total, states int)
 }
 
-// Serve answers jobs until there are no more. The first value is the Config. stuck is called
+// order is the first thing that a worker is told.
+type order struct {
+	Config Config
+	Scope  Scope
+}
+
+// Serve answers jobs until there are no more. stuck is called
 // if one state takes longer than a minute.
-func Serve(ws []Workload, in io.Reader, out io.Writer, stuck func(what string)) error {
+func Serve(in io.Reader, out io.Writer, stuck func(what string)) error {
 	d, e := json.NewDecoder(in), json.NewEncoder(out)
-	var cfg Config
-	if err := d.Decode(&cfg); err != nil {
+	var o order
+	if err := d.Decode(&o); err != nil {
 		return err
 	}
-	x, err := newExplorer(cfg)
+	x, err := newExplorer(o.Config)
 	if err != nil {
 		return err
 	}
 	defer x.close()
 	defer x.watch(time.Minute, stuck)()
 	byName := map[string]*Workload{}
+	ws := Workloads(o.Config.Seed, o.Scope)
 	for i := range ws {
 		byName[ws[i].Name] = &ws[i]
 	}
@@ -176,19 +184,17 @@ func (x *explorer) watch(d time.Duration, stuck func(what string)) (end func()) 
 }
 
 // goroutine is a worker within this process.
-func goroutine(ws []Workload) func() (*Worker, error) {
-	return func() (*Worker, error) {
-		jr, jw := io.Pipe()
-		ar, aw := io.Pipe()
-		done := make(chan error, 1)
-		go func() {
-			err := Serve(ws, jr, aw, func(what string) { panic("stuck for a minute: " + what) })
-			aw.CloseWithError(err)
-			jr.CloseWithError(io.ErrClosedPipe)
-			done <- err
-		}()
-		return &Worker{json.NewEncoder(jw), json.NewDecoder(ar), func() error { jw.Close(); return <-done }}, nil
-	}
+func goroutine() (*Worker, error) {
+	jr, jw := io.Pipe()
+	ar, aw := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := Serve(jr, aw, func(what string) { panic("stuck for a minute: " + what) })
+		aw.CloseWithError(err)
+		jr.CloseWithError(io.ErrClosedPipe)
+		done <- err
+	}()
+	return &Worker{json.NewEncoder(jw), json.NewDecoder(ar), func() error { jw.Close(); return <-done }}, nil
 }
 
 // Run explores the workloads.
@@ -196,7 +202,7 @@ func (r *Runner) Run(ws []Workload) (*Report, error) {
 	start := time.Now()
 	rep := &Report{Workloads: len(ws), Failures: []Failure{}}
 	if r.Start == nil {
-		r.Start = goroutine(ws)
+		r.Start = goroutine
 	}
 	jobs := make([]Job, len(ws))
 	for i := range ws {
@@ -260,7 +266,7 @@ func (r *Runner) ask(stage string, jobs []Job) ([]Answer, error) {
 		}
 	}
 	work := func(w *Worker) error {
-		if err := w.Jobs.Encode(&r.Config); err != nil {
+		if err := w.Jobs.Encode(order{r.Config, r.Scope}); err != nil {
 			return err
 		}
 		for {

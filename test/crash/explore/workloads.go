@@ -81,8 +81,8 @@ func write(name, path string, off int64, n int) Workload {
 	return Workload{Name: name, setup: tree, op: func(w *world) { w.doWrite(name, path, off, fill(77, n)) }}
 }
 
-// Workloads are all single operations.
-func Workloads() []Workload {
+// singles are all single operations.
+func singles() []Workload {
 	long := strings.Repeat("n", 255)
 	ws := []Workload{
 		one("create", func(w *world) { w.create("d/new") }),

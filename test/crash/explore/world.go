@@ -21,7 +21,8 @@ func mkfsOptions() fs.MkfsOptions {
 // do the same to both; they panic if the filesystem disagrees about the outcome, which
 // the runner reports as a failure of the workload itself.
 //
-// It keeps a lookup reference for every inode it knows, as the kernel does.
+// It keeps a lookup reference for every inode it knows, as the kernel does. Without a
+// filesystem (f is nil) only the model changes.
 type world struct {
 	r    *pmem.Region
 	f    *fs.FS
@@ -29,6 +30,7 @@ type world struct {
 	ctx  fs.Context
 	now  int64
 	rec  *recorder
+	full bool // a write may be cut short
 
 	steps []step
 }
@@ -38,8 +40,11 @@ type step struct {
 	name     string
 	old, new *node
 	mid      *node // a write under way; nil: old or new, nothing else
+	alts     []alt // operations at once: what may be left of them, instead of old and new
 	equal    bool  // old and new look the same
 	clean    bool  // unmount: the owner record says so when it has returned
+	full     bool  // the file filler takes all space
+	repair   bool  // fsck -y: old is damaged, and has to be repaired
 	format   bool  // mkfs: it may be no filesystem until it returns
 }
 
@@ -89,10 +94,42 @@ func (w *world) do(name string, op func()) {
 	w.steps = append(w.steps, s)
 }
 
+// refused is what a world panics with when the filesystem says no.
+type refused struct {
+	what string
+	e    syscall.Errno
+}
+
+func (r refused) Error() string { return fmt.Sprintf("%s: %v", r.what, r.e) }
+
 func must(what string, e syscall.Errno) {
 	if e != 0 {
-		panic(fmt.Sprintf("%s: %v", what, e))
+		panic(refused{what, e})
 	}
+}
+
+// impossible is what a world panics with when an operation makes no sense on its tree.
+type impossible string
+
+// can panics unless ok.
+func can(ok bool, format string, a ...any) {
+	if !ok {
+		panic(impossible(fmt.Sprintf(format, a...)))
+	}
+}
+
+// noSpace calls op, and reports whether it was refused for want of space; then the model is
+// as it was.
+func (w *world) noSpace(op func()) (full bool) {
+	defer func() {
+		if r, ok := recover().(refused); ok {
+			if full = r.e == syscall.ENOSPC; !full {
+				panic(r)
+			}
+		}
+	}()
+	op()
+	return false
 }
 
 func parts(path string) []string {
@@ -108,10 +145,8 @@ func (w *world) at(path string) *node {
 	n := w.root
 	for _, p := range parts(path) {
 		k := n.kids[p]
-		if k == nil {
-			panic("no " + path)
-		}
-		if k.refs == 0 {
+		can(k != nil, "no %s", path)
+		if k.refs == 0 && w.f != nil {
 			var a fs.Attr
 			must("lookup "+path, w.f.Lookup(&w.ctx, n.ino, p, &a))
 			k.ino, k.refs = a.Ino, 1
@@ -124,38 +159,62 @@ func (w *world) at(path string) *node {
 // in is the parent directory of path and the last name.
 func (w *world) in(path string) (*node, string) {
 	ps := parts(path)
-	return w.at(strings.Join(ps[:len(ps)-1], "/")), ps[len(ps)-1]
+	d := w.at(strings.Join(ps[:len(ps)-1], "/"))
+	can(d.isDir(), "%s has no parent", path)
+	return d, ps[len(ps)-1]
+}
+
+// free is in for a name that is not there yet.
+func (w *world) free(path string) (*node, string) {
+	d, name := w.in(path)
+	can(d.kids[name] == nil, "%s exists", path)
+	return d, name
+}
+
+// regular is the file at path.
+func (w *world) regular(path string) *node {
+	n := w.at(path)
+	can(n.mode&syscall.S_IFMT == syscall.S_IFREG, "%s is no file", path)
+	return n
 }
 
 func (w *world) mknod(path string, mode, rdev uint32) {
-	d, name := w.in(path)
+	d, name := w.free(path)
 	var a fs.Attr
-	must("mknod "+path, w.f.Mknod(&w.ctx, d.ino, name, mode, rdev, &a))
+	if w.f != nil {
+		must("mknod "+path, w.f.Mknod(&w.ctx, d.ino, name, mode, rdev, &a))
+	}
 	d.kids[name] = &node{mode: mode, uid: w.ctx.UID, gid: w.ctx.GID, rdev: rdev, nlink: 1, ino: a.Ino, refs: 1}
 }
 
 func (w *world) create(path string) { w.mknod(path, syscall.S_IFREG|0o644, 0) }
 
 func (w *world) mkdir(path string) {
-	d, name := w.in(path)
+	d, name := w.free(path)
 	var a fs.Attr
-	must("mkdir "+path, w.f.Mkdir(&w.ctx, d.ino, name, 0o755, &a))
+	if w.f != nil {
+		must("mkdir "+path, w.f.Mkdir(&w.ctx, d.ino, name, 0o755, &a))
+	}
 	d.kids[name] = &node{mode: syscall.S_IFDIR | 0o755, uid: w.ctx.UID, gid: w.ctx.GID, nlink: 2, kids: map[string]*node{}, ino: a.Ino, refs: 1}
 	d.nlink++
 }
 
 func (w *world) symlink(path, target string) {
-	d, name := w.in(path)
+	d, name := w.free(path)
 	var a fs.Attr
-	must("symlink "+path, w.f.Symlink(&w.ctx, d.ino, name, target, &a))
+	if w.f != nil {
+		must("symlink "+path, w.f.Symlink(&w.ctx, d.ino, name, target, &a))
+	}
 	d.kids[name] = &node{mode: syscall.S_IFLNK | 0o777, uid: w.ctx.UID, gid: w.ctx.GID, nlink: 1, target: target, ino: a.Ino, refs: 1}
 }
 
 func (w *world) link(old, path string) {
 	n := w.at(old)
-	d, name := w.in(path)
+	d, name := w.free(path)
 	var a fs.Attr
-	must("link "+path, w.f.Link(&w.ctx, n.ino, d.ino, name, &a))
+	if w.f != nil {
+		must("link "+path, w.f.Link(&w.ctx, n.ino, d.ino, name, &a))
+	}
 	d.kids[name] = n
 	n.nlink++
 	n.refs++
@@ -175,7 +234,7 @@ func (w *world) gone(n *node) {
 }
 
 func (w *world) forget(n *node) {
-	if n.refs > 0 {
+	if n.refs > 0 && w.f != nil {
 		w.f.Forget(n.ino, n.refs)
 	}
 	n.refs = 0
@@ -184,7 +243,10 @@ func (w *world) forget(n *node) {
 func (w *world) unlink(path string) {
 	d, name := w.in(path)
 	n := w.at(path)
-	must("unlink "+path, w.f.Unlink(&w.ctx, d.ino, name))
+	can(!n.isDir(), "%s is a directory", path)
+	if w.f != nil {
+		must("unlink "+path, w.f.Unlink(&w.ctx, d.ino, name))
+	}
 	delete(d.kids, name)
 	w.gone(n)
 }
@@ -192,7 +254,10 @@ func (w *world) unlink(path string) {
 func (w *world) rmdir(path string) {
 	d, name := w.in(path)
 	n := w.at(path)
-	must("rmdir "+path, w.f.Rmdir(&w.ctx, d.ino, name))
+	can(n.isDir() && len(n.kids) == 0, "%s is no empty directory", path)
+	if w.f != nil {
+		must("rmdir "+path, w.f.Rmdir(&w.ctx, d.ino, name))
+	}
 	delete(d.kids, name)
 	d.nlink--
 	w.gone(n)
@@ -205,8 +270,11 @@ func (w *world) rename(old, path string, flags uint32) {
 	var v *node
 	if nd.kids[nn] != nil {
 		v = w.at(path)
+		can(flags&fs.RenameExchange != 0 || n.isDir() == v.isDir() && len(v.kids) == 0, "%s cannot be replaced", path)
 	}
-	must("rename "+old+" "+path, w.f.Rename(&w.ctx, od.ino, on, nd.ino, nn, flags))
+	if w.f != nil {
+		must("rename "+old+" "+path, w.f.Rename(&w.ctx, od.ino, on, nd.ino, nn, flags))
+	}
 	if n == v {
 		return
 	}
@@ -236,7 +304,9 @@ func (w *world) rename(old, path string, flags uint32) {
 func (w *world) setattr(path string, s fs.SetAttr) {
 	n := w.at(path)
 	var a fs.Attr
-	must("setattr "+path, w.f.SetAttr(&w.ctx, n.ino, &s, &a))
+	if w.f != nil {
+		must("setattr "+path, w.f.SetAttr(&w.ctx, n.ino, &s, &a))
+	}
 	if s.Valid&fs.SetMode != 0 {
 		n.mode = n.mode&syscall.S_IFMT | s.Mode&0o7777
 	}
@@ -258,14 +328,20 @@ func (w *world) chmod(path string, mode uint32) {
 }
 
 func (w *world) truncate(path string, size uint64) {
+	w.regular(path)
 	w.setattr(path, fs.SetAttr{Valid: fs.SetSize, Size: size})
 }
 
 // write stores b at off.
 func (w *world) write(path string, off int64, b []byte) {
-	n := w.at(path)
-	if got, e := w.f.Write(&w.ctx, n.ino, off, b); e != 0 || got != len(b) {
-		panic(fmt.Sprintf("write %s: %d bytes, %v", path, got, e))
+	n := w.regular(path)
+	if w.f != nil {
+		got, e := w.f.Write(&w.ctx, n.ino, off, b)
+		must("write "+path, e)
+		if got < len(b) && !w.full {
+			panic(fmt.Sprintf("write %s: %d of %d bytes", path, got, len(b)))
+		}
+		b = b[:got]
 	}
 	d := make([]byte, max(len(n.data), int(off)+len(b)))
 	copy(d, n.data)
@@ -315,6 +391,8 @@ func (w *world) crash() {
 // mtime is what stat says now.
 func (w *world) mtime(path string) int64 {
 	var a fs.Attr
-	must("getattr "+path, w.f.GetAttr(&w.ctx, w.at(path).ino, &a))
+	if w.f != nil {
+		must("getattr "+path, w.f.GetAttr(&w.ctx, w.at(path).ino, &a))
+	}
 	return a.Mtime
 }

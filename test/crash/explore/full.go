@@ -1,0 +1,65 @@
+package explore
+
+import "fmt"
+
+// filler is the file that takes all space.
+const filler = "filler"
+
+// fillUp takes all space for data but n blocks, and with meta all for metadata, too.
+func fillUp(w *world, n int64, meta bool) {
+	w.create(filler)
+	off := int64(0)
+	for step := int64(regionSize); step >= 4096; {
+		if w.noSpace(func() { w.fallocate(filler, keep, off, step) }) {
+			step /= 2
+		} else {
+			off += step
+		}
+	}
+	if meta {
+		w.mkdir("many")
+		for i := 0; ; i++ {
+			name := fmt.Sprintf("many/%d", i)
+			if w.noSpace(func() { w.mkdir(name) }) || w.noSpace(func() { w.create(name + "/x") }) {
+				break
+			}
+		}
+	}
+	if n > 0 {
+		w.fallocate(filler, punch, off-n*4096, n*4096)
+	}
+}
+
+// whenFull are all actions on a filesystem that has no space left, or hardly any. What is
+// refused must have no effect, what is cut short (a write) be whole as far as it goes.
+func whenFull() (ws []Workload) {
+	acts := append(actions(),
+		action{"append", "append f, 40000 bytes", "f", func(w *world) { w.write("f", 10000, fill(61, 40000)) }},
+		action{"fallocate", "fallocate e/h, 40960 bytes", "", func(w *world) { w.fallocate("e/h", keep, 0, 40960) }},
+		action{"symlink", "symlink d/new, long", "", func(w *world) { w.symlink("d/new", string(fill(62, 900))) }},
+		action{"write", "write e/h into unwritten", "e/h", func(w *world) { w.write("e/h", 4096, fill(63, 100)) }},
+	)
+	for _, a := range acts {
+		for _, left := range []int64{-1, 0, 1, 3} { // -1: metadata is full, too
+			name := fmt.Sprintf("%s, with %d blocks left", a.name, max(0, left))
+			if left < 0 {
+				name = a.name + ", with nothing left at all"
+			}
+			ws = append(ws, Workload{Name: name, bare: true, setup: func(w *world) {
+				tree(w)
+				if a.kind == "write" {
+					w.fallocate("e/h", keep, 0, 16384)
+				}
+				fillUp(w, max(0, left), left < 0)
+			}, op: func(w *world) {
+				w.full = true
+				w.do(a.name, func() { w.noSpace(func() { a.do(w) }) })
+				if a.writes != "" {
+					w.torn(a.writes)
+				}
+				w.steps[len(w.steps)-1].full = true
+			}})
+		}
+	}
+	return ws
+}

@@ -1,0 +1,240 @@
+package explore
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// turns decides, by seed, which of two threads executes its next primitive. Who is not at a
+// primitive soon after its turn came (it waits for a lock of the other) loses it.
+type turns struct {
+	mu    sync.Mutex
+	rnd   rnd
+	tids  [2]int
+	ended [2]bool
+	turn  int
+	moved chan struct{} // closed when turn or ended changed
+}
+
+const patience = 2 * time.Millisecond
+
+func (t *turns) who(tid int) int {
+	for i, id := range t.tids {
+		if id == tid {
+			return i
+		}
+	}
+	return -1
+}
+
+// wait returns when it is the thread's turn.
+func (t *turns) wait(tid int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	me := t.who(tid)
+	if me < 0 {
+		return
+	}
+	for t.turn != me && !t.ended[1-me] {
+		moved := t.moved
+		t.mu.Unlock()
+		timer := time.NewTimer(patience)
+		select {
+		case <-moved:
+		case <-timer.C:
+			t.mu.Lock()
+			t.give(me)
+			t.mu.Unlock()
+		}
+		timer.Stop()
+		t.mu.Lock()
+	}
+	t.give(t.rnd.n(2))
+}
+
+func (t *turns) give(to int) {
+	t.turn = to
+	close(t.moved)
+	t.moved = make(chan struct{})
+}
+
+// alt is a tree that a crash may leave of operations that run at once: has are those it
+// shows wholly, part those it may show in part (writes; bits).
+type alt struct {
+	tree      *node
+	has, part uint8
+}
+
+// atOnce runs two actions on two lanes as one step, in an order that depends on seed.
+func (w *world) atOnce(seed uint64, acts [2]action) {
+	s := step{name: acts[0].name + " and " + acts[1].name, old: w.root.clone(), alts: alternatives(w.root, acts)}
+	t := &turns{rnd: rnd(seed), moved: make(chan struct{})}
+	t.turn = t.rnd.n(2)
+	var ready, done sync.WaitGroup
+	failed := [2]any{}
+	begin := make(chan struct{})
+	for i := range acts {
+		ready.Add(1)
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			defer func() { failed[i] = recover() }()
+			t.tids[i] = unix.Gettid()
+			ready.Done()
+			<-begin
+			// Its own copy of the model: what really comes out is seen at the end.
+			me := &world{f: w.f, root: w.root.clone(), rec: w.rec, steps: nil}
+			me.ctx.Lane = uint32(i)
+			acts[i].do(me)
+			w.rec.add(event{kind: evDone, n: int64(i), tid: t.tids[i]})
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.ended[i] = true
+			t.give(1 - i)
+		}()
+	}
+	ready.Wait()
+	w.rec.mark(evBegin, len(w.steps))
+	w.rec.turns = t
+	close(begin)
+	done.Wait()
+	w.rec.turns = nil
+	w.rec.mark(evEnd, len(w.steps))
+	for i, f := range failed {
+		if f != nil {
+			panic(fmt.Sprintf("%s: %v", acts[i].name, f))
+		}
+	}
+	// Of the orders, the one that happened is the only right one once both have returned.
+	kept := s.alts[:0]
+	for _, a := range s.alts {
+		if a.has != 3 {
+			kept = append(kept, a)
+		} else if s.new == nil && match(w.f, a.tree) == "" {
+			kept = append(kept, a)
+			s.new = a.tree
+		}
+	}
+	if s.new == nil {
+		panic(fmt.Sprintf("%s: neither order of the two gives this: %s", s.name, match(w.f, s.alts[len(s.alts)-1].tree)))
+	}
+	s.alts = kept
+	w.root = s.new.clone()
+	w.root.all(func(n *node) {
+		if n != w.root {
+			n.ino, n.refs = 0, 0 // looked up anew
+		}
+	})
+	w.steps = append(w.steps, s)
+}
+
+// alternatives are the trees that two actions at once may lead to: each done, not done, or if
+// it is a write under way, in either order.
+func alternatives(root *node, acts [2]action) (alts []alt) {
+	for has := uint8(0); has < 4; has++ {
+		for part := uint8(0); part < 4; part++ {
+			if has&part != 0 || part&1 != 0 && acts[0].writes == "" || part&2 != 0 && acts[1].writes == "" {
+				continue
+			}
+			for _, order := range [][2]int{{0, 1}, {1, 0}} {
+				if has|part != 3 && order[0] == 1 {
+					continue // only one of them, or none
+				}
+				// First what is done, then what is under way, so that its old bytes
+				// are known.
+				w := &world{root: root.clone()}
+				for _, i := range order {
+					if has&(1<<i) != 0 {
+						acts[i].do(w)
+					}
+				}
+				old := w.root.clone()
+				for _, i := range order {
+					if part&(1<<i) != 0 {
+						acts[i].do(w)
+					}
+				}
+				for _, i := range order {
+					if part&(1<<i) != 0 {
+						path := parts(acts[i].writes)
+						if n := w.root.find(path); n != nil {
+							n.was, n.inflight = old.find(path).data, true
+						}
+					}
+				}
+				alts = append(alts, alt{w.root, has, part})
+			}
+		}
+	}
+	return alts
+}
+
+// together are pairs of actions that may run at once, whatever comes first, each under that
+// many schedules.
+func together(seed uint64, orders int) (ws []Workload) {
+	write := func(path string, off int64, n int) action {
+		return action{"write", fmt.Sprintf("write %s at %d", path, off), path, func(w *world) { w.write(path, off, fill(int(off)+n, n)) }}
+	}
+	act := func(what string, do func(w *world)) action { return action{what, what, "", do} }
+	groups := [2][]action{
+		{
+			act("create d/a", func(w *world) { w.create("d/a") }),
+			act("mkdir d/a", func(w *world) { w.mkdir("d/a") }),
+			act("unlink d/g", func(w *world) { w.unlink("d/g") }),
+			act("rename f d/x", func(w *world) { w.rename("f", "d/x", 0) }),
+			act("rename d/sub e/sub", func(w *world) { w.rename("d/sub", "e/sub", 0) }),
+			act("chmod d", func(w *world) { w.chmod("d", 0o700) }),
+			write("e/h", 0, 5000),
+			act("setxattr e/h", func(w *world) { w.setxattr("e/h", "user.a", fill(7, 4200)) }),
+			act("truncate big", func(w *world) { w.truncate("big", 50000) }),
+			act("link e/h d/h", func(w *world) { w.link("e/h", "d/h") }),
+		}, {
+			act("create d/b", func(w *world) { w.create("d/b") }),
+			act("unlink e/f2", func(w *world) { w.unlink("e/f2") }),
+			act("rename e/h d/y", func(w *world) { w.rename("e/h", "d/y", 0) }),
+			act("rename e d/e", func(w *world) { w.rename("e", "d/e", 0) }),
+			act("rmdir empty", func(w *world) { w.rmdir("empty") }),
+			act("symlink e/s", func(w *world) { w.symlink("e/s", "x") }),
+			act("chown d", func(w *world) { w.setattr("d", fs.SetAttr{Valid: fs.SetUID, UID: 5}) }),
+			write("big", 100, 3000),
+			write("big", 120000, 6000),
+			act("chmod e/h", func(w *world) { w.chmod("e/h", 0o711) }),
+			act("punch big", func(w *world) { w.fallocate("big", punch, 8192, 16384) }),
+			act("clone big e/new", func(w *world) { w.clone("big", 0, "copy", 0, 40960) }),
+		},
+	}
+	for _, a := range groups[0] {
+		for _, b := range groups[1] {
+			if !inAnyOrder(a, b) {
+				continue
+			}
+			for o := range orders {
+				ws = append(ws, Workload{Name: fmt.Sprintf("%s & %s, schedule %d", a.name, b.name, o), bare: true,
+					setup: func(w *world) { tree(w); big(w) },
+					op:    func(w *world) { w.atOnce(seed<<8|uint64(o), [2]action{a, b}) }})
+			}
+		}
+	}
+	return ws
+}
+
+// big is a file of 120 000 bytes and an empty one to copy it to.
+func big(w *world) {
+	w.create("big")
+	w.write("big", 0, fill(60, 120000))
+	w.create("copy")
+}
+
+// inAnyOrder reports whether both orders make sense to the model.
+func inAnyOrder(a, b action) bool {
+	set := action{do: big}
+	return possible(set, a, b) && possible(set, b, a)
+}

@@ -1,0 +1,195 @@
+package explore
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// action is one operation on the tree's fixed names.
+type action struct {
+	kind, name string
+	writes     string // the file whose data it may leave torn; "": none
+	do         func(w *world)
+}
+
+// commonest are the kinds of operation of which make test tries all ordered pairs.
+var commonest = []string{"create", "mkdir", "unlink", "rmdir", "rename", "link", "symlink", "append", "overwrite", "truncate", "punch", "setxattr"}
+
+// actions are all operations with those of the tree's names that matter: the same file by
+// both its links, a file in another directory, an empty one, directories at both levels.
+func actions() []action {
+	write := func(kind, path string, off int64, n int) action {
+		return action{kind, fmt.Sprintf("%s %s at %d", kind, path, off), path, func(w *world) { w.write(path, off, fill(int(off)+n, n)) }}
+	}
+	act := func(kind, what string, do func(w *world)) action { return action{kind, kind + " " + what, "", do} }
+	rename := func(from, to string, flags uint32) action {
+		return act("rename", from+" "+to, func(w *world) { w.rename(from, to, flags) })
+	}
+	return []action{
+		act("create", "d/new", func(w *world) { w.create("d/new") }),
+		act("create", "e/g", func(w *world) { w.create("e/g") }),
+		act("mkdir", "d/new", func(w *world) { w.mkdir("d/new") }),
+		act("mkdir", "empty/in", func(w *world) { w.mkdir("empty/in") }),
+		act("unlink", "d/g", func(w *world) { w.unlink("d/g") }),
+		act("unlink", "f", func(w *world) { w.unlink("f") }),
+		act("unlink", "e/f2", func(w *world) { w.unlink("e/f2") }),
+		act("unlink", "d/g while open", func(w *world) { w.at("d/g").open = true; w.unlink("d/g") }),
+		act("rmdir", "d/sub", func(w *world) { w.rmdir("d/sub") }),
+		act("rmdir", "empty", func(w *world) { w.rmdir("empty") }),
+		rename("f", "d/g", 0),
+		rename("d/g", "e/g", 0),
+		rename("d/g", "f", 0),
+		rename("d/sub", "empty", 0),
+		rename("d/sub", "e/sub", 0),
+		act("link", "d/g d/new", func(w *world) { w.link("d/g", "d/new") }),
+		act("link", "f e/g", func(w *world) { w.link("f", "e/g") }),
+		act("symlink", "d/new", func(w *world) { w.symlink("d/new", "../f") }),
+		write("append", "f", 10000, 5000),
+		write("append", "d/g", 300, 100),
+		write("append", "e/h", 0, 9000),
+		write("overwrite", "f", 100, 3000),
+		write("overwrite", "d/g", 3, 5),
+		act("truncate", "f 5000", func(w *world) { w.truncate("f", 5000) }),
+		act("truncate", "f 0", func(w *world) { w.truncate("f", 0) }),
+		act("truncate", "d/g 9000", func(w *world) { w.truncate("d/g", 9000) }),
+		act("punch", "f", func(w *world) { w.fallocate("f", punch, 4096, 4096) }),
+		act("punch", "d/g", func(w *world) { w.fallocate("d/g", punch, 0, 4096) }),
+		act("setxattr", "f", func(w *world) { w.setxattr("f", "user.a", []byte("value")) }),
+		act("setxattr", "d/g long", func(w *world) { w.setxattr("d/g", "user.b", fill(5, 5000)) }),
+		// The rarer ones.
+		act("chmod", "f", func(w *world) { w.chmod("f", 0o600) }),
+		act("chown", "d/g", func(w *world) { w.setattr("d/g", fs.SetAttr{Valid: fs.SetUID, UID: 9}) }),
+		act("fallocate", "d/g", func(w *world) { w.fallocate("d/g", keep, 0, 50000) }),
+		act("zero", "f", func(w *world) { w.fallocate("f", zero, 4096, 4096) }),
+		act("clone", "f e/h", func(w *world) { w.clone("f", 0, "e/h", 0, 8192) }),
+		act("clone", "f d/g", func(w *world) { w.clone("f", 4096, "d/g", 4096, 4096) }),
+		act("mknod", "d/new", func(w *world) { w.mknod("d/new", syscall.S_IFIFO|0o644, 0) }),
+		act("tmpfile", "d", func(w *world) { w.tmpfile("d") }),
+		rename("f", "d", fs.RenameExchange),
+		rename("d/g", "e/h", fs.RenameExchange),
+	}
+}
+
+// plainTree is the model of tree.
+var plainTree = sync.OnceValue(func() *node {
+	w := &world{root: newTree(), rec: &recorder{}}
+	tree(w)
+	return w.root
+})
+
+// possible reports whether the actions can follow each other, by the model's rules.
+func possible(acts ...action) (ok bool) {
+	w := &world{root: plainTree().clone(), rec: &recorder{}}
+	defer func() {
+		if e := recover(); e != nil {
+			if _, is := e.(impossible); !is {
+				panic(e)
+			}
+			ok = false
+		}
+	}()
+	for _, a := range acts {
+		a.do(w)
+	}
+	return true
+}
+
+// inTurn is a workload that explores the last action behind the others.
+func inTurn(acts ...action) Workload {
+	name := acts[0].name
+	for _, a := range acts[1:] {
+		name += ", " + a.name
+	}
+	last := acts[len(acts)-1]
+	return Workload{Name: name, bare: true, setup: func(w *world) {
+		tree(w)
+		for _, a := range acts[:len(acts)-1] {
+			a.do(w)
+		}
+	}, op: func(w *world) {
+		w.do(last.name, func() { last.do(w) })
+		if last.writes != "" {
+			w.torn(last.writes)
+		}
+	}}
+}
+
+// pairs are all ordered pairs of actions that can follow each other. Of common ones both
+// are among the commonest.
+func pairs() (common, rare []Workload) {
+	common2 := map[string]bool{}
+	for _, k := range commonest {
+		common2[k] = true
+	}
+	for _, a := range actions() {
+		for _, b := range actions() {
+			switch {
+			case !possible(a, b):
+			case common2[a.kind] && common2[b.kind]:
+				common = append(common, inTurn(a, b))
+			default:
+				rare = append(rare, inTurn(a, b))
+			}
+		}
+	}
+	return common, rare
+}
+
+// triples are n of all ordered triples, chosen by seed.
+func triples(seed uint64, n int) (ws []Workload) {
+	acts := actions()
+	r := rnd(seed ^ 0x3333)
+	seen := map[[3]int]bool{}
+	for tries := 0; len(ws) < n && tries < 20*n; tries++ {
+		i := [3]int{r.n(len(acts)), r.n(len(acts)), r.n(len(acts))}
+		if seen[i] || !possible(acts[i[0]], acts[i[1]], acts[i[2]]) {
+			continue
+		}
+		seen[i] = true
+		ws = append(ws, inTurn(acts[i[0]], acts[i[1]], acts[i[2]]))
+	}
+	return ws
+}
+
+// sampled is n of ws, chosen by seed; all of them if n < 0.
+func sampled(ws []Workload, seed uint64, n int) []Workload {
+	r := rnd(seed ^ uint64(len(ws)))
+	ws = slices.Clone(ws)
+	for n >= 0 && len(ws) > n {
+		i := r.n(len(ws))
+		ws[i] = ws[len(ws)-1]
+		ws = ws[:len(ws)-1]
+	}
+	return ws
+}
+
+// Scope is how many of the composed workloads to take; < 0: all there are.
+type Scope struct {
+	Rare    int // pairs of which one is not of the commonest operations
+	Triples int
+	Once    int // operations at once, each under Orders schedules
+	Orders  int
+	Full    int // operations on a full filesystem
+}
+
+// The scopes of the default run and of the full one.
+var (
+	DefaultScope = Scope{Rare: 60, Triples: 60, Once: 80, Orders: 1, Full: 50}
+	FullScope    = Scope{Rare: -1, Triples: 2000, Once: -1, Orders: 4, Full: -1}
+)
+
+// Workloads are all single operations, all pairs of the commonest, and of the others what
+// the scope says, chosen by seed. The same arguments give the same workloads.
+func Workloads(seed uint64, sc Scope) []Workload {
+	ws := append(singles(), repairs()...)
+	common, rare := pairs()
+	ws = append(ws, common...)
+	ws = append(ws, sampled(rare, seed, sc.Rare)...)
+	ws = append(ws, triples(seed, sc.Triples)...)
+	ws = append(ws, sampled(together(seed, sc.Orders), seed, sc.Once)...)
+	return append(ws, sampled(whenFull(), seed, sc.Full)...)
+}

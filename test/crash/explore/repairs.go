@@ -1,0 +1,113 @@
+package explore
+
+import (
+	"fmt"
+	"runtime"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// damage changes the line at off and makes that durable.
+func (w *world) damage(off int64, f func(l *layout.Line)) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var l layout.Line
+	err := w.r.LoadLine(off, (*[lineSize]byte)(&l))
+	if err == nil {
+		f(&l)
+		err = w.r.Store(off, l[:])
+	}
+	if err == nil {
+		err = w.r.Flush(off, lineSize)
+	}
+	if err != nil {
+		panic(err)
+	}
+	w.r.Fence()
+}
+
+// smash makes the line fail its checksum.
+func smash(l *layout.Line) { l[20] ^= 0x55 }
+
+// super is the superblock.
+func (w *world) super() *layout.Superblock {
+	sb, _, err := fs.ReadSuper(w.r)
+	if err != nil {
+		panic(err)
+	}
+	return sb
+}
+
+// core changes the core line of an inode: a wrong line with a right checksum.
+func (w *world) core(ino uint64, f func(c *layout.Core)) {
+	sb := w.super()
+	off := sb.InodeOff(ino)
+	w.damage(off, func(l *layout.Line) {
+		var c layout.Core
+		c.Get(l)
+		f(&c)
+		c.Put(l)
+		l.Seal(layout.Seed(sb.UUID), off, l.Seq())
+	})
+}
+
+// dentry finds the head line of a name by looking at the whole region.
+func (w *world) dentry(name string) int64 {
+	sb := w.super()
+	for off := sb.StaticEnd; off < sb.Size; off += lineSize {
+		l := (*layout.Line)(w.r.Bytes(off, lineSize))
+		if l.Valid(layout.Seed(sb.UUID), off) && l.DentryKind() == layout.DentryHead && l.DentryNameLen() == len(name) && string(l.NamePart(0, len(name))) == name {
+			return off
+		}
+	}
+	panic("no dentry " + name)
+}
+
+// repairs are fsck -y of damaged filesystems. A crash within it, and a second fsck -y, must
+// come to the same as one that was not crashed.
+func repairs() []Workload {
+	repair := func(name string, harm func(w *world)) Workload {
+		return Workload{Name: "fsck " + name, bare: true, setup: func(w *world) {
+			tree(w)
+			w.unmount()
+			harm(w)
+		}, op: func(w *world) {
+			w.do("fsck -y", func() {
+				rep, err := fsck.Check(w.r, fsck.Options{Repair: true})
+				if err != nil || rep.Left > 0 || rep.Repaired == 0 {
+					panic(fmt.Sprintf("fsck -y: %v, %+v", err, rep))
+				}
+			})
+			s := &w.steps[len(w.steps)-1]
+			s.repair, s.equal, s.old = true, true, s.new
+		}}
+	}
+	// lost moves d/g to lost+found.
+	lost := func(w *world) {
+		d, n := w.at("d"), w.at("d/g")
+		delete(d.kids, "g")
+		w.root.kids["lost+found"] = &node{mode: syscall.S_IFDIR | 0o700, nlink: 2, kids: map[string]*node{fmt.Sprintf("#%d", n.ino): n}}
+		w.root.nlink++
+	}
+	ino := func(w *world, name string) uint64 { return w.root.kids[name].ino }
+	return []Workload{
+		repair("link count", func(w *world) { w.core(ino(w, "f"), func(c *layout.Core) { c.Nlink = 7 }) }),
+		repair("lost name", func(w *world) { w.damage(w.dentry("g"), smash); lost(w) }),
+		repair("superblock", func(w *world) { w.damage(0, smash) }),
+		repair("second superblock", func(w *world) { w.damage(w.super().BackupOff, smash) }),
+		repair("link counts of directories", func(w *world) {
+			w.core(ino(w, "d"), func(c *layout.Core) { c.Nlink = 9 })
+			w.core(ino(w, "e"), func(c *layout.Core) { c.Nlink = 1 })
+			w.core(layout.RootIno, func(c *layout.Core) { c.Nlink = 77 })
+		}),
+		repair("several", func(w *world) {
+			w.damage(0, smash)
+			w.core(ino(w, "f"), func(c *layout.Core) { c.Nlink = 1 })
+			w.damage(w.dentry("g"), smash)
+			lost(w)
+		}),
+	}
+}
