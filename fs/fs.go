@@ -220,7 +220,7 @@ type Stats struct {
 	SplitTableBytes uint64  `json:"split_table_bytes"` // for what is split
 	Folios2M        uint64  `json:"folios_2m"`         // large folios of files
 	Folios1G        uint64  `json:"folios_1g"`
-	PageSize        int64   `json:"page_size"`   // of our mapping, as the kernel says; 0: it does not
+	PageSize        int64   `json:"page_size"`   // see PageSize; Stats leaves it 0
 	MovedBytes      uint64  `json:"moved_bytes"` // copied within the region to make large folios
 	Folios4K        uint64  `json:"folios_4k"`
 	Split2M         uint64  `json:"split_2m"`            // 2 MiB blocks of which folios of 4 KiB are in use
@@ -234,6 +234,13 @@ type Stats struct {
 	ReadOnly        bool    `json:"read_only"`
 }
 
+// PageSize is the page size of our mapping of the region, in bytes; 0: the kernel does not
+// tell. It takes milliseconds.
+func (fs *FS) PageSize() int64 {
+	n, _, _ := hugepage.PageSize(fs.r.Bytes(0, fs.sb.Size), false)
+	return n
+}
+
 // Stats gathers the figures of the moment; they need not belong to one instant.
 func (fs *FS) Stats() Stats {
 	var f StatFS
@@ -245,7 +252,6 @@ func (fs *FS) Stats() Stats {
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift
 	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
 	s.Folios2M, s.Folios1G, s.DeferredFrees = t.PMDs, t.PUDs, t.Deferred<<layout.BlockShift
-	s.PageSize, _, _ = hugepage.PageSize(fs.r.Bytes(0, fs.sb.Size), false)
 	c := fs.table.Count()
 	s.Split2M, s.PartlyOwned = t.Tables, t.Partly
 	o := fs.alloc.Orders()

@@ -200,44 +200,34 @@ func (fs *FS) seqNow() uint64 {
 // retireLanes durably forgets every record: needed before a metadata chunk
 // becomes data, and at a clean unmount. No lane may be held by the caller.
 //
-// Persistence order, for each lane under its lock:
-//  1. flush the lines of its newest record, SFENCE: everything is in place
-//  2. clear both slots' headers, flush, SFENCE
+// Persistence order, with all lanes locked, in their order:
+//  1. flush the lines of their newest records, SFENCE: everything is in place
+//  2. clear all slots' headers, flush, SFENCE
 func (fs *FS) retireLanes() error {
 	for _, l := range fs.lanes {
-		if err := l.retire(); err != nil {
-			return err
-		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
 	}
-	return nil
-}
-
-func (l *lane) retire() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	r := l.fs.r
-	for _, off := range l.prev {
-		if err := r.Flush(off, layout.LineSize); err != nil {
-			return l.fs.shutdown(err)
+	for _, l := range fs.lanes {
+		for _, off := range l.prev {
+			if err := fs.r.Flush(off, layout.LineSize); err != nil {
+				return fs.shutdown(err)
+			}
 		}
 	}
-	r.Fence()
-	l.prev = l.prev[:0]
-	return l.fs.clearSlots(l.off)
-}
-
-// clearSlots invalidates both records of the lane at off.
-func (fs *FS) clearSlots(off int64) error {
-	var zero layout.Line
-	for s := int64(0); s < 2; s++ {
-		o := off + s*int64(fs.sb.LaneSlot)
-		if err := fs.r.Store(o, zero[:]); err != nil {
-			return fs.shutdown(err)
-		}
-		if err := fs.r.Flush(o, layout.LineSize); err != nil {
-			return fs.shutdown(err)
+	fs.r.Fence()
+	for _, l := range fs.lanes {
+		l.prev = l.prev[:0]
+		for s := int64(0); s < 2; s++ {
+			off := l.off + s*int64(fs.sb.LaneSlot)
+			if err := fs.r.Store(off, zeroLine[:]); err != nil {
+				return fs.shutdown(err)
+			}
+			if err := fs.r.Flush(off, layout.LineSize); err != nil {
+				return fs.shutdown(err)
+			}
 		}
 	}
 	fs.r.Fence()

@@ -34,13 +34,12 @@ func (r *record) whole(seed uint32) bool {
 	return true
 }
 
-// recoverJournal replays what the lanes hold and empties them. It is idempotent:
-// a crash within it is repaired by running it again.
+// recoverJournal replays what the lanes hold, which retires it. It is idempotent: a crash
+// within it is repaired by running it again. The records stay until they are overwritten
+// or the lanes retired, and replaying them then changes nothing.
 //
-// Persistence order:
-//  1. store the lines of all committed records, in sequence order, skipping those
-//     whose place holds a valid line that is as new; flush; SFENCE
-//  2. clear all slot headers; flush; SFENCE
+// Persistence order: store the lines of all committed records, in sequence order, skipping
+// those whose place holds a valid line that is as new; flush; SFENCE.
 //
 // It returns the number of records and the largest sequence seen.
 func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
@@ -63,11 +62,6 @@ func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
 		return 0, seq, nil
 	}
 	fs.r.Fence()
-	for i := 0; i < int(fs.sb.Lanes); i++ {
-		if err := fs.clearSlots(fs.sb.LaneOff + int64(i)*2*int64(fs.sb.LaneSlot)); err != nil {
-			return 0, 0, err
-		}
-	}
 	return len(recs), seq, nil
 }
 

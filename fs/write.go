@@ -221,18 +221,31 @@ func regionOff(e pagecache.Extent, off int64) int64 {
 }
 
 // storeAround stores what of e lies outside [from, to), which e covers: zeros, or a copy
-// of what it replaces.
+// of what it replaces. Where the range begins or ends within a cache line, the rest of that
+// line is left to the flush of the data, which must be stored next, by the same thread.
 func (fs *FS) storeAround(e piece, from, to int64) error {
 	lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
-	for _, s := range [2]span{{lo, from}, {to, hi}} {
-		if s.off >= s.end {
+	head, tail := from&^(layout.LineSize-1), (to+layout.LineSize-1)&^(layout.LineSize-1)
+	for _, s := range [4]span{{lo, head}, {head, from}, {to, tail}, {tail, hi}} {
+		n := s.end - s.off
+		if n <= 0 {
 			continue
 		}
+		at, part := regionOff(e.Extent, s.off), n < layout.LineSize
+		var was []byte
+		if e.from != 0 {
+			was = fs.r.Bytes(int64(e.from)<<layout.BlockShift+s.off-lo, n)
+		}
 		var err error
-		if at := regionOff(e.Extent, s.off); e.from == 0 {
-			err = fs.r.NTZero(at, s.end-s.off)
-		} else {
-			err = fs.r.NTStore(at, fs.r.Bytes(int64(e.from)<<layout.BlockShift+s.off-lo, s.end-s.off))
+		switch {
+		case part && was == nil:
+			err = fs.r.Store(at, zeroLine[:n])
+		case part:
+			err = fs.r.Store(at, was)
+		case was == nil:
+			err = fs.r.NTZero(at, n)
+		default:
+			err = fs.r.NTStore(at, was)
 		}
 		if err != nil {
 			return err
@@ -240,6 +253,8 @@ func (fs *FS) storeAround(e piece, from, to int64) error {
 	}
 	return nil
 }
+
+var zeroLine [layout.LineSize]byte
 
 // commitSplice makes the settled splice of a file durable and current, and with it a
 // new size if that is larger than the present one. After an error it has not happened.

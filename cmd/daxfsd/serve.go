@@ -221,11 +221,13 @@ func openOrFormat(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 // mountFacts is the value of fusefs.InfoXattr.
 func mountFacts(p *mountPlan, r *pmem.Region, sb *layout.Superblock, core *fs.FS, since time.Time) []byte {
 	d := describe(p.region, r, sb)
+	stats := core.Stats()
+	stats.PageSize = core.PageSize()
 	b, _ := json.Marshal(fusefs.Info{
 		Version: versionString(), PID: os.Getpid(), Since: since, Mountpoint: p.mountpoint, Options: p.opts.list(),
 		Region: d.Region, Kind: d.Kind, RegionSize: d.RegionSize, Align: d.Align, Durability: d.Durability, Promise: d.Promise,
 		Size: d.Size, Label: d.Label, UUID: d.UUID, Format: d.Format, Created: d.Created,
-		Stats: core.Stats(),
+		Stats: stats,
 	})
 	return b
 }

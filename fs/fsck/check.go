@@ -31,6 +31,10 @@ type checker struct {
 // Without o.Repair nothing is written.
 func Check(r *pmem.Region, o Options) (*Report, error) {
 	c := &checker{media: media{r: r, overlay: map[int64]*layout.Line{}, blocks: map[int64]bool{}}, o: o, rep: &Report{Problems: []Problem{}}}
+	if o.Repair {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+	}
 	if err := c.supers(); err != nil {
 		return nil, err
 	}
@@ -55,6 +59,9 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 		if o.Repair { // else it was said when it was found
 			c.say(pr)
 		}
+	}
+	if c.undrained {
+		r.Fence() // before it may be called clean
 	}
 	if o.Repair && c.rep.Left == 0 && !c.clean {
 		if err := c.putOwner(layout.OwnerClean); err != nil {
@@ -234,6 +241,9 @@ func (c *checker) journal() error {
 			func() error { return nil })
 	}
 	if c.o.Repair && bad == 0 {
+		if len(recs) == 0 {
+			return nil
+		}
 		return c.replay()
 	}
 	if c.o.Repair {

@@ -229,7 +229,7 @@ func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
 	return emptySlot{}, fmt.Errorf("directory %d has no free extent slot: delete a file and repair again", d.ino)
 }
 
-// freeMeta finds a free block of the metadata chunks.
+// freeMeta finds a free block of the metadata chunks, or makes one more chunk.
 func (p *pass) freeMeta() (uint64, error) {
 	for no := int64(0); no < p.sb.Chunks(); no++ {
 		if !p.meta.has(uint64(no)) {
@@ -242,5 +242,41 @@ func (p *pass) freeMeta() (uint64, error) {
 			}
 		}
 	}
-	return 0, errors.New("there is no free metadata block: delete a file and repair again")
+	return p.addChunk()
+}
+
+// addChunk makes a metadata chunk of free space and returns its first block.
+//
+// Persistence order:
+//  1. NT-store empty lines to its first block, SFENCE
+//  2. transaction: its header, its bit in the chunk map
+func (p *pass) addChunk() (uint64, error) {
+	size := uint64(p.sb.ChunkBlocks())
+	for no := p.sb.FirstChunk() + 1; no < p.sb.Chunks(); no++ {
+		start := uint64(no) * size
+		if start+size > p.sb.Blocks() || p.meta.has(uint64(no)) || p.used.hasAny(start, size) || p.unsure.hasAny(start, size) {
+			continue
+		}
+		header := p.sb.ChunkHeader(no)
+		if err := p.formatBlock(start); err != nil {
+			return 0, err
+		}
+		var l layout.Line
+		l.SetChunkHeader(no)
+		line, bit := layout.ChunkMapPos(no)
+		at := p.sb.ChunkMapOff + line*layout.LineSize
+		var m layout.Line
+		if err := p.line(at, &m); err != nil {
+			return 0, err
+		}
+		m.SetChunkBit(bit, true)
+		if err := p.commit([]change{{header, l}, {at, m}}); err != nil {
+			return 0, err
+		}
+		p.meta.set(uint64(no))
+		p.used.set(start)
+		first, _ := p.bounds(no)
+		return first, nil
+	}
+	return 0, errors.New("there is no free metadata block, nor 2 MiB of free space for more: delete a file and repair again")
 }

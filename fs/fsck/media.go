@@ -19,8 +19,10 @@ type media struct {
 	seed    uint32
 	overlay map[int64]*layout.Line // lines of committed records that are newer than their places
 	blocks  map[int64]bool         // blocks that the overlay touches
-	seq     uint64                 // the largest sequence seen
-	buf     []byte
+
+	undrained bool   // the last commit's record is cleared, and that not fenced
+	seq       uint64 // the largest sequence seen
+	buf       []byte
 }
 
 // line reads the line at off; errSum if its checksum is wrong.
@@ -157,7 +159,7 @@ func (m *media) mayJournal(off int64) bool {
 	return off >= m.sb.StaticEnd || off >= m.sb.ChunkMapOff && off < m.sb.ChunkMapOff+m.sb.ChunkMapLines*layout.LineSize
 }
 
-// replay writes the overlay to the media and empties the journal, as recovery does.
+// replay writes the overlay to the media and empties the journal.
 //
 // Persistence order:
 //  1. store the lines, flush, SFENCE
@@ -204,7 +206,8 @@ type change struct {
 // Persistence order:
 //  1. NT-store the record, SFENCE
 //  2. store the lines in place, flush, SFENCE
-//  3. clear the record's header, flush, SFENCE
+//  3. clear the record's header, flush: the next commit's fence, or the repair's last, drains it.
+//     One thread does a whole repair.
 func (m *media) commit(ch []change) error {
 	n := len(ch)
 	if n == 0 {
@@ -237,11 +240,8 @@ func (m *media) commit(ch []change) error {
 	}
 	m.r.Fence()
 	var zero layout.Line
-	if err := m.put(m.sb.LaneOff, zero[:]); err != nil {
-		return err
-	}
-	m.r.Fence()
-	return nil
+	m.undrained = true
+	return m.put(m.sb.LaneOff, zero[:])
 }
 
 // formatBlock writes 64 empty lines to a block that nothing refers to yet.

@@ -366,7 +366,7 @@ func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested strin
 	defer x.undo()
 	s := &k.rec.steps[k.step]
 	r := rnd(seed ^ uint64(n)*0x9e37)
-	j := judge{r: x.scratch, step: s, deleteAll: x.cfg.DeleteAll > 0 && r.n(x.cfg.DeleteAll) == 0, may: isOld | isNew | isNone}
+	j := judge{r: x.scratch, step: s, returned: k.fence < 0, deleteAll: x.cfg.DeleteAll > 0 && r.n(x.cfg.DeleteAll) == 0, may: isOld | isNew | isNone}
 	if s.mid != nil {
 		j.may |= isMid
 	}
@@ -447,7 +447,7 @@ func (k *walk) crashRecovery(before []byte, log []event, s *step, is outcome) (w
 		seen[h] = true
 		states++
 		in.patch(ps)
-		j := judge{r: in.scratch, step: s, may: is &^ isNewUnclean}
+		j := judge{r: in.scratch, step: s, returned: k.fence < 0, may: is &^ isNewUnclean}
 		if is&isNewUnclean != 0 {
 			j.may = isNew
 		}

@@ -20,6 +20,7 @@ type judge struct {
 	step      *step
 	may       outcome // what to compare with
 	deleteAll bool
+	returned  bool // the operation has
 	// mounted is called when recovery is done. What is judged already it says the outcome
 	// of; 0: nothing.
 	mounted func() outcome
@@ -45,7 +46,7 @@ func (j *judge) run() (v verdict) {
 			v = verdict{why: fmt.Sprintf("panic: %v\n%s", e, debug.Stack())}
 		}
 	}()
-	if j.step.repair {
+	if j.step.repair && !j.returned {
 		// A repair that was cut off is begun again.
 		if rep, err := fsck.Check(j.r, fsck.Options{Repair: true}); err != nil || rep.Left > 0 {
 			return verdict{why: fmt.Sprintf("fsck -y after a crash of fsck -y: %v, %+v", err, rep)}

@@ -82,6 +82,7 @@ func attributed(w *world) {
 // tmpfile makes a file without a name.
 func (w *world) tmpfile(dir string) *node {
 	var a fs.Attr
+	can(w.at(dir).isDir(), "%s is no directory", dir)
 	if w.f != nil {
 		must("tmpfile", w.f.Tmpfile(&w.ctx, w.at(dir).ino, 0o600, &a))
 	}

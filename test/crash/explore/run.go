@@ -137,6 +137,9 @@ func Serve(in io.Reader, out io.Writer, stuck func(what string)) error {
 			return err
 		}
 		var a Answer
+		what := "recording " + j.Workload
+		x.doing.Store(&what)
+		x.made.Add(1)
 		if wl := byName[j.Workload]; wl == nil {
 			err = fmt.Errorf("there is no workload %s", j.Workload)
 		} else if rec == nil || j.Workload != last {
@@ -153,6 +156,7 @@ func Serve(in io.Reader, out io.Writer, stuck func(what string)) error {
 				a.Mutants = slices.Sorted(maps.Keys(mutants(rec)))
 			}
 		}
+		x.doing.Store(nil)
 		if err := e.Encode(&a); err != nil {
 			return err
 		}

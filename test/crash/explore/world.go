@@ -210,6 +210,7 @@ func (w *world) symlink(path, target string) {
 
 func (w *world) link(old, path string) {
 	n := w.at(old)
+	can(!n.isDir(), "%s is a directory", old)
 	d, name := w.free(path)
 	var a fs.Attr
 	if w.f != nil {
