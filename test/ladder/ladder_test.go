@@ -156,6 +156,9 @@ func TestImportsRunDown(t *testing.T) {
 			if !inside || f.dir == to { // an external test imports its own package
 				continue
 			}
+			if to == "fs/fsck" && strings.HasSuffix(f.ast.Name.Name, "_test") { // and the core's may have the checker judge
+				continue
+			}
 			if why := mayImport(f.dir, to); why != "" {
 				t.Errorf("%s imports %s: %s", f.name, p, why)
 			}
