@@ -290,14 +290,10 @@ func (fs *FS) planShare(src *inode, lo, hi uint64, dst *inode, at uint64) (stop 
 	return b, shared, nil
 }
 
-// isShared reports whether a block of x has another owner besides the file.
-func (fs *FS) isShared(x pagecache.Extent) bool {
-	for b := x.Block; b < x.Block+uint64(x.Len); b++ {
-		if fs.table.Shares(b) > 1 {
-			return true
-		}
-	}
-	return false
+// elsewhere reports whether somebody has blocks of x through another file: an owner, or a
+// reader who came by one that left meanwhile.
+func (fs *FS) elsewhere(x pagecache.Extent) bool {
+	return x.Flags&layout.ExtentShared != 0 && !fs.table.Sole(x.Block, uint64(x.Len))
 }
 
 // placeCopy allocates blocks for a copy of up to want shared blocks, the first of them

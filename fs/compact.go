@@ -54,10 +54,14 @@ type proposal struct {
 	done       uint64 // blocks moved
 }
 
-// easiest proposes the range that takes the fewest blocks to gather.
-func (c *compaction) easiest(fs *FS) (best proposal, ok bool) {
+// easiest proposes the range that takes the fewest blocks to gather. It looks at what is
+// allocated, however large the files say they are.
+func (c *compaction) easiest(ctx *Context, fs *FS) (best proposal, ok bool) {
 	order := fs.alloc.Orders().PUD
 	for _, ino := range c.list() {
+		if ctx.cancelled() {
+			return best, false
+		}
 		in, e := fs.get(ino)
 		if e != 0 {
 			c.drop(ino)
@@ -67,7 +71,11 @@ func (c *compaction) easiest(fs *FS) (best proposal, ok bool) {
 		if fs.extentsLoaded(in) == nil {
 			in.mu.Lock()
 			end := in.size.Load() >> layout.BlockShift
-			for lo := uint64(0); lo+1<<order <= end; lo += 1 << order {
+			for lo, next := uint64(0), uint64(1)<<order; next <= end; lo, next = next, next+1<<order {
+				if e, ok := in.space.Lookup(lo); !ok && e.Logical >= next {
+					next = hugepage.AlignDown(min(e.Logical, end), order)
+					continue
+				}
 				s := in.stands(lo, order)
 				if !s.full || s.gathered() {
 					continue

@@ -95,7 +95,7 @@ func (fs *FS) fallocate(ctx *Context, in *inode, f fate, off, end int64, grow bo
 	if grow {
 		size = uint64(end)
 	}
-	if f != fatePunch && in.holes(first, last) > fs.available() {
+	if f != fatePunch && fs.missing(in, f, first, last) > fs.available() {
 		return errNoSpace
 	}
 	if err := fs.zeroEnds(ctx, in, f, off, end, grow); err != nil {
@@ -165,16 +165,18 @@ func (fs *FS) zeroEnds(ctx *Context, in *inode, f fate, off, end int64, grow boo
 	return fs.zeroFenced(ctx, in, tail, head, foot)
 }
 
-// holes is how many of the blocks [lo, hi) are not allocated.
-func (in *inode) holes(lo, hi uint64) (n uint64) {
+// missing is how many blocks f takes for blocks [lo, hi): what is not allocated, and
+// what is zeroed while somebody else has it, too.
+func (fs *FS) missing(in *inode, f fate, lo, hi uint64) (n uint64) {
 	for lo < hi {
 		e, ok := in.space.Lookup(lo)
-		if ok {
-			lo = e.End()
-			continue
-		}
 		next := min(hi, e.Logical)
-		n += next - lo
+		if ok {
+			next = min(hi, e.End())
+		}
+		if !ok || f == fateZero && fs.elsewhere(part(e, lo, next)) {
+			n += next - lo
+		}
 		lo = next
 	}
 	return n

@@ -54,7 +54,9 @@ func (v *volume) mount() {
 
 func (v *volume) remount() {
 	v.t.Helper()
-	if err := v.fs.Unmount(); err != nil {
+	f := v.fs
+	v.fs = nil
+	if err := f.Unmount(); err != nil {
 		v.t.Fatal(err)
 	}
 	v.mount()

@@ -192,16 +192,7 @@ func (fs *FS) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok
 // movable reports whether every folio of an extent has one owner and no reference: no
 // other file shares it, and nobody has it mapped.
 func (fs *FS) movable(x pagecache.Extent) bool {
-	if x.Flags&layout.ExtentShared != 0 {
-		return false
-	}
-	for b := x.Block; b < x.Block+uint64(x.Len); {
-		if fs.table.Refs(b) != 0 || fs.table.Shares(b) != 1 {
-			return false
-		}
-		b = hugepage.AlignDown(b, fs.table.Order(b)) + 1<<fs.table.Order(b)
-	}
-	return true
+	return x.Flags&layout.ExtentShared == 0 && fs.table.Sole(x.Block, uint64(x.Len))
 }
 
 // move moves x, which is part of an extent of the file, to allocated blocks. After an
@@ -287,7 +278,7 @@ func (fs *FS) Compact(ctx *Context) (c Compaction, e syscall.Errno) {
 	}
 	defer fs.compact.running.Store(false)
 	c.Moved = fs.pack(ctx)
-	best, ok := fs.compact.easiest(fs)
+	best, ok := fs.compact.easiest(ctx, fs)
 	if ok && fs.mayMove(best.cost, compactShare) {
 		c.Gathered = fs.gatherPUD(ctx, &best)
 		c.Moved += best.done

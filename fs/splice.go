@@ -255,8 +255,8 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 		case ok:
 			s.take(e)
 			x := part(e, b, min(hi, e.End()))
-			if x.Flags&layout.ExtentShared != 0 && (f == fateWrite || f == fateZero) {
-				if fs.isShared(x) {
+			if f == fateWrite || f == fateZero {
+				if fs.elsewhere(x) {
 					block, n, ok := fs.placeCopy(ctx, b, uint64(x.Len))
 					if !ok {
 						if b == lo {

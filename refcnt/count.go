@@ -38,10 +38,8 @@ func (t *Table) Count() (c Count) {
 			c.Shared += n
 			if h&deferred != 0 {
 				t.cuts.mu.Lock()
-				for _, a := range t.cuts.of[uint64(p)<<t.pmd] {
-					if a.count+1 >= sharesOf(h) {
-						c.Shared -= a.n
-					}
+				if y := t.cuts.of[uint64(p)<<t.pmd]; y != nil {
+					c.Shared -= y.blocks(sharesOf(h), func(owners int64) bool { return owners < 2 })
 				}
 				t.cuts.mu.Unlock()
 			}

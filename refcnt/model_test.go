@@ -39,13 +39,14 @@ func (f *mfolio) cut(in func(b uint64) bool) {
 	}
 }
 
-func (f *mfolio) cutIn(block, n uint64) bool {
+// alike: all owners of a block own the others, too.
+func (f *mfolio) alike(block, n uint64) bool {
 	for b := block; b < block+n; b++ {
-		if f.cuts[b] > 0 {
-			return true
+		if f.cuts[b] != f.cuts[block] {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // model is what a table is, said as simply as possible: who covers each block.
@@ -114,16 +115,16 @@ func (m *model) owned(block, n uint64) bool {
 	return true
 }
 
-// split makes smaller folios of f: by one order where nothing is cut, down to blocks
-// where something is.
+// split makes smaller folios of f: by one order where all blocks are owned alike, down to
+// blocks where they are not.
 func (m *model) split(f *mfolio) {
 	size := uint64(1)
 	if f.n == m.pud {
 		size = m.pmd
 	}
 	for p := f.block; p < f.block+f.n; p += size {
-		if size > 1 && !f.cutIn(p, size) {
-			m.put(&mfolio{block: p, n: size, shares: f.shares})
+		if s := f.shares - f.cutsAt(p); size > 1 && f.alike(p, size) && s > 0 {
+			m.put(&mfolio{block: p, n: size, shares: s})
 			continue
 		}
 		for b := p; b < p+size; b++ {
@@ -186,7 +187,7 @@ func (m *model) merge(block, size uint64) bool {
 		part = m.pmd
 	}
 	if block%size != 0 || !m.all(block, size, func(f *mfolio) bool {
-		return f.n == part && f.refs == 0 && f.shares == 1 && !f.frozen && !f.cutIn(f.block, f.n)
+		return f.n == part && f.refs == 0 && f.shares == 1 && !f.frozen && f.alike(f.block, f.n)
 	}) {
 		return false
 	}
@@ -246,6 +247,9 @@ func TestModel(t *testing.T) {
 					if want := fmt.Sprint(x.block, x.n, x.refs, x.maps, x.shares, x.frozen, false); have != want {
 						t.Fatalf("block %d is %s, want %s", b, have, want)
 					}
+					if sole := tab.Sole(b, 1); x.shares > 0 && sole != (x.refs == 0 && x.shares-x.cutsAt(b) <= 1) {
+						t.Fatalf("block %d: Sole is %t with %d references and %d owners", b, sole, x.refs, x.shares-x.cutsAt(b))
+					}
 					if n := tab.Shares(b); n != x.shares-x.cutsAt(b) {
 						t.Fatalf("block %d has %d owners, want %d of %d", b, n, x.shares-x.cutsAt(b), x.shares)
 					}
@@ -276,6 +280,20 @@ func TestModel(t *testing.T) {
 				}
 				m.share(block, n)
 				same(t)
+			},
+			"sole": func(t *rapid.T) {
+				block, n := span(t)
+				if !m.owned(block, n) {
+					return
+				}
+				want := true
+				for b := block; b < block+n; b++ {
+					f := m.at[b]
+					want = want && f.refs == 0 && f.shares-f.cutsAt(b) == 1
+				}
+				if tab.Sole(block, n) != want {
+					t.Fatalf("Sole(%d, %d) = %t", block, n, !want)
+				}
 			},
 			"disown": func(t *rapid.T) {
 				block, n := span(t)

@@ -13,19 +13,26 @@ var errChanged = errors.New("refcnt: folio changed")
 // cuts are the large folios of which some owners own a part only.
 type cuts struct {
 	mu sync.Mutex
-	of map[uint64]layers // protected by mu: by the folio's first block; its word says deferred
+	of map[uint64]*tally // protected by mu: by the folio's first block; its word says deferred
 }
 
-// set replaces the layers of a folio. Called with mu held, when the word says so.
-func (c *cuts) set(block uint64, l layers) {
-	if len(l) == 0 {
-		delete(c.of, block)
-		return
+// add adds an owner of a part of a folio (d is 1) or takes one away (-1), and returns its
+// tally and how many more owners its word has to count. Called with mu held, which is kept
+// until the word says so too, or until add has undone it.
+func (c *cuts) add(f *folio, shift uint8, block, n uint64, d int64) (y *tally, rise int64) {
+	y = c.of[f.block]
+	if y == nil {
+		y = newTally(f, shift)
+		if c.of == nil {
+			c.of = map[uint64]*tally{}
+		}
+		c.of[f.block] = y
 	}
-	if c.of == nil {
-		c.of = map[uint64]layers{}
+	rise = y.add(block-f.block, n, d)
+	if y.alike() {
+		delete(c.of, f.block)
 	}
-	c.of[block] = l
+	return y, rise
 }
 
 // cut takes an owner from a part of a large folio. If that leaves a block without any,
@@ -34,10 +41,12 @@ func (c *cuts) set(block uint64, l layers) {
 func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 	c := &t.cuts
 	c.mu.Lock()
+	y, rise := c.add(f, t.pmd, block, n, -1)
 	for {
 		old := f.w.Load()
 		switch {
 		case old&kindMask != f.kind || old&splitting != 0: // the latter by somebody else, for a few stores
+			c.add(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
 			runtime.Gosched()
 			return false
@@ -45,40 +54,34 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 			c.mu.Unlock()
 			misuse(op+" of a part", block, old)
 		}
-		l := c.of[f.block].add(block, n)
-		if l.max() > sharesOf(old) {
+		now := y.word(old, rise)
+		left := y.least(sharesOf(now))
+		if left < 0 {
 			c.mu.Unlock()
 			misuse(op+" of a part that has no owner left", block, old)
 		}
-		now := old | deferred
-		if rest, ok := l.peel(f); ok {
-			l, now = rest, now-shareOne
-		}
-		if len(l) == 0 {
-			now &^= deferred
-		}
 		switch {
-		case now&(refMask|shareMask) == 0:
-			if f.w.CompareAndSwap(old, f.kind|splitting) {
-				c.set(f.block, nil)
+		case now&refMask != 0 || left > 0:
+			if f.w.CompareAndSwap(old, now) {
 				c.mu.Unlock()
-				t.vacate(f)
-				r.add(f.block, f.n)
 				return true
 			}
-		case now&refMask == 0 && len(l) > 0 && l.max() == sharesOf(now):
-			if f.w.CompareAndSwap(old, now|splitting) {
-				c.set(f.block, nil)
-				c.mu.Unlock()
-				t.split(f, now, l, r)
-				return true
-			}
-		case f.w.CompareAndSwap(old, now):
-			c.set(f.block, l)
+		case f.w.CompareAndSwap(old, now|splitting):
+			delete(c.of, f.block)
 			c.mu.Unlock()
+			t.split(f, now, y, r)
 			return true
 		}
 	}
+}
+
+// word returns a folio's word with rise more owners, that says whether y is needed.
+func (y *tally) word(w uint64, rise int64) uint64 {
+	w += uint64(rise) * shareOne
+	if y.alike() {
+		return w &^ deferred
+	}
+	return w | deferred
 }
 
 // settle drops the last reference of a folio that says deferred, or an owner of all of
@@ -87,8 +90,8 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 func (t *Table) settle(f *folio, old, now uint64, r *idleRun) bool {
 	c := &t.cuts
 	c.mu.Lock()
-	l := c.of[f.block]
-	if l.max() < sharesOf(now) {
+	y := c.of[f.block]
+	if y == nil || y.least(sharesOf(now)) > 0 { // nil: it has changed
 		ok := f.w.CompareAndSwap(old, now)
 		c.mu.Unlock()
 		return ok
@@ -97,9 +100,9 @@ func (t *Table) settle(f *folio, old, now uint64, r *idleRun) bool {
 		c.mu.Unlock()
 		return false
 	}
-	c.set(f.block, nil)
+	delete(c.of, f.block)
 	c.mu.Unlock()
-	t.split(f, now, l, r)
+	t.split(f, now, y, r)
 	return true
 }
 
@@ -108,105 +111,97 @@ func (t *Table) sharePart(f *folio, block, n uint64) error {
 	c := &t.cuts
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	y, rise := c.add(f, t.pmd, block, n, 1)
 	for {
 		old := f.w.Load()
-		if old&kindMask != f.kind || old&splitting != 0 {
-			return errChanged
-		}
-		l := c.of[f.block]
 		switch {
+		case old&kindMask != f.kind || old&splitting != 0:
+			c.add(f, t.pmd, block, n, -1)
+			return errChanged
 		case old&shareMask == 0:
 			misuse("share", f.block, old)
-		case old&shareMask == shareMask:
-			return fmt.Errorf("%w: block %d has %d owners", ErrOverflow, f.block, maxShares)
+		case old&shareMask == shareMask && rise > 0:
+			c.add(f, t.pmd, block, n, -1)
+			return fmt.Errorf("%w: block %d has %d owners", ErrOverflow, block, maxShares)
 		}
-		if block > f.block {
-			l = l.add(f.block, block-f.block)
-		}
-		if end := block + n; end < f.end() {
-			l = l.add(end, f.end()-end)
-		}
-		now := (old | deferred) + shareOne
-		if rest, ok := l.peel(f); ok {
-			l, now = rest, now-shareOne
-		}
-		if len(l) == 0 {
-			now &^= deferred
-		}
-		if f.w.CompareAndSwap(old, now) {
-			c.set(f.block, l)
+		if f.w.CompareAndSwap(old, y.word(old, rise)) {
 			return nil
 		}
 	}
 }
 
-// forgetCuts drops the layers of a folio that goes as a whole; w was its word.
+// forgetCuts drops the tally of a folio that goes as a whole; w was its word.
 func (t *Table) forgetCuts(f *folio, w uint64) {
 	if w&deferred != 0 {
 		t.cuts.mu.Lock()
-		t.cuts.set(f.block, nil)
+		delete(t.cuts.of, f.block)
 		t.cuts.mu.Unlock()
 	}
 }
 
-// split makes smaller folios of one that is splitting, with the owners that w says, but
-// for those that l says own another part only. A PMD folio becomes folios of 4 KiB; a
-// PUD folio PMD folios, and folios of 4 KiB where not all is owned alike. What has no owner
-// left is free, and added to r.
+// split makes smaller folios of one that is splitting, with the owners that w counts and
+// y spreads. A PMD folio becomes folios of 4 KiB; a PUD folio PMD folios, and folios of
+// 4 KiB where not all is owned alike. What has no owner left is free, and added to r.
 //
 // The word of the folio changes last: until then TryGet fails, and so it does on what is
 // free afterwards. Only then are the free blocks reported, since their next owner writes
 // words of its own.
-func (t *Table) split(f *folio, w uint64, l layers, r *idleRun) {
-	shares := w & shareMask
-	first := f.block >> t.pmd
+func (t *Table) split(f *folio, w uint64, y *tally, r *idleRun) {
+	shares, first := sharesOf(w), f.block>>t.pmd
 	var freed []run
 	if f.kind == kindPMD {
 		t.pmds.Add(-1)
-		freed = t.shatter(first, shares, l, freed)
-		f.w.Store(0)
 	} else {
 		t.puds.Add(-1)
-		for i := t.span; i > 0; i-- {
-			p, head := first+i-1, kindPMD|shares
-			if l.touches(p<<t.pmd, 1<<t.pmd) {
-				freed = t.shatter(p, shares, l, freed)
-				head = 0
-			} else {
-				t.pmds.Add(1)
-			}
-			t.pairs[p].head.Store(head)
+	}
+	var head, h uint64
+	for i := range f.n >> t.pmd {
+		p := first + i
+		all, each := y.piece(i, shares)
+		switch h = 0; {
+		case each != nil || f.kind == kindPMD && all > 0:
+			freed = t.shatter(p, all, each, freed)
+		case all == 0:
+			freed = append(freed, run{p << t.pmd, 1 << t.pmd})
+		default:
+			h = kindPMD | all*shareOne
+			t.pmds.Add(1)
+		}
+		if i == 0 {
+			head = h
+		} else {
+			t.pairs[p].head.Store(h)
 		}
 	}
+	f.w.Store(head)
 	for _, u := range freed {
 		r.add(u.block, u.n)
 	}
 }
 
-// shatter writes the words of a piece, whose head still hides them, and appends what has
-// no owner left to freed.
-func (t *Table) shatter(p, shares uint64, l layers, freed []run) []run {
-	base := p << t.pmd
-	left := make([]uint64, 1<<t.pmd)
-	live := uint64(0)
-	for i := range left {
+// shatter writes the words of a piece, whose head still hides them, with each block's
+// owners, or as many for all, and appends what has none left to freed.
+func (t *Table) shatter(p, all uint64, each []uint64, freed []run) []run {
+	base, live := p<<t.pmd, uint64(1)<<t.pmd
+	for i, n := range each {
+		if n != 0 {
+			continue
+		}
+		live--
 		b := base + uint64(i)
-		left[i] = shares - l.at(b)*shareOne
-		switch k := len(freed); {
-		case left[i] != 0:
-			live++
-		case k > 0 && freed[k-1].block+freed[k-1].n == b:
+		if k := len(freed); k > 0 && freed[k-1].block+freed[k-1].n == b {
 			freed[k-1].n++
-		default:
+		} else {
 			freed = append(freed, run{b, 1})
 		}
 	}
-	if live > 0 {
-		t.appear(p, live)
-	}
-	for i, w := range left {
-		if w != 0 {
-			t.words[base+uint64(i)].Store(w)
+	t.appear(p, live)
+	for i := range uint64(1) << t.pmd {
+		if each != nil {
+			all = each[i]
+		}
+		if all != 0 {
+			t.words[base+i].Store(all * shareOne)
 		}
 	}
 	return freed
@@ -227,14 +222,14 @@ func (t *Table) Split(block uint64) bool {
 			return false
 		}
 		t.cuts.mu.Lock()
-		l := t.cuts.of[f.block]
+		y := t.cuts.of[f.block]
 		ok := f.w.CompareAndSwap(old, old|splitting)
 		if ok {
-			t.cuts.set(f.block, nil)
+			delete(t.cuts.of, f.block)
 		}
 		t.cuts.mu.Unlock()
 		if ok {
-			t.split(&f, old, l, nil)
+			t.split(&f, old, y, nil)
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package refcnt
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 )
 
@@ -99,14 +100,54 @@ func (t *Table) Shares(block uint64) int {
 		if w&deferred == 0 {
 			return int(sharesOf(w))
 		}
+		n := int64(-1)
 		t.cuts.mu.Lock()
-		n := sharesOf(w) - t.cuts.of[f.block].at(block)
-		same := f.w.Load() == w
+		if y := t.cuts.of[f.block]; y != nil && f.w.Load() == w {
+			n = y.owners(y.max(block-f.block, 1), sharesOf(w))
+		}
 		t.cuts.mu.Unlock()
-		if same {
+		if n >= 0 {
 			return int(n)
 		}
 	}
+}
+
+// Sole reports whether each of n blocks has one owner only, and nobody references its
+// folio: then whoever owns and locks them may store to them in place. That the other owners
+// left is not enough, since a reader that came by one of them may still be at it.
+//
+// Precondition: the blocks are owned, and the caller keeps whoever owns them from
+// sharing them.
+func (t *Table) Sole(block, n uint64) bool {
+	for at, end := block, block+n; at < end; {
+		f := t.find(at)
+		stop := min(end, f.end())
+		w := f.w.Load()
+		switch {
+		case w&kindMask != f.kind || w&splitting != 0:
+			runtime.Gosched()
+			continue
+		case w&refMask != 0:
+			return false
+		case w&deferred != 0:
+			most := int64(-1)
+			t.cuts.mu.Lock()
+			if y := t.cuts.of[f.block]; y != nil && f.w.Load() == w {
+				most = y.owners(y.max(at-f.block, stop-at), sharesOf(w))
+			}
+			t.cuts.mu.Unlock()
+			if most < 0 {
+				continue
+			}
+			if most > 1 {
+				return false
+			}
+		case sharesOf(w) > 1:
+			return false
+		}
+		at = stop
+	}
+	return true
 }
 
 // Order returns the order of the folio that covers a block, 0 if it is free.
@@ -125,14 +166,9 @@ func (t *Table) Stats() Stats {
 	tables := uint64(max(t.tables.Load(), 0))
 	var cut, partly uint64
 	t.cuts.mu.Lock()
-	for block, l := range t.cuts.of {
+	for block, y := range t.cuts.of {
 		f := t.find(block)
-		shares := sharesOf(f.w.Load())
-		for _, a := range l {
-			if a.count >= shares {
-				cut += a.n
-			}
-		}
+		cut += y.blocks(sharesOf(f.w.Load()), func(owners int64) bool { return owners <= 0 })
 		partly++
 	}
 	t.cuts.mu.Unlock()

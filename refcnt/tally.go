@@ -1,0 +1,141 @@
+package refcnt
+
+import "slices"
+
+// tally says how the owners of a large folio are spread over its blocks, where some own a
+// part only. It has a value for each block, which an owner that comes or goes raises or
+// lowers in the blocks that are its own. A block of the top value has all the owners that
+// the folio's word counts, one of a lower value as many fewer: owners. So one that comes
+// to what others lack, or leaves the blocks that only it had, changes no word.
+//
+// Whoever owns all of the folio comes and goes through the word alone.
+type tally struct {
+	shift       uint8 // log2 of a piece's blocks
+	pieces      []tallyPiece
+	count       map[int64]uint64 // blocks of each value
+	top, bottom int64            // the largest and the smallest value
+}
+
+// tallyPiece is the values of a PMD block.
+type tallyPiece struct {
+	all  int64   // if each is nil
+	each []int64 // made when not all are changed alike
+}
+
+func newTally(f *folio, shift uint8) *tally {
+	return &tally{
+		shift:  shift,
+		pieces: make([]tallyPiece, f.n>>shift),
+		count:  map[int64]uint64{0: uint64(f.n)},
+	}
+}
+
+// add adds d, 1 or -1, to the values of n blocks, the first of them block at of the folio,
+// and returns how far the top moves. It takes as many steps as there are blocks in pieces
+// that are not whole.
+func (y *tally) add(at, n uint64, d int64) (rise int64) {
+	was, size := y.top, uint64(1)<<y.shift
+	for n > 0 {
+		p, i := &y.pieces[at>>y.shift], at&(size-1)
+		k := min(n, size-i)
+		at, n = at+k, n-k
+		if k == size && p.each == nil {
+			y.move(p.all, uint64(k), d)
+			p.all += d
+			continue
+		}
+		for run := p.values(size)[i : i+k]; len(run) > 0; {
+			v, same := run[0], 0
+			for same < len(run) && run[same] == v {
+				run[same] = v + d
+				same++
+			}
+			y.move(v, uint64(same), d)
+			run = run[same:]
+		}
+	}
+	// All of an extreme that is left has gone to the value next to it.
+	if y.count[y.top] == 0 {
+		y.top--
+	}
+	if y.count[y.bottom] == 0 {
+		y.bottom++
+	}
+	return y.top - was
+}
+
+func (p *tallyPiece) values(size uint64) []int64 {
+	if p.each == nil {
+		p.each = make([]int64, size)
+		for i := range p.each {
+			p.each[i] = p.all
+		}
+	}
+	return p.each
+}
+
+// move counts n blocks from value v to v+d.
+func (y *tally) move(v int64, n uint64, d int64) {
+	if y.count[v] -= n; y.count[v] == 0 {
+		delete(y.count, v)
+	}
+	y.count[v+d] += n
+	y.top, y.bottom = max(y.top, v+d), min(y.bottom, v+d)
+}
+
+// alike reports whether all blocks have the same owners.
+func (y *tally) alike() bool { return y.top == y.bottom }
+
+// owners returns how many owners a block of value v has, if the word counts shares.
+func (y *tally) owners(v int64, shares uint64) int64 { return int64(shares) - (y.top - v) }
+
+// least returns how many owners the block has that has the fewest.
+func (y *tally) least(shares uint64) int64 { return y.owners(y.bottom, shares) }
+
+// max returns the largest value of n blocks, the first of them block at of the folio.
+func (y *tally) max(at, n uint64) int64 {
+	size, m := uint64(1)<<y.shift, y.bottom
+	for n > 0 {
+		p, i := &y.pieces[at>>y.shift], at&(size-1)
+		k := min(n, size-i)
+		at, n = at+k, n-k
+		if p.each == nil {
+			m = max(m, p.all)
+		} else {
+			m = max(m, slices.Max(p.each[i:i+k]))
+		}
+	}
+	return m
+}
+
+// blocks returns how many blocks ok is true for, given their owners.
+func (y *tally) blocks(shares uint64, ok func(owners int64) bool) (n uint64) {
+	for v, k := range y.count {
+		if ok(y.owners(v, shares)) {
+			n += uint64(k)
+		}
+	}
+	return n
+}
+
+// piece returns how many owners each block of piece i has: each is nil if all have the
+// same. A nil tally is one where everybody owns all.
+func (y *tally) piece(i uint64, shares uint64) (all uint64, each []uint64) {
+	if y == nil {
+		return shares, nil
+	}
+	p := &y.pieces[i]
+	if p.each == nil {
+		return uint64(y.owners(p.all, shares)), nil
+	}
+	same := true
+	each = make([]uint64, len(p.each))
+	for k, v := range p.each {
+		each[k] = uint64(y.owners(v, shares))
+		same = same && v == p.each[0]
+	}
+	if same {
+		return each[0], nil
+	}
+	return 0, each
+}

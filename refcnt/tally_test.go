@@ -1,0 +1,70 @@
+package refcnt
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// A part may get an owner as long as none of its own blocks has as many as can be counted,
+// however many the rest of the folio has.
+func TestShareOfPartOverflows(t *testing.T) {
+	tab, err := New(64, 3, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tab.Close() }()
+	tab.Own(0, 8)
+	if err := tab.Share(7, 1); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(maxShares - 1) {
+		if err := tab.Share(0, 1); err != nil {
+			t.Fatalf("owner %d: %v", i+2, err)
+		}
+	}
+	if err := tab.Share(0, 1); !errors.Is(err, ErrOverflow) {
+		t.Errorf("one owner too many: %v", err)
+	}
+	if err := tab.Share(6, 2); err != nil { // both have fewer
+		t.Errorf("others cannot be shared: %v", err)
+	}
+	for b, want := range []int{int(maxShares), 1, 1, 1, 1, 1, 2, 3} {
+		if n := tab.Shares(uint64(b)); n != want {
+			t.Errorf("block %d has %d owners, want %d", b, n, want)
+		}
+	}
+}
+
+// What an owner of a part costs does not grow with how the folio's other parts are owned:
+// half a million changes of a PUD folio's single blocks take a moment.
+func TestManyParts(t *testing.T) {
+	const pmd, pud = 9, 18
+	tab, err := New(1<<pud, pmd, pud)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tab.Close() }()
+	tab.Own(0, 1<<pud)
+	if err := tab.Share(0, 1<<pud); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for b := uint64(0); b < 1<<pud; b += 2 {
+		tab.Disown(b, 1, nil)
+		if tab.Shares(b) != 1 || tab.Shares(b+1) != 2 {
+			t.Fatal("wrong count")
+		}
+	}
+	for b := uint64(0); b < 1<<pud; b += 2 {
+		if err := tab.Share(b, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if s := tab.Stats(); s.PUDs != 1 || s.Partly != 0 {
+		t.Errorf("not whole again: %+v", s)
+	}
+}
