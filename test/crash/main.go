@@ -54,8 +54,12 @@ func run() int {
 		cfg.Limits = explore.Limits{Lines: 1024, Torn: 64, Pairs: 4096, Random: 200}
 		*mutate = true
 	}
+	tries := 12
 	if *mutate {
-		*mutants = -1
+		*mutants, tries = -1, 60
+	}
+	if *full {
+		tries = 0
 	}
 
 	var ws []explore.Workload
@@ -80,7 +84,7 @@ func run() int {
 		return 0
 	}
 
-	r := explore.Runner{Config: cfg, Scope: scope, Workers: *workers, Mutants: *mutants, Start: start}
+	r := explore.Runner{Config: cfg, Scope: scope, Workers: *workers, Mutants: *mutants, Tries: tries, Start: start}
 	if tty(os.Stderr) {
 		r.Progress = func(stage string, done, total, states int) {
 			fmt.Fprintf(os.Stderr, "\r%-10s %3d/%d, %d states ", stage, done, total, states)

@@ -63,7 +63,7 @@ func TestNotices(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res := x.explore(c.workload, rec, mutant{skip: c.drop}); len(res.Failures) == 0 {
+		if res := x.explore(c.workload, rec, mutant{skip: c.drop, kind: rec.steps[0].kind()}); len(res.Failures) == 0 {
 			t.Errorf("%s: not noticed in %d states of %s", c.name, res.States, c.workload)
 		} else {
 			t.Logf("%s: %s", c.name, res.Failures[0].What)

@@ -198,8 +198,9 @@ type walk struct {
 	rec     *recording
 	res     Result
 	m       *image
-	skip    func(e *event) bool // flushes and fences that are left out; nil: none
+	mutant  mutant
 	mutated bool
+	same    bool                  // nothing is mutated yet: these states were judged before
 	seen    map[uint64]verdict    // crash states, by their hash
 	good    map[recovered]outcome // recovered states that were found right
 	step    int                   // -1: outside
@@ -213,10 +214,11 @@ type walk struct {
 func (x *explorer) explore(name string, rec *recording, mut mutant) Result {
 	x.clear()
 	log := rec.log
+	k := &walk{x: x, rec: rec, res: Result{Workload: name}, mutant: mut, mutated: mut.skip != nil || mut.order != nil, seen: map[uint64]verdict{}, good: map[recovered]outcome{}, step: -1}
+	k.same = k.mutated
 	if mut.order != nil {
-		log = mut.order(log)
+		log, _ = mut.order(log, rec.in(mut.kind))
 	}
-	k := &walk{x: x, rec: rec, res: Result{Workload: name}, mutated: mut.skip != nil || mut.order != nil, skip: mut.skip, seen: map[uint64]verdict{}, good: map[recovered]outcome{}, step: -1}
 	k.m = newImage(x.durable)
 	k.m.changed = func(off int64) {
 		x.touched[off] = true
@@ -239,12 +241,12 @@ func (k *walk) event(i int, e *event) {
 	case evStore, evNT:
 		k.m.store(e, i)
 	case evFlush:
-		if !in || k.skip == nil || !k.skip(e) {
+		if !k.skip(e) {
 			k.m.flush(e)
 		}
 	case evFence:
 		if in {
-			if k.skip != nil && k.skip(e) {
+			if k.skip(e) {
 				return
 			}
 			k.point()
@@ -253,6 +255,9 @@ func (k *walk) event(i int, e *event) {
 		k.m.fence(e.tid)
 	case evBegin:
 		k.step, k.fence, k.done = e.step, 0, 0
+		if k.mutant.order != nil && k.mutant.kind == k.rec.steps[k.step].kind() {
+			k.same = false
+		}
 		k.point() // what the set-up left pending may be lost now, too
 	case evDone:
 		k.done |= 1 << e.n
@@ -264,8 +269,20 @@ func (k *walk) event(i int, e *event) {
 	}
 }
 
+// skip reports whether the mutant leaves out a flush or fence.
+func (k *walk) skip(e *event) bool {
+	if k.mutant.skip == nil || k.step < 0 || k.mutant.kind != k.rec.steps[k.step].kind() || !k.mutant.skip(e) {
+		return false
+	}
+	k.same = false
+	return true
+}
+
 // point judges the crash states of the present moment.
 func (k *walk) point() {
+	if k.same {
+		return
+	}
 	k.res.Points++
 	seed := k.x.cfg.Seed ^ uint64(k.res.Points)<<32
 	s := &k.rec.steps[k.step]

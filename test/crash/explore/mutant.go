@@ -1,11 +1,32 @@
 package explore
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
-// mutant is a way in which the filesystem would be wrong. The explorer must notice each.
+// mutant is a way in which one operation would be wrong. The explorer must notice each, in
+// one of the workloads where that operation is a step.
 type mutant struct {
-	skip  func(e *event) bool       // flushes and fences of the steps that never happened; nil: none
-	order func(log []event) []event // another order of the stores; nil: as recorded
+	kind  string                                                            // of the steps that it is of
+	skip  func(e *event) bool                                               // flushes and fences that never happened; nil: none
+	order func(log []event, in func(step int) bool) (out []event, any bool) // another order of the stores in some steps; nil: as recorded
+}
+
+// kind is the operation that a step is of: rename, of "rename-over-file" and "then rename f d/g".
+func (s *step) kind() string {
+	name := strings.TrimPrefix(s.name, "then ")
+	if strings.Contains(name, " & ") {
+		return "two at once"
+	}
+	if i := strings.IndexAny(name, " -"); i > 0 {
+		name = name[:i]
+	}
+	switch name {
+	case "append", "overwrite", "again":
+		return "write"
+	}
+	return name
 }
 
 // siteKey names what a mutant leaves out: a kind of primitive at a call site.
@@ -16,33 +37,47 @@ func siteKey(e *event) string {
 	return "fence in " + e.site
 }
 
-// mutants are all of a recording: each call site of a flush or fence within its steps left
-// out, and each way to swap a commit with what it stands for.
+// orders are the ways to swap a commit with what it stands for.
+var orders = map[string]func([]event, func(step int) bool) ([]event, bool){
+	"commit before the data that it shows": commitFirst,
+	"lines in place before their record":   placeFirst,
+}
+
+// mutants are all of a recording: for each operation, each call site of a flush or fence left
+// out of its steps, and each order.
 func mutants(rec *recording) map[string]mutant {
 	ms := map[string]mutant{}
-	in := false
+	kind := ""
 	for i := range rec.log {
 		switch e := &rec.log[i]; e.kind {
 		case evBegin:
-			in = true
+			kind = rec.steps[e.step].kind()
 		case evEnd:
-			in = false
+			kind = ""
 		case evFlush, evFence:
-			if in {
+			if kind != "" {
 				key := siteKey(e)
-				ms[key] = mutant{skip: func(e *event) bool { return siteKey(e) == key }}
+				ms[kind+": "+key] = mutant{kind: kind, skip: func(e *event) bool { return siteKey(e) == key }}
 			}
 		}
 	}
-	for name, swap := range map[string]func([]event) ([]event, bool){
-		"commit before the data that it shows": commitFirst,
-		"lines in place before their record":   placeFirst,
-	} {
-		if _, ok := swap(rec.log); ok {
-			ms[name] = mutant{order: func(log []event) []event { log, _ = swap(log); return log }}
+	kinds := map[string]bool{}
+	for i := range rec.steps {
+		kinds[rec.steps[i].kind()] = true
+	}
+	for kind := range kinds {
+		for name, order := range orders {
+			if _, any := order(rec.log, rec.in(kind)); any {
+				ms[kind+": "+name] = mutant{kind: kind, order: order}
+			}
 		}
 	}
 	return ms
+}
+
+// in tells of a step whether it is of that kind.
+func (rec *recording) in(kind string) func(step int) bool {
+	return func(step int) bool { return rec.steps[step].kind() == kind }
 }
 
 // isCommit reports whether log[i] and [i+1] are a record and its fence.
@@ -52,14 +87,14 @@ func isCommit(log []event, i int) bool {
 
 // commitFirst moves each record, with its fence, before what its step stored past the caches
 // until then: the data that it makes visible.
-func commitFirst(log []event) (out []event, any bool) {
+func commitFirst(log []event, of func(step int) bool) (out []event, any bool) {
 	data := -1 // where in out the data begins that the next record shows; -1: none yet
 	in := false
 	for i := 0; i < len(log); i++ {
 		e := &log[i]
 		switch {
 		case e.kind == evBegin || e.kind == evEnd:
-			in, data = e.kind == evBegin, -1
+			in, data = e.kind == evBegin && of(e.step), -1
 		case in && isCommit(log, i):
 			if data >= 0 {
 				out = slices.Insert(out, data, log[i], log[i+1])
@@ -79,12 +114,12 @@ func commitFirst(log []event) (out []event, any bool) {
 }
 
 // placeFirst moves what a transaction stores in place before its record.
-func placeFirst(log []event) (out []event, any bool) {
+func placeFirst(log []event, of func(step int) bool) (out []event, any bool) {
 	in := false
 	for i := 0; i < len(log); i++ {
 		e := &log[i]
 		if e.kind == evBegin || e.kind == evEnd {
-			in = e.kind == evBegin
+			in = e.kind == evBegin && of(e.step)
 		}
 		if !in || !isCommit(log, i) {
 			out = append(out, *e)

@@ -95,8 +95,9 @@ type Runner struct {
 	// Start starts a worker that does what Serve does; nil: a goroutine. Processes of one
 	// thread each are faster: nothing of one makes the other wait.
 	Start func() (*Worker, error)
-	// Mutants is how many mutants to try, chosen by seed; < 0: all.
-	Mutants int
+	// Mutants is how many mutants to try, chosen by seed; < 0: all. Each is tried in as many
+	// workloads as Tries says until one notices; 0: in all.
+	Mutants, Tries int
 	// Progress is told how far it is; nil: nobody.
 	Progress func(stage string, done, total, states int)
 }
@@ -213,7 +214,7 @@ func (r *Runner) Run(ws []Workload) (*Report, error) {
 		jobs[i].Workload = ws[i].Name
 	}
 	answers, err := r.ask("exploring", jobs)
-	var ms []Job
+	in := map[string][]string{} // the workloads of each mutant
 	for i := range answers {
 		a := &answers[i]
 		rep.Points += a.Points
@@ -224,19 +225,21 @@ func (r *Runner) Run(ws []Workload) (*Report, error) {
 		rep.Results = append(rep.Results, a.Result)
 		rep.Costs = append(rep.Costs, a.Costs...)
 		for _, m := range a.Mutants {
-			ms = append(ms, Job{ws[i].Name, m})
+			in[m] = append(in[m], ws[i].Name)
 		}
 	}
 	rep.Failed = len(rep.Failures)
 	if err == nil && r.Mutants != 0 && rep.Failed == 0 {
-		err = r.mutate(ms, rep)
+		err = r.mutate(in, rep)
 	}
 	rep.Seconds = time.Since(start).Seconds()
 	return rep, err
 }
 
-// mutate asks whether the explorer notices each mutant.
-func (r *Runner) mutate(ms []Job, rep *Report) error {
+// mutate asks whether the explorer notices each mutant in one of the workloads that it is
+// in, and tries them one after the other.
+func (r *Runner) mutate(in map[string][]string, rep *Report) error {
+	ms := slices.Sorted(maps.Keys(in))
 	if r.Mutants > 0 {
 		g := rnd(r.Config.Seed)
 		for len(ms) > r.Mutants {
@@ -245,17 +248,32 @@ func (r *Runner) mutate(ms []Job, rep *Report) error {
 			ms = ms[:len(ms)-1]
 		}
 	}
-	answers, err := r.ask("mutants", ms)
 	rep.Mutants = len(ms)
-	for i := range answers {
-		if len(answers[i].Failures) > 0 {
-			rep.Killed++
-		} else {
-			rep.Survivors = append(rep.Survivors, fmt.Sprintf("%s: %s", ms[i].Workload, ms[i].Mutant))
+	for try := 0; len(ms) > 0; try++ {
+		var jobs []Job
+		var rest []string
+		for _, m := range ms {
+			if try < len(in[m]) && (r.Tries == 0 || try < r.Tries) {
+				jobs = append(jobs, Job{in[m][try], m})
+			} else {
+				rep.Survivors = append(rep.Survivors, fmt.Sprintf("%s (%d of %d workloads)", m, try, len(in[m])))
+			}
 		}
+		answers, err := r.ask("mutants", jobs)
+		if err != nil {
+			return err
+		}
+		for i := range answers {
+			if len(answers[i].Failures) > 0 {
+				rep.Killed++
+			} else {
+				rest = append(rest, jobs[i].Mutant)
+			}
+		}
+		ms = rest
 	}
 	sort.Strings(rep.Survivors)
-	return err
+	return nil
 }
 
 // ask has the jobs done and returns the answers in their order, and the first error.
