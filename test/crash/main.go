@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
@@ -174,6 +175,18 @@ func table(rep *explore.Report, verbose bool) {
 	fmt.Fprintf(t, "failures\t%d\t\n", rep.Failed)
 	fmt.Fprintf(t, "mutants killed\t%d of %d\t\n", rep.Killed, rep.Mutants)
 	fmt.Fprintf(t, "seconds\t%.1f\t\n", rep.Seconds)
+	t.Flush()
+	fmt.Println()
+	fmt.Fprintln(t, "what an operation costs\tfences\tlines flushed\tstored past the caches\tstored in place\t")
+	for _, c := range rep.Costs {
+		if verbose || c.Workload == c.Step && slices.Contains([]string{"create", "unlink", "rename", "write-4KiB-append", "write-4KiB-overwrite"}, c.Step) {
+			name := c.Step
+			if c.Workload != c.Step {
+				name = c.Workload + ": " + c.Step
+			}
+			fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t\n", name, c.Fences, c.Flushes, c.NTLines, c.Stores)
+		}
+	}
 	t.Flush()
 	for _, s := range rep.Survivors {
 		fmt.Println("survivor:", s)

@@ -34,15 +34,22 @@ type recorder struct {
 	sites bool   // ask who calls
 	turns *turns // of operations that run at once; nil: none do
 
-	mu  sync.Mutex
-	log []event
-	on  bool
+	mu    sync.Mutex
+	log   []event
+	on    bool
+	steps int // begun and ended
 }
 
+// add logs an event. Each step counts as being on threads of its own, since a server's
+// requests come on any: no later one's fence drains what it left.
 func (r *recorder) add(e event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.on {
+		if e.kind == evBegin || e.kind == evEnd {
+			r.steps++
+		}
+		e.tid += r.steps << 32
 		r.log = append(r.log, e)
 	}
 }
