@@ -55,7 +55,7 @@ func TestNotices(t *testing.T) {
 		{"no fence of the commit", "rename", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "commit") }},
 		{"no flush of the previous record's lines", "rename", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "commit") }},
 		{"no fence of the data", "write-append", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "storePiece") }},
-		{"no fence of a fresh directory block", "dir-grow", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "formatBlock") }},
+		{"no fence of a fresh directory block", "create-grow-dir", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "formatBlock") }},
 		{"no fence of an overwrite", "write-overwrite", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "overwrite") }},
 		{"no fence in recovery", "mount-dirty", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "recoverJournal") }},
 	} {

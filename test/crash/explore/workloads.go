@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -157,23 +158,23 @@ func singles() []Workload {
 			op: func(w *world) { w.doWrite("write-after-truncate", "f", 6001, fill(80, 500)) }},
 		{Name: "write-many-pieces", setup: func(w *world) { tree(w); fragmented(w, "frag", 60) },
 			op: func(w *world) { w.doWrite("write-many-pieces", "frag", 0, fill(81, 60*8192)) }},
-		{Name: "extent-block", setup: func(w *world) { tree(w); fragmented(w, "frag", 2) },
-			op: func(w *world) { w.doWrite("extent-block", "frag", 2*8192, fill(82, 16)) }},
-		{Name: "extent-block-second", setup: func(w *world) { tree(w); fragmented(w, "frag", 128) },
-			op: func(w *world) { w.doWrite("extent-block-second", "frag", 128*8192, fill(83, 16)) }},
+		{Name: "write-extent-block", setup: func(w *world) { tree(w); fragmented(w, "frag", 2) },
+			op: func(w *world) { w.doWrite("write-extent-block", "frag", 2*8192, fill(82, 16)) }},
+		{Name: "write-extent-block-second", setup: func(w *world) { tree(w); fragmented(w, "frag", 128) },
+			op: func(w *world) { w.doWrite("write-extent-block-second", "frag", 128*8192, fill(83, 16)) }},
 
-		with("dir-first-block", func(w *world) {}, func(w *world) { w.create("empty/x") }),
-		with("dir-grow", func(w *world) { many(w, "empty", 64) }, func(w *world) { w.create("empty/one-more") }),
-		with("dir-shrink", func(w *world) { many(w, "empty", 65) }, func(w *world) { w.unlink("empty/64") }),
-		with("dir-hole", func(w *world) {
+		with("create-first-block", func(w *world) {}, func(w *world) { w.create("empty/x") }),
+		with("create-grow-dir", func(w *world) { many(w, "empty", 64) }, func(w *world) { w.create("empty/one-more") }),
+		with("unlink-shrink-dir", func(w *world) { many(w, "empty", 65) }, func(w *world) { w.unlink("empty/64") }),
+		with("unlink-hole-in-dir", func(w *world) {
 			many(w, "empty", 129)
 			for i := 65; i < 128; i++ {
 				w.unlink(fmt.Sprintf("empty/%d", i))
 			}
 		}, func(w *world) { w.unlink("empty/64") }),
-		with("dir-last-entry", func(w *world) { w.create("empty/x") }, func(w *world) { w.unlink("empty/x") }),
-		with("inode-block", func(w *world) { fillInodes(w) }, func(w *world) { w.create("d/one-more") }),
-		with("inode-block-given-back", func(w *world) { fillInodes(w); w.create("d/one-more") }, func(w *world) { w.unlink("d/one-more") }),
+		with("unlink-last-entry", func(w *world) { w.create("empty/x") }, func(w *world) { w.unlink("empty/x") }),
+		with("create-inode-block", func(w *world) { fillInodes(w) }, func(w *world) { w.create("d/one-more") }),
+		with("unlink-inode-block", func(w *world) { fillInodes(w); w.create("d/one-more") }, func(w *world) { w.unlink("d/one-more") }),
 		{Name: "chunk", setup: func(w *world) { tree(w); fillChunk(w) }, op: func(w *world) {
 			w.do("mkdir", func() { w.mkdir("d/more") })
 			w.do("create", func() { w.create("d/more/x") })
@@ -197,6 +198,13 @@ func singles() []Workload {
 			w.doWrite("write", "e/h", 0, fill(84, 600000))
 			w.doWrite("again", "e/h", 600000, fill(85, 300000))
 		}},
+		reused("unlink", func(w *world) { w.mkdir("d/more"); w.create("d/more/x") }, func(w *world) { w.unlink("d/more/x") }),
+		reused("rename", func(w *world) { w.mkdir("d/more"); w.create("d/more/x") }, func(w *world) { w.rename("d/more/x", "moved", 0) }),
+		reused("rmdir", func(w *world) { w.mkdir("d/more"); w.mkdir("d/more/in") }, func(w *world) { w.rmdir("d/more/in") }),
+		reused("removexattr", func(w *world) { w.setxattr("f", "user.a", fill(1, 10)) }, func(w *world) { w.removexattr("f", "user.a") }),
+		reused("truncate", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.truncate("frag", 0) }),
+		reused("punch", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.fallocate("frag", fs.FallocPunchHole|fs.FallocKeepSize, 0, 40000) }),
+		reused("unlink-fragmented", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.unlink("frag") }),
 		{Name: "reuse", setup: tree, op: func(w *world) {
 			w.do("unlink", func() { w.unlink("d/g") })
 			w.do("create", func() { w.create("e/new") })
@@ -295,6 +303,60 @@ func chunkUnlinks() map[int]bool {
 	}
 	w.unmount()
 	return back
+}
+
+// reused is an operation that gives the last block of a metadata chunk back, which then
+// becomes data. What another lane made of that chunk must not be replayed over it.
+func reused(name string, setup, op func(w *world)) Workload {
+	name += "-and-reuse"
+	const high, much, piece = 4 << 20, 14 << 20, 32768
+	var block uint64 // of the chunk
+	return Workload{
+		Name: name,
+		setup: func(w *world) {
+			tree(w)
+			w.create(filler)
+			fillChunk(w)
+			before := w.chunks()
+			setup(w)
+			for c := range w.chunks() {
+				if !before[c] {
+					block = c * uint64(w.f.Super().ChunkBlocks())
+				}
+			}
+		},
+		op: func(w *world) {
+			w.ctx.Lane = 1
+			chunks := len(w.chunks())
+			w.do(name, func() { op(w) })
+			can(len(w.chunks()) == chunks-1, "%s gives no chunk back", name)
+			w.fallocate(filler, keep, high, much) // so that the rest is at low offsets
+			at := int64(-1)
+			for off := int64(0); at < 0; off += piece {
+				w.fallocate(filler, keep, off, piece)
+				w.f.Extents(&w.ctx, w.at(filler).ino, func(x fs.ExtentInfo) bool {
+					if x.Block <= block && block < x.Block+x.Len {
+						at = int64(x.Logical+block-x.Block) << 12
+					}
+					return at < 0
+				})
+			}
+			w.doWrite("write", filler, at, fill(84, piece))
+			w.fallocate(filler, punch, high, much)
+		},
+	}
+}
+
+// chunks are the metadata chunks.
+func (w *world) chunks() map[uint64]bool {
+	sb, cs := w.f.Super(), map[uint64]bool{}
+	for c := range sb.Size >> sb.ChunkShift {
+		i, bit := layout.ChunkMapPos(c)
+		if l := (*layout.Line)(w.r.Bytes(sb.ChunkMapOff+i*lineSize, lineSize)); l.ChunkBit(bit) {
+			cs[uint64(c)] = true
+		}
+	}
+	return cs
 }
 
 // many fills a directory with n files 0, 1, ...
