@@ -205,6 +205,7 @@ func singles() []Workload {
 		reused("truncate", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.truncate("frag", 0) }),
 		reused("punch", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.fallocate("frag", fs.FallocPunchHole|fs.FallocKeepSize, 0, 40000) }),
 		reused("unlink-fragmented", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.unlink("frag") }),
+		reusedByForget(),
 		{Name: "reuse", setup: tree, op: func(w *world) {
 			w.do("unlink", func() { w.unlink("d/g") })
 			w.do("create", func() { w.create("e/new") })
@@ -239,6 +240,7 @@ func singles() []Workload {
 			s.new.kids["f"].mtimes = []int64{w.mtime("f")}
 			s.old.kids["f"].mtimes = []int64{first, w.mtime("f")}
 		}},
+		{Name: "two-handles", setup: func(w *world) { tree(w); w.at("d/g").open = true }, op: twoHandles},
 		{Name: "unmount", setup: tree, bare: true, op: func(w *world) {
 			w.write("f", 0, fill(89, 10))
 			w.do("unmount", w.unmount)
@@ -305,6 +307,34 @@ func chunkUnlinks() map[int]bool {
 	return back
 }
 
+// twoHandles changes one file through two handles, on two lanes, while it has a name and
+// when it has none, and closes one after the other.
+func twoHandles(w *world) {
+	n := w.at("d/g")
+	w.doWrite("write", "d/g", 200, fill(91, 5000))
+	w.ctx.Lane = 1
+	w.do("truncate", func() { w.truncate("d/g", 100) })
+	w.ctx.Lane = 0
+	w.doWrite("write", "d/g", 9000, fill(92, 5000))
+	w.ctx.Lane = 1
+	w.do("unlink", func() { w.unlink("d/g") })
+	var a fs.Attr
+	nameless := func(name string, lane uint32, op func() syscall.Errno) {
+		w.ctx.Lane = lane
+		w.do(name, func() { must(name, op()) })
+	}
+	write := func() syscall.Errno {
+		_, e := w.f.Write(&w.ctx, n.ino, 20000, fill(93, 5000))
+		return e
+	}
+	nameless("write", 0, write)
+	nameless("truncate", 1, func() syscall.Errno {
+		return w.f.SetAttr(&w.ctx, n.ino, &fs.SetAttr{Valid: fs.SetSize, Size: 3}, &a)
+	})
+	nameless("write", 0, write)
+	w.do("forget", func() { w.forget(n) })
+}
+
 // reused is an operation that gives the last block of a metadata chunk back, which then
 // becomes data. What another lane made of that chunk must not be replayed over it.
 func reused(name string, setup, op func(w *world)) Workload {
@@ -345,6 +375,16 @@ func reused(name string, setup, op func(w *world)) Workload {
 			w.fallocate(filler, punch, high, much)
 		},
 	}
+}
+
+func reusedByForget() Workload {
+	var n *node
+	return reused("forget", func(w *world) {
+		fragmented(w, "frag", 4)
+		n = w.at("frag")
+		n.open = true
+		w.unlink("frag")
+	}, func(w *world) { w.forget(n) })
 }
 
 // chunks are the metadata chunks.
