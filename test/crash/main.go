@@ -143,6 +143,7 @@ func start() (*explore.Worker, error) {
 
 func serve() int {
 	debug.SetGCPercent(400) // every state mounts a filesystem anew
+	debug.SetMemoryLimit(1 << 30)
 	err := explore.Serve(os.Stdin, os.Stdout, func(what string) {
 		fmt.Fprintf(os.Stderr, "crash: stuck for a minute: %s\n", what)
 		os.Exit(1)
