@@ -1,8 +1,10 @@
 package fs
 
 import (
+	"maps"
 	"math/bits"
 	"runtime"
+	"slices"
 	"sort"
 	"sync"
 
@@ -237,13 +239,6 @@ func (fs *FS) freeMeta(ctx *Context, block uint64) {
 }
 
 // freeMetaLocked: when the chunk is empty it becomes data space again.
-//
-// Persistence order of that:
-//  1. transaction: clear the chunk's bit
-//  2. retire all lanes, so that no record can be replayed over the chunk
-//  3. only then give it to the allocator
-//
-// If 1 or 2 fails the chunk stays metadata, which is always right.
 func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
 	if fs.failed.Load() != nil {
 		return // as freeIdle
@@ -258,6 +253,21 @@ func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
 	c.nfree++
 	m.nfree++
 	m.hint = min(m.hint, i)
+	fs.dropChunk(ctx, i)
+}
+
+// dropChunk makes the i-th metadata chunk data space again, if it is empty.
+// Called with meta.mu held.
+//
+// Persistence order:
+//  1. transaction: clear the chunk's bit
+//  2. retire all lanes, so that no record can be replayed over the chunk
+//  3. only then give it to the allocator
+//
+// If 1 or 2 fails the chunk stays metadata, which is always right.
+func (fs *FS) dropChunk(ctx *Context, i int) {
+	m := &fs.meta
+	c := m.chunks[i]
 	if c.nfree < c.end-1 || c.first != 1 || c.end != fs.sb.ChunkBlocks() {
 		return
 	}
@@ -329,7 +339,7 @@ func (fs *FS) addInodeBlockLocked(ctx *Context) error {
 	}
 	fs.setInodeBlock(block, true)
 	m := &fs.meta
-	m.inodes[block] = &inodeBlock{free: 1<<layout.InodesPerBlock - 1}
+	m.inodes[block] = &inodeBlock{free: allSlots}
 	m.stack = append(m.stack, block)
 	m.slots += layout.InodesPerBlock
 	return nil
@@ -363,9 +373,22 @@ func (fs *FS) freeInode(ctx *Context, ino uint64) {
 	ib.free |= 1 << (off % layout.BlockSize / layout.InodeSize)
 	m.slots++
 	m.used--
-	if ib.free != 1<<layout.InodesPerBlock-1 {
-		return
+	if ib.free == allSlots {
+		fs.dropInodeBlock(ctx, block)
 	}
+}
+
+// allSlots: an inode block in which no slot is used.
+const allSlots = 1<<layout.InodesPerBlock - 1
+
+// dropInodeBlock makes an inode block without inodes an ordinary metadata block, and free.
+// Called with meta.mu held.
+//
+// Persistence order:
+//  1. transaction: its type in the chunk header
+//  2. only then is the block free
+func (fs *FS) dropInodeBlock(ctx *Context, block uint64) {
+	m := &fs.meta
 	if fs.setBlockType(ctx, block, layout.BlockOther) != nil {
 		return // it stays an inode block, which is always right
 	}
@@ -373,4 +396,20 @@ func (fs *FS) freeInode(ctx *Context, ino uint64) {
 	delete(m.inodes, block)
 	m.slots -= layout.InodesPerBlock
 	fs.freeMetaLocked(ctx, block)
+}
+
+// tidy gives back the inode blocks and chunks that a crash left empty: it came between what
+// emptied them and the transaction that gives them back.
+func (fs *FS) tidy(ctx *Context) {
+	m := &fs.meta
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, block := range slices.Sorted(maps.Keys(m.inodes)) {
+		if m.inodes[block].free == allSlots {
+			fs.dropInodeBlock(ctx, block)
+		}
+	}
+	for i := len(m.chunks) - 1; i >= 0; i-- {
+		fs.dropChunk(ctx, i)
+	}
 }

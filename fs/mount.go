@@ -24,7 +24,8 @@ import (
 // Persistence order:
 //  1. owner record: mounted, by us; SFENCE
 //  2. the journal is replayed and emptied (recoverJournal)
-//  3. orphans are freed and interrupted truncations finished, each by transactions
+//  3. orphans are freed, interrupted truncations finished, and inode blocks and chunks
+//     that are empty given back, each by transactions
 func Mount(r *pmem.Region, o Options) (*FS, error) {
 	sb, backup, err := ReadSuper(r)
 	if err != nil {
@@ -501,7 +502,8 @@ func (s *scan) xattrs(ino uint64, gen uint32, root uint64) error {
 	return nil
 }
 
-// finishScan frees the orphans and finishes the truncations that a crash left.
+// finishScan frees the orphans, finishes the truncations and gives back the metadata blocks
+// that a crash left.
 func (fs *FS) finishScan(s *scan) error {
 	var ctx Context
 	for _, ino := range s.orphans {
@@ -537,6 +539,7 @@ func (fs *FS) finishScan(s *scan) error {
 			return err
 		}
 	}
+	fs.tidy(&ctx)
 	return nil
 }
 

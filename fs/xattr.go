@@ -244,8 +244,8 @@ func (xs *xattrs) blocks() uint64 {
 // name stands in it, or -1.
 //
 // Persistence order:
-//  1. NT-store a long value into fresh blocks, SFENCE (edit)
-//  2. NT-store the new list into fresh metadata blocks, SFENCE each
+//  1. NT-store a long value into fresh blocks (edit)
+//  2. by the same thread, NT-store the new list into fresh metadata blocks, SFENCE each
 //  3. transaction: the times line with the new root and ctime
 //  4. only then are the old list, and the old value if it was long, free
 func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit func(in *inode, xs *xattrs, i int) error) syscall.Errno {
@@ -272,6 +272,8 @@ func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit func(in *i
 	if name == capability {
 		in.caps.Store(true) // once more than need be for a removal
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	old, i := xs, findXattr(xs.list, name)
 	old.list = slices.Clone(xs.list)
 	if err := edit(in, &xs, i); err != nil {
@@ -351,7 +353,8 @@ func (fs *FS) storeXattrs(ctx *Context, in *inode, list []layout.Xattr) (chain [
 	return chain, nil
 }
 
-// storeValue is step 1: a long value in fresh blocks.
+// storeValue is step 1: a long value in fresh blocks. The list that names it is stored, and
+// fenced, next.
 func (fs *FS) storeValue(value []byte) (runs []layout.XattrRun, err error) {
 	for left := blocksOf(int64(len(value))); left > 0 && err == nil; {
 		block, n, ok := fs.alloc.Alloc(0, left)
@@ -375,8 +378,6 @@ func (fs *FS) storeValue(value []byte) (runs []layout.XattrRun, err error) {
 }
 
 func (fs *FS) storeRuns(runs []layout.XattrRun, value []byte) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	for _, r := range runs {
 		n := min(len(value), int(r.Len)<<layout.BlockShift)
 		if err := fs.r.NTStore(int64(r.Block)<<layout.BlockShift, value[:n]); err != nil {
@@ -384,7 +385,6 @@ func (fs *FS) storeRuns(runs []layout.XattrRun, value []byte) error {
 		}
 		value = value[n:]
 	}
-	fs.r.Fence()
 	return nil
 }
 

@@ -206,6 +206,13 @@ func singles() []Workload {
 		reused("punch", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.fallocate("frag", fs.FallocPunchHole|fs.FallocKeepSize, 0, 40000) }),
 		reused("unlink-fragmented", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.unlink("frag") }),
 		reusedByForget(),
+		with("unlink-last-of-chunk", func(w *world) { // while others have room, so that nothing comes by there again
+			fillChunk(w)
+			w.mkdir("d/more")
+			w.create("d/more/x")
+			w.rename("e/h", "h", 0)
+			w.rename("e/f2", "f2", 0)
+		}, func(w *world) { w.unlink("d/more/x") }),
 		{Name: "reuse", setup: tree, op: func(w *world) {
 			w.do("unlink", func() { w.unlink("d/g") })
 			w.do("create", func() { w.create("e/new") })
