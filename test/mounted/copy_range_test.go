@@ -2,44 +2,30 @@ package mounted
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/test/mounttest"
 )
-
-// stats asks the daemon, as a user would.
-func (m *mount) stats() (s fs.Stats) {
-	m.t.Helper()
-	out := run(m.t, time.Minute, "", nil, daxfsd, "info", "--json", m.mnt)
-	var i struct {
-		Mount fs.Stats `json:"mount"`
-	}
-	if err := json.Unmarshal([]byte(out), &i); err != nil {
-		m.t.Fatalf("%v in %s", err, out)
-	}
-	return i.Mount
-}
 
 // TestCopyFileRange: a copy takes no space, and each side keeps its own content, before
 // and after a remount.
 func TestCopyFileRange(t *testing.T) {
-	m := newMount(t, 128<<20, 2*time.Minute)
+	m := mounttest.New(t, 128<<20, 2*time.Minute)
 	const size = 16<<20 + 1234
 	data := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
-	if err := os.WriteFile(m.path("a"), data, 0o644); err != nil {
+	if err := os.WriteFile(m.Path("a"), data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	before := m.stats()
-	a, err := os.Open(m.path("a"))
+	before := m.Stats()
+	a, err := os.Open(m.Path("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.Create(m.path("b"))
+	b, err := os.Create(m.Path("b"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +36,7 @@ func TestCopyFileRange(t *testing.T) {
 		}
 		left -= n
 	}
-	s := m.stats()
+	s := m.Stats()
 	if used := before.AvailableBlocks - s.AvailableBlocks; used > 8 || s.SharedBytes != size&^4095 {
 		t.Errorf("the copy takes %d blocks and shares %d bytes", used, s.SharedBytes)
 	}
@@ -64,15 +50,15 @@ func TestCopyFileRange(t *testing.T) {
 	}
 	a.Close()
 	b.Close()
-	if now := m.stats(); now.Folios2M != s.Folios2M || now.SharedBytes != s.SharedBytes-4096 {
+	if now := m.Stats(); now.Folios2M != s.Folios2M || now.SharedBytes != s.SharedBytes-4096 {
 		t.Errorf("after a write to the copy: %+v, was %+v", now, s)
 	}
 	for range 2 {
 		for name, want := range map[string][]byte{"a": data, "b": changed} {
-			if got, err := os.ReadFile(m.path(name)); err != nil || !bytes.Equal(got, want) {
+			if got, err := os.ReadFile(m.Path(name)); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s: wrong content (%v)", name, err)
 			}
 		}
-		m.again()
+		m.Again()
 	}
 }

@@ -8,15 +8,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestCopy copies a real tree and finds it unchanged after a remount.
 func TestCopy(t *testing.T) {
-	need(t, "cp", "diff")
+	mounttest.Need(t, "cp", "diff")
 	const source, most = "/usr/share/doc", 200 << 20
 	trees := boundedTrees(t, source, most)
-	m := newMount(t, 1<<30, 4*time.Minute)
-	dst := m.path("doc")
+	m := mounttest.New(t, 1<<30, 4*time.Minute)
+	dst := m.Path("doc")
 	if err := os.Mkdir(dst, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -24,21 +26,21 @@ func TestCopy(t *testing.T) {
 	for _, name := range trees {
 		args = append(args, filepath.Join(source, name))
 	}
-	run(t, 2*time.Minute, "", nil, "cp", append(args, dst)...)
-	m.again()
+	mounttest.Run(t, 2*time.Minute, "", nil, "cp", append(args, dst)...)
+	m.Again()
 	entries, err := os.ReadDir(dst)
 	if err != nil || len(entries) != len(trees) {
 		t.Fatalf("the copy has %d entries, want %d (%v)", len(entries), len(trees), err)
 	}
 	if len(trees) == countEntries(t, source) {
-		if out, err := command(2*time.Minute, "", nil, "diff", "-r", "--no-dereference", source, dst); err != nil || out != "" {
+		if out, err := mounttest.Command(2*time.Minute, "", nil, "diff", "-r", "--no-dereference", source, dst); err != nil || out != "" {
 			t.Fatalf("diff -r: %v\n%s", err, out)
 		}
 	}
 	files := 0
 	for _, name := range trees {
 		if len(trees) != countEntries(t, source) {
-			if out, err := command(time.Minute, "", nil, "diff", "-r", "--no-dereference", filepath.Join(source, name), filepath.Join(dst, name)); err != nil || out != "" {
+			if out, err := mounttest.Command(time.Minute, "", nil, "diff", "-r", "--no-dereference", filepath.Join(source, name), filepath.Join(dst, name)); err != nil || out != "" {
 				t.Fatalf("diff -r: %v\n%s", err, out)
 			}
 		}

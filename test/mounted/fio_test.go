@@ -6,13 +6,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestFio has fio write and verify with checksums, through every way into the
 // kernel that it knows, and verify again after a remount.
 func TestFio(t *testing.T) {
-	need(t, "fio")
-	m := newMount(t, 1<<30, 6*time.Minute)
+	mounttest.Need(t, "fio")
+	m := mounttest.New(t, 1<<30, 6*time.Minute)
 	const jobs = 4
 	size := int64(16 << 20)
 	if testing.Short() {
@@ -30,7 +32,7 @@ func TestFio(t *testing.T) {
 	name := func(w work) string { return w.engine + "-" + w.rw }
 	fio := func(t *testing.T, w work, verifyOnly bool) {
 		args := []string{
-			"--name=" + name(w), "--directory=" + m.mnt, "--ioengine=" + w.engine, "--rw=" + w.rw, "--bs=" + w.bs, fmt.Sprintf("--size=%d", size),
+			"--name=" + name(w), "--directory=" + m.Mountpoint, "--ioengine=" + w.engine, "--rw=" + w.rw, "--bs=" + w.bs, fmt.Sprintf("--size=%d", size),
 			fmt.Sprintf("--numjobs=%d", jobs), "--thread", "--iodepth=8", "--fallocate=none", "--randrepeat=1",
 			"--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--output-format=json",
 		}
@@ -42,7 +44,7 @@ func TestFio(t *testing.T) {
 		} else {
 			args = append(args, "--do_verify=1")
 		}
-		out := run(t, 3*time.Minute, m.dir, nil, "fio", args...)
+		out := mounttest.Run(t, 3*time.Minute, m.Dir, nil, "fio", args...)
 		_, text, _ := strings.Cut(out, "{") // warnings come first
 		var res struct {
 			Jobs []struct {
@@ -74,7 +76,7 @@ func TestFio(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	m.again()
+	m.Again()
 	for _, w := range all {
 		t.Run("remounted/"+name(w), func(t *testing.T) { fio(t, w, true) })
 	}

@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestFull fills a mount to the last block and the last name, and empties it.
 func TestFull(t *testing.T) {
-	m := newMount(t, 64<<20, 3*time.Minute)
+	m := mounttest.New(t, 64<<20, 3*time.Minute)
 	rng := rand.NewChaCha8([32]byte{7})
 	fill := func(name string, size int) error {
 		b := make([]byte, size)
@@ -26,7 +28,7 @@ func TestFull(t *testing.T) {
 	}
 	keep := map[string][32]byte{}
 	for i := range 8 {
-		name := m.path(fmt.Sprintf("keep%d", i))
+		name := m.Path(fmt.Sprintf("keep%d", i))
 		if err := fill(name, 1<<20+i*1001); err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +43,7 @@ func TestFull(t *testing.T) {
 		}
 	}
 	before := statfs(t, m)
-	junk := m.path("junk")
+	junk := m.Path("junk")
 	if err := os.Mkdir(junk, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +78,7 @@ func TestFull(t *testing.T) {
 	}
 	kept("full")
 	// A full one is mounted and checked like any other.
-	m.again()
+	m.Again()
 	kept("full, after a remount")
 	// Deleting works, and what it frees can be used.
 	if err := os.Remove(filepath.Join(junk, "large000001")); err != nil {
@@ -88,17 +90,17 @@ func TestFull(t *testing.T) {
 	if err := os.RemoveAll(junk); err != nil {
 		t.Fatalf("deleting all: %v", err)
 	}
-	m.again() // what was open at the end is free now
+	m.Again() // what was open at the end is free now
 	after := statfs(t, m)
 	if lost := int64(before.Bfree) - int64(after.Bfree); lost > int64(before.Bfree)/100 {
 		t.Errorf("%d of %d free blocks did not come back", lost, before.Bfree)
 	}
 	kept("emptied")
-	if err := fill(m.path("big"), int(before.Bavail)*int(before.Bsize)/10*9); err != nil {
+	if err := fill(m.Path("big"), int(before.Bavail)*int(before.Bsize)/10*9); err != nil {
 		t.Errorf("a file as large as 9/10 of the free space: %v", err)
 	}
 	kept("filled again")
-	m.down()
+	m.Down()
 }
 
 func appendTo(name string, size int) error {
@@ -124,9 +126,9 @@ func sum(t *testing.T, name string) (s [32]byte) {
 	return [32]byte(h.Sum(nil))
 }
 
-func statfs(t *testing.T, m *mount) (st syscall.Statfs_t) {
+func statfs(t *testing.T, m *mounttest.Mount) (st syscall.Statfs_t) {
 	t.Helper()
-	if err := syscall.Statfs(m.mnt, &st); err != nil {
+	if err := syscall.Statfs(m.Mountpoint, &st); err != nil {
 		t.Fatal(err)
 	}
 	return st

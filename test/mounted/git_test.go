@@ -8,22 +8,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestGit has git keep a repository on the mount.
 func TestGit(t *testing.T) {
-	need(t, "git")
-	m := newMount(t, 512<<20, 4*time.Minute)
-	repo := m.path("repo")
+	mounttest.Need(t, "git")
+	m := mounttest.New(t, 512<<20, 4*time.Minute)
+	repo := m.Path("repo")
 	env := []string{
-		"HOME=" + m.dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0",
+		"HOME=" + m.Dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0",
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=c", "GIT_COMMITTER_EMAIL=c@example.org",
 	}
 	git := func(dir string, args ...string) string {
 		t.Helper()
-		return run(t, 2*time.Minute, dir, env, "git", args...)
+		return mounttest.Run(t, 2*time.Minute, dir, env, "git", args...)
 	}
-	git(m.mnt, "init", "-q", "-b", "main", repo)
+	git(m.Mountpoint, "init", "-q", "-b", "main", repo)
 	rng := rand.New(rand.NewPCG(1, 2))
 	edit := func(from, n int) {
 		t.Helper()
@@ -52,14 +54,14 @@ func TestGit(t *testing.T) {
 	commit("side")
 	git(repo, "checkout", "-q", "main")
 	git(repo, "merge", "-q", "-m", "merge", "side")
-	git(m.mnt, "clone", "-q", "--local", repo, m.path("clone")) // hard links
+	git(m.Mountpoint, "clone", "-q", "--local", repo, m.Path("clone")) // hard links
 	git(repo, "gc", "-q", "--prune=now")
 	edit(0, 40)
 	commit("after gc")
 	head, tree := git(repo, "rev-parse", "HEAD"), git(repo, "ls-files", "-s")
 
-	m.again()
-	for _, dir := range []string{repo, m.path("clone")} {
+	m.Again()
+	for _, dir := range []string{repo, m.Path("clone")} {
 		git(dir, "fsck", "--full", "--strict", "--no-dangling")
 		if s := git(dir, "status", "--porcelain"); s != "" {
 			t.Errorf("git status is not clean:\n%s", s)

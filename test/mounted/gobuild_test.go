@@ -7,14 +7,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestGoBuild has the go command work with sources, cache and temporary files on
 // the mount, and runs what it made from there.
 func TestGoBuild(t *testing.T) {
-	need(t, "go")
-	m := newMount(t, 1<<30, 6*time.Minute)
-	src := m.path("src")
+	mounttest.Need(t, "go")
+	m := mounttest.New(t, 1<<30, 6*time.Minute)
+	src := m.Path("src")
 	write := func(name, text string) {
 		t.Helper()
 		name = filepath.Join(src, name)
@@ -38,31 +40,31 @@ func TestGoBuild(t *testing.T) {
 	want := fmt.Sprintf("{\"sum\":%d}\n", 4*packages+packages*(packages-1)/2)
 
 	env := []string{
-		"GOCACHE=" + m.path("cache"), "GOPATH=" + m.path("gopath"), "TMPDIR=" + m.path("tmp"), "GOTMPDIR=" + m.path("tmp"), "HOME=" + m.dir,
+		"GOCACHE=" + m.Path("cache"), "GOPATH=" + m.Path("gopath"), "TMPDIR=" + m.Path("tmp"), "GOTMPDIR=" + m.Path("tmp"), "HOME=" + m.Dir,
 		"GOPROXY=off", "GOFLAGS=", "GOTOOLCHAIN=local", "GOWORK=off", "GOENV=off", "CGO_ENABLED=0",
 	}
-	if err := os.Mkdir(m.path("tmp"), 0o755); err != nil {
+	if err := os.Mkdir(m.Path("tmp"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	run(t, 5*time.Minute, src, env, "go", "build", "-o", "prog", ".")
+	mounttest.Run(t, 5*time.Minute, src, env, "go", "build", "-o", "prog", ".")
 	first := time.Since(start)
-	if got := run(t, time.Minute, src, env, "./prog"); got != want {
+	if got := mounttest.Run(t, time.Minute, src, env, "./prog"); got != want {
 		t.Fatalf("the program says %q, want %q", got, want)
 	}
-	m.again()
-	if got := run(t, time.Minute, src, env, "./prog"); got != want {
+	m.Again()
+	if got := mounttest.Run(t, time.Minute, src, env, "./prog"); got != want {
 		t.Fatalf("after a remount the program says %q, want %q", got, want)
 	}
 	// The cache is there, whole, and believed: only what changed is built.
 	write("p0/p.go", "// Package p0 has another number.\npackage p0\n\n// N is the number.\nfunc N() int { return 100 }\n")
 	start = time.Now()
-	built := run(t, 5*time.Minute, src, env, "go", "build", "-v", "-o", "prog", ".")
+	built := mounttest.Run(t, 5*time.Minute, src, env, "go", "build", "-v", "-o", "prog", ".")
 	if built != "example.org/prog/p0\nexample.org/prog\n" {
 		t.Errorf("after the remount one package was changed and these were built:\n%s", built)
 	}
 	want = fmt.Sprintf("{\"sum\":%d}\n", 4*packages+packages*(packages-1)/2-4+100)
-	if got := run(t, time.Minute, src, env, "./prog"); got != want {
+	if got := mounttest.Run(t, time.Minute, src, env, "./prog"); got != want {
 		t.Errorf("rebuilt, the program says %q, want %q", got, want)
 	}
 	t.Logf("first build %v, rebuild from the cache %v", first.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))

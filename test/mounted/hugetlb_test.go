@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestHugetlb: on a region in hugetlbfs the daemon's mapping has pages of that size, and a
@@ -43,14 +45,14 @@ func TestHugetlb(t *testing.T) {
 				}
 			})
 			t.Run("mounted", func(t *testing.T) { // so that its cleanup comes first
-				m := newMountOn(t, filepath.Join(dir, "region"), c.page*c.pages, 2*time.Minute)
-				if got := kernelPageSize(t, m.pid, m.region); got != c.page {
+				m := mounttest.NewOn(t, filepath.Join(dir, "region"), c.page*c.pages, 2*time.Minute)
+				if got := kernelPageSize(t, m.PID(), m.Region); got != c.page {
 					t.Errorf("the daemon's mapping has pages of %d bytes, expected %d", got, c.page)
 				}
-				if s := m.stats(); s.PageSize != c.page {
+				if s := m.Stats(); s.PageSize != c.page {
 					t.Errorf("the daemon says %d", s.PageSize)
 				}
-				f, err := os.Create(m.path("f"))
+				f, err := os.Create(m.Path("f"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -66,7 +68,7 @@ func TestHugetlb(t *testing.T) {
 				if _, err := f.ReadAt(got, c.file-int64(len(data))); err != nil || !bytes.Equal(got, data) {
 					t.Errorf("wrong content (%v)", err)
 				}
-				s := m.stats()
+				s := m.Stats()
 				if s.Folios2M+s.Folios1G<<9 < uint64(c.file>>21) || s.Folios1G != uint64(c.file>>30) {
 					t.Errorf("%d folios of 2 MiB and %d of 1 GiB: %+v", s.Folios2M, s.Folios1G, s)
 				}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestMillion has one directory with a million files.
@@ -20,14 +22,14 @@ func TestMillion(t *testing.T) {
 	if testing.Short() {
 		count = 100_000
 	}
-	m := newMount(t, 2<<30, 20*time.Minute)
-	if err := os.Mkdir(m.path("many"), 0o755); err != nil {
+	m := mounttest.New(t, 2<<30, 20*time.Minute)
+	if err := os.Mkdir(m.Path("many"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	do := func(what string) {
 		t.Helper()
 		start := time.Now()
-		tenths := runChild(t, 10*time.Minute, "many-"+what, m.path("many"), strconv.Itoa(count))
+		tenths := mounttest.RunChild(t, 10*time.Minute, "many-"+what, m.Path("many"), strconv.Itoa(count))
 		took := time.Since(start)
 		t.Logf("%-6s %7d files in %6.2f s, %5.1f µs each%s", what, count, took.Seconds(), float64(took.Microseconds())/float64(count), tenths)
 	}
@@ -35,26 +37,25 @@ func TestMillion(t *testing.T) {
 	do("list")
 	do("stat")
 
-	run(t, 2*time.Minute, "", nil, daxfsd, "umount", m.mnt)
-	m.forget()
-	clean := m.up()
+	m.Umount()
+	clean := m.Up()
 	t.Logf("clean mount in %v", clean.Round(time.Millisecond))
 	if clean >= time.Second {
 		t.Errorf("a clean mount took %v, not below 1 s", clean)
 	}
 	do("stat")
-	m.kill9()
-	dirty := m.up()
+	m.Kill9()
+	dirty := m.Up()
 	t.Logf("mount after kill -9 in %v", dirty.Round(time.Millisecond))
 	if dirty >= 5*time.Second {
 		t.Errorf("a mount after kill -9 took %v, not below 5 s", dirty)
 	}
 	do("list")
 	do("delete")
-	if err := os.Remove(m.path("many")); err != nil {
+	if err := os.Remove(m.Path("many")); err != nil {
 		t.Errorf("the empty directory: %v", err)
 	}
-	m.down()
+	m.Down()
 }
 
 func manyName(i int) string { return fmt.Sprintf("file-%07d", i) }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 const (
@@ -22,20 +24,20 @@ const (
 
 // TestMmap maps files of the mount, shared and private, in processes of their own.
 func TestMmap(t *testing.T) {
-	m := newMount(t, 128<<20, 3*time.Minute)
-	runChild(t, time.Minute, "mmap-write", m.mnt)
-	runChild(t, time.Minute, "mmap-check", m.mnt)
-	m.again()
-	runChild(t, time.Minute, "mmap-check", m.mnt)
+	m := mounttest.New(t, 128<<20, 3*time.Minute)
+	mounttest.RunChild(t, time.Minute, "mmap-write", m.Mountpoint)
+	mounttest.RunChild(t, time.Minute, "mmap-check", m.Mountpoint)
+	m.Again()
+	mounttest.RunChild(t, time.Minute, "mmap-check", m.Mountpoint)
 
 	// What was stored and synchronised is there even if the daemon is killed.
-	if err := os.Remove(m.path("shared")); err != nil {
+	if err := os.Remove(m.Path("shared")); err != nil {
 		t.Fatal(err)
 	}
-	runChild(t, time.Minute, "mmap-write", m.mnt)
-	m.kill9()
-	m.up()
-	runChild(t, time.Minute, "mmap-check", m.mnt)
+	mounttest.RunChild(t, time.Minute, "mmap-write", m.Mountpoint)
+	m.Kill9()
+	m.Up()
+	mounttest.RunChild(t, time.Minute, "mmap-check", m.Mountpoint)
 }
 
 // mmapPage is what page i of the file has in its round.
@@ -143,7 +145,7 @@ func mmapWrite(args []string) error {
 // startWatch starts a process with a mapping; watch asks it for its verdict.
 func startWatch(name string) (watch func() error, stop func(), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	cmd := child(ctx, "mmap-watch", name)
+	cmd := mounttest.Child(ctx, "mmap-watch", name)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		cancel()

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // posixEnv makes this binary run one function of posixtest, "Name=directory".
@@ -18,15 +20,15 @@ const posixEnv = "DAXFS_MOUNTED_POSIX"
 // TestPosix runs go-fuse's posixtest on the mount. What fails on this machine's own
 // filesystem too is no failure here, and is logged.
 func TestPosix(t *testing.T) {
-	m := newMount(t, 256<<20, 4*time.Minute)
+	m := mounttest.New(t, 256<<20, 4*time.Minute)
 	for _, name := range slices.Sorted(maps.Keys(posixtest.All)) {
 		t.Run(name, func(t *testing.T) {
-			verdict, out := posixOne(t, name, m.path(name))
-			m.alive()
+			verdict, out := posixOne(t, name, m.Path(name))
+			m.Alive()
 			if verdict == "PASS" {
 				return
 			}
-			control, _ := posixOne(t, name, filepath.Join(m.dir, "control", name))
+			control, _ := posixOne(t, name, filepath.Join(m.Dir, "control", name))
 			if control != verdict {
 				t.Errorf("%s, but %s on the machine's own filesystem\n%s", verdict, control, out)
 				return
@@ -42,7 +44,7 @@ func posixOne(t *testing.T, name, dir string) (verdict, out string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	out, err := command(time.Minute, "", []string{posixEnv + "=" + name + "=" + dir}, os.Args[0], "-test.run=^TestPosixOne$", "-test.v", "-test.timeout=50s")
+	out, err := mounttest.Command(time.Minute, "", []string{posixEnv + "=" + name + "=" + dir}, os.Args[0], "-test.run=^TestPosixOne$", "-test.v", "-test.timeout=50s")
 	switch {
 	case err == nil && strings.Contains(out, "--- SKIP: TestPosixOne"):
 		return "SKIP", out

@@ -8,21 +8,23 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestTruncatedRegion cuts the region file under a live mount: what is lost
 // answers EIO, and nothing hangs or dies.
 func TestTruncatedRegion(t *testing.T) {
 	const size, files, each = 64 << 20, 24, 2 << 20
-	m := newMount(t, size, 2*time.Minute)
-	name := func(i int) string { return m.path(fmt.Sprintf("f%02d", i)) }
+	m := mounttest.New(t, size, 2*time.Minute)
+	name := func(i int) string { return m.Path(fmt.Sprintf("f%02d", i)) }
 	content := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i)}, each) }
 	for i := range files {
 		if err := os.WriteFile(name(i), content(i), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Truncate(m.region, size/2); err != nil {
+	if err := os.Truncate(m.Region, size/2); err != nil {
 		t.Fatal(err)
 	}
 	within := func(what string, f func() error) error {
@@ -51,7 +53,7 @@ func TestTruncatedRegion(t *testing.T) {
 		default:
 			whole = i
 		}
-		m.alive()
+		m.Alive()
 	}
 	if lost < 0 || whole < 0 {
 		t.Fatalf("half of the region was cut off: last file with EIO %d, last whole file %d; want some of both", lost, whole)
@@ -69,7 +71,7 @@ func TestTruncatedRegion(t *testing.T) {
 	if err != nil && !errors.Is(err, syscall.EIO) {
 		t.Errorf("writing to the lost part: %v, want EIO", err)
 	}
-	m.alive()
+	m.Alive()
 	// The rest works: what is there is written, listed, renamed.
 	if err := within("overwriting", func() error {
 		f, err := os.OpenFile(name(whole), os.O_RDWR, 0)
@@ -84,12 +86,12 @@ func TestTruncatedRegion(t *testing.T) {
 		if _, err := f.ReadAt(b, 0); err != nil || string(b) != "new" {
 			return fmt.Errorf("read back %q, %w", b, err)
 		}
-		return os.Rename(name(whole), m.path("renamed"))
+		return os.Rename(name(whole), m.Path("renamed"))
 	}); err != nil {
 		t.Errorf("what was not lost: %v", err)
 	}
 	if err := within("listing", func() error {
-		l, err := os.ReadDir(m.mnt)
+		l, err := os.ReadDir(m.Mountpoint)
 		if err == nil && len(l) != files {
 			err = fmt.Errorf("%d entries, want %d", len(l), files)
 		}
@@ -97,9 +99,9 @@ func TestTruncatedRegion(t *testing.T) {
 	}); err != nil {
 		t.Errorf("listing: %v", err)
 	}
-	m.alive()
-	if err := os.Truncate(m.region, size); err != nil {
+	m.Alive()
+	if err := os.Truncate(m.Region, size); err != nil {
 		t.Fatal(err)
 	}
-	m.alive()
+	m.Alive()
 }

@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestFallocate: allocating, punching and zeroing through the mount, and what stat,
 // lseek and read say afterwards, before and after a remount.
 func TestFallocate(t *testing.T) {
-	m := newMount(t, 128<<20, 2*time.Minute)
-	f, err := os.OpenFile(m.path("f"), os.O_RDWR|os.O_CREATE, 0o644)
+	m := mounttest.New(t, 128<<20, 2*time.Minute)
+	f, err := os.OpenFile(m.Path("f"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,83 +76,83 @@ func TestFallocate(t *testing.T) {
 	}
 	check(f)
 	f.Close()
-	m.again()
-	if f, err = os.Open(m.path("f")); err != nil {
+	m.Again()
+	if f, err = os.Open(m.Path("f")); err != nil {
 		t.Fatal(err)
 	}
 	check(f)
 	f.Close()
-	m.down()
-	m.fsck()
+	m.Down()
+	m.Fsck()
 }
 
 // TestXattr: attributes by the usual tools, kept by cp -a, over a remount and a kill.
 func TestXattr(t *testing.T) {
-	need(t, "cp", "setfattr", "getfattr")
-	m := newMount(t, 64<<20, 2*time.Minute)
-	if err := os.WriteFile(m.path("f"), []byte("x"), 0o644); err != nil {
+	mounttest.Need(t, "cp", "setfattr", "getfattr")
+	m := mounttest.New(t, 64<<20, 2*time.Minute)
+	if err := os.WriteFile(m.Path("f"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"user.one", "trusted.two", "security.three"} {
-		run(t, time.Minute, "", nil, "setfattr", "-n", name, "-v", "value of "+name, m.path("f"))
+		mounttest.Run(t, time.Minute, "", nil, "setfattr", "-n", name, "-v", "value of "+name, m.Path("f"))
 	}
 	long := bytes.Repeat([]byte("long"), 15000)
-	if err := unix.Setxattr(m.path("f"), "user.long", long, unix.XATTR_CREATE); err != nil {
+	if err := unix.Setxattr(m.Path("f"), "user.long", long, unix.XATTR_CREATE); err != nil {
 		t.Fatal(err)
 	}
-	run(t, time.Minute, "", nil, "cp", "-a", m.path("f"), m.path("copy"))
+	mounttest.Run(t, time.Minute, "", nil, "cp", "-a", m.Path("f"), m.Path("copy"))
 	check := func() {
 		t.Helper()
 		for _, f := range []string{"f", "copy"} {
 			for _, name := range []string{"user.one", "trusted.two", "security.three"} {
-				out, err := command(time.Minute, "", nil, "getfattr", "--absolute-names", "--only-values", "-n", name, m.path(f))
+				out, err := mounttest.Command(time.Minute, "", nil, "getfattr", "--absolute-names", "--only-values", "-n", name, m.Path(f))
 				if err != nil || out != "value of "+name {
 					t.Errorf("%s of %s is %q (%v)", name, f, out, err)
 				}
 			}
 			buf := make([]byte, 1<<16)
-			if n, err := unix.Getxattr(m.path(f), "user.long", buf); err != nil || !bytes.Equal(buf[:n], long) {
+			if n, err := unix.Getxattr(m.Path(f), "user.long", buf); err != nil || !bytes.Equal(buf[:n], long) {
 				t.Errorf("user.long of %s has %d bytes, %v", f, n, err)
 			}
 		}
 	}
 	check()
-	m.again()
+	m.Again()
 	check()
-	if err := unix.Removexattr(m.path("copy"), "user.one"); err != nil {
+	if err := unix.Removexattr(m.Path("copy"), "user.one"); err != nil {
 		t.Fatal(err)
 	}
-	m.kill9()
-	m.up()
-	if _, err := unix.Getxattr(m.path("copy"), "user.one", nil); !errors.Is(err, unix.ENODATA) {
+	m.Kill9()
+	m.Up()
+	if _, err := unix.Getxattr(m.Path("copy"), "user.one", nil); !errors.Is(err, unix.ENODATA) {
 		t.Errorf("a removed attribute after a kill: %v", err)
 	}
-	if err := unix.Setxattr(m.path("copy"), "user.one", []byte("value of user.one"), 0); err != nil {
+	if err := unix.Setxattr(m.Path("copy"), "user.one", []byte("value of user.one"), 0); err != nil {
 		t.Fatal(err)
 	}
 	check()
 
 	// File capabilities go with the first write, whoever writes.
 	capability := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0} // cap_net_bind_service=e
-	if err := unix.Setxattr(m.path("f"), "security.capability", capability, 0); err != nil {
+	if err := unix.Setxattr(m.Path("f"), "security.capability", capability, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(m.path("f"), []byte("y"), 0o644); err != nil {
+	if err := os.WriteFile(m.Path("f"), []byte("y"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := unix.Getxattr(m.path("f"), "security.capability", make([]byte, 100)); !errors.Is(err, unix.ENODATA) {
+	if n, err := unix.Getxattr(m.Path("f"), "security.capability", make([]byte, 100)); !errors.Is(err, unix.ENODATA) {
 		t.Errorf("a written program keeps its capabilities: %d, %v", n, err)
 	}
-	m.down()
-	m.fsck()
+	m.Down()
+	m.Fsck()
 }
 
 // TestTmpfile: O_TMPFILE, named by linkat, and the other one gone.
 func TestTmpfile(t *testing.T) {
-	m := newMount(t, 64<<20, time.Minute)
+	m := mounttest.New(t, 64<<20, time.Minute)
 	open := func(flags int) int {
 		t.Helper()
-		fd, err := unix.Open(m.mnt, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|flags, 0o640)
+		fd, err := unix.Open(m.Mountpoint, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|flags, 0o640)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +163,7 @@ func TestTmpfile(t *testing.T) {
 	}
 	named, gone, excl := open(0), open(0), open(unix.O_EXCL)
 	link := func(fd int, name string) error {
-		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, m.path(name), unix.AT_SYMLINK_FOLLOW)
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, m.Path(name), unix.AT_SYMLINK_FOLLOW)
 	}
 	if err := link(named, "named"); err != nil {
 		t.Fatal(err)
@@ -172,11 +174,11 @@ func TestTmpfile(t *testing.T) {
 	for _, fd := range []int{named, gone, excl} {
 		unix.Close(fd)
 	}
-	m.again()
-	e, err := os.ReadDir(m.mnt)
-	if b, _ := os.ReadFile(m.path("named")); err != nil || len(e) != 1 || string(b) != "content" {
+	m.Again()
+	e, err := os.ReadDir(m.Mountpoint)
+	if b, _ := os.ReadFile(m.Path("named")); err != nil || len(e) != 1 || string(b) != "content" {
 		t.Errorf("%v %v %q", e, err, b)
 	}
-	m.down()
-	m.fsck()
+	m.Down()
+	m.Fsck()
 }

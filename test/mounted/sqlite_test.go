@@ -1,23 +1,24 @@
 package mounted
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 // TestSQLite writes a database in WAL mode, whose index of the log is a shared
 // mapping.
 func TestSQLite(t *testing.T) {
-	need(t, "sqlite3")
-	m := newMount(t, 256<<20, 4*time.Minute)
-	db := m.path("db")
+	mounttest.Need(t, "sqlite3")
+	m := mounttest.New(t, 256<<20, 4*time.Minute)
+	db := m.Path("db")
 	sql := func(script string) string {
 		t.Helper()
-		return strings.TrimSpace(feed(t, 2*time.Minute, m.mnt, []string{"HOME=" + m.dir}, ".timeout 30000\n"+script, "sqlite3", "-batch", "-bail", db))
+		return strings.TrimSpace(mounttest.Feed(t, 2*time.Minute, m.Mountpoint, []string{"HOME=" + m.Dir}, ".timeout 30000\n"+script, "sqlite3", "-batch", "-bail", db))
 	}
 	if mode := sql("PRAGMA journal_mode=WAL;"); mode != "wal" {
 		t.Fatalf("journal_mode=WAL gives %q", mode)
@@ -78,7 +79,7 @@ func TestSQLite(t *testing.T) {
 		return out[strings.LastIndexByte(out, '\n')+1:] // .dbconfig answers, too
 	}
 	before := check()
-	m.again()
+	m.Again()
 	if after := check(); after != before {
 		t.Errorf("after the remount the table has %q, before %q", after, before)
 	}
@@ -89,10 +90,8 @@ func TestSQLite(t *testing.T) {
 	t.Logf("rows, bytes, checksum: %s", before)
 }
 
-func sqlScript(m *mount, db, script string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	out, err := finish(prepare(ctx, m.mnt, []string{"HOME=" + m.dir}, "sqlite3", "-batch", "-bail", db), ".timeout 60000\n"+script)
+func sqlScript(m *mounttest.Mount, db, script string) (string, error) {
+	out, err := mounttest.Filter(2*time.Minute, m.Mountpoint, []string{"HOME=" + m.Dir}, ".timeout 60000\n"+script, "sqlite3", "-batch", "-bail", db)
 	if err != nil {
 		err = fmt.Errorf("sqlite3: %w: %s", err, out)
 	}

@@ -1,0 +1,148 @@
+package mounttest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Daxfsd is the path of the binary that Main builds.
+var Daxfsd string
+
+const (
+	// childEnv tells a test binary, started again by a test, which child to be.
+	childEnv = "DAXFS_MOUNTTEST_CHILD"
+	// dirEnv tells it that it is the one with the tests, and where its files go.
+	dirEnv = "DAXFS_MOUNTTEST_DIR"
+)
+
+// Children are programs that tests start as processes of their own, so that the
+// kernel sees mappings, open files and deaths that are not the test's.
+type Children map[string]func(args []string) error
+
+// Main is the TestMain of a package whose tests mount.
+func Main(m *testing.M, children Children) {
+	switch name := os.Getenv(childEnv); {
+	case name != "":
+		f, ok := children[name]
+		if !ok {
+			fmt.Fprintln(os.Stderr, "no child is named", name)
+			os.Exit(2)
+		}
+		if err := f(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	case os.Geteuid() != 0: // every test says what is missing
+		os.Exit(m.Run())
+	case os.Getenv(dirEnv) == "":
+		code, err := supervise()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(code)
+	}
+	code, err := build(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// supervise runs this binary again in a mount namespace of its own, ends what that
+// leaves, and returns its exit code.
+func supervise() (code int, err error) {
+	runtime.LockOSThread() // Pdeathsig means this thread
+	dir, err := os.MkdirTemp("", "daxfs-test-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir) // nothing is mounted below it in this namespace
+	// Daemons outlive who starts them. They become our children then.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 1, err
+	}
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+		Env:   append(os.Environ(), dirEnv+"="+dir),
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM},
+	})
+	if err != nil {
+		return 1, fmt.Errorf("starting the tests in a mount namespace of their own: %w", err)
+	}
+	go func() {
+		for s := range sig {
+			_ = syscall.Kill(p.Pid, s.(syscall.Signal))
+		}
+	}()
+	code = 1
+	for ended := false; ; {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil { // nobody is left
+			return code, nil
+		}
+		if pid == p.Pid {
+			ended = true
+			if ws.Exited() {
+				code = ws.ExitStatus()
+			}
+		}
+		if ended { // and whoever dies now leaves its children to us
+			killChildren()
+		}
+	}
+}
+
+// killChildren kills the children of this process.
+func killChildren() {
+	ours := fmt.Sprintf("\nPPid:\t%d\n", os.Getpid())
+	all, _ := filepath.Glob("/proc/[0-9]*/status")
+	for _, name := range all {
+		if b, err := os.ReadFile(name); err == nil && strings.Contains(string(b), ours) {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
+}
+
+// build makes the binary and runs the tests.
+func build(m *testing.M) (code int, err error) {
+	dir := os.Getenv(dirEnv)
+	Daxfsd = filepath.Join(dir, "daxfsd")
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", Daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("building daxfsd: %w\n%s", err, out)
+	}
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		s := <-sig
+		fmt.Fprintf(os.Stderr, "%v: taking the mounts away\n", s)
+		for _, mt := range liveMounts() {
+			mt.destroy()
+		}
+		os.Exit(1)
+	}()
+	return m.Run(), nil
+}
