@@ -4,6 +4,10 @@
 #               region, run a verified fio job on it, print what happened, clean up
 #   make test   install what is missing and run every test
 #
+# make test-long runs for hours what make test has a sample of: 200 rounds of kill -9,
+# random tests with more cases, ageing with more seeds, the crash explorer with all its
+# mutants and far higher limits.
+#
 # Others: make build (bin/daxfsd), make install (PREFIX, DESTDIR), make clean, and
 # each step of make test by its name.
 
@@ -14,11 +18,13 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 DAXFSD := bin/daxfsd
 LADDER := ./cmd/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/... ./internal/...
 CRASH_SEED ?= 1
+# 0: another one each time; the test prints it.
+KILL_SEED ?= 0
 
 export CGO_ENABLED = 0
 
-.PHONY: all build demo test install clean deps-demo deps-test \
-	fmt vet unit race arm64 ladder ageing crash mounted
+.PHONY: all build demo test test-long install clean deps-demo deps-test \
+	fmt vet unit race arm64 ladder ageing crash kill mounted kill-long crash-long ageing-long stress-long
 
 all: build
 
@@ -57,7 +63,7 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test fmt vet ladder build unit race arm64 ageing crash mounted; do \
+	for s in deps-test fmt vet ladder build unit race arm64 ageing crash kill mounted; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"
@@ -88,11 +94,41 @@ arm64:
 crash:
 	$(call step,crash,300,timeout 900 $(GO) run ./test/crash -seed $(CRASH_SEED))
 
-# Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, kill -9,
-# go-fuse's posixtest, a million files.
 # How much large pages can still map of an aged filesystem; docs/ageing.md.
 ageing:
 	$(call step,ageing,120,$(GO) run ./bench/ageing --util 75 --check && $(GO) run ./bench/ageing --util 90 --check)
 
-mounted: build
-	$(call step,mounted,960,$(GO) test -count=1 -timeout 30m ./test/mounted/...)
+# The daemon killed under load, in recovery and in unmount.
+kill:
+	$(call step,kill,180,$(GO) test -count=1 -timeout 10m -v ./test/kill -seed $(KILL_SEED))
+
+# Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
+# posixtest, a million files.
+mounted:
+	$(call step,mounted,900,$(GO) test -count=1 -timeout 30m ./test/mounted/...)
+
+# Budgets here are guesses at a quiet machine of two cores.
+test-long:
+	@start=$$SECONDS; \
+	for s in deps-test kill-long stress-long ageing-long crash-long; do \
+		$(MAKE) --no-print-directory $$s || { echo "== make test-long FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
+	done; \
+	echo "== make test-long passed in $$((SECONDS - start)) s"
+
+kill-long:
+	$(call step,kill,1800,$(GO) test -count=1 -timeout 75m -v ./test/kill -rounds 200 -seed $(KILL_SEED))
+
+# Without -short, far more random cases, and damage that the fuzzer thinks of.
+stress-long:
+	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m $(LADDER) && \
+		$(GO) test -count=1 -timeout 40m ./refcnt ./hugepage ./pagecache -run Model -rapid.checks=20000 && \
+		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 10m ./fs/fsck)
+
+# Other seeds than make test's.
+ageing-long:
+	$(call step,ageing,360,for seed in 2 3 4; do for util in 75 90; do \
+		$(GO) run ./bench/ageing --util $$util --seed $$seed --check || exit 1; done; done)
+
+crash-long:
+	$(call step,crash,14400,timeout 6h $(GO) run ./test/crash -full -seed $(CRASH_SEED))
+

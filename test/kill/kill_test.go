@@ -1,0 +1,289 @@
+package kill
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/test/mounttest"
+)
+
+var (
+	rounds = flag.Int("rounds", 15, "how often the daemon is killed under load")
+	seed   = flag.Uint64("seed", 0, "of what is done, and when the daemon is killed; 0: of the time")
+	keep   = flag.String("keep", "", "copy the region and the logs to this directory if the test fails")
+)
+
+func TestMain(m *testing.M) {
+	mounttest.Main(m, mounttest.Children{"work": work})
+}
+
+// murder is the state of TestKill9.
+type murder struct {
+	*mounttest.Mount
+	t      *testing.T
+	seed   uint64
+	rng    *rand.Rand // of what the test chooses; the workers have their own
+	round  int
+	bursts int
+	dirs   []string // of the root
+	trees  [workers]*tree
+	// Of the last burst: the logs, and the calls that were not acknowledged.
+	logs   [workers]string
+	flight [workers]*op
+
+	acknowledged int
+	outcomes     map[outcome]int
+	kills        int
+	short        int // writes of which a part was acknowledged
+}
+
+// begin mounts a new filesystem with the workers' directories.
+func begin(t *testing.T, seed uint64, limit time.Duration) *murder {
+	t.Helper()
+	m := &murder{
+		Mount: mounttest.New(t, regionSize, limit), t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
+		outcomes: map[outcome]int{},
+	}
+	t.Cleanup(m.saveFailed)
+	m.dirs = []string{shared}
+	for w := range workers {
+		m.trees[w] = newTree(w)
+		m.dirs = append(m.dirs, workerDir(w))
+	}
+	for _, dir := range m.dirs {
+		if err := os.Mkdir(m.Path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m
+}
+
+// TestKill9 kills the daemon under load, in recovery and in unmount.
+func TestKill9(t *testing.T) {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("-rounds %d -seed %d", *rounds, *seed)
+	m := begin(t, *seed, 2*time.Minute+time.Duration(*rounds)*20*time.Second)
+	begin := time.Now()
+	m.Umount()
+	down := time.Since(begin)
+	fresh := m.check()
+	up := m.Up()
+	for m.round = range *rounds {
+		start, was := time.Now(), m.acknowledged
+		m.load()
+		rep := m.Fsck()
+		if rep.Clean {
+			t.Fatal("killed, and fsck says that it was unmounted")
+		}
+		said := ""
+		if m.round%3 == 1 {
+			for range 1 + m.rng.IntN(3) {
+				after := m.upTo(up)
+				serving := m.KillUp(after)
+				said += fmt.Sprintf("; killed %.1f ms after its start (serving: %v)", after.Seconds()*1000, serving)
+				m.kills++
+				m.Fsck()
+			}
+		}
+		up = m.Up()
+		m.judge()
+		if m.round%3 == 2 {
+			m.burst(200, func() {})
+			after := m.upTo(down)
+			unmounted := m.KillUmount(after)
+			said += fmt.Sprintf("; killed %.1f ms after umount began (unmounted: %v)", after.Seconds()*1000, unmounted)
+			m.kills++
+			m.Fsck()
+			m.Up()
+			m.judge()
+		}
+		begin = time.Now()
+		m.Umount()
+		down = time.Since(begin)
+		clean := m.check()
+		m.Up()
+		if m.round%3 == 0 {
+			m.judge() // a clean mount shows the same
+		}
+		t.Logf("round %d: %d calls acknowledged, %d orphans, %d journal records; %d%% full%s; %.1f s", m.round,
+			m.acknowledged-was, rep.Orphans, rep.JournalRecords, clean.UsedBlocks*100/(clean.UsedBlocks+clean.FreeBlocks), said, time.Since(start).Seconds())
+	}
+	t.Logf("%d calls acknowledged, none lost; the daemon killed %d times; of the calls in flight there was the %v, and of %d writes a part was acknowledged",
+		m.acknowledged, m.kills, m.outcomes, m.short)
+	for _, dir := range m.dirs {
+		if err := os.RemoveAll(m.Path(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Down()
+	if rep := m.Fsck(); rep.DataBlocks != 0 || rep.UsedBlocks > fresh.UsedBlocks {
+		t.Errorf("with everything deleted %d blocks are used, %d of them data; %d when it was new", rep.UsedBlocks, rep.DataBlocks, fresh.UsedBlocks)
+	}
+}
+
+// upTo is a random time.
+func (m *murder) upTo(d time.Duration) time.Duration { return time.Duration(m.rng.Int64N(int64(d))) }
+
+// load lets the workers work and kills the daemon under them: after some time, whatever
+// it does then, or by the tick that finds it at work after some time on a processor.
+func (m *murder) load() {
+	after := m.upTo(200 * time.Millisecond)
+	if m.rng.IntN(4) > 0 { // compaction takes a step every two seconds
+		after = m.upTo(3 * time.Second)
+	}
+	kill := func() { time.Sleep(after); m.Kill9() }
+	if m.rng.IntN(2) == 0 {
+		kill = m.Kill9AtWork
+	}
+	m.burst(0, kill)
+	m.kills++
+}
+
+// burst lets the workers make that many calls each, or as many as they can (0), calls
+// meanwhile when all have begun, and applies what they logged.
+func (m *murder) burst(calls int, meanwhile func()) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	m.bursts++
+	var cmds [workers]*exec.Cmd
+	var out [workers]bytes.Buffer
+	for w := range workers {
+		state := filepath.Join(m.Dir, fmt.Sprintf("tree.%d", w))
+		if err := m.trees[w].save(state); err != nil {
+			m.t.Fatal(err)
+		}
+		m.logs[w] = filepath.Join(m.Dir, fmt.Sprintf("calls.%d.%d", m.bursts, w))
+		cmds[w] = mounttest.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, m.logs[w],
+			strconv.FormatUint(m.seed, 10), strconv.Itoa(m.bursts), strconv.Itoa(calls))
+		cmds[w].Stdout, cmds[w].Stderr = &out[w], &out[w]
+		if err := cmds[w].Start(); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	for w := range workers {
+		for ctx.Err() == nil {
+			if st, err := os.Stat(m.logs[w]); err == nil && st.Size() > 0 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	meanwhile()
+	for w := range workers {
+		if err := cmds[w].Wait(); err != nil {
+			m.t.Errorf("round %d, worker %d: %v: %s", m.round, w, err, out[w].Bytes())
+			continue
+		}
+		n, flight, err := m.trees[w].replay(m.logs[w])
+		if err == nil && calls > 0 && (n != calls || flight != nil) {
+			err = fmt.Errorf("%d calls acknowledged, want %d", n, calls)
+		}
+		if err != nil {
+			m.t.Errorf("round %d, worker %d: %v", m.round, w, err)
+		}
+		m.acknowledged += n
+		m.flight[w] = flight
+	}
+	if m.t.Failed() {
+		m.t.FailNow()
+	}
+}
+
+// judge compares what is mounted with what must be there.
+func (m *murder) judge() {
+	m.t.Helper()
+	dirs := uint64(2)
+	err := m.shared(&dirs)
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Stat(m.Path(shared), &st)
+	}
+	if err == nil && uint64(st.Nlink) != dirs {
+		err = fmt.Errorf("%s has %d links, want %d", shared, st.Nlink, dirs)
+	}
+	if err != nil {
+		m.t.Errorf("round %d: %v", m.round, err)
+	}
+	var wg sync.WaitGroup
+	var outcomes [workers]outcome
+	for w := range workers {
+		wg.Go(func() {
+			o, err := m.trees[w].judge(m.Mountpoint, w, m.flight[w])
+			if err != nil {
+				m.t.Errorf("round %d, worker %d: %v", m.round, w, err)
+			}
+			outcomes[w] = o
+		})
+	}
+	wg.Wait()
+	for w, o := range outcomes {
+		if f := m.flight[w]; f != nil {
+			m.outcomes[o]++
+			if f.Skip > 0 {
+				m.short++
+			}
+		}
+		m.flight[w] = nil
+	}
+	if m.t.Failed() {
+		m.t.FailNow()
+	}
+}
+
+// shared requires that every name in the shared directory is a worker's, and counts
+// the directories.
+func (m *murder) shared(dirs *uint64) error {
+	entries, err := os.ReadDir(m.Path(shared))
+	for _, e := range entries {
+		var w, round, n int
+		if k, _ := fmt.Sscanf(e.Name(), "w%d-%d.%d", &w, &round, &n); k != 3 || w >= workers {
+			return fmt.Errorf("%s/%s should not be there", shared, e.Name())
+		}
+		if e.IsDir() {
+			*dirs++
+		}
+	}
+	return err
+}
+
+// check requires that the unmounted region is clean and has just what the trees have.
+func (m *murder) check() fsck.Report {
+	m.t.Helper()
+	rep := m.Fsck()
+	files, dirs, symlinks := uint64(0), uint64(2), uint64(0) // the root and the shared one
+	for _, t := range m.trees {
+		files += t.count(unix.S_IFREG)
+		dirs += t.count(unix.S_IFDIR)
+		symlinks += t.count(unix.S_IFLNK)
+	}
+	if !rep.Clean || rep.Files != files || rep.Dirs != dirs || rep.Symlinks != symlinks || rep.Special != 0 {
+		m.t.Fatalf("round %d: unmounted, and fsck says clean: %v, %d files, %d directories, %d symbolic links, %d others; want %d, %d, %d, 0",
+			m.round, rep.Clean, rep.Files, rep.Dirs, rep.Symlinks, rep.Special, files, dirs, symlinks)
+	}
+	return rep
+}
+
+// saveFailed copies what a failed test leaves, for -keep.
+func (m *murder) saveFailed() {
+	if *keep == "" || !m.t.Failed() {
+		return
+	}
+	out, err := mounttest.Command(time.Minute, "", nil, "cp", "-rx", "--sparse=always", m.Dir, *keep)
+	m.t.Logf("the region and the logs are in %s %s (%v)", *keep, out, err)
+}
