@@ -386,6 +386,25 @@ func TestModel(t *testing.T) {
 					m.split(f)
 				}
 			},
+			"restore": func(t *rapid.T) { // and go on with the copy
+				for _, f := range m.at {
+					if f.refs > 0 || f.frozen {
+						return
+					}
+				}
+				now, err := New(blocks, pmd, pud)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tab.Walk(func(r Run) bool {
+					if err := now.Restore(r); err != nil {
+						t.Fatal(err)
+					}
+					return true
+				})
+				_ = tab.Close()
+				tab = now
+			},
 			"merge": func(t *rapid.T) {
 				block, _ := span(t)
 				order := uint8(rapid.SampledFrom([]int{pmd, pud}).Draw(t, "order"))

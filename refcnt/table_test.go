@@ -336,3 +336,37 @@ func TestOrphan(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 }
+
+// TestRestoreRefuses: runs that no Walk tells are an error.
+func TestRestoreRefuses(t *testing.T) {
+	const pmd, pud, blocks = 3, 5, 150
+	for _, rs := range [][]Run{
+		{{Block: 151, N: 0, Owners: 1}},
+		{{Block: 149, N: 2, Owners: 1}},
+		{{Block: 8, N: 1 << 63, Owners: 1}},
+		{{Block: 8, N: 8, Order: 4, Owners: 1}},
+		{{Block: 8, N: 8, Order: 64, Owners: 1}},
+		{{Block: 4, N: 8, Order: pmd, Owners: 1}},
+		{{Block: 8, N: 9, Order: pmd, Owners: 1}},
+		{{Block: 8, N: 8, Order: pud, Owners: 1}},
+		{{Block: 8, N: 8, Order: pmd}},
+		{{Block: 8, N: 8, Owners: maxShares + 1}},
+		{{Block: 8, N: 1, Owners: 1, Lack: true}},
+		{{Block: 8, N: 8, Owners: 2}, {Block: 8, N: 1, Owners: 1, Lack: true}},
+		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 8, N: 0, Owners: 1, Lack: true}},
+		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 8, N: 1, Owners: 2, Lack: true}},
+		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 15, N: 2, Owners: 1, Lack: true}},
+		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 10, N: 2, Owners: 1, Lack: true}, {Block: 11, N: 2, Owners: 1, Lack: true}},
+	} {
+		tab, err := New(blocks, pmd, pud)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range rs {
+			if err := tab.Restore(r); errors.Is(err, ErrRun) != (i == len(rs)-1) {
+				t.Errorf("%+v, run %d: %v", rs, i, err)
+			}
+		}
+		_ = tab.Close()
+	}
+}

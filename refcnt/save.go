@@ -1,0 +1,136 @@
+package refcnt
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrRun: a run that no Walk tells.
+var ErrRun = errors.New("refcnt: bad run")
+
+// Run is a run of folios as Walk tells and Restore takes it.
+type Run struct {
+	Block, N uint64 // in blocks
+	Order    uint8  // of the folios: 0, PMD or PUD
+	Owners   uint64 // of each of them
+	// Lack: no folios, but blocks of the large folio that came last, which that many of
+	// its owners do not own.
+	Lack bool
+}
+
+// Walk calls f for each maximal run of folios of one order that have as many owners, in
+// ascending order, until f returns false. A large folio of which some own a part only is a
+// run of its own, and its Lack runs follow.
+//
+// Precondition: nobody uses the table meanwhile.
+func (t *Table) Walk(f func(Run) bool) {
+	var last Run // not told yet; N = 0: none
+	tell := func(r Run) bool {
+		if last.N > 0 && !last.Lack && !r.Lack && last.Block+last.N == r.Block && last.Order == r.Order && last.Owners == r.Owners {
+			last.N += r.N
+			return true
+		}
+		ok := last.N == 0 || f(last)
+		last = r
+		return ok
+	}
+	for p := range t.pairs {
+		base := uint64(p) << t.pmd
+		h := t.pairs[p].head.Load()
+		r := Run{Block: base, N: 1 << t.pmd, Order: t.pmd, Owners: sharesOf(h)}
+		switch h & kindMask {
+		case kindTail:
+			continue
+		case 0:
+			if t.pairs[p].table.Load()&liveMask == 0 {
+				continue
+			}
+			words := t.words[base:min(base+1<<t.pmd, t.blocks)]
+			for i := range words {
+				if n := sharesOf(words[i].Load()); n > 0 && !tell(Run{Block: base + uint64(i), N: 1, Owners: n}) {
+					return
+				}
+			}
+			continue
+		case kindPUD:
+			r.N, r.Order = 1<<t.pud, t.pud
+		}
+		switch {
+		case r.Owners == 0: // only referenced
+			continue
+		case h&deferred == 0:
+			if !tell(r) {
+				return
+			}
+			continue
+		}
+		if last.N > 0 && !f(last) { // so that the lacks are of this folio alone
+			return
+		}
+		last = Run{}
+		if !f(r) {
+			return
+		}
+		for _, a := range t.cuts.of[base] {
+			if !f(Run{Block: a.block, N: a.n, Order: r.Order, Owners: a.count, Lack: true}) {
+				return
+			}
+		}
+	}
+	if last.N > 0 {
+		f(last)
+	}
+}
+
+// Restore makes folios owned as Walk told. ErrRun: no Walk can have told that; the
+// table is good for nothing but Close then.
+//
+// Precondition: the blocks are free (but for a Lack), and only one goroutine restores.
+func (t *Table) Restore(r Run) error {
+	size := uint64(1) << r.Order
+	if r.Block > t.blocks || r.N > t.blocks-r.Block || r.Owners == 0 || r.Owners > maxShares ||
+		r.Order != 0 && r.Order != t.pmd && r.Order != t.pud || !r.Lack && (r.Block|r.N)&(size-1) != 0 {
+		return fmt.Errorf("%w: blocks %d+%d of order %d with %d owners", ErrRun, r.Block, r.N, r.Order, r.Owners)
+	}
+	if r.Lack {
+		return t.restoreLack(r)
+	}
+	more := (r.Owners - 1) * shareOne
+	for at, end := r.Block, r.Block+r.N; at < end; {
+		p := at >> t.pmd
+		switch r.Order {
+		case 0:
+			n := min(end, (p+1)<<t.pmd) - at
+			t.ownWords(at, n)
+			for i := range n {
+				if more != 0 {
+					t.words[at+i].Add(more)
+				}
+			}
+			at += n
+			continue
+		case t.pmd:
+			t.ownHead(p, kindPMD|shareOne+more)
+			t.pmds.Add(1)
+		default:
+			t.ownPUD(at)
+			t.pairs[p].head.Add(more)
+		}
+		at += size
+	}
+	return nil
+}
+
+func (t *Table) restoreLack(r Run) error {
+	if r.N > 0 {
+		f := t.find(r.Block)
+		w := f.w.Load()
+		l := t.cuts.of[f.block]
+		if f.kind != 0 && r.Block+r.N <= f.end() && r.Owners < sharesOf(w) && (len(l) == 0 || l[len(l)-1].end() <= r.Block) {
+			f.w.Store(w | deferred)
+			t.cuts.set(f.block, l.append(layer{r.Block, r.N, r.Owners}))
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %d owners lack blocks %d+%d", ErrRun, r.Owners, r.Block, r.N)
+}
