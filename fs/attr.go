@@ -285,7 +285,9 @@ func (fs *FS) shrink(ctx *Context, in *inode, size uint64) (done bool, err error
 		return false, err
 	}
 	if in.core.Format&layout.FormatTruncating != 0 {
-		err = fs.finishTruncate(ctx, in)
+		if err = fs.finishTruncate(ctx, in); err != nil {
+			fs.unfinished.Store(true)
+		}
 	}
 	fs.dropChain(ctx, in)
 	return true, err

@@ -35,9 +35,15 @@ type FS struct {
 
 	owner    layout.Owner
 	ownerSeq uint64
-	failed   atomic.Pointer[error]     // set once the media failed under a transaction
-	freeIdle func(block, n uint64)     // bound once, so that passing it allocates nothing
-	frees    [16]func(block, n uint64) // the same, through an allocator's pool each
+	saved    layout.Owner // as the mount found it, if in state OwnerSaved
+	mapped   bool         // mounted by the saved free map
+	fixed    uint64       // blocks that are neither data nor in metadata chunks, ever
+	// unfinished: something was left on media for the next mount to finish, which must read
+	// all inodes to find it.
+	unfinished atomic.Bool
+	failed     atomic.Pointer[error]     // set once the media failed under a transaction
+	freeIdle   func(block, n uint64)     // bound once, so that passing it allocates nothing
+	frees      [16]func(block, n uint64) // the same, through an allocator's pool each
 
 	blockBufs sync.Pool // *[BlockSize]byte
 	replies   sync.Pool // *Reply
@@ -56,6 +62,8 @@ type Options struct {
 	// Takeover ignores an owner record that says another host, or another name
 	// of the same memory, uses the region.
 	Takeover bool
+	// Scan reads all inodes even if a free map was saved.
+	Scan bool
 	// Clock returns the time in ns since the epoch; nil is the real time.
 	Clock func() int64
 	// Progress is told how far a stage of mounting is; nil: nobody.
@@ -232,6 +240,7 @@ type Stats struct {
 	ReplayedRecords int     `json:"replayed_records"`
 	FreedOrphans    int     `json:"freed_orphans"`
 	ReadOnly        bool    `json:"read_only"`
+	FreeMap         bool    `json:"free_map"` // mounted by the free map that the last unmount saved
 }
 
 // PageSize is the page size of our mapping of the region, in bytes; 0: the kernel does not
@@ -246,7 +255,7 @@ func (fs *FS) Stats() Stats {
 	var f StatFS
 	fs.StatFS(&f)
 	s := Stats{Blocks: f.Blocks, FreeBlocks: f.Bfree, AvailableBlocks: f.Bavail,
-		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly()}
+		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly(), FreeMap: fs.mapped}
 	a, t := fs.alloc.Stats(), fs.table.Stats()
 	s.FreeData = a.Free << layout.BlockShift
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift

@@ -276,6 +276,7 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 		err = fs.loadExtents(in)
 	}
 	if err != nil {
+		fs.unfinished.Store(true)
 		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
 		return
 	}
@@ -283,6 +284,7 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 	c := layout.Core{Gen: in.core.Gen}
 	c.Put(t.at(in.off + layout.InodeCoreOff))
 	if err := t.commit(); err != nil {
+		fs.unfinished.Store(true)
 		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/bits"
 	"runtime"
 	"slices"
 	"sync"
@@ -19,10 +20,11 @@ import (
 
 // Mount recovers the filesystem on the region and makes it usable. The region
 // must be open exclusively. After an error nothing was changed that recovery does
-// not change again.
+// not change again. The free map that a clean unmount saved makes it independent of the
+// number of files; else all inodes are read.
 //
 // Persistence order:
-//  1. owner record: mounted, by us; SFENCE
+//  1. owner record: mounted, by us, and no free map is saved; SFENCE
 //  2. the journal is replayed and emptied (recoverJournal)
 //  3. orphans are freed, interrupted truncations finished, and inode blocks and chunks
 //     that are empty given back, each by transactions
@@ -40,19 +42,13 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	}
 	fs.blockBufs.New = func() any { return new([layout.BlockSize]byte) }
 	fs.replies.New = func() any { return newReply(fs) }
-	fs.meta.inodes = make(map[uint64]*inodeBlock)
 	for i := range fs.icache {
 		fs.icache[i].m = make(map[uint64]*inode)
 	}
 	for i := 0; i < int(sb.Lanes); i++ {
 		fs.lanes = append(fs.lanes, newLane(fs, i))
 	}
-	orders := hugepage.Orders{PMD: uint8(fs.chunkShift()), PUD: sb.PUDShift - layout.BlockShift}
-	if fs.table, err = refcnt.New(sb.Blocks(), orders.PMD, orders.PUD); err != nil {
-		return nil, err
-	}
-	if fs.alloc, err = hugepage.NewAllocator(sb.Blocks(), orders); err != nil {
-		fs.table.Close()
+	if err := fs.newSpace(); err != nil {
 		return nil, err
 	}
 	fs.freeIdle = func(block, n uint64) {
@@ -76,6 +72,20 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	return fs, nil
 }
 
+// newSpace makes everything free, as far as DRAM knows.
+func (fs *FS) newSpace() (err error) {
+	fs.meta = metaSpace{inodes: make(map[uint64]*inodeBlock)}
+	orders := hugepage.Orders{PMD: uint8(fs.chunkShift()), PUD: fs.sb.PUDShift - layout.BlockShift}
+	if fs.alloc, err = hugepage.NewAllocator(fs.sb.Blocks(), orders); err != nil {
+		return err
+	}
+	t, err := refcnt.New(fs.sb.Blocks(), orders.PMD, orders.PUD)
+	if err == nil {
+		fs.table = t
+	}
+	return err
+}
+
 func (fs *FS) mount() error {
 	if err := fs.claimOwner(); err != nil {
 		return err
@@ -94,8 +104,23 @@ func (fs *FS) mount() error {
 		return err
 	}
 	scan := newScan(fs)
-	if err := scan.run(); err != nil {
-		return err
+	if fs.saved.Map.Block != 0 && fs.recovered == 0 && !fs.opt.Scan {
+		err := scan.loadFreeMap()
+		if fs.mapped = err == nil; !fs.mapped {
+			fs.warn("the saved free map is not used, all inodes are read: %v", err)
+			old := fs.table
+			if err := fs.newSpace(); err != nil {
+				return err
+			}
+			old.Close()
+			fs.compact.inos = nil
+			scan = newScan(fs)
+		}
+	}
+	if !fs.mapped {
+		if err := scan.run(); err != nil {
+			return err
+		}
 	}
 	seq = max(seq, scan.seq.Load(), fs.ownerSeq)
 	for _, l := range fs.lanes {
@@ -139,6 +164,9 @@ func (fs *FS) claimOwner() error {
 			}
 		}
 	}
+	if valid && o.State == layout.OwnerSaved {
+		fs.saved = o
+	}
 	if fs.opt.ReadOnly {
 		return nil
 	}
@@ -147,7 +175,8 @@ func (fs *FS) claimOwner() error {
 }
 
 // writeOwner stores the owner record. A torn one fails its checksum and counts as
-// "mounted by somebody who died".
+// "mounted by somebody who died". In an ordinary file it is written back at once: what is
+// written back later, in whatever order, must not meet an older one, that says clean.
 //
 // Persistence order: store the line, flush, SFENCE.
 func (fs *FS) writeOwner() error {
@@ -164,7 +193,7 @@ func (fs *FS) writeOwner() error {
 		return err
 	}
 	fs.r.Fence()
-	return nil
+	return fs.r.Sync(fs.sb.OwnerOff, layout.LineSize)
 }
 
 // ReadOwner reads the owner record; ok is false if it is torn.
@@ -197,14 +226,7 @@ type claimed struct{ ino, block, n uint64 }
 func newScan(fs *FS) *scan { return &scan{fs: fs} }
 
 func (s *scan) run() error {
-	fs := s.fs
-	static := uint64(fs.sb.StaticEnd) >> layout.BlockShift
-	fs.alloc.Reserve(0, static)
-	fs.alloc.Reserve(uint64(fs.sb.BackupOff)>>layout.BlockShift, 1)
-	if err := s.chunks(); err != nil {
-		return err
-	}
-	if err := s.badRanges(); err != nil {
+	if err := s.structures(); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
@@ -217,6 +239,23 @@ func (s *scan) run() error {
 		return s.err
 	}
 	return s.claimShared()
+}
+
+// structures reserves what is neither data nor free, and lists the inode blocks.
+func (s *scan) structures() error {
+	fs := s.fs
+	static := uint64(fs.sb.StaticEnd) >> layout.BlockShift
+	fs.alloc.Reserve(0, static)
+	fs.alloc.Reserve(uint64(fs.sb.BackupOff)>>layout.BlockShift, 1)
+	if err := s.chunks(); err != nil {
+		return err
+	}
+	left := fs.alloc.FreeBlocks()
+	if err := s.badRanges(); err != nil {
+		return err
+	}
+	fs.fixed = static + 1 + left - fs.alloc.FreeBlocks()
+	return nil
 }
 
 // claimShared claims what extents may share, once for all who have it.
@@ -392,11 +431,17 @@ func (s *scan) block(b uint64, buf []byte) error {
 	defer fs.meta.mu.Unlock()
 	fs.meta.used += uint64(used)
 	if free != 0 {
-		fs.meta.inodes[b] = &inodeBlock{free: free}
-		fs.meta.stack = append(fs.meta.stack, b)
-		fs.meta.slots += uint64(layout.InodesPerBlock - used)
+		s.freeSlots(b, free)
 	}
 	return nil
+}
+
+// freeSlots notes the free slots of an inode block.
+func (s *scan) freeSlots(b uint64, mask uint16) {
+	m := &s.fs.meta
+	m.inodes[b] = &inodeBlock{free: mask}
+	m.stack = append(m.stack, b)
+	m.slots += uint64(bits.OnesCount16(mask))
 }
 
 func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) error {
@@ -549,7 +594,8 @@ func (fs *FS) finishScan(s *scan) error {
 // Persistence order:
 //  1. lazy times and freed orphans, each on its own
 //  2. all lanes retired: every line is in place
-//  3. owner record: clean; SFENCE
+//  3. the free map, in free blocks; SFENCE (saveFreeMap)
+//  4. owner record: clean, and where the free map is; SFENCE
 func (fs *FS) Unmount() error {
 	fs.endBackground()
 	for i := range fs.icache {
@@ -574,14 +620,12 @@ func (fs *FS) Unmount() error {
 	if err := fs.retireLanes(); err != nil {
 		return err
 	}
+	fs.owner.State = layout.OwnerClean
+	fs.saveFreeMap()
 	if err := fs.r.Sync(0, fs.sb.Size); err != nil {
 		return err
 	}
-	fs.owner.State = layout.OwnerClean
-	if err := fs.writeOwner(); err != nil {
-		return err
-	}
-	return fs.r.Sync(0, layout.BlockSize)
+	return fs.writeOwner()
 }
 
 // Abandon ends the filesystem as the daemon's death would: nothing more is stored, the next

@@ -60,6 +60,11 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 			c.say(pr)
 		}
 	}
+	if c.saved != nil && len(p.found) == 0 && !p.incomplete() { // else there is nothing to compare with
+		if bad := p.freeMap(); bad != "" {
+			c.early(Problem{Code: FreeMap, Offset: int64(c.saved.Map.Block) << layout.BlockShift, What: "the saved free map " + bad}, c.dropMap)
+		}
+	}
 	if c.undrained {
 		r.Fence() // before it may be called clean
 	}
@@ -189,35 +194,15 @@ func (c *checker) owner() {
 	}
 	var o layout.Owner
 	o.Get(&l)
-	c.clean = o.State == layout.OwnerClean
+	if o.State == layout.OwnerSaved {
+		c.saved, c.rep.FreeMap = &o, true
+	}
+	c.clean = o.State == layout.OwnerClean || c.rep.FreeMap
 	c.rep.Clean = c.clean
-	if o.State > layout.OwnerMounted {
-		c.early(Problem{Code: OwnerState, Offset: c.sb.OwnerOff, What: fmt.Sprintf("the owner record has state %d, expected %d or %d", o.State, layout.OwnerClean, layout.OwnerMounted)},
+	if o.State > layout.OwnerSaved {
+		c.early(Problem{Code: OwnerState, Offset: c.sb.OwnerOff, What: fmt.Sprintf("the owner record has state %d, expected %d to %d", o.State, layout.OwnerClean, layout.OwnerSaved)},
 			func() error { return c.putOwner(layout.OwnerMounted) })
 	}
-}
-
-// putOwner writes an owner record of the given state that names nobody.
-//
-// Persistence order: store the line, flush, SFENCE.
-func (c *checker) putOwner(state uint32) error {
-	var l layout.Line
-	o := layout.Owner{}
-	if c.line(c.sb.OwnerOff, &l) == nil {
-		o.Get(&l)
-	}
-	l = layout.Line{}
-	o = layout.Owner{State: state, Mounts: o.Mounts}
-	o.Put(&l)
-	c.seq++
-	l.Seal(c.seed, c.sb.OwnerOff, c.seq)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := c.put(c.sb.OwnerOff, l[:]); err != nil {
-		return err
-	}
-	c.r.Fence()
-	return nil
 }
 
 // journal lays the committed records over the media, and replays them when repairing.

@@ -298,6 +298,7 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 			return false
 		}
 		p.rep.DataBlocks -= again
+		p.sharers = append(p.sharers, owners{block: e.Block, n: n})
 	} else if p.used.hasAny(e.Block, n) {
 		p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody else", ino, e.Block, last)
 		return false

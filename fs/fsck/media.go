@@ -20,8 +20,9 @@ type media struct {
 	overlay map[int64]*layout.Line // lines of committed records that are newer than their places
 	blocks  map[int64]bool         // blocks that the overlay touches
 
-	undrained bool   // the last commit's record is cleared, and that not fenced
-	seq       uint64 // the largest sequence seen
+	saved     *layout.Owner // names the saved free map; nil: none
+	undrained bool          // the last commit's record is cleared, and that not fenced
+	seq       uint64        // the largest sequence seen
 	buf       []byte
 }
 
@@ -161,12 +162,15 @@ func (m *media) mayJournal(off int64) bool {
 
 // replay writes the overlay to the media and empties the journal.
 //
-// Persistence order:
+// Persistence order, behind dropMap:
 //  1. store the lines, flush, SFENCE
 //  2. clear all slot headers, flush, SFENCE
 func (m *media) replay() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if err := m.dropMap(); err != nil {
+		return err
+	}
 	for off, l := range m.overlay {
 		if err := m.put(off, l[:]); err != nil {
 			return err
@@ -203,7 +207,7 @@ type change struct {
 // first lane, then the lines in place. Precondition: the journal is empty and there
 // are at most layout.MaxRecordLines changes, one per line.
 //
-// Persistence order:
+// Persistence order, behind dropMap:
 //  1. NT-store the record, SFENCE
 //  2. store the lines in place, flush, SFENCE
 //  3. clear the record's header, flush: the next commit's fence, or the repair's last, drains it.
@@ -212,6 +216,9 @@ func (m *media) commit(ch []change) error {
 	n := len(ch)
 	if n == 0 {
 		return nil
+	}
+	if err := m.dropMap(); err != nil {
+		return err
 	}
 	if n > layout.MaxRecordLines(m.sb.LaneSlot) {
 		return errors.New("repair has too many lines for one journal record")
@@ -248,6 +255,9 @@ func (m *media) commit(ch []change) error {
 //
 // Persistence order: NT-store the block, SFENCE.
 func (m *media) formatBlock(b uint64) error {
+	if err := m.dropMap(); err != nil {
+		return err
+	}
 	m.seq++
 	buf := make([]byte, layout.BlockSize)
 	off := int64(b) << layout.BlockShift
@@ -259,4 +269,40 @@ func (m *media) formatBlock(b uint64) error {
 	}
 	m.r.Fence()
 	return nil
+}
+
+// putOwner writes an owner record of the given state that names nobody and no free map. In an
+// ordinary file it is written back at once, as the core does.
+//
+// Persistence order: store the line, flush, SFENCE.
+func (m *media) putOwner(state uint32) error {
+	var l layout.Line
+	o := layout.Owner{}
+	if m.line(m.sb.OwnerOff, &l) == nil {
+		o.Get(&l)
+	}
+	l = layout.Line{}
+	o = layout.Owner{State: state, Mounts: o.Mounts}
+	o.Put(&l)
+	m.seq++
+	l.Seal(m.seed, m.sb.OwnerOff, m.seq)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := m.put(m.sb.OwnerOff, l[:]); err != nil {
+		return err
+	}
+	m.r.Fence()
+	return m.r.Sync(m.sb.OwnerOff, layout.LineSize)
+}
+
+// dropMap makes the saved free map, if there is one, be no more. Every repair begins with it;
+// a superblock that is restored from the other one changes nothing that a free map speaks of.
+//
+// Persistence order: putOwner. What is changed comes after that.
+func (m *media) dropMap() error {
+	if m.saved == nil {
+		return nil
+	}
+	m.saved = nil
+	return m.putOwner(layout.OwnerClean)
 }

@@ -2,6 +2,7 @@ package fsck
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -19,6 +20,9 @@ type pass struct {
 	meta   bitset // metadata chunks, by chunk
 	inoB   bitset // inode blocks, by block
 	unsure bitset // blocks of metadata chunks whose type is not known, by block
+
+	fixed   bitset   // bad ranges, fixed area and second superblock, by block
+	sharers []owners // what extents that may share their blocks claim
 
 	inodeBlocks []uint64
 	inodes      map[uint64]*inodeBlock // by block
@@ -83,6 +87,11 @@ func newBitset(n uint64) bitset     { return make(bitset, (n+63)/64) }
 func (b bitset) has(i uint64) bool  { return b[i/64]&(1<<(i%64)) != 0 }
 func (b bitset) set(i uint64)       { b[i/64] |= 1 << (i % 64) }
 func (b bitset) setRun(i, n uint64) { forRun(i, n, func(w int, m uint64) { b[w] |= m }) }
+func (b bitset) hasAll(i, n uint64) bool {
+	var x uint64
+	forRun(i, n, func(w int, m uint64) { x |= m &^ b[w] })
+	return x == 0
+}
 func (b bitset) hasAny(i, n uint64) bool {
 	var x uint64
 	forRun(i, n, func(w int, m uint64) { x |= b[w] & m })
@@ -116,6 +125,7 @@ func (p *pass) run() {
 	p.used.setRun(0, uint64(p.sb.StaticEnd)>>layout.BlockShift)
 	p.used.set(uint64(p.sb.BackupOff) >> layout.BlockShift)
 	p.badRanges()
+	p.fixed = slices.Clone(p.used)
 	bad := p.badBlocks()
 	p.chunks()
 	p.allInodes()

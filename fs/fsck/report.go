@@ -20,6 +20,7 @@ const (
 	SuperBackup    = "super-backup"     // the second superblock is damaged
 	SuperDiffer    = "super-differ"     // both verify and say different things
 	OwnerState     = "owner-state"      // owner record with a state no writer makes
+	FreeMap        = "free-map"         // the saved free map is damaged, or wrong
 	JournalLine    = "journal-line"     // a committed record holds a line that cannot be
 	JournalClean   = "journal-clean"    // committed records on a cleanly unmounted filesystem
 	Media          = "media"            // the media cannot be read
@@ -91,6 +92,8 @@ type Report struct {
 
 	// Clean: the filesystem was cleanly unmounted.
 	Clean bool `json:"clean"`
+	// FreeMap: a free map was saved.
+	FreeMap bool `json:"free_map"`
 	// Incomplete: some directory or inode could not be read, so reachability and
 	// link counts were not judged.
 	Incomplete bool `json:"incomplete"`

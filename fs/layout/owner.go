@@ -4,9 +4,11 @@ package layout
 const (
 	OwnerClean   uint32 = 0 // unmounted cleanly; nobody uses the region
 	OwnerMounted uint32 = 1 // in use, or its user died
+	OwnerSaved   uint32 = 2 // as OwnerClean, and there is a saved free map
 )
 
-// Owner is the line at Superblock.OwnerOff: who uses the region.
+// Owner is the line at Superblock.OwnerOff: who uses the region, or where the saved free
+// map is.
 //
 //	offset size field
 //	0      16   machine id
@@ -15,18 +17,32 @@ const (
 //	36     4    state
 //	40     8    start time of the process (field 22 of /proc/PID/stat)
 //	48     4    mount count
+//
+// In state OwnerSaved, instead of the machine and boot ids:
+//
+//	0      8    free map: block of its first segment
+//	8      8    length in bytes
+//	16     4    crc32c of these, seeded by the UUID
+//	20     12   reserved, zero
 type Owner struct {
 	Machine, Boot [16]byte
 	PID           uint32
 	State         uint32
 	Start         uint64
 	Mounts        uint32
+	Map           FreeMapRef
 }
 
 // Put writes o into l.
 func (o *Owner) Put(l *Line) {
-	copy(l[PayloadOff:], o.Machine[:])
-	copy(l[PayloadOff+16:], o.Boot[:])
+	if o.State == OwnerSaved {
+		l.put64(0, o.Map.Block)
+		l.put64(8, o.Map.Len)
+		l.put32(16, o.Map.CRC)
+	} else {
+		copy(l[PayloadOff:], o.Machine[:])
+		copy(l[PayloadOff+16:], o.Boot[:])
+	}
 	l.put32(32, o.PID)
 	l.put32(36, o.State)
 	l.put64(40, o.Start)
@@ -36,6 +52,10 @@ func (o *Owner) Put(l *Line) {
 // Get reads o from l.
 func (o *Owner) Get(l *Line) {
 	*o = Owner{PID: l.u32(32), State: l.u32(36), Start: l.u64(40), Mounts: l.u32(48)}
+	if o.State == OwnerSaved {
+		o.Map = FreeMapRef{l.u64(0), l.u64(8), l.u32(16)}
+		return
+	}
 	copy(o.Machine[:], l[PayloadOff:])
 	copy(o.Boot[:], l[PayloadOff+16:])
 }

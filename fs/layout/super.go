@@ -54,8 +54,7 @@ const (
 //	200    8    creation time, ns since the epoch
 //	208    4    uid that ran mkfs
 //	212    4    gid that ran mkfs
-//	216    8    saved free map offset (0: none)
-//	224    8    saved free map length in bytes
+//	216    16   reserved, zero
 //	232    8    backup superblock offset
 //	240    8    kind of region mkfs saw (pmem.Kind)
 //	248    256  reserved, zero
@@ -80,7 +79,6 @@ type Superblock struct {
 	InodeBase                  int64
 	Created                    int64
 	UID, GID                   uint32
-	FreeMapOff, FreeMapLen     int64
 	BackupOff                  int64
 	RegionKind                 uint64
 }
@@ -127,8 +125,6 @@ func (s *Superblock) Encode() []byte {
 	le.PutUint64(b[200:], uint64(s.Created))
 	le.PutUint32(b[208:], s.UID)
 	le.PutUint32(b[212:], s.GID)
-	le.PutUint64(b[216:], uint64(s.FreeMapOff))
-	le.PutUint64(b[224:], uint64(s.FreeMapLen))
 	le.PutUint64(b[232:], uint64(s.BackupOff))
 	le.PutUint64(b[240:], s.RegionKind)
 	le.PutUint32(b[508:], Checksum(0, b[:508]))
@@ -165,7 +161,6 @@ func DecodeSuper(b []byte, off int64) (*Superblock, error) {
 		InodeBase:     int64(le.Uint64(b[192:])),
 		Created:       int64(le.Uint64(b[200:])),
 		UID:           le.Uint32(b[208:]), GID: le.Uint32(b[212:]),
-		FreeMapOff: int64(le.Uint64(b[216:])), FreeMapLen: int64(le.Uint64(b[224:])),
 		BackupOff:  int64(le.Uint64(b[232:])),
 		RegionKind: le.Uint64(b[240:]),
 	}

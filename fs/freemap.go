@@ -1,0 +1,206 @@
+package fs
+
+import (
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/refcnt"
+)
+
+// saveFreeMap writes the free map into free blocks, for the next mount, and makes fs.owner
+// name it. Where that is not possible none is saved, which is no error: the next mount
+// reads the inodes. Precondition: no lane holds a record.
+//
+// Persistence order: NT-store the segments, SFENCE. The owner record comes after that.
+func (fs *FS) saveFreeMap() {
+	fs.table.Reap(fs.freeIdle)
+	if fs.unfinished.Load() {
+		return // the next mount finds what is left to do by reading the inodes
+	}
+	b, err := fs.encodeFreeMap()
+	var ref layout.FreeMapRef
+	if err == nil && len(b) <= layout.FreeMapMax {
+		ref, err = fs.writeFreeMap(b)
+	}
+	switch {
+	case err != nil:
+		fs.warn("the free map is not saved: %v", err)
+	case ref.Block != 0:
+		fs.owner.State, fs.owner.Map = layout.OwnerSaved, ref
+	}
+}
+
+// foliosOf are the orders by their kind in a free map.
+func (fs *FS) foliosOf() [3]uint8 {
+	o := fs.alloc.Orders()
+	return [3]uint8{0, o.PMD, o.PUD}
+}
+
+// encodeFreeMap returns the free map, or more than FreeMapMax bytes. What is neither free nor
+// owned nor metadata was lost by a mistake of ours: an error.
+func (fs *FS) encodeFreeMap() ([]byte, error) {
+	var w layout.FreeMapWriter
+	orders := fs.foliosOf()
+	sum := fs.alloc.FreeBlocks() + fs.fixed
+	fs.table.Walk(func(r refcnt.Run) bool {
+		x := layout.FreeMapRun{Block: r.Block, N: r.N, Count: r.Owners, Kind: layout.FreeMapLack}
+		if !r.Lack {
+			x.Kind = uint8(slices.Index(orders[:], r.Order))
+			sum += r.N
+		}
+		w.Run(x)
+		return len(w.B) <= layout.FreeMapMax
+	})
+	w.End(2)
+	m := &fs.meta
+	for _, c := range m.chunks {
+		sum += uint64(c.end - c.first + 1)
+		bits := make([]byte, len(c.free)*8)
+		for i := c.first; i < c.end; i++ {
+			if !c.isFree(i) {
+				bits[i/8] |= 1 << (i % 8)
+			}
+		}
+		w.Bits(bits)
+	}
+	if len(w.B) <= layout.FreeMapMax && sum != fs.sb.Blocks() {
+		return nil, corruptf("%d blocks are known of %d", sum, fs.sb.Blocks())
+	}
+	for _, b := range slices.Sorted(maps.Keys(m.inodes)) {
+		w.Slots(b, m.inodes[b].free)
+	}
+	w.End(2)
+	for _, ino := range fs.compact.list() {
+		w.Ino(ino)
+	}
+	w.End(1)
+	return w.B, nil
+}
+
+// writeFreeMap stores a free map in free blocks, the lowest ones. The reference is zero if
+// there are not enough.
+func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
+	type run struct{ block, n uint64 }
+	var segs []run
+	left := len(b)
+	fs.alloc.Walk(func(block, n uint64) bool {
+		n = min(n, uint64(left+layout.LineSize+layout.BlockSize-1)>>layout.BlockShift)
+		segs = append(segs, run{block, n})
+		left -= int(n<<layout.BlockShift) - layout.LineSize
+		return left > 0
+	})
+	if left > 0 {
+		return ref, nil
+	}
+	ref = layout.FreeMapRef{Block: segs[0].block, Len: uint64(len(b)), CRC: layout.Checksum(fs.seed, b)}
+	b = append(b, make([]byte, -len(b)&(layout.LineSize-1))...)
+	segs = append(segs, run{})
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for i, s := range segs[:len(segs)-1] {
+		var l layout.Line
+		h := layout.FreeMapSegment{Index: uint32(i), Next: segs[i+1].block, Blocks: s.n, Mounts: fs.owner.Mounts}
+		h.Put(&l)
+		off := int64(s.block) << layout.BlockShift
+		l.Seal(fs.seed, off, fs.seqNow())
+		part := b[:min(len(b), int(s.n<<layout.BlockShift)-layout.LineSize)]
+		if err = fs.r.NTStore(off, l[:]); err == nil {
+			err = fs.r.NTStore(off+layout.LineSize, part)
+		}
+		if err != nil {
+			return layout.FreeMapRef{}, err
+		}
+		b = b[len(part):]
+	}
+	fs.r.Fence()
+	return ref, nil
+}
+
+// readFreeMap reads the bytes of the saved free map.
+func (fs *FS) readFreeMap() (b []byte, err error) {
+	ref := fs.saved.Map
+	if ref.Len > layout.FreeMapMax {
+		return nil, corruptf("it has %d bytes, at most %d are possible", ref.Len, layout.FreeMapMax)
+	}
+	for i, at := uint32(0), ref.Block; uint64(len(b)) < ref.Len; i++ {
+		var l layout.Line
+		var h layout.FreeMapSegment
+		off := int64(at) << layout.BlockShift
+		if at >= fs.sb.Blocks() || off < fs.sb.StaticEnd {
+			return nil, corruptf("segment %d is at block %d, outside the filesystem", i, at)
+		}
+		if err := fs.loadLine(off, &l); err != nil {
+			return nil, err
+		}
+		if !h.Get(&l) || h.Index != i || h.Mounts != fs.saved.Mounts || h.Blocks == 0 || h.Blocks > fs.sb.Blocks()-at {
+			return nil, corruptf("block %d is not segment %d of it", at, i)
+		}
+		n := min(h.Blocks<<layout.BlockShift-layout.LineSize, ref.Len-uint64(len(b)))
+		b = slices.Grow(b, int(n))[:len(b)+int(n)]
+		if err := fs.r.Load(off+layout.LineSize, b[len(b)-int(n):]); err != nil {
+			return nil, err
+		}
+		at = h.Next
+	}
+	if crc := layout.Checksum(fs.seed, b); crc != ref.CRC {
+		return nil, corruptf("its checksum is %08x, expected %08x", crc, ref.CRC)
+	}
+	return b, nil
+}
+
+// loadFreeMap does what a scan does, by the saved free map instead of the inodes. After an
+// error everything that it filled must be made anew.
+func (s *scan) loadFreeMap() error {
+	fs := s.fs
+	b, err := fs.readFreeMap()
+	if err != nil {
+		return err
+	}
+	if err := s.structures(); err != nil {
+		return err
+	}
+	r := layout.NewFreeMapReader(b, fs.sb.Blocks())
+	orders := fs.foliosOf()
+	for x, ok := r.Run(); ok; x, ok = r.Run() {
+		run := refcnt.Run{Block: x.Block, N: x.N, Owners: x.Count, Lack: x.Kind == layout.FreeMapLack}
+		if !run.Lack {
+			run.Order = orders[x.Kind]
+			if !fs.alloc.Reserve(x.Block, x.N) {
+				return corruptf("it says that blocks %d+%d are data", x.Block, x.N)
+			}
+		}
+		if err := fs.table.Restore(run); err != nil {
+			return fmt.Errorf("%w: %w", ErrNeedsFsck, err)
+		}
+	}
+	m := &fs.meta
+	for _, c := range m.chunks {
+		bits := r.Bits(len(c.free) * 8)
+		for i := c.first; i < c.end && bits != nil; i++ {
+			if bits[i/8]&(1<<(i%8)) != 0 && c.isFree(i) {
+				c.take(i)
+				m.nfree--
+			}
+		}
+	}
+	for block, mask, ok := r.Slots(); ok; block, mask, ok = r.Slots() {
+		if !fs.isInodeBlock(int64(block) << layout.BlockShift) {
+			return corruptf("it says that block %d holds inodes", block)
+		}
+		s.freeSlots(block, mask)
+	}
+	for ino, ok := r.Ino(); ok; ino, ok = r.Ino() {
+		if off := fs.sb.InodeOff(ino); off < 0 || !fs.isInodeBlock(off) {
+			return corruptf("it says that there is an inode %d", ino)
+		}
+		fs.compact.add(ino)
+	}
+	m.used = uint64(len(s.todo))*layout.InodesPerBlock - m.slots
+	if !r.Done() {
+		return corruptf("it ends too early, or too late")
+	}
+	return nil
+}
