@@ -74,7 +74,9 @@ func (fs *FS) encodeFreeMap() ([]byte, error) {
 	}
 	w.End(2)
 	for _, ino := range fs.compact.list() {
-		w.Ino(ino)
+		if fs.isInodeBlock(fs.sb.InodeOff(ino)) { // it may be gone
+			w.Ino(ino)
+		}
 	}
 	w.End(1)
 	return w.B, nil

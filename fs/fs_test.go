@@ -21,6 +21,8 @@ type volume struct {
 	fs  *fs.FS
 	ctx fs.Context
 	now atomic.Int64
+
+	cloned bool // some blocks were shared, ever
 }
 
 func newVolume(t testing.TB, size int64) *volume {
@@ -45,21 +47,22 @@ func newVolume(t testing.TB, size int64) *volume {
 
 func (v *volume) mount() {
 	v.t.Helper()
-	f, err := fs.Mount(v.r, fs.Options{Clock: func() int64 { return v.now.Add(1) }})
+	v.mountBy(fs.Options{})
+}
+
+func (v *volume) mountBy(o fs.Options) {
+	v.t.Helper()
+	o.Clock = func() int64 { return v.now.Add(1) }
+	o.Warn = func(msg string) {
+		if strings.Contains(msg, "free map") {
+			v.t.Error(msg)
+		}
+	}
+	f, err := fs.Mount(v.r, o)
 	if err != nil {
 		v.t.Fatal(err)
 	}
 	v.fs = f
-}
-
-func (v *volume) remount() {
-	v.t.Helper()
-	f := v.fs
-	v.fs = nil
-	if err := f.Unmount(); err != nil {
-		v.t.Fatal(err)
-	}
-	v.mount()
 }
 
 func (v *volume) ok(e syscall.Errno) {

@@ -1,0 +1,328 @@
+package fs_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// space is what the filesystem says of free space and of who owns what.
+func (v *volume) space() fs.Stats {
+	s := v.fs.Stats()
+	s.CachedInodes, s.SplitTableBytes, s.MovedBytes, s.ReplayedRecords, s.FreedOrphans, s.ReadOnly, s.FreeMap = 0, 0, 0, 0, 0, false, false
+	return s
+}
+
+func (v *volume) unmount() {
+	v.t.Helper()
+	if err := v.fs.Unmount(); err != nil {
+		v.t.Fatal(err)
+	}
+	v.fs = nil
+}
+
+// remount unmounts and mounts by the saved free map, which must come to what was before,
+// and to what reading all inodes comes to.
+func (v *volume) remount() {
+	v.t.Helper()
+	before := v.space()
+	v.unmount()
+	rep, err := fsck.Check(v.r, fsck.Options{})
+	if err != nil || rep.Left > 0 || !rep.FreeMap {
+		v.t.Fatalf("fsck: %v, %+v", err, rep)
+	}
+	v.mountBy(fs.Options{ReadOnly: true, Scan: true})
+	if v.fs.Stats().FreeMap {
+		v.t.Fatal("a scan that was asked for did not happen")
+	}
+	scanned := v.space()
+	v.unmount()
+	v.mount()
+	if !v.fs.Stats().FreeMap {
+		v.t.Fatal("the free map was not used")
+	}
+	now := v.space()
+	before.Split2M = now.Split2M                      // which counts tables kept for reuse
+	if before.Inodes == now.Inodes && before != now { // else orphans were freed
+		v.t.Errorf("by the free map:\n%+v, before the unmount:\n%+v", now, before)
+	}
+	if v.cloned { // what a copy has split may stand together again, which only a scan sees
+		for _, s := range []*fs.Stats{&now, &scanned} {
+			s.Folios4K, s.Folios2M, s.Folios1G, s.Split2M, s.PartlyOwned, s.PMDMappable, s.PUDMappable = 0, 0, 0, 0, 0, 0, 0
+		}
+	}
+	if now != scanned {
+		v.t.Errorf("by the free map:\n%+v, by a scan:\n%+v", now, scanned)
+	}
+}
+
+func (v *volume) owner() (o layout.Owner) {
+	v.t.Helper()
+	o, ok, err := fs.ReadOwner(v.r, v.super())
+	if err != nil || !ok {
+		v.t.Fatalf("owner record: %t, %v", ok, err)
+	}
+	return o
+}
+
+func (v *volume) super() *layout.Superblock {
+	v.t.Helper()
+	sb, _, err := fs.ReadSuper(v.r)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return sb
+}
+
+func (v *volume) setOwner(o layout.Owner) {
+	v.t.Helper()
+	sb := v.super()
+	var l layout.Line
+	o.Put(&l)
+	l.Seal(layout.Seed(sb.UUID), sb.OwnerOff, 1<<40)
+	v.store(sb.OwnerOff, l[:])
+}
+
+func (v *volume) store(off int64, b []byte) {
+	v.t.Helper()
+	if err := v.r.Store(off, b); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// attempt mounts and reports whether the free map was used, which stays what it is on media:
+// nothing is stored.
+func (v *volume) attempt(o fs.Options) bool {
+	v.t.Helper()
+	o.ReadOnly = true
+	f, err := fs.Mount(v.r, o)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	used := f.Stats().FreeMap
+	if err := f.Unmount(); err != nil {
+		v.t.Fatal(err)
+	}
+	return used
+}
+
+// populated is an unmounted filesystem with some of everything that a free map tells.
+func populated(t *testing.T) *volume {
+	v := newVolume(t, fs.MinSize)
+	big := v.create(1, "big")
+	v.write(big, 0, make([]byte, 3*pudBytes))
+	for i := range 40 {
+		dir := v.mkdir(1, fmt.Sprint("d", i))
+		f := v.create(dir, "f")
+		v.write(f, 0, make([]byte, 5000))
+		if i%2 == 0 {
+			v.ok(v.fs.Unlink(&v.ctx, dir, "f"))
+		}
+		v.fs.Forget(f, 1)
+	}
+	part := v.create(1, "part")
+	v.clone(big, 0, part, 0, 2*pudBytes)
+	v.write(part, 5*4096, make([]byte, 8192))
+	v.unmount()
+	return v
+}
+
+// TestFreeMapUse: a free map is used by the mounts that only read, and by the first that does
+// not; then it is no more.
+func TestFreeMapUse(t *testing.T) {
+	v := populated(t)
+	for range 2 {
+		if !v.attempt(fs.Options{}) {
+			t.Error("mounted read-only, and the free map was not used")
+		}
+	}
+	if v.attempt(fs.Options{Scan: true}) {
+		t.Error("a scan was asked for")
+	}
+	v.mount()
+	if !v.fs.Stats().FreeMap {
+		t.Error("the free map was not used")
+	}
+	v.fs.Abandon()
+	if v.owner().State != layout.OwnerMounted {
+		t.Error("mounted, and the owner record names the free map")
+	}
+	v.mount()
+	if v.fs.Stats().FreeMap {
+		t.Error("the free map was used twice")
+	}
+	v.unmount()
+	// What a version that knows no free map leaves.
+	machine, boot := pmem.HostIdentity()
+	v.setOwner(layout.Owner{Machine: machine, Boot: boot, State: layout.OwnerClean, PID: 7, Start: 8, Mounts: 9})
+	if v.attempt(fs.Options{}) {
+		t.Error("the owner record names no free map")
+	}
+}
+
+// TestFreeMapFull: with no space for it none is saved, and that is a clean unmount, too.
+func TestFreeMapFull(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	f := v.create(1, "f")
+	for n := int64(fs.MinSize); n >= 4096; n /= 2 {
+		for v.fs.Fallocate(&v.ctx, f, fs.FallocKeepSize, int64(v.blocks(f))<<9, n) == 0 {
+		}
+	}
+	d := v.mkdir(1, "d")
+	var a fs.Attr
+	var e syscall.Errno
+	for i := 0; e == 0; i++ {
+		e = v.fs.Mkdir(&v.ctx, d, fmt.Sprint(i), 0o755, &a)
+	}
+	for i := 0; v.fs.Stats().FreeMetaBlocks > 0; i++ {
+		v.write(v.create(d, fmt.Sprint("f", i)), 0, nil)
+	}
+	if s := v.fs.Stats(); e != syscall.ENOSPC || s.FreeBlocks > 0 {
+		t.Fatalf("not full: %v, %+v", e, s)
+	}
+	v.unmount()
+	if o := v.owner(); o.State != layout.OwnerClean {
+		t.Errorf("the owner record has state %d", o.State)
+	}
+	rep, err := fsck.Check(v.r, fsck.Options{})
+	if err != nil || rep.Left > 0 || !rep.Clean || rep.FreeMap {
+		t.Errorf("fsck: %v, %+v", err, rep)
+	}
+	v.mount()
+	v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
+	v.fs.Forget(f, 1)
+	v.remount()
+}
+
+func (v *volume) blocks(ino uint64) uint64 {
+	var a fs.Attr
+	v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+	return a.Blocks
+}
+
+// TestFreeMapSegments: a free map goes where there is space, in pieces.
+func TestFreeMapSegments(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	f, g := v.create(1, "f"), v.create(1, "g")
+	size := int64(v.fs.Stats().AvailableBlocks-64) << 12
+	v.ok(v.fs.Fallocate(&v.ctx, f, 0, 0, size))
+	for off := int64(0); off < size; off += 8192 {
+		v.ok(v.fs.Fallocate(&v.ctx, f, fs.FallocPunchHole|fs.FallocKeepSize, off, 4096))
+		v.write(f, off+4096, []byte("x"))
+	}
+	v.clone(f, 0, g, 0, size)
+	v.remount()
+	v.unmount()
+	if o := v.owner(); o.Map.Len <= layout.BlockSize {
+		t.Errorf("a free map of %d bytes fits one block", o.Map.Len)
+	}
+	v.mount()
+	v.removeAll(1)
+	v.remount()
+}
+
+// TestFreeMapUnfinished: what an unmount leaves to be finished is found by a scan.
+func TestFreeMapUnfinished(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	free := v.free()
+	ino := v.create(1, "f")
+	v.write(ino, 0, make([]byte, 100_000))
+	off := v.super().InodeOff(ino)
+	v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
+	var l, bad layout.Line
+	if err := v.r.LoadLine(off, (*[layout.LineSize]byte)(&l)); err != nil {
+		t.Fatal(err)
+	}
+	v.store(off, bad[:]) // so that it cannot be freed
+	v.fs.Forget(ino, 1)
+	v.unmount()
+	v.store(off, l[:])
+	if o := v.owner(); o.State != layout.OwnerClean {
+		t.Errorf("the owner record has state %d", o.State)
+	}
+	v.mount()
+	if s := v.fs.Stats(); s.FreedOrphans != 1 || v.free() != free {
+		t.Errorf("%d blocks free, were %d: %+v", v.free(), free, s)
+	}
+	v.remount()
+}
+
+// TestFreeMapDamaged: a free map that is damaged, or crafted, is not used, or believed; and
+// mounting is no more than that.
+func TestFreeMapDamaged(t *testing.T) {
+	v := populated(t)
+	seed := layout.Seed(v.super().UUID)
+	o := v.owner()
+	at := int64(o.Map.Block)<<layout.BlockShift + layout.LineSize
+	good := bytes.Clone(v.r.Bytes(at, int64(o.Map.Len)))
+	warned := 0
+	try := func(o layout.Owner, b []byte) bool {
+		t.Helper()
+		v.setOwner(o)
+		v.store(at, b)
+		return v.attempt(fs.Options{Warn: func(msg string) { warned++ }})
+	}
+	if !try(o, good) || warned > 0 {
+		t.Fatal("the free map is good")
+	}
+	for i, r := range []layout.FreeMapRef{
+		{Block: 1, Len: o.Map.Len, CRC: o.Map.CRC},
+		{Block: 1 << 60, Len: o.Map.Len, CRC: o.Map.CRC},
+		{Block: o.Map.Block + 1, Len: o.Map.Len, CRC: o.Map.CRC},
+		{Block: o.Map.Block, Len: o.Map.Len - 1, CRC: o.Map.CRC},
+		{Block: o.Map.Block, Len: 1 << 20, CRC: o.Map.CRC},
+		{Block: o.Map.Block, Len: 1 << 60, CRC: o.Map.CRC},
+		{Block: o.Map.Block, Len: o.Map.Len, CRC: o.Map.CRC + 1},
+		{Block: o.Map.Block},
+	} {
+		x := o
+		x.Map = r
+		if try(x, good) || warned != i+1 {
+			t.Errorf("%+v: used, or no warning", r)
+		}
+	}
+	x := o
+	x.Mounts++
+	if try(x, good) {
+		t.Error("that of another mount was used")
+	}
+	rnd := rand.New(rand.NewSource(1))
+	used := 0
+	for range 3000 {
+		b := bytes.Clone(good)
+		for range 1 + rnd.Intn(3) {
+			i := rnd.Intn(len(b))
+			switch rnd.Intn(4) {
+			case 0:
+				b[i] = byte(rnd.Intn(256))
+			case 1:
+				b[i] ^= 1 << rnd.Intn(8)
+			case 2:
+				copy(b[i:], b[rnd.Intn(len(b)):])
+			default:
+				copy(b[i:], bytes.Repeat([]byte{0xff}, rnd.Intn(12)))
+			}
+		}
+		if !bytes.Equal(b, good) && try(o, b) {
+			t.Fatal("a damaged free map was used")
+		}
+		x := o
+		x.Map.CRC = layout.Checksum(seed, b)
+		if try(x, b) {
+			used++
+		}
+	}
+	if used == 0 || used > 2500 {
+		t.Errorf("%d of 3000 crafted free maps were used", used)
+	}
+	if !try(o, good) {
+		t.Error("the free map is good")
+	}
+}
