@@ -352,11 +352,15 @@ func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested
 	for i := range ps {
 		h += hashLine(ps[i].off, &ps[i].l) - hashLine(ps[i].off, k.m.at(ps[i].off))
 	}
-	v, ok := k.seen[h]
+	key := h
+	if k.rec.steps[k.step].repair && k.fence < 0 {
+		key = ^h // a repair that has returned is not begun again
+	}
+	v, ok := k.seen[key]
 	if !ok {
 		k.res.States++
 		v, nested = k.judge(n, ps, seed, h)
-		k.seen[h] = v
+		k.seen[key] = v
 	} else if v.why != "" {
 		return "", "" // reported when it was seen first
 	}

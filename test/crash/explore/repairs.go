@@ -96,6 +96,7 @@ func repairs() []Workload {
 	return []Workload{
 		repair("link count", func(w *world) { w.core(ino(w, "f"), func(c *layout.Core) { c.Nlink = 7 }) }),
 		repair("lost name", func(w *world) { w.damage(w.dentry("g"), smash); lost(w) }),
+		repair("free map", func(w *world) { w.damage(int64(w.savedMap().Block)<<layout.BlockShift+lineSize, smash) }),
 		repair("superblock", func(w *world) { w.damage(0, smash) }),
 		repair("second superblock", func(w *world) { w.damage(w.super().BackupOff, smash) }),
 		repair("link counts of directories", func(w *world) {

@@ -250,8 +250,7 @@ func singles() []Workload {
 		{Name: "two-handles", setup: func(w *world) { tree(w); w.at("d/g").open = true }, op: twoHandles},
 		{Name: "unmount", setup: tree, bare: true, op: func(w *world) {
 			w.write("f", 0, fill(89, 10))
-			w.do("unmount", w.unmount)
-			w.steps[len(w.steps)-1].clean = true
+			w.doUnmount()
 		}},
 		{Name: "mount-clean", setup: func(w *world) { tree(w); w.unmount() }, op: func(w *world) { w.do("mount", w.mount) }},
 		{Name: "mount-dirty", setup: func(w *world) {
@@ -277,7 +276,7 @@ func singles() []Workload {
 			ws = append(ws, write(fmt.Sprintf("write-%d-at-%d", n, at), "f", at, n))
 		}
 	}
-	return append(ws, allocationWorkloads()...)
+	return append(append(ws, allocationWorkloads()...), freeMaps()...)
 }
 
 // orphan is a workload that drops the last reference of an unlinked file.
