@@ -71,10 +71,13 @@ func (t *Table) Walk(f func(Run) bool) {
 		if !f(r) {
 			return
 		}
-		for _, a := range t.cuts.of[base] {
-			if !f(Run{Block: a.block, N: a.n, Order: r.Order, Owners: a.count, Lack: true}) {
-				return
-			}
+		y, ok := t.cuts.of[base], true
+		y.runs(0, r.N, func(at, n uint64, v int64) bool {
+			ok = v == y.top || f(Run{Block: base + at, N: n, Order: r.Order, Owners: uint64(y.top - v), Lack: true})
+			return ok
+		})
+		if !ok {
+			return
 		}
 	}
 	if last.N > 0 {
@@ -122,15 +125,20 @@ func (t *Table) Restore(r Run) error {
 }
 
 func (t *Table) restoreLack(r Run) error {
-	if r.N > 0 {
-		f := t.find(r.Block)
-		w := f.w.Load()
-		l := t.cuts.of[f.block]
-		if f.kind != 0 && r.Block+r.N <= f.end() && r.Owners < sharesOf(w) && (len(l) == 0 || l[len(l)-1].end() <= r.Block) {
+	f := t.find(r.Block)
+	w := f.w.Load()
+	if r.N == 0 || r.Block+r.N > f.end() || f.kind == 0 || r.Owners >= sharesOf(w) {
+		return fmt.Errorf("%w: %d owners lack blocks %d+%d", ErrRun, r.Owners, r.Block, r.N)
+	}
+	y, whole := t.cuts.of[f.block], true
+	if y != nil {
+		y.runs(r.Block-f.block, r.N, func(_, _ uint64, v int64) bool { whole = whole && v == y.top; return whole })
+	}
+	if whole {
+		if _, rise := t.cuts.add(&f, t.pmd, r.Block, r.N, -int64(r.Owners)); rise == 0 {
 			f.w.Store(w | deferred)
-			t.cuts.set(f.block, l.append(layer{r.Block, r.N, r.Owners}))
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %d owners lack blocks %d+%d", ErrRun, r.Owners, r.Block, r.N)
+	return fmt.Errorf("%w: all owners of blocks %d+%d lack some", ErrRun, r.Block, r.N)
 }

@@ -1,7 +1,5 @@
 package refcnt
 
-import "slices"
-
 // tally says how the owners of a large folio are spread over its blocks, where some own a
 // part only. It has a value for each block, which an owner that comes or goes raises or
 // lowers in the blocks that are its own. A block of the top value has all the owners that
@@ -30,9 +28,9 @@ func newTally(f *folio, shift uint8) *tally {
 	}
 }
 
-// add adds d, 1 or -1, to the values of n blocks, the first of them block at of the folio,
-// and returns how far the top moves. It takes as many steps as there are blocks in pieces
-// that are not whole.
+// add adds d to the values of n blocks, the first of them block at of the folio, and returns
+// how far the top moves. If d is neither 1 nor -1 the top must stay. It takes as many steps
+// as there are blocks in pieces that are not whole.
 func (y *tally) add(at, n uint64, d int64) (rise int64) {
 	was, size := y.top, uint64(1)<<y.shift
 	for n > 0 {
@@ -92,19 +90,38 @@ func (y *tally) owners(v int64, shares uint64) int64 { return int64(shares) - (y
 // least returns how many owners the block has that has the fewest.
 func (y *tally) least(shares uint64) int64 { return y.owners(y.bottom, shares) }
 
-// max returns the largest value of n blocks, the first of them block at of the folio.
-func (y *tally) max(at, n uint64) int64 {
-	size, m := uint64(1)<<y.shift, y.bottom
+// runs calls f for runs of one value within n blocks, the first of them block at of the
+// folio, until f returns false.
+func (y *tally) runs(at, n uint64, f func(at, n uint64, v int64) bool) {
+	size := uint64(1) << y.shift
 	for n > 0 {
 		p, i := &y.pieces[at>>y.shift], at&(size-1)
 		k := min(n, size-i)
-		at, n = at+k, n-k
-		if p.each == nil {
-			m = max(m, p.all)
-		} else {
-			m = max(m, slices.Max(p.each[i:i+k]))
+		if p.each != nil {
+			for j := i + 1; j < i+k; j++ {
+				if p.each[j] != p.each[i] {
+					k = j - i
+				}
+			}
 		}
+		if !f(at, k, p.value(i)) {
+			return
+		}
+		at, n = at+k, n-k
 	}
+}
+
+func (p *tallyPiece) value(i uint64) int64 {
+	if p.each == nil {
+		return p.all
+	}
+	return p.each[i]
+}
+
+// max returns the largest value of n blocks, the first of them block at of the folio.
+func (y *tally) max(at, n uint64) int64 {
+	m := y.bottom
+	y.runs(at, n, func(_, _ uint64, v int64) bool { m = max(m, v); return true })
 	return m
 }
 
