@@ -118,16 +118,17 @@ test-long:
 kill-long:
 	$(call step,kill,1800,$(GO) test -count=1 -timeout 75m -v ./test/kill -rounds 200 -seed $(KILL_SEED))
 
-# Without -short, far more random cases, and damage that the fuzzer thinks of.
+# The race detector without -short (but for regions of which the folio table would not fit
+# into Go's memory), far more random cases, and damage that the fuzzer thinks of.
 stress-long:
-	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m $(LADDER) && \
+	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip TestRegionSizes $(LADDER) && \
 		$(GO) test -count=1 -timeout 40m ./refcnt ./hugepage ./pagecache -run Model -rapid.checks=20000 && \
 		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 10m ./fs/fsck)
 
 # Other seeds than make test's.
 ageing-long:
-	$(call step,ageing,360,for seed in 2 3 4; do for util in 75 90; do \
-		$(GO) run ./bench/ageing --util $$util --seed $$seed --check || exit 1; done; done)
+	$(call step,ageing,360,(for seed in 2 3 4; do for util in 75 90; do \
+		$(GO) run ./bench/ageing --util $$util --seed $$seed --check || exit 1; done; done))
 
 crash-long:
 	$(call step,crash,14400,timeout 6h $(GO) run ./test/crash -full -seed $(CRASH_SEED))

@@ -142,6 +142,8 @@ func build(m *testing.M) (code int, err error) {
 		for _, mt := range liveMounts() {
 			mt.destroy()
 		}
+		_ = os.Remove(Daxfsd)
+		_ = os.Remove(dir) // and if the other process is dead, that was all
 		os.Exit(1)
 	}()
 	return m.Run(), nil
