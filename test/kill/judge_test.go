@@ -116,13 +116,14 @@ func (t *tree) diff(mnt string, w int, d *data) error {
 			return err
 		}
 	}
-	for name := range found {
+	for _, name := range slices.Sorted(maps.Keys(found)) {
 		if t.at(name) == nil {
 			return fmt.Errorf("%s should not be there", name)
 		}
 	}
 	inos, nodes := map[int]uint64{}, map[uint64]int{}
-	for name, id := range t.Names {
+	for _, name := range slices.Sorted(maps.Keys(t.Names)) {
+		id := t.Names[name]
 		n := t.Nodes[id]
 		p := filepath.Join(mnt, name)
 		var st unix.Stat_t
@@ -246,7 +247,7 @@ func TestJudge(t *testing.T) {
 			name, n := first(tr, func(name string, n *node) bool { return !n.is(unix.S_IFDIR) && tr.nlink(name) > 1 })
 			tr.Next++
 			tr.Names[name], tr.Nodes[tr.Next] = tr.Next, n
-		}, "links, want 1"},
+		}, "links, want"},
 		{"a directory's link count is wrong", func(tr *tree) {
 			_, n := first(tr, func(name string, n *node) bool { return n.is(unix.S_IFDIR) && name != workerDir(w) })
 			n.Mode = unix.S_IFREG | n.Mode&0o777

@@ -60,6 +60,9 @@ func work(args []string) error {
 			return err
 		}
 		n, err := h.call(o, data)
+		for err == unix.EINTR { // a signal of Go's scheduler; nothing has happened, or a part that can happen again
+			n, err = h.call(o, data)
+		}
 		if err != nil {
 			if died(err) {
 				return nil

@@ -90,7 +90,7 @@ func supervise() (code int, err error) {
 		}
 	}()
 	code = 1
-	for ended := false; ; {
+	for last := false; ; {
 		var ws syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &ws, 0, nil)
 		if err == syscall.EINTR {
@@ -99,17 +99,42 @@ func supervise() (code int, err error) {
 		if err != nil { // nobody is left
 			return code, nil
 		}
-		if pid == p.Pid {
-			ended = true
+		if pid != p.Pid {
+			tell(dir, pid, ws)
+		} else {
+			last = true
 			if ws.Exited() {
 				code = ws.ExitStatus()
 			}
 		}
-		if ended { // and whoever dies now leaves its children to us
+		if last { // and whoever dies now leaves its children to us
 			killChildren()
 		}
 	}
 }
+
+// tell leaves the tests a note of how a daemon ended.
+func tell(dir string, pid int, ws syscall.WaitStatus) {
+	name := endedName(dir, pid)
+	if os.WriteFile(name+".new", fmt.Append(nil, uint32(ws)), 0o600) == nil {
+		_ = os.Rename(name+".new", name)
+	}
+}
+
+// ended is how a daemon of the tests ended; nil: it has not. It says so once.
+func ended(pid int) *syscall.WaitStatus {
+	name := endedName(os.Getenv(dirEnv), pid)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil
+	}
+	_ = os.Remove(name)
+	n, _ := strconv.ParseUint(string(b), 10, 32)
+	ws := syscall.WaitStatus(n)
+	return &ws
+}
+
+func endedName(dir string, pid int) string { return filepath.Join(dir, fmt.Sprintf("ended.%d", pid)) }
 
 // killChildren kills the children of this process.
 func killChildren() {

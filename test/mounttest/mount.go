@@ -34,8 +34,10 @@ type Mount struct {
 	Region     string
 	Mountpoint string
 
-	t    *testing.T
-	log  string // of the daemon
+	t      *testing.T
+	log    string // of the daemon
+	ending bool   // the daemon may end by itself
+
 	mu   sync.Mutex
 	conn string // /sys/fs/fuse/connections/N while mounted or dead, protected by mu
 	pid  int    // of the daemon while mounted, protected by mu
@@ -215,18 +217,37 @@ func (m *Mount) Kill9AtWork() {
 	if err := unix.Prlimit(m.PID(), unix.RLIMIT_CPU, &limit, nil); err != nil {
 		m.t.Fatalf("limiting the daemon's processor time: %v", err)
 	}
+	for start := time.Now(); m.running() && time.Since(start) < 20*time.Second; time.Sleep(time.Millisecond) {
+	}
+	if m.running() { // it has nothing to do
+		_ = syscall.Kill(m.PID(), syscall.SIGKILL)
+	}
 	m.gone()
 }
 
-// gone waits until the daemon, which will die of SIGKILL, has, and with it its lock of
-// the region.
+func (m *Mount) running() bool {
+	pid := m.PID()
+	return pid > 1 && syscall.Kill(pid, 0) == nil
+}
+
+// gone waits until the killed daemon is, and with it its lock of the region. It must have
+// died of that, and not by itself before, unless it was to end.
 func (m *Mount) gone() {
 	m.t.Helper()
-	for start := time.Now(); syscall.Kill(m.PID(), 0) == nil; time.Sleep(time.Millisecond) {
-		if time.Since(start) > 40*time.Second {
-			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.PID()))
-			m.t.Fatalf("after 40 s the daemon is not killed:\n%s", b)
+	pid := m.PID()
+	status, start := ended(pid), time.Now()
+	for ; status == nil; status = ended(pid) {
+		if time.Since(start) > 30*time.Second {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			m.t.Fatalf("30 s after SIGKILL the daemon is still there:\n%s", b)
 		}
+		time.Sleep(time.Millisecond)
+	}
+	m.mu.Lock()
+	m.pid = 0
+	m.mu.Unlock()
+	if status.Signal() != syscall.SIGKILL && (!m.ending || status.ExitStatus() != 0) {
+		m.t.Fatalf("the daemon ended by itself: exit code %d, signal %v", status.ExitStatus(), status.Signal())
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(m.Mountpoint, &st); err != nil && err != unix.ENOTCONN {
@@ -263,6 +284,8 @@ func (m *Mount) KillUmount(after time.Duration) (unmounted bool) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.ending = true
+	defer func() { m.ending = false }()
 	killed := make(chan struct{})
 	go func() {
 		defer close(killed)
@@ -295,8 +318,8 @@ func (m *Mount) PID() int {
 // Alive fails the test if the daemon that was mounted last is not running.
 func (m *Mount) Alive() {
 	m.t.Helper()
-	if err := syscall.Kill(m.PID(), 0); err != nil {
-		m.t.Fatalf("the daemon is gone: %v", err)
+	if !m.running() {
+		m.t.Fatal("the daemon is gone")
 	}
 }
 
