@@ -166,17 +166,23 @@ func (s *scan) loadFreeMap() error {
 	}
 	r := layout.NewFreeMapReader(b, fs.sb.Blocks())
 	orders := fs.foliosOf()
-	for x, ok := r.Run(); ok; x, ok = r.Run() {
-		run := refcnt.Run{Block: x.Block, N: x.N, Owners: x.Count, Lack: x.Kind == layout.FreeMapLack}
-		if !run.Lack {
-			run.Order = orders[x.Kind]
-			if !fs.alloc.Reserve(x.Block, x.N) {
-				return corruptf("it says that blocks %d+%d are data", x.Block, x.N)
+	ok := fs.alloc.ReserveAll(func() (block, n uint64, ok bool) {
+		for x, ok := r.Run(); ok && err == nil; x, ok = r.Run() {
+			run := refcnt.Run{Block: x.Block, N: x.N, Owners: x.Count, Lack: x.Kind == layout.FreeMapLack}
+			if !run.Lack {
+				run.Order = orders[x.Kind]
+			}
+			if err = fs.table.Restore(run); err == nil && !run.Lack {
+				return x.Block, x.N, true
 			}
 		}
-		if err := fs.table.Restore(run); err != nil {
-			return fmt.Errorf("%w: %w", ErrNeedsFsck, err)
-		}
+		return 0, 0, false
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNeedsFsck, err)
+	}
+	if !ok {
+		return corruptf("it says that blocks are data which are not")
 	}
 	m := &fs.meta
 	for _, c := range m.chunks {

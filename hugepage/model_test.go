@@ -289,6 +289,38 @@ func TestModel(t *testing.T) {
 					take(block, n)
 				}
 			},
+			"reserve all": func(t *rapid.T) {
+				var runs [][2]uint64
+				for block := anywhere.Draw(t, "first"); block < blocks && len(runs) < 20; {
+					n := rapid.Uint64Range(1, rapid.SampledFrom([]uint64{2, 3 * o.PMDBlocks()}).Draw(t, "limit")).Draw(t, "n")
+					if m.all(block, n, true) {
+						runs = append(runs, [2]uint64{block, n})
+						block += n
+					}
+					block += rapid.Uint64Range(0, 5).Draw(t, "gap")
+				}
+				next := func(i int) func() (uint64, uint64, bool) {
+					return func() (uint64, uint64, bool) {
+						if i++; i >= len(runs) {
+							return 0, 0, false
+						}
+						return runs[i][0], runs[i][1], true
+					}
+				}
+				if !a.ReserveAll(next(-1)) {
+					t.Fatalf("ReserveAll(%v) = false", runs)
+				}
+				for _, r := range runs {
+					take(r[0], r[1])
+				}
+				if len(runs) > 0 && a.ReserveAll(next(len(runs)-2)) {
+					t.Fatalf("ReserveAll(%v) twice", runs[len(runs)-1])
+				}
+				runs = [][2]uint64{{blocks, 1}}
+				if a.ReserveAll(next(-1)) {
+					t.Fatal("ReserveAll outside the region")
+				}
+			},
 			"free": func(t *rapid.T) {
 				if len(held) == 0 {
 					return

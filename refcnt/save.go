@@ -88,7 +88,7 @@ func (t *Table) Walk(f func(Run) bool) {
 // Restore makes folios owned as Walk told. ErrRun: no Walk can have told that; the
 // table is good for nothing but Close then.
 //
-// Precondition: the blocks are free (but for a Lack), and only one goroutine restores.
+// Precondition: the blocks are free (but for a Lack), and nobody uses the table meanwhile.
 func (t *Table) Restore(r Run) error {
 	size := uint64(1) << r.Order
 	if r.Block > t.blocks || r.N > t.blocks-r.Block || r.Owners == 0 || r.Owners > maxShares ||
@@ -104,12 +104,8 @@ func (t *Table) Restore(r Run) error {
 		switch r.Order {
 		case 0:
 			n := min(end, (p+1)<<t.pmd) - at
-			t.ownWords(at, n)
-			for i := range n {
-				if more != 0 {
-					t.words[at+i].Add(more)
-				}
-			}
+			t.appear(p, n)
+			t.fill(at, n, shareOne+more)
 			at += n
 			continue
 		case t.pmd:
