@@ -26,6 +26,7 @@ func stamp(b []byte, owner uint64) {
 // or zero.
 func TestStressStamps(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
+	v.cloned = true
 	const files = 6
 	stop := time.Now().Add(3 * time.Second)
 	if testing.Short() {

@@ -91,7 +91,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	}
 	s := core.Stats()
 	log.Info("mounted", zap.String("version", versionString()), zap.String("kind", r.Kind().String()),
-		zap.Strings("options", p.opts.list()), zap.Int("replayed_records", s.ReplayedRecords), zap.Int("freed_orphans", s.FreedOrphans))
+		zap.Strings("options", p.opts.list()), zap.Int("replayed_records", s.ReplayedRecords), zap.Int("freed_orphans", s.FreedOrphans), zap.Bool("free_map", s.FreeMap))
 	done := make(chan struct{})
 	go handleSignals(sig, done, server, log, p.flags.foreground)
 	rep.send(reportLine{Kind: "ready"})

@@ -271,8 +271,7 @@ func (m *media) formatBlock(b uint64) error {
 	return nil
 }
 
-// putOwner writes an owner record of the given state that names nobody and no free map. In an
-// ordinary file it is written back at once, as the core does.
+// putOwner writes an owner record of the given state that names nobody and no free map.
 //
 // Persistence order: store the line, flush, SFENCE.
 func (m *media) putOwner(state uint32) error {
@@ -292,17 +291,21 @@ func (m *media) putOwner(state uint32) error {
 		return err
 	}
 	m.r.Fence()
-	return m.r.Sync(m.sb.OwnerOff, layout.LineSize)
+	return nil
 }
 
 // dropMap makes the saved free map, if there is one, be no more. Every repair begins with it;
 // a superblock that is restored from the other one changes nothing that a free map speaks of.
 //
-// Persistence order: putOwner. What is changed comes after that.
+// Persistence order: putOwner, which in an ordinary file is written back at once. What is
+// changed comes after that.
 func (m *media) dropMap() error {
 	if m.saved == nil {
 		return nil
 	}
 	m.saved = nil
-	return m.putOwner(layout.OwnerClean)
+	if err := m.putOwner(layout.OwnerClean); err != nil {
+		return err
+	}
+	return m.r.Sync(m.sb.OwnerOff, layout.LineSize)
 }
