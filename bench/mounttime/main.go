@@ -26,7 +26,7 @@ func main() {
 	rounds := flag.Int("rounds", 7, "rounds")
 	dir := flag.String("dir", "/dev/shm", "where the regions are made; a tmpfs, or the disk is measured")
 	flag.Parse()
-	fmt.Println("case                       scan ms   map ms   ratio   unmount ms")
+	fmt.Println("case                       scan ms   map ms   ratio   unmount ms   map bytes")
 	for _, c := range []struct {
 		name string
 		size int64
@@ -71,6 +71,10 @@ func measure(dir, name string, size int64, rounds int, fill func(*fs.FS) error) 
 	if err := f.Unmount(); err != nil {
 		return err
 	}
+	o, _, err := fs.ReadOwner(r, f.Super())
+	if err != nil {
+		return err
+	}
 	var took [3][]time.Duration // scan, map, unmount
 	for i := range 2 * rounds {
 		start := time.Now()
@@ -93,7 +97,7 @@ func measure(dir, name string, size int64, rounds int, fill func(*fs.FS) error) 
 		return d[len(d)/2].Seconds() * 1e3
 	}
 	scan, saved := ms(took[0]), ms(took[1])
-	fmt.Printf("%-22s %11.2f %8.2f %7.0f %12.2f\n", name, scan, saved, scan/saved, ms(took[2]))
+	fmt.Printf("%-22s %11.2f %8.2f %7.0f %12.2f %11d\n", name, scan, saved, scan/saved, ms(took[2]), o.Map.Len)
 	return nil
 }
 

@@ -37,7 +37,7 @@ func TestFormatDocument(t *testing.T) {
 		t.Errorf("docs/format.md has %d rows of constants, 21 are checked", n)
 	}
 	for _, w := range []string{fmt.Sprintf("version: %d", layout.Version), fmt.Sprintf("magic `% x`", layout.Magic[:]),
-		fmt.Sprintf("%#x", layout.ExtentBlockMagic), fmt.Sprintf("%#x", layout.ChunkMagic), fmt.Sprintf("%#x", layout.RecordMagic)} {
+		fmt.Sprintf("%#x", layout.ExtentBlockMagic), fmt.Sprintf("%#x", layout.ChunkMagic), fmt.Sprintf("%#x", layout.RecordMagic), fmt.Sprintf("%#x", layout.FreeMapMagic)} {
 		if !strings.Contains(doc, w) {
 			t.Errorf("docs/format.md lacks %q", w)
 		}
