@@ -3,9 +3,11 @@
 //
 // A round, on a filesystem that ages with each of them:
 //
-//  1. Four processes work on the mount. Each keeps a log on another filesystem: what
-//     it asks for before the system call, and that it returned after it.
-//  2. At a random moment the daemon is killed. fsck -n must find nothing that
+//  1. Four processes work on the mount, one of them mostly with long writes. Each keeps
+//     a log on another filesystem: what it asks for before the system call, and that
+//     it returned after it.
+//  2. The daemon is killed: at a random moment, or by the clock tick that finds it at
+//     work after a while, which hits more calls half-way. fsck -n must find nothing that
 //     recovery would not mend.
 //  3. In one round of three the daemon is killed some more times while it mounts.
 //  4. Mounted again, everything acknowledged is there: names, types, modes, link

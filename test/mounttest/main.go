@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -159,17 +160,25 @@ func build(m *testing.M) (code int, err error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("building daxfsd: %w\n%s", err, out)
 	}
+	var leaving sync.Mutex
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		s := <-sig
+		leaving.Lock() // the tests fail now; they do not end this process first
 		fmt.Fprintf(os.Stderr, "%v: taking the mounts away\n", s)
 		for _, mt := range liveMounts() {
 			mt.destroy()
 		}
-		_ = os.Remove(Daxfsd)
-		_ = os.Remove(dir) // and if the other process is dead, that was all
+		// If the other process is dead, the rest is ours to delete, but for what may
+		// still be mounted.
+		files, _ := filepath.Glob(filepath.Join(dir, "ended.*"))
+		for _, f := range append(files, Daxfsd, dir) {
+			_ = os.Remove(f)
+		}
 		os.Exit(1)
 	}()
-	return m.Run(), nil
+	code = m.Run()
+	leaving.Lock()
+	return code, nil
 }
