@@ -25,6 +25,8 @@ type FS struct {
 	table *refcnt.Table
 	meta  metaSpace
 	lanes []*lane
+	// stages are free places for the bodies of large logged records; nil unless Options.Atomic
+	stages chan int64
 
 	placed  atomic.Uint64 // blocks that files were given
 	moved   atomic.Uint64 // blocks that were moved for the sake of large folios
@@ -59,6 +61,9 @@ type FS struct {
 // Options of Mount. The zero value mounts read-write.
 type Options struct {
 	ReadOnly bool
+	// Atomic makes each Write of up to AtomicUnit bytes all or nothing, whatever
+	// happens, and one that finds no space change nothing.
+	Atomic bool
 	// Takeover ignores an owner record that says another host, or another name
 	// of the same memory, uses the region.
 	Takeover bool
@@ -241,6 +246,7 @@ type Stats struct {
 	FreedOrphans    int     `json:"freed_orphans"`
 	ReadOnly        bool    `json:"read_only"`
 	FreeMap         bool    `json:"free_map"` // mounted by the free map that the last unmount saved
+	AtomicWrite     int     `json:"atomic_write_bytes"` // the largest write that is all or nothing; 8 without Options.Atomic
 }
 
 // PageSize is the page size of our mapping of the region, in bytes; 0: the kernel does not
@@ -255,7 +261,10 @@ func (fs *FS) Stats() Stats {
 	var f StatFS
 	fs.StatFS(&f)
 	s := Stats{Blocks: f.Blocks, FreeBlocks: f.Bfree, AvailableBlocks: f.Bavail,
-		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly(), FreeMap: fs.mapped}
+		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly(), FreeMap: fs.mapped, AtomicWrite: 8}
+	if fs.atomic() {
+		s.AtomicWrite = AtomicUnit
+	}
 	a, t := fs.alloc.Stats(), fs.table.Stats()
 	s.FreeData = a.Free << layout.BlockShift
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift

@@ -24,10 +24,12 @@ type lane struct {
 	seq  atomic.Uint64 // sequence of the newest record; read by other lanes
 	slot int           // protected by mu: the slot the next record goes to
 
+	stage int64 // region offset of laneStage bytes for the bodies of small logged records
+
 	mu   sync.Mutex // held from begin to the end of commit
 	prev []int64    // lines stored in place by the newest record, not yet flushed
 	tx   tx
-	rec  []byte // where a record is built; LaneSlot bytes
+	rec  []byte // where a record is built, but for its data
 }
 
 // tx is one transaction: a set of whole lines that change together. It lives in
@@ -41,14 +43,18 @@ type tx struct {
 	n    int
 	offs []int64
 	line []layout.Line
+	data []dataPiece // of files, see commitLogged
 }
 
 func newLane(fs *FS, i int) *lane {
-	max := layout.MaxRecordLines(fs.sb.LaneSlot)
+	max, pieces := layout.MaxRecordLines(fs.sb.LaneSlot), 0
+	if fs.atomic() {
+		max, pieces = layout.LoggedMax, layout.LoggedMax
+	}
 	l := &lane{
 		fs:   fs,
 		off:  fs.sb.LaneOff + int64(i)*2*int64(fs.sb.LaneSlot),
-		rec:  make([]byte, fs.sb.LaneSlot),
+		rec:  make([]byte, layout.LineSize+layout.TablesSize(max, pieces)),
 		prev: make([]int64, 0, max),
 	}
 	l.tx = tx{lane: l, offs: make([]int64, max), line: make([]layout.Line, max+1)}
@@ -72,7 +78,7 @@ func (fs *FS) begin(ctx *Context) *tx {
 			}
 		}
 	}
-	l.tx.n, l.tx.err = 0, nil
+	l.tx.n, l.tx.err, l.tx.data = 0, nil, l.tx.data[:0]
 	return &l.tx
 }
 
@@ -124,13 +130,15 @@ func (t *tx) abort() { t.lane.mu.Unlock() }
 //  2. NT-store the record into the lane's other slot
 //  3. SFENCE: the previous record is retired, this one is committed
 //  4. store the lines in place; no flush, the record stands for them
+//
+// With data, or more lines than a slot holds: commitLogged.
 func (t *tx) commit() error {
 	l := t.lane
 	defer l.mu.Unlock()
 	if t.err != nil {
 		return t.err
 	}
-	if t.n == 0 {
+	if t.n+len(t.data) == 0 {
 		return nil
 	}
 	fs := l.fs
@@ -142,7 +150,10 @@ func (t *tx) commit() error {
 		seq = max(seq, t.line[i].Seq())
 	}
 	seq++
-	size := t.buildRecord(seq)
+	if len(t.data) > 0 || t.n > layout.MaxRecordLines(fs.sb.LaneSlot) {
+		return t.commitLogged(seq)
+	}
+	rec := t.buildRecord(&layout.RecordHeader{Seq: seq})
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -152,7 +163,7 @@ func (t *tx) commit() error {
 			return fs.shutdown(err)
 		}
 	}
-	if err := r.NTStore(l.off+int64(l.slot)*int64(fs.sb.LaneSlot), l.rec[:size]); err != nil {
+	if err := r.NTStore(l.slotOff(), rec); err != nil {
 		return fs.shutdown(err)
 	}
 	r.Fence()
@@ -167,23 +178,31 @@ func (t *tx) commit() error {
 	return nil
 }
 
-// buildRecord seals the lines with seq and lays the record out in l.rec.
-func (t *tx) buildRecord(seq uint64) int {
+// slotOff is where the next record goes.
+func (l *lane) slotOff() int64 { return l.off + int64(l.slot)*int64(l.fs.sb.LaneSlot) }
+
+// buildRecord seals the lines with h's sequence and lays the record out in l.rec, but for
+// the data of its pieces.
+func (t *tx) buildRecord(h *layout.RecordHeader) []byte {
 	l, seed := t.lane, t.lane.fs.seed
-	size := layout.RecordSize(t.n)
-	rec := l.rec[:size]
+	h.N, h.Pieces = uint32(t.n), uint32(len(t.data))
+	rec := l.rec[:layout.LineSize+layout.TablesSize(t.n, len(t.data))]
 	body := rec[layout.LineSize:]
-	tab := body[:layout.OffsetsSize(t.n)]
-	clear(tab)
-	lines := body[len(tab):]
+	clear(body)
+	lines := body[layout.OffsetsSize(t.n):]
 	for i := 0; i < t.n; i++ {
-		t.line[i].Seal(seed, t.offs[i], seq)
-		binary.LittleEndian.PutUint64(tab[8*i:], uint64(t.offs[i]))
+		t.line[i].Seal(seed, t.offs[i], h.Seq)
+		binary.LittleEndian.PutUint64(body[8*i:], uint64(t.offs[i]))
 		copy(lines[i*layout.LineSize:], t.line[i][:])
 	}
-	h := layout.RecordHeader{Seq: seq, N: uint32(t.n), BodyCRC: layout.Checksum(seed, body)}
-	h.Put((*layout.Line)(rec), seed, l.off+int64(l.slot)*int64(l.fs.sb.LaneSlot))
-	return size
+	pieces := lines[t.n*layout.LineSize:]
+	for i, d := range t.data {
+		binary.LittleEndian.PutUint64(pieces[16*i:], uint64(d.off))
+		binary.LittleEndian.PutUint64(pieces[16*i+8:], uint64(len(d.b)))
+	}
+	h.BodyCRC = layout.Checksum(seed, body)
+	h.Put((*layout.Line)(rec), seed, l.slotOff())
+	return rec
 }
 
 // seqNow is at least the sequence of every transaction that happened before: what
@@ -221,15 +240,19 @@ func (fs *FS) retireLanes() error {
 	for _, l := range fs.lanes {
 		l.prev = l.prev[:0]
 		for s := int64(0); s < 2; s++ {
-			off := l.off + s*int64(fs.sb.LaneSlot)
-			if err := fs.r.Store(off, zeroLine[:]); err != nil {
-				return fs.shutdown(err)
-			}
-			if err := fs.r.Flush(off, layout.LineSize); err != nil {
+			if err := fs.clearSlot(l.off + s*int64(fs.sb.LaneSlot)); err != nil {
 				return fs.shutdown(err)
 			}
 		}
 	}
 	fs.r.Fence()
 	return nil
+}
+
+// clearSlot clears the header of the slot at off, and flushes it.
+func (fs *FS) clearSlot(off int64) error {
+	if err := fs.r.Store(off, zeroLine[:]); err != nil {
+		return err
+	}
+	return fs.r.Flush(off, layout.LineSize)
 }

@@ -48,7 +48,7 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 	s := &layout.Superblock{
 		Version: layout.Version, UUID: o.UUID, Label: o.Label, Size: size,
 		ChunkShift: o.ChunkShift, PUDShift: o.PUDShift, Lanes: uint16(o.Lanes), LaneSlot: laneSlot,
-		Incompat: layout.IncompatShared,
+		Incompat: layout.IncompatShared | layout.IncompatLogged,
 		Granule:  max(layout.BlockSize, r.Align()), Created: o.Now, UID: o.UID, GID: o.GID,
 		RegionKind: uint64(r.Kind()),
 	}

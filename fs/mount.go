@@ -36,6 +36,9 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	if sb.ROCompat&^layout.KnownROCompat != 0 && !o.ReadOnly {
 		return nil, fmt.Errorf("the filesystem has features %#x that this program can only read: mount it with -o ro", sb.ROCompat)
 	}
+	if o.Atomic && sb.Incompat&layout.IncompatLogged == 0 {
+		return nil, errors.New("the filesystem was made by a daxfsd that did not know -o atomic: mount it without, or make it anew")
+	}
 	fs := &FS{r: r, sb: sb, seed: layout.Seed(sb.UUID), opt: o}
 	if backup {
 		fs.warn("the first superblock is damaged, using the second; run daxfsd fsck -y to restore it")
@@ -129,6 +132,11 @@ func (fs *FS) mount() error {
 	fs.alloc.SetReserve(fs.reserveChunks())
 	if !fs.opt.ReadOnly {
 		if err := fs.finishScan(scan); err != nil {
+			return err
+		}
+	}
+	if fs.atomic() {
+		if err := fs.openStages(); err != nil {
 			return err
 		}
 	}

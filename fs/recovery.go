@@ -10,14 +10,15 @@ import (
 
 // record is a committed redo record found in a lane.
 type record struct {
-	seq  uint64
-	n    int
-	body []byte // offset table and lines
+	layout.RecordHeader
+	off    int64  // of the slot
+	body   []byte // tables and lines
+	pieces []layout.Piece
 }
 
 // line is the i-th line of the record and its place.
 func (r *record) line(i int) (int64, *layout.Line) {
-	at := layout.OffsetsSize(r.n) + i*layout.LineSize
+	at := layout.OffsetsSize(int(r.N)) + i*layout.LineSize
 	return int64(binary.LittleEndian.Uint64(r.body[8*i:])), (*layout.Line)(r.body[at:])
 }
 
@@ -26,8 +27,8 @@ func (r *record) line(i int) (int64, *layout.Line) {
 // checksum by the same polynomial, so one sealed line in place of another leaves the
 // body's unchanged, and a record half overwritten by the next one would pass.
 func (r *record) whole(seed uint32) bool {
-	for i := 0; i < r.n; i++ {
-		if off, l := r.line(i); l.Seq() != r.seq || !l.Valid(seed, off) {
+	for i := range int(r.N) {
+		if off, l := r.line(i); l.Seq() != r.Seq || !l.Valid(seed, off) {
 			return false
 		}
 	}
@@ -36,10 +37,13 @@ func (r *record) whole(seed uint32) bool {
 
 // recoverJournal replays what the lanes hold, which retires it. It is idempotent: a crash
 // within it is repaired by running it again. The records stay until they are overwritten
-// or the lanes retired, and replaying them then changes nothing.
+// or the lanes retired, and replaying them then changes nothing; but not logged ones,
+// whose data is older than what is written next.
 //
-// Persistence order: store the lines of all committed records, in sequence order, skipping
-// those whose place holds a valid line that is as new; flush; SFENCE.
+// Persistence order:
+//  1. store the lines of all committed records, in sequence order, skipping those whose
+//     place holds a valid line that is as new, flush; NT-store their data; SFENCE
+//  2. clear the headers of logged records, flush, SFENCE
 //
 // It returns the number of records and the largest sequence seen.
 func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
@@ -47,13 +51,18 @@ func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	sort.SliceStable(recs, func(i, j int) bool { return recs[i].seq < recs[j].seq })
+	sort.SliceStable(recs, func(i, j int) bool { return recs[i].Seq < recs[j].Seq })
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for _, rec := range recs {
-		seq = max(seq, rec.seq)
-		for i := 0; i < rec.n; i++ {
+		seq = max(seq, rec.Seq)
+		for i := range int(rec.N) {
 			if err := fs.replayLine(rec.line(i)); err != nil {
+				return 0, 0, err
+			}
+		}
+		for _, p := range rec.pieces {
+			if err := fs.r.NTStore(p.Off, fs.r.Bytes(p.From, p.Len)); err != nil {
 				return 0, 0, err
 			}
 		}
@@ -62,6 +71,18 @@ func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
 		return 0, seq, nil
 	}
 	fs.r.Fence()
+	logged := false
+	for _, rec := range recs {
+		if rec.Logged() {
+			logged = true
+			if err := fs.clearSlot(rec.off); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	if logged {
+		fs.r.Fence()
+	}
 	return len(recs), seq, nil
 }
 
@@ -88,24 +109,30 @@ func (fs *FS) replayLine(off int64, l *layout.Line) error {
 func (fs *FS) readRecords() ([]record, error) {
 	var recs []record
 	slot := int64(fs.sb.LaneSlot)
-	buf := make([]byte, slot)
 	for i := int64(0); i < 2*int64(fs.sb.Lanes); i++ {
-		off := fs.sb.LaneOff + i*slot
-		if err := fs.r.Load(off, buf); err != nil {
+		rec := record{off: fs.sb.LaneOff + i*slot}
+		var l layout.Line
+		if err := fs.r.LoadLine(rec.off, (*[layout.LineSize]byte)(&l)); err != nil {
 			return nil, err
 		}
-		var h layout.RecordHeader
-		if !h.Get((*layout.Line)(buf), fs.seed, off, fs.sb.LaneSlot) {
+		if !rec.Get(&l, fs.seed, rec.off, fs.sb.LaneSlot) {
 			continue
 		}
-		body := buf[layout.LineSize:layout.RecordSize(int(h.N))]
-		if layout.Checksum(fs.seed, body) != h.BodyCRC {
-			continue
+		at, ok := rec.Body(fs.sb, rec.off)
+		rec.body = make([]byte, layout.TablesSize(int(rec.N), int(rec.Pieces)))
+		if ok {
+			if err := fs.r.Load(at, rec.body); err != nil {
+				return nil, err
+			}
+			if layout.Checksum(fs.seed, rec.body) != rec.BodyCRC || !rec.whole(fs.seed) {
+				continue
+			}
+			rec.pieces, ok = rec.ListPieces(fs.sb, at, rec.body)
 		}
-		rec := record{h.Seq, int(h.N), append([]byte(nil), body...)}
-		if rec.whole(fs.seed) {
-			recs = append(recs, rec)
+		if !ok {
+			return nil, corruptf("the journal record at offset %d has data that can be none", rec.off)
 		}
+		recs = append(recs, rec)
 	}
 	return recs, nil
 }

@@ -22,6 +22,8 @@ type splice struct {
 	parts []piece            // plan of a write: where each piece of it goes
 	runs  []run              // newly allocated: owned once applied, free again if dropped
 	gone  []run              // no longer the file's once applied
+	data  []dataPiece        // of a write that is all or nothing: what the transaction stores in place
+	max   int                // bounds the extents
 }
 
 // piece is where a part of a write goes. If it is unwritten its blocks hold no data yet,
@@ -31,7 +33,8 @@ type piece struct {
 	from uint64 // region block of the shared one that it replaces; 0: none
 }
 
-// spliceMax bounds the extents, and so the lines, of one transaction.
+// spliceMax bounds the extents, and so the lines, of one transaction. A write that is all
+// or nothing may have as many as there are blocks, and one on either side.
 const spliceMax = 40
 
 // spliceRuns bounds the allocations of one splice that merge to few extents.
@@ -51,13 +54,14 @@ func part(e pagecache.Extent, lo, hi uint64) pagecache.Extent {
 // full reports whether nothing more should be planned: a hole or an extent adds one
 // extent on either side, the end one more.
 func (s *splice) full() bool {
-	return max(len(s.old), len(s.now)) >= spliceMax || len(s.runs) >= spliceRuns
+	return max(len(s.old), len(s.now)) >= s.max || len(s.runs) >= max(s.max, spliceRuns)
 }
 
 // begin starts a plan for the file's blocks from lo on. What ends at lo takes part: it
 // may be lengthened.
 func (s *splice) begin(in *inode, lo uint64) {
-	s.old, s.now, s.parts, s.runs, s.gone = s.old[:0], s.now[:0], s.parts[:0], s.runs[:0], s.gone[:0]
+	s.old, s.now, s.parts, s.runs, s.gone, s.data = s.old[:0], s.now[:0], s.parts[:0], s.runs[:0], s.gone[:0], s.data[:0]
+	s.max = spliceMax
 	if p, ok := in.space.Prev(lo); ok && p.End() >= lo {
 		s.take(p)
 		s.put(part(p, p.Logical, lo))
@@ -248,6 +252,9 @@ const (
 func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64, err error) {
 	s := &in.ext.splice
 	s.begin(in, lo)
+	if f == fateWrite && fs.atomic() {
+		s.max = layout.LoggedMax - 1 // and the core line
+	}
 	b := lo
 	for b < hi && !s.full() {
 		e, ok := in.space.Lookup(b)

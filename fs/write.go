@@ -51,7 +51,7 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	end := off + int64(len(data))
 	lock, from := in.lockWrite(off, end)
 	n := 0
-	done, err := fs.overwrite(in, off, data)
+	done, err := fs.overwrite(ctx, in, off, data)
 	switch {
 	case err != nil:
 	case done:
@@ -99,8 +99,12 @@ func (in *inode) lockGrow(lock uint64, from, off, end int64) uint64 {
 // transaction, no allocation. done is false, with nothing written, if some block
 // is missing or the file would grow.
 //
-// Persistence order: NT-store the data, SFENCE. Not atomic beyond 8 bytes.
-func (fs *FS) overwrite(in *inode, off int64, data []byte) (done bool, err error) {
+// Persistence order: NT-store the data, SFENCE. Not atomic beyond 8 bytes, unless that was
+// asked for (overwriteLogged).
+func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done bool, err error) {
+	if fs.atomic() {
+		return fs.overwriteLogged(ctx, in, off, data)
+	}
 	if off+int64(len(data)) > int64(in.size.Load()) || !in.mapped(off, int64(len(data))) {
 		return false, nil
 	}
@@ -160,15 +164,20 @@ func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, er
 	return n, err
 }
 
-// extendPiece writes as much of data as one splice takes.
+// extendPiece writes as much of data as one splice takes. If writes are all or nothing
+// that is AtomicUnit bytes, or it is errNoSpace.
 //
 // Persistence order:
 //  1. NT-store the data; zeros for the rest of the blocks that held none, a copy for that
 //     of those that were shared, and zeros from the old end of file to the end of its
 //     block; SFENCE
-//  2. transaction: the extents' slots, and the size if it grows
+//  2. transaction: the extents' slots, and the size if it grows; of a write that is all or
+//     nothing also the data that replaces some of the file
 //  3. only then are the blocks visible to readers
 func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int, error) {
+	if fs.atomic() {
+		data = data[:min(len(data), AtomicUnit)]
+	}
 	end := off + int64(len(data))
 	if size := int64(in.core.Size); off > size && size < blockEnd(size) {
 		if err := fs.unshare(ctx, in, size); err != nil {
@@ -179,7 +188,12 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 	if err != nil {
 		return 0, err
 	}
-	end = min(end, int64(stop)<<layout.BlockShift)
+	if short := min(end, int64(stop)<<layout.BlockShift); short < end && fs.atomic() {
+		fs.unowned(ctx, in)
+		return 0, errNoSpace
+	} else {
+		end = short
+	}
 	if err = fs.settle(ctx, in); err == nil {
 		if err = fs.storePiece(in, off, data[:end-off]); err == nil {
 			err = fs.commitSplice(ctx, in, uint64(end))
@@ -192,13 +206,15 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 	return int(end - off), nil
 }
 
-// storePiece is step 1: everything on media that the transaction will show.
+// storePiece is step 1: everything on media that the transaction will show. What it carries
+// itself goes to the splice's data.
 func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	size := int64(in.core.Size)
 	_, err := fs.zeroBytes(in, span{size, min(off, blockEnd(size))})
-	for _, e := range in.ext.splice.parts {
+	s := &in.ext.splice
+	for _, e := range s.parts {
 		if err != nil {
 			break
 		}
@@ -207,7 +223,12 @@ func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 		if e.Flags&layout.ExtentUnwritten != 0 {
 			err = fs.storeAround(e, from, to)
 		}
-		if err == nil {
+		if e.Flags&layout.ExtentUnwritten == 0 && fs.atomic() && from < min(to, size) {
+			n := min(to, size) - from
+			s.data = append(s.data, dataPiece{regionOff(e.Extent, from), data[from-off:][:n]})
+			from += n
+		}
+		if err == nil && from < to {
 			err = fs.r.NTStore(regionOff(e.Extent, from), data[from-off:to-off])
 		}
 	}
@@ -265,12 +286,15 @@ var zeroLine [layout.LineSize]byte
 //  2. only then are the blocks that it takes away free
 func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
 	grow := size > in.core.Size
-	if !grow && in.ext.splice.idle() {
+	s := &in.ext.splice
+	if !grow && s.idle() && len(s.data) == 0 {
 		fs.owned(ctx, in) // of what it shares already it became an owner once more
 		return nil
 	}
 	t := fs.begin(ctx)
 	in.stageSplice(t)
+	t.data = append(t.data, s.data...)
+	clear(s.data)
 	c := in.core
 	if grow {
 		c.Size = size

@@ -214,6 +214,11 @@ func (c *checker) journal() error {
 	c.rep.JournalRecords = len(recs)
 	bad := 0
 	for i := range recs {
+		if recs[i].bad {
+			bad++
+			c.early(Problem{Code: JournalData, Offset: recs[i].at, What: fmt.Sprintf(
+				"the journal record at offset %d, sequence %d, has data that can be none", recs[i].at, recs[i].seq)}, nil)
+		}
 		for _, off := range c.lay(&recs[i]) {
 			bad++
 			c.early(Problem{Code: JournalLine, Offset: recs[i].at, What: fmt.Sprintf(
@@ -229,10 +234,10 @@ func (c *checker) journal() error {
 		if len(recs) == 0 {
 			return nil
 		}
-		return c.replay()
+		return c.replay(recs)
 	}
 	if c.o.Repair {
-		return fmt.Errorf("the journal holds %d lines that cannot be replayed: nothing was repaired", bad)
+		return fmt.Errorf("the journal holds %d lines or records that cannot be replayed: nothing was repaired", bad)
 	}
 	return nil
 }

@@ -71,17 +71,18 @@ func (m *media) at(buf []byte, off int64, i int) *layout.Line {
 
 // record is a committed journal record.
 type record struct {
-	seq  uint64
-	at   int64
-	offs []int64
-	line []layout.Line
+	seq    uint64
+	at     int64
+	offs   []int64
+	line   []layout.Line
+	pieces []layout.Piece
+	bad    bool // its data lies where none can be
 }
 
 // readRecords collects the committed records of all lanes in sequence order.
 func (m *media) readRecords() ([]record, error) {
 	var recs []record
 	slot := int64(m.sb.LaneSlot)
-	buf := make([]byte, slot)
 	for i := int64(0); i < 2*int64(m.sb.Lanes); i++ {
 		at := m.sb.LaneOff + i*slot
 		var l layout.Line
@@ -92,11 +93,16 @@ func (m *media) readRecords() ([]record, error) {
 		if !h.Get(&l, m.seed, at, m.sb.LaneSlot) {
 			continue
 		}
-		if err := m.r.Load(at, buf); err != nil {
+		n := int(h.N)
+		from, ok := h.Body(m.sb, at)
+		if !ok {
+			recs = append(recs, record{seq: h.Seq, at: at, bad: true})
+			continue
+		}
+		body := make([]byte, layout.TablesSize(n, int(h.Pieces)))
+		if err := m.r.Load(from, body); err != nil {
 			return nil, err
 		}
-		n := int(h.N)
-		body := buf[layout.LineSize:layout.RecordSize(n)]
 		if layout.Checksum(m.seed, body) != h.BodyCRC {
 			continue // torn: never committed, or being overwritten
 		}
@@ -106,6 +112,8 @@ func (m *media) readRecords() ([]record, error) {
 			rec.offs[j] = int64(binary.LittleEndian.Uint64(body[8*j:]))
 			copy(rec.line[j][:], body[layout.OffsetsSize(n)+j*layout.LineSize:])
 		}
+		rec.pieces, ok = h.ListPieces(m.sb, from, body)
+		rec.bad = !ok
 		if rec.whole(m.seed) {
 			recs = append(recs, rec)
 		}
@@ -160,12 +168,12 @@ func (m *media) mayJournal(off int64) bool {
 	return off >= m.sb.StaticEnd || off >= m.sb.ChunkMapOff && off < m.sb.ChunkMapOff+m.sb.ChunkMapLines*layout.LineSize
 }
 
-// replay writes the overlay to the media and empties the journal.
+// replay writes the overlay and the records' data to the media and empties the journal.
 //
 // Persistence order, behind dropMap:
-//  1. store the lines, flush, SFENCE
+//  1. store the lines, flush; NT-store the data; SFENCE
 //  2. clear all slot headers, flush, SFENCE
-func (m *media) replay() error {
+func (m *media) replay(recs []record) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := m.dropMap(); err != nil {
@@ -174,6 +182,13 @@ func (m *media) replay() error {
 	for off, l := range m.overlay {
 		if err := m.put(off, l[:]); err != nil {
 			return err
+		}
+	}
+	for i := range recs {
+		for _, p := range recs[i].pieces {
+			if err := m.r.NTStore(p.Off, m.r.Bytes(p.From, p.Len)); err != nil {
+				return err
+			}
 		}
 	}
 	m.r.Fence()

@@ -22,6 +22,7 @@ const (
 	OwnerState     = "owner-state"      // owner record with a state no writer makes
 	FreeMap        = "free-map"         // the saved free map is damaged, or wrong
 	JournalLine    = "journal-line"     // a committed record holds a line that cannot be
+	JournalData    = "journal-data"     // a committed record holds data that cannot be
 	JournalClean   = "journal-clean"    // committed records on a cleanly unmounted filesystem
 	Media          = "media"            // the media cannot be read
 	BadList        = "bad-list"         // damaged line of the bad-range list

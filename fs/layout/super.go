@@ -19,10 +19,12 @@ const Version = 1
 const (
 	KnownCompat   uint64 = 0
 	KnownROCompat uint64 = 0
-	KnownIncompat uint64 = IncompatShared
+	KnownIncompat uint64 = IncompatShared | IncompatLogged
 
 	// IncompatShared: extents may share blocks (ExtentShared).
 	IncompatShared uint64 = 1 << 0
+	// IncompatLogged: the journal may hold logged records.
+	IncompatLogged uint64 = 1 << 1
 )
 
 // Superblock describes the filesystem. It is written by mkfs and is immutable
