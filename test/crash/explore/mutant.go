@@ -126,7 +126,8 @@ func placeFirst(log []event, of func(step int) bool) (out []event, any bool) {
 			continue
 		}
 		to := i + 2
-		for to < len(log) && log[to].kind == evStore {
+		logged := e.n == lineSize // of which the header alone is in the lane
+		for to < len(log) && (log[to].kind == evStore || logged && log[to].kind != evFence) {
 			to++
 		}
 		any = any || to > i+2

@@ -157,7 +157,6 @@ func (w *world) compact() {
 
 // allocationWorkloads are fallocate, extended attributes and files without a name.
 func allocationWorkloads() []Workload {
-	none := func(*world) {}
 	prealloc := func(w *world) { w.fallocate("e/h", 0, 0, 200000) }
 	var tmp *node
 	ws := []Workload{

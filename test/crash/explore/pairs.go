@@ -185,7 +185,7 @@ var (
 // Workloads are all single operations, all pairs of the commonest, and of the others what
 // the scope says, chosen by seed. The same arguments give the same workloads.
 func Workloads(seed uint64, sc Scope) []Workload {
-	ws := append(singles(), repairs()...)
+	ws := append(append(singles(), repairs()...), atomics()...)
 	common, rare := pairs()
 	ws = append(ws, common...)
 	ws = append(ws, sampled(rare, seed, sc.Rare)...)

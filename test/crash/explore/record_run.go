@@ -20,7 +20,7 @@ func record(wl *Workload) (rec *recording, err error) {
 		return nil, err
 	}
 	defer r.Close()
-	w := &world{r: r, rec: &recorder{on: true, sites: true}}
+	w := &world{r: r, rec: &recorder{on: true, sites: true}, atomic: wl.atomic}
 	r.SetRecorder(w.rec)
 	defer func() {
 		if e := recover(); e != nil {

@@ -17,6 +17,8 @@ type Workload struct {
 	setup func(w *world)
 	op    func(w *world)
 	bare  bool // nothing of follow operations behind it
+
+	atomic bool // mounted so that each write is all or nothing
 }
 
 // tree is what most workloads begin with: files and directories at two levels, a hard

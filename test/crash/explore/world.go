@@ -32,6 +32,8 @@ type world struct {
 	rec  *recorder
 	full bool // a write may be cut short
 
+	atomic bool // each write is all or nothing
+
 	steps []step
 }
 
@@ -51,7 +53,7 @@ type step struct {
 func (w *world) clock() int64 { w.now += 1000; return w.now }
 
 func (w *world) mount() {
-	f, err := fs.Mount(w.r, fs.Options{Clock: w.clock})
+	f, err := fs.Mount(w.r, fs.Options{Clock: w.clock, Atomic: w.atomic})
 	if err != nil {
 		panic(fmt.Sprintf("mount: %v", err))
 	}
@@ -356,8 +358,11 @@ func (w *world) doWrite(name, path string, off int64, b []byte) {
 	w.torn(path)
 }
 
-// torn says that while the last step ran each word of a file may have been old or new.
+// torn says that while the last step, a write, ran each word of a file may have been old or new.
 func (w *world) torn(path string) {
+	if w.atomic {
+		return
+	}
 	s := &w.steps[len(w.steps)-1]
 	s.mid = s.new.clone()
 	n := s.mid.find(parts(path))

@@ -1,0 +1,131 @@
+package explore
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// atomics are writes of a filesystem mounted with Options.Atomic: each is judged as one
+// operation, done or not done. They are all single writes, and those that mix what a range
+// can hold.
+func atomics() (ws []Workload) {
+	for _, w := range singles() {
+		if strings.HasPrefix(w.Name, "write-") || strings.HasPrefix(w.Name, "clone-write") || strings.HasPrefix(w.Name, "gather") {
+			w.Name, w.atomic = "atomic-"+w.Name, true
+			ws = append(ws, w)
+		}
+	}
+	over := func(name string, setup func(w *world), path string, off int64, n int) {
+		ws = append(ws, Workload{Name: "atomic-" + name, atomic: true, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
+			w.doWrite("write", path, off, fill(200, n))
+			w.doWrite("again", path, off, fill(201, n)) // its record's body takes the place of the first one's
+			w.ctx.Lane = 1
+			w.doWrite("on another lane", path, off, fill(202, n))
+			w.ctx.Lane = 0
+		}})
+	}
+	folios := func(w *world) {
+		w.create("big")
+		w.write("big", 0, fill(203, 300000))
+		if w.f.Stats().Folios2M+w.f.Stats().Folios1G == 0 {
+			panic("no large folio: the workload shows nothing")
+		}
+	}
+	over("block", folios, "big", 8192, 4096)
+	over("block-unaligned", folios, "big", 5000, 4096)
+	over("in-folio", folios, "big", 33000, 20000)
+	over("over-folios", folios, "big", 20000, 100000)
+	over("folio", folios, "big", 32768, 32768)
+	for n := 1; n <= 7; n++ {
+		over(fmt.Sprintf("%d-over-folio-border", n), folios, "big", 32768-int64(n+1)/2, n)
+	}
+	over("mixed", mixture, "d/mix", 1000, 70000)
+	over("mixed-append", mixture, "d/mix", 30001, 90000)
+	over("overwrite-and-append", none, "f", 9000, 9000)
+	over("many-lines", manyLines, "d/many", 100, 248*4096)
+	over("many-lines-append", manyLines, "d/many", 10*4096+1, 250*4096)
+	over("fragmented", func(w *world) { fragmented(w, "frag", 100) }, "frag", 2000, 900000)
+	over("full", func(w *world) { folios(w); fillUp(w, 0, true) }, "big", 30000, 20000)
+	for i := range ws {
+		if ws[i].Name == "atomic-full" {
+			ws[i].bare = true
+		}
+	}
+	for _, left := range []int64{0, 1, 3} {
+		ws = append(ws, Workload{Name: fmt.Sprintf("atomic-no-space-%d", left), atomic: true, bare: true,
+			setup: func(w *world) { tree(w); w.truncate("f", 40000); fillUp(w, left, false) },
+			op: func(w *world) {
+				w.do("write", func() {
+					if !w.noSpace(func() { w.write("f", 5000, fill(204, 30000)) }) {
+						panic("there is space: the workload shows nothing")
+					}
+				})
+				w.steps[len(w.steps)-1].full = true
+			}})
+	}
+	return append(ws, Workload{Name: "atomic-recovery", atomic: true, setup: unretired, op: func(w *world) {
+		w.do("recovery", w.mount)
+		w.ctx.Lane = 1
+		w.doWrite("write", "f", 5001, fill(206, 3000))
+		w.doWrite("large", "f", 4096, fill(207, 30000))
+	}})
+}
+
+func none(*world) {}
+
+// mixture makes d/mix of written, unwritten and shared blocks, and of holes.
+func mixture(w *world) {
+	w.write("f", 0, fill(208, 40000))
+	w.create("d/mix")
+	w.write("d/mix", 0, fill(209, 10000))
+	w.clone("f", 4096, "d/mix", 16384, 12288)
+	w.fallocate("d/mix", 0, 36864, 12288)
+	w.write("d/mix", 45056, fill(210, 5000))
+	w.write("d/mix", 60000, fill(211, 30000))
+}
+
+// manyLines makes d/many of every second block, unwritten: a write to all of it changes more
+// lines than a lane's slot has room for.
+func manyLines(w *world) {
+	w.create("d/many")
+	for i := range int64(125) {
+		w.fallocate("d/many", 0, i*8192, 4096)
+	}
+}
+
+// unretired leaves a crashed filesystem with a logged record that is committed, and of which
+// nothing is in place.
+func unretired(w *world) {
+	tree(w)
+	var old []byte
+	at := int64(0)
+	must("extents", w.f.Extents(&w.ctx, w.at("f").ino, func(e fs.ExtentInfo) bool {
+		if e.Len < 3 {
+			panic("f is in pieces")
+		}
+		at = int64(e.Block) * 4096
+		old = append(old, w.r.Bytes(at, 12288)...)
+		return false
+	}))
+	from := len(w.rec.log)
+	w.write("f", 5001, fill(205, 3000))
+	w.crash()
+	for _, e := range w.rec.log[from:] {
+		if e.kind == evNT && e.n == lineSize && lanes().has(e.off) {
+			w.put(e.off, e.data)
+			w.put(at, old)
+			return
+		}
+	}
+	panic("no logged record: the workload shows nothing")
+}
+
+// put stores to the region.
+func (w *world) put(off int64, b []byte) {
+	if err := w.r.NTStore(off, b); err != nil {
+		panic(err)
+	}
+	w.r.Fence()
+}
