@@ -245,7 +245,7 @@ type Stats struct {
 	ReplayedRecords int     `json:"replayed_records"`
 	FreedOrphans    int     `json:"freed_orphans"`
 	ReadOnly        bool    `json:"read_only"`
-	FreeMap         bool    `json:"free_map"` // mounted by the free map that the last unmount saved
+	FreeMap         bool    `json:"free_map"`           // mounted by the free map that the last unmount saved
 	AtomicWrite     int     `json:"atomic_write_bytes"` // the largest write that is all or nothing; 8 without Options.Atomic
 }
 

@@ -23,6 +23,7 @@ type volume struct {
 	now atomic.Int64
 
 	cloned bool // some blocks were shared, ever
+	atomic bool // fs.Options.Atomic
 }
 
 func newVolume(t testing.TB, size int64) *volume {
@@ -52,6 +53,7 @@ func (v *volume) mount() {
 
 func (v *volume) mountBy(o fs.Options) {
 	v.t.Helper()
+	o.Atomic = v.atomic
 	o.Clock = func() int64 { return v.now.Add(1) }
 	o.Warn = func(msg string) {
 		if strings.Contains(msg, "free map") {

@@ -190,12 +190,18 @@ func (v *volume) compare(p string, n *mnode, ino uint64, seen map[*mnode]uint64)
 // TestModel drives the filesystem and the model with the same random operations.
 func TestModel(t *testing.T) {
 	for seed := int64(0); seed < 12; seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { runModel(t, seed, 1500) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { runModel(t, newVolume(t, fs.MinSize), seed, 1500) })
 	}
 }
 
-func runModel(t *testing.T, seed int64, ops int) {
-	v := newVolume(t, fs.MinSize)
+// TestModelAtomic is TestModel with writes that are all or nothing.
+func TestModelAtomic(t *testing.T) {
+	for seed := int64(100); seed < 106; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { runModel(t, newAtomicVolume(t, fs.MinSize), seed, 1500) })
+	}
+}
+
+func runModel(t *testing.T, v *volume, seed int64, ops int) {
 	m := newModel()
 	rnd := rand.New(rand.NewSource(seed))
 	free := v.free()

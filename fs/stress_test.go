@@ -24,8 +24,12 @@ func stamp(b []byte, owner uint64) {
 // TestStressStamps: readers hold replies while others truncate, unlink and rewrite. No
 // read may ever return a word of another file: every word is the file's own stamp,
 // or zero.
-func TestStressStamps(t *testing.T) {
-	v := newVolume(t, fs.MinSize)
+func TestStressStamps(t *testing.T) { stressStamps(t, newVolume(t, fs.MinSize)) }
+
+// TestStressStampsAtomic is the same with writes that are all or nothing.
+func TestStressStampsAtomic(t *testing.T) { stressStamps(t, newAtomicVolume(t, fs.MinSize)) }
+
+func stressStamps(t *testing.T, v *volume) {
 	v.cloned = true
 	const files = 6
 	stop := time.Now().Add(3 * time.Second)

@@ -12,6 +12,9 @@ import (
 // can hold.
 func atomics() (ws []Workload) {
 	for _, w := range singles() {
+		if w.Name == "write-many-pieces" {
+			continue // fragmented is like it
+		}
 		if strings.HasPrefix(w.Name, "write-") || strings.HasPrefix(w.Name, "clone-write") || strings.HasPrefix(w.Name, "gather") {
 			w.Name, w.atomic = "atomic-"+w.Name, true
 			ws = append(ws, w)
@@ -44,15 +47,14 @@ func atomics() (ws []Workload) {
 	over("mixed", mixture, "d/mix", 1000, 70000)
 	over("mixed-append", mixture, "d/mix", 30001, 90000)
 	over("overwrite-and-append", none, "f", 9000, 9000)
-	over("many-lines", manyLines, "d/many", 100, 248*4096)
-	over("many-lines-append", manyLines, "d/many", 10*4096+1, 250*4096)
-	over("fragmented", func(w *world) { fragmented(w, "frag", 100) }, "frag", 2000, 900000)
 	over("full", func(w *world) { folios(w); fillUp(w, 0, true) }, "big", 30000, 20000)
-	for i := range ws {
-		if ws[i].Name == "atomic-full" {
-			ws[i].bare = true
-		}
+	ws[len(ws)-1].bare = true
+	large := func(name string, setup func(w *world), path string, off int64, n int) {
+		ws = append(ws, Workload{Name: "atomic-" + name, atomic: true, bare: true, setup: func(w *world) { tree(w); setup(w) },
+			op: func(w *world) { w.doWrite("write", path, off, fill(200, n)) }})
 	}
+	large("many-lines", manyLines, "d/many", 100, 248*4096)
+	large("fragmented", func(w *world) { unmoved(w); fragmented(w, "frag", 30) }, "frag", 2000, 240000)
 	for _, left := range []int64{0, 1, 3} {
 		ws = append(ws, Workload{Name: fmt.Sprintf("atomic-no-space-%d", left), atomic: true, bare: true,
 			setup: func(w *world) { tree(w); w.truncate("f", 40000); fillUp(w, left, false) },
@@ -89,10 +91,18 @@ func mixture(w *world) {
 // manyLines makes d/many of every second block, unwritten: a write to all of it changes more
 // lines than a lane's slot has room for.
 func manyLines(w *world) {
+	unmoved(w)
 	w.create("d/many")
 	for i := range int64(125) {
 		w.fallocate("d/many", 0, i*8192, 4096)
 	}
+}
+
+// unmoved uses up what may be moved for the sake of large folios: a write is not followed by
+// dozens of moves, which other workloads explore.
+func unmoved(w *world) {
+	fragmented(w, "moved", 60)
+	w.write("moved", 0, fill(212, 60*8192))
 }
 
 // unretired leaves a crashed filesystem with a logged record that is committed, and of which
