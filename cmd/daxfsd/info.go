@@ -168,6 +168,7 @@ func (i *info) print(c *cobra.Command) {
 			[2]string{"folios", fmt.Sprintf("%d of 1 GiB, %d of 2 MiB, %d of 4 KiB: %.1f %% of the data in large ones", m.Folios1G, m.Folios2M, m.Folios4K, 100*m.PMDMappable)},
 			[2]string{"inodes", fmt.Sprintf("%d used, %d free", m.Inodes, m.FreeInodes)},
 			[2]string{"state", "mounted on " + m.Mountpoint + " by process " + fmt.Sprint(m.PID)},
+			[2]string{"atomic", "writes of up to " + formatSize(int64(m.AtomicWrite))},
 			[2]string{"options", strings.Join(m.Options, ",")},
 			[2]string{"since", fmt.Sprintf("%s (%s)", m.Since.Local().Format(time.RFC1123), time.Since(m.Since).Round(time.Second))},
 			[2]string{"daemon", m.Version},

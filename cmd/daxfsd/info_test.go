@@ -15,11 +15,12 @@ func TestInfoJSON(t *testing.T) {
 	}
 	needFUSE(t)
 	mp := mountPoint(t)
-	must(t, "mount", "-o", "noatime", region, mp)
+	must(t, "mount", "-o", "noatime,atomic", region, mp)
 	for _, arg := range []string{region, mp} {
 		i := decode(t, must(t, "info", "--json", arg))
 		has(t, i, map[string]any{"state": "mounted", "region": region})
 		m := i["mount"].(map[string]any)
+		has(t, m, map[string]any{"atomic_write_bytes": float64(1 << 20)})
 		has(t, m, map[string]any{"mountpoint": mp, "pid": float64(daemonPID(t, mp)), "region": region})
 		for _, f := range []string{"blocks", "free_blocks", "available_blocks", "inodes", "free_inodes", "options", "since", "version"} {
 			if m[f] == nil {
@@ -42,7 +43,7 @@ func TestInfoForPeople(t *testing.T) {
 	mp := mountPoint(t)
 	must(t, "mount", region, mp)
 	out = must(t, "info", mp)
-	for _, w := range []string{region, mp, "used", "free", "inodes", "process", "dax=always"} {
+	for _, w := range []string{region, mp, "used", "free", "inodes", "process", "dax=always", "writes of up to 8 B"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("%q is not in\n%s", w, out)
 		}

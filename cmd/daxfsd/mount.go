@@ -35,6 +35,8 @@ Options for -o:
   ro, rw              read-only or not
   dax=always          read and write go straight to the region (default)
   dax=never           file data is cached by the kernel
+  atomic              each write request, of up to 1 MiB, is all or nothing across a
+                      crash; overwriting stores its data twice
   takeover            mount although the region is marked as in use by another host
   allow_other         let other users in; always so for a mount by root
   noatime, nosuid, nodev, noexec, suid, dev, exec

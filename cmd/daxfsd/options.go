@@ -11,13 +11,14 @@ import (
 type mountOptions struct {
 	readOnly bool
 	takeover bool
+	atomic   bool
 	dax      fusefs.DAX
 	kernel   []string // for mount(2), in the order given
 }
 
 // knownOptions are the words -o takes, for the error message.
 var knownOptions = []string{
-	"ro", "rw", "dax=always", "dax=never", "takeover", "allow_other", "default_permissions",
+	"ro", "rw", "dax=always", "dax=never", "atomic", "takeover", "allow_other", "default_permissions",
 	"noatime", "relatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "defaults",
 }
 
@@ -32,6 +33,8 @@ func parseOptions(flags []string) (*mountOptions, error) {
 			o.readOnly = w == "ro"
 		case "takeover":
 			o.takeover = true
+		case "atomic":
+			o.atomic = true
 		case "dax=always":
 			o.dax = fusefs.DAXAlways
 		case "dax=never":
@@ -76,6 +79,9 @@ func (o *mountOptions) list() []string {
 	l := []string{"rw", "dax=" + o.dax.String()}
 	if o.readOnly {
 		l[0] = "ro"
+	}
+	if o.atomic {
+		l = append(l, "atomic")
 	}
 	if o.takeover {
 		l = append(l, "takeover")

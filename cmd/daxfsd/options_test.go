@@ -9,11 +9,11 @@ import (
 )
 
 func TestParseOptions(t *testing.T) {
-	o, err := parseOptions([]string{"ro,dax=never", "takeover,noexec,,rw,ro"})
-	if err != nil || !o.readOnly || !o.takeover || o.dax != fusefs.DAXNever || !slices.Equal(o.kernel, []string{"noexec"}) {
+	o, err := parseOptions([]string{"ro,dax=never", "takeover,atomic,noexec,,rw,ro"})
+	if err != nil || !o.readOnly || !o.takeover || !o.atomic || o.dax != fusefs.DAXNever || !slices.Equal(o.kernel, []string{"noexec"}) {
 		t.Errorf("got %+v, %v", o, err)
 	}
-	if o, err := parseOptions(nil); err != nil || o.readOnly || o.dax != fusefs.DAXAlways {
+	if o, err := parseOptions(nil); err != nil || o.readOnly || o.atomic || o.dax != fusefs.DAXAlways {
 		t.Errorf("no options: %+v, %v", o, err)
 	}
 	for _, bad := range []string{"dax=sometimes", "dax", "zerocopy2", "ro=1"} {

@@ -1,10 +1,10 @@
 package explore
 
 import (
+	"bytes"
 	"fmt"
+	"runtime"
 	"strings"
-
-	"github.com/daxfs/daxfs/fs"
 )
 
 // atomics are writes of a filesystem mounted with Options.Atomic: each is judged as one
@@ -12,10 +12,10 @@ import (
 // can hold.
 func atomics() (ws []Workload) {
 	for _, w := range singles() {
-		if w.Name == "write-many-pieces" {
-			continue // fragmented is like it
-		}
-		if strings.HasPrefix(w.Name, "write-") || strings.HasPrefix(w.Name, "clone-write") || strings.HasPrefix(w.Name, "gather") {
+		switch {
+		case w.Name == "write-many-pieces" || strings.HasPrefix(w.Name, "write-overwrite") || strings.Contains(w.Name, "-at-"):
+			// below
+		case strings.HasPrefix(w.Name, "write-"), strings.HasPrefix(w.Name, "clone-write"), strings.HasPrefix(w.Name, "gather"):
 			w.Name, w.atomic = "atomic-"+w.Name, true
 			ws = append(ws, w)
 		}
@@ -24,11 +24,15 @@ func atomics() (ws []Workload) {
 		ws = append(ws, Workload{Name: "atomic-" + name, atomic: true, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
 			w.doWrite("write", path, off, fill(200, n))
 			w.doWrite("again", path, off, fill(201, n)) // its record's body takes the place of the first one's
-			w.ctx.Lane = 1
-			w.doWrite("on another lane", path, off, fill(202, n))
-			w.ctx.Lane = 0
+			w.elsewhere(func() { w.doWrite("on another thread", path, off, fill(202, n)) })
 		}})
 	}
+	for n := 1; n <= 7; n++ {
+		for _, at := range []int64{60, 4090} {
+			over(fmt.Sprintf("%d-at-%d", n, at), none, "f", at, n)
+		}
+	}
+	over("overwrite", none, "f", 100, 6000)
 	folios := func(w *world) {
 		w.create("big")
 		w.write("big", 0, fill(203, 300000))
@@ -69,10 +73,30 @@ func atomics() (ws []Workload) {
 	}
 	return append(ws, Workload{Name: "atomic-recovery", atomic: true, setup: unretired, op: func(w *world) {
 		w.do("recovery", w.mount)
-		w.ctx.Lane = 1
-		w.doWrite("write", "f", 5001, fill(206, 3000))
-		w.doWrite("large", "f", 4096, fill(207, 30000))
+		w.elsewhere(func() {
+			w.doWrite("write", "f", 9000, fill(206, 3000))
+			w.doWrite("large", "f", 4096, fill(207, 30000))
+		})
 	}})
+}
+
+// elsewhere calls op on another thread than the caller's, with another lane: no fence there
+// drains what was left here.
+func (w *world) elsewhere(op func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	failed := make(chan any)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer func() { failed <- recover() }()
+		w.ctx.Lane = 1
+		op()
+		w.ctx.Lane = 0
+	}()
+	if f := <-failed; f != nil {
+		panic(f)
+	}
 }
 
 func none(*world) {}
@@ -105,27 +129,25 @@ func unmoved(w *world) {
 	w.write("moved", 0, fill(212, 60*8192))
 }
 
-// unretired leaves a crashed filesystem with a logged record that is committed, and of which
-// nothing is in place.
+// unretired leaves a crashed filesystem with a logged record, of lines and data, that was
+// committed just now.
 func unretired(w *world) {
 	tree(w)
-	var old []byte
-	at := int64(0)
-	must("extents", w.f.Extents(&w.ctx, w.at("f").ino, func(e fs.ExtentInfo) bool {
-		if e.Len < 3 {
-			panic("f is in pieces")
-		}
-		at = int64(e.Block) * 4096
-		old = append(old, w.r.Bytes(at, 12288)...)
-		return false
-	}))
+	before := append([]byte(nil), w.r.Bytes(0, regionSize)...)
 	from := len(w.rec.log)
-	w.write("f", 5001, fill(205, 3000))
+	w.write("f", 9000, fill(205, 9000))
 	w.crash()
-	for _, e := range w.rec.log[from:] {
-		if e.kind == evNT && e.n == lineSize && lanes().has(e.off) {
+	log := w.rec.log[from:]
+	for off := int64(0); off < regionSize; off += lineSize {
+		if b := before[off : off+lineSize]; !bytes.Equal(b, w.r.Bytes(off, lineSize)) {
+			w.put(off, b)
+		}
+	}
+	for _, e := range log {
+		if e.kind == evNT || e.kind == evStore {
 			w.put(e.off, e.data)
-			w.put(at, old)
+		}
+		if e.kind == evNT && e.n == lineSize && lanes().has(e.off) {
 			return
 		}
 	}
