@@ -86,6 +86,9 @@ func (t *tx) commitLogged(seq uint64) error {
 	if layout.TablesSize(t.n, len(t.data))+int(h.Data) > laneStage {
 		h.At = <-fs.stages
 		defer func() { fs.stages <- h.At }()
+		if err := fs.failure(); err != nil {
+			return err // the record whose body stands there may not be retired
+		}
 	}
 	slot := l.slotOff()
 	rec := t.buildRecord(&h)

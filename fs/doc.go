@@ -6,7 +6,7 @@
 //
 // The format (fs/layout), the redo journal, the inode cache, directory indexes, and
 // the decision when a block is free. What it never does: store to the region other
-// than through pmem, block while a lane is held, or keep a copy of file data.
+// than through pmem, block while a lane is held (but for a stage), or keep a copy of file data.
 //
 // # Five nouns
 //
@@ -21,7 +21,8 @@
 //
 // FS.Write, FS.overwrite (nothing but data changes: no lock but the byte range, no
 // transaction, one fence), or FS.extendPiece with FS.plan, FS.storePiece,
-// FS.commitSplice, and tx.commit. Read: FS.Read, FS.read, FS.refRun, Reply.Done.
+// FS.commitSplice, and tx.commit. With Options.Atomic FS.overwriteLogged stands for
+// FS.overwrite, and tx.commitLogged for tx.commit where data is replaced. Read: FS.Read, FS.read, FS.refRun, Reply.Done.
 //
 // # Lock order
 //
@@ -32,7 +33,8 @@
 //	    inode.mu              directories: parent before child, else by number
 //	      icacheShard.mu
 //	      metaSpace.mu        metadata blocks and inode slots; may run transactions
-//	        lane.mu           held from begin to commit; nothing else is taken inside
+//	        lane.mu           held from begin to commit; nothing else is taken inside,
+//	                          but a stage (atomic.go) by who then waits for nothing more
 //	          hugepage.Allocator, refcnt.Table: locks of their own, leaves
 //
 // So an operation allocates first, then begins its transaction, commits, and frees

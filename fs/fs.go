@@ -21,12 +21,11 @@ type FS struct {
 	seed uint32
 	opt  Options
 
-	alloc *hugepage.Allocator
-	table *refcnt.Table
-	meta  metaSpace
-	lanes []*lane
-	// stages are free places for the bodies of large logged records; nil unless Options.Atomic
-	stages chan int64
+	alloc  *hugepage.Allocator
+	table  *refcnt.Table
+	meta   metaSpace
+	lanes  []*lane
+	stages chan int64 // free places for bodies of large logged records; nil unless Options.Atomic
 
 	placed  atomic.Uint64 // blocks that files were given
 	moved   atomic.Uint64 // blocks that were moved for the sake of large folios

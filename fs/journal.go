@@ -24,7 +24,7 @@ type lane struct {
 	seq  atomic.Uint64 // sequence of the newest record; read by other lanes
 	slot int           // protected by mu: the slot the next record goes to
 
-	stage int64 // region offset of laneStage bytes for the bodies of small logged records
+	stage int64 // region offset of laneStage bytes for bodies of logged records; immutable once mounted
 
 	mu   sync.Mutex // held from begin to the end of commit
 	prev []int64    // lines stored in place by the newest record, not yet flushed

@@ -188,12 +188,11 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 	if err != nil {
 		return 0, err
 	}
-	if short := min(end, int64(stop)<<layout.BlockShift); short < end && fs.atomic() {
+	if fs.atomic() && int64(stop)<<layout.BlockShift < end {
 		fs.unowned(ctx, in)
 		return 0, errNoSpace
-	} else {
-		end = short
 	}
+	end = min(end, int64(stop)<<layout.BlockShift)
 	if err = fs.settle(ctx, in); err == nil {
 		if err = fs.storePiece(in, off, data[:end-off]); err == nil {
 			err = fs.commitSplice(ctx, in, uint64(end))

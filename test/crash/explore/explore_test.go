@@ -11,7 +11,7 @@ func TestAll(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Limits = Limits{Lines: 4, Torn: 1, Random: 1}
 	cfg.Nested, cfg.DeleteAll = 4000, 64
-	ws := append(singles(), repairs()...)
+	ws := append(append(singles(), repairs()...), atomics()...)
 	sc := Scope{Triples: 5, Once: -1, Orders: 1, Full: -1}
 	ws = append(ws, sampled(Workloads(cfg.Seed, sc), 1, 40)...)
 	if testing.Short() {
@@ -29,7 +29,7 @@ func TestAll(t *testing.T) {
 }
 
 func workload(t *testing.T, name string) *Workload {
-	for _, w := range singles() {
+	for _, w := range append(singles(), atomics()...) {
 		if w.Name == name {
 			return &w
 		}
@@ -57,6 +57,9 @@ func TestNotices(t *testing.T) {
 		{"no fence of the data", "write-append", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "storePiece") }},
 		{"no fence of a fresh directory block", "create-grow-dir", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "formatBlock") }},
 		{"no fence of an overwrite", "write-overwrite", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "overwrite") }},
+		{"no fence of a logged record", "atomic-block", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "commitLogged") }},
+		{"logged records that are never retired", "atomic-block", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "clearSlot") }},
+		{"no retiring in recovery", "atomic-recovery", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "clearSlot") }},
 		{"no fence in recovery", "mount-dirty", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "recoverJournal") }},
 	} {
 		rec, err := record(workload(t, c.workload))
