@@ -54,6 +54,17 @@ func (fs *FS) openStages() error {
 	return nil
 }
 
+// closeStages makes the stages free again.
+func (fs *FS) closeStages() {
+	if fs.stages == nil {
+		return
+	}
+	fs.alloc.Free(uint64(fs.lanes[0].stage)>>layout.BlockShift, uint64(len(fs.lanes))*laneStage>>layout.BlockShift)
+	for len(fs.stages) > 0 {
+		fs.alloc.Free(uint64(<-fs.stages)>>layout.BlockShift, stageSize>>layout.BlockShift)
+	}
+}
+
 // takeFree allocates the first n bytes that are free in one piece.
 func (fs *FS) takeFree(n int64) (off int64, ok bool) {
 	want, at := uint64(n)>>layout.BlockShift, uint64(0)

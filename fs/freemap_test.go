@@ -17,6 +17,9 @@ import (
 func (v *volume) space() fs.Stats {
 	s := v.fs.Stats()
 	s.CachedInodes, s.SplitTableBytes, s.MovedBytes, s.ReplayedRecords, s.FreedOrphans, s.ReadOnly, s.FreeMap = 0, 0, 0, 0, 0, false, false
+	if v.atomic { // whose mounts take some free space for themselves
+		s.FreeBlocks, s.AvailableBlocks, s.FreeInodes, s.FreeData, s.FreeIn2M, s.FreeIn1G, s.AtomicWrite = 0, 0, 0, 0, 0, 0, 0
+	}
 	return s
 }
 

@@ -629,6 +629,7 @@ func (fs *FS) Unmount() error {
 		return err
 	}
 	fs.owner.State = layout.OwnerClean
+	fs.closeStages()
 	fs.saveFreeMap()
 	if err := fs.r.Sync(0, fs.sb.Size); err != nil {
 		return err
