@@ -329,3 +329,29 @@ func TestFreeMapDamaged(t *testing.T) {
 		t.Error("the free map is good")
 	}
 }
+
+// TestFreeMapBadRange: what the media's bad-range list names is neither free nor data.
+func TestFreeMapBadRange(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	free := v.free()
+	v.unmount()
+	sb := v.super()
+	for i, b := range []layout.BadRange{{Block: 2000, Len: 20}, {Block: 3001, Len: 1}} {
+		var l layout.Line
+		b.Put(&l)
+		off := sb.BadOff + int64(i)*layout.LineSize
+		l.Seal(layout.Seed(sb.UUID), off, 1)
+		v.store(off, l[:])
+	}
+	v.mountBy(fs.Options{Scan: true})
+	if v.free() != free-21 {
+		t.Errorf("%d blocks free, were %d", v.free(), free)
+	}
+	v.write(v.create(1, "f"), 0, make([]byte, 1<<20))
+	v.remount()
+	v.removeAll(1)
+	v.remount()
+	if v.free() != free-21 {
+		t.Errorf("%d blocks free in the end, were %d", v.free(), free)
+	}
+}
