@@ -24,7 +24,7 @@ KILL_SEED ?= 0
 export CGO_ENABLED = 0
 
 .PHONY: all build demo test test-long install clean deps-demo deps-test \
-	fmt vet unit race arm64 fuzz ladder ageing crash kill mounted kill-long crash-long ageing-long stress-long
+	fmt vet unit race arm64 ladder ageing crash kill mounted kill-long crash-long ageing-long stress-long
 
 all: build
 
@@ -63,7 +63,7 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test fmt vet ladder build unit race arm64 fuzz ageing crash kill mounted; do \
+	for s in deps-test fmt vet ladder build unit race arm64 ageing crash kill mounted; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"
@@ -90,12 +90,6 @@ arm64:
 	$(call step,arm64,90,mkdir -p bin && GOARCH=arm64 $(GO) build -o bin/daxfsd.arm64 ./cmd/daxfsd && \
 		GOARCH=arm64 $(GO) test -c -o bin/pmem.arm64.test ./pmem && \
 		cd pmem && timeout 180 qemu-aarch64 -cpu cortex-a72 ../bin/pmem.arm64.test -test.short)
-
-# Each fuzzer for a moment; what it finds is kept in testdata/fuzz.
-FUZZTIME ?= 10s
-fuzz:
-	$(call step,fuzz,150,for f in fs/layout:FuzzXattrs fs/layout:FuzzFreeMap fs/fsck:FuzzDamage fs/fsck:FuzzUse fs/fsck:FuzzSuper; do \
-		$(GO) test -timeout 20m -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) "./$${f%:*}" || exit 1; done)
 
 crash:
 	$(call step,crash,300,timeout 900 $(GO) run ./test/crash -seed $(CRASH_SEED))

@@ -39,16 +39,15 @@ func harm(w *world, script []byte) map[int64]bool {
 	return lines
 }
 
-// leads are the lines that lead to a file, and the beginning of its content: its inode's,
-// those of the block that holds its extents and of its first block, and the same of each
-// directory above it.
+// leads are the lines that lead to a file and its content: its inode's, the blocks that hold
+// its extents, and the same of each directory above it, with all lines of that.
 func (w *world) leads(path string) (lines []int64) {
 	block := func(b uint64) {
 		for i := range int64(layout.LinesPerBlock) {
 			lines = append(lines, int64(b)<<layout.BlockShift+i*layout.LineSize)
 		}
 	}
-	for {
+	for dir := false; ; dir = true {
 		for i := range int64(layout.InodeSize / layout.LineSize) {
 			lines = append(lines, w.inode(path)+i*layout.LineSize)
 		}
@@ -57,7 +56,9 @@ func (w *world) leads(path string) (lines []int64) {
 				block(t.ExtentRoot)
 			}
 		})
-		block(w.slot(path, 0).Block)
+		if dir {
+			block(w.slot(path, 0).Block)
+		}
 		if path == "/" {
 			return lines
 		}
@@ -142,7 +143,7 @@ func survive(w *world, script []byte) {
 				continue
 			}
 			if got, e := w.read(f, path); e != 0 || !strings.HasPrefix(got, want) {
-				w.Errorf("%s was not touched by the damage and reads %.20q now, %v; repaired: %v", path, got, e, rep.Problems)
+				w.Errorf("%s was not touched by the damage and is %d bytes now, %v", path, len(got), e)
 			}
 		}
 		for _, what := range walk(f, func(ino uint64, d *fs.Dirent) {}) {
