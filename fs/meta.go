@@ -322,7 +322,14 @@ func (fs *FS) addInodeBlockLocked(ctx *Context) error {
 		return err
 	}
 	off := int64(block) << layout.BlockShift
-	err = fs.formatBlock(off, func(b []byte, seq uint64) { layout.FormatInodeBlock(b, fs.seed, off, seq) })
+	err = fs.formatBlock(off, func(b []byte, seq uint64) {
+		for s := 0; s < layout.InodesPerBlock; s++ {
+			var l layout.Line
+			c := layout.Core{Gen: uint32(seq) | 1}
+			c.Put(&l)
+			layout.PutLine(b, s*layout.InodeSize/layout.LineSize, &l, fs.seed, off, seq)
+		}
+	})
 	if err == nil {
 		err = fs.setBlockType(ctx, block, layout.BlockInode)
 	}

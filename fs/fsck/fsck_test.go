@@ -517,76 +517,6 @@ func TestLostFound(t *testing.T) {
 	})
 }
 
-// TestLostFoundMakesRoom: with no inode slot, no line and no extent slot free in the root
-// directory, and no free metadata block, what has no name gets one all the same.
-func TestLostFoundMakesRoom(t *testing.T) {
-	w := build(t)
-	w.mounted(func(f *fs.FS) {
-		// The root's blocks do not follow each other, so each takes an extent slot: two
-		// in its inode, 126 in its extent block.
-		n := 0
-		file := func(path string) {
-			d, name := w.parent(path)
-			var a fs.Attr
-			w.ok(f.Mknod(&fs.Context{}, d, name, syscall.S_IFREG|0o644, 0, &a))
-			w.ino[path] = a.Ino
-		}
-		extents := func() (es []fs.ExtentInfo) {
-			w.ok(f.Extents(&fs.Context{}, 1, func(e fs.ExtentInfo) bool { es = append(es, e); return true }))
-			return es
-		}
-		w.file(f, "/lost", 10000)
-		w.mkdir(f, "/pad")
-		for len(extents()) < 128 {
-			was := len(extents())
-			for len(extents()) == was {
-				file(fmt.Sprintf("/%d", n))
-				n++
-			}
-			for range 64 { // something between this block and the next
-				file(fmt.Sprintf("/pad/%d", n))
-				n++
-			}
-		}
-		var st fs.StatFS
-		for lines := 1; lines < 64; lines++ { // the last block's
-			file(fmt.Sprintf("/%d", n))
-			n++
-		}
-		for f.Stats().FreeMetaBlocks > 0 || st.Ffree != 16*st.Bfree {
-			file(fmt.Sprintf("/pad/%d", n))
-			n++
-			f.StatFS(&st)
-		}
-		if len(extents()) != 128 {
-			t.Fatalf("the root has %d extents", len(extents()))
-		}
-	})
-	// The name of one leads to another file.
-	lost := w.ino["/lost"]
-	w.edit(w.dentry("/", "lost"), func(l *layout.Line) { l.PutDentryHead([]byte("lost"), w.ino["/frag"], syscall.DT_REG) })
-	was := w.check(false)
-	rep := w.check(true)
-	if rep.ExitCode() != 1 {
-		t.Fatalf("%+v", rep)
-	}
-	if rep.InodeBlocks != was.InodeBlocks+1 || rep.ExtentBlocks != was.ExtentBlocks+1 || rep.MetaChunks != was.MetaChunks+1 {
-		t.Errorf("inode blocks, extent blocks, chunks: %d, %d, %d; before %d, %d, %d",
-			rep.InodeBlocks, rep.ExtentBlocks, rep.MetaChunks, was.InodeBlocks, was.ExtentBlocks, was.MetaChunks)
-	}
-	w.mounted(func(f *fs.FS) {
-		var lf, a fs.Attr
-		w.ok(f.Lookup(&fs.Context{}, 1, "lost+found", &lf))
-		w.ok(f.Lookup(&fs.Context{}, lf.Ino, fmt.Sprintf("#%d", lost), &a))
-		if a.Size != 10000 || a.Nlink != 1 {
-			t.Errorf("%+v", a)
-		}
-	})
-	if rep := w.check(false); len(rep.Problems) > 0 {
-		t.Errorf("%+v", rep)
-	}
-}
-
 // TestRecoveryWork: what the next mount does by itself is no problem, and a repair does
 // it too.
 func TestRecoveryWork(t *testing.T) {
@@ -658,4 +588,126 @@ func TestSmallerThanRegion(t *testing.T) {
 	if err != nil || rep.ExitCode() != 1 || !rep.BackupUsed {
 		t.Fatalf("%+v, %v", rep, err)
 	}
+}
+
+// harm damages the region by a script: 8 bytes a step say where, how, and whether the
+// line is sealed again, so that wrong content with a right checksum is met too.
+func harm(w *world, script []byte) {
+	for len(script) >= 8 {
+		v := binary.LittleEndian.Uint64(script)
+		script = script[8:]
+		off := w.metadata(v >> 16)
+		if v&1 != 0 {
+			w.edit(off, func(l *layout.Line) { l[layout.PayloadOff+(v>>1)%layout.PayloadSize] ^= byte(v>>8) | 1 })
+			continue
+		}
+		var l layout.Line
+		w.r.LoadLine(off, (*[64]byte)(&l))
+		l[(v>>1)%64] ^= byte(v>>8) | 1
+		w.store(off, l[:])
+	}
+}
+
+// metadata is the offset of some metadata line.
+func (w *world) metadata(v uint64) int64 {
+	lines := w.sb.StaticEnd / 64
+	chunk := w.sb.ChunkSize()/64 + (w.sb.ChunkSize()-w.sb.StaticEnd%w.sb.ChunkSize())/64
+	if v%8 == 0 {
+		return int64(v>>3) % lines * 64
+	}
+	return w.sb.StaticEnd + int64(v>>3)%chunk*64
+}
+
+// survive checks, repairs and mounts what is left: it must end, without a panic.
+func survive(w *world) {
+	rep, err := fsck.Check(w.r, fsck.Options{})
+	if err != nil {
+		return
+	}
+	sound := len(rep.Problems) == 0
+	rep, err = fsck.Check(w.r, fsck.Options{Repair: true})
+	if err != nil {
+		return
+	}
+	if sound && rep.ExitCode() != 0 {
+		w.Errorf("check found nothing, the repair: %v", rep.Problems)
+	}
+	if rep.Left > 0 {
+		return
+	}
+	again, err := fsck.Check(w.r, fsck.Options{})
+	if err != nil || len(again.Problems) > 0 {
+		w.Errorf("repaired, and then: %v %v; the repair said: %v", err, again.Problems, rep.Problems)
+		return
+	}
+	w.mounted(func(f *fs.FS) {
+		var walk func(ino uint64, depth int)
+		walk = func(ino uint64, depth int) {
+			var kids []uint64
+			if e := f.ReadDir(&fs.Context{}, ino, 2, func(d *fs.Dirent) bool {
+				if d.Type == syscall.DT_DIR && len(d.Name) > 0 && string(d.Name) != "." && string(d.Name) != ".." {
+					kids = append(kids, d.Ino)
+				}
+				return true
+			}); e != 0 {
+				w.Errorf("readdir of %d after a repair: %v", ino, e)
+			}
+			for _, k := range kids {
+				if depth < 50 {
+					walk(k, depth+1)
+				}
+			}
+		}
+		walk(1, 0)
+		var a fs.Attr
+		if e := f.Mknod(&fs.Context{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 {
+			w.Errorf("create after a repair: %v", e)
+		}
+	})
+}
+
+func TestRandomDamage(t *testing.T) {
+	n := 1500
+	if testing.Short() {
+		n = 60
+	}
+	w := build(t)
+	image := bytes.Clone(w.r.Bytes(0, size))
+	x := uint64(1)
+	for i := 0; i < n && !t.Failed(); i++ {
+		script := make([]byte, 8*(1+i%6))
+		for j := 0; j < len(script); j += 8 {
+			x = x*6364136223846793005 + 1442695040888963407
+			binary.LittleEndian.PutUint64(script[j:], x^x>>29)
+		}
+		harm(w, script)
+		survive(w)
+		if t.Failed() {
+			t.Logf("script %d: %x", i, script)
+		}
+		w.restore(image)
+	}
+}
+
+// restore puts the image back where it differs.
+func (w *world) restore(image []byte) {
+	for off := int64(0); off < size; off += 4096 {
+		if b := image[off : off+4096]; !bytes.Equal(b, w.r.Bytes(off, 4096)) {
+			w.store(off, b)
+		}
+	}
+}
+
+func FuzzDamage(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7})
+	f.Add([]byte{1, 1, 0, 0, 0, 0, 0, 0})
+	f.Add(bytes.Repeat([]byte{3, 0x55, 9, 0, 1, 0, 0, 0}, 4))
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) > 256 {
+			return
+		}
+		w := build(t)
+		harm(w, script)
+		survive(w)
+	})
 }

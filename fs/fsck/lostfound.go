@@ -104,7 +104,7 @@ func (p *pass) now() int64 {
 	return max(t.Ctime, p.sb.Created)
 }
 
-// freeInode finds a free inode slot, or makes one more inode block.
+// freeInode finds a free inode slot.
 func (p *pass) freeInode() (ino uint64, off int64, err error) {
 	for _, b := range p.inodeBlocks {
 		for i := range p.inodes[b] {
@@ -114,37 +114,7 @@ func (p *pass) freeInode() (ino uint64, off int64, err error) {
 			}
 		}
 	}
-	b, err := p.makeInodeBlock()
-	off = int64(b) << layout.BlockShift
-	return p.sb.InodeAt(off), off, err
-}
-
-// makeInodeBlock makes an inode block of a free metadata block.
-//
-// Persistence order:
-//  1. NT-store the formatted block, SFENCE
-//  2. transaction: its type in the chunk header
-func (p *pass) makeInodeBlock() (uint64, error) {
-	b, err := p.freeMeta()
-	if err != nil {
-		return 0, err
-	}
-	if err := p.formatBlock(b, layout.FormatInodeBlock); err != nil {
-		return 0, err
-	}
-	i, at := layout.TypePos(int(b & uint64(p.sb.ChunkBlocks()-1)))
-	err = p.edit(p.sb.ChunkHeader(int64(p.chunkOf(b)))+int64(i)*layout.LineSize, func(l *layout.Line) { l.SetBlockType(at, layout.BlockInode) })()
-	if err != nil {
-		return 0, err
-	}
-	p.fixes++
-	p.inoB.set(b)
-	p.inodeBlocks = append(p.inodeBlocks, b)
-	p.inodes[b] = &inodeBlock{}
-	for i := range p.inodes[b] {
-		p.inodes[b][i].state = slotFree
-	}
-	return b, nil
+	return 0, 0, errors.New("there is no free inode slot for /lost+found: delete a file and repair again")
 }
 
 // addEntry writes a dentry of one line into a directory.
@@ -202,7 +172,7 @@ func (p *pass) growDir(d *dir) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := p.formatBlock(block, nil); err != nil {
+	if err := p.formatBlock(block); err != nil {
 		return 0, err
 	}
 	e := layout.Extent{Logical: logical, Block: block, Len: 1}
@@ -211,6 +181,7 @@ func (p *pass) growDir(d *dir) (int64, error) {
 		return 0, err
 	}
 	p.fixes++
+	p.used.set(block)
 	d.size = c.Size
 	d.ext = append(d.ext, slotExtent{e, slot.off, slot.i})
 	return int64(block) << layout.BlockShift, nil
@@ -223,7 +194,7 @@ type emptySlot struct {
 	line layout.Line
 }
 
-// freeSlotOf finds a free extent slot of a directory, or gives it one more extent block.
+// freeSlotOf finds a free extent slot of a directory.
 func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
 	lines := []int64{io + layout.InodeExtentOff}
 	var tl layout.Line
@@ -255,48 +226,10 @@ func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
 			}
 		}
 	}
-	return p.addExtentBlock(d.ino, io, gen, tl)
+	return emptySlot{}, fmt.Errorf("directory %d has no free extent slot: delete a file and repair again", d.ino)
 }
 
-// addExtentBlock gives an inode, whose times line is tl, one more extent block, and returns
-// its first slot.
-//
-// Persistence order:
-//  1. NT-store empty lines to a free metadata block, SFENCE
-//  2. transaction: its header, and the times line with the new root
-func (p *pass) addExtentBlock(ino uint64, io int64, gen uint32, tl layout.Line) (emptySlot, error) {
-	b, err := p.freeMeta()
-	if err != nil {
-		return emptySlot{}, err
-	}
-	if err := p.formatBlock(b, nil); err != nil {
-		return emptySlot{}, err
-	}
-	var t layout.Times
-	t.Get(&tl)
-	h := layout.ExtentBlock{Owner: ino, Gen: gen, Next: t.ExtentRoot}
-	if t.ExtentRoot != 0 {
-		var l layout.Line
-		var next layout.ExtentBlock
-		if err := p.line(int64(t.ExtentRoot)<<layout.BlockShift, &l); err != nil || !next.Get(&l) {
-			return emptySlot{}, errSum
-		}
-		h.Index = next.Index + 1
-	}
-	t.ExtentRoot = b
-	t.Put(&tl)
-	var head layout.Line
-	h.Put(&head)
-	off := int64(b) << layout.BlockShift
-	if err := p.commit([]change{{off, head}, {io + layout.InodeTimesOff, tl}}); err != nil {
-		return emptySlot{}, err
-	}
-	p.fixes++
-	return emptySlot{off: off + layout.LineSize}, nil
-}
-
-// freeMeta takes a free block of the metadata chunks, or of one more chunk. If it comes to
-// nothing the next pass finds the block free again.
+// freeMeta finds a free block of the metadata chunks, or makes one more chunk.
 func (p *pass) freeMeta() (uint64, error) {
 	for no := int64(0); no < p.sb.Chunks(); no++ {
 		if !p.meta.has(uint64(no)) {
@@ -305,7 +238,6 @@ func (p *pass) freeMeta() (uint64, error) {
 		first, end := p.bounds(no)
 		for b := first; b < end; b++ {
 			if !p.used.has(b) && !p.unsure.has(b) {
-				p.used.set(b)
 				return b, nil
 			}
 		}
@@ -326,7 +258,7 @@ func (p *pass) addChunk() (uint64, error) {
 			continue
 		}
 		header := p.sb.ChunkHeader(no)
-		if err := p.formatBlock(start, nil); err != nil {
+		if err := p.formatBlock(start); err != nil {
 			return 0, err
 		}
 		var l layout.Line
@@ -344,7 +276,6 @@ func (p *pass) addChunk() (uint64, error) {
 		p.meta.set(uint64(no))
 		p.used.set(start)
 		first, _ := p.bounds(no)
-		p.used.set(first)
 		return first, nil
 	}
 	return 0, errors.New("there is no free metadata block, nor 2 MiB of free space for more: delete a file and repair again")

@@ -266,21 +266,17 @@ func (m *media) commit(ch []change) error {
 	return m.put(m.sb.LaneOff, zero[:])
 }
 
-// formatBlock writes 64 empty lines, or what format makes, to a block that nothing refers
-// to yet.
+// formatBlock writes 64 empty lines to a block that nothing refers to yet.
 //
 // Persistence order: NT-store the block, SFENCE.
-func (m *media) formatBlock(b uint64, format func(buf []byte, seed uint32, off int64, seq uint64)) error {
+func (m *media) formatBlock(b uint64) error {
 	if err := m.dropMap(); err != nil {
 		return err
 	}
 	m.seq++
 	buf := make([]byte, layout.BlockSize)
 	off := int64(b) << layout.BlockShift
-	if format == nil {
-		format = layout.FormatBlock
-	}
-	format(buf, m.seed, off, m.seq)
+	layout.FormatBlock(buf, m.seed, off, m.seq)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := m.r.NTStore(off, buf); err != nil {

@@ -230,15 +230,3 @@ func (h *ExtentBlock) Get(l *Line) bool {
 	*h = ExtentBlock{Index: l.u32(4), Owner: l.u64(8), Next: l.u64(16), Gen: l.u32(24)}
 	return l.u32(0) == ExtentBlockMagic
 }
-
-// FormatInodeBlock fills b as FormatBlock does, with 16 free inodes, of a generation that is
-// newer than any that stood here before.
-func FormatInodeBlock(b []byte, seed uint32, off int64, seq uint64) {
-	FormatBlock(b, seed, off, seq)
-	for s := 0; s < InodesPerBlock; s++ {
-		var l Line
-		c := Core{Gen: uint32(seq) | 1}
-		c.Put(&l)
-		PutLine(b, s*InodeSize/LineSize, &l, seed, off, seq)
-	}
-}
