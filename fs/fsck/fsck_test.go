@@ -517,6 +517,69 @@ func TestLostFound(t *testing.T) {
 	})
 }
 
+// TestLostFoundFull: lost+found is made and filled also when no inode slot, no directory line,
+// no extent slot and no metadata block is free.
+func TestLostFoundFull(t *testing.T) {
+	w := build(t)
+	empty := func() {
+		for path := range w.ino {
+			if path != "/" {
+				delete(w.ino, path)
+			}
+		}
+		if _, err := fs.Mkfs(w.r, options()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chunks, extents := 0, 0
+	for k := 1; k <= 8; k++ {
+		empty()
+		w.mounted(func(f *fs.FS) {
+			w.mkdir(f, "/d")
+			w.mkdir(f, "/e")
+			w.file(f, "/d/x", 5)
+			n := 0
+			for i := range 64 * k { // by turns, so that no extent grows
+				for _, dir := range []string{"/", "/e/"} {
+					if dir == "/e/" || i < 64*k-2 {
+						n++
+						w.file(f, fmt.Sprintf("%sf%d", dir, n), 0)
+					}
+				}
+			}
+			for i := range 14 {
+				w.file(f, fmt.Sprintf("/d/f%d", i), 0)
+			}
+		})
+		w.edit(w.dentry("/d", "x"), func(l *layout.Line) { l.ClearDentry() })
+		before := w.check(false)
+		if before.Files%16 != 13 || len(before.Problems) != 1 {
+			t.Fatalf("%d inodes: %v", before.Files+before.Dirs, before.Problems)
+		}
+		if rep := w.check(true); rep.ExitCode() != 1 {
+			t.Fatalf("%d: %v", k, rep.Problems)
+		}
+		after := w.check(false)
+		if len(after.Problems) > 0 || after.InodeBlocks != before.InodeBlocks+1 {
+			t.Fatalf("%d: %d inode blocks, were %d; %v", k, after.InodeBlocks, before.InodeBlocks, after.Problems)
+		}
+		chunks += int(after.MetaChunks - before.MetaChunks)
+		extents += int(after.ExtentBlocks - before.ExtentBlocks)
+		w.mounted(func(f *fs.FS) {
+			var a fs.Attr
+			w.ok(f.Lookup(&fs.Context{}, 1, "lost+found", &a))
+			w.ok(f.Lookup(&fs.Context{}, a.Ino, fmt.Sprintf("#%d", w.ino["/d/x"]), &a))
+			if a.Size != 5 {
+				t.Errorf("%+v", a)
+			}
+			w.file(f, "/after", 1)
+		})
+	}
+	if chunks == 0 || extents == 0 {
+		t.Errorf("%d new chunks and %d new extent blocks: not all was full", chunks, extents)
+	}
+}
+
 // TestRecoveryWork: what the next mount does by itself is no problem, and a repair does
 // it too.
 func TestRecoveryWork(t *testing.T) {

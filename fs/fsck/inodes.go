@@ -269,6 +269,7 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 		return false
 	}
 	if e.Logical < end {
+		p.unsure.setRun(e.Block, n)
 		p.problem(ExtentOverlap, ino, e.off, nil, "inode %d has two extents for its block %d", ino, e.Logical)
 		return false
 	}
@@ -294,11 +295,13 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 	if e.Flags&layout.ExtentShared != 0 {
 		again, ok := p.shareRun(e.Block, n)
 		if !ok {
+			p.unsure.setRun(e.Block, n)
 			p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody who does not share it", ino, e.Block, last)
 			return false
 		}
 		p.rep.DataBlocks -= again
 	} else if p.used.hasAny(e.Block, n) {
+		p.unsure.setRun(e.Block, n)
 		p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody else", ino, e.Block, last)
 		return false
 	}
@@ -393,7 +396,9 @@ func (p *pass) walk(ino uint64, io int64, gen uint32, root uint64, first *layout
 		}
 		if bad != "" {
 			if claim {
-				p.problem(ExtentChain, ino, off, p.mendChain(ino, io, gen, b == root), "extent block %d of inode %d %s", b, ino, bad)
+				if !p.problem(ExtentChain, ino, off, p.mendChain(ino, io, gen, b == root), "extent block %d of inode %d %s", b, ino, bad) {
+					p.chainLost = true
+				}
 			}
 			return false
 		}

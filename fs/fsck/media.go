@@ -244,14 +244,17 @@ func (m *media) commit(ch []change) error {
 	return m.put(m.sb.LaneOff, zero[:])
 }
 
-// formatBlock writes 64 empty lines to a block that nothing refers to yet.
+// formatBlock writes 64 empty lines, changed by fill, to a block that nothing refers to yet.
 //
 // Persistence order: NT-store the block, SFENCE.
-func (m *media) formatBlock(b uint64) error {
+func (m *media) formatBlock(b uint64, fill func(buf []byte)) error {
 	m.seq++
 	buf := make([]byte, layout.BlockSize)
 	off := int64(b) << layout.BlockShift
 	layout.FormatBlock(buf, m.seed, off, m.seq)
+	if fill != nil {
+		fill(buf)
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := m.r.NTStore(off, buf); err != nil {

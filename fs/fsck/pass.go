@@ -18,7 +18,7 @@ type pass struct {
 	shared bitset // of these, by extents that may share them
 	meta   bitset // metadata chunks, by chunk
 	inoB   bitset // inode blocks, by block
-	unsure bitset // blocks of metadata chunks whose type is not known, by block
+	unsure bitset // blocks whose type or owner is not known, by block
 
 	inodeBlocks []uint64
 	inodes      map[uint64]*inodeBlock // by block
@@ -30,6 +30,7 @@ type pass struct {
 	// not there.
 	namesLost bool
 	damaged   int
+	chainLost bool                      // blocks that belong to somebody may seem free
 	exts      map[uint64][]extentHeader // lazily: extent blocks found by looking at every metadata block
 }
 
