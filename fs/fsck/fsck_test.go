@@ -19,7 +19,7 @@ const size = 16 << 20
 
 // world is a small filesystem, unmounted cleanly, and where its things are.
 type world struct {
-	*testing.T
+	testing.TB
 	r    *pmem.Region
 	sb   *layout.Superblock
 	seed uint32
@@ -32,7 +32,7 @@ func options() fs.MkfsOptions {
 
 // build makes: /f (3 blocks), /d/g, /d/sub/deep, /s (inline), /l (long link), /frag
 // (an extent block), /p (fifo), /d/two = /f. /d/g has a short and a long attribute.
-func build(t *testing.T) *world {
+func build(t testing.TB) *world {
 	t.Helper()
 	r, err := pmem.NewMemory(size)
 	if err != nil {
@@ -43,7 +43,7 @@ func build(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, r: r, sb: sb, seed: layout.Seed(sb.UUID), ino: map[string]uint64{"/": 1}}
+	w := &world{TB: t, r: r, sb: sb, seed: layout.Seed(sb.UUID), ino: map[string]uint64{"/": 1}}
 	w.mounted(func(f *fs.FS) {
 		w.mkdir(f, "/d")
 		w.mkdir(f, "/d/sub")
@@ -651,126 +651,4 @@ func TestSmallerThanRegion(t *testing.T) {
 	if err != nil || rep.ExitCode() != 1 || !rep.BackupUsed {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-}
-
-// harm damages the region by a script: 8 bytes a step say where, how, and whether the
-// line is sealed again, so that wrong content with a right checksum is met too.
-func harm(w *world, script []byte) {
-	for len(script) >= 8 {
-		v := binary.LittleEndian.Uint64(script)
-		script = script[8:]
-		off := w.metadata(v >> 16)
-		if v&1 != 0 {
-			w.edit(off, func(l *layout.Line) { l[layout.PayloadOff+(v>>1)%layout.PayloadSize] ^= byte(v>>8) | 1 })
-			continue
-		}
-		var l layout.Line
-		w.r.LoadLine(off, (*[64]byte)(&l))
-		l[(v>>1)%64] ^= byte(v>>8) | 1
-		w.store(off, l[:])
-	}
-}
-
-// metadata is the offset of some metadata line.
-func (w *world) metadata(v uint64) int64 {
-	lines := w.sb.StaticEnd / 64
-	chunk := w.sb.ChunkSize()/64 + (w.sb.ChunkSize()-w.sb.StaticEnd%w.sb.ChunkSize())/64
-	if v%8 == 0 {
-		return int64(v>>3) % lines * 64
-	}
-	return w.sb.StaticEnd + int64(v>>3)%chunk*64
-}
-
-// survive checks, repairs and mounts what is left: it must end, without a panic.
-func survive(w *world) {
-	rep, err := fsck.Check(w.r, fsck.Options{})
-	if err != nil {
-		return
-	}
-	sound := len(rep.Problems) == 0
-	rep, err = fsck.Check(w.r, fsck.Options{Repair: true})
-	if err != nil {
-		return
-	}
-	if sound && rep.ExitCode() != 0 {
-		w.Errorf("check found nothing, the repair: %v", rep.Problems)
-	}
-	if rep.Left > 0 {
-		return
-	}
-	again, err := fsck.Check(w.r, fsck.Options{})
-	if err != nil || len(again.Problems) > 0 {
-		w.Errorf("repaired, and then: %v %v; the repair said: %v", err, again.Problems, rep.Problems)
-		return
-	}
-	w.mounted(func(f *fs.FS) {
-		var walk func(ino uint64, depth int)
-		walk = func(ino uint64, depth int) {
-			var kids []uint64
-			if e := f.ReadDir(&fs.Context{}, ino, 2, func(d *fs.Dirent) bool {
-				if d.Type == syscall.DT_DIR && len(d.Name) > 0 && string(d.Name) != "." && string(d.Name) != ".." {
-					kids = append(kids, d.Ino)
-				}
-				return true
-			}); e != 0 {
-				w.Errorf("readdir of %d after a repair: %v", ino, e)
-			}
-			for _, k := range kids {
-				if depth < 50 {
-					walk(k, depth+1)
-				}
-			}
-		}
-		walk(1, 0)
-		var a fs.Attr
-		if e := f.Mknod(&fs.Context{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 {
-			w.Errorf("create after a repair: %v", e)
-		}
-	})
-}
-
-func TestRandomDamage(t *testing.T) {
-	n := 1500
-	if testing.Short() {
-		n = 60
-	}
-	w := build(t)
-	image := bytes.Clone(w.r.Bytes(0, size))
-	x := uint64(1)
-	for i := 0; i < n && !t.Failed(); i++ {
-		script := make([]byte, 8*(1+i%6))
-		for j := 0; j < len(script); j += 8 {
-			x = x*6364136223846793005 + 1442695040888963407
-			binary.LittleEndian.PutUint64(script[j:], x^x>>29)
-		}
-		harm(w, script)
-		survive(w)
-		if t.Failed() {
-			t.Logf("script %d: %x", i, script)
-		}
-		w.restore(image)
-	}
-}
-
-// restore puts the image back where it differs.
-func (w *world) restore(image []byte) {
-	for off := int64(0); off < size; off += 4096 {
-		if b := image[off : off+4096]; !bytes.Equal(b, w.r.Bytes(off, 4096)) {
-			w.store(off, b)
-		}
-	}
-}
-
-func FuzzDamage(f *testing.F) {
-	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7})
-	f.Add([]byte{1, 1, 0, 0, 0, 0, 0, 0})
-	f.Add(bytes.Repeat([]byte{3, 0x55, 9, 0, 1, 0, 0, 0}, 4))
-	f.Fuzz(func(t *testing.T, script []byte) {
-		if len(script) > 256 {
-			return
-		}
-		w := build(t)
-		harm(w, script)
-		survive(w)
-	})
 }
