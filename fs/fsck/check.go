@@ -30,6 +30,9 @@ type checker struct {
 // ErrVersion, ErrChecksum), the region is truncated, or the journal cannot be read.
 // Without o.Repair nothing is written.
 func Check(r *pmem.Region, o Options) (*Report, error) {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
 	c := &checker{media: media{r: r, overlay: map[int64]*layout.Line{}, blocks: map[int64]bool{}}, o: o, rep: &Report{Problems: []Problem{}}}
 	if o.Repair {
 		runtime.LockOSThread()
@@ -209,8 +212,7 @@ func (c *checker) putOwner(state uint32) error {
 	l = layout.Line{}
 	o = layout.Owner{State: state, Mounts: o.Mounts}
 	o.Put(&l)
-	c.seq++
-	l.Seal(c.seed, c.sb.OwnerOff, c.seq)
+	l.Seal(c.seed, c.sb.OwnerOff, c.seq.Add(1))
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := c.put(c.sb.OwnerOff, l[:]); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -577,6 +578,76 @@ func TestLostFoundFull(t *testing.T) {
 	}
 	if chunks == 0 || extents == 0 {
 		t.Errorf("%d new chunks and %d new extent blocks: not all was full", chunks, extents)
+	}
+}
+
+// TestWorkers: whatever the number of workers, the same is found, mended and said, in the
+// same order.
+func TestWorkers(t *testing.T) {
+	w := build(t)
+	w.mounted(func(f *fs.FS) {
+		for i := range 300 {
+			dir := fmt.Sprintf("/d%d", i%20)
+			if i < 20 {
+				w.mkdir(f, dir)
+			}
+			path := fmt.Sprintf("%s/f%d", dir, i)
+			w.file(f, path, 1)
+			w.write(f, path, 8192, 1)
+		}
+		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d3/f3"], "user.x", make([]byte, 9000), 0))
+		w.file(f, "/large", 1)
+		for i := 1; i < 126*40; i++ { // a chain that is not read ahead
+			if i%2 == 0 {
+				w.write(f, "/large", int64(i)*4096, 1)
+			}
+		}
+	})
+	if rep := w.check(false); len(rep.Problems) > 0 || rep.ExtentBlocks < 16 {
+		t.Fatalf("%d extent blocks; %v", rep.ExtentBlocks, rep.Problems)
+	}
+	for i := range 300 {
+		path := fmt.Sprintf("/d%d/f%d", i%20, i)
+		switch i % 8 {
+		case 0:
+			w.smash(w.inode(path))
+		case 1:
+			w.smash(w.inode(path) + layout.InodeTimesOff)
+		case 2:
+			w.extent(path, 1, func(e *layout.Extent) { e.Block = w.slot("/f", 0).Block })
+		case 3:
+			w.core(path, func(c *layout.Core) { c.Nlink = 9 })
+		case 4:
+			w.times(path, func(t *layout.Times) { t.XattrRoot, t.ExtentRoot = w.xattrRoot("/d3/f3"), 7 })
+		}
+	}
+	for i := range 10 {
+		w.smash(w.dentry(fmt.Sprintf("/d%d", i), fmt.Sprintf("f%d", i)))
+	}
+	var root uint64
+	w.times("/large", func(t *layout.Times) { root = t.ExtentRoot })
+	for i := int64(1); i < 9; i++ {
+		w.smash(int64(root)<<layout.BlockShift + i*layout.LineSize)
+	}
+	image := bytes.Clone(w.r.Bytes(0, size))
+	for _, repair := range []bool{false, true} {
+		var want *fsck.Report
+		var said []fsck.Problem
+		for _, n := range []int{1, 8, 2} {
+			w.restore(image)
+			var now []fsck.Problem
+			rep, err := fsck.Check(w.r, fsck.Options{Repair: repair, Workers: n, Found: func(p fsck.Problem) { now = append(now, p) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 1 {
+				if want, said = rep, now; len(said) < 150 {
+					t.Fatalf("%d findings only", len(said))
+				}
+			} else if !reflect.DeepEqual(rep, want) || !slices.Equal(now, said) {
+				t.Errorf("%d workers, repairing %v: %d findings, one worker has %d, or others", n, repair, len(now), len(said))
+			}
+		}
 	}
 }
 

@@ -132,11 +132,11 @@ func (p *pass) newInodeBlock() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = p.formatBlock(b, func(buf []byte) {
+	err = p.formatBlock(b, func(buf []byte, seq uint64) {
 		for s := 0; s < layout.InodesPerBlock; s++ {
 			var l layout.Line
-			(&layout.Core{Gen: uint32(p.seq) | 1}).Put(&l)
-			layout.PutLine(buf, s*layout.InodeSize/layout.LineSize, &l, p.seed, int64(b)<<layout.BlockShift, p.seq)
+			(&layout.Core{Gen: uint32(seq) | 1}).Put(&l)
+			layout.PutLine(buf, s*layout.InodeSize/layout.LineSize, &l, p.seed, int64(b)<<layout.BlockShift, seq)
 		}
 	})
 	if err != nil {
