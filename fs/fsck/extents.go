@@ -2,6 +2,7 @@ package fsck
 
 import (
 	"cmp"
+	"math"
 	"math/bits"
 	"slices"
 	"syscall"
@@ -9,8 +10,12 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// maxLogical is the last block a file may have: offsets stay below 2^63.
-const maxLogical = 1<<(63-layout.BlockShift) - 1
+const (
+	// maxSize is the largest file in bytes: every block of it ends below 2^63.
+	maxSize = math.MaxInt64 &^ (layout.BlockSize - 1)
+	// maxLogical is the last block a file may have.
+	maxLogical = maxSize>>layout.BlockShift - 1
+)
 
 // content checks and claims the extents of an inode. k is what was read of them already.
 func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, first *layout.Line, k *contentLook) {

@@ -314,6 +314,7 @@ var damages = []struct {
 	{"mode", func(w *world) { w.core("/f", func(c *layout.Core) { c.Mode = 0o7644 }) }, fsck.InodeMode, 1, ""},
 	{"format flags", func(w *world) { w.core("/f", func(c *layout.Core) { c.Format = 0x80 }) }, fsck.InodeFormat, 1, ""},
 	{"directory's size", func(w *world) { w.core("/d", func(c *layout.Core) { c.Size = 5000 }) }, fsck.InodeSizeBad, 1, ""},
+	{"size beyond all", func(w *world) { w.core("/f", func(c *layout.Core) { c.Size = 1<<63 - 1 }) }, fsck.InodeSizeBad, 1, ""},
 	{"fifo's size", func(w *world) { w.core("/p", func(c *layout.Core) { c.Size = 1 }) }, fsck.InodeSizeBad, 1, ""},
 	{"attributes elsewhere", func(w *world) { w.times("/f", func(t *layout.Times) { t.XattrRoot = 5 }) }, fsck.InodeXattr, 1, ""},
 	{"attributes of another", func(w *world) { w.times("/f", func(t *layout.Times) { t.XattrRoot = w.xattrRoot("/d/g") }) }, fsck.InodeXattr, 1, ""},

@@ -346,8 +346,8 @@ func fuzz(f *testing.F, do func(*target, []byte)) {
 			return
 		}
 		g.TB = t
+		defer g.restore(g.image)
 		limited(t, func() { do(g, script) })
-		g.restore(g.image)
 	})
 }
 

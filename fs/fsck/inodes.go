@@ -1,7 +1,6 @@
 package fsck
 
 import (
-	"math"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -253,8 +252,8 @@ func (p *pass) format(ino uint64, io int64, c *layout.Core) {
 			bad = "the length of a symbolic link's target"
 		}
 	case syscall.S_IFREG:
-		if c.Size > math.MaxInt64 {
-			bad = "at most 2^63-1"
+		if c.Size > maxSize {
+			bad = "at most 2^63-4096"
 		}
 	default:
 		if c.Size != 0 {
@@ -266,7 +265,7 @@ func (p *pass) format(ino uint64, io int64, c *layout.Core) {
 			k := *c
 			switch typ {
 			case syscall.S_IFREG:
-				k.Size = math.MaxInt64
+				k.Size = maxSize
 			case syscall.S_IFDIR:
 				k.Size = c.Size &^ (layout.BlockSize - 1)
 			default:
