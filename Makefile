@@ -24,7 +24,7 @@ KILL_SEED ?= 0
 export CGO_ENABLED = 0
 
 .PHONY: all build demo test test-long install clean deps-demo deps-test \
-	fmt vet unit race arm64 ladder ageing crash kill mounted kill-long crash-long ageing-long stress-long
+	fmt vet unit race fuzz arm64 ladder ageing crash kill mounted kill-long crash-long ageing-long stress-long
 
 all: build
 
@@ -63,7 +63,7 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test fmt vet ladder build unit race arm64 ageing crash kill mounted; do \
+	for s in deps-test fmt vet ladder build unit race fuzz arm64 ageing crash kill mounted; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"
@@ -83,6 +83,14 @@ unit:
 # The race detector sees only Go's own memory: under it the tests put the region there.
 race:
 	$(call step,race,240,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/... ./test/ladder)
+
+# Every fuzz target for a while; what it finds is written to its package's testdata/fuzz,
+# and kept there as a seed that make unit runs.
+FUZZTIME ?= 10s
+fuzz:
+	$(call step,fuzz,150,for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -h '^func Fuzz' $$p/*_test.go | sed 's/func \(Fuzz[A-Za-z0-9]*\).*/\1/'); do \
+			$(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=5s $$p || { bad=$$f; break 2; }; done; done; [ -z "$$bad" ])
 
 # arm64 is cross-built, and its persistence primitives run under emulation. It is
 # untested on hardware.

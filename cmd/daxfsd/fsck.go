@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -15,13 +17,15 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// Exit codes of fsck, bits as in fsck(8).
+// Exit codes of fsck, bits as in fsck(8). Its 2, reboot, and 128, a shared library, have no
+// use here.
 const (
 	fsckClean       = 0
 	fsckCorrected   = 1
 	fsckLeft        = 4
 	fsckOperational = 8
 	fsckUsage       = 16
+	fsckCancelled   = 32
 )
 
 type fsckFlags struct{ no, yes, json bool }
@@ -40,7 +44,11 @@ A filesystem whose daemon was killed is not damaged: the next mount recovers it
 by itself, and fsck takes what is in its journal into account.
 
 Exit code, as in fsck(8): 0 clean, 1 errors corrected, 4 errors left uncorrected,
-8 operational error, 16 wrong usage; the sum of what applies.`,
+8 operational error, 16 wrong usage, 32 cancelled by a signal; the sum of what
+applies. What a cancelled repair has not finished, the next one does.
+
+With --json one object is printed: "problems" with "code", "what", "ino", "offset"
+(bytes) and "fixed", how many were "repaired" and are "left", and what was counted.`,
 		Example: `  daxfsd fsck -n /var/lib/pool.dax
   daxfsd fsck -y --json /dev/dax0.0`,
 		Args: args("REGION"),
@@ -72,6 +80,7 @@ func runFsck(c *cobra.Command, f *fsckFlags, arg string) error {
 	if err != nil {
 		return err
 	}
+	defer cancelled(path)()
 	rep, err := checkRegion(c, f, path, f.yes)
 	if err != nil {
 		return err
@@ -91,6 +100,23 @@ func runFsck(c *cobra.Command, f *fsckFlags, arg string) error {
 		return &exitError{code: code}
 	}
 	return nil
+}
+
+// cancelled ends the process at a signal until the returned function is called. A repair
+// is made of transactions, so it can be left wherever it is.
+func cancelled(path string) func() {
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if _, ok := <-sig; ok {
+			fmt.Fprintf(os.Stderr, "daxfsd: fsck: cancelled; region %s was not checked to the end\n", path)
+			os.Exit(fsckCancelled)
+		}
+	}()
+	return func() {
+		signal.Stop(sig)
+		close(sig)
+	}
 }
 
 // checkRegion runs the check once and prints what it found.

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFsckExitBits(t *testing.T) {
@@ -47,4 +48,47 @@ func TestFsckOperational(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, daxfsd(t, "fsck", "-y", junk), 8, "no daxfs")
+}
+
+func TestFsckUsage(t *testing.T) {
+	for _, args := range [][]string{{"fsck"}, {"fsck", "-n", "-y", "x"}, {"fsck", "--what", "x"}, {"fsck", "x", "y"}} {
+		if r := daxfsd(t, args...); r.code != 16 || r.stdout != "" {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	r := daxfsd(t, "fsck", "--help")
+	for _, word := range []string{"-n", "-y", "--json", "0 clean", "1 errors corrected", "4 errors left", "8 operational", "16 wrong usage", "32 cancelled"} {
+		if !strings.Contains(r.stdout, word) {
+			t.Errorf("--help lacks %q: %s", word, r.stdout)
+		}
+	}
+}
+
+// TestFsckJSON: a report of what was found and mended is one object on stdout.
+func TestFsckJSON(t *testing.T) {
+	bad := damage(t, func(b []byte) { b[200]++ })
+	r := daxfsd(t, "fsck", "-y", "--json", bad)
+	m := decode(t, r.stdout)
+	if r.code != 1 || r.stderr != "" || m["repaired"] != 1.0 || m["left"] != 0.0 || m["backup_superblock_used"] != true {
+		t.Errorf("%+v", r)
+	}
+	p := m["problems"].([]any)[0].(map[string]any)
+	if p["fixed"] != true || p["what"] == "" {
+		t.Errorf("%v", p)
+	}
+}
+
+// TestFsckCancelled: a signal ends a check that takes long, here one that looks for a
+// superblock in a large file of nothing.
+func TestFsckCancelled(t *testing.T) {
+	long := filepath.Join(t.TempDir(), "long")
+	if err := os.WriteFile(long, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(long, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t.Context(), "fsck", "-n", long)
+	time.AfterFunc(time.Second, func() { cmd.Process.Signal(os.Interrupt) })
+	refused(t, finish(t, cmd), 32, "cancelled")
 }

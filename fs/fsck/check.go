@@ -30,6 +30,9 @@ type checker struct {
 // ErrVersion, ErrChecksum), the region is truncated, or the journal cannot be read.
 // Without o.Repair nothing is written.
 func Check(r *pmem.Region, o Options) (*Report, error) {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
 	c := &checker{media: media{r: r, overlay: map[int64]*layout.Line{}, blocks: map[int64]bool{}}, o: o, rep: &Report{Problems: []Problem{}}}
 	if o.Repair {
 		runtime.LockOSThread()

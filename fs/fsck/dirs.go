@@ -9,101 +9,171 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
+// dirRun is a run of blocks of a directory: what a worker looks at in one go.
+type dirRun struct {
+	d        *dir
+	block, n uint64
+	first    bool // of its directory
+}
+
+// lookDir is how many directory blocks a worker looks at in one go.
+const lookDir = 16
+
+// dirRuns cuts the directories into runs.
+func (p *pass) dirRuns() (out []dirRun) {
+	for _, d := range p.dirs {
+		first := true
+		for _, e := range d.ext {
+			for b, end := e.Block, e.Block+uint64(e.Len); b < end; b += lookDir {
+				out = append(out, dirRun{d, b, min(lookDir, end-b), first})
+				first = false
+			}
+		}
+	}
+	return out
+}
+
+// dentryLook is a line of a directory that says something, as a worker read it.
+type dentryLook struct {
+	off  int64
+	what uint8
+	n    uint8 // dentryWhole: lines
+	typ  uint8
+	ino  uint64
+	name []byte
+	hash uint64
+	bad  string // dentryBad
+	err  error  // dentryMedia
+}
+
+const (
+	dentryWhole  uint8 = iota
+	dentryMedia        // its block cannot be read
+	dentryLine         // wrong checksum
+	dentryKind         // typ is a kind that no writer makes
+	dentryBroken       // a line of its name has a wrong checksum
+	dentryBad          // not one
+)
+
 // allDirs reads every directory and counts the names that lead to each inode.
 func (p *pass) allDirs() {
-	n := int64(len(p.dirs))
-	for i, d := range p.dirs {
+	runs := p.dirRuns()
+	var seen names
+	ordered(p.o.Workers, len(runs), func(i int) []dentryLook { return p.lookDir(runs[i]) }, func(i int, looks []dentryLook) {
 		if i%64 == 0 {
-			p.progress("checking directories", int64(i), n)
+			p.progress("checking directories", int64(i), int64(len(runs)))
 		}
-		p.dir(d)
-	}
+		if runs[i].first {
+			seen = names{}
+		}
+		for j := range looks {
+			p.dentry(runs[i].d, &looks[j], seen)
+		}
+	})
 }
 
 var nameSeed = maphash.MakeSeed()
 
-// names finds duplicates in one directory: by hash, and then by the name itself.
-type names map[uint64][]byte
+// names finds duplicates in one directory: the place of a name by its hash.
+type names map[uint64]int64
 
-// dir checks the entries of one directory.
-func (p *pass) dir(d *dir) {
-	var buf []byte
-	if len(d.ext) > 0 {
-		buf = make([]byte, layout.BlockSize)
-	}
-	seen := names{}
-	for _, e := range d.ext {
-		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
-			if err := p.block(b, buf); err != nil {
-				p.unreadable(Media, d.ino, int64(b)<<layout.BlockShift, err, nil, "a directory block")
-				p.namesLost = true
-				continue
+// lookDir reads a run of directory blocks. Many do at the same time: it says nothing.
+func (p *pass) lookDir(r dirRun) (out []dentryLook) {
+	buf := make([]byte, r.n*layout.BlockSize)
+	for i := range r.n {
+		off := int64(r.block+i) << layout.BlockShift
+		b := buf[i*layout.BlockSize : (i+1)*layout.BlockSize]
+		if err := p.block(r.block+i, b); err != nil {
+			out = append(out, dentryLook{off: off, what: dentryMedia, err: err})
+			continue
+		}
+		for i := 0; i < layout.LinesPerBlock; {
+			k := p.lookDentry(b, off, i)
+			if k.what != dentryWhole || k.n > 0 {
+				out = append(out, k)
 			}
-			p.dirBlock(d, int64(b)<<layout.BlockShift, buf, seen)
+			i += max(1, int(k.n))
+		}
+	}
+	return out
+}
+
+// lookDentry reads what begins at line i of the directory block in buf at off; a dentry of
+// no lines is a free one.
+func (p *pass) lookDentry(buf []byte, off int64, i int) dentryLook {
+	k := dentryLook{off: off + int64(i)*layout.LineSize}
+	l := p.at(buf, off, i)
+	if l == nil {
+		k.what = dentryLine
+		return k
+	}
+	if kind := l.DentryKind(); kind != layout.DentryHead {
+		if kind > layout.DentryCont {
+			k.what, k.typ = dentryKind, kind
+		}
+		return k
+	}
+	nl := l.DentryNameLen()
+	n := layout.DentryLines(nl)
+	switch {
+	case nl == 0:
+		k.what, k.bad = dentryBad, "has no name"
+		return k
+	case i+n > layout.LinesPerBlock:
+		k.what, k.bad = dentryBad, "reaches beyond its block"
+		return k
+	}
+	k.name = l.NamePart(0, nl)
+	for j := 1; j < n; j++ {
+		c := p.at(buf, off, i+j)
+		if c == nil {
+			k.what = dentryBroken
+			return k
+		}
+		if c.DentryKind() != layout.DentryCont {
+			k.what, k.bad = dentryBad, fmt.Sprintf("lacks its line %d", j)
+			return k
+		}
+		k.name = append(k.name[:len(k.name):len(k.name)], c.NamePart(j, nl)...)
+	}
+	k.n, k.ino, k.typ, k.hash = uint8(n), l.DentryIno(), l.DentryType(), maphash.Bytes(nameSeed, k.name)
+	return k
+}
+
+// dentry judges what lookDentry found.
+func (p *pass) dentry(d *dir, k *dentryLook, seen names) {
+	switch lo := k.off; k.what {
+	case dentryWhole:
+		p.entry(d, k, seen)
+	case dentryMedia:
+		p.unreadable(Media, d.ino, lo, k.err, nil, "a directory block")
+		p.namesLost = true
+	case dentryLine:
+		if !p.problem(DirLine, d.ino, lo, p.put1(lo, layout.Line{}), "the line of directory %d at offset %d has a wrong checksum", d.ino, lo) {
+			p.namesLost = true
+		}
+	case dentryKind:
+		p.problem(DentrySyntax, d.ino, lo, p.put1(lo, layout.Line{}), "the line of directory %d at offset %d has the unknown kind %d", d.ino, lo, k.typ)
+	case dentryBroken:
+		// The name is lost: the inode goes to lost+found, and its damaged line is reported
+		// by itself.
+		p.clearDentry(lo, 1)()
+		p.namesLost = true
+	case dentryBad:
+		if !p.problem(DentrySyntax, d.ino, lo, p.clearDentry(lo, 1), "the entry of directory %d at offset %d %s", d.ino, lo, k.bad) {
+			p.namesLost = true
 		}
 	}
 }
 
-func (p *pass) dirBlock(d *dir, off int64, buf []byte, seen names) {
-	var name [layout.NameMax]byte
-	for i := 0; i < layout.LinesPerBlock; {
-		lo := off + int64(i)*layout.LineSize
-		l := p.at(buf, off, i)
-		if l == nil {
-			if !p.problem(DirLine, d.ino, lo, p.put1(lo, layout.Line{}), "the line of directory %d at offset %d has a wrong checksum", d.ino, lo) {
-				p.namesLost = true
-			}
-			i++
-			continue
-		}
-		kind := l.DentryKind()
-		if kind != layout.DentryHead {
-			if kind > layout.DentryCont {
-				p.problem(DentrySyntax, d.ino, lo, p.put1(lo, layout.Line{}), "the line of directory %d at offset %d has the unknown kind %d", d.ino, lo, kind)
-			}
-			i++
-			continue
-		}
-		nl := l.DentryNameLen()
-		n := layout.DentryLines(nl)
-		bad := ""
-		if nl == 0 {
-			bad = "has no name"
-		} else if i+n > layout.LinesPerBlock {
-			bad = "reaches beyond its block"
-		}
-		damaged := false
-		nm := name[:0]
-		for j := 0; bad == "" && j < n; j++ {
-			c := p.at(buf, off, i+j)
-			if c == nil {
-				damaged = true
-				break
-			}
-			if j > 0 && c.DentryKind() != layout.DentryCont {
-				bad = fmt.Sprintf("lacks its line %d", j)
-				break
-			}
-			nm = append(nm, c.NamePart(j, nl)...)
-		}
-		if damaged {
-			// The name is lost: the inode goes to lost+found, its line is reported by
-			// the next round of this loop.
-			p.clearDentry(lo, 1)()
-			p.namesLost = true
-			i++
-			continue
-		}
-		if bad != "" {
-			if !p.problem(DentrySyntax, d.ino, lo, p.clearDentry(lo, 1), "the entry of directory %d at offset %d %s", d.ino, lo, bad) {
-				p.namesLost = true
-			}
-			i++
-			continue
-		}
-		p.entry(d, lo, n, nm, l.DentryIno(), l.DentryType(), seen)
-		i += n
+// nameAt reads the name of the dentry at lo.
+func (p *pass) nameAt(lo int64) []byte {
+	var buf [layout.BlockSize]byte
+	off := lo &^ (layout.BlockSize - 1)
+	if p.block(uint64(lo)>>layout.BlockShift, buf[:]) != nil {
+		return nil
 	}
+	return p.lookDentry(buf[:], off, int(lo-off)/layout.LineSize).name
 }
 
 // clearDentry frees the n lines of a dentry in one transaction; only when repairing.
@@ -124,21 +194,21 @@ func (p *pass) clearDentry(lo int64, n int) func() error {
 	}
 }
 
-// entry checks one whole dentry of n lines.
-func (p *pass) entry(d *dir, lo int64, n int, name []byte, ino uint64, typ uint8, seen names) {
-	drop := p.clearDentry(lo, n)
+// entry checks one whole dentry.
+func (p *pass) entry(d *dir, k *dentryLook, seen names) {
+	lo, name, ino, typ := k.off, k.name, k.ino, k.typ
+	drop := func() error { return p.clearDentry(lo, int(k.n))() }
 	if string(name) == "." || string(name) == ".." || bytes.IndexByte(name, '/') >= 0 || bytes.IndexByte(name, 0) >= 0 {
 		if p.problem(DentryName, d.ino, lo, drop, "directory %d has the entry %q, which cannot be a name", d.ino, name) {
 			return
 		}
 	}
-	h := maphash.Bytes(nameSeed, name)
-	if old, ok := seen[h]; ok && bytes.Equal(old, name) {
+	if old, ok := seen[k.hash]; ok && bytes.Equal(p.nameAt(old), name) {
 		if p.problem(DentryDup, d.ino, lo, drop, "directory %d has the entry %q twice", d.ino, name) {
 			return
 		}
 	}
-	seen[h] = append([]byte(nil), name...)
+	seen[k.hash] = lo
 
 	in := p.info(ino)
 	if in == nil {

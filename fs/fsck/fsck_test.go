@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,7 +20,7 @@ const size = 16 << 20
 
 // world is a small filesystem, unmounted cleanly, and where its things are.
 type world struct {
-	*testing.T
+	testing.TB
 	r    *pmem.Region
 	sb   *layout.Superblock
 	seed uint32
@@ -32,7 +33,7 @@ func options() fs.MkfsOptions {
 
 // build makes: /f (3 blocks), /d/g, /d/sub/deep, /s (inline), /l (long link), /frag
 // (an extent block), /p (fifo), /d/two = /f. /d/g has a short and a long attribute.
-func build(t *testing.T) *world {
+func build(t testing.TB) *world {
 	t.Helper()
 	r, err := pmem.NewMemory(size)
 	if err != nil {
@@ -43,7 +44,7 @@ func build(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, r: r, sb: sb, seed: layout.Seed(sb.UUID), ino: map[string]uint64{"/": 1}}
+	w := &world{TB: t, r: r, sb: sb, seed: layout.Seed(sb.UUID), ino: map[string]uint64{"/": 1}}
 	w.mounted(func(f *fs.FS) {
 		w.mkdir(f, "/d")
 		w.mkdir(f, "/d/sub")
@@ -313,6 +314,7 @@ var damages = []struct {
 	{"mode", func(w *world) { w.core("/f", func(c *layout.Core) { c.Mode = 0o7644 }) }, fsck.InodeMode, 1, ""},
 	{"format flags", func(w *world) { w.core("/f", func(c *layout.Core) { c.Format = 0x80 }) }, fsck.InodeFormat, 1, ""},
 	{"directory's size", func(w *world) { w.core("/d", func(c *layout.Core) { c.Size = 5000 }) }, fsck.InodeSizeBad, 1, ""},
+	{"size beyond all", func(w *world) { w.core("/f", func(c *layout.Core) { c.Size = 1<<63 - 1 }) }, fsck.InodeSizeBad, 1, ""},
 	{"fifo's size", func(w *world) { w.core("/p", func(c *layout.Core) { c.Size = 1 }) }, fsck.InodeSizeBad, 1, ""},
 	{"attributes elsewhere", func(w *world) { w.times("/f", func(t *layout.Times) { t.XattrRoot = 5 }) }, fsck.InodeXattr, 1, ""},
 	{"attributes of another", func(w *world) { w.times("/f", func(t *layout.Times) { t.XattrRoot = w.xattrRoot("/d/g") }) }, fsck.InodeXattr, 1, ""},
@@ -517,6 +519,139 @@ func TestLostFound(t *testing.T) {
 	})
 }
 
+// TestLostFoundFull: lost+found is made and filled also when no inode slot, no directory line,
+// no extent slot and no metadata block is free.
+func TestLostFoundFull(t *testing.T) {
+	w := build(t)
+	empty := func() {
+		for path := range w.ino {
+			if path != "/" {
+				delete(w.ino, path)
+			}
+		}
+		if _, err := fs.Mkfs(w.r, options()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chunks, extents := 0, 0
+	for k := 1; k <= 8; k++ {
+		empty()
+		w.mounted(func(f *fs.FS) {
+			w.mkdir(f, "/d")
+			w.mkdir(f, "/e")
+			w.file(f, "/d/x", 5)
+			n := 0
+			for i := range 64 * k { // by turns, so that no extent grows
+				for _, dir := range []string{"/", "/e/"} {
+					if dir == "/e/" || i < 64*k-2 {
+						n++
+						w.file(f, fmt.Sprintf("%sf%d", dir, n), 0)
+					}
+				}
+			}
+			for i := range 14 {
+				w.file(f, fmt.Sprintf("/d/f%d", i), 0)
+			}
+		})
+		w.edit(w.dentry("/d", "x"), func(l *layout.Line) { l.ClearDentry() })
+		before := w.check(false)
+		if before.Files%16 != 13 || len(before.Problems) != 1 {
+			t.Fatalf("%d inodes: %v", before.Files+before.Dirs, before.Problems)
+		}
+		if rep := w.check(true); rep.ExitCode() != 1 {
+			t.Fatalf("%d: %v", k, rep.Problems)
+		}
+		after := w.check(false)
+		if len(after.Problems) > 0 || after.InodeBlocks != before.InodeBlocks+1 {
+			t.Fatalf("%d: %d inode blocks, were %d; %v", k, after.InodeBlocks, before.InodeBlocks, after.Problems)
+		}
+		chunks += int(after.MetaChunks - before.MetaChunks)
+		extents += int(after.ExtentBlocks - before.ExtentBlocks)
+		w.mounted(func(f *fs.FS) {
+			var a fs.Attr
+			w.ok(f.Lookup(&fs.Context{}, 1, "lost+found", &a))
+			w.ok(f.Lookup(&fs.Context{}, a.Ino, fmt.Sprintf("#%d", w.ino["/d/x"]), &a))
+			if a.Size != 5 {
+				t.Errorf("%+v", a)
+			}
+			w.file(f, "/after", 1)
+		})
+	}
+	if chunks == 0 || extents == 0 {
+		t.Errorf("%d new chunks and %d new extent blocks: not all was full", chunks, extents)
+	}
+}
+
+// TestWorkers: whatever the number of workers, the same is found, mended and said, in the
+// same order.
+func TestWorkers(t *testing.T) {
+	w := build(t)
+	w.mounted(func(f *fs.FS) {
+		for i := range 300 {
+			dir := fmt.Sprintf("/d%d", i%20)
+			if i < 20 {
+				w.mkdir(f, dir)
+			}
+			path := fmt.Sprintf("%s/f%d", dir, i)
+			w.file(f, path, 1)
+			w.write(f, path, 8192, 1)
+		}
+		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d3/f3"], "user.x", make([]byte, 9000), 0))
+		w.file(f, "/large", 1)
+		for i := 1; i < 126*40; i++ { // a chain that is not read ahead
+			if i%2 == 0 {
+				w.write(f, "/large", int64(i)*4096, 1)
+			}
+		}
+	})
+	if rep := w.check(false); len(rep.Problems) > 0 || rep.ExtentBlocks < 16 {
+		t.Fatalf("%d extent blocks; %v", rep.ExtentBlocks, rep.Problems)
+	}
+	for i := range 300 {
+		path := fmt.Sprintf("/d%d/f%d", i%20, i)
+		switch i % 8 {
+		case 0:
+			w.smash(w.inode(path))
+		case 1:
+			w.smash(w.inode(path) + layout.InodeTimesOff)
+		case 2:
+			w.extent(path, 1, func(e *layout.Extent) { e.Block = w.slot("/f", 0).Block })
+		case 3:
+			w.core(path, func(c *layout.Core) { c.Nlink = 9 })
+		case 4:
+			w.times(path, func(t *layout.Times) { t.XattrRoot, t.ExtentRoot = w.xattrRoot("/d3/f3"), 7 })
+		}
+	}
+	for i := range 10 {
+		w.smash(w.dentry(fmt.Sprintf("/d%d", i), fmt.Sprintf("f%d", i)))
+	}
+	var root uint64
+	w.times("/large", func(t *layout.Times) { root = t.ExtentRoot })
+	for i := int64(1); i < 9; i++ {
+		w.smash(int64(root)<<layout.BlockShift + i*layout.LineSize)
+	}
+	image := bytes.Clone(w.r.Bytes(0, size))
+	for _, repair := range []bool{false, true} {
+		var want *fsck.Report
+		var said []fsck.Problem
+		for _, n := range []int{1, 8, 2} {
+			w.restore(image)
+			var now []fsck.Problem
+			rep, err := fsck.Check(w.r, fsck.Options{Repair: repair, Workers: n, Found: func(p fsck.Problem) { now = append(now, p) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 1 {
+				if want, said = rep, now; len(said) < 150 {
+					t.Fatalf("%d findings only", len(said))
+				}
+			} else if !reflect.DeepEqual(rep, want) || !slices.Equal(now, said) {
+				t.Errorf("%d workers, repairing %v: %d findings, one worker has %d, or others", n, repair, len(now), len(said))
+			}
+		}
+	}
+}
+
 // TestRecoveryWork: what the next mount does by itself is no problem, and a repair does
 // it too.
 func TestRecoveryWork(t *testing.T) {
@@ -588,126 +723,4 @@ func TestSmallerThanRegion(t *testing.T) {
 	if err != nil || rep.ExitCode() != 1 || !rep.BackupUsed {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-}
-
-// harm damages the region by a script: 8 bytes a step say where, how, and whether the
-// line is sealed again, so that wrong content with a right checksum is met too.
-func harm(w *world, script []byte) {
-	for len(script) >= 8 {
-		v := binary.LittleEndian.Uint64(script)
-		script = script[8:]
-		off := w.metadata(v >> 16)
-		if v&1 != 0 {
-			w.edit(off, func(l *layout.Line) { l[layout.PayloadOff+(v>>1)%layout.PayloadSize] ^= byte(v>>8) | 1 })
-			continue
-		}
-		var l layout.Line
-		w.r.LoadLine(off, (*[64]byte)(&l))
-		l[(v>>1)%64] ^= byte(v>>8) | 1
-		w.store(off, l[:])
-	}
-}
-
-// metadata is the offset of some metadata line.
-func (w *world) metadata(v uint64) int64 {
-	lines := w.sb.StaticEnd / 64
-	chunk := w.sb.ChunkSize()/64 + (w.sb.ChunkSize()-w.sb.StaticEnd%w.sb.ChunkSize())/64
-	if v%8 == 0 {
-		return int64(v>>3) % lines * 64
-	}
-	return w.sb.StaticEnd + int64(v>>3)%chunk*64
-}
-
-// survive checks, repairs and mounts what is left: it must end, without a panic.
-func survive(w *world) {
-	rep, err := fsck.Check(w.r, fsck.Options{})
-	if err != nil {
-		return
-	}
-	sound := len(rep.Problems) == 0
-	rep, err = fsck.Check(w.r, fsck.Options{Repair: true})
-	if err != nil {
-		return
-	}
-	if sound && rep.ExitCode() != 0 {
-		w.Errorf("check found nothing, the repair: %v", rep.Problems)
-	}
-	if rep.Left > 0 {
-		return
-	}
-	again, err := fsck.Check(w.r, fsck.Options{})
-	if err != nil || len(again.Problems) > 0 {
-		w.Errorf("repaired, and then: %v %v; the repair said: %v", err, again.Problems, rep.Problems)
-		return
-	}
-	w.mounted(func(f *fs.FS) {
-		var walk func(ino uint64, depth int)
-		walk = func(ino uint64, depth int) {
-			var kids []uint64
-			if e := f.ReadDir(&fs.Context{}, ino, 2, func(d *fs.Dirent) bool {
-				if d.Type == syscall.DT_DIR && len(d.Name) > 0 && string(d.Name) != "." && string(d.Name) != ".." {
-					kids = append(kids, d.Ino)
-				}
-				return true
-			}); e != 0 {
-				w.Errorf("readdir of %d after a repair: %v", ino, e)
-			}
-			for _, k := range kids {
-				if depth < 50 {
-					walk(k, depth+1)
-				}
-			}
-		}
-		walk(1, 0)
-		var a fs.Attr
-		if e := f.Mknod(&fs.Context{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 {
-			w.Errorf("create after a repair: %v", e)
-		}
-	})
-}
-
-func TestRandomDamage(t *testing.T) {
-	n := 1500
-	if testing.Short() {
-		n = 60
-	}
-	w := build(t)
-	image := bytes.Clone(w.r.Bytes(0, size))
-	x := uint64(1)
-	for i := 0; i < n && !t.Failed(); i++ {
-		script := make([]byte, 8*(1+i%6))
-		for j := 0; j < len(script); j += 8 {
-			x = x*6364136223846793005 + 1442695040888963407
-			binary.LittleEndian.PutUint64(script[j:], x^x>>29)
-		}
-		harm(w, script)
-		survive(w)
-		if t.Failed() {
-			t.Logf("script %d: %x", i, script)
-		}
-		w.restore(image)
-	}
-}
-
-// restore puts the image back where it differs.
-func (w *world) restore(image []byte) {
-	for off := int64(0); off < size; off += 4096 {
-		if b := image[off : off+4096]; !bytes.Equal(b, w.r.Bytes(off, 4096)) {
-			w.store(off, b)
-		}
-	}
-}
-
-func FuzzDamage(f *testing.F) {
-	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7})
-	f.Add([]byte{1, 1, 0, 0, 0, 0, 0, 0})
-	f.Add(bytes.Repeat([]byte{3, 0x55, 9, 0, 1, 0, 0, 0}, 4))
-	f.Fuzz(func(t *testing.T, script []byte) {
-		if len(script) > 256 {
-			return
-		}
-		w := build(t)
-		harm(w, script)
-		survive(w)
-	})
 }

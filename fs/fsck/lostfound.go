@@ -3,7 +3,7 @@ package fsck
 import (
 	"errors"
 	"fmt"
-	"sort"
+	"slices"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -104,7 +104,7 @@ func (p *pass) now() int64 {
 	return max(t.Ctime, p.sb.Created)
 }
 
-// freeInode finds a free inode slot.
+// freeInode finds a free inode slot, making one more inode block if need be.
 func (p *pass) freeInode() (ino uint64, off int64, err error) {
 	for _, b := range p.inodeBlocks {
 		for i := range p.inodes[b] {
@@ -114,7 +114,47 @@ func (p *pass) freeInode() (ino uint64, off int64, err error) {
 			}
 		}
 	}
-	return 0, 0, errors.New("there is no free inode slot for /lost+found: delete a file and repair again")
+	b, err := p.newInodeBlock()
+	if err != nil {
+		return 0, 0, err
+	}
+	off = int64(b) << layout.BlockShift
+	return p.sb.InodeAt(off), off, nil
+}
+
+// newInodeBlock makes a free metadata block an inode block of 16 free slots.
+//
+// Persistence order:
+//  1. NT-store the formatted block, SFENCE
+//  2. transaction: its type in the chunk header
+func (p *pass) newInodeBlock() (uint64, error) {
+	b, err := p.freeMeta()
+	if err != nil {
+		return 0, err
+	}
+	err = p.formatBlock(b, func(buf []byte, seq uint64) {
+		for s := 0; s < layout.InodesPerBlock; s++ {
+			var l layout.Line
+			(&layout.Core{Gen: uint32(seq) | 1}).Put(&l)
+			layout.PutLine(buf, s*layout.InodeSize/layout.LineSize, &l, p.seed, int64(b)<<layout.BlockShift, seq)
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	line, i := layout.TypePos(int(b & uint64(p.sb.ChunkBlocks()-1)))
+	at := p.sb.ChunkHeader(int64(p.chunkOf(b))) + int64(line)*layout.LineSize
+	if err := p.edit(at, func(l *layout.Line) { l.SetBlockType(i, layout.BlockInode) })(); err != nil {
+		return 0, err
+	}
+	p.fixes++
+	p.addInodeBlock(b)
+	ib := new(inodeBlock)
+	for i := range ib {
+		ib[i].state = slotFree
+	}
+	p.inodes[b] = ib
+	return b, nil
 }
 
 // addEntry writes a dentry of one line into a directory.
@@ -151,13 +191,18 @@ func (p *pass) placeEntry(d *dir) (int64, error) {
 	return p.growDir(d)
 }
 
-// growDir links a fresh block to a directory in one transaction and returns its first
-// line.
+// growDir gives a directory one more block, and one more extent block if it has no free
+// slot for that, and returns the block's first line.
+//
+// Persistence order:
+//  1. NT-store empty lines to the block, SFENCE; to the extent block, SFENCE
+//  2. transaction: the slot and the size; with an extent block its header and the root
 func (p *pass) growDir(d *dir) (int64, error) {
 	block, err := p.freeMeta()
 	if err != nil {
 		return 0, err
 	}
+	p.used.set(block) // the extent block is another
 	io := p.sb.InodeOff(d.ino)
 	var core layout.Line
 	if err := p.line(io, &core); err != nil {
@@ -172,16 +217,15 @@ func (p *pass) growDir(d *dir) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := p.formatBlock(block); err != nil {
+	if err := p.formatBlock(block, nil); err != nil {
 		return 0, err
 	}
 	e := layout.Extent{Logical: logical, Block: block, Len: 1}
 	slot.line.PutExtent(slot.i, e)
-	if err := p.commit([]change{{slot.off, slot.line}, {io, core}}); err != nil {
+	if err := p.commit(append(slot.link, change{slot.off, slot.line}, change{io, core})); err != nil {
 		return 0, err
 	}
 	p.fixes++
-	p.used.set(block)
 	d.size = c.Size
 	d.ext = append(d.ext, slotExtent{e, slot.off, slot.i})
 	return int64(block) << layout.BlockShift, nil
@@ -192,9 +236,10 @@ type emptySlot struct {
 	off  int64
 	i    int
 	line layout.Line
+	link []change // what links the extent block it is in; none if that is linked
 }
 
-// freeSlotOf finds a free extent slot of a directory.
+// freeSlotOf finds a free extent slot of a directory, or formats an extent block for it.
 func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
 	lines := []int64{io + layout.InodeExtentOff}
 	var tl layout.Line
@@ -203,18 +248,22 @@ func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
 	}
 	var t layout.Times
 	t.Get(&tl)
+	head := layout.ExtentBlock{Owner: d.ino, Gen: gen, Next: t.ExtentRoot}
 	for b, n := t.ExtentRoot, uint64(0); b != 0 && n < p.sb.Blocks(); n++ {
 		var l layout.Line
 		var h layout.ExtentBlock
 		if err := p.line(int64(b)<<layout.BlockShift, &l); err != nil || !h.Get(&l) {
 			return emptySlot{}, errSum
 		}
+		if n == 0 {
+			head.Index = h.Index + 1
+		}
 		for i := int64(1); i < layout.LinesPerBlock; i++ {
 			lines = append(lines, int64(b)<<layout.BlockShift+i*layout.LineSize)
 		}
 		b = h.Next
 	}
-	sort.Slice(lines, func(i, j int) bool { return lines[i] < lines[j] })
+	slices.Sort(lines)
 	for _, off := range lines {
 		var l layout.Line
 		if err := p.line(off, &l); err != nil {
@@ -222,15 +271,32 @@ func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
 		}
 		for i := 0; i < layout.ExtentsPerLine; i++ {
 			if l.Extent(i).Len == 0 {
-				return emptySlot{off, i, l}, nil
+				return emptySlot{off: off, i: i, line: l}, nil
 			}
 		}
 	}
-	return emptySlot{}, fmt.Errorf("directory %d has no free extent slot: delete a file and repair again", d.ino)
+	block, err := p.freeMeta()
+	if err != nil {
+		return emptySlot{}, err
+	}
+	p.used.set(block)
+	if err := p.formatBlock(block, nil); err != nil {
+		return emptySlot{}, err
+	}
+	var hl layout.Line
+	head.Put(&hl)
+	t.ExtentRoot = block
+	t.Put(&tl)
+	off := int64(block) << layout.BlockShift
+	return emptySlot{off: off + layout.LineSize, link: []change{{off, hl}, {io + layout.InodeTimesOff, tl}}}, nil
 }
 
-// freeMeta finds a free block of the metadata chunks, or makes one more chunk.
+// freeMeta finds a free block of the metadata chunks, or makes one more chunk. What an
+// inode with a broken chain of extent blocks owns is not known: then nothing is free.
 func (p *pass) freeMeta() (uint64, error) {
+	if p.chainLost {
+		return 0, errors.New("a chain of extent blocks is broken, so what is free is not known")
+	}
 	for no := int64(0); no < p.sb.Chunks(); no++ {
 		if !p.meta.has(uint64(no)) {
 			continue
@@ -251,14 +317,13 @@ func (p *pass) freeMeta() (uint64, error) {
 //  1. NT-store empty lines to its first block, SFENCE
 //  2. transaction: its header, its bit in the chunk map
 func (p *pass) addChunk() (uint64, error) {
-	size := uint64(p.sb.ChunkBlocks())
 	for no := p.sb.FirstChunk() + 1; no < p.sb.Chunks(); no++ {
-		start := uint64(no) * size
-		if start+size > p.sb.Blocks() || p.meta.has(uint64(no)) || p.used.hasAny(start, size) || p.unsure.hasAny(start, size) {
+		first, end := p.bounds(no)
+		if first >= end || p.meta.has(uint64(no)) || p.used.hasAny(first-1, end-first+1) || p.unsure.hasAny(first-1, end-first+1) {
 			continue
 		}
 		header := p.sb.ChunkHeader(no)
-		if err := p.formatBlock(start); err != nil {
+		if err := p.formatBlock(first-1, nil); err != nil {
 			return 0, err
 		}
 		var l layout.Line
@@ -273,9 +338,9 @@ func (p *pass) addChunk() (uint64, error) {
 		if err := p.commit([]change{{header, l}, {at, m}}); err != nil {
 			return 0, err
 		}
+		p.fixes++
 		p.meta.set(uint64(no))
-		p.used.set(start)
-		first, _ := p.bounds(no)
+		p.used.set(first - 1)
 		return first, nil
 	}
 	return 0, errors.New("there is no free metadata block, nor 2 MiB of free space for more: delete a file and repair again")

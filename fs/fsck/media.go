@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"sort"
+	"sync/atomic"
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pmem"
@@ -22,11 +23,21 @@ type media struct {
 
 	saved     *layout.Owner // names the saved free map; nil: none
 	undrained bool          // the last commit's record is cleared, and that not fenced
-	seq       uint64        // the largest sequence seen
-	buf       []byte
+	seq       atomic.Uint64 // the largest sequence seen
 }
 
-// line reads the line at off; errSum if its checksum is wrong.
+// saw notes a sequence. Safe for concurrent use.
+func (m *media) saw(seq uint64) {
+	for {
+		was := m.seq.Load()
+		if seq <= was || m.seq.CompareAndSwap(was, seq) {
+			return
+		}
+	}
+}
+
+// line reads the line at off; errSum if its checksum is wrong. Reading is safe for
+// concurrent use, but not while a committed record is laid over the media.
 func (m *media) line(off int64, l *layout.Line) error {
 	if o := m.overlay[off]; o != nil {
 		*l = *o
@@ -38,7 +49,7 @@ func (m *media) line(off int64, l *layout.Line) error {
 	if !l.Valid(m.seed, off) {
 		return errSum
 	}
-	m.seq = max(m.seq, l.Seq())
+	m.saw(l.Seq())
 	return nil
 }
 
@@ -65,7 +76,7 @@ func (m *media) at(buf []byte, off int64, i int) *layout.Line {
 	if !l.Valid(m.seed, off+int64(i)*layout.LineSize) {
 		return nil
 	}
-	m.seq = max(m.seq, l.Seq())
+	m.saw(l.Seq())
 	return l
 }
 
@@ -106,7 +117,7 @@ func (m *media) readRecords() ([]record, error) {
 		if layout.Checksum(m.seed, body) != h.BodyCRC {
 			continue // torn: never committed, or being overwritten
 		}
-		m.seq = max(m.seq, h.Seq)
+		m.saw(h.Seq)
 		rec := record{seq: h.Seq, at: at, offs: make([]int64, n), line: make([]layout.Line, n)}
 		for j := range rec.offs {
 			rec.offs[j] = int64(binary.LittleEndian.Uint64(body[8*j:]))
@@ -238,15 +249,15 @@ func (m *media) commit(ch []change) error {
 	if n > layout.MaxRecordLines(m.sb.LaneSlot) {
 		return errors.New("repair has too many lines for one journal record")
 	}
-	m.seq++
+	seq := m.seq.Add(1)
 	rec := make([]byte, layout.RecordSize(n))
 	body := rec[layout.LineSize:]
 	for i := range ch {
-		ch[i].line.Seal(m.seed, ch[i].off, m.seq)
+		ch[i].line.Seal(m.seed, ch[i].off, seq)
 		binary.LittleEndian.PutUint64(body[8*i:], uint64(ch[i].off))
 		copy(body[layout.OffsetsSize(n)+i*layout.LineSize:], ch[i].line[:])
 	}
-	h := layout.RecordHeader{Seq: m.seq, N: uint32(n), BodyCRC: layout.Checksum(m.seed, body)}
+	h := layout.RecordHeader{Seq: seq, N: uint32(n), BodyCRC: layout.Checksum(m.seed, body)}
 	h.Put((*layout.Line)(rec), m.seed, m.sb.LaneOff)
 
 	runtime.LockOSThread()
@@ -266,17 +277,20 @@ func (m *media) commit(ch []change) error {
 	return m.put(m.sb.LaneOff, zero[:])
 }
 
-// formatBlock writes 64 empty lines to a block that nothing refers to yet.
+// formatBlock writes 64 empty lines, changed by fill, to a block that nothing refers to yet.
 //
 // Persistence order: NT-store the block, SFENCE.
-func (m *media) formatBlock(b uint64) error {
+func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
 	if err := m.dropMap(); err != nil {
 		return err
 	}
-	m.seq++
+	seq := m.seq.Add(1)
 	buf := make([]byte, layout.BlockSize)
 	off := int64(b) << layout.BlockShift
-	layout.FormatBlock(buf, m.seed, off, m.seq)
+	layout.FormatBlock(buf, m.seed, off, seq)
+	if fill != nil {
+		fill(buf, seq)
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := m.r.NTStore(off, buf); err != nil {
@@ -298,8 +312,7 @@ func (m *media) putOwner(state uint32) error {
 	l = layout.Line{}
 	o = layout.Owner{State: state, Mounts: o.Mounts}
 	o.Put(&l)
-	m.seq++
-	l.Seal(m.seed, m.sb.OwnerOff, m.seq)
+	l.Seal(m.seed, m.sb.OwnerOff, m.seq.Add(1))
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := m.put(m.sb.OwnerOff, l[:]); err != nil {

@@ -19,7 +19,7 @@ type pass struct {
 	shared bitset // of these, by extents that may share them
 	meta   bitset // metadata chunks, by chunk
 	inoB   bitset // inode blocks, by block
-	unsure bitset // blocks of metadata chunks whose type is not known, by block
+	unsure bitset // blocks whose type or owner is not known, by block
 
 	fixed   bitset   // bad ranges, fixed area and second superblock, by block
 	sharers []owners // what extents that may share their blocks claim
@@ -34,6 +34,7 @@ type pass struct {
 	// not there.
 	namesLost bool
 	damaged   int
+	chainLost bool                      // blocks that belong to somebody may seem free
 	exts      map[uint64][]extentHeader // lazily: extent blocks found by looking at every metadata block
 }
 

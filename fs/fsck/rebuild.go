@@ -136,10 +136,14 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 		c := layout.Core{Gen: p.guessGen(ino, io, t.ExtentRoot), Nlink: max(in.links, 1), Parent: in.from}
 		end := uint64(0)
 		if haveFirst {
-			slots(&first, io+layout.InodeExtentOff, func(e slotExtent) { end = max(end, e.Logical+uint64(e.Len)) })
+			for _, e := range slots(nil, &first, io+layout.InodeExtentOff) {
+				end = max(end, e.Logical+uint64(e.Len))
+			}
 		}
 		if haveTimes && t.ExtentRoot != 0 {
-			p.walk(ino, io, c.Gen, t.ExtentRoot, nil, false, func(e slotExtent) { end = max(end, e.Logical+uint64(e.Len)) })
+			for _, e := range p.lookContent(ino, io, c.Gen, t.ExtentRoot, nil, p.o.Workers).list {
+				end = max(end, e.Logical+uint64(e.Len))
+			}
 		}
 		c.Size = min(end, p.sb.Blocks()) << layout.BlockShift
 		switch in.typ {
@@ -190,5 +194,5 @@ func (p *pass) guessGen(ino uint64, io int64, root uint64) uint32 {
 			return v.Gen
 		}
 	}
-	return uint32(p.seq) | 1
+	return uint32(p.seq.Load()) | 1
 }

@@ -8,6 +8,9 @@ import (
 type Options struct {
 	// Repair mends what can be mended without losing data.
 	Repair bool
+	// Workers is how many goroutines look at things; 0: GOMAXPROCS. What is found does not
+	// depend on it. Repairs are made by one.
+	Workers int
 	// Progress is told how far a stage is; nil: nobody.
 	Progress func(stage string, done, total int64)
 	// Found is told each problem as it is found or mended; nil: nobody.

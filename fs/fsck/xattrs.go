@@ -6,14 +6,22 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
+// xattrLook is what the blocks of an inode's attributes say, up to what is wrong with them.
+type xattrLook struct {
+	chain []uint64
+	runs  []layout.XattrRun
+	names []string // of the attribute, by run
+	bad   string   // "" if nothing is
+}
+
 // xattrs checks an inode's extended attributes and claims their blocks. What cannot be
 // read is mended by taking all of the inode's attributes away. Values are not compared
 // with their checksums: as a file's data, whoever reads them is told.
-func (p *pass) xattrs(ino uint64, io int64, gen uint32, root uint64) {
-	if root == 0 {
+func (p *pass) xattrs(ino uint64, io int64, k *xattrLook) {
+	if k == nil {
 		return
 	}
-	if bad := p.xattrChain(ino, gen, root); bad != "" {
+	if bad := p.claimXattrs(k); bad != "" {
 		to := io + layout.InodeTimesOff
 		p.problem(InodeXattr, ino, to, p.edit(to, func(l *layout.Line) {
 			var t layout.Times
@@ -24,18 +32,40 @@ func (p *pass) xattrs(ino uint64, io int64, gen uint32, root uint64) {
 	}
 }
 
-// xattrChain says what is wrong with the attributes from root on; "" if nothing is.
-func (p *pass) xattrChain(ino uint64, gen uint32, root uint64) string {
+// claimXattrs says what is wrong with the attributes; "" if nothing is.
+func (p *pass) claimXattrs(k *xattrLook) string {
+	for _, b := range k.chain {
+		if p.used.has(b) {
+			return fmt.Sprintf("have block %d, which belongs to somebody else", b)
+		}
+		p.used.set(b)
+		p.rep.XattrBlocks++
+	}
+	for i, r := range k.runs {
+		if bad := p.claimData(r.Block, uint64(r.Len)); bad != "" {
+			return fmt.Sprintf("have a value of %q that %s", k.names[i], bad)
+		}
+	}
+	return k.bad
+}
+
+// lookXattrs reads the attributes from root on. A chain ends, since each block must have
+// the next index.
+func (p *pass) lookXattrs(ino uint64, gen uint32, root uint64) *xattrLook {
+	k := new(xattrLook)
+	k.bad = p.xattrChain(k, ino, gen, root)
+	return k
+}
+
+func (p *pass) xattrChain(k *xattrLook, ino uint64, gen uint32, root uint64) string {
 	var list []byte
 	buf := make([]byte, layout.BlockSize)
 	for b, i := root, uint32(0); b != 0; i++ {
-		switch {
-		case i == layout.XattrBlocksMax:
+		if i == layout.XattrBlocksMax {
 			return fmt.Sprintf("take more than %d blocks", i)
-		case !p.metaBlock(b):
+		}
+		if !p.metaBlock(b) {
 			return fmt.Sprintf("have block %d, which is not an ordinary block of a metadata chunk", b)
-		case p.used.hasAny(b, 1):
-			return fmt.Sprintf("have block %d, which belongs to somebody else", b)
 		}
 		off := int64(b) << layout.BlockShift
 		if err := p.block(b, buf); err != nil {
@@ -45,8 +75,7 @@ func (p *pass) xattrChain(ino uint64, gen uint32, root uint64) string {
 		if !ok || h.Owner != ino || h.Gen != gen || h.Index != i {
 			return fmt.Sprintf("have block %d, which is not the one that should stand there", b)
 		}
-		p.used.set(b)
-		p.rep.XattrBlocks++
+		k.chain = append(k.chain, b)
 		list = append(list, part...)
 		b = h.Next
 	}
@@ -61,9 +90,7 @@ func (p *pass) xattrChain(ino uint64, gen uint32, root uint64) string {
 		}
 		names[x.Name] = true
 		for _, r := range x.Runs {
-			if bad := p.claimData(r.Block, uint64(r.Len)); bad != "" {
-				return fmt.Sprintf("have a value of %q that %s", x.Name, bad)
-			}
+			k.runs, k.names = append(k.runs, r), append(k.names, x.Name)
 		}
 		list = rest
 	}

@@ -1,0 +1,343 @@
+package fsck
+
+import (
+	"cmp"
+	"math"
+	"math/bits"
+	"slices"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+const (
+	// maxSize is the largest file in bytes: every block of it ends below 2^63.
+	maxSize = math.MaxInt64 &^ (layout.BlockSize - 1)
+	// maxLogical is the last block a file may have.
+	maxLogical = maxSize>>layout.BlockShift - 1
+)
+
+// content checks and claims the extents of an inode. k is what was read of them already.
+func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, first *layout.Line, k *contentLook) {
+	typ := c.Mode & syscall.S_IFMT
+	isDir := typ == syscall.S_IFDIR
+	trunc := c.Format&layout.FormatTruncating != 0
+	if trunc && c.Nlink != 0 {
+		p.count(&p.rep.Truncations)
+		if p.clean {
+			p.problem(Truncating, ino, io, p.finishTruncate(ino, io, t), "inode %d has an interrupted truncation, on a filesystem that was unmounted cleanly", ino)
+		} else if p.o.Repair && p.finishTruncate(ino, io, t)() == nil {
+			p.fixes++
+			return
+		}
+	}
+	if k == nil {
+		k = p.lookContent(ino, io, c.Gen, t.ExtentRoot, first, p.o.Workers)
+	}
+	list, ok := p.chain(ino, io, c.Gen, k)
+	eof := (c.Size + layout.BlockSize - 1) >> layout.BlockShift
+	kept, end := list[:0], uint64(0)
+	for _, e := range list {
+		if p.extent(ino, e, isDir, typ, end, eof, trunc) {
+			kept = append(kept, e)
+			end = e.Logical + uint64(e.Len)
+		} else if isDir {
+			ok = false
+		}
+	}
+	if isDir {
+		if !ok {
+			p.namesLost = true
+		}
+		d := &dir{ino: ino, size: c.Size, ext: kept}
+		p.dirs = append(p.dirs, d)
+		p.byIno[ino] = d
+	}
+}
+
+// extent checks one extent and claims its blocks; false if it was not fit for that.
+func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof uint64, trunc bool) bool {
+	clear := func() func() error {
+		return p.edit(e.off, func(l *layout.Line) { l.PutExtent(e.i, layout.Extent{}) })
+	}
+	n, last := uint64(e.Len), e.Block+uint64(e.Len)-1
+	if e.Dev != 0 || e.Flags&^(layout.ExtentUnwritten|layout.ExtentShared) != 0 || isDir && e.Flags != 0 || e.Block < uint64(p.sb.StaticEnd)>>layout.BlockShift ||
+		e.Block >= p.sb.Blocks() || p.sb.Blocks()-e.Block < n || e.Logical > maxLogical || maxLogical+1-e.Logical < n {
+		p.problem(ExtentRange, ino, e.off, clear(), "inode %d has the extent logical %d, block %d, length %d, device %d, flags %#x, which is out of range", ino, e.Logical, e.Block, e.Len, e.Dev, e.Flags)
+		return false
+	}
+	if typ != syscall.S_IFREG && typ != syscall.S_IFDIR && typ != syscall.S_IFLNK {
+		p.problem(ExtentRange, ino, e.off, clear(), "inode %d of mode type %#o has an extent at block %d, expected none", ino, typ, e.Block)
+		return false
+	}
+	if e.Logical < end {
+		p.unsure.setRun(e.Block, n)
+		p.problem(ExtentOverlap, ino, e.off, nil, "inode %d has two extents for its block %d", ino, e.Logical)
+		return false
+	}
+	if isDir {
+		for b := e.Block; b <= last; b++ {
+			if !p.metaBlock(b) {
+				p.problem(ExtentDir, ino, e.off, nil, "directory %d has block %d, which is not an ordinary block of a metadata chunk", ino, b)
+				return false
+			}
+		}
+	} else {
+		for ch := p.chunkOf(e.Block); ch <= p.chunkOf(last); ch++ {
+			if p.meta.has(ch) {
+				p.problem(ExtentMetadata, ino, e.off, clear(), "inode %d has blocks %d..%d, which reach into metadata chunk %d", ino, e.Block, last, ch)
+				return false
+			}
+		}
+	}
+	if b := uint64(p.sb.BackupOff) >> layout.BlockShift; b >= e.Block && b <= last {
+		p.problem(ExtentReserved, ino, e.off, clear(), "inode %d has block %d, where the second superblock stands", ino, b)
+		return false
+	}
+	if e.Flags&layout.ExtentShared != 0 {
+		again, ok := p.shareRun(e.Block, n)
+		if !ok {
+			p.unsure.setRun(e.Block, n)
+			p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody who does not share it", ino, e.Block, last)
+			return false
+		}
+		p.rep.DataBlocks -= again
+		p.sharers = append(p.sharers, owners{block: e.Block, n: n})
+	} else if p.used.hasAny(e.Block, n) {
+		p.unsure.setRun(e.Block, n)
+		p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody else", ino, e.Block, last)
+		return false
+	}
+	p.used.setRun(e.Block, n)
+	if isDir {
+		p.rep.DirBlocks += n
+	} else {
+		p.rep.DataBlocks += n
+	}
+	if le := e.Logical + n; le > eof && !trunc && (isDir || e.Flags&layout.ExtentUnwritten == 0) {
+		fix := p.edit(e.off, func(l *layout.Line) {
+			x := e.Extent
+			if x.Len = 0; x.Logical < eof {
+				x.Len = uint32(eof - x.Logical)
+			}
+			if x.Len == 0 {
+				x = layout.Extent{}
+			}
+			l.PutExtent(e.i, x)
+		})
+		if isDir {
+			// The size is lost rather than the blocks.
+			io := p.sb.InodeOff(ino)
+			fix = p.edit(io, func(l *layout.Line) {
+				var c layout.Core
+				c.Get(l)
+				c.Size = le << layout.BlockShift
+				c.Put(l)
+			})
+		}
+		p.problem(ExtentEOF, ino, e.off, fix, "inode %d has written blocks up to its block %d, its size ends at block %d", ino, le, eof)
+	}
+	return true
+}
+
+// shareRun claims blocks for an extent that may share them, unless one of them belongs to
+// somebody who does not. again is how many were claimed before.
+func (p *pass) shareRun(block, n uint64) (again uint64, ok bool) {
+	for b := block; b < block+n; b++ {
+		if p.used.has(b) {
+			if !p.shared.has(b) {
+				return 0, false
+			}
+			again++
+		}
+	}
+	p.shared.setRun(block, n)
+	return again, true
+}
+
+// metaBlock reports whether b is a block of a metadata chunk that may belong to an
+// inode: neither header nor inode block.
+func (p *pass) metaBlock(b uint64) bool {
+	if b >= p.sb.Blocks() || !p.meta.has(p.chunkOf(b)) || p.inoB.has(b) {
+		return false
+	}
+	first, end := p.bounds(int64(p.chunkOf(b)))
+	return b >= first && b < end
+}
+
+// contentLook is what the extent slots of an inode say.
+type contentLook struct {
+	chain []chainBlock
+	list  []slotExtent // by logical block
+	ok    bool         // all could be read
+}
+
+// chainBlock is a block of a chain of extent blocks. Behind a bad one nothing is known.
+type chainBlock struct {
+	block uint64
+	bad   string // what is wrong with it; "" if nothing is
+	lines uint64 // those with a wrong checksum
+	slots []slotExtent
+}
+
+const (
+	// longChain is the chain that is not read ahead, so that what is read ahead stays small.
+	longChain = 8
+	notMeta   = "is not an ordinary block of a metadata chunk"
+)
+
+// lookContent reads the extents of an inode, from its own line (nil: that is damaged) and
+// the chain that begins at root: with so many workers, or with 0 unless the chain is long,
+// when it returns nil. A chain ends, since each block must have the index before.
+func (p *pass) lookContent(ino uint64, io int64, gen uint32, root uint64, first *layout.Line, workers int) *contentLook {
+	k := &contentLook{ok: first != nil}
+	for b, want := root, int64(-1); b != 0; {
+		if workers == 0 && len(k.chain) == longChain {
+			return nil
+		}
+		var l layout.Line
+		var h layout.ExtentBlock
+		c := chainBlock{block: b}
+		if !p.metaBlock(b) {
+			c.bad = notMeta
+		} else if err := p.line(int64(b)<<layout.BlockShift, &l); err == errSum {
+			c.bad = "has a header with a wrong checksum"
+		} else if err != nil {
+			c.bad = "cannot be read"
+		} else if !h.Get(&l) || h.Owner != ino || h.Gen != gen || want >= 0 && int64(h.Index) != want || uint64(h.Index) > p.sb.Blocks() || (h.Index == 0) != (h.Next == 0) {
+			c.bad = "is not the one that should stand there"
+		}
+		k.chain = append(k.chain, c)
+		if c.bad != "" {
+			k.ok = false
+			break
+		}
+		want = int64(h.Index) - 1
+		b = h.Next
+	}
+	batches(workers, len(k.chain), 16, func(lo, hi int) (n int) {
+		var buf [layout.BlockSize]byte
+		for i := lo; i < hi; i++ {
+			p.lookChain(&k.chain[i], buf[:])
+		}
+		return
+	}, func(int, int) {})
+	n := 0
+	for i := range k.chain {
+		n += len(k.chain[i].slots)
+		k.ok = k.ok && k.chain[i].bad == "" && k.chain[i].lines == 0
+	}
+	k.list = make([]slotExtent, 0, n+layout.ExtentsPerLine)
+	if first != nil {
+		k.list = slots(k.list, first, io+layout.InodeExtentOff)
+	}
+	for i := len(k.chain) - 1; i >= 0; i-- { // the oldest first: they are in order mostly
+		k.list = append(k.list, k.chain[i].slots...)
+		k.chain[i].slots = nil
+	}
+	order := func(a, b slotExtent) int {
+		return cmp.Or(cmp.Compare(a.Logical, b.Logical), cmp.Compare(a.off, b.off), cmp.Compare(a.i, b.i))
+	}
+	if !slices.IsSortedFunc(k.list, order) {
+		slices.SortFunc(k.list, order)
+	}
+	return k
+}
+
+// lookChain reads the slots of one extent block.
+func (p *pass) lookChain(c *chainBlock, buf []byte) {
+	if c.bad != "" {
+		return
+	}
+	if p.block(c.block, buf) != nil {
+		c.bad = "cannot be read"
+		return
+	}
+	off := int64(c.block) << layout.BlockShift
+	c.slots = make([]slotExtent, 0, layout.ExtentsPerBlock)
+	for i := 1; i < layout.LinesPerBlock; i++ {
+		if l := p.at(buf, off, i); l != nil {
+			c.slots = slots(c.slots, l, off+int64(i)*layout.LineSize)
+		} else {
+			c.lines |= 1 << i
+		}
+	}
+}
+
+// chain claims the extent blocks of an inode, reports what is wrong with them, and returns
+// the extents that count, and whether that is all.
+func (p *pass) chain(ino uint64, io int64, gen uint32, k *contentLook) ([]slotExtent, bool) {
+	for i := range k.chain {
+		c := &k.chain[i]
+		off := int64(c.block) << layout.BlockShift
+		if c.bad != notMeta && p.used.has(c.block) {
+			c.bad = "belongs to somebody else"
+		}
+		if c.bad != "" {
+			if !p.problem(ExtentChain, ino, off, p.mendChain(ino, io, gen, i == 0), "extent block %d of inode %d %s", c.block, ino, c.bad) {
+				p.chainLost = true
+			}
+			lost := map[uint64]bool{}
+			for _, c := range k.chain[i:] {
+				lost[c.block] = true
+			}
+			return slices.DeleteFunc(k.list, func(e slotExtent) bool { return lost[uint64(e.off)>>layout.BlockShift] }), false
+		}
+		p.used.set(c.block)
+		p.rep.ExtentBlocks++
+		for m := c.lines; m != 0; m &= m - 1 {
+			lo := off + int64(bits.TrailingZeros64(m))*layout.LineSize
+			p.problem(InodeExtents, ino, lo, p.put1(lo, layout.Line{}), "the extent line of inode %d at offset %d has a wrong checksum", ino, lo)
+		}
+	}
+	return k.list, k.ok
+}
+
+// slots appends the extents of the line at off.
+func slots(list []slotExtent, l *layout.Line, off int64) []slotExtent {
+	for i := range layout.ExtentsPerLine {
+		if e := l.Extent(i); e.Len != 0 {
+			list = append(list, slotExtent{e, off, i})
+		}
+	}
+	return list
+}
+
+// finishTruncate cuts what lies beyond the size and takes the mark off, as recovery
+// does: slots first, the mark last.
+func (p *pass) finishTruncate(ino uint64, io int64, t *layout.Times) func() error {
+	return func() error {
+		var l layout.Line
+		if err := p.line(io, &l); err != nil {
+			return err
+		}
+		var c layout.Core
+		c.Get(&l)
+		eof := (c.Size + layout.BlockSize - 1) >> layout.BlockShift
+		var first layout.Line
+		if err := p.line(io+layout.InodeExtentOff, &first); err != nil {
+			return err
+		}
+		k := p.lookContent(ino, io, c.Gen, t.ExtentRoot, &first, p.o.Workers)
+		for _, e := range k.list {
+			if e.Logical+uint64(e.Len) <= eof {
+				continue
+			}
+			x := layout.Extent{}
+			if e.Logical < eof {
+				x = e.Extent
+				x.Len = uint32(eof - e.Logical)
+			}
+			if err := p.edit(e.off, func(l *layout.Line) { l.PutExtent(e.i, x) })(); err != nil {
+				return err
+			}
+		}
+		if !k.ok {
+			return errSum
+		}
+		return p.edit(io, func(l *layout.Line) {
+			c.Format &^= layout.FormatTruncating
+			c.Put(l)
+		})()
+	}
+}

@@ -1,0 +1,358 @@
+package fsck_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// target is a world to damage again and again.
+type target struct {
+	*world
+	image []byte
+	lines []int64             // of metadata that say something
+	owned map[string][]uint64 // blocks of each file: data, extents, attributes
+	files map[string][]byte   // content of the regular ones
+}
+
+func newTarget(t testing.TB) *target {
+	w := build(t)
+	g := &target{world: w, image: bytes.Clone(w.r.Bytes(0, size)), owned: map[string][]uint64{}, files: map[string][]byte{}}
+	for off := w.sb.OwnerOff; off < w.sb.StaticEnd+8*w.sb.ChunkSize(); off += layout.LineSize {
+		var l layout.Line
+		w.r.LoadLine(off, (*[64]byte)(&l))
+		if l.Valid(w.seed, off) && !bytes.Equal(l.Payload(), make([]byte, layout.PayloadSize)) {
+			g.lines = append(g.lines, off)
+		}
+	}
+	w.mounted(func(f *fs.FS) {
+		for path, ino := range w.ino {
+			var a fs.Attr
+			if e := f.GetAttr(&fs.Context{}, ino, &a); e == 0 && a.Mode&syscall.S_IFMT == syscall.S_IFREG {
+				g.files[path] = content(f, ino)
+			}
+			g.owned[path] = g.blocksOf(path)
+		}
+	})
+	g.restore(g.image)
+	return g
+}
+
+// blocksOf lists the blocks that only one inode has.
+func (g *target) blocksOf(path string) (out []uint64) {
+	take := func(off int64) {
+		var l layout.Line
+		g.r.LoadLine(off, (*[64]byte)(&l))
+		for i := range layout.ExtentsPerLine {
+			for e := l.Extent(i); e.Len > 0; e.Len-- {
+				out = append(out, e.Block+uint64(e.Len)-1)
+			}
+		}
+	}
+	if path != "/s" { // which is inline
+		take(g.inode(path) + layout.InodeExtentOff)
+	}
+	var t layout.Times
+	g.times(path, func(x *layout.Times) { t = *x })
+	for b := t.ExtentRoot; b != 0; {
+		out = append(out, b)
+		var l layout.Line
+		var h layout.ExtentBlock
+		g.r.LoadLine(int64(b)<<layout.BlockShift, (*[64]byte)(&l))
+		h.Get(&l)
+		for i := int64(1); i < layout.LinesPerBlock; i++ {
+			take(int64(b)<<layout.BlockShift + i*layout.LineSize)
+		}
+		b = h.Next
+	}
+	if t.XattrRoot != 0 {
+		out = append(out, t.XattrRoot)
+	}
+	return out
+}
+
+// content is what a file holds; nil if it cannot be read.
+func content(f *fs.FS, ino uint64) (b []byte) {
+	rp := f.NewReply()
+	defer rp.Done()
+	if f.Read(&fs.Context{}, ino, 0, 1<<20, rp) != 0 {
+		return nil
+	}
+	b = []byte{}
+	for _, s := range rp.Slices() {
+		b = append(b, s...)
+	}
+	return b
+}
+
+// harm damages the region by a script: 8 bytes a step say where, how, and whether the
+// line is sealed again, so that wrong content with a right checksum is met too. It returns
+// the offsets of the lines that were changed, and of those that were sealed again.
+func (g *target) harm(script []byte) (hit, sealed []int64) {
+	for ; len(script) >= 8; script = script[8:] {
+		v := binary.LittleEndian.Uint64(script)
+		off, x := g.place(v>>16), byte(v>>8)|1
+		hit = append(hit, off)
+		if v&1 == 0 {
+			var l layout.Line
+			g.r.LoadLine(off, (*[64]byte)(&l))
+			l[(v>>2)%64] ^= x
+			if v&2 != 0 {
+				for i := range l {
+					l[i] ^= x * byte(i+1)
+				}
+			}
+			g.store(off, l[:])
+			continue
+		}
+		sealed = append(sealed, off)
+		at := int((v >> 2) % layout.PayloadSize)
+		if off < layout.SuperSize {
+			g.edit512(int(off)+at, x)
+			continue
+		}
+		g.edit(off, func(l *layout.Line) {
+			if v&2 == 0 {
+				l[layout.PayloadOff+at] ^= x
+				return
+			}
+			var from layout.Line // another line's content
+			g.r.LoadLine(g.lines[(v>>32)%uint64(len(g.lines))], (*[64]byte)(&from))
+			copy(l.Payload(), from.Payload())
+		})
+	}
+	return hit, sealed
+}
+
+// edit512 changes a byte of both superblocks and gives them right checksums.
+func (g *target) edit512(at int, x byte) {
+	b := make([]byte, layout.SuperSize)
+	g.r.Load(0, b)
+	b[at] ^= x
+	binary.LittleEndian.PutUint32(b[508:], layout.Checksum(0, b[:508]))
+	g.store(0, b)
+	g.store(g.sb.BackupOff, b)
+}
+
+// place is the offset of some line: mostly of one that says something.
+func (g *target) place(v uint64) int64 {
+	switch k := v >> 3; v % 8 {
+	case 0:
+		return int64(k%uint64(g.sb.StaticEnd/64)) * 64
+	case 1:
+		return g.sb.StaticEnd + int64(k%uint64(2*g.sb.ChunkSize()/64))*64
+	default:
+		return g.lines[k%uint64(len(g.lines))]
+	}
+}
+
+// touched reports whether one of the lines belongs to path, or is sealed again and of a
+// structure that all files have in common.
+func (g *target) touched(path string, hit, sealed []int64) bool {
+	in := g.inode(path)
+	return slices.ContainsFunc(hit, func(off int64) bool {
+		return off >= in && off < in+layout.InodeSize || slices.Contains(g.owned[path], uint64(off)>>layout.BlockShift)
+	}) || slices.ContainsFunc(sealed, func(off int64) bool {
+		return off < g.sb.InodeBase || off&(g.sb.ChunkSize()-1) < layout.BlockSize
+	})
+}
+
+// limited fails if f takes too long or allocates too much for a filesystem of 16 MiB.
+func limited(t testing.TB, f func()) {
+	watch := time.AfterFunc(time.Minute, func() { panic("still at it after a minute") })
+	defer watch.Stop()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 512<<20 {
+		t.Errorf("%d bytes were allocated", n)
+	}
+}
+
+// survive damages the filesystem, checks it, mounts it, repairs it and mounts what is left:
+// all must end, without a panic. What was repaired is sound, mountable, and has every file
+// that the damage did not touch.
+func (g *target) survive(script []byte) {
+	hit, sealed := g.harm(script)
+	rep, err := fsck.Check(g.r, fsck.Options{})
+	if err != nil {
+		if m, err := fs.Mount(g.r, fs.Options{}); err == nil {
+			m.Abandon()
+		}
+		return
+	}
+	sound := len(rep.Problems) == 0
+	damaged := bytes.Clone(g.r.Bytes(0, size))
+	m, err := fs.Mount(g.r, fs.Options{Takeover: true})
+	if err == nil {
+		m.Abandon()
+	} else if sound && !slices.ContainsFunc(sealed, func(off int64) bool { return off < layout.SuperSize }) { // features are not damage
+		g.Errorf("check found nothing, mount: %v", err)
+	}
+	g.restore(damaged)
+	rep, err = fsck.Check(g.r, fsck.Options{Repair: true})
+	if err != nil || rep.Left > 0 {
+		return
+	}
+	if sound && rep.ExitCode() != 0 {
+		g.Errorf("check found nothing, the repair: %v", rep.Problems)
+	}
+	again, err := fsck.Check(g.r, fsck.Options{})
+	if err != nil || len(again.Problems) > 0 {
+		g.Errorf("repaired, and then: %v %v; the repair said: %v", err, again.Problems, rep.Problems)
+		return
+	}
+	g.mounted(func(f *fs.FS) {
+		found := map[uint64]bool{}
+		tree(f, func(dir, ino uint64, name string) { found[ino] = true })
+		for path, want := range g.files {
+			if g.touched(path, hit, sealed) {
+				continue
+			}
+			if ino := g.ino[path]; !found[ino] {
+				g.Errorf("%s has no name any more; the repair said: %v", path, rep.Problems)
+			} else if got := content(f, ino); !bytes.Equal(got, want) {
+				g.Errorf("%s has %d bytes, had %d, or others; the repair said: %v", path, len(got), len(want), rep.Problems)
+			}
+		}
+		var a fs.Attr
+		if e := f.Mknod(&fs.Context{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 && e != syscall.EEXIST {
+			g.Errorf("create after a repair: %v", e)
+		}
+	})
+}
+
+// tree calls do for each name below the root, the deepest first.
+func tree(f *fs.FS, do func(dir, ino uint64, name string)) {
+	seen := map[uint64]bool{}
+	var walk func(dir uint64)
+	walk = func(dir uint64) {
+		if seen[dir] {
+			return
+		}
+		seen[dir] = true
+		var names []string
+		f.ReadDir(&fs.Context{}, dir, 2, func(d *fs.Dirent) bool {
+			names = append(names, string(d.Name))
+			return true
+		})
+		for _, name := range names {
+			var a fs.Attr
+			if name == "." || name == ".." || f.Lookup(&fs.Context{}, dir, name, &a) != 0 {
+				continue
+			}
+			if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+				walk(a.Ino)
+			}
+			do(dir, a.Ino, name)
+			f.Forget(a.Ino, 1)
+		}
+	}
+	walk(layout.RootIno)
+}
+
+// use mounts the damaged filesystem unchecked and does to it what users do: any call may
+// fail, none may panic or loop.
+func (g *target) use(script []byte) {
+	g.harm(script)
+	f, err := fs.Mount(g.r, fs.Options{Takeover: true, Clock: func() int64 { return 3e18 }})
+	if err != nil {
+		return
+	}
+	ctx := &fs.Context{}
+	var a fs.Attr
+	buf := make([]byte, 64<<10)
+	n := 0
+	tree(f, func(dir, ino uint64, name string) {
+		n++
+		content(f, ino)
+		f.Readlink(ctx, ino, buf[:0])
+		if list, e := f.ListXattr(ctx, ino, buf); e == 0 {
+			for _, x := range bytes.Split(bytes.Clone(buf[:list]), []byte{0}) {
+				f.GetXattr(ctx, ino, string(x), buf)
+				f.RemoveXattr(ctx, ino, string(x))
+			}
+		}
+		f.SetXattr(ctx, ino, "user.new", buf[:3000], 0)
+		f.Write(ctx, ino, 4000, buf[:9000])
+		f.Write(ctx, ino, int64(n)<<20, buf[:1])
+		f.CopyRange(ctx, ino, 0, g.ino["/f"], 64<<10, 1<<16)
+		f.SetAttr(ctx, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 5}, &a)
+		f.Link(ctx, ino, dir, "again"+strconv.Itoa(n), &a)
+		f.Mknod(ctx, ino, "below", syscall.S_IFREG|0o600, 0, &a)
+		f.Rename(ctx, dir, name, layout.RootIno, "moved"+strconv.Itoa(n), 0)
+	})
+	for range 2 {
+		tree(f, func(dir, ino uint64, name string) {
+			if f.Unlink(ctx, dir, name) != 0 {
+				f.Rmdir(ctx, dir, name)
+			}
+		})
+	}
+	f.Unmount()
+	fsck.Check(g.r, fsck.Options{})
+}
+
+func TestRandomDamage(t *testing.T) {
+	n := 1500
+	if testing.Short() {
+		n = 60
+	}
+	g := newTarget(t)
+	x := uint64(1)
+	for i := 0; i < n && !t.Failed(); i++ {
+		script := make([]byte, 8*(1+i%6))
+		for j := 0; j < len(script); j += 8 {
+			x = x*6364136223846793005 + 1442695040888963407
+			binary.LittleEndian.PutUint64(script[j:], x^x>>29)
+		}
+		for _, f := range []func([]byte){g.survive, g.use} {
+			f(script)
+			if t.Failed() {
+				t.Logf("script %d: %x", i, script)
+			}
+			g.restore(g.image)
+		}
+	}
+}
+
+// restore puts the image back where it differs.
+func (w *world) restore(image []byte) {
+	for off := int64(0); off < size; off += 4096 {
+		if b := image[off : off+4096]; !bytes.Equal(b, w.r.Bytes(off, 4096)) {
+			w.store(off, b)
+		}
+	}
+}
+
+func fuzz(f *testing.F, do func(*target, []byte)) {
+	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7})
+	f.Add([]byte{1, 1, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{3, 1, 2, 9, 0, 0, 0, 0, 7, 0x10, 0x22, 0, 3, 0, 0, 0})
+	f.Add(bytes.Repeat([]byte{3, 0x55, 9, 0, 1, 0, 0, 0}, 4))
+	g := newTarget(f)
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) > 256 {
+			return
+		}
+		g.TB = t
+		defer g.restore(g.image)
+		limited(t, func() { do(g, script) })
+	})
+}
+
+// FuzzDamage: damage, check, mount, repair, mount.
+func FuzzDamage(f *testing.F) { fuzz(f, (*target).survive) }
+
+// FuzzUse: damage, mount and use it without a check.
+func FuzzUse(f *testing.F) { fuzz(f, (*target).use) }

@@ -1,0 +1,139 @@
+package layout
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+)
+
+// FuzzSuper: what decodes has a geometry inside its size, and reads back the same.
+func FuzzSuper(f *testing.F) {
+	s := Superblock{Version: Version, Label: "pool", Size: 16 << 20, ChunkShift: 15, PUDShift: 18, Lanes: 2, LaneSlot: 8192, Granule: BlockSize,
+		LaneOff: 8192, ChunkMapOff: 8192 + 4*8192, ChunkMapLines: 2, OwnerOff: SuperSize, BadOff: BlockSize,
+		StaticEnd: 45056, InodeBase: 49152, BackupOff: 16<<20 - BlockSize}
+	if _, err := DecodeSuper(s.Encode(), 0); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(s.Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < SuperSize {
+			return
+		}
+		b = bytes.Clone(b[:SuperSize])
+		binary.LittleEndian.PutUint32(b[508:], Checksum(0, b[:508]))
+		s, err := DecodeSuper(b, 0)
+		if err != nil {
+			return
+		}
+		again, err := DecodeSuper(s.Encode(), 0)
+		if err != nil || *again != *s {
+			t.Errorf("%+v became %+v, %v", s, again, err)
+		}
+		for _, off := range []int64{s.LaneOff, s.ChunkMapOff, s.OwnerOff, s.BadOff, s.StaticEnd, s.InodeBase, s.BackupOff,
+			s.ChunkMapOff + s.ChunkMapLines*LineSize, s.LaneOff + 2*int64(s.Lanes)*int64(s.LaneSlot), s.ChunkHeader(s.FirstChunk())} {
+			if off < 0 || off > s.Size {
+				t.Errorf("offset %d of %+v is outside", off, s)
+			}
+		}
+		if line, _ := ChunkMapPos(s.Chunks() - 1); line >= s.ChunkMapLines {
+			t.Errorf("%d chunks do not fit the chunk map", s.Chunks())
+		}
+		for _, ino := range []uint64{0, RootIno, s.Blocks(), 1 << 63, ^uint64(0)} {
+			if off := s.InodeOff(ino); off >= 0 && (off+InodeSize > s.Size || s.InodeAt(off) != ino) {
+				t.Errorf("inode %d is at %d", ino, off)
+			}
+		}
+	})
+}
+
+// FuzzLine: any line decodes as anything without a panic, what is put back is what was
+// got, and a name's parts make the name.
+func FuzzLine(f *testing.F) {
+	var l Line
+	(&Core{Mode: 0o100644, Nlink: 1, Size: 9}).Put(&l)
+	f.Add(l[:])
+	l.PutExtent(1, Extent{Logical: 7, Block: 9, Len: 3, Flags: ExtentShared})
+	f.Add(l[:])
+	l.PutDentryHead([]byte("name"), 3, 8)
+	f.Add(l[:])
+	h := RecordHeader{Seq: 1, N: 3}
+	h.Put(&l, 1, 64)
+	f.Add(l[:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < LineSize {
+			return
+		}
+		l := Line(b)
+		var h RecordHeader
+		binary.LittleEndian.PutUint32(l[crcOff:], lineChecksum(1, 64, &l))
+		if h.Get(&l, 1, 64, 8192) && RecordSize(int(h.N)) > 8192 {
+			t.Errorf("a record of %d lines does not fit its slot", h.N)
+		}
+		same(t, &l, func(c *Core, l *Line) { c.Get(l) }, (*Core).Put)
+		same(t, &l, func(c *Times, l *Line) { c.Get(l) }, (*Times).Put)
+		same(t, &l, func(c *Live, l *Line) { c.Get(l) }, (*Live).Put)
+		same(t, &l, func(c *Owner, l *Line) { c.Get(l) }, (*Owner).Put)
+		same(t, &l, func(c *BadRange, l *Line) { c.Get(l) }, (*BadRange).Put)
+		same(t, &l, func(c *ExtentBlock, l *Line) { c.Get(l) }, (*ExtentBlock).Put)
+		same(t, &l, func(c *XattrBlock, l *Line) { c.Get(l) }, (*XattrBlock).Put)
+		for i := range ExtentsPerLine {
+			same(t, &l, func(e *Extent, l *Line) { *e = l.Extent(i) }, func(e *Extent, l *Line) { l.PutExtent(i, *e) })
+		}
+		n := l.DentryNameLen()
+		lines := DentryLines(n)
+		if lines > MaxDentryLines {
+			t.Fatalf("a name of %d bytes takes %d lines", n, lines)
+		}
+		got := 0
+		for i := range lines {
+			got += len(l.NamePart(i, n))
+		}
+		if got != n {
+			t.Errorf("the parts of a name of %d bytes have %d", n, got)
+		}
+	})
+}
+
+// same: what is got from a line, put into an empty one and got again has not changed.
+func same[T comparable](t *testing.T, l *Line, get func(*T, *Line), put func(*T, *Line)) {
+	var a, b T
+	var m Line
+	get(&a, l)
+	put(&a, &m)
+	if get(&b, &m); a != b {
+		t.Errorf("%+v became %+v", a, b)
+	}
+}
+
+// FuzzXattr: a list that decodes encodes to the same bytes; a block's part is no longer
+// than a block.
+func FuzzXattr(f *testing.F) {
+	b := (&Xattr{Name: "user.a", Len: 3, CRC: 1, Value: []byte("abc")}).Append(nil)
+	b = (&Xattr{Name: "security.b", Len: 5000, CRC: 2, Runs: []XattrRun{{Block: 1 << 40, Len: 1}, {Block: 7, Len: 1}}}).Append(b)
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var again []byte
+		rest := b
+		for len(rest) > 0 {
+			x, r, ok := NextXattr(rest)
+			if !ok {
+				break
+			}
+			again = x.Append(again)
+			rest = r
+		}
+		if !bytes.Equal(again, b[:len(b)-len(rest)]) {
+			t.Errorf("%x became %x", b, again)
+		}
+		if len(b) < LineSize {
+			return
+		}
+		block := make([]byte, BlockSize)
+		FormatBlock(block, 1, 0, 1)
+		l := Line(b)
+		PutLine(block, 0, &l, 1, 0, 1)
+		if _, part, ok := XattrPart(block, 1, 0); ok && len(part) > XattrBlockBytes {
+			t.Errorf("a part has %d bytes", len(part))
+		}
+	})
+}
