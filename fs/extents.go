@@ -144,6 +144,9 @@ func (fs *FS) loadExtents(in *inode) error {
 			if p, ok := in.space.Lookup(e.Logical); ok || p.Logical < e.Logical+uint64(e.Len) {
 				return corruptf("inode %d has two extents at block %d", in.ino, e.Logical)
 			}
+			if fs.mapped && !in.isDir() && !fs.table.Owned(e.Block, uint64(e.Len)) {
+				return corruptf("inode %d has block %d, and the saved free map has it free", in.ino, e.Block)
+			}
 			in.space.Insert(pagecache.Extent{Logical: e.Logical, Block: e.Block, Len: e.Len, Slot: slot, Flags: e.Flags})
 			in.blocks.Add(uint64(e.Len))
 			return nil

@@ -66,7 +66,8 @@ type Options struct {
 	// Takeover ignores an owner record that says another host, or another name
 	// of the same memory, uses the region.
 	Takeover bool
-	// Scan reads all inodes even if a free map was saved.
+	// Scan reads all inodes even if a free map was saved: that finds what contradicts
+	// itself though its checksums are right, where a mount by the free map believes it.
 	Scan bool
 	// Clock returns the time in ns since the epoch; nil is the real time.
 	Clock func() int64

@@ -150,6 +150,21 @@ func (t *Table) Sole(block, n uint64) bool {
 	return true
 }
 
+// Owned reports whether each of n blocks has an owner. Precondition: nobody changes that.
+func (t *Table) Owned(block, n uint64) bool {
+	if block > t.blocks || n > t.blocks-block {
+		return false
+	}
+	for at, end := block, block+n; at < end; {
+		f := t.find(at)
+		if sharesOf(f.w.Load()) == 0 {
+			return false
+		}
+		at = f.end()
+	}
+	return true
+}
+
 // Order returns the order of the folio that covers a block, 0 if it is free.
 func (t *Table) Order(block uint64) uint8 {
 	switch t.find(block).kind {

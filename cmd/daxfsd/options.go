@@ -9,6 +9,7 @@ import (
 
 // mountOptions is what -o says.
 type mountOptions struct {
+	scan     bool // read all inodes, whatever free map is saved
 	readOnly bool
 	takeover bool
 	atomic   bool
@@ -53,7 +54,7 @@ func parseOptions(flags []string) (*mountOptions, error) {
 // finish adds what holds unless it was said otherwise. Permissions are always the
 // kernel's to check. A mount by root is for everyone, and has set-user-ID programs
 // and devices like any filesystem root mounts, unless somebody else could have
-// written them into the region.
+// written them into the region; then no saved free map is believed either.
 func (o *mountOptions) finish(root, trusted bool) {
 	add := func(words ...string) {
 		for _, w := range words {
@@ -62,6 +63,7 @@ func (o *mountOptions) finish(root, trusted bool) {
 			}
 		}
 	}
+	o.scan = !trusted
 	if !root || !trusted {
 		o.kernel = slices.Insert(o.kernel, 0, "nosuid", "nodev") // what was said comes later and wins
 	}

@@ -75,7 +75,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		return err
 	}
 	core, err = mountCore(r, fs.Options{
-		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Takeover: p.opts.takeover, Progress: progress, Warn: warn, SyncInterval: syncInterval, CompactInterval: compactInterval,
+		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Takeover: p.opts.takeover, Scan: p.opts.scan, Progress: progress, Warn: warn, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
 		conn.Close()

@@ -264,8 +264,8 @@ func tree(f *fs.FS, do func(dir, ino uint64, name string)) {
 // use mounts the damaged filesystem unchecked and does to it what users do: any call may
 // fail, none may panic or loop.
 func (g *target) use(script []byte) {
-	g.harm(script)
-	f, err := fs.Mount(g.r, fs.Options{Takeover: true, Clock: func() int64 { return 3e18 }})
+	_, sealed := g.harm(script) // what has a right checksum a free map may not be believed beside
+	f, err := fs.Mount(g.r, fs.Options{Takeover: true, Scan: len(sealed) > 0, Clock: func() int64 { return 3e18 }})
 	if err != nil {
 		return
 	}
