@@ -27,10 +27,9 @@ func atomics() (ws []Workload) {
 			w.elsewhere(func() { w.doWrite("on another thread", path, off, fill(202, n)) })
 		}})
 	}
-	for n := 1; n <= 7; n++ {
-		for _, at := range []int64{60, 4090} {
-			over(fmt.Sprintf("%d-at-%d", n, at), none, "f", at, n)
-		}
+	for n := 1; n <= 7; n++ { // over the border of a word, too, or the media would do it at once
+		over(fmt.Sprintf("%d-over-line-border", n), none, "f", 64-int64(n+1)/2, n)
+		over(fmt.Sprintf("%d-over-block-border", n), none, "f", 4096-int64(n+1)/2, n)
 	}
 	over("overwrite", none, "f", 100, 6000)
 	folios := func(w *world) {
