@@ -10,7 +10,8 @@ import (
 
 // Write stores data at off and returns how many bytes are durable. Overwrites of
 // allocated blocks run side by side; whatever changes extents or size takes the
-// inode's lock. ENOSPC and EIO come with the bytes written before, if any.
+// inode's lock. ENOSPC and EIO come with the bytes written before, if any. With
+// Options.Atomic up to AtomicUnit bytes are all or nothing.
 func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return 0, e
