@@ -20,6 +20,24 @@
 // nothing to mend. What a pass could not read it does not draw conclusions from: if
 // a directory is incomplete, nothing is called unreachable.
 //
+// Workers look, one judges: inodes with their extents and attributes, and directory blocks,
+// are read, verified and decoded by a worker per CPU, and what they saw is judged in the
+// order of the media by the caller's goroutine, which alone claims blocks, reports and
+// mends. So the report does not depend on how many look (TestWorkers). What is on its way
+// from the ones to the other is at most 4 pieces a worker: of 8 inode blocks, with at most
+// 8 extent blocks an inode, or of 16 directory blocks. A longer chain of extent blocks is
+// read when its inode is judged, by all workers at once.
+//
+// Memory, besides: 4 bits a block (128 MiB for a tebibyte), 40 bytes an inode slot and
+// some 100 a directory, all extents of directories and of one file at a time (40 bytes
+// each, twice while it is read), a hash and a place for each name of one directory at a time.
+// Nothing that the media say is believed before it is compared with the size of the region.
+//
+// Repairing takes free blocks only where all that could claim them was read: for
+// lost+found an inode block, a directory block, an extent block, or a new metadata chunk.
+//
+// The fuzz targets FuzzDamage and FuzzUse (in the tests) damage lines, sealed again or not.
+//
 // The caller owns the region exclusively for the time of the call. Nothing here is
 // safe for concurrent use.
 package fsck
