@@ -16,7 +16,7 @@ type mutant struct {
 // kind is the operation that a step is of: rename, of "rename-over-file" and "then rename f d/g".
 func (s *step) kind() string {
 	name := strings.TrimPrefix(s.name, "then ")
-	if strings.Contains(name, " & ") {
+	if strings.Contains(name, " and ") {
 		return "two at once"
 	}
 	if i := strings.IndexAny(name, " -"); i > 0 {
