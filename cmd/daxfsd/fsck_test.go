@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,7 +89,10 @@ func TestFsckCancelled(t *testing.T) {
 	if err := os.Truncate(long, 1<<40); err != nil {
 		t.Fatal(err)
 	}
-	cmd := command(t.Context(), "fsck", "-n", long)
-	time.AfterFunc(time.Second, func() { cmd.Process.Signal(os.Interrupt) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	cmd := command(ctx, "fsck", "-n", long)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 30 * time.Second
 	refused(t, finish(t, cmd), 32, "cancelled")
 }
