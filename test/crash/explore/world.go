@@ -3,6 +3,7 @@ package explore
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
@@ -28,7 +29,7 @@ type world struct {
 	f    *fs.FS
 	root *node
 	ctx  fs.Context
-	now  int64
+	now  atomic.Int64
 	rec  *recorder
 	full bool // a write may be cut short
 
@@ -50,7 +51,7 @@ type step struct {
 	format   bool  // mkfs: it may be no filesystem until it returns
 }
 
-func (w *world) clock() int64 { w.now += 1000; return w.now }
+func (w *world) clock() int64 { return w.now.Add(1000) }
 
 func (w *world) mount() {
 	f, err := fs.Mount(w.r, fs.Options{Clock: w.clock, Atomic: w.atomic})
