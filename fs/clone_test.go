@@ -11,7 +11,7 @@ import (
 
 func (v *volume) clone(src uint64, srcOff int64, dst uint64, dstOff, n int64) {
 	v.t.Helper()
-	v.cloned = true
+	v.unmerged = true
 	for n > 0 {
 		m, e := v.fs.CopyRange(&v.ctx, src, srcOff, dst, dstOff, n)
 		if e != 0 || m == 0 {

@@ -56,7 +56,7 @@ func (v *volume) remount() {
 	if before.Inodes == now.Inodes && before != now { // else orphans were freed
 		v.t.Errorf("by the free map:\n%+v, before the unmount:\n%+v", now, before)
 	}
-	if v.cloned { // what a copy has split may stand together again, which only a scan sees
+	if v.unmerged { // which only a scan sees
 		for _, s := range []*fs.Stats{&now, &scanned} {
 			s.Folios4K, s.Folios2M, s.Folios1G, s.Split2M, s.PartlyOwned, s.PMDMappable, s.PUDMappable = 0, 0, 0, 0, 0, 0, 0
 		}

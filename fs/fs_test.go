@@ -22,8 +22,8 @@ type volume struct {
 	ctx fs.Context
 	now atomic.Int64
 
-	cloned bool // some blocks were shared, ever
-	atomic bool // fs.Options.Atomic
+	unmerged bool // folios may be split that could stand together
+	atomic   bool // fs.Options.Atomic
 }
 
 func newVolume(t testing.TB, size int64) *volume {

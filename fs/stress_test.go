@@ -30,7 +30,7 @@ func TestStressStamps(t *testing.T) { stressStamps(t, newVolume(t, fs.MinSize)) 
 func TestStressStampsAtomic(t *testing.T) { stressStamps(t, newAtomicVolume(t, fs.MinSize)) }
 
 func stressStamps(t *testing.T, v *volume) {
-	v.cloned = true
+	v.unmerged = true
 	const files = 6
 	stop := time.Now().Add(3 * time.Second)
 	if testing.Short() {
