@@ -85,12 +85,16 @@ race:
 	$(call step,race,240,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/... ./test/ladder)
 
 # Every fuzz target for a while; what it finds is written to its package's testdata/fuzz,
-# and kept there as a seed that make unit runs.
-FUZZTIME ?= 10s
+# and kept there as a seed that make unit runs. By count, not by time: when its time is up,
+# Go before 1.27 now and then calls that a failure (go.dev/issue/75804). A case of fsck's is
+# a mount and an fsck, one of the others a call.
+FUZZ_FSCK ?= 4000x
+FUZZ_CALLS ?= 200000x
 fuzz:
 	$(call step,fuzz,150,for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
-		for f in $$(grep -h '^func Fuzz' $$p/*_test.go | sed 's/func \(Fuzz[A-Za-z0-9]*\).*/\1/'); do \
-			$(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=5s $$p || { bad=$$f; break 2; }; done; done; [ -z "$$bad" ])
+		n=$(FUZZ_CALLS); [ $${p##*/} != fsck ] || n=$(FUZZ_FSCK); \
+		for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$p/*_test.go); do \
+			$(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$$n -fuzzminimizetime=200x $$p || { bad=$$f; break 2; }; done; done; [ -z "$$bad" ])
 
 # arm64 is cross-built, and its persistence primitives run under emulation. It is
 # untested on hardware.
@@ -131,7 +135,7 @@ kill-long:
 stress-long:
 	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip TestRegionSizes $(LADDER) && \
 		$(GO) test -count=1 -timeout 40m ./refcnt ./hugepage ./pagecache -run Model -rapid.checks=20000 && \
-		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 10m ./fs/fsck)
+		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 200000x ./fs/fsck)
 
 # Other seeds than make test's.
 ageing-long:
