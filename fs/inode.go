@@ -168,6 +168,10 @@ func (fs *FS) touch(in *inode) {
 // lazy reports whether the times are newer than the media's.
 func (in *inode) lazy() bool { return in.touched.Load() != in.flushed.Load() }
 
+// gone reports whether in has no name and never will: its times end with it. The caller
+// holds mu, or all references.
+func (in *inode) gone() bool { return in.core.Nlink == 0 && !in.linkable }
+
 // flushTimes persists lazily kept times: in the live line, or, when that holds the
 // newest times on media already, in the times line by a transaction, so that a torn
 // store never takes times away that were durable before.
@@ -180,7 +184,7 @@ func (fs *FS) flushTimes(in *inode) error {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.lazy() {
+	if !in.lazy() || in.gone() {
 		return nil
 	}
 	if in.live {
@@ -238,7 +242,7 @@ func (fs *FS) put(in *inode, n int64) {
 	}
 	s := fs.shard(in.ino)
 	s.mu.Lock()
-	if in.refs.Load() == n && in.lazy() && err == nil && !fs.readOnly() {
+	if in.refs.Load() == n && in.lazy() && !in.gone() && err == nil && !fs.readOnly() {
 		s.mu.Unlock()
 		fs.put(in, n) // touched since: persist again
 		return

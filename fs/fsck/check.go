@@ -65,16 +65,11 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 	}
 	if c.saved != nil && len(p.found) == 0 && !p.incomplete() { // else there is nothing to compare with
 		if bad := p.freeMap(); bad != "" {
-			c.early(Problem{Code: FreeMap, Offset: int64(c.saved.Map.Block) << layout.BlockShift, What: "the saved free map " + bad}, c.dropMap)
+			c.early(Problem{Code: FreeMap, Offset: int64(c.saved.Map.Block) << layout.BlockShift, What: "the saved free map " + bad}, c.begin)
 		}
 	}
-	if c.undrained {
-		r.Fence() // before it may be called clean
-	}
-	if o.Repair && c.rep.Left == 0 && !c.clean {
-		if err := c.putOwner(layout.OwnerClean); err != nil {
-			return c.rep, err
-		}
+	if o.Repair && (c.begun && c.clean || !c.clean && c.rep.Left == 0) {
+		return c.rep, c.end()
 	}
 	return c.rep, nil
 }
@@ -204,7 +199,7 @@ func (c *checker) owner() {
 	c.rep.Clean = c.clean
 	if o.State > layout.OwnerSaved {
 		c.early(Problem{Code: OwnerState, Offset: c.sb.OwnerOff, What: fmt.Sprintf("the owner record has state %d, expected %d to %d", o.State, layout.OwnerClean, layout.OwnerSaved)},
-			func() error { return c.putOwner(layout.OwnerMounted) })
+			c.begin)
 	}
 }
 

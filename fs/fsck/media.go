@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sort"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pmem"
@@ -21,9 +22,9 @@ type media struct {
 	overlay map[int64]*layout.Line // lines of committed records that are newer than their places
 	blocks  map[int64]bool         // blocks that the overlay touches
 
-	saved     *layout.Owner // names the saved free map; nil: none
-	undrained bool          // the last commit's record is cleared, and that not fenced
-	seq       atomic.Uint64 // the largest sequence seen
+	saved *layout.Owner // names the saved free map; nil: none
+	begun bool          // the owner record says that this process uses the filesystem
+	seq   atomic.Uint64 // the largest sequence seen
 }
 
 // saw notes a sequence. Safe for concurrent use.
@@ -181,13 +182,13 @@ func (m *media) mayJournal(off int64) bool {
 
 // replay writes the overlay and the records' data to the media and empties the journal.
 //
-// Persistence order, behind dropMap:
+// Persistence order, behind begin:
 //  1. store the lines, flush; NT-store the data; SFENCE
 //  2. clear all slot headers, flush, SFENCE
 func (m *media) replay(recs []record) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := m.dropMap(); err != nil {
+	if err := m.begin(); err != nil {
 		return err
 	}
 	for off, l := range m.overlay {
@@ -233,17 +234,17 @@ type change struct {
 // first lane, then the lines in place. Precondition: the journal is empty and there
 // are at most layout.MaxRecordLines changes, one per line.
 //
-// Persistence order, behind dropMap:
+// Persistence order, behind begin:
 //  1. NT-store the record, SFENCE
 //  2. store the lines in place, flush, SFENCE
-//  3. clear the record's header, flush: the next commit's fence, or the repair's last, drains it.
+//  3. clear the record's header, flush: the next commit's fence, or that of end, drains it.
 //     One thread does a whole repair.
 func (m *media) commit(ch []change) error {
 	n := len(ch)
 	if n == 0 {
 		return nil
 	}
-	if err := m.dropMap(); err != nil {
+	if err := m.begin(); err != nil {
 		return err
 	}
 	if n > layout.MaxRecordLines(m.sb.LaneSlot) {
@@ -273,7 +274,6 @@ func (m *media) commit(ch []change) error {
 	}
 	m.r.Fence()
 	var zero layout.Line
-	m.undrained = true
 	return m.put(m.sb.LaneOff, zero[:])
 }
 
@@ -281,7 +281,7 @@ func (m *media) commit(ch []change) error {
 //
 // Persistence order: NT-store the block, SFENCE.
 func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
-	if err := m.dropMap(); err != nil {
+	if err := m.begin(); err != nil {
 		return err
 	}
 	seq := m.seq.Add(1)
@@ -300,17 +300,18 @@ func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
 	return nil
 }
 
-// putOwner writes an owner record of the given state that names nobody and no free map.
+// putOwner writes the owner record, which names no free map.
 //
-// Persistence order: store the line, flush, SFENCE.
-func (m *media) putOwner(state uint32) error {
+// Persistence order: store the line, flush, SFENCE. In an ordinary file it is written back
+// at once.
+func (m *media) putOwner(o layout.Owner) error {
 	var l layout.Line
-	o := layout.Owner{}
+	var was layout.Owner
 	if m.line(m.sb.OwnerOff, &l) == nil {
-		o.Get(&l)
+		was.Get(&l)
 	}
+	o.Mounts = was.Mounts
 	l = layout.Line{}
-	o = layout.Owner{State: state, Mounts: o.Mounts}
 	o.Put(&l)
 	l.Seal(m.seed, m.sb.OwnerOff, m.seq.Add(1))
 	runtime.LockOSThread()
@@ -319,21 +320,31 @@ func (m *media) putOwner(state uint32) error {
 		return err
 	}
 	m.r.Fence()
+	return m.r.Sync(m.sb.OwnerOff, layout.LineSize)
+}
+
+// begin makes the filesystem one that this process uses, with no free map: after a crash it
+// counts as one that was not unmounted. Every repair begins with it; a superblock that is
+// restored from the other one changes nothing that the owner record speaks of.
+func (m *media) begin() error {
+	if m.begun {
+		return nil
+	}
+	machine, boot := pmem.HostIdentity()
+	if err := m.putOwner(layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: pmem.SelfStart()}); err != nil {
+		return err
+	}
+	m.begun, m.saved = true, nil
 	return nil
 }
 
-// dropMap makes the saved free map, if there is one, be no more. Every repair begins with it;
-// a superblock that is restored from the other one changes nothing that a free map speaks of.
+// end makes the filesystem one that was unmounted cleanly.
 //
-// Persistence order: putOwner, which in an ordinary file is written back at once. What is
-// changed comes after that.
-func (m *media) dropMap() error {
-	if m.saved == nil {
-		return nil
-	}
-	m.saved = nil
-	if err := m.putOwner(layout.OwnerClean); err != nil {
+// Persistence order: what the repairs stored, SFENCE; putOwner.
+func (m *media) end() error {
+	m.r.Fence()
+	if err := m.r.Sync(0, m.sb.Size); err != nil {
 		return err
 	}
-	return m.r.Sync(m.sb.OwnerOff, layout.LineSize)
+	return m.putOwner(layout.Owner{State: layout.OwnerClean})
 }

@@ -24,7 +24,7 @@ func atomics() (ws []Workload) {
 		ws = append(ws, Workload{Name: "atomic-" + name, atomic: true, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
 			w.doWrite("write", path, off, fill(200, n))
 			w.doWrite("again", path, off, fill(201, n)) // its record's body takes the place of the first one's
-			w.elsewhere(func() { w.doWrite("on another thread", path, off, fill(202, n)) })
+			w.elsewhere(func() { w.doWrite("write on another thread", path, off, fill(202, n)) })
 		}})
 	}
 	for n := 1; n <= 7; n++ { // over the border of a word, too, or the media would do it at once
@@ -71,10 +71,10 @@ func atomics() (ws []Workload) {
 			}})
 	}
 	return append(ws, Workload{Name: "atomic-recovery", atomic: true, setup: unretired, op: func(w *world) {
-		w.do("recovery", w.mount)
+		w.do("mount after a crash", w.mount)
 		w.elsewhere(func() {
 			w.doWrite("write", "f", 9000, fill(206, 3000))
-			w.doWrite("large", "f", 4096, fill(207, 30000))
+			w.doWrite("write large", "f", 4096, fill(207, 30000))
 		})
 	}})
 }

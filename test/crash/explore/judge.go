@@ -47,7 +47,16 @@ func (j *judge) run() (v verdict) {
 		}
 	}()
 	if j.step.repair && !j.returned {
-		// A repair that was cut off is begun again.
+		// A repair that was cut off has broken nothing, and is begun again.
+		rep, err := fsck.Check(j.r, fsck.Options{})
+		if err != nil {
+			return verdict{why: fmt.Sprintf("fsck after a crash of fsck -y: %v", err)}
+		}
+		for _, p := range rep.Problems {
+			if !j.step.damage[where(p)] {
+				return verdict{why: fmt.Sprintf("a crash of fsck -y left what was not wrong before: %v", p)}
+			}
+		}
 		if rep, err := fsck.Check(j.r, fsck.Options{Repair: true}); err != nil || rep.Left > 0 {
 			return verdict{why: fmt.Sprintf("fsck -y after a crash of fsck -y: %v, %+v", err, rep)}
 		}
@@ -121,7 +130,7 @@ func (j *judge) compare() (v verdict) {
 			if v.is = t.is; s.equal {
 				v.is |= isOld | isNew
 			}
-			if s.clean && j.unclean {
+			if s.clean && j.unclean && t.is == isNew {
 				v.is = isNewUnclean
 			}
 			return v

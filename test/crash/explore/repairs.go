@@ -1,6 +1,7 @@
 package explore
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"syscall"
@@ -66,25 +67,37 @@ func (w *world) dentry(name string) int64 {
 	panic("no dentry " + name)
 }
 
+// where is which problem p is, whatever is said of it.
+func where(p fsck.Problem) fsck.Problem {
+	p.What, p.Fixed = "", false
+	return p
+}
+
 // repairs are fsck -y of damaged filesystems. A crash within it, and a second fsck -y, must
 // come to the same as one that was not crashed.
 func repairs() []Workload {
-	repair := func(name string, harm func(w *world)) Workload {
+	repairOf := func(name string, setup, harm func(w *world)) Workload {
 		return Workload{Name: "fsck " + name, bare: true, setup: func(w *world) {
 			tree(w)
+			setup(w)
 			w.unmount()
 			harm(w)
 		}, op: func(w *world) {
+			damage := map[fsck.Problem]bool{}
 			w.do("fsck -y", func() {
 				rep, err := fsck.Check(w.r, fsck.Options{Repair: true})
 				if err != nil || rep.Left > 0 || rep.Repaired == 0 {
 					panic(fmt.Sprintf("fsck -y: %v, %+v", err, rep))
 				}
+				for _, p := range rep.Problems { // what is behind others is among them
+					damage[where(p)] = true
+				}
 			})
 			s := &w.steps[len(w.steps)-1]
-			s.repair, s.equal, s.old = true, true, s.new
+			s.repair, s.damage, s.equal, s.old = true, damage, true, s.new
 		}}
 	}
+	repair := func(name string, harm func(w *world)) Workload { return repairOf(name, none, harm) }
 	// lost moves d/g to lost+found.
 	lost := func(w *world) {
 		d, n := w.at("d"), w.at("d/g")
@@ -92,10 +105,26 @@ func repairs() []Workload {
 		w.root.kids["lost+found"] = &node{mode: syscall.S_IFDIR | 0o700, nlink: 2, kids: map[string]*node{fmt.Sprintf("#%d", n.ino): n}}
 		w.root.nlink++
 	}
+	// junk is left in all free space.
+	junk := func(w *world) {
+		w.create("junk")
+		w.full = true
+		for off := int64(0); w.f.Stats().AvailableBlocks > 0; off += 1 << 20 {
+			if w.noSpace(func() { w.write("junk", off, bytes.Repeat([]byte("JUNK"), 1<<18)) }) {
+				break
+			}
+		}
+		w.full = false
+		w.unlink("junk")
+	}
 	ino := func(w *world, name string) uint64 { return w.root.kids[name].ino }
 	return []Workload{
 		repair("link count", func(w *world) { w.core(ino(w, "f"), func(c *layout.Core) { c.Nlink = 7 }) }),
 		repair("lost name", func(w *world) { w.damage(w.dentry("g"), smash); lost(w) }),
+		repairOf("lost name, no inode free", func(w *world) { junk(w); fillChunk(w); fillInodes(w, "d"); w.create("d/last") },
+			func(w *world) { w.damage(w.dentry("g"), smash); lost(w) }),
+		repairOf("lost name, no metadata free", func(w *world) { junk(w); fillChunk(w); fillInodes(w, "d") },
+			func(w *world) { w.damage(w.dentry("g"), smash); lost(w) }),
 		repair("free map", func(w *world) { w.damage(int64(w.savedMap().Block)<<layout.BlockShift+lineSize, smash) }),
 		repair("superblock", func(w *world) { w.damage(0, smash) }),
 		repair("second superblock", func(w *world) { w.damage(w.super().BackupOff, smash) }),

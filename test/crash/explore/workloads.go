@@ -175,8 +175,8 @@ func singles() []Workload {
 			}
 		}, func(w *world) { w.unlink("empty/64") }),
 		with("unlink-last-entry", func(w *world) { w.create("empty/x") }, func(w *world) { w.unlink("empty/x") }),
-		with("create-inode-block", func(w *world) { fillInodes(w) }, func(w *world) { w.create("d/one-more") }),
-		with("unlink-inode-block", func(w *world) { fillInodes(w); w.create("d/one-more") }, func(w *world) { w.unlink("d/one-more") }),
+		with("create-inode-block", func(w *world) { fillInodes(w, "e") }, func(w *world) { w.create("d/one-more") }),
+		with("unlink-inode-block", func(w *world) { fillInodes(w, "e"); w.create("d/one-more") }, func(w *world) { w.unlink("d/one-more") }),
 		{Name: "chunk", setup: func(w *world) { tree(w); fillChunk(w) }, op: func(w *world) {
 			w.do("mkdir", func() { w.mkdir("d/more") })
 			w.do("create", func() { w.create("d/more/x") })
@@ -202,8 +202,14 @@ func singles() []Workload {
 		}},
 		reused("unlink", func(w *world) { w.mkdir("d/more"); w.create("d/more/x") }, func(w *world) { w.unlink("d/more/x") }),
 		reused("rename", func(w *world) { w.mkdir("d/more"); w.create("d/more/x") }, func(w *world) { w.rename("d/more/x", "moved", 0) }),
-		reused("rmdir", func(w *world) { w.mkdir("d/more"); w.mkdir("d/more/in") }, func(w *world) { w.rmdir("d/more/in") }),
-		reused("removexattr", func(w *world) { w.setxattr("f", "user.a", fill(1, 10)) }, func(w *world) { w.removexattr("f", "user.a") }),
+		reused("rmdir", func(w *world) { fillInodes(w, "d"); w.mkdir("d/last") }, func(w *world) { w.rmdir("d/last") }),
+		reused("rmdir-of-parent-block", func(w *world) { w.mkdir("d/more"); w.mkdir("d/more/in") }, func(w *world) { w.rmdir("d/more/in") }),
+		reused("removexattr", func(w *world) { // a chunk of which the last records speak
+			fillInodes(w, "d")
+			w.create("d/last")
+			w.setxattr("f", "user.a", fill(1, 10))
+			w.unlink("d/last")
+		}, func(w *world) { w.removexattr("f", "user.a") }),
 		reused("truncate", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.truncate("frag", 0) }),
 		reused("punch", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.fallocate("frag", fs.FallocPunchHole|fs.FallocKeepSize, 0, 40000) }),
 		reused("unlink-fragmented", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.unlink("frag") }),
@@ -240,19 +246,25 @@ func singles() []Workload {
 			w.doWrite("write", "f", 0, fill(87, 10))
 			w.do("flush", func() { must("flush", w.f.Flush(&w.ctx, w.at("f").ino)) })
 			first := w.mtime("f")
-			w.steps[len(w.steps)-1].new.kids["f"].mtimes = []int64{first}
-			w.steps[len(w.steps)-1].equal = false
+			w.promise("f", first)
 			w.doWrite("write again", "f", 0, fill(88, 10))
 			w.do("fsync", func() { must("fsync", w.f.Fsync(&w.ctx, w.at("f").ino, false)) })
-			s := &w.steps[len(w.steps)-1]
-			s.equal = false
-			s.new.kids["f"].mtimes = []int64{w.mtime("f")}
-			s.old.kids["f"].mtimes = []int64{first, w.mtime("f")}
+			w.promise("f", w.mtime("f"))
+			w.steps[len(w.steps)-1].old.kids["f"].mtimes = []int64{first, w.mtime("f")}
+		}},
+		forgetMany(),
+		{Name: "forget-named", setup: tree, op: func(w *world) { // what is forgotten is read from media again
+			w.write("f", 0, fill(87, 10))
+			at := w.mtime("f")
+			w.do("forget", func() { w.forget(w.at("f")) })
+			w.promise("f", at)
 		}},
 		{Name: "two-handles", setup: func(w *world) { tree(w); w.at("d/g").open = true }, op: twoHandles},
 		{Name: "unmount", setup: tree, bare: true, op: func(w *world) {
 			w.write("f", 0, fill(89, 10))
+			at := w.mtime("f")
 			w.doUnmount()
+			w.promise("f", at)
 		}},
 		{Name: "mount-clean", setup: func(w *world) { tree(w); w.unmount() }, op: func(w *world) { w.do("mount", w.mount) }},
 		{Name: "mount-dirty", setup: func(w *world) {
@@ -262,7 +274,7 @@ func singles() []Workload {
 			w.ctx.Lane = 1
 			w.create("d/last")
 			w.crash()
-		}, op: func(w *world) { w.do("recovery", w.mount) }},
+		}, op: func(w *world) { w.do("mount after a crash", w.mount) }},
 		{Name: "mkfs", setup: func(w *world) { tree(w); w.unmount() }, op: func(w *world) {
 			w.do("mkfs", w.format)
 			w.steps[len(w.steps)-1].format = true
@@ -290,6 +302,31 @@ func orphan(name string, setup func(w *world)) Workload {
 		n.open = true
 		w.unlink("d/g")
 	}, op: func(w *world) { w.do(name, func() { w.forget(n) }) }}
+}
+
+// forgetMany drops the last references of several unlinked files: the records of the first
+// are overwritten by those of the last.
+func forgetMany() Workload {
+	var ns []*node
+	return Workload{Name: "forget-many", setup: func(w *world) {
+		tree(w)
+		ns = ns[:0]
+		for i := range 6 {
+			name := fmt.Sprintf("e/open%d", i)
+			w.create(name)
+			w.write(name, 0, fill(i, 5000))
+			n := w.at(name)
+			n.open = true
+			ns = append(ns, n)
+		}
+		for i := range ns {
+			w.unlink(fmt.Sprintf("e/open%d", i))
+		}
+	}, op: func(w *world) {
+		for _, n := range ns {
+			w.do("forget", func() { w.forget(n) })
+		}
+	}}
 }
 
 // chunkUnlinks says which unlinks of the workload chunk-given-back give a chunk back,
@@ -414,10 +451,10 @@ func many(w *world, dir string, n int) {
 	}
 }
 
-// fillInodes creates files until no free inode slot is left.
-func fillInodes(w *world) {
+// fillInodes creates files in dir until no free inode slot is left.
+func fillInodes(w *world, dir string) {
 	for i := 0; w.freeSlots() > 0; i++ {
-		w.create(fmt.Sprintf("e/fill%d", i))
+		w.create(fmt.Sprintf("%s/slot%d", dir, i))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pmem"
 )
@@ -42,13 +43,14 @@ type world struct {
 type step struct {
 	name     string
 	old, new *node
-	mid      *node // a write under way; nil: old or new, nothing else
-	alts     []alt // operations at once: what may be left of them, instead of old and new
-	equal    bool  // old and new look the same
-	clean    bool  // unmount: the owner record says so when it has returned
-	full     bool  // the file filler takes all space
-	repair   bool  // fsck -y: old is damaged, and has to be repaired
-	format   bool  // mkfs: it may be no filesystem until it returns
+	mid      *node                 // a write under way; nil: old or new, nothing else
+	alts     []alt                 // operations at once: what may be left of them, instead of old and new
+	equal    bool                  // old and new look the same
+	clean    bool                  // unmount: the owner record says so when it has returned
+	full     bool                  // the file filler takes all space
+	repair   bool                  // fsck -y: old is damaged, and has to be repaired
+	damage   map[fsck.Problem]bool // fsck -y: what it found, without What
+	format   bool                  // mkfs: it may be no filesystem until it returns
 }
 
 func (w *world) clock() int64 { return w.now.Add(1000) }
@@ -368,6 +370,13 @@ func (w *world) torn(path string) {
 	s.mid = s.new.clone()
 	n := s.mid.find(parts(path))
 	n.was, n.inflight = s.old.find(parts(path)).data, true
+}
+
+// promise says that a name in the root has that mtime, durably, once the last step has returned.
+func (w *world) promise(name string, mtime int64) {
+	s := &w.steps[len(w.steps)-1]
+	s.equal = false
+	s.new.kids[name].mtimes = []int64{mtime}
 }
 
 // fill is n bytes that depend on seed, none of them zero.
