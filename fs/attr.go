@@ -88,9 +88,12 @@ func (fs *FS) GetAttr(ctx *Context, ino uint64, a *Attr) syscall.Errno {
 }
 
 // SetAttr is chmod, chown, truncate and utimens in one. All of it that is not a
-// size is one transaction; a new size is its own (see setSize).
+// size is one transaction; a new size is its own (see setSize). A new mode changes the
+// access control list, too.
 //
-// Persistence order: transaction: core line, times line.
+// Persistence order:
+//  1. a changed list is stored (swapXattrs)
+//  2. transaction: core line, times line
 func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
@@ -141,6 +144,13 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 	if s.Valid&SetCtime != 0 {
 		ct = s.Ctime
 	}
+	var list *xattrSwap
+	if s.Valid&SetMode != 0 {
+		var err error
+		if list, err = fs.chmodACL(ctx, in, c.Mode); err != nil {
+			return err
+		}
+	}
 	t := fs.begin(ctx)
 	if c != in.core {
 		in.stageCore(t, &c)
@@ -154,10 +164,12 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 	}
 	st.now.Put(t.at(in.off + layout.InodeTimesOff))
 	if err := t.commit(); err != nil {
+		list.undo(ctx, fs)
 		return err
 	}
 	in.applyCore(&c)
 	in.applyTimes(&st)
+	list.done(ctx, fs)
 	return nil
 }
 

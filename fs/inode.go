@@ -42,6 +42,7 @@ type inode struct {
 	linkable            bool          // protected by mu: made without a name, and none given yet
 	live                bool          // protected by mu: the live line holds newer times than the times line
 
+	acls   *acls            // protected by mu, held for writing; nil: not known
 	caps   atomic.Bool      // it may have the attribute security.capability
 	loaded atomic.Bool      // extents (and dir) are in DRAM; set under mu
 	space  pagecache.Space  // changed under mu, read without a lock

@@ -102,8 +102,8 @@ type node struct {
 	unnamed    bool   // O_TMPFILE: no name, no link
 }
 
-// Mknod creates a regular file, fifo, socket or device node. The umask was applied
-// by the caller.
+// Mknod creates a regular file, fifo, socket or device node. Of the mode of what is created
+// ctx.Umask is taken, unless the directory has a default access control list.
 func (fs *FS) Mknod(ctx *Context, dir uint64, name string, mode, rdev uint32, a *Attr) syscall.Errno {
 	switch mode & syscall.S_IFMT {
 	case 0:
@@ -142,7 +142,8 @@ func (fs *FS) Symlink(ctx *Context, dir uint64, name, target string, a *Attr) sy
 // Persistence order:
 //  1. a long link's target: NT-store into a fresh block, SFENCE
 //  2. whatever the name needs: a fresh directory block is formatted and fenced
-//  3. transaction: the inode's core, times and extent lines; the dentry; the
+//  3. what is inherited of access control lists: swapXattrs
+//  4. transaction: the inode's core, times and extent lines; the dentry; the
 //     directory's times line, and its core line if its size or link count changes
 func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
@@ -200,7 +201,24 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 		fs.freeInode(ctx, ino)
 		return nil, err
 	}
-	in := fs.newInode(ctx, d, ino, nd)
+	var ch *dirChange
+	undo := func() {
+		fs.undoDentry(ctx, d, p, ch)
+		if block != 0 {
+			fs.freeIdle(block, 1)
+		}
+		fs.freeInode(ctx, ino)
+	}
+	in, err := fs.newInode(ctx, d, ino, nd)
+	if err != nil {
+		undo()
+		return nil, err
+	}
+	list, err := fs.inheritACL(ctx, d, in)
+	if err != nil {
+		undo()
+		return nil, err
+	}
 	// Before its lines are on media, so that a get by number does not read them.
 	in.dying = true
 	s := fs.shard(ino)
@@ -208,20 +226,15 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 	s.m[ino] = in
 	s.mu.Unlock()
 	t := fs.begin(ctx)
-	var old layout.Core
-	old.Get(t.at(in.off + layout.InodeCoreOff))
-	if in.core.Gen = old.Gen + 1; in.core.Gen == 0 {
-		in.core.Gen = 1
-	}
 	in.stageContent(t, nd, block)
 	in.stageCore(t, &in.core)
 	now := in.btime
 	in.stageTimes(t, 0, 0)
 	c := d.core
-	var ch dirChange
 	var ds stagedTimes
 	if !nd.unnamed {
-		ch = d.stageDentry(t, p, name, ino, dtype(nd.mode), &c)
+		x := d.stageDentry(t, p, name, ino, dtype(nd.mode), &c)
+		ch = &x
 		if in.isDir() {
 			c.Nlink++
 		}
@@ -232,20 +245,18 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 	}
 	if err := t.commit(); err != nil {
 		s.drop(in)
-		fs.undoDentry(ctx, d, p, &ch)
-		if block != 0 {
-			fs.freeIdle(block, 1)
-		}
-		fs.freeInode(ctx, ino)
+		list.undo(ctx, fs)
+		undo()
 		return nil, err
 	}
+	list.done(ctx, fs)
 	if block != 0 {
 		fs.table.Own(block, 1)
 	}
 	if !nd.unnamed {
 		d.applyCore(&c)
 		d.applyTimes(&ds)
-		d.applyDentry(&ch)
+		d.applyDentry(ch)
 	}
 	s.mu.Lock()
 	in.dying = false
@@ -253,12 +264,22 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inod
 	return in, nil
 }
 
-// newInode is a new inode in DRAM, with one reference.
-func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) *inode {
+// newInode is a new inode in DRAM, with one reference. Its generation follows that of the
+// slot's last user.
+func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, error) {
 	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: nd.mode & syscall.S_IFMT}
 	in.rl.init()
 	in.refs.Store(1)
-	in.core = layout.Core{Mode: uint16(nd.mode), UID: ctx.UID, GID: ctx.GID, Nlink: 1, Rdev: nd.rdev, Size: uint64(len(nd.target)), Proj: d.core.Proj}
+	var l layout.Line
+	if err := fs.loadLine(in.off+layout.InodeCoreOff, &l); err != nil {
+		return nil, err
+	}
+	in.core.Get(&l)
+	gen := in.core.Gen + 1
+	if gen == 0 {
+		gen = 1
+	}
+	in.core = layout.Core{Gen: gen, Mode: uint16(nd.mode), UID: ctx.UID, GID: ctx.GID, Nlink: 1, Rdev: nd.rdev, Size: uint64(len(nd.target)), Proj: d.core.Proj}
 	if d.core.Mode&syscall.S_ISGID != 0 {
 		in.core.GID = d.core.GID
 		if in.isDir() {
@@ -276,7 +297,7 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) *inode {
 	in.size.Store(in.core.Size)
 	in.btime = fs.now()
 	in.setTimes(in.btime, in.btime, in.btime)
-	return in
+	return in, nil
 }
 
 // storeTarget puts a long link's target in a fresh block and returns it, or 0 if

@@ -9,10 +9,13 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// Flags of SetXattr, as setxattr(2).
+// Flags of SetXattr, the first two as setxattr(2).
 const (
 	XattrCreate  uint32 = 1 << 0
 	XattrReplace uint32 = 1 << 1
+	// XattrKillSGID: with an access control list the file loses set-group-ID, as with a
+	// chmod by who is not of its group.
+	XattrKillSGID uint32 = 1 << 16
 )
 
 // capability is the attribute that a change of the file's content or owner takes away.
@@ -22,6 +25,7 @@ const capability = "security.capability"
 // in those that are is the kernel's to decide, before it asks.
 func checkXattr(name string) syscall.Errno {
 	switch ns, rest, ok := strings.Cut(name, "."); {
+	case isACL(name):
 	case !ok, ns != "user" && ns != "trusted" && ns != "security":
 		return syscall.EOPNOTSUPP
 	case rest == "":
@@ -34,7 +38,8 @@ func checkXattr(name string) syscall.Errno {
 
 // GetXattr returns the length of an attribute's value, copied to buf unless that is
 // empty. ENODATA if there is none of that name, ERANGE (and the length) if buf is too
-// small, EOPNOTSUPP for other namespaces than user, trusted and security.
+// small, EOPNOTSUPP for other namespaces than user, trusted and security, and other names
+// of system than the two access control lists.
 func (fs *FS) GetXattr(ctx *Context, ino uint64, name string, buf []byte) (int, syscall.Errno) {
 	if e := checkXattr(name); e != 0 {
 		return 0, e
@@ -115,46 +120,40 @@ func (fs *FS) ListXattr(ctx *Context, ino uint64, buf []byte) (int, syscall.Errn
 
 // SetXattr sets an attribute: a new one only with XattrCreate (else EEXIST), a present
 // one only with XattrReplace (else ENODATA). E2BIG for values longer than 64 KiB, ENOSPC
-// also if the names and short values of one file exceed about 400 KiB. A crash leaves the
-// old value or the new one.
+// also if the names and short values of one file exceed about 400 KiB. An access control
+// list changes the mode with it, and takes set-group-ID if XattrKillSGID is set; EINVAL if
+// it is none. A crash leaves the old value or the new one.
 func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flags uint32) syscall.Errno {
-	if flags&^(XattrCreate|XattrReplace) != 0 {
+	if flags&^(XattrCreate|XattrReplace|XattrKillSGID) != 0 {
 		return syscall.EINVAL
 	}
 	if len(value) > layout.XattrValueMax {
 		return syscall.E2BIG
 	}
-	return fs.changeXattr(ctx, ino, name, func(in *inode, xs *xattrs, i int) error {
+	return fs.changeXattr(ctx, ino, name, func(in *inode, xs *xattrs, c *layout.Core) error {
+		i := findXattr(xs.list, name)
 		switch {
 		case i >= 0 && flags&XattrCreate != 0:
 			return syscall.EEXIST
 		case i < 0 && flags&XattrReplace != 0:
 			return syscall.ENODATA
 		}
-		x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(fs.seed, value)}
-		var err error
-		if len(value) <= layout.XattrInline {
-			x.Value = value
-		} else if x.Runs, err = fs.storeValue(value); err != nil {
-			return err
+		if isACL(name) {
+			if flags&XattrKillSGID != 0 {
+				c.Mode &^= syscall.S_ISGID
+			}
+			return fs.setACL(in, xs, name, value, c)
 		}
-		if i < 0 {
-			xs.list = append(xs.list, x)
-		} else {
-			xs.list[i] = x
-		}
-		xs.fresh = x.Runs
-		return nil
+		return fs.setValue(xs, name, value)
 	})
 }
 
 // RemoveXattr removes an attribute. ENODATA if there is none of that name.
 func (fs *FS) RemoveXattr(ctx *Context, ino uint64, name string) syscall.Errno {
-	return fs.changeXattr(ctx, ino, name, func(_ *inode, xs *xattrs, i int) error {
-		if i < 0 {
+	return fs.changeXattr(ctx, ino, name, func(_ *inode, xs *xattrs, _ *layout.Core) error {
+		if !xs.remove(name) {
 			return syscall.ENODATA
 		}
-		xs.list = slices.Delete(xs.list, i, i+1)
 		return nil
 	})
 }
@@ -176,12 +175,56 @@ func (fs *FS) killCapability(ctx *Context, in *inode) syscall.Errno {
 // xattrs is an inode's list of attributes, and where it stands.
 type xattrs struct {
 	list  []layout.Xattr
-	chain []uint64          // blocks of the list
-	fresh []layout.XattrRun // of a value that was just stored, and is not linked yet
+	chain []uint64 // blocks of the list
+
+	// Of a list that is being changed:
+	fresh []layout.XattrRun // of values that were just stored, and are not linked yet
+	gone  []layout.Xattr    // that are linked, and will not be
 }
 
 func findXattr(list []layout.Xattr, name string) int {
 	return slices.IndexFunc(list, func(x layout.Xattr) bool { return x.Name == name })
+}
+
+// root is the first block of the list; 0: there is none.
+func (xs *xattrs) root() uint64 {
+	if len(xs.chain) == 0 {
+		return 0
+	}
+	return xs.chain[0]
+}
+
+// remove takes an attribute off the list, and reports whether there was one.
+func (xs *xattrs) remove(name string) bool {
+	i := findXattr(xs.list, name)
+	if i < 0 {
+		return false
+	}
+	xs.gone = append(xs.gone, xs.list[i])
+	xs.list = slices.Delete(xs.list, i, i+1)
+	return true
+}
+
+// setValue gives an attribute a value, which it stores in fresh blocks if it is long.
+func (fs *FS) setValue(xs *xattrs, name string, value []byte) error {
+	x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(fs.seed, value)}
+	if len(value) <= layout.XattrInline {
+		x.Value = value
+	} else {
+		runs, err := fs.storeValue(value)
+		if err != nil {
+			return err
+		}
+		x.Runs = runs
+		xs.fresh = append(xs.fresh, runs...)
+	}
+	if i := findXattr(xs.list, name); i >= 0 {
+		xs.gone = append(xs.gone, xs.list[i])
+		xs.list[i] = x
+	} else {
+		xs.list = append(xs.list, x)
+	}
+	return nil
 }
 
 // loadXattrs reads an inode's attributes. Called with mu held.
@@ -240,15 +283,14 @@ func (xs *xattrs) blocks() uint64 {
 	return n
 }
 
-// changeXattr replaces an inode's list of attributes by what edit makes of it; i is where
-// name stands in it, or -1.
+// changeXattr replaces an inode's list of attributes by what edit makes of it, and its core,
+// if edit changes that, in the same transaction.
 //
 // Persistence order:
-//  1. NT-store a long value into fresh blocks (edit)
-//  2. by the same thread, NT-store the new list into fresh metadata blocks, SFENCE each
-//  3. transaction: the times line with the new root and ctime
-//  4. only then are the old list, and the old value if it was long, free
-func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit func(in *inode, xs *xattrs, i int) error) syscall.Errno {
+//  1. the new list is stored (swapXattrs)
+//  2. transaction: the times line with the new root and ctime, and perhaps the core line
+//  3. only then is the old list free
+func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit func(in *inode, xs *xattrs, c *layout.Core) error) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -265,64 +307,97 @@ func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit func(in *i
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	xs, err := fs.loadXattrs(in)
-	if err != nil {
-		return errno(err)
-	}
 	if name == capability {
 		in.caps.Store(true) // once more than need be for a removal
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	old, i := xs, findXattr(xs.list, name)
-	old.list = slices.Clone(xs.list)
-	if err := edit(in, &xs, i); err != nil {
-		return errno(err)
-	}
-	if xs.chain, err = fs.storeXattrs(ctx, in, xs.list); err == nil {
-		err = fs.linkXattrs(ctx, in, xs.chain)
-	}
+	c := in.core
+	s, err := fs.swapXattrs(ctx, in, func(xs *xattrs) error { return edit(in, xs, &c) })
 	if err != nil {
-		for _, b := range xs.chain {
-			fs.freeMeta(ctx, b)
-		}
-		for _, r := range xs.fresh {
-			fs.freeIdle(r.Block, uint64(r.Len))
-		}
 		return errno(err)
-	}
-	for _, r := range xs.fresh {
-		fs.table.Own(r.Block, uint64(r.Len))
-	}
-	in.blocks.Add(xs.blocks() - old.blocks())
-	for _, b := range old.chain {
-		fs.freeMeta(ctx, b)
-	}
-	if i >= 0 {
-		fs.disownValue(&old.list[i])
-	}
-	return 0
-}
-
-// linkXattrs is step 3. An empty chain is no attributes.
-func (fs *FS) linkXattrs(ctx *Context, in *inode, chain []uint64) error {
-	root := in.xroot
-	in.xroot = 0
-	if len(chain) > 0 {
-		in.xroot = chain[0]
 	}
 	now := fs.now()
 	t := fs.begin(ctx)
+	if c != in.core {
+		in.stageCore(t, &c)
+	}
 	st := in.stageTimes(t, SetCtime, now)
 	if err := t.commit(); err != nil {
-		in.xroot = root
-		return err
+		s.undo(ctx, fs)
+		return errno(err)
 	}
+	in.applyCore(&c)
 	in.applyTimes(&st)
-	return nil
+	s.done(ctx, fs)
+	return 0
 }
 
-// storeXattrs is step 2. With an error come the blocks that were allocated.
+// xattrSwap is a change of an inode's attributes on its way: what they will be is stored,
+// and inode.xroot names it, for a transaction with the times line to link.
+type xattrSwap struct {
+	in       *inode
+	old, now xattrs
+}
+
+// swapXattrs stores the attributes that edit makes of an inode's. With an error everything
+// is as it was. Called with mu held, and no lane.
+//
+// Persistence order:
+//  1. NT-store a long value into fresh blocks (edit)
+//  2. by the same thread, NT-store the new list into fresh metadata blocks, SFENCE each
+//  3. the caller's transaction: the times line with the new root
+//  4. only then are the old list, and old values that were long, free (done)
+func (fs *FS) swapXattrs(ctx *Context, in *inode, edit func(xs *xattrs) error) (*xattrSwap, error) {
+	old, err := fs.loadXattrs(in)
+	if err != nil {
+		return nil, err
+	}
+	s := &xattrSwap{in: in, old: old, now: xattrs{list: slices.Clone(old.list)}}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err = edit(&s.now); err == nil {
+		s.now.chain, err = fs.storeXattrs(ctx, in, s.now.list)
+	}
+	if err != nil {
+		s.undo(ctx, fs)
+		return nil, err
+	}
+	in.xroot = s.now.root()
+	return s, nil
+}
+
+// undo is for a transaction that was not committed.
+func (s *xattrSwap) undo(ctx *Context, fs *FS) {
+	if s == nil {
+		return
+	}
+	s.in.xroot = s.old.root()
+	for _, b := range s.now.chain {
+		fs.freeMeta(ctx, b)
+	}
+	for _, r := range s.now.fresh {
+		fs.freeIdle(r.Block, uint64(r.Len))
+	}
+}
+
+// done is step 4.
+func (s *xattrSwap) done(ctx *Context, fs *FS) {
+	if s == nil {
+		return
+	}
+	s.in.acls = nil
+	for _, r := range s.now.fresh {
+		fs.table.Own(r.Block, uint64(r.Len))
+	}
+	s.in.blocks.Add(s.now.blocks() - s.old.blocks())
+	for _, b := range s.old.chain {
+		fs.freeMeta(ctx, b)
+	}
+	for i := range s.now.gone {
+		fs.disownValue(&s.now.gone[i])
+	}
+}
+
+// storeXattrs is step 2 of swapXattrs. With an error come the blocks that were allocated.
 func (fs *FS) storeXattrs(ctx *Context, in *inode, list []layout.Xattr) (chain []uint64, err error) {
 	var b []byte
 	for i := range list {
@@ -353,7 +428,7 @@ func (fs *FS) storeXattrs(ctx *Context, in *inode, list []layout.Xattr) (chain [
 	return chain, nil
 }
 
-// storeValue is step 1: a long value in fresh blocks. The list that names it is stored, and
+// storeValue is step 1 of swapXattrs: a long value in fresh blocks. The list that names it is stored, and
 // fenced, next.
 func (fs *FS) storeValue(value []byte) (runs []layout.XattrRun, err error) {
 	for left := blocksOf(int64(len(value))); left > 0 && err == nil; {

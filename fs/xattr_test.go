@@ -161,7 +161,8 @@ func TestXattrErrors(t *testing.T) {
 	}{
 		{"user.", 1, 0, syscall.EINVAL},
 		{"user", 1, 0, syscall.EOPNOTSUPP},
-		{"system.posix_acl_access", 1, 0, syscall.EOPNOTSUPP},
+		{"system.posix_acl_access", 1, 0, syscall.EINVAL},
+		{"system.posix_acl", 1, 0, syscall.EOPNOTSUPP},
 		{"user." + strings.Repeat("x", 251), 1, 0, syscall.ERANGE},
 		{"user." + strings.Repeat("x", 250), 1, 0, 0},
 		{"user.big", layout.XattrValueMax + 1, 0, syscall.E2BIG},

@@ -23,7 +23,7 @@ func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string,
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	c.ctx.Umask = in.Umask
-	e := a.core.Mknod(&c.ctx, in.NodeId, name, syscall.S_IFREG|in.Mode&^(in.Umask&0777)&07777, 0, &c.attr)
+	e := a.core.Mknod(&c.ctx, in.NodeId, name, syscall.S_IFREG|in.Mode&07777, 0, &c.attr)
 	if e == syscall.EEXIST && in.Flags&syscall.O_EXCL == 0 {
 		e = a.core.Lookup(&c.ctx, in.NodeId, name, &c.attr)
 	}
@@ -36,7 +36,8 @@ func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string,
 func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
-	e := a.core.Tmpfile(&c.ctx, in.NodeId, in.Mode&^(in.Umask&0777), &c.attr)
+	c.ctx.Umask = in.Umask
+	e := a.core.Tmpfile(&c.ctx, in.NodeId, in.Mode, &c.attr)
 	out.OpenFlags = a.openFlags
 	return entry(c, &out.EntryOut, e)
 }

@@ -41,7 +41,7 @@ func (a *Adapter) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, o
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	c.ctx.Umask = in.Umask
-	return entry(c, out, a.core.Mknod(&c.ctx, in.NodeId, name, in.Mode&^(in.Umask&0777), in.Rdev, &c.attr))
+	return entry(c, out, a.core.Mknod(&c.ctx, in.NodeId, name, in.Mode, in.Rdev, &c.attr))
 }
 
 // Mkdir creates a directory.
@@ -49,7 +49,7 @@ func (a *Adapter) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, o
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	c.ctx.Umask = in.Umask
-	return entry(c, out, a.core.Mkdir(&c.ctx, in.NodeId, name, in.Mode&^(in.Umask&0777), &c.attr))
+	return entry(c, out, a.core.Mkdir(&c.ctx, in.NodeId, name, in.Mode, &c.attr))
 }
 
 // Symlink creates a symbolic link.

@@ -67,7 +67,14 @@ func (a *Adapter) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name str
 	}
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
-	return status(a.core.SetXattr(&c.ctx, in.NodeId, name, data[:in.Size], in.Flags))
+	flags := in.Flags
+	if flags&^(fs.XattrCreate|fs.XattrReplace) != 0 {
+		return fuse.EINVAL
+	}
+	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
+		flags |= fs.XattrKillSGID
+	}
+	return status(a.core.SetXattr(&c.ctx, in.NodeId, name, data[:in.Size], flags))
 }
 
 // RemoveXAttr removes an attribute.

@@ -1,8 +1,10 @@
 package explore
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
+	"strings"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
@@ -61,6 +63,58 @@ func (w *world) setxattr(path, name string, value []byte) {
 	}
 	x[name] = string(value)
 	f.xattrs = x
+}
+
+// aclOf is an access control list with n users, as the attribute's value: u::rwx, u:1000:rw-
+// and so on, g::r-x, m::rwx, o::r--.
+func aclOf(n int) []byte {
+	b := []byte{2, 0, 0, 0}
+	entry := func(tag, perm uint16, id uint32) {
+		b = binary.LittleEndian.AppendUint16(b, tag)
+		b = binary.LittleEndian.AppendUint16(b, perm)
+		b = binary.LittleEndian.AppendUint32(b, id)
+	}
+	const none = 1<<32 - 1
+	entry(0x01, 7, none)
+	for i := range n {
+		entry(0x02, 6, uint32(1000+i))
+	}
+	entry(0x04, 5, none)
+	if n > 0 {
+		entry(0x10, 7, none)
+	}
+	entry(0x20, 4, none)
+	return b
+}
+
+// The attributes that are access control lists.
+const (
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default"
+)
+
+// inDir is op on a tree in which d has a default access control list with n users.
+func inDir(name string, n int, op func(w *world)) Workload {
+	return with(name, func(w *world) { w.setxattr("d", aclDefault, aclOf(n)) }, op)
+}
+
+// adopt makes the model believe what the filesystem says of an inode's mode and attributes:
+// rules that fs/acl_test.go judges. Here it counts that a crash leaves all of it or nothing.
+func (w *world) adopt(path string) {
+	n := w.at(path)
+	var a fs.Attr
+	must("getattr", w.f.GetAttr(&w.ctx, n.ino, &a))
+	n.mode, n.xattrs = a.Mode, map[string]string{}
+	var buf [65536]byte
+	k, e := w.f.ListXattr(&w.ctx, n.ino, buf[:])
+	must("listxattr", e)
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:k]), "\x00"), "\x00") {
+		if name != "" {
+			k, e := w.f.GetXattr(&w.ctx, n.ino, name, buf[:])
+			must("getxattr", e)
+			n.xattrs[name] = string(buf[:k])
+		}
+	}
 }
 
 func (w *world) removexattr(path, name string) {
@@ -207,6 +261,16 @@ func allocationWorkloads() []Workload {
 
 		one("setxattr", func(w *world) { w.setxattr("d/g", "user.a", []byte("value")) }),
 		one("setxattr-long", func(w *world) { w.setxattr("d/g", "user.a", fill(95, 9000)) }),
+		one("setxattr-acl", func(w *world) { w.setxattr("d/g", aclAccess, aclOf(1)); w.adopt("d/g") }),
+		with("setxattr-acl-minimal", func(w *world) { w.setxattr("d/g", aclAccess, aclOf(1)); w.adopt("d/g") },
+			func(w *world) { w.setxattr("d/g", aclAccess, aclOf(0)); w.adopt("d/g") }),
+		with("chmod-acl", func(w *world) { w.setxattr("d/g", aclAccess, aclOf(2)); w.adopt("d/g") },
+			func(w *world) { w.chmod("d/g", 0o640); w.adopt("d/g") }),
+		with("chmod-acl-long", func(w *world) { w.setxattr("d/g", aclAccess, aclOf(300)); w.adopt("d/g") },
+			func(w *world) { w.chmod("d/g", 0o600); w.adopt("d/g") }),
+		inDir("create-acl", 1, func(w *world) { w.create("d/new"); w.adopt("d/new") }),
+		inDir("mkdir-acl", 1, func(w *world) { w.mkdir("d/newdir"); w.adopt("d/newdir") }),
+		inDir("mkdir-acl-long", 300, func(w *world) { w.mkdir("d/newdir"); w.adopt("d/newdir") }),
 		one("setxattr-dir", func(w *world) { w.setxattr("d", "user.a", []byte("value")) }),
 		one("setxattr-symlink", func(w *world) { w.setxattr("s", "trusted.a", []byte("value")) }),
 		with("setxattr-replace", attributed, func(w *world) { w.setxattr("d/g", "user.short", []byte("new")) }),

@@ -210,6 +210,13 @@ func singles() []Workload {
 			w.setxattr("f", "user.a", fill(1, 10))
 			w.unlink("d/last")
 		}, func(w *world) { w.removexattr("f", "user.a") }),
+		reused("setxattr", func(w *world) {
+			fillInodes(w, "d")
+			w.create("d/last")
+			w.setxattr("f", aclAccess, aclOf(1))
+			w.adopt("f")
+			w.unlink("d/last")
+		}, func(w *world) { w.setxattr("f", aclAccess, aclOf(0)); w.adopt("f") }),
 		reused("truncate", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.truncate("frag", 0) }),
 		reused("punch", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.fallocate("frag", fs.FallocPunchHole|fs.FallocKeepSize, 0, 40000) }),
 		reused("unlink-fragmented", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.unlink("frag") }),

@@ -1,0 +1,258 @@
+package fs_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+const (
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default"
+)
+
+// aclText is an access control list as the attribute's value, of text such as
+// "u::rw-,u:5:r--,g::r--,m::rw-,o::---".
+func aclText(text string) []byte {
+	b := []byte{2, 0, 0, 0}
+	for _, e := range strings.Split(text, ",") {
+		f := strings.Split(e, ":")
+		tag := map[string]uint16{"u": 1, "g": 4, "m": 0x10, "o": 0x20, "x": 0x40}[f[0]]
+		id := uint32(1<<32 - 1)
+		if f[1] != "" {
+			tag *= 2
+			fmt.Sscan(f[1], &id)
+		}
+		perm := uint16(0)
+		for i, c := range "rwx" {
+			if rune(f[2][i]) == c {
+				perm |= 4 >> i
+			}
+		}
+		b = binary.LittleEndian.AppendUint16(b, tag)
+		b = binary.LittleEndian.AppendUint16(b, perm)
+		b = binary.LittleEndian.AppendUint32(b, id)
+	}
+	return b
+}
+
+func aclString(b []byte) string {
+	var s []string
+	for b = b[4:]; len(b) > 0; b = b[8:] {
+		tag, perm, id := binary.LittleEndian.Uint16(b), binary.LittleEndian.Uint16(b[2:]), ""
+		if tag == 2 || tag == 8 {
+			id = fmt.Sprint(binary.LittleEndian.Uint32(b[4:]))
+		}
+		p := []byte("rwx")
+		for i := range p {
+			if perm&(4>>i) == 0 {
+				p[i] = '-'
+			}
+		}
+		s = append(s, map[uint16]string{1: "u", 2: "u", 4: "g", 8: "g", 0x10: "m", 0x20: "o"}[tag]+":"+id+":"+string(p))
+	}
+	return strings.Join(s, ",")
+}
+
+// list is an inode's access control list as text; "" is none.
+func (v *volume) list(ino uint64, name string) string {
+	v.t.Helper()
+	buf := make([]byte, 65536)
+	n, e := v.fs.GetXattr(&v.ctx, ino, name, buf)
+	if e == syscall.ENODATA {
+		return ""
+	}
+	v.ok(e)
+	return aclString(buf[:n])
+}
+
+func (v *volume) mode(ino uint64) uint32 {
+	v.t.Helper()
+	var a fs.Attr
+	v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+	return a.Mode & 0o7777
+}
+
+// A list and the mode say the same, whichever is set.
+func TestACLAndMode(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "f")
+	set := func(text string) { t.Helper(); v.ok(v.fs.SetXattr(&v.ctx, ino, aclAccess, aclText(text), 0)) }
+	is := func(mode uint32, text string) {
+		t.Helper()
+		if m, l := v.mode(ino), v.list(ino, aclAccess); m != mode || l != text {
+			t.Errorf("mode %o, list %s; expected %o, %s", m, l, mode, text)
+		}
+	}
+	chmod := func(mode uint32) {
+		t.Helper()
+		var a fs.Attr
+		v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: mode}, &a))
+	}
+	set("u::rw-,g::r--,o::---") // says what a mode can say
+	is(0o640, "")
+	set("u::rwx,u:5:rw-,g::r-x,g:7:-w-,m::rw-,o::--x")
+	is(0o761, "u::rwx,u:5:rw-,g::r-x,g:7:-w-,m::rw-,o::--x")
+	chmod(0o4450)
+	is(0o4450, "u::r--,u:5:rw-,g::r-x,g:7:-w-,m::r-x,o::---")
+	v.remount()
+	is(0o4450, "u::r--,u:5:rw-,g::r-x,g:7:-w-,m::r-x,o::---")
+	set("u::rw-,g::rw-,m::r--,o::---") // a mask without need is kept
+	is(0o4640, "u::rw-,g::rw-,m::r--,o::---")
+	chmod(0o600)
+	is(0o600, "u::rw-,g::rw-,m::---,o::---")
+	chmod(0o2770)
+	v.ok(v.fs.SetXattr(&v.ctx, ino, aclAccess, aclText("u::rwx,g::rwx,m::rwx,o::---"), fs.XattrKillSGID))
+	is(0o770, "u::rwx,g::rwx,m::rwx,o::---")
+	v.ok(v.fs.RemoveXattr(&v.ctx, ino, aclAccess))
+	is(0o770, "")
+	var many []string
+	for i := range 900 {
+		many = append(many, fmt.Sprintf("u:%d:r--", i))
+	}
+	long := "u::rw-," + strings.Join(many, ",") + ",g::---,m::r--,o::---"
+	set(long)
+	is(0o640, long)
+	chmod(0o660)
+	is(0o660, strings.Replace(long, "m::r--", "m::rw-", 1))
+	v.ok(v.fs.SetXattr(&v.ctx, ino, aclAccess, []byte{2, 0, 0, 0}, 0)) // without entries: no list
+	is(0o660, "")
+}
+
+// What is created takes the directory's default list instead of the umask.
+func TestACLInherited(t *testing.T) {
+	const def = "u::rwx,u:5:rwx,g::r-x,m::rwx,o::r-x"
+	for _, c := range []struct {
+		name        string
+		def         string
+		mode, umask uint32
+		want        uint32
+		access      string
+	}{
+		{"no list", "", 0o666, 0o027, 0o640, ""},
+		{"umask is not asked", "u::rwx,g::rwx,o::rwx", 0o666, 0o077, 0o666, ""},
+		{"list that a mode can say", "u::rwx,g::r-x,o::---", 0o666, 0, 0o640, ""},
+		{"named user", def, 0o666, 0o077, 0o664, "u::rw-,u:5:rwx,g::r-x,m::rw-,o::r--"},
+		{"mode 0600", def, 0o600, 0, 0o600, "u::rw-,u:5:rwx,g::r-x,m::---,o::---"},
+		{"special bits stay", def, 0o4755, 0, 0o4755, "u::rwx,u:5:rwx,g::r-x,m::r-x,o::r-x"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := newVolume(t, fs.MinSize)
+			free := v.free()
+			d := v.mkdir(1, "d")
+			if c.def != "" {
+				v.ok(v.fs.SetXattr(&v.ctx, d, aclDefault, aclText(c.def), 0))
+			}
+			v.ctx.Umask = c.umask
+			var a fs.Attr
+			v.ok(v.fs.Mknod(&v.ctx, d, "f", c.mode, 0, &a))
+			for range 2 {
+				if m, l := v.mode(a.Ino), v.list(a.Ino, aclAccess); m != c.want || l != c.access {
+					t.Errorf("file: mode %o, list %s; expected %o, %s", m, l, c.want, c.access)
+				}
+				v.remount()
+				v.ok(v.fs.Lookup(&v.ctx, 1, "d", &a))
+				v.ok(v.fs.Lookup(&v.ctx, d, "f", &a))
+			}
+			if l := v.list(a.Ino, aclDefault); l != "" {
+				t.Errorf("a file has the default list %s", l)
+			}
+			v.fs.Forget(a.Ino, 1)
+			v.ok(v.fs.Tmpfile(&v.ctx, d, c.mode, &a))
+			if m, l := v.mode(a.Ino), v.list(a.Ino, aclAccess); m != c.want || l != c.access {
+				t.Errorf("nameless file: mode %o, list %s; expected %o, %s", m, l, c.want, c.access)
+			}
+			v.fs.Forget(a.Ino, 1)
+			v.ok(v.fs.Mkdir(&v.ctx, d, "sub", c.mode, &a))
+			if m, l, def := v.mode(a.Ino), v.list(a.Ino, aclAccess), v.list(a.Ino, aclDefault); m != c.want || l != c.access || def != c.def {
+				t.Errorf("directory: mode %o, list %s, default %s; expected %o, %s, %s", m, l, def, c.want, c.access, c.def)
+			}
+			v.fs.Forget(a.Ino, 1)
+			v.ok(v.fs.Symlink(&v.ctx, d, "l", "target", &a))
+			if m, l := v.mode(a.Ino), v.list(a.Ino, aclAccess); m != 0o777 || l != "" {
+				t.Errorf("symbolic link: mode %o, list %s", m, l)
+			}
+			v.fs.Forget(a.Ino, 1)
+			v.ok(v.fs.Unlink(&v.ctx, d, "l"))
+			v.ok(v.fs.Unlink(&v.ctx, d, "f"))
+			v.ok(v.fs.Rmdir(&v.ctx, d, "sub"))
+			v.fs.Forget(d, 1)
+			v.ok(v.fs.Rmdir(&v.ctx, 1, "d"))
+			if got := v.free(); got != free {
+				t.Errorf("%d blocks are free with everything deleted, before: %d", got, free)
+			}
+		})
+	}
+}
+
+func TestACLErrors(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	var a fs.Attr
+	f, d := v.create(1, "f"), v.mkdir(1, "d")
+	v.ok(v.fs.Symlink(&v.ctx, 1, "l", "target", &a))
+	good := aclText("u::rw-,u:5:r--,g::r--,m::r--,o::---")
+	for _, c := range []struct {
+		ino   uint64
+		name  string
+		value []byte
+		want  syscall.Errno
+	}{
+		{f, aclAccess, nil, syscall.EINVAL},
+		{f, aclAccess, []byte{2, 0, 0}, syscall.EINVAL},
+		{f, aclAccess, good[:len(good)-1], syscall.EINVAL},
+		{f, aclAccess, append([]byte{1, 0, 0, 0}, good[4:]...), syscall.EOPNOTSUPP},
+		{f, aclAccess, aclText("u::rw-,g::r--"), syscall.EINVAL},                       // no others
+		{f, aclAccess, aclText("u::rw-,o::r--"), syscall.EINVAL},                       // no group
+		{f, aclAccess, aclText("g::r--,o::r--"), syscall.EINVAL},                       // no owner
+		{f, aclAccess, aclText("u::rw-,u:5:r--,g::r--,o::---"), syscall.EINVAL},        // no mask
+		{f, aclAccess, aclText("u::rw-,g::r--,g:5:r--,o::---"), syscall.EINVAL},        // no mask
+		{f, aclAccess, aclText("u::rw-,g::r--,u:5:r--,m::r--,o::---"), syscall.EINVAL}, // order
+		{f, aclAccess, aclText("u::rw-,u::rw-,g::r--,o::---"), syscall.EINVAL},         // twice
+		{f, aclAccess, aclText("u::rw-,g::r--,o::---,o::---"), syscall.EINVAL},         // twice
+		{f, aclAccess, aclText("u::rw-,g::r--,x::r--,m::r--,o::---"), syscall.EINVAL},  // tag
+		{f, aclAccess, append(aclText("u::rw-,g::r--"), 0x20, 0, 8, 0, 255, 255, 255, 255), syscall.EINVAL},
+		{f, aclDefault, good, syscall.EACCES},
+		{f, aclDefault, []byte{2, 0, 0, 0}, 0},
+		{d, aclDefault, good, 0},
+		{a.Ino, aclAccess, good, syscall.EOPNOTSUPP},
+		{f, aclAccess, good, 0},
+	} {
+		if e := v.fs.SetXattr(&v.ctx, c.ino, c.name, c.value, 0); e != c.want {
+			t.Errorf("%d %s %x: %v, expected %v", c.ino, c.name, c.value, e, c.want)
+		}
+	}
+	v.expect(v.fs.RemoveXattr(&v.ctx, f, aclDefault), true, syscall.ENODATA)
+	if n := v.listxattr(f); len(n) != 1 || n[0] != aclAccess {
+		t.Errorf("listxattr: %q", n)
+	}
+}
+
+// Where there is no space for what would be inherited nothing is created, and nothing lost.
+func TestACLNoSpace(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	d := v.mkdir(1, "d")
+	var many []string
+	for i := range 900 {
+		many = append(many, fmt.Sprintf("u:%d:r--", i))
+	}
+	v.ok(v.fs.SetXattr(&v.ctx, d, aclDefault, aclText("u::rw-,"+strings.Join(many, ",")+",g::---,m::r--,o::---"), 0))
+	fill, off := v.create(1, "fill"), int64(0)
+	for n := int64(fs.MinSize); n >= 4096; {
+		if v.fs.Fallocate(&v.ctx, fill, fs.FallocKeepSize, off, n) == 0 {
+			off += n
+		} else {
+			n /= 2
+		}
+	}
+	free := v.free()
+	var a fs.Attr
+	v.expect(v.fs.Mkdir(&v.ctx, d, "sub", 0o777, &a), true, syscall.ENOSPC)
+	v.expect(v.fs.Lookup(&v.ctx, d, "sub", &a), true, syscall.ENOENT)
+	if got := v.free(); got != free {
+		t.Errorf("%d blocks are free after a mkdir that failed, before: %d", got, free)
+	}
+}
