@@ -341,3 +341,44 @@ func TestReadWriteAllocs(t *testing.T) {
 		t.Errorf("append: %v allocations", n)
 	}
 }
+
+// A whiteout is a character device 0:0 in place of what moved away; it is an inode like
+// any other.
+func TestRenameWhiteout(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	free := v.free()
+	d := v.mkdir(1, "d")
+	f := v.create(1, "f")
+	v.write(f, 0, []byte("content"))
+	v.create(1, "g")
+	for _, flags := range []uint32{fs.RenameWhiteout | fs.RenameExchange, 8} {
+		v.expect(v.fs.Rename(&v.ctx, 1, "f", d, "f", flags), true, syscall.EINVAL)
+	}
+	v.expect(v.fs.Rename(&v.ctx, 1, "f", 1, "g", fs.RenameWhiteout|fs.RenameNoReplace), true, syscall.EEXIST)
+	v.ctx.UID, v.ctx.GID = 5, 6
+	v.ok(v.fs.Rename(&v.ctx, 1, "f", d, "f", fs.RenameWhiteout))
+	v.ok(v.fs.Rename(&v.ctx, d, "f", 1, "g", fs.RenameWhiteout))
+	v.ctx.UID, v.ctx.GID = 0, 0
+	var a fs.Attr
+	for range 2 {
+		for dir, name := range map[uint64]string{1: "f", d: "f"} {
+			v.ok(v.fs.Lookup(&v.ctx, dir, name, &a))
+			if a.Mode != syscall.S_IFCHR || a.Rdev != 0 || a.UID != 5 || a.GID != 6 || a.Nlink != 1 {
+				t.Errorf("whiteout in %d: %+v", dir, a)
+			}
+			v.fs.Forget(a.Ino, 1)
+		}
+		v.ok(v.fs.Lookup(&v.ctx, 1, "g", &a))
+		if a.Ino != f {
+			t.Errorf("what moved is inode %d, expected %d", a.Ino, f)
+		}
+		v.remount()
+	}
+	v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
+	v.ok(v.fs.Unlink(&v.ctx, d, "f"))
+	v.ok(v.fs.Unlink(&v.ctx, 1, "g"))
+	v.ok(v.fs.Rmdir(&v.ctx, 1, "d"))
+	if got := v.free(); got != free {
+		t.Errorf("%d blocks are free with everything deleted, before: %d", got, free)
+	}
+}

@@ -183,85 +183,115 @@ func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) s
 	return 0
 }
 
-func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (*inode, error) {
-	ino, err := fs.allocInode(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *inode, err error) {
 	var p dirPlace
 	if !nd.unnamed {
 		if p, err = fs.placeName(ctx, d, layout.DentryLines(len(name))); err != nil {
-			fs.freeInode(ctx, ino)
 			return nil, err
 		}
 	}
-	block, err := fs.storeTarget(nd)
+	n, err := fs.newNode(ctx, d, nd)
 	if err != nil {
 		fs.undoDentry(ctx, d, p, nil)
-		fs.freeInode(ctx, ino)
 		return nil, err
 	}
-	var ch *dirChange
-	undo := func() {
-		fs.undoDentry(ctx, d, p, ch)
-		if block != 0 {
-			fs.freeIdle(block, 1)
-		}
-		fs.freeInode(ctx, ino)
-	}
-	in, err := fs.newInode(ctx, d, ino, nd)
-	if err != nil {
-		undo()
-		return nil, err
-	}
-	list, err := fs.inheritACL(ctx, d, in)
-	if err != nil {
-		undo()
-		return nil, err
-	}
-	// Before its lines are on media, so that a get by number does not read them.
-	in.dying = true
-	s := fs.shard(ino)
-	s.mu.Lock()
-	s.m[ino] = in
-	s.mu.Unlock()
 	t := fs.begin(ctx)
-	in.stageContent(t, nd, block)
-	in.stageCore(t, &in.core)
-	now := in.btime
-	in.stageTimes(t, 0, 0)
+	n.stage(t)
 	c := d.core
+	var ch dirChange
 	var ds stagedTimes
 	if !nd.unnamed {
-		x := d.stageDentry(t, p, name, ino, dtype(nd.mode), &c)
-		ch = &x
-		if in.isDir() {
+		ch = d.stageDentry(t, p, name, n.in.ino, dtype(nd.mode), &c)
+		if n.in.isDir() {
 			c.Nlink++
 		}
 		if c != d.core {
 			d.stageCore(t, &c)
 		}
-		ds = d.stageTimes(t, SetMtime|SetCtime, now)
+		ds = d.stageTimes(t, SetMtime|SetCtime, n.in.btime)
 	}
 	if err := t.commit(); err != nil {
-		s.drop(in)
-		list.undo(ctx, fs)
-		undo()
+		fs.undoDentry(ctx, d, p, &ch)
+		n.undo(ctx, fs)
 		return nil, err
-	}
-	list.done(ctx, fs)
-	if block != 0 {
-		fs.table.Own(block, 1)
 	}
 	if !nd.unnamed {
 		d.applyCore(&c)
 		d.applyTimes(&ds)
-		d.applyDentry(ch)
+		d.applyDentry(&ch)
 	}
+	n.done(ctx, fs)
+	return n.in, nil
+}
+
+// newborn is an inode on its way: in DRAM, where nobody finds it, and not yet on media.
+type newborn struct {
+	in    *inode
+	nd    *node
+	block uint64 // of a long link's target; 0: none
+	list  *xattrSwap
+}
+
+// newNode makes everything of a new inode that stands outside the transaction which shows
+// it. Called with d.mu held.
+func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
+	ino, err := fs.allocInode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n := &newborn{nd: nd}
+	if n.in, err = fs.newInode(ctx, d, ino, nd); err == nil {
+		if n.block, err = fs.storeTarget(nd); err == nil {
+			n.list, err = fs.inheritACL(ctx, d, n.in)
+		}
+	}
+	if err != nil {
+		n.free(ctx, fs, ino)
+		return nil, err
+	}
+	// Before its lines are on media, so that a get by number does not read them.
+	n.in.dying = true
+	s := fs.shard(ino)
 	s.mu.Lock()
-	in.dying = false
+	s.m[ino] = n.in
 	s.mu.Unlock()
-	return in, nil
+	return n, nil
+}
+
+// stage writes the lines of the inode.
+func (n *newborn) stage(t *tx) {
+	n.in.stageContent(t, n.nd, n.block)
+	n.in.stageCore(t, &n.in.core)
+	n.in.stageTimes(t, 0, 0)
+}
+
+// done is after commit: the inode can be found.
+func (n *newborn) done(ctx *Context, fs *FS) {
+	n.list.done(ctx, fs)
+	if n.block != 0 {
+		fs.table.Own(n.block, 1)
+	}
+	s := fs.shard(n.in.ino)
+	s.mu.Lock()
+	n.in.dying = false
+	s.mu.Unlock()
+}
+
+// undo is for a transaction that was not committed.
+func (n *newborn) undo(ctx *Context, fs *FS) {
+	if n == nil {
+		return
+	}
+	fs.shard(n.in.ino).drop(n.in)
+	n.list.undo(ctx, fs)
+	n.free(ctx, fs, n.in.ino)
+}
+
+func (n *newborn) free(ctx *Context, fs *FS, ino uint64) {
+	if n.block != 0 {
+		fs.freeIdle(n.block, 1)
+	}
+	fs.freeInode(ctx, ino)
 }
 
 // newInode is a new inode in DRAM, with one reference. Its generation follows that of the

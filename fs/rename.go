@@ -10,6 +10,9 @@ import (
 const (
 	RenameNoReplace uint32 = 1 << 0
 	RenameExchange  uint32 = 1 << 1
+	// RenameWhiteout leaves a whiteout under the old name: a character device 0:0, by which
+	// overlayfs knows that a name of a lower layer is gone.
+	RenameWhiteout uint32 = 1 << 2
 )
 
 // Rename moves a name, replacing what the new name led to, in one transaction: a
@@ -18,7 +21,7 @@ const (
 // Persistence order:
 //  1. a fresh directory block, if the new name needs one, is formatted and fenced
 //  2. transaction: the new dentry written (or pointed at the moved inode), the old
-//     one cleared; the moved inode's times line (and its parent); the replaced inode's
+//     one cleared (or pointed at a whiteout, whose lines are written); the moved inode's times line (and its parent); the replaced inode's
 //     link count; the directories' times, and their link counts if a directory moved
 //  3. the replaced inode, if that was its last name and reference: reclaim
 //  4. the old directory's block, if it became empty: trimDir
@@ -26,7 +29,7 @@ func (fs *FS) Rename(ctx *Context, odir uint64, oname string, ndir uint64, nname
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
-	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
+	if flags&^(RenameNoReplace|RenameExchange|RenameWhiteout) != 0 || flags&RenameExchange != 0 && flags != RenameExchange {
 		return syscall.EINVAL
 	}
 	for _, n := range []string{oname, nname} {
@@ -256,6 +259,14 @@ func (r *renaming) move() error {
 			return err
 		}
 	}
+	var w *newborn
+	if r.flags&RenameWhiteout != 0 {
+		var err error
+		if w, err = fs.newNode(r.ctx, r.od, &node{mode: syscall.S_IFCHR}); err != nil {
+			fs.undoDentry(r.ctx, r.nd, p, nil)
+			return err
+		}
+	}
 	now := fs.now()
 	t := fs.begin(r.ctx)
 	ic, oc := in.core, r.od.core
@@ -277,7 +288,12 @@ func (r *renaming) move() error {
 	} else {
 		ch = r.nd.stageDentry(t, p, r.nname, in.ino, dtype(in.typ), pn)
 	}
-	r.od.stageRemove(t, r.from)
+	if w != nil {
+		w.stage(t)
+		t.at(r.od.dir.lineOff(r.from.pos)).SetDentryTarget(w.in.ino, dtype(w.in.typ))
+	} else {
+		r.od.stageRemove(t, r.from)
+	}
 	if in.isDir() && r.od != r.nd {
 		oc.Nlink--
 		pn.Nlink++
@@ -289,6 +305,7 @@ func (r *renaming) move() error {
 		if v == nil {
 			fs.undoDentry(r.ctx, r.nd, p, &ch)
 		}
+		w.undo(r.ctx, fs)
 		return err
 	}
 	if v != nil {
@@ -297,11 +314,18 @@ func (r *renaming) move() error {
 	} else {
 		r.nd.applyDentry(&ch)
 	}
-	r.od.applyRemove(r.from)
+	if w == nil {
+		r.od.applyRemove(r.from)
+	}
 	in.applyCore(&ic)
 	in.applyTimes(&is)
 	r.applyDirs(&oc, pn, &ds)
-	fs.trimDir(r.ctx, r.od, r.from.pos)
+	if w != nil {
+		w.done(r.ctx, fs)
+		fs.put(w.in, 1)
+	} else {
+		fs.trimDir(r.ctx, r.od, r.from.pos)
+	}
 	return nil
 }
 

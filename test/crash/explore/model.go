@@ -203,17 +203,15 @@ func (m *matcher) dir(path string, n *node, ino uint64) string {
 		if e := m.f.Lookup(&m.ctx, ino, d.name, &a); e != 0 {
 			return fmt.Sprintf("%s/%.40s: lookup: %v", path, d.name, e)
 		}
+		s := ""
 		if a.Ino != d.ino || uint32(d.typ) != a.Mode>>12 {
-			return fmt.Sprintf("%s/%.40s: readdir says inode %d type %d, lookup says inode %d mode %#o", path, d.name, d.ino, d.typ, a.Ino, a.Mode)
+			s = fmt.Sprintf("%s/%.40s: readdir says inode %d type %d, lookup says inode %d mode %#o", path, d.name, d.ino, d.typ, a.Ino, a.Mode)
+		} else if was, ok := m.toIno[k]; ok && was != a.Ino || m.toN[a.Ino] != nil && m.toN[a.Ino] != k {
+			s = fmt.Sprintf("%s/%.40s: is inode %d, which other names say otherwise of", path, d.name, a.Ino)
+		} else if !ok { // else another name of what was compared
+			m.toIno[k], m.toN[a.Ino] = a.Ino, k
+			s = m.node(path+"/"+short(d.name), k, &a)
 		}
-		if was, ok := m.toIno[k]; ok && was != a.Ino || m.toN[a.Ino] != nil && m.toN[a.Ino] != k {
-			return fmt.Sprintf("%s/%.40s: is inode %d, which other names say otherwise of", path, d.name, a.Ino)
-		} else if ok {
-			m.f.Forget(a.Ino, 1)
-			continue // another name of what was compared
-		}
-		m.toIno[k], m.toN[a.Ino] = a.Ino, k
-		s := m.node(path+"/"+short(d.name), k, &a)
 		m.f.Forget(a.Ino, 1)
 		if s != "" {
 			return s

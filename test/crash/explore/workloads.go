@@ -122,6 +122,10 @@ func singles() []Workload {
 		one("rename-exchange", func(w *world) { w.rename("f", "d", fs.RenameExchange) }),
 		one("rename-exchange-across", func(w *world) { w.rename("d/sub", "e/h", fs.RenameExchange) }),
 		one("rename-noreplace", func(w *world) { w.rename("f", "e/f3", fs.RenameNoReplace) }),
+		one("rename-whiteout", func(w *world) { w.rename("f", "f1", fs.RenameWhiteout) }),
+		one("rename-whiteout-over-file", func(w *world) { w.rename("d/g", "e/h", fs.RenameWhiteout) }),
+		one("rename-whiteout-dir-across", func(w *world) { w.rename("d/sub", "e/sub", fs.RenameWhiteout|fs.RenameNoReplace) }),
+		with("rename-whiteout-inode-block", func(w *world) { fillInodes(w, "e") }, func(w *world) { w.rename("d/g", "d/g2", fs.RenameWhiteout) }),
 		one("rename-same-inode", func(w *world) { w.rename("f", "e/f2", 0) }),
 		with("rename-last-of-dir", func(w *world) { w.create("empty/x") }, func(w *world) { w.rename("empty/x", "e/x", 0) }),
 

@@ -297,6 +297,9 @@ func (w *world) rename(old, path string, flags uint32) {
 		return
 	}
 	delete(od.kids, on)
+	if flags&fs.RenameWhiteout != 0 {
+		od.kids[on] = &node{mode: syscall.S_IFCHR, uid: w.ctx.UID, gid: w.ctx.GID, nlink: 1}
+	}
 	nd.kids[nn] = n
 	moved(n, od, nd)
 	if v != nil {
