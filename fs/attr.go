@@ -19,6 +19,9 @@ const (
 	SetAtime
 	SetMtime
 	SetCtime
+	// SetKillPriv takes set-user-ID, and set-group-ID if the group may execute, from a
+	// file that is written or truncated by who has no CAP_FSETID.
+	SetKillPriv
 )
 
 // SetAttr is what SetAttr changes; fields whose bit is not in Valid are ignored.
@@ -28,6 +31,32 @@ type SetAttr struct {
 	Mode, UID, GID      uint32
 	Size                uint64
 	Atime, Mtime, Ctime int64
+	Now                 bool // Atime and Mtime are the present time, not one that was chosen
+}
+
+// KillPriv is mode as SetKillPriv makes it. Analogous to the kernel's
+// setattr_should_drop_suidgid.
+func KillPriv(mode uint32) uint32 {
+	if mode&syscall.S_IFMT == syscall.S_IFDIR {
+		return mode
+	}
+	mode &^= syscall.S_ISUID
+	if mode&syscall.S_IXGRP != 0 {
+		mode &^= syscall.S_ISGID
+	}
+	return mode
+}
+
+// mayChange says whether immutable and append-only inodes let s be set, as notify_change.
+func (s *SetAttr) mayChange(in *inode) syscall.Errno {
+	chosen := s.Valid & (SetMode | SetUID | SetGID | SetCtime)
+	if !s.Now {
+		chosen |= s.Valid & (SetAtime | SetMtime)
+	}
+	if in.immutable() && s.Valid != 0 || in.appendOnly() && (chosen != 0 || s.Valid&SetSize != 0) {
+		return syscall.EPERM
+	}
+	return 0
 }
 
 // fill writes in's attributes to a. Called with mu held for reading at least.
@@ -103,6 +132,9 @@ func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Err
 		return e
 	}
 	defer fs.put(in, 1)
+	if e := s.mayChange(in); e != 0 {
+		return e
+	}
 	if s.Valid&(SetSize|SetUID|SetGID) != 0 {
 		if e := fs.killCapability(ctx, in); e != 0 {
 			return e
@@ -135,17 +167,14 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 	if s.Valid&SetGID != 0 {
 		c.GID = s.GID
 	}
-	if s.Valid&(SetUID|SetGID) != 0 && s.Valid&SetMode == 0 && !in.isDir() {
-		c.Mode &^= syscall.S_ISUID
-		if c.Mode&0o010 != 0 {
-			c.Mode &^= syscall.S_ISGID
-		}
+	if s.Valid&(SetUID|SetGID|SetKillPriv) != 0 && s.Valid&SetMode == 0 {
+		c.Mode = uint16(KillPriv(uint32(c.Mode)))
 	}
 	if s.Valid&SetCtime != 0 {
 		ct = s.Ctime
 	}
 	var list *xattrSwap
-	if s.Valid&SetMode != 0 {
+	if c.Mode != in.core.Mode {
 		var err error
 		if list, err = fs.chmodACL(ctx, in, c.Mode); err != nil {
 			return err

@@ -45,6 +45,9 @@ func (fs *FS) CopyRange(ctx *Context, src uint64, srcOff int64, dst uint64, dstO
 			return 0, errno(err)
 		}
 	}
+	if d.fixed() {
+		return 0, syscall.EPERM
+	}
 	n = min(n, int64(s.size.Load())-srcOff)
 	if n <= 0 {
 		return 0, 0
@@ -55,6 +58,7 @@ func (fs *FS) CopyRange(ctx *Context, src uint64, srcOff int64, dst uint64, dstO
 	if s == d && srcOff < dstOff+n && dstOff < srcOff+n {
 		return 0, syscall.EINVAL
 	}
+	fs.accessed(ctx, s)
 	if e := fs.killCapability(ctx, d); e != 0 {
 		return 0, e
 	}

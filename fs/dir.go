@@ -443,6 +443,7 @@ func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool)
 		return e
 	}
 	defer fs.put(in, 1)
+	fs.accessed(ctx, in)
 	in.mu.RLock()
 	defer in.mu.RUnlock()
 	if cookie == 0 && !emit(&Dirent{Ino: in.ino, Type: syscall.DT_DIR, Name: []byte("."), Next: 1}) {

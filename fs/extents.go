@@ -248,6 +248,7 @@ const maxBlock = maxSize>>layout.BlockShift - 1
 type ExtentInfo struct {
 	Logical, Block, Len uint64 // of the file, of the region
 	Unwritten, Shared   bool   // Shared: other files may have the same blocks
+	Order               uint8  // Folios only: of the folios that it is in
 }
 
 // Extents calls f for each extent of a file or directory in order, until it says false:
@@ -264,7 +265,26 @@ func (fs *FS) Extents(ctx *Context, ino uint64, f func(ExtentInfo) bool) syscall
 		return errno(err)
 	}
 	in.space.Ascend(0, func(x pagecache.Extent) bool {
-		return f(ExtentInfo{x.Logical, x.Block, uint64(x.Len), x.Flags&layout.ExtentUnwritten != 0, x.Flags&layout.ExtentShared != 0})
+		return f(ExtentInfo{x.Logical, x.Block, uint64(x.Len), x.Flags&layout.ExtentUnwritten != 0, x.Flags&layout.ExtentShared != 0, 0})
 	})
 	return 0
+}
+
+// Folios is Extents, each cut where the order of its folios changes.
+func (fs *FS) Folios(ctx *Context, ino uint64, f func(ExtentInfo) bool) syscall.Errno {
+	return fs.Extents(ctx, ino, func(x ExtentInfo) bool {
+		for end := x.Block + x.Len; x.Block < end; {
+			x.Order = fs.table.Order(x.Block)
+			next := x.Block
+			for next < end && fs.table.Order(next) == x.Order {
+				next = (next>>x.Order + 1) << x.Order
+			}
+			x.Len = min(next, end) - x.Block
+			if !f(x) {
+				return false
+			}
+			x.Logical, x.Block = x.Logical+x.Len, x.Block+x.Len
+		}
+		return true
+	})
 }

@@ -53,6 +53,8 @@ func (fs *FS) Fallocate(ctx *Context, ino uint64, mode uint32, off, n int64) sys
 		return syscall.EISDIR
 	case !in.isReg():
 		return syscall.ENODEV
+	case in.immutable() || in.appendOnly() && mode&^FallocKeepSize != 0:
+		return syscall.EPERM
 	}
 	if err := fs.extentsLoaded(in); err != nil {
 		return errno(err)

@@ -53,6 +53,8 @@ type FS struct {
 	recovered int // journal records replayed by this mount
 	orphans   int // orphans freed by this mount
 
+	coarse atomic.Int64 // about what time it is: a second old at most
+
 	stop       chan struct{} // closed by Unmount
 	background sync.WaitGroup
 }
@@ -75,6 +77,11 @@ type Options struct {
 	Progress func(stage string, done, total int64)
 	// Warn is told what an administrator should know; nil: nobody.
 	Warn func(msg string)
+	// Atime is when reading a file changes its access time.
+	Atime Atime
+	// TimesInterval is how often times that are kept lazily are made durable; 0: never, but
+	// for fsync, close and forget.
+	TimesInterval time.Duration
 	// SyncInterval is how often a region in an ordinary file is written back
 	// against a crash of the host; 0: never.
 	SyncInterval time.Duration
@@ -89,6 +96,8 @@ type Context struct {
 	// Lane selects the journal lane, taken modulo their number: the index of
 	// the calling thread or queue.
 	Lane uint32
+	// NoAtime: reading leaves the access time alone (O_NOATIME).
+	NoAtime bool
 	// Cancel is closed when the caller no longer waits; nil: never.
 	Cancel <-chan struct{}
 }
@@ -125,10 +134,14 @@ func (fs *FS) freeTo(ctx *Context) func(block, n uint64) {
 func (fs *FS) Region() *pmem.Region { return fs.r }
 
 func (fs *FS) now() int64 {
+	now := int64(0)
 	if fs.opt.Clock != nil {
-		return fs.opt.Clock()
+		now = fs.opt.Clock()
+	} else {
+		now = time.Now().UnixNano()
 	}
-	return time.Now().UnixNano()
+	fs.coarse.Store(now)
+	return now
 }
 
 func (fs *FS) warn(format string, a ...any) {

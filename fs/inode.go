@@ -35,6 +35,7 @@ type inode struct {
 	xroot  uint64        // protected by mu: Times.XattrRoot
 	btime  int64         // immutable once created
 	size   atomic.Uint64
+	flags  atomic.Uint32 // mirrors core.Flags
 
 	// Times are read and written without mu: writes in place do not serialise.
 	atime, mtime, ctime atomic.Int64
@@ -119,6 +120,7 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 		return nil, err
 	}
 	in.typ = uint32(in.core.Mode) & syscall.S_IFMT
+	in.flags.Store(in.core.Flags)
 	in.size.Store(in.core.Size)
 	in.parent.Store(in.core.Parent)
 	if err := fs.loadLine(off+layout.InodeTimesOff, &l); err != nil {
@@ -356,6 +358,7 @@ func (in *inode) stageCore(t *tx, c *layout.Core) { c.Put(t.at(in.off + layout.I
 func (in *inode) applyCore(c *layout.Core) {
 	in.core = *c
 	in.size.Store(c.Size)
+	in.flags.Store(c.Flags)
 	in.parent.Store(c.Parent)
 }
 

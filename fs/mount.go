@@ -644,7 +644,7 @@ func (fs *FS) Abandon() {
 	fs.table.Close()
 }
 
-// startBackground starts what is done from time to time: writing a region in an ordinary
+// startBackground starts what is done from time to time: making lazily kept times durable; writing a region in an ordinary
 // file back, so that what a crash of the host leaves of it is not much older than the
 // interval; and compaction.
 func (fs *FS) startBackground() {
@@ -652,6 +652,8 @@ func (fs *FS) startBackground() {
 	if fs.opt.ReadOnly {
 		return
 	}
+	fs.every(time.Second, func() { fs.now() }) // for coarse
+	fs.every(fs.opt.TimesInterval, fs.flushAllTimes)
 	if fs.needsSync() {
 		fs.every(fs.opt.SyncInterval, func() {
 			if err := fs.r.Sync(0, fs.sb.Size); err != nil {

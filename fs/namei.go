@@ -162,6 +162,9 @@ func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) s
 	if d.core.Nlink == 0 {
 		return syscall.ENOENT
 	}
+	if e := mayAdd(d); e != 0 {
+		return e
+	}
 	if nd.mode&syscall.S_IFMT == syscall.S_IFDIR && d.core.Nlink >= LinkMax {
 		return syscall.EMLINK
 	}
@@ -309,7 +312,17 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, er
 	if gen == 0 {
 		gen = 1
 	}
-	in.core = layout.Core{Gen: gen, Mode: uint16(nd.mode), UID: ctx.UID, GID: ctx.GID, Nlink: 1, Rdev: nd.rdev, Size: uint64(len(nd.target)), Proj: d.core.Proj}
+	in.core = layout.Core{Gen: gen, Mode: uint16(nd.mode), UID: ctx.UID, GID: ctx.GID, Nlink: 1, Rdev: nd.rdev, Size: uint64(len(nd.target))}
+	if in.isReg() || in.isDir() {
+		in.core.Flags = d.core.Flags & flagsInherited
+		if !in.isDir() {
+			in.core.Flags &^= layout.FlagProjInherit
+		}
+		in.flags.Store(in.core.Flags)
+	}
+	if d.core.Flags&layout.FlagProjInherit != 0 {
+		in.core.Proj = d.core.Proj
+	}
 	if d.core.Mode&syscall.S_ISGID != 0 {
 		in.core.GID = d.core.GID
 		if in.isDir() {
@@ -430,6 +443,8 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 		return syscall.ENOENT
 	case in.core.Nlink >= LinkMax:
 		return syscall.EMLINK
+	case d.immutable() || in.fixed():
+		return syscall.EPERM
 	}
 	if _, ok, err := fs.find(d, name); ok || err != nil {
 		if ok {
@@ -513,6 +528,8 @@ func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.
 	}
 	if in == d || in.isDir() && in.parent.Load() != dir {
 		err = notChild(d, in)
+	} else if e := mayDelete(d, in); e != 0 {
+		err = e
 	} else {
 		err = fs.removeLocked(ctx, d, in, de, rmdir)
 	}
@@ -595,6 +612,7 @@ func (fs *FS) Readlink(ctx *Context, ino uint64, buf []byte) ([]byte, syscall.Er
 		return buf, errno(err)
 	}
 	n := int(in.core.Size)
+	fs.accessed(ctx, in)
 	if in.core.Format&layout.FormatInline != 0 {
 		return append(buf, l.Payload()[:min(n, layout.InlineSize)]...), 0
 	}

@@ -73,6 +73,7 @@ func (fs *FS) Read(ctx *Context, ino uint64, off int64, size int, r *Reply) sysc
 		fs.put(in, 1)
 		return e
 	}
+	fs.accessed(ctx, in)
 	return 0
 }
 

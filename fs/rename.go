@@ -173,6 +173,9 @@ func (r *renaming) run() error {
 	if err := r.checkTree(); err != nil {
 		return err
 	}
+	if e := r.checkFlags(); e != 0 {
+		return e
+	}
 	if err := r.checkLoops(); err != nil {
 		return err
 	}
@@ -190,6 +193,18 @@ func (r *renaming) run() error {
 		return r.exchange()
 	}
 	return r.move()
+}
+
+// checkFlags refuses names that immutable and append-only inodes keep.
+func (r *renaming) checkFlags() syscall.Errno {
+	e := mayDelete(r.od, r.in)
+	if e == 0 {
+		e = mayAdd(r.nd)
+	}
+	if e == 0 && r.victim != nil {
+		e = mayDelete(r.nd, r.victim)
+	}
+	return e
 }
 
 // checkTree refuses names that lead to directories which are not their children: on

@@ -41,6 +41,9 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	if len(data) == 0 {
 		return 0, 0
 	}
+	if in.immutable() || in.appendOnly() && off < int64(in.size.Load()) {
+		return 0, syscall.EPERM
+	}
 	if err := fs.extentsLoaded(in); err != nil {
 		return 0, errno(err)
 	}

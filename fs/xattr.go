@@ -144,18 +144,26 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 			}
 			return fs.setACL(in, xs, name, value, c)
 		}
+		if name == capability {
+			in.caps.Store(true) // under mu: behind whoever is taking the old one away
+		}
 		return fs.setValue(xs, name, value)
 	})
 }
 
 // RemoveXattr removes an attribute. ENODATA if there is none of that name.
 func (fs *FS) RemoveXattr(ctx *Context, ino uint64, name string) syscall.Errno {
-	return fs.changeXattr(ctx, ino, name, func(_ *inode, xs *xattrs, _ *layout.Core) error {
+	return fs.changeXattr(ctx, ino, name, removal(name))
+}
+
+// removal is the edit that removes an attribute.
+func removal(name string) xattrEdit {
+	return func(_ *inode, xs *xattrs, _ *layout.Core) error {
 		if !xs.remove(name) {
 			return syscall.ENODATA
 		}
 		return nil
-	})
+	}
 }
 
 // killCapability takes the file capabilities from a file that is about to change: the
@@ -165,7 +173,7 @@ func (fs *FS) killCapability(ctx *Context, in *inode) syscall.Errno {
 		return 0
 	}
 	in.caps.Store(false) // first, so that one set meanwhile is seen
-	if e := fs.RemoveXattr(ctx, in.ino, capability); e != 0 && e != syscall.ENODATA {
+	if e := fs.editXattrs(ctx, in, removal(capability)); e != 0 && e != syscall.ENODATA {
 		in.caps.Store(true)
 		return e
 	}
@@ -283,14 +291,11 @@ func (xs *xattrs) blocks() uint64 {
 	return n
 }
 
-// changeXattr replaces an inode's list of attributes by what edit makes of it, and its core,
-// if edit changes that, in the same transaction.
-//
-// Persistence order:
-//  1. the new list is stored (swapXattrs)
-//  2. transaction: the times line with the new root and ctime, and perhaps the core line
-//  3. only then is the old list free
-func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit func(in *inode, xs *xattrs, c *layout.Core) error) syscall.Errno {
+// xattrEdit changes an inode's list of attributes, and its core.
+type xattrEdit func(in *inode, xs *xattrs, c *layout.Core) error
+
+// changeXattr is editXattrs for who asks from outside.
+func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit xattrEdit) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -302,14 +307,25 @@ func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit func(in *i
 		return e
 	}
 	defer fs.put(in, 1)
+	if in.fixed() {
+		return syscall.EPERM
+	}
+	return fs.editXattrs(ctx, in, edit)
+}
+
+// editXattrs replaces an inode's list of attributes by what edit makes of it, and its core,
+// if edit changes that, in the same transaction.
+//
+// Persistence order:
+//  1. the new list is stored (swapXattrs)
+//  2. transaction: the times line with the new root and ctime, and perhaps the core line
+//  3. only then is the old list free
+func (fs *FS) editXattrs(ctx *Context, in *inode, edit xattrEdit) syscall.Errno {
 	if err := fs.extentsLoaded(in); err != nil { // st_blocks is known from here on
 		return errno(err)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if name == capability {
-		in.caps.Store(true) // once more than need be for a removal
-	}
 	c := in.core
 	s, err := fs.swapXattrs(ctx, in, func(xs *xattrs) error { return edit(in, xs, &c) })
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/fusefs"
 )
 
@@ -14,13 +15,14 @@ type mountOptions struct {
 	takeover bool
 	atomic   bool
 	dax      fusefs.DAX
+	atime    fs.Atime
 	kernel   []string // for mount(2), in the order given
 }
 
 // knownOptions are the words -o takes, for the error message.
 var knownOptions = []string{
-	"ro", "rw", "dax=always", "dax=never", "atomic", "takeover", "allow_other", "default_permissions",
-	"noatime", "relatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "defaults",
+	"ro", "rw", "dax=always", "dax=never", "dax=inode", "atomic", "takeover", "allow_other", "default_permissions",
+	"noatime", "relatime", "strictatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "defaults",
 }
 
 // parseOptions reads the values of all -o flags, each a list separated by commas.
@@ -29,7 +31,13 @@ func parseOptions(flags []string) (*mountOptions, error) {
 	o := &mountOptions{}
 	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
 		switch w = strings.TrimSpace(w); w {
-		case "", "defaults", "relatime": // the kernel does FUSE's access times by relatime anyway
+		case "", "defaults":
+		case "relatime":
+			o.atime = fs.Relatime
+		case "strictatime":
+			o.atime = fs.Strictatime
+		case "noatime":
+			o.atime = fs.Noatime
 		case "ro", "rw":
 			o.readOnly = w == "ro"
 		case "takeover":
@@ -40,7 +48,9 @@ func parseOptions(flags []string) (*mountOptions, error) {
 			o.dax = fusefs.DAXAlways
 		case "dax=never":
 			o.dax = fusefs.DAXNever
-		case "allow_other", "default_permissions", "noatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec":
+		case "dax=inode":
+			o.dax = fusefs.DAXInode
+		case "allow_other", "default_permissions", "suid", "nosuid", "dev", "nodev", "exec", "noexec":
 			if !slices.Contains(o.kernel, w) {
 				o.kernel = append(o.kernel, w)
 			}
@@ -82,6 +92,7 @@ func (o *mountOptions) list() []string {
 	if o.readOnly {
 		l[0] = "ro"
 	}
+	l = append(l, [...]string{"relatime", "strictatime", "noatime"}[o.atime])
 	if o.atomic {
 		l = append(l, "atomic")
 	}

@@ -23,6 +23,9 @@ import (
 // a crash of the host.
 const syncInterval = 30 * time.Second
 
+// timesInterval is how long a time that is kept lazily may be lost by a crash.
+const timesInterval = 30 * time.Second
+
 // compactInterval is how often a step of compaction is taken, if there is one to take.
 const compactInterval = 2 * time.Second
 
@@ -75,7 +78,8 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		return err
 	}
 	core, err = mountCore(r, fs.Options{
-		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Takeover: p.opts.takeover, Scan: p.opts.scan, Progress: progress, Warn: warn, SyncInterval: syncInterval, CompactInterval: compactInterval,
+		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Takeover: p.opts.takeover, Scan: p.opts.scan, Progress: progress, Warn: warn,
+		Atime: p.opts.atime, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
 		conn.Close()

@@ -19,14 +19,14 @@ const (
 	DAXAlways DAX = iota
 	// DAXNever: file data is cached by the kernel, writes go through.
 	DAXNever
+	// DAXInode: as DAXAlways for files with the DAX flag (chattr +x), as DAXNever for others.
+	// A file goes by the flag it has when it is opened.
+	DAXInode
 )
 
 // String is the value of the mount option.
 func (d DAX) String() string {
-	if d == DAXNever {
-		return "never"
-	}
-	return "always"
+	return [...]string{"always", "never", "inode"}[d]
 }
 
 // forever is how long the kernel may keep entries and attributes: we are the
@@ -38,9 +38,9 @@ const forever = 365 * 24 * time.Hour
 type Adapter struct {
 	fuse.RawFileSystem // ENOSYS for what is not implemented
 
-	core      *fs.FS
-	openFlags uint32        // FOPEN_* of regular files; immutable
-	info      func() []byte // value of InfoXattr; may be nil
+	core *fs.FS
+	dax  DAX
+	info func() []byte // value of InfoXattr; may be nil
 
 	calls    sync.Pool // *call
 	nextLane atomic.Uint32
@@ -53,12 +53,7 @@ var _ fuse.RawFileSystem = (*Adapter)(nil)
 // New returns an adapter for core. info, if not nil, yields the value of
 // InfoXattr.
 func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
-	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, info: info}
-	// Nothing waits to be written when a file is closed.
-	a.openFlags = fuse.FOPEN_NOFLUSH | fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
-	if dax == DAXNever {
-		a.openFlags = fuse.FOPEN_NOFLUSH | fuse.FOPEN_KEEP_CACHE
-	}
+	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, dax: dax, info: info}
 	a.calls.New = func() any {
 		// A pool keeps its objects per CPU, so the lane of a call is nearly always
 		// the lane of the CPU it runs on.
@@ -83,7 +78,7 @@ type call struct {
 func (a *Adapter) get(cancel <-chan struct{}, h *fuse.InHeader) *call {
 	c := a.calls.Get().(*call)
 	c.ctx.UID, c.ctx.GID, c.ctx.PID, c.ctx.Umask = h.Uid, h.Gid, h.Pid, 0
-	c.ctx.Cancel = cancel
+	c.ctx.NoAtime, c.ctx.Cancel = false, cancel
 	return c
 }
 

@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"math"
-	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -104,6 +103,8 @@ func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.
 			s.Valid |= f.core
 		}
 	}
+	const timeNow = fuse.FATTR_ATIME_NOW | fuse.FATTR_MTIME_NOW
+	s.Now = in.Valid&timeNow == timeNow || in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) == 0
 	now := time.Now().UnixNano()
 	s.Atime, s.Mtime, s.Ctime = joinTime(in.Atime, in.Atimensec), joinTime(in.Mtime, in.Mtimensec), joinTime(in.Ctime, in.Ctimensec)
 	if in.Valid&fuse.FATTR_ATIME_NOW != 0 {
@@ -112,14 +113,8 @@ func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.
 	if in.Valid&fuse.FATTR_MTIME_NOW != 0 {
 		s.Mtime = now
 	}
-	// A chown takes the same bits away, in the core.
-	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 && in.Valid&fuse.FATTR_MODE == 0 {
-		if e := a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e != 0 {
-			return status(e)
-		}
-		if m := killPriv(c.attr.Mode); m != c.attr.Mode {
-			s.Valid, s.Mode = s.Valid|fs.SetMode, m&07777
-		}
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+		s.Valid |= fs.SetKillPriv // a chown does it anyhow
 	}
 	if e := a.core.SetAttr(&c.ctx, in.NodeId, s, &c.attr); e != 0 {
 		return status(e)
@@ -127,20 +122,6 @@ func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.
 	out.SetTimeout(forever)
 	putAttr(&out.Attr, &c.attr)
 	return fuse.OK
-}
-
-// killPriv is mode without the bits that a write or a truncation takes from
-// a file: set-user-ID, and set-group-ID if the group may execute. Analogous
-// to Linux's setattr_should_drop_suidgid.
-func killPriv(mode uint32) uint32 {
-	if mode&syscall.S_IFMT == syscall.S_IFDIR {
-		return mode
-	}
-	mode &^= syscall.S_ISUID
-	if mode&syscall.S_IXGRP != 0 {
-		mode &^= syscall.S_ISGID
-	}
-	return mode
 }
 
 // StatFs answers statfs(2).

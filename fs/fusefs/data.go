@@ -5,16 +5,36 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
 )
+
+// How the kernel reads and writes an open file: past its page cache, or through it. Nothing
+// waits to be written when a file is closed.
+const (
+	openDirect = fuse.FOPEN_NOFLUSH | fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	openCached = fuse.FOPEN_NOFLUSH | fuse.FOPEN_KEEP_CACHE
+)
+
+// openFlags are the FOPEN_* of a file that has flags (FS_*_FL).
+func (a *Adapter) openFlags(flags uint32) uint32 {
+	if a.dax == DAXAlways || a.dax == DAXInode && flags&layout.FlagDAX != 0 {
+		return openDirect
+	}
+	return openCached
+}
 
 // Open opens a file. There is no state to keep: permissions are the kernel's
 // (default_permissions), and O_TRUNC arrives as a SetAttr of its own because
 // ATOMIC_O_TRUNC is not asked for.
-func (a *Adapter) Open(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	out.OpenFlags = a.openFlags
-	return fuse.OK
+func (a *Adapter) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	flags, e := a.core.Open(&c.ctx, in.NodeId, in.Flags)
+	out.OpenFlags = a.openFlags(flags)
+	return status(e)
 }
 
 // Create makes and opens a file. The kernel asks only for names that it knows to
@@ -27,7 +47,7 @@ func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string,
 	if e == syscall.EEXIST && in.Flags&syscall.O_EXCL == 0 {
 		e = a.core.Lookup(&c.ctx, in.NodeId, name, &c.attr)
 	}
-	out.OpenFlags = a.openFlags
+	out.OpenFlags = a.openFlags(c.attr.Flags)
 	return entry(c, &out.EntryOut, e)
 }
 
@@ -38,7 +58,7 @@ func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.C
 	defer a.put(c)
 	c.ctx.Umask = in.Umask
 	e := a.core.Tmpfile(&c.ctx, in.NodeId, in.Mode, &c.attr)
-	out.OpenFlags = a.openFlags
+	out.OpenFlags = a.openFlags(c.attr.Flags)
 	return entry(c, &out.EntryOut, e)
 }
 
@@ -57,6 +77,7 @@ var empty = fuse.ReadResultData(nil)
 // gives the references and the range lock back.
 func (a *Adapter) Read(cancel <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
 	c := a.get(cancel, &in.InHeader)
+	c.ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
 	r := a.core.NewReply()
 	e := a.core.Read(&c.ctx, in.NodeId, int64(in.Offset), int(in.Size), r)
 	if e != 0 { // nil: go-fuse would take its status from a result, and forget e
@@ -142,16 +163,23 @@ func (a *Adapter) kill(c *call, ino uint64) syscall.Errno {
 	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
 		return e
 	}
-	m := killPriv(c.attr.Mode)
-	if m == c.attr.Mode {
+	if fs.KillPriv(c.attr.Mode) == c.attr.Mode {
 		return 0
 	}
-	c.set = fs.SetAttr{Valid: fs.SetMode, Mode: m & 07777}
+	c.set = fs.SetAttr{Valid: fs.SetKillPriv}
 	e := a.core.SetAttr(&c.ctx, ino, &c.set, &c.attr)
 	if s := a.server.Load(); e == 0 && s != nil {
 		s.InodeNotify(ino, -1, 0)
 	}
 	return e
+}
+
+// killAsUser is kill for requests that do not say whether the caller has CAP_FSETID.
+func (a *Adapter) killAsUser(c *call, ino uint64) syscall.Errno {
+	if c.ctx.UID == 0 {
+		return 0
+	}
+	return a.kill(c, ino)
 }
 
 // Flush would be close(2) on a descriptor; FOPEN_NOFLUSH spares it.
@@ -181,6 +209,9 @@ func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn
 	}
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
+	if e := a.killAsUser(c, in.NodeIdOut); e != 0 {
+		return 0, status(e)
+	}
 	n, e := a.core.CopyRange(&c.ctx, in.NodeId, int64(in.OffIn), in.NodeIdOut, int64(in.OffOut), int64(min(in.Len, 1<<31)))
 	return uint32(n), status(e)
 }
@@ -201,5 +232,8 @@ func (a *Adapter) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.S
 	}
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
+	if e := a.killAsUser(c, in.NodeId); e != 0 {
+		return status(e)
+	}
 	return status(a.core.Fallocate(&c.ctx, in.NodeId, in.Mode, int64(in.Offset), int64(in.Length)))
 }

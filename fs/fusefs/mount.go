@@ -40,7 +40,6 @@ var flagOptions = map[string]struct{ set, clear uintptr }{
 	"nosuid": {unix.MS_NOSUID, 0}, "suid": {0, unix.MS_NOSUID},
 	"nodev": {unix.MS_NODEV, 0}, "dev": {0, unix.MS_NODEV},
 	"noexec": {unix.MS_NOEXEC, 0}, "exec": {0, unix.MS_NOEXEC},
-	"noatime": {unix.MS_NOATIME, 0},
 }
 
 // openDirect does what fusermount3 does, with the caller's own privilege.

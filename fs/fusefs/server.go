@@ -70,10 +70,10 @@ type Server struct {
 
 // capabilities are what we ask the kernel for beyond go-fuse's defaults. Each is
 // honoured: DONT_MASK in Mknod, Mkdir and Create, EXPORT_SUPPORT in Lookup,
-// HANDLE_KILLPRIV_V2 in SetAttr and Write, SETXATTR_EXT in SetXAttr.
+// HANDLE_KILLPRIV_V2 in SetAttr and Write, SETXATTR_EXT in SetXAttr, IOCTL_DIR in Ioctl.
 const capabilities = fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
 	fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_PARALLEL_DIROPS |
-	fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_SETXATTR_EXT
+	fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_SETXATTR_EXT | fuse.CAP_IOCTL_DIR
 
 // Start answers the kernel's INIT for core. It owns the connection, also when it
 // fails. The mount works from Serve on.
@@ -91,7 +91,7 @@ func (c *Conn) start(a fuse.RawFileSystem) (*Server, error) {
 		EnableAcl:            true, // the kernel judges; the core keeps mode and lists one
 		// With the kernel's cache in charge, a change of mtime by our own write
 		// must not throw its pages away.
-		ExplicitDataCacheControl: o.DAX == DAXNever,
+		ExplicitDataCacheControl: o.DAX != DAXAlways,
 		ExtraCapabilities:        capabilities,
 		PanicHandler: func(v any) fuse.Status {
 			if o.Panicked != nil {

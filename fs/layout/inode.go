@@ -52,6 +52,19 @@ type Core struct {
 	Parent           uint64
 }
 
+// The flags of Core.Flags, FS_*_FL of linux/fs.h.
+const (
+	FlagSync        uint32 = 0x00000008 // writes are synchronous, as they are anyhow
+	FlagImmutable   uint32 = 0x00000010
+	FlagAppend      uint32 = 0x00000020
+	FlagNoDump      uint32 = 0x00000040
+	FlagNoAtime     uint32 = 0x00000080
+	FlagDAX         uint32 = 0x02000000 // with -o dax=inode: bypass the page cache
+	FlagProjInherit uint32 = 0x20000000 // of directories: what is created gets their project
+
+	FlagsKnown = FlagSync | FlagImmutable | FlagAppend | FlagNoDump | FlagNoAtime | FlagDAX | FlagProjInherit
+)
+
 // Put writes c into l.
 func (c *Core) Put(l *Line) {
 	l.put16(0, c.Mode)

@@ -15,11 +15,12 @@ import (
 
 // node is an inode of the model.
 type node struct {
-	mode, uid, gid, rdev, nlink uint32
-	data                        []byte
-	target                      string
-	kids                        map[string]*node
-	xattrs                      map[string]string // replaced, not changed
+	mode, uid, gid, rdev, nlink, flags uint32
+
+	data   []byte
+	target string
+	kids   map[string]*node
+	xattrs map[string]string // replaced, not changed
 
 	mtimes []int64 // what mtime may be; nil: not judged
 
@@ -96,7 +97,7 @@ func sameInto(a, b *node, ab, ba map[*node]*node) bool {
 		return ab[a] == b && ba[b] == a
 	}
 	ab[a], ba[b] = b, a
-	if a.mode != b.mode || a.uid != b.uid || a.gid != b.gid || a.rdev != b.rdev || a.nlink != b.nlink ||
+	if a.mode != b.mode || a.uid != b.uid || a.gid != b.gid || a.rdev != b.rdev || a.nlink != b.nlink || a.flags != b.flags ||
 		a.target != b.target || !bytes.Equal(a.data, b.data) || !maps.Equal(a.xattrs, b.xattrs) || len(a.kids) != len(b.kids) {
 		return false
 	}
@@ -132,6 +133,9 @@ func match(f *fs.FS, root *node) string {
 func (m *matcher) node(path string, n *node, a *fs.Attr) string {
 	if a.Mode != n.mode || a.UID != n.uid || a.GID != n.gid || a.Nlink != n.nlink || a.Rdev != n.rdev {
 		return fmt.Sprintf("%s: mode %#o uid %d gid %d nlink %d rdev %d, expected %#o %d %d %d %d", path, a.Mode, a.UID, a.GID, a.Nlink, a.Rdev, n.mode, n.uid, n.gid, n.nlink, n.rdev)
+	}
+	if a.Flags != n.flags {
+		return fmt.Sprintf("%s: flags %#x, expected %#x", path, a.Flags, n.flags)
 	}
 	if n.mtimes != nil && !slices.Contains(n.mtimes, a.Mtime) {
 		return fmt.Sprintf("%s: mtime is %d, expected one of %d", path, a.Mtime, n.mtimes)

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
 )
 
 // fallocate is fallocate(2) on both.
@@ -92,6 +93,13 @@ const (
 	aclAccess  = "system.posix_acl_access"
 	aclDefault = "system.posix_acl_default"
 )
+
+// chattr is on both.
+func (w *world) chattr(path string, flags uint32) {
+	n := w.at(path)
+	must("chattr", w.f.SetFlags(&w.ctx, n.ino, flags, nil))
+	n.flags = flags
+}
 
 // inDir is op on a tree in which d has a default access control list with n users.
 func inDir(name string, n int, op func(w *world)) Workload {
@@ -261,6 +269,7 @@ func allocationWorkloads() []Workload {
 
 		one("setxattr", func(w *world) { w.setxattr("d/g", "user.a", []byte("value")) }),
 		one("setxattr-long", func(w *world) { w.setxattr("d/g", "user.a", fill(95, 9000)) }),
+		one("chattr", func(w *world) { w.chattr("d/g", layout.FlagNoDump|layout.FlagNoAtime) }),
 		one("setxattr-acl", func(w *world) { w.setxattr("d/g", aclAccess, aclOf(1)); w.adopt("d/g") }),
 		with("setxattr-acl-minimal", func(w *world) { w.setxattr("d/g", aclAccess, aclOf(1)); w.adopt("d/g") },
 			func(w *world) { w.setxattr("d/g", aclAccess, aclOf(0)); w.adopt("d/g") }),

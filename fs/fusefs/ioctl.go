@@ -1,0 +1,191 @@
+package fusefs
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// The commands of ioctl(2) that are answered, with the sizes in them that the kernel's FUSE
+// uses: it asks for flags with FS_IOC_GETFLAGS, and a program's own never get here.
+const (
+	iocGetFlags   = 0x80086601 // FS_IOC_GETFLAGS: an int, though the number says long
+	iocSetFlags   = 0x40086602 // FS_IOC_SETFLAGS
+	iocGetXFlags  = 0x801c581f // FS_IOC_FSGETXATTR: a struct fsxattr
+	iocSetXFlags  = 0x401c5820 // FS_IOC_FSSETXATTR
+	iocTrim       = 0xc0185879 // FITRIM: a struct fstrim_range
+	fsxattrSize   = 28
+	trimRangeSize = 24
+
+	// IocExtents fills ExtentsSize bytes with what ExtentTable decodes, of an open file or
+	// directory from the block on that the first 8 bytes of the argument say.
+	IocExtents  = 3<<30 | ExtentsSize<<16 | 'D'<<8 | 1
+	ExtentsSize = 8192
+)
+
+// The FS_XFLAG_* of struct fsxattr, and the flags that they are.
+var xflags = [...]struct{ x, flag uint32 }{
+	{0x8, layout.FlagImmutable}, {0x10, layout.FlagAppend}, {0x20, layout.FlagSync},
+	{0x40, layout.FlagNoAtime}, {0x80, layout.FlagNoDump}, {0x200, layout.FlagProjInherit}, {0x8000, layout.FlagDAX},
+}
+
+// Ioctl answers the few commands that FUSE passes on. ENOTTY for all others.
+func (a *Adapter) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, out *fuse.IoctlOut, res []byte) fuse.Status {
+	c := a.get(cancel, &in.InHeader)
+	defer a.put(c)
+	short := func(in, out int) bool { return len(arg) < in || len(res) < out }
+	e := syscall.ENOTTY
+	switch in.Cmd {
+	case iocGetFlags:
+		if e = a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e == 0 {
+			if short(0, 4) {
+				return fuse.EINVAL
+			}
+			clear(res)
+			binary.NativeEndian.PutUint32(res, c.attr.Flags)
+		}
+	case iocSetFlags:
+		if short(4, 0) {
+			return fuse.EINVAL
+		}
+		e = a.core.SetFlags(&c.ctx, in.NodeId, binary.NativeEndian.Uint32(arg), nil)
+	case iocGetXFlags:
+		if short(0, fsxattrSize) {
+			return fuse.EINVAL
+		}
+		e = a.getXFlags(c, in.NodeId, res)
+	case iocSetXFlags:
+		if short(fsxattrSize, 0) {
+			return fuse.EINVAL
+		}
+		e = a.setXFlags(c, in.NodeId, arg)
+	case iocTrim:
+		if short(trimRangeSize, trimRangeSize) {
+			return fuse.EINVAL
+		}
+		e = a.trim(c, arg, res)
+	case IocExtents:
+		if short(8, ExtentsSize) {
+			return fuse.EINVAL
+		}
+		e = a.extents(c, in.NodeId, arg, res)
+	}
+	return status(e)
+}
+
+func (a *Adapter) getXFlags(c *call, ino uint64, res []byte) syscall.Errno {
+	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
+		return e
+	}
+	x, n := uint32(0), uint32(0)
+	for _, f := range xflags {
+		if c.attr.Flags&f.flag != 0 {
+			x |= f.x
+		}
+	}
+	if m := c.attr.Mode & syscall.S_IFMT; m == syscall.S_IFREG || m == syscall.S_IFDIR {
+		if e := a.core.Extents(&c.ctx, ino, func(fs.ExtentInfo) bool { n++; return true }); e != 0 {
+			return e
+		}
+	}
+	clear(res)
+	binary.NativeEndian.PutUint32(res, x)
+	binary.NativeEndian.PutUint32(res[8:], n)
+	binary.NativeEndian.PutUint32(res[12:], c.attr.Proj)
+	return 0
+}
+
+func (a *Adapter) setXFlags(c *call, ino uint64, arg []byte) syscall.Errno {
+	x, flags := binary.NativeEndian.Uint32(arg), uint32(0)
+	for _, f := range xflags {
+		if x&f.x != 0 {
+			flags |= f.flag
+		}
+		x &^= f.x
+	}
+	x &^= 0x80000000 // FS_XFLAG_HASATTR, which is only told
+	if x != 0 || binary.NativeEndian.Uint32(arg[4:]) != 0 || binary.NativeEndian.Uint32(arg[16:]) != 0 {
+		return syscall.EOPNOTSUPP // other flags; hints about the size of extents
+	}
+	proj := binary.NativeEndian.Uint32(arg[12:])
+	return a.core.SetFlags(&c.ctx, ino, flags, &proj)
+}
+
+// trim is FITRIM, of which there is nothing to tell a device: no bytes were.
+func (a *Adapter) trim(c *call, arg, res []byte) syscall.Errno {
+	if c.ctx.UID != 0 {
+		return syscall.EPERM
+	}
+	copy(res, arg[:trimRangeSize])
+	binary.NativeEndian.PutUint64(res[8:], 0)
+	return 0
+}
+
+// Extent is one entry of what IocExtents tells, in bytes.
+type Extent struct {
+	Logical   uint64 `json:"logical"`
+	Region    uint64 `json:"region_offset"`
+	Length    uint64 `json:"length"`
+	Folio     uint64 `json:"folio"` // size of the folios that it is in
+	Unwritten bool   `json:"unwritten"`
+	Shared    bool   `json:"shared"`
+}
+
+const extentSize = 32 // logical, region offset, length, flags and order: 8 bytes each
+
+func (a *Adapter) extents(c *call, ino uint64, arg, res []byte) syscall.Errno {
+	from := binary.NativeEndian.Uint64(arg)
+	clear(res)
+	n := 0
+	return a.core.Folios(&c.ctx, ino, func(x fs.ExtentInfo) bool {
+		if (x.Logical+x.Len)<<layout.BlockShift <= from {
+			return true
+		}
+		if (n+1)*extentSize > ExtentsSize {
+			return false
+		}
+		b := res[n*extentSize:]
+		binary.NativeEndian.PutUint64(b, x.Logical<<layout.BlockShift)
+		binary.NativeEndian.PutUint64(b[8:], x.Block<<layout.BlockShift)
+		binary.NativeEndian.PutUint64(b[16:], x.Len<<layout.BlockShift)
+		flags := uint64(x.Order) << 8
+		if x.Unwritten {
+			flags |= 1
+		}
+		if x.Shared {
+			flags |= 2
+		}
+		binary.NativeEndian.PutUint64(b[24:], flags)
+		n++
+		return true
+	})
+}
+
+// Extents asks the daxfsd behind an open file or directory where its data lies. ENOTTY if
+// it is on no daxfs.
+func Extents(fd int) (all []Extent, err error) {
+	buf := make([]byte, ExtentsSize)
+	for from := uint64(0); ; {
+		clear(buf)
+		binary.NativeEndian.PutUint64(buf, from)
+		if err := ioctl(fd, IocExtents, buf); err != nil {
+			return nil, err
+		}
+		n := 0
+		for ; n < ExtentsSize/extentSize; n++ {
+			b := buf[n*extentSize:]
+			x := Extent{Logical: binary.NativeEndian.Uint64(b), Region: binary.NativeEndian.Uint64(b[8:]), Length: binary.NativeEndian.Uint64(b[16:])}
+			if x.Length == 0 {
+				return all, nil
+			}
+			flags := binary.NativeEndian.Uint64(b[24:])
+			x.Unwritten, x.Shared, x.Folio = flags&1 != 0, flags&2 != 0, layout.BlockSize<<(flags>>8&0x3f)
+			all = append(all, x)
+			from = x.Logical + x.Length
+		}
+	}
+}
