@@ -175,7 +175,7 @@ func (fs *FS) loadACLs(in *inode) (*acls, error) {
 
 // setACL sets a list, or removes it if value holds no entry. That of access says what the
 // mode is: an equivalent mode replaces it.
-func (fs *FS) setACL(in *inode, xs *xattrs, name string, value []byte, c *layout.Core) error {
+func (fs *FS) setACL(ctx *Context, in *inode, xs *xattrs, name string, value []byte, c *layout.Core) error {
 	a, err := parseACL(value)
 	switch {
 	case err != nil:
@@ -194,7 +194,7 @@ func (fs *FS) setACL(in *inode, xs *xattrs, name string, value []byte, c *layout
 		xs.remove(name)
 		return nil
 	}
-	return fs.setValue(xs, name, a.bytes())
+	return fs.setValue(ctx, xs, name, a.bytes())
 }
 
 // chmodACL makes an inode's list follow a new mode: the swap has to be linked by the
@@ -208,7 +208,7 @@ func (fs *FS) chmodACL(ctx *Context, in *inode, mode uint16) (*xattrSwap, error)
 		return nil, err
 	}
 	return fs.swapXattrs(ctx, in, func(xs *xattrs) error {
-		return fs.setValue(xs, aclAccess, l.access.chmod(mode).bytes())
+		return fs.setValue(ctx, xs, aclAccess, l.access.chmod(mode).bytes())
 	})
 }
 
@@ -237,10 +237,10 @@ func (fs *FS) inheritACL(ctx *Context, d, in *inode) (*xattrSwap, error) {
 	}
 	return fs.swapXattrs(ctx, in, func(xs *xattrs) (err error) {
 		if !a.minimal() {
-			err = fs.setValue(xs, aclAccess, a.bytes())
+			err = fs.setValue(ctx, xs, aclAccess, a.bytes())
 		}
 		if in.isDir() && err == nil {
-			err = fs.setValue(xs, aclDefault, l.def.bytes())
+			err = fs.setValue(ctx, xs, aclDefault, l.def.bytes())
 		}
 		return err
 	})

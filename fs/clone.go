@@ -303,6 +303,9 @@ func (fs *FS) elsewhere(x pagecache.Extent) bool {
 // placeCopy allocates blocks for a copy of up to want shared blocks, the first of them
 // file block b: no more than what changes.
 func (fs *FS) placeCopy(ctx *Context, b, want uint64) (block, n uint64, ok bool) {
+	if want == 0 {
+		return 0, 0, false
+	}
 	o := fs.alloc.Orders()
 	if want >= 1<<o.PMD>>sharePMD {
 		off := b & (1<<o.PMD - 1)

@@ -97,7 +97,7 @@ func (fs *FS) fallocate(ctx *Context, in *inode, f fate, off, end int64, grow bo
 	if grow {
 		size = uint64(end)
 	}
-	if f != fatePunch && fs.missing(in, f, first, last) > fs.available() {
+	if f != fatePunch && fs.missing(in, f, first, last) > fs.available(ctx.UID == 0) {
 		return errNoSpace
 	}
 	if err := fs.zeroEnds(ctx, in, f, off, end, grow); err != nil {

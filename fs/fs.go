@@ -210,16 +210,28 @@ func (fs *FS) StatFS(s *StatFS) {
 	*s = StatFS{
 		BlockSize: layout.BlockSize,
 		Blocks:    fs.sb.Blocks() - uint64(fs.sb.StaticEnd>>layout.BlockShift),
-		Bfree:     free + mfree, Bavail: fs.available(),
+		Bfree:     free + mfree, Bavail: fs.available(false),
 		Files: used + ffree, Ffree: ffree,
 		NameLen: layout.NameMax,
 	}
 }
 
-// available is how many blocks data can take.
-func (fs *FS) available() uint64 {
+// available is how many blocks data can take, of root or of others.
+func (fs *FS) available(root bool) uint64 {
 	free, keep := fs.alloc.FreeBlocks(), fs.reserveChunks()*uint64(fs.sb.ChunkBlocks())
+	if !root {
+		keep += fs.sb.RootBlocks
+	}
 	return free - min(free, keep)
+}
+
+// spare is how many of want blocks the caller may take. It does not say that there are as
+// many. Several at once may take a little more than is theirs.
+func (fs *FS) spare(ctx *Context, want uint64) uint64 {
+	if ctx.UID == 0 || fs.sb.RootBlocks == 0 {
+		return want
+	}
+	return min(want, fs.available(false))
 }
 
 // reserveChunks is how many free chunks data may not take, so that metadata can

@@ -17,6 +17,7 @@ type MkfsOptions struct {
 	UUID     [16]byte // zero: random
 	Size     int64    // bytes; 0: the whole region
 	UID, GID uint32   // owner of the root directory
+	Reserve  float64  // share of the space that only root may take, in percent, up to 50
 	// ChunkShift and PUDShift are log2 of the two large folio sizes in bytes;
 	// 0 means 21 and 30. Tests use small ones to have all orders in a small region.
 	ChunkShift, PUDShift uint8
@@ -42,6 +43,9 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 	if size < MinSize {
 		return nil, fmt.Errorf("region of %d bytes is too small: daxfs needs at least %d bytes (16 MiB)", size, int64(MinSize))
 	}
+	if !(o.Reserve >= 0 && o.Reserve <= 50) {
+		return nil, fmt.Errorf("a reserve of %v %% is out of range: 0 to 50 are possible", o.Reserve)
+	}
 	if len(o.Label) > layout.LabelSize {
 		return nil, fmt.Errorf("label of %d bytes is too long: at most %d bytes", len(o.Label), layout.LabelSize)
 	}
@@ -50,7 +54,7 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 		ChunkShift: o.ChunkShift, PUDShift: o.PUDShift, Lanes: uint16(o.Lanes), LaneSlot: laneSlot,
 		Incompat: layout.IncompatShared | layout.IncompatLogged,
 		Granule:  max(layout.BlockSize, r.Align()), Created: o.Now, UID: o.UID, GID: o.GID,
-		RegionKind: uint64(r.Kind()),
+		RegionKind: uint64(r.Kind()), RootBlocks: uint64(float64(size>>layout.BlockShift) * o.Reserve / 100),
 	}
 	if s.ChunkShift == 0 {
 		s.ChunkShift, s.PUDShift = 21, 30

@@ -244,7 +244,7 @@ func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
 	}
 	n := &newborn{nd: nd}
 	if n.in, err = fs.newInode(ctx, d, ino, nd); err == nil {
-		if n.block, err = fs.storeTarget(nd); err == nil {
+		if n.block, err = fs.storeTarget(ctx, nd); err == nil {
 			n.list, err = fs.inheritACL(ctx, d, n.in)
 		}
 	}
@@ -345,9 +345,12 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, er
 
 // storeTarget puts a long link's target in a fresh block and returns it, or 0 if
 // the target fits the inode.
-func (fs *FS) storeTarget(nd *node) (block uint64, err error) {
+func (fs *FS) storeTarget(ctx *Context, nd *node) (block uint64, err error) {
 	if len(nd.target) <= layout.InlineSize {
 		return 0, nil
+	}
+	if fs.spare(ctx, 1) == 0 {
+		return 0, errNoSpace
 	}
 	block, _, ok := fs.alloc.Alloc(0, 1)
 	if !ok {

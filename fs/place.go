@@ -26,6 +26,9 @@ const (
 //
 // Called with mu held, within a plan.
 func (fs *FS) place(ctx *Context, in *inode, b, want uint64) (block, n uint64, ok bool) {
+	if want == 0 {
+		return 0, 0, false
+	}
 	o := fs.alloc.Orders()
 	goal, known := in.goal(b)
 	off := b & (1<<o.PUD - 1)

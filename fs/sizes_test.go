@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -139,4 +140,65 @@ func errnoOf(err error) syscall.Errno {
 		return syscall.EIO
 	}
 	return 0
+}
+
+// TestRootReserve: what only root may take others are refused, for data of every kind, and
+// statfs tells them.
+func TestRootReserve(t *testing.T) {
+	r, err := pmem.NewMemory(64 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := fs.Mkfs(r, fs.MkfsOptions{Reserve: 51}); err == nil {
+		t.Error("a reserve of 51 % was accepted")
+	}
+	sb, err := fs.Mkfs(r, fs.MkfsOptions{Reserve: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := uint64(64<<20>>12) / 10; sb.RootBlocks != want {
+		t.Errorf("%d blocks are for root, expected %d", sb.RootBlocks, want)
+	}
+	v := &volume{t: t, r: r}
+	v.mount()
+	defer v.unmount()
+	var st fs.StatFS
+	v.fs.StatFS(&st)
+	user := fs.Context{UID: 5}
+	var a fs.Attr
+	v.ok(v.fs.Mknod(&user, 1, "f", 0o600, 0, &a))
+	f := a.Ino
+	size := int64(0)
+	for {
+		n, e := v.fs.Write(&user, f, size, make([]byte, 1<<20))
+		size += int64(n)
+		if e == syscall.ENOSPC {
+			break
+		}
+		v.ok(e)
+	}
+	if got := uint64(size) >> 12; got > st.Bavail || got+16 < st.Bavail {
+		t.Errorf("a user could write %d blocks, statfs said %d", got, st.Bavail)
+	}
+	v.fs.StatFS(&st)
+	if st.Bavail != 0 || st.Bfree < sb.RootBlocks {
+		t.Errorf("statfs says %d blocks for users, %d free; %d are for root", st.Bavail, st.Bfree, sb.RootBlocks)
+	}
+	long := strings.Repeat("x", 3000)
+	v.expect(v.fs.Fallocate(&user, f, 0, size, 4096), true, syscall.ENOSPC)
+	v.expect(v.fs.Symlink(&user, 1, "l", long, &a), true, syscall.ENOSPC)
+	v.expect(v.fs.SetXattr(&user, f, "user.x", []byte(long), 0), true, syscall.ENOSPC)
+	n, e := v.fs.Write(&user, f, 4096, []byte("in place"))
+	if v.ok(e); n != 8 {
+		t.Errorf("wrote %d bytes in place", n)
+	}
+	v.ok(v.fs.Symlink(&v.ctx, 1, "l", long, &a))
+	v.ok(v.fs.SetXattr(&v.ctx, f, "user.x", []byte(long), 0))
+	v.ok(v.fs.Fallocate(&v.ctx, f, 0, size, int64(sb.RootBlocks/2)<<12))
+	v.ok(v.fs.SetAttr(&user, f, &fs.SetAttr{Valid: fs.SetSize}, &a))
+	n, e = v.fs.Write(&user, f, 0, make([]byte, 1<<20))
+	if v.ok(e); n != 1<<20 {
+		t.Errorf("wrote %d bytes where a file was deleted", n)
+	}
 }

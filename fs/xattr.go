@@ -142,12 +142,12 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 			if flags&XattrKillSGID != 0 {
 				c.Mode &^= syscall.S_ISGID
 			}
-			return fs.setACL(in, xs, name, value, c)
+			return fs.setACL(ctx, in, xs, name, value, c)
 		}
 		if name == capability {
 			in.caps.Store(true) // under mu: behind whoever is taking the old one away
 		}
-		return fs.setValue(xs, name, value)
+		return fs.setValue(ctx, xs, name, value)
 	})
 }
 
@@ -214,12 +214,12 @@ func (xs *xattrs) remove(name string) bool {
 }
 
 // setValue gives an attribute a value, which it stores in fresh blocks if it is long.
-func (fs *FS) setValue(xs *xattrs, name string, value []byte) error {
+func (fs *FS) setValue(ctx *Context, xs *xattrs, name string, value []byte) error {
 	x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(fs.seed, value)}
 	if len(value) <= layout.XattrInline {
 		x.Value = value
 	} else {
-		runs, err := fs.storeValue(value)
+		runs, err := fs.storeValue(ctx, value)
 		if err != nil {
 			return err
 		}
@@ -446,9 +446,9 @@ func (fs *FS) storeXattrs(ctx *Context, in *inode, list []layout.Xattr) (chain [
 
 // storeValue is step 1 of swapXattrs: a long value in fresh blocks. The list that names it is stored, and
 // fenced, next.
-func (fs *FS) storeValue(value []byte) (runs []layout.XattrRun, err error) {
+func (fs *FS) storeValue(ctx *Context, value []byte) (runs []layout.XattrRun, err error) {
 	for left := blocksOf(int64(len(value))); left > 0 && err == nil; {
-		block, n, ok := fs.alloc.Alloc(0, left)
+		block, n, ok := fs.alloc.Alloc(0, fs.spare(ctx, left))
 		if !ok {
 			err = errNoSpace
 			break

@@ -20,6 +20,7 @@ type mkfsFlags struct {
 	label  string
 	uuid   string
 	force  bool
+	keep   float64
 	json   bool
 }
 
@@ -47,6 +48,7 @@ alone. The root directory will belong to whoever runs this.`,
 	c.Flags().BoolVar(&f.sparse, "sparse", false, "do not preallocate the file; on a full disk it will fail with EIO")
 	c.Flags().StringVar(&f.label, "label", "", "a name for the filesystem, up to 64 bytes")
 	c.Flags().StringVar(&f.uuid, "uuid", "", "the UUID; default: random")
+	c.Flags().Float64Var(&f.keep, "reserve", 1, "percent of the space that only root can fill with data, 0 to 50")
 	c.Flags().BoolVar(&f.force, "force", false, "overwrite what is there, whatever it is")
 	c.Flags().BoolVar(&f.json, "json", false, "print the result as JSON")
 	return c
@@ -68,7 +70,7 @@ func mkfs(c *cobra.Command, f *mkfsFlags, arg string) error {
 	if err != nil {
 		return err
 	}
-	o := fs.MkfsOptions{Label: f.label, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	o := fs.MkfsOptions{Label: f.label, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Reserve: f.keep}
 	if f.uuid != "" {
 		if o.UUID, err = parseUUID(f.uuid); err != nil {
 			return err

@@ -56,7 +56,8 @@ const (
 //	200    8    creation time, ns since the epoch
 //	208    4    uid that ran mkfs
 //	212    4    gid that ran mkfs
-//	216    16   reserved, zero
+//	216    8    blocks that only root may take for data
+//	224    8    reserved, zero
 //	232    8    backup superblock offset
 //	240    8    kind of region mkfs saw (pmem.Kind)
 //	248    256  reserved, zero
@@ -81,6 +82,7 @@ type Superblock struct {
 	InodeBase                  int64
 	Created                    int64
 	UID, GID                   uint32
+	RootBlocks                 uint64
 	BackupOff                  int64
 	RegionKind                 uint64
 }
@@ -127,6 +129,7 @@ func (s *Superblock) Encode() []byte {
 	le.PutUint64(b[200:], uint64(s.Created))
 	le.PutUint32(b[208:], s.UID)
 	le.PutUint32(b[212:], s.GID)
+	le.PutUint64(b[216:], s.RootBlocks)
 	le.PutUint64(b[232:], uint64(s.BackupOff))
 	le.PutUint64(b[240:], s.RegionKind)
 	le.PutUint32(b[508:], Checksum(0, b[:508]))
@@ -163,6 +166,7 @@ func DecodeSuper(b []byte, off int64) (*Superblock, error) {
 		InodeBase:     int64(le.Uint64(b[192:])),
 		Created:       int64(le.Uint64(b[200:])),
 		UID:           le.Uint32(b[208:]), GID: le.Uint32(b[212:]),
+		RootBlocks: le.Uint64(b[216:]),
 		BackupOff:  int64(le.Uint64(b[232:])),
 		RegionKind: le.Uint64(b[240:]),
 	}
@@ -199,6 +203,8 @@ func (s *Superblock) check() error {
 		return fmt.Errorf("owner record at %d or bad-range list at %d is outside the fixed area of %d bytes", s.OwnerOff, s.BadOff, s.StaticEnd)
 	case s.InodeBase != s.StaticEnd+BlockSize || s.InodeBase+BlockSize > s.Size:
 		return fmt.Errorf("inode base %d does not follow the first chunk header at %d", s.InodeBase, s.StaticEnd)
+	case s.RootBlocks > uint64(s.Size)>>BlockShift/2:
+		return fmt.Errorf("%d blocks for root only are more than half of the filesystem of %d bytes", s.RootBlocks, s.Size)
 	case !in(s.BackupOff, s.InodeBase+BlockSize, s.Size-BlockSize) || s.BackupOff%BlockSize != 0:
 		return fmt.Errorf("backup superblock at %d is outside the filesystem of %d bytes", s.BackupOff, s.Size)
 	}
