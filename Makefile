@@ -35,6 +35,9 @@ build:
 install: build
 	install -D -m 755 $(DAXFSD) $(DESTDIR)$(PREFIX)/bin/daxfsd
 	install -D -m 644 deploy/daxfsd@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
+	install -d $(DESTDIR)/sbin
+	ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/mount.fuse.daxfs
+	ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/mount.daxfs
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
 
 clean:

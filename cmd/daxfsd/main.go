@@ -122,4 +122,15 @@ func oneSentence(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
-func main() { os.Exit(run(newRoot())) }
+func main() {
+	root := newRoot()
+	args, helper := helperArgs(os.Args)
+	if helper {
+		root.SetArgs(args)
+	}
+	code := run(root)
+	if helper {
+		code = helperExit(code)
+	}
+	os.Exit(code)
+}

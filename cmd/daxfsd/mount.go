@@ -35,11 +35,17 @@ Options for -o:
   ro, rw              read-only or not
   dax=always          read and write go straight to the region (default)
   dax=never           file data is cached by the kernel
+  dax=inode           as always for files with the flag that chattr +x sets, as
+                      never for others
   atomic              each write request, of up to 1 MiB, is all or nothing across a
                       crash; overwriting stores its data twice
   takeover            mount although the region is marked as in use by another host
   allow_other         let other users in; always so for a mount by root
-  noatime, nosuid, nodev, noexec, suid, dev, exec
+  relatime, strictatime, noatime
+                      when reading changes the access time: if it is not later than
+                      the last change or a day old (default), always, never
+  remount             change ro, rw, nosuid, nodev, noexec, suid, dev, exec of a mount
+  nosuid, nodev, noexec, suid, dev, exec
                       as for any filesystem; a region that others than root can
                       write to, and a mount by a user, is nosuid,nodev
 
@@ -74,6 +80,9 @@ func mount(c *cobra.Command, f *mountFlags, region, mountpoint string) error {
 	opts, err := parseOptions(f.options)
 	if err != nil {
 		return err
+	}
+	if opts.remount {
+		return remount(opts, mountpoint)
 	}
 	if f.size != 0 && !f.formatIfEmpty {
 		return usagef("--size goes with --format-if-empty; an existing filesystem keeps its size")

@@ -12,17 +12,21 @@ import (
 type mountOptions struct {
 	scan     bool // read all inodes, whatever free map is saved
 	readOnly bool
+	remount  bool
 	takeover bool
 	atomic   bool
 	dax      fusefs.DAX
 	atime    fs.Atime
 	kernel   []string // for mount(2), in the order given
+
+	readOnlySaid bool     // ro or rw
+	other        []string // what else was said, that a remount cannot change
 }
 
 // knownOptions are the words -o takes, for the error message.
 var knownOptions = []string{
 	"ro", "rw", "dax=always", "dax=never", "dax=inode", "atomic", "takeover", "allow_other", "default_permissions",
-	"noatime", "relatime", "strictatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "defaults",
+	"noatime", "relatime", "strictatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "remount", "defaults",
 }
 
 // parseOptions reads the values of all -o flags, each a list separated by commas.
@@ -31,7 +35,13 @@ func parseOptions(flags []string) (*mountOptions, error) {
 	o := &mountOptions{}
 	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
 		switch w = strings.TrimSpace(w); w {
+		case "takeover", "atomic", "dax=always", "dax=never", "dax=inode", "strictatime", "noatime":
+			o.other = append(o.other, w)
+		}
+		switch w {
 		case "", "defaults":
+		case "remount":
+			o.remount = true
 		case "relatime":
 			o.atime = fs.Relatime
 		case "strictatime":
@@ -39,7 +49,7 @@ func parseOptions(flags []string) (*mountOptions, error) {
 		case "noatime":
 			o.atime = fs.Noatime
 		case "ro", "rw":
-			o.readOnly = w == "ro"
+			o.readOnly, o.readOnlySaid = w == "ro", true
 		case "takeover":
 			o.takeover = true
 		case "atomic":

@@ -42,6 +42,12 @@ var flagOptions = map[string]struct{ set, clear uintptr }{
 	"noexec": {unix.MS_NOEXEC, 0}, "exec": {0, unix.MS_NOEXEC},
 }
 
+// FlagOption is what an option of flagOptions means to mount(2); ok is false for others.
+func FlagOption(word string) (set, clear uintptr, ok bool) {
+	f, ok := flagOptions[word]
+	return f.set, f.clear, ok
+}
+
 // openDirect does what fusermount3 does, with the caller's own privilege.
 func (o *Options) openDirect() (int, error) {
 	var st unix.Stat_t
