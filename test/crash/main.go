@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -86,13 +87,19 @@ func run() int {
 	}
 
 	r := explore.Runner{Config: cfg, Scope: scope, Workers: *workers, Mutants: *mutants, Tries: tries, Start: start}
-	if tty(os.Stderr) {
-		r.Progress = func(stage string, done, total, states int) {
-			fmt.Fprintf(os.Stderr, "\r%-10s %3d/%d, %d states ", stage, done, total, states)
+	line, every := "\r%-10s %3d/%d, %d states ", time.Duration(0)
+	if !tty(os.Stderr) {
+		line, every = "%-10s %3d/%d, %d states\n", time.Minute
+	}
+	last := time.Now()
+	r.Progress = func(stage string, done, total, states int) {
+		if time.Since(last) >= every {
+			fmt.Fprintf(os.Stderr, line, stage, done, total, states)
+			last = time.Now()
 		}
 	}
 	rep, err := r.Run(ws)
-	if r.Progress != nil {
+	if every == 0 {
 		fmt.Fprintln(os.Stderr)
 	}
 	if err != nil {
