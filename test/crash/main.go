@@ -34,7 +34,7 @@ func run() int {
 		list     = flag.Bool("list", false, "list the workloads")
 		mutants  = flag.Int("mutants", 40, "how many mutants to try, chosen by seed; 0: none")
 		mutate   = flag.Bool("mutate", false, "try every mutant and list the survivors")
-		full     = flag.Bool("full", false, "far higher limits, and all mutants")
+		full     = flag.Bool("full", false, "every workload, higher limits, and all mutants: hours")
 		workers  = flag.Int("workers", runtime.GOMAXPROCS(0), "explorers at once")
 		verbose  = flag.Bool("v", false, "a line for every workload")
 		worker   = flag.Bool("worker", false, "answer jobs from standard input, as the workers of this command do")
@@ -53,7 +53,7 @@ func run() int {
 		scope = explore.FullScope
 	}
 	if *full {
-		cfg.Limits = explore.Limits{Lines: 1024, Torn: 64, Pairs: 4096, Random: 200}
+		cfg.Limits = explore.Limits{Lines: 128, Torn: 16, Pairs: 600, Random: 64}
 		*mutate = true
 	}
 	tries := 12
