@@ -1,0 +1,2 @@
+// Package exercise does random things.
+package exercise
