@@ -21,7 +21,7 @@ type file struct {
 	handles []handle
 	maps    []mapping
 	dirty   bool // something was stored through a mapping, and nothing made it be written back
-	orphan  int // operations left until it gets a name again; 0: it has one
+	orphan  int  // operations left until it gets a name again; 0: it has one
 }
 
 // A handle is one open(2) of a file.
