@@ -83,6 +83,10 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 			t.Fatalf("process %d says %q", w, outs[w].String())
 		}
 		for k, v := range n {
+			if k == "longest ms" {
+				kinds[k] = max(kinds[k], v)
+				continue
+			}
 			kinds[k] += v
 			if !strings.Contains(k, " ") {
 				total += v
@@ -217,8 +221,12 @@ func names(args []string) error {
 		if p.IntN(2) == 0 {
 			where, step = "public", p.public
 		}
+		begin := time.Now()
 		if err := step(); err != nil {
 			return fmt.Errorf("process %d, call %d, %s: %w", w, p.n, p.did, err)
+		}
+		if ms := int(time.Since(begin).Milliseconds()); ms > p.count["longest ms"] {
+			p.count["longest ms"] = ms
 		}
 		kind, _, _ := strings.Cut(p.did, " ")
 		p.count[where]++

@@ -401,6 +401,9 @@ func (r *run) copy(f *file) {
 	if ho.flags&unix.O_APPEND != 0 {
 		return // EBADF
 	}
+	if r.p.Mount == nil { // others splice, for which O_DIRECT must be aligned
+		hi, ho = src.handles[0], f.handles[0]
+	}
 	r.before(src)
 	r.before(f)
 	r.note("copy_file_range %s to %s: %d at %d of %d to %d of %d", hs, hos, n, from, src.size(), to, f.size())

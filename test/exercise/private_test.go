@@ -83,6 +83,7 @@ func (p *process) taken(name string) error {
 
 // private does one call in the private subtree, and verifies what it touched.
 func (p *process) private() error {
+	p.did = "nothing"
 	a, b := p.name(), p.name()
 	x := p.IntN(100)
 	var err error

@@ -107,6 +107,7 @@ func (p *process) get(fd int) error {
 
 // public does one call in the shared subtree.
 func (p *process) public() error {
+	p.did = "nothing"
 	a, b := p.sharedName(), p.sharedName()
 	call := func(name string, f func() error, more ...error) error {
 		p.did = name
