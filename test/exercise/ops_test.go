@@ -91,7 +91,7 @@ func (r *run) before(f *file) {
 }
 
 // writeBack writes back what is stored in mappings. SEEK_DATA, SEEK_HOLE and st_blocks know
-// nothing of it before, unmapped or not: FUSE does not write back for them.
+// nothing of it before: FUSE does not write back for them. See TestSeekMapped.
 func (r *run) writeBack(f *file) {
 	if !f.dirty {
 		return
