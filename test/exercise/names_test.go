@@ -34,7 +34,11 @@ func TestNames(t *testing.T) {
 
 // inhabit runs the processes and judges what they leave.
 func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Duration) {
-	again := fmt.Sprintf("again: go test ./test/exercise -count=1 -v -run TestNames -dax %s -seed %d -duration %v -procs %d", mode, first, each, *procs)
+	where := "-dax " + mode
+	if p.Mount == nil {
+		where = "-dir " + *onDir
+	}
+	again := fmt.Sprintf("again: go test ./test/exercise -count=1 -v -run TestNames %s -seed %d -duration %v -procs %d", where, first, each, *procs)
 	pub := filepath.Join(p.dir, "shared")
 	var before unix.Statfs_t
 	if err := unix.Statfs(p.dir, &before); err != nil {
