@@ -3,7 +3,6 @@ package exercise
 import (
 	"flag"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -71,23 +70,8 @@ func newPlace(t *testing.T, mode string, size int64, limit time.Duration) *place
 		// No mount to take away: what hangs here is ended by the deadline of go test.
 		return &place{dir: dir}
 	}
-	withMode(t, mode)
-	m := mounttest.New(t, size, limit)
+	m := mounttest.NewWith(t, "dax="+mode, size, limit)
 	return &place{Mount: m, dir: m.Mountpoint}
-}
-
-// withMode has mounttest mount with -o dax=mode during the test: it runs a script
-// that adds the option.
-func withMode(t *testing.T, mode string) {
-	t.Helper()
-	real := mounttest.Daxfsd
-	script := filepath.Join(t.TempDir(), "daxfsd")
-	text := "#!/bin/sh\nif [ \"$1\" = mount ]; then shift; exec '" + real + "' mount -o dax=" + mode + " \"$@\"; fi\nexec '" + real + "' \"$@\"\n"
-	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	mounttest.Daxfsd = script
-	t.Cleanup(func() { mounttest.Daxfsd = real })
 }
 
 // again remounts, if there is something to remount.
