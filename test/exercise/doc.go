@@ -29,9 +29,9 @@
 // TestFile never synchronises before a call that reads bytes (-msync makes it, to tell
 // what it finds apart). And munmap(2) writes back.
 //
-// Not so SEEK_DATA, SEEK_HOLE and st_blocks: they are answered by the daemon, and what was
-// stored in a mapping that is still there is not there for them before msync(2) or fsync(2).
-// TestFile does an fdatasync before; TestSeekMapped is the reproduction.
+// SEEK_DATA and SEEK_HOLE see it, too, because the daemon has the kernel write back before it
+// answers (TestSeekMapped). st_blocks does not, before msync(2) or fsync(2), as on any
+// filesystem that allocates late.
 //
 // What a mapping has beyond the end of file never becomes part of it (-pollute).
 //

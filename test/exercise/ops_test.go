@@ -90,8 +90,8 @@ func (r *run) before(f *file) {
 	}
 }
 
-// writeBack writes back what is stored in mappings. SEEK_DATA, SEEK_HOLE and st_blocks know
-// nothing of it before: FUSE does not write back for them. See TestSeekMapped.
+// writeBack writes back what is stored in mappings. st_blocks knows nothing of it before:
+// FUSE does not write back for stat.
 func (r *run) writeBack(f *file) {
 	if !f.dirty {
 		return
@@ -424,7 +424,7 @@ func (r *run) seek(f *file) {
 	if f.size() == 0 {
 		return
 	}
-	r.writeBack(f)
+	r.before(f)
 	off := r.Int64N(f.size())
 	r.note("seek %s from %d", r.id(f), off)
 	r.holes(f, off, false)
