@@ -151,9 +151,14 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 	})
 }
 
-// RemoveXattr removes an attribute. ENODATA if there is none of that name.
+// RemoveXattr removes an attribute. ENODATA if there is none of that name, unless that is
+// an access control list.
 func (fs *FS) RemoveXattr(ctx *Context, ino uint64, name string) syscall.Errno {
-	return fs.changeXattr(ctx, ino, name, removal(name))
+	e := fs.changeXattr(ctx, ino, name, removal(name))
+	if e == syscall.ENODATA && isACL(name) {
+		return 0
+	}
+	return e
 }
 
 // removal is the edit that removes an attribute.

@@ -116,6 +116,9 @@ func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.
 	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
 		s.Valid |= fs.SetKillPriv // a chown does it anyhow
 	}
+	if s.Valid == 0 { // chown(-1, -1), which changes just what every chown does
+		s.Valid = fs.SetKillPriv
+	}
 	if e := a.core.SetAttr(&c.ctx, in.NodeId, s, &c.attr); e != 0 {
 		return status(e)
 	}

@@ -168,10 +168,25 @@ func (a *Adapter) kill(c *call, ino uint64) syscall.Errno {
 	}
 	c.set = fs.SetAttr{Valid: fs.SetKillPriv}
 	e := a.core.SetAttr(&c.ctx, ino, &c.set, &c.attr)
-	if s := a.server.Load(); e == 0 && s != nil {
-		s.InodeNotify(ino, -1, 0)
+	if e == 0 {
+		a.forgetAttr(ino)
 	}
 	return e
+}
+
+// forgetAttr tells the kernel that it does not know an inode's attributes any more.
+func (a *Adapter) forgetAttr(ino uint64) {
+	if s := a.server.Load(); s != nil {
+		s.InodeNotify(ino, -1, 0)
+	}
+}
+
+// atime is an inode's access time; 0 if there is no such inode.
+func (a *Adapter) atime(c *call, ino uint64) int64 {
+	if a.core.GetAttr(&c.ctx, ino, &c.attr) != 0 {
+		return 0
+	}
+	return c.attr.Atime
 }
 
 // killAsUser is kill for requests that do not say whether the caller has CAP_FSETID.
@@ -212,7 +227,11 @@ func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn
 	if e := a.killAsUser(c, in.NodeIdOut); e != 0 {
 		return 0, status(e)
 	}
+	was := a.atime(c, in.NodeId)
 	n, e := a.core.CopyRange(&c.ctx, in.NodeId, int64(in.OffIn), in.NodeIdOut, int64(in.OffOut), int64(min(in.Len, 1<<31)))
+	if a.atime(c, in.NodeId) != was {
+		a.forgetAttr(in.NodeId)
+	}
 	return uint32(n), status(e)
 }
 

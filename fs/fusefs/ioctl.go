@@ -52,7 +52,7 @@ func (a *Adapter) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, ou
 		if short(4, 0) {
 			return fuse.EINVAL
 		}
-		e = a.core.SetFlags(&c.ctx, in.NodeId, binary.NativeEndian.Uint32(arg), nil)
+		e = a.setFlags(c, in.NodeId, binary.NativeEndian.Uint32(arg), nil)
 	case iocGetXFlags:
 		if short(0, fsxattrSize) {
 			return fuse.EINVAL
@@ -112,7 +112,16 @@ func (a *Adapter) setXFlags(c *call, ino uint64, arg []byte) syscall.Errno {
 		return syscall.EOPNOTSUPP // other flags; hints about the size of extents
 	}
 	proj := binary.NativeEndian.Uint32(arg[12:])
-	return a.core.SetFlags(&c.ctx, ino, flags, &proj)
+	return a.setFlags(c, ino, flags, &proj)
+}
+
+// setFlags also tells the kernel, which does not expect it, that the ctime has changed.
+func (a *Adapter) setFlags(c *call, ino uint64, flags uint32, proj *uint32) syscall.Errno {
+	e := a.core.SetFlags(&c.ctx, ino, flags, proj)
+	if e == 0 {
+		a.forgetAttr(ino)
+	}
+	return e
 }
 
 // trim is FITRIM, of which there is nothing to tell a device: no bytes were.
