@@ -116,13 +116,13 @@ var aclCases = []testCase{
 			})
 		}
 		want(ann, true, true)
-		want(bob, true, true)                                         // named
-		want(who{uid: 2003, gid: 4004}, false, false)                 // named with nothing, whatever its groups
-		want(who{uid: 6, gid: 3003}, false, true)                     // named group
+		want(bob, true, true)                                            // named
+		want(who{uid: 2003, gid: 4004}, false, false)                    // named with nothing, whatever its groups
+		want(who{uid: 6, gid: 3003}, false, true)                        // named group
 		want(who{uid: 6, gid: 7, groups: []int{3003, 4004}}, true, true) // two named groups, each by itself
-		want(who{uid: 6, gid: ann.gid}, true, false)                  // owning group
-		want(who{uid: 6, gid: 6}, true, false)                        // others
-		c.do(unix.Chmod("f", 0o640))                                  // the mask is the group's bits now
+		want(who{uid: 6, gid: ann.gid}, true, false)                     // owning group
+		want(who{uid: 6, gid: 6}, true, false)                           // others
+		c.do(unix.Chmod("f", 0o640))                                     // the mask is the group's bits now
 		want(bob, true, false)
 		want(who{uid: 6, gid: 3003}, false, false)
 		want(who{uid: 6, gid: 6}, false, false)

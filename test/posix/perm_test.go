@@ -118,7 +118,7 @@ var permCases = []testCase{
 	{name: "perm/access-uses-the-real-user", run: func(c *ctx) {
 		c.file("f", 0o600)
 		c.inThread(func() {
-			c.do(unix.Setresuid(bob.uid, 0, 0)) // real bob, effective root
+			c.do(become(bob.uid, root)) // real bob, effective root
 			c.is(unix.Faccessat(cwd, "f", unix.R_OK, 0), unix.EACCES, "access(2) by real uid bob")
 			c.is(unix.Faccessat(cwd, "f", unix.R_OK, unix.AT_EACCESS), nil, "faccessat AT_EACCESS by effective root")
 		})
@@ -461,9 +461,9 @@ var permOpCases = func() (l []testCase) {
 				if mode&o.need != o.need {
 					want = unix.EACCES
 				}
-				sub := &ctx{target: c.target, mounted: c.mounted, dir: c.dir + "/" + sub}
-				sub.as(bob, func() { c.is(o.op(sub), want, "directory of mode %o for others", mode) })
-				c.errs = append(c.errs, sub.errs...)
+				in := &ctx{target: c.target, mounted: c.mounted, dir: c.dir + "/" + sub}
+				in.as(bob, func() { c.is(o.op(in), want, "directory of mode %o for others", mode) })
+				c.errs = append(c.errs, in.errs...)
 				c.do(unix.Chdir(".."))
 			}
 		}})

@@ -81,7 +81,10 @@ func suidOpCases() (l []testCase) {
 	}{
 		{"write", 0, func(c *ctx, fd int) error { _, err := unix.Write(fd, []byte("x")); return err }},
 		{"pwrite", 0, func(c *ctx, fd int) error { _, err := unix.Pwrite(fd, []byte("x"), 5); return err }},
-		{"append", 0, func(c *ctx, fd int) error { _, err := unix.Pwritev2(fd, [][]byte{[]byte("x")}, 0, unix.RWF_APPEND); return err }},
+		{"append", 0, func(c *ctx, fd int) error {
+			_, err := unix.Pwritev2(fd, [][]byte{[]byte("x")}, 0, unix.RWF_APPEND)
+			return err
+		}},
 		{"ftruncate", 0, func(c *ctx, fd int) error { return unix.Ftruncate(fd, 1) }},
 		{"ftruncate-to-larger", 0, func(c *ctx, fd int) error { return unix.Ftruncate(fd, 100000) }},
 		{"truncate", 0, func(c *ctx, fd int) error { return unix.Truncate("f", 1) }},

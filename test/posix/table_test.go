@@ -171,9 +171,7 @@ type who struct {
 // as runs f as another user, in the same directory, and says whether it was run to its end.
 func (c *ctx) as(w who, f func()) (whole bool) {
 	c.inThread(func() {
-		c.do(unix.Setgroups(w.groups))
-		c.do(unix.Setresgid(w.gid, w.gid, w.gid))
-		c.do(unix.Setresuid(w.uid, w.uid, w.uid))
+		c.do(become(w.uid, w))
 		f()
 		whole = true
 	})
