@@ -175,7 +175,6 @@ var aclCases = []testCase{
 		eq(c, c.aclOf("f", aclAccess), "", "removed")
 		c.oct(c.mode("f"), 0o660, "the mode stays")
 		c.as(bob, func() { c.is(try("f", ro), unix.EACCES, "access by one who was named") })
-		c.is(unix.Removexattr("f", aclAccess), nil, "removing none")
 		c.is(unix.Removexattr("f", aclDefault), nil, "removing the default of a file")
 		c.mkdir("d", 0o700)
 		c.setACL("d", aclDefault, "u::6 g::0 o::0")
@@ -183,6 +182,14 @@ var aclCases = []testCase{
 		eq(c, c.aclOf("d", aclDefault), "", "removed")
 		_, err := unix.Getxattr("d", aclDefault, nil)
 		c.is(err, unix.ENODATA, "getting what was removed")
+	}},
+	{name: "acl/remove-none", run: func(c *ctx) {
+		c.file("f", 0o600)
+		c.mkdir("d", 0o700)
+		c.is(unix.Removexattr("f", aclAccess), nil, "removing the list of a file that has none")
+		c.is(unix.Removexattr("d", aclAccess), nil, "of a directory")
+		c.is(unix.Removexattr("d", aclDefault), nil, "removing the default that is not there")
+		c.is(unix.Setxattr("d", aclDefault, nil, 0), nil, "setting an empty one")
 	}},
 	{name: "acl/inherited", run: func(c *ctx) {
 		c.mkdir("d", 0o755)

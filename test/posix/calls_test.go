@@ -208,6 +208,6 @@ func (c *ctx) kinds() []string {
 	c.do(unix.Mkfifo("fifo", 0o644))
 	c.do(unix.Mknod("sock", unix.S_IFSOCK|0o644, 0))
 	c.do(unix.Mknod("chr", unix.S_IFCHR|0o644, int(unix.Mkdev(1, 3))))
-	c.do(unix.Mknod("blk", unix.S_IFBLK|0o644, int(unix.Mkdev(7, 200))))
+	c.do(unix.Mknod("blk", unix.S_IFBLK|0o644, int(unix.Mkdev(60, 7))))
 	return []string{"reg", "dir", "sym", "fifo", "sock", "chr", "blk"}
 }
