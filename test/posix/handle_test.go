@@ -59,8 +59,8 @@ var handleCases = []testCase{
 		fd, err = c.byHandle(hd, ro)
 		c.is(err, nil, "a directory that was renamed")
 		if err == nil {
-			_, err = unix.Openat(fd, "../e/g", ro, 0)
-			c.is(err, nil, "its ..")
+			var st unix.Stat_t
+			c.is(unix.Fstatat(fd, "../e/g", &st, 0), nil, "its ..")
 		}
 	}},
 	{name: "handle/stale", run: func(c *ctx) {

@@ -463,6 +463,7 @@ var permOpCases = func() (l []testCase) {
 				}
 				in := &ctx{target: c.target, mounted: c.mounted, dir: c.dir + "/" + sub}
 				in.as(bob, func() { c.is(o.op(in), want, "directory of mode %o for others", mode) })
+				in.cleanup()
 				c.errs = append(c.errs, in.errs...)
 				c.do(unix.Chdir(".."))
 			}

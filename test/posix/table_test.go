@@ -96,7 +96,28 @@ func (tg *target) runAll(t *testing.T) {
 		})
 	}
 	t.Logf("%s: %d cases: %d passed, %d failed, %d known differences, %d not for it", tg.name, len(cases), passed, failed, knownN, absent)
+	if l := held(up.dir); len(l) > 0 {
+		t.Errorf("the cases left open: %v", l)
+	}
 	up.done(t)
+}
+
+// held is what this process has open, mapped or as a working directory below dir.
+func held(dir string) (l []string) {
+	names, _ := filepath.Glob("/proc/self/task/*/cwd")
+	fds, _ := filepath.Glob("/proc/self/fd/*")
+	for _, n := range append(names, fds...) {
+		if to, err := os.Readlink(n); err == nil && strings.HasPrefix(to, dir) {
+			l = append(l, n+" "+to)
+		}
+	}
+	maps, _ := os.ReadFile("/proc/self/maps")
+	for line := range strings.Lines(string(maps)) {
+		if strings.Contains(line, dir) {
+			l = append(l, strings.TrimSpace(line))
+		}
+	}
+	return l
 }
 
 // once runs a case in a fresh directory and returns what is wrong.
