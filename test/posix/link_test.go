@@ -49,10 +49,10 @@ var linkCases = []testCase{
 			}
 		}
 		eq(c, c.stat("f").Nlink, 65001, "links")
-		for i := range 65000 {
+		for i := range 1000 {
 			c.do(unix.Unlink(fmt.Sprintf("d/%d", i)))
 		}
-		eq(c, c.stat("f").Nlink, 1, "links")
+		eq(c, c.stat("f").Nlink, 64001, "links")
 	}},
 	{name: "link/directory-nlink", run: func(c *ctx) {
 		c.mkdir("d", 0o755)

@@ -3,6 +3,7 @@ package posix
 import (
 	"math"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,13 @@ func (c *ctx) free() uint64 {
 	var st unix.Statfs_t
 	c.do(unix.Statfs(".", &st))
 	return st.Bfree * uint64(st.Bsize)
+}
+
+// freed waits until what was deleted is free again.
+func (c *ctx) freed(before uint64) {
+	for start := time.Now(); c.free() < before-(16<<20) && time.Since(start) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+	}
+	c.true(c.free() >= before-(16<<20), "what was deleted is free within 10 s")
 }
 
 var spaceCases = []testCase{
@@ -143,7 +151,21 @@ var spaceCases = []testCase{
 		c.close(fd)
 		c.is(unix.Mkdir("d", 0o755), nil, "mkdir afterwards")
 		c.do(unix.Rmdir("d"))
-		_ = before
+		c.freed(before)
+	}},
+	{name: "space/deleted-is-free-at-once", known: []known{{why: "space is free when FORGET comes, and the kernel sends that later", race: true}}, run: func(c *ctx) {
+		before := c.free()
+		defer c.freed(before)
+		for i := range 10 {
+			c.file("f", 0o644)
+			fd := c.open("f", rw)
+			c.is(unix.Fallocate(fd, 0, 0, int64(before/10*8)), nil, "round %d: allocating most of what is free", i)
+			c.close(fd)
+			c.do(unix.Unlink("f"))
+			var st unix.Statfs_t
+			c.do(unix.Statfs(".", &st))
+			c.true(st.Bfree > st.Blocks/2, "round %d: %d of %d blocks are free after unlink", i, st.Bfree, st.Blocks)
+		}
 	}},
 	{name: "space/statfs", run: func(c *ctx) {
 		var st unix.Statfs_t

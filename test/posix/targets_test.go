@@ -79,9 +79,9 @@ var targets = []*target{
 			needsStatxFlags | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot},
 	{name: "tmpfs", control: true, up: upTmpfs,
 		has: needsFlags | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsBtime | needsDirect | needsFarTimes | needsStatxFlags | needsSameSlot},
-	{name: "dax=always", up: upDaxfs, has: daxfsHas},
-	{name: "dax=never", up: upDaxfs, has: daxfsHas},
-	{name: "dax=inode", up: upDaxfs, has: daxfsHas},
+	{name: "dax=always", up: upDaxfs("dax=always"), has: daxfsHas},
+	{name: "dax=never", up: upDaxfs("dax=never"), has: daxfsHas},
+	{name: "dax=inode", up: upDaxfs("dax=inode"), has: daxfsHas},
 }
 
 // targetLimit is how long the whole table may take on one mount of daxfs.
@@ -107,14 +107,16 @@ func scratch(t *testing.T) string {
 	return dir
 }
 
-func upDaxfs(t *testing.T) *mounted {
+// upDaxfs mounts with those options and leaves an fsck to done.
+func upDaxfs(options string) func(t *testing.T) *mounted {
+	return func(t *testing.T) *mounted { return mountDaxfs(t, options) }
+}
+
+func mountDaxfs(t *testing.T, options string) *mounted {
 	m := mounttest.New(t, 512<<20, targetLimit)
-	mode := filepath.Base(t.Name())
-	if mode != "dax=always" {
-		m.Down()
-		m.Options = mode
-		m.Up()
-	}
+	m.Down()
+	m.Options = options
+	m.Up()
 	for _, d := range []string{filepath.Dir(mounttest.Daxfsd), m.Dir} {
 		if err := os.Chmod(d, 0o711); err != nil {
 			t.Fatal(err)
