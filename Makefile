@@ -24,7 +24,8 @@ KILL_SEED ?= 0
 export CGO_ENABLED = 0
 
 .PHONY: all build demo test test-long install clean deps-demo deps-test \
-	fmt vet unit race fuzz arm64 ladder ageing crash kill mounted kill-long crash-long ageing-long stress-long
+	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise mounted \
+	kill-long crash-long ageing-long stress-long exercise-long
 
 all: build
 
@@ -66,7 +67,7 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test fmt vet ladder build unit race fuzz arm64 ageing crash kill mounted; do \
+	for s in deps-test fmt vet ladder build unit race fuzz arm64 ageing crash kill exercise mounted; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"
@@ -117,6 +118,10 @@ ageing:
 kill:
 	$(call step,kill,180,$(GO) test -count=1 -timeout 10m -v ./test/kill -seed $(KILL_SEED))
 
+# Random operations on files and on names, compared with models, in both cache modes.
+exercise:
+	$(call step,exercise,300,$(GO) test -count=1 -timeout 15m ./test/exercise -duration 2m)
+
 # Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
 # posixtest, a million files.
 mounted:
@@ -125,13 +130,16 @@ mounted:
 # Budgets here are guesses at a quiet machine of two cores.
 test-long:
 	@start=$$SECONDS; \
-	for s in deps-test kill-long stress-long ageing-long crash-long; do \
+	for s in deps-test kill-long exercise-long stress-long ageing-long crash-long; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test-long FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test-long passed in $$((SECONDS - start)) s"
 
 kill-long:
 	$(call step,kill,1800,$(GO) test -count=1 -timeout 75m -v ./test/kill -rounds 200 -seed $(KILL_SEED))
+
+exercise-long:
+	$(call step,exercise,7200,$(GO) test -count=1 -timeout 3h ./test/exercise -ops 1000000 -seeds 50 -duration 20m)
 
 # The race detector without -short (but for regions of which the folio table would not fit
 # into Go's memory), far more random cases, and damage that the fuzzer thinks of.

@@ -245,7 +245,8 @@ func (fs *FS) reserveChunks() uint64 {
 type Stats struct {
 	Blocks          uint64  `json:"blocks"`
 	FreeBlocks      uint64  `json:"free_blocks"`
-	AvailableBlocks uint64  `json:"available_blocks"`
+	AvailableBlocks uint64  `json:"available_blocks"` // to all
+	RootBlocks      uint64  `json:"root_blocks"`      // that only root may take
 	Inodes          uint64  `json:"inodes"`
 	FreeInodes      uint64  `json:"free_inodes"`
 	CachedInodes    int     `json:"cached_inodes"`
@@ -285,7 +286,7 @@ func (fs *FS) PageSize() int64 {
 func (fs *FS) Stats() Stats {
 	var f StatFS
 	fs.StatFS(&f)
-	s := Stats{Blocks: f.Blocks, FreeBlocks: f.Bfree, AvailableBlocks: f.Bavail,
+	s := Stats{Blocks: f.Blocks, FreeBlocks: f.Bfree, AvailableBlocks: f.Bavail, RootBlocks: fs.sb.RootBlocks,
 		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly(), FreeMap: fs.mapped, AtomicWrite: 8}
 	if fs.atomic() {
 		s.AtomicWrite = AtomicUnit

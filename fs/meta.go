@@ -206,6 +206,9 @@ func (fs *FS) setChunkBit(ctx *Context, no int64, on bool) error {
 	line, bit := layout.ChunkMapPos(no)
 	t := fs.begin(ctx)
 	t.at(fs.sb.ChunkMapOff+line*layout.LineSize).SetChunkBit(bit, on)
+	if !on {
+		clear(t.at(fs.sb.ChunkHeader(no)).Payload())
+	}
 	return t.commit()
 }
 
@@ -260,7 +263,8 @@ func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
 // Called with meta.mu held.
 //
 // Persistence order:
-//  1. transaction: clear the chunk's bit
+//  1. transaction: clear the chunk's bit, and its header, so that nothing takes it for
+//     metadata again
 //  2. retire all lanes, so that no record can be replayed over the chunk
 //  3. only then give it to the allocator
 //

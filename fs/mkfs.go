@@ -95,7 +95,8 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 // there before: whoever calls it has.
 //
 // Persistence order:
-//  1. both superblocks cleared, and the region's last block; SFENCE: from here on it is no filesystem, old or new
+//  1. both superblocks cleared, the second one of the filesystem that was there, and the
+//     region's last block; SFENCE: from here on it is no filesystem, old or new
 //  2. lanes, chunk map, owner record, bad-range list, first chunk header, root inode; SFENCE
 //  3. second superblock, SFENCE; first superblock, SFENCE: from here on it is one
 func Mkfs(r *pmem.Region, o MkfsOptions) (*layout.Superblock, error) {
@@ -106,12 +107,16 @@ func Mkfs(r *pmem.Region, o MkfsOptions) (*layout.Superblock, error) {
 	if _, err := layout.DecodeSuper(s.Encode(), 0); err != nil {
 		return nil, fmt.Errorf("geometry is not possible: %w", err)
 	}
+	old, _, _ := ReadSuper(r)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	w := mkfsWriter{r: r, s: s, seed: layout.Seed(s.UUID)}
 	w.zero(0, layout.BlockSize)
 	w.zero(s.BackupOff, layout.BlockSize)
 	w.zero(lastBlock(r), layout.BlockSize) // where ReadSuper would find an older one
+	if old != nil {
+		w.zero(old.BackupOff, layout.BlockSize) // and where fsck would
+	}
 	w.fence()
 	w.body()
 	w.fence()

@@ -13,9 +13,9 @@ import (
 // ErrTruncated: the region is shorter than the filesystem on it.
 var ErrTruncated = errors.New("region is truncated")
 
-// maxPasses bounds a repair. Each pass mends everything of its kind, so a few are
-// enough; the bound is against a repair that undoes another.
-const maxPasses = 16
+// maxPasses bounds a repair. Each pass mends what it sees, and a few are enough, unless
+// directories below each other are damaged; the bound is against a repair that undoes another.
+const maxPasses = 100
 
 // checker carries a whole check or repair.
 type checker struct {
@@ -57,6 +57,13 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 			break
 		}
 	}
+	if p.fixes > 0 { // given up: say what is left
+		c.o.Repair = false
+		p = c.newPass()
+		p.run()
+		c.o.Repair = true
+	}
+	c.rep.Left += p.more
 	for _, pr := range p.found {
 		c.tell(pr)
 		if o.Repair { // else it was said when it was found
@@ -138,7 +145,9 @@ func (c *checker) supers() error {
 		return nil
 	}
 	// The backup stands in the last whole block of the filesystem, which is that of
-	// the region unless mkfs was given a size: then it is looked for.
+	// the region unless mkfs was given a size: then it is looked for. One of an older
+	// filesystem may come first: with that one nothing else there verifies.
+	var doubtful *layout.Superblock
 	last := c.r.Size()&^(layout.BlockSize-1) - layout.BlockSize
 	var magic [8]byte
 	for off := last; off > 0; off -= layout.BlockSize {
@@ -155,12 +164,41 @@ func (c *checker) supers() error {
 		if err := c.trust(second); err != nil {
 			return err
 		}
+		if !c.confirmed() {
+			if doubtful == nil {
+				doubtful = second
+			}
+			continue
+		}
 		c.rep.BackupUsed = true
 		c.early(Problem{Code: SuperPrimary, What: fmt.Sprintf("the first superblock is damaged: %v; the second is used", ferr)},
 			func() error { return c.putSuper(0, sb) })
 		return nil
 	}
-	return ferr
+	if doubtful == nil {
+		return ferr
+	}
+	if c.o.Repair {
+		return fmt.Errorf("the only superblock stands at offset %d, and nothing else is of its filesystem, which may be an older one: nothing was repaired", doubtful.BackupOff)
+	}
+	c.rep.BackupUsed = true
+	c.early(Problem{Code: SuperPrimary, What: fmt.Sprintf("the first superblock is damaged: %v; one at offset %d is used, perhaps of an older filesystem", ferr, doubtful.BackupOff)}, nil)
+	return c.trust(doubtful)
+}
+
+// confirmed reports whether the owner record, the bad-range list or the chunk map is of the
+// filesystem that the superblock describes.
+func (c *checker) confirmed() bool {
+	var l layout.Line
+	if c.line(c.sb.OwnerOff, &l) == nil || c.line(c.sb.ChunkMapOff, &l) == nil {
+		return true
+	}
+	for i := range int64(layout.LinesPerBlock) {
+		if c.line(c.sb.BadOff+i*layout.LineSize, &l) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) trust(s *layout.Superblock) error {

@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"slices"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -77,13 +78,15 @@ func (p *pass) chunks() {
 		off := p.sb.ChunkMapOff + i*layout.LineSize
 		var l layout.Line
 		if err := p.line(off, &l); err != nil {
-			// Believe the headers: one left behind by a chunk that is data again would
-			// make that chunk an empty metadata chunk, which is sound unless a file
-			// has data there; then that is reported and nothing is lost.
+			// Believe the headers, but not one that a file has data behind: it was left by
+			// a chunk that is data again (settleGuesses).
 			l = layout.Line{}
 			for b := 0; b < layout.ChunksPerLine && i*layout.ChunksPerLine+int64(b) < chunks; b++ {
 				no := i*layout.ChunksPerLine + int64(b)
-				l.SetChunkBit(b, no >= p.sb.FirstChunk() && p.isHeader(no))
+				is := no >= p.sb.FirstChunk() && p.isHeader(no)
+				if l.SetChunkBit(b, is); is && no > p.sb.FirstChunk() {
+					p.maybe.set(uint64(no))
+				}
 			}
 			p.unreadable(ChunkMap, 0, off, err, p.put1(off, l), "the chunk map's line")
 		}
@@ -169,6 +172,70 @@ func (p *pass) chunk(no int64) {
 	}
 }
 
+// settleGuesses takes from the metadata what was only guessed to be, holds no inodes, and
+// has a file's data in it.
+func (p *pass) settleGuesses() {
+	for _, b := range p.inodeBlocks {
+		p.maybe.unset(p.chunkOf(b))
+	}
+	if !slices.ContainsFunc(p.maybe, func(w uint64) bool { return w != 0 }) {
+		return
+	}
+	data := map[uint64]bool{}
+	batches(p.o.Workers, len(p.inodeBlocks), lookBlocks, func(lo, hi int) (list []slotExtent) {
+		for _, b := range p.inodeBlocks[lo:hi] {
+			list = append(list, p.fileExtents(b)...)
+		}
+		return list
+	}, func(_ int, list []slotExtent) {
+		for _, e := range list {
+			for ch := p.chunkOf(e.Block); ch <= p.chunkOf(e.Block+uint64(e.Len)-1); ch++ {
+				if p.maybe.has(ch) {
+					data[ch] = true
+				}
+			}
+		}
+	})
+	for ch := range data {
+		p.meta.unset(ch)
+		first, _ := p.bounds(int64(ch))
+		p.used.unset(first - 1)
+		p.rep.MetaChunks--
+		line, bit := layout.ChunkMapPos(int64(ch))
+		if p.o.Repair && p.edit(p.sb.ChunkMapOff+line*layout.LineSize, func(l *layout.Line) { l.SetChunkBit(bit, false) })() == nil {
+			p.fixes++
+		}
+	}
+}
+
+// fileExtents are the extents within the filesystem of the regular files in an inode block.
+func (p *pass) fileExtents(b uint64) (list []slotExtent) {
+	k := p.look(b)
+	for s := range k.in {
+		core, times := k.line(4*s), k.line(4*s+layout.InodeTimesOff/layout.LineSize)
+		var c layout.Core
+		if k.err != nil || core == nil || times == nil {
+			continue
+		}
+		if c.Get(core); c.Mode&syscall.S_IFMT != syscall.S_IFREG || c.Nlink == 0 {
+			continue
+		}
+		x := k.in[s].content
+		if x == nil {
+			var t layout.Times
+			t.Get(times)
+			io := int64(b)<<layout.BlockShift + int64(s)*layout.InodeSize
+			x = p.lookContent(p.sb.InodeAt(io), io, c.Gen, t.ExtentRoot, k.line(4*s+layout.InodeExtentOff/layout.LineSize), 1)
+		}
+		for _, e := range x.list {
+			if e.Block < p.sb.Blocks() && uint64(e.Len) <= p.sb.Blocks()-e.Block {
+				list = append(list, e)
+			}
+		}
+	}
+	return list
+}
+
 func (p *pass) addInodeBlock(b uint64) {
 	if p.used.hasAny(b, 1) {
 		p.problem(ExtentReserved, 0, int64(b)<<layout.BlockShift, nil, "inode block %d stands in a bad range", b)
@@ -180,10 +247,17 @@ func (p *pass) addInodeBlock(b uint64) {
 }
 
 // looksLikeInodes: half of the slots at least verify, and all that do are inodes or
-// free slots with a generation, which neither dentries nor extents can look like.
+// free slots with a generation, which neither dentries nor extents can look like. What is
+// behind the header of an attribute block can look like anything: users chose it.
 func (p *pass) looksLikeInodes(b uint64) bool {
 	off := int64(b) << layout.BlockShift
 	n := 0
+	var first layout.Line
+	var x layout.XattrBlock
+	var e layout.ExtentBlock
+	if p.line(off, &first) != nil || x.Get(&first) || e.Get(&first) {
+		return false
+	}
 	for i := int64(0); i < layout.InodesPerBlock; i++ {
 		var l layout.Line
 		if p.line(off+i*layout.InodeSize, &l) != nil {
@@ -191,7 +265,7 @@ func (p *pass) looksLikeInodes(b uint64) bool {
 		}
 		n++
 		var c layout.Core
-		if c.Get(&l); c.Gen == 0 || c.Mode != 0 && !knownType(c.Mode) {
+		if c.Get(&l); c.Gen == 0 || c.Mode == 0 && c.Nlink != 0 || c.Mode != 0 && !knownType(c.Mode) || c.Format&^(layout.FormatInline|layout.FormatTruncating) != 0 {
 			return false
 		}
 	}

@@ -231,9 +231,8 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 		p.problem(DentryDead, d.ino, lo, drop, "the entry %q of directory %d names inode %d, which is free", name, d.ino, ino)
 		return
 	}
-	if me := p.info(d.ino); me != nil && me.nlink == 0 {
-		p.problem(DentryOrphan, d.ino, lo, drop, "the removed directory %d has the entry %q", d.ino, name)
-		return
+	if me := p.info(d.ino); me != nil {
+		me.names = true
 	}
 	if want := uint8(in.mode >> 12 & 15); typ != want {
 		p.problem(DentryType, d.ino, lo, p.edit(lo, func(l *layout.Line) { l.SetDentryTarget(ino, want) }),
@@ -241,13 +240,22 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 	}
 	if in.isDir() {
 		if in.links > 0 || ino == layout.RootIno {
+			if ino != layout.RootIno && in.from != in.parent && d.ino == in.parent { // this is the right one
+				old := *in
+				in.from, in.at, in.lines = d.ino, lo, k.n
+				p.info(d.ino).subs++
+				p.info(old.from).subs--
+				p.problem(DirParents, old.from, old.at, p.clearDentry(old.at, int(old.lines)),
+					"an entry of directory %d names directory %d, which has a name in its parent %d", old.from, ino, d.ino)
+				return
+			}
 			if p.problem(DirParents, d.ino, lo, drop, "the entry %q of directory %d names directory %d, which has a name already", name, d.ino, ino) {
 				return
 			}
 			in.links++
 			return
 		}
-		in.from = d.ino
+		in.from, in.at, in.lines = d.ino, lo, k.n
 		if me := p.info(d.ino); me != nil {
 			me.subs++
 		}
@@ -261,6 +269,10 @@ func (p *pass) tree() {
 	if p.incomplete() {
 		return
 	}
+	p.orphans()
+	if p.fixes > 0 {
+		return
+	}
 	p.parents()
 	p.reach()
 	if p.fixes > 0 {
@@ -271,18 +283,40 @@ func (p *pass) tree() {
 			in := &p.inodes[b][i]
 			io := int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
 			ino := p.sb.InodeAt(io)
-			if in.state != slotLive || in.nlink == 0 && in.links == 0 {
+			if in.state != slotLive || in.nlink == 0 && in.links == 0 && ino != layout.RootIno {
 				continue
 			}
 			want := in.links
 			if in.isDir() {
 				want = 2 + in.subs
 			}
-			if want == in.nlink || want == 0 || !in.isDir() && in.links == 0 {
+			if want == in.nlink || want == 0 {
 				continue
 			}
 			p.problem(Nlink, ino, io, p.editCore(ino, func(c *layout.Core) { c.Nlink = want }),
 				"inode %d has link count %d, expected %d", ino, in.nlink, want)
+		}
+	}
+}
+
+// orphans frees what has no links and no name, as recovery does: on a filesystem that was
+// unmounted cleanly that is a mistake. A directory with names in it is none: it gets its
+// links, and then a name in lost+found.
+func (p *pass) orphans() {
+	for _, b := range p.inodeBlocks {
+		for i := range p.inodes[b] {
+			in := &p.inodes[b][i]
+			io := int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
+			ino := p.sb.InodeAt(io)
+			switch {
+			case in.state != slotLive || in.nlink != 0 || in.links != 0 || ino == layout.RootIno:
+			case in.names:
+				p.problem(DentryOrphan, ino, io, p.editCore(ino, func(c *layout.Core) { c.Nlink = 2 + in.subs }), "the removed directory %d has entries", ino)
+			case p.clean:
+				p.problem(Orphan, ino, io, p.freeSlot(ino), "inode %d has no links, on a filesystem that was unmounted cleanly", ino)
+			case p.o.Repair && p.freeSlot(ino)() == nil:
+				p.fixes++
+			}
 		}
 	}
 }

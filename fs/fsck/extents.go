@@ -45,6 +45,9 @@ func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, fi
 			ok = false
 		}
 	}
+	if typ == syscall.S_IFLNK && ok && len(kept) == len(list) {
+		p.symlink(ino, io, c, kept)
+	}
 	if isDir {
 		if !ok {
 			p.namesLost = true

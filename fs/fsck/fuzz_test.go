@@ -226,6 +226,7 @@ func (g *target) survive(script []byte) {
 			}
 		}
 		var a fs.Attr
+		f.SetFlags(&fs.Context{}, 1, 0, nil) // it may be immutable now
 		if e := f.Mknod(&fs.Context{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 && e != syscall.EEXIST {
 			g.Errorf("create after a repair: %v", e)
 		}

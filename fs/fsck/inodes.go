@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"bytes"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -141,14 +142,7 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 		return
 	}
 	switch {
-	case c.Nlink == 0 && p.clean:
-		p.problem(Orphan, ino, io, p.freeSlot(ino), "inode %d has no links, on a filesystem that was unmounted cleanly", ino)
-		p.count(&p.rep.Orphans)
-	case c.Nlink == 0:
-		if p.o.Repair && p.freeSlot(ino)() == nil {
-			p.fixes++
-			in.state = slotFree
-		}
+	case c.Nlink == 0 && ino != layout.RootIno: // what becomes of it is decided when it is known who names it (orphans)
 		p.count(&p.rep.Orphans)
 	case typ == syscall.S_IFREG:
 		p.rep.Files++
@@ -158,9 +152,6 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 		p.rep.Symlinks++
 	default:
 		p.rep.Special++
-	}
-	if in.state == slotFree {
-		return
 	}
 
 	var t layout.Times
@@ -176,6 +167,9 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 		fix := p.put1(to, l)
 		if !made {
 			fix = nil
+		}
+		if t.XattrRoot != 0 {
+			p.claimXattrs(p.lookXattrs(ino, c.Gen, t.XattrRoot))
 		}
 		p.problem(InodeTimes, ino, to, fix, "the times line of inode %d at offset %d has a wrong checksum", ino, to)
 	}
@@ -196,6 +190,7 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 	}
 	p.format(ino, io, &c)
 	if c.Format&layout.FormatInline != 0 {
+		p.inline(ino, io, &c, &t, ext)
 		return
 	}
 	p.content(ino, io, &c, &t, ext, k.in[s].content)
@@ -222,6 +217,43 @@ func (p *pass) freeSlot(ino uint64) func() error {
 		l = layout.Line{}
 		c.Put(&l)
 		return p.commit([]change{{off, l}})
+	}
+}
+
+// inline checks a symbolic link that stands in its inode.
+func (p *pass) inline(ino uint64, io int64, c *layout.Core, t *layout.Times, ext *layout.Line) {
+	if t.ExtentRoot != 0 {
+		p.problem(ExtentChain, ino, io+layout.InodeTimesOff, p.edit(io+layout.InodeTimesOff, func(l *layout.Line) {
+			var t layout.Times
+			t.Get(l)
+			t.ExtentRoot = 0
+			t.Put(l)
+		}), "the symbolic link %d, which stands in its inode, has extent block %d", ino, t.ExtentRoot)
+	}
+	if n := bytes.IndexByte(ext.Payload()[:min(c.Size, layout.InlineSize)], 0); n >= 0 {
+		fix := p.editCore(ino, func(c *layout.Core) { c.Size = uint64(n) })
+		if n == 0 {
+			fix = p.freeSlot(ino)
+		}
+		p.problem(Symlink, ino, io, fix, "the symbolic link %d has %d bytes, of which byte %d is NUL", ino, c.Size, n)
+	}
+}
+
+// symlink checks one that stands in a block: slot 0, and nothing else. What it said is gone
+// if it does not.
+func (p *pass) symlink(ino uint64, io int64, c *layout.Core, list []slotExtent) {
+	bad := ""
+	var buf [layout.BlockSize]byte
+	switch {
+	case len(list) != 1 || list[0].Logical != 0 || list[0].off != io+layout.InodeExtentOff || list[0].i != 0 || list[0].Flags&layout.ExtentUnwritten != 0:
+		bad = "has not just one block"
+	case p.block(list[0].Block, buf[:]) != nil:
+		return // a media error: whoever reads it is told
+	case c.Size < layout.BlockSize && bytes.IndexByte(buf[:c.Size], 0) >= 0:
+		bad = "has a NUL in it"
+	}
+	if bad != "" {
+		p.problem(Symlink, ino, io, p.freeSlot(ino), "the target of the symbolic link %d %s", ino, bad)
 	}
 }
 

@@ -19,7 +19,11 @@ func (p *pass) adopt(ino uint64, in *inodeInfo) func() error {
 		if err != nil {
 			return err
 		}
-		if err := p.addEntry(lf, fmt.Sprintf("#%d", ino), ino, uint8(in.mode>>12&15)); err != nil {
+		name := fmt.Sprintf("#%d", ino)
+		for n := 1; p.hasName(lf, name); n++ {
+			name = fmt.Sprintf("#%d.%d", ino, n)
+		}
+		if err := p.addEntry(lf, name, ino, uint8(in.mode>>12&15)); err != nil {
 			return err
 		}
 		if isDirMode(in.mode) {
@@ -27,6 +31,14 @@ func (p *pass) adopt(ino uint64, in *inodeInfo) func() error {
 		}
 		return nil
 	}
+}
+
+// hasName reports whether a directory has a name, a short one.
+func (p *pass) hasName(d *dir, name string) bool {
+	lo, _ := p.findEntry(d, func(l *layout.Line) bool {
+		return l.DentryNameLen() == len(name) && string(l.NamePart(0, len(name))) == name
+	})
+	return lo != 0
 }
 
 // lostFoundDir finds or makes lost+found in the root directory.

@@ -14,10 +14,12 @@ type pass struct {
 	first bool      // nothing was mended yet
 	fixes int       // problems mended; another pass must look again
 	found []Problem // problems not mended
+	more  int       // and how many there was no room for
 
 	used   bitset // blocks claimed, by block
 	shared bitset // of these, by extents that may share them
 	meta   bitset // metadata chunks, by chunk
+	maybe  bitset // of these, by chunk: their header says so, their bit in the chunk map is lost
 	inoB   bitset // inode blocks, by block
 	unsure bitset // blocks whose type or owner is not known, by block
 
@@ -35,6 +37,7 @@ type pass struct {
 	namesLost bool
 	damaged   int
 	chainLost bool                      // blocks that belong to somebody may seem free
+	lists     map[uint64][]uint64       // lazily: the same of first blocks of attributes, by owner
 	exts      map[uint64][]extentHeader // lazily: extent blocks found by looking at every metadata block
 }
 
@@ -61,6 +64,9 @@ type inodeInfo struct {
 	subs   uint32 // dirs: directories named in it
 	gen    uint32
 	from   uint64 // dirs, damaged inodes: the directory that names it
+	at     int64  // dirs: the place of that name
+	lines  uint8  // and how many it has
+	names  bool   // dirs: there are names in it
 	parent uint64 // dirs: the parent field
 }
 
@@ -87,6 +93,7 @@ type bitset []uint64
 func newBitset(n uint64) bitset     { return make(bitset, (n+63)/64) }
 func (b bitset) has(i uint64) bool  { return b[i/64]&(1<<(i%64)) != 0 }
 func (b bitset) set(i uint64)       { b[i/64] |= 1 << (i % 64) }
+func (b bitset) unset(i uint64)     { b[i/64] &^= 1 << (i % 64) }
 func (b bitset) setRun(i, n uint64) { forRun(i, n, func(w int, m uint64) { b[w] |= m }) }
 func (b bitset) hasAll(i, n uint64) bool {
 	var x uint64
@@ -112,7 +119,7 @@ func (c *checker) newPass() *pass {
 	p := &pass{checker: c, inodes: map[uint64]*inodeBlock{}, byIno: map[uint64]*dir{}}
 	n := c.sb.Blocks()
 	p.used, p.shared, p.inoB, p.unsure = newBitset(n), newBitset(n), newBitset(n), newBitset(n)
-	p.meta = newBitset(uint64(c.sb.Chunks()))
+	p.meta, p.maybe = newBitset(uint64(c.sb.Chunks())), newBitset(uint64(c.sb.Chunks()))
 	r := c.rep
 	r.Incomplete = false
 	r.Files, r.Dirs, r.Symlinks, r.Special = 0, 0, 0, 0
@@ -129,6 +136,7 @@ func (p *pass) run() {
 	p.fixed = slices.Clone(p.used)
 	bad := p.badBlocks()
 	p.chunks()
+	p.settleGuesses()
 	p.allInodes()
 	p.allDirs()
 	p.rebuild()
@@ -165,7 +173,7 @@ func (p *pass) problem(code string, ino uint64, off int64, fix func() error, for
 	if len(p.found) < MaxProblems {
 		p.found = append(p.found, pr)
 	} else {
-		p.rep.Left++
+		p.more++
 	}
 	if !p.o.Repair {
 		p.say(pr)

@@ -18,20 +18,13 @@ type extentHeader struct {
 func (p *pass) extentBlocksOf(ino uint64) []extentHeader {
 	if p.exts == nil {
 		p.exts = map[uint64][]extentHeader{}
-		for no := int64(0); no < p.sb.Chunks(); no++ {
-			if !p.meta.has(uint64(no)) {
-				continue
-			}
-			first, end := p.bounds(no)
-			for b := first; b < end; b++ {
-				var l layout.Line
-				var h layout.ExtentBlock
-				if p.inoB.has(b) || p.line(int64(b)<<layout.BlockShift, &l) != nil || !h.Get(&l) {
-					continue
-				}
+		p.metaBlocks(func(b uint64) {
+			var l layout.Line
+			var h layout.ExtentBlock
+			if p.line(int64(b)<<layout.BlockShift, &l) == nil && h.Get(&l) {
 				p.exts[h.Owner] = append(p.exts[h.Owner], extentHeader{b, h})
 			}
-		}
+		})
 	}
 	return p.exts[ino]
 }
@@ -72,7 +65,51 @@ func (p *pass) lostTimes(ino uint64, gen uint32, live *layout.Line) (t layout.Ti
 		}
 	}
 	t.ExtentRoot, ok = p.chainRoot(ino, gen)
+	t.XattrRoot = p.newestXattrs(ino, gen)
 	return t, ok
+}
+
+// xattrHeader reads the header of a block of attributes.
+func (p *pass) xattrHeader(b uint64) (h layout.XattrBlock, ok bool) {
+	var l layout.Line
+	ok = b != 0 && p.metaBlock(b) && p.line(int64(b)<<layout.BlockShift, &l) == nil && h.Get(&l)
+	return h, ok
+}
+
+// newestXattrs finds the newest whole list of attributes of an inode on the media; 0: there
+// is none. Lists of old are there until their blocks are used again, so an attribute that
+// was removed may come back with one: better that than to lose all.
+func (p *pass) newestXattrs(ino uint64, gen uint32) (root uint64) {
+	if p.lists == nil {
+		p.lists = map[uint64][]uint64{}
+		p.metaBlocks(func(b uint64) {
+			if h, ok := p.xattrHeader(b); ok && h.Index == 0 {
+				p.lists[h.Owner] = append(p.lists[h.Owner], b)
+			}
+		})
+	}
+	best := uint64(0)
+	for _, b := range p.lists[ino] {
+		var l layout.Line
+		if p.line(int64(b)<<layout.BlockShift, &l) == nil && l.Seq() >= best && p.lookXattrs(ino, gen, b).bad == "" {
+			root, best = b, l.Seq()
+		}
+	}
+	return root
+}
+
+// metaBlocks calls f for each block of the metadata chunks that holds no inodes.
+func (p *pass) metaBlocks(f func(b uint64)) {
+	for no := int64(0); no < p.sb.Chunks(); no++ {
+		if !p.meta.has(uint64(no)) {
+			continue
+		}
+		for b, end := p.bounds(no); b < end; b++ {
+			if !p.inoB.has(b) {
+				f(b)
+			}
+		}
+	}
 }
 
 // mendChain points the inode at the best chain that the media still hold. Only when
@@ -128,12 +165,12 @@ func (p *pass) rebuild() {
 // makeCore writes a new core line for a damaged inode.
 func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 	return func() error {
-		var first, times layout.Line
+		var first, times, core layout.Line
 		haveFirst := p.line(io+layout.InodeExtentOff, &first) == nil
 		haveTimes := p.line(io+layout.InodeTimesOff, &times) == nil
 		var t layout.Times
 		t.Get(&times)
-		c := layout.Core{Gen: p.guessGen(ino, io, t.ExtentRoot), Nlink: max(in.links, 1), Parent: in.from}
+		c := layout.Core{Gen: p.guessGen(ino, io, t.ExtentRoot, t.XattrRoot), Nlink: max(in.links, 1), Parent: in.from}
 		end := uint64(0)
 		if haveFirst {
 			for _, e := range slots(nil, &first, io+layout.InodeExtentOff) {
@@ -146,6 +183,12 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 			}
 		}
 		c.Size = min(end, p.sb.Blocks()) << layout.BlockShift
+		if p.line(io, &core) == nil && in.typ != 0 { // all but the type is right
+			c.Get(&core)
+			c.Mode = c.Mode&^syscall.S_IFMT | uint16(in.typ)<<12
+			c.Put(&core)
+			return p.commit([]change{{io, core}})
+		}
 		switch in.typ {
 		case syscall.DT_DIR:
 			c.Mode, c.Nlink = syscall.S_IFDIR|0o700, 2
@@ -153,7 +196,7 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 			c.Mode = syscall.S_IFREG | 0o600
 		case syscall.DT_LNK:
 			c.Mode = syscall.S_IFLNK | 0o777
-			if n := bytes.IndexByte(first.Payload(), 0); haveFirst && end == 0 && n != 0 {
+			if n := bytes.IndexByte(first.Payload(), 0); haveFirst && n != 0 { // an extent begins with zeros: it is the file's block 0
 				if n < 0 {
 					n = layout.InlineSize
 				}
@@ -179,13 +222,16 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 }
 
 // guessGen is the generation that a damaged inode had, as far as the media say.
-func (p *pass) guessGen(ino uint64, io int64, root uint64) uint32 {
+func (p *pass) guessGen(ino uint64, io int64, root, xattrs uint64) uint32 {
 	if root != 0 {
 		for _, h := range p.extentBlocksOf(ino) {
 			if h.block == root {
 				return h.Gen
 			}
 		}
+	}
+	if h, ok := p.xattrHeader(xattrs); ok && h.Owner == ino {
+		return h.Gen
 	}
 	var l layout.Line
 	var v layout.Live

@@ -42,6 +42,7 @@ const (
 	InodeFormat    = "inode-format"     // format flags that cannot be
 	InodeSizeBad   = "inode-size"       // a size that cannot be
 	InodeXattr     = "inode-xattr"      // extended attributes that cannot be read or claim what is not theirs
+	Symlink        = "symlink"          // a symbolic link whose target cannot be
 	InodeRoot      = "inode-root"       // inode 1 is not a directory
 	Orphan         = "orphan"           // nlink 0 on a clean filesystem
 	Truncating     = "truncating"       // interrupted truncation on a clean filesystem
@@ -59,7 +60,7 @@ const (
 	DentryDup      = "dentry-duplicate" // a name twice in a directory
 	DentryDead     = "dentry-dead"      // its inode is not there
 	DentryType     = "dentry-type"      // type differs from the inode's
-	DentryOrphan   = "dentry-orphan"    // in a directory that is an orphan
+	DentryOrphan   = "dentry-orphan"    // a directory that is an orphan has entries
 	DirParents     = "dir-parents"      // a directory named twice
 	DirParent      = "dir-parent"       // parent field is not the directory that names it
 	DirCycle       = "dir-cycle"        // a directory below itself

@@ -216,13 +216,32 @@ func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn
 	return uint32(n), status(e)
 }
 
-// Lseek answers SEEK_DATA and SEEK_HOLE; the others are the kernel's.
+// Lseek answers SEEK_DATA and SEEK_HOLE; the others are the kernel's. Where there is a hole
+// the kernel may hold pages that a program has stored to through a mapping: they are written
+// to us first, or who copies a file by its data would lose them.
 func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	off, e := a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
+	if s := a.server.Load(); s != nil && !a.dense(c, in, off, e) {
+		s.InodeNotify(in.NodeId, 0, -1)
+		off, e = a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
+	}
 	out.Offset = uint64(off)
 	return status(e)
+}
+
+// dense reports whether an answer to LSEEK says that there is no hole before the end of file.
+func (a *Adapter) dense(c *call, in *fuse.LseekIn, off int64, e syscall.Errno) bool {
+	switch {
+	case e == syscall.ENXIO: // or the offset is beyond the end
+		return a.core.GetAttr(&c.ctx, in.NodeId, &c.attr) == 0 && in.Offset >= c.attr.Size
+	case e != 0:
+		return true
+	case in.Whence == unix.SEEK_DATA:
+		return uint64(off) == in.Offset
+	}
+	return a.core.GetAttr(&c.ctx, in.NodeId, &c.attr) == 0 && uint64(off) >= c.attr.Size
 }
 
 // Fallocate is fallocate(2).

@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,7 +34,7 @@ func run() int {
 		list     = flag.Bool("list", false, "list the workloads")
 		mutants  = flag.Int("mutants", 40, "how many mutants to try, chosen by seed; 0: none")
 		mutate   = flag.Bool("mutate", false, "try every mutant and list the survivors")
-		full     = flag.Bool("full", false, "far higher limits, and all mutants")
+		full     = flag.Bool("full", false, "every workload, higher limits, and all mutants: hours")
 		workers  = flag.Int("workers", runtime.GOMAXPROCS(0), "explorers at once")
 		verbose  = flag.Bool("v", false, "a line for every workload")
 		worker   = flag.Bool("worker", false, "answer jobs from standard input, as the workers of this command do")
@@ -52,7 +53,7 @@ func run() int {
 		scope = explore.FullScope
 	}
 	if *full {
-		cfg.Limits = explore.Limits{Lines: 1024, Torn: 64, Pairs: 4096, Random: 200}
+		cfg.Limits = explore.Limits{Lines: 128, Torn: 16, Pairs: 600, Random: 64}
 		*mutate = true
 	}
 	tries := 12
@@ -86,13 +87,19 @@ func run() int {
 	}
 
 	r := explore.Runner{Config: cfg, Scope: scope, Workers: *workers, Mutants: *mutants, Tries: tries, Start: start}
-	if tty(os.Stderr) {
-		r.Progress = func(stage string, done, total, states int) {
-			fmt.Fprintf(os.Stderr, "\r%-10s %3d/%d, %d states ", stage, done, total, states)
+	line, every := "\r%-10s %3d/%d, %d states ", time.Duration(0)
+	if !tty(os.Stderr) {
+		line, every = "%-10s %3d/%d, %d states\n", time.Minute
+	}
+	last := time.Now()
+	r.Progress = func(stage string, done, total, states int) {
+		if time.Since(last) >= every {
+			fmt.Fprintf(os.Stderr, line, stage, done, total, states)
+			last = time.Now()
 		}
 	}
 	rep, err := r.Run(ws)
-	if r.Progress != nil {
+	if every == 0 {
 		fmt.Fprintln(os.Stderr)
 	}
 	if err != nil {

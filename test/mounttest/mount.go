@@ -63,11 +63,22 @@ func liveMounts() (l []*Mount) {
 // the mount is destroyed under it, which makes whatever hangs on it fail.
 func New(t *testing.T, size int64, limit time.Duration) *Mount {
 	t.Helper()
-	return NewOn(t, "", size, limit)
+	return start(t, "", "", size, limit)
 }
 
-// NewOn is New of a region with that name; "": one in a temporary directory.
+// NewOn is New of a region with that name.
 func NewOn(t *testing.T, region string, size int64, limit time.Duration) *Mount {
+	t.Helper()
+	return start(t, region, "", size, limit)
+}
+
+// NewWith is New with options for -o.
+func NewWith(t *testing.T, options string, size int64, limit time.Duration) *Mount {
+	t.Helper()
+	return start(t, "", options, size, limit)
+}
+
+func start(t *testing.T, region, options string, size int64, limit time.Duration) *Mount {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount and must run as root: try `sudo make mounted`")
@@ -79,7 +90,7 @@ func NewOn(t *testing.T, region string, size int64, limit time.Duration) *Mount 
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Mount{t: t, Dir: dir, Region: filepath.Join(dir, "region"), Mountpoint: filepath.Join(dir, "mnt"), log: filepath.Join(dir, "log")}
+	m := &Mount{t: t, Options: options, Dir: dir, Region: filepath.Join(dir, "region"), Mountpoint: filepath.Join(dir, "mnt"), log: filepath.Join(dir, "log")}
 	if region != "" {
 		m.Region = region
 	}

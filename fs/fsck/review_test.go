@@ -1,0 +1,354 @@
+package fsck_test
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// converge: -y with exit 0 or 1 must leave an image that -n finds clean.
+func (w *world) converge() *fsck.Report {
+	w.Helper()
+	rep := w.check(true)
+	after := w.check(false)
+	w.Logf("-y: exit %d, %v", rep.ExitCode(), tail(rep.Problems))
+	if rep.Left == 0 && after.ExitCode() != 0 {
+		w.Errorf("-y says exit %d, nothing left; -n then finds %v", rep.ExitCode(), after.Problems)
+	}
+	return rep
+}
+
+func tail(p []fsck.Problem) []fsck.Problem { return p[max(0, len(p)-4):] }
+
+// A root without links is no orphan.
+func TestRootWithoutLinks(t *testing.T) {
+	w := build(t)
+	w.core("/", func(c *layout.Core) { c.Nlink = 0 })
+	w.check(true)
+	if rep := w.check(true); rep.ExitCode() != 0 {
+		t.Errorf("second -y: exit %d %v", rep.ExitCode(), rep.Problems)
+	}
+	w.verify("")
+}
+
+// A root without links is damage, also where nothing is named in it and a crash came before.
+func TestEmptyRootWithoutLinks(t *testing.T) {
+	w := build(t)
+	if _, err := fs.Mkfs(w.r, options()); err != nil {
+		t.Fatal(err)
+	}
+	w.smash(w.sb.OwnerOff)
+	w.core("/", func(c *layout.Core) { c.Nlink = 0 })
+	if rep := w.check(false); rep.ExitCode() == 0 {
+		t.Errorf("-n calls a root without links clean; orphans %d", rep.Orphans)
+	}
+}
+
+// A file that has names is no orphan, whatever its link count.
+func TestNamedWithoutLinks(t *testing.T) {
+	w := build(t)
+	w.core("/f", func(c *layout.Core) { c.Nlink = 0 })
+	w.converge()
+	w.verify("")
+}
+
+// In lost+found a name may be taken.
+func TestLostFoundNameTaken(t *testing.T) {
+	w := build(t)
+	w.mounted(func(f *fs.FS) {
+		w.mkdir(f, "/lost+found")
+		w.file(f, fmt.Sprintf("/lost+found/#%d", w.ino["/d/g"]), 5)
+	})
+	w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.ClearDentry() })
+	w.converge()
+}
+
+// Directories below each other, all damaged, take a pass each.
+func TestDeepDamage(t *testing.T) {
+	for n := 12; n <= 20; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			w := build(t)
+			var ps []string
+			w.mounted(func(f *fs.FS) {
+				p := ""
+				for i := range n {
+					p += fmt.Sprintf("/x%d", i)
+					w.mkdir(f, p)
+					ps = append(ps, p)
+				}
+				w.file(f, p+"/leaf", 10)
+			})
+			for _, p := range ps {
+				w.smash(w.inode(p))
+			}
+			rep := w.converge()
+			if rep.ExitCode() != 1 {
+				t.Errorf("exit %d", rep.ExitCode())
+			}
+		})
+	}
+}
+
+// The attributes are found without the times line that names them.
+func TestAttributesOfLostTimes(t *testing.T) {
+	w := build(t)
+	w.smash(w.inode("/d/g") + layout.InodeTimesOff)
+	w.converge()
+	w.verify("")
+}
+
+// The attributes say the generation that the core line had.
+func TestAttributesOfLostCore(t *testing.T) {
+	w := build(t)
+	w.smash(w.inode("/d/g"))
+	w.converge()
+	w.verify("")
+}
+
+// The second superblock of an older filesystem is not taken for this one's.
+func TestOlderBackup(t *testing.T) {
+	r, err := pmem.NewMemory(4 * size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	o := options()
+	for i, n := range []int64{3 * size, size} {
+		o.UUID, o.Size = [16]byte{byte(7 + i)}, n
+		if _, err := fs.Mkfs(r, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := bytes.Clone(r.Bytes(0, size))
+	if err := r.Store(0, make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := fsck.Check(r, fsck.Options{Repair: true})
+	if err != nil || rep.Left > 0 {
+		t.Errorf("not repaired: %v; %d left, first %v", err, rep.Left, rep.Problems[:3])
+	}
+	if !bytes.Equal(before[:512], r.Bytes(0, 512)) {
+		t.Error("the first superblock is now that of the old filesystem")
+	}
+}
+
+// Of a core line with an impossible type the rest is kept.
+func TestModeOfNoType(t *testing.T) {
+	w := build(t)
+	w.core("/f", func(c *layout.Core) { c.UID, c.Mode = 1000, 0o644 })
+	w.converge()
+	w.core("/f", func(c *layout.Core) {
+		if c.UID != 1000 || c.Size != 10000 {
+			t.Errorf("uid %d size %d, were 1000 and 10000", c.UID, c.Size)
+		}
+	})
+}
+
+// A link has no NUL in it.
+func TestSymlinkWithNUL(t *testing.T) {
+	w := build(t)
+	w.core("/s", func(c *layout.Core) { c.Size = 50 })
+	if rep := w.check(false); rep.ExitCode() == 0 {
+		t.Error("a link of 3 bytes with size 50 (47 NULs) is called clean")
+	}
+}
+
+// A long link has its block.
+func TestSymlinkWithoutBlock(t *testing.T) {
+	w := build(t)
+	w.extent("/l", 0, func(e *layout.Extent) { *e = layout.Extent{} })
+	w.smash(w.sb.OwnerOff)
+	if rep := w.check(false); rep.ExitCode() == 0 {
+		t.Error("a link of 300 bytes without an extent is called clean")
+	}
+}
+
+// A link that stands in its inode has no extent blocks.
+func TestInlineLinkWithExtents(t *testing.T) {
+	w := build(t)
+	w.times("/s", func(x *layout.Times) { x.ExtentRoot = uint64(w.sb.InodeBase >> 12) })
+	if rep := w.check(false); rep.ExitCode() == 0 {
+		t.Error("clean")
+	}
+}
+
+// A chunk that was metadata once and has data now stays data when the chunk map is lost.
+func TestHeaderOfData(t *testing.T) {
+	w := build(t)
+	// An unwritten extent over a chunk whose first block still has a header.
+	w.mounted(func(f *fs.FS) {
+		for i := range 3000 {
+			w.file(f, fmt.Sprintf("/z%d", i), 0)
+		}
+	})
+	rep := w.check(false)
+	w.Logf("metadata chunks %d", rep.MetaChunks)
+	var metas []int64
+	for no := w.sb.FirstChunk(); no < w.sb.Chunks(); no++ {
+		var l layout.Line
+		off := w.sb.ChunkHeader(no)
+		w.r.LoadLine(off, (*[64]byte)(&l))
+		if l.Valid(w.seed, off) && l.IsChunkHeader(no) {
+			metas = append(metas, no)
+		}
+	}
+	w.mounted(func(f *fs.FS) {
+		for i := range 3000 {
+			w.ok(f.Unlink(&fs.Context{}, 1, fmt.Sprintf("z%d", i)))
+			delete(w.ino, fmt.Sprintf("/z%d", i))
+		}
+	})
+	w.mounted(func(f *fs.FS) {})
+	rep = w.check(false)
+	w.Logf("metadata chunks %d after, had headers %v", rep.MetaChunks, metas)
+	w.mounted(func(f *fs.FS) {
+		w.file(f, "/big", 0)
+		n := int64(13 << 20)
+		w.ok(f.Fallocate(&fs.Context{}, w.ino["/big"], 0, 0, n))
+		for ; f.Fallocate(&fs.Context{}, w.ino["/big"], 0, n, 32<<10) == 0; n += 32 << 10 {
+		}
+		// write all blocks but the first of each chunk, from the end, as far as extents go
+		for at := n - 32<<10; at >= 0; at -= 32 << 10 {
+			if _, e := f.Write(&fs.Context{}, w.ino["/big"], at+4096, bytes.Repeat([]byte("B"), 28<<10)); e != 0 {
+				w.Logf("written from %d of %d on: %v", at, n, e)
+				break
+			}
+		}
+	})
+	count := func() (n int) {
+		w.mounted(func(f *fs.FS) { n = bytes.Count(content(f, w.ino["/big"]), []byte("B")) })
+		return
+	}
+	had := count()
+	rep = w.check(false)
+	if rep.ExitCode() != 0 {
+		t.Fatal(rep.Problems)
+	}
+	stale := 0
+	for _, no := range metas {
+		var l, m layout.Line
+		off := w.sb.ChunkHeader(no)
+		w.r.LoadLine(off, (*[64]byte)(&l))
+		ln, bit := layout.ChunkMapPos(no)
+		w.r.LoadLine(w.sb.ChunkMapOff+ln*64, (*[64]byte)(&m))
+		if l.Valid(w.seed, off) && l.IsChunkHeader(no) && !m.ChunkBit(bit) {
+			stale++
+		}
+	}
+	w.Logf("stale headers: %d; data blocks %d", stale, rep.DataBlocks)
+	w.smash(w.sb.ChunkMapOff)
+	y := w.converge()
+	if y.DataBlocks != rep.DataBlocks {
+		t.Errorf("%d data blocks before, %d after: exit %d", rep.DataBlocks, y.DataBlocks, y.ExitCode())
+	}
+	if n := count(); n != had {
+		t.Errorf("%d bytes of /big were written, %d are left", had, n)
+	}
+}
+
+// Attributes that look like inodes, as users may choose, are taken for none.
+func TestAttributesLikeInodes(t *testing.T) {
+	w := build(t)
+	// The list that makes all lines at multiples of 4 look like cores.
+	part := make([]byte, layout.XattrBlockBytes)
+	put := func(l *layout.Line, at int) {
+		copy(part[at:], l.Payload())
+	}
+	for s := 1; s < 16; s++ {
+		var l layout.Line
+		(&layout.Core{Mode: syscall.S_IFREG | 0o4777, Nlink: 1, Gen: 1}).Put(&l)
+		put(&l, (4*s-1)*layout.PayloadSize)
+	}
+	var forged uint64
+	w.mounted(func(f *fs.FS) {
+		w.file(f, "/evil", 1)
+		// entries of 12+n+len; 3 values of about 1000 bytes and one that ends it
+		at := 0
+		for i := range 4 {
+			name := fmt.Sprintf("user.%d", i)
+			n := min(1024, len(part)-at-12-len(name))
+			from := at + 12 + len(name)
+			w.ok(f.SetXattr(&fs.Context{}, w.ino["/evil"], name, part[from:from+n], 0))
+			at = from + n
+		}
+		w.Logf("%d bytes of %d", at, len(part))
+	})
+	if rep := w.check(false); rep.ExitCode() != 0 {
+		t.Fatal(rep.Problems)
+	}
+	root := w.xattrRoot("/evil")
+	forged = w.sb.InodeAt(int64(root) << 12)
+	start := root &^ uint64(w.sb.ChunkBlocks()-1)
+	line, _ := layout.TypePos(int(root - start))
+	no := int64(root) / int64(w.sb.ChunkBlocks())
+	w.smash(w.sb.ChunkHeader(no) + int64(line)*64)
+	rep := w.converge()
+	for _, p := range rep.Problems {
+		if p.Ino >= forged && p.Ino < forged+16 {
+			w.Logf("%v", p)
+		}
+	}
+	w.mounted(func(f *fs.FS) {
+		var lf, a fs.Attr
+		if f.Lookup(&fs.Context{}, 1, "lost+found", &lf) == 0 {
+			for i := range uint64(16) {
+				if f.Lookup(&fs.Context{}, lf.Ino, fmt.Sprintf("#%d", forged+i), &a) == 0 {
+					t.Errorf("forged inode %d of mode %#o uid %d is in lost+found", forged+i, a.Mode, a.UID)
+				}
+			}
+		}
+		buf := make([]byte, 2000)
+		if n, e := f.GetXattr(&fs.Context{}, w.ino["/evil"], "user.0", buf); e != 0 {
+			t.Errorf("attributes are gone: %d %v", n, e)
+		}
+	})
+}
+
+// A link that stands in its inode outlives its core line, whatever its length up to 52 bytes.
+func TestInlineLinkOfLostCore(t *testing.T) {
+	w := build(t)
+	w.mounted(func(f *fs.FS) { w.symlink(f, "/s2", strings.Repeat("y", 30)) })
+	w.smash(w.inode("/s2"))
+	if rep := w.check(true); rep.ExitCode() != 1 {
+		t.Errorf("exit %d: %v", rep.ExitCode(), rep.Problems)
+	}
+}
+
+// Extent blocks of long ago are not taken for those of now.
+func TestOlderChain(t *testing.T) {
+	w := build(t)
+	w.mounted(func(f *fs.FS) {
+		w.file(f, "/c", 1)
+		for i := 1; i < 200; i++ {
+			w.write(f, "/c", int64(i)*8192, 1)
+		}
+	})
+	w.mounted(func(f *fs.FS) {
+		w.ok(f.SetAttr(&fs.Context{}, w.ino["/c"], &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, new(fs.Attr)))
+		w.file(f, "/other", 1000000)
+	})
+	if rep := w.check(false); rep.ExitCode() != 0 {
+		t.Fatal(rep.Problems)
+	}
+	w.smash(w.inode("/c") + layout.InodeTimesOff)
+	rep := w.converge()
+	if rep.ExitCode() != 1 {
+		t.Errorf("exit %d", rep.ExitCode())
+	}
+}
+
+// Of two names of a directory that in its parent is right.
+func TestDirectoryNamedTwice(t *testing.T) {
+	w := build(t)
+	w.edit(w.dentry("/", "p"), func(l *layout.Line) { l.PutDentryHead([]byte("p"), w.ino["/d/sub"], syscall.DT_DIR) })
+	w.converge()
+	delete(w.ino, "/p")
+	w.verify("")
+}
