@@ -159,6 +159,9 @@ func upExt4(t *testing.T) *mounted {
 		return nil
 	}
 	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
+	if err := os.Remove(img); err != nil { // the loop device has it open
+		t.Error(err)
+	}
 	return &mounted{dir: mnt, alive: func() error { return nil }, done: func(t *testing.T) {
 		if err := unix.Unmount(mnt, 0); err != nil {
 			t.Errorf("umount of the control: %v", err)
