@@ -24,7 +24,7 @@ KILL_SEED ?= 0
 export CGO_ENABLED = 0
 
 .PHONY: all build demo test test-long install clean deps-demo deps-test \
-	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise mounted \
+	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise posix mounted \
 	kill-long crash-long ageing-long stress-long exercise-long
 
 all: build
@@ -67,7 +67,7 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test fmt vet ladder build unit race fuzz arm64 ageing crash kill exercise mounted; do \
+	for s in deps-test fmt vet ladder build unit race fuzz arm64 ageing crash kill exercise posix mounted; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"
@@ -121,6 +121,11 @@ kill:
 # Random operations on files and on names, compared with models, in both cache modes.
 exercise:
 	$(call step,exercise,300,$(GO) test -count=1 -timeout 15m ./test/exercise -duration 2m)
+
+# One table of system calls and their errors, on daxfs in each of its ways, and on ext4 and
+# tmpfs, which judge the table.
+posix:
+	$(call step,posix,240,$(GO) test -count=1 -timeout 20m ./test/posix)
 
 # Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
 # posixtest, a million files.

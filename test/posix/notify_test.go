@@ -1,0 +1,110 @@
+package posix
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// events reads what inotify has, in the words of its masks.
+func (c *ctx) events(fd int) string {
+	var l []string
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(fd, buf)
+		if err == unix.EAGAIN {
+			return strings.Join(l, " ")
+		}
+		c.do(err)
+		for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
+			mask, nlen := binary.NativeEndian.Uint32(b[4:]), binary.NativeEndian.Uint32(b[12:])
+			name := strings.TrimRight(string(b[16:16+nlen]), "\x00")
+			for _, m := range []struct {
+				bit  uint32
+				name string
+			}{
+				{unix.IN_ACCESS, "access"}, {unix.IN_MODIFY, "modify"}, {unix.IN_ATTRIB, "attrib"}, {unix.IN_CLOSE_WRITE, "close_write"},
+				{unix.IN_CLOSE_NOWRITE, "close"}, {unix.IN_OPEN, "open"}, {unix.IN_MOVED_FROM, "from"}, {unix.IN_MOVED_TO, "to"},
+				{unix.IN_CREATE, "create"}, {unix.IN_DELETE, "delete"}, {unix.IN_DELETE_SELF, "delete_self"}, {unix.IN_MOVE_SELF, "move_self"},
+				{unix.IN_IGNORED, "ignored"},
+			} {
+				if mask&m.bit != 0 {
+					l = append(l, strings.TrimSuffix(m.name+":"+name, ":"))
+				}
+			}
+			b = b[16+nlen:]
+		}
+	}
+}
+
+func (c *ctx) watch(name string, mask uint32) int {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	c.do(err)
+	c.keep(fd)
+	_, err = unix.InotifyAddWatch(fd, name, mask)
+	c.do(err)
+	return fd
+}
+
+var notifyCases = []testCase{
+	{name: "notify/directory", run: func(c *ctx) {
+		c.mkdir("d", 0o755)
+		c.mkdir("e", 0o755)
+		in := c.watch("d", unix.IN_ALL_EVENTS&^(unix.IN_OPEN|unix.IN_CLOSE_NOWRITE|unix.IN_ACCESS))
+		step := func(what, want string) { eq(c, c.events(in), want, "events of %s", what) }
+		c.do(try("d/f", wo|unix.O_CREAT, 0o644))
+		step("creating", "create:f close_write:f")
+		c.pwrite(c.open("d/f", wo), "x", 0)
+		step("writing", "modify:f")
+		c.do(unix.Chmod("d/f", 0o600))
+		step("chmod", "attrib:f")
+		c.do(unix.Truncate("d/f", 0))
+		step("truncate", "modify:f")
+		c.do(unix.Setxattr("d/f", "user.a", []byte("v"), 0))
+		step("setxattr", "attrib:f")
+		c.do(unix.Rename("d/f", "d/g"))
+		step("rename", "from:f to:g")
+		c.do(unix.Rename("d/g", "e/g"))
+		step("moving away", "from:g")
+		c.do(unix.Rename("e/g", "d/h"))
+		step("moving in", "to:h")
+		c.do(unix.Mkdir("d/s", 0o755))
+		step("mkdir", "create:s")
+		c.do(unix.Link("d/h", "d/l"))
+		step("link", "create:l")
+		c.do(unix.Rmdir("d/s"))
+		step("rmdir", "delete:s")
+		c.do(unix.Symlink("x", "d/y"))
+		step("symlink", "create:y")
+		c.do(unix.Unlink("d/l"))
+		c.do(unix.Unlink("d/y"))
+		got := c.events(in)
+		c.true(strings.Contains(got, "delete:l") && strings.Contains(got, "delete:y"), "unlink is told: %s", got)
+		c.do(unix.Rename("d", "dd"))
+		step("renaming the directory", "move_self")
+	}},
+	{name: "notify/file", run: func(c *ctx) {
+		c.file("f", 0o644, "content")
+		in := c.watch("f", unix.IN_ALL_EVENTS)
+		step := func(what, want string) { eq(c, c.events(in), want, "events of %s", what) }
+		fd := c.open("f", rw)
+		step("open", "open")
+		c.pread(fd, 3, 0)
+		step("read", "access")
+		c.pwrite(fd, "x", 0)
+		step("write", "modify")
+		c.do(unix.Fallocate(fd, 0, 0, 10000))
+		step("fallocate", "modify")
+		c.do(unix.Unlink("f"))
+		step("unlink while open", "attrib")
+		c.close(fd)
+		eq(c, c.events(in), "close_write delete_self ignored", "events of the last close")
+	}},
+	{name: "notify/of-another-process", run: func(c *ctx) {
+		in := c.watch(".", unix.IN_CREATE|unix.IN_DELETE)
+		out, err := c.execAs(root, "/bin/sh", "-c", "echo x >f; rm f")
+		c.is(err, nil, "the shell: %s", out)
+		eq(c, c.events(in), "create:f delete:f", "events")
+	}},
+}

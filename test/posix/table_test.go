@@ -1,0 +1,323 @@
+package posix
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// caseLimit is how long a case may take.
+const caseLimit = 30 * time.Second
+
+// A testCase is one row of the table.
+type testCase struct {
+	name  string
+	needs need
+	run   func(c *ctx)
+	known []known
+	slow  bool // it may take four times as long, and what it leaves is not removed
+}
+
+// A known difference: the case fails on targets whose name begins with on ("": on all that
+// are not controls).
+type known struct {
+	on, why string
+	race    bool // now and then it passes
+}
+
+// Differences that several cases meet.
+var (
+	chownOfNothing = []known{{why: "chown -1 -1 reaches FUSE as a SETATTR that sets nothing, and the daemon does nothing"}}
+	kernelsFlags   = []known{{why: "the kernel looks at flags of the inode in memory, which its FUSE never sets"}}
+	cachedPages    = []known{{on: "dax=never", why: "what the kernel answers from its page cache the daemon does not see"},
+		{on: "dax=inode", why: "likewise, of files without the x flag"}}
+)
+
+// cases are all of them.
+var cases = slices.Concat(permCases, permOpCases, suidCases, aclCases, xattrCases, nameCases, linkCases, renameCases, tmpfileCases,
+	timeCases, timeChangeCases, spaceCases, copyCases, openCases, rwCases, lockCases, mmapCases, readdirCases, handleCases,
+	notifyCases, spliceCases, flagCases, specialCases)
+
+func (k known) matches(tg *target) bool { return !tg.control && strings.HasPrefix(tg.name, k.on) }
+
+// TestPosix runs the table on every target.
+func TestPosix(t *testing.T) {
+	seen := map[string]bool{}
+	for _, tc := range cases {
+		if seen[tc.name] {
+			t.Fatalf("two cases are called %s", tc.name)
+		}
+		seen[tc.name] = true
+	}
+	for _, tg := range targets {
+		t.Run(tg.name, func(t *testing.T) { tg.runAll(t) })
+	}
+}
+
+// runAll runs the table on one target and says what became of it.
+func (tg *target) runAll(t *testing.T) {
+	up := tg.up(t)
+	if up == nil {
+		return // and it said why
+	}
+	var passed, failed, knownN, absent int
+	for i, tc := range cases {
+		if lacks := tc.needs &^ tg.has; lacks != 0 {
+			absent++
+			t.Logf("%s: not on %s, which has no %v", tc.name, tg.name, lacks)
+			continue
+		}
+		t.Run(tc.name, func(t *testing.T) {
+			start := time.Now()
+			errs := tc.once(tg, up, filepath.Join(up.dir, fmt.Sprintf("case%03d", i)))
+			if d := time.Since(start); d > 5*time.Second {
+				t.Logf("took %v", d.Round(time.Millisecond))
+			}
+			var why string
+			var race bool
+			for _, k := range tc.known {
+				if k.matches(tg) {
+					why, race = k.why, k.race
+				}
+			}
+			switch {
+			case why == "" && len(errs) == 0:
+				passed++
+			case why == "":
+				failed++
+				t.Error(strings.Join(errs, "\n"))
+			case len(errs) == 0 && race:
+				passed++
+				t.Logf("passed this time; known: %s", why)
+			case len(errs) == 0:
+				failed++
+				t.Errorf("passes here, and is known to fail: %s. Take that out of the table", why)
+			default:
+				knownN++
+				t.Logf("known: %s\n%s", why, strings.Join(errs, "\n"))
+			}
+			if err := up.alive(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Logf("%s: %d cases: %d passed, %d failed, %d known differences, %d not for it", tg.name, len(cases), passed, failed, knownN, absent)
+	if l := held(up.dir); len(l) > 0 {
+		t.Errorf("the cases left open: %v", l)
+	}
+	up.done(t)
+}
+
+// held is what this process has open, mapped or as a working directory below dir.
+func held(dir string) (l []string) {
+	names, _ := filepath.Glob("/proc/self/task/*/cwd")
+	fds, _ := filepath.Glob("/proc/self/fd/*")
+	for _, n := range append(names, fds...) {
+		if to, err := os.Readlink(n); err == nil && strings.HasPrefix(to, dir) {
+			l = append(l, n+" "+to)
+		}
+	}
+	maps, _ := os.ReadFile("/proc/self/maps")
+	for line := range strings.Lines(string(maps)) {
+		if strings.Contains(line, dir) {
+			l = append(l, strings.TrimSpace(line))
+		}
+	}
+	return l
+}
+
+// once runs a case in a fresh directory and returns what is wrong.
+func (tc *testCase) once(tg *target, up *mounted, dir string) []string {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return []string{err.Error()}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return []string{err.Error()}
+	}
+	c := &ctx{target: tg, mounted: up, dir: dir}
+	limit := caseLimit
+	if tc.slow {
+		limit *= 4
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.inThread(func() { tc.run(c) })
+		c.cleanup()
+	}()
+	select {
+	case <-done:
+		if tc.slow {
+			break
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			c.errorf("removing what the case left: %v", err)
+		}
+	case <-time.After(limit):
+		buf := make([]byte, 1<<20)
+		fmt.Fprintf(os.Stderr, "%s on %s hangs:\n%s\n", tc.name, tg.name, buf[:runtime.Stack(buf, true)])
+		c.errorf("not done after %v", limit)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.errs)
+}
+
+// A ctx is one run of one case.
+type ctx struct {
+	target  *target
+	mounted *mounted
+	dir     string // absolute; the case's threads have it as their working directory
+
+	mu    sync.Mutex
+	errs  []string // protected by mu
+	fds   []int    // protected by mu; closed at the end
+	after []func() // protected by mu; run at the end, last first
+}
+
+// giveUp ends a case from any of its threads.
+type giveUp struct{}
+
+// inThread runs f in a new OS thread with a working directory and a umask of its own,
+// and throws the thread away. It returns when f has.
+func (c *ctx) inThread(f func()) {
+	done := make(chan any)
+	go func() {
+		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
+		defer func() { done <- recover() }()
+		c.do(unix.Unshare(unix.CLONE_FS))
+		c.do(unix.Chdir(c.dir))
+		unix.Umask(0)
+		defer func() { _ = unix.Chdir("/") }() // the first thread of a process outlives its goroutine
+		f()
+	}()
+	if r := <-done; r != nil {
+		if _, ok := r.(giveUp); !ok {
+			c.errorf("panic: %v", r)
+		}
+	}
+}
+
+// A who is a user with groups.
+type who struct {
+	uid, gid int
+	groups   []int
+}
+
+// as runs f as another user, in the same directory, and says whether it was run to its end.
+func (c *ctx) as(w who, f func()) (whole bool) {
+	c.inThread(func() {
+		c.do(become(w.uid, w))
+		f()
+		whole = true
+	})
+	return whole
+}
+
+func (c *ctx) cleanup() {
+	c.mu.Lock()
+	fds, after := c.fds, c.after
+	c.fds, c.after = nil, nil
+	c.mu.Unlock()
+	for _, f := range slices.Backward(after) {
+		f()
+	}
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// atEnd runs f when the case has ended.
+func (c *ctx) atEnd(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.after = append(c.after, f)
+}
+
+// errorf notes what is wrong and goes on.
+func (c *ctx) errorf(format string, args ...any) {
+	where := ""
+	for skip := 1; skip < 12; skip++ { // the innermost caller that is no helper
+		_, file, line, ok := runtime.Caller(skip)
+		if !ok {
+			break
+		}
+		if base := filepath.Base(file); base != "table_test.go" && base != "calls_test.go" && strings.HasSuffix(base, "_test.go") {
+			where = fmt.Sprintf("%s:%d: ", base, line)
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.errs = append(c.errs, where+fmt.Sprintf(format, args...))
+}
+
+// fatalf notes what is wrong and ends the case.
+func (c *ctx) fatalf(format string, args ...any) {
+	c.errorf(format, args...)
+	panic(giveUp{})
+}
+
+// do requires success, without which the case is pointless.
+func (c *ctx) do(err error) {
+	if err != nil {
+		c.fatalf("%v", err)
+	}
+}
+
+// is requires that error; nil: success.
+func (c *ctx) is(err, want error, what string, args ...any) {
+	if want == nil && err != nil || want != nil && !errors.Is(err, want) {
+		c.errorf("%s: got %s, want %s", fmt.Sprintf(what, args...), errName(err), errName(want))
+	}
+}
+
+// oneOf requires one of those errors, where POSIX leaves the choice.
+func (c *ctx) oneOf(err error, what string, wants ...unix.Errno) {
+	for _, w := range wants { // 0: success
+		if errors.Is(err, w) || w == 0 && err == nil {
+			return
+		}
+	}
+	c.errorf("%s: got %s, want one of %v", what, errName(err), wants)
+}
+
+// eq requires that two values are the same.
+func eq[T comparable](c *ctx, got, want T, what string, args ...any) {
+	if got != want {
+		c.errorf("%s: got %v, want %v", fmt.Sprintf(what, args...), got, want)
+	}
+}
+
+// oct is eq of modes.
+func (c *ctx) oct(got, want uint32, what string, args ...any) {
+	if got != want {
+		c.errorf("%s: mode %04o, want %04o", fmt.Sprintf(what, args...), got, want)
+	}
+}
+
+func (c *ctx) true(ok bool, what string, args ...any) {
+	if !ok {
+		c.errorf("not so: "+what, args...)
+	}
+}
+
+func errName(err error) string {
+	var e unix.Errno
+	switch {
+	case err == nil:
+		return "success"
+	case errors.As(err, &e):
+		return unix.ErrnoName(e)
+	}
+	return err.Error()
+}

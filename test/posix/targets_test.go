@@ -1,0 +1,183 @@
+package posix
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
+)
+
+// need is a set of what not every target can do.
+type need uint32
+
+const (
+	needsFlags       need = 1 << iota // chattr: i and a
+	needsFlagsSync                    // chattr: S, A, d
+	needsBigXattr                     // values of 64 KiB
+	needsManyXattr                    // hundreds for one file
+	needsManyLinks                    // more than 65000 links of a file
+	needsHuge                         // offsets up to 8 EiB
+	needsZeroRange                    // fallocate: ZERO_RANGE
+	needsCollapse                     // fallocate: COLLAPSE_RANGE, INSERT_RANGE
+	needsUnwritten                    // preallocated space is a hole to SEEK_DATA
+	needsBtime                        // statx: time of birth
+	needsDirect                       // O_DIRECT
+	needsNowait                       // RWF_NOWAIT
+	needsClone                        // FICLONE
+	needsFarTimes                     // before 1901 and after 2446
+	needsStatxFlags                   // statx says what chattr did
+	needsExactAtime                   // a read of nothing leaves atime
+	needsHandleTypes                  // the type of a file handle is looked at
+	needsZeroTail                     // what is stored behind the end through a mapping is never seen
+	needsFlagsOpen                    // i binds who has the file open already
+	needsSameSlot                     // names keep their readdir position
+)
+
+var needNames = []string{"flags (i, a)", "flags (S, A, d)", "64 KiB xattrs", "hundreds of xattrs", "65001 links", "offsets of 8 EiB", "ZERO_RANGE",
+	"COLLAPSE_RANGE", "unwritten extents that are holes", "birth times", "O_DIRECT", "RWF_NOWAIT", "FICLONE", "times far away",
+	"statx attributes", "exact atimes", "file handle types", "zeroed tails of mapped pages", "flags for who has the file open", "stable directory positions"}
+
+func (n need) String() string {
+	var l []string
+	for i, name := range needNames {
+		if n&(1<<i) != 0 {
+			l = append(l, name)
+		}
+	}
+	return strings.Join(l, ", ")
+}
+
+// A target is a kind of filesystem that the table runs on.
+type target struct {
+	name    string
+	control bool
+	has     need
+	up      func(t *testing.T) *mounted // nil: there is none on this machine, and it has logged why
+}
+
+// mounted is one that is there.
+type mounted struct {
+	dir   string
+	alive func() error
+	done  func(t *testing.T) // takes it away and checks it
+}
+
+const daxfsHas = needsFlags | needsFlagsSync | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsZeroRange | needsUnwritten | needsBtime |
+	needsDirect | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot
+
+// targets, the controls first: a case that fails there is wrong.
+var targets = []*target{
+	{name: "ext4", control: true, up: upExt4,
+		has: needsFlags | needsFlagsSync | needsBigXattr | needsZeroRange | needsCollapse | needsUnwritten | needsBtime | needsDirect | needsNowait |
+			needsStatxFlags | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot},
+	{name: "tmpfs", control: true, up: upTmpfs,
+		has: needsFlags | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsBtime | needsDirect | needsFarTimes | needsStatxFlags | needsSameSlot},
+	{name: "dax=always", up: upDaxfs("dax=always"), has: daxfsHas},
+	{name: "dax=never", up: upDaxfs("dax=never"), has: daxfsHas},
+	{name: "dax=inode", up: upDaxfs("dax=inode"), has: daxfsHas},
+}
+
+// targetLimit is how long the whole table may take on one mount of daxfs.
+const targetLimit = 10 * time.Minute
+
+// scratch makes a directory that other users can pass, in the one that is deleted after
+// all tests.
+func scratch(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("these tests mount and must run as root: try `sudo make posix`")
+	}
+	top := filepath.Dir(mounttest.Daxfsd)
+	dir, err := os.MkdirTemp(top, "")
+	for _, d := range []string{top, dir} {
+		if err == nil {
+			err = os.Chmod(d, 0o711)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// upDaxfs mounts with those options and leaves an fsck to done.
+func upDaxfs(options string) func(t *testing.T) *mounted {
+	return func(t *testing.T) *mounted { return mountDaxfs(t, options) }
+}
+
+func mountDaxfs(t *testing.T, options string) *mounted {
+	m := mounttest.New(t, 512<<20, targetLimit)
+	m.Down()
+	m.Options = options
+	m.Up()
+	for _, d := range []string{filepath.Dir(mounttest.Daxfsd), m.Dir} {
+		if err := os.Chmod(d, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &mounted{dir: m.Mountpoint,
+		alive: func() error {
+			if pid := m.PID(); pid <= 1 || unix.Kill(pid, 0) != nil {
+				return fmt.Errorf("the daemon is gone")
+			}
+			return nil
+		},
+		done: func(t *testing.T) { m.Down() },
+	}
+}
+
+// upExt4 mounts an ext4 in a file. mount(8) makes a loop device that detaches itself when it
+// is unmounted, which happens at the latest when the mount namespace dies.
+func upExt4(t *testing.T) *mounted {
+	dir := scratch(t)
+	img, mnt := filepath.Join(dir, "ext4.img"), filepath.Join(dir, "mnt")
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		t.Logf("NO CONTROL: mkfs.ext4 is missing (Debian: e2fsprogs)")
+		return nil
+	}
+	f, err := os.Create(img)
+	if err == nil {
+		err = f.Truncate(512 << 20)
+		f.Close()
+	}
+	if err == nil {
+		err = os.Mkdir(mnt, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounttest.Run(t, time.Minute, "", nil, "mkfs.ext4", "-q", "-I", "512", "-b", "4096", "-O", "ea_inode,metadata_csum,^orphan_file", img)
+	if out, err := mounttest.Command(time.Minute, "", nil, "mount", "-t", "ext4", "-o", "loop,acl,user_xattr", img, mnt); err != nil {
+		t.Logf("NO CONTROL: mounting an ext4 in a file: %v: %s", err, out)
+		return nil
+	}
+	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
+	if err := os.Remove(img); err != nil { // the loop device has it open
+		t.Error(err)
+	}
+	return &mounted{dir: mnt, alive: func() error { return nil }, done: func(t *testing.T) {
+		if err := unix.Unmount(mnt, 0); err != nil {
+			t.Errorf("umount of the control: %v", err)
+		}
+	}}
+}
+
+func upTmpfs(t *testing.T) *mounted {
+	mnt := scratch(t)
+	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=512m,mode=755"); err != nil {
+		t.Fatalf("mounting a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
+	return &mounted{dir: mnt, alive: func() error { return nil }, done: func(t *testing.T) {
+		if err := unix.Unmount(mnt, 0); err != nil {
+			t.Errorf("umount of the control: %v", err)
+		}
+	}}
+}
