@@ -125,7 +125,7 @@ exercise:
 # One table of system calls and their errors, on daxfs in each of its ways, and on ext4 and
 # tmpfs, which judge the table.
 posix:
-	$(call step,posix,240,$(GO) test -count=1 -timeout 20m ./test/posix)
+	$(call step,posix,300,$(GO) test -count=1 -timeout 20m ./test/posix)
 
 # Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
 # posixtest, a million files.

@@ -190,7 +190,7 @@ var aclCases = []testCase{
 		c.is(unix.Removexattr("d", aclAccess), nil, "of a directory")
 		c.is(unix.Removexattr("d", aclDefault), nil, "removing the default that is not there")
 		c.is(unix.Setxattr("d", aclDefault, nil, 0), nil, "setting an empty one")
-	}, known: []known{{why: "the kernel sends REMOVEXATTR and passes on the ENODATA of the daemon"}}},
+	}},
 	{name: "acl/inherited", run: func(c *ctx) {
 		c.mkdir("d", 0o755)
 		c.setACL("d", aclDefault, "u::7 u:2002:6 g::5 g:3003:7 m::7 o::0")

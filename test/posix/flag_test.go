@@ -212,7 +212,7 @@ var flagCases = []testCase{
 	{name: "flag/changes-ctime", needs: needsFlags, run: func(c *ctx) {
 		c.file("f", 0o644)
 		c.changes(func() { c.do(c.setFlags("f", flagNodump)) }, "f", "c")
-	}, known: []known{{why: "the daemon changes it, but the kernel keeps the attributes that it has cached: nobody invalidates them"}}},
+	}},
 	{name: "flag/fsxattr", needs: needsFlags, run: func(c *ctx) {
 		c.file("f", 0o644)
 		c.mkdir("d", 0o755)

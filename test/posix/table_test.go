@@ -36,9 +36,8 @@ type known struct {
 
 // Differences that several cases meet.
 var (
-	chownOfNothing = []known{{why: "chown -1 -1 reaches FUSE as a SETATTR that sets nothing, and the daemon does nothing"}}
-	kernelsFlags   = []known{{why: "the kernel looks at flags of the inode in memory, which its FUSE never sets"}}
-	cachedPages    = []known{{on: "dax=never", why: "what the kernel answers from its page cache the daemon does not see"},
+	kernelsFlags = []known{{why: "the kernel looks at flags of the inode in memory, which its FUSE never sets"}}
+	cachedPages  = []known{{on: "dax=never", why: "what the kernel answers from its page cache the daemon does not see"},
 		{on: "dax=inode", why: "likewise, of files without the x flag"}}
 )
 
