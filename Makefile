@@ -23,8 +23,8 @@ KILL_SEED ?= 0
 
 export CGO_ENABLED = 0
 
-.PHONY: all build demo test test-long install clean deps-demo deps-test \
-	fmt vet unit race fuzz arm64 ladder ageing crash kill mounted kill-long crash-long ageing-long stress-long
+.PHONY: all build demo test test-long install clean deps-demo deps-test deps-programs \
+	fmt vet unit race fuzz arm64 ladder ageing crash kill mounted programs programs-long kill-long crash-long ageing-long stress-long
 
 all: build
 
@@ -46,6 +46,10 @@ deps-demo:
 deps-test: deps-demo
 	@deploy/need sqlite3:sqlite3 git:git attr:setfattr acl:setfacl util-linux:unshare \
 		qemu-user:qemu-aarch64 gcc:gcc libc6-dev:/usr/include/stdio.h
+
+deps-programs: deps-test
+	@deploy/need stress-ng:stress-ng dbench:dbench bonnie++:bonnie++ rsync:rsync e2fsprogs:mkfs.ext4 \
+		mount:mount postgresql:/usr/lib/postgresql
 
 demo: deps-demo build
 	@deploy/demo $(DAXFSD)
@@ -118,6 +122,14 @@ kill:
 # posixtest, a million files.
 mounted:
 	$(call step,mounted,900,$(GO) test -count=1 -timeout 30m ./test/mounted/...)
+
+# More of them, that bring servers and kernel drivers with them: stress-ng, dbench, bonnie++, PostgreSQL, overlayfs,
+# tar, rsync; compared with ext4.
+programs: deps-programs
+	$(call step,programs,240,$(GO) test -count=1 -timeout 20m -v ./test/programs)
+
+programs-long: deps-programs
+	$(call step,programs,2700,$(GO) test -count=1 -timeout 120m -v ./test/programs -long)
 
 # Budgets here are guesses at a quiet machine of two cores.
 test-long:
