@@ -257,7 +257,7 @@ func (p *postgres) check(when string, atLeast int) int {
 	if n < atLeast {
 		p.t.Fatalf("%s: %d transactions, and %d were committed", when, n, atLeast)
 	}
-	p.run(3*time.Minute, "pg_amcheck", "--install-missing", "--heapallindexed", "--parent-check", "-a")
+	p.run(3*time.Minute, "pg_amcheck", "--install-missing", "--heapallindexed", "--parent-check", "-d", "postgres")
 	return n
 }
 

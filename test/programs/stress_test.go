@@ -51,6 +51,11 @@ var less = map[string]string{
 	"fiemap": "FUSE has no FS_IOC_FIEMAP; `daxfsd filefrag` tells",
 }
 
+// slow are stressors that do not finish one operation in the time there is, and why.
+var slow = map[string]string{
+	"xattr": "one operation sets 4096 attributes of one file, for which ext4 has no room; each call reads the whole list",
+}
+
 // A stressed is what one stressor did on one filesystem.
 type stressed struct {
 	code    int // exit code of stress-ng
@@ -94,7 +99,7 @@ func TestStress(t *testing.T) {
 			for i := range next {
 				rows[i].control = stress(t, c.Dir, names[i], seconds)
 				rows[i].mount = stress(t, m.Mountpoint, names[i], seconds)
-				if rows[i].control.ops > 0 && rows[i].mount.ok() && rows[i].mount.ops == 0 { // it has verified nothing yet
+				if rows[i].control.ops > 0 && rows[i].mount.ok() && rows[i].mount.ops == 0 && slow[names[i]] == "" { // it has verified nothing yet
 					rows[i].mount = stress(t, m.Mountpoint, names[i], 5*seconds)
 				}
 			}
@@ -115,7 +120,7 @@ func TestStress(t *testing.T) {
 			note = "not on the control: " + firstComplaint(r.control.out)
 		case r.mount.ok() && r.mount.left <= r.control.left:
 			passed++
-			ratio = "-"
+			ratio, note = "-", slow[name]
 			if r.control.ops > 0 {
 				ratio = fmt.Sprintf("%.2f", float64(r.mount.ops)/float64(r.control.ops))
 				if r.mount.took > 2*r.control.took {
@@ -154,7 +159,7 @@ func stressors(t *testing.T) (names []string) {
 }
 
 var (
-	skippedLine = regexp.MustCompile(`skipping stressor|skipped: [1-9]`)
+	skippedLine = regexp.MustCompile(`skipping stress|skipped: [1-9]`)
 	complaint   = regexp.MustCompile(`(?m)^stress-ng: (?:fail|error|info|warn|debug): +\[\d+\] (.*(?:fail|skip|not |error).*)$`)
 )
 
