@@ -6,7 +6,8 @@
 #
 # make test-long runs for hours what make test has a sample of: 200 rounds of kill -9,
 # random tests with more cases, ageing with more seeds, the crash explorer with all its
-# mutants and far higher limits.
+# mutants and far higher limits; and PostgreSQL, dbench, bonnie++, stress-ng, large trees and
+# overlayfs, of which make programs has a sample.
 #
 # Others: make build (bin/daxfsd), make install (PREFIX, DESTDIR), make clean, and
 # each step of make test by its name.
@@ -23,9 +24,9 @@ KILL_SEED ?= 0
 
 export CGO_ENABLED = 0
 
-.PHONY: all build demo test test-long install clean deps-demo deps-test \
-	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise posix mounted \
-	kill-long crash-long ageing-long stress-long exercise-long
+.PHONY: all build demo test test-long install clean deps-demo deps-test deps-programs \
+	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise posix mounted programs \
+	kill-long crash-long ageing-long stress-long exercise-long programs-long
 
 all: build
 
@@ -48,8 +49,12 @@ deps-demo:
 	@deploy/need fuse3:fusermount3 fio:fio
 
 deps-test: deps-demo
-	@deploy/need sqlite3:sqlite3 git:git attr:setfattr acl:setfacl util-linux:unshare \
+	@deploy/need e2fsprogs:mkfs.ext4 sqlite3:sqlite3 git:git attr:setfattr acl:setfacl util-linux:unshare \
 		qemu-user:qemu-aarch64 gcc:gcc libc6-dev:/usr/include/stdio.h
+
+deps-programs: deps-test
+	@deploy/need stress-ng:stress-ng dbench:dbench bonnie++:bonnie++ rsync:rsync e2fsprogs:mkfs.ext4 \
+		mount:mount postgresql:/usr/lib/postgresql
 
 demo: deps-demo build
 	@deploy/demo $(DAXFSD)
@@ -132,10 +137,18 @@ posix:
 mounted:
 	$(call step,mounted,900,$(GO) test -count=1 -timeout 30m ./test/mounted/...)
 
+# More of them, that bring servers and kernel drivers with them: stress-ng, dbench, bonnie++, PostgreSQL, overlayfs,
+# tar, rsync; compared with ext4.
+programs: deps-programs
+	$(call step,programs,300,$(GO) test -count=1 -timeout 20m -v ./test/programs)
+
+programs-long: deps-programs
+	$(call step,programs,2700,$(GO) test -count=1 -timeout 120m -v ./test/programs -long)
+
 # Budgets here are guesses at a quiet machine of two cores.
 test-long:
 	@start=$$SECONDS; \
-	for s in deps-test kill-long exercise-long stress-long ageing-long crash-long; do \
+	for s in deps-test kill-long exercise-long programs-long stress-long ageing-long crash-long; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test-long FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test-long passed in $$((SECONDS - start)) s"
