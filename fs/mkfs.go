@@ -114,7 +114,7 @@ func Mkfs(r *pmem.Region, o MkfsOptions) (*layout.Superblock, error) {
 	w.zero(0, layout.BlockSize)
 	w.zero(s.BackupOff, layout.BlockSize)
 	w.zero(lastBlock(r), layout.BlockSize) // where ReadSuper would find an older one
-	if old != nil {
+	if old != nil && old.BackupOff <= r.Size()-layout.BlockSize {
 		w.zero(old.BackupOff, layout.BlockSize) // and where fsck would
 	}
 	w.fence()
