@@ -191,23 +191,19 @@ func TestTimesTimer(t *testing.T) {
 	var a fs.Attr
 	v.ok(v.fs.GetAttr(&v.ctx, f, &a))
 	want := a.Mtime
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		var l layout.Line
-		sb := v.super()
-		off := sb.InodeOff(f)
-		var t0 layout.Times
-		var v0 layout.Live
-		if v.r.LoadLine(off+layout.InodeTimesOff, (*[layout.LineSize]byte)(&l)) == nil {
-			t0.Get(&l)
-		}
-		if v.r.LoadLine(off+layout.InodeLiveOff, (*[layout.LineSize]byte)(&l)) == nil {
-			v0.Get(&l)
-		}
-		if t0.Mtime == want || v0.Mtime == want {
+	for wait := 50 * time.Millisecond; ; wait *= 2 { // and then it dies
+		time.Sleep(wait)
+		v.fs.Abandon()
+		v.mountBy(fs.Options{TimesInterval: time.Millisecond})
+		v.ok(v.fs.GetAttr(&v.ctx, f, &a))
+		if a.Mtime == want {
 			return
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("mtime %d is not on media after 10 s", want)
+		if wait > 5*time.Second {
+			t.Fatalf("mtime is %d after %v, expected %d", a.Mtime, wait, want)
 		}
+		v.write(f, 0, []byte("data"))
+		v.ok(v.fs.GetAttr(&v.ctx, f, &a))
+		want = a.Mtime
 	}
 }
