@@ -319,8 +319,11 @@ func (r *run) truncate(f *file) {
 	} else {
 		r.ok(do(func() error { return unix.Truncate(f.name, to) }), "truncate")
 	}
+	if to <= f.size() { // else what was allocated beyond the end of file stays
+		f.claimed = to
+	}
 	f.resize(to)
-	f.claimed = to
+	f.claimed = max(f.claimed, to)
 }
 
 // span is a range that begins and ends anywhere in the largest size.
