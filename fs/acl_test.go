@@ -256,3 +256,20 @@ func TestACLNoSpace(t *testing.T) {
 		t.Errorf("%d blocks are free after a mkdir that failed, before: %d", got, free)
 	}
 }
+
+// FUSE sends FUSE_SETXATTR_ACL_KILL_SGID with either list; only that of access takes
+// set-group-ID, as ext4 has it.
+func TestDefaultACLKeepsSetGroupID(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	d := v.mkdir(1, "d")
+	var a fs.Attr
+	v.ok(v.fs.SetAttr(&v.ctx, d, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o2775}, &a))
+	v.ok(v.fs.SetXattr(&v.ctx, d, aclDefault, aclText("u::rwx,u:5:rwx,g::rwx,m::rwx,o::r-x"), fs.XattrKillSGID))
+	if m := v.mode(d); m&syscall.S_ISGID == 0 {
+		t.Errorf("mode %o", m)
+	}
+	v.ok(v.fs.SetXattr(&v.ctx, d, aclAccess, aclText("u::rwx,u:5:rwx,g::rwx,m::rwx,o::r-x"), fs.XattrKillSGID))
+	if m := v.mode(d); m&syscall.S_ISGID != 0 {
+		t.Errorf("mode %o after a list of access", m)
+	}
+}

@@ -23,7 +23,7 @@ const (
 // accessed is after something of in was read. It takes no lock, and asks for the time only
 // if that is stored.
 func (fs *FS) accessed(ctx *Context, in *inode) {
-	if fs.opt.Atime == Noatime || ctx.NoAtime || in.flags.Load()&layout.FlagNoAtime != 0 || fs.readOnly() {
+	if fs.opt.Atime == Noatime || ctx.NoAtime || fs.opt.NoDirAtime && in.isDir() || in.flags.Load()&layout.FlagNoAtime != 0 || fs.readOnly() {
 		return
 	}
 	if at := in.atime.Load(); fs.opt.Atime == Relatime && at > in.mtime.Load() && at > in.ctime.Load() && fs.coarse.Load()-at < int64(24*time.Hour) {

@@ -117,12 +117,14 @@ func (fs *FS) GetAttr(ctx *Context, ino uint64, a *Attr) syscall.Errno {
 }
 
 // SetAttr is chmod, chown, truncate and utimens in one. All of it that is not a
-// size is one transaction; a new size is its own (see setSize). A new mode changes the
-// access control list, too.
+// size is one transaction; a new size is its own (see setSize), behind one that takes
+// privileges from the old content. A new mode changes the access control list, too.
 //
 // Persistence order:
-//  1. a changed list is stored (swapXattrs)
-//  2. transaction: core line, times line
+//  1. with a new size and SetKillPriv: as 3 and 4, of the mode alone
+//  2. the new size (setSize)
+//  3. a changed list is stored (swapXattrs)
+//  4. transaction: core line, times line
 func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
@@ -132,6 +134,10 @@ func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Err
 		return e
 	}
 	defer fs.put(in, 1)
+	return fs.patiently(func() syscall.Errno { return fs.trySetAttr(ctx, in, s, a) })
+}
+
+func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.Errno {
 	if e := s.mayChange(in); e != 0 {
 		return e
 	}
@@ -140,17 +146,35 @@ func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Err
 			return e
 		}
 	}
+	rest := *s
 	if s.Valid&SetSize != 0 {
+		if s.Valid&SetKillPriv != 0 {
+			if err := fs.killPriv(ctx, in); err != nil {
+				return errno(err)
+			}
+		}
 		if err := fs.setSize(ctx, in, s.Size); err != nil {
 			return errno(err)
 		}
+		rest.Valid &^= SetSize | SetKillPriv
 	}
-	if s.Valid&^SetSize != 0 {
-		if err := fs.setAttr(ctx, in, s); err != nil {
+	if rest.Valid != 0 {
+		if err := fs.setAttr(ctx, in, &rest); err != nil {
 			return errno(err)
 		}
 	}
 	return fs.attr(in, a)
+}
+
+// killPriv is SetKillPriv alone, where that changes anything.
+func (fs *FS) killPriv(ctx *Context, in *inode) error {
+	in.mu.RLock()
+	mode := uint32(in.core.Mode)
+	in.mu.RUnlock()
+	if KillPriv(mode) == mode {
+		return nil
+	}
+	return fs.setAttr(ctx, in, &SetAttr{Valid: SetKillPriv})
 }
 
 func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {

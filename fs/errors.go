@@ -29,6 +29,19 @@ func corruptf(format string, a ...any) error {
 	return fmt.Errorf("%w: %s; run daxfsd fsck", ErrNeedsFsck, fmt.Sprintf(format, a...))
 }
 
+// lostError is the answer of a commit that happened, while media took not all of the file
+// data that the transaction carried.
+type lostError struct{ error }
+
+// Unwrap is what media said.
+func (e lostError) Unwrap() error { return e.error }
+
+// lost reports whether err says that the transaction happened all the same.
+func lost(err error) bool {
+	_, ok := err.(lostError)
+	return ok
+}
+
 // errno speaks the language of the core's callers: the one place where errors of
 // the packages below become a syscall.Errno.
 func errno(err error) syscall.Errno {

@@ -144,13 +144,18 @@ func (fs *FS) loadExtents(in *inode) error {
 			if p, ok := in.space.Lookup(e.Logical); ok || p.Logical < e.Logical+uint64(e.Len) {
 				return corruptf("inode %d has two extents at block %d", in.ino, e.Logical)
 			}
-			if fs.mapped && !in.isDir() && !fs.table.Owned(e.Block, uint64(e.Len)) {
-				return corruptf("inode %d has block %d, and the saved free map has it free", in.ino, e.Block)
+			if err := fs.taken(in.ino, e.Block, uint64(e.Len), in.isDir()); err != nil {
+				return err
 			}
 			in.space.Insert(pagecache.Extent{Logical: e.Logical, Block: e.Block, Len: e.Len, Slot: slot, Flags: e.Flags})
 			in.blocks.Add(uint64(e.Len))
 			return nil
 		})
+		for _, b := range in.ext.chain {
+			if err == nil {
+				err = fs.taken(in.ino, b, 1, true)
+			}
+		}
 		if err == nil && in.isDir() {
 			err = fs.loadDir(in)
 		}
@@ -165,6 +170,21 @@ func (fs *FS) loadExtents(in *inode) error {
 	in.blocks.Add(xs.blocks())
 	in.loaded.Store(true)
 	return nil
+}
+
+// taken fails if the saved free map that the filesystem was mounted by has blocks of an inode
+// free: who read the inodes knows what they have.
+func (fs *FS) taken(ino, block, n uint64, meta bool) error {
+	if !fs.mapped || !meta && fs.table.Owned(block, n) {
+		return nil
+	}
+	for ; meta && n > 0 && fs.isMeta(block); n-- {
+		block++
+	}
+	if n == 0 {
+		return nil
+	}
+	return corruptf("inode %d has block %d, and the saved free map has it free", ino, block)
 }
 
 // extentsLoaded is loadExtents for callers that hold no lock.

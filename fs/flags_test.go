@@ -178,6 +178,27 @@ func TestAtime(t *testing.T) {
 	}
 }
 
+// nodiratime: reading a directory leaves its access time alone, reading a file does not.
+func TestNoDirAtime(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	v.unmount()
+	v.mountBy(fs.Options{Atime: fs.Strictatime, NoDirAtime: true})
+	f := v.create(1, "f")
+	v.write(f, 0, []byte("data"))
+	var before, after [2]fs.Attr
+	stat := func(to *[2]fs.Attr) {
+		v.ok(v.fs.GetAttr(&v.ctx, 1, &to[0]))
+		v.ok(v.fs.GetAttr(&v.ctx, f, &to[1]))
+	}
+	stat(&before)
+	v.names(1)
+	v.read(f, 0, 4)
+	stat(&after)
+	if after[0].Atime != before[0].Atime || after[1].Atime == before[1].Atime {
+		t.Errorf("access times %d and %d, then %d and %d", before[0].Atime, before[1].Atime, after[0].Atime, after[1].Atime)
+	}
+}
+
 // Times that are kept lazily become durable by themselves.
 func TestTimesTimer(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
@@ -206,4 +227,56 @@ func TestTimesTimer(t *testing.T) {
 		v.ok(v.fs.GetAttr(&v.ctx, f, &a))
 		want = a.Mtime
 	}
+}
+
+// The kernel sends a large direct append as requests of 1 MiB side by side, which may come in any
+// order: those of a file opened with O_APPEND are at the end of file, whatever it is by now.
+func TestAppendPiecesInAnyOrder(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "log")
+	v.ok(v.fs.SetFlags(&v.ctx, ino, layout.FlagAppend, nil))
+	b := make([]byte, 4096)
+	v.ctx.Append = true
+	v.write(ino, 4096, b)
+	v.write(ino, 0, b)
+	v.ctx.Writeback = true // nobody appends by a mapping
+	if _, e := v.fs.Write(&v.ctx, ino, 0, b); e != syscall.EPERM {
+		t.Errorf("a page written back: %v", e)
+	}
+	v.ctx.Append, v.ctx.Writeback = false, false
+	if _, e := v.fs.Write(&v.ctx, ino, 4096, b); e != syscall.EPERM {
+		t.Errorf("an overwrite: %v", e)
+	}
+	v.write(ino, 8192, b)
+}
+
+// A write that may not wait and found space for a part says so: what follows could otherwise
+// find it there, and an append-only file refuse it.
+func TestAppendThatMayNotWait(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "log")
+	v.ok(v.fs.SetFlags(&v.ctx, ino, layout.FlagAppend, nil))
+	gone, fill := v.create(1, "gone"), v.create(1, "fill")
+	for off := int64(0); ; off += 256 << 10 {
+		if n, e := v.fs.Write(&v.ctx, fill, off, make([]byte, 256<<10)); e != 0 || n < 256<<10 {
+			break
+		}
+	}
+	var a fs.Attr
+	v.ok(v.fs.GetAttr(&v.ctx, fill, &a))
+	v.ok(v.fs.SetAttr(&v.ctx, fill, &fs.SetAttr{Valid: fs.SetSize, Size: a.Size - 8*4096}, &a))
+	v.ok(v.fs.Unlink(&v.ctx, 1, "gone")) // still open: its space is on its way
+	ctx := fs.Context{NoWait: true}
+	n, e := v.fs.Write(&ctx, ino, 0, make([]byte, 1<<20))
+	if e != 0 || n == 0 || n == 1<<20 {
+		t.Errorf("%d bytes, %v", n, e)
+	}
+	if _, e := v.fs.Write(&ctx, ino, int64(n), make([]byte, 1<<20)); e != syscall.EAGAIN {
+		t.Errorf("where there is no space: %v", e)
+	}
+	v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+	if a.Size != uint64(n) {
+		t.Errorf("%d bytes written, the file has %d", n, a.Size)
+	}
+	v.fs.Forget(gone, 1)
 }

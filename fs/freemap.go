@@ -17,8 +17,8 @@ import (
 // Persistence order: NT-store the segments, SFENCE. The owner record comes after that.
 func (fs *FS) saveFreeMap() {
 	fs.table.Reap(fs.freeIdle)
-	if fs.unfinished.Load() {
-		return // the next mount finds what is left to do by reading the inodes
+	if fs.unfinished.Load() || fs.table.Stats().Deferred > 0 {
+		return // the next mount finds what is left to do, or to split, by reading the inodes
 	}
 	b, err := fs.encodeFreeMap()
 	var ref layout.FreeMapRef

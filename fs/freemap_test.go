@@ -3,6 +3,7 @@ package fs_test
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
 	"math/rand"
 	"syscall"
 	"testing"
@@ -354,4 +355,98 @@ func TestFreeMapBadRange(t *testing.T) {
 	if v.free() != free-21 {
 		t.Errorf("%d blocks free in the end, were %d", v.free(), free)
 	}
+}
+
+// recraft changes the saved free map, with right checksums: without its runs of data blocks if
+// that is asked for, and with the bitmaps of the metadata chunks as bits makes them.
+func (v *volume) recraft(runs bool, bits func(b []byte)) {
+	v.t.Helper()
+	sb, o := v.super(), v.owner()
+	at := int64(o.Map.Block)<<layout.BlockShift + layout.LineSize
+	good := v.r.Bytes(at, int64(o.Map.Len))
+	var all, none layout.FreeMapWriter
+	rd := layout.NewFreeMapReader(good, sb.Blocks())
+	for x, ok := rd.Run(); ok; x, ok = rd.Run() {
+		all.Run(x)
+	}
+	all.End(2)
+	none.End(2)
+	if !bytes.HasPrefix(good, all.B) {
+		v.t.Fatal("the runs are encoded in another way")
+	}
+	rest := bytes.Clone(good[len(all.B):])
+	bits(rest)
+	b := append(none.B, rest...)
+	if runs {
+		b = append(all.B, rest...)
+	}
+	o.Map.Len, o.Map.CRC = uint64(len(b)), layout.Checksum(layout.Seed(sb.UUID), b)
+	v.setOwner(o)
+	v.store(at, b)
+}
+
+// TestMapLacks: a saved free map with right checksums that has free what an inode has is
+// noticed before a block is freed twice.
+func TestMapLacks(t *testing.T) {
+	for _, what := range []string{"directory", "extents", "attributes", "value"} {
+		t.Run(what, func(t *testing.T) {
+			v := newVolume(t, fs.MinSize)
+			f, d := v.create(1, "f"), v.mkdir(1, "d")
+			v.remount() // the blocks of the root are there, and an inode block
+			for _, name := range []string{"f", "d"} {
+				v.ok(v.fs.Lookup(&v.ctx, 1, name, new(fs.Attr)))
+			}
+			change := func() syscall.Errno { return v.fs.RemoveXattr(&v.ctx, f, "user.a") }
+			switch what {
+			case "directory":
+				v.create(d, "file")
+				change = func() syscall.Errno { return v.fs.Unlink(&v.ctx, d, "file") }
+			case "extents":
+				for i := range int64(10) {
+					v.ok(v.fs.Fallocate(&v.ctx, f, 0, i*8192, 4096))
+				}
+				change = func() syscall.Errno {
+					return v.fs.SetAttr(&v.ctx, f, &fs.SetAttr{Valid: fs.SetSize}, new(fs.Attr))
+				}
+			case "attributes":
+				v.ok(v.fs.SetXattr(&v.ctx, f, "user.a", randomBytes(1, 100), 0))
+			case "value":
+				v.ok(v.fs.SetXattr(&v.ctx, f, "user.a", randomBytes(1, 40_000), 0))
+			}
+			v.unmount()
+			v.recraft(what != "value", func(b []byte) {
+				if what != "value" {
+					b[0] &^= 1 << (bits.Len8(b[0]) - 1) // the block that was taken last
+				}
+			})
+			v.mount()
+			if !v.fs.Stats().FreeMap {
+				t.Fatal("the free map was not used")
+			}
+			e := v.fs.Lookup(&v.ctx, 1, "f", new(fs.Attr)) // says it, or the change
+			if v.ok(v.fs.Lookup(&v.ctx, 1, "d", new(fs.Attr))); e == 0 {
+				e = change()
+			}
+			if e != syscall.EIO {
+				t.Errorf("%v, expected %v", e, syscall.EIO)
+			}
+			v.fs.Abandon()
+			v.fs = nil
+		})
+	}
+}
+
+// TestUnmountBusy: an unmount while a reply still holds a large folio of which a part was cut
+// saves no free map that mount would refuse.
+func TestUnmountBusy(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	f := v.create(1, "f")
+	v.write(f, 0, make([]byte, 2*pmdBytes))
+	v.ok(v.fs.Read(&v.ctx, f, 0, 4096, v.fs.NewReply()))
+	v.ok(v.fs.SetAttr(&v.ctx, f, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, new(fs.Attr)))
+	v.unmount()
+	if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {
+		t.Errorf("fsck: %v, %+v", err, rep)
+	}
+	v.mount()
 }

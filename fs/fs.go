@@ -25,7 +25,7 @@ type FS struct {
 	table  *refcnt.Table
 	meta   metaSpace
 	lanes  []*lane
-	stages chan int64 // free places for bodies of large logged records; nil unless Options.Atomic
+	stages stages // for bodies of logged records; only with Options.Atomic
 
 	placed  atomic.Uint64 // blocks that files were given
 	moved   atomic.Uint64 // blocks that were moved for the sake of large folios
@@ -53,6 +53,8 @@ type FS struct {
 	recovered int // journal records replayed by this mount
 	orphans   int // orphans freed by this mount
 
+	orphan orphans
+
 	coarse atomic.Int64 // about what time it is: a second old at most
 
 	stop       chan struct{} // closed by Unmount
@@ -79,6 +81,8 @@ type Options struct {
 	Warn func(msg string)
 	// Atime is when reading a file changes its access time.
 	Atime Atime
+	// NoDirAtime: reading a directory does not.
+	NoDirAtime bool
 	// TimesInterval is how often times that are kept lazily are made durable; 0: never, but
 	// for fsync, close and forget.
 	TimesInterval time.Duration
@@ -98,6 +102,14 @@ type Context struct {
 	Lane uint32
 	// NoAtime: reading leaves the access time alone (O_NOATIME).
 	NoAtime bool
+	// NoWait: rather than wait for what other requests have to do first, fail with EAGAIN.
+	NoWait bool
+	// Append: the data's place is the end of file (O_APPEND), which a write to an append-only
+	// file must be. Its pieces may come side by side, in any order.
+	Append bool
+	// Writeback: of the kernel's cache of pages, whoever stored to them. The owner is taken for
+	// the writer.
+	Writeback bool
 	// Cancel is closed when the caller no longer waits; nil: never.
 	Cancel <-chan struct{}
 }
@@ -225,10 +237,10 @@ func (fs *FS) available(root bool) uint64 {
 	return free - min(free, keep)
 }
 
-// spare is how many of want blocks the caller may take. It does not say that there are as
+// spare is how many of want blocks a user may take. It does not say that there are as
 // many. Several at once may take a little more than is theirs.
-func (fs *FS) spare(ctx *Context, want uint64) uint64 {
-	if ctx.UID == 0 || fs.sb.RootBlocks == 0 {
+func (fs *FS) spare(uid uint32, want uint64) uint64 {
+	if uid == 0 || fs.sb.RootBlocks == 0 {
 		return want
 	}
 	return min(want, fs.available(false))

@@ -55,7 +55,11 @@ func (v *volume) mountBy(o fs.Options) {
 	v.t.Helper()
 	o.Atomic = v.atomic
 	o.Clock = func() int64 { return v.now.Add(1) }
+	warn := o.Warn
 	o.Warn = func(msg string) {
+		if warn != nil {
+			warn(msg)
+		}
 		if strings.Contains(msg, "free map") {
 			v.t.Error(msg)
 		}

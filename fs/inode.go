@@ -41,16 +41,18 @@ type inode struct {
 	atime, mtime, ctime atomic.Int64
 	touched, flushed    atomic.Uint64 // lazy changes of the times, and how many of them are on media
 	linkable            bool          // protected by mu: made without a name, and none given yet
+	orphaned            bool          // protected by mu: counted in FS.orphan
 	live                bool          // protected by mu: the live line holds newer times than the times line
 
-	acls   *acls            // protected by mu, held for writing; nil: not known
-	caps   atomic.Bool      // it may have the attribute security.capability
-	loaded atomic.Bool      // extents (and dir) are in DRAM; set under mu
-	space  pagecache.Space  // changed under mu, read without a lock
-	ext    extentSlots      // protected by mu
-	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
-	dir    *dirIndex        // protected by mu; directories only
-	blocks atomic.Uint64    // blocks owned, metadata of the file included
+	acls   *acls                  // protected by mu, held for writing; nil: not known
+	xattrs atomic.Pointer[xattrs] // of xroot; stored under mu; nil: not known, or short
+	caps   atomic.Bool            // it may have the attribute security.capability; false only under mu
+	loaded atomic.Bool            // extents (and dir) are in DRAM; set under mu
+	space  pagecache.Space        // changed under mu, read without a lock
+	ext    extentSlots            // protected by mu
+	layout pagecache.Layout       // holders of granted mappings; a lock of its own, taken with none held
+	dir    *dirIndex              // protected by mu; directories only
+	blocks atomic.Uint64          // blocks owned, metadata of the file included
 }
 
 func (in *inode) isDir() bool { return in.typ == syscall.S_IFDIR }
@@ -264,6 +266,9 @@ func (fs *FS) put(in *inode, n int64) {
 	var ctx Context
 	ctx.Lane = uint32(in.ino)
 	fs.reclaim(&ctx, in)
+	if in.orphaned {
+		fs.orphan.freed.Add(1)
+	}
 	s.drop(in)
 }
 

@@ -24,12 +24,12 @@ type lane struct {
 	seq  atomic.Uint64 // sequence of the newest record; read by other lanes
 	slot int           // protected by mu: the slot the next record goes to
 
-	stage int64 // region offset of laneStage bytes for bodies of logged records; immutable once mounted
-
 	mu   sync.Mutex // held from begin to the end of commit
 	prev []int64    // lines stored in place by the newest record, not yet flushed
-	tx   tx
-	rec  []byte // where a record is built, but for its data
+
+	stage int64 // protected by mu: region offset of laneStage bytes for bodies of logged records; 0: none
+	tx    tx
+	rec   []byte // where a record is built, but for its data
 }
 
 // tx is one transaction: a set of whole lines that change together. It lives in
@@ -122,8 +122,8 @@ func (t *tx) fail(err error) {
 func (t *tx) abort() { t.lane.mu.Unlock() }
 
 // commit makes the transaction durable and visible, and ends it either way.
-// An error means that nothing happened, unless the media failed, in which case
-// the filesystem is shut down.
+// An error means that nothing happened, unless the media failed: then the filesystem is shut
+// down, or only file data that the transaction carried was not stored (lostError).
 //
 // Persistence order:
 //  1. CLWB the lines the lane's previous transaction stored in place

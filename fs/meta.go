@@ -101,6 +101,17 @@ func (fs *FS) isInodeBlock(off int64) bool {
 	return c != nil && c.ino[i/64]&(1<<(i%64)) != 0
 }
 
+// isMeta reports whether a block is one of a metadata chunk that is neither free nor an inode
+// block.
+func (fs *FS) isMeta(block uint64) bool {
+	m := &fs.meta
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, c := m.find(int64(block >> fs.chunkShift()))
+	i := int(block & uint64(fs.sb.ChunkBlocks()-1))
+	return c != nil && i >= c.first && i < c.end && !c.isFree(i) && c.ino[i/64]&(1<<(i%64)) == 0
+}
+
 // setInodeBlock notes that a block holds inodes, or no longer does.
 func (fs *FS) setInodeBlock(block uint64, on bool) {
 	_, c := fs.meta.find(int64(block >> fs.chunkShift()))

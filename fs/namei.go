@@ -146,6 +146,10 @@ func (fs *FS) Symlink(ctx *Context, dir uint64, name, target string, a *Attr) sy
 //  4. transaction: the inode's core, times and extent lines; the dentry; the
 //     directory's times line, and its core line if its size or link count changes
 func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
+	return fs.patiently(func() syscall.Errno { return fs.tryCreate(ctx, dir, name, nd, a) })
+}
+
+func (fs *FS) tryCreate(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -349,7 +353,7 @@ func (fs *FS) storeTarget(ctx *Context, nd *node) (block uint64, err error) {
 	if len(nd.target) <= layout.InlineSize {
 		return 0, nil
 	}
-	if fs.spare(ctx, 1) == 0 {
+	if fs.spare(ctx.UID, 1) == 0 {
 		return 0, errNoSpace
 	}
 	block, _, ok := fs.alloc.Alloc(0, 1)
@@ -406,6 +410,10 @@ func (in *inode) emptySlots(t *tx, off int64) bool {
 //  2. transaction: the dentry, the inode's core and times lines, the directory's
 //     times line and, if it grows, its core line
 func (fs *FS) Link(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {
+	return fs.patiently(func() syscall.Errno { return fs.tryLink(ctx, ino, dir, name, a) })
+}
+
+func (fs *FS) tryLink(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -564,6 +572,7 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de dentry, rmdir bool) er
 		return err
 	}
 	in.applyCore(&c)
+	fs.nameGone(in)
 	in.applyTimes(&is)
 	d.applyCore(&dc)
 	d.applyTimes(&ds)

@@ -43,6 +43,10 @@ func (r *Reply) Free() { r.fs.replies.Put(r) }
 // Slices is the answer, in order. It is valid until Done.
 func (r *Reply) Slices() [][]byte { return r.slices }
 
+// Copy copies the answer to dst, as far as it fits, and returns how many bytes that is. It fails
+// where the media cannot be read. Before Done.
+func (r *Reply) Copy(dst []byte) (int, error) { return r.fs.r.Gather(dst, r.slices) }
+
 // Len is the answer's length in bytes.
 func (r *Reply) Len() int { return r.n }
 

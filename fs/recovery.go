@@ -2,10 +2,12 @@ package fs
 
 import (
 	"encoding/binary"
+	"errors"
 	"runtime"
 	"sort"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
 )
 
 // record is a committed redo record found in a lane.
@@ -35,15 +37,16 @@ func (r *record) whole(seed uint32) bool {
 	return true
 }
 
-// recoverJournal replays what the lanes hold, which retires it. It is idempotent: a crash
-// within it is repaired by running it again. The records stay until they are overwritten
-// or the lanes retired, and replaying them then changes nothing; but not logged ones,
-// whose data is older than what is written next.
+// recoverJournal replays what the lanes hold, and retires it. It is idempotent: a crash
+// within it is repaired by running it again. No record may stay: a line of one may stand in a
+// chunk that is data again, of which the crash came before the lanes were retired, and must
+// not be replayed over what is written there next; nor may the data of a logged one.
 //
 // Persistence order:
 //  1. store the lines of all committed records, in sequence order, skipping those whose
-//     place holds a valid line that is as new, flush; NT-store their data; SFENCE
-//  2. clear the headers of logged records, flush, SFENCE
+//     place holds a valid line that is as new, flush; NT-store their data, but what media
+//     refuse; SFENCE
+//  2. clear the records' headers, flush, SFENCE
 //
 // It returns the number of records and the largest sequence seen.
 func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
@@ -62,7 +65,11 @@ func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
 			}
 		}
 		for _, p := range rec.pieces {
-			if err := fs.r.NTStore(p.Off, fs.r.Bytes(p.From, p.Len)); err != nil {
+			err := fs.r.NTStore(p.Off, fs.r.Bytes(p.From, p.Len))
+			if errors.Is(err, pmem.ErrMedia) {
+				// The write that it is of was never answered, or by EIO.
+				fs.warn("a write that a crash interrupted stays unfinished: of the %d bytes of a file at region offset %d: %v", p.Len, p.Off, err)
+			} else if err != nil {
 				return 0, 0, err
 			}
 		}
@@ -71,18 +78,12 @@ func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
 		return 0, seq, nil
 	}
 	fs.r.Fence()
-	logged := false
 	for _, rec := range recs {
-		if rec.Logged() {
-			logged = true
-			if err := fs.clearSlot(rec.off); err != nil {
-				return 0, 0, err
-			}
+		if err := fs.clearSlot(rec.off); err != nil {
+			return 0, 0, err
 		}
 	}
-	if logged {
-		fs.r.Fence()
-	}
+	fs.r.Fence()
 	return len(recs), seq, nil
 }
 

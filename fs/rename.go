@@ -26,6 +26,10 @@ const (
 //  3. the replaced inode, if that was its last name and reference: reclaim
 //  4. the old directory's block, if it became empty: trimDir
 func (fs *FS) Rename(ctx *Context, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
+	return fs.patiently(func() syscall.Errno { return fs.tryRename(ctx, odir, oname, ndir, nname, flags) })
+}
+
+func (fs *FS) tryRename(ctx *Context, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -179,10 +183,7 @@ func (r *renaming) run() error {
 	if err := r.checkLoops(); err != nil {
 		return err
 	}
-	a, b := r.in, r.victim
-	if b != nil && b.ino < a.ino {
-		a, b = b, a
-	}
+	a, b := r.lockOrder()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if b != nil {
@@ -193,6 +194,16 @@ func (r *renaming) run() error {
 		return r.exchange()
 	}
 	return r.move()
+}
+
+// lockOrder is what moves and what it replaces, nil if nothing, as they are to be locked: a
+// directory before a file, which it may hold another name of, else by number.
+func (r *renaming) lockOrder() (first, second *inode) {
+	a, b := r.in, r.victim
+	if b == nil || a.isDir() && !b.isDir() || a.isDir() == b.isDir() && a.ino < b.ino {
+		return a, b
+	}
+	return b, a
 }
 
 // checkFlags refuses names that immutable and append-only inodes keep.
@@ -325,6 +336,7 @@ func (r *renaming) move() error {
 	}
 	if v != nil {
 		v.applyCore(&vc)
+		fs.nameGone(v)
 		v.applyTimes(&vs)
 	} else {
 		r.nd.applyDentry(&ch)

@@ -183,3 +183,50 @@ func TestCraftedParents(t *testing.T) {
 		}
 	}
 }
+
+// Exchanging a file with a directory that holds another name of it, while that directory is
+// searched: a directory is locked before a file, whatever their numbers.
+func TestExchangeFileWithItsDirectory(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	file := v.create(1, "file") // the smaller number
+	sub := v.mkdir(1, "sub")
+	if file > sub {
+		t.Fatalf("inode %d before %d", file, sub)
+	}
+	var a fs.Attr
+	v.ok(v.fs.Link(&v.ctx, file, sub, "x", &a))
+	done := make(chan struct{})
+	core := v.fs
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		stop := time.Now().Add(time.Second)
+		for w := range 4 {
+			wg.Go(func() {
+				ctx := fs.Context{Lane: uint32(w)}
+				var a fs.Attr
+				for time.Now().Before(stop) {
+					if w == 0 {
+						if e := core.Rename(&ctx, 1, "sub", 1, "file", fs.RenameExchange); e != 0 {
+							t.Error(e)
+						}
+					} else if e := core.Lookup(&ctx, sub, "x", &a); e == 0 {
+						core.Forget(a.Ino, 1)
+					} else {
+						t.Error(e)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		v.fs = nil // which would not unmount, either
+		t.Fatal("Rename and Lookup wait for each other")
+	}
+	if e := v.fs.Rename(&v.ctx, 1, "file", 1, "sub", fs.RenameExchange); e != 0 {
+		t.Fatal(e)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/fsck"
@@ -187,6 +188,9 @@ func TestRootReserve(t *testing.T) {
 	}
 	long := strings.Repeat("x", 3000)
 	v.expect(v.fs.Fallocate(&user, f, 0, size, 4096), true, syscall.ENOSPC)
+	// A page that the kernel writes back is charged to the file's owner, not to the kernel.
+	_, e := v.fs.Write(&fs.Context{Writeback: true}, f, size, make([]byte, 4096))
+	v.expect(e, true, syscall.ENOSPC)
 	v.expect(v.fs.Symlink(&user, 1, "l", long, &a), true, syscall.ENOSPC)
 	v.expect(v.fs.SetXattr(&user, f, "user.x", []byte(long), 0), true, syscall.ENOSPC)
 	n, e := v.fs.Write(&user, f, 4096, []byte("in place"))
@@ -201,4 +205,53 @@ func TestRootReserve(t *testing.T) {
 	if v.ok(e); n != 1<<20 {
 		t.Errorf("wrote %d bytes where a file was deleted", n)
 	}
+}
+
+// TestDeletedIsFree: who finds no space just after a deletion waits for the kernel to forget
+// what was deleted, and who finds none for a file that is open is not kept waiting for it.
+func TestDeletedIsFree(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	write := func(name string) (n int, e syscall.Errno) {
+		ino := v.create(1, name)
+		defer v.fs.Forget(ino, 1)
+		for {
+			m, e := v.fs.Write(&v.ctx, ino, int64(n), make([]byte, 1<<20))
+			if n += m; e != 0 || m == 0 {
+				return n, e
+			}
+		}
+	}
+	for range 3 { // what never had a name does not count
+		var a fs.Attr
+		v.ok(v.fs.Tmpfile(&v.ctx, 1, 0o600, &a))
+		v.fs.Forget(a.Ino, 1)
+	}
+	all, e := write("a")
+	if e != syscall.ENOSPC {
+		t.Fatal(e)
+	}
+	var a fs.Attr
+	v.ok(v.fs.Lookup(&v.ctx, 1, "a", &a))
+	v.ok(v.fs.Unlink(&v.ctx, 1, "a"))
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		v.fs.Forget(a.Ino, 1)
+	}()
+	if n, e := write("b"); n != all || e != syscall.ENOSPC {
+		t.Errorf("after the deletion of %d bytes %d could be written: %v", all, n, e)
+	}
+	v.ok(v.fs.Lookup(&v.ctx, 1, "b", &a))
+	v.ok(v.fs.Unlink(&v.ctx, 1, "b"))
+	for begin := time.Now(); ; {
+		n, e := v.fs.Write(&v.ctx, a.Ino, int64(all), make([]byte, 1<<20))
+		if n != 0 || e != syscall.ENOSPC {
+			t.Fatalf("%d bytes written to a full filesystem: %v", n, e)
+		}
+		if d := time.Since(begin); d > 2*time.Second {
+			t.Fatalf("no space, said after %v", d)
+		} else if d > 300*time.Millisecond {
+			break
+		}
+	}
+	v.fs.Forget(a.Ino, 1)
 }

@@ -255,6 +255,10 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 	if f == fateWrite && fs.atomic() {
 		s.max = layout.LoggedMax - 1 // and the core line
 	}
+	uid := ctx.UID
+	if ctx.Writeback {
+		uid = in.core.UID
+	}
 	b := lo
 	for b < hi && !s.full() {
 		e, ok := in.space.Lookup(b)
@@ -264,7 +268,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 			x := part(e, b, min(hi, e.End()))
 			if f == fateWrite || f == fateZero {
 				if fs.elsewhere(x) {
-					block, n, ok := fs.placeCopy(ctx, b, fs.spare(ctx, uint64(x.Len)))
+					block, n, ok := fs.placeCopy(ctx, b, fs.spare(uid, uint64(x.Len)))
 					if !ok {
 						if b == lo {
 							return lo, errNoSpace
@@ -301,7 +305,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 		case f == fatePunch:
 			b = min(hi, e.Logical)
 		default:
-			block, n, ok := fs.place(ctx, in, b, fs.spare(ctx, min(hi, e.Logical)-b))
+			block, n, ok := fs.place(ctx, in, b, fs.spare(uid, min(hi, e.Logical)-b))
 			if !ok {
 				if b == lo {
 					return lo, errNoSpace

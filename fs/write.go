@@ -10,8 +10,9 @@ import (
 
 // Write stores data at off and returns how many bytes are durable. Overwrites of
 // allocated blocks run side by side; whatever changes extents or size takes the
-// inode's lock. ENOSPC and EIO come with the bytes written before, if any. With
-// Options.Atomic up to AtomicUnit bytes are all or nothing.
+// inode's lock. ENOSPC and EIO come with the bytes written before, if any. EPERM: the file is
+// immutable, or append-only and off is not its end. With Options.Atomic up to AtomicUnit bytes
+// are all or nothing.
 func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return 0, e
@@ -21,6 +22,21 @@ func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, sysc
 		return 0, e
 	}
 	n, e := fs.write(ctx, in, off, data)
+	if n == len(data) || e != 0 && e != syscall.ENOSPC || !fs.settling() {
+		fs.put(in, 1)
+		return n, e
+	}
+	if ctx.NoWait {
+		if n == 0 {
+			e = syscall.EAGAIN
+		}
+	} else if fs.Settle() {
+		var m int
+		if m, e = fs.write(ctx, in, off+int64(n), data[n:]); n > 0 {
+			e = 0
+		}
+		n += m
+	}
 	fs.put(in, 1)
 	return n, e
 }
@@ -41,7 +57,7 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	if len(data) == 0 {
 		return 0, 0
 	}
-	if in.immutable() || in.appendOnly() && off < int64(in.size.Load()) {
+	if in.immutable() || in.appendOnly() && off < int64(in.size.Load()) && (!ctx.Append || ctx.Writeback) {
 		return 0, syscall.EPERM
 	}
 	if err := fs.extentsLoaded(in); err != nil {
@@ -203,7 +219,9 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 		}
 	}
 	if err != nil {
-		fs.unowned(ctx, in)
+		if !lost(err) {
+			fs.unowned(ctx, in)
+		}
 		return 0, err
 	}
 	return int(end - off), nil
@@ -281,7 +299,8 @@ func (fs *FS) storeAround(e piece, from, to int64) error {
 var zeroLine [layout.LineSize]byte
 
 // commitSplice makes the settled splice of a file durable and current, and with it a
-// new size if that is larger than the present one. After an error it has not happened.
+// new size if that is larger than the present one. After an error, but a lostError, it has not
+// happened.
 // Called with mu held and no lane.
 //
 // Persistence order:
@@ -303,7 +322,8 @@ func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
 		c.Size = size
 		in.stageCore(t, &c)
 	}
-	if err := t.commit(); err != nil {
+	err := t.commit()
+	if err != nil && !lost(err) {
 		in.dropSplice()
 		return err
 	}
@@ -312,7 +332,7 @@ func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
 		in.applyCore(&c)
 	}
 	fs.owned(ctx, in)
-	return nil
+	return err
 }
 
 // storeBlock writes a whole fresh block.

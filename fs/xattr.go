@@ -13,8 +13,8 @@ import (
 const (
 	XattrCreate  uint32 = 1 << 0
 	XattrReplace uint32 = 1 << 1
-	// XattrKillSGID: with an access control list the file loses set-group-ID, as with a
-	// chmod by who is not of its group.
+	// XattrKillSGID: with an access control list of access the file loses set-group-ID, as
+	// with a chmod by who is not of its group.
 	XattrKillSGID uint32 = 1 << 16
 )
 
@@ -120,9 +120,9 @@ func (fs *FS) ListXattr(ctx *Context, ino uint64, buf []byte) (int, syscall.Errn
 
 // SetXattr sets an attribute: a new one only with XattrCreate (else EEXIST), a present
 // one only with XattrReplace (else ENODATA). E2BIG for values longer than 64 KiB, ENOSPC
-// also if the names and short values of one file exceed about 400 KiB. An access control
-// list changes the mode with it, and takes set-group-ID if XattrKillSGID is set; EINVAL if
-// it is none. A crash leaves the old value or the new one.
+// also if the names and short values of one file exceed about 400 KiB. The access control
+// list of access changes the mode with it, and takes set-group-ID if XattrKillSGID is set, as
+// posix_acl_update_mode; EINVAL if a list is none. A crash leaves the old value or the new one.
 func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flags uint32) syscall.Errno {
 	if flags&^(XattrCreate|XattrReplace|XattrKillSGID) != 0 {
 		return syscall.EINVAL
@@ -139,13 +139,13 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 			return syscall.ENODATA
 		}
 		if isACL(name) {
-			if flags&XattrKillSGID != 0 {
+			if flags&XattrKillSGID != 0 && name == aclAccess {
 				c.Mode &^= syscall.S_ISGID
 			}
 			return fs.setACL(ctx, in, xs, name, value, c)
 		}
 		if name == capability {
-			in.caps.Store(true) // under mu: behind whoever is taking the old one away
+			in.caps.Store(true)
 		}
 		return fs.setValue(ctx, xs, name, value)
 	})
@@ -172,17 +172,22 @@ func removal(name string) xattrEdit {
 }
 
 // killCapability takes the file capabilities from a file that is about to change: the
-// kernel leaves it to us (HANDLE_KILLPRIV_V2).
+// kernel leaves it to us (HANDLE_KILLPRIV_V2). When it returns they are gone, whoever took them.
 func (fs *FS) killCapability(ctx *Context, in *inode) syscall.Errno {
 	if !in.caps.Load() {
 		return 0
 	}
-	in.caps.Store(false) // first, so that one set meanwhile is seen
-	if e := fs.editXattrs(ctx, in, removal(capability)); e != 0 && e != syscall.ENODATA {
-		in.caps.Store(true)
-		return e
+	e := fs.editXattrs(ctx, in, func(in *inode, xs *xattrs, _ *layout.Core) error {
+		if !xs.remove(capability) {
+			in.caps.Store(false)
+			return syscall.ENODATA
+		}
+		return nil
+	})
+	if e == syscall.ENODATA {
+		return 0
 	}
-	return 0
+	return e
 }
 
 // xattrs is an inode's list of attributes, and where it stands.
@@ -240,12 +245,36 @@ func (fs *FS) setValue(ctx *Context, xs *xattrs, name string, value []byte) erro
 	return nil
 }
 
-// loadXattrs reads an inode's attributes. Called with mu held.
+// loadXattrs reads an inode's attributes, which nobody may change. A list of several blocks is
+// kept until it is another, since reading each of n attributes would take n*n steps. Called with
+// mu held.
 func (fs *FS) loadXattrs(in *inode) (xs xattrs, err error) {
 	if in.xroot == 0 {
 		return xs, nil
 	}
-	return fs.walkXattrs(in.ino, in.core.Gen, in.xroot)
+	if kept := in.xattrs.Load(); kept != nil {
+		return *kept, nil
+	}
+	if xs, err = fs.walkXattrs(in.ino, in.core.Gen, in.xroot); err != nil {
+		return xs, err
+	}
+	for _, b := range xs.chain {
+		if err := fs.taken(in.ino, b, 1, true); err != nil {
+			return xattrs{}, err
+		}
+	}
+	for _, x := range xs.list {
+		for _, r := range x.Runs {
+			if err := fs.taken(in.ino, r.Block, uint64(r.Len), false); err != nil {
+				return xattrs{}, err
+			}
+		}
+	}
+	if len(xs.chain) > 1 {
+		kept := xs
+		in.xattrs.Store(&kept)
+	}
+	return xs, nil
 }
 
 // walkXattrs reads the attributes from root on. All of it was checked to lie within the
@@ -315,7 +344,7 @@ func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit xattrEdit)
 	if in.fixed() {
 		return syscall.EPERM
 	}
-	return fs.editXattrs(ctx, in, edit)
+	return fs.patiently(func() syscall.Errno { return fs.editXattrs(ctx, in, edit) })
 }
 
 // editXattrs replaces an inode's list of attributes by what edit makes of it, and its core,
@@ -348,6 +377,7 @@ func (fs *FS) editXattrs(ctx *Context, in *inode, edit xattrEdit) syscall.Errno 
 	}
 	in.applyCore(&c)
 	in.applyTimes(&st)
+	in.caps.Store(findXattr(s.now.list, capability) >= 0)
 	s.done(ctx, fs)
 	return 0
 }
@@ -383,6 +413,7 @@ func (fs *FS) swapXattrs(ctx *Context, in *inode, edit func(xs *xattrs) error) (
 		return nil, err
 	}
 	in.xroot = s.now.root()
+	in.xattrs.Store(nil)
 	return s, nil
 }
 
@@ -392,6 +423,7 @@ func (s *xattrSwap) undo(ctx *Context, fs *FS) {
 		return
 	}
 	s.in.xroot = s.old.root()
+	s.in.xattrs.Store(nil)
 	for _, b := range s.now.chain {
 		fs.freeMeta(ctx, b)
 	}
@@ -453,7 +485,7 @@ func (fs *FS) storeXattrs(ctx *Context, in *inode, list []layout.Xattr) (chain [
 // fenced, next.
 func (fs *FS) storeValue(ctx *Context, value []byte) (runs []layout.XattrRun, err error) {
 	for left := blocksOf(int64(len(value))); left > 0 && err == nil; {
-		block, n, ok := fs.alloc.Alloc(0, fs.spare(ctx, left))
+		block, n, ok := fs.alloc.Alloc(0, fs.spare(ctx.UID, left))
 		if !ok {
 			err = errNoSpace
 			break

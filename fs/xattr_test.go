@@ -6,8 +6,11 @@ import (
 	"math/rand"
 	"sort"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/layout"
@@ -249,5 +252,92 @@ func TestTmpfile(t *testing.T) {
 	v.ok(v.fs.Unlink(&v.ctx, 1, "named"))
 	if e := v.fs.Link(&v.ctx, ino, 1, "again", &a); e != syscall.ENOENT {
 		t.Errorf("a deleted file was given a name: %v", e)
+	}
+}
+
+// TestXattrKept: to read one of thousands of attributes does not mean to read them all, and
+// what is kept in DRAM is never older than the media.
+func TestXattrKept(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	ino := v.create(1, "f")
+	name := func(i int) string { return fmt.Sprintf("user.attribute-%d", i) }
+	for i := range 2000 {
+		v.ok(v.fs.SetXattr(&v.ctx, ino, name(i), randomBytes(int64(i), 50), 0))
+	}
+	buf := make([]byte, 100)
+	if n := testing.AllocsPerRun(100, func() { v.fs.GetXattr(&v.ctx, ino, name(1000), buf) }); n > 10 {
+		t.Errorf("%.0f allocations to read one attribute", n)
+	}
+	for i := 0; i < 2000; i += 7 {
+		if i%2 == 0 {
+			v.ok(v.fs.RemoveXattr(&v.ctx, ino, name(i)))
+			if n, e := v.fs.GetXattr(&v.ctx, ino, name(i), buf); e != syscall.ENODATA {
+				t.Fatalf("removed attribute %d: %d bytes, %v", i, n, e)
+			}
+			continue
+		}
+		want := randomBytes(int64(-i), 60)
+		v.ok(v.fs.SetXattr(&v.ctx, ino, name(i), want, fs.XattrReplace))
+		want[0]++ // the caller's memory is not kept
+		if got := v.getxattr(ino, name(i)); bytes.Equal(got, want) || !bytes.Equal(got[1:], want[1:]) {
+			t.Fatalf("attribute %d reads back wrong", i)
+		}
+	}
+	v.remount()
+	v.ok(v.fs.Lookup(&v.ctx, 1, "f", new(fs.Attr)))
+	for i := range 2000 {
+		seed, n := int64(i), 50
+		if i%7 == 0 {
+			seed, n = int64(-i), 60
+		}
+		got, e := v.fs.GetXattr(&v.ctx, ino, name(i), buf)
+		if gone := i%14 == 0; gone != (e == syscall.ENODATA) || !gone && !bytes.Equal(buf[:got], randomBytes(seed, n)) {
+			t.Fatalf("attribute %d: %d bytes, %v", i, got, e)
+		}
+	}
+}
+
+// When a write has returned, the file has no capability any more, whoever was taking it away.
+func TestCapabilityIsGoneWhenAWriteReturns(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "f")
+	v.write(ino, 0, make([]byte, 8192))
+	v.ok(v.fs.SetXattr(&v.ctx, ino, "user.other", make([]byte, 20), 0))
+	var left atomic.Int64
+	for stop := time.Now().Add(time.Second); time.Now().Before(stop) && left.Load() == 0; {
+		v.ok(v.fs.SetXattr(&v.ctx, ino, "security.capability", make([]byte, 20), 0))
+		var wg sync.WaitGroup
+		for w := range 4 {
+			wg.Go(func() {
+				ctx := fs.Context{Lane: uint32(w)}
+				if _, e := v.fs.Write(&ctx, ino, int64(w)*64, []byte("x")); e != 0 {
+					t.Error(e)
+				}
+				if _, e := v.fs.GetXattr(&ctx, ino, "security.capability", nil); e != syscall.ENODATA {
+					left.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	if left.Load() > 0 {
+		t.Error("a write returned, and the file still had its capability")
+	}
+}
+
+// A truncation by a stranger takes set-user-ID before it changes the content.
+func TestTruncateTakesSetUserID(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "f")
+	v.write(ino, 0, make([]byte, 8192))
+	var a fs.Attr
+	v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o6755}, &a))
+	v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize | fs.SetKillPriv, Size: 100}, &a))
+	if a.Mode&0o7777 != 0o755 || a.Size != 100 {
+		t.Errorf("mode %o, size %d", a.Mode, a.Size)
+	}
+	v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o4755}, &a))
+	if e := v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize | fs.SetKillPriv, Size: 1<<63 - 1}, &a); e != syscall.EFBIG {
+		t.Error(e)
 	}
 }

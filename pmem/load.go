@@ -37,6 +37,19 @@ func (r *Region) Load(off int64, dst []byte) (err error) {
 	return nil
 }
 
+// Gather copies slices that Bytes returned, or of other memory, to dst one behind the other, as
+// far as they fit, and returns how many bytes that is. After ErrMedia, dst holds anything.
+func (r *Region) Gather(dst []byte, src [][]byte) (n int, err error) {
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	for _, s := range src {
+		for len(s) > 0 && n < len(dst) {
+			m := copy(dst[n:], s[:min(len(s), chunkSize)])
+			n, s = n+m, s[m:]
+		}
+	}
+	return n, nil
+}
+
 // LoadLine copies the 64 bytes at off, normally one line, out of the region.
 func (r *Region) LoadLine(off int64, dst *[64]byte) (err error) {
 	if !r.in(off, lineSize) {

@@ -270,7 +270,11 @@ func (c *checker) journal() error {
 		if len(recs) == 0 {
 			return nil
 		}
-		return c.replay(recs)
+		return c.replay(recs, func(p layout.Piece, err error) {
+			c.early(Problem{Code: Media, Offset: p.Off, What: fmt.Sprintf(
+				"an interrupted write stays unfinished: of the %d bytes of a file at offset %d: %v", p.Len, p.Off, err)},
+				func() error { return nil })
+		})
 	}
 	if c.o.Repair {
 		return fmt.Errorf("the journal holds %d lines or records that cannot be replayed: nothing was repaired", bad)

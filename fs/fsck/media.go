@@ -180,12 +180,13 @@ func (m *media) mayJournal(off int64) bool {
 	return off >= m.sb.StaticEnd || off >= m.sb.ChunkMapOff && off < m.sb.ChunkMapOff+m.sb.ChunkMapLines*layout.LineSize
 }
 
-// replay writes the overlay and the records' data to the media and empties the journal.
+// replay writes the overlay and the records' data to the media and empties the journal. lost
+// is told of data that the media refuse.
 //
 // Persistence order, behind begin:
 //  1. store the lines, flush; NT-store the data; SFENCE
 //  2. clear all slot headers, flush, SFENCE
-func (m *media) replay(recs []record) error {
+func (m *media) replay(recs []record, lost func(p layout.Piece, err error)) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := m.begin(); err != nil {
@@ -198,7 +199,10 @@ func (m *media) replay(recs []record) error {
 	}
 	for i := range recs {
 		for _, p := range recs[i].pieces {
-			if err := m.r.NTStore(p.Off, m.r.Bytes(p.From, p.Len)); err != nil {
+			err := m.r.NTStore(p.Off, m.r.Bytes(p.From, p.Len))
+			if errors.Is(err, pmem.ErrMedia) {
+				lost(p, err)
+			} else if err != nil {
 				return err
 			}
 		}

@@ -2,7 +2,6 @@ package layout
 
 import (
 	"encoding/binary"
-	"hash/crc32"
 )
 
 // Sizes, in bytes.
@@ -28,11 +27,6 @@ const (
 	PayloadSize = 52
 	crcOff      = 60
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// Checksum is crc32c (Castagnoli) of b, continued from seed.
-func Checksum(seed uint32, b []byte) uint32 { return crc32.Update(seed, castagnoli, b) }
 
 // Seed derives the checksum seed of a filesystem from its UUID, so that lines
 // left behind by an earlier filesystem on the same region never verify.

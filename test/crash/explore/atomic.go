@@ -132,9 +132,17 @@ func unmoved(w *world) {
 // committed just now.
 func unretired(w *world) {
 	tree(w)
+	w.cut(func() { w.write("f", 9000, fill(205, 9000)) }, func(log []event, i int) bool {
+		return log[i].kind == evNT && log[i].n == lineSize && lanes().has(log[i].off)
+	})
+}
+
+// cut leaves the filesystem as a crash within op does, with all that was stored until after the
+// first event that last is true of.
+func (w *world) cut(op func(), last func(log []event, i int) bool) {
 	before := append([]byte(nil), w.r.Bytes(0, regionSize)...)
 	from := len(w.rec.log)
-	w.write("f", 9000, fill(205, 9000))
+	op()
 	w.crash()
 	log := w.rec.log[from:]
 	for off := int64(0); off < regionSize; off += lineSize {
@@ -142,15 +150,15 @@ func unretired(w *world) {
 			w.put(off, b)
 		}
 	}
-	for _, e := range log {
+	for i, e := range log {
 		if e.kind == evNT || e.kind == evStore {
 			w.put(e.off, e.data)
 		}
-		if e.kind == evNT && e.n == lineSize && lanes().has(e.off) {
+		if last(log, i) {
 			return
 		}
 	}
-	panic("no logged record: the workload shows nothing")
+	panic("no such moment: the workload shows nothing")
 }
 
 // put stores to the region.

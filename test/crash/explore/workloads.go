@@ -225,6 +225,7 @@ func singles() []Workload {
 		reused("punch", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.fallocate("frag", fs.FallocPunchHole|fs.FallocKeepSize, 0, 40000) }),
 		reused("unlink-fragmented", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.unlink("frag") }),
 		reusedByForget(),
+		reusedAfterCrash(),
 		with("unlink-last-of-chunk", func(w *world) { // while others have room, so that nothing comes by there again
 			fillChunk(w)
 			w.mkdir("d/more")
@@ -395,42 +396,72 @@ func twoHandles(w *world) {
 // becomes data. What another lane made of that chunk must not be replayed over it.
 func reused(name string, setup, op func(w *world)) Workload {
 	name += "-and-reuse"
-	const high, much, piece = 4 << 20, 14 << 20, 32768
 	var block uint64 // of the chunk
 	return Workload{
-		Name: name,
-		setup: func(w *world) {
-			tree(w)
-			w.create(filler)
-			fillChunk(w)
-			before := w.chunks()
-			setup(w)
-			for c := range w.chunks() {
-				if !before[c] {
-					block = c * uint64(w.f.Super().ChunkBlocks())
-				}
-			}
-		},
+		Name:  name,
+		setup: func(w *world) { block = lastChunk(w, setup) },
 		op: func(w *world) {
 			w.ctx.Lane = 1
 			chunks := len(w.chunks())
 			w.do(name, func() { op(w) })
 			can(len(w.chunks()) == chunks-1, "%s gives no chunk back", name)
-			w.fallocate(filler, keep, high, much) // so that the rest is at low offsets
-			at := int64(-1)
-			for off := int64(0); at < 0; off += piece {
-				w.fallocate(filler, keep, off, piece)
-				w.f.Extents(&w.ctx, w.at(filler).ino, func(x fs.ExtentInfo) bool {
-					if x.Block <= block && block < x.Block+x.Len {
-						at = int64(x.Logical+block-x.Block) << 12
-					}
-					return at < 0
-				})
-			}
-			w.doWrite("write", filler, at, fill(84, piece))
-			w.fallocate(filler, punch, high, much)
+			writeAt(w, block)
 		},
 	}
+}
+
+// reusedAfterCrash is a mount after a crash between the transaction that makes a chunk data and
+// the retirement of the lanes, whose records still speak of it. Then it becomes data.
+func reusedAfterCrash() Workload {
+	var block uint64
+	return Workload{
+		Name: "mount-and-reuse",
+		setup: func(w *world) {
+			block = lastChunk(w, func(w *world) { w.mkdir("d/more"); w.create("d/more/x") })
+			w.ctx.Lane = 1
+			w.cut(func() { w.unlink("d/more/x") }, func(log []event, i int) bool {
+				return i+1 < len(log) && log[i+1].kind == evStore && log[i+1].n == lineSize && lanes().has(log[i+1].off)
+			})
+		},
+		op: func(w *world) {
+			w.do("mount after a crash", w.mount)
+			writeAt(w, block)
+		},
+	}
+}
+
+// lastChunk makes a tree of which setup's part takes a metadata chunk of its own. It returns
+// that chunk's first block.
+func lastChunk(w *world, setup func(w *world)) (block uint64) {
+	tree(w)
+	w.create(filler)
+	fillChunk(w)
+	before := w.chunks()
+	setup(w)
+	for c := range w.chunks() {
+		if !before[c] {
+			block = c * uint64(w.f.Super().ChunkBlocks())
+		}
+	}
+	return block
+}
+
+// writeAt makes a free chunk that begins at a block data of the filler.
+func writeAt(w *world, block uint64) {
+	const high, much, piece = 4 << 20, 14 << 20, 32768
+	w.fallocate(filler, keep, high, much) // so that the rest is at low offsets
+	at := int64(-1)
+	for off := int64(0); at < 0; off += piece {
+		w.fallocate(filler, keep, off, piece)
+		w.f.Extents(&w.ctx, w.at(filler).ino, func(x fs.ExtentInfo) bool {
+			if x.Block <= block && block < x.Block+x.Len {
+				at = int64(x.Logical+block-x.Block) << 12
+			}
+			return at < 0
+		})
+	}
+	w.doWrite("write", filler, at, fill(84, piece))
+	w.fallocate(filler, punch, high, much)
 }
 
 func reusedByForget() Workload {

@@ -1,0 +1,112 @@
+package fs_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// snap keeps the region as it is when the first lane slot is cleared: a daemon that dies in
+// retireLanes.
+type snap struct {
+	v   *volume
+	sb  *layout.Superblock
+	img []byte
+}
+
+func (s *snap) Begin(int)                  {}
+func (s *snap) Flush(int, int64, int64)    {}
+func (s *snap) Fence(int)                  {}
+func (s *snap) NTStore(int, int64, []byte) {}
+func (s *snap) Store(_ int, off int64, b []byte) {
+	if s.img == nil && off >= s.sb.LaneOff && off < s.sb.LaneOff+int64(s.sb.Lanes)*2*int64(s.sb.LaneSlot) && bytes.Equal(b, make([]byte, len(b))) {
+		s.img = bytes.Clone(s.v.r.Bytes(0, s.sb.Size))
+	}
+}
+
+// TestRecordsOfChunkThatIsData: the daemon dies after the transaction that makes a metadata chunk data
+// space, and before the lanes are retired. It is mounted, the chunk becomes a file's data, and
+// the daemon dies again. The records that stand since the first death must not be replayed
+// over the data.
+func TestRecordsOfChunkThatIsData(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	const files = 200
+	sb := v.fs.Super()
+	s := &snap{v: v, sb: sb}
+	g := v.create(1, "g") // takes what is free, so that the chunk is used again
+	for n := int64(fs.MinSize); n >= 4096; n /= 2 {
+		for v.fs.Fallocate(&v.ctx, g, fs.FallocKeepSize, int64(v.blocks(g))<<9, n) == 0 {
+		}
+	}
+	d := v.mkdir(1, "d")
+	for i := range files {
+		v.ctx.Lane = uint32(i)
+		v.fs.Forget(v.create(d, fmt.Sprint(i)), 1)
+	}
+	if n := v.fs.Stats().MetaChunks; n < 2 {
+		t.Fatalf("%d metadata chunks", n)
+	}
+	v.r.SetRecorder(s)
+	for i := files - 1; i >= 0 && s.img == nil; i-- {
+		v.ctx.Lane = uint32(i)
+		v.ok(v.fs.Unlink(&v.ctx, d, fmt.Sprint(i)))
+	}
+	v.r.SetRecorder(nil)
+	if s.img == nil {
+		t.Fatal("no chunk was given back")
+	}
+	v.fs.Abandon()
+	v.fs = nil
+	put(t, v.r, 0, s.img) // what the dead daemon left
+
+	v.mount()
+	t.Logf("%d records replayed", v.fs.Stats().ReplayedRecords)
+	v.ctx.Lane = 0
+	f := v.create(1, "f")
+	v.ok(v.fs.Fallocate(&v.ctx, g, fs.FallocPunchHole|fs.FallocKeepSize, 8<<20, 2*pudBytes))
+	var want []byte
+	for range 56 { // each far from the others, so that they are packed into broken space
+		b := bytes.Repeat([]byte{0xa5}, 4096)
+		v.write(f, int64(len(want)), b)
+		want = append(want, append(b, make([]byte, 4096)...)...)
+	}
+	want = want[:len(want)-4096]
+	if !bytes.Equal(v.read(f, 0, len(want)), want) {
+		t.Fatal("wrong at once")
+	}
+	lines := map[int64]int{}
+	for i := int64(0); i < 2*int64(sb.Lanes); i++ {
+		off := sb.LaneOff + i*int64(sb.LaneSlot)
+		var h layout.RecordHeader
+		if h.Get((*layout.Line)(s.img[off:]), layout.Seed(sb.UUID), off, sb.LaneSlot) {
+			for j := 0; j < int(h.N); j++ {
+				o := int64(binary.LittleEndian.Uint64(s.img[off+64+8*int64(j):]))
+				lines[o>>sb.ChunkShift]++
+			}
+		}
+	}
+	t.Log("lines of records by chunk: ", lines, "first chunk", sb.FirstChunk())
+	t.Log(v.extents(f), v.fs.Stats().MetaChunks)
+	v.fs.Abandon() // the daemon dies again
+	v.fs = nil
+	v.mount()
+	got := v.read(f, 0, len(want))
+	bad := 0
+	for i := 0; i < len(want); i += 64 {
+		if !bytes.Equal(got[i:i+64], want[i:i+64]) {
+			bad++
+		}
+	}
+	if bad > 0 {
+		t.Errorf("%d cache lines of acknowledged file data were overwritten by journal records of a metadata chunk that is no more", bad)
+	}
+	v.unmount()
+	if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {
+		t.Errorf("%v %+v", err, rep)
+	}
+}

@@ -1,0 +1,58 @@
+package fs
+
+import (
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// orphans counts inodes that lost their last name. What such a one has is free when its last
+// reference is dropped, which a kernel does as soon as nobody has it open, but without waiting
+// for it: whoever deletes a file and writes another would find the space still taken.
+type orphans struct {
+	made, freed atomic.Uint64
+	last        atomic.Int64 // when a name was taken from one, ns since started
+}
+
+// orphanWait is how long after the last deletion space may still be on its way: a request or
+// two of the kernel's, on a machine that is busy. It is waited for in vain only if the file is open.
+const orphanWait = 200 * time.Millisecond
+
+var started = time.Now()
+
+// nameGone notes that the inode may have lost its last name. Called with in.mu held.
+func (fs *FS) nameGone(in *inode) {
+	if in.core.Nlink == 0 {
+		in.orphaned = true
+		fs.orphan.last.Store(int64(time.Since(started)))
+		fs.orphan.made.Add(1)
+	}
+}
+
+// settling reports whether anything was deleted just now.
+func (fs *FS) settling() bool {
+	last := fs.orphan.last.Load()
+	return last != 0 && time.Since(started)-time.Duration(last) <= orphanWait
+}
+
+// Settle waits until what was deleted just now is free, but not long. It reports whether
+// anything was deleted just now. Called with no lock held.
+func (fs *FS) Settle() bool {
+	if !fs.settling() {
+		return false
+	}
+	o := &fs.orphan
+	for until := time.Duration(o.last.Load()) + orphanWait; o.freed.Load() < o.made.Load() && time.Since(started) < until; {
+		time.Sleep(100 * time.Microsecond)
+	}
+	return true
+}
+
+// patiently calls op, and once more if it found no space and some may have become free.
+func (fs *FS) patiently(op func() syscall.Errno) syscall.Errno {
+	e := op()
+	if e == syscall.ENOSPC && fs.Settle() {
+		e = op()
+	}
+	return e
+}

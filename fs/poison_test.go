@@ -1,0 +1,209 @@
+package fs_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// spoil makes stores to [off, off+n) of the region file fault, as media do that cannot be
+// written, or with PROT_NONE loads, too.
+func spoil(t *testing.T, path string, off, n int64, prot uintptr) {
+	t.Helper()
+	f, err := os.Open("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	done := false
+	for s := bufio.NewScanner(f); s.Scan(); {
+		w := strings.Fields(s.Text())
+		if len(w) < 6 || w[5] != path {
+			continue
+		}
+		var lo, hi uintptr
+		var at int64
+		fmt.Sscanf(w[0], "%x-%x", &lo, &hi)
+		fmt.Sscanf(w[2], "%x", &at)
+		if off < at || off+n > at+int64(hi-lo) {
+			continue
+		}
+		if _, _, e := syscall.Syscall(syscall.SYS_MPROTECT, lo+uintptr(off-at), uintptr(n), prot); e != 0 {
+			t.Fatal(e)
+		}
+		done = true
+	}
+	if !done {
+		t.Fatal("no mapping found")
+	}
+}
+
+// fileVolume is newVolume in a file.
+func fileVolume(t *testing.T, atomic bool) (*volume, string) {
+	path := filepath.Join(t.TempDir(), "region")
+	if err := pmem.Create(path, 64<<20, false); err != nil {
+		t.Fatal(err)
+	}
+	r, err := pmem.Open(path, pmem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	if _, err := fs.Mkfs(r, fs.MkfsOptions{ChunkShift: 15, PUDShift: 18, Now: 1, UUID: [16]byte{1}}); err != nil {
+		t.Fatal(err)
+	}
+	v := &volume{t: t, r: r, atomic: atomic}
+	v.mount()
+	return v, path
+}
+
+// TestPoisonedData: a block of a file that cannot be written costs the writes to it, not the
+// filesystem, nor its next mount.
+func TestPoisonedData(t *testing.T) {
+	for _, atomic := range []bool{false, true} {
+		t.Run(fmt.Sprint("atomic=", atomic), func(t *testing.T) {
+			v, path := fileVolume(t, atomic)
+			ino, other := v.create(1, "f"), v.create(1, "other")
+			const bad, size = 2 << 20, 2<<20 + 6000
+			v.write(ino, 0, make([]byte, size))
+			v.write(other, 0, make([]byte, 4096))
+			at := int64(v.extents(ino)[0].Block)<<12 + bad
+			spoil(t, path, at, 4096, syscall.PROT_READ)
+			if n, e := v.fs.Write(&v.ctx, ino, bad+100, []byte("hello")); n != 0 || e != syscall.EIO {
+				t.Errorf("write to the bad block: %d, %v", n, e)
+			}
+			long := bytes.Repeat([]byte("x"), 20000) // before, in, behind it, and beyond the end
+			if _, e := v.fs.Write(&v.ctx, ino, bad-4096, long); e != syscall.EIO {
+				t.Errorf("write that needs the bad block: %v", e)
+			}
+			if n, e := v.fs.Write(&v.ctx, other, 0, []byte("hello")); n != 5 || e != 0 {
+				t.Errorf("write to another file: %d, %v", n, e)
+			}
+			v.write(ino, 0, []byte("hello"))
+			v.fs.Abandon()
+			v.mount()
+			if got := v.read(ino, 0, 5); string(got) != "hello" {
+				t.Errorf("read %q", got)
+			}
+			if got := v.read(ino, bad, 4096); !bytes.Equal(got, make([]byte, 4096)) {
+				t.Error("the bad block changed")
+			}
+			v.unmount()
+			if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {
+				t.Errorf("fsck: %v, %+v", err, rep)
+			}
+		})
+	}
+}
+
+// TestPoisonedReplay: a crash leaves a write committed of which a block cannot be written, or
+// whose data cannot be read. Mount and fsck -y finish the rest.
+func TestPoisonedReplay(t *testing.T) {
+	for _, body := range []bool{false, true} {
+		for _, repair := range []bool{false, true} {
+			t.Run(fmt.Sprintf("body=%v,fsck=%v", body, repair), func(t *testing.T) {
+				v, path := fileVolume(t, true)
+				ino := v.create(1, "f")
+				v.write(ino, 0, bytes.Repeat([]byte{1}, 3<<20))
+				cut := &committed{v: v, headers: headers{sb: v.fs.Super()}}
+				v.r.SetRecorder(cut)
+				v.write(ino, 8192, bytes.Repeat([]byte{2}, 40000))
+				v.r.SetRecorder(nil)
+				v.fs.Abandon()
+				v.fs = nil
+				put(t, v.r, 0, cut.img)
+				h := cut.logged[0]
+				if body {
+					spoil(t, path, (h.At+int64(layout.TablesSize(int(h.N), int(h.Pieces)))+4095)&^4095, 8192, syscall.PROT_NONE)
+				} else {
+					spoil(t, path, cut.place+4096, 4096, syscall.PROT_READ)
+				}
+				if repair {
+					rep, err := fsck.Check(v.r, fsck.Options{Repair: true})
+					if err != nil || rep.Left > 0 || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.Media {
+						t.Fatalf("fsck -y: %v, %+v", err, rep)
+					}
+				}
+				var warned []string
+				v.mountBy(fs.Options{Warn: func(m string) { warned = append(warned, m) }})
+				if want := 1; !repair && len(warned) != want || repair && len(warned) != 0 {
+					t.Errorf("warned of %q", warned)
+				}
+				v.write(ino, 0, []byte("hello"))
+				v.fs.Abandon()
+				v.mount()
+				v.unmount()
+			})
+		}
+	}
+}
+
+// committed keeps the region as it is when the first logged record is committed.
+type committed struct {
+	headers
+	v     *volume
+	place int64 // where the data goes
+	img   []byte
+}
+
+// NTStore is called before the store.
+func (c *committed) NTStore(tid int, off int64, b []byte) {
+	if len(c.logged) > 0 {
+		if c.img == nil {
+			c.img, c.place = bytes.Clone(c.v.r.Bytes(0, c.sb.Size)), off
+		}
+		return
+	}
+	c.headers.NTStore(tid, off, b)
+}
+
+// TestPoisonedStage: free space that cannot be written costs at most the writes that are to be
+// carried there, and only once each; with none left writes that are all or nothing fail, and
+// everything else goes on.
+func TestPoisonedStage(t *testing.T) {
+	v, path := fileVolume(t, true)
+	ino := v.create(1, "f")
+	v.write(ino, 0, make([]byte, 1<<20))
+	rec := &headers{sb: v.fs.Super()}
+	v.r.SetRecorder(rec)
+	v.write(ino, 0, make([]byte, 500))
+	v.write(ino, 0, make([]byte, 500_000))
+	v.r.SetRecorder(nil)
+	write := func(n int, want syscall.Errno) {
+		t.Helper()
+		if got, e := v.fs.Write(&v.ctx, ino, 0, make([]byte, n)); e != want || e == 0 && got != n {
+			t.Errorf("write of %d bytes: %d, %v, expected %v", n, got, e, want)
+		}
+	}
+	spoil(t, path, rec.logged[0].At, 4096, syscall.PROT_READ)
+	write(500, syscall.EIO)
+	write(500, 0)
+	write(500_000, 0)
+	spoil(t, path, rec.logged[1].At, 4096, syscall.PROT_READ)
+	write(500_000, syscall.EIO)
+	write(500_000, syscall.EIO)
+	write(500, syscall.EIO)
+	v.write(ino, 1<<20, make([]byte, 5000)) // to new blocks
+	v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
+	v.fs.Forget(ino, 1)
+	for _, h := range rec.logged { // or there is no place for the free map
+		spoil(t, path, h.At, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
+	}
+	v.unmount()
+	if v.owner().State != layout.OwnerSaved {
+		t.Error("no free map was saved")
+	}
+	if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {
+		t.Errorf("fsck: %v, %+v", err, rep)
+	}
+}
