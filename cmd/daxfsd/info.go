@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -95,7 +94,7 @@ func gatherInfo(arg string) (*info, error) {
 // mountInfo asks the daemon, and the region for what the daemon does not say.
 func mountInfo(m *mountinfo.Info) (*info, error) {
 	d, err := askDaemon(m.Mountpoint, 5*time.Second)
-	if errors.Is(err, unix.ENOTCONN) {
+	if disconnected(err) {
 		i, rerr := regionInfo(m.Source)
 		if rerr != nil {
 			return nil, rerr

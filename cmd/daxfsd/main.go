@@ -126,6 +126,9 @@ func main() {
 	root := newRoot()
 	args, helper := helperArgs(os.Args)
 	if helper {
+		if args == nil {
+			return
+		}
 		root.SetArgs(args)
 	}
 	code := run(root)

@@ -35,6 +35,10 @@ Options for -o:
   ro, rw              read-only or not
   dax=always          read and write go straight to the region (default)
   dax=never           file data is cached by the kernel
+  transport=auto      requests come by io_uring where the machine has it, else by /dev/fuse (default)
+  transport=uring     by io_uring: Linux 6.14, and
+                      echo Y > /sys/module/fuse/parameters/enable_uring
+  transport=dev       by /dev/fuse
   dax=inode           as always for files with the flag that chattr +x sets, as
                       never for others
   atomic              each write request, of up to 1 MiB, is all or nothing across a
@@ -44,8 +48,9 @@ Options for -o:
   relatime, strictatime, noatime
                       when reading changes the access time: if it is not later than
                       the last change or a day old (default), always, never
+  nodiratime          reading a directory never does
   remount             change ro, rw, nosuid, nodev, noexec, suid, dev, exec of a mount
-  nosuid, nodev, noexec, suid, dev, exec
+  nosuid, nodev, noexec, suid, dev, exec, nosymfollow, sync, dirsync
                       as for any filesystem; a region that others than root can
                       write to, and a mount by a user, is nosuid,nodev
 

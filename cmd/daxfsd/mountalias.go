@@ -15,14 +15,15 @@ import (
 
 // helperArgs makes arguments of ours of those that mount(8) gives the program
 // mount.fuse.daxfs (or mount.daxfs), which is this one by another name: so that fstab(5),
-// `mount -t fuse.daxfs` and `mount -o remount` work. ok is false if it has its own name.
+// `mount -t fuse.daxfs` and `mount -o remount` work. ok is false if it has its own name; no
+// arguments are nothing to do.
 //
 //	mount.fuse.daxfs SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTIONS]
 func helperArgs(argv []string) (args []string, ok bool) {
 	if len(argv) == 0 || !strings.HasPrefix(filepath.Base(argv[0]), "mount.") {
 		return nil, false
 	}
-	args = []string{"mount"}
+	args, fake := []string{"mount"}, false
 	for i := 1; i < len(argv); i++ {
 		switch a := argv[i]; {
 		case a == "-o" && i+1 < len(argv):
@@ -31,9 +32,13 @@ func helperArgs(argv []string) (args []string, ok bool) {
 		case a == "-t" && i+1 < len(argv), a == "-N" && i+1 < len(argv):
 			i++
 		case a != "" && strings.Trim(a, "sfnv") == "-": // sloppy, fake, no mtab, verbose
+			fake = fake || strings.Contains(a, "f")
 		default:
 			args = append(args, a)
 		}
+	}
+	if fake { // everything but the mount(2)
+		return nil, true
 	}
 	return args, true
 }
@@ -49,21 +54,25 @@ func helperExit(code int) int {
 	return 32
 }
 
-// helperOptions leaves out what is for mount(8) and systemd, and what the mount table shows
-// and nobody said.
+// helperOptions leaves out what is for mount(8) and systemd, what the mount table shows
+// and nobody said, and what is so anyhow (lazytime).
 func helperOptions(o string) string {
 	words := strings.Split(o, ",")
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool {
 		name, _, _ := strings.Cut(w, "=")
 		return strings.HasPrefix(w, "x-") || strings.HasPrefix(w, "X-") ||
 			slices.Contains([]string{"auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "comment",
+				"silent", "loud", "iversion", "noiversion", "lazytime", "nolazytime", "mand", "nomand", "uhelper", "helper",
 				"user_id", "group_id", "rootmode", "fd", "max_read", "blksize", "subtype", "fsname"}, name)
 	}), ",")
 }
 
+const stNoSymFollow = 0x2000 // ST_NOSYMFOLLOW of linux/statfs.h
+
 // remountFlags are the bits of mount(2) by those of statfs(2).
 var remountFlags = []struct{ st, ms uintptr }{
 	{unix.ST_RDONLY, unix.MS_RDONLY}, {unix.ST_NOSUID, unix.MS_NOSUID}, {unix.ST_NODEV, unix.MS_NODEV}, {unix.ST_NOEXEC, unix.MS_NOEXEC},
+	{unix.ST_SYNCHRONOUS, unix.MS_SYNCHRONOUS}, {stNoSymFollow, unix.MS_NOSYMFOLLOW},
 	{unix.ST_NOATIME, unix.MS_NOATIME}, {unix.ST_NODIRATIME, unix.MS_NODIRATIME}, {unix.ST_RELATIME, unix.MS_RELATIME},
 }
 

@@ -57,7 +57,7 @@ func mountsOf(region string) []*mountinfo.Info {
 // the kernel's cache, which outlives the daemon.
 func stale(mountpoint string) bool {
 	var st unix.Statx_t
-	return errors.Is(unix.Statx(unix.AT_FDCWD, mountpoint, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st), unix.ENOTCONN)
+	return disconnected(unix.Statx(unix.AT_FDCWD, mountpoint, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st))
 }
 
 // askDaemon asks the daemon behind a mount point what it is. A daemon that does
@@ -129,4 +129,10 @@ func checkMountpoint(path string, tell func(string)) (string, error) {
 		return "", fmt.Errorf("mount point %s is not writable by you, which a mount by a user needs", mp)
 	}
 	return mp, nil
+}
+
+// disconnected reports whether an error of a mount says that its daemon is gone, or, which is
+// ECONNABORTED, is just going: the kernel takes an io_uring down a little after its owner.
+func disconnected(err error) bool {
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
 }

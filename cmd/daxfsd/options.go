@@ -16,7 +16,9 @@ type mountOptions struct {
 	takeover bool
 	atomic   bool
 	dax      fusefs.DAX
+	via      fusefs.Transport
 	atime    fs.Atime
+	noDirs   bool     // directories keep their access time
 	kernel   []string // for mount(2), in the order given
 
 	readOnlySaid bool     // ro or rw
@@ -25,8 +27,8 @@ type mountOptions struct {
 
 // knownOptions are the words -o takes, for the error message.
 var knownOptions = []string{
-	"ro", "rw", "dax=always", "dax=never", "dax=inode", "atomic", "takeover", "allow_other", "default_permissions",
-	"noatime", "relatime", "strictatime", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "remount", "defaults",
+	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "atomic", "takeover", "allow_other", "default_permissions",
+	"noatime", "relatime", "strictatime", "nodiratime", "diratime", "sync", "dirsync", "async", "nosymfollow", "symfollow", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "remount", "defaults",
 }
 
 // parseOptions reads the values of all -o flags, each a list separated by commas.
@@ -35,7 +37,7 @@ func parseOptions(flags []string) (*mountOptions, error) {
 	o := &mountOptions{}
 	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
 		switch w = strings.TrimSpace(w); w {
-		case "takeover", "atomic", "dax=always", "dax=never", "dax=inode", "strictatime", "noatime":
+		case "takeover", "atomic", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
 			o.other = append(o.other, w)
 		}
 		switch w {
@@ -48,6 +50,8 @@ func parseOptions(flags []string) (*mountOptions, error) {
 			o.atime = fs.Strictatime
 		case "noatime":
 			o.atime = fs.Noatime
+		case "diratime", "nodiratime":
+			o.noDirs = w == "nodiratime"
 		case "ro", "rw":
 			o.readOnly, o.readOnlySaid = w == "ro", true
 		case "takeover":
@@ -60,11 +64,23 @@ func parseOptions(flags []string) (*mountOptions, error) {
 			o.dax = fusefs.DAXNever
 		case "dax=inode":
 			o.dax = fusefs.DAXInode
-		case "allow_other", "default_permissions", "suid", "nosuid", "dev", "nodev", "exec", "noexec":
+		case "transport=auto":
+			o.via = fusefs.TransportAuto
+		case "transport=uring":
+			o.via = fusefs.TransportUring
+		case "transport=dev":
+			o.via = fusefs.TransportDev
+		case "allow_other", "default_permissions":
 			if !slices.Contains(o.kernel, w) {
 				o.kernel = append(o.kernel, w)
 			}
 		default:
+			if _, _, ok := fusefs.FlagOption(w); ok {
+				if !slices.Contains(o.kernel, w) {
+					o.kernel = append(o.kernel, w)
+				}
+				continue
+			}
 			return nil, usagef("unknown mount option %q: known are %s", w, strings.Join(knownOptions, ", "))
 		}
 	}
@@ -87,6 +103,15 @@ func (o *mountOptions) finish(root, trusted bool) {
 	if !root || !trusted {
 		o.kernel = slices.Insert(o.kernel, 0, "nosuid", "nodev") // what was said comes later and wins
 	}
+	switch o.atime { // so that the mount table tells it
+	case fs.Noatime:
+		add("noatime")
+	case fs.Strictatime:
+		add("strictatime")
+	}
+	if o.noDirs {
+		add("nodiratime")
+	}
 	add("default_permissions")
 	if root {
 		add("allow_other")
@@ -98,7 +123,7 @@ func (o *mountOptions) finish(root, trusted bool) {
 
 // list is the options in force, for `info`.
 func (o *mountOptions) list() []string {
-	l := []string{"rw", "dax=" + o.dax.String()}
+	l := []string{"rw", "dax=" + o.dax.String(), "transport=" + o.via.String()}
 	if o.readOnly {
 		l[0] = "ro"
 	}

@@ -16,6 +16,9 @@ func TestParseOptions(t *testing.T) {
 	if o, err := parseOptions(nil); err != nil || o.readOnly || o.atomic || o.dax != fusefs.DAXAlways {
 		t.Errorf("no options: %+v, %v", o, err)
 	}
+	if o, err := parseOptions([]string{"strictatime,nodiratime,sync,nosymfollow"}); err != nil || !o.noDirs || !slices.Equal(o.kernel, []string{"sync", "nosymfollow"}) {
+		t.Errorf("got %+v, %v", o, err)
+	}
 	for _, bad := range []string{"dax=sometimes", "dax", "zerocopy2", "ro=1"} {
 		_, err := parseOptions([]string{"ro," + bad})
 		if err == nil || !strings.Contains(err.Error(), bad) || !strings.Contains(err.Error(), "dax=never") {
@@ -32,6 +35,8 @@ func TestFinishOptions(t *testing.T) {
 	}{
 		{"", true, true, []string{"default_permissions", "allow_other"}},
 		{"", true, false, []string{"nosuid", "nodev", "default_permissions", "allow_other"}},
+		{"strictatime,nodiratime", true, true, []string{"strictatime", "nodiratime", "default_permissions", "allow_other"}},
+		{"noatime,relatime,noatime", true, true, []string{"noatime", "default_permissions", "allow_other"}},
 		{"suid", true, false, []string{"nosuid", "nodev", "suid", "default_permissions", "allow_other"}},
 		{"ro", false, false, []string{"nosuid", "nodev", "default_permissions", "ro"}},
 		{"allow_other", false, true, []string{"nosuid", "nodev", "allow_other", "default_permissions"}},

@@ -67,7 +67,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	since := time.Now()
 	var core *fs.FS
 	conn, err := fusefs.Attach(fusefs.Options{
-		Mountpoint: p.mountpoint, Source: p.region, DAX: p.opts.dax, Kernel: p.opts.kernel,
+		Mountpoint: p.mountpoint, Source: p.region, DAX: p.opts.dax, Transport: p.opts.via, Kernel: p.opts.kernel,
 		Info: func() []byte { return mountFacts(p, r, sb, core, since) },
 		Log:  zap.NewStdLog(log.Named("fuse")),
 		Panicked: func(v any) {
@@ -79,7 +79,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	}
 	core, err = mountCore(r, fs.Options{
 		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Takeover: p.opts.takeover, Scan: p.opts.scan, Progress: progress, Warn: warn,
-		Atime: p.opts.atime, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
+		Atime: p.opts.atime, NoDirAtime: p.opts.noDirs, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
 		conn.Close()
@@ -90,6 +90,12 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		return errors.Join(err, core.Unmount())
 	}
 	bar.end()
+	var whyNot error
+	if p.opts.via, whyNot = server.Transport(); whyNot != nil {
+		s := fmt.Sprintf("requests come by /dev/fuse: %v", whyNot)
+		log.Info(s)
+		rep.send(reportLine{Kind: "note", Text: s})
+	}
 	if !server.SharedMmap() {
 		warn("this kernel maps files shared only with -o dax=never (Linux 6.6 lifts that)")
 	}

@@ -42,10 +42,16 @@ type Adapter struct {
 	dax  DAX
 	info func() []byte // value of InfoXattr; may be nil
 
+	// writeback is held while the kernel writes a file back for us. That comes as requests, for
+	// which there must be places: those who ask must not take all. Made before any request comes.
+	writeback chan struct{}
+
 	calls    sync.Pool // *call
 	nextLane atomic.Uint32
 
-	server atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
+	server   atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
+	protocol *fuse.ProtocolServer        // of cold requests; set before any comes
+	panicked func(any)
 }
 
 var _ fuse.RawFileSystem = (*Adapter)(nil)
@@ -57,28 +63,24 @@ func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	a.calls.New = func() any {
 		// A pool keeps its objects per CPU, so the lane of a call is nearly always
 		// the lane of the CPU it runs on.
-		c := &call{a: a}
+		c := &call{}
 		c.ctx.Lane = a.nextLane.Add(1) - 1
 		return c
 	}
 	return a
 }
 
-// call is what one request needs from the core. Free in the pool -> held by the
-// goroutine of a request (get) -> free (put); that of a successful READ is held by
-// the reply instead, until Done.
+// call is what one cold request needs from the core. Free in the pool -> held by the
+// goroutine of a request (get) -> free (put).
 type call struct {
-	a     *Adapter
-	ctx   fs.Context
-	attr  fs.Attr
-	set   fs.SetAttr
-	reply *fs.Reply // between Read and Done only
+	ctx  fs.Context
+	attr fs.Attr
+	set  fs.SetAttr
 }
 
 func (a *Adapter) get(cancel <-chan struct{}, h *fuse.InHeader) *call {
 	c := a.calls.Get().(*call)
-	c.ctx.UID, c.ctx.GID, c.ctx.PID, c.ctx.Umask = h.Uid, h.Gid, h.Pid, 0
-	c.ctx.NoAtime, c.ctx.Cancel = false, cancel
+	c.ctx = fs.Context{UID: h.Uid, GID: h.Gid, PID: h.Pid, Lane: c.ctx.Lane, Cancel: cancel}
 	return c
 }
 
@@ -91,6 +93,19 @@ func status(e syscall.Errno) fuse.Status { return fuse.Status(e) }
 
 // String names the filesystem type.
 func (a *Adapter) String() string { return Type }
+
+// Cold answers a request by go-fuse.
+func (a *Adapter) Cold(in, out []byte) int {
+	n, _ := a.protocol.HandleRequest([][]byte{in}, [][]byte{out})
+	return n
+}
+
+// Panicked is told of a panic in the filesystem.
+func (a *Adapter) Panicked(v any) {
+	if a.panicked != nil {
+		a.panicked(v)
+	}
+}
 
 // Init is called by go-fuse when the kernel's INIT has been answered.
 func (a *Adapter) Init(s *fuse.Server) { a.server.Store(s) }

@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"syscall"
@@ -12,6 +11,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/transport"
 	"github.com/daxfs/daxfs/internal/invariants"
 	"github.com/daxfs/daxfs/pmem"
 )
@@ -62,9 +62,9 @@ func (m *mounted) create(name string, mode uint32) uint64 {
 
 func (m *mounted) write(ino uint64, off int64, data []byte) {
 	m.t.Helper()
-	n, s := m.Writev(nil, &fuse.WriteIn{InHeader: header(ino), Offset: uint64(off)}, [][]byte{data})
-	m.ok("write", s)
-	if int(n) != len(data) {
+	n, e := m.Queue(0).Write(&transport.InHeader{NodeID: ino}, &transport.WriteIn{Offset: uint64(off)}, data)
+	m.ok("write", status(e))
+	if n != len(data) {
 		m.t.Fatalf("wrote %d of %d bytes", n, len(data))
 	}
 }
@@ -84,22 +84,16 @@ func TestReadGivesSlicesAndDoneGivesThemBack(t *testing.T) {
 	ino := m.create("f", 0o644)
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1024)
 	m.write(ino, 0, want)
-	r, s := m.Read(nil, &fuse.ReadIn{InHeader: header(ino), Offset: 100, Size: 1 << 20}, nil)
-	m.ok("read", s)
-	slices, s := r.(interface {
-		Slices() ([][]byte, fuse.Status)
-	}).Slices()
-	m.ok("slices", s)
-	if got := bytes.Join(slices, nil); !bytes.Equal(got, want[100:]) || r.Size() != len(got) {
-		t.Fatalf("read %d bytes, Size says %d, want %d", len(got), r.Size(), len(want)-100)
-	}
-	if got, s := r.Bytes(nil); s != fuse.OK || !bytes.Equal(got, want[100:]) {
-		t.Errorf("Bytes differs from Slices: %d bytes, %v", len(got), s)
+	q, h := m.Queue(0), &transport.InHeader{NodeID: ino}
+	slices, e := q.Read(h, &transport.ReadIn{Offset: 100, Size: 1 << 20})
+	m.ok("read", status(e))
+	if got := bytes.Join(slices, nil); !bytes.Equal(got, want[100:]) {
+		t.Fatalf("read %d bytes, want %d", len(got), len(want)-100)
 	}
 	// The bytes stay locked against writers until Done.
 	wrote := make(chan struct{})
 	go func() {
-		m.Writev(nil, &fuse.WriteIn{InHeader: header(ino), Offset: 4096}, [][]byte{make([]byte, 4096)})
+		m.write(ino, 4096, make([]byte, 4096))
 		close(wrote)
 	}()
 	select {
@@ -107,90 +101,24 @@ func TestReadGivesSlicesAndDoneGivesThemBack(t *testing.T) {
 		t.Error("a write went through while a reply held its range")
 	case <-time.After(50 * time.Millisecond):
 	}
-	r.Done()
+	q.Done()
 	select {
 	case <-wrote:
 	case <-time.After(10 * time.Second):
 		t.Fatal("Done did not let the writer go")
 	}
-	defer func() {
-		if recover() == nil {
-			t.Error("a second Done went unnoticed")
+	for _, off := range []uint64{16384, 1 << 62, 1 << 63} { // at the end, and far beyond it
+		if slices, e := q.Read(h, &transport.ReadIn{Offset: off, Size: 4096}); e == 0 {
+			if q.Done(); len(slices) > 0 {
+				t.Errorf("%d bytes at offset %d", len(bytes.Join(slices, nil)), off)
+			}
+		} else if off < 1<<63 || e != syscall.EINVAL {
+			t.Errorf("read at offset %d: %v", off, e)
 		}
-	}()
-	r.Done()
-}
-
-// go-fuse writes a reply of length zero without calling Done.
-func TestEmptyReadHoldsNothing(t *testing.T) {
-	m := newMounted(t, DAXAlways)
-	ino := m.create("f", 0o644)
-	m.write(ino, 0, []byte("x"))
-	r, s := m.Read(nil, &fuse.ReadIn{InHeader: header(ino), Offset: 1, Size: 4096}, make([]byte, 4096))
-	m.ok("read at the end", s)
-	if r == nil || r.Size() != 0 {
-		t.Fatalf("got %v, want an empty result", r)
 	}
 	m.write(ino, 0, bytes.Repeat([]byte("y"), 8192)) // would hang if the range were locked
-	if _, s := m.Read(nil, &fuse.ReadIn{InHeader: header(1), Size: 1}, nil); s != fuse.Status(syscall.EISDIR) {
-		t.Errorf("reading a directory: %v", s)
-	}
-}
-
-// countDone passes everything on and counts Done of read results.
-type countDone struct {
-	*Adapter
-	results, done int
-}
-
-type countedResult struct {
-	*call
-	n *int
-}
-
-func (c countedResult) Done() { *c.n++; c.call.Done() }
-
-func (c *countDone) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	r, s := c.Adapter.Read(cancel, in, buf)
-	if k, ok := r.(*call); ok {
-		c.results++
-		return countedResult{k, &c.done}, s
-	}
-	return r, s
-}
-
-// go-fuse calls Done exactly once for every result it got, whatever happens.
-func TestDoneExactlyOnce(t *testing.T) {
-	m := newMounted(t, DAXAlways)
-	ino := m.create("f", 0o644)
-	m.write(ino, 0, make([]byte, 10000))
-	c := &countDone{Adapter: m.Adapter}
-	ps := fuse.NewProtocolServer(c, &fuse.MountOptions{MaxWrite: maxIO})
-	request := func(ino uint64, opcode uint32, body ...any) []byte {
-		var b bytes.Buffer
-		for _, v := range body {
-			binary.Write(&b, binary.NativeEndian, v)
-		}
-		var h bytes.Buffer
-		binary.Write(&h, binary.NativeEndian, fuse.InHeader{Length: uint32(40 + b.Len()), Opcode: opcode, Unique: 7, NodeId: ino})
-		out := make([]byte, 16+10000+4096)
-		n, s := ps.HandleRequest([][]byte{append(h.Bytes(), b.Bytes()...)}, [][]byte{out})
-		m.ok("request", s)
-		return out[:n]
-	}
-	request(0, 26, uint32(7), uint32(40), uint32(1<<17), uint32(0)) // INIT
-	for _, read := range []struct{ off, size, want int }{{0, 4096, 4096}, {9000, 4096, 1000}, {20000, 4096, 0}} {
-		out := request(ino, 15, uint64(0), uint64(read.off), uint32(read.size), uint32(0), uint64(0), uint32(0), uint32(0))
-		if len(out) != 16+read.want {
-			t.Errorf("READ of %d at %d: %d bytes of reply, want %d", read.size, read.off, len(out), 16+read.want)
-		}
-	}
-	out := request(1, 15, uint64(0), uint64(0), uint32(4096), uint32(0), uint64(0), uint32(0), uint32(0))
-	if e := -int32(binary.NativeEndian.Uint32(out[4:])); len(out) != 16 || syscall.Errno(e) != syscall.EISDIR {
-		t.Errorf("READ of a directory: %d bytes of reply, error %v; want EISDIR", len(out), syscall.Errno(e))
-	}
-	if c.results != 2 || c.done != 2 {
-		t.Errorf("%d results and %d calls of Done, want 2 and 2", c.results, c.done)
+	if _, e := q.Read(&transport.InHeader{NodeID: 1}, &transport.ReadIn{Size: 1}); e != syscall.EISDIR {
+		t.Errorf("reading a directory: %v", e)
 	}
 }
 
@@ -208,18 +136,15 @@ func TestReadAllocatesNothing(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	ino := m.create("f", 0o644)
 	m.write(ino, 0, make([]byte, 1<<20))
+	q, h := m.Queue(0), &transport.InHeader{NodeID: ino}
 	for _, size := range []uint32{4096, 1 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			in := &fuse.ReadIn{InHeader: header(ino), Size: size}
+			in := &transport.ReadIn{Size: size}
 			allocs(t, func() {
-				r, s := m.Read(nil, in, nil)
-				if s != fuse.OK {
-					t.Fatal(s)
+				if _, e := q.Read(h, in); e != 0 {
+					t.Fatal(e)
 				}
-				r.(interface {
-					Slices() ([][]byte, fuse.Status)
-				}).Slices()
-				r.Done()
+				q.Done()
 			})
 		})
 	}
@@ -228,32 +153,43 @@ func TestReadAllocatesNothing(t *testing.T) {
 func TestWriteAllocatesNothing(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	ino := m.create("f", 0o644)
-	data := [][]byte{make([]byte, 64<<10)}
-	m.write(ino, 0, data[0])
-	in := &fuse.WriteIn{InHeader: header(ino)}
-	t.Run("in place", func(t *testing.T) {
-		allocs(t, func() {
-			if _, s := m.Writev(nil, in, data); s != fuse.OK {
-				t.Fatal(s)
-			}
+	m.write(ino, 0, make([]byte, 64<<10))
+	q, h := m.Queue(0), &transport.InHeader{NodeID: ino, UID: 1}
+	for name, c := range map[string]struct {
+		in   transport.WriteIn
+		data []byte
+		step uint64
+	}{
+		"in place":           {data: make([]byte, 64<<10)},
+		"without CAP_FSETID": {data: make([]byte, 64<<10), in: transport.WriteIn{WriteFlags: fuse.WRITE_KILL_SUIDGID}},
+		"growing":            {data: make([]byte, 4096), step: 4096},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := c.in
+			allocs(t, func() {
+				if n, e := q.Write(h, &in, c.data); e != 0 || n != len(c.data) {
+					t.Fatal(n, e)
+				}
+				in.Offset += c.step
+			})
 		})
-	})
-	t.Run("without CAP_FSETID", func(t *testing.T) {
-		in := &fuse.WriteIn{InHeader: header(ino), WriteFlags: fuse.WRITE_KILL_SUIDGID}
-		allocs(t, func() {
-			if _, s := m.Writev(nil, in, data); s != fuse.OK {
-				t.Fatal(s)
-			}
-		})
-	})
-	t.Run("growing", func(t *testing.T) {
-		in, data := &fuse.WriteIn{InHeader: header(ino)}, [][]byte{make([]byte, 4096)}
-		allocs(t, func() {
-			if _, s := m.Writev(nil, in, data); s != fuse.OK {
-				t.Fatal(s)
-			}
-			in.Offset += 4096
-		})
+	}
+}
+
+func TestStatAllocatesNothing(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	ino := m.create("f", 0o644)
+	q, h, root := m.Queue(0), &transport.InHeader{NodeID: ino}, &transport.InHeader{NodeID: 1}
+	var a transport.AttrOut
+	var x transport.EntryOut
+	allocs(t, func() {
+		if e := q.Getattr(h, nil, &a); e != 0 || a.Attr.Ino != ino {
+			t.Fatal(e)
+		}
+		if e := q.Lookup(root, "f", &x); e != 0 || x.NodeID != ino {
+			t.Fatal(e)
+		}
+		q.Forget(ino, 1)
 	})
 }
 
@@ -285,7 +221,10 @@ func TestKillPriv(t *testing.T) {
 		if got := m.stat(ino).Mode &^ syscall.S_IFMT; got != c.mode {
 			t.Errorf("%o: a privileged write made it %o", c.mode, got)
 		}
-		_, s := m.Writev(nil, &fuse.WriteIn{InHeader: header(ino), WriteFlags: fuse.WRITE_KILL_SUIDGID}, [][]byte{[]byte("x")})
+		if _, e := m.Queue(0).Write(&transport.InHeader{NodeID: ino}, &transport.WriteIn{WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x")); (e == transport.Cold) != (c.want != c.mode) || e != 0 && e != transport.Cold {
+			t.Errorf("%o: a queue answers %v", c.mode, e)
+		}
+		_, s := m.Write(nil, &fuse.WriteIn{InHeader: header(ino), WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x"))
 		m.ok("write", s)
 		if got := m.stat(ino).Mode &^ syscall.S_IFMT; got != c.want {
 			t.Errorf("%o: a write made it %o, want %o", c.mode, got, c.want)

@@ -46,6 +46,11 @@ func putAttr(o *fuse.Attr, a *fs.Attr) {
 	o.Ctime, o.Ctimensec = splitTime(a.Ctime)
 }
 
+func putAttrOut(o *fuse.AttrOut, a *fs.Attr) {
+	o.SetTimeout(forever)
+	putAttr(&o.Attr, a)
+}
+
 func putEntry(o *fuse.EntryOut, a *fs.Attr) {
 	o.NodeId, o.Generation = a.Ino, uint64(a.Gen)
 	o.SetEntryTimeout(forever)
@@ -60,8 +65,7 @@ func (a *Adapter) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.
 	if e := a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e != 0 {
 		return status(e)
 	}
-	out.SetTimeout(forever)
-	putAttr(&out.Attr, &c.attr)
+	putAttrOut(out, &c.attr)
 	return fuse.OK
 }
 
@@ -122,14 +126,14 @@ func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.
 	if e := a.core.SetAttr(&c.ctx, in.NodeId, s, &c.attr); e != 0 {
 		return status(e)
 	}
-	out.SetTimeout(forever)
-	putAttr(&out.Attr, &c.attr)
+	putAttrOut(out, &c.attr)
 	return fuse.OK
 }
 
 // StatFs answers statfs(2).
 func (a *Adapter) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	var s fs.StatFS
+	a.core.Settle()
 	a.core.StatFS(&s)
 	*out = fuse.StatfsOut{
 		Bsize: s.BlockSize, Frsize: s.BlockSize, Blocks: s.Blocks, Bfree: s.Bfree, Bavail: s.Bavail,

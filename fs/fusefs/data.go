@@ -45,7 +45,11 @@ func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string,
 	c.ctx.Umask = in.Umask
 	e := a.core.Mknod(&c.ctx, in.NodeId, name, syscall.S_IFREG|in.Mode&07777, 0, &c.attr)
 	if e == syscall.EEXIST && in.Flags&syscall.O_EXCL == 0 {
-		e = a.core.Lookup(&c.ctx, in.NodeId, name, &c.attr)
+		if e = a.core.Lookup(&c.ctx, in.NodeId, name, &c.attr); e == 0 {
+			if _, e = a.core.Open(&c.ctx, c.attr.Ino, in.Flags); e != 0 {
+				a.core.Forget(c.attr.Ino, 1)
+			}
+		}
 	}
 	out.OpenFlags = a.openFlags(c.attr.Flags)
 	return entry(c, &out.EntryOut, e)
@@ -69,77 +73,7 @@ func (a *Adapter) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	a.put(c)
 }
 
-// empty is the answer to a read at or beyond the end of a file. go-fuse writes a
-// reply of length zero without calling Done, so nothing may be held by it.
-var empty = fuse.ReadResultData(nil)
-
-// Read answers with slices of the mapping; buf is not used. Done of the result
-// gives the references and the range lock back.
-func (a *Adapter) Read(cancel <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
-	c := a.get(cancel, &in.InHeader)
-	c.ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
-	r := a.core.NewReply()
-	e := a.core.Read(&c.ctx, in.NodeId, int64(in.Offset), int(in.Size), r)
-	if e != 0 { // nil: go-fuse would take its status from a result, and forget e
-		r.Free()
-		a.put(c)
-		return nil, status(e)
-	}
-	if r.Len() == 0 {
-		r.Done()
-		r.Free()
-		a.put(c)
-		return empty, fuse.OK
-	}
-	c.reply = r
-	return c, fuse.OK
-}
-
-// The call of a READ is its fuse.ReadResult, and go-fuse's unexported withSlice.
-var _ fuse.ReadResult = (*call)(nil)
-
-// Size is the length of the reply in bytes.
-func (c *call) Size() int { return c.reply.Len() }
-
-// Slices is the reply, written with writev(2) behind its header. It must not
-// fail: go-fuse would leave the request without an answer. If the kernel cannot
-// read a slice (a region file truncated under us) writev fails with EFAULT and
-// the kernel itself ends the request with EIO.
-func (c *call) Slices() ([][]byte, fuse.Status) { return c.reply.Slices(), fuse.OK }
-
-// Bytes is the reply in one piece, for transports without writev.
-func (c *call) Bytes(buf []byte) ([]byte, fuse.Status) {
-	buf = buf[:0]
-	for _, s := range c.reply.Slices() {
-		buf = append(buf, s...)
-	}
-	return buf, fuse.OK
-}
-
-// Done is called by go-fuse when the reply has been written, or could not be. It
-// is the only place where a read drops its references.
-func (c *call) Done() {
-	r, a := c.reply, c.a
-	if r == nil {
-		panic("fusefs: Done called twice on one reply")
-	}
-	c.reply = nil
-	r.Done()
-	r.Free()
-	a.put(c)
-}
-
-// Writev is what go-fuse calls for a WRITE; over /dev/fuse the data is always in
-// one piece. For more than one piece it says ENOSYS and Write gets a copy, since
-// one request must be one write of the core.
-func (a *Adapter) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
-	if len(data) != 1 {
-		return 0, fuse.ENOSYS
-	}
-	return a.Write(cancel, in, data[0])
-}
-
-// Write stores data into the file.
+// Write stores data into the file: of a WRITE that a queue could not serve at once.
 func (a *Adapter) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	c := a.get(cancel, &in.InHeader)
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
@@ -148,12 +82,18 @@ func (a *Adapter) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (
 			return 0, status(e)
 		}
 	}
+	c.ctx.Append, c.ctx.Writeback = writeKind(in.Flags, in.WriteFlags)
 	n, e := a.core.Write(&c.ctx, in.NodeId, int64(in.Offset), data)
 	a.put(c)
 	if n > 0 {
 		return uint32(n), fuse.OK
 	}
 	return 0, status(e)
+}
+
+// writeKind is what a WRITE says of where its data comes from and belongs.
+func writeKind(open, write uint32) (atEnd, writeback bool) {
+	return open&unix.O_APPEND != 0, write&fuse.WRITE_CACHE != 0
 }
 
 // kill takes set-user-ID and set-group-ID from a file about to be written by
@@ -243,8 +183,19 @@ func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lsee
 	defer a.put(c)
 	off, e := a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
 	if s := a.server.Load(); s != nil && !a.dense(c, in, off, e) {
-		s.InodeNotify(in.NodeId, 0, -1)
-		off, e = a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
+		select {
+		case a.writeback <- struct{}{}:
+			s.InodeNotify(in.NodeId, 0, -1)
+			<-a.writeback
+			off, e = a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
+		default: // all of it may be data, which is always a right answer
+			if e = a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e == 0 && in.Offset >= c.attr.Size {
+				e = syscall.ENXIO
+			}
+			if off = int64(in.Offset); in.Whence == unix.SEEK_HOLE {
+				off = int64(c.attr.Size)
+			}
+		}
 	}
 	out.Offset = uint64(off)
 	return status(e)

@@ -1,31 +1,31 @@
-// Package fusefs serves a mounted core (package fs) to the kernel over FUSE: it
-// implements go-fuse's RawFileSystem and does nothing else. Every method is a
+// Package fusefs serves a mounted core (package fs) to the kernel over FUSE. Every method is a
 // translation: a request becomes one call of the core, an Attr becomes an
-// EntryOut, a syscall.Errno becomes a fuse.Status.
+// EntryOut, a syscall.Errno becomes a fuse.Status. It does nothing else.
 //
 // What it owns: the mount(2) call or the fusermount3 handshake, the INIT
 // settings, and the request contexts. What it never does: decide anything about
 // the filesystem, touch the region, log, or access the mount it serves (which
 // could block a thread that has to answer).
 //
+// Requests come from package transport. Those that must be fast (READ, WRITE, GETATTR, LOOKUP,
+// RELEASE, FSYNC, FORGET) are served by a queue on the thread that read them; all others by
+// go-fuse, which parses them and calls the Adapter: a fuse.ProtocolServer does it, and a
+// fuse.Server beside it, which answered INIT and never serves, sends notifications.
+//
 // Types:
 //
-//   - Adapter: the RawFileSystem. nodeid is the inode number, the generation is
+//   - queue: one thread's entry, a transport.Queue.
+//   - Adapter: go-fuse's RawFileSystem, for the rest. nodeid is the inode number, the generation is
 //     the inode's, and file handles carry nothing, so a restarted daemon
 //     understands every id the kernel or an NFS client remembers.
-//   - call: what one request needs (fs.Context, fs.Attr, the read result), pooled.
+//   - call: what one cold request needs (fs.Context, fs.Attr), pooled.
 //   - Conn, Server: a mount, from Attach over Start until Serve returns.
 //   - Info: what `daxfsd info MOUNTPOINT` reads from the root directory's
 //     extended attribute InfoXattr.
 //
-// Locks: none of its own. A call belongs to one goroutine from get to put; the
-// call of a READ is put back by Done, after the reply has been written.
+// Locks: none of its own. A call belongs to one goroutine from get to put, a queue to its thread;
+// what a READ's reply holds is given back by Done, after the answer has been written.
 //
-// The hot path is Read and Write in data.go. TestReadAllocatesNothing and
-// TestWriteAllocatesNothing prove that they allocate nothing themselves.
-//
-// Traps of go-fuse that the code steers around, each where it is steered:
-// a READ reply of length zero is written without calling Done; a read result
-// whose Slices fails is never answered at all; a nil read result with OK sends a
-// recycled buffer to the reader; a result beside an error turns the error into OK.
+// The hot path is queue.go. TestReadAllocatesNothing and
+// TestWriteAllocatesNothing prove that it allocates nothing.
 package fusefs

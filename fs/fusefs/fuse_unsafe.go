@@ -3,7 +3,10 @@ package fusefs
 import (
 	"unsafe"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs/transport"
 )
 
 // nameString is b as a string without a copy: for a callee that copies it before
@@ -16,4 +19,18 @@ func ioctl(fd int, cmd uint, buf []byte) error {
 		return e
 	}
 	return nil
+}
+
+// The kernel's structures as go-fuse calls them.
+func attrOut(o *transport.AttrOut) *fuse.AttrOut    { return (*fuse.AttrOut)(unsafe.Pointer(o)) }
+func entryOut(o *transport.EntryOut) *fuse.EntryOut { return (*fuse.EntryOut)(unsafe.Pointer(o)) }
+
+var (
+	_ = [1]int{}[unsafe.Sizeof(fuse.AttrOut{})-unsafe.Sizeof(transport.AttrOut{})]
+	_ = [1]int{}[unsafe.Sizeof(fuse.EntryOut{})-unsafe.Sizeof(transport.EntryOut{})]
+)
+
+// bytesOf is the memory of a structure.
+func bytesOf[T any](v *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }

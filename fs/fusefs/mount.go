@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs/transport"
 )
 
 // Errors of Attach and Unmount. They come wrapped in one sentence.
@@ -40,6 +42,11 @@ var flagOptions = map[string]struct{ set, clear uintptr }{
 	"nosuid": {unix.MS_NOSUID, 0}, "suid": {0, unix.MS_NOSUID},
 	"nodev": {unix.MS_NODEV, 0}, "dev": {0, unix.MS_NODEV},
 	"noexec": {unix.MS_NOEXEC, 0}, "exec": {0, unix.MS_NOEXEC},
+	"sync": {unix.MS_SYNCHRONOUS, 0}, "async": {0, unix.MS_SYNCHRONOUS},
+	"dirsync":     {unix.MS_DIRSYNC, 0},
+	"nosymfollow": {unix.MS_NOSYMFOLLOW, 0}, "symfollow": {0, unix.MS_NOSYMFOLLOW},
+	"noatime": {unix.MS_NOATIME, unix.MS_STRICTATIME}, "strictatime": {unix.MS_STRICTATIME, unix.MS_NOATIME},
+	"nodiratime": {unix.MS_NODIRATIME, 0},
 }
 
 // FlagOption is what an option of flagOptions means to mount(2); ok is false for others.
@@ -65,7 +72,7 @@ func (o *Options) openDirect() (int, error) {
 	data := []string{
 		fmt.Sprintf("fd=%d", fd), fmt.Sprintf("rootmode=%o", st.Mode&unix.S_IFMT),
 		fmt.Sprintf("user_id=%d", os.Geteuid()), fmt.Sprintf("group_id=%d", os.Getegid()),
-		fmt.Sprintf("max_read=%d", maxIO),
+		fmt.Sprintf("max_read=%d", transport.MaxIO),
 	}
 	for _, opt := range o.Kernel {
 		if f, ok := flagOptions[opt]; ok {
@@ -99,9 +106,9 @@ func (o *Options) openHelper() (int, error) {
 	}
 	defer unix.Close(pair[0])
 	remote := os.NewFile(uintptr(pair[1]), "fusermount socket")
-	opts := []string{"fsname=" + escape(o.Source), "subtype=" + Type, fmt.Sprintf("max_read=%d", maxIO)}
+	opts := []string{"fsname=" + escape(o.Source), "subtype=" + Type, fmt.Sprintf("max_read=%d", transport.MaxIO)}
 	for _, opt := range o.Kernel {
-		if opt != "rw" { // the helper's default, which it does not know by name
+		if opt != "rw" && opt != "strictatime" { // the helper does not know them by name
 			opts = append(opts, opt)
 		}
 	}

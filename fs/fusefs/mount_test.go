@@ -6,37 +6,39 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/transport"
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// truncating cuts the region's file when go-fuse asks for the slices of a reply:
-// after the core has seen that they can be read, before the kernel reads them.
+// truncating cuts the region's file when a READ has its reply: after the core has seen that it
+// can be read, before the kernel reads it.
 type truncating struct {
-	*Adapter
+	transport.Filesystem
 	cut  func()
 	done chan struct{}
 }
 
-type truncatedReply struct {
-	*call
+type truncatingQueue struct {
+	transport.Queue
 	t *truncating
 }
 
-func (r truncatedReply) Slices() ([][]byte, fuse.Status) { r.t.cut(); return r.call.Slices() }
-func (r truncatedReply) Done()                           { r.call.Done(); close(r.t.done) }
+func (f *truncating) Queue(n int) transport.Queue { return &truncatingQueue{f.Filesystem.Queue(n), f} }
 
-func (a *truncating) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	r, s := a.Adapter.Read(cancel, in, buf)
-	if c, ok := r.(*call); ok {
-		return truncatedReply{c, a}, s
-	}
-	return r, s
+func (q *truncatingQueue) Read(h *transport.InHeader, in *transport.ReadIn) ([][]byte, syscall.Errno) {
+	b, e := q.Queue.Read(h, in)
+	q.t.cut()
+	return b, e
+}
+
+func (q *truncatingQueue) Done() {
+	q.Queue.Done()
+	close(q.t.done)
 }
 
 // A region file that is truncated while a reply is on its way: the reader gets
@@ -80,17 +82,17 @@ func TestTruncatedUnderReply(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &truncating{Adapter: m.Adapter, done: make(chan struct{}), cut: func() { os.Truncate(path, 64<<10) }}
-	server, err := conn.start(a)
+	server, err := conn.Start(core)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go server.Serve()
+	a := &truncating{Filesystem: server.serves, done: make(chan struct{}), cut: func() { os.Truncate(path, 64<<10) }}
+	server.serves = a
 	served := make(chan struct{})
+	go func() { server.Serve(); close(served) }()
 	defer func() {
 		os.Truncate(path, size)
 		Unmount(mp, Lazy)
-		go func() { server.fuse.Wait(); close(served) }()
 		select {
 		case <-served:
 			core.Unmount()

@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs"
 )
@@ -21,16 +22,24 @@ func entry(c *call, out *fuse.EntryOut, e syscall.Errno) fuse.Status {
 func (a *Adapter) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	c := a.get(cancel, h)
 	defer a.put(c)
+	return status(a.lookup(&c.ctx, h.NodeId, name, &c.attr, out))
+}
+
+func (a *Adapter) lookup(ctx *fs.Context, dir uint64, name string, at *fs.Attr, out *fuse.EntryOut) (e syscall.Errno) {
 	if name == "." {
-		return entry(c, out, a.core.Ref(h.NodeId, &c.attr))
+		e = a.core.Ref(dir, at)
+	} else {
+		e = a.core.Lookup(ctx, dir, name, at)
+		if e == syscall.ENOENT {
+			*out = fuse.EntryOut{}
+			out.SetEntryTimeout(forever)
+			return 0
+		}
 	}
-	e := a.core.Lookup(&c.ctx, h.NodeId, name, &c.attr)
-	if e == syscall.ENOENT {
-		*out = fuse.EntryOut{}
-		out.SetEntryTimeout(forever)
-		return fuse.OK
+	if e == 0 {
+		putEntry(out, at)
 	}
-	return entry(c, out, e)
+	return e
 }
 
 // Forget gives back n lookups of an inode.
@@ -110,6 +119,7 @@ func (a *Adapter) ReleaseDir(*fuse.ReleaseIn) {}
 func (a *Adapter) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
+	c.ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
 	return status(a.core.ReadDir(&c.ctx, in.NodeId, in.Offset, func(d *fs.Dirent) bool {
 		return out.AddDirEntry(direntry(d))
 	}))
@@ -121,6 +131,7 @@ func (a *Adapter) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.Dir
 func (a *Adapter) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
+	c.ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
 	return status(a.core.ReadDir(&c.ctx, in.NodeId, in.Offset, func(d *fs.Dirent) bool {
 		o := out.AddDirLookupEntry(direntry(d))
 		if o == nil {

@@ -4,24 +4,39 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"runtime"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/transport"
 )
 
 // Type is the filesystem type: the kernel shows it as "fuse.daxfs".
 const Type = "daxfs"
 
-// maxIO is the largest READ and WRITE in bytes.
-const maxIO = 1 << 20
+// Transport is how requests come from the kernel.
+type Transport int
+
+const (
+	// TransportAuto is TransportUring where the machine has it, else TransportDev.
+	TransportAuto Transport = iota
+	// TransportUring is io_uring: Linux 6.14 with the fuse module's enable_uring.
+	TransportUring
+	// TransportDev is /dev/fuse.
+	TransportDev
+)
+
+// String is the value of the mount option.
+func (t Transport) String() string { return [...]string{"auto", "uring", "dev"}[t] }
 
 // Options of Attach.
 type Options struct {
 	Mountpoint string // absolute path of an existing directory
 	Source     string // what the mount table names as the device: the region
 	DAX        DAX
+	Transport  Transport
 	// Kernel are options for mount(2): those of flagOptions, and
 	// default_permissions and allow_other.
 	Kernel []string
@@ -64,8 +79,12 @@ func (c *Conn) Close() {
 // Server is a mounted filesystem. Mounted -> serving (Serve) -> unmounted (Serve
 // has returned): by Unmount, by umount(8), or by an abort of the connection.
 type Server struct {
-	opt  Options
-	fuse *fuse.Server
+	opt    Options
+	uring  *transport.Uring // nil: by /dev/fuse
+	whyNot error            // TransportAuto: why uring is nil
+	fuse   *fuse.Server     // for notifications; it never serves
+	serves transport.Filesystem
+	fd     int
 }
 
 // capabilities are what we ask the kernel for beyond go-fuse's defaults. Each is
@@ -78,38 +97,106 @@ const capabilities = fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_S
 // Start answers the kernel's INIT for core. It owns the connection, also when it
 // fails. The mount works from Serve on.
 func (c *Conn) Start(core *fs.FS) (*Server, error) {
-	return c.start(New(core, c.opt.DAX, c.opt.Info))
+	o := &c.opt
+	a := New(core, o.DAX, o.Info)
+	a.panicked = o.Panicked
+	s := &Server{opt: *o, serves: a, fd: c.fd}
+	var err error
+	if o.Transport != TransportDev {
+		s.uring, err = transport.NewUring()
+	}
+	if o.Transport == TransportAuto {
+		s.whyNot, err = err, nil
+	}
+	if err == nil {
+		if err = s.init(a); err != nil {
+			err = fmt.Errorf("the kernel's FUSE does not accept this program: %w", err)
+		} else if s.uring != nil && s.fuse.KernelSettings().Flags64()&transport.CapUring == 0 {
+			err = fmt.Errorf("%w: the kernel does not offer it", transport.ErrUring)
+			if o.Transport == TransportAuto {
+				s.uring.Close()
+				s.uring, s.whyNot, err = nil, err, nil
+			}
+		}
+	}
+	if err != nil {
+		if s.uring != nil {
+			s.uring.Close()
+		}
+		_ = Unmount(o.Mountpoint, Lazy)
+		_ = unix.Close(c.fd)
+		return nil, err
+	}
+	return s, nil
 }
 
-func (c *Conn) start(a fuse.RawFileSystem) (*Server, error) {
-	o := &c.opt
-	s, err := fuse.NewServer(a, fmt.Sprintf("/dev/fd/%d", c.fd), &fuse.MountOptions{
+// Transport is how requests come; and if that is /dev/fuse though nobody asked for it, why.
+func (s *Server) Transport() (t Transport, whyNot error) {
+	if s.uring != nil {
+		return TransportUring, nil
+	}
+	return TransportDev, s.whyNot
+}
+
+// init answers INIT by a go-fuse server, which sends notifications from then on, and tells the
+// other one, which answers cold requests, what was negotiated: by the same INIT.
+func (s *Server) init(a *Adapter) (err error) {
+	o := &s.opt
+	caps, asking := uint64(capabilities), 1000
+	if s.uring != nil {
+		caps |= transport.CapUring
+		asking = s.uring.Depth() / 2
+	}
+	a.writeback = make(chan struct{}, asking)
+	mo := &fuse.MountOptions{
 		Name: Type, FsName: o.Source, Logger: o.Log,
-		MaxWrite: maxIO, MaxBackground: 256,
+		MaxWrite: transport.MaxIO, MaxBackground: 256,
 		DisableSplice:        true,
 		EnableSymlinkCaching: true, // a link's target never changes
 		EnableAcl:            true, // the kernel judges; the core keeps mode and lists one
 		// With the kernel's cache in charge, a change of mtime by our own write
 		// must not throw its pages away.
 		ExplicitDataCacheControl: o.DAX != DAXAlways,
-		ExtraCapabilities:        capabilities,
+		ExtraCapabilities:        caps,
 		PanicHandler: func(v any) fuse.Status {
-			if o.Panicked != nil {
-				o.Panicked(v)
-			}
+			a.Panicked(v)
 			return fuse.EIO
 		},
-	})
-	if err != nil {
-		_ = Unmount(o.Mountpoint, Lazy)
-		return nil, fmt.Errorf("the kernel's FUSE does not accept this program: %w", err)
 	}
-	return &Server{opt: *o, fuse: s}, nil
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0) // go-fuse closes it some time
+	if err != nil {
+		return err
+	}
+	if s.fuse, err = fuse.NewServer(a, fmt.Sprintf("/dev/fd/%d", fd), mo); err != nil {
+		return err
+	}
+	a.protocol = fuse.NewProtocolServer(a, mo)
+	var out [256]byte
+	if n, st := a.protocol.HandleRequest([][]byte{bytesOf(s.fuse.KernelSettings())}, [][]byte{out[:]}); n == 0 || !st.Ok() {
+		return fmt.Errorf("INIT once more: %v", st)
+	}
+	return nil
 }
 
 // Serve answers the kernel until the filesystem is unmounted. No request is in
 // flight when it returns.
-func (s *Server) Serve() { s.fuse.Serve() }
+func (s *Server) Serve() {
+	n := runtime.NumCPU()
+	// A queue that has read a request must go on at once, also while goroutines keep as
+	// many processors busy as there are.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
+	o := transport.Options{
+		Warn:  s.opt.Log.Printf,
+		Abort: func() { _ = s.Unmount(Force) },
+	}
+	if s.uring != nil {
+		s.uring.Serve(s.fd, s.serves, o).Wait()
+	} else {
+		transport.Dev(s.fd, s.serves, n, o).Wait()
+	}
+	_ = unix.Close(s.fd)
+}
 
 // SharedMmap reports whether files can be mapped shared: always with dax=never,
 // otherwise from Linux 6.6 on.

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -98,11 +99,20 @@ func (p *process) get(fd int) error {
 		return err
 	}
 	b := make([]byte, recordSize+1)
-	k, err := retry(func() (int, error) { return unix.Pread(fd, b, 0) })
-	if err != nil {
-		return err
+	for tries := 0; ; tries++ {
+		k, err := retry(func() (int, error) { return unix.Pread(fd, b, 0) })
+		if err != nil {
+			return err
+		}
+		// While a file is truncated, FUSE fills a page that it does not have with the nothing that
+		// the daemon already answers, and shows as much of it as the file had
+		// (docs/compatibility.md). It drops the page when the truncation returns.
+		if !p.whole && k == recordSize && isZero(b[:k]) && tries < 100 {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		return checkRecord(b[:k])
 	}
-	return checkRecord(b[:k])
 }
 
 // public does one call in the shared subtree.

@@ -2,6 +2,7 @@ package exercise
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -216,5 +217,10 @@ func list(dir string) ([]string, error) {
 	}
 	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
-	return f.Readdirnames(-1)
+	names, err := f.Readdirnames(-1)
+	var e unix.Errno
+	if errors.As(err, &e) {
+		err = e // as a call gives it: ENOENT of a directory that was removed after it was opened
+	}
+	return names, err
 }

@@ -84,14 +84,17 @@ func TestMountHelper(t *testing.T) {
 		}
 		return st.Flags & (unix.ST_RDONLY | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_NOSUID)
 	}
-	if out, err := mount("rw,noatime,nodev,x-systemd.device-timeout=5,nofail"); err != nil {
+	if out, err := mounttest.Command(time.Minute, "", nil, helper, m.Region, m.Mountpoint, "-fv"); err != nil || out != "" || write() != nil || os.Remove(m.Path("f")) != nil {
+		t.Fatalf("-f: %v: %s", err, out) // what it wrote is below the mount
+	}
+	if out, err := mount("rw,noatime,nodiratime,nodev,lazytime,silent,uhelper=x,x-systemd.device-timeout=5,nofail"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	defer mounttest.Command(time.Minute, "", nil, mounttest.Daxfsd, "umount", m.Mountpoint)
 	if err := write(); err != nil || flags() != unix.ST_NODEV {
 		t.Errorf("%v, flags %#x", err, flags())
 	}
-	if out, err := mount("remount,ro,noatime,user_id=0,default_permissions"); err != nil {
+	if out, err := mount("remount,ro,noatime,nodiratime,user_id=0,default_permissions"); err != nil {
 		t.Fatalf("remount,ro: %v: %s", err, out)
 	}
 	if err := write(); !errors.Is(err, unix.EROFS) || flags() != unix.ST_NODEV|unix.ST_RDONLY {
@@ -103,8 +106,10 @@ func TestMountHelper(t *testing.T) {
 	if err := write(); err != nil || flags() != unix.ST_NOEXEC {
 		t.Errorf("after remount,rw: %v, flags %#x", err, flags())
 	}
-	if out, err := mount("remount,strictatime"); err == nil || !strings.Contains(out, "unmount it and mount it again") {
-		t.Errorf("remount,strictatime: %v: %s", err, out)
+	for _, o := range []string{"strictatime", "relatime", "diratime"} {
+		if out, err := mount("remount," + o); err == nil || !strings.Contains(out, "unmount it and mount it again") {
+			t.Errorf("remount,%s: %v: %s", o, err, out)
+		}
 	}
 	if out, err := mounttest.Command(time.Minute, "", nil, helper, "/nowhere", m.Mountpoint); err == nil || err.Error() != "exit status 32" {
 		t.Errorf("a region that is not there: %v: %s", err, out)

@@ -216,6 +216,18 @@ func (m *Mount) Kill9() {
 	m.gone()
 }
 
+// Abort aborts the connection, by umount -f, and waits until the daemon is gone. If somebody
+// uses the mount it is dead then, otherwise unmounted.
+func (m *Mount) Abort() {
+	m.t.Helper()
+	m.ending = true
+	defer func() { m.ending = false }()
+	if err := unix.Unmount(m.Mountpoint, unix.MNT_FORCE); err != nil && err != unix.EBUSY {
+		m.t.Fatalf("aborting the connection: %v", err)
+	}
+	m.gone()
+}
+
 // Kill9AtWork is Kill9 by the kernel, at a clock tick that finds the daemon running when
 // it has used up to a second of processor time more. Whoever sends a signal needs a
 // processor to do so, and meets a daemon that waits for one, or for requests.
@@ -262,7 +274,7 @@ func (m *Mount) gone() {
 		m.t.Fatalf("the daemon ended by itself: exit code %d, signal %v", status.ExitStatus(), status.Signal())
 	}
 	var st unix.Statfs_t
-	if err := unix.Statfs(m.Mountpoint, &st); err != nil && err != unix.ENOTCONN {
+	if err := unix.Statfs(m.Mountpoint, &st); err != nil && err != unix.ENOTCONN && err != unix.ECONNABORTED {
 		m.t.Fatalf("the daemon is dead and its mount point says %v, not ENOTCONN", err)
 	}
 }

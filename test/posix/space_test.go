@@ -153,7 +153,7 @@ var spaceCases = []testCase{
 		c.do(unix.Rmdir("d"))
 		c.freed(before)
 	}},
-	{name: "space/deleted-is-free-at-once", known: []known{{why: "space is free when FORGET comes, and the kernel sends that later", race: true}}, run: func(c *ctx) {
+	{name: "space/deleted-is-free-at-once", run: func(c *ctx) {
 		before := c.free()
 		defer c.freed(before)
 		for i := range 10 {

@@ -82,6 +82,7 @@ var targets = []*target{
 	{name: "dax=always", up: upDaxfs("dax=always"), has: daxfsHas},
 	{name: "dax=never", up: upDaxfs("dax=never"), has: daxfsHas},
 	{name: "dax=inode", up: upDaxfs("dax=inode"), has: daxfsHas},
+	{name: "transport=uring", up: upDaxfs("transport=uring"), has: daxfsHas},
 }
 
 // targetLimit is how long the whole table may take on one mount of daxfs.
@@ -113,6 +114,9 @@ func upDaxfs(options string) func(t *testing.T) *mounted {
 }
 
 func mountDaxfs(t *testing.T, options string) *mounted {
+	if options == "transport=uring" {
+		mounttest.Uring(t)
+	}
 	m := mounttest.New(t, 512<<20, targetLimit)
 	m.Down()
 	m.Options = options

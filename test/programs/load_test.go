@@ -53,17 +53,17 @@ func TestDbench(t *testing.T) {
 // looks up and deletes files in order and at random; bonnie++ checks what it reads.
 func TestBonnie(t *testing.T) {
 	mounttest.Need(t, "bonnie++", "mkfs.ext4", "mount")
-	m := mounttest.New(t, 1<<30, choose(3*time.Minute, 10*time.Minute))
+	m := mounttest.New(t, 1<<30, choose(3*time.Minute, 15*time.Minute))
 	c := newControl(t, m, 1<<30)
 	// -s and -r: MiB of the file and, as far as bonnie++ knows, of memory; -n: files in thousands,
 	// bytes of the largest and the smallest, directories. Without -f it also writes and reads single
-	// bytes, each of which is a request to the daemon.
-	options := choose([]string{"-f", "-s", "128", "-n", "1:20000:0:8"}, []string{"-s", "32", "-n", "8:50000:0:16"})
-	options = append(options, "-q", "-r", "16", "-u", "root", "-m", "daxfs")
+	// bytes, each of which is a request to the daemon: 4 MiB are eight million.
+	options := choose([]string{"-f", "-s", "128", "-r", "16", "-n", "1:20000:0:8"}, []string{"-s", "4", "-r", "2", "-n", "8:50000:0:16"})
+	options = append(options, "-q", "-u", "root", "-m", "daxfs")
 	bench := func(dir string) string {
 		t.Helper()
 		start := time.Now()
-		out := mounttest.Run(t, choose(80*time.Second, 4*time.Minute), dir, nil, "bonnie++", append(options, "-d", dir)...)
+		out := mounttest.Run(t, choose(80*time.Second, 10*time.Minute), dir, nil, "bonnie++", append(options, "-d", dir)...)
 		took := round(time.Since(start))
 		line := out[strings.LastIndexByte(strings.TrimSpace(out), '\n')+1:]
 		f, err := csv.NewReader(strings.NewReader(line)).Read()

@@ -1,0 +1,212 @@
+package transport
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options of a transport.
+type Options struct {
+	Warn  func(format string, a ...any) // is told of what the kernel does and should not
+	Abort func()                        // aborts the connection
+}
+
+// Server serves one connection. Serving (Dev) -> ended by the kernel: an unmount, or an abort
+// (Wait returns).
+type Server struct {
+	fs   Filesystem
+	opt  Options
+	done sync.WaitGroup // queues and cold requests
+	fds  []int          // clones, closed by Wait
+
+	small, large sync.Pool // *coldCall
+}
+
+// The buffers of a cold request in bytes: in and out. What the kernel asks to be answered with
+// more, or says more in, takes a large pair.
+const (
+	coldSmall = 8 << 10
+	coldLarge = MaxIO + 64<<10
+)
+
+// coldCall is a cold request on its way, with its buffers.
+type coldCall struct {
+	in, out []byte
+	pool    *sync.Pool
+}
+
+// devQueue is one thread that serves requests from /dev/fuse.
+type devQueue struct {
+	s   *Server
+	fd  int
+	q   Queue
+	buf []byte
+	iov []unix.Iovec
+	ans answer
+}
+
+// readSize is what a read from /dev/fuse must have room for.
+const readSize = inHeaderSize + writeInSize + MaxIO
+
+// Dev serves the connection of fd, which is one of /dev/fuse after INIT, with n queues. It
+// returns at once.
+func Dev(fd int, fs Filesystem, n int, o Options) *Server {
+	s := newServer(fs, o)
+	for i := range n {
+		qfd := fd
+		if i > 0 {
+			if c, err := cloneOf(fd); err == nil {
+				qfd = c
+				s.fds = append(s.fds, c)
+			} else if i == 1 {
+				o.Warn("all queues share one descriptor: %v", err)
+			}
+		}
+		s.dev(qfd, fs.Queue(i))
+	}
+	return s
+}
+
+func newServer(fs Filesystem, o Options) *Server {
+	s := &Server{fs: fs, opt: o}
+	s.small.New = func() any { return newColdCall(coldSmall, &s.small) }
+	s.large.New = func() any { return newColdCall(coldLarge, &s.large) }
+	return s
+}
+
+// dev starts a thread that serves what it reads from fd.
+func (s *Server) dev(fd int, fq Queue) {
+	q := &devQueue{s: s, fd: fd, q: fq, buf: aligned(readSize, inHeaderSize+writeInSize), iov: make([]unix.Iovec, 0, 2+MaxIO/4096)}
+	s.done.Add(1)
+	go q.loop()
+}
+
+// Wait returns when the connection has ended and no request is in flight.
+func (s *Server) Wait() {
+	s.done.Wait()
+	for _, fd := range s.fds {
+		unix.Close(fd)
+	}
+}
+
+func newColdCall(n int, pool *sync.Pool) *coldCall {
+	return &coldCall{in: make([]byte, 0, n), out: make([]byte, n), pool: pool}
+}
+
+// cloneOf opens another descriptor of a connection.
+func cloneOf(conn int) (int, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening /dev/fuse again: %w", err)
+	}
+	if err := clone(fd, conn); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("cloning the connection: %w", err)
+	}
+	return fd, nil
+}
+
+// loop is the thread's life.
+func (q *devQueue) loop() {
+	runtime.LockOSThread() // and the thread ends with it
+	defer q.s.done.Done()
+	for {
+		n, e := read(q.fd, q.buf)
+		switch {
+		case e == 0 && n == 0:
+			return
+		case e == 0:
+			q.serve(q.buf[:n])
+		case e == unix.EINTR, e == unix.EAGAIN, e == unix.ENOENT: // the request was taken back
+		case e == unix.ENODEV, e == unix.ECONNABORTED: // unmounted, aborted
+			return
+		default:
+			q.s.opt.Warn("reading requests: %v", e)
+			return
+		}
+	}
+}
+
+// serve serves one request and sends the answer.
+func (q *devQueue) serve(b []byte) {
+	h := as[InHeader](b)
+	if h == nil || int(h.Len) != len(b) || int(h.TotalExtlen)*8 > len(b)-inHeaderSize {
+		q.s.opt.Warn("a request of %d bytes is none", len(b))
+		return
+	}
+	arg, rest := b[inHeaderSize:len(b)-int(h.TotalExtlen)*8], []byte(nil)
+	if n := argSize(h.Opcode); len(arg) >= n {
+		arg, rest = arg[:n], arg[n:]
+	}
+	defer q.recover(h.Unique)
+	switch serve(q.q, h, arg, rest, &q.ans) {
+	case cold:
+		q.s.cold(q.fd, b)
+	case answered:
+		q.send()
+	}
+}
+
+// send writes the answer, and ends it.
+func (q *devQueue) send() {
+	a := &q.ans
+	q.iov = append(q.iov[:0], iovec(bytesOf(&a.OutHeader)))
+	if len(a.body) > 0 {
+		q.iov = append(q.iov, iovec(a.body))
+	}
+	for _, d := range a.data {
+		q.iov = append(q.iov, iovec(d))
+	}
+	// ENOENT: whoever asked has gone. EFAULT: the region cannot be read there, and the
+	// kernel has made it EIO.
+	e := writev(q.fd, q.iov, int(a.Len))
+	if a.read {
+		a.read = false
+		q.q.Done()
+	}
+	if e != 0 && e != unix.ENOENT && e != unix.EFAULT && e != unix.ENODEV {
+		q.s.opt.Warn("answering a request: %v", e)
+	}
+}
+
+// recover ends a request that panicked, if whoever is told of it returns.
+func (q *devQueue) recover(unique uint64) {
+	if v := recover(); v != nil {
+		q.s.fs.Panicked(v)
+		q.ans.OutHeader = OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: unique}
+		q.ans.body, q.ans.data = nil, nil
+		q.send()
+	}
+}
+
+// cold hands a request to a goroutine.
+func (s *Server) cold(fd int, b []byte) {
+	c := s.newCold(as[InHeader](b), len(b))
+	c.in = append(c.in[:0], b...)
+	s.done.Add(1)
+	go func() {
+		defer s.done.Done()
+		if n := s.fs.Cold(c.in, c.out); n > 0 {
+			if _, e := unix.Write(fd, c.out[:n]); e != nil && e != unix.ENOENT && e != unix.ENODEV {
+				s.opt.Warn("answering a request: %v", e)
+			}
+		}
+		c.pool.Put(c)
+	}()
+}
+
+// newCold takes buffers for a request of n bytes from the pools.
+func (s *Server) newCold(h *InHeader, n int) *coldCall {
+	pool := &s.small
+	switch h.Opcode {
+	case opRead, opReaddir, opReaddirplus, opGetxattr, opListxattr, opIoctl:
+		pool = &s.large
+	}
+	if n > coldSmall {
+		pool = &s.large
+	}
+	return pool.Get().(*coldCall)
+}

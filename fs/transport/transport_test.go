@@ -1,0 +1,343 @@
+package transport
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/internal/invariants"
+)
+
+// echo is a filesystem of one file that is data.
+type echo struct {
+	wrong  func(format string, a ...any)
+	reads  atomic.Int64 // without their Done
+	refuse atomic.Bool  // make every WRITE cold
+
+	mu     sync.Mutex
+	data   []byte
+	forgot map[uint64]uint64
+	panics []any
+}
+
+type echoQueue struct {
+	*echo
+	slices [2][]byte
+	held   bool
+}
+
+func (f *echo) Queue(int) Queue { return &echoQueue{echo: f} }
+
+func (f *echo) Panicked(v any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.panics = append(f.panics, v)
+}
+
+// Cold answers with the request's length, as a WRITE.
+func (f *echo) Cold(in, out []byte) int {
+	h := as[InHeader](in)
+	o := OutHeader{Len: outHeaderSize + 8, Unique: h.Unique}
+	copy(out, bytesOf(&o))
+	w := WriteOut{Size: uint32(len(in))}
+	copy(out[outHeaderSize:], bytesOf(&w))
+	return int(o.Len)
+}
+
+func (q *echoQueue) Read(h *InHeader, in *ReadIn) ([][]byte, syscall.Errno) {
+	switch {
+	case h.NodeID == 13:
+		panic("thirteen")
+	case h.NodeID != 2:
+		return nil, syscall.EISDIR
+	case q.held:
+		q.wrong("a second READ before Done of the first")
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b := q.data[min(in.Offset, uint64(len(q.data))):]
+	b = b[:min(len(b), int(in.Size))]
+	q.slices = [2][]byte{b[:len(b)/2], b[len(b)/2:]}
+	q.held = true
+	q.reads.Add(1)
+	return q.slices[:], 0
+}
+
+func (q *echoQueue) Copy(dst []byte) (n int, err error) {
+	for _, s := range q.slices {
+		n += copy(dst[n:], s)
+	}
+	return n, nil
+}
+
+func (q *echoQueue) Done() {
+	if !q.held {
+		q.wrong("Done without a READ")
+	}
+	q.held = false
+	q.reads.Add(-1)
+}
+
+func (q *echoQueue) Write(_ *InHeader, in *WriteIn, data []byte) (int, syscall.Errno) {
+	if q.refuse.Load() {
+		return 0, Cold
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return copy(q.data[in.Offset:], data), 0
+}
+
+func (q *echoQueue) Getattr(h *InHeader, _ *GetattrIn, out *AttrOut) syscall.Errno {
+	out.Attr.Ino = h.NodeID
+	return 0
+}
+
+func (q *echoQueue) Lookup(_ *InHeader, name string, out *EntryOut) syscall.Errno {
+	if name == "" || strings.ContainsRune(name, 0) {
+		return syscall.EINVAL
+	}
+	out.NodeID = uint64(len(name))
+	return 0
+}
+
+func (q *echoQueue) Release(*InHeader, *ReleaseIn) syscall.Errno { return 0 }
+func (q *echoQueue) Fsync(*InHeader, *FsyncIn) syscall.Errno     { return syscall.EIO }
+
+func (q *echoQueue) Forget(nodeID, n uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.forgot == nil {
+		q.forgot = map[uint64]uint64{}
+	}
+	q.forgot[nodeID] += n
+}
+
+// request is a request as the kernel sends it.
+func request(opcode uint32, node uint64, body ...any) []byte {
+	var b bytes.Buffer
+	for _, v := range body {
+		if s, ok := v.(string); ok {
+			v = []byte(s)
+		}
+		if err := binary.Write(&b, binary.NativeEndian, v); err != nil {
+			panic(err)
+		}
+	}
+	h := InHeader{Len: uint32(inHeaderSize + b.Len()), Opcode: opcode, Unique: 77, NodeID: node}
+	return append(bytes.Clone(bytesOf(&h)), b.Bytes()...)
+}
+
+// kernel is the other end of a connection: a socket that keeps messages apart, as /dev/fuse
+// does.
+type kernel struct {
+	t  *testing.T
+	fd int
+	s  *Server
+}
+
+func connect(t *testing.T, f *echo, queues int) *kernel {
+	t.Helper()
+	f.wrong = t.Errorf
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range pair {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20); err != nil && os.Geteuid() == 0 {
+			t.Fatal(err)
+		}
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 10})
+	}
+	_ = unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+	k := &kernel{t: t, fd: pair[0]}
+	k.s = Dev(pair[1], f, queues, Options{Warn: t.Logf})
+	t.Cleanup(func() {
+		unix.Shutdown(k.fd, unix.SHUT_RDWR)
+		ended := make(chan struct{})
+		go func() { k.s.Wait(); close(ended) }()
+		select {
+		case <-ended:
+			unix.Close(pair[0])
+			unix.Close(pair[1])
+		case <-time.After(10 * time.Second):
+			t.Error("the queues do not end with the connection")
+		}
+		if n := f.reads.Load(); n != 0 {
+			t.Errorf("%d READs without Done", n)
+		}
+	})
+	return k
+}
+
+// ask sends a request and returns the error and the body of its answer.
+func (k *kernel) ask(req []byte) (syscall.Errno, []byte) {
+	k.t.Helper()
+	if err := unix.Send(k.fd, req, 0); err != nil {
+		k.t.Fatal(err)
+	}
+	b := make([]byte, 2<<20)
+	n, err := unix.Read(k.fd, b)
+	if err != nil || n < outHeaderSize {
+		k.t.Fatalf("the answer: %d bytes, %v", n, err)
+	}
+	h := as[OutHeader](b)
+	if int(h.Len) != n || h.Unique != 77 || h.Error > 0 {
+		k.t.Fatalf("the answer's header is %+v, it has %d bytes", *h, n)
+	}
+	return syscall.Errno(-h.Error), b[outHeaderSize:n]
+}
+
+// TestAnswers: what is asked on a connection, and the answers.
+func TestAnswers(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 10000)
+	f := &echo{data: bytes.Clone(data)}
+	k := connect(t, f, 2)
+	for _, c := range []struct {
+		name string
+		req  []byte
+		e    syscall.Errno
+		want []byte
+	}{
+		{"read", request(opRead, 2, ReadIn{Offset: 5, Size: 100}), 0, data[5:105]},
+		{"read all", request(opRead, 2, ReadIn{Size: MaxIO}), 0, data},
+		{"read nothing", request(opRead, 2, ReadIn{Offset: 1 << 60, Size: 100}), 0, []byte{}},
+		{"read a directory", request(opRead, 1, ReadIn{Size: 100}), syscall.EISDIR, nil},
+		{"read too much", request(opRead, 2, ReadIn{Size: MaxIO + 1}), syscall.EIO, nil},
+		{"read, cut off", request(opRead, 2, uint64(0), uint64(0), uint32(1)), syscall.EIO, nil},
+		{"panic", request(opRead, 13, ReadIn{Size: 100}), syscall.EIO, nil},
+		{"write", request(opWrite, 2, WriteIn{Offset: 1, Size: 3}, "XYZ"), 0, []byte{3, 0, 0, 0, 0, 0, 0, 0}},
+		{"write less than said", request(opWrite, 2, WriteIn{Offset: 1, Size: 4}, "XYZ"), syscall.EIO, nil},
+		{"write more than said", request(opWrite, 2, WriteIn{Offset: 1, Size: 2}, "XYZ"), syscall.EIO, nil},
+		{"read back", request(opRead, 2, ReadIn{Size: 5}), 0, []byte("0XYZ4")},
+		{"lookup no end", request(opLookup, 1, "abc"), syscall.EIO, nil},
+		{"lookup nothing", request(opLookup, 1), syscall.EIO, nil},
+		{"lookup an empty name", request(opLookup, 1, "\x00"), syscall.EINVAL, nil},
+		{"fsync", request(opFsync, 2, FsyncIn{}), syscall.EIO, nil},
+		{"release", request(opRelease, 2, ReleaseIn{}), 0, []byte{}},
+		{"cold", request(999, 2, "something"), 0, []byte{inHeaderSize + 9, 0, 0, 0, 0, 0, 0, 0}},
+	} {
+		if e, got := k.ask(c.req); e != c.e || !bytes.Equal(got, c.want) {
+			t.Errorf("%s: %v and %d bytes %.20q, expected %v and %d bytes", c.name, e, len(got), got, c.e, len(c.want))
+		}
+	}
+	if e, b := k.ask(request(opGetattr, 2, GetattrIn{})); e != 0 || as[AttrOut](b) == nil || as[AttrOut](b).Attr.Ino != 2 || len(b) != 104 {
+		t.Errorf("getattr: %v, %d bytes", e, len(b))
+	}
+	if e, b := k.ask(request(opLookup, 1, "abc\x00")); e != 0 || len(b) != 128 || as[EntryOut](b).NodeID != 3 {
+		t.Errorf("lookup: %v, %d bytes", e, len(b))
+	}
+	f.mu.Lock()
+	if len(f.panics) != 1 {
+		t.Errorf("told of %d panics", len(f.panics))
+	}
+	f.mu.Unlock()
+	// What has no answer, and what is no request, then something to wait for.
+	f.refuse.Store(true)
+	for _, b := range [][]byte{
+		request(opForget, 5, ForgetIn{3}),
+		request(opBatchForget, 0, BatchForgetIn{Count: 2}, ForgetOne{5, 1}, ForgetOne{6, 1}),
+		request(opBatchForget, 0, BatchForgetIn{Count: 1 << 31}, ForgetOne{6, 1}, uint64(1)), // says more than there is
+		request(opForget, 5), {1, 2, 3}, append(request(opForget, 5, ForgetIn{3}), 0), make([]byte, inHeaderSize),
+	} {
+		if err := unix.Send(k.fd, b, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := request(opWrite, 2, WriteIn{Size: MaxIO}, string(make([]byte, MaxIO)))
+	if e, b := k.ask(req); e != 0 || int(as[WriteOut](b).Size) != len(req) {
+		t.Errorf("a write that a queue refuses: %v", e)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		five, six := f.forgot[5], f.forgot[6]
+		f.mu.Unlock()
+		if five == 4 && six == 2 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("forgot %d and %d, expected 4 and 2", five, six)
+		}
+	}
+}
+
+// TestExtensions: what a request carries behind its body is not taken for part of it.
+func TestExtensions(t *testing.T) {
+	f := &echo{data: make([]byte, 100)}
+	k := connect(t, f, 1)
+	req := request(opLookup, 1, "abc\x00", uint64(1), uint64(2))
+	as[InHeader](req).TotalExtlen = 2
+	if e, b := k.ask(req); e != 0 || as[EntryOut](b).NodeID != 3 {
+		t.Errorf("lookup with an extension: %v", e)
+	}
+	as[InHeader](req).TotalExtlen = 100 // more than there is: no request
+	if err := unix.Send(k.fd, req, 0); err != nil {
+		t.Fatal(err)
+	}
+	if e, _ := k.ask(request(opRelease, 2, ReleaseIn{})); e != 0 {
+		t.Error(e)
+	}
+}
+
+// TestServeAllocatesNothing: parsing and answering cost no memory.
+func TestServeAllocatesNothing(t *testing.T) {
+	if invariants.Enabled {
+		t.Skip("checks allocate")
+	}
+	f := &echo{data: make([]byte, 1<<20)}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	q := &devQueue{s: &Server{fs: f}, fd: int(null.Fd()), q: f.Queue(0), iov: make([]unix.Iovec, 0, 10)}
+	for name, req := range map[string][]byte{
+		"read":    request(opRead, 2, ReadIn{Size: 4096}),
+		"write":   request(opWrite, 2, WriteIn{Size: 4096}, string(make([]byte, 4096))),
+		"getattr": request(opGetattr, 2, GetattrIn{}),
+		"lookup":  request(opLookup, 1, "abc\x00"),
+		"release": request(opRelease, 2, ReleaseIn{}),
+	} {
+		if n := testing.AllocsPerRun(1000, func() { q.serve(req) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+// FuzzServe: no request, however made, does more than get an error.
+func FuzzServe(f *testing.F) {
+	for _, b := range [][]byte{
+		request(opRead, 2, ReadIn{Size: 4096}), request(opWrite, 2, WriteIn{Size: 3}, "abc"),
+		request(opLookup, 1, "abc\x00"), request(opBatchForget, 0, BatchForgetIn{Count: 2}, ForgetOne{5, 1}, ForgetOne{6, 1}),
+		request(opGetattr, 2, GetattrIn{}), request(opForget, 2, ForgetIn{1}), request(opRelease, 2, ReleaseIn{}), request(opFsync, 2, FsyncIn{}),
+	} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e := &echo{data: make([]byte, 4096), wrong: t.Errorf}
+		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		if h := as[InHeader](b); h != nil {
+			h.Len = uint32(len(b))
+			if h.NodeID == 13 || len(b) >= inHeaderSize+writeInSize && h.Opcode == opWrite && as[WriteIn](b[inHeaderSize:]) != nil && as[WriteIn](b[inHeaderSize:]).Offset > 4096 {
+				return // the filesystem's matter
+			}
+		}
+		s := newServer(e, Options{Warn: func(string, ...any) {}})
+		q := &devQueue{s: s, fd: int(null.Fd()), q: e.Queue(0)}
+		q.serve(b)
+		s.done.Wait()
+		if len(e.panics) > 0 {
+			t.Errorf("panic: %v", e.panics[0])
+		}
+	})
+}

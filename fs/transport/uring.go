@@ -1,0 +1,313 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// CapUring is FUSE_OVER_IO_URING of INIT.
+const CapUring = 1 << 41
+
+// UringParameter turns FUSE over io_uring on, for all mounts to come.
+const UringParameter = "/sys/module/fuse/parameters/enable_uring"
+
+// ErrUring says why FUSE over io_uring is not there. It comes wrapped in one sentence.
+var ErrUring = errors.New("FUSE over io_uring is not available")
+
+// Memory for payloads, in bytes, of all queues, and how many requests a queue takes at once.
+const (
+	uringBudget   = 256 << 20
+	uringDepth    = 16
+	uringDepthMin = 4
+)
+
+// Uring is a set of queues, one for each possible CPU, that are ready to be registered with a
+// connection. Prepared (NewUring) -> serving (Serve), or closed (Close).
+type Uring struct {
+	queues []*uringQueue
+	begin  chan *Server // closed without any by Close
+}
+
+// uringQueue serves the requests that are made on one CPU, by a thread that stays there.
+//
+// A cold request keeps its place until it is answered; the goroutine that served it leaves it in
+// finished and wakes the thread, since no other may use the ring.
+type uringQueue struct {
+	s       *Server
+	cpu     int
+	depth   int
+	fd      int // of the connection
+	q       Queue
+	ring    *ring
+	entries []*uringEntry
+	mem     []byte
+	ans     answer
+	event   int     // eventfd
+	woken   [8]byte // what was read from it; the kernel's while the ring runs
+
+	colds    sync.WaitGroup
+	mu       sync.Mutex
+	finished []int // protected by mu
+}
+
+// NewUring prepares the queues; what the machine or the kernel lacks is found out here, before
+// the kernel is told that it may use them. ErrUring.
+func NewUring() (*Uring, error) {
+	b, err := os.ReadFile(UringParameter)
+	if err != nil {
+		return nil, fmt.Errorf("%w: it needs Linux 6.14", ErrUring)
+	}
+	if strings.TrimSpace(string(b)) != "Y" {
+		return nil, fmt.Errorf("%w: turn it on with `echo Y > %s`", ErrUring, UringParameter)
+	}
+	n, err := possibleCPUs()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUring, err)
+	}
+	depth := min(uringDepth, uringBudget/MaxIO/n)
+	if depth < uringDepthMin {
+		return nil, fmt.Errorf("%w: %d possible CPUs would take more than %d MiB of memory", ErrUring, n, uringBudget>>20)
+	}
+	u := &Uring{begin: make(chan *Server)}
+	ready := make(chan error)
+	for cpu := range n {
+		q := &uringQueue{cpu: cpu, depth: depth}
+		u.queues = append(u.queues, q)
+		go q.live(u.begin, ready)
+	}
+	for range n {
+		if e := <-ready; e != nil && err == nil {
+			err = fmt.Errorf("%w: %w", ErrUring, e)
+		}
+	}
+	if err != nil {
+		u.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+// possibleCPUs is the number of CPUs that there may ever be.
+func possibleCPUs() (int, error) {
+	b, err := os.ReadFile("/sys/devices/system/cpu/possible")
+	if err != nil {
+		return 0, err
+	}
+	s := strings.TrimSpace(string(b))
+	n, err := strconv.Atoi(s[strings.LastIndexAny(s, "-,")+1:])
+	if err != nil || n < 0 || n > 1<<16 {
+		return 0, fmt.Errorf("the possible CPUs are %q", s)
+	}
+	return n + 1, nil
+}
+
+// Depth is how many requests a queue takes at once. A cold request keeps its place until it
+// is answered: who waits for other requests must leave places for them.
+func (u *Uring) Depth() int { return u.queues[0].depth }
+
+// Close ends the queues. Not after Serve.
+func (u *Uring) Close() { close(u.begin) }
+
+// Serve serves the connection of fd, whose INIT was answered with CapUring. FORGET, INTERRUPT and
+// what else does not come over the rings is read from /dev/fuse by one more queue. It returns at
+// once.
+func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
+	s := newServer(fs, o)
+	s.done.Add(len(u.queues))
+	for i, q := range u.queues {
+		q.s, q.fd, q.q = s, fd, fs.Queue(i)
+	}
+	for range u.queues {
+		u.begin <- s
+	}
+	s.dev(fd, fs.Queue(len(u.queues)))
+	return s
+}
+
+// live is the thread's life.
+func (q *uringQueue) live(begin <-chan *Server, ready chan<- error) {
+	runtime.LockOSThread() // and the thread ends with it
+	err := q.open()
+	defer q.close()
+	ready <- err
+	if err != nil {
+		return
+	}
+	s, ok := <-begin
+	if !ok {
+		return
+	}
+	defer s.done.Done()
+	if err := q.loop(); err != nil {
+		q.fail(err)
+	}
+	q.colds.Wait() // they write to places
+}
+
+// fail aborts the connection, of which the queue can no longer do its part.
+func (q *uringQueue) fail(err error) {
+	q.s.opt.Warn("queue of CPU %d: %v: aborting the connection", q.cpu, err)
+	go q.s.opt.Abort()
+}
+
+// open makes the ring, on the queue's thread.
+func (q *uringQueue) open() (err error) {
+	q.event = -1
+	var set unix.CPUSet
+	set.Set(q.cpu)
+	_ = unix.SchedSetaffinity(0, &set) // it fails for a CPU that is not there, of which few requests come
+	if q.ring, err = newRing(); err != nil {
+		return err
+	}
+	if q.entries, q.mem, err = newEntries(q.depth); err != nil {
+		return err
+	}
+	if q.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	return nil
+}
+
+func (q *uringQueue) close() {
+	if q.ring != nil {
+		q.ring.close()
+	}
+	if q.mem != nil {
+		freeEntries(q.mem)
+	}
+	if q.event >= 0 {
+		_ = unix.Close(q.event)
+	}
+}
+
+const eventData = ^uint64(0) // of the completion of awaitEvent
+
+// loop registers the places and serves what comes, until the kernel has taken back all.
+func (q *uringQueue) loop() error {
+	for i, e := range q.entries {
+		e.register(q.ring.next(), q.fd, uint16(q.cpu), uint64(i))
+	}
+	awaitEvent(q.ring.next(), q.event, &q.woken, eventData)
+	for left := len(q.entries); left > 0; {
+		switch e := q.ring.enter(); e {
+		case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY:
+		default:
+			return fmt.Errorf("io_uring_enter: %w", e)
+		}
+		for c, ok := q.ring.completion(); ok; c, ok = q.ring.completion() {
+			switch {
+			case c.userData == eventData:
+				q.commitFinished()
+				awaitEvent(q.ring.next(), q.event, &q.woken, eventData)
+			case c.res == 0:
+				q.serve(int(c.userData))
+			default: // the place is no longer the kernel's
+				left--
+				switch e := unix.Errno(-c.res); e {
+				case unix.ENOTCONN, unix.ECONNABORTED, unix.ENODEV, unix.ECANCELED, unix.ENOENT: // the end, or ENOENT: near it
+				default:
+					q.fail(fmt.Errorf("a place for requests came back: %w", e))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// serve serves the request in a place.
+func (q *uringQueue) serve(i int) {
+	e := q.entries[i]
+	h := *e.hdr.inHeader() // the answer's header goes to its place
+	n, arg := int(e.hdr.ent.payloadSz), 0
+	if arg = int(h.Len) - inHeaderSize - n; n > len(e.payload) || arg < 0 || arg > len(e.hdr.opIn) {
+		q.s.opt.Warn("a request of %d bytes with a payload of %d is none", h.Len, n)
+		q.answer(i, &answer{OutHeader: OutHeader{Error: -int32(unix.EIO), Unique: h.Unique}})
+		return
+	}
+	n -= int(h.TotalExtlen) * 8
+	defer q.recover(i, h.Unique)
+	switch serve(q.q, &h, e.hdr.opIn[:arg], e.payload[:max(n, 0)], &q.ans) {
+	case cold:
+		q.cold(i, &h, arg)
+	case answered:
+		q.answer(i, &q.ans)
+	case silent: // the kernel does not send these here
+		q.answer(i, &answer{OutHeader: OutHeader{Unique: h.Unique}})
+	}
+}
+
+// answer puts the answer into its place and gives that to the kernel.
+func (q *uringQueue) answer(i int, a *answer) {
+	e := q.entries[i]
+	n := copy(e.payload, a.body)
+	if a.read {
+		a.read = false
+		var err error
+		if n, err = q.q.Copy(e.payload); err != nil {
+			n, a.Error = 0, -int32(unix.EIO)
+		}
+		q.q.Done()
+	}
+	*e.hdr.outHeader() = OutHeader{Len: outHeaderSize + uint32(n), Error: a.Error, Unique: a.Unique}
+	e.hdr.ent.payloadSz = uint32(n)
+	q.commit(i)
+}
+
+func (q *uringQueue) commit(i int) {
+	q.entries[i].commit(q.ring.next(), q.fd, uint16(q.cpu), uint64(i))
+}
+
+// recover ends a request that panicked, if whoever is told of it returns.
+func (q *uringQueue) recover(i int, unique uint64) {
+	if v := recover(); v != nil {
+		q.s.fs.Panicked(v)
+		q.answer(i, &answer{OutHeader: OutHeader{Error: -int32(unix.EIO), Unique: unique}})
+	}
+}
+
+// cold hands the request in a place to a goroutine.
+func (q *uringQueue) cold(i int, h *InHeader, arg int) {
+	e := q.entries[i]
+	n := int(e.hdr.ent.payloadSz)
+	c := q.s.newCold(h, int(h.Len))
+	c.in = append(append(append(c.in[:0], bytesOf(h)...), e.hdr.opIn[:arg]...), e.payload[:n]...)
+	q.colds.Add(1)
+	go func() {
+		defer q.colds.Done()
+		n := q.s.fs.Cold(c.in, c.out)
+		out := OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: as[InHeader](c.in).Unique}
+		if n >= outHeaderSize && n-outHeaderSize <= len(e.payload) {
+			out = *as[OutHeader](c.out)
+			copy(e.payload, c.out[outHeaderSize:n])
+		} else {
+			n = outHeaderSize
+		}
+		*e.hdr.outHeader() = out
+		e.hdr.ent.payloadSz = uint32(n - outHeaderSize)
+		c.pool.Put(c)
+		q.mu.Lock()
+		q.finished = append(q.finished, i)
+		first := len(q.finished) == 1
+		q.mu.Unlock()
+		if first {
+			_, _ = unix.Write(q.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		}
+	}()
+}
+
+// commitFinished gives the answers of cold requests to the kernel.
+func (q *uringQueue) commitFinished() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, i := range q.finished {
+		q.commit(i)
+	}
+	q.finished = q.finished[:0]
+}

@@ -1,0 +1,79 @@
+package transport
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The sizes that wire.go says.
+var (
+	_ = [1]int{}[unsafe.Sizeof(InHeader{})-inHeaderSize]
+	_ = [1]int{}[unsafe.Sizeof(OutHeader{})-outHeaderSize]
+	_ = [1]int{}[unsafe.Sizeof(ReadIn{})-readInSize]
+	_ = [1]int{}[unsafe.Sizeof(WriteIn{})-writeInSize]
+	_ = [1]int{}[unsafe.Sizeof(AttrOut{})-attrOutSize]
+	_ = [1]int{}[unsafe.Sizeof(EntryOut{})-entryOutSize]
+)
+
+// as is the structure at the beginning of b; nil if b is shorter, or not aligned to 8 bytes. It
+// is valid as long as b.
+func as[T any](b []byte) *T {
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	if uintptr(len(b)) < unsafe.Sizeof(*new(T)) || uintptr(p)%8 != 0 {
+		return nil
+	}
+	return (*T)(p)
+}
+
+// bytesOf is the memory of a structure.
+func bytesOf[T any](v *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
+}
+
+// nameOf is b as a string without a copy: for a callee that is done with it when it returns.
+func nameOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// aligned is n bytes of which the one at offset at lies at the beginning of a page.
+func aligned(n, at int) []byte {
+	const page = 4096
+	b := make([]byte, n+page)
+	skip := -(int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) + at) & (page - 1)
+	return b[skip:][:n:n]
+}
+
+// iovec is b for writev(2).
+func iovec(b []byte) unix.Iovec {
+	return unix.Iovec{Base: unsafe.SliceData(b), Len: uint64(len(b))}
+}
+
+// read is read(2). It blocks as a system call that the scheduler knows of.
+func read(fd int, b []byte) (int, unix.Errno) {
+	n, _, e := unix.Syscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return int(n), e
+}
+
+// rawMax is the longest answer, in bytes, that the scheduler and the garbage collector are not
+// told of: they would wait that long.
+const rawMax = 64 << 10
+
+// writev is writev(2) of n bytes.
+func writev(fd int, iov []unix.Iovec, n int) unix.Errno {
+	p, c := uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov))
+	if n <= rawMax {
+		_, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), p, c)
+		return e
+	}
+	_, _, e := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), p, c)
+	return e
+}
+
+// clone makes fd, of /dev/fuse just opened, a second descriptor of the connection conn.
+func clone(fd, conn int) error {
+	const devIocClone = 0x8004e500 // FUSE_DEV_IOC_CLONE
+	c := uint32(conn)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), devIocClone, uintptr(unsafe.Pointer(&c))); e != 0 {
+		return e
+	}
+	return nil
+}
