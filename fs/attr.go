@@ -134,7 +134,7 @@ func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Err
 		return e
 	}
 	defer fs.put(in, 1)
-	return fs.patiently(func() syscall.Errno { return fs.trySetAttr(ctx, in, s, a) })
+	return fs.patiently(ctx, func() syscall.Errno { return fs.trySetAttr(ctx, in, s, a) })
 }
 
 func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.Errno {

@@ -18,7 +18,7 @@ import (
 // EISDIR and EINVAL if one is no regular file, or if the ranges overlap; EFBIG beyond the
 // largest file; EINTR if the caller gave up before anything was done.
 func (fs *FS) CopyRange(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff, n int64) (done int64, e syscall.Errno) {
-	e = fs.patiently(func() syscall.Errno {
+	e = fs.patiently(ctx, func() syscall.Errno {
 		done, e = fs.tryCopy(ctx, src, srcOff, dst, dstOff, n)
 		return e
 	})

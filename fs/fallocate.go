@@ -23,7 +23,7 @@ const (
 // changed unless somebody else took it meanwhile; EINTR if the caller gave up between
 // two transactions.
 func (fs *FS) Fallocate(ctx *Context, ino uint64, mode uint32, off, n int64) syscall.Errno {
-	return fs.patiently(func() syscall.Errno { return fs.tryFallocate(ctx, ino, mode, off, n) })
+	return fs.patiently(ctx, func() syscall.Errno { return fs.tryFallocate(ctx, ino, mode, off, n) })
 }
 
 func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) syscall.Errno {

@@ -146,7 +146,7 @@ func (fs *FS) Symlink(ctx *Context, dir uint64, name, target string, a *Attr) sy
 //  4. transaction: the inode's core, times and extent lines; the dentry; the
 //     directory's times line, and its core line if its size or link count changes
 func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
-	return fs.patiently(func() syscall.Errno { return fs.tryCreate(ctx, dir, name, nd, a) })
+	return fs.patiently(ctx, func() syscall.Errno { return fs.tryCreate(ctx, dir, name, nd, a) })
 }
 
 func (fs *FS) tryCreate(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
@@ -410,7 +410,7 @@ func (in *inode) emptySlots(t *tx, off int64) bool {
 //  2. transaction: the dentry, the inode's core and times lines, the directory's
 //     times line and, if it grows, its core line
 func (fs *FS) Link(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {
-	return fs.patiently(func() syscall.Errno { return fs.tryLink(ctx, ino, dir, name, a) })
+	return fs.patiently(ctx, func() syscall.Errno { return fs.tryLink(ctx, ino, dir, name, a) })
 }
 
 func (fs *FS) tryLink(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {

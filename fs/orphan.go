@@ -48,10 +48,15 @@ func (fs *FS) Settle() bool {
 	return true
 }
 
-// patiently calls op, and once more if it found no space and some may have become free.
-func (fs *FS) patiently(op func() syscall.Errno) syscall.Errno {
+// patiently calls op, and once more if it found no space and some may have become free; or, if
+// the caller may not wait for that, says EAGAIN. op that found no space has changed nothing.
+func (fs *FS) patiently(ctx *Context, op func() syscall.Errno) syscall.Errno {
 	e := op()
-	if e == syscall.ENOSPC && fs.Settle() {
+	switch {
+	case e != syscall.ENOSPC || !fs.settling():
+	case ctx.NoWait:
+		e = syscall.EAGAIN
+	case fs.Settle():
 		e = op()
 	}
 	return e

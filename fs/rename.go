@@ -26,7 +26,7 @@ const (
 //  3. the replaced inode, if that was its last name and reference: reclaim
 //  4. the old directory's block, if it became empty: trimDir
 func (fs *FS) Rename(ctx *Context, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
-	return fs.patiently(func() syscall.Errno { return fs.tryRename(ctx, odir, oname, ndir, nname, flags) })
+	return fs.patiently(ctx, func() syscall.Errno { return fs.tryRename(ctx, odir, oname, ndir, nname, flags) })
 }
 
 func (fs *FS) tryRename(ctx *Context, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {

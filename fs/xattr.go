@@ -344,7 +344,7 @@ func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit xattrEdit)
 	if in.fixed() {
 		return syscall.EPERM
 	}
-	return fs.patiently(func() syscall.Errno { return fs.editXattrs(ctx, in, edit) })
+	return fs.patiently(ctx, func() syscall.Errno { return fs.editXattrs(ctx, in, edit) })
 }
 
 // editXattrs replaces an inode's list of attributes by what edit makes of it, and its core,

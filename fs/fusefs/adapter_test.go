@@ -277,6 +277,7 @@ func TestLookupByNumber(t *testing.T) {
 func TestReadDirInPieces(t *testing.T) {
 	for _, plus := range []bool{false, true} {
 		m := newMounted(t, DAXAlways)
+		q := m.Queue(0)
 		want := map[string]bool{".": true, "..": true}
 		for i := range 300 {
 			name := fmt.Sprintf("%0*d", 1+i%200, i)
@@ -286,14 +287,13 @@ func TestReadDirInPieces(t *testing.T) {
 		off := uint64(0)
 		for {
 			buf := make([]byte, 2048)
-			l := fuse.NewDirEntryList(buf, off)
-			in := &fuse.ReadIn{InHeader: header(1), Offset: off, Size: 2048}
+			n, e := q.Readdir(&transport.InHeader{NodeID: 1}, &transport.ReadIn{Offset: off, Size: 2048}, plus, buf)
+			m.ok("readdir", status(e))
 			var es []fuse.DirEntry
 			var err error
 			if plus {
-				m.ok("readdirplus", m.ReadDirPlus(nil, in, l))
 				var outs []fuse.EntryOut
-				es, outs, err = fuse.ParseDirLookupEntries(l.Bytes())
+				es, outs, err = fuse.ParseDirLookupEntries(buf[:n])
 				for i, o := range outs {
 					dot := es[i].Name == "." || es[i].Name == ".."
 					if dot != (o.NodeId == 0) || !dot && o.NodeId != es[i].Ino {
@@ -304,8 +304,7 @@ func TestReadDirInPieces(t *testing.T) {
 					}
 				}
 			} else {
-				m.ok("readdir", m.ReadDir(nil, in, l))
-				es, err = fuse.ParseDirEntries(l.Bytes())
+				es, err = fuse.ParseDirEntries(buf[:n])
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -318,9 +317,8 @@ func TestReadDirInPieces(t *testing.T) {
 					t.Errorf("%q is listed twice, or was never made", e.Name)
 				}
 				delete(want, e.Name)
-				h := header(1)
 				if e.Name[0] != '.' {
-					m.ok("unlink", m.Unlink(nil, &h, e.Name))
+					m.ok("unlink", status(q.Unlink(&transport.InHeader{NodeID: 1}, e.Name)))
 				}
 			}
 			off = es[len(es)-1].Off
@@ -377,8 +375,8 @@ func TestOpenFlags(t *testing.T) {
 		m := newMounted(t, dax)
 		var c fuse.CreateOut
 		m.ok("create", m.Create(nil, &fuse.CreateIn{InHeader: header(1)}, "f", &c))
-		var o fuse.OpenOut
-		m.ok("open", m.Open(nil, &fuse.OpenIn{InHeader: header(c.NodeId)}, &o))
+		var o transport.OpenOut
+		m.ok("open", status(m.Queue(0).Open(&transport.InHeader{NodeID: c.NodeId}, &transport.OpenIn{}, &o)))
 		if o.OpenFlags != want || c.OpenFlags != want {
 			t.Errorf("dax=%v: open %#x, create %#x, want %#x", dax, o.OpenFlags, c.OpenFlags, want)
 		}

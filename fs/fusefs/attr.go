@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"math"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/transport"
 )
 
 const nsPerSec = 1_000_000_000
@@ -96,8 +98,12 @@ func (a *Adapter) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.Stat
 func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
+	return status(a.setattr(c, in.NodeId, setattrIn(in), out))
+}
+
+func (a *Adapter) setattr(c *call, ino uint64, in *transport.SetattrIn, out *fuse.AttrOut) syscall.Errno {
 	s := &c.set
-	*s = fs.SetAttr{Mode: in.Mode & 07777, UID: in.Uid, GID: in.Gid, Size: in.Size}
+	*s = fs.SetAttr{Mode: in.Mode & 07777, UID: in.UID, GID: in.GID, Size: in.Size}
 	for _, f := range [...]struct{ fuse, core uint32 }{
 		{fuse.FATTR_MODE, fs.SetMode}, {fuse.FATTR_UID, fs.SetUID}, {fuse.FATTR_GID, fs.SetGID},
 		{fuse.FATTR_SIZE, fs.SetSize}, {fuse.FATTR_ATIME, fs.SetAtime}, {fuse.FATTR_MTIME, fs.SetMtime},
@@ -123,11 +129,11 @@ func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.
 	if s.Valid == 0 { // chown(-1, -1), which changes just what every chown does
 		s.Valid = fs.SetKillPriv
 	}
-	if e := a.core.SetAttr(&c.ctx, in.NodeId, s, &c.attr); e != 0 {
-		return status(e)
+	if e := a.core.SetAttr(&c.ctx, ino, s, &c.attr); e != 0 {
+		return e
 	}
 	putAttrOut(out, &c.attr)
-	return fuse.OK
+	return 0
 }
 
 // StatFs answers statfs(2).

@@ -9,6 +9,7 @@ import (
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/transport"
 )
 
 // How the kernel reads and writes an open file: past its page cache, or through it. Nothing
@@ -26,33 +27,37 @@ func (a *Adapter) openFlags(flags uint32) uint32 {
 	return openCached
 }
 
-// Open opens a file. There is no state to keep: permissions are the kernel's
-// (default_permissions), and O_TRUNC arrives as a SetAttr of its own because
+// open opens a file. There is no state to keep: permissions are the kernel's
+// (default_permissions), and O_TRUNC arrives as a SETATTR of its own because
 // ATOMIC_O_TRUNC is not asked for.
-func (a *Adapter) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	flags, e := a.core.Open(&c.ctx, in.NodeId, in.Flags)
+func (a *Adapter) open(c *call, ino uint64, open uint32, out *transport.OpenOut) syscall.Errno {
+	flags, e := a.core.Open(&c.ctx, ino, open)
 	out.OpenFlags = a.openFlags(flags)
-	return status(e)
+	return e
 }
 
-// Create makes and opens a file. The kernel asks only for names that it knows to
-// be absent, so O_TRUNC has nothing to do.
+// Create makes and opens a file.
 func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
-	c.ctx.Umask = in.Umask
-	e := a.core.Mknod(&c.ctx, in.NodeId, name, syscall.S_IFREG|in.Mode&07777, 0, &c.attr)
-	if e == syscall.EEXIST && in.Flags&syscall.O_EXCL == 0 {
-		if e = a.core.Lookup(&c.ctx, in.NodeId, name, &c.attr); e == 0 {
-			if _, e = a.core.Open(&c.ctx, c.attr.Ino, in.Flags); e != 0 {
+	var e syscall.Errno
+	out.OpenFlags, e = a.create(c, in.NodeId, name, in.Flags, in.Mode, in.Umask, &out.EntryOut)
+	return status(e)
+}
+
+// create makes and opens a file. The kernel asks only for names that it knows to
+// be absent, so O_TRUNC has nothing to do.
+func (a *Adapter) create(c *call, dir uint64, name string, open, mode, umask uint32, out *fuse.EntryOut) (fopen uint32, e syscall.Errno) {
+	c.ctx.Umask = umask
+	e = a.core.Mknod(&c.ctx, dir, name, syscall.S_IFREG|mode&07777, 0, &c.attr)
+	if e == syscall.EEXIST && open&syscall.O_EXCL == 0 {
+		if e = a.core.Lookup(&c.ctx, dir, name, &c.attr); e == 0 {
+			if _, e = a.core.Open(&c.ctx, c.attr.Ino, open); e != 0 {
 				a.core.Forget(c.attr.Ino, 1)
 			}
 		}
 	}
-	out.OpenFlags = a.openFlags(c.attr.Flags)
-	return entry(c, &out.EntryOut, e)
+	return a.openFlags(c.attr.Flags), entry(c, out, e)
 }
 
 // Tmpfile makes and opens a file without a name (O_TMPFILE). Whether it may be given one
@@ -63,7 +68,7 @@ func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.C
 	c.ctx.Umask = in.Umask
 	e := a.core.Tmpfile(&c.ctx, in.NodeId, in.Mode, &c.attr)
 	out.OpenFlags = a.openFlags(c.attr.Flags)
-	return entry(c, &out.EntryOut, e)
+	return status(entry(c, &out.EntryOut, e))
 }
 
 // Release closes a file: its lazily kept times become durable.

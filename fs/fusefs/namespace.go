@@ -10,11 +10,11 @@ import (
 )
 
 // entry answers a request that yields a looked-up or created inode.
-func entry(c *call, out *fuse.EntryOut, e syscall.Errno) fuse.Status {
+func entry(c *call, out *fuse.EntryOut, e syscall.Errno) syscall.Errno {
 	if e == 0 {
 		putEntry(out, &c.attr)
 	}
-	return status(e)
+	return e
 }
 
 // Lookup answers a path component. An absent name is an answer too, which the
@@ -22,24 +22,20 @@ func entry(c *call, out *fuse.EntryOut, e syscall.Errno) fuse.Status {
 func (a *Adapter) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	c := a.get(cancel, h)
 	defer a.put(c)
-	return status(a.lookup(&c.ctx, h.NodeId, name, &c.attr, out))
+	return status(a.lookup(c, h.NodeId, name, out))
 }
 
-func (a *Adapter) lookup(ctx *fs.Context, dir uint64, name string, at *fs.Attr, out *fuse.EntryOut) (e syscall.Errno) {
+func (a *Adapter) lookup(c *call, dir uint64, name string, out *fuse.EntryOut) syscall.Errno {
 	if name == "." {
-		e = a.core.Ref(dir, at)
-	} else {
-		e = a.core.Lookup(ctx, dir, name, at)
-		if e == syscall.ENOENT {
-			*out = fuse.EntryOut{}
-			out.SetEntryTimeout(forever)
-			return 0
-		}
+		return entry(c, out, a.core.Ref(dir, &c.attr))
 	}
-	if e == 0 {
-		putEntry(out, at)
+	e := a.core.Lookup(&c.ctx, dir, name, &c.attr)
+	if e == syscall.ENOENT {
+		*out = fuse.EntryOut{}
+		out.SetEntryTimeout(forever)
+		return 0
 	}
-	return e
+	return entry(c, out, e)
 }
 
 // Forget gives back n lookups of an inode.
@@ -50,51 +46,33 @@ func (a *Adapter) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, o
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	c.ctx.Umask = in.Umask
-	return entry(c, out, a.core.Mknod(&c.ctx, in.NodeId, name, in.Mode, in.Rdev, &c.attr))
+	return status(entry(c, out, a.core.Mknod(&c.ctx, in.NodeId, name, in.Mode, in.Rdev, &c.attr)))
 }
 
 // Mkdir creates a directory.
 func (a *Adapter) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
-	c.ctx.Umask = in.Umask
-	return entry(c, out, a.core.Mkdir(&c.ctx, in.NodeId, name, in.Mode, &c.attr))
+	return status(a.mkdir(c, in.NodeId, name, in.Mode, in.Umask, out))
+}
+
+func (a *Adapter) mkdir(c *call, dir uint64, name string, mode, umask uint32, out *fuse.EntryOut) syscall.Errno {
+	c.ctx.Umask = umask
+	return entry(c, out, a.core.Mkdir(&c.ctx, dir, name, mode, &c.attr))
 }
 
 // Symlink creates a symbolic link.
 func (a *Adapter) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	c := a.get(cancel, h)
 	defer a.put(c)
-	return entry(c, out, a.core.Symlink(&c.ctx, h.NodeId, name, target, &c.attr))
+	return status(entry(c, out, a.core.Symlink(&c.ctx, h.NodeId, name, target, &c.attr)))
 }
 
 // Link creates another name for an inode.
 func (a *Adapter) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
-	return entry(c, out, a.core.Link(&c.ctx, in.Oldnodeid, in.NodeId, name, &c.attr))
-}
-
-// Readlink reads a symbolic link.
-func (a *Adapter) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
-	c := a.get(cancel, h)
-	defer a.put(c)
-	b, e := a.core.Readlink(&c.ctx, h.NodeId, nil)
-	return b, status(e)
-}
-
-// Unlink removes a name of a file.
-func (a *Adapter) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	c := a.get(cancel, h)
-	defer a.put(c)
-	return status(a.core.Unlink(&c.ctx, h.NodeId, name))
-}
-
-// Rmdir removes an empty directory.
-func (a *Adapter) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	c := a.get(cancel, h)
-	defer a.put(c)
-	return status(a.core.Rmdir(&c.ctx, h.NodeId, name))
+	return status(entry(c, out, a.core.Link(&c.ctx, in.Oldnodeid, in.NodeId, name, &c.attr)))
 }
 
 // Rename answers rename(2) and renameat2(2).
@@ -115,24 +93,15 @@ func (a *Adapter) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Sta
 // ReleaseDir closes a directory.
 func (a *Adapter) ReleaseDir(*fuse.ReleaseIn) {}
 
-// ReadDir lists a directory from the cookie in.Offset on.
-func (a *Adapter) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	c.ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
-	return status(a.core.ReadDir(&c.ctx, in.NodeId, in.Offset, func(d *fs.Dirent) bool {
-		return out.AddDirEntry(direntry(d))
-	}))
-}
-
-// ReadDirPlus lists a directory and looks every entry up on the way. An entry
+// readdir lists a directory from a cookie on. With plus it looks every entry up on the way: one
 // that vanished in between, like "." and "..", has nodeid 0: the kernel then
 // takes the name and looks it up when asked.
-func (a *Adapter) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	c.ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
-	return status(a.core.ReadDir(&c.ctx, in.NodeId, in.Offset, func(d *fs.Dirent) bool {
+func (a *Adapter) readdir(c *call, dir, cookie uint64, flags uint32, plus bool, out *fuse.DirEntryList) syscall.Errno {
+	c.ctx.NoAtime = flags&unix.O_NOATIME != 0
+	return a.core.ReadDir(&c.ctx, dir, cookie, func(d *fs.Dirent) bool {
+		if !plus {
+			return out.AddDirEntry(direntry(d))
+		}
 		o := out.AddDirLookupEntry(direntry(d))
 		if o == nil {
 			return false
@@ -144,7 +113,7 @@ func (a *Adapter) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse
 			putEntry(o, &c.attr)
 		}
 		return true
-	}))
+	})
 }
 
 // direntry is d for go-fuse, which copies the name before d ends.

@@ -13,20 +13,21 @@ import (
 
 // queue is one transport thread's entry to the core: what its requests need, in one piece.
 type queue struct {
+	call
 	a     *Adapter
-	ctx   fs.Context
-	attr  fs.Attr
 	reply *fs.Reply
 }
 
 // Queue makes the entry of the n-th thread, which selects its journal lane.
 func (a *Adapter) Queue(n int) transport.Queue {
-	return &queue{a: a, ctx: fs.Context{Lane: uint32(n)}, reply: a.core.NewReply()}
+	q := &queue{a: a, reply: a.core.NewReply()}
+	q.ctx.Lane = uint32(n)
+	return q
 }
 
-func (q *queue) enter(h *transport.InHeader) *fs.Context {
+func (q *queue) enter(h *transport.InHeader) *call {
 	q.ctx = fs.Context{UID: h.UID, GID: h.GID, PID: h.PID, Lane: q.ctx.Lane, NoWait: true}
-	return &q.ctx
+	return &q.call
 }
 
 // cold makes what would have to wait a cold request.
@@ -39,7 +40,7 @@ func cold(e syscall.Errno) syscall.Errno {
 
 // Read answers with slices of the mapping, referenced and locked until Done.
 func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn) ([][]byte, syscall.Errno) {
-	ctx := q.enter(h)
+	ctx := &q.enter(h).ctx
 	ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
 	e := q.a.core.Read(ctx, h.NodeID, int64(in.Offset), int(in.Size), q.reply)
 	return q.reply.Slices(), e
@@ -53,7 +54,7 @@ func (q *queue) Done() { q.reply.Done() }
 
 // Write stores data into the file.
 func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte) (int, syscall.Errno) {
-	ctx := q.enter(h)
+	ctx := &q.enter(h).ctx
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // of everybody without CAP_FSETID
 		if e := q.a.core.GetAttr(ctx, h.NodeID, &q.attr); e != 0 {
 			return 0, e
@@ -69,23 +70,9 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 	return n, cold(e)
 }
 
-// Getattr answers stat(2).
-func (q *queue) Getattr(h *transport.InHeader, _ *transport.GetattrIn, out *transport.AttrOut) syscall.Errno {
-	if e := q.a.core.GetAttr(q.enter(h), h.NodeID, &q.attr); e != 0 {
-		return e
-	}
-	putAttrOut(attrOut(out), &q.attr)
-	return 0
-}
-
-// Lookup answers a path component.
-func (q *queue) Lookup(h *transport.InHeader, name string, out *transport.EntryOut) syscall.Errno {
-	return q.a.lookup(q.enter(h), h.NodeID, name, &q.attr, entryOut(out))
-}
-
 // Release closes a file: its lazily kept times become durable.
 func (q *queue) Release(h *transport.InHeader, _ *transport.ReleaseIn) syscall.Errno {
-	q.a.core.Flush(q.enter(h), h.NodeID)
+	q.a.core.Flush(&q.enter(h).ctx, h.NodeID)
 	return 0
 }
 
@@ -94,8 +81,83 @@ func (q *queue) Fsync(h *transport.InHeader, in *transport.FsyncIn) syscall.Errn
 	if q.a.core.Region().Durability() == pmem.DurableDaemon {
 		return transport.Cold
 	}
-	return q.a.core.Fsync(q.enter(h), h.NodeID, in.FsyncFlags&fsyncDatasync != 0)
+	return q.a.core.Fsync(&q.enter(h).ctx, h.NodeID, in.FsyncFlags&fsyncDatasync != 0)
 }
 
 // Forget gives back n lookups of an inode.
 func (q *queue) Forget(nodeID, n uint64) { q.a.core.Forget(nodeID, n) }
+
+// Lookup answers a path component.
+func (q *queue) Lookup(h *transport.InHeader, name string, out *transport.EntryOut) syscall.Errno {
+	return q.a.lookup(q.enter(h), h.NodeID, name, entryOut(out))
+}
+
+// Getattr answers stat(2).
+func (q *queue) Getattr(h *transport.InHeader, _ *transport.GetattrIn, out *transport.AttrOut) syscall.Errno {
+	if e := q.a.core.GetAttr(&q.enter(h).ctx, h.NodeID, &q.attr); e != 0 {
+		return e
+	}
+	putAttrOut(attrOut(out), &q.attr)
+	return 0
+}
+
+// Setattr answers chmod, chown, utimensat and truncate.
+func (q *queue) Setattr(h *transport.InHeader, in *transport.SetattrIn, out *transport.AttrOut) syscall.Errno {
+	return cold(q.a.setattr(q.enter(h), h.NodeID, in, attrOut(out)))
+}
+
+// Open opens a file.
+func (q *queue) Open(h *transport.InHeader, in *transport.OpenIn, out *transport.OpenOut) syscall.Errno {
+	return q.a.open(q.enter(h), h.NodeID, in.Flags, out)
+}
+
+// Create makes and opens a file.
+func (q *queue) Create(h *transport.InHeader, in *transport.CreateIn, name string, out *transport.CreateOut) (e syscall.Errno) {
+	out.Open.OpenFlags, e = q.a.create(q.enter(h), h.NodeID, name, in.Flags, in.Mode, in.Umask, entryOut(&out.Entry))
+	return cold(e)
+}
+
+// Mkdir creates a directory.
+func (q *queue) Mkdir(h *transport.InHeader, in *transport.MkdirIn, name string, out *transport.EntryOut) syscall.Errno {
+	return cold(q.a.mkdir(q.enter(h), h.NodeID, name, in.Mode, in.Umask, entryOut(out)))
+}
+
+// Symlink creates a symbolic link.
+func (q *queue) Symlink(h *transport.InHeader, name, target string, out *transport.EntryOut) syscall.Errno {
+	c := q.enter(h)
+	return cold(entry(c, entryOut(out), q.a.core.Symlink(&c.ctx, h.NodeID, name, target, &c.attr)))
+}
+
+// Link creates another name for an inode.
+func (q *queue) Link(h *transport.InHeader, in *transport.LinkIn, name string, out *transport.EntryOut) syscall.Errno {
+	c := q.enter(h)
+	return cold(entry(c, entryOut(out), q.a.core.Link(&c.ctx, in.Oldnodeid, h.NodeID, name, &c.attr)))
+}
+
+// Unlink removes a name of a file.
+func (q *queue) Unlink(h *transport.InHeader, name string) syscall.Errno {
+	return q.a.core.Unlink(&q.enter(h).ctx, h.NodeID, name)
+}
+
+// Rmdir removes an empty directory.
+func (q *queue) Rmdir(h *transport.InHeader, name string) syscall.Errno {
+	return q.a.core.Rmdir(&q.enter(h).ctx, h.NodeID, name)
+}
+
+// Rename answers rename(2) and renameat2(2).
+func (q *queue) Rename(h *transport.InHeader, in *transport.Rename2In, from, to string) syscall.Errno {
+	return cold(q.a.core.Rename(&q.enter(h).ctx, h.NodeID, from, in.Newdir, to, in.Flags))
+}
+
+// Readlink reads a symbolic link.
+func (q *queue) Readlink(h *transport.InHeader, out []byte) (int, syscall.Errno) {
+	b, e := q.a.core.Readlink(&q.enter(h).ctx, h.NodeID, out[:0])
+	return len(b), e
+}
+
+// Readdir lists a directory.
+func (q *queue) Readdir(h *transport.InHeader, in *transport.ReadIn, plus bool, out []byte) (int, syscall.Errno) {
+	l := fuse.NewDirEntryList(out, in.Offset)
+	e := q.a.readdir(q.enter(h), h.NodeID, in.Offset, in.Flags, plus, l)
+	return len(l.Bytes()), e
+}

@@ -80,6 +80,7 @@ func newServer(fs Filesystem, o Options) *Server {
 // dev starts a thread that serves what it reads from fd.
 func (s *Server) dev(fd int, fq Queue) {
 	q := &devQueue{s: s, fd: fd, q: fq, buf: aligned(readSize, inHeaderSize+writeInSize), iov: make([]unix.Iovec, 0, 2+MaxIO/4096)}
+	q.ans.room = make([]byte, MaxIO)
 	s.done.Add(1)
 	go q.loop()
 }

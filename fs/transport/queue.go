@@ -1,6 +1,9 @@
 package transport
 
-import "syscall"
+import (
+	"bytes"
+	"syscall"
+)
 
 // Cold is what a Queue answers if a request has to wait, or is not its to serve.
 const Cold = syscall.Errno(1 << 20)
@@ -16,7 +19,8 @@ type Filesystem interface {
 	Panicked(v any)
 }
 
-// Queue serves the requests that must be fast. No call may keep what it is given. An error of
+// Queue serves the requests that must be fast: those that move data, and those that a program
+// makes for each of many files. No call may keep what it is given. An error of
 // Cold makes the request a cold one, before anything was done that doing it again would spoil.
 // It is used by one thread.
 type Queue interface {
@@ -29,11 +33,24 @@ type Queue interface {
 	Copy(dst []byte) (int, error)
 	// Write stores data, and returns how much of it.
 	Write(h *InHeader, in *WriteIn, data []byte) (int, syscall.Errno)
-	Getattr(h *InHeader, in *GetattrIn, out *AttrOut) syscall.Errno
-	Lookup(h *InHeader, name string, out *EntryOut) syscall.Errno
 	Release(h *InHeader, in *ReleaseIn) syscall.Errno
 	Fsync(h *InHeader, in *FsyncIn) syscall.Errno
+
+	Lookup(h *InHeader, name string, out *EntryOut) syscall.Errno
 	Forget(nodeID, nlookup uint64)
+	Getattr(h *InHeader, in *GetattrIn, out *AttrOut) syscall.Errno
+	Setattr(h *InHeader, in *SetattrIn, out *AttrOut) syscall.Errno
+	Open(h *InHeader, in *OpenIn, out *OpenOut) syscall.Errno
+	Create(h *InHeader, in *CreateIn, name string, out *CreateOut) syscall.Errno
+	Mkdir(h *InHeader, in *MkdirIn, name string, out *EntryOut) syscall.Errno
+	Symlink(h *InHeader, name, target string, out *EntryOut) syscall.Errno
+	Link(h *InHeader, in *LinkIn, name string, out *EntryOut) syscall.Errno
+	Unlink(h *InHeader, name string) syscall.Errno
+	Rmdir(h *InHeader, name string) syscall.Errno
+	Rename(h *InHeader, in *Rename2In, from, to string) syscall.Errno
+	// Readlink and Readdir (READDIRPLUS if plus) put the answer into out and return its length.
+	Readlink(h *InHeader, out []byte) (int, syscall.Errno)
+	Readdir(h *InHeader, in *ReadIn, plus bool, out []byte) (int, syscall.Errno)
 }
 
 // answer is what goes back of a request.
@@ -41,13 +58,17 @@ type answer struct {
 	OutHeader
 	// arg is the operation's structure.
 	arg struct {
-		write WriteOut
-		attr  AttrOut
-		entry EntryOut
+		write  WriteOut
+		attr   AttrOut
+		entry  EntryOut
+		open   OpenOut
+		create CreateOut
 	}
-	body []byte   // the structure, as far as it is sent
-	data [][]byte // of a READ
-	read bool     // Done is due
+	rename Rename2In // of a RENAME, which says less
+	room   []byte    // for answers of other lengths: MaxIO bytes
+	body   []byte    // the structure, or a part of room
+	data   [][]byte  // of a READ
+	read   bool      // Done is due
 }
 
 // verdict is what becomes of a request.
@@ -79,18 +100,6 @@ func serve(q Queue, h *InHeader, arg, rest []byte, a *answer) verdict {
 				a.body = bytesOf(&a.arg.write)
 			}
 		}
-	case opGetattr:
-		if in := as[GetattrIn](arg); in != nil {
-			a.arg.attr = AttrOut{}
-			e = q.Getattr(h, in, &a.arg.attr)
-			a.body = bytesOf(&a.arg.attr)
-		}
-	case opLookup:
-		if n := len(rest); n > 0 && rest[n-1] == 0 {
-			a.arg.entry = EntryOut{}
-			e = q.Lookup(h, nameOf(rest[:n-1]), &a.arg.entry)
-			a.body = bytesOf(&a.arg.entry)
-		}
 	case opRelease:
 		if in := as[ReleaseIn](arg); in != nil {
 			e = q.Release(h, in)
@@ -116,8 +125,19 @@ func serve(q Queue, h *InHeader, arg, rest []byte, a *answer) verdict {
 			}
 		}
 		return silent
+	case opReleasedir:
+		e = 0
+	case opReadlink:
+		e = a.fill(q.Readlink(h, a.room))
+	case opReaddir, opReaddirplus:
+		if in := as[ReadIn](arg); in != nil {
+			e = a.fill(q.Readdir(h, in, h.Opcode == opReaddirplus, a.room[:min(int(in.Size), len(a.room))]))
+		}
 	default:
-		return cold
+		var known bool
+		if e, known = a.serveName(q, h, arg, rest); !known {
+			return cold
+		}
 	}
 	if e == Cold {
 		return cold
@@ -134,17 +154,120 @@ func serve(q Queue, h *InHeader, arg, rest []byte, a *answer) verdict {
 	return answered
 }
 
+// fill makes the first n bytes of room the answer.
+func (a *answer) fill(n int, e syscall.Errno) syscall.Errno {
+	a.body = a.room[:n]
+	return e
+}
+
+// serveName is serve for operations on attributes and names.
+func (a *answer) serveName(q Queue, h *InHeader, arg, rest []byte) (e syscall.Errno, known bool) {
+	e = syscall.EIO
+	switch h.Opcode {
+	case opGetattr:
+		if in := as[GetattrIn](arg); in != nil {
+			e = q.Getattr(h, in, out(a, &a.arg.attr))
+		}
+	case opSetattr:
+		if in := as[SetattrIn](arg); in != nil {
+			e = q.Setattr(h, in, out(a, &a.arg.attr))
+		}
+	case opOpen:
+		if in := as[OpenIn](arg); in != nil {
+			e = q.Open(h, in, out(a, &a.arg.open))
+		}
+	case opOpendir: // nothing is kept of an open directory
+		out(a, &a.arg.open)
+		e = 0
+	case opLookup:
+		if name, _, ok := cutName(rest); ok {
+			e = q.Lookup(h, name, out(a, &a.arg.entry))
+		}
+	case opCreate:
+		if name, _, ok := cutName(rest); ok {
+			if in := as[CreateIn](arg); in != nil {
+				e = q.Create(h, in, name, out(a, &a.arg.create))
+			}
+		}
+	case opMkdir:
+		if name, _, ok := cutName(rest); ok {
+			if in := as[MkdirIn](arg); in != nil {
+				e = q.Mkdir(h, in, name, out(a, &a.arg.entry))
+			}
+		}
+	case opLink:
+		if name, _, ok := cutName(rest); ok {
+			if in := as[LinkIn](arg); in != nil {
+				e = q.Link(h, in, name, out(a, &a.arg.entry))
+			}
+		}
+	case opSymlink:
+		if name, rest, ok := cutName(rest); ok {
+			if target, _, ok := cutName(rest); ok {
+				e = q.Symlink(h, name, target, out(a, &a.arg.entry))
+			}
+		}
+	case opUnlink:
+		if name, _, ok := cutName(rest); ok {
+			e = q.Unlink(h, name)
+		}
+	case opRmdir:
+		if name, _, ok := cutName(rest); ok {
+			e = q.Rmdir(h, name)
+		}
+	case opRename, opRename2:
+		if from, rest, ok := cutName(rest); ok {
+			if to, _, ok := cutName(rest); ok {
+				e = a.serveRename(q, h, arg, from, to)
+			}
+		}
+	default:
+		return 0, false
+	}
+	return e, true
+}
+
+func (a *answer) serveRename(q Queue, h *InHeader, arg []byte, from, to string) syscall.Errno {
+	if h.Opcode == opRename2 {
+		if in := as[Rename2In](arg); in != nil {
+			return q.Rename(h, in, from, to)
+		}
+	} else if old := as[LinkIn](arg); old != nil { // struct fuse_rename_in has a nodeid, too
+		a.rename = Rename2In{Newdir: old.Oldnodeid}
+		return q.Rename(h, &a.rename, from, to)
+	}
+	return syscall.EIO
+}
+
+// out makes a structure of a.arg, zeroed, the answer.
+func out[T any](a *answer, v *T) *T {
+	*v = *new(T)
+	a.body = bytesOf(v)
+	return v
+}
+
+// cutName is the name that b begins with, and what follows its NUL.
+func cutName(b []byte) (name string, rest []byte, ok bool) {
+	n := bytes.IndexByte(b, 0)
+	if n < 0 {
+		return "", nil, false
+	}
+	return nameOf(b[:n]), b[n+1:], true
+}
+
 // argSize is the length of the operation's structure at the beginning of a request's body, for
 // those that serve knows; what follows is the rest.
 func argSize(opcode uint32) int {
 	switch opcode {
-	case opRead, opWrite:
+	case opRead, opWrite, opReaddir, opReaddirplus:
 		return readInSize
-	case opGetattr, opFsync:
+	case opSetattr:
+		return setattrInSize
+	case opGetattr, opFsync, opCreate, opRename2:
 		return 16
-	case opRelease:
+	case opRelease, opReleasedir:
 		return 24
-	case opForget, opBatchForget:
+	case opForget, opBatchForget, opOpen, opOpendir, opMkdir, opLink, opRename:
 		return 8
 	}
 	return 0

@@ -111,6 +111,56 @@ func (q *echoQueue) Lookup(_ *InHeader, name string, out *EntryOut) syscall.Errn
 func (q *echoQueue) Release(*InHeader, *ReleaseIn) syscall.Errno { return 0 }
 func (q *echoQueue) Fsync(*InHeader, *FsyncIn) syscall.Errno     { return syscall.EIO }
 
+func (q *echoQueue) Setattr(h *InHeader, in *SetattrIn, out *AttrOut) syscall.Errno {
+	out.Attr.Size = in.Size
+	return 0
+}
+
+func (q *echoQueue) Open(_ *InHeader, in *OpenIn, out *OpenOut) syscall.Errno {
+	out.OpenFlags = in.Flags
+	return 0
+}
+
+func (q *echoQueue) Create(h *InHeader, in *CreateIn, name string, out *CreateOut) syscall.Errno {
+	if q.refuse.Load() {
+		return Cold
+	}
+	out.Open.OpenFlags = in.Flags
+	return q.Lookup(h, name, &out.Entry)
+}
+
+func (q *echoQueue) Mkdir(h *InHeader, _ *MkdirIn, name string, out *EntryOut) syscall.Errno {
+	return q.Lookup(h, name, out)
+}
+
+func (q *echoQueue) Link(h *InHeader, _ *LinkIn, name string, out *EntryOut) syscall.Errno {
+	return q.Lookup(h, name, out)
+}
+
+func (q *echoQueue) Symlink(h *InHeader, name, target string, out *EntryOut) syscall.Errno {
+	out.Generation = uint64(len(target))
+	return q.Lookup(h, name, out)
+}
+
+// Unlink, Rmdir and Rename of names tell how long these are.
+func (q *echoQueue) Unlink(_ *InHeader, name string) syscall.Errno { return syscall.Errno(len(name)) }
+func (q *echoQueue) Rmdir(_ *InHeader, name string) syscall.Errno  { return syscall.Errno(len(name)) }
+
+func (q *echoQueue) Rename(_ *InHeader, in *Rename2In, from, to string) syscall.Errno {
+	return syscall.Errno(100*int(in.Newdir) + 10*len(from) + len(to) + int(in.Flags))
+}
+
+func (q *echoQueue) Readlink(h *InHeader, out []byte) (int, syscall.Errno) {
+	return copy(out, q.data), 0
+}
+
+func (q *echoQueue) Readdir(_ *InHeader, in *ReadIn, plus bool, out []byte) (int, syscall.Errno) {
+	if plus {
+		out = out[:len(out)/2]
+	}
+	return copy(out, q.data[in.Offset:]), 0
+}
+
 func (q *echoQueue) Forget(nodeID, n uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -222,6 +272,26 @@ func TestAnswers(t *testing.T) {
 		{"lookup an empty name", request(opLookup, 1, "\x00"), syscall.EINVAL, nil},
 		{"fsync", request(opFsync, 2, FsyncIn{}), syscall.EIO, nil},
 		{"release", request(opRelease, 2, ReleaseIn{}), 0, []byte{}},
+		{"open", request(opOpen, 2, OpenIn{Flags: 5}), 0, bytesOf(&OpenOut{OpenFlags: 5})},
+		{"opendir", request(opOpendir, 1, OpenIn{Flags: 5}), 0, bytesOf(&OpenOut{})},
+		{"releasedir", request(opReleasedir, 1, ReleaseIn{}), 0, []byte{}},
+		{"create", request(opCreate, 1, CreateIn{Flags: 6}, "ab\x00"), 0, bytesOf(&CreateOut{EntryOut{NodeID: 2}, OpenOut{OpenFlags: 6}})},
+		{"create, cut off", request(opCreate, 1, CreateIn{Flags: 6}, "ab"), syscall.EIO, nil},
+		{"create without a name", request(opCreate, 1, uint64(1)), syscall.EIO, nil},
+		{"mkdir", request(opMkdir, 1, MkdirIn{}, "abc\x00"), 0, bytesOf(&EntryOut{NodeID: 3})},
+		{"link", request(opLink, 1, LinkIn{2}, "abcd\x00"), 0, bytesOf(&EntryOut{NodeID: 4})},
+		{"symlink", request(opSymlink, 1, "a\x00target\x00"), 0, bytesOf(&EntryOut{NodeID: 1, Generation: 6})},
+		{"symlink to nowhere", request(opSymlink, 1, "a\x00target"), syscall.EIO, nil},
+		{"unlink", request(opUnlink, 1, "ab\x00"), 2, nil},
+		{"rmdir", request(opRmdir, 1, "abc\x00"), 3, nil},
+		{"rename", request(opRename, 1, LinkIn{2}, "abc\x00d\x00"), 231, nil},
+		{"rename2", request(opRename2, 1, Rename2In{Newdir: 2, Flags: 4}, "abc\x00d\x00"), 235, nil},
+		{"rename of one name", request(opRename, 1, LinkIn{2}, "abc\x00"), syscall.EIO, nil},
+		{"rename to what is cut off", request(opRename2, 1, Rename2In{}, "abc\x00d"), syscall.EIO, nil},
+		{"readlink", request(opReadlink, 1), 0, []byte("0XYZ456789abcdef" + string(data[16:]))},
+		{"readdir", request(opReaddir, 1, ReadIn{Offset: 16, Size: 16}), 0, data[:16]},
+		{"readdirplus", request(opReaddirplus, 1, ReadIn{Offset: 16, Size: 16}), 0, data[:8]},
+		{"readdir, more than there is room for", request(opReaddir, 1, ReadIn{Offset: 16, Size: 1 << 31}), 0, data[16:]},
 		{"cold", request(999, 2, "something"), 0, []byte{inHeaderSize + 9, 0, 0, 0, 0, 0, 0, 0}},
 	} {
 		if e, got := k.ask(c.req); e != c.e || !bytes.Equal(got, c.want) {
@@ -230,6 +300,9 @@ func TestAnswers(t *testing.T) {
 	}
 	if e, b := k.ask(request(opGetattr, 2, GetattrIn{})); e != 0 || as[AttrOut](b) == nil || as[AttrOut](b).Attr.Ino != 2 || len(b) != 104 {
 		t.Errorf("getattr: %v, %d bytes", e, len(b))
+	}
+	if e, b := k.ask(request(opSetattr, 2, SetattrIn{Size: 9})); e != 0 || as[AttrOut](b) == nil || as[AttrOut](b).Attr.Size != 9 {
+		t.Errorf("setattr: %v, %d bytes", e, len(b))
 	}
 	if e, b := k.ask(request(opLookup, 1, "abc\x00")); e != 0 || len(b) != 128 || as[EntryOut](b).NodeID != 3 {
 		t.Errorf("lookup: %v, %d bytes", e, len(b))
@@ -303,6 +376,9 @@ func TestServeAllocatesNothing(t *testing.T) {
 		"getattr": request(opGetattr, 2, GetattrIn{}),
 		"lookup":  request(opLookup, 1, "abc\x00"),
 		"release": request(opRelease, 2, ReleaseIn{}),
+		"create":  request(opCreate, 1, CreateIn{}, "abc\x00"),
+		"unlink":  request(opUnlink, 1, "abc\x00"),
+		"rename":  request(opRename, 1, LinkIn{2}, "abc\x00d\x00"),
 	} {
 		if n := testing.AllocsPerRun(1000, func() { q.serve(req) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -315,6 +391,9 @@ func FuzzServe(f *testing.F) {
 	for _, b := range [][]byte{
 		request(opRead, 2, ReadIn{Size: 4096}), request(opWrite, 2, WriteIn{Size: 3}, "abc"),
 		request(opLookup, 1, "abc\x00"), request(opBatchForget, 0, BatchForgetIn{Count: 2}, ForgetOne{5, 1}, ForgetOne{6, 1}),
+		request(opSetattr, 2, SetattrIn{}), request(opOpen, 2, OpenIn{}), request(opCreate, 1, CreateIn{}, "abc\x00"), request(opSymlink, 1, "a\x00b\x00"),
+		request(opRename, 1, LinkIn{1}, "a\x00b\x00"), request(opRename2, 1, Rename2In{}, "a\x00b\x00"), request(opUnlink, 1, "abc\x00"),
+		request(opReaddir, 1, ReadIn{Size: 100}), request(opReadlink, 1), request(opMkdir, 1, MkdirIn{}, "abc\x00"), request(opLink, 1, LinkIn{1}, "abc\x00"),
 		request(opGetattr, 2, GetattrIn{}), request(opForget, 2, ForgetIn{1}), request(opRelease, 2, ReleaseIn{}), request(opFsync, 2, FsyncIn{}),
 	} {
 		f.Add(b)
@@ -328,12 +407,14 @@ func FuzzServe(f *testing.F) {
 		defer null.Close()
 		if h := as[InHeader](b); h != nil {
 			h.Len = uint32(len(b))
-			if h.NodeID == 13 || len(b) >= inHeaderSize+writeInSize && h.Opcode == opWrite && as[WriteIn](b[inHeaderSize:]) != nil && as[WriteIn](b[inHeaderSize:]).Offset > 4096 {
+			if h.NodeID == 13 || (h.Opcode == opReaddir || h.Opcode == opReaddirplus) && len(b) >= inHeaderSize+readInSize && as[ReadIn](b[inHeaderSize:]) != nil && as[ReadIn](b[inHeaderSize:]).Offset > 4096 ||
+				len(b) >= inHeaderSize+writeInSize && h.Opcode == opWrite && as[WriteIn](b[inHeaderSize:]) != nil && as[WriteIn](b[inHeaderSize:]).Offset > 4096 {
 				return // the filesystem's matter
 			}
 		}
 		s := newServer(e, Options{Warn: func(string, ...any) {}})
 		q := &devQueue{s: s, fd: int(null.Fd()), q: e.Queue(0)}
+		q.ans.room = make([]byte, 8192)
 		q.serve(b)
 		s.done.Wait()
 		if len(e.panics) > 0 {

@@ -233,6 +233,7 @@ func (q *uringQueue) serve(i int) {
 	}
 	n -= int(h.TotalExtlen) * 8
 	defer q.recover(i, h.Unique)
+	q.ans.room = e.payload
 	switch serve(q.q, &h, e.hdr.opIn[:arg], e.payload[:max(n, 0)], &q.ans) {
 	case cold:
 		q.cold(i, &h, arg)

@@ -5,17 +5,29 @@ const (
 	opLookup      = 1
 	opForget      = 2
 	opGetattr     = 3
+	opSetattr     = 4
 	opReadlink    = 5
+	opSymlink     = 6
+	opMkdir       = 9
+	opUnlink      = 10
+	opRmdir       = 11
+	opRename      = 12
+	opLink        = 13
+	opOpen        = 14
 	opRead        = 15
 	opWrite       = 16
 	opRelease     = 18
 	opFsync       = 20
 	opGetxattr    = 22
 	opListxattr   = 23
+	opOpendir     = 27
 	opReaddir     = 28
+	opReleasedir  = 29
+	opCreate      = 35
 	opIoctl       = 39
 	opBatchForget = 42
 	opReaddirplus = 44
+	opRename2     = 45
 )
 
 // MaxIO is the largest READ and WRITE in bytes: 256 pages of 4 KiB.
@@ -74,6 +86,71 @@ type GetattrIn struct {
 	GetattrFlags uint32
 	Dummy        uint32
 	Fh           uint64
+}
+
+// SetattrIn is struct fuse_setattr_in.
+type SetattrIn struct {
+	Valid     uint32 // FATTR_*
+	Padding   uint32
+	Fh        uint64
+	Size      uint64
+	LockOwner uint64
+	Atime     uint64
+	Mtime     uint64
+	Ctime     uint64
+	Atimensec uint32
+	Mtimensec uint32
+	Ctimensec uint32
+	Mode      uint32
+	Unused4   uint32
+	UID       uint32
+	GID       uint32
+	Unused5   uint32
+}
+
+// OpenIn is struct fuse_open_in.
+type OpenIn struct {
+	Flags     uint32 // of open(2)
+	OpenFlags uint32
+}
+
+// OpenOut is struct fuse_open_out.
+type OpenOut struct {
+	Fh        uint64
+	OpenFlags uint32 // FOPEN_*
+	BackingID int32
+}
+
+// CreateIn is struct fuse_create_in, which the name follows.
+type CreateIn struct {
+	Flags     uint32 // of open(2)
+	Mode      uint32
+	Umask     uint32
+	OpenFlags uint32
+}
+
+// CreateOut is what answers a CREATE.
+type CreateOut struct {
+	Entry EntryOut
+	Open  OpenOut
+}
+
+// MkdirIn is struct fuse_mkdir_in, which the name follows.
+type MkdirIn struct {
+	Mode  uint32
+	Umask uint32
+}
+
+// Rename2In is struct fuse_rename2_in, which the old and the new name follow.
+type Rename2In struct {
+	Newdir  uint64
+	Flags   uint32 // RENAME_*
+	Padding uint32
+}
+
+// LinkIn is struct fuse_link_in, which the name follows.
+type LinkIn struct {
+	Oldnodeid uint64
 }
 
 // ForgetIn is struct fuse_forget_in.
@@ -153,6 +230,9 @@ const (
 	outHeaderSize = 16
 	readInSize    = 40
 	writeInSize   = 40
+	setattrInSize = 88
+	rename2InSize = 16
 	attrOutSize   = 104
 	entryOutSize  = 128
+	createOutSize = 144
 )

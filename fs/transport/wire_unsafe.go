@@ -12,8 +12,11 @@ var (
 	_ = [1]int{}[unsafe.Sizeof(OutHeader{})-outHeaderSize]
 	_ = [1]int{}[unsafe.Sizeof(ReadIn{})-readInSize]
 	_ = [1]int{}[unsafe.Sizeof(WriteIn{})-writeInSize]
+	_ = [1]int{}[unsafe.Sizeof(SetattrIn{})-setattrInSize]
+	_ = [1]int{}[unsafe.Sizeof(Rename2In{})-rename2InSize]
 	_ = [1]int{}[unsafe.Sizeof(AttrOut{})-attrOutSize]
 	_ = [1]int{}[unsafe.Sizeof(EntryOut{})-entryOutSize]
+	_ = [1]int{}[unsafe.Sizeof(CreateOut{})-createOutSize]
 )
 
 // as is the structure at the beginning of b; nil if b is shorter, or not aligned to 8 bytes. It
