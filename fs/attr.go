@@ -70,38 +70,22 @@ func (in *inode) fill(a *Attr) {
 	}
 }
 
-// attr is fill for callers that hold no lock. st_blocks needs the extents: a file's
-// are brought to DRAM, a directory's are only counted, so that a stat does not
-// build its index.
+// attr is fill for callers that hold no lock. st_blocks needs the extents, which are counted.
 func (fs *FS) attr(in *inode, a *Attr) syscall.Errno {
-	if in.loaded.Load() {
-		in.mu.RLock()
+	in.mu.RLock()
+	if in.counted || in.loaded.Load() {
 		in.fill(a)
 		in.mu.RUnlock()
 		return 0
 	}
+	in.mu.RUnlock()
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.isDir() {
-		err := fs.loadExtents(in)
-		in.fill(a)
-		return errno(err)
+	var err error
+	if !in.counted && !in.loaded.Load() {
+		err = fs.countBlocks(in)
 	}
 	in.fill(a)
-	if in.loaded.Load() {
-		return 0
-	}
-	var chain []uint64
-	n := uint64(0)
-	err := fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &chain, func(_ uint32, e layout.Extent) error {
-		n += uint64(e.Len)
-		return nil
-	})
-	if err != nil {
-		return errno(err)
-	}
-	xs, err := fs.loadXattrs(in)
-	a.Blocks = (n + uint64(len(chain)) + xs.blocks()) * (layout.BlockSize / 512)
 	return errno(err)
 }
 

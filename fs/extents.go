@@ -133,8 +133,10 @@ func (fs *FS) loadExtents(in *inode) error {
 	if err != nil {
 		return err
 	}
+	in.content = newContent()
+	n := xs.blocks()
 	if in.core.Format&layout.FormatInline == 0 {
-		err := fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &in.ext.chain, func(slot uint32, e layout.Extent) error {
+		err = fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &in.ext.chain, func(slot uint32, e layout.Extent) error {
 			for in.ext.next <= slot {
 				in.ext.next++
 				if in.ext.next <= slot {
@@ -144,12 +146,9 @@ func (fs *FS) loadExtents(in *inode) error {
 			if p, ok := in.space.Lookup(e.Logical); ok || p.Logical < e.Logical+uint64(e.Len) {
 				return corruptf("inode %d has two extents at block %d", in.ino, e.Logical)
 			}
-			if err := fs.taken(in.ino, e.Block, uint64(e.Len), in.isDir()); err != nil {
-				return err
-			}
 			in.space.Insert(pagecache.Extent{Logical: e.Logical, Block: e.Block, Len: e.Len, Slot: slot, Flags: e.Flags})
-			in.blocks.Add(uint64(e.Len))
-			return nil
+			n += uint64(e.Len)
+			return fs.taken(in.ino, e.Block, uint64(e.Len), in.isDir())
 		})
 		for _, b := range in.ext.chain {
 			if err == nil {
@@ -161,14 +160,35 @@ func (fs *FS) loadExtents(in *inode) error {
 		}
 		if err != nil {
 			in.space.Reset()
-			in.ext, in.dir = extentSlots{}, nil
-			in.blocks.Store(0)
 			return err
 		}
-		in.blocks.Add(uint64(len(in.ext.chain)))
+		n += uint64(len(in.ext.chain))
 	}
-	in.blocks.Add(xs.blocks())
+	in.blocks.Store(n)
 	in.loaded.Store(true)
+	return nil
+}
+
+// countBlocks finds out how many blocks an inode has, as loadExtents does, and keeps nothing
+// else. Called with mu held for writing.
+func (fs *FS) countBlocks(in *inode) error {
+	xs, err := fs.loadXattrs(in)
+	if err != nil {
+		return err
+	}
+	n := xs.blocks()
+	if in.core.Format&layout.FormatInline == 0 {
+		var chain []uint64
+		if err := fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &chain, func(_ uint32, e layout.Extent) error {
+			n += uint64(e.Len)
+			return nil
+		}); err != nil {
+			return err
+		}
+		n += uint64(len(chain))
+	}
+	in.blocks.Store(n)
+	in.counted = true
 	return nil
 }
 

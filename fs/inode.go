@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -26,8 +27,6 @@ type inode struct {
 	refs  atomic.Int64 // lookups by the kernel and operations in flight; 0 is reached under the shard's lock
 	dying bool         // protected by the shard's lock
 
-	rl rangeLock
-
 	mu     sync.RWMutex
 	core   layout.Core   // protected by mu; core.Size is mirrored in size
 	parent atomic.Uint64 // mirrors core.Parent; changes only under the rename mutex
@@ -47,12 +46,28 @@ type inode struct {
 	acls   *acls                  // protected by mu, held for writing; nil: not known
 	xattrs atomic.Pointer[xattrs] // of xroot; stored under mu; nil: not known, or short
 	caps   atomic.Bool            // it may have the attribute security.capability; false only under mu
-	loaded atomic.Bool            // extents (and dir) are in DRAM; set under mu
-	space  pagecache.Space        // changed under mu, read without a lock
-	ext    extentSlots            // protected by mu
-	layout pagecache.Layout       // holders of granted mappings; a lock of its own, taken with none held
-	dir    *dirIndex              // protected by mu; directories only
-	blocks atomic.Uint64          // blocks owned, metadata of the file included
+
+	// Most inodes that a kernel remembers were looked at, and nothing else: they are small.
+	blocks   atomic.Uint64 // blocks owned, metadata of the file included; if loaded or counted
+	counted  bool          // protected by mu
+	loaded   atomic.Bool   // content is there; set under mu
+	*content               // immutable once loaded
+}
+
+// content is what of an inode is in DRAM from the first time on that its data, or the names in
+// it, are used (loadExtents).
+type content struct {
+	rl     rangeLock
+	space  pagecache.Space  // changed under mu, read without a lock
+	ext    extentSlots      // protected by mu
+	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
+	dir    *dirIndex        // protected by mu; directories only
+}
+
+func newContent() *content {
+	c := &content{}
+	c.rl.init()
+	return c
 }
 
 func (in *inode) isDir() bool { return in.typ == syscall.S_IFDIR }
@@ -63,7 +78,25 @@ const icacheShards = 64
 type icacheShard struct {
 	mu sync.Mutex
 	m  map[uint64]*inode
-	_  [48]byte // a cache line of its own
+	// peak is the largest m has been. A map does not shrink: when few are left of many, they
+	// move to another one.
+	peak int
+	_    [40]byte // a cache line of its own
+}
+
+// add inserts in. Called with s.mu held.
+func (s *icacheShard) add(in *inode) {
+	s.m[in.ino] = in
+	s.peak = max(s.peak, len(s.m))
+}
+
+// remove is the reverse. Called with s.mu held.
+func (s *icacheShard) remove(in *inode) {
+	delete(s.m, in.ino)
+	if n := len(s.m); s.peak > 1024 && n < s.peak/8 {
+		s.m = maps.Clone(s.m)
+		s.peak = n
+	}
 }
 
 // drop removes in, unless the slot's next user has taken its place.
@@ -71,7 +104,7 @@ func (s *icacheShard) drop(in *inode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m[in.ino] == in {
-		delete(s.m, in.ino)
+		s.remove(in)
 	}
 }
 
@@ -97,7 +130,7 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 		return nil, errno(err)
 	}
 	in.refs.Store(1)
-	s.m[ino] = in
+	s.add(in)
 	return in, 0
 }
 
@@ -113,7 +146,6 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 		return nil, err
 	}
 	in := &inode{ino: ino, off: off}
-	in.rl.init()
 	in.core.Get(&l)
 	if in.core.Mode == 0 || in.core.Nlink == 0 {
 		return nil, syscall.ESTALE
@@ -257,7 +289,7 @@ func (fs *FS) put(in *inode, n int64) {
 		return
 	}
 	if in.core.Nlink != 0 || fs.readOnly() {
-		delete(s.m, in.ino)
+		s.remove(in)
 		s.mu.Unlock()
 		return
 	}
@@ -322,8 +354,7 @@ func (fs *FS) freeContent(ctx *Context, in *inode) {
 		fs.freeMeta(ctx, b)
 	}
 	in.space.Reset()
-	in.ext = extentSlots{}
-	in.dir = nil
+	in.ext, in.dir = extentSlots{}, nil
 }
 
 // stagedTimes is what a transaction makes of an inode's times.

@@ -260,7 +260,7 @@ func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
 	n.in.dying = true
 	s := fs.shard(ino)
 	s.mu.Lock()
-	s.m[ino] = n.in
+	s.add(n.in)
 	s.mu.Unlock()
 	return n, nil
 }
@@ -305,7 +305,6 @@ func (n *newborn) free(ctx *Context, fs *FS, ino uint64) {
 // slot's last user.
 func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, error) {
 	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: nd.mode & syscall.S_IFMT}
-	in.rl.init()
 	in.refs.Store(1)
 	var l layout.Line
 	if err := fs.loadLine(in.off+layout.InodeCoreOff, &l); err != nil {
@@ -336,7 +335,9 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, er
 	if in.isDir() {
 		in.core.Nlink, in.core.Parent = 2, d.ino
 		in.parent.Store(d.ino)
+		in.content = newContent()
 		in.dir = &dirIndex{}
+		in.loaded.Store(true)
 	}
 	if nd.unnamed {
 		in.core.Nlink, in.linkable = 0, true
@@ -373,8 +374,8 @@ func (fs *FS) storeTarget(ctx *Context, nd *node) (block uint64, err error) {
 // or nothing (over what the slot's last user left).
 func (in *inode) stageContent(t *tx, nd *node, block uint64) {
 	off := in.off + layout.InodeExtentOff
+	in.counted = block == 0
 	if nd.target == "" && in.emptySlots(t, off) {
-		in.loaded.Store(true)
 		return
 	}
 	l := t.at(off)
@@ -386,9 +387,6 @@ func (in *inode) stageContent(t *tx, nd *node, block uint64) {
 	case nd.target != "":
 		in.core.Format |= layout.FormatInline
 		copy(l.Payload(), nd.target)
-		in.loaded.Store(true)
-	default:
-		in.loaded.Store(true)
 	}
 }
 
