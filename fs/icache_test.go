@@ -1,0 +1,95 @@
+package fs_test
+
+import (
+	"fmt"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/internal/invariants"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// liveHeap is what the heap holds, in bytes, after a collection.
+func liveHeap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestInodeMemory: what an inode takes that the kernel remembers, after a stat and after files were
+// created, and that it is given back when the kernel forgets them.
+func TestInodeMemory(t *testing.T) {
+	if invariants.Enabled {
+		t.Skip("under the race detector the region is on the heap, and everything is larger")
+	}
+	const files, limit = 100_000, 300
+	r, err := pmem.NewMemory(512 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	v := &volume{t: t, r: r}
+	v.mount()
+	names := make([]string, files)
+	inos := make([]uint64, files)
+	for i := range names {
+		names[i] = fmt.Sprint("file", i)
+	}
+	must := func(e syscall.Errno) {
+		if e != 0 {
+			t.Fatal(e)
+		}
+	}
+	var a fs.Attr
+	each := func(f func(i int)) {
+		for i := range names {
+			f(i)
+		}
+	}
+	forget := func() { each(func(i int) { v.fs.Forget(inos[i], 1) }) }
+	create := func(i int) {
+		must(v.fs.Mknod(&v.ctx, 1, names[i], syscall.S_IFREG|0o644, 0, &a))
+		inos[i] = a.Ino
+	}
+	lookup := func(i int) { must(v.fs.Lookup(&v.ctx, 1, names[i], &a)) }
+	each(create)
+	forget()
+	must(v.fs.Unlink(&v.ctx, 1, names[0])) // the directory is in memory, as large as it gets
+	create(0)
+	forgotten := func() (n uint64) { forget(); return liveHeap() }
+
+	before := liveHeap()
+	for range 2 {
+		v.fs.Forget(inos[0], 1)
+		each(lookup)
+		if got := (liveHeap() - before) / files; got > limit {
+			t.Errorf("a file that was looked up takes %d bytes, %d are allowed", got, limit)
+		} else {
+			t.Logf("looked up: %d bytes a file", got)
+		}
+		if rest := int64(forgotten()-before) / files; rest > 8 {
+			t.Errorf("%d bytes a file stay when the kernel has forgotten them", rest)
+		}
+		lookup(0)
+		before = liveHeap()
+	}
+	forgotten2 := inos[0]
+	v.fs.Forget(forgotten2, 1)
+	each(func(i int) { must(v.fs.Unlink(&v.ctx, 1, names[i])) })
+	before = liveHeap()
+	each(create)
+	if got := (liveHeap() - before) / files; got > limit {
+		t.Errorf("a file that was created takes %d bytes, %d are allowed", got, limit)
+	} else {
+		t.Logf("created: %d bytes a file", got)
+	}
+	forget()
+	v.unmount()
+	runtime.KeepAlive(names)
+}
