@@ -101,11 +101,11 @@ func (fs *FS) GetAttr(ctx *Context, ino uint64, a *Attr) syscall.Errno {
 }
 
 // SetAttr is chmod, chown, truncate and utimens in one. All of it that is not a
-// size is one transaction; a new size is its own (see setSize), behind one that takes
-// privileges from the old content. A new mode changes the access control list, too.
+// size is one transaction; a new size is its own (see setSize), with SetKillPriv and before
+// the rest. A new mode changes the access control list, too.
 //
 // Persistence order:
-//  1. with a new size and SetKillPriv: as 3 and 4, of the mode alone
+//  1. with a new size or owner: file capabilities are taken away (killCapability)
 //  2. the new size (setSize)
 //  3. a changed list is stored (swapXattrs)
 //  4. transaction: core line, times line
@@ -132,12 +132,7 @@ func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.E
 	}
 	rest := *s
 	if s.Valid&SetSize != 0 {
-		if s.Valid&SetKillPriv != 0 {
-			if err := fs.killPriv(ctx, in); err != nil {
-				return errno(err)
-			}
-		}
-		if err := fs.setSize(ctx, in, s.Size); err != nil {
+		if err := fs.setSize(ctx, in, s); err != nil {
 			return errno(err)
 		}
 		rest.Valid &^= SetSize | SetKillPriv
@@ -148,17 +143,6 @@ func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.E
 		}
 	}
 	return fs.attr(in, a)
-}
-
-// killPriv is SetKillPriv alone, where that changes anything.
-func (fs *FS) killPriv(ctx *Context, in *inode) error {
-	in.mu.RLock()
-	mode := uint32(in.core.Mode)
-	in.mu.RUnlock()
-	if KillPriv(mode) == mode {
-		return nil
-	}
-	return fs.setAttr(ctx, in, &SetAttr{Valid: SetKillPriv})
 }
 
 func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
@@ -210,8 +194,9 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 	return nil
 }
 
-// setSize is truncate(2).
-func (fs *FS) setSize(ctx *Context, in *inode, size uint64) error {
+// setSize is truncate(2): the new size of s, and its SetKillPriv with it.
+func (fs *FS) setSize(ctx *Context, in *inode, s *SetAttr) error {
+	size := s.Size
 	switch {
 	case in.isDir():
 		return syscall.EISDIR
@@ -225,12 +210,12 @@ func (fs *FS) setSize(ctx *Context, in *inode, size uint64) error {
 	}
 	for {
 		if old := in.size.Load(); size > old {
-			if done, err := fs.grow(ctx, in, int64(size)); done || err != nil {
+			if done, err := fs.grow(ctx, in, s); done || err != nil {
 				return err
 			}
 		} else {
 			end := in.breakLayout(size>>layout.BlockShift, maxBlock+1)
-			done, err := fs.shrink(ctx, in, size)
+			done, err := fs.shrink(ctx, in, s)
 			end()
 			if done || err != nil {
 				return err
@@ -239,12 +224,23 @@ func (fs *FS) setSize(ctx *Context, in *inode, size uint64) error {
 	}
 }
 
-// grow moves the end of file up; done is false if it is no longer below size.
+// sized is in's core line with the new size. Called with mu held.
+func (s *SetAttr) sized(in *inode) layout.Core {
+	c := in.core
+	c.Size = s.Size
+	if s.Valid&SetKillPriv != 0 {
+		c.Mode = uint16(KillPriv(uint32(c.Mode)))
+	}
+	return c
+}
+
+// grow moves the end of file up; done is false if it is no longer below the new size.
 //
 // Persistence order:
 //  1. NT-zero from the old end of file to the end of its block, SFENCE
 //  2. transaction: core line with the size, times line
-func (fs *FS) grow(ctx *Context, in *inode, size int64) (done bool, err error) {
+func (fs *FS) grow(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
+	size := int64(s.Size)
 	lock, from := in.lockWrite(size, size)
 	lock = in.lockGrow(lock, from, size, size)
 	defer in.rl.unlock(lock)
@@ -256,7 +252,7 @@ func (fs *FS) grow(ctx *Context, in *inode, size int64) (done bool, err error) {
 	if err := fs.zeroFenced(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
 		return false, err
 	}
-	return true, fs.commitSize(ctx, in, uint64(size), false)
+	return true, fs.commitSize(ctx, in, s.sized(in), false)
 }
 
 // recallTime is how long truncating and the like wait for holders of mappings to leave.
@@ -324,13 +320,13 @@ func (fs *FS) zeroFenced(ctx *Context, in *inode, spans ...span) error {
 // shrink moves the end of file down (or leaves it and updates the times). It takes
 // no range lock and waits for no reader: blocks that replies still hold are freed
 // by whoever drops the last reference.
-func (fs *FS) shrink(ctx *Context, in *inode, size uint64) (done bool, err error) {
+func (fs *FS) shrink(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if size > in.core.Size {
+	if s.Size > in.core.Size {
 		return false, nil
 	}
-	if err := fs.commitSize(ctx, in, size, true); err != nil {
+	if err := fs.commitSize(ctx, in, s.sized(in), true); err != nil {
 		return false, err
 	}
 	if in.core.Format&layout.FormatTruncating != 0 {
@@ -342,17 +338,15 @@ func (fs *FS) shrink(ctx *Context, in *inode, size uint64) (done bool, err error
 	return true, err
 }
 
-// commitSize commits a new size. With cutting set it also cuts the extents beyond
+// commitSize commits a new size, in the core line c. With cutting set it also cuts the extents beyond
 // it, as many as fit the transaction; if some are left the inode is marked
 // Truncating, and the caller (or recovery) calls finishTruncate.
 //
 // Persistence order:
 //  1. transaction: core line with size and mark, times line, slots cut
 //  2. only then the cut blocks go to whoever holds them last
-func (fs *FS) commitSize(ctx *Context, in *inode, size uint64, cutting bool) error {
-	c := in.core
-	c.Size = size
-	if cutting && fs.planCut(ctx, in, size) {
+func (fs *FS) commitSize(ctx *Context, in *inode, c layout.Core, cutting bool) error {
+	if cutting && fs.planCut(ctx, in, c.Size) {
 		c.Format |= layout.FormatTruncating
 	}
 	now := fs.now()
