@@ -24,15 +24,24 @@ func bucketOf(ns uint64) int {
 	return min(1+(o-firstOctave)*perOctave+int(ns>>(o-2))%perOctave, nbuckets-1)
 }
 
-// BucketBound is the upper bound of a Histogram's i-th bucket in ns, which is the lower one of the next.
-func BucketBound(i int) uint64 {
+// bucketBound is the upper bound of a Histogram's i-th bucket in ns, which is the lower one of the next.
+func bucketBound(i int) uint64 {
 	if i < 0 {
 		return 0
 	}
 	return uint64(perOctave+i%perOctave) << (firstOctave - 2 + i/perOctave)
 }
 
-// Histogram counts latencies by their buckets; see BucketBound. What is missing at the end is 0.
+// BucketBounds are the upper bounds of a Histogram's buckets in ns.
+func BucketBounds() []uint64 {
+	b := make([]uint64, nbuckets)
+	for i := range b {
+		b[i] = bucketBound(i)
+	}
+	return b
+}
+
+// Histogram counts latencies by their buckets; see BucketBounds. What is missing at the end is 0.
 type Histogram []uint64
 
 // Count is how many latencies there are.
@@ -49,8 +58,8 @@ func (h Histogram) Quantile(p float64) uint64 {
 	rank := max(1, uint64(math.Ceil(p*float64(h.Count()))))
 	for i, c := range h {
 		if c >= rank {
-			from := BucketBound(i - 1)
-			return from + uint64(float64(BucketBound(i)-from)*float64(rank)/float64(c))
+			from := bucketBound(i - 1)
+			return from + uint64(float64(bucketBound(i)-from)*float64(rank)/float64(c))
 		}
 		rank -= c
 	}

@@ -139,16 +139,16 @@ type Operation struct {
 	Latency Histogram `json:"buckets,omitempty"`
 }
 
-// settle derives the other fields from Latency.
+// settle takes the quantiles from Latency.
 func (o *Operation) settle() {
-	o.Count = o.Latency.Count()
 	for p, v := range map[float64]*uint64{.5: &o.P50, .9: &o.P90, .99: &o.P99, .999: &o.P999} {
 		*v = min(o.Latency.Quantile(p), o.Max)
 	}
 }
 
-// Plus is what both did.
+// Plus is what both did; the quantiles are 0 without both histograms.
 func (o Operation) Plus(p Operation) Operation {
+	o.Count += p.Count
 	o.Errors, o.Bytes, o.InFlight, o.Max = o.Errors+p.Errors, o.Bytes+p.Bytes, o.InFlight+p.InFlight, max(o.Max, p.Max)
 	o.Latency = o.Latency.plus(p.Latency)
 	o.settle()
@@ -159,6 +159,7 @@ func (o Operation) Plus(p Operation) Operation {
 func (o Operation) minus(p Operation) Operation {
 	o.Errors, o.Bytes = o.Errors-min(o.Errors, p.Errors), o.Bytes-min(o.Bytes, p.Bytes)
 	o.Latency = o.Latency.minus(p.Latency)
+	o.Count = o.Latency.Count()
 	o.Max = min(o.Max, o.Latency.Quantile(1))
 	o.settle()
 	return o
@@ -209,6 +210,7 @@ func (c *counters) snapshot() Stats {
 			}
 		}
 		o.Latency = o.Latency[:last]
+		o.Count = o.Latency.Count()
 		o.Errors, o.Bytes, o.Max = k.errors.Load(), k.bytes.Load(), k.max.Load()
 		o.settle()
 		o.InFlight = k.begun.Load() - o.Count // read last: what has ended had begun

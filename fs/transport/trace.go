@@ -13,7 +13,7 @@ type Request struct {
 	Unique  uint64 // the kernel's number of it
 	NodeID  uint64
 	UID     uint32
-	PID     uint32 // of the process that asked; 0: the kernel itself, or one of another namespace
+	PID     uint32 // of the thread that asked; 0: the kernel itself, or one of another namespace
 	Name    string // "": there is none
 	NewName string // of RENAME, RENAME2; of SYMLINK the target
 	Ranged  bool   // Offset and Size say something
