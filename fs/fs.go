@@ -321,11 +321,17 @@ func (fs *FS) Stats() Stats {
 	fs.meta.mu.Lock()
 	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = fs.meta.used, len(fs.meta.chunks), fs.meta.nfree
 	fs.meta.mu.Unlock()
+	s.CachedInodes = fs.CachedInodes()
+	return s
+}
+
+// CachedInodes is how many inodes are in DRAM: those that the kernel remembers, or that are in use.
+func (fs *FS) CachedInodes() (n int) {
 	for i := range fs.icache {
 		sh := &fs.icache[i]
 		sh.mu.Lock()
-		s.CachedInodes += len(sh.m)
+		n += len(sh.m)
 		sh.mu.Unlock()
 	}
-	return s
+	return n
 }

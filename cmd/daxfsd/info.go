@@ -13,22 +13,37 @@ import (
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/fusefs"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/transport"
 	"github.com/daxfs/daxfs/pmem"
 )
 
 func infoCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, buckets bool
 	c := &cobra.Command{
-		Use:   "info [--json] REGION | MOUNTPOINT",
+		Use:   "info [--json [--buckets]] REGION | MOUNTPOINT",
 		Short: "Describe a region or a mount",
 		Long: `Describe a daxfs: what its region is and what a power failure leaves of it, how
 full it is, who has it mounted. Of a mounted one, name the mount point or the
-region; of one that is not mounted, the region. Nothing is changed.`,
+region; of one that is not mounted, the region. Nothing is changed.
+
+With --json a mounted one also tells, below "mount", what it has served since it
+was mounted ("operations": for each kind of request how many, errors, bytes, and
+in nanoseconds how long it took the daemon: p50, p90, p99, p99.9, max), and what
+its memory does ("runtime"). --buckets adds the histograms: the i-th number of
+"buckets" counts what took less than the i-th of "bucket_bounds_ns" and not less
+than the one before. ` + "`daxfsd top`" + ` shows what is served right now.`,
 		Example: `  daxfsd info /mnt
-  daxfsd info --json /dev/dax0.0`,
+  daxfsd info --json /dev/dax0.0
+  daxfsd info --json /mnt | jq .mount.operations.READ`,
 		Args: args("REGION or MOUNTPOINT"),
 		RunE: func(c *cobra.Command, a []string) error {
+			if buckets && !asJSON {
+				return usagef("--buckets goes with --json")
+			}
 			i, err := gatherInfo(a[0])
+			if err == nil && buckets {
+				err = i.addBuckets()
+			}
 			if err != nil {
 				return err
 			}
@@ -42,6 +57,7 @@ region; of one that is not mounted, the region. Nothing is changed.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	c.Flags().BoolVar(&buckets, "buckets", false, "of a mount, with histograms of latencies")
 	return c
 }
 
@@ -111,6 +127,18 @@ func mountInfo(m *mountinfo.Info) (*info, error) {
 	return i, nil
 }
 
+// addBuckets asks the daemon for the histograms, if there is one.
+func (i *info) addBuckets() error {
+	if i.Mount == nil {
+		return nil
+	}
+	a, err := askActivity(i.Mount.Mountpoint)
+	if err == nil {
+		i.Mount.Operations, i.Mount.BucketBounds = a.Operations, transport.BucketBounds()
+	}
+	return err
+}
+
 func regionInfo(path string) (*info, error) {
 	r, err := openRegion(path, pmem.Options{ReadOnly: true, Shared: true})
 	if err != nil {
@@ -151,6 +179,11 @@ func describe(path string, r *pmem.Region, sb *layout.Superblock) *info {
 	}
 }
 
+// served is all that a daemon did, in one line.
+func served(o transport.Operation) string {
+	return fmt.Sprintf("%d requests, %d answered with an error, %s read and written", o.Count, o.Errors, formatSize(int64(o.Bytes)))
+}
+
 func (i *info) print(c *cobra.Command) {
 	rows := [][2]string{
 		{"region", i.Region}, {"kind", i.Kind}, {"align", formatSize(i.Align)},
@@ -171,6 +204,8 @@ func (i *info) print(c *cobra.Command) {
 			[2]string{"options", strings.Join(m.Options, ",")},
 			[2]string{"since", fmt.Sprintf("%s (%s)", m.Since.Local().Format(time.RFC1123), time.Since(m.Since).Round(time.Second))},
 			[2]string{"daemon", m.Version},
+			[2]string{"served", served(m.Operations.Total())},
+			[2]string{"memory", fmt.Sprintf("%s of heap, %d inodes cached, longest pause %v", formatSize(int64(m.Runtime.HeapBytes)), m.Runtime.CachedInodes, time.Duration(m.Runtime.GCPauseMax))},
 		)
 		if m.ReplayedRecords > 0 || m.FreedOrphans > 0 {
 			rows = append(rows, [2]string{"recovered", fmt.Sprintf("%d journal records, %d orphans", m.ReplayedRecords, m.FreedOrphans)})

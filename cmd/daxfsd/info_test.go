@@ -22,13 +22,35 @@ func TestInfoJSON(t *testing.T) {
 		m := i["mount"].(map[string]any)
 		has(t, m, map[string]any{"atomic_write_bytes": float64(1 << 20)})
 		has(t, m, map[string]any{"mountpoint": mp, "pid": float64(daemonPID(t, mp)), "region": region})
+		r, ops := m["runtime"].(map[string]any), m["operations"].(map[string]any)
+		for _, f := range []string{"mallocs", "heap_bytes", "cached_inodes"} {
+			if n, ok := r[f].(float64); !ok || n < 1 {
+				t.Errorf("%s is %v", f, r[f])
+			}
+		}
+		if got := strings.Join(keys(r), " "); got != "cached_inodes gc_cycles gc_pause_max_ns heap_bytes mallocs" {
+			t.Errorf("fields of the runtime: %s", got)
+		}
+		if g := ops["GETXATTR"].(map[string]any); strings.Join(keys(g), " ") != "bytes count errors in_flight max_ns p50_ns p90_ns p99_9_ns p99_ns" || g["in_flight"] != 1.0 {
+			t.Errorf("the question itself: %v", g) // it is being answered
+		}
 		for _, f := range []string{"blocks", "free_blocks", "available_blocks", "inodes", "free_inodes", "options", "since", "version"} {
 			if m[f] == nil {
 				t.Errorf("no field %s in %v", f, keys(m))
 			}
 		}
 	}
+	m := decode(t, must(t, "info", "--json", "--buckets", region))["mount"].(map[string]any)
+	g := m["operations"].(map[string]any)["GETXATTR"].(map[string]any)
+	bounds, buckets, n := m["bucket_bounds_ns"].([]any), g["buckets"].([]any), 0.0
+	for _, b := range buckets {
+		n += b.(float64)
+	}
+	if n != g["count"] || n < 3 || len(bounds) < len(buckets) || bounds[0] != 128.0 || g["max_ns"].(float64) >= bounds[len(buckets)-1].(float64) {
+		t.Errorf("%v requests in buckets %v of bounds %v", g["count"], buckets, bounds)
+	}
 	must(t, "umount", mp)
+	refused(t, daxfsd(t, "info", "--buckets", region), 2, "--json")
 }
 
 func TestInfoForPeople(t *testing.T) {
@@ -43,7 +65,7 @@ func TestInfoForPeople(t *testing.T) {
 	mp := mountPoint(t)
 	must(t, "mount", region, mp)
 	out = must(t, "info", mp)
-	for _, w := range []string{region, mp, "used", "free", "inodes", "process", "dax=always", "writes of up to 8 B"} {
+	for _, w := range []string{region, mp, "used", "free", "inodes", "process", "dax=always", "requests", "inodes cached", "writes of up to 8 B"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("%q is not in\n%s", w, out)
 		}

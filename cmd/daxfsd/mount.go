@@ -43,6 +43,7 @@ Options for -o:
                       never for others
   atomic              each write request, of up to 1 MiB, is all or nothing across a
                       crash; overwriting stores its data twice
+  trace               a line in the log (--log) for each request: operation, result, time
   takeover            mount although the region is marked as in use by another host
   allow_other         let other users in; always so for a mount by root
   relatime, strictatime, noatime
@@ -96,6 +97,9 @@ func mount(c *cobra.Command, f *mountFlags, region, mountpoint string) error {
 		return usagef("--format-if-empty writes and -o ro does not")
 	}
 	p := &mountPlan{flags: f, opts: opts}
+	if opts.trace && f.log == "" && !f.foreground {
+		return usagef("-o trace writes to the log: say where that is with --log")
+	}
 	if p.region, err = regionPath(region); err != nil {
 		return err
 	}

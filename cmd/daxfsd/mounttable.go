@@ -60,9 +60,34 @@ func stale(mountpoint string) bool {
 	return disconnected(unix.Statx(unix.AT_FDCWD, mountpoint, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st))
 }
 
-// askDaemon asks the daemon behind a mount point what it is. A daemon that does
-// not answer within the limit is given up.
+// askDaemon asks the daemon behind a mount point what it is.
 func askDaemon(mountpoint string, limit time.Duration) (*fusefs.Info, error) {
+	var i fusefs.Info
+	if err := ask(mountpoint, fusefs.InfoXattr, limit, &i); err != nil {
+		return nil, err
+	}
+	return &i, nil
+}
+
+// askActivity asks the daemon behind a mount point what it has done, and says in one sentence why
+// there is no answer.
+func askActivity(mountpoint string) (*fusefs.Activity, error) {
+	var a fusefs.Activity
+	err := ask(mountpoint, fusefs.ActivityXattr, 5*time.Second, &a)
+	switch {
+	case disconnected(err):
+		return nil, fmt.Errorf("the daemon of the mount on %s is gone; `daxfsd umount %s` removes it", mountpoint, mountpoint)
+	case errors.Is(err, unix.ENODATA):
+		return nil, fmt.Errorf("the daemon behind %s is too old to tell what it does; unmount and mount again", mountpoint)
+	case err != nil:
+		return nil, fmt.Errorf("asking the daemon behind %s: %w", mountpoint, err)
+	}
+	return &a, nil
+}
+
+// ask asks the daemon behind a mount point for an attribute whose value is v as JSON. A daemon
+// that does not answer within the limit is given up.
+func ask(mountpoint, xattr string, limit time.Duration, v any) error {
 	type answer struct {
 		b   []byte
 		err error
@@ -70,21 +95,20 @@ func askDaemon(mountpoint string, limit time.Duration) (*fusefs.Info, error) {
 	ch := make(chan answer, 1)
 	go func() {
 		b := make([]byte, 64<<10)
-		n, err := unix.Lgetxattr(mountpoint, fusefs.InfoXattr, b)
+		n, err := unix.Lgetxattr(mountpoint, xattr, b)
 		ch <- answer{b[:max(n, 0)], err}
 	}()
 	select {
 	case a := <-ch:
 		if a.err != nil {
-			return nil, a.err
+			return a.err
 		}
-		var i fusefs.Info
-		if err := json.Unmarshal(a.b, &i); err != nil {
-			return nil, fmt.Errorf("the daemon's answer is not understood: %w", err)
+		if err := json.Unmarshal(a.b, v); err != nil {
+			return fmt.Errorf("the daemon's answer is not understood: %w", err)
 		}
-		return &i, nil
+		return nil
 	case <-time.After(limit):
-		return nil, fmt.Errorf("the daemon behind %s does not answer", mountpoint)
+		return fmt.Errorf("the daemon behind %s does not answer", mountpoint)
 	}
 }
 

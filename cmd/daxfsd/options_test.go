@@ -13,6 +13,9 @@ func TestParseOptions(t *testing.T) {
 	if err != nil || !o.readOnly || !o.takeover || !o.atomic || o.dax != fusefs.DAXNever || !slices.Equal(o.kernel, []string{"noexec"}) {
 		t.Errorf("got %+v, %v", o, err)
 	}
+	if o, err := parseOptions([]string{"trace"}); err != nil || !o.trace || !slices.Contains(o.list(), "trace") || !slices.Equal(o.other, []string{"trace"}) {
+		t.Errorf("got %+v, %v", o, err)
+	}
 	if o, err := parseOptions(nil); err != nil || o.readOnly || o.atomic || o.dax != fusefs.DAXAlways {
 		t.Errorf("no options: %+v, %v", o, err)
 	}

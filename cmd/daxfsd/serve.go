@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -64,12 +63,11 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	defer r.Close()
 	p.opts.finish(os.Geteuid() == 0, trusted(p.region))
 
-	since := time.Now()
-	var core *fs.FS
+	f := &facts{plan: p, region: r, super: sb, since: time.Now()}
 	conn, err := fusefs.Attach(fusefs.Options{
 		Mountpoint: p.mountpoint, Source: p.region, DAX: p.opts.dax, Transport: p.opts.via, Kernel: p.opts.kernel,
-		Info: func() []byte { return mountFacts(p, r, sb, core, since) },
-		Log:  zap.NewStdLog(log.Named("fuse")),
+		Info: f.info, Activity: f.activity, Trace: tracer(p.opts, log),
+		Log: zap.NewStdLog(log.Named("fuse")),
 		Panicked: func(v any) {
 			log.Fatal("panic: ending the daemon, the next mount recovers", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		},
@@ -77,7 +75,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	if err != nil {
 		return err
 	}
-	core, err = mountCore(r, fs.Options{
+	core, err := mountCore(r, fs.Options{
 		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Takeover: p.opts.takeover, Scan: p.opts.scan, Progress: progress, Warn: warn,
 		Atime: p.opts.atime, NoDirAtime: p.opts.noDirs, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
@@ -89,6 +87,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	if err != nil {
 		return errors.Join(err, core.Unmount())
 	}
+	f.core, f.server = core, server
 	bar.end()
 	var whyNot error
 	if p.opts.via, whyNot = server.Transport(); whyNot != nil {
@@ -226,18 +225,4 @@ func openOrFormat(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 	}
 	warn(fmt.Sprintf("formatted the empty region %s (%s, uuid %s)", p.region, formatSize(sb.Size), uuidString(sb.UUID)))
 	return r, nil
-}
-
-// mountFacts is the value of fusefs.InfoXattr.
-func mountFacts(p *mountPlan, r *pmem.Region, sb *layout.Superblock, core *fs.FS, since time.Time) []byte {
-	d := describe(p.region, r, sb)
-	stats := core.Stats()
-	stats.PageSize = core.PageSize()
-	b, _ := json.Marshal(fusefs.Info{
-		Version: versionString(), PID: os.Getpid(), Since: since, Mountpoint: p.mountpoint, Options: p.opts.list(),
-		Region: d.Region, Kind: d.Kind, RegionSize: d.RegionSize, Align: d.Align, Durability: d.Durability, Promise: d.Promise,
-		Size: d.Size, Label: d.Label, UUID: d.UUID, Format: d.Format, Created: d.Created,
-		Stats: stats,
-	})
-	return b
 }

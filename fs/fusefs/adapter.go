@@ -42,6 +42,8 @@ type Adapter struct {
 	dax  DAX
 	info func() []byte // value of InfoXattr; may be nil
 
+	activity func() []byte // value of ActivityXattr; may be nil; set before any request comes
+
 	// writeback is held while the kernel writes a file back for us. That comes as requests, for
 	// which there must be places: those who ask must not take all. Made before any request comes.
 	writeback chan struct{}

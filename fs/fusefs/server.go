@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -40,8 +41,11 @@ type Options struct {
 	// Kernel are options for mount(2): those of flagOptions, and
 	// default_permissions and allow_other.
 	Kernel []string
-	// Info yields the value of InfoXattr.
-	Info func() []byte
+	// Info and Activity yield the values of InfoXattr and ActivityXattr.
+	Info, Activity func() []byte
+	// Trace is told of every request when it has been answered; nil: nobody. It is safe for
+	// concurrent use, and what it takes the next request waits.
+	Trace func(*transport.Request)
 	// Log is told what go-fuse has to say; nil: nobody.
 	Log *log.Logger
 	// Panicked is told of a panic in the filesystem, after which locks may be
@@ -85,6 +89,7 @@ type Server struct {
 	fuse   *fuse.Server     // for notifications; it never serves
 	serves transport.Filesystem
 	fd     int
+	conn   atomic.Pointer[transport.Server] // nil before Serve
 }
 
 // capabilities are what we ask the kernel for beyond go-fuse's defaults. Each is
@@ -99,7 +104,7 @@ const capabilities = fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_S
 func (c *Conn) Start(core *fs.FS) (*Server, error) {
 	o := &c.opt
 	a := New(core, o.DAX, o.Info)
-	a.panicked = o.Panicked
+	a.panicked, a.activity = o.Panicked, o.Activity
 	s := &Server{opt: *o, serves: a, fd: c.fd}
 	var err error
 	if o.Transport != TransportDev {
@@ -189,13 +194,25 @@ func (s *Server) Serve() {
 	o := transport.Options{
 		Warn:  s.opt.Log.Printf,
 		Abort: func() { _ = s.Unmount(Force) },
+		Trace: s.opt.Trace,
 	}
+	var conn *transport.Server
 	if s.uring != nil {
-		s.uring.Serve(s.fd, s.serves, o).Wait()
+		conn = s.uring.Serve(s.fd, s.serves, o)
 	} else {
-		transport.Dev(s.fd, s.serves, n, o).Wait()
+		conn = transport.Dev(s.fd, s.serves, n, o)
 	}
+	s.conn.Store(conn)
+	conn.Wait()
 	_ = unix.Close(s.fd)
+}
+
+// Stats is what was served since Serve began. It is safe for concurrent use.
+func (s *Server) Stats() transport.Stats {
+	if conn := s.conn.Load(); conn != nil {
+		return conn.Stats()
+	}
+	return transport.Stats{}
 }
 
 // SharedMmap reports whether files can be mapped shared: always with dax=never,

@@ -1,46 +1,30 @@
 package fusefs
 
 import (
-	"time"
-
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// InfoXattr is the extended attribute of the root directory whose value is an
-// Info as JSON: how a program asks the daemon behind a mount point.
-const InfoXattr = "system.daxfs.info"
-
-// Info is what the daemon tells about a mount. Fields are only ever added.
-type Info struct {
-	Version    string    `json:"version"` // of the daemon
-	PID        int       `json:"pid"`
-	Since      time.Time `json:"since"`
-	Mountpoint string    `json:"mountpoint"`
-	Options    []string  `json:"options"`
-
-	Region     string    `json:"region"`
-	Kind       string    `json:"kind"`
-	RegionSize int64     `json:"region_size"` // bytes
-	Align      int64     `json:"align"`       // bytes
-	Durability string    `json:"durability"`
-	Promise    string    `json:"promise"`
-	Size       int64     `json:"size"` // bytes
-	Label      string    `json:"label"`
-	UUID       string    `json:"uuid"`
-	Format     uint32    `json:"format"`
-	Created    time.Time `json:"created"`
-
-	fs.Stats
+// asked is what yields the value of an attribute that is no attribute but a question to the daemon,
+// or nil.
+func (a *Adapter) asked(ino uint64, name string) func() []byte {
+	switch {
+	case ino != layout.RootIno:
+	case name == InfoXattr:
+		return a.info
+	case name == ActivityXattr:
+		return a.activity
+	}
+	return nil
 }
 
-// GetXAttr reads an attribute, or InfoXattr. No refusal is ENOSYS, which the kernel would
+// GetXAttr reads an attribute, or asks the daemon. No refusal is ENOSYS, which the kernel would
 // remember for all names.
 func (a *Adapter) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	if name == InfoXattr && h.NodeId == layout.RootIno && a.info != nil {
-		v := a.info()
+	if f := a.asked(h.NodeId, name); f != nil {
+		v := f()
 		if len(dest) < len(v) {
 			return uint32(len(v)), fuse.ERANGE
 		}

@@ -12,6 +12,7 @@ import (
 type Options struct {
 	Warn  func(format string, a ...any) // is told of what the kernel does and should not
 	Abort func()                        // aborts the connection
+	Trace func(*Request)                // nil, or is told of every request when it has been answered, by any goroutine
 }
 
 // Server serves one connection. Serving (Dev) -> ended by the kernel: an unmount, or an abort
@@ -21,6 +22,8 @@ type Server struct {
 	opt  Options
 	done sync.WaitGroup // queues and cold requests
 	fds  []int          // clones, closed by Wait
+
+	counters []*counters // of the queues; immutable once it serves
 
 	small, large sync.Pool // *coldCall
 }
@@ -40,6 +43,9 @@ type coldCall struct {
 
 // devQueue is one thread that serves requests from /dev/fuse.
 type devQueue struct {
+	counters
+	call call // the request that is being served
+
 	s   *Server
 	fd  int
 	q   Queue
@@ -81,6 +87,7 @@ func newServer(fs Filesystem, o Options) *Server {
 func (s *Server) dev(fd int, fq Queue) {
 	q := &devQueue{s: s, fd: fd, q: fq, buf: aligned(readSize, inHeaderSize+writeInSize), iov: make([]unix.Iovec, 0, 2+MaxIO/4096)}
 	q.ans.room = make([]byte, MaxIO)
+	s.counters = append(s.counters, &q.counters)
 	s.done.Add(1)
 	go q.loop()
 }
@@ -142,12 +149,15 @@ func (q *devQueue) serve(b []byte) {
 	if n := argSize(h.Opcode); len(arg) >= n {
 		arg, rest = arg[:n], arg[n:]
 	}
+	q.call = q.begin(h, arg, rest, q.s.opt.Trace)
 	defer q.recover(h.Unique)
 	switch serve(q.q, h, arg, rest, &q.ans) {
 	case cold:
-		q.s.cold(q.fd, b)
+		q.s.cold(q.fd, b, q.call.take())
 	case answered:
 		q.send()
+	case silent:
+		q.call.end(0, 0)
 	}
 }
 
@@ -168,6 +178,11 @@ func (q *devQueue) send() {
 		a.read = false
 		q.q.Done()
 	}
+	err := a.Error
+	if e == unix.EFAULT {
+		err = -int32(unix.EIO)
+	}
+	q.call.end(err, moved(q.call.opcode, err, int(a.Len)-outHeaderSize, a.body))
 	if e != 0 && e != unix.ENOENT && e != unix.EFAULT && e != unix.ENODEV {
 		q.s.opt.Warn("answering a request: %v", e)
 	}
@@ -184,17 +199,19 @@ func (q *devQueue) recover(unique uint64) {
 }
 
 // cold hands a request to a goroutine.
-func (s *Server) cold(fd int, b []byte) {
+func (s *Server) cold(fd int, b []byte, k call) {
 	c := s.newCold(as[InHeader](b), len(b))
 	c.in = append(c.in[:0], b...)
 	s.done.Add(1)
 	go func() {
 		defer s.done.Done()
-		if n := s.fs.Cold(c.in, c.out); n > 0 {
+		n := s.fs.Cold(c.in, c.out)
+		if n > 0 {
 			if _, e := unix.Write(fd, c.out[:n]); e != nil && e != unix.ENOENT && e != unix.ENODEV {
 				s.opt.Warn("answering a request: %v", e)
 			}
 		}
+		k.endCold(c.out[:n])
 		c.pool.Put(c)
 	}()
 }

@@ -195,6 +195,11 @@ type kernel struct {
 
 func connect(t *testing.T, f *echo, queues int) *kernel {
 	t.Helper()
+	return connectWith(t, f, queues, Options{Warn: t.Logf})
+}
+
+func connectWith(t *testing.T, f *echo, queues int, o Options) *kernel {
+	t.Helper()
 	f.wrong = t.Errorf
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -208,7 +213,7 @@ func connect(t *testing.T, f *echo, queues int) *kernel {
 	}
 	_ = unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
 	k := &kernel{t: t, fd: pair[0]}
-	k.s = Dev(pair[1], f, queues, Options{Warn: t.Logf})
+	k.s = Dev(pair[1], f, queues, o)
 	t.Cleanup(func() {
 		unix.Shutdown(k.fd, unix.SHUT_RDWR)
 		ended := make(chan struct{})

@@ -40,6 +40,10 @@ type Uring struct {
 // A cold request keeps its place until it is answered; the goroutine that served it leaves it in
 // finished and wakes the thread, since no other may use the ring.
 type uringQueue struct {
+	counters
+	call call     // the request that is being served,
+	h    InHeader // and its header
+
 	s       *Server
 	cpu     int
 	depth   int
@@ -54,7 +58,13 @@ type uringQueue struct {
 
 	colds    sync.WaitGroup
 	mu       sync.Mutex
-	finished []int // protected by mu
+	finished []coldAnswer // protected by mu
+}
+
+// coldAnswer is a cold request that has been served: its answer is in its place.
+type coldAnswer struct {
+	place int
+	call  call
 }
 
 // NewUring prepares the queues; what the machine or the kernel lacks is found out here, before
@@ -123,6 +133,7 @@ func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
 	s.done.Add(len(u.queues))
 	for i, q := range u.queues {
 		q.s, q.fd, q.q = s, fd, fs.Queue(i)
+		s.counters = append(s.counters, &q.counters)
 	}
 	for range u.queues {
 		u.begin <- s
@@ -224,7 +235,8 @@ func (q *uringQueue) loop() error {
 // serve serves the request in a place.
 func (q *uringQueue) serve(i int) {
 	e := q.entries[i]
-	h := *e.hdr.inHeader() // the answer's header goes to its place
+	h := &q.h
+	*h = *e.hdr.inHeader() // the answer's header goes to its place
 	n, arg := int(e.hdr.ent.payloadSz), 0
 	if arg = int(h.Len) - inHeaderSize - n; n > len(e.payload) || arg < 0 || arg > len(e.hdr.opIn) {
 		q.s.opt.Warn("a request of %d bytes with a payload of %d is none", h.Len, n)
@@ -232,11 +244,12 @@ func (q *uringQueue) serve(i int) {
 		return
 	}
 	n -= int(h.TotalExtlen) * 8
+	q.call = q.begin(h, e.hdr.opIn[:arg], e.payload[:max(n, 0)], q.s.opt.Trace)
 	defer q.recover(i, h.Unique)
 	q.ans.room = e.payload
-	switch serve(q.q, &h, e.hdr.opIn[:arg], e.payload[:max(n, 0)], &q.ans) {
+	switch serve(q.q, h, e.hdr.opIn[:arg], e.payload[:max(n, 0)], &q.ans) {
 	case cold:
-		q.cold(i, &h, arg)
+		q.cold(i, h, arg)
 	case answered:
 		q.answer(i, &q.ans)
 	case silent: // the kernel does not send these here
@@ -259,6 +272,7 @@ func (q *uringQueue) answer(i int, a *answer) {
 	*e.hdr.outHeader() = OutHeader{Len: outHeaderSize + uint32(n), Error: a.Error, Unique: a.Unique}
 	e.hdr.ent.payloadSz = uint32(n)
 	q.commit(i)
+	q.call.end(a.Error, moved(q.call.opcode, a.Error, n, e.payload))
 }
 
 func (q *uringQueue) commit(i int) {
@@ -279,6 +293,7 @@ func (q *uringQueue) cold(i int, h *InHeader, arg int) {
 	n := int(e.hdr.ent.payloadSz)
 	c := q.s.newCold(h, int(h.Len))
 	c.in = append(append(append(c.in[:0], bytesOf(h)...), e.hdr.opIn[:arg]...), e.payload[:n]...)
+	k := q.call.take()
 	q.colds.Add(1)
 	go func() {
 		defer q.colds.Done()
@@ -294,7 +309,7 @@ func (q *uringQueue) cold(i int, h *InHeader, arg int) {
 		e.hdr.ent.payloadSz = uint32(n - outHeaderSize)
 		c.pool.Put(c)
 		q.mu.Lock()
-		q.finished = append(q.finished, i)
+		q.finished = append(q.finished, coldAnswer{i, k})
 		first := len(q.finished) == 1
 		q.mu.Unlock()
 		if first {
@@ -307,8 +322,11 @@ func (q *uringQueue) cold(i int, h *InHeader, arg int) {
 func (q *uringQueue) commitFinished() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, i := range q.finished {
-		q.commit(i)
+	for _, c := range q.finished {
+		q.commit(c.place)
+		e := q.entries[c.place]
+		h, n := e.hdr.outHeader(), int(e.hdr.ent.payloadSz)
+		c.call.end(h.Error, moved(c.call.opcode, h.Error, n, e.payload))
 	}
 	q.finished = q.finished[:0]
 }

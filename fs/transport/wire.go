@@ -2,32 +2,39 @@ package transport
 
 // The operations that are parsed here: enum fuse_opcode.
 const (
-	opLookup      = 1
-	opForget      = 2
-	opGetattr     = 3
-	opSetattr     = 4
-	opReadlink    = 5
-	opSymlink     = 6
-	opMkdir       = 9
-	opUnlink      = 10
-	opRmdir       = 11
-	opRename      = 12
-	opLink        = 13
-	opOpen        = 14
-	opRead        = 15
-	opWrite       = 16
-	opRelease     = 18
-	opFsync       = 20
-	opGetxattr    = 22
-	opListxattr   = 23
-	opOpendir     = 27
-	opReaddir     = 28
-	opReleasedir  = 29
-	opCreate      = 35
-	opIoctl       = 39
-	opBatchForget = 42
-	opReaddirplus = 44
-	opRename2     = 45
+	opLookup        = 1
+	opForget        = 2
+	opGetattr       = 3
+	opSetattr       = 4
+	opReadlink      = 5
+	opSymlink       = 6
+	opMknod         = 8
+	opMkdir         = 9
+	opUnlink        = 10
+	opRmdir         = 11
+	opRename        = 12
+	opLink          = 13
+	opOpen          = 14
+	opRead          = 15
+	opWrite         = 16
+	opRelease       = 18
+	opFsync         = 20
+	opSetxattr      = 21
+	opGetxattr      = 22
+	opListxattr     = 23
+	opRemovexattr   = 24
+	opOpendir       = 27
+	opReaddir       = 28
+	opReleasedir    = 29
+	opCreate        = 35
+	opIoctl         = 39
+	opBatchForget   = 42
+	opFallocate     = 43
+	opReaddirplus   = 44
+	opRename2       = 45
+	opLseek         = 46
+	opCopyFileRange = 47
+	opTmpfile       = 51
 )
 
 // MaxIO is the largest READ and WRITE in bytes: 256 pages of 4 KiB.

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"runtime/metrics"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// facts is what a daemon tells of itself to who asks by an extended attribute.
+type facts struct {
+	plan   *mountPlan
+	region *pmem.Region
+	super  *layout.Superblock
+	since  time.Time
+	core   *fs.FS // this and the next are there before anybody can ask
+	server *fusefs.Server
+}
+
+// info is the value of fusefs.InfoXattr.
+func (f *facts) info() []byte {
+	d := describe(f.plan.region, f.region, f.super)
+	stats := f.core.Stats()
+	stats.PageSize = f.core.PageSize()
+	ops := transport.Stats{}
+	for name, o := range f.server.Stats() {
+		o.Latency = nil
+		ops[name] = o
+	}
+	b, _ := json.Marshal(fusefs.Info{
+		Version: versionString(), PID: os.Getpid(), Since: f.since, Mountpoint: f.plan.mountpoint, Options: f.plan.opts.list(),
+		Region: d.Region, Kind: d.Kind, RegionSize: d.RegionSize, Align: d.Align, Durability: d.Durability, Promise: d.Promise,
+		Size: d.Size, Label: d.Label, UUID: d.UUID, Format: d.Format, Created: d.Created,
+		Stats: stats, Operations: ops, Runtime: runtimeFacts(stats.CachedInodes),
+	})
+	return b
+}
+
+// activity is the value of fusefs.ActivityXattr.
+func (f *facts) activity() []byte {
+	var s fs.StatFS
+	f.core.StatFS(&s)
+	b, _ := json.Marshal(fusefs.Activity{
+		PID: os.Getpid(), Since: f.since, Region: f.plan.region, Mountpoint: f.plan.mountpoint, Transport: f.plan.opts.via.String(),
+		Used: (s.Blocks - s.Bfree) * layout.BlockSize, Size: s.Blocks * layout.BlockSize,
+		Operations: f.server.Stats(), Runtime: runtimeFacts(f.core.CachedInodes()),
+	})
+	return b
+}
+
+// runtimeFacts asks Go's runtime.
+func runtimeFacts(cachedInodes int) fusefs.Runtime {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/cycles/total:gc-cycles"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/sched/pauses/total/gc:seconds"},
+	}
+	metrics.Read(s)
+	return fusefs.Runtime{
+		Mallocs: s[0].Value.Uint64(), GCCycles: s[1].Value.Uint64(), HeapBytes: s[2].Value.Uint64(),
+		GCPauseMax: longest(s[3].Value.Float64Histogram()), CachedInodes: cachedInodes,
+	}
+}
+
+// longest is the upper bound in ns of the last bucket of a histogram of seconds that has something in it.
+func longest(h *metrics.Float64Histogram) uint64 {
+	for i := len(h.Counts) - 1; i >= 0; i-- {
+		if h.Counts[i] > 0 {
+			bound := h.Buckets[i+1]
+			if math.IsInf(bound, 1) {
+				bound = h.Buckets[i]
+			}
+			return uint64(math.Ceil(bound * 1e9))
+		}
+	}
+	return 0
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// One line for each request, of what was asked and how it ended.
+func TestTrace(t *testing.T) {
+	region := newRegion(t)
+	refused(t, daxfsd(t, "mount", "-o", "trace", region, t.TempDir()), 2, "--log")
+	needFUSE(t)
+	mp, log := mountPoint(t), filepath.Join(t.TempDir(), "log")
+	must(t, "mount", "-o", "trace", "--log", log, region, mp)
+	name := filepath.Join(mp, "some-file")
+	if err := os.WriteFile(name, make([]byte, 3000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(name+"/nothing", 0o700); err == nil {
+		t.Fatal("a directory in a file")
+	}
+	if err := os.Rename(name, name+"2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(mp); err == nil {
+		t.Fatal("removed a mount point")
+	}
+	if _, err := os.ReadFile(filepath.Join(mp, "absent")); err == nil {
+		t.Fatal("read what is absent")
+	}
+	must(t, "umount", mp)
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []map[string]any{
+		{"op": "CREATE", "nodeid": 1.0, "name": "some-file", "result": "ok"},
+		{"op": "WRITE", "offset": 0.0, "size": 3000.0, "bytes": 3000.0, "result": "ok"},
+		{"op": "RENAME", "name": "some-file", "new_name": "some-file2", "result": "ok"},
+		{"op": "LOOKUP", "name": "absent", "result": "ok"}, // that it is absent
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+		var got map[string]any
+		if err := json.Unmarshal([]byte(line), &got); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		if got["msg"] != "request" || len(want) == 0 || got["op"] != want[0]["op"] || want[0]["name"] != nil && got["name"] != want[0]["name"] {
+			continue
+		}
+		has(t, got, want[0])
+		if us, ok := got["us"].(float64); !ok || us <= 0 || got["unique"] == nil || got["pid"] == 0.0 {
+			t.Errorf("no time, or no number: %v", got)
+		}
+		want = want[1:]
+	}
+	if len(want) > 0 {
+		t.Errorf("not in the trace: %v\n%s", want, b)
+	}
+}

@@ -1,0 +1,232 @@
+package transport
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// opNames are the operations, as the kernel calls them (enum fuse_opcode, without FUSE_).
+var opNames = [...]string{
+	0: "UNKNOWN", // whatever is not in this list
+	1: "LOOKUP", 2: "FORGET", 3: "GETATTR", 4: "SETATTR", 5: "READLINK", 6: "SYMLINK", 8: "MKNOD", 9: "MKDIR",
+	10: "UNLINK", 11: "RMDIR", 12: "RENAME", 13: "LINK", 14: "OPEN", 15: "READ", 16: "WRITE", 17: "STATFS",
+	18: "RELEASE", 20: "FSYNC", 21: "SETXATTR", 22: "GETXATTR", 23: "LISTXATTR", 24: "REMOVEXATTR", 25: "FLUSH",
+	26: "INIT", 27: "OPENDIR", 28: "READDIR", 29: "RELEASEDIR", 30: "FSYNCDIR", 31: "GETLK", 32: "SETLK", 33: "SETLKW",
+	34: "ACCESS", 35: "CREATE", 36: "INTERRUPT", 37: "BMAP", 38: "DESTROY", 39: "IOCTL", 40: "POLL", 41: "NOTIFY_REPLY",
+	42: "BATCH_FORGET", 43: "FALLOCATE", 44: "READDIRPLUS", 45: "RENAME2", 46: "LSEEK", 47: "COPY_FILE_RANGE",
+	48: "SETUPMAPPING", 49: "REMOVEMAPPING", 50: "SYNCFS", 51: "TMPFILE", 52: "STATX",
+}
+
+// opIndex is an operation's place in opNames.
+func opIndex(opcode uint32) uint32 {
+	if opcode >= uint32(len(opNames)) || opNames[opcode] == "" {
+		return 0
+	}
+	return opcode
+}
+
+// counters are what a queue counts. Only its thread and the goroutines of its cold requests
+// write to them, so that no cache line travels between queues; whoever reads adds up.
+type counters [len(opNames)]opCounters
+
+// opCounters are one operation's: 15 cache lines.
+type opCounters struct {
+	begun   atomic.Uint64 // requests read
+	errors  atomic.Uint64
+	bytes   atomic.Uint64
+	max     atomic.Uint64           // ns
+	buckets [nbuckets]atomic.Uint64 // requests ended, by latency
+	_       [3]uint64
+}
+
+// call is a request between begin and end.
+type call struct {
+	op     *opCounters // nil: it has ended
+	opcode uint32
+	since  int64
+	req    *Request // nil: nobody traces
+	trace  func(*Request)
+}
+
+var epoch = time.Now()
+
+// clock is the time in ns. It is cheaper than time.Now.
+func clock() int64 { return int64(time.Since(epoch)) }
+
+// begin counts a request that has just been read: its header and what follows that, maybe in
+// two pieces.
+func (c *counters) begin(h *InHeader, arg, rest []byte, trace func(*Request)) call {
+	k := call{op: &c[opIndex(h.Opcode)], opcode: h.Opcode, since: clock()}
+	k.op.begun.Add(1)
+	if trace != nil {
+		k.req, k.trace = newRequest(h, arg, rest), trace
+	}
+	return k
+}
+
+// take is the call, for another to end.
+func (k *call) take() call {
+	c := *k
+	*k = call{}
+	return c
+}
+
+// end counts the request as answered: with an error, 0 or a negative errno as in OutHeader, and so
+// many bytes moved. Once: what comes later does nothing.
+func (k *call) end(e int32, moved uint64) {
+	if k.op == nil {
+		return
+	}
+	ns := uint64(clock() - k.since)
+	k.op.buckets[bucketOf(ns)].Add(1)
+	if moved > 0 {
+		k.op.bytes.Add(moved)
+	}
+	if e != 0 {
+		k.op.errors.Add(1)
+	}
+	for m := k.op.max.Load(); ns > m && !k.op.max.CompareAndSwap(m, ns); m = k.op.max.Load() {
+	}
+	if k.req != nil {
+		k.req.end(e, moved, ns)
+		k.trace(k.req)
+	}
+	k.op = nil
+}
+
+// endCold is end with the answer to a cold request, or none.
+func (k *call) endCold(out []byte) {
+	if h := as[OutHeader](out); h != nil {
+		k.end(h.Error, moved(k.opcode, h.Error, len(out)-outHeaderSize, out[outHeaderSize:]))
+	} else {
+		k.end(0, 0)
+	}
+}
+
+// moved is how many bytes a request moved whose answer has n bytes after its header, and begins
+// with body.
+func moved(opcode uint32, e int32, n int, body []byte) uint64 {
+	switch {
+	case e != 0:
+	case opcode == opRead:
+		return uint64(n)
+	case opcode == opWrite, opcode == opCopyFileRange:
+		if w := as[WriteOut](body); w != nil {
+			return uint64(w.Size)
+		}
+	}
+	return 0
+}
+
+// Stats is what has been served, by the kernel's name of the operation, since the connection
+// exists. What never happened is missing.
+type Stats map[string]Operation
+
+// Operation is what one operation did. Times are in ns, from the request being read until its
+// answer was written or, on io_uring, stood ready in the ring: what it waited before, and the
+// kernel's part, is not in there.
+type Operation struct {
+	Count    uint64 `json:"count"`     // requests served
+	Errors   uint64 `json:"errors"`    // of these, answered with an errno, if only to say that there is no such attribute
+	Bytes    uint64 `json:"bytes"`     // that READ, WRITE and COPY_FILE_RANGE moved
+	InFlight uint64 `json:"in_flight"` // requests read and not yet answered
+	P50      uint64 `json:"p50_ns"`
+	P90      uint64 `json:"p90_ns"`
+	P99      uint64 `json:"p99_ns"`
+	P999     uint64 `json:"p99_9_ns"`
+	Max      uint64 `json:"max_ns"`
+
+	Latency Histogram `json:"buckets,omitempty"`
+}
+
+// settle takes the quantiles from Latency.
+func (o *Operation) settle() {
+	for p, v := range map[float64]*uint64{.5: &o.P50, .9: &o.P90, .99: &o.P99, .999: &o.P999} {
+		*v = min(o.Latency.Quantile(p), o.Max)
+	}
+}
+
+// Plus is what both did; the quantiles are 0 without both histograms.
+func (o Operation) Plus(p Operation) Operation {
+	o.Count += p.Count
+	o.Errors, o.Bytes, o.InFlight, o.Max = o.Errors+p.Errors, o.Bytes+p.Bytes, o.InFlight+p.InFlight, max(o.Max, p.Max)
+	o.Latency = o.Latency.plus(p.Latency)
+	o.settle()
+	return o
+}
+
+// minus is what was done since p. Its Max is no more than the bound of a bucket.
+func (o Operation) minus(p Operation) Operation {
+	o.Errors, o.Bytes = o.Errors-min(o.Errors, p.Errors), o.Bytes-min(o.Bytes, p.Bytes)
+	o.Latency = o.Latency.minus(p.Latency)
+	o.Count = o.Latency.Count()
+	o.Max = min(o.Max, o.Latency.Quantile(1))
+	o.settle()
+	return o
+}
+
+// Plus is what both did.
+func (s Stats) Plus(t Stats) Stats {
+	sum := Stats{}
+	for name, o := range s {
+		sum[name] = o
+	}
+	for name, o := range t {
+		sum[name] = sum[name].Plus(o)
+	}
+	return sum
+}
+
+// Since is what was done after before was taken, of the same connection. What is
+// in flight is what is now.
+func (s Stats) Since(before Stats) Stats {
+	diff := Stats{}
+	for name, o := range s {
+		if o = o.minus(before[name]); o.Count > 0 || o.InFlight > 0 {
+			diff[name] = o
+		}
+	}
+	return diff
+}
+
+// Total is all operations together.
+func (s Stats) Total() (t Operation) {
+	for _, o := range s {
+		t = t.Plus(o)
+	}
+	return t
+}
+
+// snapshot is what was counted.
+func (c *counters) snapshot() Stats {
+	s := Stats{}
+	for i := range c {
+		k := &c[i]
+		o := Operation{Latency: make(Histogram, nbuckets)}
+		last := 0
+		for b := range k.buckets {
+			if o.Latency[b] = k.buckets[b].Load(); o.Latency[b] > 0 {
+				last = b + 1
+			}
+		}
+		o.Latency = o.Latency[:last]
+		o.Count = o.Latency.Count()
+		o.Errors, o.Bytes, o.Max = k.errors.Load(), k.bytes.Load(), k.max.Load()
+		o.settle()
+		o.InFlight = k.begun.Load() - o.Count // read last: what has ended had begun
+		if o.Count > 0 || o.InFlight > 0 {
+			s[opNames[i]] = o
+		}
+	}
+	return s
+}
+
+// Stats is what the connection has served. It is safe for concurrent use; what is served meanwhile
+// may be in some of the figures only.
+func (s *Server) Stats() Stats {
+	sum := Stats{}
+	for _, c := range s.counters {
+		sum = sum.Plus(c.snapshot())
+	}
+	return sum
+}
