@@ -15,6 +15,7 @@ type mountOptions struct {
 	remount  bool
 	takeover bool
 	atomic   bool
+	zeroCopy bool
 	dax      fusefs.DAX
 	via      fusefs.Transport
 	atime    fs.Atime
@@ -27,7 +28,7 @@ type mountOptions struct {
 
 // knownOptions are the words -o takes, for the error message.
 var knownOptions = []string{
-	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "atomic", "takeover", "allow_other", "default_permissions",
+	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "atomic", "zerocopy", "takeover", "allow_other", "default_permissions",
 	"noatime", "relatime", "strictatime", "nodiratime", "diratime", "sync", "dirsync", "async", "nosymfollow", "symfollow", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "remount", "defaults",
 }
 
@@ -37,7 +38,7 @@ func parseOptions(flags []string) (*mountOptions, error) {
 	o := &mountOptions{}
 	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
 		switch w = strings.TrimSpace(w); w {
-		case "takeover", "atomic", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
+		case "takeover", "atomic", "zerocopy", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
 			o.other = append(o.other, w)
 		}
 		switch w {
@@ -58,6 +59,8 @@ func parseOptions(flags []string) (*mountOptions, error) {
 			o.takeover = true
 		case "atomic":
 			o.atomic = true
+		case "zerocopy":
+			o.zeroCopy = true
 		case "dax=always":
 			o.dax = fusefs.DAXAlways
 		case "dax=never":
@@ -130,6 +133,9 @@ func (o *mountOptions) list() []string {
 	l = append(l, [...]string{"relatime", "strictatime", "noatime"}[o.atime])
 	if o.atomic {
 		l = append(l, "atomic")
+	}
+	if o.zeroCopy {
+		l = append(l, "zerocopy")
 	}
 	if o.takeover {
 		l = append(l, "takeover")
