@@ -2,7 +2,6 @@ package fs
 
 import (
 	"math"
-	"slices"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -117,8 +116,12 @@ func (fs *FS) copyBytes(ctx *Context, src *inode, srcOff int64, dst *inode, dstO
 		fs.put(src, 1)
 		return 0, e
 	}
-	b := slices.Concat(r.Slices()...)
+	b := make([]byte, r.Len())
+	_, err := r.Copy(b)
 	r.Done()
+	if err != nil {
+		return 0, errno(err)
+	}
 	m, e := fs.write(ctx, dst, dstOff, b)
 	if e != 0 {
 		return int64(m), e

@@ -21,7 +21,6 @@ type Reply struct {
 	n      int
 	slices [][]byte
 	runs   []run
-	buf    []byte // copies of what must not be read within the kernel, see add
 }
 
 // run is a referenced run of blocks.
@@ -40,12 +39,20 @@ func (fs *FS) NewReply() *Reply { return fs.replies.Get().(*Reply) }
 // Free returns a reply to the pool, after Done.
 func (r *Reply) Free() { r.fs.replies.Put(r) }
 
-// Slices is the answer, in order. It is valid until Done.
+// Slices is the answer, in order. It is valid until Done. With MustCopy it is for Copy alone:
+// nobody has seen whether it can be read.
 func (r *Reply) Slices() [][]byte { return r.slices }
 
 // Copy copies the answer to dst, as far as it fits, and returns how many bytes that is. It fails
 // where the media cannot be read. Before Done.
 func (r *Reply) Copy(dst []byte) (int, error) { return r.fs.r.Gather(dst, r.slices) }
+
+// MustCopy tells whether what is read must be taken by Reply.Copy: the region is media that can be
+// poisoned, and a poisoned byte inside the kernel's copy could take the host down. In Copy it is a fault
+// that becomes an error.
+func (fs *FS) MustCopy() bool {
+	return fs.r.Durability() == pmem.DurableFlush && !fs.opt.ZeroCopy
+}
 
 // Len is the answer's length in bytes.
 func (r *Reply) Len() int { return r.n }
@@ -100,7 +107,7 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 	}
 	r.in, r.lock, r.n = in, in.rl.lock(off, end, false), 0
 	end = min(end, int64(in.size.Load()))
-	copying := fs.r.Durability() == pmem.DurableFlush
+	probe := !fs.MustCopy()
 	for off < end {
 		n := end - off
 		u, m, flags := fs.refRun(in, off, n)
@@ -113,10 +120,13 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 			r.slices = append(r.slices, zeros[:n])
 		} else {
 			at := int64(u.block)<<layout.BlockShift + off%layout.BlockSize
-			if err := r.add(at, n, copying); err != nil {
-				r.drop()
-				return errno(err)
+			if probe {
+				if err := fs.r.Probe(at, n); err != nil {
+					r.drop()
+					return errno(err)
+				}
 			}
+			r.slices = append(r.slices, fs.r.Bytes(at, n))
 		}
 		off += n
 		r.n += int(n)
@@ -155,30 +165,6 @@ func (fs *FS) refRun(in *inode, off, n int64) (u run, m int64, flags uint8) {
 		}
 		fs.table.Put(u.block, u.n, fs.freeIdle)
 	}
-}
-
-// add appends n bytes of the region at offset at: as they lie there, after having
-// seen that they can be read; or copied here, under the fault guard, where a
-// poisoned byte inside the kernel's copy could take the host down.
-func (r *Reply) add(at, n int64, copying bool) error {
-	if !copying {
-		if err := r.fs.r.Probe(at, n); err != nil {
-			return err
-		}
-		r.slices = append(r.slices, r.fs.r.Bytes(at, n))
-		return nil
-	}
-	if need := r.n + int(n); cap(r.buf) < need {
-		b := make([]byte, need, max(need, 1<<20))
-		copy(b, r.buf)
-		r.buf = b
-	}
-	b := r.buf[:cap(r.buf)][r.n : r.n+int(n)]
-	if err := r.fs.r.Load(at, b); err != nil {
-		return err
-	}
-	r.slices = append(r.slices, b)
-	return nil
 }
 
 // drop undoes a read that failed half-way; the caller still holds its inode

@@ -49,6 +49,9 @@ func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn) ([][]byte, sys
 // Copy puts what Read returned together.
 func (q *queue) Copy(dst []byte) (int, error) { return q.reply.Copy(dst) }
 
+// MustCopy tells whether the kernel must not read the slices itself.
+func (q *queue) MustCopy() bool { return q.a.core.MustCopy() }
+
 // Done gives back what the reply of a Read held.
 func (q *queue) Done() { q.reply.Done() }
 

@@ -52,6 +52,9 @@ type devQueue struct {
 	buf []byte
 	iov []unix.Iovec
 	ans answer
+
+	copied []byte    // what a READ is answered with where the kernel must not read the region; else nil
+	one    [1][]byte // the part of it that is sent
 }
 
 // readSize is what a read from /dev/fuse must have room for.
@@ -86,6 +89,9 @@ func newServer(fs Filesystem, o Options) *Server {
 // dev starts a thread that serves what it reads from fd.
 func (s *Server) dev(fd int, fq Queue) {
 	q := &devQueue{s: s, fd: fd, q: fq, buf: aligned(readSize, inHeaderSize+writeInSize), iov: make([]unix.Iovec, 0, 2+MaxIO/4096)}
+	if fq.MustCopy() {
+		q.copied = aligned(MaxIO, 0)
+	}
 	q.ans.room = make([]byte, MaxIO)
 	s.counters = append(s.counters, &q.counters)
 	s.done.Add(1)
@@ -164,6 +170,9 @@ func (q *devQueue) serve(b []byte) {
 // send writes the answer, and ends it.
 func (q *devQueue) send() {
 	a := &q.ans
+	if a.read && q.copied != nil {
+		q.copyRead()
+	}
 	q.iov = append(q.iov[:0], iovec(bytesOf(&a.OutHeader)))
 	if len(a.body) > 0 {
 		q.iov = append(q.iov, iovec(a.body))
@@ -186,6 +195,21 @@ func (q *devQueue) send() {
 	if e != 0 && e != unix.ENOENT && e != unix.EFAULT && e != unix.ENODEV {
 		q.s.opt.Warn("answering a request: %v", e)
 	}
+}
+
+// copyRead copies the answer to a READ out of the region, and is done with that. What cannot be
+// read is a fault here, and an error; within the kernel it could take the machine down.
+func (q *devQueue) copyRead() {
+	a := &q.ans
+	n, err := q.q.Copy(q.copied)
+	a.read, a.data = false, nil
+	q.q.Done()
+	if err != nil {
+		a.Len, a.Error = outHeaderSize, -int32(unix.EIO)
+		return
+	}
+	q.one[0] = q.copied[:n]
+	a.Len, a.data = uint32(outHeaderSize+n), q.one[:]
 }
 
 // recover ends a request that panicked, if whoever is told of it returns.

@@ -16,7 +16,8 @@
 // The device transport (dev.go): each queue has a clone of the connection's descriptor
 // (FUSE_DEV_IOC_CLONE) and an operating system thread of its own, which reads a request, serves
 // it and writes the answer. The answer to a READ is written with writev(2) from slices of the
-// region: nothing is copied in the daemon. A cold request goes to a goroutine with buffers of its
+// region: nothing is copied in the daemon. Where the region is media that can be poisoned (Queue.MustCopy) it
+// is copied to a buffer of the queue first, since the kernel may not survive reading poison. A cold request goes to a goroutine with buffers of its
 // own, since it may block and allocates.
 //
 // The io_uring transport (uring.go): one queue for each possible CPU, whose thread stays on it, with

@@ -31,6 +31,9 @@ type Queue interface {
 	// Copy puts what Read returned together, for transports that cannot send slices. It fails
 	// where the memory cannot be read.
 	Copy(dst []byte) (int, error)
+	// MustCopy tells whether the slices are for Copy alone, since the kernel must not read the
+	// memory. It never changes.
+	MustCopy() bool
 	// Write stores data, and returns how much of it.
 	Write(h *InHeader, in *WriteIn, data []byte) (int, syscall.Errno)
 	Release(h *InHeader, in *ReleaseIn) syscall.Errno

@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -16,11 +17,17 @@ import (
 	"github.com/daxfs/daxfs/internal/invariants"
 )
 
+const poisoned = 0xbd
+
+var errPoison = errors.New("poison")
+
 // echo is a filesystem of one file that is data.
 type echo struct {
 	wrong  func(format string, a ...any)
 	reads  atomic.Int64 // without their Done
 	refuse atomic.Bool  // make every WRITE cold
+
+	mustCopy bool // and bytes of poisoned cannot be copied
 
 	mu     sync.Mutex
 	data   []byte
@@ -33,6 +40,8 @@ type echoQueue struct {
 	slices [2][]byte
 	held   bool
 }
+
+func (q *echoQueue) MustCopy() bool { return q.mustCopy }
 
 func (f *echo) Queue(int) Queue { return &echoQueue{echo: f} }
 
@@ -72,8 +81,14 @@ func (q *echoQueue) Read(h *InHeader, in *ReadIn) ([][]byte, syscall.Errno) {
 }
 
 func (q *echoQueue) Copy(dst []byte) (n int, err error) {
+	if !q.held {
+		q.wrong("Copy without a READ")
+	}
 	for _, s := range q.slices {
 		n += copy(dst[n:], s)
+	}
+	if bytes.IndexByte(dst[:n], poisoned) >= 0 {
+		return 0, errPoison
 	}
 	return n, nil
 }
@@ -345,6 +360,41 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestMustCopy: where the filesystem asks for it, an answer is copied, and the READ done, before
+// anything is sent; what cannot be copied is EIO, and the next READ is served.
+func TestMustCopy(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), MaxIO/16)
+	want := bytes.Clone(data)
+	data[5000] = poisoned
+	f := &echo{data: data, mustCopy: true}
+	k := connect(t, f, 1)
+	for range 2 {
+		if e, got := k.ask(request(opRead, 2, ReadIn{Size: 5000})); e != 0 || !bytes.Equal(got, want[:5000]) {
+			t.Errorf("read: %v and %d bytes", e, len(got))
+		}
+		if e, got := k.ask(request(opRead, 2, ReadIn{Size: MaxIO})); e != syscall.EIO || len(got) != 0 {
+			t.Errorf("read poison: %v and %d bytes", e, len(got))
+		}
+		if e, got := k.ask(request(opRead, 2, ReadIn{Offset: 5001, Size: MaxIO})); e != 0 || !bytes.Equal(got, want[5001:]) {
+			t.Errorf("read behind: %v and %d bytes", e, len(got))
+		}
+	}
+	// The answer is in the queue's own memory: what the filesystem does to its own after Done is not seen.
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	q := &devQueue{s: k.s, fd: int(null.Fd()), q: f.Queue(0), copied: make([]byte, MaxIO)}
+	q.serve(request(opRead, 2, ReadIn{Size: 100}))
+	f.mu.Lock()
+	f.data[0] = 'x'
+	f.mu.Unlock()
+	if len(q.iov) != 2 || !bytes.Equal(q.copied[:100], want[:100]) || q.iov[1] != iovec(q.copied[:100]) {
+		t.Errorf("sent from %v", q.iov)
+	}
+}
+
 // TestExtensions: what a request carries behind its body is not taken for part of it.
 func TestExtensions(t *testing.T) {
 	f := &echo{data: make([]byte, 100)}
@@ -385,8 +435,10 @@ func TestServeAllocatesNothing(t *testing.T) {
 		"unlink":  request(opUnlink, 1, "abc\x00"),
 		"rename":  request(opRename, 1, LinkIn{2}, "abc\x00d\x00"),
 	} {
-		if n := testing.AllocsPerRun(1000, func() { q.serve(req) }); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
+		for _, q.copied = range [][]byte{nil, make([]byte, MaxIO)} {
+			if n := testing.AllocsPerRun(1000, func() { q.serve(req) }); n != 0 {
+				t.Errorf("%s: %v allocations", name, n)
+			}
 		}
 	}
 }
