@@ -3,11 +3,12 @@
 // It owns what the packages below never do: the command line, logging (zap),
 // progress on a terminal, daemonising, signals, and the words that a person
 // reads. One file per command, each with its test: mkfs.go, mount.go, umount.go,
-// fsck.go, info.go. What they share is in files named after it: size.go (byte
-// counts), signature.go (what already lives on a region), options.go (-o),
-// mounttable.go (mountinfo, stale mounts), region.go (opening, and saying why
-// not), serve.go (a daemon's life), report.go (what a daemon tells the command that started it), progress.go,
-// log.go.
+// fsck.go, info.go, top.go (toplive.go is its screen), filefrag.go. What they share
+// is in files named after it: size.go (byte counts), signature.go (what already
+// lives on a region), options.go (-o), mounttable.go (mountinfo, stale mounts),
+// region.go (opening, and saying why not), serve.go (a daemon's life), facts.go
+// (what it tells who asks), trace.go (-o trace), report.go (what a daemon tells
+// the command that started it), progress.go, log.go.
 //
 // The journey of a mount: mountCommand checks its arguments, spawn starts the same
 // program in a session of its own, and serveMount there opens the region, attaches

@@ -63,6 +63,7 @@ ordinary file, which then emulates persistent memory.`,
 		Example: `  daxfsd mkfs --size 4GiB /var/lib/pool.dax   make a region in a file, format it
   daxfsd mount /var/lib/pool.dax /mnt         mount it; returns when usable
   daxfsd info /mnt                            what is it, how full is it
+  daxfsd top /mnt                             what is it doing, live
   daxfsd filefrag /mnt/f                      where the data of a file lies
   daxfsd umount /mnt                          returns when the region is free
   daxfsd fsck /var/lib/pool.dax               check it, unmounted`,
@@ -72,7 +73,7 @@ ordinary file, which then emulates persistent memory.`,
 	}
 	root.SetVersionTemplate("daxfsd {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{2, err} })
-	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), filefragCommand(), &cobra.Command{
+	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), topCommand(), filefragCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
 			fmt.Fprintf(c.OutOrStdout(), "daxfsd %s\n", versionString())

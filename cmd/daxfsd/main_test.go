@@ -164,7 +164,7 @@ func daemonPID(t *testing.T, mp string) int {
 }
 
 func TestHelpTeachesByExample(t *testing.T) {
-	for _, c := range []string{"", "mkfs", "mount", "umount", "fsck", "info"} {
+	for _, c := range []string{"", "mkfs", "mount", "umount", "fsck", "info", "top"} {
 		args := []string{"--help"}
 		if c != "" {
 			args = []string{c, "--help"}
@@ -196,6 +196,10 @@ func TestUsage(t *testing.T) {
 		{[]string{"mount", "x"}, 2, "MOUNTPOINT"},
 		{[]string{"umount"}, 2, "MOUNTPOINT"},
 		{[]string{"info"}, 2, "MOUNTPOINT"},
+		{[]string{"top"}, 2, "MOUNTPOINT"},
+		{[]string{"top", "--interval", "1ms", "x"}, 2, "50ms"},
+		{[]string{"top", "--count", "-1", "x"}, 2, "--count"},
+		{[]string{"top", "--once", "--json", "x"}, 2, "--json"},
 		{[]string{"fsck"}, 16, "REGION"},
 		{[]string{"fsck", "-n", "-y", "x"}, 16, "exclude"},
 		{[]string{"fsck", "--frob", "x"}, 16, "--frob"},

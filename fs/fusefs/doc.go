@@ -20,8 +20,8 @@
 //     understands every id the kernel or an NFS client remembers.
 //   - call: what one cold request needs (fs.Context, fs.Attr), pooled.
 //   - Conn, Server: a mount, from Attach over Start until Serve returns.
-//   - Info: what `daxfsd info MOUNTPOINT` reads from the root directory's
-//     extended attribute InfoXattr.
+//   - Info, Activity: what `daxfsd info MOUNTPOINT` and `daxfsd top MOUNTPOINT` read from the root
+//     directory's extended attributes InfoXattr and ActivityXattr.
 //
 // Locks: none of its own. A call belongs to one goroutine from get to put, a queue to its thread;
 // what a READ's reply holds is given back by Done, after the answer has been written.

@@ -10,6 +10,9 @@
 //   - Queue: one thread's entry to the filesystem. It is called by that thread alone.
 //   - Uring: queues of io_uring that are ready, before the kernel is told to use them.
 //   - Server: a connection that is being served: from Dev or Uring.Serve until the kernel ends it.
+//   - Stats, Operation, Histogram: what was served, how often and how fast. Each queue counts for
+//     itself, in memory of its own.
+//   - Request: what Options.Trace is told of each request, if anybody wants to know.
 //   - InHeader, OutHeader, ReadIn, WriteIn and so on: the kernel's structures (include/uapi/
 //     linux/fuse.h), by its names in Go's spelling.
 //

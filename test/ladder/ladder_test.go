@@ -206,6 +206,8 @@ func TestForeignImports(t *testing.T) {
 			"command lines belong to cmd/"},
 		{"github.com/vbauerster/mpb", func(f *file) bool { return f.top == "cmd" || beside[f.top] },
 			"progress bars belong to cmd/: take a Progress function"},
+		{"charm.land/", func(f *file) bool { return f.top == "cmd" || beside[f.top] },
+			"what is drawn on a terminal belongs to cmd/: return figures"},
 		{"C", func(*file) bool { return false }, "no cgo: the binary is static"},
 		{"unsafe", func(f *file) bool { return unsafeName(f.name) },
 			"unsafe code lives in files called *_unsafe.go"},

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"charm.land/lipgloss/v2"
+	"github.com/charmbracelet/x/ansi"
+)
+
+// topModel is the live view: asked (a question is on its way) -> shown, until the interval is
+// over -> asked. It ends with a key, --count, or an error.
+type topModel struct {
+	flags         *topFlags
+	next          func() (*interval, error)
+	shown         *interval // nil: the first is not over
+	n             int       // intervals shown
+	by            topOrder
+	width, height int // of the terminal; 0: not known yet
+	err           error
+}
+
+// asking says that an interval is over; answered brings what happened in it.
+type (
+	asking   struct{}
+	answered struct {
+		i   *interval
+		err error
+	}
+)
+
+// topLive shows what w sees until somebody ends it.
+func topLive(w *watcher, f *topFlags) error {
+	end, err := tea.NewProgram(&topModel{flags: f, next: w.next}).Run()
+	if err != nil {
+		return err
+	}
+	return end.(*topModel).err
+}
+
+func (m *topModel) wait() tea.Cmd {
+	return tea.Tick(m.flags.interval, func(time.Time) tea.Msg { return asking{} })
+}
+
+// Init begins the first interval.
+func (m *topModel) Init() tea.Cmd { return m.wait() }
+
+// Update takes a key, a size, the end of an interval, or the daemon's answer.
+func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = msg.Width, msg.Height
+	case tea.KeyPressMsg:
+		switch msg.String() {
+		case "q", "esc", "ctrl+c":
+			return m, tea.Quit
+		case "s":
+			m.by = (m.by + 1) % topOrders
+		}
+	case asking:
+		return m, func() tea.Msg {
+			i, err := m.next()
+			return answered{i, err}
+		}
+	case answered:
+		if msg.err != nil {
+			m.err = msg.err
+			return m, tea.Quit
+		}
+		m.shown = msg.i
+		if m.n++; m.n == m.flags.count {
+			return m, tea.Quit
+		}
+		return m, m.wait()
+	}
+	return m, nil
+}
+
+var (
+	topTitle = lipgloss.NewStyle().Bold(true)
+	topHead  = lipgloss.NewStyle().Reverse(true)
+	topFaint = lipgloss.NewStyle().Faint(true)
+)
+
+// View is the screen.
+func (m *topModel) View() tea.View {
+	v := tea.NewView(m.screen())
+	v.AltScreen = true
+	return v
+}
+
+func (m *topModel) screen() string {
+	if m.shown == nil {
+		return fmt.Sprintf("watching for %v", m.flags.interval)
+	}
+	head := m.shown.head()
+	head[0] = topTitle.Render(head[0])
+	lines := append(head, topHead.Render(topHeader))
+	room := -1
+	if m.height > 0 {
+		room = max(m.height-len(lines)-1, 1) // and the keys below
+	}
+	lines = append(lines, strings.Split(strings.TrimSuffix(m.shown.table(m.by, room), "\n"), "\n")...)
+	lines = append(lines, topFaint.Render(fmt.Sprintf("each %v; s sorts (by %v), q ends", m.flags.interval, m.by)))
+	if m.width > 0 {
+		for i, l := range lines {
+			lines[i] = ansi.Truncate(l, m.width, "…")
+		}
+	}
+	return strings.Join(lines, "\n")
+}
