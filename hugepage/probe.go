@@ -2,13 +2,14 @@ package hugepage
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,21 +59,22 @@ func smapsPageSize(r io.Reader, at uint64) (size int64, err error) {
 	s := bufio.NewScanner(r)
 	found := false
 	for s.Scan() {
-		var lo, hi uint64
-		if n, _ := fmt.Sscanf(s.Text(), "%x-%x ", &lo, &hi); n == 2 {
+		if lo, hi, ok := smapsRange(s.Bytes()); ok {
 			if found {
 				break
 			}
 			found = lo <= at && at < hi
 			continue
 		}
-		name, rest, ok := strings.Cut(s.Text(), ":")
+		name, rest, ok := bytes.Cut(s.Bytes(), []byte(":"))
 		if !found || !ok {
 			continue
 		}
 		var kib int64
-		fmt.Sscanf(rest, "%d", &kib)
-		switch name {
+		if f := bytes.Fields(rest); len(f) > 0 {
+			kib, _ = strconv.ParseInt(string(f[0]), 10, 64)
+		}
+		switch string(name) {
 		case "KernelPageSize":
 			size = max(size, kib<<10)
 		case "ShmemPmdMapped", "FilePmdMapped", "AnonHugePages":
@@ -88,6 +90,18 @@ func smapsPageSize(r io.Reader, at uint64) (size int64, err error) {
 		return 0, fmt.Errorf("%w: no mapping at %#x", ErrProbe, at)
 	}
 	return size, nil
+}
+
+// smapsRange is what a line says that begins a mapping's. There are thousands of others.
+func smapsRange(line []byte) (lo, hi uint64, ok bool) {
+	addresses, _, _ := bytes.Cut(line, []byte(" "))
+	from, to, ok := bytes.Cut(addresses, []byte("-"))
+	if !ok {
+		return 0, 0, false
+	}
+	lo, err1 := strconv.ParseUint(string(from), 16, 64)
+	hi, err2 := strconv.ParseUint(string(to), 16, 64)
+	return lo, hi, err1 == nil && err2 == nil
 }
 
 var touched byte // so that the reads are not left out

@@ -141,9 +141,8 @@ type Operation struct {
 
 // settle takes the quantiles from Latency.
 func (o *Operation) settle() {
-	for p, v := range map[float64]*uint64{.5: &o.P50, .9: &o.P90, .99: &o.P99, .999: &o.P999} {
-		*v = min(o.Latency.Quantile(p), o.Max)
-	}
+	at := func(p float64) uint64 { return min(o.Latency.Quantile(p), o.Max) }
+	o.P50, o.P90, o.P99, o.P999 = at(.5), at(.9), at(.99), at(.999)
 }
 
 // Plus is what both did; the quantiles are 0 without both histograms.
@@ -197,36 +196,36 @@ func (s Stats) Total() (t Operation) {
 	return t
 }
 
-// snapshot is what was counted.
-func (c *counters) snapshot() Stats {
-	s := Stats{}
-	for i := range c {
-		k := &c[i]
-		o := Operation{Latency: make(Histogram, nbuckets)}
-		last := 0
-		for b := range k.buckets {
-			if o.Latency[b] = k.buckets[b].Load(); o.Latency[b] > 0 {
-				last = b + 1
-			}
-		}
-		o.Latency = o.Latency[:last]
-		o.Count = o.Latency.Count()
-		o.Errors, o.Bytes, o.Max = k.errors.Load(), k.bytes.Load(), k.max.Load()
-		o.settle()
-		o.InFlight = k.begun.Load() - o.Count // read last: what has ended had begun
-		if o.Count > 0 || o.InFlight > 0 {
-			s[opNames[i]] = o
-		}
-	}
-	return s
-}
-
 // Stats is what the connection has served. It is safe for concurrent use; what is served meanwhile
 // may be in some of the figures only.
-func (s *Server) Stats() Stats {
-	sum := Stats{}
-	for _, c := range s.counters {
-		sum = sum.Plus(c.snapshot())
+func (s *Server) Stats() Stats { return sum(s.counters) }
+
+// sum adds up what queues have counted.
+func sum(queues []*counters) Stats {
+	s := Stats{}
+	for i, name := range opNames {
+		var o Operation
+		var h [nbuckets]uint64
+		for _, q := range queues {
+			c, n := &q[i], uint64(0)
+			for b := range h {
+				v := c.buckets[b].Load()
+				h[b], n = h[b]+v, n+v
+			}
+			o.Count += n
+			o.Errors, o.Bytes, o.Max = o.Errors+c.errors.Load(), o.Bytes+c.bytes.Load(), max(o.Max, c.max.Load())
+			o.InFlight += c.begun.Load() - n // read last: what has ended had begun
+		}
+		if o.Count == 0 && o.InFlight == 0 {
+			continue
+		}
+		last := nbuckets
+		for last > 0 && h[last-1] == 0 {
+			last--
+		}
+		o.Latency = append(Histogram(nil), h[:last]...)
+		o.settle()
+		s[name] = o
 	}
-	return sum
+	return s
 }

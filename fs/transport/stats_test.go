@@ -73,7 +73,7 @@ func TestStatsAddUp(t *testing.T) {
 		do(&d, opRead, 0, 1000, 2*time.Second)
 	}
 	do(&d, opLookup, -int32(unix.ENOENT), 0, 0)
-	before := c.snapshot().Plus(d.snapshot())
+	before := sum([]*counters{&c, &d})
 	r := before["READ"]
 	if r.Count != 20 || r.Errors != 0 || r.Bytes != 50960 || r.InFlight != 0 || r.P50 < 900e6 || r.P50 > 1400e6 || r.P90 < 1600e6 || r.P999 > r.Max || r.Max < 2e9 {
 		t.Errorf("READ: %+v", r)
@@ -87,15 +87,15 @@ func TestStatsAddUp(t *testing.T) {
 	do(&c, opRead, -int32(unix.EIO), 0, 10*time.Millisecond)
 	do(&d, opWrite, 0, 7, 0)
 	busy := d.begin(&InHeader{Opcode: opFsync}, nil, nil, nil)
-	diff := c.snapshot().Plus(d.snapshot()).Since(before)
+	diff := sum([]*counters{&c, &d}).Since(before)
 	if r := diff["READ"]; r.Count != 1 || r.Errors != 1 || r.Bytes != 0 || r.Max < 10e6 || r.Max > 1e9 || r.P50 > r.Max {
 		t.Errorf("READ since: %+v", r)
 	}
 	if w, f := diff["WRITE"], diff["FSYNC"]; len(diff) != 3 || w.Count != 1 || w.Bytes != 7 || f.Count != 0 || f.InFlight != 1 {
 		t.Errorf("since: %+v", diff)
 	}
-	if busy.end(0, 0); d.snapshot()["FSYNC"].InFlight != 0 || d.snapshot()["FSYNC"].Count != 1 {
-		t.Errorf("FSYNC: %+v", d.snapshot()["FSYNC"])
+	if busy.end(0, 0); sum([]*counters{&d})["FSYNC"].InFlight != 0 || sum([]*counters{&d})["FSYNC"].Count != 1 {
+		t.Errorf("FSYNC: %+v", sum([]*counters{&d})["FSYNC"])
 	}
 }
 
@@ -210,7 +210,7 @@ func TestUringServeAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(1000, serve); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
-		if o := q.snapshot()[name]; o.Count != 1001 || o.Bytes != 1001*4096 || o.Errors != 0 || o.InFlight != 0 {
+		if o := sum([]*counters{&q.counters})[name]; o.Count != 1001 || o.Bytes != 1001*4096 || o.Errors != 0 || o.InFlight != 0 {
 			t.Errorf("%s: %+v", name, o)
 		}
 	}
