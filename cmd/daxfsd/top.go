@@ -41,9 +41,9 @@ p50 is what half of the requests of the last interval took at most, p99 what 99 
 kernel answers from its caches never reaches the daemon; one GETXATTR in each
 interval is top's own question.
 
-On a terminal, q ends it and s sorts by another column. Without one, or with
---once, it prints one interval and ends; --json prints one JSON object a line for
-each interval, until --count or the end of the mount.`,
+On a terminal, q ends it and s sorts by another column. Without one it prints one
+interval as text and ends, as with --once; --count prints that many. --json prints
+one JSON object a line for each interval, until --count or the end of the mount.`,
 		Example: `  daxfsd top /mnt
   daxfsd top --once --interval 10s /mnt
   daxfsd top --json --count 60 /mnt > minute.json`,
@@ -51,7 +51,7 @@ each interval, until --count or the end of the mount.`,
 		RunE: func(c *cobra.Command, a []string) error { return top(c.OutOrStdout(), &f, a[0]) },
 	}
 	c.Flags().DurationVar(&f.interval, "interval", time.Second, "how long to watch before showing")
-	c.Flags().IntVar(&f.count, "count", 0, "end after that many intervals")
+	c.Flags().IntVar(&f.count, "count", 0, "print that many intervals and end")
 	c.Flags().BoolVar(&f.once, "once", false, "print one interval as text and end")
 	c.Flags().BoolVar(&f.json, "json", false, "print each interval as JSON, one a line")
 	return c
@@ -70,11 +70,11 @@ func top(out io.Writer, f *topFlags, arg string) error {
 	if err != nil {
 		return err
 	}
-	if f.once || !f.json && f.count == 0 && !isTerminal(os.Stdout) {
-		f.count = 1
+	if !f.json && !f.once && f.count == 0 && isTerminal(os.Stdout) && isTerminal(os.Stdin) {
+		return topLive(w, f.interval)
 	}
-	if !f.json && !f.once && isTerminal(os.Stdout) && isTerminal(os.Stdin) {
-		return topLive(w, f)
+	if !f.json && f.count == 0 {
+		f.count = 1
 	}
 	for n := 1; ; n++ {
 		time.Sleep(f.interval)

@@ -168,7 +168,7 @@ func TestInterval(t *testing.T) {
 
 // The live view fits the terminal, sorts, and ends.
 func TestTopModel(t *testing.T) {
-	var m tea.Model = &topModel{flags: &topFlags{interval: time.Second, count: 2}}
+	var m tea.Model = &topModel{interval: time.Second}
 	if !strings.Contains(m.View().Content, "watching") {
 		t.Errorf("first %q", m.View().Content)
 	}
@@ -198,10 +198,6 @@ func TestTopModel(t *testing.T) {
 	}
 	if !send(tea.KeyPressMsg{Code: 'q', Text: "q"}) {
 		t.Error("q does not end it")
-	}
-	_, cmd := m.Update(answered{i: someInterval(t)})
-	if _, quit := cmd().(tea.QuitMsg); !quit {
-		t.Error("it goes on after --count 2")
 	}
 	end, cmd := m.Update(answered{err: os.ErrClosed})
 	if _, quit := cmd().(tea.QuitMsg); !quit || end.(*topModel).err != os.ErrClosed {

@@ -11,12 +11,11 @@ import (
 )
 
 // topModel is the live view: asked (a question is on its way) -> shown, until the interval is
-// over -> asked. It ends with a key, --count, or an error.
+// over -> asked. It ends with a key or an error.
 type topModel struct {
-	flags         *topFlags
+	interval      time.Duration
 	next          func() (*interval, error)
 	shown         *interval // nil: the first is not over
-	n             int       // intervals shown
 	by            topOrder
 	width, height int // of the terminal; 0: not known yet
 	err           error
@@ -32,8 +31,8 @@ type (
 )
 
 // topLive shows what w sees until somebody ends it.
-func topLive(w *watcher, f *topFlags) error {
-	end, err := tea.NewProgram(&topModel{flags: f, next: w.next}).Run()
+func topLive(w *watcher, each time.Duration) error {
+	end, err := tea.NewProgram(&topModel{interval: each, next: w.next}).Run()
 	if err != nil {
 		return err
 	}
@@ -41,7 +40,7 @@ func topLive(w *watcher, f *topFlags) error {
 }
 
 func (m *topModel) wait() tea.Cmd {
-	return tea.Tick(m.flags.interval, func(time.Time) tea.Msg { return asking{} })
+	return tea.Tick(m.interval, func(time.Time) tea.Msg { return asking{} })
 }
 
 // Init begins the first interval.
@@ -70,9 +69,6 @@ func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return m, tea.Quit
 		}
 		m.shown = msg.i
-		if m.n++; m.n == m.flags.count {
-			return m, tea.Quit
-		}
 		return m, m.wait()
 	}
 	return m, nil
@@ -93,7 +89,7 @@ func (m *topModel) View() tea.View {
 
 func (m *topModel) screen() string {
 	if m.shown == nil {
-		return fmt.Sprintf("watching for %v", m.flags.interval)
+		return fmt.Sprintf("watching for %v", m.interval)
 	}
 	head := m.shown.head()
 	head[0] = topTitle.Render(head[0])
@@ -103,7 +99,7 @@ func (m *topModel) screen() string {
 		room = max(m.height-len(lines)-1, 1) // and the keys below
 	}
 	lines = append(lines, strings.Split(strings.TrimSuffix(m.shown.table(m.by, room), "\n"), "\n")...)
-	lines = append(lines, topFaint.Render(fmt.Sprintf("each %v; s sorts (by %v), q ends", m.flags.interval, m.by)))
+	lines = append(lines, topFaint.Render(fmt.Sprintf("each %v; s sorts (by %v), q ends", m.interval, m.by)))
 	if m.width > 0 {
 		for i, l := range lines {
 			lines[i] = ansi.Truncate(l, m.width, "…")

@@ -5,7 +5,6 @@ import (
 	"io"
 	"log"
 	"runtime"
-	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -89,7 +88,8 @@ type Server struct {
 	fuse   *fuse.Server     // for notifications; it never serves
 	serves transport.Filesystem
 	fd     int
-	conn   atomic.Pointer[transport.Server] // nil before Serve
+	began  chan struct{}     // closed by Serve, when conn is set
+	conn   *transport.Server // immutable then
 }
 
 // capabilities are what we ask the kernel for beyond go-fuse's defaults. Each is
@@ -105,7 +105,7 @@ func (c *Conn) Start(core *fs.FS) (*Server, error) {
 	o := &c.opt
 	a := New(core, o.DAX, o.Info)
 	a.panicked, a.activity = o.Panicked, o.Activity
-	s := &Server{opt: *o, serves: a, fd: c.fd}
+	s := &Server{opt: *o, serves: a, fd: c.fd, began: make(chan struct{})}
 	var err error
 	if o.Transport != TransportDev {
 		s.uring, err = transport.NewUring()
@@ -196,23 +196,20 @@ func (s *Server) Serve() {
 		Abort: func() { _ = s.Unmount(Force) },
 		Trace: s.opt.Trace,
 	}
-	var conn *transport.Server
 	if s.uring != nil {
-		conn = s.uring.Serve(s.fd, s.serves, o)
+		s.conn = s.uring.Serve(s.fd, s.serves, o)
 	} else {
-		conn = transport.Dev(s.fd, s.serves, n, o)
+		s.conn = transport.Dev(s.fd, s.serves, n, o)
 	}
-	s.conn.Store(conn)
-	conn.Wait()
+	close(s.began)
+	s.conn.Wait()
 	_ = unix.Close(s.fd)
 }
 
-// Stats is what was served since Serve began. It is safe for concurrent use.
+// Stats is what was served since Serve began, for which it waits. It is safe for concurrent use.
 func (s *Server) Stats() transport.Stats {
-	if conn := s.conn.Load(); conn != nil {
-		return conn.Stats()
-	}
-	return transport.Stats{}
+	<-s.began
+	return s.conn.Stats()
 }
 
 // SharedMmap reports whether files can be mapped shared: always with dax=never,

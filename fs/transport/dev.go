@@ -23,7 +23,7 @@ type Server struct {
 	done sync.WaitGroup // queues and cold requests
 	fds  []int          // clones, closed by Wait
 
-	counters []*counters // of the queues; immutable once it serves
+	counters []*counters // of the queues; immutable when Dev or Uring.Serve has returned
 
 	small, large sync.Pool // *coldCall
 }

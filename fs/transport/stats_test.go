@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"encoding/json"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -229,5 +230,21 @@ func BenchmarkServe(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		q.serve(req)
+	}
+}
+
+// The value of an extended attribute has 64 KiB at most: a million requests in every bucket of every
+// operation fit.
+func TestStatsFit(t *testing.T) {
+	s := Stats{}
+	for _, name := range opNames {
+		o := Operation{Count: 1e12, Errors: 1e12, Bytes: 1e15, InFlight: 100, P50: 1e10, P90: 1e10, P99: 1e10, P999: 1e10, Max: 1e10}
+		for range nbuckets {
+			o.Latency = append(o.Latency, 1e6)
+		}
+		s[name] = o
+	}
+	if b, err := json.Marshal(s); err != nil || len(b) > 62<<10 {
+		t.Errorf("%d operations take %d bytes, %v", len(s), len(b), err)
 	}
 }
