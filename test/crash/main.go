@@ -1,7 +1,8 @@
-// Command crash runs the crash explorer (docs/crash.md): all single operations of the
-// filesystem, crashed at every fence.
+// Command crash runs the crash explorer (docs/crash.md): every operation of the filesystem alone,
+// pairs and triples of them, operations at once, and others, crashed at every fence; and a
+// sample of mutants, which it must notice.
 //
-//	go run ./test/crash [--json] [--workload NAME [--state N]] [--mutants N]
+//	go run ./test/crash [--json] [--full] [--mutate] [--workload NAME [--state N]]
 //
 // It exits 1 if a crash state is not recovered rightly, 2 if it could not run.
 package main
@@ -53,7 +54,8 @@ func run() int {
 		scope = explore.FullScope
 	}
 	if *full {
-		cfg.Limits = explore.Limits{Lines: 128, Torn: 16, Pairs: 600, Random: 64}
+		cfg.Limits = explore.Limits{Lines: 128, Torn: 48, Pairs: 600, Random: 64, EverySubset: true}
+		cfg.Nested, cfg.DeleteAll = 100, 4
 		*mutate = true
 	}
 	tries := 12

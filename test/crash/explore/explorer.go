@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"runtime"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/daxfs/daxfs/pmem"
@@ -11,14 +13,15 @@ import (
 
 // Failure is a crash state that recovery does not make right.
 type Failure struct {
-	Workload string `json:"workload"`
-	Step     string `json:"step"`
-	Fence    int    `json:"fence"` // crash point: fences since the step began; -1: it had returned
-	State    int    `json:"state"` // number of the state within the workload
-	Kind     string `json:"kind"`
-	Seed     uint64 `json:"seed"`
-	What     string `json:"what"`
-	Nested   string `json:"nested,omitempty"` // crash during recovery: its state
+	Workload string   `json:"workload"`
+	Step     string   `json:"step"`
+	Fence    int      `json:"fence"` // crash point: fences since the step began; -1: it had returned
+	State    int      `json:"state"` // number of the state within the workload
+	Kind     string   `json:"kind"`
+	Seed     uint64   `json:"seed"`
+	What     string   `json:"what"`
+	Lost     []string `json:"lost,omitempty"`   // whose stores the state lacks, all or some of a line
+	Nested   string   `json:"nested,omitempty"` // crash during recovery: its state
 }
 
 func (f *Failure) String() string {
@@ -30,8 +33,12 @@ func (f *Failure) String() string {
 	if f.Nested != "" {
 		n = "; recovery crashed: " + f.Nested
 	}
-	return fmt.Sprintf("%s, step %q, %s, state %d (%s)%s:\n    %s\n    again: go run ./test/crash --workload %q --state %d --seed %d",
-		f.Workload, f.Step, at, f.State, f.Kind, n, f.What, regexp.QuoteMeta(f.Workload), f.State, f.Seed)
+	lost := ""
+	if len(f.Lost) > 0 {
+		lost = "\n    it lacks stores of " + strings.Join(f.Lost, ", ")
+	}
+	return fmt.Sprintf("%s, step %q, %s, state %d (%s)%s:\n    %s%s\n    again: go run ./test/crash --workload %q --state %d --seed %d",
+		f.Workload, f.Step, at, f.State, f.Kind, n, f.What, lost, regexp.QuoteMeta(f.Workload), f.State, f.Seed)
 }
 
 // Config is what to explore and how thoroughly.
@@ -296,11 +303,30 @@ func (k *walk) point() {
 		}
 		why, nested := k.try(n, ps, allowed, seed)
 		if why != "" {
-			k.res.Failures = append(k.res.Failures, Failure{Workload: k.res.Workload, Step: s.name, Fence: k.fence, State: n, Kind: kind, Seed: k.x.cfg.Seed, What: why, Nested: nested})
+			k.res.Failures = append(k.res.Failures, Failure{Workload: k.res.Workload, Step: s.called(), Fence: k.fence, State: n, Kind: kind, Seed: k.x.cfg.Seed, What: why, Nested: nested, Lost: k.m.lost(ps)})
 			k.stop = k.mutated || len(k.res.Failures) >= k.x.cfg.MaxFailures
 		}
 		return !k.stop
 	})
+}
+
+// lost are those whose stores a state lacks.
+func (m *image) lost(ps []patch) (sites []string) {
+	has := map[int64]line{}
+	for _, p := range ps {
+		has[p.off] = p.l
+	}
+	for _, p := range m.list() {
+		if l, ok := has[p.off]; ok && l == m.newest(p) {
+			continue
+		}
+		for _, s := range p.stores {
+			if !slices.Contains(sites, s.site) {
+				sites = append(sites, s.site)
+			}
+		}
+	}
+	return sites
 }
 
 // outcome bits: which trees a state may lead to.

@@ -97,7 +97,9 @@ const (
 // chattr is on both.
 func (w *world) chattr(path string, flags uint32) {
 	n := w.at(path)
-	must("chattr", w.f.SetFlags(&w.ctx, n.ino, flags, nil))
+	if w.f != nil {
+		must("chattr", w.f.SetFlags(&w.ctx, n.ino, flags, nil))
+	}
 	n.flags = flags
 }
 
@@ -110,6 +112,9 @@ func inDir(name string, n int, op func(w *world)) Workload {
 // rules that fs/acl_test.go judges. Here it counts that a crash leaves all of it or nothing.
 func (w *world) adopt(path string) {
 	n := w.at(path)
+	if w.f == nil {
+		return
+	}
 	var a fs.Attr
 	must("getattr", w.f.GetAttr(&w.ctx, n.ino, &a))
 	n.mode, n.xattrs = a.Mode, map[string]string{}

@@ -3,10 +3,12 @@ package explore
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
 )
 
 // action is one operation on the tree's fixed names.
@@ -69,6 +71,23 @@ func actions() []action {
 		act("clone", "f d/g", func(w *world) { w.clone("f", 4096, "d/g", 4096, 4096) }),
 		act("mknod", "d/new", func(w *world) { w.mknod("d/new", syscall.S_IFIFO|0o644, 0) }),
 		act("tmpfile", "d", func(w *world) { w.tmpfile("d") }),
+		act("removexattr", "f", func(w *world) {
+			can(w.at("f").xattrs["user.a"] != "", "f has no attribute")
+			w.removexattr("f", "user.a")
+		}),
+		act("setacl", "d/g", func(w *world) { w.setxattr("d/g", aclAccess, aclOf(2)); w.adopt("d/g") }),
+		act("utimens", "f", func(w *world) { w.setattr("f", fs.SetAttr{Valid: fs.SetAtime | fs.SetMtime, Atime: 5, Mtime: 6}) }),
+		act("chattr", "d/g", func(w *world) { w.chattr("d/g", layout.FlagNoDump) }),
+		act("fsync", "f", func(w *world) {
+			if w.f != nil {
+				must("fsync", w.f.Fsync(&w.ctx, w.at("f").ino, false))
+			}
+		}),
+		act("mkdir", "e, a long name", func(w *world) { w.mkdir("e/" + strings.Repeat("n", 255)) }),
+		act("link", "d/g e, a long name", func(w *world) { w.link("d/g", "e/"+strings.Repeat("m", 200)) }),
+		rename("f", "f9", fs.RenameWhiteout),
+		rename("d/g", "e/h", fs.RenameWhiteout),
+		rename("d/g", "f9", fs.RenameNoReplace),
 		rename("f", "d", fs.RenameExchange),
 		rename("d/g", "e/h", fs.RenameExchange),
 	}

@@ -39,6 +39,7 @@ type pending struct {
 type pstore struct {
 	nt      bool
 	tid     int
+	site    string // who stored
 	mask    uint64 // which bytes
 	data    line
 	flushed []int // threads that flushed the line since
@@ -68,7 +69,7 @@ func (m *image) store(e *event, ev int) {
 		off := (e.off + i) &^ (lineSize - 1)
 		from := e.off + i - off
 		n := min(lineSize-from, e.n-i)
-		s := pstore{nt: e.kind == evNT, tid: e.tid}
+		s := pstore{nt: e.kind == evNT, tid: e.tid, site: e.site}
 		copy(s.data[from:], e.data[i:i+n])
 		s.mask = ^uint64(0) >> (64 - n) << from
 		p := m.pend[off]
@@ -194,31 +195,50 @@ func (m *image) list() []*pending {
 // word is the mask of aligned 8-byte word w of a line.
 func word(w int) uint64 { return 0xff << (8 * w) }
 
-// prefixes are the contents that a line takes on while its ordinary stores are
-// written back: after each store, and within a store after each 8-byte word, but
-// not the newest. Non-temporal stores are left out of the partial ones.
-func (m *image) prefixes(p *pending) []line {
+// partial are the contents that a line takes on while it is on its way, but not the newest.
+// Ordinary stores are written back in order: after each store, and within a store after each
+// 8-byte word. Of a non-temporal one any subset of its words may be there, beside what
+// was stored before: each alone, and all but each; with every, all subsets.
+func (m *image) partial(p *pending, every bool) []line {
 	var out []line
-	l := *m.at(p.off)
-	last := m.newest(p)
-	add := func() {
-		if l != last && (len(out) == 0 || out[len(out)-1] != l) && l != *m.at(p.off) {
+	seen := map[line]bool{*m.at(p.off): true, m.newest(p): true}
+	add := func(l line) {
+		if !seen[l] {
+			seen[l] = true
 			out = append(out, l)
 		}
 	}
+	l := *m.at(p.off)
 	for i := range p.stores {
 		s := &p.stores[i]
-		if s.nt {
-			s.apply(&l, ^uint64(0))
-			add()
+		if !s.nt {
+			for w := 0; w < 8; w++ {
+				s.apply(&l, word(w))
+				add(l)
+			}
 			continue
 		}
-		for w := 0; w < 8; w++ {
-			s.apply(&l, word(w))
-			add()
+		for words := 1; words < 255; words++ {
+			if n := bits.OnesCount8(uint8(words)); every || n == 1 || n == 7 {
+				torn := l
+				s.apply(&torn, subset(words))
+				add(torn)
+			}
 		}
+		s.apply(&l, ^uint64(0))
+		add(l)
 	}
 	return out
+}
+
+// subset is the mask of the words of a line whose bits are set.
+func subset(words int) (mask uint64) {
+	for w := range 8 {
+		if words&(1<<w) != 0 {
+			mask |= word(w)
+		}
+	}
+	return mask
 }
 
 // torn is a random content of a line: a prefix of its ordinary stores, and any
@@ -235,13 +255,7 @@ func (m *image) torn(p *pending, r *rnd) line {
 	for i := range p.stores {
 		s := &p.stores[i]
 		if s.nt {
-			var mask uint64
-			for w, v := 0, r.n(256); w < 8; w++ {
-				if v&(1<<w) != 0 {
-					mask |= word(w)
-				}
-			}
-			s.apply(&l, mask)
+			s.apply(&l, subset(r.n(256)))
 			continue
 		}
 		for w := 0; w < 8 && k > 0; w, k = w+1, k-1 {

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // The kinds of event.
@@ -25,14 +26,15 @@ type event struct {
 	off  int64
 	n    int64
 	data []byte // stores
-	site string // flush and fence: who asked for it
+	site string // stores, flush and fence: who asked for it
 	step int
 }
 
 // recorder logs what the primitives of pmem do. It implements pmem.Recorder.
 type recorder struct {
-	sites bool   // ask who calls
-	turns *turns // of operations that run at once; nil: none do
+	sites  bool // ask who calls
+	inStep atomic.Bool
+	turns  *turns // of operations that run at once; nil: none do
 
 	mu    sync.Mutex
 	log   []event
@@ -48,6 +50,7 @@ func (r *recorder) add(e event) {
 	if r.on {
 		if e.kind == evBegin || e.kind == evEnd {
 			r.steps++
+			r.inStep.Store(e.kind == evBegin)
 		}
 		e.tid += r.steps << 32
 		r.log = append(r.log, e)
@@ -63,12 +66,12 @@ func (r *recorder) Begin(tid int) {
 
 // Store is called for ordinary stores.
 func (r *recorder) Store(tid int, off int64, b []byte) {
-	r.add(event{kind: evStore, tid: tid, off: off, n: int64(len(b)), data: append([]byte(nil), b...)})
+	r.add(event{kind: evStore, tid: tid, off: off, n: int64(len(b)), data: append([]byte(nil), b...), site: r.site()})
 }
 
 // NTStore is called for non-temporal stores.
 func (r *recorder) NTStore(tid int, off int64, b []byte) {
-	r.add(event{kind: evNT, tid: tid, off: off, n: int64(len(b)), data: append([]byte(nil), b...)})
+	r.add(event{kind: evNT, tid: tid, off: off, n: int64(len(b)), data: append([]byte(nil), b...), site: r.site()})
 }
 
 // Flush is called for write-backs of whole lines.
@@ -83,9 +86,9 @@ func (r *recorder) Fence(tid int) {
 
 func (r *recorder) mark(kind, step int) { r.add(event{kind: kind, step: step}) }
 
-// site names the line outside pmem that asked for the primitive.
+// site names the line outside pmem that asked for the primitive, within a step.
 func (r *recorder) site() string {
-	if !r.sites {
+	if !r.sites || !r.inStep.Load() {
 		return ""
 	}
 	var pcs [12]uintptr

@@ -15,6 +15,8 @@ type Limits struct {
 	Torn   int // partial contents of each of these lines
 	Pairs  int // pairs of lines
 	Random int // random subsets of torn lines
+
+	EverySubset bool // all 256 subsets of the words of each non-temporal store are partial contents
 }
 
 // DefaultLimits are what a run of a few minutes can afford.
@@ -70,7 +72,7 @@ func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) 
 		m.eventStates(list, full, e)
 	}
 	for _, i := range pick {
-		for k, l := range sample(m.prefixes(list[i]), lim.Torn, &r) {
+		for k, l := range sample(m.partial(list[i], lim.EverySubset), lim.Torn, &r) {
 			e.emit([]patch{{list[i].off, l}}, "line %#x torn (%d) alone", list[i].off, k)
 			e.emit(e.but(full, i, i+1, patch{list[i].off, l}), "line %#x torn (%d), all others", list[i].off, k)
 		}

@@ -297,11 +297,10 @@ func singles() []Workload {
 			w.steps[len(w.steps)-1].format = true
 		}},
 	}
-	for _, n := range []int{1, 2, 3, 4, 5, 6, 7} {
-		for _, at := range []int64{60, 4090} {
-			ws = append(ws, write(fmt.Sprintf("write-%d-at-%d", n, at), "f", at, n))
-		}
+	for n := 1; n <= 7; n++ {
+		ws = append(ws, write(fmt.Sprintf("write-%d-at-60", n), "f", 60, n))
 	}
+	ws = append(append(ws, borders()...), privileges()...)
 	return append(append(ws, allocationWorkloads()...), freeMaps()...)
 }
 

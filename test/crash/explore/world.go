@@ -34,6 +34,8 @@ type world struct {
 	rec  *recorder
 	full bool // a write may be cut short
 
+	result syscall.Errno // of the operation under way, if it was refused
+
 	atomic bool // each write is all or nothing
 
 	steps []step
@@ -42,6 +44,7 @@ type world struct {
 // step is one operation of the filesystem: what the tree was before it and is after.
 type step struct {
 	name     string
+	result   syscall.Errno
 	old, new *node
 	mid      *node                 // a write under way; nil: old or new, nothing else
 	alts     []alt                 // operations at once: what may be left of them, instead of old and new
@@ -92,11 +95,21 @@ func (n *node) all(f func(*node)) {
 func (w *world) do(name string, op func()) {
 	s := step{name: name, old: w.root.clone()}
 	w.rec.mark(evBegin, len(w.steps))
+	w.result = 0
 	op()
+	s.result = w.result
 	w.rec.mark(evEnd, len(w.steps))
 	s.new = w.root.clone()
 	s.equal = same(s.old, s.new)
 	w.steps = append(w.steps, s)
+}
+
+// called is the step's name, and what it returned if that was no success.
+func (s *step) called() string {
+	if s.result == 0 {
+		return s.name
+	}
+	return fmt.Sprintf("%s (%v)", s.name, s.result)
 }
 
 // refused is what a world panics with when the filesystem says no.
@@ -131,6 +144,7 @@ func (w *world) noSpace(op func()) (full bool) {
 			if full = r.e == syscall.ENOSPC; !full {
 				panic(r)
 			}
+			w.result = r.e
 		}
 	}()
 	op()
@@ -318,6 +332,9 @@ func (w *world) setattr(path string, s fs.SetAttr) {
 	}
 	if s.Valid&fs.SetMode != 0 {
 		n.mode = n.mode&syscall.S_IFMT | s.Mode&0o7777
+	}
+	if s.Valid&(fs.SetUID|fs.SetGID|fs.SetKillPriv) != 0 && s.Valid&fs.SetMode == 0 {
+		n.mode = fs.KillPriv(n.mode)
 	}
 	if s.Valid&fs.SetUID != 0 {
 		n.uid = s.UID
