@@ -1,0 +1,4 @@
+package posix
+
+// briefCases are those of -brief.
+var briefCases = map[string]bool{}
