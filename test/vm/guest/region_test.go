@@ -133,7 +133,7 @@ func faults(t *testing.T, pid int) int64 {
 func posix(t *testing.T, transport string) {
 	target := map[string]string{"dev": "dax=always", "uring": "transport=uring"}[transport]
 	start := time.Now()
-	out := run(t, "posix.test", "-test.v", "-brief", "-slow", "10", "-test.run", "TestPosix/^"+target+"$")
+	out := mounttest.RunTests(t, limit, "posix.test", "-test.v", "-brief", "-slow", "10", "-test.run", "TestPosix/^"+target+"$")
 	for line := range strings.Lines(out) {
 		if strings.Contains(line, " cases: ") {
 			t.Logf("%s in %.1f s", strings.TrimSpace(line), time.Since(start).Seconds())
