@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/test/acked"
 	"github.com/daxfs/daxfs/test/mounttest"
 )
 
@@ -27,7 +28,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	mounttest.Main(m, mounttest.Children{"work": work})
+	mounttest.Main(m, mounttest.Children{"work": acked.Work})
 }
 
 // murder is the state of TestKill9.
@@ -39,13 +40,13 @@ type murder struct {
 	round  int
 	bursts int
 	dirs   []string // of the root
-	trees  [workers]*tree
+	trees  [acked.Workers]*acked.Tree
 	// Of the last burst: the logs, and the calls that were not acknowledged.
-	logs   [workers]string
-	flight [workers]*op
+	logs   [acked.Workers]string
+	flight [acked.Workers]*acked.Op
 
 	acknowledged int
-	outcomes     map[outcome]int
+	outcomes     map[acked.Outcome]int
 	kills        int
 	short        int // writes of which a part was acknowledged
 }
@@ -54,14 +55,14 @@ type murder struct {
 func begin(t *testing.T, seed uint64, limit time.Duration) *murder {
 	t.Helper()
 	m := &murder{
-		Mount: mounttest.New(t, regionSize, limit), t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
-		outcomes: map[outcome]int{},
+		Mount: mounttest.New(t, acked.RegionSize, limit), t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
+		outcomes: map[acked.Outcome]int{},
 	}
 	t.Cleanup(m.saveFailed)
-	m.dirs = []string{shared}
-	for w := range workers {
-		m.trees[w] = newTree(w)
-		m.dirs = append(m.dirs, workerDir(w))
+	m.dirs = []string{acked.Shared}
+	for w := range acked.Workers {
+		m.trees[w] = acked.New(w)
+		m.dirs = append(m.dirs, acked.WorkerDir(w))
 	}
 	for _, dir := range m.dirs {
 		if err := os.Mkdir(m.Path(dir), 0o755); err != nil {
@@ -161,11 +162,11 @@ func (m *murder) burst(calls int, meanwhile func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	m.bursts++
-	var cmds [workers]*exec.Cmd
-	var out [workers]bytes.Buffer
-	for w := range workers {
+	var cmds [acked.Workers]*exec.Cmd
+	var out [acked.Workers]bytes.Buffer
+	for w := range acked.Workers {
 		state := filepath.Join(m.Dir, fmt.Sprintf("tree.%d", w))
-		if err := m.trees[w].save(state); err != nil {
+		if err := m.trees[w].Save(state); err != nil {
 			m.t.Fatal(err)
 		}
 		m.logs[w] = filepath.Join(m.Dir, fmt.Sprintf("calls.%d.%d", m.bursts, w))
@@ -176,7 +177,7 @@ func (m *murder) burst(calls int, meanwhile func()) {
 			m.t.Fatal(err)
 		}
 	}
-	for w := range workers {
+	for w := range acked.Workers {
 		for ctx.Err() == nil {
 			if st, err := os.Stat(m.logs[w]); err == nil && st.Size() > 0 {
 				break
@@ -185,12 +186,12 @@ func (m *murder) burst(calls int, meanwhile func()) {
 		}
 	}
 	meanwhile()
-	for w := range workers {
+	for w := range acked.Workers {
 		if err := cmds[w].Wait(); err != nil {
 			m.t.Errorf("round %d, worker %d: %v: %s", m.round, w, err, out[w].Bytes())
 			continue
 		}
-		n, flight, err := m.trees[w].replay(m.logs[w])
+		n, flight, err := m.trees[w].Replay(m.logs[w])
 		if err == nil && calls > 0 && (n != calls || flight != nil) {
 			err = fmt.Errorf("%d calls acknowledged, want %d", n, calls)
 		}
@@ -212,19 +213,19 @@ func (m *murder) judge() {
 	err := m.shared(&dirs)
 	var st unix.Stat_t
 	if err == nil {
-		err = unix.Stat(m.Path(shared), &st)
+		err = unix.Stat(m.Path(acked.Shared), &st)
 	}
 	if err == nil && uint64(st.Nlink) != dirs {
-		err = fmt.Errorf("%s has %d links, want %d", shared, st.Nlink, dirs)
+		err = fmt.Errorf("%s has %d links, want %d", acked.Shared, st.Nlink, dirs)
 	}
 	if err != nil {
 		m.t.Errorf("round %d: %v", m.round, err)
 	}
 	var wg sync.WaitGroup
-	var outcomes [workers]outcome
-	for w := range workers {
+	var outcomes [acked.Workers]acked.Outcome
+	for w := range acked.Workers {
 		wg.Go(func() {
-			o, err := m.trees[w].judge(m.Mountpoint, w, m.flight[w])
+			o, err := m.trees[w].Judge(m.Mountpoint, w, m.flight[w])
 			if err != nil {
 				m.t.Errorf("round %d, worker %d: %v", m.round, w, err)
 			}
@@ -249,11 +250,11 @@ func (m *murder) judge() {
 // shared requires that every name in the shared directory is a worker's, and counts
 // the directories.
 func (m *murder) shared(dirs *uint64) error {
-	entries, err := os.ReadDir(m.Path(shared))
+	entries, err := os.ReadDir(m.Path(acked.Shared))
 	for _, e := range entries {
 		var w, round, n int
-		if k, _ := fmt.Sscanf(e.Name(), "w%d-%d.%d", &w, &round, &n); k != 3 || w >= workers {
-			return fmt.Errorf("%s/%s should not be there", shared, e.Name())
+		if k, _ := fmt.Sscanf(e.Name(), "w%d-%d.%d", &w, &round, &n); k != 3 || w >= acked.Workers {
+			return fmt.Errorf("%s/%s should not be there", acked.Shared, e.Name())
 		}
 		if e.IsDir() {
 			*dirs++
@@ -268,9 +269,9 @@ func (m *murder) check() fsck.Report {
 	rep := m.Fsck()
 	files, dirs, symlinks := uint64(0), uint64(2), uint64(0) // the root and the shared one
 	for _, t := range m.trees {
-		files += t.count(unix.S_IFREG)
-		dirs += t.count(unix.S_IFDIR)
-		symlinks += t.count(unix.S_IFLNK)
+		files += t.Count(unix.S_IFREG)
+		dirs += t.Count(unix.S_IFDIR)
+		symlinks += t.Count(unix.S_IFLNK)
 	}
 	if !rep.Clean || rep.Files != files || rep.Dirs != dirs || rep.Symlinks != symlinks || rep.Special != 0 {
 		m.t.Fatalf("round %d: unmounted, and fsck says clean: %v, %d files, %d directories, %d symbolic links, %d others; want %d, %d, %d, 0",

@@ -70,6 +70,12 @@ func Feed(t *testing.T, limit time.Duration, dir string, env []string, input, na
 	return out
 }
 
+// RunTests runs another package's test binary that has Main, and requires that it passes.
+func RunTests(t *testing.T, limit time.Duration, binary string, args ...string) string {
+	t.Helper()
+	return Run(t, limit, "", []string{dirEnv + "="}, binary, args...)
+}
+
 // Child makes the command of one of Main's children.
 func Child(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return prepare(ctx, "", []string{childEnv + "=" + name}, os.Args[0], args...)

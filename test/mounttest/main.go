@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Daxfsd is the path of the binary that Main builds.
+// Daxfsd is the path of the binary that Main builds, or finds.
 var Daxfsd string
 
 const (
@@ -26,6 +26,16 @@ const (
 	childEnv = "DAXFS_MOUNTTEST_CHILD"
 	// dirEnv tells it that it is the one with the tests, and where its files go.
 	dirEnv = "DAXFS_MOUNTTEST_DIR"
+)
+
+// Where there is no Go, as in a guest of test/vm, and where the tests are to run on a region of
+// its kind, the environment says so.
+const (
+	// BinaryEnv names a daxfsd for Main to take instead of building one.
+	BinaryEnv = "DAXFS_TEST_BINARY"
+	// RegionEnv names a region that is there, and is overwritten, for New and NewWith to take
+	// instead of an emulated one.
+	RegionEnv = "DAXFS_TEST_REGION"
 )
 
 // Children are programs that tests start as processes of their own, so that the
@@ -77,8 +87,11 @@ func supervise() (code int, err error) {
 	}
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	if err := os.Setenv(dirEnv, dir); err != nil { // once: of two the first would count
+		return 1, err
+	}
 	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
-		Env:   append(os.Environ(), dirEnv+"="+dir),
+		Env:   os.Environ(),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM},
 	})
@@ -156,9 +169,15 @@ func build(m *testing.M) (code int, err error) {
 	Daxfsd = filepath.Join(dir, "daxfsd")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", Daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("building daxfsd: %w\n%s", err, out)
+	if built := os.Getenv(BinaryEnv); built != "" {
+		if err := os.Symlink(built, Daxfsd); err != nil {
+			return 1, err
+		}
+	} else {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", Daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return 1, fmt.Errorf("building daxfsd: %w\n%s", err, out)
+		}
 	}
 	var leaving sync.Mutex
 	sig := make(chan os.Signal, 1)

@@ -20,7 +20,7 @@ import (
 	"github.com/daxfs/daxfs/fs/fsck"
 )
 
-// A Mount is one emulated region and its mount point. Its life:
+// A Mount is one region, emulated unless RegionEnv says otherwise, and its mount point. Its life:
 //
 //	unmounted -> mounted   Up
 //	mounted   -> unmounted Umount
@@ -91,8 +91,11 @@ func start(t *testing.T, region, options string, size int64, limit time.Duration
 		t.Fatal(err)
 	}
 	m := &Mount{t: t, Options: options, Dir: dir, Region: filepath.Join(dir, "region"), Mountpoint: filepath.Join(dir, "mnt"), log: filepath.Join(dir, "log")}
+	mkfs := []string{"mkfs", "--sparse", "--size", strconv.FormatInt(size, 10)}
 	if region != "" {
 		m.Region = region
+	} else if r := os.Getenv(RegionEnv); r != "" {
+		m.Region, mkfs = r, []string{"mkfs", "--force"}
 	}
 	if err := os.Mkdir(m.Mountpoint, 0o755); err != nil {
 		t.Fatal(err)
@@ -127,7 +130,7 @@ func start(t *testing.T, region, options string, size int64, limit time.Duration
 		}
 		m.destroy()
 	})
-	Run(t, time.Minute, "", nil, Daxfsd, "mkfs", "--sparse", "--size", strconv.FormatInt(size, 10), m.Region)
+	Run(t, time.Minute, "", nil, Daxfsd, append(mkfs, m.Region)...)
 	m.Up()
 	return m
 }

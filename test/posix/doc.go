@@ -13,6 +13,7 @@
 // names are relative and nobody needs to pass the directories above. ctx.as runs a part of
 // it as another user, in a thread that is thrown away. What changes a whole process (limits,
 // faults, images) is a child (child_test.go). A case that takes longer than caseLimit fails.
+// -brief runs a few of each kind (briefCases), for machines that are emulated: test/vm.
 //
 // It mounts only what dies with its mount namespace; the loop device detaches itself.
 package posix

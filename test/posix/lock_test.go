@@ -12,7 +12,7 @@ import (
 
 // hold has a child lock the file as childHold says, and returns what ends the child.
 func (c *ctx) hold(name, how string) (release func()) {
-	ctx, cancel := context.WithTimeout(context.Background(), caseLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), caseLimit())
 	cmd := mounttest.Child(ctx, "hold", name, how)
 	cmd.Path, cmd.Dir = "/proc/self/exe", c.dir
 	in, err := cmd.StdinPipe()

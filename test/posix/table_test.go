@@ -2,6 +2,7 @@ package posix
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,8 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+var (
+	brief = flag.Bool("brief", false, "only the cases that are marked as brief: a few of each kind, quick on an emulated machine too")
+	slow  = flag.Int("slow", 1, "how many times slower than others this machine may be")
+)
+
 // caseLimit is how long a case may take.
-const caseLimit = 30 * time.Second
+func caseLimit() time.Duration { return time.Duration(*slow) * 30 * time.Second }
 
 // A testCase is one row of the table.
 type testCase struct {
@@ -57,6 +63,11 @@ func TestPosix(t *testing.T) {
 		}
 		seen[tc.name] = true
 	}
+	for name := range briefCases {
+		if !seen[name] {
+			t.Fatalf("no case is called %s, which is marked as brief", name)
+		}
+	}
 	for _, tg := range targets {
 		t.Run(tg.name, func(t *testing.T) { tg.runAll(t) })
 	}
@@ -70,6 +81,9 @@ func (tg *target) runAll(t *testing.T) {
 	}
 	var passed, failed, knownN, absent int
 	for i, tc := range cases {
+		if *brief && !briefCases[tc.name] {
+			continue
+		}
 		if lacks := tc.needs &^ tg.has; lacks != 0 {
 			absent++
 			t.Logf("%s: not on %s, which has no %v", tc.name, tg.name, lacks)
@@ -109,7 +123,7 @@ func (tg *target) runAll(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%s: %d cases: %d passed, %d failed, %d known differences, %d not for it", tg.name, len(cases), passed, failed, knownN, absent)
+	t.Logf("%s: %d of %d cases: %d passed, %d failed, %d known differences, %d not for it", tg.name, passed+failed+knownN+absent, len(cases), passed, failed, knownN, absent)
 	if l := held(up.dir); len(l) > 0 {
 		t.Errorf("the cases left open: %v", l)
 	}
@@ -143,7 +157,7 @@ func (tc *testCase) once(tg *target, up *mounted, dir string) []string {
 		return []string{err.Error()}
 	}
 	c := &ctx{target: tg, mounted: up, dir: dir}
-	limit := caseLimit
+	limit := caseLimit()
 	if tc.slow {
 		limit *= 4
 	}

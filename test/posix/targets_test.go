@@ -86,7 +86,7 @@ var targets = []*target{
 }
 
 // targetLimit is how long the whole table may take on one mount of daxfs.
-const targetLimit = 10 * time.Minute
+func targetLimit() time.Duration { return time.Duration(*slow) * 10 * time.Minute }
 
 // scratch makes a directory that other users can pass, in the one that is deleted after
 // all tests.
@@ -117,7 +117,7 @@ func mountDaxfs(t *testing.T, options string) *mounted {
 	if options == "transport=uring" {
 		mounttest.Uring(t)
 	}
-	m := mounttest.New(t, 512<<20, targetLimit)
+	m := mounttest.New(t, 512<<20, targetLimit())
 	m.Down()
 	m.Options = options
 	m.Up()

@@ -1,4 +1,4 @@
-package kill
+package acked
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// op is one system call. Names are relative to the mount.
-type op struct {
+// Op is one system call. Names are relative to the mount.
+type Op struct {
 	N    int    // counts the worker's calls of a round
 	Kind string // one of calls
 	A    string
@@ -30,8 +30,8 @@ type op struct {
 	Hold bool   `json:",omitempty"` // unlink: the file stays open
 }
 
-// fill is the data that a seed stands for.
-func fill(seed uint64, n int64) []byte {
+// Fill is the data that a seed stands for.
+func Fill(seed uint64, n int64) []byte {
 	b := make([]byte, n+7)
 	for i := int64(0); i < n; i += 8 {
 		seed += 0x9e3779b97f4a7c15
@@ -42,52 +42,57 @@ func fill(seed uint64, n int64) []byte {
 }
 
 // data is what the call stores; nil: it has none.
-func (o op) data() []byte {
+func (o Op) data() []byte {
 	switch o.Kind {
 	case "write", "append", "setxattr":
-		return fill(o.Seed, o.Skip+o.Len)[o.Skip:]
+		return Fill(o.Seed, o.Skip+o.Len)[o.Skip:]
 	}
 	return nil
 }
 
-// node is an inode as it must be.
-type node struct {
+// Node is an inode as it must be.
+type Node struct {
 	Mode  uint32 // type and permissions
 	Data  []byte // content, or target
 	Xattr map[string][]byte
 }
 
-func (n *node) is(format uint32) bool { return n.Mode&unix.S_IFMT == format }
+// Is reports whether it is of that type, S_IFREG or another.
+func (n *Node) Is(format uint32) bool { return n.Mode&unix.S_IFMT == format }
 
-// tree is what must be there of one worker's.
-type tree struct {
-	Nodes map[int]*node
+// Tree is what must be there of one worker's.
+type Tree struct {
+	Nodes map[int]*Node
 	Names map[string]int // of Nodes, by path
 	Next  int
 }
 
-const shared = "shared"
+// Shared is the directory in which every worker has names of its own.
+const Shared = "shared"
 
-func workerDir(w int) string { return fmt.Sprintf("w%d", w) }
+// WorkerDir is the directory of worker w, below the root like Shared.
+func WorkerDir(w int) string { return fmt.Sprintf("w%d", w) }
 
-func newTree(w int) *tree {
-	t := &tree{Nodes: map[int]*node{}, Names: map[string]int{}}
-	t.add(workerDir(w), unix.S_IFDIR|0o755, nil)
+// New is the tree of worker w who has a directory and nothing in it.
+func New(w int) *Tree {
+	t := &Tree{Nodes: map[int]*Node{}, Names: map[string]int{}}
+	t.Add(WorkerDir(w), unix.S_IFDIR|0o755, nil)
 	return t
 }
 
-// load reads a tree that save wrote.
-func load(name string) (*tree, error) {
+// Load reads a tree that Save wrote.
+func Load(name string) (*Tree, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	t := &tree{}
+	t := &Tree{}
 	return t, gob.NewDecoder(f).Decode(t)
 }
 
-func (t *tree) save(name string) error {
+// Save writes the tree to a file.
+func (t *Tree) Save(name string) error {
 	f, err := os.Create(name)
 	if err != nil {
 		return err
@@ -96,26 +101,28 @@ func (t *tree) save(name string) error {
 	return gob.NewEncoder(f).Encode(t)
 }
 
-func (t *tree) at(name string) *node {
+// At is what has that name; nil: nothing.
+func (t *Tree) At(name string) *Node {
 	if id, ok := t.Names[name]; ok {
 		return t.Nodes[id]
 	}
 	return nil
 }
 
-func (t *tree) add(name string, mode uint32, data []byte) {
-	t.Nodes[t.Next] = &node{Mode: mode, Data: data}
+// Add puts a new inode there.
+func (t *Tree) Add(name string, mode uint32, data []byte) {
+	t.Nodes[t.Next] = &Node{Mode: mode, Data: data}
 	t.Names[name] = t.Next
 	t.Next++
 }
 
-// nlink is the link count that name's inode must have.
-func (t *tree) nlink(name string) (n uint64) {
+// Nlink is the link count that name's inode must have.
+func (t *Tree) Nlink(name string) (n uint64) {
 	id := t.Names[name]
-	if t.Nodes[id].is(unix.S_IFDIR) {
+	if t.Nodes[id].Is(unix.S_IFDIR) {
 		n = 2
 		for other, o := range t.Names {
-			if path.Dir(other) == name && t.Nodes[o].is(unix.S_IFDIR) {
+			if path.Dir(other) == name && t.Nodes[o].Is(unix.S_IFDIR) {
 				n++
 			}
 		}
@@ -129,7 +136,8 @@ func (t *tree) nlink(name string) (n uint64) {
 	return n
 }
 
-func (t *tree) drop(name string) {
+// Drop takes a name away, and with the last one its inode.
+func (t *Tree) Drop(name string) {
 	id := t.Names[name]
 	delete(t.Names, name)
 	for _, o := range t.Names {
@@ -141,7 +149,7 @@ func (t *tree) drop(name string) {
 }
 
 // move gives what is at from, and below, the name to.
-func (t *tree) move(from, to string) {
+func (t *Tree) move(from, to string) {
 	moved := map[string]int{}
 	for name, id := range t.Names {
 		if below, ok := strings.CutPrefix(name, from+"/"); ok {
@@ -154,26 +162,26 @@ func (t *tree) move(from, to string) {
 	maps.Copy(t.Names, moved)
 }
 
-// apply does what the system call, which returned n, did.
-func (t *tree) apply(o op, n int64) {
-	f := t.at(o.A)
+// Apply does what the system call, which returned n, did.
+func (t *Tree) Apply(o Op, n int64) {
+	f := t.At(o.A)
 	switch o.Kind {
 	case "create":
-		t.add(o.A, unix.S_IFREG|o.Mode, nil)
+		t.Add(o.A, unix.S_IFREG|o.Mode, nil)
 	case "mkdir":
-		t.add(o.A, unix.S_IFDIR|o.Mode, nil)
+		t.Add(o.A, unix.S_IFDIR|o.Mode, nil)
 	case "symlink":
-		t.add(o.A, unix.S_IFLNK|0o777, []byte(o.B))
+		t.Add(o.A, unix.S_IFLNK|0o777, []byte(o.B))
 	case "link":
 		t.Names[o.B] = t.Names[o.A]
 	case "unlink", "rmdir":
-		t.drop(o.A)
+		t.Drop(o.A)
 	case "rename":
-		if t.at(o.B) == f {
+		if t.At(o.B) == f {
 			return // two names of one file: nothing happens
 		}
-		if t.at(o.B) != nil {
-			t.drop(o.B)
+		if t.At(o.B) != nil {
+			t.Drop(o.B)
 		}
 		t.move(o.A, o.B)
 	case "exchange":
@@ -182,24 +190,24 @@ func (t *tree) apply(o op, n int64) {
 		t.move(o.B, o.A)
 		t.move(aside, o.B)
 	case "write", "append":
-		f.grow(o.Off + n)
+		f.Grow(o.Off + n)
 		copy(f.Data[o.Off:], o.data()[:n])
 	case "truncate":
 		if o.Len < int64(len(f.Data)) {
 			f.Data = f.Data[:o.Len:o.Len]
 		}
-		f.grow(o.Len)
+		f.Grow(o.Len)
 	case "fallocate":
 		if o.Mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
-			f.grow(o.Off + o.Len)
+			f.Grow(o.Off + o.Len)
 		}
 		if o.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 && o.Off < int64(len(f.Data)) {
 			clear(f.Data[o.Off:min(o.Off+o.Len, int64(len(f.Data)))])
 		}
 	case "copy":
-		to := t.at(o.B)
-		to.grow(o.Off + n)
-		copy(to.Data[o.Off:], t.at(o.A).Data[o.From:o.From+n])
+		to := t.At(o.B)
+		to.Grow(o.Off + n)
+		copy(to.Data[o.Off:], t.At(o.A).Data[o.From:o.From+n])
 	case "chmod":
 		f.Mode = f.Mode&unix.S_IFMT | o.Mode
 	case "setxattr":
@@ -215,25 +223,25 @@ func (t *tree) apply(o op, n int64) {
 	}
 }
 
-// grow makes the data at least size bytes long.
-func (n *node) grow(size int64) {
+// Grow makes the data at least size bytes long.
+func (n *Node) Grow(size int64) {
 	if more := size - int64(len(n.Data)); more > 0 {
 		n.Data = append(n.Data, make([]byte, more)...)
 	}
 }
 
 // size is how many bytes the files have, in whole blocks.
-func (t *tree) size() (n int64) {
+func (t *Tree) size() (n int64) {
 	for _, f := range t.Nodes {
 		n += (int64(len(f.Data)) + 4095) &^ 4095
 	}
 	return n
 }
 
-// count is how many inodes of that type there are.
-func (t *tree) count(format uint32) (n uint64) {
+// Count is how many inodes of that type there are.
+func (t *Tree) Count(format uint32) (n uint64) {
 	for _, f := range t.Nodes {
-		if f.is(format) {
+		if f.Is(format) {
 			n++
 		}
 	}
@@ -243,9 +251,9 @@ func (t *tree) count(format uint32) (n uint64) {
 // A worker's files, their sizes, and its names are limited, so that the filesystem
 // ages at three quarters of its capacity and never is full.
 const (
-	regionSize = 256 << 20
-	workers    = 4
-	maxBytes   = regionSize / workers / 4 * 3
+	RegionSize = 256 << 20 // bytes that a region must have at least
+	Workers    = 4         // how many there are
+	maxBytes   = RegionSize / Workers / 4 * 3
 	maxFile    = 6 << 20
 	maxNames   = 250
 	maxHeld    = 256 << 10 // bytes of a file that stays open without a name
@@ -254,7 +262,7 @@ const (
 // chooser chooses a worker's calls.
 type chooser struct {
 	*rand.Rand
-	t     *tree
+	t     *Tree
 	w     int
 	n     int
 	round int
@@ -273,11 +281,11 @@ var calls = slices.Concat(
 )
 
 // next chooses a call that will succeed.
-func (c *chooser) next() op {
+func (c *chooser) next() Op {
 	c.names = slices.Sorted(maps.Keys(c.t.Names))
 	c.n++
 	for {
-		o := op{N: c.n, Kind: c.kind(), A: c.names[c.IntN(len(c.names))], Seed: c.Uint64()}
+		o := Op{N: c.n, Kind: c.kind(), A: c.names[c.IntN(len(c.names))], Seed: c.Uint64()}
 		if c.complete(&o) {
 			return o
 		}
@@ -292,9 +300,9 @@ func (c *chooser) kind() string {
 }
 
 // complete fills in the rest of a call of that kind; false: there is none for A.
-func (c *chooser) complete(o *op) bool {
-	f := c.t.at(o.A)
-	file, dir, top := f.is(unix.S_IFREG), f.is(unix.S_IFDIR), o.A == workerDir(c.w)
+func (c *chooser) complete(o *Op) bool {
+	f := c.t.At(o.A)
+	file, dir, top := f.Is(unix.S_IFREG), f.Is(unix.S_IFDIR), o.A == WorkerDir(c.w)
 	size := int64(len(f.Data))
 	room := len(c.names) < maxNames
 	space := maxBytes - c.t.size()
@@ -317,14 +325,14 @@ func (c *chooser) complete(o *op) bool {
 		o.B = c.fresh()
 		if c.IntN(2) == 0 {
 			o.B = c.names[c.IntN(len(c.names))]
-			if b := c.t.at(o.B); b.is(unix.S_IFDIR) != dir || dir && !c.empty(o.B) {
+			if b := c.t.At(o.B); b.Is(unix.S_IFDIR) != dir || dir && !c.empty(o.B) {
 				return false
 			}
 		}
-		return !top && o.B != workerDir(c.w) && c.apart(o.A, o.B)
+		return !top && o.B != WorkerDir(c.w) && c.apart(o.A, o.B)
 	case "exchange":
 		o.B = c.names[c.IntN(len(c.names))]
-		return !top && o.B != workerDir(c.w) && c.apart(o.A, o.B) && c.apart(o.B, o.A) && c.t.at(o.B) != f
+		return !top && o.B != WorkerDir(c.w) && c.apart(o.A, o.B) && c.apart(o.B, o.A) && c.t.At(o.B) != f
 	case "write": // over what is there, and sometimes beyond
 		o.Len = c.length()
 		o.Off = c.offset(size + size/8 + 1)
@@ -349,14 +357,14 @@ func (c *chooser) complete(o *op) bool {
 		return file && o.Off+o.Len <= maxFile && o.Off+o.Len-size <= space
 	case "copy":
 		o.B = c.names[c.IntN(len(c.names))]
-		to := c.t.at(o.B)
+		to := c.t.At(o.B)
 		o.From, o.Len = c.offset(size), c.length()
 		o.Off = c.offset(int64(len(to.Data)) + 1)
 		if c.IntN(3) > 0 { // whole blocks can be shared
 			o.From, o.Off = o.From&^4095, o.Off&^4095
 		}
 		o.Len = min(o.Len, size-o.From)
-		return file && size > 0 && to.is(unix.S_IFREG) && to != f && o.Off+o.Len <= maxFile && o.Off+o.Len-int64(len(to.Data)) <= space
+		return file && size > 0 && to.Is(unix.S_IFREG) && to != f && o.Off+o.Len <= maxFile && o.Off+o.Len-int64(len(to.Data)) <= space
 	case "chmod":
 		o.Mode = 0o400 | uint32(c.IntN(0o1000))
 		return file || dir
@@ -385,8 +393,8 @@ func (c *chooser) fresh() string {
 	for {
 		switch d := c.names[c.IntN(len(c.names))]; {
 		case c.IntN(8) == 0:
-			return shared + "/" + workerDir(c.w) + "-" + name
-		case c.t.at(d).is(unix.S_IFDIR) && strings.Count(d, "/") < 6:
+			return Shared + "/" + WorkerDir(c.w) + "-" + name
+		case c.t.At(d).Is(unix.S_IFDIR) && strings.Count(d, "/") < 6:
 			return d + "/" + name
 		}
 	}
@@ -428,7 +436,7 @@ func (c *chooser) offset(limit int64) int64 {
 
 // torn says what is wrong with the data of a file that o, which makes old to want, was
 // changing when the daemon died; "": nothing.
-func torn(o op, old, want, got []byte) string {
+func torn(o Op, old, want, got []byte) string {
 	if len(got) < len(old) || len(got) > len(want) || len(got) > len(old) && int64(len(got)) <= o.Off {
 		return fmt.Sprintf("%d bytes, want %d or, behind offset %d, up to %d", len(got), len(old), o.Off, len(want))
 	}

@@ -1,4 +1,4 @@
-package kill
+package acked
 
 import (
 	"encoding/json"
@@ -17,11 +17,12 @@ import (
 //	? {"N":17,"Kind":"write",...}   it is going to be made
 //	! 17 4096                       it returned that
 //
-// A line is one write(2), so the log holds whatever the worker got to.
+// A line is one write(2), so the log holds whatever the worker got to. It is a file, or a
+// serial port of a guest to its host.
 
-// work makes calls on the mount until the daemon dies, or a number of them. Arguments:
+// Work makes calls on the mount until the daemon dies, or a number of them. Arguments:
 // mount point, worker, file of its tree, log, seed, round, number of calls (0: no limit).
-func work(args []string) error {
+func Work(args []string) error {
 	var num [7]uint64
 	for _, i := range []int{1, 4, 5, 6} {
 		n, err := strconv.ParseUint(args[i], 10, 64)
@@ -31,11 +32,11 @@ func work(args []string) error {
 		num[i] = n
 	}
 	w, seed, round, most := int(num[1]), num[4], int(num[5]), int(num[6])
-	t, err := load(args[2])
+	t, err := Load(args[2])
 	if err != nil {
 		return err
 	}
-	log, err := os.OpenFile(args[3], os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(args[3], os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
@@ -43,9 +44,9 @@ func work(args []string) error {
 	if err := os.Chdir(args[0]); err != nil {
 		return err
 	}
-	c := &chooser{Rand: rand.New(rand.NewPCG(seed, uint64(round)<<8|uint64(w))), t: t, w: w, round: round, large: round%workers == w}
+	c := &chooser{Rand: rand.New(rand.NewPCG(seed, uint64(round)<<8|uint64(w))), t: t, w: w, round: round, large: round%Workers == w}
 	var h holder
-	var rest *op
+	var rest *Op
 	for most == 0 || c.n < most {
 		o := c.next()
 		if rest != nil {
@@ -72,7 +73,7 @@ func work(args []string) error {
 		if _, err := fmt.Fprintf(log, "! %d %d\n", o.N, n); err != nil {
 			return err
 		}
-		t.apply(o, n)
+		t.Apply(o, n)
 		if (o.Kind == "write" || o.Kind == "append") && n < o.Len {
 			// Of its requests the first were answered. What became of the next we are
 			// told when we ask for the rest, as any program would.
@@ -114,7 +115,7 @@ func (h *holder) hold(fd, n int) {
 }
 
 // call makes the system call of o, which has that data.
-func (h *holder) call(o op, data []byte) (n int64, err error) {
+func (h *holder) call(o Op, data []byte) (n int64, err error) {
 	switch o.Kind {
 	case "create":
 		return 0, with(o.A, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, o.Mode, func(int) error { return nil })

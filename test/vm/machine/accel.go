@@ -1,0 +1,95 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+//go:embed init
+var initScript string
+
+var (
+	emulated    = []string{"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"}
+	accelerated = []string{"-accel", "kvm", "-cpu", "host"}
+)
+
+// kvmLimit is what a boot takes with KVM that works, a few times over.
+const kvmLimit = 15 * time.Second
+
+// accelerator is what QEMU is to run the guest with: KVM if the guest has really booted
+// with it since the host did, else emulation. DAXFS_VM_ACCEL (kvm or tcg) decides without
+// trying.
+func (g *Guest) accelerator(ctx context.Context) ([]string, error) {
+	switch a := os.Getenv("DAXFS_VM_ACCEL"); a {
+	case "tcg":
+		return emulated, nil
+	case "kvm":
+		return accelerated, nil
+	case "":
+	default:
+		return nil, fmt.Errorf("DAXFS_VM_ACCEL is %q: kvm or tcg was expected", a)
+	}
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return emulated, nil
+	}
+	f.Close()
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, err
+	}
+	known := filepath.Join(g.dir, "kvm-"+strings.TrimSpace(string(boot)))
+	works, err := os.ReadFile(known)
+	if err != nil {
+		works = []byte("no")
+		if g.kvmBoots(ctx) {
+			works = []byte("yes")
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err := os.WriteFile(known, works, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	if string(works) == "yes" {
+		return accelerated, nil
+	}
+	return emulated, nil
+}
+
+// kvmBoots tries it. KVM that is there may still not work: nested, it initialises and
+// fails in the guest.
+func (g *Guest) kvmBoots(ctx context.Context) bool {
+	dir, err := os.MkdirTemp("", "daxfs-vm-")
+	if err != nil {
+		return false
+	}
+	defer os.RemoveAll(dir)
+	var out bytes.Buffer
+	b := &Boot{Guest: g, Job: "exit 42", Output: &out}
+	initrd := filepath.Join(dir, "initrd")
+	if err := b.pack(dir, initrd); err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, kvmLimit)
+	defer cancel()
+	e := b.once(ctx, initrd, accelerated)
+	return e.coded && e.code == 42
+}
+
+// Accelerator says in a word how guests run here: kvm or tcg.
+func (g *Guest) Accelerator(ctx context.Context) (string, error) {
+	a, err := g.accelerator(ctx)
+	if err != nil {
+		return "", err
+	}
+	name, _, _ := strings.Cut(a[1], ",")
+	return name, nil
+}

@@ -1,0 +1,263 @@
+package machine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A Device is a file of the host that the guest sees as persistent memory: an NVDIMM, or
+// virtio-pmem, in the order of Boot.Devices each kind by itself (nmem0, nmem1, ...). What the
+// guest stores is in the file at once, whenever the guest dies. The memory behind it is what
+// the guest touches of it.
+type Device struct {
+	File   string // made, or lengthened with a hole, to Size
+	Size   int64  // bytes, a multiple of 2 MiB
+	Virtio bool
+}
+
+// A Boot is one start of a guest, for one job.
+type Boot struct {
+	Guest   *Guest
+	Devices []Device
+	Files   map[string]string // put into the guest's /job: name there -> name here
+	Job     string            // for sh, in /job; its exit code is the result
+	Append  string            // more for the kernel's command line
+	Limit   time.Duration     // then the guest is killed
+	Output  io.Writer         // what the job prints
+	Ports   []io.Writer       // what the job writes to /dev/vport0p3 and so on
+	Started func(pid int)     // called with QEMU's process, if not nil
+}
+
+// How a boot can end without an exit code of the job's, besides by its context.
+var (
+	ErrLimit    = errors.New("the guest has not ended in time")
+	ErrPanic    = errors.New("the guest's kernel panicked")
+	ErrNoCode   = errors.New("the guest ended without an exit code")
+	ErrEmulator = errors.New("the emulator ran stale code of the guest's kernel")
+)
+
+// attempts is how often a guest is started that does not come up.
+const attempts = 4
+
+// firstPort is the number of Ports[0]; before it are output and control.
+const firstPort = 3
+
+// Run boots, and returns the job's exit code. Cancelling ctx is the power cut: QEMU is
+// killed and the error is ctx's.
+//
+// A guest whose kernel dies before the job has begun is started again. QEMU's emulation of
+// several processors can run an instruction of the kernel that another processor has just
+// patched (of which the kernel's "Oops: int3" is the sign); later than that it is ErrEmulator.
+func (b *Boot) Run(ctx context.Context) (code int, err error) {
+	accel, err := b.Guest.accelerator(ctx)
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "daxfs-vm-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	initrd := filepath.Join(dir, "initrd")
+	if err := b.pack(dir, initrd); err != nil {
+		return 0, err
+	}
+	for _, d := range b.Devices {
+		if err := d.make(); err != nil {
+			return 0, err
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, b.Limit, ErrLimit)
+	defer cancel()
+	for n := 1; ; n++ {
+		e := b.once(ctx, initrd, accel)
+		code, err = e.result(ctx)
+		if err == nil || e.up || ctx.Err() != nil || n == attempts {
+			return code, err
+		}
+	}
+}
+
+// pack writes the initramfs: the guest's own and then the job's.
+func (b *Boot) pack(dir, initrd string) error {
+	job := filepath.Join(dir, "job")
+	if err := os.WriteFile(job, []byte(b.Job+"\n"), 0o755); err != nil {
+		return err
+	}
+	files := map[string]string{"job/job": job}
+	for name, from := range b.Files {
+		files["job/"+name] = from
+	}
+	out, err := os.Create(initrd)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	base, err := os.Open(b.Guest.base())
+	if err != nil {
+		return err
+	}
+	defer base.Close()
+	n, err := io.Copy(out, base)
+	if err != nil {
+		return err
+	}
+	if _, err := out.Write(make([]byte, -n&3)); err != nil { // an archive begins at 4 bytes
+		return err
+	}
+	return writeArchive(out, nil, files)
+}
+
+func (d Device) make() error {
+	f, err := os.OpenFile(d.File, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && st.Size() < d.Size {
+		err = f.Truncate(d.Size)
+	}
+	return err
+}
+
+// command is QEMU's, with ports that write to files: descriptors 3 and up of the process.
+func (b *Boot) command(initrd string, accel []string) []string {
+	args := append([]string{}, accel...)
+	args = append(args, "-M", "q35,nvdimm=on,nvdimm-persistence=cpu", "-m", "2G,slots=8,maxmem=64G", "-smp", "2",
+		"-nodefaults", "-display", "none", "-no-reboot", "-kernel", b.Guest.vmlinux(), "-initrd", initrd,
+		// The clock is the emulator's: the kernel need not watch it, nor patch itself when the host is slow.
+		"-append", "console=ttyS0 quiet panic=-1 tsc=reliable "+b.Append,
+		"-device", "virtio-serial-pci,max_ports=16") // the first virtio device: its ports are vport0pN
+	for i, d := range b.Devices {
+		id := "mem" + strconv.Itoa(i)
+		args = append(args, "-object", fmt.Sprintf("memory-backend-file,id=%s,share=on,mem-path=%s,size=%d,align=2M", id, d.File, d.Size))
+		if d.Virtio {
+			args = append(args, "-device", "virtio-pmem-pci,memdev="+id)
+		} else {
+			args = append(args, "-device", fmt.Sprintf("nvdimm,id=nv%d,memdev=%s,unarmed=off", i, id))
+		}
+	}
+	file := func(id string, fd int) string { return fmt.Sprintf("file,id=%s,path=/dev/fd/%d,append=on", id, fd) }
+	args = append(args, "-chardev", file("console", 3), "-serial", "chardev:console")
+	for port := 1; port < firstPort+len(b.Ports); port++ {
+		id := "port" + strconv.Itoa(port)
+		args = append(args, "-chardev", file(id, 3+port), "-device", fmt.Sprintf("virtserialport,chardev=%s,nr=%d", id, port))
+	}
+	return args
+}
+
+// end is what became of one start of QEMU.
+type end struct {
+	up      bool // the job had begun
+	code    int
+	coded   bool   // there was an exit code
+	console string // the last of it
+	qemu    string // what QEMU itself said
+	err     error  // of its process
+}
+
+// once starts QEMU and waits until it has ended.
+func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) {
+	console := &tail{}
+	control := &bytes.Buffer{}
+	sinks := append([]io.Writer{console, b.Output, control}, b.Ports...)
+	qemu, err := find("qemu-system-x86_64")
+	if err != nil {
+		return end{err: err}
+	}
+	cmd := exec.CommandContext(ctx, qemu, b.command(initrd, accel)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	said := &tail{}
+	cmd.Stdout, cmd.Stderr = said, said
+	var copied sync.WaitGroup
+	for _, sink := range sinks {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return end{err: err}
+		}
+		defer w.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, w)
+		copied.Go(func() {
+			defer r.Close()
+			if _, err := io.Copy(sink, r); err != nil { // the guest must not wait for a sink that is broken
+				_, _ = io.Copy(io.Discard, r)
+			}
+		})
+	}
+	ended := make(chan error)
+	go func() {
+		runtime.LockOSThread() // Pdeathsig means this thread
+		err := cmd.Start()
+		if err == nil {
+			if b.Started != nil {
+				b.Started(cmd.Process.Pid)
+			}
+			err = cmd.Wait()
+		}
+		ended <- err
+	}()
+	e.err = <-ended
+	for _, w := range cmd.ExtraFiles {
+		w.Close()
+	}
+	copied.Wait()
+	e.console, e.qemu = console.String(), said.String()
+	for s := bufio.NewScanner(control); s.Scan(); {
+		word, rest, _ := strings.Cut(s.Text(), " ")
+		switch word {
+		case "up":
+			e.up = true
+		case "exit":
+			e.code, err = strconv.Atoi(rest)
+			e.coded = err == nil
+		}
+	}
+	return e
+}
+
+// result is the job's exit code, or why there is none.
+func (e *end) result(ctx context.Context) (int, error) {
+	switch {
+	case e.coded:
+		return e.code, nil
+	case ctx.Err() != nil:
+		if cause := context.Cause(ctx); cause != ErrLimit {
+			return 0, cause
+		}
+		return 0, fmt.Errorf("%w (begun: %v): the end of its console:\n%s%s", ErrLimit, e.up, e.console, e.qemu)
+	case strings.Contains(e.console, "Oops: int3"):
+		return 0, fmt.Errorf("%w: %s", ErrEmulator, e.console)
+	case strings.Contains(e.console, "Kernel panic"):
+		return 0, fmt.Errorf("%w: %s", ErrPanic, e.console)
+	}
+	return 0, fmt.Errorf("%w (%v): %s%s", ErrNoCode, e.err, e.qemu, e.console)
+}
+
+// tail keeps the last of what is written to it. Not for concurrent use.
+type tail struct{ b []byte }
+
+const tailSize = 16 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if len(t.b) > 2*tailSize {
+		t.b = append(t.b[:0], t.b[len(t.b)-tailSize:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return string(t.b[max(0, len(t.b)-tailSize):]) }
