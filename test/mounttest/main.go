@@ -29,13 +29,16 @@ const (
 )
 
 // Where there is no Go, as in a guest of test/vm, and where the tests are to run on a region of
-// its kind, the environment says so.
+// its kind, or with other options than usual, the environment says so.
 const (
 	// BinaryEnv names a daxfsd for Main to take instead of building one.
 	BinaryEnv = "DAXFS_TEST_BINARY"
 	// RegionEnv names a region that is there, and is overwritten, for New and NewWith to take
 	// instead of an emulated one.
 	RegionEnv = "DAXFS_TEST_REGION"
+	// OptionsEnv has mount options for all mounts, such as another cache mode: what a test asks for
+	// itself comes later, and wins.
+	OptionsEnv = "DAXFS_TEST_OPTIONS"
 )
 
 // Children are programs that tests start as processes of their own, so that the

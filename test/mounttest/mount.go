@@ -33,7 +33,7 @@ type Mount struct {
 	Dir        string // of the files below and of whatever the test keeps off the mount
 	Region     string
 	Mountpoint string
-	Options    string // what Up says with -o; "": nothing
+	Options    string // what Up says with -o, behind OptionsEnv; "": nothing
 
 	t      *testing.T
 	log    string // of the daemon
@@ -151,7 +151,7 @@ func (m *Mount) forget() {
 func (m *Mount) Up() time.Duration {
 	m.t.Helper()
 	start := time.Now()
-	Run(m.t, 2*time.Minute, "", nil, Daxfsd, "mount", "--log", m.log, "-o", m.Options, m.Region, m.Mountpoint)
+	Run(m.t, 2*time.Minute, "", nil, Daxfsd, "mount", "--log", m.log, "-o", os.Getenv(OptionsEnv), "-o", m.Options, m.Region, m.Mountpoint)
 	took := time.Since(start)
 	var st, parent unix.Stat_t
 	if err := unix.Stat(m.Mountpoint, &st); err != nil {

@@ -37,7 +37,8 @@ func TestDbench(t *testing.T) {
 			args := append([]string{"-c", "/usr/share/dbench/client.txt", "-t", strconv.Itoa(seconds), "-D", dir}, run...)
 			out := mounttest.Run(t, time.Duration(seconds)*time.Second+time.Minute, dir, nil, "dbench", args...)
 			got := throughput.FindStringSubmatch(out)
-			if bad := wrong.FindString(out); bad != "" || got == nil {
+			// Clients do without the semaphore, which another dbench on the machine may have.
+			if bad := wrong.FindString(strings.ReplaceAll(out, "failed to create barrier semaphore", "")); bad != "" || got == nil {
 				t.Fatalf("dbench %s: %s\n%s", strings.Join(run, " "), bad, out)
 			}
 			mounttest.Run(t, time.Minute, "", nil, "rm", "-r", dir)
