@@ -11,6 +11,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/transport"
 	"github.com/daxfs/daxfs/internal/invariants"
 	"github.com/daxfs/daxfs/pmem"
@@ -379,6 +380,29 @@ func TestOpenFlags(t *testing.T) {
 		m.ok("open", status(m.Queue(0).Open(&transport.InHeader{NodeID: c.NodeId}, &transport.OpenIn{}, &o)))
 		if o.OpenFlags != want || c.OpenFlags != want {
 			t.Errorf("dax=%v: open %#x, create %#x, want %#x", dax, o.OpenFlags, c.OpenFlags, want)
+		}
+	}
+	m := newMounted(t, DAXInode)
+	var dir fs.Attr
+	ctx := &fs.Context{}
+	m.ok("mkdir", status(m.core.Mkdir(ctx, 1, "d", 0o755, &dir)))
+	m.ok("chattr +x", status(m.core.SetFlags(ctx, dir.Ino, layout.FlagDAX, nil)))
+	for in, want := range map[uint64]uint32{1: openCached, dir.Ino: openDirect} {
+		var c fuse.CreateOut
+		m.ok("create", m.Create(nil, &fuse.CreateIn{InHeader: header(in)}, "f", &c))
+		flags := func() uint32 {
+			var o transport.OpenOut
+			m.ok("open", status(m.Queue(0).Open(&transport.InHeader{NodeID: c.NodeId}, &transport.OpenIn{}, &o)))
+			return o.OpenFlags
+		}
+		if got := flags(); got != want || c.OpenFlags != want {
+			t.Errorf("dax=inode in %d: open %#x, create %#x, want %#x", in, got, c.OpenFlags, want)
+		}
+		for flag, want := range map[uint32]uint32{0: openCached, layout.FlagDAX: openDirect} {
+			m.ok("chattr", status(m.core.SetFlags(ctx, c.NodeId, flag, nil)))
+			if got := flags(); got != want {
+				t.Errorf("dax=inode, flags %#x: open %#x, want %#x", flag, got, want)
+			}
 		}
 	}
 }

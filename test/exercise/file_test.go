@@ -147,8 +147,29 @@ func (r *run) create(f *file) {
 		return unix.Open(f.name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
 	})
 	r.ok(err, "create")
+	if r.mode == "inode" && r.made%2 == 0 { // a file goes by the flag it has when it is opened
+		r.ok(setDAX(f.name), "chattr +x")
+		r.ok(unix.Close(fd), "close")
+		fd, err = retry(func() (int, error) { return unix.Open(f.name, unix.O_RDWR|unix.O_CLOEXEC, 0) })
+		r.ok(err, "open")
+	}
 	f.handles = append(f.handles, handle{fd, unix.O_RDWR})
 	f.model, f.claimed, f.orphan = f.model[:0], 0, 0
+}
+
+// setDAX is chattr +x.
+func setDAX(name string) error {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	const daxFlag = 0x02000000 // FS_DAX_FL
+	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		return err
+	}
+	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags|daxFlag))
 }
 
 func (r *run) closeFile(f *file) {

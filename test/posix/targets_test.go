@@ -82,6 +82,7 @@ var targets = []*target{
 	{name: "dax=always", up: upDaxfs("dax=always"), has: daxfsHas},
 	{name: "dax=never", up: upDaxfs("dax=never"), has: daxfsHas},
 	{name: "dax=inode", up: upDaxfs("dax=inode"), has: daxfsHas},
+	{name: "chattr +x", up: upFlagged, has: daxfsHas},
 	{name: "transport=uring", up: upDaxfs("transport=uring"), has: daxfsHas},
 }
 
@@ -111,6 +112,13 @@ func scratch(t *testing.T) string {
 // upDaxfs mounts with those options and leaves an fsck to done.
 func upDaxfs(options string) func(t *testing.T) *mounted {
 	return func(t *testing.T) *mounted { return mountDaxfs(t, options) }
+}
+
+// upFlagged is dax=inode where everything inherits the flag that makes a file go past the page cache.
+func upFlagged(t *testing.T) *mounted {
+	up := mountDaxfs(t, "dax=inode")
+	mounttest.Run(t, time.Minute, "", nil, "chattr", "+x", up.dir)
+	return up
 }
 
 func mountDaxfs(t *testing.T, options string) *mounted {
