@@ -115,7 +115,7 @@ func childHold(args []string) error {
 	switch args[1] {
 	case "flock":
 		err = unix.Flock(fd, unix.LOCK_EX)
-	case "posix":
+	case "posix", "posix-then-b": // and then waits for the file b
 		err = unix.FcntlFlock(uintptr(fd), unix.F_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK, Start: 0, Len: 100})
 	case "posix-read":
 		err = unix.FcntlFlock(uintptr(fd), unix.F_SETLKW, &unix.Flock_t{Type: unix.F_RDLCK, Start: 0, Len: 100})
@@ -134,6 +134,15 @@ func childHold(args []string) error {
 		return err
 	}
 	fmt.Println("locked")
+	if args[1] == "posix-then-b" {
+		other, err := unix.Open("b", unix.O_RDWR, 0)
+		if err == nil {
+			err = unix.FcntlFlock(uintptr(other), unix.F_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK, Start: 0, Len: 100})
+		}
+		if err != nil {
+			return err
+		}
+	}
 	_, _ = os.Stdin.Read(make([]byte, 1))
 	return nil
 }

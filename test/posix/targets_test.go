@@ -18,26 +18,27 @@ import (
 type need uint32
 
 const (
-	needsFlags       need = 1 << iota // chattr: i and a
-	needsFlagsSync                    // chattr: S, A, d
-	needsBigXattr                     // values of 64 KiB
-	needsManyXattr                    // hundreds for one file
-	needsManyLinks                    // more than 65000 links of a file
-	needsHuge                         // offsets up to 8 EiB
-	needsZeroRange                    // fallocate: ZERO_RANGE
-	needsCollapse                     // fallocate: COLLAPSE_RANGE, INSERT_RANGE
-	needsUnwritten                    // preallocated space is a hole to SEEK_DATA
-	needsBtime                        // statx: time of birth
-	needsDirect                       // O_DIRECT
-	needsNowait                       // RWF_NOWAIT
-	needsClone                        // FICLONE
-	needsFarTimes                     // before 1901 and after 2446
-	needsStatxFlags                   // statx says what chattr did
-	needsExactAtime                   // a read of nothing leaves atime
-	needsHandleTypes                  // the type of a file handle is looked at
-	needsZeroTail                     // what is stored behind the end through a mapping is never seen
-	needsFlagsOpen                    // i binds who has the file open already
-	needsSameSlot                     // names keep their readdir position
+	needsFlags        need = 1 << iota // chattr: i and a
+	needsFlagsSync                     // chattr: S, A, d
+	needsBigXattr                      // values of 64 KiB
+	needsManyXattr                     // hundreds for one file
+	needsManyLinks                     // more than 65000 links of a file
+	needsHuge                          // offsets up to 8 EiB
+	needsZeroRange                     // fallocate: ZERO_RANGE
+	needsCollapse                      // fallocate: COLLAPSE_RANGE, INSERT_RANGE
+	needsUnwritten                     // preallocated space is a hole to SEEK_DATA
+	needsBtime                         // statx: time of birth
+	needsDirect                        // O_DIRECT
+	needsNowait                        // RWF_NOWAIT
+	needsClone                         // FICLONE
+	needsFarTimes                      // before 1901 and after 2446
+	needsStatxFlags                    // statx says what chattr did
+	needsExactAtime                    // a read of nothing leaves atime
+	needsHandleTypes                   // the type of a file handle is looked at
+	needsZeroTail                      // what is stored behind the end through a mapping is never seen
+	needsFlagsOpen                     // i binds who has the file open already
+	needsSameSlot                      // names keep their readdir position
+	needsFullMetadata                  // names and attributes take space of the filesystem
 )
 
 var needNames = []string{"flags (i, a)", "flags (S, A, d)", "64 KiB xattrs", "hundreds of xattrs", "65001 links", "offsets of 8 EiB", "ZERO_RANGE",
@@ -70,13 +71,13 @@ type mounted struct {
 }
 
 const daxfsHas = needsFlags | needsFlagsSync | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsZeroRange | needsUnwritten | needsBtime |
-	needsDirect | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot
+	needsDirect | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsFullMetadata
 
 // targets, the controls first: a case that fails there is wrong.
 var targets = []*target{
 	{name: "ext4", control: true, up: upExt4,
 		has: needsFlags | needsFlagsSync | needsBigXattr | needsZeroRange | needsCollapse | needsUnwritten | needsBtime | needsDirect | needsNowait |
-			needsStatxFlags | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot},
+			needsStatxFlags | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsFullMetadata},
 	{name: "tmpfs", control: true, up: upTmpfs,
 		has: needsFlags | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsBtime | needsDirect | needsFarTimes | needsStatxFlags | needsSameSlot},
 	{name: "dax=always", up: upDaxfs("dax=always"), has: daxfsHas},
