@@ -2,6 +2,10 @@ package posix
 
 import (
 	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +49,38 @@ func (c *ctx) watch(name string, mask uint32) int {
 	_, err = unix.InotifyAddWatch(fd, name, mask)
 	c.do(err)
 	return fd
+}
+
+// fanotify is a group of events with what flags ask of it.
+func (c *ctx) fanotify(flags uint) int {
+	fd, err := unix.FanotifyInit(flags|unix.FAN_NONBLOCK|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
+	c.do(err)
+	return c.keep(fd)
+}
+
+// fanEvents reads what it has: the masks of all events together, and the names of the files that came with them.
+func (c *ctx) fanEvents(fd int) (mask uint64, files []string) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(fd, buf)
+		if err == unix.EAGAIN {
+			return mask, files
+		}
+		c.do(err)
+		for b := buf[:n]; len(b) >= unix.FAN_EVENT_METADATA_LEN; {
+			size := binary.NativeEndian.Uint32(b)
+			mask |= binary.NativeEndian.Uint64(b[8:])
+			if f := int32(binary.NativeEndian.Uint32(b[16:])); f >= 0 {
+				name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f))
+				c.do(err)
+				c.do(unix.Close(int(f)))
+				if name = filepath.Base(name); !slices.Contains(files, name) {
+					files = append(files, name)
+				}
+			}
+			b = b[size:]
+		}
+	}
 }
 
 var notifyCases = []testCase{
@@ -100,6 +136,30 @@ var notifyCases = []testCase{
 		step("unlink while open", "attrib")
 		c.close(fd)
 		eq(c, c.events(in), "close_write delete_self ignored", "events of the last close")
+	}},
+	{name: "notify/fanotify", run: func(c *ctx) {
+		c.file("f", 0o644, "content")
+		in := c.fanotify(unix.FAN_CLASS_NOTIF)
+		c.do(unix.FanotifyMark(in, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN|unix.FAN_MODIFY|unix.FAN_CLOSE_WRITE, cwd, "."))
+		c.do(c.writes("f", 0, 10))
+		mask, files := c.fanEvents(in)
+		eq(c, mask, unix.FAN_OPEN|unix.FAN_MODIFY|unix.FAN_CLOSE_WRITE, "events of a write, of all of the filesystem")
+		eq(c, strings.Join(files, " "), "f", "the file of the events")
+	}},
+	{name: "notify/fanotify-by-handle", run: func(c *ctx) {
+		c.mkdir("d", 0o755)
+		in := c.fanotify(unix.FAN_CLASS_NOTIF | unix.FAN_REPORT_DFID_NAME)
+		c.do(unix.FanotifyMark(in, unix.FAN_MARK_ADD, unix.FAN_CREATE|unix.FAN_DELETE|unix.FAN_MOVED_TO|unix.FAN_ONDIR, cwd, "d"))
+		c.file("d/f", 0o644)
+		c.do(unix.Mkdir("d/s", 0o755))
+		c.do(unix.Rename("d/f", "d/g"))
+		c.do(unix.Unlink("d/g"))
+		mask, _ := c.fanEvents(in)
+		eq(c, mask, unix.FAN_CREATE|unix.FAN_DELETE|unix.FAN_MOVED_TO|unix.FAN_ONDIR, "events of a directory")
+	}},
+	{name: "notify/fanotify-by-handle-of-all", known: []known{{why: "the kernel's FUSE tells fanotify no filesystem id"}}, run: func(c *ctx) {
+		in := c.fanotify(unix.FAN_CLASS_NOTIF | unix.FAN_REPORT_FID)
+		c.is(unix.FanotifyMark(in, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_CREATE, cwd, "."), nil, "a mark on all of the filesystem")
 	}},
 	{name: "notify/of-another-process", run: func(c *ctx) {
 		in := c.watch(".", unix.IN_CREATE|unix.IN_DELETE)
