@@ -15,6 +15,15 @@ import (
 	"github.com/daxfs/daxfs/test/mounttest"
 )
 
+// fstrim has FITRIM discard everything, which is nothing.
+func fstrim(m *mounttest.Mount) error {
+	out, err := mounttest.Command(time.Minute, "", nil, "fstrim", "-v", m.Mountpoint)
+	if err == nil && !strings.Contains(out, "0 B") {
+		err = errors.New(out)
+	}
+	return err
+}
+
 // TestNotOffered: what docs/compatibility.md says that there is not is refused with the error
 // that it names.
 func TestNotOffered(t *testing.T) {
@@ -38,6 +47,10 @@ func TestNotOffered(t *testing.T) {
 		_, err := unix.Preadv2(fd, [][]byte{make([]byte, 10)}, 0, flags)
 		return err
 	}
+	pwritev := func(flags int) error {
+		_, err := unix.Pwritev2(fd, [][]byte{make([]byte, 4096)}, 0, flags)
+		return err
+	}
 	_, mapSync := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED_VALIDATE|unix.MAP_SYNC)
 	for _, c := range []struct {
 		what string
@@ -45,6 +58,9 @@ func TestNotOffered(t *testing.T) {
 		want error
 	}{
 		{"RWF_NOWAIT", preadv(unix.RWF_NOWAIT), unix.EOPNOTSUPP},
+		{"RWF_DONTCACHE", preadv(0x80), unix.EOPNOTSUPP},
+		{"RWF_ATOMIC", pwritev(0x40), unix.EOPNOTSUPP},
+		{"FITRIM", fstrim(m), nil},
 		{"RWF_HIPRI", preadv(unix.RWF_HIPRI), nil},
 		{"FICLONE", unix.IoctlFileClone(int(g.Fd()), fd), unix.EOPNOTSUPP},
 		{"FIEMAP", unix.IoctlSetInt(fd, 0xc020660b, 0), unix.EOPNOTSUPP},

@@ -12,12 +12,13 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run()) // one function of posixtest on a given directory, see posix_test.go
 	}
 	mounttest.Main(m, mounttest.Children{
-		"mmap-write":  mmapWrite,
-		"mmap-check":  mmapCheck,
-		"mmap-watch":  mmapWatch,
-		"many-create": manyCreate,
-		"many-list":   manyList,
-		"many-stat":   manyStat,
-		"many-delete": manyDelete,
+		"copy-unaligned": copyUnaligned,
+		"mmap-write":     mmapWrite,
+		"mmap-check":     mmapCheck,
+		"mmap-watch":     mmapWatch,
+		"many-create":    manyCreate,
+		"many-list":      manyList,
+		"many-stat":      manyStat,
+		"many-delete":    manyDelete,
 	})
 }
