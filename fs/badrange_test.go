@@ -669,3 +669,78 @@ func TestTornBadList(t *testing.T) {
 	v.lost("/file 0+8192")
 	v.mount()
 }
+
+// TestBadInodeBlock: where inodes cannot be read nothing is created, and what stands elsewhere works.
+func TestBadInodeBlock(t *testing.T) {
+	v := newDevVolume(t, 64<<20)
+	v.mount()
+	var inos []uint64
+	for i := range 40 {
+		inos = append(inos, v.create(1, fmt.Sprint(i)))
+		if i%3 == 0 {
+			v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprint(i)))
+		}
+	}
+	sb := v.super()
+	v.unmount()
+	off := sb.InodeOff(inos[20]) &^ 4095 // not the root's block
+	v.poison(pmem.Range{Off: off, Len: 4096})
+	image := bytes.Clone(v.r.Bytes(off, 4096))
+	spoil(t, v.path, off, 4096, syscall.PROT_NONE)
+	v.mount()
+	if !v.fs.Stats().FreeMap {
+		t.Fatal("a mount by a scan has to fail")
+	}
+	if _, e := v.get(inos[20], 0, 1); e != syscall.EIO {
+		t.Errorf("an inode in the block: %v", e)
+	}
+	v.write(inos[1], 0, []byte("hello"))
+	for i := range 100 {
+		v.write(v.create(1, fmt.Sprint("new", i)), 0, []byte("hello"))
+	}
+	v.unmount()
+	spoil(t, v.path, off, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
+	if !bytes.Equal(image, v.r.Bytes(off, 4096)) {
+		t.Error("the block changed")
+	}
+	rep, err := fsck.Check(v.r, fsck.Options{})
+	if err != nil || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.ExtentReserved {
+		t.Errorf("fsck: %v, %+v", err, rep)
+	}
+}
+
+// TestCompactBad: compaction leaves ranges alone that have a bad block, and so never become free.
+func TestCompactBad(t *testing.T) {
+	for _, bad := range []bool{false, true} {
+		v := newVolume(t, fs.MinSize)
+		var inos []uint64
+		for i := range 400 { // small files, most of which go
+			inos = append(inos, v.create(1, fmt.Sprint("f", i)))
+			v.write(inos[i], 0, bytes.Repeat([]byte{byte(i + 1)}, 4096))
+		}
+		for i := range inos {
+			if bad && i%8 == 3 {
+				if err := v.fs.MarkBad(inos[i], 0, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i%8 != 3 && i%8 != 5 {
+				v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprint("f", i)))
+				v.fs.Forget(inos[i], 1)
+			}
+		}
+		if c, e := v.fs.Compact(&v.ctx); e != 0 || (c.Moved > 0) == bad {
+			t.Errorf("bad %v: moved %d, %v", bad, c.Moved, e)
+		}
+		for i := range inos {
+			if i%8 == 3 || i%8 == 5 {
+				got, e := v.get(inos[i], 0, 4096)
+				if gone := bad && i%8 == 3; gone != (e == syscall.EIO) || !gone && (e != 0 || got[0] != byte(i+1)) {
+					t.Errorf("file %d: %v", i, e)
+				}
+			}
+		}
+		v.unmerged = true
+		v.remountBad()
+	}
+}

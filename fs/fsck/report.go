@@ -51,7 +51,7 @@ const (
 	ExtentRange    = "extent-range"     // extent outside the filesystem, of another device or with unknown flags
 	ExtentOverlap  = "extent-overlap"   // two extents for one block of a file
 	ExtentShared   = "extent-shared"    // a block claimed twice
-	ExtentReserved = "extent-reserved"  // a block that no file may have: second superblock, bad range
+	ExtentReserved = "extent-reserved"  // a block that no file may have: second superblock; a header or inode block in a bad range
 	ExtentMetadata = "extent-metadata"  // data in a metadata chunk
 	ExtentDir      = "extent-directory" // directory block outside metadata chunks, or a header or inode block
 	ExtentEOF      = "extent-eof"       // written blocks beyond the end of file
