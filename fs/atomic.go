@@ -240,8 +240,8 @@ func (fs *FS) overwriteLogged(ctx *Context, in *inode, off int64, data []byte) (
 		t.data = append(t.data, dataPiece{regionOff(e, off), data[:n]})
 		off, data = off+n, data[n:]
 	}
-	if err = t.commit(); err != nil {
-		fs.mediaFailed(err)
+	if err = t.commit(); err != nil && fs.mediaFailed(err) {
+		return false, nil // but elsewhere
 	}
 	return true, err
 }

@@ -275,34 +275,57 @@ func (fs *FS) saveBadLocked() error {
 
 // mediaFailed is told of the error of an access to a file's data, while its folio is referenced. If it
 // is a fault, and the block cannot be read either, that is bad from now on: durably, unless the
-// region is a file whose filesystem may just have had no space for it.
-func (fs *FS) mediaFailed(err error) {
+// region is a file whose filesystem may just have had no space for it. It says whether that is
+// news, so that a write should be tried again.
+func (fs *FS) mediaFailed(err error) (news bool) {
 	var m pmem.MediaError
 	if !errors.As(err, &m) {
-		return
+		return false
 	}
-	block := uint64(m.Off) >> layout.BlockShift
-	if int64(block)<<layout.BlockShift < fs.sb.StaticEnd || block >= fs.sb.Blocks() || fs.bad.has(block, 1) {
-		return
-	}
-	buf := fs.blockBufs.Get().(*[layout.BlockSize]byte)
-	failed := fs.r.Load(int64(block)<<layout.BlockShift, buf[:]) != nil
-	fs.blockBufs.Put(buf)
-	if !failed {
-		return
-	}
-	sure := fs.r.Durability() == pmem.DurableFlush || errors.Is(fs.r.CheckSize(fs.sb.Size), pmem.ErrTruncated)
-	fs.addBad(run{block, 1}, sure)
+	return fs.probeBad(run{uint64(m.Off) >> layout.BlockShift, 1})
 }
 
-// addBad adds a range of data blocks, each of which somebody holds a reference to, or has for his own.
-func (fs *FS) addBad(r run, durably bool) {
+// storeFailed is mediaFailed of the stores of the inode's splice: all of its blocks are looked at.
+func (fs *FS) storeFailed(in *inode, err error) (news bool) {
+	if !fs.mediaFailed(err) {
+		return false
+	}
+	for _, p := range in.ext.splice.parts {
+		fs.probeBad(run{p.Block, uint64(p.Len)})
+	}
+	return true
+}
+
+// probeBad looks for blocks of a run that cannot be read, and says whether there are some that
+// were not known.
+func (fs *FS) probeBad(r run) (news bool) {
+	if r.block<<layout.BlockShift < uint64(fs.sb.StaticEnd) || r.block+r.n > fs.sb.Blocks() {
+		return false
+	}
+	buf := fs.blockBufs.Get().(*[layout.BlockSize]byte)
+	defer fs.blockBufs.Put(buf)
+	var found []run
+	for b := r.block; b < r.block+r.n; b++ {
+		if !fs.bad.has(b, 1) && fs.r.Load(int64(b)<<layout.BlockShift, buf[:]) != nil {
+			found = append(found, run{b, 1})
+		}
+	}
+	if len(found) > 0 {
+		fs.addBad(join(nil, found...), fs.r.Durability() == pmem.DurableFlush || errors.Is(fs.r.CheckSize(fs.sb.Size), pmem.ErrTruncated))
+	}
+	return len(found) > 0
+}
+
+// addBad adds ranges of data blocks, each of which somebody holds a reference to, or has for his own.
+func (fs *FS) addBad(found []run, durably bool) {
 	b := &fs.bad
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	list := join(b.list(), r)
+	list := join(b.list(), found...)
 	b.runs.Store(&list)
-	fs.warn("region memory at offset %d cannot be read, %d bytes are lost: daxfsd fsck says of which file", int64(r.block)<<layout.BlockShift, int64(r.n)<<layout.BlockShift)
+	for _, r := range found {
+		fs.warn("region memory at offset %d cannot be read, what its %d bytes held is lost: daxfsd fsck says of which file", int64(r.block)<<layout.BlockShift, int64(r.n)<<layout.BlockShift)
+	}
 	if !durably {
 		b.unsaved.Store(true)
 		return
@@ -331,7 +354,7 @@ func (fs *FS) MarkBad(ino uint64, off, n int64) error {
 		if !ok {
 			return fmt.Errorf("block %d of inode %d is a hole", b, ino)
 		}
-		fs.addBad(run{e.BlockAt(b), 1}, true)
+		fs.addBad([]run{{e.BlockAt(b), 1}}, true)
 	}
 	return nil
 }

@@ -744,3 +744,42 @@ func TestCompactBad(t *testing.T) {
 		v.remountBad()
 	}
 }
+
+// TestOverwriteTruncated: a write over memory that went away goes elsewhere at once.
+func TestOverwriteTruncated(t *testing.T) {
+	for _, atomic := range []bool{false, true} {
+		t.Run(fmt.Sprint("atomic=", atomic), func(t *testing.T) {
+			v := newDevVolume(t, 64<<20)
+			v.atomic = atomic
+			v.mount()
+			first, ino := v.create(1, "first"), v.create(1, "file")
+			v.write(first, 0, make([]byte, 4<<20)) // whose place is free then
+			v.write(ino, 0, make([]byte, 1<<20))
+			v.ok(v.fs.SetAttr(&v.ctx, first, &fs.SetAttr{Valid: fs.SetSize}, new(fs.Attr)))
+			x := v.extents(ino)[0]
+			if err := os.Truncate(v.path, at(x, 100)); err != nil {
+				t.Fatal(err)
+			}
+			data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+			n, e := v.fs.Write(&v.ctx, ino, 0, data)
+			for e == 0 && n < len(data) { // ordinary writes may be short
+				var m int
+				m, e = v.fs.Write(&v.ctx, ino, int64(n), data[n:])
+				n += m
+			}
+			if e != 0 {
+				t.Errorf("overwriting: %d bytes, %v", n, e)
+			}
+			if got, e := v.get(ino, 0, len(data)); e != 0 || !bytes.Equal(got, data) {
+				t.Errorf("reading it back: %d bytes, %v", len(got), e)
+			}
+			if s := v.fs.Stats(); s.RetiredBytes < 156<<12 || s.RetiredBytes != s.BadBytes {
+				t.Errorf("%d bytes are retired of %d", s.RetiredBytes, s.BadBytes)
+			}
+			if err := os.Truncate(v.path, 64<<20); err != nil {
+				t.Fatal(err)
+			}
+			v.fs.Abandon()
+		})
+	}
+}

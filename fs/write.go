@@ -141,8 +141,8 @@ func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done b
 		}
 		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0 && !fs.bad.has(u.block, u.n)
 		if inPlace {
-			if err = fs.r.NTStore(int64(u.block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil {
-				fs.mediaFailed(err)
+			if err = fs.r.NTStore(int64(u.block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil && fs.mediaFailed(err) {
+				inPlace, err = false, nil // but elsewhere
 			}
 		}
 		fs.table.Put(u.block, u.n, fs.freeIdle)
@@ -174,17 +174,24 @@ func (fs *FS) inPlace(in *inode, off, n int64) bool {
 	return true
 }
 
-// extend is the write that fills holes, makes unwritten blocks written, or moves the end
-// of file. It goes piece by piece, each piece a transaction; n counts the bytes of the
-// pieces done. Called with the range lock and mu held.
+// extend is the write that fills holes, makes unwritten blocks written, goes to new blocks instead of
+// shared or bad ones, or moves the end of file. It goes piece by piece, each piece a transaction; n counts
+// the bytes of the pieces done. Called with the range lock and mu held.
 func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, err error) {
-	for n < len(data) && err == nil {
+	for again := 0; n < len(data) && err == nil; {
 		var m int
 		m, err = fs.extendPiece(ctx, in, off+int64(n), data[n:])
-		n += m
+		if n += m; err == errBadBlocks {
+			if again++; again < extendTries {
+				err = nil
+			}
+		}
 	}
 	return n, err
 }
+
+// extendTries bounds how often one write meets bad blocks that nobody knew.
+const extendTries = 16
 
 // extendPiece writes as much of data as one splice takes. If writes are all or nothing
 // that is AtomicUnit bytes, or it is errNoSpace.
@@ -221,9 +228,12 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 		}
 	}
 	if err != nil {
-		fs.mediaFailed(err)
+		news := fs.storeFailed(in, err)
 		if !lost(err) {
 			fs.unowned(ctx, in)
+		}
+		if news {
+			err = errBadBlocks
 		}
 		return 0, err
 	}
