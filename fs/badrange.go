@@ -23,9 +23,11 @@ type badRanges struct {
 	runs    atomic.Pointer[[]run] // in order, not adjacent; nil: there are none
 	retired atomic.Uint64         // blocks retired
 
-	mu      sync.Mutex
-	lines   [layout.LinesPerBlock]layout.BadRange // the list on media; protected by mu
-	unsaved atomic.Bool                           // the list on media lacks some
+	mu       sync.Mutex
+	lines    [layout.LinesPerBlock]layout.BadRange // the list on media; protected by mu
+	durable  []run                                 // what it is to say, in order; protected by mu
+	volatile bool                                  // runs has more than that; protected by mu
+	unsaved  atomic.Bool                           // the list on media lacks some
 }
 
 // list is all bad ranges, in order. It must not be changed.
@@ -166,6 +168,7 @@ func (fs *FS) loadBad() (err error) {
 	}
 	if list := join(runsOf(fs.bad.lines[:]), found...); len(list) > 0 {
 		fs.bad.runs.Store(&list)
+		fs.bad.durable = list
 	}
 	return nil
 }
@@ -184,7 +187,7 @@ func (fs *FS) retireBad() {
 	}
 }
 
-// saveBad makes the list on media say what is known. A line is never overwritten by another range:
+// saveBad makes the list on media say what is durably known. A line is never overwritten by another range:
 // torn, it would be lost. What has no line stays known until the unmount.
 //
 // Persistence order:
@@ -230,7 +233,7 @@ func (fs *FS) saveBadLocked() error {
 			cleared = true
 		}
 	}
-	for _, r := range b.list() {
+	for _, r := range b.durable {
 		want := layout.BadRange{Block: r.block, Len: r.n}
 		if slices.Contains(b.lines[:], want) {
 			continue
@@ -269,36 +272,49 @@ func (fs *FS) saveBadLocked() error {
 	if lacks && !b.unsaved.Load() {
 		fs.warn("the bad-range list is full: what else is bad is forgotten at the unmount, unless the kernel knows it")
 	}
-	b.unsaved.Store(lacks)
+	b.unsaved.Store(lacks || b.volatile)
 	return nil
 }
 
 // mediaFailed is told of the error of an access to a file's data, while its folio is referenced. If it
-// is a fault, and the block cannot be read either, that is bad from now on: durably, unless the
-// region is a file whose filesystem may just have had no space for it. It says whether that is
+// is a fault, and the block cannot be read either, that is bad from now on. It says whether that is
 // news, so that a write should be tried again.
 func (fs *FS) mediaFailed(err error) (news bool) {
 	var m pmem.MediaError
 	if !errors.As(err, &m) {
 		return false
 	}
-	return fs.probeBad(run{uint64(m.Off) >> layout.BlockShift, 1})
+	return fs.probeBad(run{uint64(m.Off) >> layout.BlockShift, 1}, fs.lostForGood())
 }
 
-// storeFailed is mediaFailed of the stores of the inode's splice: all of its blocks are looked at.
+// lostForGood tells whether what a file had where a load faults is to be known as lost by the next
+// mount, too. It is not if the filesystem that the region is in may just have had no space for it.
+func (fs *FS) lostForGood() bool {
+	return fs.r.Durability() == pmem.DurableFlush || errors.Is(fs.r.CheckSize(fs.sb.Size), pmem.ErrTruncated)
+}
+
+// storeFailed is mediaFailed of the stores of the inode's splice: all of its blocks are looked at. In
+// the new ones there is nothing to lose: of an emulated region the next mount tries them again.
 func (fs *FS) storeFailed(in *inode, err error) (news bool) {
-	if !fs.mediaFailed(err) {
-		return false
+	var m pmem.MediaError
+	if !errors.As(err, &m) || fs.bad.has(uint64(m.Off)>>layout.BlockShift, 1) {
+		return false // or what was to be kept of a block cannot be
 	}
-	for _, p := range in.ext.splice.parts {
-		fs.probeBad(run{p.Block, uint64(p.Len)})
+	s := &in.ext.splice
+	for _, r := range s.runs {
+		news = fs.probeBad(r, fs.r.Durability() == pmem.DurableFlush) || news
 	}
-	return true
+	for _, p := range s.parts {
+		if p.Flags&layout.ExtentUnwritten == 0 {
+			news = fs.probeBad(run{p.Block, uint64(p.Len)}, fs.lostForGood()) || news
+		}
+	}
+	return fs.mediaFailed(err) || news // which may be of what was to be copied
 }
 
 // probeBad looks for blocks of a run that cannot be read, and says whether there are some that
 // were not known.
-func (fs *FS) probeBad(r run) (news bool) {
+func (fs *FS) probeBad(r run, durably bool) (news bool) {
 	if r.block<<layout.BlockShift < uint64(fs.sb.StaticEnd) || r.block+r.n > fs.sb.Blocks() {
 		return false
 	}
@@ -307,29 +323,29 @@ func (fs *FS) probeBad(r run) (news bool) {
 	var found []run
 	for b := r.block; b < r.block+r.n; b++ {
 		if !fs.bad.has(b, 1) && fs.r.Load(int64(b)<<layout.BlockShift, buf[:]) != nil {
-			found = append(found, run{b, 1})
+			found = join(found, run{b, 1})
 		}
 	}
-	if len(found) > 0 {
-		fs.addBad(join(nil, found...), fs.r.Durability() == pmem.DurableFlush || errors.Is(fs.r.CheckSize(fs.sb.Size), pmem.ErrTruncated))
+	for _, r := range found {
+		fs.addBad(r, durably)
 	}
 	return len(found) > 0
 }
 
-// addBad adds ranges of data blocks, each of which somebody holds a reference to, or has for his own.
-func (fs *FS) addBad(found []run, durably bool) {
+// addBad adds a range of data blocks, each of which somebody holds a reference to, or has for his own.
+func (fs *FS) addBad(r run, durably bool) {
 	b := &fs.bad
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	list := join(b.list(), found...)
+	list := join(b.list(), r)
 	b.runs.Store(&list)
-	for _, r := range found {
-		fs.warn("region memory at offset %d cannot be read, what its %d bytes held is lost: daxfsd fsck says of which file", int64(r.block)<<layout.BlockShift, int64(r.n)<<layout.BlockShift)
-	}
+	fs.warn("region memory at offset %d cannot be read: what its %d bytes held is lost, daxfsd fsck says of which file", int64(r.block)<<layout.BlockShift, int64(r.n)<<layout.BlockShift)
 	if !durably {
+		b.volatile = true
 		b.unsaved.Store(true)
 		return
 	}
+	b.durable = join(b.durable, r)
 	if err := fs.saveBadLocked(); err != nil {
 		b.unsaved.Store(true)
 		fs.warn("the bad-range list cannot be written: %v", err)
@@ -354,46 +370,7 @@ func (fs *FS) MarkBad(ino uint64, off, n int64) error {
 		if !ok {
 			return fmt.Errorf("block %d of inode %d is a hole", b, ino)
 		}
-		fs.addBad([]run{{e.BlockAt(b), 1}}, true)
+		fs.addBad(run{e.BlockAt(b), 1}, true)
 	}
 	return nil
-}
-
-// structureAt names what stands at an offset of the region.
-func (fs *FS) structureAt(off int64) string {
-	sb := fs.sb
-	switch {
-	case off >= sb.BackupOff && off < sb.BackupOff+layout.BlockSize:
-		return "the second superblock"
-	case off >= sb.OwnerOff && off < sb.OwnerOff+layout.LineSize:
-		return "the owner record"
-	case off >= sb.BadOff && off < sb.BadOff+layout.BlockSize:
-		return "the bad-range list"
-	case off >= sb.LaneOff && off < sb.LaneOff+2*int64(sb.Lanes)*int64(sb.LaneSlot):
-		return fmt.Sprintf("lane %d of the journal", (off-sb.LaneOff)/(2*int64(sb.LaneSlot)))
-	case off >= sb.ChunkMapOff && off < sb.ChunkMapOff+sb.ChunkMapLines*layout.LineSize:
-		return "the chunk map"
-	case off < sb.StaticEnd:
-		return "the fixed area"
-	}
-	no := off >> sb.ChunkShift
-	_, c := fs.meta.find(no)
-	switch {
-	case off >= sb.ChunkHeader(no) && off < sb.ChunkHeader(no)+layout.BlockSize && (c != nil || no >= sb.FirstChunk()):
-		return fmt.Sprintf("the header of metadata chunk %d", no)
-	case fs.isInodeBlock(off):
-		return fmt.Sprintf("the block of inodes %d to %d", sb.InodeAt(off&^(layout.BlockSize-1)), sb.InodeAt(off|(layout.BlockSize-1)&^(layout.InodeSize-1)))
-	case c != nil:
-		return "metadata of a file or directory"
-	}
-	return "data"
-}
-
-// mountError names the structure that a fault kept from being read.
-func (fs *FS) mountError(err error) error {
-	var m pmem.MediaError
-	if !errors.As(err, &m) {
-		return err
-	}
-	return fmt.Errorf("%s cannot be read: %w; daxfsd fsck says what else is damaged", fs.structureAt(m.Off), err)
 }

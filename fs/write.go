@@ -181,10 +181,14 @@ func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, er
 	for again := 0; n < len(data) && err == nil; {
 		var m int
 		m, err = fs.extendPiece(ctx, in, off+int64(n), data[n:])
-		if n += m; err == errBadBlocks {
+		n += m
+		switch {
+		case err == errBadBlocks:
 			if again++; again < extendTries {
 				err = nil
 			}
+		case err == errNoSpace && again > 0:
+			err = errBadBlocks // there was some, until it was used
 		}
 	}
 	return n, err
