@@ -2,6 +2,7 @@ package fs_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand"
 	"os"
@@ -605,6 +606,13 @@ func TestBadMetadata(t *testing.T) {
 			t.Errorf("%s: the mount changed something", name)
 		}
 	}
+	// Nothing is made where the structures would stand on bad memory.
+	v.poison(pmem.Range{Off: 64 << 10, Len: 512})
+	image = bytes.Clone(v.r.Bytes(0, sb.Size))
+	if _, err := fs.Mkfs(v.r, fs.MkfsOptions{}); !errors.Is(err, pmem.ErrMedia) || !strings.Contains(err.Error(), "offset 65536") || !bytes.Equal(image, v.r.Bytes(0, sb.Size)) {
+		t.Errorf("mkfs: %v", err)
+	}
+	v.poison()
 	v.mount()
 	v.unmount()
 	v.lost()
