@@ -230,7 +230,7 @@ func (t *tx) storeData() (first error) {
 func (fs *FS) overwriteLogged(ctx *Context, in *inode, off int64, data []byte) (done bool, err error) {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
-	if len(data) > AtomicUnit || off+int64(len(data)) > int64(in.core.Size) || !in.mapped(off, int64(len(data))) {
+	if len(data) > AtomicUnit || off+int64(len(data)) > int64(in.core.Size) || !fs.inPlace(in, off, int64(len(data))) {
 		return false, nil
 	}
 	t := fs.begin(ctx)
@@ -240,5 +240,8 @@ func (fs *FS) overwriteLogged(ctx *Context, in *inode, off int64, data []byte) (
 		t.data = append(t.data, dataPiece{regionOff(e, off), data[:n]})
 		off, data = off+n, data[n:]
 	}
-	return true, t.commit()
+	if err = t.commit(); err != nil && fs.mediaFailed(err) {
+		return false, nil // but elsewhere
+	}
+	return true, err
 }

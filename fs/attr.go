@@ -285,7 +285,11 @@ func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 	if !ok || e.Flags&layout.ExtentUnwritten != 0 {
 		return false, nil
 	}
-	return true, fs.r.NTZero(regionOff(e, s.off), s.end-s.off)
+	at := regionOff(e, s.off)
+	if err := fs.checkRead(uint64(at)>>layout.BlockShift, 1); err != nil {
+		return false, err // the rest of the block cannot be kept
+	}
+	return true, fs.r.NTZero(at, s.end-s.off)
 }
 
 // zeroFenced zeroes parts of blocks. Called with mu held, and no plan.

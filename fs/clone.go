@@ -192,6 +192,9 @@ func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dst
 	}
 	lo, hi := uint64(srcOff)>>layout.BlockShift, uint64(srcOff+n)>>layout.BlockShift
 	at := uint64(dstOff) >> layout.BlockShift
+	if hi = fs.readable(src, lo, hi); hi == lo {
+		return 0, nil
+	}
 	hi, err := fs.markShared(ctx, src, lo, hi)
 	if err != nil {
 		return 0, err
@@ -212,6 +215,30 @@ func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dst
 		return 0, err
 	}
 	return int64(hi-lo) << layout.BlockShift, nil
+}
+
+// readable is how far the file's blocks [lo, hi) can be read: bad blocks are not shared, so
+// that copying them fails.
+func (fs *FS) readable(src *inode, lo, hi uint64) uint64 {
+	if fs.bad.list() == nil {
+		return hi
+	}
+	src.space.Ascend(lo, func(e pagecache.Extent) bool {
+		if e.Logical >= hi {
+			return false
+		}
+		if e.Flags&layout.ExtentUnwritten == 0 {
+			b := max(lo, e.Logical)
+			switch m, bad := fs.bad.alike(e.BlockAt(b), e.End()-b); {
+			case bad:
+				hi = b
+			case b+m < e.End():
+				hi = min(hi, b+m)
+			}
+		}
+		return true
+	})
+	return hi
 }
 
 // markShared marks src's written extents in a range, as many as one transaction takes, and

@@ -119,9 +119,10 @@ func (fs *FS) proposals(in *inode, lo uint64, s *stand) (ps []proposal) {
 	return ps
 }
 
-// onlyData reports whether no metadata is in a range of blocks.
+// onlyData reports whether no metadata is in a range of blocks, and no bad block, which never
+// becomes free.
 func (fs *FS) onlyData(block, n uint64) bool {
-	if block < uint64(fs.sb.StaticEnd)>>layout.BlockShift {
+	if block < uint64(fs.sb.StaticEnd)>>layout.BlockShift || fs.bad.has(block, n) {
 		return false
 	}
 	if b := uint64(fs.sb.BackupOff) >> layout.BlockShift; block <= b && b < block+n {

@@ -36,6 +36,7 @@
 //	        lane.mu           held from begin to commit; nothing else is taken inside,
 //	                          but a stage (atomic.go) by who then waits for nothing more
 //	          hugepage.Allocator, refcnt.Table: locks of their own, leaves
+//	          badRanges.mu    writes the bad-range list, without a lane
 //
 // So an operation allocates first, then begins its transaction, commits, and frees
 // last. TestReadWriteAllocs proves that reading and writing allocate nothing.

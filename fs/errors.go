@@ -21,6 +21,7 @@ var (
 var (
 	errTxTooLarge = errors.New("transaction has too many lines")
 	errNoSpace    = errors.New("no space left")
+	errBadBlocks  = errors.New("bad blocks were found")
 	errReadOnly   = errors.New("read-only filesystem")
 )
 

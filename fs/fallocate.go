@@ -180,7 +180,12 @@ func (fs *FS) missing(in *inode, f fate, lo, hi uint64) (n uint64) {
 		if ok {
 			next = min(hi, e.End())
 		}
-		if !ok || f == fateZero && fs.elsewhere(part(e, lo, next)) {
+		bad := false
+		if ok && f == fateZero {
+			next, bad = fs.bad.alike(e.BlockAt(lo), next-lo)
+			next += lo
+		}
+		if !ok || bad || f == fateZero && fs.elsewhere(part(e, lo, next)) {
 			n += next - lo
 		}
 		lo = next

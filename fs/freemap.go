@@ -17,6 +17,9 @@ import (
 // Persistence order: NT-store the segments, SFENCE. The owner record comes after that.
 func (fs *FS) saveFreeMap() {
 	fs.table.Reap(fs.freeIdle)
+	if fs.bad.unsaved.Load() {
+		return // what is bad and the next mount does not know is in use for this one
+	}
 	if fs.unfinished.Load() || fs.table.Stats().Deferred > 0 {
 		return // the next mount finds what is left to do, or to split, by reading the inodes
 	}
@@ -44,7 +47,7 @@ func (fs *FS) foliosOf() [3]uint8 {
 func (fs *FS) encodeFreeMap() ([]byte, error) {
 	var w layout.FreeMapWriter
 	orders := fs.foliosOf()
-	sum := fs.alloc.FreeBlocks() + fs.fixed
+	sum := fs.alloc.FreeBlocks() + fs.fixed + fs.bad.retired.Load()
 	fs.table.Walk(func(r refcnt.Run) bool {
 		x := layout.FreeMapRun{Block: r.Block, N: r.N, Count: r.Owners, Kind: layout.FreeMapLack}
 		if !r.Lack {

@@ -25,6 +25,7 @@ type FS struct {
 	table  *refcnt.Table
 	meta   metaSpace
 	lanes  []*lane
+	bad    badRanges
 	stages stages // for bodies of logged records; only with Options.Atomic
 
 	placed  atomic.Uint64 // blocks that files were given
@@ -266,6 +267,9 @@ type Stats struct {
 	CachedInodes    int     `json:"cached_inodes"`
 	MetaChunks      int     `json:"metadata_chunks"`
 	FreeMetaBlocks  uint64  `json:"free_metadata_blocks"`
+	BadRanges       int     `json:"bad_ranges"`    // of memory that cannot be read
+	BadBytes        uint64  `json:"bad_bytes"`     // in them
+	RetiredBytes    uint64  `json:"retired_bytes"` // of these, data that belongs to no file any more, or never did
 	FreeData        uint64  `json:"free_data_bytes"`
 	FreeIn2M        uint64  `json:"free_in_2m_bytes"`  // of these, in wholly free aligned 2 MiB
 	FreeIn1G        uint64  `json:"free_in_1g_bytes"`  // of these, in wholly free aligned 1 GiB
@@ -305,6 +309,11 @@ func (fs *FS) Stats() Stats {
 	if fs.atomic() {
 		s.AtomicWrite = AtomicUnit
 	}
+	for _, r := range fs.bad.list() {
+		s.BadRanges++
+		s.BadBytes += r.n << layout.BlockShift
+	}
+	s.RetiredBytes = fs.bad.retired.Load() << layout.BlockShift
 	a, t := fs.alloc.Stats(), fs.table.Stats()
 	s.FreeData = a.Free << layout.BlockShift
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift

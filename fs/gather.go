@@ -189,10 +189,10 @@ func (fs *FS) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok
 	return n, true
 }
 
-// movable reports whether every folio of an extent has one owner and no reference: no
-// other file shares it, and nobody has it mapped.
+// movable reports whether every folio of an extent has one owner and no reference, and can be
+// read: no other file shares it, and nobody has it mapped.
 func (fs *FS) movable(x pagecache.Extent) bool {
-	return x.Flags&layout.ExtentShared == 0 && fs.table.Sole(x.Block, uint64(x.Len))
+	return x.Flags&layout.ExtentShared == 0 && !fs.bad.has(x.Block, uint64(x.Len)) && fs.table.Sole(x.Block, uint64(x.Len))
 }
 
 // move moves x, which is part of an extent of the file, to allocated blocks. After an
@@ -233,6 +233,9 @@ func (fs *FS) move(ctx *Context, in *inode, x pagecache.Extent, to uint64) error
 //
 // Persistence order: NT-store, SFENCE.
 func (fs *FS) copyBlocks(to, from, n uint64) error {
+	if err := fs.checkRead(from, n); err != nil {
+		return err
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	size := int64(n) << layout.BlockShift

@@ -263,6 +263,9 @@ func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
 	if c == nil || c.isFree(b) {
 		panic("fs: double free of a metadata block")
 	}
+	if fs.bad.has(block, 1) {
+		return // retired: it stays in use, and its chunk metadata
+	}
 	c.free[b/64] |= 1 << (b % 64)
 	c.nfree++
 	m.nfree++
@@ -379,6 +382,10 @@ func (fs *FS) freeInode(ctx *Context, ino uint64) {
 	}
 	off := fs.sb.InodeOff(ino)
 	block := uint64(off >> layout.BlockShift)
+	if fs.bad.has(block, 1) {
+		m.used--
+		return // as freeSlots
+	}
 	ib := m.inodes[block]
 	if ib == nil {
 		ib = &inodeBlock{}

@@ -91,6 +91,22 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 	return s, nil
 }
 
+// soundStart fails if the kernel knows that memory is bad which Mkfs needs: up to the block of the
+// root. What is bad elsewhere the first mount takes out of use.
+func soundStart(r *pmem.Region, s *layout.Superblock) error {
+	bad, err := r.BadRanges()
+	if err != nil {
+		return nil // the first mount says so
+	}
+	for _, b := range bad {
+		if b.Off < s.InodeBase+layout.BlockSize {
+			return fmt.Errorf("%w: the kernel lists offset %d of the region as bad, and its first %d bytes hold the filesystem's own structures; clear it (ndctl clear-errors), or use other memory",
+				pmem.ErrMedia, b.Off, s.InodeBase+layout.BlockSize)
+		}
+	}
+	return nil
+}
+
 // Mkfs writes an empty filesystem to the region. It does not look at what was
 // there before: whoever calls it has.
 //
@@ -106,6 +122,9 @@ func Mkfs(r *pmem.Region, o MkfsOptions) (*layout.Superblock, error) {
 	}
 	if _, err := layout.DecodeSuper(s.Encode(), 0); err != nil {
 		return nil, fmt.Errorf("geometry is not possible: %w", err)
+	}
+	if err := soundStart(r, s); err != nil {
+		return nil, err
 	}
 	old, _, _ := ReadSuper(r)
 	runtime.LockOSThread()

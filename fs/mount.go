@@ -26,7 +26,8 @@ import (
 // Persistence order:
 //  1. owner record: mounted, by us, and no free map is saved; SFENCE
 //  2. the journal is replayed and emptied (recoverJournal)
-//  3. orphans are freed, interrupted truncations finished, and inode blocks and chunks
+//  3. the bad-range list says what the kernel knows to be bad (saveBad)
+//  4. orphans are freed, interrupted truncations finished, and inode blocks and chunks
 //     that are empty given back, each by transactions
 func Mount(r *pmem.Region, o Options) (*FS, error) {
 	sb, backup, err := ReadSuper(r)
@@ -57,20 +58,33 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	fs.freeIdle = func(block, n uint64) {
 		// A transaction whose media failed may have been committed all the same:
 		// from then on nothing that it changed is used again.
-		if fs.failed.Load() == nil {
-			fs.alloc.Free(block, n)
+		if fs.failed.Load() != nil {
+			return
+		}
+		for n > 0 {
+			m, bad := fs.bad.alike(block, n)
+			if bad {
+				fs.bad.retired.Add(m)
+			} else {
+				fs.alloc.Free(block, m)
+			}
+			block, n = block+m, n-m
 		}
 	}
 	for i := range fs.frees {
 		fs.frees[i] = func(block, n uint64) {
-			if fs.failed.Load() == nil {
+			switch {
+			case fs.failed.Load() != nil:
+			case fs.bad.has(block, n):
+				fs.freeIdle(block, n)
+			default:
 				fs.alloc.FreeTo(uint32(i), block, n)
 			}
 		}
 	}
 	if err := fs.mount(); err != nil {
 		fs.table.Close()
-		return nil, err
+		return nil, fs.mountError(err)
 	}
 	return fs, nil
 }
@@ -90,6 +104,9 @@ func (fs *FS) newSpace() (err error) {
 }
 
 func (fs *FS) mount() error {
+	if err := fs.loadBad(); err != nil {
+		return err
+	}
 	if err := fs.claimOwner(); err != nil {
 		return err
 	}
@@ -128,6 +145,10 @@ func (fs *FS) mount() error {
 	seq = max(seq, scan.seq.Load(), fs.ownerSeq)
 	for _, l := range fs.lanes {
 		l.seq.Store(seq)
+	}
+	fs.retireBad()
+	if err := fs.saveBad(); err != nil {
+		return err
 	}
 	fs.alloc.SetReserve(fs.reserveChunks())
 	if !fs.opt.ReadOnly {
@@ -255,15 +276,8 @@ func (s *scan) structures() error {
 	static := uint64(fs.sb.StaticEnd) >> layout.BlockShift
 	fs.alloc.Reserve(0, static)
 	fs.alloc.Reserve(uint64(fs.sb.BackupOff)>>layout.BlockShift, 1)
-	if err := s.chunks(); err != nil {
-		return err
-	}
-	left := fs.alloc.FreeBlocks()
-	if err := s.badRanges(); err != nil {
-		return err
-	}
-	fs.fixed = static + 1 + left - fs.alloc.FreeBlocks()
-	return nil
+	fs.fixed = static + 1
+	return s.chunks()
 }
 
 // claimShared claims what extents may share, once for all who have it.
@@ -351,23 +365,6 @@ func (s *scan) chunk(c int64) error {
 	return nil
 }
 
-func (s *scan) badRanges() error {
-	fs := s.fs
-	for i := int64(0); i < layout.LinesPerBlock; i++ {
-		var l layout.Line
-		var r layout.BadRange
-		if err := fs.loadLine(fs.sb.BadOff+i*layout.LineSize, &l); err != nil {
-			return err
-		}
-		if r.Get(&l); r.Len > 0 && r.Block < fs.sb.Blocks() && r.Len <= fs.sb.Blocks()-r.Block {
-			for b := r.Block; b < r.Block+r.Len; b++ {
-				fs.alloc.Reserve(b, 1)
-			}
-		}
-	}
-	return nil
-}
-
 func (s *scan) worker() {
 	buf := make([]byte, layout.BlockSize)
 	for {
@@ -446,6 +443,9 @@ func (s *scan) block(b uint64, buf []byte) error {
 
 // freeSlots notes the free slots of an inode block.
 func (s *scan) freeSlots(b uint64, mask uint16) {
+	if s.fs.bad.has(b, 1) {
+		return // who took one could not use it
+	}
 	m := &s.fs.meta
 	m.inodes[b] = &inodeBlock{free: mask}
 	m.stack = append(m.stack, b)

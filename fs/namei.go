@@ -630,6 +630,9 @@ func (fs *FS) Readlink(ctx *Context, ino uint64, buf []byte) ([]byte, syscall.Er
 	if n >= layout.BlockSize || e0.Len == 0 || e0.Block >= fs.sb.Blocks() {
 		return buf, syscall.EIO
 	}
+	if err := fs.checkRead(e0.Block, 1); err != nil {
+		return buf, errno(err)
+	}
 	at := len(buf)
 	buf = append(buf, make([]byte, n)...)
 	return buf, errno(fs.r.Load(int64(e0.Block)<<layout.BlockShift, buf[at:]))

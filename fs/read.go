@@ -45,7 +45,13 @@ func (r *Reply) Slices() [][]byte { return r.slices }
 
 // Copy copies the answer to dst, as far as it fits, and returns how many bytes that is. It fails
 // where the media cannot be read. Before Done.
-func (r *Reply) Copy(dst []byte) (int, error) { return r.fs.r.Gather(dst, r.slices) }
+func (r *Reply) Copy(dst []byte) (int, error) {
+	n, err := r.fs.r.Gather(dst, r.slices)
+	if err != nil {
+		r.fs.mediaFailed(err)
+	}
+	return n, err
+}
 
 // MustCopy tells whether what is read must be taken by Reply.Copy: the region is media that can be
 // poisoned, and a poisoned byte inside the kernel's copy could take the host down. In Copy it is a fault
@@ -120,11 +126,15 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 			r.slices = append(r.slices, zeros[:n])
 		} else {
 			at := int64(u.block)<<layout.BlockShift + off%layout.BlockSize
-			if probe {
-				if err := fs.r.Probe(at, n); err != nil {
-					r.drop()
-					return errno(err)
+			err := fs.checkRead(u.block, u.n)
+			if err == nil && probe {
+				if err = fs.r.Probe(at, n); err != nil {
+					fs.mediaFailed(err)
 				}
+			}
+			if err != nil {
+				r.drop()
+				return errno(err)
 			}
 			r.slices = append(r.slices, fs.r.Bytes(at, n))
 		}

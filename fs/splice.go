@@ -267,7 +267,9 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 			s.take(e)
 			x := part(e, b, min(hi, e.End()))
 			if f == fateWrite || f == fateZero {
-				if fs.elsewhere(x) {
+				m, bad := fs.bad.alike(x.Block, uint64(x.Len))
+				x = part(x, b, b+m)
+				if bad || fs.elsewhere(x) {
 					block, n, ok := fs.placeCopy(ctx, b, fs.spare(uid, uint64(x.Len)))
 					if !ok {
 						if b == lo {
@@ -279,7 +281,11 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 					s.runs = append(s.runs, run{block, n})
 					s.gone = append(s.gone, run{x.Block, n})
 					y := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
-					s.parts = append(s.parts, piece{y, x.Block})
+					from := x.Block
+					if x.Flags&layout.ExtentUnwritten != 0 {
+						from = 0
+					}
+					s.parts = append(s.parts, piece{y, from})
 					if f == fateWrite {
 						y.Flags = 0
 					}

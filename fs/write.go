@@ -125,7 +125,7 @@ func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done b
 	if fs.atomic() {
 		return fs.overwriteLogged(ctx, in, off, data)
 	}
-	if off+int64(len(data)) > int64(in.size.Load()) || !in.mapped(off, int64(len(data))) {
+	if off+int64(len(data)) > int64(in.size.Load()) || !fs.inPlace(in, off, int64(len(data))) {
 		return false, nil
 	}
 	runtime.LockOSThread()
@@ -139,9 +139,11 @@ func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done b
 			fs.r.Fence()
 			return false, nil
 		}
-		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0
+		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0 && !fs.bad.has(u.block, u.n)
 		if inPlace {
-			err = fs.r.NTStore(int64(u.block)<<layout.BlockShift+off%layout.BlockSize, data[:n])
+			if err = fs.r.NTStore(int64(u.block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil && fs.mediaFailed(err) {
+				inPlace, err = false, nil // but elsewhere
+			}
 		}
 		fs.table.Put(u.block, u.n, fs.freeIdle)
 		if !inPlace {
@@ -158,13 +160,13 @@ func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done b
 	return true, nil
 }
 
-// mapped reports whether written blocks that the file shares with nobody hold all of
-// [off, off+n).
-func (in *inode) mapped(off, n int64) bool {
+// inPlace reports whether written blocks that the file shares with nobody, none of them bad, hold
+// all of [off, off+n).
+func (fs *FS) inPlace(in *inode, off, n int64) bool {
 	b, end := uint64(off)>>layout.BlockShift, uint64(off+n-1)>>layout.BlockShift
 	for b <= end {
 		e, ok := in.space.Lookup(b)
-		if !ok || e.Flags&(layout.ExtentUnwritten|layout.ExtentShared) != 0 {
+		if !ok || e.Flags&(layout.ExtentUnwritten|layout.ExtentShared) != 0 || fs.bad.has(e.BlockAt(b), min(e.End(), end+1)-b) {
 			return false
 		}
 		b = e.Logical + uint64(e.Len)
@@ -172,24 +174,35 @@ func (in *inode) mapped(off, n int64) bool {
 	return true
 }
 
-// extend is the write that fills holes, makes unwritten blocks written, or moves the end
-// of file. It goes piece by piece, each piece a transaction; n counts the bytes of the
-// pieces done. Called with the range lock and mu held.
+// extend is the write that fills holes, makes unwritten blocks written, goes to new blocks instead of
+// shared or bad ones, or moves the end of file. It goes piece by piece, each piece a transaction; n counts
+// the bytes of the pieces done. Called with the range lock and mu held.
 func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, err error) {
-	for n < len(data) && err == nil {
+	for again := 0; n < len(data) && err == nil; {
 		var m int
 		m, err = fs.extendPiece(ctx, in, off+int64(n), data[n:])
 		n += m
+		switch {
+		case err == errBadBlocks:
+			if again++; again < extendTries {
+				err = nil
+			}
+		case err == errNoSpace && again > 0:
+			err = errBadBlocks // there was some, until it was used
+		}
 	}
 	return n, err
 }
+
+// extendTries bounds how often one write meets bad blocks that nobody knew.
+const extendTries = 16
 
 // extendPiece writes as much of data as one splice takes. If writes are all or nothing
 // that is AtomicUnit bytes, or it is errNoSpace.
 //
 // Persistence order:
 //  1. NT-store the data; zeros for the rest of the blocks that held none, a copy for that
-//     of those that were shared, and zeros from the old end of file to the end of its
+//     of those that were shared or that are bad (which fails), and zeros from the old end of file to the end of its
 //     block; SFENCE
 //  2. transaction: the extents' slots, and the size if it grows; of a write that is all or
 //     nothing also the data that replaces some of the file
@@ -219,8 +232,12 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 		}
 	}
 	if err != nil {
+		news := fs.storeFailed(in, err)
 		if !lost(err) {
 			fs.unowned(ctx, in)
+		}
+		if news {
+			err = errBadBlocks
 		}
 		return 0, err
 	}
@@ -242,7 +259,7 @@ func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 		lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
 		from, to := max(off, lo), min(off+int64(len(data)), hi)
 		if e.Flags&layout.ExtentUnwritten != 0 {
-			err = fs.storeAround(e, from, to)
+			err = fs.storeAround(e, from, to, size)
 		}
 		if e.Flags&layout.ExtentUnwritten == 0 && fs.atomic() && from < min(to, size) {
 			n := min(to, size) - from
@@ -262,10 +279,10 @@ func regionOff(e pagecache.Extent, off int64) int64 {
 	return int64(e.BlockAt(uint64(off)>>layout.BlockShift))<<layout.BlockShift + off%layout.BlockSize
 }
 
-// storeAround stores what of e lies outside [from, to), which e covers: zeros, or a copy
-// of what it replaces. Where the range begins or ends within a cache line, the rest of that
+// storeAround stores what of e lies outside [from, to), which e covers: a copy of what it
+// replaces, or zeros, as behind the end of file. Where the range begins or ends within a cache line, the rest of that
 // line is left to the flush of the data, which must be stored next, by the same thread.
-func (fs *FS) storeAround(e piece, from, to int64) error {
+func (fs *FS) storeAround(e piece, from, to, size int64) error {
 	lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
 	head, tail := from&^(layout.LineSize-1), (to+layout.LineSize-1)&^(layout.LineSize-1)
 	for _, s := range [4]span{{lo, head}, {head, from}, {to, tail}, {tail, hi}} {
@@ -275,7 +292,11 @@ func (fs *FS) storeAround(e piece, from, to int64) error {
 		}
 		at, part := regionOff(e.Extent, s.off), n < layout.LineSize
 		var was []byte
-		if e.from != 0 {
+		if e.from != 0 && s.off < size {
+			from := e.from + uint64(s.off-lo)>>layout.BlockShift
+			if err := fs.checkRead(from, uint64(s.end-1-lo)>>layout.BlockShift+1-uint64(s.off-lo)>>layout.BlockShift); err != nil {
+				return err
+			}
 			was = fs.r.Bytes(int64(e.from)<<layout.BlockShift+s.off-lo, n)
 		}
 		var err error

@@ -75,6 +75,9 @@ func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
 	rest := b
 	for _, r := range x.Runs {
 		n := min(len(rest), int(r.Len)<<layout.BlockShift)
+		if err := fs.checkRead(r.Block, uint64(r.Len)); err != nil {
+			return err
+		}
 		if err := fs.r.Load(int64(r.Block)<<layout.BlockShift, rest[:n]); err != nil {
 			return err
 		}

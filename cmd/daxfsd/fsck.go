@@ -43,12 +43,16 @@ you are asked if there is something to repair and a terminal to ask on.
 A filesystem whose daemon was killed is not damaged: the next mount recovers it
 by itself, and fsck takes what is in its journal into account.
 
+A file of which data stands in memory that is known to be bad has lost it; each such
+range is an error (lost-data) that names the file and the bytes. No repair brings them
+back: it is gone when they are overwritten, or the file is removed.
+
 Exit code, as in fsck(8): 0 clean, 1 errors corrected, 4 errors left uncorrected,
 8 operational error, 16 wrong usage, 32 cancelled by a signal; the sum of what
 applies. What a cancelled repair has not finished, the next one does.
 
 With --json one object is printed: "problems" with "code", "what", "ino", "offset"
-(bytes) and "fixed", how many were "repaired" and are "left", and what was counted.`,
+(bytes), "fixed", and of lost data "path", "file_offset" and "bytes"; how many were "repaired" and are "left", and what was counted.`,
 		Example: `  daxfsd fsck -n /var/lib/pool.dax
   daxfsd fsck -y --json /dev/dax0.0`,
 		Args: args("REGION"),

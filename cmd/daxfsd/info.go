@@ -75,7 +75,9 @@ type info struct {
 	UUID       string       `json:"uuid"`
 	Format     uint32       `json:"format"`
 	Created    time.Time    `json:"created"`
-	State      string       `json:"state"` // mounted, clean, dirty, stale
+	BadRanges  int          `json:"bad_ranges"` // of memory that cannot be read
+	BadBytes   int64        `json:"bad_bytes"`  // in them
+	State      string       `json:"state"`      // mounted, clean, dirty, stale
 	Note       string       `json:"note,omitempty"`
 	Mount      *fusefs.Info `json:"mount,omitempty"`
 }
@@ -124,6 +126,7 @@ func mountInfo(m *mountinfo.Info) (*info, error) {
 	i := &info{Region: d.Region, State: "mounted", Mount: d}
 	i.Kind, i.RegionSize, i.Align, i.Durability, i.Promise = d.Kind, d.RegionSize, d.Align, d.Durability, d.Promise
 	i.Size, i.Label, i.UUID, i.Format, i.Created = d.Size, d.Label, d.UUID, d.Format, d.Created
+	i.BadRanges, i.BadBytes = d.BadRanges, int64(d.BadBytes)
 	return i, nil
 }
 
@@ -150,6 +153,14 @@ func regionInfo(path string) (*info, error) {
 		return nil, superError(path, r, err)
 	}
 	i := describe(path, r, sb)
+	bad, err := fs.BadRanges(r, sb)
+	if err != nil {
+		return nil, err
+	}
+	i.BadRanges = len(bad)
+	for _, b := range bad {
+		i.BadBytes += b.Len
+	}
 	o, ok, err := fs.ReadOwner(r, sb)
 	switch {
 	case err != nil:
@@ -190,6 +201,9 @@ func (i *info) print(c *cobra.Command) {
 		{"durability", i.Promise}, {"label", i.Label}, {"uuid", i.UUID},
 		{"created", i.Created.Local().Format(time.RFC1123)},
 		{"size", formatSize(i.Size)},
+	}
+	if i.BadRanges > 0 {
+		rows = append(rows, [2]string{"bad memory", fmt.Sprintf("%s in %d ranges; `daxfsd fsck -n` names the files that lost data", formatSize(i.BadBytes), i.BadRanges)})
 	}
 	if m := i.Mount; m != nil {
 		used := int64(m.Blocks-m.FreeBlocks) * layout.BlockSize

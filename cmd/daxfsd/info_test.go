@@ -9,7 +9,7 @@ import (
 func TestInfoJSON(t *testing.T) {
 	region := newRegion(t)
 	i := decode(t, must(t, "info", "--json", region))
-	want := "align created durability format kind label promise region region_size size state uuid"
+	want := "align bad_bytes bad_ranges created durability format kind label promise region region_size size state uuid"
 	if got := strings.Join(keys(i), " "); got != want {
 		t.Errorf("fields of a region: %s, want %s", got, want)
 	}

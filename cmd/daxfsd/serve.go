@@ -175,7 +175,7 @@ func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 	if !p.opts.readOnly && uncleanHostStop(r, sb) {
 		warn("the host went down while this emulated region was mounted: checking it first")
 		rep, err := fsck.Check(r, fsck.Options{Progress: progress})
-		if err == nil && rep.ExitCode() != 0 {
+		if err == nil && rep.Left > rep.LostRanges { // what bad memory took is lost either way
 			err = fmt.Errorf("region %s was damaged when the host went down (%d problems, the first: %s); `daxfsd fsck -y %s` repairs it",
 				p.region, len(rep.Problems), rep.Problems[0].What, p.region)
 		}

@@ -70,12 +70,12 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 			c.say(pr)
 		}
 	}
-	if c.saved != nil && len(p.found) == 0 && !p.incomplete() { // else there is nothing to compare with
+	if c.saved != nil && len(p.found) == p.rep.LostRanges && !p.incomplete() { // else there is nothing to compare with
 		if bad := p.freeMap(); bad != "" {
 			c.early(Problem{Code: FreeMap, Offset: int64(c.saved.Map.Block) << layout.BlockShift, What: "the saved free map " + bad}, c.begin)
 		}
 	}
-	if o.Repair && (c.begun && c.clean || !c.clean && c.rep.Left == 0) {
+	if o.Repair && (c.begun && c.clean || !c.clean && c.rep.Left == c.rep.LostRanges) {
 		return c.rep, c.end()
 	}
 	return c.rep, nil

@@ -7,51 +7,6 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// badRanges claims what the media's bad-range list names.
-func (p *pass) badRanges() {
-	for i := int64(0); i < layout.LinesPerBlock; i++ {
-		off := p.sb.BadOff + i*layout.LineSize
-		var l layout.Line
-		if err := p.line(off, &l); err != nil {
-			p.unreadable(BadList, 0, off, err, p.put1(off, layout.Line{}), "the bad-range list's line")
-			continue
-		}
-		var b layout.BadRange
-		if b.Get(&l); b.Len == 0 {
-			continue
-		}
-		if b.Block >= p.sb.Blocks() || b.Len > p.sb.Blocks()-b.Block {
-			p.problem(BadList, 0, off, p.put1(off, layout.Line{}), "the bad-range list's line at offset %d names blocks %d+%d, the filesystem has %d", off, b.Block, b.Len, p.sb.Blocks())
-			continue
-		}
-		p.used.setRun(b.Block, b.Len)
-	}
-}
-
-// badBlocks counts what the bad ranges took beyond the fixed structures.
-func (p *pass) badBlocks() uint64 {
-	n, static := uint64(0), uint64(p.sb.StaticEnd)>>layout.BlockShift
-	backup := uint64(p.sb.BackupOff) >> layout.BlockShift
-	for i := int64(0); i < layout.LinesPerBlock; i++ {
-		var l layout.Line
-		var b layout.BadRange
-		if p.line(p.sb.BadOff+i*layout.LineSize, &l) != nil {
-			continue
-		}
-		if b.Get(&l); b.Len == 0 || b.Block >= p.sb.Blocks() || b.Len > p.sb.Blocks()-b.Block {
-			continue
-		}
-		lo, hi := max(b.Block, static), b.Block+b.Len
-		if lo < hi {
-			n += hi - lo
-			if backup >= lo && backup < hi {
-				n--
-			}
-		}
-	}
-	return n
-}
-
 // bounds are the usable blocks of metadata chunk no, as region block numbers: behind
 // its header, before what cuts it off.
 func (p *pass) bounds(no int64) (first, end uint64) {
@@ -116,7 +71,7 @@ func (p *pass) chunk(no int64) {
 	p.rep.MetaChunks++
 	p.meta.set(uint64(no))
 	first, end := p.bounds(no)
-	if p.used.hasAny(first-1, 1) {
+	if p.bad.has(first - 1) {
 		p.problem(ExtentReserved, 0, off, nil, "the header of metadata chunk %d stands in the bad range of block %d", no, first-1)
 	}
 	p.used.set(first - 1)
@@ -237,7 +192,7 @@ func (p *pass) fileExtents(b uint64) (list []slotExtent) {
 }
 
 func (p *pass) addInodeBlock(b uint64) {
-	if p.used.hasAny(b, 1) {
+	if p.bad.has(b) {
 		p.problem(ExtentReserved, 0, int64(b)<<layout.BlockShift, nil, "inode block %d stands in a bad range", b)
 	}
 	p.used.set(b)

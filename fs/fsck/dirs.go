@@ -261,6 +261,7 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 		}
 	}
 	in.links++
+	p.named(ino, d.ino, lo)
 }
 
 // tree checks that everything is reached from the root, and the link counts. It draws

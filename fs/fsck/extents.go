@@ -40,6 +40,9 @@ func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, fi
 	for _, e := range list {
 		if p.extent(ino, e, isDir, typ, end, eof, trunc) {
 			kept = append(kept, e)
+			if !isDir && c.Nlink != 0 {
+				p.lostData(ino, e.Extent, c.Size)
+			}
 			end = e.Logical + uint64(e.Len)
 		} else if isDir {
 			ok = false

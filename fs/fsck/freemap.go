@@ -167,7 +167,7 @@ func (p *pass) mapInodes(r *layout.FreeMapReader) string {
 				mask |= 1 << i
 			}
 		}
-		if mask == 0 {
+		if mask == 0 || p.bad.has(b) {
 			continue
 		}
 		if have, m, ok := r.Slots(); !ok || have != b || m != mask {

@@ -315,7 +315,7 @@ func (p *pass) freeMeta() (uint64, error) {
 		}
 		first, end := p.bounds(no)
 		for b := first; b < end; b++ {
-			if !p.used.has(b) && !p.unsure.has(b) {
+			if !p.used.has(b) && !p.unsure.has(b) && !p.poison.has(b) {
 				return b, nil
 			}
 		}
@@ -331,7 +331,7 @@ func (p *pass) freeMeta() (uint64, error) {
 func (p *pass) addChunk() (uint64, error) {
 	for no := p.sb.FirstChunk() + 1; no < p.sb.Chunks(); no++ {
 		first, end := p.bounds(no)
-		if first >= end || p.meta.has(uint64(no)) || p.used.hasAny(first-1, end-first+1) || p.unsure.hasAny(first-1, end-first+1) {
+		if first >= end || p.meta.has(uint64(no)) || p.used.hasAny(first-1, end-first+1) || p.unsure.hasAny(first-1, end-first+1) || p.poison.hasAny(first-1, end-first+1) {
 			continue
 		}
 		header := p.sb.ChunkHeader(no)

@@ -23,8 +23,12 @@ type pass struct {
 	inoB   bitset // inode blocks, by block
 	unsure bitset // blocks whose type or owner is not known, by block
 
-	fixed   bitset   // bad ranges, fixed area and second superblock, by block
-	sharers []owners // what extents that may share their blocks claim
+	fixed bitset // fixed area and second superblock, by block
+	bad   bitset // by the bad-range list, by block
+	// poison is that and what the kernel's list has more.
+	poison  bitset
+	lost    map[uint64]*lostFile // by inode
+	sharers []owners             // what extents that may share their blocks claim
 
 	inodeBlocks []uint64
 	inodes      map[uint64]*inodeBlock // by block
@@ -116,12 +120,14 @@ func forRun(i, n uint64, f func(w int, mask uint64)) {
 }
 
 func (c *checker) newPass() *pass {
-	p := &pass{checker: c, inodes: map[uint64]*inodeBlock{}, byIno: map[uint64]*dir{}}
+	p := &pass{checker: c, inodes: map[uint64]*inodeBlock{}, byIno: map[uint64]*dir{}, lost: map[uint64]*lostFile{}}
 	n := c.sb.Blocks()
 	p.used, p.shared, p.inoB, p.unsure = newBitset(n), newBitset(n), newBitset(n), newBitset(n)
+	p.bad, p.poison = newBitset(n), newBitset(n)
 	p.meta, p.maybe = newBitset(uint64(c.sb.Chunks())), newBitset(uint64(c.sb.Chunks()))
 	r := c.rep
 	r.Incomplete = false
+	r.BadRanges, r.BadBlocks, r.LostRanges = 0, 0, 0
 	r.Files, r.Dirs, r.Symlinks, r.Special = 0, 0, 0, 0
 	r.MetaChunks, r.InodeBlocks, r.DirBlocks, r.ExtentBlocks, r.XattrBlocks, r.DataBlocks = 0, 0, 0, 0, 0, 0
 	return p
@@ -132,9 +138,8 @@ func (c *checker) newPass() *pass {
 func (p *pass) run() {
 	p.used.setRun(0, uint64(p.sb.StaticEnd)>>layout.BlockShift)
 	p.used.set(uint64(p.sb.BackupOff) >> layout.BlockShift)
-	p.badRanges()
 	p.fixed = slices.Clone(p.used)
-	bad := p.badBlocks()
+	p.readBad()
 	p.chunks()
 	p.settleGuesses()
 	p.allInodes()
@@ -143,6 +148,10 @@ func (p *pass) run() {
 	if p.fixes == 0 {
 		p.tree()
 	}
+	if p.fixes == 0 {
+		p.reportLost()
+	}
+	bad := p.retire()
 	// The fixed area and the second superblock are not counted as used or free:
 	// the second superblock is used.
 	static := uint64(p.sb.StaticEnd) >> layout.BlockShift

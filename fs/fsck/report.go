@@ -28,6 +28,7 @@ const (
 	JournalData    = "journal-data"     // a committed record holds data that cannot be
 	JournalClean   = "journal-clean"    // committed records on a cleanly unmounted filesystem
 	Media          = "media"            // the media cannot be read
+	LostData       = "lost-data"        // a file has data in a bad range: it is lost
 	BadList        = "bad-list"         // damaged line of the bad-range list
 	ChunkMap       = "chunk-map"        // damaged line of the chunk map
 	ChunkMapBit    = "chunk-map-bit"    // a bit that cannot be: outside, or the first chunk's missing
@@ -50,7 +51,7 @@ const (
 	ExtentRange    = "extent-range"     // extent outside the filesystem, of another device or with unknown flags
 	ExtentOverlap  = "extent-overlap"   // two extents for one block of a file
 	ExtentShared   = "extent-shared"    // a block claimed twice
-	ExtentReserved = "extent-reserved"  // a block that no file may have: second superblock, bad range
+	ExtentReserved = "extent-reserved"  // a block that no file may have: second superblock; a header or inode block in a bad range
 	ExtentMetadata = "extent-metadata"  // data in a metadata chunk
 	ExtentDir      = "extent-directory" // directory block outside metadata chunks, or a header or inode block
 	ExtentEOF      = "extent-eof"       // written blocks beyond the end of file
@@ -74,7 +75,12 @@ type Problem struct {
 	What   string `json:"what"`             // one sentence: the structure, what was found, what was expected
 	Ino    uint64 `json:"ino,omitempty"`    // the inode concerned; 0: none
 	Offset int64  `json:"offset,omitempty"` // region offset in bytes
-	Fixed  bool   `json:"fixed"`
+	// Of LostData: a path of the file from the filesystem's root ("" if no name leads to it), and
+	// what of it is lost, in bytes. No bytes: the value of an attribute.
+	Path       string `json:"path,omitempty"`
+	FileOffset int64  `json:"file_offset,omitempty"`
+	Bytes      int64  `json:"bytes,omitempty"`
+	Fixed      bool   `json:"fixed"`
 }
 
 func (p Problem) String() string {
@@ -114,6 +120,12 @@ type Report struct {
 	JournalRecords int `json:"journal_records"`
 	Orphans        int `json:"orphans"`
 	Truncations    int `json:"interrupted_truncations"`
+
+	// Memory that is known to be bad, by the filesystem's list and the kernel's, and how many
+	// ranges of files were lost by that: LostData, each of which is among those left.
+	BadRanges  int    `json:"bad_ranges"`
+	BadBlocks  uint64 `json:"bad_blocks"`
+	LostRanges int    `json:"lost_ranges"`
 
 	MetaChunks   uint64 `json:"metadata_chunks"`
 	InodeBlocks  uint64 `json:"inode_blocks"`

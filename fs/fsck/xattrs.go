@@ -21,7 +21,13 @@ func (p *pass) xattrs(ino uint64, io int64, k *xattrLook) {
 	if k == nil {
 		return
 	}
-	if bad := p.claimXattrs(k); bad != "" {
+	bad := p.claimXattrs(k)
+	for i, r := range k.runs {
+		if bad == "" {
+			p.lostValue(ino, r, k.names[i])
+		}
+	}
+	if bad != "" {
 		to := io + layout.InodeTimesOff
 		p.problem(InodeXattr, ino, to, p.edit(to, func(l *layout.Line) {
 			var t layout.Times

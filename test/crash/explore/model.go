@@ -24,9 +24,12 @@ type node struct {
 
 	mtimes []int64 // what mtime may be; nil: not judged
 
+	lost map[int64]bool // blocks whose memory is bad; replaced, not changed
+
 	// A write under way: was is the content before it, and each aligned word of
 	// data may still be that of was.
 	was      []byte
+	wasLost  map[int64]bool
 	inflight bool
 
 	ino  uint64 // in the filesystem under test
@@ -98,7 +101,7 @@ func sameInto(a, b *node, ab, ba map[*node]*node) bool {
 	}
 	ab[a], ba[b] = b, a
 	if a.mode != b.mode || a.uid != b.uid || a.gid != b.gid || a.rdev != b.rdev || a.nlink != b.nlink || a.flags != b.flags ||
-		a.target != b.target || !bytes.Equal(a.data, b.data) || !maps.Equal(a.xattrs, b.xattrs) || len(a.kids) != len(b.kids) {
+		a.target != b.target || !bytes.Equal(a.data, b.data) || !maps.Equal(a.xattrs, b.xattrs) || !maps.Equal(a.lost, b.lost) || len(a.kids) != len(b.kids) {
 		return false
 	}
 	for k, v := range a.kids {
@@ -256,10 +259,20 @@ func (m *matcher) file(path string, n *node, a *fs.Attr) string {
 	if a.Size < uint64(lo) || a.Size > uint64(hi) {
 		return fmt.Sprintf("%s: size is %d, expected %d to %d", path, a.Size, lo, hi)
 	}
-	const step = 256 << 10
+	step := 256 << 10
+	if len(n.lost)+len(n.wasLost) > 0 {
+		step = layout.BlockSize
+	}
 	for off := int64(0); off < int64(a.Size); {
-		if e := m.f.Read(&m.ctx, a.Ino, off, step, m.reply); e != 0 {
+		may, must := n.lacks(off >> layout.BlockShift)
+		if e := m.f.Read(&m.ctx, a.Ino, off, step, m.reply); e == syscall.EIO && may {
+			off += int64(step)
+			continue
+		} else if e != 0 {
 			return fmt.Sprintf("%s: read at %d: %v", path, off, e)
+		} else if must {
+			m.reply.Done()
+			return fmt.Sprintf("%s: what is lost at %d can be read", path, off)
 		}
 		got := m.reply.Len()
 		for _, s := range m.reply.Slices() {

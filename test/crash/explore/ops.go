@@ -25,6 +25,7 @@ func (w *world) fallocate(path string, mode uint32, off, n int64) {
 	copy(d, f.data)
 	if mode&(fs.FallocPunchHole|fs.FallocZeroRange) != 0 && off < size {
 		clear(d[off:min(size, off+n)])
+		f.heal(func(lo, hi int64) bool { return off > lo || off+n < hi })
 	}
 	f.data = d
 }

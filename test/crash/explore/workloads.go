@@ -3,6 +3,7 @@ package explore
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -300,8 +301,7 @@ func singles() []Workload {
 	for n := 1; n <= 7; n++ {
 		ws = append(ws, write(fmt.Sprintf("write-%d-at-60", n), "f", 60, n))
 	}
-	ws = append(append(ws, borders()...), privileges()...)
-	return append(append(ws, allocationWorkloads()...), freeMaps()...)
+	return slices.Concat(ws, borders(), privileges(), allocationWorkloads(), freeMaps(), badWorkloads())
 }
 
 // orphan is a workload that drops the last reference of an unlinked file.

@@ -346,6 +346,7 @@ func (w *world) setattr(path string, s fs.SetAttr) {
 		d := make([]byte, s.Size)
 		copy(d, n.data)
 		n.data = d
+		n.heal(func(lo, _ int64) bool { return lo < int64(s.Size) })
 	}
 }
 
@@ -373,6 +374,8 @@ func (w *world) write(path string, off int64, b []byte) {
 	copy(d, n.data)
 	copy(d[off:], b)
 	n.data = d
+	end := off + int64(len(b))
+	n.heal(func(lo, hi int64) bool { return off > lo || end < min(hi, int64(len(d))) })
 }
 
 // doWrite is a write as a step: while it runs, words may be old or new.
@@ -389,7 +392,8 @@ func (w *world) torn(path string) {
 	s := &w.steps[len(w.steps)-1]
 	s.mid = s.new.clone()
 	n := s.mid.find(parts(path))
-	n.was, n.inflight = s.old.find(parts(path)).data, true
+	old := s.old.find(parts(path))
+	n.was, n.wasLost, n.inflight = old.data, old.lost, true
 }
 
 // promise says that a name in the root has that mtime, durably, once the last step has returned.

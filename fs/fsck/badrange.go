@@ -1,0 +1,181 @@
+package fsck
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// lostFile is a file of which data stands in bad ranges.
+type lostFile struct {
+	ranges   []lostRange
+	dir      uint64 // that names it; 0: none was found
+	at       int64  // the place of the name
+	attr     bool   // a value of an attribute is lost, too
+	attrAt   int64
+	attrName string
+}
+
+// lostRange is data of a file that cannot be read, in bytes.
+type lostRange struct{ off, n, at int64 }
+
+// readBad reads what is known to be bad: the filesystem's list, and the kernel's. What belongs to
+// nobody of the first is retired; the next mount adds the second to it.
+func (p *pass) readBad() {
+	known := func(b layout.BadRange) {
+		p.rep.BadRanges++
+		for k := b.Block; k < b.Block+b.Len; k++ {
+			if !p.poison.has(k) {
+				p.rep.BadBlocks++
+				p.poison.set(k)
+			}
+		}
+	}
+	for i := int64(0); i < layout.LinesPerBlock; i++ {
+		off := p.sb.BadOff + i*layout.LineSize
+		var l layout.Line
+		if err := p.line(off, &l); err != nil {
+			if err != errSum || p.clean { // else it was just being written
+				p.unreadable(BadList, 0, off, err, p.put1(off, layout.Line{}), "the bad-range list's line")
+			}
+			continue
+		}
+		var b layout.BadRange
+		if b.Get(&l); b.Len == 0 {
+			continue
+		}
+		if b.Block >= p.sb.Blocks() || b.Len > p.sb.Blocks()-b.Block {
+			p.problem(BadList, 0, off, p.put1(off, layout.Line{}), "the bad-range list's line at offset %d names blocks %d+%d, the filesystem has %d", off, b.Block, b.Len, p.sb.Blocks())
+			continue
+		}
+		p.bad.setRun(b.Block, b.Len)
+		known(b)
+	}
+	kernel, err := p.r.BadRanges()
+	if err != nil {
+		p.problem(Media, 0, 0, nil, "the kernel's list of bad memory cannot be read: %v", err)
+	}
+	for _, k := range kernel {
+		lo := uint64(k.Off) >> layout.BlockShift
+		hi := min(uint64(k.Off+k.Len+layout.BlockSize-1)>>layout.BlockShift, p.sb.Blocks())
+		if lo < hi && !p.poison.hasAll(lo, hi-lo) {
+			known(layout.BadRange{Block: lo, Len: hi - lo})
+		}
+	}
+}
+
+// retire claims what is bad and belongs to nobody, and counts it.
+func (p *pass) retire() (n uint64) {
+	for w, bad := range p.bad {
+		for b := uint64(w) * 64; bad != 0; b, bad = b+1, bad>>1 {
+			if bad&1 != 0 && !p.used.has(b) {
+				p.used.set(b)
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// lostData notes what of a file's extent is lost.
+func (p *pass) lostData(ino uint64, e layout.Extent, size uint64) {
+	n := uint64(e.Len)
+	if e.Flags&layout.ExtentUnwritten != 0 || !p.poison.hasAny(e.Block, n) {
+		return
+	}
+	f := p.lostFile(ino)
+	for i := uint64(0); i < n; i++ {
+		off := (e.Logical + i) << layout.BlockShift
+		if !p.poison.has(e.Block+i) || off >= size {
+			continue
+		}
+		m := int64(min(layout.BlockSize, size-off))
+		if k := len(f.ranges) - 1; k >= 0 && f.ranges[k].off+f.ranges[k].n == int64(off) {
+			f.ranges[k].n += m
+		} else {
+			f.ranges = append(f.ranges, lostRange{int64(off), m, int64(e.Block+i) << layout.BlockShift})
+		}
+	}
+}
+
+// lostValue notes that the value of an attribute is lost, if it is.
+func (p *pass) lostValue(ino uint64, r layout.XattrRun, name string) {
+	if p.poison.hasAny(r.Block, uint64(r.Len)) {
+		f := p.lostFile(ino)
+		f.attr, f.attrAt, f.attrName = true, int64(r.Block)<<layout.BlockShift, name
+	}
+}
+
+func (p *pass) lostFile(ino uint64) *lostFile {
+	f := p.lost[ino]
+	if f == nil {
+		f = &lostFile{}
+		p.lost[ino] = f
+	}
+	return f
+}
+
+// named notes a name of a file that lost data.
+func (p *pass) named(ino, dir uint64, at int64) {
+	if f := p.lost[ino]; f != nil && f.dir == 0 {
+		f.dir, f.at = dir, at
+	}
+}
+
+// path is the path of the file that directory dir names at a place, from the root of the
+// filesystem.
+func (p *pass) path(dir uint64, at int64) string {
+	var parts []string
+	for n := len(p.dirs) + 1; n > 0; n-- {
+		parts = append(parts, string(p.nameAt(at)))
+		if dir == layout.RootIno {
+			slices.Reverse(parts)
+			return "/" + strings.Join(parts, "/")
+		}
+		in := p.info(dir)
+		if in == nil || in.from == 0 {
+			break
+		}
+		dir, at = in.from, in.at
+	}
+	return ""
+}
+
+// reportLost reports the files that lost data, a problem for each range. Nothing mends that but
+// who overwrites or removes the file.
+func (p *pass) reportLost() {
+	for _, ino := range slices.Sorted(maps.Keys(p.lost)) {
+		f := p.lost[ino]
+		who, path := fmt.Sprintf("inode %d, which has no name,", ino), ""
+		if f.dir != 0 {
+			if path = p.path(f.dir, f.at); path != "" {
+				who = fmt.Sprintf("%q (inode %d)", path, ino)
+			}
+		}
+		slices.SortFunc(f.ranges, func(a, b lostRange) int { return cmp.Compare(a.off, b.off) })
+		for _, r := range f.ranges {
+			p.lostProblem(Problem{Code: LostData, Ino: ino, Offset: r.at, Path: path, FileOffset: r.off, Bytes: r.n,
+				What: fmt.Sprintf("%s lost bytes %d..%d: the memory at offset %d is bad; overwrite or remove the file", who, r.off, r.off+r.n-1, r.at)})
+		}
+		if f.attr {
+			p.lostProblem(Problem{Code: LostData, Ino: ino, Offset: f.attrAt, Path: path,
+				What: fmt.Sprintf("%s lost the value of its attribute %q: the memory at offset %d is bad", who, f.attrName, f.attrAt)})
+		}
+	}
+}
+
+func (p *pass) lostProblem(pr Problem) {
+	p.rep.LostRanges++
+	if len(p.found) < MaxProblems {
+		p.found = append(p.found, pr)
+	} else {
+		p.more++
+	}
+	if !p.o.Repair {
+		p.say(pr)
+	}
+}

@@ -1,0 +1,120 @@
+package fsck_test
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// blockOf is the region block of a file's block.
+func blockOf(f *fs.FS, ino, b uint64) (block uint64) {
+	f.Extents(&fs.Context{}, ino, func(x fs.ExtentInfo) bool {
+		if x.Logical <= b && b < x.Logical+x.Len {
+			block = x.Block + b - x.Logical
+		}
+		return block == 0
+	})
+	return block
+}
+
+// TestLostData: fsck names what bad ranges took: by a path, wherever it is, its bytes, or its
+// attribute; and repairs what else is wrong, which bad memory does not keep from being clean.
+func TestLostData(t *testing.T) {
+	w := build(t)
+	var bad []layout.BadRange
+	var deep uint64
+	w.mounted(func(f *fs.FS) {
+		w.mkdir(f, "/d/a")
+		w.mkdir(f, "/d/a/b c")
+		w.file(f, "/d/a/b c/deep", 5*4096+100)
+		w.symlink(f, "/long", strings.Repeat("x", 300))
+		deep = w.ino["/d/a/b c/deep"]
+		bad = append(bad, layout.BadRange{Block: blockOf(f, deep, 1), Len: 2}, layout.BadRange{Block: blockOf(f, deep, 5), Len: 1},
+			layout.BadRange{Block: blockOf(f, w.ino["/long"], 0), Len: 1})
+	})
+	for i, b := range bad {
+		w.edit(w.sb.BadOff+int64(i)*layout.LineSize, func(l *layout.Line) { b.Put(l) })
+	}
+	want := []string{
+		fmt.Sprintf("/d/a/b c/deep %d 4096+8192", deep), fmt.Sprintf("/d/a/b c/deep %d 20480+100", deep),
+		fmt.Sprintf("/long %d 0+300", w.ino["/long"]),
+	}
+	check := func(what string, o fsck.Options, others, exit int) {
+		t.Helper()
+		said := 0
+		o.Found = func(fsck.Problem) { said++ }
+		rep, err := fsck.Check(w.r, o)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		var got []string
+		for _, p := range rep.Problems {
+			if p.Code != fsck.LostData {
+				others--
+				continue
+			}
+			got = append(got, fmt.Sprintf("%s %d %d+%d", p.Path, p.Ino, p.FileOffset, p.Bytes))
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) || others != 0 || rep.LostRanges != len(want) || rep.ExitCode() != exit || said != len(rep.Problems) {
+			t.Errorf("%s: exit %d, said %d, lost %d, expected exit %d: %+v", what, rep.ExitCode(), said, rep.LostRanges, exit, rep.Problems)
+		}
+		if rep.BadRanges != len(bad) || rep.BadBlocks != 4 {
+			t.Errorf("%s: %d ranges of %d blocks", what, rep.BadRanges, rep.BadBlocks)
+		}
+	}
+	check("fsck", fsck.Options{}, 0, 4)
+	check("fsck -y", fsck.Options{Repair: true}, 0, 4)
+	w.smash(w.sb.ChunkMapOff)
+	check("fsck of what is damaged besides", fsck.Options{}, 1, 4)
+	check("fsck -y of what is damaged besides", fsck.Options{Repair: true}, 1, 5)
+	check("and again", fsck.Options{}, 0, 4)
+	w.mounted(func(f *fs.FS) {
+		r := f.NewReply()
+		if e := f.Read(&fs.Context{}, deep, 4096, 4096, r); e != syscall.EIO {
+			t.Errorf("reading what is lost: %v", e)
+		}
+		if _, e := f.Readlink(&fs.Context{}, w.ino["/long"], nil); e != syscall.EIO {
+			t.Errorf("reading a link that is lost: %v", e)
+		}
+	})
+	check("after a mount", fsck.Options{}, 0, 4)
+}
+
+// TestLostValue: a value of an attribute is lost as a file's data is, and the rest of the file stays.
+func TestLostValue(t *testing.T) {
+	w := build(t)
+	rep, err := fsck.Check(w.r, fsck.Options{})
+	if err != nil || rep.Left > 0 {
+		t.Fatal(err, rep)
+	}
+	value := layout.BadRange{Len: 1}
+	for string(w.r.Bytes(int64(value.Block)<<12, 100)) != strings.Repeat("v", 100) {
+		value.Block++
+	}
+	w.edit(w.sb.BadOff, func(l *layout.Line) { value.Put(l) })
+	rep, err = fsck.Check(w.r, fsck.Options{})
+	if err != nil || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.LostData || rep.Problems[0].Path != "/d/g" || !strings.Contains(rep.Problems[0].What, `"user.long"`) {
+		t.Fatalf("%v, %+v", err, rep)
+	}
+	w.mounted(func(f *fs.FS) {
+		b := make([]byte, 20000)
+		if _, e := f.GetXattr(&fs.Context{}, w.ino["/d/g"], "user.long", b); e != syscall.EIO {
+			t.Errorf("reading the value: %v", e)
+		}
+		if n, e := f.GetXattr(&fs.Context{}, w.ino["/d/g"], "user.short", b); e != 0 || string(b[:n]) != "value" {
+			t.Errorf("reading another: %v", e)
+		}
+		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d/g"], "user.long", []byte("new"), 0))
+		if s := f.Stats(); s.RetiredBytes != 4096 {
+			t.Errorf("%d bytes are retired", s.RetiredBytes)
+		}
+	})
+	if rep, err := fsck.Check(w.r, fsck.Options{}); err != nil || rep.Left > 0 {
+		t.Errorf("in the end: %v, %+v", err, rep)
+	}
+}

@@ -1,0 +1,48 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// structureAt names what stands at an offset of the region.
+func (fs *FS) structureAt(off int64) string {
+	sb := fs.sb
+	switch {
+	case off >= sb.BackupOff && off < sb.BackupOff+layout.BlockSize:
+		return "the second superblock"
+	case off >= sb.OwnerOff && off < sb.OwnerOff+layout.LineSize:
+		return "the owner record"
+	case off >= sb.BadOff && off < sb.BadOff+layout.BlockSize:
+		return "the bad-range list"
+	case off >= sb.LaneOff && off < sb.LaneOff+2*int64(sb.Lanes)*int64(sb.LaneSlot):
+		return fmt.Sprintf("lane %d of the journal", (off-sb.LaneOff)/(2*int64(sb.LaneSlot)))
+	case off >= sb.ChunkMapOff && off < sb.ChunkMapOff+sb.ChunkMapLines*layout.LineSize:
+		return "the chunk map"
+	case off < sb.StaticEnd:
+		return "the fixed area"
+	}
+	no := off >> sb.ChunkShift
+	_, c := fs.meta.find(no)
+	switch {
+	case off >= sb.ChunkHeader(no) && off < sb.ChunkHeader(no)+layout.BlockSize && (c != nil || no >= sb.FirstChunk()):
+		return fmt.Sprintf("the header of metadata chunk %d", no)
+	case fs.isInodeBlock(off):
+		return fmt.Sprintf("the block of inodes %d to %d", sb.InodeAt(off&^(layout.BlockSize-1)), sb.InodeAt(off|(layout.BlockSize-1)&^(layout.InodeSize-1)))
+	case c != nil:
+		return "metadata of a file or directory"
+	}
+	return "data"
+}
+
+// mountError names the structure that a fault kept from being read.
+func (fs *FS) mountError(err error) error {
+	var m pmem.MediaError
+	if !errors.As(err, &m) {
+		return err
+	}
+	return fmt.Errorf("%s cannot be read: %w; daxfsd fsck says what else is damaged", fs.structureAt(m.Off), err)
+}
