@@ -26,7 +26,7 @@ export CGO_ENABLED = 0
 
 .PHONY: all build demo test test-long install clean deps-demo deps-test deps-programs \
 	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise posix mounted programs \
-	kill-long crash-long ageing-long stress-long exercise-long programs-long
+	kill-long crash-long ageing-long stress-long exercise-long programs-long modes-long
 
 all: build
 
@@ -148,7 +148,7 @@ programs-long: deps-programs
 # Budgets here are guesses at a quiet machine of two cores.
 test-long:
 	@start=$$SECONDS; \
-	for s in deps-test kill-long exercise-long programs-long stress-long ageing-long crash-long; do \
+	for s in deps-test kill-long exercise-long programs-long modes-long stress-long ageing-long crash-long; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test-long FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test-long passed in $$((SECONDS - start)) s"
@@ -158,6 +158,11 @@ kill-long:
 
 exercise-long:
 	$(call step,exercise,7200,$(GO) test -count=1 -timeout 3h ./test/exercise -ops 1000000 -seeds 50 -duration 20m)
+
+# What make test runs on mounts in the default way, in each other one. test/posix has them all itself.
+modes-long: deps-programs
+	$(call step,modes,7200,for o in dax=never dax=inode; do echo "-- $$o"; export DAXFS_TEST_OPTIONS=$$o; \
+		$(GO) test -count=1 -timeout 45m ./test/mounted/... && $(GO) test -count=1 -timeout 30m ./test/programs ./test/kill || exit 1; done)
 
 # The race detector without -short (but for regions of which the folio table would not fit
 # into Go's memory), far more random cases, and damage that the fuzzer thinks of.

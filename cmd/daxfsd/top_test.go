@@ -50,7 +50,7 @@ func TestTopRefuses(t *testing.T) {
 func TestTopPrints(t *testing.T) {
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)
-	must(t, "mount", region, mp)
+	must(t, "mount", "-o", "transport=dev", region, mp)
 	for _, args := range [][]string{{"--once"}, {}, {"--count", "2"}} {
 		out := must(t, append([]string{"top", "--interval", "100ms", mp}, args...)...)
 		for _, w := range []string{"daxfs on " + mp + ": " + region, "by /dev/fuse", " of 31.", "inodes cached", "OPERATION", "GETXATTR", "\nall "} {
