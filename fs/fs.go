@@ -56,6 +56,8 @@ type FS struct {
 
 	orphan orphans
 
+	refuse func() bool // tests: whether an allocation finds no space; nil: what there is decides
+
 	coarse atomic.Int64 // about what time it is: a second old at most
 
 	stop       chan struct{} // closed by Unmount
@@ -243,6 +245,9 @@ func (fs *FS) available(root bool) uint64 {
 // spare is how many of want blocks a user may take. It does not say that there are as
 // many. Several at once may take a little more than is theirs.
 func (fs *FS) spare(uid uint32, want uint64) uint64 {
+	if fs.refuse != nil && fs.refuse() {
+		return 0
+	}
 	if uid == 0 || fs.sb.RootBlocks == 0 {
 		return want
 	}

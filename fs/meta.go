@@ -151,6 +151,9 @@ func (fs *FS) allocMeta(ctx *Context, goal uint64) (uint64, error) {
 }
 
 func (fs *FS) allocMetaLocked(ctx *Context, goal uint64) (uint64, error) {
+	if fs.refuse != nil && fs.refuse() {
+		return 0, errNoSpace
+	}
 	m := &fs.meta
 	if goal != 0 {
 		if _, c := m.find(int64(goal >> fs.chunkShift())); c != nil {
@@ -304,6 +307,9 @@ func (fs *FS) allocInode(ctx *Context) (ino uint64, err error) {
 	m := &fs.meta
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if fs.refuse != nil && fs.refuse() {
+		return 0, errNoSpace
+	}
 	for {
 		for len(m.stack) > 0 {
 			block := m.stack[len(m.stack)-1]

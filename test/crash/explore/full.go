@@ -40,10 +40,10 @@ func whenFull() (ws []Workload) {
 		action{"write", "write e/h into unwritten", "e/h", func(w *world) { w.write("e/h", 4096, fill(63, 100)) }},
 	)
 	for _, a := range acts {
-		for _, left := range []int64{-1, 0, 1, 3} { // -1: metadata is full, too
+		for _, left := range []int64{-3, -2, -1, 0, 1, 3} { // below 0: metadata is full, too, but for so many blocks more than -1
 			name := fmt.Sprintf("%s, with %d blocks left", a.name, max(0, left))
 			if left < 0 {
-				name = a.name + ", with nothing left at all"
+				name = fmt.Sprintf("%s, with %d metadata blocks left", a.name, -1-left)
 			}
 			ws = append(ws, Workload{Name: name, bare: true, setup: func(w *world) {
 				tree(w)
@@ -51,6 +51,9 @@ func whenFull() (ws []Workload) {
 					w.fallocate("e/h", keep, 0, 16384)
 				}
 				fillUp(w, max(0, left), left < 0)
+				for i := range -1 - left { // a directory that was given one has its block back
+					w.unlink(fmt.Sprintf("many/%d/x", i))
+				}
 			}, op: func(w *world) {
 				w.full = true
 				w.do(a.name, func() { w.noSpace(func() { a.do(w) }) })
