@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Verdicts on a bar.
+const (
+	met      = "met"
+	missed   = "missed"
+	unjudged = "not measured"
+)
+
+// bar is what the project demands of itself: a median of this run, or its ratio to another.
+type bar struct {
+	Name    string  `json:"name"`
+	Min     float64 `json:"min,omitempty"` // one of these two
+	Max     float64 `json:"max,omitempty"`
+	Value   float64 `json:"value"`
+	Verdict string  `json:"verdict"`
+
+	of, by figure // by of no row: of by itself
+	atMost bool   // Max counts, else Min
+}
+
+// figure is a median.
+type figure struct{ row, target, metric string }
+
+// atLeast and atMost make bars; of two figures their ratio counts.
+func atLeast(v float64, name string, of, by figure) *bar {
+	return &bar{Name: name, Min: v, of: of, by: by}
+}
+func atMost(v float64, name string, of, by figure) *bar {
+	return &bar{Name: name, Max: v, atMost: true, of: of, by: by}
+}
+
+// maxAnonymous bounds a daemon under the thousand-fold load, in MiB: the rings' payload of two
+// CPUs (32), the buffers of as many cold requests, and Go's heap.
+const maxAnonymous = 256
+
+// bars are all of them. All are of dax=always.
+func bars() (all []*bar) {
+	for _, tr := range []string{"uring", "dev"} {
+		d, null := "daxfs-"+tr, "null-"+tr
+		times := map[string]float64{"uring": 3, "dev": 1.7}[tr]
+		for _, p := range []string{"randread", "randwrite"} {
+			two, one := p+"/psync/2", p+"/psync/1"
+			all = append(all,
+				atLeast(times, fmt.Sprintf("%s, 2 jobs, %s / loopback", p, d), figure{two, d, "ops/s"}, figure{two, "loopback", "ops/s"}),
+				atLeast(0.90, fmt.Sprintf("%s, 2 jobs, %s / %s", p, d, null), figure{two, d, "ops/s"}, figure{two, null, "ops/s"}))
+			if tr == "uring" {
+				all = append(all,
+					atMost(1.1, fmt.Sprintf("%s, 1 job, p50 of %s / p50 of %s", p, d, null), figure{one, d, "p50_us"}, figure{one, null, "p50_us"}),
+					atMost(4, fmt.Sprintf("%s, 1 job, p99 of %s / p50 of %s", p, d, null), figure{one, d, "p99_us"}, figure{one, null, "p50_us"}))
+			}
+		}
+		all = append(all,
+			atLeast(1.0, fmt.Sprintf("1 MiB sequential read, %s / tmpfs", d), figure{"seqread/psync/1", d, "MiB/s"}, figure{"seqread/psync/1", "tmpfs", "MiB/s"}),
+			atLeast(0.9, fmt.Sprintf("1 MiB sequential write, %s / tmpfs", d), figure{"seqwrite/psync/1", d, "MiB/s"}, figure{"seqwrite/psync/1", "tmpfs", "MiB/s"}))
+		for _, p := range []string{"randread", "randwrite"} {
+			row := p + "/psync/2"
+			all = append(all,
+				atMost(0.001, fmt.Sprintf("allocations for each request, %s, %s", p, d), figure{row, d, "allocs_per_op"}, figure{}),
+				atMost(0, fmt.Sprintf("garbage collections meanwhile, %s, %s", p, d), figure{row, d, "gc_cycles"}, figure{}))
+		}
+		all = append(all,
+			atMost(200, fmt.Sprintf("longest pause with 1 000 000 cached inodes, µs, %s", d), figure{"inodes/pause", d, "us"}, figure{}),
+			atMost(300, fmt.Sprintf("DRAM of a cached inode, bytes, %s", d), figure{"inodes/memory", d, "B"}, figure{}),
+			atMost(0.01, fmt.Sprintf("inodes kept of those the kernel forgot, %s", d), figure{"inodes/left", d, "share"}, figure{}))
+		for _, b := range []struct {
+			row     string
+			min     float64
+			against string
+		}{
+			{"create", 3, "loopback"}, {"rename", 3, "loopback"}, {"unlink", 3, "loopback"},
+			{"stat-created", 0.7, "tmpfs"}, {"stat-listed", 0.7, "tmpfs"},
+			{"stat-cold", 2, "loopback"}, {"readdir", 1.5, "loopback"},
+		} {
+			row := "meta/" + b.row
+			all = append(all, atLeast(b.min, fmt.Sprintf("%s, %s / %s", b.row, d, b.against), figure{row, d, "ops/s"}, figure{row, b.against, "ops/s"}))
+		}
+		all = append(all,
+			atLeast(0.9, fmt.Sprintf("random read, 100 000 extents / one, %s", d), figure{"extents/many", d, "ops/s"}, figure{"extents/one", d, "ops/s"}),
+			atLeast(1/1.2, fmt.Sprintf("create in a directory of 1 000 000 / an empty one, %s", d), figure{"bigdir/million", d, "ops/s"}, figure{"bigdir/empty", d, "ops/s"}),
+			atLeast(0.25, fmt.Sprintf("64 clients, 1000 files, slowest / mean, %s", d), figure{"load/fairness", d, "ratio"}, figure{}),
+			atMost(maxAnonymous, fmt.Sprintf("the daemon's memory then, MiB, %s", d), figure{"load/fairness", d, "anon_MiB"}, figure{}))
+	}
+	return all
+}
+
+// hasBar tells whether a row is part of a bar.
+func hasBar(row string) bool {
+	for _, b := range bars() {
+		if b.of.row == row || b.by.row == row {
+			return true
+		}
+	}
+	return false
+}
+
+// judge evaluates all bars.
+func judge(r *Report) []*bar {
+	all := bars()
+	for _, b := range all {
+		b.judge(r)
+	}
+	return all
+}
+
+func (b *bar) judge(r *Report) {
+	b.Verdict = unjudged
+	v, ok := r.median(b.of.row, b.of.target, b.of.metric)
+	if !ok {
+		return
+	}
+	if b.by.row != "" {
+		w, ok := r.median(b.by.row, b.by.target, b.by.metric)
+		if !ok || w == 0 {
+			return
+		}
+		v /= w
+	}
+	b.Value, b.Verdict = v, missed
+	if b.atMost && v <= b.Max || !b.atMost && v >= b.Min {
+		b.Verdict = met
+	}
+}
+
+// Demand is the bar in a few signs.
+func (b *bar) Demand() string {
+	if b.atMost {
+		return "≤ " + strings.TrimSuffix(fmt.Sprintf("%.3g", b.Max), ".0")
+	}
+	return fmt.Sprintf("≥ %.3g", b.Min)
+}
+
+// Shown is the value as it is shown.
+func (b *bar) Shown() string {
+	if b.Verdict == unjudged {
+		return "n/a"
+	}
+	if b.of.metric == "allocs_per_op" {
+		return fmt.Sprintf("%.5f", b.Value)
+	}
+	return fmt.Sprintf("%.2f", b.Value)
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// daemonState is what daxfsd tells of itself.
+type daemonState struct {
+	Mount struct {
+		Operations map[string]struct {
+			Count uint64 `json:"count"`
+		} `json:"operations"`
+		Runtime *struct {
+			Mallocs      uint64 `json:"mallocs"`
+			GCCycles     uint64 `json:"gc_cycles"`
+			GCPauseMax   uint64 `json:"gc_pause_max_ns"`
+			HeapBytes    uint64 `json:"heap_bytes"`
+			CachedInodes uint64 `json:"cached_inodes"`
+		} `json:"runtime"`
+	} `json:"mount"`
+}
+
+// state asks the daemon of a daxfs target.
+func (t *target) state(ctx context.Context) (*daemonState, error) {
+	out, err := program(ctx, "", t.env.daxfsd, "info", "--json", t.dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: info: %w\n%s", t.name, err, out)
+	}
+	var s daemonState
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		return nil, fmt.Errorf("%s: info: %w", t.name, err)
+	}
+	if s.Mount.Runtime == nil {
+		return nil, fmt.Errorf("%s: info tells nothing of the runtime", t.name)
+	}
+	return &s, nil
+}
+
+// watch asks before and after f, and keeps what f made the daemon allocate for each READ and
+// WRITE. What asking costs is found out by asking twice, and taken off.
+func (t *target) watch(ctx context.Context, c *cell, f func() error) error {
+	if !t.daxfs() {
+		return f()
+	}
+	first, err := t.state(ctx)
+	if err != nil {
+		return err
+	}
+	before, err := t.state(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	after, err := t.state(ctx)
+	if err != nil {
+		return err
+	}
+	count := func(s *daemonState) uint64 {
+		return s.Mount.Operations["READ"].Count + s.Mount.Operations["WRITE"].Count
+	}
+	a, b := after.Mount.Runtime, before.Mount.Runtime
+	asking := b.Mallocs - first.Mount.Runtime.Mallocs
+	n := count(after) - count(before)
+	if n > 0 {
+		c.add("allocs_per_op", (float64(a.Mallocs)-float64(b.Mallocs)-float64(asking))/float64(n))
+		c.add("requests", float64(n))
+	}
+	c.add("gc_cycles", float64(a.GCCycles-b.GCCycles))
+	c.add("gc_pause_max_us", float64(a.GCPauseMax)/1e3)
+	return nil
+}
+
+// anonymous is the memory of a server that is its own, in bytes: neither region nor program.
+func (t *target) anonymous() (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", t.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for l := range strings.Lines(string(b)) {
+		var kb int64
+		if n, _ := fmt.Sscanf(l, "RssAnon: %d kB", &kb); n == 1 {
+			return float64(kb << 10), nil
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/status tells no RssAnon", t.cmd.Process.Pid)
+}

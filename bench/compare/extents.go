@@ -1,0 +1,176 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// manyExtents is how many pieces the fragmented file has, at least.
+const manyExtents = 100_000
+
+// extents measures random reads of a file of one extent, and of one as large that is in pieces.
+func (m *measurement) extents() error {
+	rows := m.rowsOf("ops/s", false, "extents/one", "extents/many")
+	if len(rows) == 0 {
+		return nil
+	}
+	region := 2*m.conf.Extents*33/32 + 256<<20
+	for _, name := range m.wanted("daxfs-uring", "daxfs-dev") {
+		err := m.try(0, "extents", name, rows, func() error {
+			if need := region + 1<<30; available() < need {
+				return fmt.Errorf("%w: it takes %d MiB of memory, and %d are free", errUnavailable, need>>20, available()>>20)
+			}
+			return m.fresh(name, "extents", region, func(t *target) error { return m.extentsOn(t, rows) })
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *measurement) extentsOn(t *target, rows []*row) error {
+	files := map[string]string{"extents/one": filepath.Join(t.dir, "one"), "extents/many": filepath.Join(t.dir, "many")}
+	pieces, err := scatter(files["extents/many"], m.conf.Extents)
+	if err != nil {
+		return err
+	}
+	if err := fill(files["extents/one"], m.conf.Extents); err != nil {
+		return err
+	}
+	for name, file := range files {
+		n, err := m.countExtents(file)
+		if err != nil {
+			return err
+		}
+		// A few pieces come to lie side by side by chance.
+		if name == "extents/many" && n < pieces*9/10 || name == "extents/one" && n > pieces/1000+8 {
+			return fmt.Errorf("%s has %d extents", file, n)
+		}
+		for _, x := range rows {
+			if x.Name == name {
+				x.cell(t.name).add("extents", float64(n))
+			}
+		}
+		if err := readThrough(file); err != nil { // every page of the mapping is there
+			return err
+		}
+	}
+	for round := range m.conf.Rounds {
+		for _, x := range rows {
+			err := m.try(round, x.Name, t.name, []*row{x}, func() error {
+				o, err := m.fio(m.ctx, "extents", map[string]string{"FILE": files[x.Name], "SIZE": fmt.Sprint(m.conf.Extents)})
+				if err != nil {
+					return err
+				}
+				c, j := x.cell(t.name), o.Jobs[0].Read
+				c.add("ops/s", j.IOPS)
+				c.add("p50_us", j.Latency.Percentile["50.000000"]/1e3)
+				c.add("p99_us", j.Latency.Percentile["99.000000"]/1e3)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// scatter makes a file of pieces that lie in any order: it shares them with a whole one, which
+// is deleted, so that they are the file's own.
+func scatter(file string, size int64) (pieces int, err error) {
+	whole := file + ".whole"
+	if err := fill(whole, size); err != nil {
+		return 0, err
+	}
+	from, err := os.Open(whole)
+	if err != nil {
+		return 0, err
+	}
+	defer from.Close()
+	to, err := os.Create(file)
+	if err != nil {
+		return 0, err
+	}
+	defer to.Close()
+	piece := max(size/manyExtents&^4095, 4096)
+	pieces = int(size / piece)
+	if err := to.Truncate(size); err != nil {
+		return 0, err
+	}
+	order := rand.New(rand.NewPCG(1, 1)).Perm(pieces)
+	for i, j := range order {
+		in, out := int64(j)*piece, int64(i)*piece
+		n, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(piece), 0)
+		if err != nil || int64(n) != piece {
+			return 0, fmt.Errorf("sharing a piece: %d bytes of %d: %w", n, piece, err)
+		}
+	}
+	if rest := int64(pieces) * piece; rest < size { // what does not divide
+		in, out := rest, rest
+		if _, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(size-rest), 0); err != nil {
+			return 0, err
+		}
+	}
+	return pieces, os.Remove(whole)
+}
+
+// fill writes a file in the largest requests, after its space was allocated in one piece.
+func fill(file string, size int64) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+		return fmt.Errorf("allocating %s: %w", file, err)
+	}
+	buf := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{}).Read(buf)
+	for off := int64(0); off < size; off += int64(len(buf)) {
+		if _, err := f.WriteAt(buf[:min(int64(len(buf)), size-off)], off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readThrough reads a file once.
+func readThrough(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, 1<<20)
+	for {
+		if _, err := f.Read(buf); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// countExtents asks daxfsd.
+func (m *measurement) countExtents(file string) (int, error) {
+	out, err := program(m.ctx, "", m.daxfsd, "filefrag", "--json", file)
+	if err != nil {
+		return 0, fmt.Errorf("filefrag: %w\n%s", err, out)
+	}
+	var files []struct {
+		Extents []json.RawMessage `json:"extents"`
+	}
+	if err := json.Unmarshal([]byte(out), &files); err != nil || len(files) != 1 {
+		return 0, fmt.Errorf("filefrag printed something else: %w", err)
+	}
+	return len(files[0].Extents), nil
+}

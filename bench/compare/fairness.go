@@ -1,0 +1,48 @@
+package main
+
+import "fmt"
+
+// The thousand-fold load.
+const (
+	clients        = 64
+	filesPerClient = 16
+)
+
+// fairness has many clients with all their files open, and tells how the slowest fared: its rate
+// in that of the mean.
+func (m *measurement) fairness(t *target, c *cell) error {
+	var o *fioOutput
+	err := t.watch(m.ctx, c, func() (err error) {
+		o, err = m.fio(m.ctx, "fairness", map[string]string{
+			"DIR": t.dir, "CLIENTS": fmt.Sprint(clients), "FILES": fmt.Sprint(filesPerClient),
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if len(o.Jobs) != clients {
+		return fmt.Errorf("%d clients reported of %d", len(o.Jobs), clients)
+	}
+	var sum, slowest float64
+	for i, j := range o.Jobs {
+		rate := j.Read.IOPS + j.Write.IOPS
+		sum += rate
+		if i == 0 || rate < slowest {
+			slowest = rate
+		}
+	}
+	if sum == 0 {
+		return fmt.Errorf("no client did anything")
+	}
+	c.add("ratio", slowest*clients/sum)
+	c.add("ops/s", sum)
+	if t.served() {
+		b, err := t.anonymous()
+		if err != nil {
+			return err
+		}
+		c.add("anon_MiB", b/(1<<20))
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// million is how many files make a directory large, and inodes many.
+const million = 1_000_000
+
+// inodes measures, with --full, what a million inodes cost that are cached: memory, pauses, and
+// the next ones in the same directory.
+func (m *measurement) inodes() error {
+	big := m.rowsOf("ops/s", false, "bigdir/empty", "bigdir/million")
+	rows := append(append(append([]*row{}, big...), m.rowsOf("B", true, "inodes/memory")...), m.rowsOf("us", true, "inodes/pause")...)
+	rows = append(rows, m.rowsOf("share", true, "inodes/left")...)
+	if len(rows) == 0 {
+		return nil
+	}
+	names := m.wanted("daxfs-uring", "daxfs-dev")
+	if !m.conf.Full {
+		for _, x := range rows {
+			for _, name := range names {
+				x.cell(name).Why = "takes --full"
+			}
+		}
+		return nil
+	}
+	for _, name := range names {
+		err := m.try(0, "a million inodes", name, rows, func() error {
+			return m.fresh(name, "inodes", 4<<30, func(t *target) error { return m.inodesOn(t, rows) })
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *measurement) inodesOn(t *target, rows []*row) error {
+	before, err := t.state(m.ctx)
+	if err != nil {
+		return err
+	}
+	memory, err := t.anonymous()
+	if err != nil {
+		return err
+	}
+	if _, err := createIn(filepath.Join(t.dir, "million"), numbered("file", million)); err != nil {
+		return err
+	}
+	after, err := t.state(m.ctx)
+	if err != nil {
+		return err
+	}
+	grown, err := t.anonymous()
+	if err != nil {
+		return err
+	}
+	cached := float64(after.Mount.Runtime.CachedInodes) - float64(before.Mount.Runtime.CachedInodes)
+	if cached < million*9/10 {
+		return fmt.Errorf("only %.0f inodes are cached", cached)
+	}
+	record(rows, "inodes/memory", t.name, (grown-memory)/cached)
+	more := numbered("more", max(m.conf.Files/10, 100))
+	for range m.conf.Rounds {
+		for _, r := range []struct{ row, dir string }{{"bigdir/empty", "empty"}, {"bigdir/million", "million"}} {
+			took, err := createIn(filepath.Join(t.dir, r.dir), more)
+			if err != nil {
+				return err
+			}
+			record(rows, r.row, t.name, float64(len(more))/took.Seconds())
+			if err := deleteIn(filepath.Join(t.dir, r.dir), more); err != nil {
+				return err
+			}
+			if err := m.ctx.Err(); err != nil {
+				return err
+			}
+		}
+	}
+	after, err = t.state(m.ctx)
+	if err != nil {
+		return err
+	}
+	record(rows, "inodes/pause", t.name, float64(after.Mount.Runtime.GCPauseMax)/1e3)
+	// The kernel forgets what it had cached, and the daemon then gives it back.
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
+		return err
+	}
+	time.Sleep(time.Second) // FORGET has no answer to wait for
+	left, err := t.state(m.ctx)
+	if err != nil {
+		return err
+	}
+	record(rows, "inodes/left", t.name, float64(left.Mount.Runtime.CachedInodes)/cached)
+	return nil
+}
+
+// createIn creates files in a directory, which may not be there yet, and tells how long they took.
+func createIn(dir string, names []string) (time.Duration, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	d, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(d)
+	start := time.Now()
+	err = createAll(d, names)
+	return time.Since(start), err
+}
+
+// deleteIn deletes files in a directory.
+func deleteIn(dir string, names []string) error {
+	d, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(d)
+	return unlinkAll(d, names)
+}

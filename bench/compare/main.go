@@ -1,0 +1,141 @@
+// Command compare measures daxfs side by side with what it has to be compared with, in one go and
+// interleaved round by round: daxfs on each transport and in each cache mode, the kernel's tmpfs
+// (4 KiB pages), ext4, go-fuse's loopback over tmpfs, and the null bound: the same transport
+// answering from a slice, with no filesystem behind it.
+//
+//	go run ./bench/compare --quick
+//	go run ./bench/compare --json r.json --html r.html --plots plots --markdown r.md --check
+//
+// It owns the processes that serve, their mounts, their memory and the tables made of what fio
+// and the metadata benchmark report. It never touches a mount from the process that serves it.
+//
+// Parts: supervise.go starts the measurement in a mount namespace of its own and cleans up after it;
+// target.go is what is measured, servers are loopback.go, null.go and daxfsd; fio.go, metadata.go,
+// tree.go, extents.go, fairness.go and inodes.go measure; result.go keeps samples, bars.go judges them, and
+// table.go, html.go and plot.go show them.
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// config is what the command line says.
+type config struct {
+	Rounds   int           `json:"rounds"`
+	Runtime  time.Duration `json:"runtime_ns"` // of one run of fio
+	Size     int64         `json:"size"`       // of one data file in bytes
+	Files    int           `json:"files"`      // of the metadata benchmark
+	Extents  int64         `json:"extents_size"`
+	Huge     string        `json:"region_huge"`
+	Tree     string        `json:"-"`
+	Full     bool          `json:"full"`
+	Quick    bool          `json:"quick"`
+	BarsOnly bool          `json:"bars_only"`
+
+	dir                       string
+	rows, targets             *regexp.Regexp
+	json, html, plots, report string
+	check                     bool
+}
+
+func main() {
+	if err := command().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "compare:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var o config
+	var rows, targets string
+	c := &cobra.Command{
+		Use:   "compare [flags]",
+		Short: "Measure daxfs beside tmpfs, ext4, go-fuse's loopback and the null bound",
+		Long: `Measure daxfs beside what it has to be compared with. Every round measures every row on every
+target, one after the other, so that whatever the machine does besides befalls all alike; what is
+shown are medians over the rounds, and their ratios within this run. It runs as root, in a mount
+namespace of its own, and takes away everything it made, also when it is interrupted.
+
+Targets:
+  daxfs-dev, daxfs-uring    daxfsd with dax=always (no cache of the kernel), requests by /dev/fuse, by io_uring
+  daxfs-*-cached            the same with dax=never: the kernel caches file data
+  tmpfs                     the kernel's, 4 KiB pages
+  ext4                      buffered: --dir itself if that is on ext4, else an image there
+  loopback                  go-fuse's fs package over tmpfs, tuned, as little cached as daxfs-*
+  loopback-cached           the same with the kernel's cache, as daxfs-*-cached
+  passthrough               the same where the kernel reads and writes the file of tmpfs itself
+  null-dev, null-uring      daxfs's transports; READ is answered from a slice, WRITE copied into it
+
+Rows:
+  PATTERN/ENGINE/JOBS       fio: randread, randwrite, mixed (4 KiB), seqread, seqwrite (1 MiB);
+                            psync, io_uring (32 in flight), mmap; 1, 2, 4 processes. bench/jobs
+  meta/...                  create, stat-created, readdir, stat-listed, stat-cold (just mounted), rename, unlink
+  tree/...                  untar, git-status and rm of a source tree
+  load/fairness             1000 open files, 64 clients
+  extents/one, extents/many 4 KiB random reads of a file of one extent, of 100 000
+  bigdir/..., inodes/...    with --full: creating in a directory of a million; a million cached inodes
+
+Bars are what the project demands of itself; each is shown as met or missed, or as not
+measured if its rows were not selected. On a busy machine none of this means anything.`,
+		Example: `  compare --quick
+  compare --rows '^(randread|randwrite)/psync/2$' --rounds 7
+  compare --bars --full --check --json r.json --markdown r.md`,
+		Args:         cobra.NoArgs,
+		SilenceUsage: true, SilenceErrors: true,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if o.Quick {
+				quick(c, &o)
+			}
+			if o.Rounds < 1 || o.Size < 1<<20 || o.Files < 1 {
+				return fmt.Errorf("--rounds and --files are at least 1, --size at least 1 MiB")
+			}
+			if o.rows, err = regexp.Compile(rows); err != nil {
+				return fmt.Errorf("--rows: %w", err)
+			}
+			if o.targets, err = regexp.Compile(targets); err != nil {
+				return fmt.Errorf("--targets: %w", err)
+			}
+			if os.Getenv(dirEnv) == "" {
+				return supervise(&o)
+			}
+			return run(c.Context(), &o)
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&o.Rounds, "rounds", 5, "rounds, of which the median is shown")
+	f.DurationVar(&o.Runtime, "runtime", 2*time.Second, "of each run of fio")
+	f.StringVar(&rows, "rows", "", "measure the rows that this regular expression finds")
+	f.StringVar(&targets, "targets", "", "measure the targets that this one finds")
+	f.BoolVar(&o.BarsOnly, "bars", false, "measure only the rows that bars are set for")
+	f.Int64Var(&o.Size, "size", 128<<20, "bytes of each of the four data files")
+	f.IntVar(&o.Files, "files", 100_000, "files of the metadata benchmark")
+	f.Int64Var(&o.Extents, "extents-size", 4<<30, "bytes of the file of many extents; there are two")
+	f.StringVar(&o.Tree, "tree", "", "source tree to unpack (default: the Go toolchain's own source)")
+	f.StringVar(&o.Huge, "region-huge", "never", "large pages of the tmpfs that the regions are on: never, always, within_size, advise")
+	f.StringVar(&o.dir, "dir", "/var/tmp", "directory for a few files, best on ext4")
+	f.BoolVar(&o.Full, "full", false, "also what takes long: a directory of a million, a million cached inodes (drops the machine's dentry cache once)")
+	f.BoolVar(&o.Quick, "quick", false, "a minute's run of everything, to see that it works; its figures mean nothing")
+	f.BoolVar(&o.check, "check", false, "exit with 1 if a bar is missed or was not measured")
+	f.StringVar(&o.json, "json", "", "write every sample to this file")
+	f.StringVar(&o.html, "html", "", "write a report with plots to this file, which needs no other")
+	f.StringVar(&o.plots, "plots", "", "write the plots into this directory, as PNG")
+	f.StringVar(&o.report, "markdown", "", "write the tables to this file")
+	c.AddCommand(serveCommand())
+	return c
+}
+
+// quick lessens what the command line does not say.
+func quick(c *cobra.Command, o *config) {
+	for name, v := range map[string]string{
+		"rounds": "1", "runtime": "200ms", "size": "4194304", "files": "1000", "extents-size": "67108864",
+	} {
+		if f := c.Flags().Lookup(name); !f.Changed {
+			_ = f.Value.Set(v)
+		}
+	}
+}

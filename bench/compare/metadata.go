@@ -1,0 +1,210 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// metadataTargets are what names and attributes are measured on.
+var metadataTargets = []string{"daxfs-uring", "daxfs-dev", "loopback", "loopback-cached", "tmpfs", "ext4"}
+
+// metaRows in the order in which they are measured.
+var metaRows = []string{"create", "stat-created", "readdir", "stat-listed", "stat-cold", "rename", "unlink"}
+
+// metadata measures operations on names: those of metaRows, source trees, and many clients.
+func (m *measurement) metadata() error {
+	var names []string
+	for _, n := range metaRows {
+		names = append(names, "meta/"+n)
+	}
+	meta, tree, load := m.rowsOf("ops/s", false, names...), m.rowsOf("s", true, treeRows...), m.rowsOf("ratio", false, "load/fairness")
+	if len(meta)+len(tree)+len(load) == 0 {
+		return nil
+	}
+	var archive string
+	if len(tree) > 0 {
+		var err error
+		if archive, err = m.pack(m.ctx); err != nil {
+			return err
+		}
+	}
+	for round := range m.conf.Rounds {
+		for _, part := range []struct {
+			what string
+			rows []*row
+			f    func(*target) error
+		}{
+			{"meta", meta, func(t *target) error { return m.names(t, meta) }},
+			{"tree", tree, func(t *target) error { return m.tree(t, archive, tree) }},
+			{"load/fairness", load, func(t *target) error { return m.fairness(t, load[0].cell(t.name)) }},
+		} {
+			if len(part.rows) == 0 {
+				continue
+			}
+			for _, name := range m.wanted(metadataTargets...) {
+				err := m.try(round, part.what, name, part.rows, func() error {
+					return m.fresh(name, "meta", 2<<30, part.f)
+				})
+				if err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// rowsOf makes those of the rows that were selected.
+func (m *measurement) rowsOf(metric string, lower bool, names ...string) (l []*row) {
+	for _, n := range names {
+		if m.wants(n) {
+			l = append(l, m.report.row(n, metric, lower))
+		}
+	}
+	return l
+}
+
+// record keeps a sample of a row, if that was selected.
+func record(rows []*row, name, target string, v float64) {
+	for _, x := range rows {
+		if x.Name == name {
+			x.cell(target).add(x.Metric, v)
+		}
+	}
+}
+
+// names measures metaRows: one client, plain system calls on names in one directory.
+func (m *measurement) names(t *target, rows []*row) error {
+	n := m.conf.Files
+	old, renamed := numbered("file", n), numbered("renamed", n)
+	path := filepath.Join(t.dir, "names")
+	if err := unix.Mkdir(path, 0o755); err != nil {
+		return err
+	}
+	d, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { unix.Close(d) }()
+	step := func(name string, f func() error) error {
+		start := time.Now()
+		if err := f(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		record(rows, "meta/"+name, t.name, float64(n)/time.Since(start).Seconds())
+		return m.ctx.Err()
+	}
+	stat := func() error { return statAll(d, old) }
+	list := func() error {
+		got, err := listed(path)
+		if err == nil && got != n {
+			err = fmt.Errorf("%d names are listed of %d", got, n)
+		}
+		return err
+	}
+	if err := errors.Join(
+		step("create", func() error { return createAll(d, old) }),
+		step("stat-created", stat), step("readdir", list), step("stat-listed", stat),
+	); err != nil {
+		return err
+	}
+	if t.served() { // of what is not, the caches cannot be dropped without everybody else's
+		unix.Close(d)
+		if err := t.restart(m.ctx); err != nil {
+			return err
+		}
+		if d, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+			return err
+		}
+		if err := step("stat-cold", stat); err != nil {
+			return err
+		}
+	} else {
+		for _, x := range rows {
+			if x.Name == "meta/stat-cold" {
+				x.cell(t.name).Why = "its caches cannot be dropped without everybody else's"
+			}
+		}
+	}
+	if err := step("rename", func() error {
+		for i := range old {
+			if err := unix.Renameat(d, old[i], d, renamed[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return step("unlink", func() error { return unlinkAll(d, renamed) })
+}
+
+func numbered(prefix string, n int) []string {
+	l := make([]string, n)
+	for i := range l {
+		l[i] = fmt.Sprintf("%s%07d", prefix, i)
+	}
+	return l
+}
+
+func createAll(d int, names []string) error {
+	for _, n := range names {
+		fd, err := unix.Openat(d, n, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		if err := unix.Close(fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func statAll(d int, names []string) error {
+	var st unix.Stat_t
+	for _, n := range names {
+		if err := unix.Fstatat(d, n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unlinkAll(d int, names []string) error {
+	for _, n := range names {
+		if err := unix.Unlinkat(d, n, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listed lists a directory as ls does, and counts the names but . and ..
+func listed(path string) (n int, err error) {
+	d, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(d)
+	buf := make([]byte, 32<<10) // as glibc's
+	for {
+		l, err := unix.Getdents(d, buf)
+		if err != nil || l == 0 {
+			return n, err
+		}
+		for b := buf[:l]; len(b) > 0; {
+			size := binary.NativeEndian.Uint16(b[16:]) // d_reclen
+			name, _, _ := strings.Cut(string(b[19:min(22, len(b))]), "\x00")
+			if name != "." && name != ".." {
+				n++
+			}
+			b = b[size:]
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfs/daxfs/fs/transport"
+)
+
+// nullFS is the null bound: what the transports can do with no filesystem behind them. There are
+// dataFiles files, each a part of one slice. A READ is answered with a slice of that, exactly as
+// daxfs answers from its region, and a WRITE is copied into it, since bytes that are not put
+// anywhere would make a bound that no filesystem can come near. No lock, no lookup, no
+// times, nothing durable.
+type nullFS struct {
+	size  int64
+	slice []byte
+	raw   *fuse.ProtocolServer // answers what Queue does not
+}
+
+// nullQueue is a thread's entry.
+type nullQueue struct {
+	*nullFS
+	reply [1][]byte
+}
+
+// forever is how long names and attributes are valid, in seconds.
+const forever = 1 << 30
+
+// serveNull serves files of size bytes on mountpoint, with the INIT of daxfs and as many threads.
+func serveNull(mountpoint string, size int64, uring bool) error {
+	n := &nullFS{size: size}
+	var err error
+	if n.slice, err = unix.Mmap(-1, 0, int(dataFiles*size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS); err != nil {
+		return err
+	}
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,max_read=%d,default_permissions,allow_other", fd, transport.MaxIO)
+	if err := unix.Mount("null", mountpoint, "fuse.compare", 0, data); err != nil {
+		return fmt.Errorf("mounting on %s: %w", mountpoint, err)
+	}
+	// As fs/fusefs does with dax=always.
+	o := &fuse.MountOptions{
+		Name: "compare", FsName: "null", Logger: log.New(io.Discard, "", 0),
+		MaxWrite: transport.MaxIO, MaxBackground: 256,
+		DisableSplice: true, EnableSymlinkCaching: true, EnableAcl: true,
+		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
+			fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_PARALLEL_DIROPS |
+			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_SETXATTR_EXT | fuse.CAP_IOCTL_DIR,
+	}
+	var rings *transport.Uring
+	if uring {
+		if rings, err = transport.NewUring(); err != nil {
+			return err
+		}
+		o.ExtraCapabilities |= transport.CapUring
+	}
+	initFD, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	raw := fuse.NewDefaultRawFileSystem()
+	s, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", initFD), o)
+	if err != nil {
+		return err
+	}
+	if uring && s.KernelSettings().Flags64()&transport.CapUring == 0 {
+		return fmt.Errorf("%w: the kernel does not offer it", transport.ErrUring)
+	}
+	n.raw = fuse.NewProtocolServer(raw, o)
+	if err := n.replayInit(s.KernelSettings()); err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + runtime.NumCPU())
+	to := transport.Options{
+		Warn:  func(format string, a ...any) { fmt.Fprintf(os.Stderr, format+"\n", a...) },
+		Abort: func() { _ = fusefs.Unmount(mountpoint, fusefs.Force) },
+	}
+	if uring {
+		rings.Serve(fd, n, to).Wait()
+	} else {
+		transport.Dev(fd, n, runtime.NumCPU(), to).Wait()
+	}
+	return nil
+}
+
+// Queue makes the entry of a thread.
+func (n *nullFS) Queue(int) transport.Queue { return &nullQueue{nullFS: n} }
+
+// Cold answers whatever Queue does not: nearly all with ENOSYS.
+func (n *nullFS) Cold(in, out []byte) int {
+	l, _ := n.raw.HandleRequest([][]byte{in}, [][]byte{out})
+	return l
+}
+
+// Panicked is told of a panic.
+func (n *nullFS) Panicked(v any) { panic(v) }
+
+// part is what [off, off+size) of a file is of the slice.
+func (n *nullFS) part(node, off uint64, size int) []byte {
+	if node < 2 || node >= 2+dataFiles || off >= uint64(n.size) {
+		return nil
+	}
+	end := min(int64(off)+int64(size), n.size)
+	base := int64(node-2) * n.size
+	return n.slice[base+int64(off) : base+end]
+}
+
+// Read answers from the slice.
+func (q *nullQueue) Read(h *transport.InHeader, in *transport.ReadIn) ([][]byte, syscall.Errno) {
+	q.reply[0] = q.part(h.NodeID, in.Offset, int(in.Size))
+	return q.reply[:], 0
+}
+
+// Done has nothing to give back.
+func (q *nullQueue) Done() {}
+
+// Copy puts what Read returned together.
+func (q *nullQueue) Copy(dst []byte) (int, error) { return copy(dst, q.reply[0]), nil }
+
+// MustCopy is false, as of an emulated region.
+func (q *nullQueue) MustCopy() bool { return false }
+
+// Write copies into the slice.
+func (q *nullQueue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte) (int, syscall.Errno) {
+	return copy(q.part(h.NodeID, in.Offset, len(data)), data), 0
+}
+
+// attr fills in the attributes of a node.
+func (n *nullFS) attr(node uint64, a *transport.Attr) {
+	*a = transport.Attr{Ino: node, Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(n.size), Blocks: uint64(n.size) / 512, Blksize: 4096}
+	if node == 1 {
+		*a = transport.Attr{Ino: 1, Mode: unix.S_IFDIR | 0o755, Nlink: 2}
+	}
+}
+
+// Lookup finds the files data.0 and so on.
+func (q *nullQueue) Lookup(h *transport.InHeader, name string, out *transport.EntryOut) syscall.Errno {
+	number, ok := strings.CutPrefix(name, "data.")
+	i, err := strconv.Atoi(number)
+	if h.NodeID != 1 || !ok || err != nil || i < 0 || i >= dataFiles {
+		return syscall.ENOENT
+	}
+	out.NodeID, out.EntryValid, out.AttrValid = uint64(2+i), forever, forever
+	q.attr(out.NodeID, &out.Attr)
+	return 0
+}
+
+// Getattr answers stat(2).
+func (q *nullQueue) Getattr(h *transport.InHeader, _ *transport.GetattrIn, out *transport.AttrOut) syscall.Errno {
+	out.AttrValid = forever
+	q.attr(h.NodeID, &out.Attr)
+	return 0
+}
+
+// Setattr changes nothing.
+func (q *nullQueue) Setattr(h *transport.InHeader, _ *transport.SetattrIn, out *transport.AttrOut) syscall.Errno {
+	return q.Getattr(h, nil, out)
+}
+
+// Open opens as daxfs does with dax=always.
+func (q *nullQueue) Open(_ *transport.InHeader, _ *transport.OpenIn, out *transport.OpenOut) syscall.Errno {
+	out.OpenFlags = fuse.FOPEN_NOFLUSH | fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	return 0
+}
+
+// Release has nothing to give back.
+func (q *nullQueue) Release(*transport.InHeader, *transport.ReleaseIn) syscall.Errno { return 0 }
+
+// Fsync has nothing to drain.
+func (q *nullQueue) Fsync(*transport.InHeader, *transport.FsyncIn) syscall.Errno { return 0 }
+
+// Forget keeps no count.
+func (q *nullQueue) Forget(uint64, uint64) {}
+
+// The namespace cannot be changed.
+
+// Create fails.
+func (q *nullQueue) Create(*transport.InHeader, *transport.CreateIn, string, *transport.CreateOut) syscall.Errno {
+	return syscall.EROFS
+}
+
+// Mkdir fails.
+func (q *nullQueue) Mkdir(*transport.InHeader, *transport.MkdirIn, string, *transport.EntryOut) syscall.Errno {
+	return syscall.EROFS
+}
+
+// Symlink fails.
+func (q *nullQueue) Symlink(*transport.InHeader, string, string, *transport.EntryOut) syscall.Errno {
+	return syscall.EROFS
+}
+
+// Link fails.
+func (q *nullQueue) Link(*transport.InHeader, *transport.LinkIn, string, *transport.EntryOut) syscall.Errno {
+	return syscall.EROFS
+}
+
+// Unlink fails.
+func (q *nullQueue) Unlink(*transport.InHeader, string) syscall.Errno { return syscall.EROFS }
+
+// Rmdir fails.
+func (q *nullQueue) Rmdir(*transport.InHeader, string) syscall.Errno { return syscall.EROFS }
+
+// Rename fails.
+func (q *nullQueue) Rename(*transport.InHeader, *transport.Rename2In, string, string) syscall.Errno {
+	return syscall.EROFS
+}
+
+// Readlink fails: there is no link.
+func (q *nullQueue) Readlink(*transport.InHeader, []byte) (int, syscall.Errno) {
+	return 0, syscall.EINVAL
+}
+
+// Readdir lists nothing.
+func (q *nullQueue) Readdir(*transport.InHeader, *transport.ReadIn, bool, []byte) (int, syscall.Errno) {
+	return 0, 0
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// measurement is a run in progress.
+type measurement struct {
+	*environment
+	ctx    context.Context
+	report *Report
+}
+
+// run measures, and writes what was asked for. It is the process in the namespace.
+func run(ctx context.Context, o *config) error {
+	runtime.LockOSThread() // what it starts dies with this thread
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	e, err := newEnvironment(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	m := &measurement{environment: e, ctx: ctx, report: &Report{Started: time.Now(), Machine: e.describe(), Config: o, Errors: []string{}}}
+	fmt.Fprintln(os.Stderr, m.report.Machine.String())
+	for _, phase := range []func() error{m.data, m.metadata, m.extents, m.inodes} {
+		if err := phase(); err != nil {
+			return err
+		}
+	}
+	r := m.report
+	if len(r.Rows) == 0 {
+		return errors.New("no row was selected")
+	}
+	r.Took = time.Since(r.Started)
+	r.Bars = judge(r)
+	r.text(os.Stdout)
+	if err := r.publish(o); err != nil {
+		return err
+	}
+	if n := len(r.Errors); n > 0 {
+		return fmt.Errorf("%d runs failed", n)
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(r.Bars), func(b *bar) bool { return b.Verdict == met })); o.check && n > 0 {
+		return fmt.Errorf("%d bars were missed or not measured", n)
+	}
+	return nil
+}
+
+// publish writes the files that were asked for.
+func (r *Report) publish(o *config) error {
+	for _, f := range []struct {
+		name  string
+		write func(string) error
+	}{{o.json, r.write}, {o.html, r.html}, {o.plots, r.plots}, {o.report, r.markdown}} {
+		if f.name != "" {
+			if err := f.write(f.name); err != nil {
+				return fmt.Errorf("writing %s: %w", f.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// newEnvironment builds daxfsd and makes the places where everything goes.
+func newEnvironment(ctx context.Context, o *config) (*environment, error) {
+	for _, p := range []string{"fio", "git", "tar"} {
+		if _, err := exec.LookPath(p); err != nil {
+			return nil, fmt.Errorf("%s is missing: `make bench` installs it", p)
+		}
+	}
+	dir := os.Getenv(dirEnv)
+	e := &environment{
+		conf: o, dir: dir, memory: filepath.Join(dir, "memory"), regions: filepath.Join(dir, "regions"),
+		daxfsd: filepath.Join(dir, "daxfsd"),
+	}
+	if out, err := program(ctx, "", "go", "build", "-o", e.daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd"); err != nil {
+		return nil, fmt.Errorf("building daxfsd: %w\n%s", err, out)
+	}
+	if err := writeJobs(filepath.Join(dir, "jobs")); err != nil {
+		return nil, err
+	}
+	if err := mountMemory(e.memory, "never"); err != nil {
+		return nil, err
+	}
+	if err := mountMemory(e.regions, o.Huge); err != nil {
+		return nil, err
+	}
+	return e, e.findDisk(ctx)
+}
+
+// findDisk finds an ext4, or makes one.
+func (e *environment) findDisk(ctx context.Context) error {
+	e.disk = filepath.Join(e.dir, "ext4")
+	if err := os.Mkdir(e.disk, 0o755); err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(e.disk, &st); err != nil {
+		return err
+	}
+	if st.Type == unix.EXT4_SUPER_MAGIC {
+		return nil
+	}
+	image := filepath.Join(e.dir, "ext4.image")
+	size := fmt.Sprint(dataFiles*e.conf.Size + 2<<30)
+	for _, c := range [][]string{
+		{"truncate", "-s", size, image}, {"mkfs.ext4", "-q", "-F", image}, {"mount", "-o", "loop", image, e.disk},
+	} {
+		if out, err := program(ctx, "", c[0], c[1:]...); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			e.noDisk = fmt.Sprintf("%s is not on ext4, and %s failed: %v: %s", e.conf.dir, c[0], err, out)
+			return nil
+		}
+	}
+	return nil
+}
+
+// close takes the mounts away that the namespace would keep as long as anybody is in it.
+func (e *environment) close() {
+	for _, d := range []string{e.disk, e.regions, e.memory} {
+		_ = unix.Unmount(d, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
+}
+
+// wants tells whether a row was selected.
+func (e *environment) wants(row string) bool {
+	return e.conf.rows.MatchString(row) && (!e.conf.BarsOnly || hasBar(row))
+}
+
+// wanted are those of names that were selected.
+func (e *environment) wanted(names ...string) (l []string) {
+	for _, n := range names {
+		if e.conf.targets.MatchString(n) {
+			l = append(l, n)
+		}
+	}
+	return l
+}
+
+// try runs f, which measures rows on a target. A failure is kept and shown, and the others go on;
+// an interrupt is returned.
+func (m *measurement) try(round int, what, target string, rows []*row, f func() error) error {
+	if err := m.ctx.Err(); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "round %d of %d  %-22s %s\n", round+1, m.conf.Rounds, what, target)
+	err := f()
+	switch {
+	case err == nil:
+		return nil
+	case m.ctx.Err() != nil:
+		return m.ctx.Err()
+	}
+	if !errors.Is(err, errUnavailable) {
+		text := fmt.Sprintf("%s on %s: %v", what, target, err)
+		fmt.Fprintln(os.Stderr, "FAILED:", text)
+		m.report.Errors = append(m.report.Errors, text)
+	}
+	for _, x := range rows {
+		x.cell(target).Why = err.Error()
+	}
+	return nil
+}
+
+// data measures what fio does, on mounts that stay for all rounds.
+func (m *measurement) data() (err error) {
+	var rows []fioRow
+	var shown []*row
+	for _, r := range fioRows() {
+		if m.wants(r.String()) {
+			rows = append(rows, r)
+			shown = append(shown, m.report.row(r.String(), r.metric(), false))
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	var targets []*target
+	defer func() {
+		for _, t := range targets {
+			err = errors.Join(err, t.remove())
+		}
+	}()
+	for _, name := range m.wanted(targetNames...) {
+		err := m.try(0, "data files", name, shown, func() error {
+			// Room for the files, journals, and what is not free to everybody.
+			t, err := m.newTarget(m.ctx, name, "data", dataFiles*m.conf.Size*5/4+128<<20)
+			if err != nil {
+				return err
+			}
+			if err := t.start(m.ctx); err == nil {
+				err = t.layout()
+			}
+			if err != nil {
+				return errors.Join(err, t.remove())
+			}
+			targets = append(targets, t)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for round := range m.conf.Rounds {
+		for i, r := range rows {
+			for _, t := range targets {
+				err := m.try(round, r.String(), t.name, shown[i:i+1], func() error { return r.measure(m.ctx, t, shown[i].cell(t.name)) })
+				if err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// fresh has f measure on a new target, which is gone afterwards.
+func (m *measurement) fresh(name, phase string, region int64, f func(*target) error) (err error) {
+	t, err := m.newTarget(m.ctx, name, phase, region)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.remove()) }()
+	if err := t.start(m.ctx); err != nil {
+		return err
+	}
+	return f(t)
+}

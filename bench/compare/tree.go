@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// treeRows in the order in which they are measured.
+var treeRows = []string{"tree/untar", "tree/git-status", "tree/rm"}
+
+// pack makes an archive of a source tree in a git repository, in memory.
+func (e *environment) pack(ctx context.Context) (archive string, err error) {
+	src := e.conf.Tree
+	if src == "" {
+		out, err := program(ctx, "", "go", "env", "GOROOT")
+		if err != nil {
+			return "", fmt.Errorf("go env GOROOT: %w", err)
+		}
+		src = filepath.Join(strings.TrimSpace(out), "src")
+		if e.conf.Quick {
+			src = filepath.Join(src, "encoding")
+		}
+	}
+	stage := filepath.Join(e.memory, "stage")
+	defer os.RemoveAll(stage)
+	if err := os.Mkdir(stage, 0o755); err != nil {
+		return "", err
+	}
+	tree := filepath.Join(stage, "tree")
+	archive = filepath.Join(e.memory, "tree.tar")
+	for _, c := range [][]string{
+		{"cp", "-rL", src, tree}, // a package may have put links there
+		{"git", "-C", tree, "init", "-q"},
+		{"git", "-C", tree, "add", "-A", "-f"},
+		{"git", "-C", tree, "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "gc.auto=0", "commit", "-q", "-m", "tree"},
+		{"tar", "-cf", archive, "-C", stage, "tree"},
+	} {
+		if out, err := program(ctx, "", c[0], c[1:]...); err != nil {
+			return "", fmt.Errorf("%s: %w\n%s", strings.Join(c, " "), err, out)
+		}
+	}
+	return archive, nil
+}
+
+// tree unpacks the archive, has git look at every file, and deletes all.
+func (m *measurement) tree(t *target, archive string, rows []*row) error {
+	tree := filepath.Join(t.dir, "tree")
+	for i, c := range [][]string{
+		{"tar", "--no-same-owner", "-xf", archive, "-C", t.dir},
+		// The tree may belong to somebody else, and a configuration of the user must not matter.
+		{"git", "-c", "safe.directory=*", "-C", tree, "status", "--porcelain"},
+		{"rm", "-rf", tree},
+	} {
+		start := time.Now()
+		out, err := program(m.ctx, "", c[0], c[1:]...)
+		if err != nil {
+			return fmt.Errorf("%s: %w\n%s", strings.Join(c, " "), err, out)
+		}
+		took := time.Since(start)
+		if out != "" {
+			return fmt.Errorf("%s says that something changed:\n%s", strings.Join(c, " "), out)
+		}
+		record(rows, treeRows[i], t.name, took.Seconds())
+	}
+	return nil
+}
