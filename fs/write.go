@@ -9,10 +9,11 @@ import (
 )
 
 // Write stores data at off and returns how many bytes are durable. Overwrites of
-// allocated blocks run side by side; whatever changes extents or size takes the
-// inode's lock. ENOSPC and EIO come with the bytes written before, if any. EPERM: the file is
-// immutable, or append-only and off is not its end. With Options.Atomic up to AtomicUnit bytes
-// are all or nothing.
+// allocated blocks run side by side; whatever changes extents or size takes the inode's lock.
+// ENOSPC and EIO come if nothing could be written; of a write with ctx.Writeback if not all could,
+// since the kernel takes any other answer for all of it. EPERM: the file is immutable, or
+// append-only and off is not its end. With Options.Atomic up to AtomicUnit bytes are all or
+// nothing.
 func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return 0, e
@@ -27,12 +28,12 @@ func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, sysc
 		return n, e
 	}
 	if ctx.NoWait {
-		if n == 0 {
-			e = syscall.EAGAIN
+		if n == 0 || ctx.Writeback {
+			n, e = 0, syscall.EAGAIN
 		}
 	} else if fs.Settle() {
 		var m int
-		if m, e = fs.write(ctx, in, off+int64(n), data[n:]); n > 0 {
+		if m, e = fs.write(ctx, in, off+int64(n), data[n:]); n > 0 && !ctx.Writeback {
 			e = 0
 		}
 		n += m
@@ -85,10 +86,12 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	if !done && n > 0 {
 		fs.gatherFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+int64(n)))
 	}
-	if n == 0 {
-		return 0, errno(err)
+	if n > 0 {
+		fs.touch(in)
 	}
-	fs.touch(in)
+	if n == 0 || err != nil && ctx.Writeback {
+		return n, errno(err)
+	}
 	return n, 0
 }
 

@@ -90,10 +90,7 @@ func (a *Adapter) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (
 	c.ctx.Append, c.ctx.Writeback = writeKind(in.Flags, in.WriteFlags)
 	n, e := a.core.Write(&c.ctx, in.NodeId, int64(in.Offset), data)
 	a.put(c)
-	if n > 0 {
-		return uint32(n), fuse.OK
-	}
-	return 0, status(e)
+	return uint32(n), status(e)
 }
 
 // writeKind is what a WRITE says of where its data comes from and belongs.

@@ -67,9 +67,6 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 	}
 	ctx.Append, ctx.Writeback = writeKind(in.Flags, in.WriteFlags)
 	n, e := q.a.core.Write(ctx, h.NodeID, int64(in.Offset), data)
-	if n > 0 {
-		e = 0
-	}
 	return n, cold(e)
 }
 
