@@ -17,6 +17,17 @@ import (
 	"github.com/daxfs/daxfs/internal/invariants"
 )
 
+func TestCountCPUs(t *testing.T) {
+	for list, want := range map[string]int{
+		"0": 1, "0-1": 2, "0-127": 128,
+		"": 0, "3": 0, "1-3": 0, "0,2-5": 0, "0-1,4": 0, "0-": 0, "0-0": 0, "0--1": 0, "0-99999999": 0,
+	} {
+		if n, err := countCPUs(list); n != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d CPUs, %v", list, n, err)
+		}
+	}
+}
+
 const poisoned = 0xbd
 
 var errPoison = errors.New("poison")

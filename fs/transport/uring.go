@@ -110,10 +110,19 @@ func possibleCPUs() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	s := strings.TrimSpace(string(b))
-	n, err := strconv.Atoi(s[strings.LastIndexAny(s, "-,")+1:])
-	if err != nil || n < 0 || n > 1<<16 {
-		return 0, fmt.Errorf("the possible CPUs are %q", s)
+	return countCPUs(strings.TrimSpace(string(b)))
+}
+
+// countCPUs is how many CPUs a list of the kernel's has. It must have no gap: the kernel counts
+// the CPUs for the number of queues, but takes the number of a CPU for that of its queue.
+func countCPUs(list string) (int, error) {
+	if list == "0" {
+		return 1, nil
+	}
+	last, many := strings.CutPrefix(list, "0-")
+	n, err := strconv.Atoi(last)
+	if !many || err != nil || n < 1 || n > 1<<16 {
+		return 0, fmt.Errorf("the possible CPUs are %q", list)
 	}
 	return n + 1, nil
 }
