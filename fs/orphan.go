@@ -11,11 +11,13 @@ import (
 // for it: whoever deletes a file and writes another would find the space still taken.
 type orphans struct {
 	made, freed atomic.Uint64
-	last        atomic.Int64 // when a name was taken from one, ns since started
+	open        atomic.Uint64 // of made and not freed, how many were waited for in vain: somebody has them open
+	last        atomic.Int64  // when a name was taken from one, ns since started
 }
 
 // orphanWait is how long after the last deletion space may still be on its way: a request or
-// two of the kernel's, on a machine that is busy. It is waited for in vain only if the file is open.
+// two of the kernel's, on a machine that is busy. It is waited for in vain only if the file is open,
+// and for that file once.
 const orphanWait = 200 * time.Millisecond
 
 var started = time.Now()
@@ -42,10 +44,20 @@ func (fs *FS) Settle() bool {
 		return false
 	}
 	o := &fs.orphan
-	for until := time.Duration(o.last.Load()) + orphanWait; o.freed.Load() < o.made.Load() && time.Since(started) < until; {
-		time.Sleep(100 * time.Microsecond)
+	open := o.open.Load()
+	for until := time.Duration(o.last.Load()) + orphanWait; ; time.Sleep(100 * time.Microsecond) {
+		n := o.pending()
+		if open = min(open, n); n == open || time.Since(started) >= until {
+			o.open.Store(n)
+			return true
+		}
 	}
-	return true
+}
+
+// pending is how many orphans are not free.
+func (o *orphans) pending() uint64 {
+	freed := o.freed.Load() // first: it follows made
+	return o.made.Load() - freed
 }
 
 // patiently calls op, and once more if it found no space and some may have become free; or, if

@@ -207,6 +207,30 @@ func TestRootReserve(t *testing.T) {
 	}
 }
 
+// TestOpenOrphanIsWaitedForOnce: a deleted file that stays open does not hold up everybody who
+// waits for what is deleted later.
+func TestOpenOrphanIsWaitedForOnce(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	held := v.create(1, "held")
+	v.ok(v.fs.Unlink(&v.ctx, 1, "held"))
+	start := time.Now()
+	for range 10 {
+		v.fs.Forget(v.create(1, "f"), 1)
+		var a fs.Attr
+		v.ok(v.fs.Lookup(&v.ctx, 1, "f", &a))
+		v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
+		time.AfterFunc(time.Millisecond, func() { v.fs.Forget(a.Ino, 1) })
+		v.fs.Settle()
+		if _, e := v.get(a.Ino, 0, 1); e != syscall.ESTALE {
+			t.Errorf("what was deleted last was not waited for: %v", e)
+		}
+	}
+	if d := time.Since(start); d > time.Second { // 10 times 200 ms, if the open one counted each time
+		t.Errorf("waiting took %v", d)
+	}
+	v.fs.Forget(held, 1)
+}
+
 // TestDeletedIsFree: who finds no space just after a deletion waits for the kernel to forget
 // what was deleted, and who finds none for a file that is open is not kept waiting for it.
 func TestDeletedIsFree(t *testing.T) {
