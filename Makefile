@@ -9,6 +9,8 @@
 # mutants and far higher limits; and PostgreSQL, dbench, bonnie++, stress-ng, large trees and
 # overlayfs, of which make programs has a sample.
 #
+# make bench compares daxfs with tmpfs, ext4 and go-fuse for two hours (BENCH=--quick: a minute, to see that it works).
+#
 # Others: make build (bin/daxfsd), make install (PREFIX, DESTDIR), make clean, and
 # each step of make test by its name.
 
@@ -21,10 +23,12 @@ LADDER := ./cmd/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/
 CRASH_SEED ?= 1
 # 0: another one each time; the test prints it.
 KILL_SEED ?= 0
+# What make bench measures: go run ./bench/compare --help.
+BENCH ?= --full
 
 export CGO_ENABLED = 0
 
-.PHONY: all build demo test test-long install clean deps-demo deps-test deps-programs \
+.PHONY: all build demo bench test test-long install clean deps-demo deps-test deps-programs \
 	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise posix mounted programs \
 	kill-long crash-long ageing-long stress-long exercise-long programs-long modes-long
 
@@ -55,6 +59,13 @@ deps-test: deps-demo
 deps-programs: deps-test
 	@deploy/need stress-ng:stress-ng dbench:dbench bonnie++:bonnie++ rsync:rsync e2fsprogs:mkfs.ext4 \
 		mount:mount postgresql:/usr/lib/postgresql
+
+# Run on a machine that does nothing else. The report goes to bin/bench.html, .json, .md and
+# plots to bin/bench/.
+bench: deps-demo
+	@deploy/need git:git tar:tar e2fsprogs:mkfs.ext4 mount:mount
+	@mkdir -p bin
+	$(GO) run ./bench/compare $(BENCH) --json bin/bench.json --html bin/bench.html --markdown bin/bench.md --plots bin/bench
 
 demo: deps-demo build
 	@deploy/demo $(DAXFSD)
@@ -133,9 +144,10 @@ posix:
 	$(call step,posix,300,$(GO) test -count=1 -timeout 20m ./test/posix)
 
 # Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
-# posixtest, a million files.
+# posixtest, a million files. After them a quick run of bench/compare, which turns FUSE over
+# io_uring on for the whole machine as some of them do.
 mounted:
-	$(call step,mounted,900,$(GO) test -count=1 -timeout 30m ./test/mounted/...)
+	$(call step,mounted,960,$(GO) test -count=1 -timeout 30m ./test/mounted/... && $(GO) test -count=1 -timeout 10m ./bench/compare)
 
 # More of them, that bring servers and kernel drivers with them: stress-ng, dbench, bonnie++, PostgreSQL, overlayfs,
 # tar, rsync; compared with ext4.

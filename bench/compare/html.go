@@ -16,7 +16,7 @@ func (r *Report) html(file string) error {
 	t, err := template.New("report").Funcs(template.FuncMap{
 		"columns": func() []string { return columns },
 		"plot": func(x *row) (template.URL, error) {
-			b, ok, err := x.draw("png")
+			b, ok, err := x.draw()
 			if !ok || err != nil {
 				return "", err
 			}

@@ -57,9 +57,7 @@ func serveNull(mountpoint string, size int64, uring bool) error {
 		Name: "compare", FsName: "null", Logger: log.New(io.Discard, "", 0),
 		MaxWrite: transport.MaxIO, MaxBackground: 256,
 		DisableSplice: true, EnableSymlinkCaching: true, EnableAcl: true,
-		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
-			fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_PARALLEL_DIROPS |
-			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_SETXATTR_EXT | fuse.CAP_IOCTL_DIR,
+		ExtraCapabilities: fusefs.Capabilities,
 	}
 	var rings *transport.Uring
 	if uring {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"image/color"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,8 @@ import (
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
 )
 
 // colours of the targets by the first part of their names.
@@ -24,13 +25,22 @@ var colours = map[string]color.Color{
 	"ext4":        color.RGBA{0x98, 0xdf, 0x8a, 0xff},
 }
 
-// draw makes the plot of a row: a bar for each target, from the least to the largest sample a
+// draw makes the plot of a row, as PNG: a bar for each target, from the least to the largest sample a
 // whisker. ok is false if there is nothing to show.
-func (x *row) draw(format string) (b []byte, ok bool, err error) {
+func (x *row) draw() (b []byte, ok bool, err error) {
 	p := plot.New()
 	p.Title.Text = x.Name
 	p.X.Label.Text = x.unit()
 	p.X.Min = 0
+	p.X.Tick.Marker = plot.TickerFunc(func(least, most float64) []plot.Tick {
+		ticks := plot.DefaultTicks{}.Ticks(least, most)
+		for i := range ticks {
+			if ticks[i].Label != "" && ticks[i].Value != 0 {
+				ticks[i].Label = number(ticks[i].Value)
+			}
+		}
+		return ticks
+	})
 	var names []string
 	var ranges []plotter.XYs
 	for _, t := range slices.Backward(targetNames) {
@@ -62,12 +72,11 @@ func (x *row) draw(format string) (b []byte, ok bool, err error) {
 		p.Add(l)
 	}
 	p.NominalY(names...)
-	w, err := p.WriterTo(15*vg.Centimeter, vg.Length(len(names))*0.6*vg.Centimeter+2.5*vg.Centimeter, format)
-	if err != nil {
-		return nil, false, err
-	}
+	c := vgimg.New(16*vg.Centimeter, vg.Length(len(names))*0.6*vg.Centimeter+3*vg.Centimeter)
+	// The longest name reaches beyond what is reserved for it, and the last bar for its figure.
+	p.Draw(draw.Crop(draw.New(c), vg.Centimeter/2, -vg.Centimeter/2, 0, -vg.Centimeter/4))
 	var buf bytes.Buffer
-	if _, err := w.WriteTo(io.Writer(&buf)); err != nil {
+	if _, err := (vgimg.PngCanvas{Canvas: c}).WriteTo(&buf); err != nil {
 		return nil, false, err
 	}
 	return buf.Bytes(), true, nil
@@ -79,7 +88,7 @@ func (r *Report) plots(dir string) error {
 		return err
 	}
 	for _, x := range r.Rows {
-		b, ok, err := x.draw("png")
+		b, ok, err := x.draw()
 		if err != nil {
 			return err
 		}

@@ -34,8 +34,9 @@ type target struct {
 	env     *environment
 	region  string // daxfs: of this size
 	size    int64
-	options string // daxfs: of the mount
-	backing string // loopbacks: what they show
+	asking  float64 // daxfs: objects that the daemon allocates when it is asked for its state
+	options string  // daxfs: of the mount
+	backing string  // loopbacks: what they show
 	cmd     *exec.Cmd
 	stderr  bytes.Buffer
 	ended   chan error

@@ -92,10 +92,10 @@ type Server struct {
 	conn   *transport.Server // immutable then
 }
 
-// capabilities are what we ask the kernel for beyond go-fuse's defaults. Each is
+// Capabilities are what we ask the kernel for beyond go-fuse's defaults. Each is
 // honoured: DONT_MASK in Mknod, Mkdir and Create, EXPORT_SUPPORT in Lookup,
 // HANDLE_KILLPRIV_V2 in SetAttr and Write, SETXATTR_EXT in SetXAttr, IOCTL_DIR in Ioctl.
-const capabilities = fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
+const Capabilities = fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
 	fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_PARALLEL_DIROPS |
 	fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_SETXATTR_EXT | fuse.CAP_IOCTL_DIR
 
@@ -147,7 +147,7 @@ func (s *Server) Transport() (t Transport, whyNot error) {
 // other one, which answers cold requests, what was negotiated: by the same INIT.
 func (s *Server) init(a *Adapter) (err error) {
 	o := &s.opt
-	caps, asking := uint64(capabilities), 1000
+	caps, asking := uint64(Capabilities), 1000
 	if s.uring != nil {
 		caps |= transport.CapUring
 		asking = s.uring.Depth() / 2

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/bench/jobs"
+)
+
+func report() *Report {
+	r := &Report{Config: &config{Rounds: 3}}
+	x := r.row("randread/psync/2", "ops/s", false)
+	for target, v := range map[string][]float64{
+		"daxfs-uring": {310, 290, 900}, "loopback": {100, 1, 200}, "null-uring": {300, 320}, "tmpfs": {620},
+	} {
+		for _, v := range v {
+			x.cell(target).add("ops/s", v)
+		}
+	}
+	x.cell("daxfs-uring").add("allocs_per_op", 0.5)
+	x.cell("passthrough").Why = "not available here | at all\nmore"
+	y := r.row("tree/rm", "s", true)
+	y.cell("daxfs-uring").add("s", 2)
+	y.cell("tmpfs").add("s", 1)
+	r.Bars = judge(r)
+	return r
+}
+
+func TestMedianAndRatio(t *testing.T) {
+	r := report()
+	for _, c := range []struct {
+		target string
+		want   float64
+	}{{"daxfs-uring", 310}, {"loopback", 100}, {"null-uring", 310}, {"tmpfs", 620}} {
+		if v, ok := r.median("randread/psync/2", c.target, "ops/s"); !ok || v != c.want {
+			t.Errorf("median of %s is %v, %t, not %v", c.target, v, ok, c.want)
+		}
+	}
+	if _, ok := r.median("randread/psync/2", "ext4", "ops/s"); ok {
+		t.Error("there is a median of no samples")
+	}
+	if v, ok := r.Rows[0].ratio("daxfs-uring", "loopback"); !ok || v != 3.1 {
+		t.Errorf("ratio is %v, %t, not 3.1", v, ok)
+	}
+	if v, ok := r.Rows[1].ratio("daxfs-uring", "tmpfs"); !ok || v != 0.5 {
+		t.Errorf("of seconds the ratio is %v, %t, not 0.5: less is better", v, ok)
+	}
+}
+
+func TestBars(t *testing.T) {
+	want := map[string]string{
+		"randread, 2 jobs, daxfs-uring / loopback":                 met,
+		"randread, 2 jobs, daxfs-uring / null-uring":               met,
+		"allocations for each request, randread, daxfs-uring":      missed,
+		"randread, 2 jobs, daxfs-dev / loopback":                   unjudged,
+		"random read, 100 000 extents / one, daxfs-uring":          unjudged,
+		"garbage collections meanwhile, randread, daxfs-uring":     unjudged,
+		"randwrite, 1 job, p50 of daxfs-uring / p50 of null-uring": unjudged,
+	}
+	got := map[string]string{}
+	for _, b := range report().Bars {
+		if _, double := got[b.Name]; double {
+			t.Errorf("two bars are called %q", b.Name)
+		}
+		got[b.Name] = b.Verdict
+	}
+	for name, v := range want {
+		if got[name] != v {
+			t.Errorf("%s: %q, not %q", name, got[name], v)
+		}
+	}
+}
+
+// A bar of a row that is never measured could never be met.
+func TestBarsAreOfRows(t *testing.T) {
+	rows := append([]string{"load/fairness", "extents/one", "extents/many", "bigdir/empty", "bigdir/million",
+		"inodes/memory", "inodes/pause", "inodes/left"}, treeRows...)
+	for _, r := range metaRows {
+		rows = append(rows, "meta/"+r)
+	}
+	for _, r := range fioRows() {
+		rows = append(rows, r.String())
+	}
+	for _, b := range bars() {
+		for _, f := range []figure{b.of, b.by} {
+			if f != (figure{}) && (!slices.Contains(rows, f.row) || !slices.Contains(targetNames, f.target)) {
+				t.Errorf("%s: there is no row %s on %s", b.Name, f.row, f.target)
+			}
+		}
+	}
+}
+
+// Whatever a pattern is called there is a job of that name.
+func TestJobs(t *testing.T) {
+	for _, r := range fioRows() {
+		if _, err := jobs.Files.Open(r.pattern + ".fio"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestPublish(t *testing.T) {
+	dir := t.TempDir()
+	o := &config{json: filepath.Join(dir, "r.json"), html: filepath.Join(dir, "r.html"), plots: filepath.Join(dir, "plots"), report: filepath.Join(dir, "r.md")}
+	r := report()
+	r.Errors = []string{"something <failed>"}
+	if err := r.publish(o); err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	r.text(&text)
+	for file, wants := range map[string][]string{
+		o.json:   {`"daxfs-uring"`, `900`},
+		o.html:   {"data:image/png;base64,", "something &lt;failed&gt;", "3.10"},
+		o.report: {`| daxfs-uring | 310 |`, `not available here \| at all |`, "| missed |"},
+		filepath.Join(o.plots, "randread-psync-2.png"): {"\x89PNG"},
+		"": {"3.10", "FAILED: something", "not available here | at all\n"},
+	} {
+		b := text.Bytes()
+		if file != "" {
+			var err error
+			if b, err = os.ReadFile(file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, w := range wants {
+			if !bytes.Contains(b, []byte(w)) {
+				t.Errorf("%s does not hold %q", file, w)
+			}
+		}
+	}
+	if regexp.MustCompile(`(src|href)="(https?:)?//`).Match(must(os.ReadFile(o.html))(t)) {
+		t.Error("the page loads something")
+	}
+}
+
+func must(b []byte, err error) func(*testing.T) []byte {
+	return func(t *testing.T) []byte {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+}
+
+// build makes the program, or skips where it cannot run.
+func build(t *testing.T) (binary string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("mounts, and runs for a minute")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: bench/compare mounts and must run as root: try `sudo go test ./bench/compare`")
+	}
+	binary = filepath.Join(t.TempDir(), "compare")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
+// A quick run measures every kind of row on every target, and leaves nothing.
+func TestQuick(t *testing.T) {
+	binary := build(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "r.json")
+	c := exec.CommandContext(ctx, binary, "--quick", "--dir", dir, "--json", file, "--html", filepath.Join(dir, "r.html"))
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c.WaitDelay = time.Minute
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r Report
+	if err := json.Unmarshal(must(os.ReadFile(file))(t), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Rows) < 5+len(metaRows)+len(treeRows)+3 {
+		t.Errorf("only %d rows", len(r.Rows))
+	}
+	for _, x := range r.Rows {
+		targets := metadataTargets
+		switch {
+		case strings.Contains(x.Name, "psync") || strings.Contains(x.Name, "mmap") || strings.Contains(x.Name, "io_uring"):
+			targets = targetNames
+		case strings.HasPrefix(x.Name, "extents/"):
+			targets = []string{"daxfs-uring", "daxfs-dev"}
+		}
+		for _, n := range targets {
+			c := x.Cells[n]
+			if c == nil {
+				t.Errorf("%s: nothing of %s", x.Name, n)
+				continue
+			}
+			if v, ok := x.median(n, x.Metric); c.Why == "" && (!ok || v <= 0) {
+				t.Errorf("%s: %s is %v", x.Name, n, v)
+			}
+			may := strings.Contains(n, "uring") && r.Machine.Uring != "" || n == "passthrough" || n == "ext4" || x.Name == "meta/stat-cold"
+			if c.Why != "" && !may {
+				t.Errorf("%s: %s was not measured: %s", x.Name, n, c.Why)
+			}
+		}
+	}
+	left(t, dir)
+}
+
+// Interrupted, it leaves nothing either.
+func TestInterrupt(t *testing.T) {
+	binary := build(t)
+	dir := t.TempDir()
+	c := exec.Command(binary, "--dir", dir, "--size", "4194304", "--rows", "^randread/psync")
+	pipe, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(3*time.Minute, func() { _ = c.Process.Kill() })
+	defer kill.Stop()
+	var seen []byte
+	for buf := make([]byte, 4096); ; {
+		n, err := pipe.Read(buf)
+		seen = append(seen, buf[:n]...)
+		if err != nil {
+			break
+		}
+		if bytes.Contains(seen, []byte("randread/psync/2")) && c.Process.Signal(syscall.SIGINT) != nil {
+			break
+		}
+	}
+	if err := c.Wait(); err == nil || !kill.Stop() {
+		t.Fatalf("it ended with %v\n%s", err, seen)
+	}
+	left(t, dir)
+}
+
+// left looks for what a run left in dir.
+func left(t *testing.T, dir string) {
+	t.Helper()
+	l, err := filepath.Glob(filepath.Join(dir, "daxfs-compare-*"))
+	if err != nil || len(l) > 0 {
+		t.Errorf("left behind: %v, %v", l, err)
+	}
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range all {
+		if b, err := os.ReadFile(f); err == nil && bytes.Contains(b, []byte(dir)) {
+			t.Errorf("still runs: %q", b)
+		}
+	}
+}
