@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"os"
 	"runtime"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs"
@@ -193,7 +195,7 @@ func (s *Server) Serve() {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 	o := transport.Options{
 		Warn:  s.opt.Log.Printf,
-		Abort: func() { _ = s.Unmount(Force) },
+		Abort: s.abort,
 		Trace: s.opt.Trace,
 	}
 	if s.uring != nil {
@@ -204,6 +206,18 @@ func (s *Server) Serve() {
 	close(s.began)
 	s.conn.Wait()
 	_ = unix.Close(s.fd)
+}
+
+// abort ends the connection: by its file of fusectl, which its owner may write to, else by an
+// unmount, which only root's aborts.
+func (s *Server) abort() {
+	ms, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(s.opt.Mountpoint))
+	if err == nil && len(ms) > 0 {
+		err = os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", ms[len(ms)-1].Minor), []byte("1"), 0)
+	}
+	if err != nil || len(ms) == 0 {
+		_ = s.Unmount(Force)
+	}
 }
 
 // Stats is what was served since Serve began, for which it waits. It is safe for concurrent use.

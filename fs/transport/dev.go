@@ -138,7 +138,7 @@ func (q *devQueue) loop() {
 		case e == unix.ENODEV, e == unix.ECONNABORTED: // unmounted, aborted
 			return
 		default:
-			q.s.opt.Warn("reading requests: %v", e)
+			q.s.fail(fmt.Errorf("reading requests: %w", e))
 			return
 		}
 	}
@@ -149,6 +149,10 @@ func (q *devQueue) serve(b []byte) {
 	h := as[InHeader](b)
 	if h == nil || int(h.Len) != len(b) || int(h.TotalExtlen)*8 > len(b)-inHeaderSize {
 		q.s.opt.Warn("a request of %d bytes is none", len(b))
+		if h != nil && h.Unique != 0 { // who asks waits for an answer
+			q.ans.fail(h.Unique)
+			q.send()
+		}
 		return
 	}
 	arg, rest := b[inHeaderSize:len(b)-int(h.TotalExtlen)*8], []byte(nil)
@@ -197,6 +201,18 @@ func (q *devQueue) send() {
 	}
 }
 
+// fail makes EIO the answer.
+func (a *answer) fail(unique uint64) {
+	a.OutHeader = OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: unique}
+	a.body, a.data = nil, nil
+}
+
+// fail aborts the connection, of which a queue can no longer do its part.
+func (s *Server) fail(err error) {
+	s.opt.Warn("%v: aborting the connection", err)
+	go s.opt.Abort()
+}
+
 // copyRead copies the answer to a READ out of the region, and is done with that. What cannot be
 // read is a fault here, and an error; within the kernel it could take the machine down.
 func (q *devQueue) copyRead() {
@@ -216,8 +232,7 @@ func (q *devQueue) copyRead() {
 func (q *devQueue) recover(unique uint64) {
 	if v := recover(); v != nil {
 		q.s.fs.Panicked(v)
-		q.ans.OutHeader = OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: unique}
-		q.ans.body, q.ans.data = nil, nil
+		q.ans.fail(unique)
 		q.send()
 	}
 }
@@ -230,6 +245,9 @@ func (s *Server) cold(fd int, b []byte, k call) {
 	go func() {
 		defer s.done.Done()
 		n := s.fs.Cold(c.in, c.out)
+		if h := as[InHeader](c.in); n == 0 && h.Opcode != opInterrupt { // who asks waits for an answer
+			n = copy(c.out, bytesOf(&OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: h.Unique}))
+		}
 		if n > 0 {
 			if _, e := unix.Write(fd, c.out[:n]); e != nil && e != unix.ENOENT && e != unix.ENODEV {
 				s.opt.Warn("answering a request: %v", e)

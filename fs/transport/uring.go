@@ -166,15 +166,9 @@ func (q *uringQueue) live(begin <-chan *Server, ready chan<- error) {
 	}
 	defer s.done.Done()
 	if err := q.loop(); err != nil {
-		q.fail(err)
+		q.s.fail(fmt.Errorf("queue of CPU %d: %w", q.cpu, err))
 	}
 	q.colds.Wait() // they write to places
-}
-
-// fail aborts the connection, of which the queue can no longer do its part.
-func (q *uringQueue) fail(err error) {
-	q.s.opt.Warn("queue of CPU %d: %v: aborting the connection", q.cpu, err)
-	go q.s.opt.Abort()
 }
 
 // open makes the ring, on the queue's thread.
@@ -233,7 +227,7 @@ func (q *uringQueue) loop() error {
 				switch e := unix.Errno(-c.res); e {
 				case unix.ENOTCONN, unix.ECONNABORTED, unix.ENODEV, unix.ECANCELED, unix.ENOENT: // the end, or ENOENT: near it
 				default:
-					q.fail(fmt.Errorf("a place for requests came back: %w", e))
+					q.s.fail(fmt.Errorf("queue of CPU %d: a place for requests came back: %w", q.cpu, e))
 				}
 			}
 		}

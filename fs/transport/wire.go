@@ -27,6 +27,7 @@ const (
 	opReaddir       = 28
 	opReleasedir    = 29
 	opCreate        = 35
+	opInterrupt     = 36
 	opIoctl         = 39
 	opBatchForget   = 42
 	opFallocate     = 43
