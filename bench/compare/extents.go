@@ -109,18 +109,32 @@ func scatter(file string, size int64) (pieces int, err error) {
 	order := rand.New(rand.NewPCG(1, 1)).Perm(pieces)
 	for i, j := range order {
 		in, out := int64(j)*piece, int64(i)*piece
-		n, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(piece), 0)
-		if err != nil || int64(n) != piece {
-			return 0, fmt.Errorf("sharing a piece: %d bytes of %d: %w", n, piece, err)
+		if err := share(from, to, in, out, piece); err != nil {
+			return 0, err
 		}
 	}
 	if rest := int64(pieces) * piece; rest < size { // what does not divide
-		in, out := rest, rest
-		if _, err := unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(size-rest), 0); err != nil {
+		if err := share(from, to, rest, rest, size-rest); err != nil {
 			return 0, err
 		}
 	}
 	return pieces, os.Remove(whole)
+}
+
+// share makes a piece of one file one of another, too.
+func share(from, to *os.File, in, out, size int64) error {
+	var n int
+	err := again(func() (err error) {
+		n, err = unix.CopyFileRange(int(from.Fd()), &in, int(to.Fd()), &out, int(size), 0)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("sharing a piece: %w", err)
+	}
+	if int64(n) != size {
+		return fmt.Errorf("sharing a piece: %d bytes of %d", n, size)
+	}
+	return nil
 }
 
 // fill writes a file in the largest requests, after its space was allocated in one piece.
@@ -130,7 +144,7 @@ func fill(file string, size int64) error {
 		return err
 	}
 	defer f.Close()
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+	if err := again(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) }); err != nil {
 		return fmt.Errorf("allocating %s: %w", file, err)
 	}
 	buf := make([]byte, 1<<20)

@@ -15,6 +15,8 @@ func (m *measurement) fairness(t *target, c *cell) error {
 	err := t.watch(m.ctx, c, func() (err error) {
 		o, err = m.fio(m.ctx, "fairness", map[string]string{
 			"DIR": t.dir, "CLIENTS": fmt.Sprint(clients), "FILES": fmt.Sprint(filesPerClient),
+			// Longer than others, so that each client gets its turns.
+			"RUNTIME": fmt.Sprintf("%dms", 4*m.conf.Runtime.Milliseconds()),
 		})
 		return err
 	})

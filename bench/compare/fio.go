@@ -62,10 +62,10 @@ type fioSide struct {
 // writeJobs puts the job files where fio finds them.
 func writeJobs(dir string) error { return os.CopyFS(dir, jobs.Files) }
 
-// fio runs a job with that environment.
+// fio runs a job with that environment, in which RUNTIME may be left out.
 func (e *environment) fio(ctx context.Context, job string, env map[string]string) (*fioOutput, error) {
 	// fio takes far longer than this only if it hangs.
-	ctx, cancel := context.WithTimeout(ctx, 3*e.conf.Runtime+2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*e.conf.Runtime+2*time.Minute)
 	defer cancel()
 	result := filepath.Join(e.dir, "fio.json")
 	args := []string{"-C", e.dir, "RUNTIME=" + fmt.Sprintf("%dms", e.conf.Runtime.Milliseconds())}

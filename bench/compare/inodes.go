@@ -16,7 +16,7 @@ const million = 1_000_000
 // the next ones in the same directory.
 func (m *measurement) inodes() error {
 	big := m.rowsOf("ops/s", false, "bigdir/empty", "bigdir/million")
-	rows := append(append(append([]*row{}, big...), m.rowsOf("B", true, "inodes/memory")...), m.rowsOf("us", true, "inodes/pause")...)
+	rows := append(append(append([]*row{}, big...), m.rowsOf("B", true, "inodes/memory", "inodes/heap")...), m.rowsOf("us", true, "inodes/pause")...)
 	rows = append(rows, m.rowsOf("share", true, "inodes/left")...)
 	if len(rows) == 0 {
 		return nil
@@ -65,7 +65,9 @@ func (m *measurement) inodesOn(t *target, rows []*row) error {
 	if cached < million*9/10 {
 		return fmt.Errorf("only %.0f inodes are cached", cached)
 	}
+	// Memory includes the names, and garbage that waits for its collection; heap, what of it Go's objects are.
 	record(rows, "inodes/memory", t.name, (grown-memory)/cached)
+	record(rows, "inodes/heap", t.name, (float64(after.Mount.Runtime.HeapBytes)-float64(before.Mount.Runtime.HeapBytes))/cached)
 	more := numbered("more", max(m.conf.Files/10, 100))
 	for range m.conf.Rounds {
 		for _, r := range []struct{ row, dir string }{{"bigdir/empty", "empty"}, {"bigdir/million", "million"}} {
@@ -105,7 +107,7 @@ func createIn(dir string, names []string) (time.Duration, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, err
 	}
-	d, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	d, err := openDir(dir)
 	if err != nil {
 		return 0, err
 	}
@@ -117,7 +119,7 @@ func createIn(dir string, names []string) (time.Duration, error) {
 
 // deleteIn deletes files in a directory.
 func deleteIn(dir string, names []string) error {
-	d, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	d, err := openDir(dir)
 	if err != nil {
 		return err
 	}

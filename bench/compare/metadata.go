@@ -84,10 +84,10 @@ func (m *measurement) names(t *target, rows []*row) error {
 	n := m.conf.Files
 	old, renamed := numbered("file", n), numbered("renamed", n)
 	path := filepath.Join(t.dir, "names")
-	if err := unix.Mkdir(path, 0o755); err != nil {
+	if err := again(func() error { return unix.Mkdir(path, 0o755) }); err != nil {
 		return err
 	}
-	d, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	d, err := openDir(path)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (m *measurement) names(t *target, rows []*row) error {
 		if err := t.restart(m.ctx); err != nil {
 			return err
 		}
-		if d, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+		if d, err = openDir(path); err != nil {
 			return err
 		}
 		if err := step("stat-cold", stat); err != nil {
@@ -134,7 +134,7 @@ func (m *measurement) names(t *target, rows []*row) error {
 	}
 	if err := step("rename", func() error {
 		for i := range old {
-			if err := unix.Renameat(d, old[i], d, renamed[i]); err != nil {
+			if err := again(func() error { return unix.Renameat(d, old[i], d, renamed[i]) }); err != nil {
 				return err
 			}
 		}
@@ -143,6 +143,22 @@ func (m *measurement) names(t *target, rows []*row) error {
 		return err
 	}
 	return step("unlink", func() error { return unlinkAll(d, renamed) })
+}
+
+// again makes a call again that a signal interrupted: of those the Go runtime sends itself many, and
+// a request to FUSE that nobody has taken yet is taken back then.
+func again(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// openDir opens a directory.
+func openDir(path string) (d int, err error) {
+	err = again(func() error { d, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0); return err })
+	return d, err
 }
 
 func numbered(prefix string, n int) []string {
@@ -155,11 +171,14 @@ func numbered(prefix string, n int) []string {
 
 func createAll(d int, names []string) error {
 	for _, n := range names {
-		fd, err := unix.Openat(d, n, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
-		if err != nil {
+		var fd int
+		if err := again(func() (err error) {
+			fd, err = unix.Openat(d, n, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
+			return err
+		}); err != nil {
 			return err
 		}
-		if err := unix.Close(fd); err != nil {
+		if err := unix.Close(fd); err != nil && err != unix.EINTR { // closed it is
 			return err
 		}
 	}
@@ -169,7 +188,7 @@ func createAll(d int, names []string) error {
 func statAll(d int, names []string) error {
 	var st unix.Stat_t
 	for _, n := range names {
-		if err := unix.Fstatat(d, n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := again(func() error { return unix.Fstatat(d, n, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 			return err
 		}
 	}
@@ -178,7 +197,7 @@ func statAll(d int, names []string) error {
 
 func unlinkAll(d int, names []string) error {
 	for _, n := range names {
-		if err := unix.Unlinkat(d, n, 0); err != nil {
+		if err := again(func() error { return unix.Unlinkat(d, n, 0) }); err != nil {
 			return err
 		}
 	}
@@ -187,14 +206,15 @@ func unlinkAll(d int, names []string) error {
 
 // listed lists a directory as ls does, and counts the names but . and ..
 func listed(path string) (n int, err error) {
-	d, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	d, err := openDir(path)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(d)
 	buf := make([]byte, 32<<10) // as glibc's
 	for {
-		l, err := unix.Getdents(d, buf)
+		var l int
+		err := again(func() (err error) { l, err = unix.Getdents(d, buf); return err })
 		if err != nil || l == 0 {
 			return n, err
 		}

@@ -72,6 +72,8 @@ func (x *row) draw() (b []byte, ok bool, err error) {
 		p.Add(l)
 	}
 	p.NominalY(names...)
+	p.Y.Min, p.Y.Max = -0.5, float64(len(names))-0.5
+	p.X.Max *= 1.03 // and the end of a whisker is seen
 	c := vgimg.New(16*vg.Centimeter, vg.Length(len(names))*0.6*vg.Centimeter+3*vg.Centimeter)
 	// The longest name reaches beyond what is reserved for it, and the last bar for its figure.
 	p.Draw(draw.Crop(draw.New(c), vg.Centimeter/2, -vg.Centimeter/2, 0, -vg.Centimeter/4))
