@@ -149,7 +149,7 @@ mounted:
 # power cut. Where no guest can be made (no mirror, no QEMU) they say that they did not run, here and at the end
 # of make test; with CI set that fails. The first run fetches 60 MB of Debian packages.
 test-vm: deps-vm
-	$(call step,test-vm,480,mkdir -p bin && rm -f $(VM_NOT_RUN) && DAXFS_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 30m ./test/vm && \
+	$(call step,test-vm,480,mkdir -p bin && rm -f $(VM_NOT_RUN) && DAXFS_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 30m -p 1 ./test/vm/machine ./test/vm && \
 		{ [ ! -e $(VM_NOT_RUN) ] || cat $(VM_NOT_RUN); })
 
 # The whole of test/posix on a real /dev/dax0.0, and 50 power cuts.

@@ -67,6 +67,28 @@ func bootForEver(ctx context.Context, pidFile string) error {
 	return err
 }
 
+// TestDidNotRun: without a guest the tests do not pass in silence, and in CI they fail.
+func TestDidNotRun(t *testing.T) {
+	for _, c := range []struct {
+		ci   string
+		code int
+	}{{"", 0}, {"false", 0}, {"true", 1}, {"1", 1}} {
+		dir := t.TempDir()
+		cmd := exec.Command(os.Args[0], "-test.run", "TestBoot")
+		cmd.Env = append(os.Environ(), "CI="+c.ci, "DAXFS_VM_CACHE="+dir, "DAXFS_VM_MIRROR=file:///nowhere", "DAXFS_VM_NOT_RUN="+filepath.Join(dir, "why"))
+		out, _ := cmd.CombinedOutput()
+		why, err := os.ReadFile(filepath.Join(dir, "why"))
+		for _, s := range []string{string(out), string(why)} {
+			if !strings.Contains(s, "THE VM TESTS DID NOT RUN") || !strings.Contains(s, "file:///nowhere") {
+				t.Errorf("CI=%s: it said %q (%v)", c.ci, s, err)
+			}
+		}
+		if code := cmd.ProcessState.ExitCode(); code != c.code {
+			t.Errorf("CI=%s: exit code %d, want %d\n%s", c.ci, code, c.code, out)
+		}
+	}
+}
+
 // TestNothingIsLeft: QEMU dies with a process that is killed while it has a guest.
 func TestNothingIsLeft(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
