@@ -93,7 +93,7 @@ func TestDidNotRun(t *testing.T) {
 func TestNothingIsLeft(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+pidFile)
+	cmd.Env = append(os.Environ(), childEnv+"="+pidFile, "TMPDIR="+t.TempDir()) // it cannot clean up
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
