@@ -262,3 +262,21 @@ func checkSize(r *pmem.Region, s *layout.Superblock) error {
 	}
 	return nil
 }
+
+// AlignError is a device-dax that can only be mapped in larger pieces than the filesystem on
+// it was made for. Both are in bytes.
+type AlignError struct{ Found, Want int64 }
+
+// Error names both.
+func (e *AlignError) Error() string {
+	return fmt.Sprintf("region has an alignment of %d bytes, the filesystem on it was made for %d", e.Found, e.Want)
+}
+
+// CheckAlign returns an AlignError for a device-dax on which pieces of the filesystem's mapping
+// granule cannot be mapped. Everywhere else pages are small enough.
+func CheckAlign(r *pmem.Region, s *layout.Superblock) error {
+	if r.Kind() == pmem.KindDevDax && r.Align() > s.Granule {
+		return &AlignError{Found: r.Align(), Want: s.Granule}
+	}
+	return nil
+}

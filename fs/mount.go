@@ -34,6 +34,9 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := CheckAlign(r, sb); err != nil {
+		return nil, err
+	}
 	if sb.ROCompat&^layout.KnownROCompat != 0 && !o.ReadOnly {
 		return nil, fmt.Errorf("the filesystem has features %#x that this program can only read: mount it with -o ro", sb.ROCompat)
 	}

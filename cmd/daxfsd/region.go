@@ -36,6 +36,8 @@ func regionError(path string, err error) error {
 	switch {
 	case errors.Is(err, pmem.ErrBusy):
 		return fmt.Errorf("region %s is in use%s; unmount it first", path, usedBy(path))
+	case (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENXIO)) && daxMode("/sys", path) != "":
+		return &reworded{"region " + path + " " + daxMode("/sys", path), err}
 	case errors.Is(err, os.ErrNotExist):
 		if strings.HasPrefix(path, "/dev/") {
 			return fmt.Errorf("there is no device %s; see `ls /dev/dax*` and `daxctl list`", path)
@@ -49,6 +51,26 @@ func regionError(path string, err error) error {
 		text = path + ": " + text
 	}
 	return &reworded{"region " + text, err}
+}
+
+// daxMode says why there is no memory behind a /dev/daxX.Y that the kernel knows; "" if it
+// does not know it, or has it as device-dax.
+func daxMode(sysfs, path string) string {
+	name := filepath.Base(path)
+	dir := filepath.Join(sysfs, "bus/dax/devices", name)
+	if _, err := os.Stat(dir); err != nil || filepath.Dir(path) != "/dev" {
+		return ""
+	}
+	driver, err := os.Readlink(filepath.Join(dir, "driver"))
+	switch driver = filepath.Base(driver); {
+	case err != nil:
+		return fmt.Sprintf("is disabled; enable it with `daxctl enable-device %s`", name)
+	case driver == "kmem":
+		return fmt.Sprintf("is in system-ram mode: the kernel uses it as ordinary memory; make it a device again with `daxctl reconfigure-device --mode=devdax %s`", name)
+	case driver != "device_dax":
+		return fmt.Sprintf("belongs to the kernel's driver %s; make it a device again with `daxctl reconfigure-device --mode=devdax %s`", driver, name)
+	}
+	return ""
 }
 
 // reworded is an error that says something else than the one it wraps.
@@ -167,6 +189,14 @@ func superError(path string, r *pmem.Region, err error) error {
 	case errors.Is(err, layout.ErrChecksum):
 		_, found, _ := strings.Cut(err.Error(), layout.ErrChecksum.Error()+": ")
 		return &reworded{fmt.Sprintf("region %s holds a daxfs whose superblocks are both damaged (the first: %s); restore the region from a backup", path, found), err}
+	}
+	var align *fs.AlignError
+	if errors.As(err, &align) {
+		return &reworded{fmt.Sprintf("region %s has an alignment of %s, and the filesystem on it was made for %s; make the namespace again with `--align %d`, or another filesystem with `daxfsd mkfs %s`",
+			path, formatSize(align.Found), formatSize(align.Want), align.Want, path), err}
+	}
+	if text, ok := strings.CutPrefix(err.Error(), "region "); ok {
+		return &reworded{fmt.Sprintf("region %s %s", path, text), err}
 	}
 	return fmt.Errorf("region %s: %w", path, err)
 }

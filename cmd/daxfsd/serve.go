@@ -167,6 +167,9 @@ func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 		return nil, nil, err
 	}
 	sb, _, err := fs.ReadSuper(r)
+	if err == nil {
+		err = fs.CheckAlign(r, sb)
+	}
 	if err != nil {
 		err = superError(p.region, r, err)
 		r.Close()

@@ -76,13 +76,8 @@ func (t *Tree) Judge(mnt string, w int, flight *Op) (Outcome, error) {
 		return "", before
 	}
 	var d *data
-	switch o := *flight; o.Kind {
-	case "write", "append", "fallocate":
-		d = &data{o: o, node: t.At(o.A)}
-	case "copy":
-		d = &data{o: o, node: t.At(o.B)}
-	}
-	if d != nil {
+	if name := flight.Target(); name != "" {
+		d = &data{o: *flight, node: t.At(name)}
 		d.old = slices.Clone(d.node.Data)
 	}
 	t.Apply(*flight, flight.Len)

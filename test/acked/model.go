@@ -50,6 +50,17 @@ func (o Op) data() []byte {
 	return nil
 }
 
+// Target is the file whose data the call changes; "": it changes none, or truncates.
+func (o Op) Target() string {
+	switch o.Kind {
+	case "write", "append", "fallocate":
+		return o.A
+	case "copy":
+		return o.B
+	}
+	return ""
+}
+
 // Node is an inode as it must be.
 type Node struct {
 	Mode  uint32 // type and permissions

@@ -20,8 +20,7 @@
 //
 // In the end all is deleted, and no block stays in use.
 //
-// A worker owns its directory and the names with its prefix in a shared one, so what
-// must be there is known exactly (tree). What it does is chosen by -seed; when it is
+// The workers, the model of what must be there and the judge are test/acked's. What a worker does is chosen by -seed; when it is
 // killed is, too, but the moment hits where it will.
 //
 //	go test ./test/kill -v -rounds 200 -seed 7 -keep /var/tmp/failed

@@ -1,5 +1,5 @@
 // Package mounttest formats, mounts, kills and takes away filesystems for the tests
-// that look at daxfsd from outside: test/mounted and test/kill.
+// that look at daxfsd from outside: test/mounted, test/kill and others.
 //
 // It owns the mounts and all that belongs to them; it tests nothing itself. The test
 // process never serves a mount, so a daemon that hangs cannot hang it for good:

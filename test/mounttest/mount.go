@@ -78,7 +78,27 @@ func NewWith(t *testing.T, options string, size int64, limit time.Duration) *Mou
 	return start(t, "", options, size, limit)
 }
 
+// Existing is a region that is there, with a filesystem that is not mounted: as a crash has
+// left it, perhaps. Up mounts it.
+func Existing(t *testing.T, region, options string, limit time.Duration) *Mount {
+	t.Helper()
+	return unmounted(t, region, options, limit)
+}
+
 func start(t *testing.T, region, options string, size int64, limit time.Duration) *Mount {
+	t.Helper()
+	mkfs := []string{"mkfs", "--sparse", "--size", strconv.FormatInt(size, 10)}
+	if r := os.Getenv(RegionEnv); r != "" && region == "" {
+		region, mkfs = r, []string{"mkfs", "--force"}
+	}
+	m := unmounted(t, region, options, limit)
+	Run(t, time.Minute, "", nil, Daxfsd, append(mkfs, m.Region)...)
+	m.Up()
+	return m
+}
+
+// unmounted is a Mount with all but a filesystem.
+func unmounted(t *testing.T, region, options string, limit time.Duration) *Mount {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount and must run as root: try `sudo make mounted`")
@@ -91,11 +111,8 @@ func start(t *testing.T, region, options string, size int64, limit time.Duration
 		t.Fatal(err)
 	}
 	m := &Mount{t: t, Options: options, Dir: dir, Region: filepath.Join(dir, "region"), Mountpoint: filepath.Join(dir, "mnt"), log: filepath.Join(dir, "log")}
-	mkfs := []string{"mkfs", "--sparse", "--size", strconv.FormatInt(size, 10)}
 	if region != "" {
 		m.Region = region
-	} else if r := os.Getenv(RegionEnv); r != "" {
-		m.Region, mkfs = r, []string{"mkfs", "--force"}
 	}
 	if err := os.Mkdir(m.Mountpoint, 0o755); err != nil {
 		t.Fatal(err)
@@ -130,8 +147,6 @@ func start(t *testing.T, region, options string, size int64, limit time.Duration
 		}
 		m.destroy()
 	})
-	Run(t, time.Minute, "", nil, Daxfsd, append(mkfs, m.Region)...)
-	m.Up()
 	return m
 }
 

@@ -179,8 +179,12 @@ var xattrCases = []testCase{
 			if k != "reg" && k != "dir" {
 				want = unix.EPERM
 			}
-			c.is(unix.Lsetxattr(k, "user.a", []byte("v"), 0), want, "user of %s", k)
-			_, err := unix.Lgetxattr(k, "user.a", make([]byte, 9))
+			err := unix.Lsetxattr(k, "user.a", []byte("v"), 0)
+			if k == "sock" && err == nil { // newer kernels allow it: 7.3 does
+				want = nil
+			}
+			c.is(err, want, "user of %s", k)
+			_, err = unix.Lgetxattr(k, "user.a", make([]byte, 9))
 			if want != nil {
 				want = unix.ENODATA
 			}

@@ -52,6 +52,9 @@ var (
 // attempts is how often a guest is started that does not come up.
 const attempts = 4
 
+// upLimit is when a guest whose job has not begun is given up, and started again: many times what it takes.
+const upLimit = 90 * time.Second
+
 // firstPort is the number of Ports[0]; before it are output and control.
 const firstPort = 3
 
@@ -172,8 +175,12 @@ type end struct {
 
 // once starts QEMU and waits until it has ended.
 func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	starting := time.AfterFunc(upLimit, cancel)
+	defer starting.Stop()
 	console := &tail{}
-	control := &bytes.Buffer{}
+	control := &control{said: func() { starting.Stop() }}
 	sinks := append([]io.Writer{console, b.Output, control}, b.Ports...)
 	qemu, err := find("qemu-system-x86_64")
 	if err != nil {
@@ -245,6 +252,17 @@ func (e *end) result(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("%w: %s", ErrPanic, e.console)
 	}
 	return 0, fmt.Errorf("%w (%v): %s%s", ErrNoCode, e.err, e.qemu, e.console)
+}
+
+// control keeps what the guest says of itself, which begins with being up.
+type control struct {
+	bytes.Buffer
+	said func()
+}
+
+func (c *control) Write(p []byte) (int, error) {
+	c.said()
+	return c.Buffer.Write(p)
 }
 
 // tail keeps the last of what is written to it. Not for concurrent use.

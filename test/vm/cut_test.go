@@ -1,0 +1,170 @@
+package vm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/test/acked"
+	"github.com/daxfs/daxfs/test/vm/machine"
+)
+
+var errCut = errors.New("the power was cut")
+
+// TestPowerCut kills QEMU under load, boots again, and requires that everything that came
+// out of the guest as acknowledged is there; again and again on one region. The guest's part
+// is TestCut of test/vm/guest, which says what passes between them.
+func TestPowerCut(t *testing.T) {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("-rounds %d -seed %d", *rounds, *seed)
+	c := &cutter{t: t, dir: t.TempDir(), rng: rand.New(rand.NewPCG(*seed, 0)), outcomes: map[acked.Outcome]int{}, device: nvdimm(t, 1)}
+	for w := range acked.Workers {
+		c.trees[w] = acked.New(w)
+	}
+	for round := range *rounds {
+		start := time.Now()
+		n := c.round(round, c.rng.Int64N(int64(4*time.Second)))
+		t.Logf("round %d: %d calls acknowledged; %.1f s", round, n, time.Since(start).Seconds())
+	}
+	c.round(*rounds, 0)
+	t.Logf("%d calls acknowledged, none lost; of the calls in flight there was the %v", c.acknowledged, c.outcomes)
+}
+
+// A cutter is the host's side.
+type cutter struct {
+	t      *testing.T
+	dir    string
+	rng    *rand.Rand
+	device machine.Device
+	trees  [acked.Workers]*acked.Tree
+	flight [acked.Workers]*acked.Op
+
+	acknowledged int
+	outcomes     map[acked.Outcome]int
+}
+
+// round boots, lets the guest judge and work, cuts its power that time (ns) after each worker had its
+// first acknowledgement, and returns how many there were. The last one only judges.
+func (c *cutter) round(round int, after int64) int {
+	c.t.Helper()
+	last := round == *rounds
+	ctx, cut := context.WithCancelCause(c.t.Context())
+	defer cut(nil)
+	var out bytes.Buffer
+	b := &machine.Boot{Devices: []machine.Device{c.device}, Files: map[string]string{}, Limit: 3 * time.Minute, Output: &out}
+	var working sync.WaitGroup
+	var ports [acked.Workers]*port
+	for w := range acked.Workers {
+		name := filepath.Join(c.dir, fmt.Sprintf("tree.%d", w))
+		if err := c.trees[w].Save(name); err != nil {
+			c.t.Fatal(err)
+		}
+		b.Files[filepath.Base(name)] = name
+		if c.flight[w] != nil {
+			line, err := json.Marshal(c.flight[w])
+			name := filepath.Join(c.dir, fmt.Sprintf("flight.%d", w))
+			if err == nil {
+				err = os.WriteFile(name, line, 0o644)
+			}
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			b.Files[filepath.Base(name)] = name
+		}
+		working.Add(1)
+		ports[w] = &port{first: sync.OnceFunc(working.Done)}
+		b.Ports = append(b.Ports, ports[w])
+	}
+	env := []string{fmt.Sprintf("DAXFS_CUT_ROUND=%d DAXFS_CUT_SEED=%d", round, *seed)}
+	if last {
+		env = append(env, "DAXFS_CUT_LAST=yes")
+	} else {
+		go func() {
+			working.Wait()
+			time.Sleep(time.Duration(after))
+			cut(errCut)
+		}()
+	}
+	code, err := boot(b, "TestCut", env).Run(ctx)
+	for _, p := range ports {
+		p.first() // nobody waits any more
+	}
+	switch {
+	case last && err == nil && code == 0:
+	case !last && errors.Is(err, errCut):
+	case errors.Is(err, machine.ErrEmulator):
+		c.t.Logf("round %d: once more, because %v", round, err)
+		if round > 0 {
+			c.settleAll(round, ports, out.String())
+		}
+		return c.round(round, after)
+	default:
+		c.t.Fatalf("round %d: exit code %d, %v\n%s", round, code, err, out.String())
+	}
+	return c.settleAll(round, ports, out.String())
+}
+
+// settleAll settles what all workers have said, and returns how many calls were acknowledged.
+func (c *cutter) settleAll(round int, ports [acked.Workers]*port, out string) (n int) {
+	c.t.Helper()
+	for w := range acked.Workers {
+		if ports[w].Len() == 0 { // the emulator died before its turn
+			continue
+		}
+		k, err := c.settle(w, ports[w].String())
+		if err != nil {
+			c.t.Fatalf("round %d, worker %d: %v\n%s", round, w, err, out)
+		}
+		n += k
+	}
+	c.acknowledged += n
+	return n
+}
+
+// settle applies what worker w's port has said to its tree.
+func (c *cutter) settle(w int, said string) (n int, err error) {
+	first, log, ok := strings.Cut(said, "\n")
+	outcome, is := strings.CutPrefix(first, "= ")
+	if !ok || !is {
+		return 0, fmt.Errorf("it began with %q, not with what became of the call in flight", first)
+	}
+	if f := c.flight[w]; f != nil {
+		c.outcomes[acked.Outcome(outcome)]++
+		if acked.Outcome(outcome) != acked.Undone {
+			c.trees[w].Apply(*f, f.Len)
+		}
+	}
+	name := filepath.Join(c.dir, "log")
+	if err := os.WriteFile(name, []byte(log), 0o644); err != nil {
+		return 0, err
+	}
+	n, c.flight[w], err = c.trees[w].Replay(name)
+	return n, err
+}
+
+// A port keeps what a worker says, and notices its first acknowledgement.
+type port struct {
+	strings.Builder
+	began bool
+	first func()
+}
+
+func (p *port) Write(b []byte) (int, error) {
+	n, err := p.Builder.Write(b)
+	if !p.began && strings.Contains(p.String(), "\n! ") {
+		p.began = true
+		p.first()
+	}
+	return n, err
+}

@@ -1,0 +1,135 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/acked"
+	"github.com/daxfs/daxfs/test/mounttest"
+)
+
+// TestCut is the guest's part of a round of the power cut: it judges what the last round
+// left, and works until the guest is killed. The host tells it by
+//
+//	DAXFS_CUT_ROUND   0: there is no filesystem yet
+//	DAXFS_CUT_LAST    not empty: only judge
+//	DAXFS_CUT_SEED    of what the workers do
+//	/job/tree.W       what must be there of worker W's
+//	/job/flight.W     the call that was not acknowledged, if there was one
+//
+// and is told on port 3 + W, first what became of that call, then what the worker logs.
+func TestCut(t *testing.T) {
+	const region = "/dev/dax0.0"
+	round, err := strconv.Atoi(os.Getenv("DAXFS_CUT_ROUND"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := "transport=dev"
+	if round%2 == 1 {
+		options = "transport=uring"
+		mounttest.Uring(t)
+	}
+	var m *mounttest.Mount
+	if round == 0 {
+		devdax(t, 2*mib)
+		t.Setenv(mounttest.RegionEnv, region)
+		m = mounttest.NewWith(t, options, 0, limit)
+		for _, dir := range []string{acked.Shared, acked.WorkerDir(0), acked.WorkerDir(1), acked.WorkerDir(2), acked.WorkerDir(3)} {
+			if err := os.Mkdir(m.Path(dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	} else {
+		m = mounttest.Existing(t, region, options, limit)
+		if m.Fsck().Clean {
+			t.Error("the power was cut, and fsck says that it was unmounted")
+		}
+		m.Up()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var cmds [acked.Workers]*exec.Cmd
+	var out [acked.Workers]bytes.Buffer
+	for w := range acked.Workers {
+		port := fmt.Sprint("/dev/vport0p", 3+w)
+		state, err := settle(m, w, port)
+		if err != nil {
+			t.Errorf("worker %d: %v", w, err)
+			continue
+		}
+		cmds[w] = mounttest.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, port,
+			os.Getenv("DAXFS_CUT_SEED"), strconv.Itoa(round), "0")
+		cmds[w].Stdout, cmds[w].Stderr = &out[w], &out[w]
+	}
+	if os.Getenv("DAXFS_CUT_LAST") != "" || t.Failed() {
+		m.Down()
+		return
+	}
+	for w := range acked.Workers {
+		if err := cmds[w].Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for w := range acked.Workers {
+		t.Errorf("worker %d ended, which only the power cut may do: %v: %s", w, cmds[w].Wait(), out[w].Bytes())
+	}
+}
+
+// settle judges what is there of worker w's, says on the port what has become of the call in flight,
+// and returns a file with the tree as it is now. A file whose data is of two times is emptied,
+// so that the host knows it again.
+func settle(m *mounttest.Mount, w int, port string) (state string, err error) {
+	tree, err := acked.Load(fmt.Sprint("/job/tree.", w))
+	if err != nil {
+		return "", err
+	}
+	var flight *acked.Op
+	if b, err := os.ReadFile(fmt.Sprint("/job/flight.", w)); err == nil {
+		flight = &acked.Op{}
+		if err := json.Unmarshal(b, flight); err != nil {
+			return "", err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	outcome, err := tree.Judge(m.Mountpoint, w, flight)
+	if err != nil {
+		return "", err
+	}
+	log, err := os.OpenFile(port, os.O_WRONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	defer log.Close()
+	if _, err := fmt.Fprintf(log, "= %s\n", outcome); err != nil {
+		return "", err
+	}
+	if outcome == acked.Part {
+		o := acked.Op{Kind: "truncate", A: flight.Target()}
+		line, err := json.Marshal(o)
+		if err != nil {
+			return "", err
+		}
+		if _, err := fmt.Fprintf(log, "? %s\n", line); err != nil {
+			return "", err
+		}
+		if err := unix.Truncate(m.Path(o.A), 0); err != nil {
+			return "", err
+		}
+		if _, err := fmt.Fprintf(log, "! 0 0\n"); err != nil {
+			return "", err
+		}
+		tree.Apply(o, 0)
+	}
+	state = fmt.Sprint("/tmp/tree.", w)
+	return state, tree.Save(state)
+}

@@ -1,0 +1,52 @@
+package vm
+
+import (
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/test/vm/machine"
+)
+
+// TestRegions runs TestRegion of test/vm/guest on each kind of region, in a guest for each.
+func TestRegions(t *testing.T) {
+	for _, k := range []struct {
+		name    string
+		devices func(t *testing.T) []machine.Device
+	}{
+		{"devdax-2M", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 1)} }},
+		{"devdax-1G", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 3)} }}, // of which 2 lie for it
+		{"fsdax-ext4", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 1)} }},
+		{"fsdax-xfs", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 2)} }},
+		{"virtio-pmem", func(t *testing.T) []machine.Device {
+			d := nvdimm(t, 1)
+			d.Virtio = true
+			return []machine.Device{d}
+		}},
+		{"tmpfs", func(*testing.T) []machine.Device { return nil }},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			inGuest(t, 4*time.Minute, "TestRegion/^"+k.name+"$", nil, k.devices(t)...)
+		})
+	}
+}
+
+// TestMisuse runs that of test/vm/guest.
+func TestMisuse(t *testing.T) {
+	inGuest(t, 3*time.Minute, "TestMisuse", nil, nvdimm(t, 3))
+}
+
+// TestShrunk boots again with less of a device than daxfsd mkfs has seen.
+func TestShrunk(t *testing.T) {
+	d := nvdimm(t, 2)
+	inGuest(t, time.Minute, "TestFormat", nil, d)
+	d.Size = 1 << 30
+	inGuest(t, time.Minute, "TestShrunk", nil, d)
+}
+
+// TestPosix is the whole of test/posix, by both transports, on device-dax.
+func TestPosix(t *testing.T) {
+	if !*long {
+		t.Skip("only with -long; TestRegions has a part of it")
+	}
+	inGuest(t, 80*time.Minute, "TestPosix", nil, nvdimm(t, 1))
+}
