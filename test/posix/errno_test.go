@@ -133,6 +133,30 @@ var errnoCases = []testCase{
 		c.do(os.RemoveAll("full"))
 		c.freed(before)
 	}},
+	{name: "errno/fault", run: func(c *ctx) {
+		c.file("f", 0o644)
+		at := ^uintptr(99) // cwd, AT_FDCWD
+		const bad = 1      // an address that nobody has
+		fd := uintptr(c.open("f", rw))
+		for _, o := range []struct {
+			what                 string
+			call, a1, a2, a3, a4 uintptr
+		}{
+			{"openat", unix.SYS_OPENAT, at, bad, ro, 0},
+			{"mkdirat", unix.SYS_MKDIRAT, at, bad, 0o755, 0},
+			{"unlinkat", unix.SYS_UNLINKAT, at, bad, 0, 0},
+			{"truncate", unix.SYS_TRUNCATE, bad, 0, 0, 0},
+			{"readlinkat", unix.SYS_READLINKAT, at, bad, bad, 10},
+			{"setxattr", unix.SYS_SETXATTR, bad, bad, bad, 1},
+			{"chdir", unix.SYS_CHDIR, bad, 0, 0, 0},
+			{"fstat", unix.SYS_FSTAT, fd, bad, 0, 0},
+			{"fstatfs", unix.SYS_FSTATFS, fd, bad, 0, 0},
+			{"statfs", unix.SYS_STATFS, bad, bad, 0, 0},
+		} {
+			_, _, e := unix.Syscall6(o.call, o.a1, o.a2, o.a3, o.a4, 0, 0)
+			c.is(e, unix.EFAULT, "%s", o.what)
+		}
+	}},
 	{name: "errno/deadlock", run: func(c *ctx) {
 		c.file("a", 0o644)
 		c.file("b", 0o644)
