@@ -13,7 +13,7 @@ import (
 func atomics() (ws []Workload) {
 	for _, w := range singles() {
 		switch {
-		case w.Name == "write-many-pieces" || strings.HasPrefix(w.Name, "write-overwrite") || strings.Contains(w.Name, "-at-"):
+		case w.Name == "write-many-pieces" || strings.HasPrefix(w.Name, "write-overwrite") || strings.Contains(w.Name, "-at-") || strings.Contains(w.Name, "-across-"):
 			// below
 		case strings.HasPrefix(w.Name, "write-"), strings.HasPrefix(w.Name, "clone-write"), strings.HasPrefix(w.Name, "gather"):
 			w.Name, w.atomic = "atomic-"+w.Name, true
