@@ -189,12 +189,14 @@ kill-long:
 	$(call step,kill,1800,$(GO) test -count=1 -timeout 75m -v ./test/kill -rounds 200 -seed $(KILL_SEED))
 
 exercise-long:
-	$(call step,exercise,7200,$(GO) test -count=1 -timeout 3h ./test/exercise -ops 1000000 -seeds 50 -duration 20m)
+	$(call step,exercise,7200,$(GO) test -count=1 -timeout 3h ./test/exercise -run TestFile -v -ops 1000000 -seeds 50 && \
+		(for dax in always never inode; do $(GO) test -count=1 -timeout 1h ./test/exercise -run TestNames -v -dax $$dax -duration 20m || exit 1; done))
 
 # What make test runs on mounts in the default way, in each other one. test/posix has them all itself.
 modes-long: deps-programs
-	$(call step,modes,7200,for o in dax=never dax=inode; do echo "-- $$o"; export DAXFS_TEST_OPTIONS=$$o; \
-		$(GO) test -count=1 -timeout 45m ./test/mounted/... && $(GO) test -count=1 -timeout 30m ./test/programs ./test/kill || exit 1; done)
+	$(call step,modes,10800,(for o in dax=never dax=inode; do echo "-- $$o"; export DAXFS_TEST_OPTIONS=$$o; \
+		$(GO) test -count=1 -timeout 45m ./test/mounted/... && $(GO) test -count=1 -timeout 120m ./test/programs -long && \
+		$(GO) test -count=1 -timeout 30m ./test/kill || exit 1; done))
 
 # The race detector without -short (but for regions of which the folio table would not fit
 # into Go's memory), far more random cases, and damage that the fuzzer thinks of.

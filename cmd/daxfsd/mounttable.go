@@ -156,7 +156,7 @@ func checkMountpoint(path string, tell func(string)) (string, error) {
 }
 
 // disconnected reports whether an error of a mount says that its daemon is gone, or, which is
-// ECONNABORTED, is just going: the kernel takes an io_uring down a little after its owner.
+// ECONNABORTED or ECANCELED, is just going: the kernel takes an io_uring down a little after its owner.
 func disconnected(err error) bool {
-	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ECANCELED)
 }
