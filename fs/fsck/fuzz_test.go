@@ -22,6 +22,13 @@ type target struct {
 	lines []int64             // of metadata that say something
 	owned map[string][]uint64 // blocks of each file: data, extents, attributes
 	files map[string][]byte   // content of the regular ones
+	tally tally
+}
+
+// tally counts what survive came to see, so that a test that sees little fails.
+type tally struct {
+	scripts, repaired int // scripts; those whose damage was repaired, or was none
+	files, checked    int // files after those repairs; those of them that the damage did not touch
 }
 
 func newTarget(t testing.TB) *target {
@@ -183,6 +190,7 @@ func limited(t testing.TB, f func()) {
 // all must end, without a panic. What was repaired is sound, mountable, and has every file
 // that the damage did not touch.
 func (g *target) survive(script []byte) {
+	g.tally.scripts++
 	hit, sealed := g.harm(script)
 	rep, err := fsck.Check(g.r, fsck.Options{})
 	if err != nil {
@@ -212,13 +220,16 @@ func (g *target) survive(script []byte) {
 		g.Errorf("repaired, and then: %v %v; the repair said: %v", err, again.Problems, rep.Problems)
 		return
 	}
+	g.tally.repaired++
 	g.mounted(func(f *fs.FS) {
 		found := map[uint64]bool{}
 		tree(f, func(dir, ino uint64, name string) { found[ino] = true })
 		for path, want := range g.files {
+			g.tally.files++
 			if g.touched(path, hit, sealed) {
 				continue
 			}
+			g.tally.checked++
 			if ino := g.ino[path]; !found[ino] {
 				g.Errorf("%s has no name any more; the repair said: %v", path, rep.Problems)
 			} else if got := content(f, ino); !bytes.Equal(got, want) {
@@ -324,6 +335,10 @@ func TestRandomDamage(t *testing.T) {
 			}
 			g.restore(g.image)
 		}
+	}
+	t.Logf("%+v", g.tally)
+	if y := g.tally; y.repaired*100 < y.scripts*60 || y.checked*100 < y.files*40 {
+		t.Errorf("too little was judged: want 60 %% of the scripts repaired and 40 %% of the files checked, got %+v", y)
 	}
 }
 

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// mkfs --force is killed: at any moment, and just when the file has its new size. It leaves
+// a filesystem, the old one or the new one, or what every command refuses in one
+// clear sentence; and it can be done again.
+func TestMkfsKilled(t *testing.T) {
+	const before, after = 32 << 20, 20 << 20
+	p := filepath.Join(t.TempDir(), "region.dax")
+	size := func() int64 {
+		st, err := os.Stat(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Size()
+	}
+	again := func() { must(t, "mkfs", "--force", "--sparse", "--size", "32MiB", "--label", "old", p) }
+	again()
+	begin := time.Now()
+	must(t, "mkfs", "--force", "--size", "20MiB", "--label", "new", p)
+	usual := time.Since(begin)
+
+	seed := uint64(time.Now().UnixNano())
+	r := rand.New(rand.NewPCG(seed, 0))
+	rounds := 60
+	if testing.Short() {
+		rounds = 12
+	}
+	left := map[string]int{}
+	for i := 0; i < rounds && !t.Failed(); i++ {
+		again()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		cmd := command(ctx, "mkfs", "--force", "--size", "20MiB", "--label", "new", p)
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		switch i % 3 {
+		case 0:
+			time.Sleep(time.Duration(r.Int64N(int64(usual))))
+		case 1:
+			for ctx.Err() == nil && size() == before {
+			}
+		case 2:
+			for ctx.Err() == nil && size() == before {
+			}
+			time.Sleep(time.Duration(r.Int64N(int64(2 * time.Millisecond))))
+		}
+		cmd.Process.Kill() // it may be done
+		cmd.Wait()
+		if ctx.Err() != nil {
+			t.Errorf("mkfs changes no size; it said %q", said.String())
+		}
+		cancel()
+		was := leftByMkfs(t, p)
+		left[was]++
+		if n := size(); n != before && n != after || (was == "old") != (n == before) {
+			t.Errorf("a region of %d bytes holds: %s", n, was)
+		}
+		if t.Failed() {
+			t.Logf("round %d, seed %d", i, seed)
+		}
+	}
+	t.Logf("left behind: %v, seed %d", left, seed)
+	if left["no filesystem"] == 0 {
+		t.Error("no kill came between the truncation and the end: the test shows nothing")
+	}
+	again()
+	if got := leftByMkfs(t, p); got != "old" {
+		t.Errorf("after all that mkfs leaves: %s", got)
+	}
+}
+
+// leftByMkfs is the label of the filesystem on a region that mkfs may have been killed on,
+// which has to be whole, or "no filesystem", which has to be said clearly.
+func leftByMkfs(t *testing.T, path string) string {
+	t.Helper()
+	check := daxfsd(t, "fsck", "-n", path)
+	if check.code == fsckClean {
+		reg, err := pmem.Open(path, pmem.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reg.Close()
+		m, err := fs.Mount(reg, fs.Options{})
+		if err != nil {
+			t.Errorf("fsck finds nothing, mount: %v", err)
+			return "unmountable"
+		}
+		defer m.Unmount()
+		sb, _, err := fs.ReadSuper(reg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sb.Label
+	}
+	refused(t, check, fsckOperational, path)
+	info := daxfsd(t, "info", path)
+	refused(t, info, 1, path)
+	if s := strings.ToLower(check.stderr + info.stderr); strings.Contains(s, "panic") || strings.Contains(s, "goroutine") {
+		t.Errorf("no clear sentence: %s", s)
+	}
+	return "no filesystem"
+}
