@@ -34,10 +34,10 @@ func fillUp(w *world, n int64, meta bool) {
 // refused must have no effect, what is cut short (a write) be whole as far as it goes.
 func whenFull() (ws []Workload) {
 	acts := append(actions(),
-		action{"append", "append f, 40000 bytes", "f", func(w *world) { w.write("f", 10000, fill(61, 40000)) }},
-		action{"fallocate", "fallocate e/h, 40960 bytes", "", func(w *world) { w.fallocate("e/h", keep, 0, 40960) }},
-		action{"symlink", "symlink d/new, long", "", func(w *world) { w.symlink("d/new", string(fill(62, 900))) }},
-		action{"write", "write e/h into unwritten", "e/h", func(w *world) { w.write("e/h", 4096, fill(63, 100)) }},
+		action{kind: "append", name: "append f, 40000 bytes", writes: "f", do: func(w *world) { w.write("f", 10000, fill(61, 40000)) }},
+		action{kind: "fallocate", name: "fallocate e/h, 40960 bytes", writes: "", do: func(w *world) { w.fallocate("e/h", keep, 0, 40960) }},
+		action{kind: "symlink", name: "symlink d/new, long", writes: "", do: func(w *world) { w.symlink("d/new", string(fill(62, 900))) }},
+		action{kind: "write", name: "write e/h into unwritten", writes: "e/h", do: func(w *world) { w.write("e/h", 4096, fill(63, 100)) }},
 	)
 	for _, a := range acts {
 		for _, left := range []int64{-3, -2, -1, 0, 1, 3} { // below 0: metadata is full, too, but for so many blocks more than -1

@@ -181,9 +181,9 @@ func alternatives(root *node, acts [2]action) (alts []alt) {
 // many schedules.
 func together(seed uint64, orders int) (ws []Workload) {
 	write := func(path string, off int64, n int) action {
-		return action{"write", fmt.Sprintf("write %s at %d", path, off), path, func(w *world) { w.write(path, off, fill(int(off)+n, n)) }}
+		return action{kind: "write", name: fmt.Sprintf("write %s at %d", path, off), writes: path, do: func(w *world) { w.write(path, off, fill(int(off)+n, n)) }}
 	}
-	act := func(what string, do func(w *world)) action { return action{what, what, "", do} }
+	act := func(what string, do func(w *world)) action { return action{kind: what, name: what, do: do} }
 	groups := [2][]action{
 		{
 			act("create d/a", func(w *world) { w.create("d/a") }),
