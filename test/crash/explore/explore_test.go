@@ -28,6 +28,26 @@ func TestAll(t *testing.T) {
 	t.Logf("%d workloads, %d states, %.1f s", rep.Workloads, rep.States, rep.Seconds)
 }
 
+// TestRecords runs every workload of the full scope, and explores none: each has a name of
+// its own, the filesystem does what the model says, and no sample holds one that cannot run.
+func TestRecords(t *testing.T) {
+	ws := Workloads(DefaultConfig().Seed, FullScope)
+	names := map[string]bool{}
+	for i, w := range ws {
+		if names[w.Name] {
+			t.Errorf("two workloads are called %q", w.Name)
+		}
+		names[w.Name] = true
+		if testing.Short() && i%50 != 0 {
+			continue
+		}
+		if _, err := record(&w); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("%d workloads", len(ws))
+}
+
 func workload(t *testing.T, name string) *Workload {
 	for _, w := range append(singles(), atomics()...) {
 		if w.Name == name {

@@ -98,6 +98,7 @@ const (
 // chattr is on both.
 func (w *world) chattr(path string, flags uint32) {
 	n := w.at(path)
+	can(n.isDir() || n.mode&syscall.S_IFMT == syscall.S_IFREG, "%s has no flags", path)
 	if w.f != nil {
 		must("chattr", w.f.SetFlags(&w.ctx, n.ino, flags, nil))
 	}
@@ -157,6 +158,17 @@ func (w *world) tmpfile(dir string) *node {
 	return &node{mode: syscall.S_IFREG | 0o600, uid: w.ctx.UID, gid: w.ctx.GID, ino: a.Ino, refs: 1}
 }
 
+// name links a file that has no name.
+func (w *world) name(n *node, path string) {
+	d, name := w.free(path)
+	var a fs.Attr
+	if w.f != nil {
+		must("link", w.f.Link(&w.ctx, n.ino, d.ino, name, &a))
+	}
+	n.nlink, n.refs = 1, n.refs+1
+	d.kids[name] = n
+}
+
 // clone is copy_file_range(2) on both.
 func (w *world) clone(src string, srcOff int64, dst string, dstOff, n int64) {
 	s, d := w.regular(src), w.regular(dst)
@@ -192,8 +204,10 @@ func crowded(w *world) {
 	w.create("d/big")
 	for i, name := range []string{"e/s0", "e/s1", "e/s2"} {
 		w.append("d/big", int64(40000*(i+1)), 8000)
-		w.unmount() // who mounts does not know of homes
-		w.mount()
+		if w.f != nil {
+			w.unmount() // who mounts does not know of homes
+			w.mount()
+		}
 		w.create(name)
 		w.write(name, 0, fill(110+i, 9000))
 	}
@@ -301,13 +315,7 @@ func allocationWorkloads() []Workload {
 
 		one("tmpfile", func(w *world) { w.tmpfile("d") }),
 		with("tmpfile-link", func(w *world) { tmp = w.tmpfile("d") }, func(w *world) {
-			d, name := w.in("d/named")
-			var a fs.Attr
-			if w.f != nil {
-				must("link", w.f.Link(&w.ctx, tmp.ino, d.ino, name, &a))
-			}
-			tmp.nlink, tmp.refs = 1, tmp.refs+1
-			d.kids[name] = tmp
+			w.name(tmp, "d/named")
 		}),
 	}
 	return ws

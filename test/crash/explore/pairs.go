@@ -36,7 +36,8 @@ func actions() []action {
 		return a
 	}
 	rename := func(from, to string, flags uint32) action {
-		return act("rename", from+" "+to, func(w *world) { w.rename(from, to, flags) })
+		how := map[uint32]string{0: "", fs.RenameNoReplace: " noreplace", fs.RenameExchange: " exchange", fs.RenameWhiteout: " whiteout"}[flags]
+		return act("rename", from+" "+to+how, func(w *world) { w.rename(from, to, flags) })
 	}
 	return []action{
 		act("create", "d/new", func(w *world) { w.create("d/new") }),
@@ -86,8 +87,9 @@ func actions() []action {
 		act("utimens", "f", func(w *world) { w.setattr("f", fs.SetAttr{Valid: fs.SetAtime | fs.SetMtime, Atime: 5, Mtime: 6}) }),
 		act("chattr", "d/g", func(w *world) { w.chattr("d/g", layout.FlagNoDump) }),
 		act("fsync", "f", func(w *world) {
+			n := w.at("f")
 			if w.f != nil {
-				must("fsync", w.f.Fsync(&w.ctx, w.at("f").ino, false))
+				must("fsync", w.f.Fsync(&w.ctx, n.ino, false))
 			}
 		}),
 		rare(act("mkdir", "e, a long name", func(w *world) { w.mkdir("e/" + strings.Repeat("n", 255)) })),
@@ -97,6 +99,34 @@ func actions() []action {
 		rare(rename("d/g", "f9", fs.RenameNoReplace)),
 		rename("f", "d", fs.RenameExchange),
 		rename("d/g", "e/h", fs.RenameExchange),
+		act("tmpfile", "d, linked as e/g", func(w *world) { w.name(w.tmpfile("d"), "e/g") }),
+		act("forget", "a file that is unlinked and open", func(w *world) {
+			can(len(w.held) > 0, "it is forgotten already")
+			w.forget(w.held[0])
+			w.held = w.held[1:]
+		}),
+		act("compact", "", func(w *world) {
+			if w.f != nil { // behind itself, or without a block, it moves nothing; the workload "compact" shows that it does else
+				_, e := w.f.Compact(&w.ctx)
+				must("compact", e)
+			}
+		}),
+	}
+}
+
+// need makes what some actions find beside the tree.
+func need(w *world, acts ...action) {
+	has := func(kind string) bool {
+		return slices.ContainsFunc(acts, func(a action) bool { return a.kind == kind })
+	}
+	if has("compact") {
+		crowded(w)
+	}
+	if has("forget") { // behind what mounts anew
+		w.create("gone")
+		w.write("gone", 0, fill(8, 9000))
+		w.at("gone").open = true
+		w.unlink("gone")
 	}
 }
 
@@ -118,6 +148,7 @@ func possible(acts ...action) (ok bool) {
 			ok = false
 		}
 	}()
+	need(w, acts...)
 	for _, a := range acts {
 		a.do(w)
 	}
@@ -133,6 +164,7 @@ func inTurn(acts ...action) Workload {
 	last := acts[len(acts)-1]
 	return Workload{Name: name, bare: true, setup: func(w *world) {
 		tree(w)
+		need(w, acts...)
 		for _, a := range acts[:len(acts)-1] {
 			a.do(w)
 		}

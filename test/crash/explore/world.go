@@ -36,6 +36,8 @@ type world struct {
 
 	result syscall.Errno // of the operation under way, if it was refused
 
+	held []*node // files that have no name any more and are open
+
 	atomic bool // each write is all or nothing
 
 	steps []step
@@ -248,7 +250,11 @@ func (w *world) gone(n *node) {
 	} else {
 		n.nlink--
 	}
-	if n.nlink == 0 && !n.open {
+	switch {
+	case n.nlink > 0:
+	case n.open:
+		w.held = append(w.held, n)
+	default:
 		w.forget(n)
 	}
 }
@@ -290,6 +296,7 @@ func (w *world) rename(old, path string, flags uint32) {
 	var v *node
 	if nd.kids[nn] != nil {
 		v = w.at(path)
+		can(flags&fs.RenameNoReplace == 0, "%s exists", path)
 		can(flags&fs.RenameExchange != 0 || n.isDir() == v.isDir() && len(v.kids) == 0, "%s cannot be replaced", path)
 	}
 	if w.f != nil {
