@@ -54,7 +54,7 @@ func run() int {
 		scope = explore.FullScope
 	}
 	if *full {
-		cfg.Limits = explore.Limits{Lines: 128, Torn: 48, Pairs: 600, Random: 64, EverySubset: true}
+		cfg.Limits = explore.Limits{Lines: 128, Torn: 48, TornNT: 48, Pairs: 600, Random: 64, EverySubset: true}
 		cfg.Nested, cfg.DeleteAll = 100, 4
 		*mutate = true
 	}

@@ -45,6 +45,16 @@ type pstore struct {
 	flushed []int // threads that flushed the line since
 }
 
+// nt reports whether all stores to the line were non-temporal.
+func (p *pending) nt() bool {
+	for i := range p.stores {
+		if !p.stores[i].nt {
+			return false
+		}
+	}
+	return true
+}
+
 func newImage(b []byte) *image {
 	return &image{durable: b, pend: map[int64]*pending{}, ready: map[int]map[int64]bool{}}
 }

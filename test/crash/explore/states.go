@@ -13,6 +13,7 @@ type patch struct {
 type Limits struct {
 	Lines  int // lines tried alone, left out, and as ends of prefixes
 	Torn   int // partial contents of each of these lines
+	TornNT int // ... of those that were stored past the caches only
 	Pairs  int // pairs of lines
 	Random int // random subsets of torn lines
 
@@ -20,7 +21,7 @@ type Limits struct {
 }
 
 // DefaultLimits are what a run of a few minutes can afford.
-var DefaultLimits = Limits{Lines: 48, Torn: 6, Pairs: 150, Random: 24}
+var DefaultLimits = Limits{Lines: 48, Torn: 6, TornNT: 2, Pairs: 150, Random: 24}
 
 // emitter hands states out until it is told to stop.
 type emitter struct {
@@ -72,7 +73,11 @@ func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) 
 		m.eventStates(list, full, e)
 	}
 	for _, i := range pick {
-		for k, l := range sample(m.partial(list[i], lim.EverySubset), lim.Torn, &r) {
+		torn := lim.Torn
+		if list[i].nt() {
+			torn = lim.TornNT
+		}
+		for k, l := range sample(m.partial(list[i], lim.EverySubset), torn, &r) {
 			e.emit([]patch{{list[i].off, l}}, "line %#x torn (%d) alone", list[i].off, k)
 			e.emit(e.but(full, i, i+1, patch{list[i].off, l}), "line %#x torn (%d), all others", list[i].off, k)
 		}
