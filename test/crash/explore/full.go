@@ -48,6 +48,9 @@ func whenFull() (ws []Workload) {
 			ws = append(ws, Workload{Name: name, bare: true, setup: func(w *world) {
 				tree(w)
 				need(w, a)
+				if a.kind == "removexattr" {
+					w.setxattr("f", "user.a", []byte("value"))
+				}
 				if a.kind == "write" {
 					w.fallocate("e/h", keep, 0, 16384)
 				}

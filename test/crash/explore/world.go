@@ -142,11 +142,11 @@ func can(ok bool, format string, a ...any) {
 // as it was.
 func (w *world) noSpace(op func()) (full bool) {
 	defer func() {
-		if r, ok := recover().(refused); ok {
-			if full = r.e == syscall.ENOSPC; !full {
-				panic(r)
-			}
-			w.result = r.e
+		p := recover()
+		if r, ok := p.(refused); ok && r.e == syscall.ENOSPC {
+			full, w.result = true, r.e
+		} else if p != nil {
+			panic(p)
 		}
 	}()
 	op()
