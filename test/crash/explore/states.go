@@ -21,7 +21,7 @@ type Limits struct {
 }
 
 // DefaultLimits are what a run of a few minutes can afford.
-var DefaultLimits = Limits{Lines: 48, Torn: 6, TornNT: 2, Pairs: 150, Random: 24}
+var DefaultLimits = Limits{Lines: 36, Torn: 4, TornNT: 1, Pairs: 90, Random: 14}
 
 // emitter hands states out until it is told to stop.
 type emitter struct {
