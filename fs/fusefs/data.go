@@ -71,13 +71,6 @@ func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.C
 	return status(entry(c, &out.EntryOut, e))
 }
 
-// Release closes a file: its lazily kept times become durable.
-func (a *Adapter) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
-	c := a.get(cancel, &in.InHeader)
-	a.core.Flush(&c.ctx, in.NodeId)
-	a.put(c)
-}
-
 // Write stores data into the file: of a WRITE that a queue could not serve at once.
 func (a *Adapter) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	c := a.get(cancel, &in.InHeader)
