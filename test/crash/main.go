@@ -44,7 +44,6 @@ func run() int {
 	flag.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "of what is chosen at random")
 	flag.IntVar(&cfg.Nested, "nested", cfg.Nested, "crash the recovery of one state in this many; 0: of none")
 	flag.IntVar(&cfg.DeleteAll, "delete-all", cfg.DeleteAll, "delete everything in one state in this many; 0: in none")
-	flag.IntVar(&cfg.Limits.Random, "random", cfg.Limits.Random, "random subsets at each crash point")
 	flag.Parse()
 	if *worker {
 		return serve()
@@ -54,7 +53,7 @@ func run() int {
 		scope = explore.FullScope
 	}
 	if *full {
-		cfg.Limits = explore.Limits{Lines: 128, Torn: 48, TornNT: 48, Pairs: 600, Random: 64, EverySubset: true}
+		cfg.Limits, cfg.Composed, cfg.Flags = explore.FullLimits, explore.FullComposedLimits, "--full "
 		cfg.Nested, cfg.DeleteAll = 100, 4
 		*mutate = true
 	}

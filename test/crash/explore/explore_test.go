@@ -10,6 +10,7 @@ import (
 func TestAll(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Limits = Limits{Lines: 4, Torn: 1, Random: 1}
+	cfg.Composed = cfg.Limits
 	cfg.Nested, cfg.DeleteAll = 4000, 64
 	ws := append(append(singles(), repairs()...), atomics()...)
 	sc := Scope{Triples: 5, Once: -1, Orders: 1, Full: -1}

@@ -19,6 +19,7 @@ type Failure struct {
 	State    int      `json:"state"` // number of the state within the workload
 	Kind     string   `json:"kind"`
 	Seed     uint64   `json:"seed"`
+	Flags    string   `json:"flags,omitempty"` // of the command, that the number depends on
 	What     string   `json:"what"`
 	Lost     []string `json:"lost,omitempty"`   // whose stores the state lacks, all or some of a line
 	Nested   string   `json:"nested,omitempty"` // crash during recovery: its state
@@ -37,16 +38,18 @@ func (f *Failure) String() string {
 	if len(f.Lost) > 0 {
 		lost = "\n    it lacks stores of " + strings.Join(f.Lost, ", ")
 	}
-	return fmt.Sprintf("%s, step %q, %s, state %d (%s)%s:\n    %s%s\n    again: go run ./test/crash --workload %q --state %d --seed %d",
-		f.Workload, f.Step, at, f.State, f.Kind, n, f.What, lost, regexp.QuoteMeta(f.Workload), f.State, f.Seed)
+	return fmt.Sprintf("%s, step %q, %s, state %d (%s)%s:\n    %s%s\n    again: go run ./test/crash %s--workload %q --state %d --seed %d",
+		f.Workload, f.Step, at, f.State, f.Kind, n, f.What, lost, f.Flags, regexp.QuoteMeta(f.Workload), f.State, f.Seed)
 }
 
 // Config is what to explore and how thoroughly.
 type Config struct {
 	Seed        uint64
-	Limits      Limits
-	State       int // only this state; -1: all
-	MaxFailures int // of a workload
+	Limits      Limits // of workloads that stand alone
+	Composed    Limits // of those composed of their operations
+	Flags       string // of the command, that are needed to have this
+	State       int    // only this state; -1: all
+	MaxFailures int    // of a workload
 	// One state in Nested has its recovery crashed too, one in DeleteAll has
 	// everything deleted afterwards; 0: none.
 	Nested, DeleteAll int
@@ -54,7 +57,7 @@ type Config struct {
 
 // DefaultConfig is the default run.
 func DefaultConfig() Config {
-	return Config{Seed: 1, Limits: DefaultLimits, State: -1, MaxFailures: 3, Nested: 400, DeleteAll: 16}
+	return Config{Seed: 1, Limits: DefaultLimits, Composed: DefaultLimits, State: -1, MaxFailures: 3, Nested: 400, DeleteAll: 16}
 }
 
 // Result is what exploring one workload gave.
@@ -212,6 +215,7 @@ type walk struct {
 	good    map[recovered]outcome // recovered states that were found right
 	step    int                   // -1: outside
 	fence   int
+	limits  Limits
 	done    uint8 // of operations at once: which have returned
 	state   int
 	stop    bool
@@ -222,6 +226,9 @@ func (x *explorer) explore(name string, rec *recording, mut mutant) Result {
 	x.clear()
 	log := rec.log
 	k := &walk{x: x, rec: rec, res: Result{Workload: name}, mutant: mut, mutated: mut.skip != nil || mut.order != nil, seen: map[uint64]verdict{}, good: map[recovered]outcome{}, step: -1}
+	if k.limits = x.cfg.Limits; rec.composed {
+		k.limits = x.cfg.Composed
+	}
 	k.same = k.mutated
 	if mut.order != nil {
 		log, _ = mut.order(log, rec.in(mut.kind))
@@ -294,7 +301,7 @@ func (k *walk) point() {
 	seed := k.x.cfg.Seed ^ uint64(k.res.Points)<<32
 	s := &k.rec.steps[k.step]
 	allowed := k.allowed(s)
-	k.m.states(seed, k.x.cfg.Limits, func(kind string, ps []patch) bool {
+	k.m.states(seed, k.limits, func(kind string, ps []patch) bool {
 		n := k.state
 		k.state++
 		k.x.made.Add(1)
@@ -303,7 +310,7 @@ func (k *walk) point() {
 		}
 		why, nested := k.try(n, ps, allowed, seed)
 		if why != "" {
-			k.res.Failures = append(k.res.Failures, Failure{Workload: k.res.Workload, Step: s.called(), Fence: k.fence, State: n, Kind: kind, Seed: k.x.cfg.Seed, What: why, Nested: nested, Lost: k.m.lost(ps)})
+			k.res.Failures = append(k.res.Failures, Failure{Workload: k.res.Workload, Step: s.called(), Fence: k.fence, State: n, Kind: kind, Seed: k.x.cfg.Seed, Flags: k.x.cfg.Flags, What: why, Nested: nested, Lost: k.m.lost(ps)})
 			k.stop = k.mutated || len(k.res.Failures) >= k.x.cfg.MaxFailures
 		}
 		return !k.stop

@@ -244,10 +244,15 @@ var (
 // the scope says, chosen by seed. The same arguments give the same workloads.
 func Workloads(seed uint64, sc Scope) []Workload {
 	ws := append(append(singles(), repairs()...), atomics()...)
+	alone := len(ws)
 	common, rare := pairs()
 	ws = append(ws, common...)
 	ws = append(ws, sampled(rare, seed, sc.Rare)...)
 	ws = append(ws, triples(seed, sc.Triples)...)
 	ws = append(ws, sampled(together(seed, sc.Orders), seed, sc.Once)...)
-	return append(ws, sampled(whenFull(), seed, sc.Full)...)
+	ws = append(ws, sampled(whenFull(), seed, sc.Full)...)
+	for i := range ws[alone:] {
+		ws[alone+i].composed = true
+	}
+	return ws
 }

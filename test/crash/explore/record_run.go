@@ -11,6 +11,8 @@ import (
 type recording struct {
 	log   []event
 	steps []step
+
+	composed bool // as its workload
 }
 
 // record runs a workload on a fresh region.
@@ -41,6 +43,6 @@ func record(wl *Workload) (rec *recording, err error) {
 		w.rec.on = false
 		w.unmount()
 	}
-	rec = &recording{log: w.rec.log, steps: w.steps}
+	rec = &recording{log: w.rec.log, steps: w.steps, composed: wl.composed}
 	return rec, nil
 }

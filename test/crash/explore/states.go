@@ -23,6 +23,13 @@ type Limits struct {
 // DefaultLimits are what a run of a few minutes can afford.
 var DefaultLimits = Limits{Lines: 36, Torn: 4, TornNT: 1, Pairs: 90, Random: 14}
 
+// The limits of a full run: of what stands alone, and of what is composed of it. A record torn
+// in a pair is the record torn alone, so what the pairs are for are whole lines.
+var (
+	FullLimits         = Limits{Lines: 128, Torn: 48, TornNT: 48, Pairs: 600, Random: 64, EverySubset: true}
+	FullComposedLimits = Limits{Lines: 64, Torn: 4, TornNT: 1, Pairs: 150, Random: 24}
+)
+
 // emitter hands states out until it is told to stop.
 type emitter struct {
 	f    func(kind string, ps []patch) bool

@@ -19,7 +19,8 @@ type Workload struct {
 	op    func(w *world)
 	bare  bool // nothing of follow operations behind it
 
-	atomic bool // mounted so that each write is all or nothing
+	atomic   bool // mounted so that each write is all or nothing
+	composed bool // of operations that other workloads have alone
 }
 
 // tree is what most workloads begin with: files and directories at two levels, a hard
