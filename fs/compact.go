@@ -281,25 +281,29 @@ func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent)
 		if !fs.movable(y) {
 			return false
 		}
+		want := fs.granted(uint64(y.Len))
+		if want == 0 {
+			return false
+		}
 		off := y.Logical & (1<<o.PMD - 1)
 		var to, n uint64
 		if p.ino != 0 && fs.fills(in, y.Logical, uint64(y.Len), o.PMD, sharePMD) {
 			goal, known := in.goal(y.Logical)
 			if known && y.Logical > x.Logical && hugepage.Congruence(goal, y.Logical) >= o.PMD {
-				to, n = goal, fs.alloc.Extend(goal, uint64(y.Len), o.PMD)
+				to, n = goal, fs.alloc.Extend(goal, want, o.PMD)
 			}
 			if n == 0 {
 				var ok bool
-				if to, n, ok = fs.alloc.Home(o.PMD, off, uint64(y.Len)); ok {
+				if to, n, ok = fs.alloc.Home(o.PMD, off, want); ok {
 					to += off
 				}
 			}
 		}
 		switch {
 		case p.ino == 0:
-			to, n = fs.alloc.Pack(uint64(y.Len))
+			to, n = fs.alloc.Pack(want)
 		case n == 0:
-			to, n, _ = fs.alloc.Alloc(0, uint64(y.Len))
+			to, n, _ = fs.alloc.Alloc(0, want)
 		}
 		switch {
 		case n == 0:

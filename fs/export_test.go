@@ -1,5 +1,5 @@
 package fs
 
-// Refuse has f decide whether an allocation finds no space: of blocks for data, of a metadata
-// block, of an inode.
-func (fs *FS) Refuse(f func() bool) { fs.refuse = f }
+// Grant has f say how many of the blocks, inodes or chunks that an allocation wants it may ask for;
+// 0: it finds no space. nil: all.
+func (fs *FS) Grant(f func(want uint64) uint64) { fs.grant = f }

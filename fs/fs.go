@@ -56,7 +56,7 @@ type FS struct {
 
 	orphan orphans
 
-	refuse func() bool // tests: whether an allocation finds no space; nil: what there is decides
+	grant func(want uint64) uint64 // tests: see granted
 
 	coarse atomic.Int64 // about what time it is: a second old at most
 
@@ -245,13 +245,20 @@ func (fs *FS) available(root bool) uint64 {
 // spare is how many of want blocks a user may take. It does not say that there are as
 // many. Several at once may take a little more than is theirs.
 func (fs *FS) spare(uid uint32, want uint64) uint64 {
-	if fs.refuse != nil && fs.refuse() {
-		return 0
-	}
+	want = fs.granted(want)
 	if uid == 0 || fs.sb.RootBlocks == 0 {
 		return want
 	}
 	return min(want, fs.available(false))
+}
+
+// granted is how many of want blocks (or inodes, or chunks) an allocation may ask for: all, unless a
+// test makes space scarce.
+func (fs *FS) granted(want uint64) uint64 {
+	if fs.grant == nil {
+		return want
+	}
+	return fs.grant(want)
 }
 
 // reserveChunks is how many free chunks data may not take, so that metadata can

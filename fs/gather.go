@@ -131,7 +131,7 @@ func (fs *FS) gatherPMD(ctx *Context, in *inode, b uint64, s *stand) {
 		}
 	}
 	o := fs.alloc.Orders()
-	if !fs.mayMove(s.whole, moveShare) {
+	if fs.granted(s.whole) < s.whole || !fs.mayMove(s.whole, moveShare) {
 		return
 	}
 	base, n, ok := fs.alloc.Home(o.PMD, 0, s.whole)
@@ -178,7 +178,7 @@ func (fs *FS) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok
 		x := part(e, b, min(hi, e.End()))
 		to := base + (b - lo)
 		if x.Block != to {
-			if !fs.alloc.Reserve(to, uint64(x.Len)) || fs.move(ctx, in, x, to) != nil {
+			if fs.granted(uint64(x.Len)) < uint64(x.Len) || !fs.alloc.Reserve(to, uint64(x.Len)) || fs.move(ctx, in, x, to) != nil {
 				return n, false
 			}
 			n += uint64(x.Len)

@@ -151,7 +151,7 @@ func (fs *FS) allocMeta(ctx *Context, goal uint64) (uint64, error) {
 }
 
 func (fs *FS) allocMetaLocked(ctx *Context, goal uint64) (uint64, error) {
-	if fs.refuse != nil && fs.refuse() {
+	if fs.granted(1) == 0 {
 		return 0, errNoSpace
 	}
 	m := &fs.meta
@@ -164,24 +164,25 @@ func (fs *FS) allocMetaLocked(ctx *Context, goal uint64) (uint64, error) {
 			}
 		}
 	}
-	for ; m.hint < len(m.chunks); m.hint++ {
-		c := m.chunks[m.hint]
-		if c.nfree == 0 {
-			continue
-		}
-		for w, v := range c.free {
-			if v != 0 {
-				i := w*64 + bits.TrailingZeros64(v)
-				c.take(i)
-				m.nfree--
-				return uint64(c.no)<<fs.chunkShift() + uint64(i), nil
+	for {
+		for ; m.hint < len(m.chunks); m.hint++ {
+			c := m.chunks[m.hint]
+			if c.nfree == 0 {
+				continue
+			}
+			for w, v := range c.free {
+				if v != 0 {
+					i := w*64 + bits.TrailingZeros64(v)
+					c.take(i)
+					m.nfree--
+					return uint64(c.no)<<fs.chunkShift() + uint64(i), nil
+				}
 			}
 		}
+		if err := fs.addChunkLocked(ctx); err != nil {
+			return 0, err
+		}
 	}
-	if err := fs.addChunkLocked(ctx); err != nil {
-		return 0, err
-	}
-	return fs.allocMetaLocked(ctx, 0)
 }
 
 // addChunkLocked turns a free chunk of data space into metadata.
@@ -190,6 +191,9 @@ func (fs *FS) allocMetaLocked(ctx *Context, goal uint64) (uint64, error) {
 //  1. NT-store the formatted header block, SFENCE
 //  2. transaction: set the chunk's bit in the chunk map
 func (fs *FS) addChunkLocked(ctx *Context) error {
+	if fs.granted(1) == 0 {
+		return errNoSpace
+	}
 	block, ok := fs.alloc.AllocChunk()
 	if !ok {
 		return errNoSpace
@@ -307,7 +311,7 @@ func (fs *FS) allocInode(ctx *Context) (ino uint64, err error) {
 	m := &fs.meta
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if fs.refuse != nil && fs.refuse() {
+	if fs.granted(1) == 0 {
 		return 0, errNoSpace
 	}
 	for {

@@ -1,8 +1,10 @@
 package fs_test
 
 import (
+	"bytes"
+	"flag"
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -10,308 +12,277 @@ import (
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/fsck"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
 )
 
-// scene is what the operations of noSpaceOps work on.
-type scene struct {
-	*volume
-	f, shared, frag, hole, dir, full uint64
+var everyStep = flag.Bool("every-step", false, "TestNoSpace: each allocation of each operation fails, however many there are, also with Options.Atomic")
+
+// scarcity is how the allocations of an operation are answered, from the first (1) on, when the k-th
+// finds no space.
+type scarcity struct {
+	name  string
+	grant func(i, k int, want uint64) uint64
 }
 
-const longName = 255
+// scarcities: space is short for a moment; it is used up; it is used up and was in pieces of a block.
+var scarcities = []scarcity{
+	{"once", func(i, k int, want uint64) uint64 {
+		if i == k {
+			return 0
+		}
+		return want
+	}},
+	{"from then on", func(i, k int, want uint64) uint64 {
+		if i >= k {
+			return 0
+		}
+		return want
+	}},
+	{"block by block", func(i, k int, want uint64) uint64 {
+		if i >= k {
+			return 0
+		}
+		return min(want, 1)
+	}},
+}
 
-// newScene makes a filesystem with files of all kinds of extents.
-func newScene(t *testing.T, atomic bool) *scene {
-	v := newVolume(t, fs.MinSize)
-	if atomic {
-		v = newAtomicVolume(t, fs.MinSize)
+// stage is a scene on media, from which each attempt begins.
+type stage struct {
+	media  []byte
+	atomic bool
+	op     *noSpaceOp
+	before []entry // the tree
+	whole  []entry // the tree once the operation is done
+}
+
+// set makes a filesystem like the stage's.
+func (g *stage) set(t *testing.T) *scene {
+	t.Helper()
+	r, err := pmem.NewMemory(int64(len(g.media)))
+	if err != nil {
+		t.Fatal(err)
 	}
-	s := &scene{volume: v}
-	s.f = v.create(1, "f")
-	v.write(s.f, 0, randomBytes(1, 100_000))
-	s.shared = v.create(1, "shared")
-	v.clone(s.f, 0, s.shared, 0, 65536)
-	s.hole = v.create(1, "hole")
-	v.write(s.hole, 200_000, randomBytes(2, 5000))
-	v.ok(v.fs.Fallocate(&v.ctx, s.hole, 0, 40960, 40960))
-	s.frag = v.create(1, "frag") // as many extents as the inode and its first extent block hold
-	for i := range int64(layout.ExtentsPerLine + layout.ExtentsPerBlock) {
-		v.write(s.frag, i*8192, []byte{1})
+	if err := r.NTStore(0, g.media); err != nil {
+		t.Fatal(err)
 	}
-	s.dir = v.mkdir(1, "dir")
-	s.full = v.mkdir(1, "full") // a block of it is full
-	for i := range layout.LinesPerBlock {
-		v.create(s.full, fmt.Sprint(i))
+	s := &scene{volume: &volume{t: t, r: r, unmerged: true, atomic: g.atomic}}
+	s.now.Store(1 << 40)
+	s.mount()
+	if !g.op.bare {
+		s.find()
 	}
-	v.ok(v.fs.SetXattr(&v.ctx, s.f, "user.a", []byte("old"), 0))
-	v.ok(v.fs.SetXattr(&v.ctx, s.shared, "user.long", randomBytes(3, 9000), 0))
+	if g.op.prepare != nil {
+		g.op.prepare(s)
+	}
 	return s
 }
 
-// dump is everything that can be seen below a directory, but times.
-func (v *volume) dump(dir uint64) string {
-	var b strings.Builder
-	var walk func(path string, ino uint64)
-	walk = func(path string, ino uint64) {
-		var a fs.Attr
-		v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
-		fmt.Fprintf(&b, "%s %o %d %d %d %d %#x %d", path, a.Mode, a.Nlink, a.UID, a.Size, a.Blocks, a.Flags, a.Rdev)
-		for _, name := range v.listxattr(ino) {
-			fmt.Fprintf(&b, " %s=%x", name, v.getxattr(ino, name))
-		}
-		switch a.Mode & syscall.S_IFMT {
-		case syscall.S_IFREG:
-			fmt.Fprintf(&b, " %x", v.read(ino, 0, int(a.Size)))
-		case syscall.S_IFLNK:
-			to, e := v.fs.Readlink(&v.ctx, ino, nil)
-			v.ok(e)
-			fmt.Fprintf(&b, " -> %s", to)
-		}
-		b.WriteByte('\n')
-		if a.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-			return
-		}
-		kids := map[string]uint64{}
-		v.ok(v.fs.ReadDir(&v.ctx, ino, 0, func(d *fs.Dirent) bool {
-			if n := string(d.Name); n != "." && n != ".." {
-				kids[n] = d.Ino
-			}
-			return true
-		}))
-		names := make([]string, 0, len(kids))
-		for n := range kids {
-			names = append(names, n)
-		}
-		sort.Strings(names)
-		for _, n := range names {
-			walk(path+"/"+n, kids[n])
-		}
-	}
-	walk("", dir)
-	return b.String()
+// strike ends what set began.
+func (s *scene) strike() {
+	s.unmount()
+	s.r.Close()
 }
 
-// noSpaceOp is an operation; of one that may stop half-way (partial), n is how much was done.
-type noSpaceOp struct {
-	name    string
-	partial bool
-	do      func(s *scene) (n int, e syscall.Errno)
-}
-
-// noSpaceOps are all operations that take space, in each way in which they do.
-func noSpaceOps() []noSpaceOp {
-	long := strings.Repeat("n", longName)
-	var a fs.Attr
-	op := func(name string, do func(s *scene) syscall.Errno) noSpaceOp {
-		return noSpaceOp{name, false, func(s *scene) (int, syscall.Errno) { return 0, do(s) }}
-	}
-	make := func(name string, in func(s *scene) uint64, entry string, mode uint32) noSpaceOp {
-		return op(name, func(s *scene) syscall.Errno {
-			if mode&syscall.S_IFMT == syscall.S_IFDIR {
-				return s.fs.Mkdir(&s.ctx, in(s), entry, mode&0o7777, &a)
-			}
-			return s.fs.Mknod(&s.ctx, in(s), entry, mode, 0, &a)
-		})
-	}
-	dir := func(s *scene) uint64 { return s.dir }
-	full := func(s *scene) uint64 { return s.full }
-	write := func(name string, file func(s *scene) uint64, off int64, n int) noSpaceOp {
-		return noSpaceOp{"write " + name, true, func(s *scene) (int, syscall.Errno) {
-			return s.fs.Write(&s.ctx, file(s), off, randomBytes(9, n))
-		}}
-	}
-	f, shared, hole, frag := func(s *scene) uint64 { return s.f }, func(s *scene) uint64 { return s.shared }, func(s *scene) uint64 { return s.hole }, func(s *scene) uint64 { return s.frag }
-	falloc := func(name string, file func(s *scene) uint64, mode uint32, off, n int64) noSpaceOp {
-		return op("fallocate "+name, func(s *scene) syscall.Errno { return s.fs.Fallocate(&s.ctx, file(s), mode, off, n) })
-	}
-	truncate := func(name string, file func(s *scene) uint64, size uint64) noSpaceOp {
-		return op("truncate "+name, func(s *scene) syscall.Errno {
-			return s.fs.SetAttr(&s.ctx, file(s), &fs.SetAttr{Valid: fs.SetSize, Size: size}, &a)
-		})
-	}
-	clone := func(name string, dst func(s *scene) uint64, off, to, n int64) noSpaceOp {
-		return noSpaceOp{"copy " + name, true, func(s *scene) (int, syscall.Errno) {
-			m, e := s.fs.CopyRange(&s.ctx, s.f, off, dst(s), to, n)
-			return int(m), e
-		}}
-	}
-	rename := func(name, from string, in func(s *scene) uint64, to string, flags uint32) noSpaceOp {
-		return op("rename "+name, func(s *scene) syscall.Errno { return s.fs.Rename(&s.ctx, 1, from, in(s), to, flags) })
-	}
-	setxattr := func(name string, file func(s *scene) uint64, attr string, value []byte) noSpaceOp {
-		return op("setxattr "+name, func(s *scene) syscall.Errno { return s.fs.SetXattr(&s.ctx, file(s), attr, value, 0) })
-	}
-	return []noSpaceOp{
-		make("create", dir, "new", syscall.S_IFREG|0o644),
-		make("create in a full directory", full, "new", syscall.S_IFREG|0o644),
-		make("create a long name", full, long, syscall.S_IFREG|0o644),
-		make("mkdir", dir, "new", syscall.S_IFDIR|0o755),
-		make("mkdir in a full directory", full, long, syscall.S_IFDIR|0o755),
-		make("mknod", full, "new", syscall.S_IFIFO|0o644),
-		op("symlink", func(s *scene) syscall.Errno { return s.fs.Symlink(&s.ctx, s.full, "new", "target", &a) }),
-		op("symlink of a long target", func(s *scene) syscall.Errno {
-			return s.fs.Symlink(&s.ctx, s.full, "new", strings.Repeat("t", 900), &a)
-		}),
-		op("link", func(s *scene) syscall.Errno { return s.fs.Link(&s.ctx, s.f, s.full, "new", &a) }),
-		op("tmpfile and its link", func(s *scene) syscall.Errno {
-			e := s.fs.Tmpfile(&s.ctx, s.full, 0o644, &a)
-			if e == 0 {
-				ino := a.Ino
-				e = s.fs.Link(&s.ctx, ino, s.full, "new", &a)
-				s.fs.Forget(ino, 1)
-			}
-			return e
-		}),
-		op("mkdir that inherits a list", func(s *scene) syscall.Errno {
-			if e := s.fs.SetXattr(&s.ctx, s.dir, "system.posix_acl_default", aclText("u::rwx,u:1:rw-,g::r-x,m::rwx,o::r-x"), 0); e != 0 {
-				return e
-			}
-			if e := s.fs.Mkdir(&s.ctx, s.dir, "new", 0o755, &a); e != 0 {
-				s.retry(func() syscall.Errno { return s.fs.RemoveXattr(&s.ctx, s.dir, "system.posix_acl_default") })
-				return e
-			}
-			return 0
-		}),
-		rename("into a full directory", "f", full, "new", 0),
-		rename("to a long name", "f", full, long, 0),
-		rename("over a file", "f", full, "1", 0),
-		rename("and leave a whiteout", "f", full, "new", fs.RenameWhiteout),
-		rename("and exchange", "f", func(*scene) uint64 { return 1 }, "dir", fs.RenameExchange),
-
-		write("appended", f, 100_000, 300_000),
-		write("far behind the end", f, 1_000_001, 5000),
-		write("over what is shared", shared, 100, 50_000),
-		write("over one shared block", shared, 5000, 10),
-		write("into a hole", hole, 100_001, 70_000),
-		write("into unwritten blocks", hole, 45_000, 100),
-		write("over all of it", hole, 1, 240_000),
-		write("that needs an extent block", frag, 4096*400, 100_000),
-		write("in place", f, 10, 5000),
-		truncate("up", f, 300_001),
-		truncate("down", f, 50_001),
-		truncate("down in a shared block", shared, 10_001),
-		truncate("up of a shared end", shared, 65_530),
-		truncate("of many extents", frag, 5),
-		falloc("more", f, 0, 0, 400_000),
-		falloc("and keep the size", hole, fs.FallocKeepSize, 0, 400_000),
-		falloc("over many extents", frag, 0, 0, 8192*150),
-		falloc("a hole", f, fs.FallocPunchHole|fs.FallocKeepSize, 5001, 40_000),
-		falloc("a hole in what is shared", shared, fs.FallocPunchHole|fs.FallocKeepSize, 5001, 40_000),
-		falloc("a hole that needs an extent block", frag, fs.FallocPunchHole|fs.FallocKeepSize, 100, 20),
-		falloc("zeros", f, fs.FallocZeroRange, 5001, 40_000),
-		falloc("zeros in what is shared", shared, fs.FallocZeroRange, 5001, 40_000),
-		clone("of whole blocks", hole, 0, 0, 65536),
-		clone("over many extents", frag, 0, 0, 65536),
-		clone("of bytes", hole, 1, 3, 50_000),
-		setxattr("short", f, "user.b", []byte("value")),
-		setxattr("replaced", f, "user.a", randomBytes(4, 300)),
-		setxattr("long", f, "user.b", randomBytes(5, 60_000)),
-		setxattr("long, replaced", shared, "user.long", randomBytes(6, 30_000)),
-		setxattr("list", f, "system.posix_acl_access", aclText("u::rw-,u:1:rw-,u:2:r--,g::r--,m::rw-,o::r--")),
-		op("removexattr", func(s *scene) syscall.Errno { return s.fs.RemoveXattr(&s.ctx, s.shared, "user.long") }),
-		op("chmod", func(s *scene) syscall.Errno {
-			return s.fs.SetAttr(&s.ctx, s.f, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a)
-		}),
-		op("chattr", func(s *scene) syscall.Errno { return s.fs.SetFlags(&s.ctx, s.f, layout.FlagNoDump, nil) }),
-		op("unlink", func(s *scene) syscall.Errno { return s.fs.Unlink(&s.ctx, 1, "frag") }),
-		op("compaction", func(s *scene) syscall.Errno { _, e := s.fs.Compact(&s.ctx); return e }),
-	}
-}
-
-// retry does what must succeed with all the space that there is.
-func (s *scene) retry(op func() syscall.Errno) {
-	s.t.Helper()
-	s.fs.Refuse(nil)
-	s.ok(op())
-}
-
-// TestNoSpaceAtEveryStep: for each operation, its first allocation fails, then its second, and so on until it
-// gets by: it says ENOSPC and has done nothing, or as much as it says; nothing is lost or leaks, by fsck, by a
-// mount with the saved free map and by one after a crash; and with space it succeeds.
-func TestNoSpaceAtEveryStep(t *testing.T) {
+// TestNoSpace: for each operation, its first allocation fails, then its second, and so on until it gets by.
+// It says ENOSPC and has done nothing, or it has done as much as it says. Nothing is lost and nothing leaks: not
+// in the running filesystem, not on media after an unmount, not after a crash. With space it succeeds.
+func TestNoSpace(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
-		if atomic && testing.Short() {
+		s := newScene(t, atomic)
+		s.unmount()
+		media := slices.Clone(s.r.Bytes(0, s.r.Size()))
+		empty := newVolume(t, fs.MinSize)
+		empty.unmount()
+		none := slices.Clone(empty.r.Bytes(0, empty.r.Size()))
+		for _, op := range noSpaceOps() {
+			for _, how := range scarcities {
+				if !*everyStep && (atomic && how.name != "from then on" || testing.Short() && how.name != "block by block") {
+					continue
+				}
+				t.Run(fmt.Sprintf("atomic=%v/%s/%s", atomic, op.name, how.name), func(t *testing.T) {
+					g := &stage{media: media, atomic: atomic, op: &op}
+					if op.bare {
+						g.media = none
+					}
+					g.everyStep(t, how)
+				})
+			}
+		}
+	}
+}
+
+func (g *stage) everyStep(t *testing.T, how scarcity) {
+	s := g.set(t)
+	g.before = s.tree()
+	if n, e := g.op.do(s); e != 0 || n < len(g.op.data) {
+		t.Fatalf("with all space: %d, %v", n, e)
+	}
+	g.whole = s.tree()
+	s.strike()
+	for k := 1; ; k++ {
+		if !g.fail(t, how, k) {
+			if needs := k > 1; needs == g.op.free {
+				t.Errorf("it allocates: %t; the test believes otherwise", needs)
+			}
 			return
 		}
-		for _, op := range noSpaceOps() {
-			t.Run(fmt.Sprintf("atomic=%v/%s", atomic, op.name), func(t *testing.T) {
-				s := newScene(t, atomic)
-				if _, e := op.do(s); e != 0 {
-					t.Fatalf("with all space: %v", e)
-				}
-				whole := s.dump(1)
-				for k := 1; ; k++ {
-					if k > 200 {
-						t.Fatal("it allocates 200 times")
-					}
-					if failAt(t, op, k, atomic, whole) {
-						return
-					}
-				}
-			})
+		if k > 1000 {
+			t.Fatal("it allocates 1000 times")
+		}
+		if !*everyStep && k >= 6 {
+			k += k / 3 // of a loop's turns the first show what there is to see
 		}
 	}
 }
 
-// failAt has the k-th allocation fail; done if there are not as many.
-func failAt(t *testing.T, op noSpaceOp, k int, atomic bool, whole string) (done bool) {
+// fail has the k-th allocation fail: false if there are not as many. Once the operation is tried again, and the
+// filesystem unmounted; once it crashes.
+func (g *stage) fail(t *testing.T, how scarcity, k int) (failed bool) {
 	t.Helper()
-	s := newScene(t, atomic)
-	before := s.dump(1)
-	asked := 0
-	s.fs.Refuse(func() bool { asked++; return asked == k })
-	n, e := op.do(s)
-	s.fs.Refuse(nil)
-	after := s.dump(1)
-	switch {
-	case asked < k:
-		if e != 0 || after != whole {
-			t.Errorf("the same again gives another result: %v", e)
+	what := fmt.Sprintf("allocation %d fails", k)
+	for _, crash := range []bool{false, true} {
+		s := g.set(t)
+		asked := 0
+		s.fs.Grant(func(want uint64) uint64 { asked++; return how.grant(asked, k, want) })
+		n, e := g.op.do(s)
+		s.fs.Grant(nil)
+		after := s.tree()
+		if asked < k {
+			if e != 0 || !sameTree(after, g.whole) {
+				t.Errorf("the same again gives another result: %v\n%s", e, firstDifference(g.whole, after))
+			}
+			s.strike()
+			return false
 		}
-		return true
-	case e == 0 && op.partial && after != whole:
-		if atomic && strings.HasPrefix(op.name, "write") {
-			t.Errorf("allocation %d fails: %d bytes are done, not all or nothing", k, n)
+		g.judge(s, what, n, e, after)
+		if crash {
+			if g.op.end != nil && e != 0 {
+				g.op.end(s)
+			}
+			s.crash(what, after)
+		} else {
+			if e != 0 || n < len(g.op.data) {
+				if n, e := g.op.do(s); e != 0 || n < len(g.op.data) {
+					t.Errorf("%s, then there is space: %d, %v", what, n, e)
+				}
+			}
+			if got := s.tree(); !sameTree(got, g.whole) {
+				t.Errorf("%s, then there is space: something is different:\n%s", what, firstDifference(g.whole, got))
+			}
+			s.recount(what)
 		}
-		if n <= 0 || strings.Count(after, "\n") != strings.Count(before, "\n") {
-			t.Errorf("allocation %d fails: it says that it did %d bytes", k, n)
+		s.strike()
+		if t.Failed() {
+			return true
 		}
-	case e == 0 && after != whole:
-		t.Errorf("allocation %d fails, it says nothing, and has done something else", k)
-	case e != 0 && e != syscall.ENOSPC:
-		t.Errorf("allocation %d fails: %v, not ENOSPC", k, e)
-	case e != 0 && after != before && !strings.HasPrefix(op.name, "fallocate"):
-		t.Errorf("allocation %d fails: ENOSPC, and something changed:\n%s", k, firstDifference(before, after))
 	}
-	s.judgeSpace(fmt.Sprintf("allocation %d fails", k), after)
-	if n, e := op.do(s); e != 0 && !(e == syscall.EEXIST || e == syscall.ENOENT) {
-		t.Errorf("allocation %d failed, now there is space: %d, %v", k, n, e)
-	}
-	return false
+	return true
 }
 
-func firstDifference(a, b string) string {
-	as, bs := strings.Split(a, "\n"), strings.Split(b, "\n")
-	for i := range min(len(as), len(bs)) {
-		if as[i] != bs[i] {
-			return fmt.Sprintf("%.150s\n%.150s", as[i], bs[i])
-		}
-	}
-	return fmt.Sprintf("%d and %d lines", len(as), len(bs))
-}
-
-// judgeSpace checks the media, and that a mount by a scan and one by the saved free map find the same space free.
-func (s *scene) judgeSpace(what, tree string) {
+// judge compares what the operation says with what it has done.
+func (g *stage) judge(s *scene, what string, n int, e syscall.Errno, after []entry) {
 	s.t.Helper()
-	s.fs.Abandon() // a crash: the next mount reads everything
-	s.mount()
-	if got := s.dump(1); got != tree {
-		s.t.Errorf("%s: a crash later something is different:\n%s", what, firstDifference(tree, got))
+	op := g.op
+	if op.disarms {
+		h := *g
+		h.before, h.whole, after = disarmed(g.before), disarmed(g.whole), disarmed(after)
+		g = &h
 	}
-	scanned := s.free()
+	switch {
+	case e != 0 && e != syscall.ENOSPC:
+		s.t.Errorf("%s: %v, not ENOSPC", what, e)
+	case e == 0 && n == len(op.data):
+		if !sameTree(after, g.whole) {
+			s.t.Errorf("%s, it succeeds, and has done something else:\n%s", what, firstDifference(g.whole, after))
+		}
+	case op.data != nil && (e == 0 || op.writeback):
+		if n < 0 || n > len(op.data) || e == 0 && n == 0 || g.atomic && n > 0 && !op.copies {
+			s.t.Errorf("%s: %d bytes of %d, %v", what, n, len(op.data), e)
+			return
+		}
+		g.onlyFile(s, what, after, func(was []byte) func([]byte) bool {
+			if n > 0 {
+				was = append(was, make([]byte, max(0, op.off+n-len(was)))...)
+				copy(was[op.off:], op.data[:n])
+			}
+			return func(is []byte) bool { return bytes.Equal(is, was) }
+		})
+	case op.to > 0: // a range of a file, of which a part may be done
+		g.onlyFile(s, what, after, func(was []byte) func([]byte) bool {
+			return func(is []byte) bool {
+				if len(is) < len(was) || len(is) > max(len(was), op.to) {
+					return false
+				}
+				was = append(was, make([]byte, len(is)-len(was))...)
+				for i := range is {
+					if is[i] != was[i] && (!op.zeroes || is[i] != 0 || i < op.off || i >= op.to) {
+						return false
+					}
+				}
+				return true
+			}
+		})
+	case !sameTree(after, g.before):
+		s.t.Errorf("%s: %v, and something changed:\n%s", what, e, firstDifference(g.before, after))
+	}
+}
+
+// disarmed is a tree without file capabilities.
+func disarmed(es []entry) []entry {
+	es = slices.Clone(es)
+	for i := range es {
+		if before, rest, ok := strings.Cut(es[i].meta, " security.capability="); ok {
+			_, rest, more := strings.Cut(rest, " ")
+			if es[i].meta = before; more {
+				es[i].meta += " " + rest
+			}
+		}
+	}
+	return es
+}
+
+// onlyFile checks that nothing changed but the content of one file, and that as want says.
+func (g *stage) onlyFile(s *scene, what string, after []entry, want func(was []byte) func(is []byte) bool) {
+	s.t.Helper()
+	if len(after) != len(g.before) {
+		s.t.Errorf("%s: there are %d files, not %d", what, len(after), len(g.before))
+		return
+	}
+	for i, was := range g.before {
+		is := after[i]
+		if is.path == g.op.path {
+			if !want([]byte(was.data))([]byte(is.data)) {
+				s.t.Errorf("%s: the content of %s, %d bytes, is wrong", what, is.path, len(is.data))
+			}
+			was.data, was.blocks = is.data, is.blocks
+		}
+		if was.blocks = is.blocks; was != is {
+			s.t.Errorf("%s: something else changed:\n%.200v\n%.200v", what, was, is)
+		}
+	}
+}
+
+// recount unmounts: what is free must be what a scan finds, and what the saved map says.
+func (s *scene) recount(what string) {
+	s.t.Helper()
+	free, inodes := s.free(), s.fs.Stats().Inodes
 	s.remount()
-	if mapped := s.free(); mapped != scanned {
-		s.t.Errorf("%s: %d blocks are free after a crash, %d by the free map", what, scanned, mapped)
+	if f, i := s.free(), s.fs.Stats().Inodes; f != free || i != inodes {
+		s.t.Errorf("%s: %d blocks were free and %d inodes in use, then, newly mounted, %d and %d", what, free, inodes, f, i)
+	}
+}
+
+// crash mounts after a crash: nothing may be different.
+func (s *scene) crash(what string, tree []entry) {
+	s.t.Helper()
+	free, inodes := s.free(), s.fs.Stats().Inodes
+	s.fs.Abandon()
+	s.mount()
+	if f, i := s.free(), s.fs.Stats().Inodes; f != free || i != inodes {
+		s.t.Errorf("%s: %d blocks were free and %d inodes in use, a crash later %d and %d", what, free, inodes, f, i)
+	}
+	if got := s.tree(); !slices.Equal(got, tree) {
+		s.t.Errorf("%s: a crash later something is different:\n%s", what, firstDifference(tree, got))
 	}
 	s.unmount()
 	rep, err := fsck.Check(s.r, fsck.Options{})
@@ -319,4 +290,67 @@ func (s *scene) judgeSpace(what, tree string) {
 		s.t.Errorf("%s: fsck: %v, %v", what, err, rep.Problems)
 	}
 	s.mount()
+}
+
+// entry is everything that can be seen of a file but its times.
+type entry struct {
+	path   string
+	meta   string // attributes and extended attributes
+	data   string // content of a file, target of a link
+	blocks uint64 // which may differ by extent blocks that are no longer needed
+}
+
+// sameTree compares all but blocks.
+func sameTree(a, b []entry) bool {
+	return slices.EqualFunc(a, b, func(x, y entry) bool { y.blocks = x.blocks; return x == y })
+}
+
+// tree is the files by their paths.
+func (v *volume) tree() (es []entry) {
+	v.t.Helper()
+	var walk func(path string, ino uint64)
+	walk = func(path string, ino uint64) {
+		var a fs.Attr
+		v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+		size := a.Size
+		if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+			size = 0 // how many blocks it has, needed or not
+		}
+		var x strings.Builder
+		for _, name := range v.listxattr(ino) {
+			fmt.Fprintf(&x, " %s=%x", name, v.getxattr(ino, name))
+		}
+		e := entry{path: path, meta: fmt.Sprintf("%o %d %d %d %#x %d%s", a.Mode, a.Nlink, a.UID, size, a.Flags, a.Rdev, x.String()), blocks: a.Blocks}
+		switch a.Mode & syscall.S_IFMT {
+		case syscall.S_IFREG:
+			e.meta = strings.Replace(e.meta, fmt.Sprintf(" %d ", size), " ", 1) // data says it
+			e.data = string(v.read(ino, 0, int(a.Size)))
+		case syscall.S_IFLNK:
+			to, errno := v.fs.Readlink(&v.ctx, ino, nil)
+			v.ok(errno)
+			e.data = string(to)
+		}
+		es = append(es, e)
+		if a.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+			return
+		}
+		kids := map[string]uint64{}
+		v.ok(v.fs.ReadDir(&v.ctx, ino, 0, func(d *fs.Dirent) bool { kids[string(d.Name)] = d.Ino; return true }))
+		for _, n := range v.names(ino) {
+			if n != "." && n != ".." {
+				walk(path+"/"+n, kids[n])
+			}
+		}
+	}
+	walk("", layout.RootIno)
+	return es
+}
+
+func firstDifference(a, b []entry) string {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return fmt.Sprintf("%.150q\n%.150q", fmt.Sprint(a[i]), fmt.Sprint(b[i]))
+		}
+	}
+	return fmt.Sprintf("%d and %d files", len(a), len(b))
 }

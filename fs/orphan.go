@@ -61,7 +61,7 @@ func (o *orphans) pending() uint64 {
 }
 
 // patiently calls op, and once more if it found no space and some may have become free; or, if
-// the caller may not wait for that, says EAGAIN. op that found no space has changed nothing.
+// the caller may not wait for that, says EAGAIN. op that found no space may be called again.
 func (fs *FS) patiently(ctx *Context, op func() syscall.Errno) syscall.Errno {
 	e := op()
 	switch {

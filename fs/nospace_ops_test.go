@@ -1,0 +1,360 @@
+package fs_test
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// scene is what the operations of noSpaceOps work on.
+type scene struct {
+	*volume
+	f, shared, frag, hole, part, armed, listed, many, dir, full, heir, tight uint64
+}
+
+const (
+	aclWide   = "u::rw-,u:1:rw-,u:2:r--,g::r--,m::rw-,o::r--"
+	fragments = layout.ExtentsPerLine + layout.ExtentsPerBlock // as many extents as the inode and its first extent block hold
+)
+
+// newScene makes a filesystem with files of all kinds of extents and attributes.
+func newScene(t *testing.T, atomic bool) *scene {
+	v := newVolume(t, fs.MinSize)
+	if atomic {
+		v = newAtomicVolume(t, fs.MinSize)
+	}
+	s := &scene{volume: v}
+	f := v.create(1, "f")
+	v.write(f, 0, randomBytes(1, 100_000))
+	shared := v.create(1, "shared")
+	v.clone(f, 0, shared, 0, 65536)
+	hole := v.create(1, "hole")
+	v.write(hole, 200_000, randomBytes(2, 5000))
+	v.ok(v.fs.Fallocate(&v.ctx, hole, 0, 40960, 40960))
+	frag := v.create(1, "frag")
+	for i := range int64(fragments) {
+		v.write(frag, i*8192, []byte{1})
+	}
+	v.clone(frag, 0, v.create(1, "frag2"), 0, 40*8192)
+	tight := v.create(1, "tight")
+	v.write(tight, 0, randomBytes(15, 5*4096))
+	for i := range int64(fragments - 1) {
+		v.write(tight, (i+5)*8192, []byte{1})
+	}
+	part := v.create(1, "part") // all of a large folio but its last block
+	v.write(part, 4096, randomBytes(7, 6*4096))
+	v.write(part, 0, randomBytes(8, 4096))
+	armed := v.create(1, "armed")
+	v.write(armed, 0, randomBytes(10, 9000))
+	v.ok(v.fs.SetXattr(&v.ctx, armed, "security.capability", randomBytes(11, 20), 0))
+	v.ok(v.fs.SetXattr(&v.ctx, armed, "user.a", []byte("kept"), 0))
+	listed := v.create(1, "listed")
+	v.ok(v.fs.SetXattr(&v.ctx, listed, aclAccess, aclText(aclWide), 0))
+	many := v.create(1, "many")
+	for i := range 12 {
+		v.ok(v.fs.SetXattr(&v.ctx, many, fmt.Sprint("user.", i), randomBytes(12, 900), 0))
+	}
+	v.mkdir(1, "dir")
+	full := v.mkdir(1, "full") // its block is full
+	for i := range layout.LinesPerBlock {
+		v.create(full, fmt.Sprint(i))
+	}
+	v.ok(v.fs.SetXattr(&v.ctx, v.mkdir(1, "heir"), aclDefault, aclText("u::rwx,u:1:rw-,g::r-x,m::rwx,o::r-x"), 0))
+	v.mkdir(v.mkdir(1, "up"), "down")
+	v.ok(v.fs.SetXattr(&v.ctx, f, "user.a", []byte("old"), 0))
+	v.ok(v.fs.SetXattr(&v.ctx, f, "user.z", []byte("old, too"), 0))
+	v.ok(v.fs.SetXattr(&v.ctx, shared, "user.long", randomBytes(3, 9000), 0))
+	return s
+}
+
+// find looks the scene's files up.
+func (s *scene) find() {
+	for name, ino := range map[string]*uint64{"f": &s.f, "shared": &s.shared, "frag": &s.frag, "hole": &s.hole, "part": &s.part, "armed": &s.armed,
+		"listed": &s.listed, "many": &s.many, "dir": &s.dir, "full": &s.full, "heir": &s.heir, "tight": &s.tight} {
+		*ino = s.lookup(1, name)
+	}
+}
+
+func (v *volume) lookup(dir uint64, name string) uint64 {
+	v.t.Helper()
+	var a fs.Attr
+	v.ok(v.fs.Lookup(&v.ctx, dir, name, &a))
+	v.fs.Forget(a.Ino, 1)
+	return a.Ino
+}
+
+// noSpaceOp is an operation. Unless its other fields say so it is done or not.
+type noSpaceOp struct {
+	name    string
+	do      func(s *scene) (n int, e syscall.Errno)
+	prepare func(s *scene) // makes ready what it needs
+	free    bool           // it allocates nothing
+	bare    bool           // it begins with an empty filesystem
+	end     func(s *scene) // what the kernel does after a failure, if the operation is not tried again
+	disarms bool           // it takes file capabilities first, as in the kernel, and whatever comes
+
+	path      string // the file that it may have done a part of
+	off       int    // what it changes of that: from off on
+	data      []byte // it makes data of it, from the beginning as far as it says,
+	writeback bool   // with an error, too,
+	copies    bool   // and that not all or nothing, whatever the mount option
+	to        int    // or allocates or frees it up to there, in pieces,
+	zeroes    bool   // of which bytes become zero
+}
+
+// noSpaceOps are the operations, in each way in which they take space, or look as if they did.
+func noSpaceOps() []noSpaceOp {
+	long := strings.Repeat("n", layout.NameMax)
+	var a fs.Attr
+	type pick func(s *scene) uint64
+	op := func(name string, do func(s *scene) syscall.Errno) noSpaceOp {
+		return noSpaceOp{name: name, do: func(s *scene) (int, syscall.Errno) { return 0, do(s) }}
+	}
+	free := func(o noSpaceOp) noSpaceOp { o.free = true; return o }
+	disarming := func(o noSpaceOp) noSpaceOp { o.disarms = true; return o }
+	bare := func(prepare func(s *scene), o noSpaceOp) noSpaceOp { o.bare, o.prepare = true, prepare; return o }
+	with := func(prepare func(s *scene), o noSpaceOp) noSpaceOp { o.prepare = prepare; return o }
+	mknod := func(name string, in pick, entry string, mode uint32) noSpaceOp {
+		return op(name, func(s *scene) syscall.Errno {
+			if mode&syscall.S_IFMT == syscall.S_IFDIR {
+				return s.fs.Mkdir(&s.ctx, in(s), entry, mode&0o7777, &a)
+			}
+			return s.fs.Mknod(&s.ctx, in(s), entry, mode, 0, &a)
+		})
+	}
+	root := func(*scene) uint64 { return 1 }
+	files := map[string]pick{
+		"f": func(s *scene) uint64 { return s.f }, "shared": func(s *scene) uint64 { return s.shared }, "hole": func(s *scene) uint64 { return s.hole },
+		"frag": func(s *scene) uint64 { return s.frag }, "part": func(s *scene) uint64 { return s.part }, "armed": func(s *scene) uint64 { return s.armed }, "tight": func(s *scene) uint64 { return s.tight },
+	}
+	dir, full, heir := func(s *scene) uint64 { return s.dir }, func(s *scene) uint64 { return s.full }, func(s *scene) uint64 { return s.heir }
+	write := func(name, file string, off, n int) noSpaceOp {
+		data := randomBytes(9, n)
+		return noSpaceOp{name: "write " + name, path: "/" + file, off: off, data: data, do: func(s *scene) (int, syscall.Errno) {
+			return s.fs.Write(&s.ctx, files[file](s), int64(off), data)
+		}}
+	}
+	falloc := func(name, file string, mode uint32, off, n int) noSpaceOp {
+		return noSpaceOp{name: "fallocate " + name, path: "/" + file, off: off, to: off + n, zeroes: mode&^fs.FallocKeepSize != 0, do: func(s *scene) (int, syscall.Errno) {
+			return 0, s.fs.Fallocate(&s.ctx, files[file](s), mode, int64(off), int64(n))
+		}}
+	}
+	truncate := func(name, file string, size uint64) noSpaceOp {
+		return op("truncate "+name, func(s *scene) syscall.Errno {
+			return s.fs.SetAttr(&s.ctx, files[file](s), &fs.SetAttr{Valid: fs.SetSize, Size: size}, &a)
+		})
+	}
+	source := randomBytes(1, 100_000)
+	copied := func(name, file string, off, to, n int) noSpaceOp {
+		return noSpaceOp{name: "copy " + name, path: "/" + file, off: to, data: source[off : off+n], copies: true, do: func(s *scene) (int, syscall.Errno) {
+			m, e := s.fs.CopyRange(&s.ctx, s.f, int64(off), files[file](s), int64(to), int64(n))
+			return int(m), e
+		}}
+	}
+	rename := func(name, from string, in pick, to string, flags uint32) noSpaceOp {
+		return op("rename "+name, func(s *scene) syscall.Errno { return s.fs.Rename(&s.ctx, 1, from, in(s), to, flags) })
+	}
+	setxattr := func(name string, file pick, attr string, value []byte) noSpaceOp {
+		return op("setxattr "+name, func(s *scene) syscall.Errno { return s.fs.SetXattr(&s.ctx, file(s), attr, value, 0) })
+	}
+	removexattr := func(name string, file pick, attr string) noSpaceOp {
+		return op("removexattr "+name, func(s *scene) syscall.Errno { return s.fs.RemoveXattr(&s.ctx, file(s), attr) })
+	}
+	setattr := func(name string, file pick, set fs.SetAttr) noSpaceOp {
+		return op(name, func(s *scene) syscall.Errno { return s.fs.SetAttr(&s.ctx, file(s), &set, &a) })
+	}
+	var tmp uint64
+	writeback := write("of the kernel's writeback", "hole", 90_000, 100_000)
+	writeback.writeback = true
+	writeback.do = func(s *scene) (int, syscall.Errno) {
+		ctx := s.ctx
+		ctx.Writeback = true
+		return s.fs.Write(&ctx, s.hole, 90_000, writeback.data)
+	}
+	linkTmp := op("link of a tmpfile", func(s *scene) syscall.Errno { return s.fs.Link(&s.ctx, tmp, s.full, "new", &a) })
+	linkTmp.prepare = func(s *scene) {
+		s.ok(s.fs.Tmpfile(&s.ctx, s.dir, 0o644, &a))
+		tmp = a.Ino
+		s.write(tmp, 0, randomBytes(13, 5000))
+	}
+	linkTmp.end = func(s *scene) { s.fs.Forget(tmp, 1) }
+	fragCopy := noSpaceOp{name: "copy over and of many extents", path: "/hole", copies: true, data: []byte(strings.Repeat("\x01"+strings.Repeat("\x00", 8191), 100)),
+		do: func(s *scene) (int, syscall.Errno) {
+			for n := 0; ; { // as programs do
+				m, e := s.fs.CopyRange(&s.ctx, s.frag, int64(n), s.hole, int64(n), int64(100*8192-n))
+				if n += int(m); m == 0 || e != 0 {
+					if n > 0 {
+						e = 0
+					}
+					return n, e
+				}
+			}
+		}}
+	return []noSpaceOp{
+		mknod("create", dir, "new", syscall.S_IFREG|0o644),
+		mknod("create in a full directory", full, "new", syscall.S_IFREG|0o644),
+		mknod("create a long name", full, long, syscall.S_IFREG|0o644),
+		mknod("create that inherits a list", heir, "new", syscall.S_IFREG|0o644),
+		mknod("mkdir", dir, "new", syscall.S_IFDIR|0o755),
+		mknod("mkdir a long name", full, long, syscall.S_IFDIR|0o755),
+		mknod("mkdir that inherits a list", heir, "new", syscall.S_IFDIR|0o755),
+		mknod("mknod", full, "new", syscall.S_IFIFO|0o644),
+		op("symlink", func(s *scene) syscall.Errno { return s.fs.Symlink(&s.ctx, s.full, "new", "target", &a) }),
+		op("symlink of a long target", func(s *scene) syscall.Errno {
+			return s.fs.Symlink(&s.ctx, s.full, "new", strings.Repeat("t", 900), &a)
+		}),
+		op("link", func(s *scene) syscall.Errno { return s.fs.Link(&s.ctx, s.f, s.full, "new", &a) }),
+		op("tmpfile", func(s *scene) syscall.Errno {
+			e := s.fs.Tmpfile(&s.ctx, s.heir, 0o644, &a)
+			if e == 0 {
+				s.fs.Forget(a.Ino, 1)
+			}
+			return e
+		}),
+		linkTmp,
+
+		rename("into a full directory", "f", full, "new", 0),
+		rename("to a long name", "f", full, long, 0),
+		rename("of a directory", "up", full, "new", 0),
+		free(rename("over a file", "f", full, "1", 0)),
+		free(rename("within a directory", "f", root, "g", 0)),
+		rename("and leave a whiteout", "f", full, "new", fs.RenameWhiteout),
+		rename("over a file and leave a whiteout", "f", full, "1", fs.RenameWhiteout),
+		free(rename("and exchange", "f", root, "dir", fs.RenameExchange)),
+		free(op("unlink", func(s *scene) syscall.Errno { return s.fs.Unlink(&s.ctx, 1, "frag") })),
+		free(op("rmdir", func(s *scene) syscall.Errno { return s.fs.Rmdir(&s.ctx, 1, "dir") })),
+		bare(blocksOfNames, op("unlink that leaves a directory with holes", func(s *scene) syscall.Errno {
+			d := s.lookup(1, "d")
+			for _, b := range []int{3, 1} {
+				for i := range layout.LinesPerBlock {
+					if e := s.fs.Unlink(&s.ctx, d, fmt.Sprintf("%03d", b*layout.LinesPerBlock+i)); e != 0 && e != syscall.ENOENT {
+						return e
+					}
+				}
+			}
+			return 0
+		})),
+
+		write("appended", "f", 100_000, 300_000),
+		write("far behind the end", "f", 1_000_001, 5000),
+		write("behind a shared end", "shared", 65_536+5, 10),
+		write("over what is shared", "shared", 100, 50_000),
+		write("over one shared block", "shared", 5000, 10),
+		write("over many shared extents", "frag", 100, 39*8192),
+		write("into a hole", "hole", 100_001, 70_000),
+		write("into unwritten blocks", "hole", 45_000, 100),
+		write("over all of it", "hole", 1, 240_000),
+		write("that needs an extent block", "frag", 4096*400, 100_000),
+		write("into many holes", "frag", 1, fragments*8192),
+		write("that fills a large folio", "part", 7*4096, 4096),
+		disarming(write("that takes capabilities", "armed", 5, 20_000)),
+		free(write("in place", "part", 10, 5000)),
+		writeback,
+		free(truncate("up", "f", 300_001)),
+		free(truncate("down", "f", 50_001)),
+		free(truncate("down in a shared block", "shared", 10_001)),
+		with(func(s *scene) { s.ok(s.fs.SetAttr(&s.ctx, s.shared, &fs.SetAttr{Valid: fs.SetSize, Size: 10_001}, &a)) },
+			truncate("up from within a shared block", "shared", 30_000)),
+		free(truncate("of many extents", "frag", 5)),
+		truncate("that takes capabilities", "armed", 5),
+
+		falloc("more", "f", 0, 0, 400_000),
+		falloc("and keep the size", "hole", fs.FallocKeepSize, 0, 400_000),
+		falloc("over many extents", "frag", 0, 0, 8192*150),
+		falloc("a hole", "f", fs.FallocPunchHole|fs.FallocKeepSize, 5001, 40_000),
+		falloc("a hole in what is shared", "shared", fs.FallocPunchHole|fs.FallocKeepSize, 5001, 40_000),
+		falloc("a hole that needs an extent block", "tight", fs.FallocPunchHole|fs.FallocKeepSize, 4096+5, 2*4096),
+		falloc("zeros", "f", fs.FallocZeroRange, 5001, 40_000),
+		falloc("zeros in what is shared", "shared", fs.FallocZeroRange, 5001, 40_000),
+		falloc("zeros in many extents", "frag", fs.FallocZeroRange, 5001, 8192*140),
+
+		copied("of whole blocks", "hole", 0, 0, 65_536),
+		free(copied("over many extents", "frag", 0, 0, 65_536)),
+		copied("of bytes", "hole", 1, 3, 50_000),
+		copied("of whole blocks and bytes", "hole", 5, 4096+5, 50_000),
+		fragCopy,
+
+		setxattr("short", files["f"], "user.b", []byte("value")),
+		setxattr("replaced", files["f"], "user.a", randomBytes(4, 300)),
+		setxattr("long", files["f"], "user.b", randomBytes(5, 60_000)),
+		setxattr("long, replaced", files["shared"], "user.long", randomBytes(6, 30_000)),
+		setxattr("in many blocks", func(s *scene) uint64 { return s.many }, "user.13", randomBytes(14, 900)),
+		setxattr("list", files["f"], aclAccess, aclText(aclWide)),
+		setxattr("default list", dir, aclDefault, aclText(aclWide)),
+		removexattr("one of two", files["f"], "user.a"),
+		removexattr("in many blocks", func(s *scene) uint64 { return s.many }, "user.3"),
+		free(removexattr("the last", files["shared"], "user.long")),
+		free(setattr("chmod", files["f"], fs.SetAttr{Valid: fs.SetMode, Mode: 0o600})),
+		setattr("chmod with a list", func(s *scene) uint64 { return s.listed }, fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}),
+		free(setattr("chown", files["f"], fs.SetAttr{Valid: fs.SetUID, UID: 7})),
+		free(op("chattr", func(s *scene) syscall.Errno { return s.fs.SetFlags(&s.ctx, s.f, layout.FlagNoDump, nil) })),
+		free(op("readdir and lookup", func(s *scene) syscall.Errno { s.names(s.full); return s.fs.Ref(s.f, &a) })),
+
+		bare(inTheWay, op("compaction of a large range", compact)),
+		with(thinnedOut, op("compaction of broken blocks", compact)),
+	}
+}
+
+// compact does all that compaction finds to do.
+func compact(s *scene) syscall.Errno {
+	for {
+		c, e := s.fs.Compact(&s.ctx)
+		if e != 0 || c.Moved == 0 {
+			return e
+		}
+	}
+}
+
+// blocksOfNames makes a directory of five blocks, all full, in so few extents that holes take more slots than the
+// inode has.
+func blocksOfNames(s *scene) {
+	d, f := s.mkdir(1, "d"), s.create(1, "f")
+	for i := range 2 { // what is left of a chunk
+		s.create(s.mkdir(1, fmt.Sprint(i)), "f")
+	}
+	for i := range 5 * layout.LinesPerBlock {
+		s.ok(s.fs.Link(&s.ctx, f, d, fmt.Sprintf("%03d", i), new(fs.Attr)))
+		s.fs.Forget(f, 1)
+	}
+}
+
+// inTheWay makes a file of one full large range, of which others stand in the way.
+func inTheWay(s *scene) {
+	big := s.create(1, "big")
+	grow := func(from, to int64) {
+		for off := from; off < to; off += 8000 {
+			s.write(big, off, randomBytes(off, int(min(8000, to-off))))
+		}
+	}
+	from := int64(0)
+	for i := range 3 {
+		to := int64(40_000 * (i + 1))
+		grow(from, to)
+		from = to
+		s.unmount() // who mounts does not know of homes
+		s.mount()
+		s.write(s.create(1, fmt.Sprint("s", i)), 0, randomBytes(16, 9000))
+	}
+	grow(from, 1<<18)
+}
+
+// thinnedOut leaves few files where there were many.
+func thinnedOut(s *scene) {
+	for i := range 200 {
+		s.write(s.create(s.dir, fmt.Sprint(i)), 0, randomBytes(int64(i), 4096))
+	}
+	for i := range 200 {
+		if i%8 != 3 {
+			n := fmt.Sprint(i)
+			ino := s.lookup(s.dir, n)
+			s.ok(s.fs.Unlink(&s.ctx, s.dir, n))
+			s.fs.Forget(ino, 1)
+		}
+	}
+	s.unmount()
+	s.mount()
+}
