@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -17,8 +18,50 @@ import (
 //	? {"N":17,"Kind":"write",...}   it is going to be made
 //	! 17 4096                       it returned that
 //
-// A line is one write(2), so the log holds whatever the worker got to. It is a file, or a
-// serial port of a guest to its host.
+// It is a file: a line is one write(2), so the log holds whatever the worker got to. Or it is a serial port of a
+// guest to its host: there write(2) returns before the host has the line, so the host answers each with a byte.
+
+// Log is where a worker, or who does something in its stead, says what it does.
+type Log struct {
+	f       *os.File
+	answers bool
+}
+
+// OpenLog opens a file, which is made if it is not there, or a port.
+func OpenLog(name string) (*Log, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &Log{f, st.Mode()&os.ModeCharDevice != 0}, nil
+}
+
+// Say writes a line. When it returns the line is not lost, whatever dies.
+func (l *Log) Say(format string, a ...any) error {
+	if _, err := fmt.Fprintf(l.f, format+"\n", a...); err != nil || !l.answers {
+		return err
+	}
+	_, err := io.ReadFull(l.f, make([]byte, 1))
+	return err
+}
+
+// Calling says that a call is going to be made, Returned what it returned.
+func (l *Log) Calling(o Op) error {
+	line, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return l.Say("? %s", line)
+}
+
+func (l *Log) Returned(o Op, n int64) error { return l.Say("! %d %d", o.N, n) }
+
+// Close closes it.
+func (l *Log) Close() error { return l.f.Close() }
 
 // Work makes calls on the mount until the daemon dies, or a number of them. Arguments:
 // mount point, worker, file of its tree, log, seed, round, number of calls (0: no limit).
@@ -36,7 +79,7 @@ func Work(args []string) error {
 	if err != nil {
 		return err
 	}
-	log, err := os.OpenFile(args[3], os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	log, err := OpenLog(args[3])
 	if err != nil {
 		return err
 	}
@@ -52,12 +95,8 @@ func Work(args []string) error {
 		if rest != nil {
 			o = *rest
 		}
-		line, err := json.Marshal(o)
-		if err != nil {
-			return err
-		}
 		data := o.data()
-		if _, err := fmt.Fprintf(log, "? %s\n", line); err != nil {
+		if err := log.Calling(o); err != nil {
 			return err
 		}
 		n, err := h.call(o, data)
@@ -68,9 +107,9 @@ func Work(args []string) error {
 			if died(err) {
 				return nil
 			}
-			return fmt.Errorf("%s: %w", line, err)
+			return fmt.Errorf("%+v: %w", o, err)
 		}
-		if _, err := fmt.Fprintf(log, "! %d %d\n", o.N, n); err != nil {
+		if err := log.Returned(o, n); err != nil {
 			return err
 		}
 		t.Apply(o, n)
@@ -78,7 +117,7 @@ func Work(args []string) error {
 			// Of its requests the first were answered. What became of the next we are
 			// told when we ask for the rest, as any program would.
 			if !died(unix.ENOTCONN) {
-				return fmt.Errorf("%s: %d bytes written", line, n)
+				return fmt.Errorf("%+v: %d bytes written", o, n)
 			}
 			rest = &o
 			rest.Off, rest.Len, rest.Skip = o.Off+n, o.Len-n, o.Skip+n

@@ -54,7 +54,7 @@ func run() int {
 	}
 	if *full {
 		cfg.Limits, cfg.Composed, cfg.Flags = explore.FullLimits, explore.FullComposedLimits, "--full "
-		cfg.Nested, cfg.DeleteAll = 100, 4
+		cfg.Nested, cfg.DeleteAll = 150, 8
 		*mutate = true
 	}
 	tries := 12

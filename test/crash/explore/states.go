@@ -26,7 +26,7 @@ var DefaultLimits = Limits{Lines: 36, Torn: 4, TornNT: 1, Pairs: 90, Random: 14}
 // The limits of a full run: of what stands alone, and of what is composed of it. A record torn
 // in a pair is the record torn alone, so what the pairs are for are whole lines.
 var (
-	FullLimits         = Limits{Lines: 128, Torn: 48, TornNT: 48, Pairs: 600, Random: 64, EverySubset: true}
+	FullLimits         = Limits{Lines: 96, Torn: 16, TornNT: 24, Pairs: 400, Random: 64, EverySubset: true}
 	FullComposedLimits = Limits{Lines: 64, Torn: 4, TornNT: 1, Pairs: 150, Random: 24}
 )
 

@@ -105,27 +105,23 @@ func settle(m *mounttest.Mount, w int, port string) (state string, err error) {
 	if err != nil {
 		return "", err
 	}
-	log, err := os.OpenFile(port, os.O_WRONLY, 0)
+	log, err := acked.OpenLog(port)
 	if err != nil {
 		return "", err
 	}
 	defer log.Close()
-	if _, err := fmt.Fprintf(log, "= %s\n", outcome); err != nil {
+	if err := log.Say("= %s", outcome); err != nil {
 		return "", err
 	}
 	if outcome == acked.Part {
 		o := acked.Op{Kind: "truncate", A: flight.Target()}
-		line, err := json.Marshal(o)
-		if err != nil {
-			return "", err
-		}
-		if _, err := fmt.Fprintf(log, "? %s\n", line); err != nil {
+		if err := log.Calling(o); err != nil {
 			return "", err
 		}
 		if err := unix.Truncate(m.Path(o.A), 0); err != nil {
 			return "", err
 		}
-		if _, err := fmt.Fprintf(log, "! 0 0\n"); err != nil {
+		if err := log.Returned(o, 0); err != nil {
 			return "", err
 		}
 		tree.Apply(o, 0)

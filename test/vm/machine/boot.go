@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Device is a file of the host that the guest sees as persistent memory: an NVDIMM, or
@@ -37,7 +39,7 @@ type Boot struct {
 	Append  string            // more for the kernel's command line
 	Limit   time.Duration     // then the guest is killed
 	Output  io.Writer         // what the job prints
-	Ports   []io.Writer       // what the job writes to /dev/vport0p3 and so on
+	Ports   []io.Writer       // what the job writes to /dev/vport0p3 and so on; see Run
 	Started func(pid int)     // called with QEMU's process, if not nil
 }
 
@@ -60,6 +62,9 @@ const firstPort = 3
 
 // Run boots, and returns the job's exit code. Cancelling ctx is the power cut: QEMU is
 // killed and the error is ctx's.
+//
+// A write to a port returns in the guest before the host has the bytes, and if QEMU is killed in between
+// they are lost. Therefore the job can read from a port a byte for each line that has reached Ports.
 //
 // A guest whose kernel dies before the job has begun is started again. QEMU's emulation of
 // several processors can run an instruction of the kernel that another processor has just
@@ -137,7 +142,7 @@ func (d Device) make() error {
 	return err
 }
 
-// command is QEMU's, with ports that write to files: descriptors 3 and up of the process.
+// command is QEMU's, with ports that are descriptors 3 and up of the process: pipes, and sockets for b.Ports.
 func (b *Boot) command(initrd string, accel []string) []string {
 	args := append([]string{}, accel...)
 	args = append(args, "-M", "q35,nvdimm=on,nvdimm-persistence=cpu", "-m", "2G,slots=8,maxmem=64G", "-smp", "2",
@@ -154,7 +159,12 @@ func (b *Boot) command(initrd string, accel []string) []string {
 			args = append(args, "-device", fmt.Sprintf("nvdimm,id=nv%d,memdev=%s,unarmed=off", i, id))
 		}
 	}
-	file := func(id string, fd int) string { return fmt.Sprintf("file,id=%s,path=/dev/fd/%d,append=on", id, fd) }
+	file := func(id string, fd int) string {
+		if fd >= 3+firstPort {
+			return fmt.Sprintf("socket,id=%s,fd=%d", id, fd)
+		}
+		return fmt.Sprintf("file,id=%s,path=/dev/fd/%d,append=on", id, fd)
+	}
 	args = append(args, "-chardev", file("console", 3), "-serial", "chardev:console")
 	for port := 1; port < firstPort+len(b.Ports); port++ {
 		id := "port" + strconv.Itoa(port)
@@ -191,13 +201,20 @@ func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) 
 	said := &tail{}
 	cmd.Stdout, cmd.Stderr = said, said
 	var copied sync.WaitGroup
-	for _, sink := range sinks {
-		r, w, err := os.Pipe()
+	for i, sink := range sinks {
+		pipe := os.Pipe
+		if i >= firstPort {
+			pipe = socketpair
+		}
+		r, w, err := pipe()
 		if err != nil {
 			return end{err: err}
 		}
 		defer w.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, w)
+		if i >= firstPort {
+			sink = acknowledger{sink, r}
+		}
 		copied.Go(func() {
 			defer r.Close()
 			if _, err := io.Copy(sink, r); err != nil { // the guest must not wait for a sink that is broken
@@ -223,7 +240,7 @@ func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) 
 	}
 	copied.Wait()
 	e.console, e.qemu = console.String(), said.String()
-	for s := bufio.NewScanner(control); s.Scan(); {
+	for s := bufio.NewScanner(&control.text); s.Scan(); {
 		word, rest, _ := strings.Cut(s.Text(), " ")
 		switch word {
 		case "up":
@@ -254,15 +271,36 @@ func (e *end) result(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("%w (%v): %s%s", ErrNoCode, e.err, e.qemu, e.console)
 }
 
-// control keeps what the guest says of itself, which begins with being up.
+// socketpair is os.Pipe for both directions.
+func socketpair() (ours, theirs *os.File, err error) {
+	fd, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(fd[0]), "port"), os.NewFile(uintptr(fd[1]), "port"), nil
+}
+
+// acknowledger answers each line that sink has got with a byte.
+type acknowledger struct{ sink, guest io.Writer }
+
+func (a acknowledger) Write(p []byte) (int, error) {
+	n, err := a.sink.Write(p)
+	if lines := bytes.Count(p[:n], []byte("\n")); lines > 0 {
+		_, _ = a.guest.Write(make([]byte, lines)) // a guest that has ended reads nothing more
+	}
+	return n, err
+}
+
+// control keeps what the guest says of itself, which begins with being up. The buffer is no part of it: io.Copy
+// would call that one's ReadFrom, not Write.
 type control struct {
-	bytes.Buffer
+	text bytes.Buffer
 	said func()
 }
 
 func (c *control) Write(p []byte) (int, error) {
 	c.said()
-	return c.Buffer.Write(p)
+	return c.text.Write(p)
 }
 
 // tail keeps the last of what is written to it. Not for concurrent use.

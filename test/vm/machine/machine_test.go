@@ -38,6 +38,35 @@ func TestPins(t *testing.T) {
 	}
 }
 
+// TestCopied requires that what a guest says is heard in the way that once copies it, while the guest runs.
+func TestCopied(t *testing.T) {
+	said := 0
+	c := &control{said: func() { said++ }}
+	var sink, guest bytes.Buffer
+	for _, to := range []io.Writer{c, acknowledger{&sink, &guest}} {
+		r, w, err := socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if _, err := io.WriteString(w, "up 4.2\nexit 0\nhalf"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(to, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said == 0 {
+		t.Error("nobody was told that the guest is up: it would be started again while its job runs")
+	}
+	if c.text.String() != sink.String() || guest.Len() != 2 {
+		t.Errorf("heard %q and %q, acknowledged %d lines of 2", c.text.String(), sink.String(), guest.Len())
+	}
+}
+
 func TestPayload(t *testing.T) {
 	want := bytes.Repeat([]byte("kernel"), 100)
 	const setup = 3 // sectors, besides the first
