@@ -25,6 +25,7 @@ import (
 type Log struct {
 	f       *os.File
 	answers bool
+	due     int // answers
 }
 
 // OpenLog opens a file, which is made if it is not there, or a port.
@@ -37,31 +38,47 @@ func OpenLog(name string) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Log{f, st.Mode()&os.ModeCharDevice != 0}, nil
+	return &Log{f: f, answers: st.Mode()&os.ModeCharDevice != 0}, nil
 }
 
-// Say writes a line. When it returns the line is not lost, whatever dies.
+// Say writes a line.
 func (l *Log) Say(format string, a ...any) error {
-	if _, err := fmt.Fprintf(l.f, format+"\n", a...); err != nil || !l.answers {
-		return err
+	_, err := fmt.Fprintf(l.f, format+"\n", a...)
+	if l.answers {
+		l.due++
 	}
-	_, err := io.ReadFull(l.f, make([]byte, 1))
 	return err
 }
 
-// Calling says that a call is going to be made, Returned what it returned.
+// Calling says that a call is going to be made. When it returns no line is lost, whatever dies.
 func (l *Log) Calling(o Op) error {
 	line, err := json.Marshal(o)
+	if err == nil {
+		err = l.Say("? %s", line)
+	}
 	if err != nil {
 		return err
 	}
-	return l.Say("? %s", line)
+	return l.settle()
 }
 
+// Returned says what it returned.
 func (l *Log) Returned(o Op, n int64) error { return l.Say("! %d %d", o.N, n) }
 
-// Close closes it.
-func (l *Log) Close() error { return l.f.Close() }
+// settle waits until no line can be lost.
+func (l *Log) settle() error {
+	n, err := io.ReadFull(l.f, make([]byte, l.due))
+	l.due -= n
+	return err
+}
+
+// Close closes it. The next who opens a port does not get answers that were for this one.
+func (l *Log) Close() error {
+	if err := l.settle(); err != nil {
+		return err
+	}
+	return l.f.Close()
+}
 
 // Work makes calls on the mount until the daemon dies, or a number of them. Arguments:
 // mount point, worker, file of its tree, log, seed, round, number of calls (0: no limit).

@@ -109,7 +109,7 @@ func settle(m *mounttest.Mount, w int, port string) (state string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer log.Close()
+	defer func() { err = errors.Join(err, log.Close()) }()
 	if err := log.Say("= %s", outcome); err != nil {
 		return "", err
 	}
