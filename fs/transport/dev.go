@@ -25,15 +25,13 @@ type Server struct {
 
 	counters []*counters // of the queues; immutable when Dev or Uring.Serve has returned
 
-	small, large sync.Pool // *coldCall
+	pools [len(coldSizes)]sync.Pool // *coldCall
 }
 
-// The buffers of a cold request in bytes: in and out. What the kernel asks to be answered with
-// more, or says more in, takes a large pair.
-const (
-	coldSmall = 8 << 10
-	coldLarge = MaxIO + 64<<10
-)
+// coldSizes are the sizes of a cold request's buffers in bytes, of which it has two: what comes and what goes back.
+// The second is for attributes, whose values and lists of names are 64 KiB at most, and for ioctl(2), of which an
+// argument has less than 16.
+var coldSizes = [...]int{8 << 10, 80 << 10, MaxIO + 64<<10}
 
 // coldCall is a cold request on its way, with its buffers.
 type coldCall struct {
@@ -81,8 +79,10 @@ func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 
 func newServer(fs Filesystem, o Options) *Server {
 	s := &Server{fs: fs, opt: o}
-	s.small.New = func() any { return newColdCall(coldSmall, &s.small) }
-	s.large.New = func() any { return newColdCall(coldLarge, &s.large) }
+	for i, n := range coldSizes {
+		pool := &s.pools[i]
+		pool.New = func() any { return &coldCall{in: make([]byte, 0, n), out: make([]byte, n), pool: pool} }
+	}
 	return s
 }
 
@@ -104,10 +104,6 @@ func (s *Server) Wait() {
 	for _, fd := range s.fds {
 		unix.Close(fd)
 	}
-}
-
-func newColdCall(n int, pool *sync.Pool) *coldCall {
-	return &coldCall{in: make([]byte, 0, n), out: make([]byte, n), pool: pool}
 }
 
 // cloneOf opens another descriptor of a connection.
@@ -258,15 +254,17 @@ func (s *Server) cold(fd int, b []byte, k call) {
 	}()
 }
 
-// newCold takes buffers for a request of n bytes from the pools.
+// newCold takes buffers from a pool: for a request of n bytes and for its answer.
 func (s *Server) newCold(h *InHeader, n int) *coldCall {
-	pool := &s.small
+	size := 0
 	switch h.Opcode {
-	case opRead, opReaddir, opReaddirplus, opGetxattr, opListxattr, opIoctl:
-		pool = &s.large
+	case opGetxattr, opListxattr, opIoctl:
+		size = 1
+	case opRead, opReaddir, opReaddirplus:
+		size = 2
 	}
-	if n > coldSmall {
-		pool = &s.large
+	for n > coldSizes[size] {
+		size++
 	}
-	return pool.Get().(*coldCall)
+	return s.pools[size].Get().(*coldCall)
 }

@@ -28,6 +28,14 @@ func TestCountCPUs(t *testing.T) {
 	}
 }
 
+func TestUringDepth(t *testing.T) {
+	for n, want := range map[int]int{1: 16, 2: 16, 16: 16, 17: 15, 64: 4, 65: 4, uringMaxCPUs: 4} {
+		if got := uringDepthFor(n); got != want {
+			t.Errorf("%d CPUs: %d requests each, want %d", n, got, want)
+		}
+	}
+}
+
 const poisoned = 0xbd
 
 var errPoison = errors.New("poison")

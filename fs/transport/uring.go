@@ -21,11 +21,14 @@ const UringParameter = "/sys/module/fuse/parameters/enable_uring"
 // ErrUring says why FUSE over io_uring is not there. It comes wrapped in one sentence.
 var ErrUring = errors.New("FUSE over io_uring is not available")
 
-// Memory for payloads, in bytes, of all queues, and how many requests a queue takes at once.
+// Memory for payloads, in bytes, of all queues, and how many requests a queue takes at once. From 64 possible CPUs
+// on each has the least number: another 4 MiB, of which the system gives only what is used, so nothing
+// to a CPU that is not there.
 const (
 	uringBudget   = 256 << 20
 	uringDepth    = 16
 	uringDepthMin = 4
+	uringMaxCPUs  = 1024 // each has a thread
 )
 
 // Uring is a set of queues, one for each possible CPU, that are ready to be registered with a
@@ -81,10 +84,10 @@ func NewUring() (*Uring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUring, err)
 	}
-	depth := min(uringDepth, uringBudget/MaxIO/n)
-	if depth < uringDepthMin {
-		return nil, fmt.Errorf("%w: %d possible CPUs would take more than %d MiB of memory", ErrUring, n, uringBudget>>20)
+	if n > uringMaxCPUs {
+		return nil, fmt.Errorf("%w: this machine may have %d CPUs, more than %d", ErrUring, n, uringMaxCPUs)
 	}
+	depth := uringDepthFor(n)
 	u := &Uring{begin: make(chan *Server)}
 	ready := make(chan error)
 	for cpu := range n {
@@ -103,6 +106,9 @@ func NewUring() (*Uring, error) {
 	}
 	return u, nil
 }
+
+// uringDepthFor is how many requests each of n queues takes at once.
+func uringDepthFor(n int) int { return max(uringDepthMin, min(uringDepth, uringBudget/MaxIO/n)) }
 
 // possibleCPUs is the number of CPUs that there may ever be.
 func possibleCPUs() (int, error) {
