@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +13,10 @@ import (
 )
 
 // metadataTargets are what names and attributes are measured on.
-var metadataTargets = []string{"daxfs-uring", "daxfs-dev", "loopback", "loopback-cached", "tmpfs", "ext4"}
+var metadataTargets = []string{"daxfs-uring", "daxfs-dev", "loopback", "loopback-cached", "null-uring", "null-dev", "tmpfs", "ext4"}
+
+// keepsNothing is why the null bound has no more rows.
+const keepsNothing = "it keeps no files"
 
 // metaRows in the order in which they are measured.
 var metaRows = []string{"create", "stat-created", "readdir", "stat-listed", "stat-cold", "rename", "unlink"}
@@ -48,6 +52,12 @@ func (m *measurement) metadata() error {
 				continue
 			}
 			for _, name := range m.wanted(metadataTargets...) {
+				if strings.HasPrefix(name, "null-") && part.what != "meta" {
+					for _, x := range part.rows {
+						x.cell(name).Why = keepsNothing
+					}
+					continue
+				}
 				err := m.try(round, part.what, name, part.rows, func() error {
 					return m.fresh(name, "meta", 2<<30, part.f)
 				})
@@ -75,6 +85,15 @@ func record(rows []*row, name, target string, v float64) {
 	for _, x := range rows {
 		if x.Name == name {
 			x.cell(target).add(x.Metric, v)
+		}
+	}
+}
+
+// unmeasured says why a target has no samples in rows of these names.
+func unmeasured(rows []*row, target, why string, names ...string) {
+	for _, x := range rows {
+		if slices.Contains(names, x.Name) {
+			x.cell(target).Why = why
 		}
 	}
 }
@@ -108,13 +127,20 @@ func (m *measurement) names(t *target, rows []*row) error {
 		}
 		return err
 	}
-	if err := errors.Join(
-		step("create", func() error { return createAll(d, old) }),
-		step("stat-created", stat), step("readdir", list), step("stat-listed", stat),
-	); err != nil {
+	if err := errors.Join(step("create", func() error { return createAll(d, old) }), step("stat-created", stat)); err != nil {
 		return err
 	}
-	if t.served() { // of what is not, the caches cannot be dropped without everybody else's
+	if !t.null() {
+		if err := errors.Join(step("readdir", list), step("stat-listed", stat)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case t.null():
+		unmeasured(rows, t.name, keepsNothing, "meta/readdir", "meta/stat-listed", "meta/stat-cold")
+	case !t.served():
+		unmeasured(rows, t.name, "its caches cannot be dropped without everybody else's", "meta/stat-cold")
+	default:
 		unix.Close(d)
 		if err := t.restart(m.ctx); err != nil {
 			return err
@@ -124,12 +150,6 @@ func (m *measurement) names(t *target, rows []*row) error {
 		}
 		if err := step("stat-cold", stat); err != nil {
 			return err
-		}
-	} else {
-		for _, x := range rows {
-			if x.Name == "meta/stat-cold" {
-				x.cell(t.name).Why = "its caches cannot be dropped without everybody else's"
-			}
 		}
 	}
 	if err := step("rename", func() error {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -21,11 +22,12 @@ import (
 // dataFiles files, each a part of one slice. A READ is answered with a slice of that, exactly as
 // daxfs answers from its region, and a WRITE is copied into it, since bytes that are not put
 // anywhere would make a bound that no filesystem can come near. No lock, no lookup, no
-// times, nothing durable.
+// times, nothing durable. What else is created is only a number: no name is there, and each can be taken away.
 type nullFS struct {
 	size  int64
 	slice []byte
 	raw   *fuse.ProtocolServer // answers what Queue does not
+	nodes atomic.Uint64        // created so far
 }
 
 // nullQueue is a thread's entry.
@@ -126,8 +128,15 @@ func (q *nullQueue) Read(h *transport.InHeader, in *transport.ReadIn) ([][]byte,
 // Done has nothing to give back.
 func (q *nullQueue) Done() {}
 
-// Copy puts what Read returned together.
-func (q *nullQueue) Copy(dst []byte) (int, error) { return copy(dst, q.reply[0]), nil }
+// Copy puts what Read returned together. By pieces, as pmem does: what Go's copy moves past the caches, from 1 MiB
+// on, the kernel would have to fetch again.
+func (q *nullQueue) Copy(dst []byte) (n int, err error) {
+	const piece = 256 << 10
+	for s := q.reply[0]; len(s) > 0; s = s[min(len(s), piece):] {
+		n += copy(dst[n:], s[:min(len(s), piece)])
+	}
+	return n, nil
+}
 
 // MustCopy is false, as of an emulated region.
 func (q *nullQueue) MustCopy() bool { return false }
@@ -140,9 +149,25 @@ func (q *nullQueue) Write(h *transport.InHeader, in *transport.WriteIn, data []b
 // attr fills in the attributes of a node.
 func (n *nullFS) attr(node uint64, a *transport.Attr) {
 	*a = transport.Attr{Ino: node, Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(n.size), Blocks: uint64(n.size) / 512, Blksize: 4096}
-	if node == 1 {
-		*a = transport.Attr{Ino: 1, Mode: unix.S_IFDIR | 0o755, Nlink: 2}
+	switch {
+	case node == 1 || node&nullDir != 0:
+		*a = transport.Attr{Ino: node, Mode: unix.S_IFDIR | 0o755, Nlink: 2}
+	case node >= nullMade:
+		a.Size, a.Blocks = 0, 0
 	}
+}
+
+// Numbers of what was created.
+const (
+	nullMade = 1 << 20
+	nullDir  = 1 << 50 // a directory
+)
+
+// made answers the creation of a file, or of a directory.
+func (n *nullFS) made(dir uint64, out *transport.EntryOut) syscall.Errno {
+	out.NodeID, out.EntryValid, out.AttrValid = dir|nullMade+n.nodes.Add(1), forever, forever
+	n.attr(out.NodeID, &out.Attr)
+	return 0
 }
 
 // Lookup finds the files data.0 and so on.
@@ -184,16 +209,15 @@ func (q *nullQueue) Fsync(*transport.InHeader, *transport.FsyncIn) syscall.Errno
 // Forget keeps no count.
 func (q *nullQueue) Forget(uint64, uint64) {}
 
-// The namespace cannot be changed.
-
-// Create fails.
-func (q *nullQueue) Create(*transport.InHeader, *transport.CreateIn, string, *transport.CreateOut) syscall.Errno {
-	return syscall.EROFS
+// Create makes a file.
+func (q *nullQueue) Create(h *transport.InHeader, _ *transport.CreateIn, _ string, out *transport.CreateOut) syscall.Errno {
+	_ = q.Open(h, nil, &out.Open)
+	return q.made(0, &out.Entry)
 }
 
-// Mkdir fails.
-func (q *nullQueue) Mkdir(*transport.InHeader, *transport.MkdirIn, string, *transport.EntryOut) syscall.Errno {
-	return syscall.EROFS
+// Mkdir makes a directory.
+func (q *nullQueue) Mkdir(_ *transport.InHeader, _ *transport.MkdirIn, _ string, out *transport.EntryOut) syscall.Errno {
+	return q.made(nullDir, out)
 }
 
 // Symlink fails.
@@ -206,15 +230,15 @@ func (q *nullQueue) Link(*transport.InHeader, *transport.LinkIn, string, *transp
 	return syscall.EROFS
 }
 
-// Unlink fails.
-func (q *nullQueue) Unlink(*transport.InHeader, string) syscall.Errno { return syscall.EROFS }
+// Unlink takes away nothing.
+func (q *nullQueue) Unlink(*transport.InHeader, string) syscall.Errno { return 0 }
 
-// Rmdir fails.
-func (q *nullQueue) Rmdir(*transport.InHeader, string) syscall.Errno { return syscall.EROFS }
+// Rmdir takes away nothing.
+func (q *nullQueue) Rmdir(*transport.InHeader, string) syscall.Errno { return 0 }
 
-// Rename fails.
+// Rename moves nothing.
 func (q *nullQueue) Rename(*transport.InHeader, *transport.Rename2In, string, string) syscall.Errno {
-	return syscall.EROFS
+	return 0
 }
 
 // Readlink fails: there is no link.
