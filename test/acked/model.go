@@ -445,6 +445,14 @@ func (c *chooser) offset(limit int64) int64 {
 	return n
 }
 
+// parted reports whether the 8 bytes of the file at off belong to two requests of a write: the kernel makes one
+// of each maxPages of the caller's buffer, which begins at a page, or Skip bytes later.
+func (o Op) parted(off int64) bool {
+	const page, maxPages = 4096, 256
+	in := off - o.Off + o.Skip%page
+	return (o.Kind == "write" || o.Kind == "append") && in/(maxPages*page) != (in+7)/(maxPages*page)
+}
+
 // torn says what is wrong with the data of a file that o, which makes old to want, was
 // changing when the daemon died; "": nothing.
 func torn(o Op, old, want, got []byte) string {
@@ -452,9 +460,9 @@ func torn(o Op, old, want, got []byte) string {
 		return fmt.Sprintf("%d bytes, want %d or, behind offset %d, up to %d", len(got), len(old), o.Off, len(want))
 	}
 	for i := 0; i < len(got); {
-		// Of what was in the file before, 8 bytes that the call covers are one.
+		// Of what was in the file before, 8 bytes that one request covers are one.
 		n := 1
-		if i%8 == 0 && i+8 <= len(old) && int64(i) >= o.Off && int64(i)+8 <= o.Off+o.Len {
+		if i%8 == 0 && i+8 <= len(old) && int64(i) >= o.Off && int64(i)+8 <= o.Off+o.Len && !o.parted(int64(i)) {
 			n = 8
 		}
 		b := got[i : i+n]

@@ -36,6 +36,17 @@ func TestTorn(t *testing.T) {
 			t.Errorf("%s: judged %q", c.what, why)
 		}
 	}
+	// A call of two requests, which meet within a word: 1 MiB of the buffer, which begins 3 bytes behind a page's begin.
+	const mib = 1 << 20
+	large := Op{Kind: "write", Off: 8, Len: mib + 64, Skip: 4096 + 3}
+	old, want = bytes.Repeat([]byte("o"), mib+128), bytes.Repeat([]byte("o"), mib+128)
+	copy(want[8:], bytes.Repeat([]byte("N"), mib+64))
+	for at, ok := range map[int]bool{mib + 5: true, mib + 8: true, mib + 10: false, mib - 3: false, mib: true} {
+		if why := torn(large, old, want, slices.Concat(want[:at], old[at:])); (why == "") != ok {
+			t.Errorf("two requests, new up to %d: judged %q", at, why)
+		}
+	}
+	old = old[:64]
 	gap := Op{Kind: "write", Off: 100, Len: 8}
 	whole := slices.Concat(old, make([]byte, 36), data[:8])
 	if why := torn(gap, old, whole, whole[:80]); why == "" {
