@@ -29,7 +29,7 @@ func main() {
 
 type flags struct {
 	nvdimm, virtio []string
-	files          []string
+	files, parts   []string
 	append         string
 	limit          time.Duration
 }
@@ -58,6 +58,7 @@ with the guest. The exit code is the command's; 125: there was no guest.`,
 	c.Flags().StringArrayVar(&f.nvdimm, "nvdimm", nil, "an NVDIMM: SIZE or SIZE:FILE; SIZE is in GiB, as 3GiB")
 	c.Flags().StringArrayVar(&f.virtio, "virtio", nil, "the same as virtio-pmem")
 	c.Flags().StringArrayVar(&f.files, "file", nil, "put this file into the guest's working directory")
+	c.Flags().StringArrayVar(&f.parts, "part", nil, "add this part of what test/vm/machine/pins names: nfs")
 	c.Flags().StringVar(&f.append, "append", "", "more for the kernel's command line")
 	c.Flags().DurationVar(&f.limit, "limit", 10*time.Minute, "kill the guest after this")
 	return c
@@ -75,7 +76,7 @@ func (f *flags) run(args []string) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	b := &machine.Boot{Guest: guest, Limit: f.limit, Append: f.append, Output: os.Stdout, Job: args[0], Files: map[string]string{}}
+	b := &machine.Boot{Guest: guest, Parts: f.parts, Limit: f.limit, Append: f.append, Output: os.Stdout, Job: args[0], Files: map[string]string{}}
 	if len(args) > 1 {
 		b.Job = quote(args)
 	}

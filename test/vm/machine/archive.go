@@ -48,6 +48,15 @@ func writeArchive(w io.Writer, dirs []string, files map[string]string) error {
 	return b.Flush()
 }
 
+func writeArchiveFile(name string, dirs []string, files map[string]string) error {
+	out, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return writeArchive(out, dirs, files)
+}
+
 func addFile(c *cpio.Writer, name, from string) error {
 	f, err := os.Open(from)
 	if err != nil {

@@ -33,6 +33,7 @@ type Device struct {
 // A Boot is one start of a guest, for one job.
 type Boot struct {
 	Guest   *Guest
+	Parts   []string // of test/vm/machine/pins, that the guest gets besides
 	Devices []Device
 	Files   map[string]string // put into the guest's /job: name there -> name here
 	Job     string            // for sh, in /job; its exit code is the result
@@ -99,7 +100,7 @@ func (b *Boot) Run(ctx context.Context) (code int, err error) {
 	}
 }
 
-// pack writes the initramfs: the guest's own and then the job's.
+// pack writes the initramfs: the guest's own, the parts asked for, and then the job's.
 func (b *Boot) pack(dir, initrd string) error {
 	job := filepath.Join(dir, "job")
 	if err := os.WriteFile(job, []byte(b.Job+"\n"), 0o755); err != nil {
@@ -114,19 +115,26 @@ func (b *Boot) pack(dir, initrd string) error {
 		return err
 	}
 	defer out.Close()
-	base, err := os.Open(b.Guest.base())
-	if err != nil {
-		return err
-	}
-	defer base.Close()
-	n, err := io.Copy(out, base)
-	if err != nil {
-		return err
-	}
-	if _, err := out.Write(make([]byte, -n&3)); err != nil { // an archive begins at 4 bytes
-		return err
+	for _, part := range append([]string{""}, b.Parts...) {
+		if err := appendFile(out, b.Guest.archive(part)); err != nil {
+			return err
+		}
 	}
 	return writeArchive(out, nil, files)
+}
+
+// appendFile appends an archive, and zeros up to where the next can begin: at 4 bytes.
+func appendFile(out io.Writer, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	n, err := io.Copy(out, f)
+	if err == nil {
+		_, err = out.Write(make([]byte, -n&3))
+	}
+	return err
 }
 
 func (d Device) make() error {

@@ -26,7 +26,14 @@ type Guest struct {
 }
 
 func (g *Guest) vmlinux() string { return filepath.Join(g.dir, "vmlinux") }
-func (g *Guest) base() string    { return filepath.Join(g.dir, "base.cpio") }
+
+// archive is the initramfs, or a part of it that only some boots get.
+func (g *Guest) archive(part string) string {
+	if part == "" {
+		part = "base"
+	}
+	return filepath.Join(g.dir, part+".cpio")
+}
 
 // cacheDir is where guests are kept.
 func cacheDir() (string, error) {
@@ -87,7 +94,7 @@ func Prepare(ctx context.Context, w io.Writer) (*Guest, error) {
 		return nil, err
 	}
 	fmt.Fprintf(w, "fetched in %.1f s\n", time.Since(start).Seconds())
-	if err := p.build(ctx, tmp); err != nil {
+	if err := p.build(ctx, tmp, &Guest{dir: filepath.Join(tmp, "out")}); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(filepath.Join(tmp, "out"), g.dir); err != nil {
@@ -97,8 +104,8 @@ func Prepare(ctx context.Context, w io.Writer) (*Guest, error) {
 	return g, nil
 }
 
-// build makes tmp/out of tmp/debs.
-func (p *pins) build(ctx context.Context, tmp string) error {
+// build makes the guest's files of tmp/debs.
+func (p *pins) build(ctx context.Context, tmp string, g *Guest) error {
 	debs, err := filepath.Glob(filepath.Join(tmp, "debs", "*.deb"))
 	if err != nil || len(debs) != len(p.packages) {
 		return fmt.Errorf("%d packages were downloaded, want %d (%w)", len(debs), len(p.packages), err)
@@ -110,41 +117,50 @@ func (p *pins) build(ctx context.Context, tmp string) error {
 		}
 	}
 	modules := filepath.Join("lib/modules", p.kernel)
-	if err := unpackKernel(ctx, filepath.Join(root, "usr", modules, "vmlinuz"), filepath.Join(tmp, "out", "vmlinux")); err != nil {
+	if err := unpackKernel(ctx, filepath.Join(root, "usr", modules, "vmlinuz"), g.vmlinux()); err != nil {
 		return err
 	}
-	if err := p.unpackModules(ctx, filepath.Join(root, "usr", modules), filepath.Join(tmp, "mods", modules)); err != nil {
+	from, mods := filepath.Join(root, "usr", modules), filepath.Join(tmp, "mods")
+	if err := copyIndexes(from, filepath.Join(mods, modules)); err != nil {
 		return err
 	}
-	if _, err := run(ctx, "", "depmod", "-b", filepath.Join(tmp, "mods"), p.kernel); err != nil {
-		return err
-	}
-	files := map[string]string{}
-	for _, name := range p.files {
-		files[name] = filepath.Join(root, name)
-	}
-	err = filepath.WalkDir(filepath.Join(tmp, "mods"), func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			rel, _ := filepath.Rel(filepath.Join(tmp, "mods"), name)
-			files[rel] = name
+	content := make([]map[string]string, len(p.parts)) // of each archive
+	for i, part := range p.parts {
+		content[i] = map[string]string{}
+		for _, name := range part.files {
+			content[i][name] = filepath.Join(root, name)
 		}
+		unpacked, err := unpackModules(ctx, from, filepath.Join(mods, modules), part.trees)
+		if err != nil {
+			return err
+		}
+		for _, rel := range unpacked {
+			content[i][filepath.Join(modules, rel)] = filepath.Join(mods, modules, rel)
+		}
+	}
+	if _, err := run(ctx, "", "depmod", "-b", mods, p.kernel); err != nil {
 		return err
-	})
+	}
+	made, err := filepath.Glob(filepath.Join(mods, modules, "modules.*"))
 	if err != nil {
 		return err
+	}
+	for _, name := range made { // of the modules of all parts
+		content[0][filepath.Join(modules, filepath.Base(name))] = name
 	}
 	initFile := filepath.Join(tmp, "init")
 	script := strings.Replace(initScript, "@MODULES@", strings.Join(p.modules, " "), 1)
 	if err := os.WriteFile(initFile, []byte(script), 0o755); err != nil {
 		return err
 	}
-	files["init"] = initFile
-	out, err := os.Create(filepath.Join(tmp, "out", "base.cpio"))
-	if err != nil {
-		return err
+	content[0]["init"] = initFile
+	dirs := []string{"bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run", "mnt", "root", "etc", "lib64", "job"}
+	for i, part := range p.parts {
+		if err := writeArchiveFile(g.archive(part.name), dirs, content[i]); err != nil {
+			return err
+		}
 	}
-	defer out.Close()
-	return writeArchive(out, []string{"bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run", "mnt", "root", "etc", "lib64", "job"}, files)
+	return nil
 }
 
 func unpackKernel(ctx context.Context, from, to string) error {
@@ -164,45 +180,51 @@ func unpackKernel(ctx context.Context, from, to string) error {
 	return err
 }
 
-// unpackModules copies the pinned trees of modules, unpacked, and what depmod wants to know.
-func (p *pins) unpackModules(ctx context.Context, from, to string) error {
-	xz, err := find("xz")
-	if err != nil {
+// copyIndexes copies what depmod wants to know of the kernel.
+func copyIndexes(from, to string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
-	}
-	put := func(rel string, data []byte) error {
-		name := filepath.Join(to, rel)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		return os.WriteFile(name, data, 0o644)
 	}
 	for _, name := range []string{"modules.builtin", "modules.builtin.modinfo", "modules.order"} {
 		b, err := os.ReadFile(filepath.Join(from, name))
 		if err == nil {
-			err = put(name, b)
+			err = os.WriteFile(filepath.Join(to, name), b, 0o644)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	for _, tree := range p.trees {
+	return nil
+}
+
+// unpackModules copies trees of modules, unpacked, and returns their names below to.
+func unpackModules(ctx context.Context, from, to string, trees []string) (names []string, err error) {
+	xz, err := find("xz")
+	if err != nil {
+		return nil, err
+	}
+	for _, tree := range trees {
 		err := filepath.WalkDir(filepath.Join(from, "kernel", tree), func(name string, d fs.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() {
 				return err
 			}
-			rel, _ := filepath.Rel(from, name)
 			cmd := exec.CommandContext(ctx, xz, "-dc", name)
 			var out, bad bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &bad
 			if err := cmd.Run(); err != nil {
 				return fmt.Errorf("xz -d %s: %w: %s", name, err, bad.Bytes())
 			}
-			return put(strings.TrimSuffix(rel, ".xz"), out.Bytes())
+			rel, _ := filepath.Rel(from, name)
+			rel = strings.TrimSuffix(rel, ".xz")
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(to, rel)), 0o755); err != nil {
+				return err
+			}
+			names = append(names, rel)
+			return os.WriteFile(filepath.Join(to, rel), out.Bytes(), 0o644)
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return names, nil
 }

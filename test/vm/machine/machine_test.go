@@ -25,13 +25,20 @@ func TestPins(t *testing.T) {
 			kernels++
 		}
 	}
-	if kernels != 3 || len(p.files) < len(p.packages)-kernels || len(p.modules) == 0 || len(p.trees) == 0 {
-		t.Errorf("%d packages of kernel %s, %d files of %d packages, modules %v of %v", kernels, p.kernel, len(p.files), len(p.packages), p.modules, p.trees)
+	files := 0
+	for i, part := range p.parts {
+		files += len(part.files)
+		if (i == 0) != (part.name == "") || len(part.files) == 0 || len(part.trees) == 0 {
+			t.Errorf("part %d is %+v", i, part)
+		}
+	}
+	if kernels != 3 || files < len(p.packages)-kernels || len(p.modules) == 0 || len(p.parts) != 2 {
+		t.Errorf("%d packages of kernel %s, %d files of %d packages in %d parts, modules %v", kernels, p.kernel, files, len(p.packages), len(p.parts), p.modules)
 	}
 	if got := p.suites(); !slices.Equal(got, []string{"trixie-backports", "bookworm"}) {
 		t.Errorf("suites %v", got)
 	}
-	for _, bad := range []string{"kernel", "package bookworm libc6", "fetch it", "kernel a b"} {
+	for _, bad := range []string{"kernel", "package bookworm libc6", "fetch it", "kernel a b", "part"} {
 		if _, err := readPins(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

@@ -18,18 +18,26 @@ type pins struct {
 	kernel   string // release, as uname -r says
 	modules  []string
 	packages []pinned
-	files    []string // from the packages' roots
-	trees    []string // below the kernel's modules
+	parts    []part // the first has no name: it is what every guest has
+}
+
+// part is what goes into one archive. All but the first are only for the boots that ask for them, because
+// each megabyte takes its time to unpack.
+type part struct {
+	name  string
+	files []string // from the packages' roots
+	trees []string // below the kernel's modules
 }
 
 func readPins(text string) (*pins, error) {
-	p := &pins{}
+	p := &pins{parts: make([]part, 1)}
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
 		w := strings.Fields(line)
 		if len(w) == 0 {
 			continue
 		}
+		last := &p.parts[len(p.parts)-1]
 		switch {
 		case w[0] == "kernel" && len(w) == 2:
 			p.kernel = w[1]
@@ -37,10 +45,12 @@ func readPins(text string) (*pins, error) {
 			p.modules = append(p.modules, w[1:]...)
 		case w[0] == "package" && len(w) == 4:
 			p.packages = append(p.packages, pinned{w[1], w[2], w[3]})
+		case w[0] == "part" && len(w) == 2:
+			p.parts = append(p.parts, part{name: w[1]})
 		case w[0] == "file" && len(w) > 1:
-			p.files = append(p.files, w[1:]...)
+			last.files = append(last.files, w[1:]...)
 		case w[0] == "tree" && len(w) > 1:
-			p.trees = append(p.trees, w[1:]...)
+			last.trees = append(last.trees, w[1:]...)
 		default:
 			return nil, fmt.Errorf("test/vm/machine/pins: %q: unknown, or with a wrong number of words", strings.TrimSpace(line))
 		}
