@@ -145,7 +145,7 @@ func (p *pins) build(ctx context.Context, tmp string, g *Guest) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range made { // of the modules of all parts
+	for _, name := range made { // they name the modules of all parts
 		content[0][filepath.Join(modules, filepath.Base(name))] = name
 	}
 	initFile := filepath.Join(tmp, "init")
