@@ -91,11 +91,11 @@ func start(m *testing.M) (code int, err error) {
 
 // inGuest runs tests of test/vm/guest in a guest with those devices, and fails if they do. One boot
 // that the emulator has spoilt is repeated.
-func inGuest(t *testing.T, limit time.Duration, run string, env []string, devices ...machine.Device) {
+func inGuest(t *testing.T, limit time.Duration, run string, parts []string, devices ...machine.Device) {
 	t.Helper()
 	for n := 1; ; n++ {
 		var out bytes.Buffer
-		code, err := boot(&machine.Boot{Limit: limit, Output: &out, Devices: devices}, run, env).Run(t.Context())
+		code, err := boot(&machine.Boot{Parts: parts, Limit: limit, Output: &out, Devices: devices}, run, nil).Run(t.Context())
 		if errors.Is(err, machine.ErrEmulator) && n == 1 {
 			t.Logf("once more, because %v", err)
 			continue

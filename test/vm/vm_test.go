@@ -43,6 +43,11 @@ func TestShrunk(t *testing.T) {
 	inGuest(t, time.Minute, "TestShrunk", nil, d)
 }
 
+// TestNFS runs that of test/vm/guest, in a guest with an NFS server.
+func TestNFS(t *testing.T) {
+	inGuest(t, 4*time.Minute, "TestNFS", []string{"nfs"})
+}
+
 // TestPosix is the whole of test/posix, by both transports, on device-dax.
 func TestPosix(t *testing.T) {
 	if !*long {

@@ -1,0 +1,509 @@
+package guest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/acked"
+	"github.com/daxfs/daxfs/test/mounttest"
+)
+
+// TestNFS exports a mount by the kernel's NFS server and mounts that by its client. What is done on
+// one side must be seen on the other, whatever the server has cached, and whatever became of the daemon.
+func TestNFS(t *testing.T) {
+	s := startNFS(t)
+	on := func(mode string, test func(*testing.T, *nfsExport), versions ...nfsVersion) {
+		t.Run(mode, func(t *testing.T) {
+			m := mounttest.NewWith(t, "transport=dev,trace,"+mode, 96*mib, limit)
+			s.refuses(t, m)
+			s.export(t, m)
+			for _, v := range versions {
+				t.Run(v.name, func(t *testing.T) {
+					e := &nfsExport{s: s, m: m, nfs: s.mountNFS(t, v), v: v, dir: v.name}
+					must(t, os.Mkdir(e.remote(), 0o755))
+					test(t, e)
+					e.same(t)
+				})
+			}
+			s.stop(t)
+			m.Down()
+		})
+	}
+	on("dax=always", func(t *testing.T, e *nfsExport) {
+		t.Run("names", e.names)
+		t.Run("many-names", e.manyNames)
+		t.Run("data", e.data)
+		t.Run("coherence", e.coherence)
+		t.Run("silly-rename", e.sillyRename)
+		t.Run("users", e.users)
+		t.Run("full", e.full)
+		if e.v == nfs4 {
+			t.Run("space-and-attributes", e.spaceAndAttributes)
+			t.Run("locks", e.locks)
+		}
+		t.Run("handles", e.handles)
+		t.Run("stale", e.stale)
+		t.Run("restart", e.restart)
+	}, nfs4, nfs3)
+	on("dax=never", func(t *testing.T, e *nfsExport) { // here the kernel has content cached for the mount too
+		t.Run("data", e.data)
+		t.Run("coherence", e.coherence)
+	}, nfs4)
+}
+
+// nfsExport is a directory of a mount that one looks at from both sides.
+type nfsExport struct {
+	s   *nfsServer
+	m   *mounttest.Mount
+	nfs string // where it is mounted by NFS
+	v   nfsVersion
+	dir string
+}
+
+func (e *nfsExport) remote(elem ...string) string {
+	return filepath.Join(append([]string{e.nfs, e.dir}, elem...)...)
+}
+
+func (e *nfsExport) local(elem ...string) string {
+	return e.m.Path(append([]string{e.dir}, elem...)...)
+}
+
+// refuses: without fsid= the server does not know how to name a FUSE mount, and says so.
+func (s *nfsServer) refuses(t *testing.T, m *mounttest.Mount) {
+	t.Helper()
+	if out, _ := mounttest.Command(limit, "", nil, "exportfs", "-o", "rw,no_subtree_check", "127.0.0.1:"+m.Mountpoint); !strings.Contains(out, "fsid=") {
+		t.Errorf("exportfs without fsid= said %q", out)
+	}
+	run(t, "exportfs", "-au")
+}
+
+// must fails the test at the first call that failed.
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tree describes all that is below a directory: attributes, targets and content.
+func tree(t *testing.T, root string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	must(t, filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(name, &st); err != nil {
+			return err
+		}
+		what := fmt.Sprintf("inode %d mode %o links %d owner %d:%d mtime %d.%09d ctime %d.%09d", st.Ino, st.Mode, st.Nlink, st.Uid, st.Gid,
+			st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec)
+		switch {
+		case d.Type().IsRegular():
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			what += fmt.Sprintf(" size %d blocks %d content %d:%x", st.Size, st.Blocks, len(b), crc32.ChecksumIEEE(b))
+		case d.Type()&fs.ModeSymlink != 0:
+			to, err := os.Readlink(name)
+			if err != nil {
+				return err
+			}
+			what += " to " + to
+		case d.Type()&fs.ModeDevice != 0:
+			what += fmt.Sprintf(" device %x", st.Rdev)
+		}
+		rel, err := filepath.Rel(root, name)
+		all[rel] = what
+		return err
+	}))
+	return all
+}
+
+// same requires that both sides show the same, and returns what.
+func (e *nfsExport) same(t *testing.T) map[string]string {
+	t.Helper()
+	remote, local := tree(t, e.remote()), tree(t, e.local())
+	for name, want := range local {
+		if got := remote[name]; got != want {
+			t.Errorf("%s is by NFS\n%s, and on the mount\n%s", name, got, want)
+		}
+	}
+	for name := range remote {
+		if local[name] == "" {
+			t.Errorf("%s is there by NFS only", name)
+		}
+	}
+	return local
+}
+
+// names are made, changed and taken away, first from there and then from here.
+func (e *nfsExport) names(t *testing.T) {
+	r, l := e.remote, e.local
+	long := strings.Repeat("n", 255)
+	when := unix.Timespec{Sec: 1_000_000_000, Nsec: 123_456_789}
+	must(t, os.Mkdir(r("d"), 0o750), os.Mkdir(r("d/e"), 0o755), os.WriteFile(r("f"), []byte("content"), 0o640), os.WriteFile(r("d/g"), nil, 0o644),
+		os.WriteFile(r(long), []byte("long"), 0o600), os.Link(r("f"), r("d/e/hard")), os.Symlink("../f", r("d/soft")), unix.Mkfifo(r("fifo"), 0o644),
+		unix.Mknod(r("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), os.Rename(r("d/g"), r("d/h")), os.Rename(r("d/e"), r("e")),
+		os.WriteFile(r("over"), []byte("old"), 0o644), os.WriteFile(r("new"), []byte("new"), 0o644), os.Rename(r("new"), r("over")),
+		unix.Chmod(r("f"), 0o4751), os.Chown(r("d/h"), 1000, 2000), os.Lchown(r("d/soft"), 3, 4), os.Truncate(r(long), 2),
+		unix.UtimesNanoAt(unix.AT_FDCWD, r("d/h"), []unix.Timespec{when, when}, 0),
+		os.WriteFile(r("gone"), nil, 0o644), os.Remove(r("gone")), os.Mkdir(r("gone"), 0o755), os.Remove(r("gone")))
+	all := e.same(t)
+	for name, part := range map[string]string{"f": "mode 104751 links 2", "e/hard": "size 7", "d/soft": "owner 3:4", "d/h": "owner 1000:2000 mtime 1000000000.123456789",
+		long: "size 2 ", "over": "size 3 ", "null": "device 103", "fifo": "mode 10644"} {
+		if !strings.Contains(all[name], part) {
+			t.Errorf("%s is %q, want %q", name, all[name], part)
+		}
+	}
+	if len(all) != 11 {
+		t.Errorf("there are %d names: %v", len(all), all)
+	}
+	for _, c := range []struct {
+		what      string
+		err, want error
+	}{
+		{"a directory that is not empty", unix.Rmdir(r("d")), unix.ENOTEMPTY},
+		{"a name that is there", unix.Mkdir(r("d"), 0o755), unix.EEXIST},
+		{"a name too long", unix.Mkdir(r(long+"n"), 0o755), unix.ENAMETOOLONG},
+		{"a name that is not there", unix.Unlink(r("nothing")), unix.ENOENT},
+		{"a directory into itself", unix.Rename(r("d"), r("d/d")), unix.EINVAL},
+	} {
+		if c.err != c.want {
+			t.Errorf("%s: %v, want %v", c.what, c.err, c.want)
+		}
+	}
+	must(t, os.Chmod(l("f"), 0o600), os.Chown(l("d"), 5, 6), os.Rename(l("d/h"), l("h")), os.Remove(l("fifo")), os.WriteFile(l("f"), []byte("another"), 0),
+		os.Truncate(l("over"), 5), os.Link(l("h"), l("d/again")), os.Symlink("x", l("link")), unix.UtimesNanoAt(unix.AT_FDCWD, l("h"), []unix.Timespec{when, when}, 0))
+	e.same(t)
+	var here, there unix.Statfs_t
+	must(t, unix.Statfs(r(), &there), unix.Statfs(l(), &here))
+	if a, b := int64(there.Blocks)*there.Bsize, int64(here.Blocks)*here.Bsize; max(a-b, b-a) >= there.Bsize || there.Files != here.Files {
+		t.Errorf("statfs: %d bytes and %d files by NFS, %d and %d on the mount", a, there.Files, b, here.Files)
+	}
+}
+
+// manyNames are more than a reply of the server holds, made from both sides, and taken away there.
+func (e *nfsExport) manyNames(t *testing.T) {
+	const n = 300
+	must(t, os.Mkdir(e.remote("many"), 0o755))
+	var want []string
+	for i := range n {
+		name := fmt.Sprintf("a name that takes some space in a reply, number %d", i)
+		at := e.local
+		if i%10 == 0 {
+			at = e.remote
+		}
+		must(t, os.WriteFile(at("many", name), nil, 0o644))
+		want = append(want, name)
+	}
+	slices.Sort(want)
+	for _, dir := range []string{e.remote("many"), e.local("many")} {
+		names, err := os.ReadDir(dir)
+		got := make([]string, len(names))
+		for i, d := range names {
+			got[i] = d.Name()
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("in %s there are %d names, want %d (%v)", dir, len(got), n, err)
+		}
+	}
+	for i, name := range want {
+		if i%10 != 0 {
+			must(t, os.Remove(e.local("many", name)))
+		}
+	}
+	must(t, os.RemoveAll(e.remote("many")))
+	if _, err := os.Lstat(e.local("many")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("removed by NFS, and on the mount: %v", err)
+	}
+}
+
+// data is written from there in all sizes and places, and cut.
+func (e *nfsExport) data(t *testing.T) {
+	const size = 3*mib + 4321
+	want := acked.Fill(1, size)
+	f, err := os.Create(e.remote("data"))
+	must(t, err)
+	defer f.Close()
+	rng := rand.New(rand.NewPCG(1, 2))
+	for off := 0; off < size; {
+		n := min(1+rng.IntN(400_000), size-off)
+		_, err := f.WriteAt(want[off:off+n], int64(off))
+		must(t, err)
+		off += n
+	}
+	for range 50 {
+		off := rng.IntN(size)
+		n := min(1+rng.IntN(20_000), size-off)
+		copy(want[off:], acked.Fill(rng.Uint64(), int64(n)))
+		_, err := f.WriteAt(want[off:off+n], int64(off))
+		must(t, err)
+	}
+	check := func(what string) {
+		t.Helper()
+		for _, name := range []string{e.local("data"), e.remote("data")} {
+			if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: %s differs from what was written, %d bytes of %d (%v)", what, name, len(got), len(want), err)
+			}
+		}
+	}
+	must(t, f.Sync())
+	check("fsync")
+	must(t, f.Truncate(1_000_001), f.Sync())
+	want = want[:1_000_001]
+	check("truncated")
+	must(t, f.Truncate(1_500_000), f.Sync())
+	want = append(want, make([]byte, 1_500_000-len(want))...)
+	check("lengthened")
+	must(t, f.Close())
+	f, err = os.OpenFile(e.remote("data"), os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	_, err = f.Write([]byte("the end"))
+	must(t, err, f.Close())
+	want = append(want, "the end"...)
+	check("appended")
+	f, err = os.OpenFile(e.local("data"), os.O_WRONLY, 0)
+	must(t, err)
+	copy(want[500_000:], acked.Fill(2, 100_000))
+	_, err = f.WriteAt(want[500_000:600_000], 500_000)
+	must(t, err, f.Close())
+	check("overwritten on the mount")
+}
+
+// coherence: what a write on one side has put there, a read on the other that begins later finds, though the
+// server reads files by the kernel's page cache. The client has none here.
+func (e *nfsExport) coherence(t *testing.T) {
+	const block, rounds = 8192, 60
+	must(t, os.WriteFile(e.local("coherence"), make([]byte, block), 0o644))
+	there, err := os.OpenFile(e.remote("coherence"), os.O_RDWR|unix.O_DIRECT, 0)
+	must(t, err)
+	defer there.Close()
+	here, err := os.OpenFile(e.local("coherence"), os.O_RDWR, 0)
+	must(t, err)
+	defer here.Close()
+	number := func(b []byte) byte { // of a block of which all bytes are the same
+		if !bytes.Equal(b[1:], b[:len(b)-1]) {
+			t.Errorf("a block has parts of two writes")
+		}
+		return b[0]
+	}
+	read := func(f *os.File) byte {
+		b := make([]byte, block)
+		_, err := f.ReadAt(b, 0)
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		return number(b)
+	}
+	var written, stop atomic.Uint32
+	var readers sync.WaitGroup
+	for range 2 { // they fill the server's cache at any time
+		readers.Go(func() {
+			f, err := os.OpenFile(e.remote("coherence"), os.O_RDONLY|unix.O_DIRECT, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer f.Close()
+			for stop.Load() == 0 {
+				before := byte(written.Load())
+				b := make([]byte, block)
+				if _, err := f.ReadAt(b, 0); err != nil || slices.Min(b) < before {
+					t.Errorf("a reader found %d after write %d had returned (%v)", slices.Min(b), before, err)
+					return
+				}
+			}
+		})
+	}
+	for i := byte(1); i <= rounds; i++ {
+		w, r := here, there
+		if i%2 == 0 {
+			w, r = there, here
+		}
+		_, err := w.WriteAt(bytes.Repeat([]byte{i}, block), 0)
+		must(t, err)
+		written.Store(uint32(i))
+		if got := read(r); got != i {
+			t.Errorf("round %d: after the write the other side reads %d", i, got)
+		}
+	}
+	stop.Store(1)
+	readers.Wait()
+}
+
+// sillyRename: a file that was unlinked while open there lives on until it is closed.
+func (e *nfsExport) sillyRename(t *testing.T) {
+	must(t, os.Mkdir(e.remote("silly"), 0o755), os.WriteFile(e.remote("silly/f"), []byte("content"), 0o644))
+	f, err := os.OpenFile(e.remote("silly/f"), os.O_RDWR, 0)
+	must(t, err, os.Remove(e.remote("silly/f")))
+	if l, err := os.ReadDir(e.local("silly")); err != nil || len(l) != 1 || !strings.HasPrefix(l[0].Name(), ".nfs") {
+		t.Errorf("on the mount there is %v (%v), want the client's name", l, err)
+	}
+	_, err = f.WriteAt([]byte("CON"), 0)
+	must(t, err, f.Sync())
+	b := make([]byte, 7)
+	if _, err := f.ReadAt(b, 0); err != nil || string(b) != "CONtent" {
+		t.Errorf("it reads %q (%v)", b, err)
+	}
+	must(t, f.Close())
+	until(t, "the client to remove it", func() bool {
+		l, err := os.ReadDir(e.local("silly"))
+		return err == nil && len(l) == 0
+	})
+	must(t, os.Remove(e.remote("silly")))
+}
+
+// until waits for something that comes by itself.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for start := time.Now(); !done(); time.Sleep(50 * time.Millisecond) {
+		if time.Since(start) > 30*time.Second {
+			t.Fatalf("30 s were not enough for %s", what)
+		}
+	}
+}
+
+// users: somebody's files are theirs, and others have the rights that the mount gives them.
+func (e *nfsExport) users(t *testing.T) {
+	must(t, os.Mkdir(e.remote("common"), 0o755), unix.Chmod(e.remote("common"), 0o1777), os.WriteFile(e.remote("common/root"), []byte("r"), 0o600))
+	as := func(uid uint32, script string) error {
+		cmd := exec.Command("sh", "-c", script)
+		cmd.Dir = e.remote("common")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		return cmd.Run()
+	}
+	for dir := filepath.Dir(e.nfs); dir != os.TempDir(); dir = filepath.Dir(dir) {
+		must(t, os.Chmod(dir, 0o755)) // the way there
+	}
+	must(t, as(1000, "echo mine >mine && chmod 600 mine && mkdir own"))
+	for _, script := range []string{"cat root", "echo >root", "rm -f root", "chmod 666 root"} {
+		if as(1000, script) == nil {
+			t.Errorf("user 1000 may %q", script)
+		}
+	}
+	for _, script := range []string{"cat mine", "rm -f mine", "echo >own/f"} {
+		if as(1001, script) == nil {
+			t.Errorf("user 1001 may %q", script)
+		}
+	}
+	all := e.same(t)
+	for name, want := range map[string]string{"common/mine": "mode 100600 links 1 owner 1000:1000", "common/own": "owner 1000:1000", "common/root": "owner 0:0"} {
+		if got := all[name]; !strings.Contains(got, want) {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+// full: of a full filesystem the client hears, and afterwards there is room again.
+func (e *nfsExport) full(t *testing.T) {
+	f, err := os.Create(e.local("filler"))
+	must(t, err)
+	defer f.Close()
+	var st unix.Statfs_t
+	must(t, unix.Statfs(e.local(), &st))
+	must(t, unix.Fallocate(int(f.Fd()), 0, 0, (int64(st.Bavail)*st.Bsize-2*mib)&^(mib-1)))
+	g, err := os.Create(e.remote("too-large"))
+	must(t, err)
+	_, err = g.Write(make([]byte, 5*mib))
+	if err = errors.Join(err, g.Sync(), g.Close()); !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		t.Errorf("5 MiB where there are 2 to 4: %v, want ENOSPC", err)
+	}
+	must(t, os.Remove(e.remote("too-large")), os.Remove(e.remote("filler")), f.Close(), os.WriteFile(e.remote("room"), make([]byte, 5*mib), 0o644), os.Remove(e.remote("room")))
+}
+
+// spaceAndAttributes are what only version 4.2 has.
+func (e *nfsExport) spaceAndAttributes(t *testing.T) {
+	const size = 2 * mib
+	want := acked.Fill(3, size)
+	must(t, os.WriteFile(e.remote("source"), want, 0o644))
+	src, err := os.Open(e.remote("source"))
+	must(t, err)
+	defer src.Close()
+	dst, err := os.Create(e.remote("copy"))
+	must(t, err)
+	defer dst.Close()
+	shared := e.m.Stats().SharedBytes
+	for done := 0; done < size; {
+		n, err := unix.CopyFileRange(int(src.Fd()), nil, int(dst.Fd()), nil, size-done, 0)
+		if err != nil || n == 0 {
+			t.Fatalf("copy_file_range: %d, %v", n, err)
+		}
+		done += n
+	}
+	if more := e.m.Stats().SharedBytes - shared; more != size {
+		t.Errorf("a copy by the server shares %d bytes, want %d", more, size)
+	}
+	must(t, unix.Fallocate(int(dst.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 64<<10, 128<<10))
+	clear(want[64<<10 : 192<<10])
+	for _, name := range []string{e.remote("copy"), e.local("copy")} {
+		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s has another content (%v)", name, err)
+		}
+	}
+	hole, err1 := dst.Seek(0, unix.SEEK_HOLE)
+	data, err2 := dst.Seek(64<<10, unix.SEEK_DATA)
+	if hole != 64<<10 || data != 192<<10 || err1 != nil || err2 != nil {
+		t.Errorf("the hole is from %d to %d (%v, %v)", hole, data, err1, err2)
+	}
+	// The server takes a filesystem for one without them unless its kernel part names them, and FUSE passes all on.
+	must(t, unix.Setxattr(e.local("copy"), "user.here", []byte("value"), 0))
+	if _, err := unix.Getxattr(e.remote("copy"), "user.here", make([]byte, 10)); err != unix.EOPNOTSUPP {
+		t.Errorf("an extended attribute by NFS: %v; docs/compatibility.md says that there are none", err)
+	}
+}
+
+// locks that are taken there exclude those here, and the other way round.
+func (e *nfsExport) locks(t *testing.T) {
+	must(t, os.WriteFile(e.remote("lock"), make([]byte, 100), 0o644))
+	there, err := os.OpenFile(e.remote("lock"), os.O_RDWR, 0)
+	must(t, err)
+	defer there.Close()
+	here, err := os.OpenFile(e.local("lock"), os.O_RDWR, 0)
+	must(t, err)
+	defer here.Close()
+	lock := func(f *os.File, kind int16, start, n int64) error {
+		return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Start: start, Len: n})
+	}
+	must(t, lock(there, unix.F_WRLCK, 0, 10), lock(here, unix.F_WRLCK, 50, 10))
+	if err := lock(here, unix.F_WRLCK, 5, 1); err != unix.EAGAIN {
+		t.Errorf("a lock on the mount of what is locked by NFS: %v", err)
+	}
+	if err := lock(there, unix.F_RDLCK, 50, 1); err != unix.EAGAIN {
+		t.Errorf("a lock by NFS of what is locked on the mount: %v", err)
+	}
+	must(t, lock(there, unix.F_UNLCK, 0, 0), lock(here, unix.F_WRLCK, 5, 1), lock(here, unix.F_UNLCK, 0, 0), lock(there, unix.F_RDLCK, 50, 1))
+}
+
+// lookups counts those of a name that the daemon was asked for.
+func (e *nfsExport) lookups(t *testing.T, name string) (n int) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(e.m.Dir, "log"))
+	must(t, err)
+	for line := range bytes.Lines(b) {
+		if bytes.Contains(line, []byte(`"LOOKUP"`)) && bytes.Contains(line, []byte(`"name":`+strconv.Quote(name))) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,124 @@
+package guest
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
+)
+
+// nfsServer is the kernel's NFS server of this guest, with the programs of Debian's nfs-kernel-server that it
+// asks. These daemons are ended with the tests, by mounttest.Main.
+type nfsServer struct {
+	exported string // a mount point
+}
+
+// fsid stands for the filesystem in its handles, as nothing else of a FUSE mount lasts.
+const fsid = "7c6bd0f5-9ce3-4a07-8b06-5cdbd9bcbe97"
+
+// startNFS starts all but what is exported, until the end of the test.
+func startNFS(t *testing.T) *nfsServer {
+	t.Helper()
+	for _, m := range []string{"nfsd", "nfsv3", "nfsv4"} {
+		run(t, "modprobe", m)
+	}
+	for _, dir := range []string{"/run/rpcbind", "/var/lib/nfs/nfsdcld", "/var/lib/nfs/rpc_pipefs", "/etc/exports.d"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		"/etc/passwd":        "root:x:0:0:root:/root:/bin/sh\n_rpc:x:100:65534::/run/rpcbind:/bin/false\n",
+		"/var/lib/nfs/etab":  "",
+		"/var/lib/nfs/rmtab": "",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir, fstype := range map[string]string{"/proc/fs/nfsd": "nfsd", "/var/lib/nfs/rpc_pipefs": "rpc_pipefs"} {
+		if err := unix.Mount(fstype, dir, fstype, 0, ""); err != nil {
+			t.Fatalf("mounting %s: %v", fstype, err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil { // daemons have it open
+				t.Errorf("unmounting %s: %v", fstype, err)
+			}
+		})
+	}
+	run(t, "rpcbind", "-w")
+	run(t, "nfsdcld", "-p", "/var/lib/nfs/rpc_pipefs")
+	run(t, "rpc.mountd", "-p", "20048")
+	s := &nfsServer{}
+	t.Cleanup(func() { s.stop(t) })
+	return s
+}
+
+// export has the server serve a mount from now on. The line is what docs/compatibility.md recommends.
+func (s *nfsServer) export(t *testing.T, m *mounttest.Mount) {
+	t.Helper()
+	s.exported = m.Mountpoint
+	line := fmt.Sprintf("%s 127.0.0.1(rw,no_subtree_check,mountpoint,fsid=%s,no_root_squash)\n", m.Mountpoint, fsid)
+	if err := os.WriteFile("/etc/exports", []byte(line), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t)
+	t.Cleanup(func() { s.stop(t) })
+}
+
+// start does what nfs-server.service does.
+func (s *nfsServer) start(t *testing.T) {
+	t.Helper()
+	if out := run(t, "exportfs", "-r"); out != "" {
+		t.Errorf("exportfs -r: %s", out)
+	}
+	run(t, "rpc.nfsd", "--lease-time", "10", "2")
+}
+
+// stop does what nfs-server.service does. Afterwards the server uses nothing of a mount.
+func (s *nfsServer) stop(t *testing.T) {
+	t.Helper()
+	run(t, "rpc.nfsd", "0")
+	run(t, "exportfs", "-au")
+	run(t, "exportfs", "-f")
+	if b, err := os.ReadFile("/proc/fs/nfsd/threads"); err != nil || strings.TrimSpace(string(b)) != "0" {
+		t.Errorf("the server, stopped, has %q threads (%v)", b, err)
+	}
+}
+
+// nfsOptions make the kernel's client give up a server that says nothing, and keep no attributes: the tests
+// look at both sides.
+const nfsOptions = ",addr=127.0.0.1,soft,timeo=300,retrans=2,actimeo=0"
+
+// nfsVersion is a version of the protocol, and how to mount by it.
+type nfsVersion struct{ name, fstype, options string }
+
+var (
+	nfs4 = nfsVersion{"v4.2", "nfs4", "vers=4.2,clientaddr=127.0.0.1" + nfsOptions}
+	nfs3 = nfsVersion{"v3", "nfs", "vers=3,nolock,proto=tcp,mountproto=tcp" + nfsOptions}
+)
+
+// mountNFS mounts what is exported and returns where, until the end of the test.
+func (s *nfsServer) mountNFS(t *testing.T, v nfsVersion) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("127.0.0.1:"+s.exported, dir, v.fstype, 0, v.options); err != nil {
+		t.Fatalf("mounting by NFS with %s: %v", v.options, err)
+	}
+	t.Cleanup(func() {
+		err := unix.Unmount(dir, 0)
+		for start := time.Now(); err == unix.EBUSY && time.Since(start) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
+			err = unix.Unmount(dir, 0) // what was closed last may be on its way
+		}
+		if err != nil {
+			t.Errorf("unmounting the NFS client: %v", err)
+			_ = unix.Unmount(dir, unix.MNT_FORCE|unix.MNT_DETACH)
+		}
+	})
+	return dir
+}
