@@ -1,6 +1,6 @@
 // Package vm runs daxfs in guests with emulated persistent memory: on real /dev/dax0.0 with pages
 // of 2 MiB and of 1 GiB, on files of ext4 and xfs mounted with dax, on virtio-pmem and on
-// tmpfs; and cuts their power.
+// tmpfs; cuts their power; and exports a mount by NFS.
 //
 // Three parts work together. test/vm/machine makes the guest of the Debian packages that
 // test/vm/machine/pins names, and boots it under QEMU. test/vm/guest is the tests that run in

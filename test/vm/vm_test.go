@@ -45,7 +45,7 @@ func TestShrunk(t *testing.T) {
 
 // TestNFS runs that of test/vm/guest, in a guest with an NFS server.
 func TestNFS(t *testing.T) {
-	inGuest(t, 4*time.Minute, "TestNFS", []string{"nfs"})
+	inGuest(t, 6*time.Minute, "TestNFS", []string{"nfs"})
 }
 
 // TestPosix is the whole of test/posix, by both transports, on device-dax.

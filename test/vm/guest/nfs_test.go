@@ -44,6 +44,12 @@ func TestNFS(t *testing.T) {
 			}
 			s.stop(t)
 			m.Down()
+			s.start(t)
+			dir := t.TempDir()
+			if err := unix.Mount("127.0.0.1:"+m.Mountpoint, dir, nfs3.fstype, 0, nfs3.options); err == nil {
+				t.Error("what is below the mount point can be mounted by NFS, in spite of the option mountpoint")
+				_ = unix.Unmount(dir, 0)
+			}
 		})
 	}
 	on("dax=always", func(t *testing.T, e *nfsExport) {
@@ -110,6 +116,12 @@ func tree(t *testing.T, root string) map[string]string {
 		if err != nil {
 			return err
 		}
+		var b []byte
+		if d.Type().IsRegular() {
+			if b, err = os.ReadFile(name); err != nil {
+				return err
+			}
+		}
 		var st unix.Stat_t
 		if err := unix.Lstat(name, &st); err != nil {
 			return err
@@ -118,10 +130,6 @@ func tree(t *testing.T, root string) map[string]string {
 			st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec)
 		switch {
 		case d.Type().IsRegular():
-			b, err := os.ReadFile(name)
-			if err != nil {
-				return err
-			}
 			what += fmt.Sprintf(" size %d blocks %d content %d:%x", st.Size, st.Blocks, len(b), crc32.ChecksumIEEE(b))
 		case d.Type()&fs.ModeSymlink != 0:
 			to, err := os.Readlink(name)
@@ -142,7 +150,9 @@ func tree(t *testing.T, root string) map[string]string {
 // same requires that both sides show the same, and returns what.
 func (e *nfsExport) same(t *testing.T) map[string]string {
 	t.Helper()
-	remote, local := tree(t, e.remote()), tree(t, e.local())
+	// A client of version 4.2 to which a file is delegated keeps its times until somebody here opens it.
+	local := tree(t, e.local())
+	remote := tree(t, e.remote())
 	for name, want := range local {
 		if got := remote[name]; got != want {
 			t.Errorf("%s is by NFS\n%s, and on the mount\n%s", name, got, want)
@@ -204,13 +214,13 @@ func (e *nfsExport) names(t *testing.T) {
 
 // manyNames are more than a reply of the server holds, made from both sides, and taken away there.
 func (e *nfsExport) manyNames(t *testing.T) {
-	const n = 300
+	const n, nth = 250, 15
 	must(t, os.Mkdir(e.remote("many"), 0o755))
 	var want []string
 	for i := range n {
 		name := fmt.Sprintf("a name that takes some space in a reply, number %d", i)
 		at := e.local
-		if i%10 == 0 {
+		if i%nth == 0 {
 			at = e.remote
 		}
 		must(t, os.WriteFile(at("many", name), nil, 0o644))
@@ -228,7 +238,7 @@ func (e *nfsExport) manyNames(t *testing.T) {
 		}
 	}
 	for i, name := range want {
-		if i%10 != 0 {
+		if i%nth != 0 {
 			must(t, os.Remove(e.local("many", name)))
 		}
 	}
@@ -378,8 +388,8 @@ func (e *nfsExport) sillyRename(t *testing.T) {
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for start := time.Now(); !done(); time.Sleep(50 * time.Millisecond) {
-		if time.Since(start) > 30*time.Second {
-			t.Fatalf("30 s were not enough for %s", what)
+		if time.Since(start) > time.Minute {
+			t.Fatalf("a minute was not enough for %s", what)
 		}
 	}
 }

@@ -41,6 +41,10 @@ func startNFS(t *testing.T) *nfsServer {
 			t.Fatal(err)
 		}
 	}
+	// So long the server grants no new locks, lest somebody had them before.
+	if err := os.WriteFile("/proc/sys/fs/nfs/nlm_grace_period", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
 	for dir, fstype := range map[string]string{"/proc/fs/nfsd": "nfsd", "/var/lib/nfs/rpc_pipefs": "rpc_pipefs"} {
 		if err := unix.Mount(fstype, dir, fstype, 0, ""); err != nil {
 			t.Fatalf("mounting %s: %v", fstype, err)
@@ -77,10 +81,11 @@ func (s *nfsServer) start(t *testing.T) {
 	if out := run(t, "exportfs", "-r"); out != "" {
 		t.Errorf("exportfs -r: %s", out)
 	}
-	run(t, "rpc.nfsd", "--lease-time", "10", "2")
+	run(t, "rpc.nfsd", "--lease-time", "10", "8")
 }
 
-// stop does what nfs-server.service does. Afterwards the server uses nothing of a mount.
+// stop does what nfs-server.service does, and waits until the server uses nothing of the mount, which takes
+// it a moment.
 func (s *nfsServer) stop(t *testing.T) {
 	t.Helper()
 	run(t, "rpc.nfsd", "0")
@@ -89,6 +94,10 @@ func (s *nfsServer) stop(t *testing.T) {
 	if b, err := os.ReadFile("/proc/fs/nfsd/threads"); err != nil || strings.TrimSpace(string(b)) != "0" {
 		t.Errorf("the server, stopped, has %q threads (%v)", b, err)
 	}
+	until(t, "the server to let go of the mount", func() bool {
+		return unix.Unmount(s.exported, unix.MNT_EXPIRE) != unix.EBUSY // EAGAIN: it is not in use
+	})
+	_, _ = os.Stat(s.exported) // it is again, so that the next such call does not unmount it
 }
 
 // nfsOptions make the kernel's client give up a server that says nothing, and keep no attributes: the tests
