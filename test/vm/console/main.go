@@ -42,8 +42,9 @@ func command(code *int) *cobra.Command {
 		Long: `Run a command in a guest with emulated persistent memory. One argument is a script
 for sh; several are a program and its arguments. The guest is Linux with busybox,
 ndctl, daxctl, mkfs.ext4, mkfs.xfs and daxfsd, and one NVDIMM of 1 GiB unless
-flags say otherwise. A device whose file is named is kept; the others are gone
-with the guest. The exit code is the command's; 125: there was no guest.`,
+flags say otherwise; --part nfs adds an NFS server. A device whose file is named
+is kept; the others are gone with the guest. The exit code is the command's; 125:
+there was no guest.`,
 		Example: `  test/vm/run -- ndctl list -RN
   test/vm/run -- 'ndctl create-namespace -f -e namespace0.0 -m devdax --align 2M &&
 	daxfsd mkfs /dev/dax0.0 && daxfsd mount /dev/dax0.0 /mnt && daxfsd info /mnt'

@@ -27,6 +27,19 @@ func statHeld(fd int) (st unix.Stat_t, err error) {
 	return st, unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH)
 }
 
+// lookups counts those of a name that the daemon was asked for.
+func (e *nfsExport) lookups(t *testing.T, name string) (n int) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(e.m.Dir, "log"))
+	must(t, err)
+	for line := range bytes.Lines(b) {
+		if bytes.Contains(line, []byte(`"LOOKUP"`)) && bytes.Contains(line, []byte(`"name":`+strconv.Quote(name))) {
+			n++
+		}
+	}
+	return n
+}
+
 // handles are decoded by the server when its kernel knows nothing of the inode any more: it asks the
 // daemon for "." of the file, and for ".." of a directory up to the root.
 func (e *nfsExport) handles(t *testing.T) {
