@@ -31,7 +31,7 @@ VM_NOT_RUN := $(CURDIR)/bin/vm-did-not-run
 
 export CGO_ENABLED = 0
 
-.PHONY: all build demo bench test test-long install clean deps-demo deps-test deps-programs deps-vm test-vm vm-long \
+.PHONY: all build demo bench test test-long install clean deps-demo deps-test deps-programs deps-vm test-vm vm-long vm-posix vm-cut \
 	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise posix mounted programs \
 	kill-long crash-long ageing-long stress-long exercise-long programs-long modes-long
 
@@ -165,9 +165,19 @@ test-vm: deps-vm
 		{ [ ! -e $(VM_NOT_RUN) ] || cat $(VM_NOT_RUN); })
 
 # The whole of test/posix on a real /dev/dax0.0, and 50 power cuts.
-vm-long: deps-vm
-	$(call step,vm-long,7200,rm -f $(VM_NOT_RUN); DAXFS_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 4h -v ./test/vm -run 'TestPosix|TestPowerCut' -long -rounds 50 && \
+vm-long: vm-posix vm-cut
+
+# $(call guests,name,seconds of budget,arguments): where no guest can be made, it fails.
+define guests
+	$(call step,$(1),$(2),rm -f $(VM_NOT_RUN); DAXFS_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 3h -v ./test/vm $(3) && \
 		{ [ ! -e $(VM_NOT_RUN) ] || { cat $(VM_NOT_RUN); false; }; })
+endef
+
+vm-posix: deps-vm
+	$(call guests,vm-posix,3600,-run TestPosix -long)
+
+vm-cut: deps-vm
+	$(call guests,vm-cut,3600,-run TestPowerCut -rounds 50)
 
 # More of them, that bring servers and kernel drivers with them: stress-ng, dbench, bonnie++, PostgreSQL, overlayfs,
 # tar, rsync; compared with ext4.
