@@ -169,7 +169,7 @@ vm-long: vm-posix vm-cut
 
 # $(call guests,name,seconds of budget,arguments): where no guest can be made, it fails.
 define guests
-	$(call step,$(1),$(2),rm -f $(VM_NOT_RUN); DAXFS_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 3h -v ./test/vm $(3) && \
+	$(call step,$(1),$(2),mkdir -p bin && rm -f $(VM_NOT_RUN); DAXFS_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 3h -v ./test/vm $(3) && \
 		{ [ ! -e $(VM_NOT_RUN) ] || { cat $(VM_NOT_RUN); false; }; })
 endef
 
