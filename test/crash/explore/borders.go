@@ -78,7 +78,7 @@ func privileges() []Workload {
 		}}
 	}
 	return []Workload{
-		with("kill-privileges", suid, kill(0, 0)),
+		with("chmod-kills-privileges", suid, kill(0, 0)),
 		with("truncate-kills-privileges", suid, kill(fs.SetSize, 4096)),
 		with("truncate-up-kills-privileges", suid, kill(fs.SetSize, 50001)),
 		capable("write-kills-capability", func(w *world) { w.write("d/g", 300, fill(93, 5000)) }),

@@ -266,6 +266,12 @@ func singles() []Workload {
 			w.promise("f", w.mtime("f"))
 			w.steps[len(w.steps)-1].old.kids["f"].mtimes = []int64{first, w.mtime("f")}
 		}},
+		{Name: "fsync-times", setup: tree, op: func(w *world) { // the first time that these become durable
+			w.write("f", 0, fill(87, 10))
+			at := w.mtime("f")
+			w.do("fsync", func() { must("fsync", w.f.Fsync(&w.ctx, w.at("f").ino, false)) })
+			w.promise("f", at)
+		}},
 		forgetMany(),
 		{Name: "forget-named", setup: tree, op: func(w *world) { // what is forgotten is read from media again
 			w.write("f", 0, fill(87, 10))
