@@ -35,7 +35,11 @@ func TestHugetlb(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer os.Remove(dir)
+			t.Cleanup(func() { // after the unmount below
+				if err := os.Remove(dir); err != nil {
+					t.Error(err)
+				}
+			})
 			if err := unix.Mount("none", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d", c.page)); err != nil {
 				t.Fatal(err)
 			}
