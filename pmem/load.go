@@ -28,13 +28,17 @@ func (r *Region) Load(off int64, dst []byte) (err error) {
 		return r.refuse("Load", off, n, false)
 	}
 	defer r.guard(debug.SetPanicOnFault(true), &err)
-	src := r.ro[off : off+n]
-	for len(src) > chunkSize {
-		copy(dst, src[:chunkSize])
-		dst, src = dst[chunkSize:], src[chunkSize:]
-	}
-	copy(dst, src)
+	Copy(dst, r.ro[off:off+n])
 	return nil
+}
+
+// Copy is copy(dst, src) for memory of any length: by pieces, between which the garbage collector can stop it, and
+// of which none is so long (1 MiB) that it goes past the caches, from which who copied takes it next. A fault is not guarded.
+func Copy(dst, src []byte) (n int) {
+	for src = src[:min(len(src), len(dst))]; n < len(src); {
+		n += copy(dst[n:], src[n:min(len(src), n+chunkSize)])
+	}
+	return n
 }
 
 // Gather copies slices that Bytes returned, or of other memory, to dst one behind the other, as
@@ -42,10 +46,7 @@ func (r *Region) Load(off int64, dst []byte) (err error) {
 func (r *Region) Gather(dst []byte, src [][]byte) (n int, err error) {
 	defer r.guard(debug.SetPanicOnFault(true), &err)
 	for _, s := range src {
-		for len(s) > 0 && n < len(dst) {
-			m := copy(dst[n:], s[:min(len(s), chunkSize)])
-			n, s = n+m, s[m:]
-		}
+		n += Copy(dst[n:], s)
 	}
 	return n, nil
 }

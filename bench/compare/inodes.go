@@ -23,10 +23,8 @@ func (m *measurement) inodes() error {
 	}
 	names := m.wanted("daxfs-uring", "daxfs-dev")
 	if !m.conf.Full {
-		for _, x := range rows {
-			for _, name := range names {
-				x.cell(name).Why = "takes --full"
-			}
+		for _, name := range names {
+			unmeasured(rows, name, "takes --full")
 		}
 		return nil
 	}

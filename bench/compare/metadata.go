@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -53,9 +52,7 @@ func (m *measurement) metadata() error {
 			}
 			for _, name := range m.wanted(metadataTargets...) {
 				if strings.HasPrefix(name, "null-") && part.what != "meta" {
-					for _, x := range part.rows {
-						x.cell(name).Why = keepsNothing
-					}
+					unmeasured(part.rows, name, keepsNothing)
 					continue
 				}
 				err := m.try(round, part.what, name, part.rows, func() error {
@@ -85,15 +82,6 @@ func record(rows []*row, name, target string, v float64) {
 	for _, x := range rows {
 		if x.Name == name {
 			x.cell(target).add(x.Metric, v)
-		}
-	}
-}
-
-// unmeasured says why a target has no samples in rows of these names.
-func unmeasured(rows []*row, target, why string, names ...string) {
-	for _, x := range rows {
-		if slices.Contains(names, x.Name) {
-			x.cell(target).Why = why
 		}
 	}
 }

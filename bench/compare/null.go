@@ -16,6 +16,7 @@ import (
 
 	"github.com/daxfs/daxfs/fs/fusefs"
 	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfs/daxfs/pmem"
 )
 
 // nullFS is the null bound: what the transports can do with no filesystem behind them. There are
@@ -128,15 +129,8 @@ func (q *nullQueue) Read(h *transport.InHeader, in *transport.ReadIn) ([][]byte,
 // Done has nothing to give back.
 func (q *nullQueue) Done() {}
 
-// Copy puts what Read returned together. By pieces, as pmem does: what Go's copy moves past the caches, from 1 MiB
-// on, the kernel would have to fetch again.
-func (q *nullQueue) Copy(dst []byte) (n int, err error) {
-	const piece = 256 << 10
-	for s := q.reply[0]; len(s) > 0; s = s[min(len(s), piece):] {
-		n += copy(dst[n:], s[:min(len(s), piece)])
-	}
-	return n, nil
-}
+// Copy puts what Read returned together.
+func (q *nullQueue) Copy(dst []byte) (int, error) { return pmem.Copy(dst, q.reply[0]), nil }
 
 // MustCopy is false, as of an emulated region.
 func (q *nullQueue) MustCopy() bool { return false }

@@ -53,6 +53,15 @@ func (x *row) cell(target string) *cell {
 	return c
 }
 
+// unmeasured says why a target has no samples in the rows, or in those of the names if there are any.
+func unmeasured(rows []*row, target, why string, names ...string) {
+	for _, x := range rows {
+		if len(names) == 0 || slices.Contains(names, x.Name) {
+			x.cell(target).Why = why
+		}
+	}
+}
+
 // add keeps a sample.
 func (c *cell) add(metric string, v float64) { c.Samples[metric] = append(c.Samples[metric], v) }
 

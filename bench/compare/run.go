@@ -176,9 +176,7 @@ func (m *measurement) try(round int, what, target string, rows []*row, f func() 
 		fmt.Fprintln(os.Stderr, "FAILED:", text)
 		m.report.Errors = append(m.report.Errors, text)
 	}
-	for _, x := range rows {
-		x.cell(target).Why = err.Error()
-	}
+	unmeasured(rows, target, err.Error())
 	return nil
 }
 
