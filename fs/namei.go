@@ -68,17 +68,21 @@ func (fs *FS) Lookup(ctx *Context, dir uint64, name string, a *Attr) syscall.Err
 	return 0
 }
 
-// Ref adds a reference to an inode by number and fills a; ESTALE if there is none.
+// Ref adds a reference to an inode by number and fills a; ESTALE if there is none, or if it has lost its last
+// name: a kernel asks by number only for what nobody has open, and what it told us to forget may be on its way.
 func (fs *FS) Ref(ino uint64, a *Attr) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e
 	}
-	if e := fs.attr(in, a); e != 0 {
-		fs.put(in, 1)
-		return e
+	e = fs.attr(in, a)
+	if e == 0 && a.Nlink == 0 {
+		e = syscall.ESTALE
 	}
-	return 0
+	if e != 0 {
+		fs.put(in, 1)
+	}
+	return e
 }
 
 // Forget gives n references of Lookup and its like back.

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -53,6 +54,7 @@ type Adapter struct {
 
 	server   atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
 	protocol *fuse.ProtocolServer        // of cold requests; set before any comes
+	early    earlyInterrupts
 	panicked func(any)
 }
 
@@ -82,7 +84,7 @@ type call struct {
 
 func (a *Adapter) get(cancel <-chan struct{}, h *fuse.InHeader) *call {
 	c := a.calls.Get().(*call)
-	c.ctx = fs.Context{UID: h.Uid, GID: h.Gid, PID: h.Pid, Lane: c.ctx.Lane, Cancel: cancel}
+	c.ctx = fs.Context{UID: h.Uid, GID: h.Gid, PID: h.Pid, Lane: c.ctx.Lane, Cancel: a.cancelOf(h, cancel)}
 	return c
 }
 
@@ -98,6 +100,10 @@ func (a *Adapter) String() string { return Type }
 
 // Cold answers a request by go-fuse.
 func (a *Adapter) Cold(in, out []byte) int {
+	if len(in) == interruptSize && binary.NativeEndian.Uint32(in[4:]) == opInterrupt {
+		a.interrupt(in)
+		return 0
+	}
 	n, _ := a.protocol.HandleRequest([][]byte{in}, [][]byte{out})
 	return n
 }

@@ -264,6 +264,13 @@ func TestLookupByNumber(t *testing.T) {
 	if s := m.Lookup(nil, &h, ".", &e); s != fuse.Status(syscall.ESTALE) {
 		t.Errorf("a number that names nothing: %v, want ESTALE", s)
 	}
+	gone := m.create("gone", 0o644)
+	m.ok("unlink", status(m.core.Unlink(&fs.Context{}, 1, "gone")))
+	h = header(gone) // whose FORGET has not come yet
+	if s := m.Lookup(nil, &h, ".", &e); s != fuse.Status(syscall.ESTALE) {
+		t.Errorf("a file without a name: %v, want ESTALE", s)
+	}
+	m.Forget(gone, 1)
 	h = header(1)
 	m.ok("lookup ..", m.Lookup(nil, &h, "..", &e))
 	if e.NodeId != 1 {
