@@ -68,7 +68,7 @@ func (d *devVolume) poison(ranges ...pmem.Range) {
 	}
 }
 
-// get reads as a transport does that must not let the kernel read the region.
+// get reads as a transport does.
 func (v *volume) get(ino uint64, off int64, n int) ([]byte, syscall.Errno) {
 	r := v.fs.NewReply()
 	defer r.Free()
@@ -76,12 +76,8 @@ func (v *volume) get(ino uint64, off int64, n int) ([]byte, syscall.Errno) {
 		return nil, e
 	}
 	b := make([]byte, n)
-	m, err := r.Copy(b)
-	r.Done()
-	if err != nil {
-		return nil, syscall.EIO
-	}
-	return b[:m], 0
+	m, e := r.Take(b)
+	return b[:m], e
 }
 
 // lost checks that fsck finds nothing but that files lost data: "path offset+bytes" each.

@@ -117,10 +117,8 @@ func (fs *FS) copyBytes(ctx *Context, src *inode, srcOff int64, dst *inode, dstO
 		return 0, e
 	}
 	b := make([]byte, r.Len())
-	_, err := r.Copy(b)
-	r.Done()
-	if err != nil {
-		return 0, errno(err)
+	if _, e := r.Take(b); e != 0 {
+		return 0, e
 	}
 	m, e := fs.write(ctx, dst, dstOff, b)
 	if e != 0 {

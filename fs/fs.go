@@ -70,8 +70,6 @@ type Options struct {
 	// Atomic makes each Write of up to AtomicUnit bytes all or nothing, whatever
 	// happens, and one that finds no space change nothing.
 	Atomic bool
-	// ZeroCopy lets the kernel read replies from media that can be poisoned, see MustCopy.
-	ZeroCopy bool
 	// Takeover ignores an owner record that says another host, or another name
 	// of the same memory, uses the region.
 	Takeover bool

@@ -6,7 +6,6 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
 )
 
 // Reply is the answer to a read: slices of the region itself, the folio
@@ -39,32 +38,28 @@ func (fs *FS) NewReply() *Reply { return fs.replies.Get().(*Reply) }
 // Free returns a reply to the pool, after Done.
 func (r *Reply) Free() { r.fs.replies.Put(r) }
 
-// Slices is the answer, in order. It is valid until Done. With MustCopy it is for Copy alone:
-// nobody has seen whether it can be read.
+// Slices is the answer, in order, valid until Done. Nobody has seen whether the media can be read
+// there.
 func (r *Reply) Slices() [][]byte { return r.slices }
 
-// Copy copies the answer to dst, as far as it fits, and returns how many bytes that is. It fails
-// where the media cannot be read. Before Done.
-func (r *Reply) Copy(dst []byte) (int, error) {
+// Take copies the answer to dst, as far as it fits, and is done with it. It returns how many bytes
+// that is; EIO where the media cannot be read. That is a fault here, and becomes an error; inside the
+// kernel's copy it could take the host down, so no system call is given the region itself.
+func (r *Reply) Take(dst []byte) (int, syscall.Errno) {
 	n, err := r.fs.r.Gather(dst, r.slices)
+	r.Done()
 	if err != nil {
 		r.fs.mediaFailed(err)
+		return 0, errno(err)
 	}
-	return n, err
-}
-
-// MustCopy tells whether what is read must be taken by Reply.Copy: the region is media that can be
-// poisoned, and a poisoned byte inside the kernel's copy could take the host down. In Copy it is a fault
-// that becomes an error.
-func (fs *FS) MustCopy() bool {
-	return fs.r.Durability() == pmem.DurableFlush && !fs.opt.ZeroCopy
+	return n, 0
 }
 
 // Len is the answer's length in bytes.
 func (r *Reply) Len() int { return r.n }
 
 // Done drops the references and the range lock. It must be called exactly once
-// for every successful Read, from any goroutine.
+// for every successful Read, from any goroutine, unless Take was.
 func (r *Reply) Done() {
 	in := r.in
 	if in == nil {
@@ -113,7 +108,6 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 	}
 	r.in, r.lock, r.n = in, in.rl.lock(off, end, false), 0
 	end = min(end, int64(in.size.Load()))
-	probe := !fs.MustCopy()
 	for off < end {
 		n := end - off
 		u, m, flags := fs.refRun(in, off, n)
@@ -126,13 +120,7 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 			r.slices = append(r.slices, zeros[:n])
 		} else {
 			at := int64(u.block)<<layout.BlockShift + off%layout.BlockSize
-			err := fs.checkRead(u.block, u.n)
-			if err == nil && probe {
-				if err = fs.r.Probe(at, n); err != nil {
-					fs.mediaFailed(err)
-				}
-			}
-			if err != nil {
+			if err := fs.checkRead(u.block, u.n); err != nil {
 				r.drop()
 				return errno(err)
 			}

@@ -60,14 +60,3 @@ func (r *Region) LoadLine(off int64, dst *[64]byte) (err error) {
 	*dst = [lineSize]byte(r.ro[off:])
 	return nil
 }
-
-// Probe loads one byte in each 4 KiB of the range, to find out whether it can be
-// read. The answer may be out of date when it arrives.
-func (r *Region) Probe(off, n int64) (err error) {
-	if !r.in(off, n) {
-		return r.refuse("Probe", off, n, false)
-	}
-	defer r.guard(debug.SetPanicOnFault(true), &err)
-	touch(r.ro[off : off+n])
-	return nil
-}

@@ -70,7 +70,7 @@ func TestPrimitivesAgainstModel(t *testing.T) {
 					err = r.Store8(off, v)
 					binary.LittleEndian.PutUint64(model[off:], v)
 				case 4:
-					err = errors.Join(r.Flush(off, n), r.Probe(off, n))
+					err = r.Flush(off, n)
 					r.Fence()
 				case 5:
 					err = errors.Join(r.FlushFence(off, n), r.Sync(off, n))
@@ -104,7 +104,6 @@ func TestNoAllocs(t *testing.T) {
 			"Bytes":      func() { _ = r.Bytes(64, 4096) },
 			"Load":       func() { r.Load(13, dst) },
 			"LoadLine":   func() { r.LoadLine(128, &line) },
-			"Probe":      func() { r.Probe(0, 1<<20) },
 			"Store8":     func() { r.Store8(8, 7) },
 			"Store":      func() { r.Store(64, src[:128]) },
 			"NTStore":    func() { r.NTStore(13, src) },
@@ -127,7 +126,7 @@ func TestRanges(t *testing.T) {
 	var line [64]byte
 	for _, off := range []int64{-1, -1 << 63, 8183, 8192, 1 << 40, 1<<63 - 1} {
 		for op, err := range map[string]error{
-			"Load": r.Load(off, b), "LoadLine": r.LoadLine(off, &line), "Probe": r.Probe(off, 10),
+			"Load": r.Load(off, b), "LoadLine": r.LoadLine(off, &line),
 			"Store8": r.Store8(off, 1), "Store": r.Store(off, b), "NTStore": r.NTStore(off, b),
 			"NTZero": r.NTZero(off, 10), "Flush": r.Flush(off, 10), "FlushFence": r.FlushFence(off, 10),
 			"Sync": r.Sync(off, 10),
@@ -145,13 +144,13 @@ func TestRanges(t *testing.T) {
 			r.Bytes(off, 10)
 		}()
 	}
-	for _, err := range []error{r.NTZero(0, -1), r.Flush(64, -64), r.Probe(10, -1), r.Store8(4, 1), r.Store8(8188, 1)} {
+	for _, err := range []error{r.NTZero(0, -1), r.Flush(64, -64), r.Store8(4, 1), r.Store8(8188, 1)} {
 		if !errors.Is(err, ErrRange) {
 			t.Errorf("error %v", err)
 		}
 	}
 	for _, err := range []error{
-		r.Load(8192, nil), r.Probe(8192, 0), r.Store(8192, nil), r.NTStore(8192, nil), r.NTZero(8192, 0),
+		r.Load(8192, nil), r.Store(8192, nil), r.NTStore(8192, nil), r.NTZero(8192, 0),
 		r.Flush(8192, 0), r.FlushFence(8192, 0), r.Sync(8192, 0), r.Store8(8184, 1), r.LoadLine(8128, &line),
 	} {
 		if err != nil {
@@ -179,7 +178,7 @@ func TestReadOnly(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	}
-	if err := errors.Join(r.Load(0, b), r.Probe(0, 8192), r.Sync(0, 8192)); err != nil {
+	if err := errors.Join(r.Load(0, b), r.Sync(0, 8192)); err != nil {
 		t.Error(err)
 	}
 }
@@ -197,7 +196,6 @@ func TestConcurrent(t *testing.T) {
 				line[0] = byte(i)
 				r.Store(off, line[:])
 				r.Flush(off&^4095, 4096)
-				r.Probe(0, 1<<16)
 				r.Fence()
 				r.NTStore(off, line[:])
 				r.Store8(off, uint64(i))

@@ -34,7 +34,6 @@ type nullFS struct {
 // nullQueue is a thread's entry.
 type nullQueue struct {
 	*nullFS
-	reply [1][]byte
 }
 
 // forever is how long names and attributes are valid, in seconds.
@@ -121,19 +120,9 @@ func (n *nullFS) part(node, off uint64, size int) []byte {
 }
 
 // Read answers from the slice.
-func (q *nullQueue) Read(h *transport.InHeader, in *transport.ReadIn) ([][]byte, syscall.Errno) {
-	q.reply[0] = q.part(h.NodeID, in.Offset, int(in.Size))
-	return q.reply[:], 0
+func (q *nullQueue) Read(h *transport.InHeader, in *transport.ReadIn, out []byte) (int, syscall.Errno) {
+	return pmem.Copy(out, q.part(h.NodeID, in.Offset, len(out))), 0
 }
-
-// Done has nothing to give back.
-func (q *nullQueue) Done() {}
-
-// Copy puts what Read returned together.
-func (q *nullQueue) Copy(dst []byte) (int, error) { return pmem.Copy(dst, q.reply[0]), nil }
-
-// MustCopy is false, as of an emulated region.
-func (q *nullQueue) MustCopy() bool { return false }
 
 // Write copies into the slice.
 func (q *nullQueue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte) (int, syscall.Errno) {

@@ -44,9 +44,6 @@ Options for -o:
   atomic              each write request, of up to 1 MiB, is all or nothing across a
                       crash; overwriting stores its data twice
   trace               a line in the log (--log) for each request: operation, result, time
-  zerocopy            over /dev/fuse, on device-dax and fsdax too, the kernel reads
-                      the region itself: faster for large reads, but a read of
-                      poisoned memory can take the host down instead of giving EIO
   takeover            mount although the region is marked as in use by another host
   allow_other         let other users in; always so for a mount by root
   relatime, strictatime, noatime

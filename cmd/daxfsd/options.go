@@ -16,7 +16,6 @@ type mountOptions struct {
 	takeover bool
 	atomic   bool
 	trace    bool // a line in the log for each request
-	zeroCopy bool
 	dax      fusefs.DAX
 	via      fusefs.Transport
 	atime    fs.Atime
@@ -29,7 +28,7 @@ type mountOptions struct {
 
 // knownOptions are the words -o takes, for the error message.
 var knownOptions = []string{
-	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "atomic", "zerocopy", "trace", "takeover", "allow_other", "default_permissions",
+	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "atomic", "trace", "takeover", "allow_other", "default_permissions",
 	"noatime", "relatime", "strictatime", "nodiratime", "diratime", "sync", "dirsync", "async", "nosymfollow", "symfollow", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "remount", "defaults",
 }
 
@@ -39,7 +38,7 @@ func parseOptions(flags []string) (*mountOptions, error) {
 	o := &mountOptions{}
 	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
 		switch w = strings.TrimSpace(w); w {
-		case "takeover", "atomic", "zerocopy", "trace", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
+		case "takeover", "atomic", "trace", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
 			o.other = append(o.other, w)
 		}
 		switch w {
@@ -62,8 +61,6 @@ func parseOptions(flags []string) (*mountOptions, error) {
 			o.atomic = true
 		case "trace":
 			o.trace = true
-		case "zerocopy":
-			o.zeroCopy = true
 		case "dax=always":
 			o.dax = fusefs.DAXAlways
 		case "dax=never":
@@ -136,9 +133,6 @@ func (o *mountOptions) list() []string {
 	l = append(l, [...]string{"relatime", "strictatime", "noatime"}[o.atime])
 	if o.atomic {
 		l = append(l, "atomic")
-	}
-	if o.zeroCopy {
-		l = append(l, "zerocopy")
 	}
 	if o.takeover {
 		l = append(l, "takeover")

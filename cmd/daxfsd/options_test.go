@@ -22,7 +22,7 @@ func TestParseOptions(t *testing.T) {
 	if o, err := parseOptions([]string{"strictatime,nodiratime,sync,nosymfollow"}); err != nil || !o.noDirs || !slices.Equal(o.kernel, []string{"sync", "nosymfollow"}) {
 		t.Errorf("got %+v, %v", o, err)
 	}
-	for _, bad := range []string{"dax=sometimes", "dax", "zerocopy2", "ro=1"} {
+	for _, bad := range []string{"dax=sometimes", "dax", "atomic2", "ro=1"} {
 		_, err := parseOptions([]string{"ro," + bad})
 		if err == nil || !strings.Contains(err.Error(), bad) || !strings.Contains(err.Error(), "dax=never") {
 			t.Errorf("-o %s: error %v does not name it and the known ones", bad, err)

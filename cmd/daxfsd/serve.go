@@ -76,7 +76,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		return err
 	}
 	core, err := mountCore(r, fs.Options{
-		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, ZeroCopy: p.opts.zeroCopy, Takeover: p.opts.takeover, Scan: p.opts.scan, Progress: progress, Warn: warn,
+		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Takeover: p.opts.takeover, Scan: p.opts.scan, Progress: progress, Warn: warn,
 		Atime: p.opts.atime, NoDirAtime: p.opts.noDirs, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {

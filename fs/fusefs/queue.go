@@ -38,22 +38,15 @@ func cold(e syscall.Errno) syscall.Errno {
 	return e
 }
 
-// Read answers with slices of the mapping, referenced and locked until Done.
-func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn) ([][]byte, syscall.Errno) {
+// Read copies from the mapping.
+func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn, out []byte) (int, syscall.Errno) {
 	ctx := &q.enter(h).ctx
 	ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
-	e := q.a.core.Read(ctx, h.NodeID, int64(in.Offset), int(in.Size), q.reply)
-	return q.reply.Slices(), e
+	if e := q.a.core.Read(ctx, h.NodeID, int64(in.Offset), len(out), q.reply); e != 0 {
+		return 0, e
+	}
+	return q.reply.Take(out)
 }
-
-// Copy puts what Read returned together.
-func (q *queue) Copy(dst []byte) (int, error) { return q.reply.Copy(dst) }
-
-// MustCopy tells whether the kernel must not read the slices itself.
-func (q *queue) MustCopy() bool { return q.a.core.MustCopy() }
-
-// Done gives back what the reply of a Read held.
-func (q *queue) Done() { q.reply.Done() }
 
 // Write stores data into the file.
 func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte) (int, syscall.Errno) {

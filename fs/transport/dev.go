@@ -47,12 +47,10 @@ type devQueue struct {
 	s   *Server
 	fd  int
 	q   Queue
-	buf []byte
-	iov []unix.Iovec
+	mem []byte // what buf lies in
+	buf []byte // a request; the answers of READ and READDIR have the place of a WRITE's data
+	iov [2]unix.Iovec
 	ans answer
-
-	copied []byte    // what a READ is answered with where the kernel must not read the region; else nil
-	one    [1][]byte // the part of it that is sent
 }
 
 // readSize is what a read from /dev/fuse must have room for.
@@ -88,11 +86,7 @@ func newServer(fs Filesystem, o Options) *Server {
 
 // dev starts a thread that serves what it reads from fd.
 func (s *Server) dev(fd int, fq Queue) {
-	q := &devQueue{s: s, fd: fd, q: fq, buf: aligned(readSize, inHeaderSize+writeInSize), iov: make([]unix.Iovec, 0, 2+MaxIO/4096)}
-	if fq.MustCopy() {
-		q.copied = aligned(MaxIO, 0)
-	}
-	q.ans.room = make([]byte, MaxIO)
+	q := &devQueue{s: s, fd: fd, q: fq}
 	s.counters = append(s.counters, &q.counters)
 	s.done.Add(1)
 	go q.loop()
@@ -119,10 +113,26 @@ func cloneOf(conn int) (int, error) {
 	return fd, nil
 }
 
+// open makes the queue's memory. What a WRITE brings begins a page.
+func (q *devQueue) open() (err error) {
+	const head = inHeaderSize + writeInSize
+	if q.mem, err = mapMemory(pageSize + MaxIO); err != nil {
+		return fmt.Errorf("memory of a request: %w", err)
+	}
+	q.buf = q.mem[pageSize-head:][:readSize]
+	q.ans.room = q.buf[head:]
+	return nil
+}
+
 // loop is the thread's life.
 func (q *devQueue) loop() {
 	runtime.LockOSThread() // and the thread ends with it
 	defer q.s.done.Done()
+	if err := q.open(); err != nil {
+		q.s.fail(err)
+		return
+	}
+	defer unmapMemory(q.mem)
 	for {
 		n, e := read(q.fd, q.buf)
 		switch {
@@ -170,29 +180,10 @@ func (q *devQueue) serve(b []byte) {
 // send writes the answer, and ends it.
 func (q *devQueue) send() {
 	a := &q.ans
-	if a.read && q.copied != nil {
-		q.copyRead()
-	}
-	q.iov = append(q.iov[:0], iovec(bytesOf(&a.OutHeader)))
-	if len(a.body) > 0 {
-		q.iov = append(q.iov, iovec(a.body))
-	}
-	for _, d := range a.data {
-		q.iov = append(q.iov, iovec(d))
-	}
-	// ENOENT: whoever asked has gone. EFAULT: the region cannot be read there, and the
-	// kernel has made it EIO.
-	e := writev(q.fd, q.iov, int(a.Len))
-	if a.read {
-		a.read = false
-		q.q.Done()
-	}
-	err := a.Error
-	if e == unix.EFAULT {
-		err = -int32(unix.EIO)
-	}
-	q.call.end(err, moved(q.call.opcode, err, int(a.Len)-outHeaderSize, a.body))
-	if e != 0 && e != unix.ENOENT && e != unix.EFAULT && e != unix.ENODEV {
+	q.iov = [2]unix.Iovec{iovec(bytesOf(&a.OutHeader)), iovec(a.body)}
+	e := writev(q.fd, q.iov[:], int(a.Len))
+	q.call.end(a.Error, moved(q.call.opcode, a.Error, len(a.body), a.body))
+	if e != 0 && e != unix.ENOENT && e != unix.ENODEV { // ENOENT: whoever asked has gone
 		q.s.opt.Warn("answering a request: %v", e)
 	}
 }
@@ -200,28 +191,13 @@ func (q *devQueue) send() {
 // fail makes EIO the answer.
 func (a *answer) fail(unique uint64) {
 	a.OutHeader = OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: unique}
-	a.body, a.data = nil, nil
+	a.body = nil
 }
 
 // fail aborts the connection, of which a queue can no longer do its part.
 func (s *Server) fail(err error) {
 	s.opt.Warn("%v: aborting the connection", err)
 	go s.opt.Abort()
-}
-
-// copyRead copies the answer to a READ out of the region, and is done with that. What cannot be
-// read is a fault here, and an error; within the kernel it could take the machine down.
-func (q *devQueue) copyRead() {
-	a := &q.ans
-	n, err := q.q.Copy(q.copied)
-	a.read, a.data = false, nil
-	q.q.Done()
-	if err != nil {
-		a.Len, a.Error = outHeaderSize, -int32(unix.EIO)
-		return
-	}
-	q.one[0] = q.copied[:n]
-	a.Len, a.data = uint32(outHeaderSize+n), q.one[:]
 }
 
 // recover ends a request that panicked, if whoever is told of it returns.

@@ -18,10 +18,10 @@
 //
 // The device transport (dev.go): each queue has a clone of the connection's descriptor
 // (FUSE_DEV_IOC_CLONE) and an operating system thread of its own, which reads a request, serves
-// it and writes the answer. The answer to a READ is written with writev(2) from slices of the
-// region: nothing is copied in the daemon. Where the region is media that can be poisoned (Queue.MustCopy) it
-// is copied to a buffer of the queue first, since the kernel may not survive reading poison. A cold request goes to a goroutine with buffers of its
-// own, since it may block and allocates.
+// it and writes the answer with writev(2). READ copies from the region into the queue's memory, which stays in the
+// CPU's caches and in one huge page: sent from the region itself, of which the kernel has to pin each page, the
+// same answer takes longer, and the kernel may not survive reading poison. A cold request goes to a goroutine with
+// buffers of its own, since it may block and allocates.
 //
 // The io_uring transport (uring.go): one queue for each possible CPU, whose thread stays on it, with
 // places for a few requests each. A request comes with the completion of the place's command, and

@@ -24,16 +24,6 @@ type Filesystem interface {
 // Cold makes the request a cold one, before anything was done that doing it again would spoil.
 // It is used by one thread.
 type Queue interface {
-	// Read returns what answers a READ, valid until Done, which is called once for each
-	// Read without an error.
-	Read(h *InHeader, in *ReadIn) ([][]byte, syscall.Errno)
-	Done()
-	// Copy puts what Read returned together, for transports that cannot send slices. It fails
-	// where the memory cannot be read.
-	Copy(dst []byte) (int, error)
-	// MustCopy tells whether the slices are for Copy alone, since the kernel must not read the
-	// memory. It never changes.
-	MustCopy() bool
 	// Write stores data, and returns how much of it.
 	Write(h *InHeader, in *WriteIn, data []byte) (int, syscall.Errno)
 	Release(h *InHeader, in *ReleaseIn) syscall.Errno
@@ -51,7 +41,9 @@ type Queue interface {
 	Unlink(h *InHeader, name string) syscall.Errno
 	Rmdir(h *InHeader, name string) syscall.Errno
 	Rename(h *InHeader, in *Rename2In, from, to string) syscall.Errno
-	// Readlink and Readdir (READDIRPLUS if plus) put the answer into out and return its length.
+	// Read, Readlink and Readdir (READDIRPLUS if plus) put the answer into out and return its
+	// length.
+	Read(h *InHeader, in *ReadIn, out []byte) (int, syscall.Errno)
 	Readlink(h *InHeader, out []byte) (int, syscall.Errno)
 	Readdir(h *InHeader, in *ReadIn, plus bool, out []byte) (int, syscall.Errno)
 }
@@ -68,10 +60,8 @@ type answer struct {
 		create CreateOut
 	}
 	rename Rename2In // of a RENAME, which says less
-	room   []byte    // for answers of other lengths: MaxIO bytes
-	body   []byte    // the structure, or a part of room
-	data   [][]byte  // of a READ
-	read   bool      // Done is due
+	room   []byte    // for answers of other lengths: MaxIO bytes; what followed the request's structure may lie there
+	body   []byte    // the structure, or the beginning of room
 }
 
 // verdict is what becomes of a request.
@@ -86,14 +76,12 @@ const (
 // serve serves one request: its header, the structure of its operation and what follows that.
 // For a request whose parts arrive separately they need not lie together.
 func serve(q Queue, h *InHeader, arg, rest []byte, a *answer) verdict {
-	a.Unique, a.body, a.data, a.read = h.Unique, nil, nil, false
+	a.Unique, a.body = h.Unique, nil
 	e := syscall.EIO // of what is too short
 	switch h.Opcode {
 	case opRead:
-		if in := as[ReadIn](arg); in != nil && in.Size <= MaxIO {
-			if a.data, e = q.Read(h, in); e == 0 {
-				a.read = true
-			}
+		if in := as[ReadIn](arg); in != nil && in.Size <= uint32(len(a.room)) {
+			e = a.fill(q.Read(h, in, a.room[:in.Size]))
 		}
 	case opWrite:
 		if in := as[WriteIn](arg); in != nil && int(in.Size) == len(rest) {
@@ -149,11 +137,7 @@ func serve(q Queue, h *InHeader, arg, rest []byte, a *answer) verdict {
 	if e != 0 {
 		a.body = nil
 	}
-	n := outHeaderSize + len(a.body)
-	for _, d := range a.data {
-		n += len(d)
-	}
-	a.Len = uint32(n)
+	a.Len = uint32(outHeaderSize + len(a.body))
 	return answered
 }
 

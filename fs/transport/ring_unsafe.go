@@ -87,14 +87,13 @@ type ring struct {
 
 // newRing makes a ring. It must be used by the calling thread.
 func newRing() (*ring, error) {
-	const page = 4096
-	mem, err := unix.Mmap(-1, 0, 2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	mem, err := unix.Mmap(-1, 0, 2*pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, fmt.Errorf("memory of a ring: %w", err)
 	}
 	p := ringParams{flags: setupCQSize | setupSQE128 | setupSingleIssuer | setupDeferTaskrun | setupNoMmap | setupNoSQArray, cqEntries: 2 * ringEntries}
 	p.cqOff.userAddr = uint64(uintptr(unsafe.Pointer(&mem[0])))
-	p.sqOff.userAddr = uint64(uintptr(unsafe.Pointer(&mem[page])))
+	p.sqOff.userAddr = uint64(uintptr(unsafe.Pointer(&mem[pageSize])))
 	fd, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, ringEntries, uintptr(unsafe.Pointer(&p)), 0)
 	if e != 0 {
 		_ = unix.Munmap(mem)
@@ -103,7 +102,7 @@ func newRing() (*ring, error) {
 	unix.CloseOnExec(int(fd))
 	at := func(off uint32) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&mem[off])) }
 	r := &ring{
-		fd: int(fd), mem: mem, sqes: (*[ringEntries]sqe)(unsafe.Pointer(&mem[page])),
+		fd: int(fd), mem: mem, sqes: (*[ringEntries]sqe)(unsafe.Pointer(&mem[pageSize])),
 		cqes:   unsafe.Slice((*cqe)(unsafe.Pointer(&mem[p.cqOff.cqes])), p.cqEntries),
 		sqHead: at(p.sqOff.head), sqTail: at(p.sqOff.tail), cqHead: at(p.cqOff.head), cqTail: at(p.cqOff.tail),
 	}
@@ -190,8 +189,7 @@ const uringHeaderRoom = 4096 // in front of each payload
 // newEntries makes n places, and the memory of all of them.
 func newEntries(n int) (es []*uringEntry, mem []byte, err error) {
 	const each = uringHeaderRoom + MaxIO
-	mem, err = unix.Mmap(-1, 0, n*each, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
+	if mem, err = mapMemory(n * each); err != nil {
 		return nil, nil, fmt.Errorf("memory of %d requests: %w", n, err)
 	}
 	for i := range n {
@@ -203,9 +201,6 @@ func newEntries(n int) (es []*uringEntry, mem []byte, err error) {
 	}
 	return es, mem, nil
 }
-
-// freeEntries gives their memory back.
-func freeEntries(mem []byte) { _ = unix.Munmap(mem) }
 
 // register and commit fill in a submission entry: the first offers a place to the kernel, the
 // second sends the answer in it and offers it again.

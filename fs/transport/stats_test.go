@@ -194,7 +194,7 @@ func TestUringServeAllocatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer freeEntries(mem)
+	defer unmapMemory(mem)
 	f := &echo{data: make([]byte, 1<<20), wrong: t.Errorf}
 	q := &uringQueue{s: newServer(f, Options{Warn: t.Logf}), ring: r, entries: es, q: f.Queue(0), fd: -1}
 	for name, req := range map[string][]byte{
@@ -225,7 +225,8 @@ func BenchmarkServe(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer null.Close()
-	q := &devQueue{s: &Server{fs: f}, fd: int(null.Fd()), q: f.Queue(0), iov: make([]unix.Iovec, 0, 10)}
+	q := &devQueue{s: &Server{fs: f}, fd: int(null.Fd()), q: f.Queue(0)}
+	q.ans.room = make([]byte, MaxIO)
 	req := request(opRead, 2, ReadIn{Size: 4096})
 	b.ReportAllocs()
 	for b.Loop() {

@@ -200,7 +200,7 @@ func (q *uringQueue) close() {
 		q.ring.close()
 	}
 	if q.mem != nil {
-		freeEntries(q.mem)
+		unmapMemory(q.mem)
 	}
 	if q.event >= 0 {
 		_ = unix.Close(q.event)
@@ -269,14 +269,9 @@ func (q *uringQueue) serve(i int) {
 // answer puts the answer into its place and gives that to the kernel.
 func (q *uringQueue) answer(i int, a *answer) {
 	e := q.entries[i]
-	n := copy(e.payload, a.body)
-	if a.read {
-		a.read = false
-		var err error
-		if n, err = q.q.Copy(e.payload); err != nil {
-			n, a.Error = 0, -int32(unix.EIO)
-		}
-		q.q.Done()
+	n := len(a.body)
+	if n > 0 && &a.body[0] != &e.payload[0] {
+		copy(e.payload, a.body)
 	}
 	*e.hdr.outHeader() = OutHeader{Len: outHeaderSize + uint32(n), Error: a.Error, Unique: a.Unique}
 	e.hdr.ent.payloadSz = uint32(n)

@@ -37,13 +37,22 @@ func bytesOf[T any](v *T) []byte {
 // nameOf is b as a string without a copy: for a callee that is done with it when it returns.
 func nameOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// aligned is n bytes of which the one at offset at lies at the beginning of a page.
-func aligned(n, at int) []byte {
-	const page = 4096
-	b := make([]byte, n+page)
-	skip := -(int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) + at) & (page - 1)
-	return b[skip:][:n:n]
+const pageSize = 4096
+
+// mapMemory maps memory for n bytes of payloads, in huge pages where the system has them: the kernel and we copy
+// there and back for each request. Before Linux 6.7 it may lie across their boundaries.
+func mapMemory(n int) ([]byte, error) {
+	const huge = 2 << 20
+	mem, err := unix.Mmap(-1, 0, (n+huge-1)&^(huge-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE) // a kernel that has none says so
+	return mem, nil
 }
+
+// unmapMemory gives it back.
+func unmapMemory(mem []byte) { _ = unix.Munmap(mem) }
 
 // iovec is b for writev(2).
 func iovec(b []byte) unix.Iovec {
