@@ -3,13 +3,9 @@ package fs_test
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/pmem"
 )
 
 // TestReplyLocks: the bytes of a reply stay as they are until it is done, and others do not.
@@ -44,48 +40,25 @@ func TestReplyLocks(t *testing.T) {
 // TestTruncatedUnderReply: a region file that is truncated while a reply is on its way is EIO, and what
 // the reply held is given back.
 func TestTruncatedUnderReply(t *testing.T) {
-	const size = 32 << 20
-	path := filepath.Join(t.TempDir(), "region")
-	if err := pmem.Create(path, size, true); err != nil {
-		t.Fatal(err)
-	}
-	r, err := pmem.Open(path, pmem.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	f, err := fs.Mount(r, fs.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, a := &fs.Context{}, &fs.Attr{}
-	if e := f.Mknod(ctx, 1, "file", syscall.S_IFREG|0o600, 0, a); e != 0 {
-		t.Fatal(e)
-	}
-	if _, e := f.Write(ctx, a.Ino, 0, make([]byte, 64<<10)); e != 0 {
-		t.Fatal(e)
-	}
-	reply, b := f.NewReply(), make([]byte, 64<<10)
-	if e := f.Read(ctx, a.Ino, 0, len(b), reply); e != 0 {
-		t.Fatal(e)
-	}
+	v, path := fileVolume(t, false)
+	ino, size := v.create(1, "f"), v.r.Size()
+	v.write(ino, 0, make([]byte, 64<<10))
+	r, b := v.fs.NewReply(), make([]byte, 64<<10)
+	v.ok(v.fs.Read(&v.ctx, ino, 0, len(b), r))
 	if err := os.Truncate(path, 64<<10); err != nil {
 		t.Fatal(err)
 	}
-	if n, e := reply.Take(b); n != 0 || e != syscall.EIO {
+	if n, e := r.Take(b); n != 0 || e != syscall.EIO {
 		t.Errorf("%d bytes, %v; want EIO", n, e)
 	}
 	if err := os.Truncate(path, size); err != nil {
 		t.Fatal(err)
 	}
 	// The bytes are out of use, as those of poisoned media are; a write would hang if they were locked.
-	if _, e := f.Write(ctx, a.Ino, 0, b); e != syscall.EIO {
+	if _, e := v.fs.Write(&v.ctx, ino, 0, b); e != syscall.EIO {
 		t.Errorf("a write: %v", e)
 	}
-	if err := f.Unmount(); err != nil {
+	if err := v.fs.Unmount(); err != nil {
 		t.Error(err)
 	}
 }

@@ -53,9 +53,9 @@
 // # Faults
 //
 // Poisoned media, and a file truncated under its mapping, raise SIGBUS. Every
-// primitive, Load, LoadLine and Probe run under a guard that turns it into ErrMedia;
+// primitive, Load, LoadLine and Gather run under a guard that turns it into ErrMedia;
 // the region goes on working elsewhere. A fault outside the region panics as
-// always. Who loads from Bytes has no guard: Probe it first, or use Load.
+// always. Who loads from Bytes has no guard: use Load, or Gather.
 //
 // # Concurrency
 //

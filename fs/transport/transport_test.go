@@ -3,7 +3,6 @@ package transport
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -37,8 +36,6 @@ func TestUringDepth(t *testing.T) {
 }
 
 const poisoned = 0xbd
-
-var errPoison = errors.New("poison")
 
 // echo is a filesystem of one file that is data.
 type echo struct {
