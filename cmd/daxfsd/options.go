@@ -15,6 +15,7 @@ type mountOptions struct {
 	remount  bool
 	takeover bool
 	atomic   bool
+	noPoll   bool // queues do not stay awake between requests
 	trace    bool // a line in the log for each request
 	dax      fusefs.DAX
 	via      fusefs.Transport
@@ -28,7 +29,7 @@ type mountOptions struct {
 
 // knownOptions are the words -o takes, for the error message.
 var knownOptions = []string{
-	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "atomic", "trace", "takeover", "allow_other", "default_permissions",
+	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "nopoll", "atomic", "trace", "takeover", "allow_other", "default_permissions",
 	"noatime", "relatime", "strictatime", "nodiratime", "diratime", "sync", "dirsync", "async", "nosymfollow", "symfollow", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "remount", "defaults",
 }
 
@@ -38,7 +39,7 @@ func parseOptions(flags []string) (*mountOptions, error) {
 	o := &mountOptions{}
 	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
 		switch w = strings.TrimSpace(w); w {
-		case "takeover", "atomic", "trace", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
+		case "takeover", "nopoll", "atomic", "trace", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
 			o.other = append(o.other, w)
 		}
 		switch w {
@@ -59,6 +60,8 @@ func parseOptions(flags []string) (*mountOptions, error) {
 			o.takeover = true
 		case "atomic":
 			o.atomic = true
+		case "nopoll":
+			o.noPoll = true
 		case "trace":
 			o.trace = true
 		case "dax=always":
@@ -133,6 +136,9 @@ func (o *mountOptions) list() []string {
 	l = append(l, [...]string{"relatime", "strictatime", "noatime"}[o.atime])
 	if o.atomic {
 		l = append(l, "atomic")
+	}
+	if o.noPoll {
+		l = append(l, "nopoll")
 	}
 	if o.takeover {
 		l = append(l, "takeover")

@@ -16,6 +16,9 @@ func TestParseOptions(t *testing.T) {
 	if o, err := parseOptions([]string{"trace"}); err != nil || !o.trace || !slices.Contains(o.list(), "trace") || !slices.Equal(o.other, []string{"trace"}) {
 		t.Errorf("got %+v, %v", o, err)
 	}
+	if o, err := parseOptions([]string{"nopoll"}); err != nil || !o.noPoll || !slices.Contains(o.list(), "nopoll") || !slices.Equal(o.other, []string{"nopoll"}) {
+		t.Errorf("got %+v, %v", o, err)
+	}
 	if o, err := parseOptions(nil); err != nil || o.readOnly || o.atomic || o.dax != fusefs.DAXAlways {
 		t.Errorf("no options: %+v, %v", o, err)
 	}

@@ -66,7 +66,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	f := &facts{plan: p, region: r, super: sb, since: time.Now()}
 	conn, err := fusefs.Attach(fusefs.Options{
 		Mountpoint: p.mountpoint, Source: p.region, DAX: p.opts.dax, Transport: p.opts.via, Kernel: p.opts.kernel,
-		Info: f.info, Activity: f.activity, Trace: tracer(p.opts, log),
+		Info: f.info, Activity: f.activity, Trace: tracer(p.opts, log), NoPoll: p.opts.noPoll,
 		Log: zap.NewStdLog(log.Named("fuse")),
 		Panicked: func(v any) {
 			log.Fatal("panic: ending the daemon, the next mount recovers", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))

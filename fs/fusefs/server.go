@@ -47,6 +47,8 @@ type Options struct {
 	// Trace is told of every request when it has been answered; nil: nobody. It is safe for
 	// concurrent use, and what it takes the next request waits.
 	Trace func(*transport.Request)
+	// NoPoll is transport.Options.NoPoll.
+	NoPoll bool
 	// Log is told what go-fuse has to say; nil: nobody.
 	Log *log.Logger
 	// Panicked is told of a panic in the filesystem, after which locks may be
@@ -194,9 +196,10 @@ func (s *Server) Serve() {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 	o := transport.Options{
-		Warn:  s.opt.Log.Printf,
-		Abort: s.abort,
-		Trace: s.opt.Trace,
+		Warn:   s.opt.Log.Printf,
+		Abort:  s.abort,
+		Trace:  s.opt.Trace,
+		NoPoll: s.opt.NoPoll,
 	}
 	if s.uring != nil {
 		s.conn = s.uring.Serve(s.fd, s.serves, o)

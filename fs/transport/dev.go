@@ -13,6 +13,8 @@ type Options struct {
 	Warn  func(format string, a ...any) // is told of what the kernel does and should not
 	Abort func()                        // aborts the connection
 	Trace func(*Request)                // nil, or is told of every request when it has been answered, by any goroutine
+
+	NoPoll bool // queues sleep at once when there is no request (see poller)
 }
 
 // Server serves one connection. Serving (Dev) -> ended by the kernel: an unmount, or an abort
@@ -22,6 +24,7 @@ type Server struct {
 	opt  Options
 	done sync.WaitGroup // queues and cold requests
 	fds  []int          // clones, closed by Wait
+	load *load          // nil: no queue polls
 
 	counters []*counters // of the queues; immutable when Dev or Uring.Serve has returned
 
@@ -44,13 +47,17 @@ type devQueue struct {
 	counters
 	call call // the request that is being served
 
-	s   *Server
-	fd  int
-	q   Queue
-	mem []byte // what buf lies in
-	buf []byte // a request; the answers of READ and READDIR have the place of a WRITE's data
-	iov [2]unix.Iovec
-	ans answer
+	s     *Server
+	fd    int // what the request that is being served was read from, and the answer goes to: sleep or look
+	sleep int // where a read blocks
+	look  int // a clone of it where a read does not, for poll
+	poll  poller
+	cpu   int // where it runs; -1: anywhere
+	q     Queue
+	mem   []byte // what buf lies in
+	buf   []byte // a request; the answers of READ and READDIR have the place of a WRITE's data
+	iov   [2]unix.Iovec
+	ans   answer
 }
 
 // readSize is what a read from /dev/fuse must have room for.
@@ -60,23 +67,31 @@ const readSize = inHeaderSize + writeInSize + MaxIO
 // returns at once.
 func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 	s := newServer(fs, o)
+	cpus, _ := allowedCPUs()
 	for i := range n {
 		qfd := fd
 		if i > 0 {
-			if c, err := cloneOf(fd); err == nil {
+			if c, err := cloneOf(fd, 0); err == nil {
 				qfd = c
 				s.fds = append(s.fds, c)
 			} else if i == 1 {
 				o.Warn("all queues share one descriptor: %v", err)
 			}
 		}
-		s.dev(qfd, fs.Queue(i))
+		cpu := -1
+		if len(cpus) > 0 {
+			cpu = cpus[i%len(cpus)]
+		}
+		s.dev(qfd, fs.Queue(i), cpu)
 	}
 	return s
 }
 
 func newServer(fs Filesystem, o Options) *Server {
 	s := &Server{fs: fs, opt: o}
+	if !o.NoPoll {
+		s.load = newLoad("/proc/loadavg", runtime.NumCPU())
+	}
 	for i, n := range coldSizes {
 		pool := &s.pools[i]
 		pool.New = func() any { return &coldCall{in: make([]byte, 0, n), out: make([]byte, n), pool: pool} }
@@ -84,9 +99,15 @@ func newServer(fs Filesystem, o Options) *Server {
 	return s
 }
 
-// dev starts a thread that serves what it reads from fd.
-func (s *Server) dev(fd int, fq Queue) {
-	q := &devQueue{s: s, fd: fd, q: fq}
+// dev starts a thread that serves what it reads from fd, on a CPU; if that is -1, anywhere, and it does not poll.
+func (s *Server) dev(fd int, fq Queue, cpu int) {
+	q := &devQueue{s: s, sleep: fd, q: fq, cpu: cpu}
+	if cpu >= 0 && s.load != nil {
+		if c, err := cloneOf(fd, unix.O_NONBLOCK); err == nil {
+			q.look, q.poll.load = c, s.load
+			s.fds = append(s.fds, c)
+		}
+	}
 	s.counters = append(s.counters, &q.counters)
 	s.done.Add(1)
 	go q.loop()
@@ -98,11 +119,12 @@ func (s *Server) Wait() {
 	for _, fd := range s.fds {
 		unix.Close(fd)
 	}
+	s.load.close()
 }
 
-// cloneOf opens another descriptor of a connection.
-func cloneOf(conn int) (int, error) {
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+// cloneOf opens another descriptor of a connection, with more flags.
+func cloneOf(conn, flags int) (int, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|flags, 0)
 	if err != nil {
 		return -1, fmt.Errorf("opening /dev/fuse again: %w", err)
 	}
@@ -128,19 +150,29 @@ func (q *devQueue) open() (err error) {
 func (q *devQueue) loop() {
 	runtime.LockOSThread() // and the thread ends with it
 	defer q.s.done.Done()
+	if q.cpu >= 0 {
+		pin(q.cpu)
+	}
 	if err := q.open(); err != nil {
 		q.s.fail(err)
 		return
 	}
 	defer unmapMemory(q.mem)
 	for {
+		q.fd = q.sleep
+		if q.poll.awake() {
+			q.fd = q.look
+		}
 		n, e := read(q.fd, q.buf)
 		switch {
 		case e == 0 && n == 0:
 			return
 		case e == 0:
+			q.poll.came(clock())
 			q.serve(q.buf[:n])
-		case e == unix.EINTR, e == unix.EAGAIN, e == unix.ENOENT: // the request was taken back
+		case e == unix.EAGAIN:
+			q.poll.yield()
+		case e == unix.EINTR, e == unix.ENOENT: // the request was taken back
 		case e == unix.ENODEV, e == unix.ECONNABORTED: // unmounted, aborted
 			return
 		default:

@@ -125,11 +125,11 @@ func (r *ring) next() *sqe {
 	return s
 }
 
-// enter submits what was filled in and waits for one completion at least.
-func (r *ring) enter() unix.Errno {
+// enter submits what was filled in and waits for n completions at least.
+func (r *ring) enter(n uintptr) unix.Errno {
 	r.sqTail.Store(r.tail)
-	n := r.tail - r.told
-	done, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(n), 1, enterGetevents, 0, 0)
+	submit := r.tail - r.told
+	done, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), n, enterGetevents, 0, 0)
 	if e == 0 {
 		r.told += uint32(done)
 	} else {

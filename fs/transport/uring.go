@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -56,6 +55,7 @@ type uringQueue struct {
 	entries []*uringEntry
 	mem     []byte
 	ans     answer
+	poll    poller
 	event   int     // eventfd
 	woken   [8]byte // what was read from it; the kernel's while the ring runs
 
@@ -110,29 +110,6 @@ func NewUring() (*Uring, error) {
 // uringDepthFor is how many requests each of n queues takes at once.
 func uringDepthFor(n int) int { return max(uringDepthMin, min(uringDepth, uringBudget/MaxIO/n)) }
 
-// possibleCPUs is the number of CPUs that there may ever be.
-func possibleCPUs() (int, error) {
-	b, err := os.ReadFile("/sys/devices/system/cpu/possible")
-	if err != nil {
-		return 0, err
-	}
-	return countCPUs(strings.TrimSpace(string(b)))
-}
-
-// countCPUs is how many CPUs a list of the kernel's has. It must have no gap: the kernel counts
-// the CPUs for the number of queues, but takes the number of a CPU for that of its queue.
-func countCPUs(list string) (int, error) {
-	if list == "0" {
-		return 1, nil
-	}
-	last, many := strings.CutPrefix(list, "0-")
-	n, err := strconv.Atoi(last)
-	if !many || err != nil || n < 1 || n > 1<<16 {
-		return 0, fmt.Errorf("the possible CPUs are %q", list)
-	}
-	return n + 1, nil
-}
-
 // Depth is how many requests a queue takes at once. A cold request keeps its place until it
 // is answered: who waits for other requests must leave places for them.
 func (u *Uring) Depth() int { return u.queues[0].depth }
@@ -147,13 +124,13 @@ func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
 	s := newServer(fs, o)
 	s.done.Add(len(u.queues))
 	for i, q := range u.queues {
-		q.s, q.fd, q.q = s, fd, fs.Queue(i)
+		q.s, q.fd, q.q, q.poll.load = s, fd, fs.Queue(i), s.load
 		s.counters = append(s.counters, &q.counters)
 	}
 	for range u.queues {
 		u.begin <- s
 	}
-	s.dev(fd, fs.Queue(len(u.queues)))
+	s.dev(fd, fs.Queue(len(u.queues)), -1)
 	return s
 }
 
@@ -180,9 +157,7 @@ func (q *uringQueue) live(begin <-chan *Server, ready chan<- error) {
 // open makes the ring, on the queue's thread.
 func (q *uringQueue) open() (err error) {
 	q.event = -1
-	var set unix.CPUSet
-	set.Set(q.cpu)
-	_ = unix.SchedSetaffinity(0, &set) // it fails for a CPU that is not there, of which few requests come
+	pin(q.cpu)
 	if q.ring, err = newRing(); err != nil {
 		return err
 	}
@@ -216,12 +191,23 @@ func (q *uringQueue) loop() error {
 	}
 	awaitEvent(q.ring.next(), q.event, &q.woken, eventData)
 	for left := len(q.entries); left > 0; {
-		switch e := q.ring.enter(); e {
+		wait := uintptr(1)
+		if q.poll.awake() {
+			wait = 0
+		}
+		switch e := q.ring.enter(wait); e {
 		case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY:
 		default:
 			return fmt.Errorf("io_uring_enter: %w", e)
 		}
-		for c, ok := q.ring.completion(); ok; c, ok = q.ring.completion() {
+		c, ok := q.ring.completion()
+		switch {
+		case ok:
+			q.poll.came(clock())
+		case wait == 0:
+			q.poll.yield()
+		}
+		for ; ok; c, ok = q.ring.completion() {
 			switch {
 			case c.userData == eventData:
 				q.commitFinished()

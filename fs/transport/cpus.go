@@ -1,0 +1,105 @@
+package transport
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"math/bits"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// possibleCPUs is the number of CPUs that there may ever be.
+func possibleCPUs() (int, error) {
+	b, err := os.ReadFile("/sys/devices/system/cpu/possible")
+	if err != nil {
+		return 0, err
+	}
+	return countCPUs(strings.TrimSpace(string(b)))
+}
+
+// countCPUs is how many CPUs a list of the kernel's has. It must have no gap: the kernel counts
+// the CPUs for the number of queues, but takes the number of a CPU for that of its queue.
+func countCPUs(list string) (int, error) {
+	if list == "0" {
+		return 1, nil
+	}
+	last, many := strings.CutPrefix(list, "0-")
+	n, err := strconv.Atoi(last)
+	if !many || err != nil || n < 1 || n > 1<<16 {
+		return 0, fmt.Errorf("the possible CPUs are %q", list)
+	}
+	return n + 1, nil
+}
+
+// allowedCPUs are the CPUs that the calling thread may run on.
+func allowedCPUs() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil { // of more CPUs than a CPUSet holds
+		return nil, err
+	}
+	var cpus []int
+	for i := range len(set) * bits.UintSize {
+		if set.IsSet(i) {
+			cpus = append(cpus, i)
+		}
+	}
+	return cpus, nil
+}
+
+// pin keeps the calling thread on a CPU. It fails for one that is not there, of which few requests come.
+func pin(cpu int) {
+	var set unix.CPUSet
+	set.Set(cpu)
+	_ = unix.SchedSetaffinity(0, &set)
+}
+
+// load knows how many threads want to run. Of a Server; all methods may be called by all its threads.
+type load struct {
+	spinning atomic.Int32 // threads that run only to look for requests
+	cpus     int          // that we may run on
+	file     *os.File     // /proc/loadavg
+}
+
+// newLoad returns nil where the kernel does not tell.
+func newLoad(file string, cpus int) *load {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil
+	}
+	return &load{cpus: cpus, file: f}
+}
+
+func (l *load) close() {
+	if l != nil {
+		_ = l.file.Close()
+	}
+}
+
+// running is how many threads run or want to, on all CPUs.
+func (l *load) running() int {
+	var b [80]byte
+	n, err := unix.Pread(int(l.file.Fd()), b[:], 0)
+	if err != nil {
+		return math.MaxInt32
+	}
+	return runningOf(b[:n])
+}
+
+// runningOf finds that in the text of /proc/loadavg: "0.20 0.18 0.12 1/80 11206".
+func runningOf(text []byte) int {
+	f := bytes.Fields(text)
+	if len(f) < 4 {
+		return math.MaxInt32
+	}
+	r, _, _ := bytes.Cut(f[3], []byte("/"))
+	n, err := strconv.Atoi(string(r))
+	if err != nil {
+		return math.MaxInt32
+	}
+	return n
+}

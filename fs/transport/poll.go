@@ -1,0 +1,88 @@
+package transport
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// pollFor is how long a queue's thread looks for its next request before it sleeps.
+	pollFor = 200 * time.Microsecond
+	// pollCheck is how long it relies on there being a CPU to spare.
+	pollCheck = 5 * time.Millisecond
+)
+
+// poller says whether a queue's thread waits for its next request asleep or awake. A thread that sleeps leaves its
+// CPU idle, and where that is halted, as a virtual machine's is, it takes longer to wake it than to serve the request.
+// So while requests come with less than pollFor between them, the thread looks for the next one for so long, and lets
+// others run between two looks. The kernel does the same in busy_poll of its sockets and haltpoll of its guests.
+//
+// It does so only while fewer threads want to run than there are CPUs. Beside others that compute, looking is worse than
+// sleeping: a thread that has had its share of a CPU does not come before them any more when a request wakes it, and
+// sched_yield(2) need not let them run at once.
+//
+// Asleep (until two requests come soon after one another, and a CPU is to spare) -> awake (until none comes for
+// pollFor, or others want the CPUs). Used by one thread.
+type poller struct {
+	load  *load // nil: it always sleeps
+	last  int64 // when a request came, of clock
+	until int64 // look until then; 0 is asleep
+	check int64 // when to ask load again
+	spare bool  // what it said
+}
+
+// came notes that a request has come, at a time of clock.
+func (p *poller) came(now int64) {
+	if now-p.last < int64(pollFor) {
+		if p.maySpin(now) {
+			p.look(now + int64(pollFor))
+		} else {
+			p.look(0)
+		}
+	}
+	p.last = now
+}
+
+// awake is whether to look again, and not to sleep.
+func (p *poller) awake() bool { return p.until != 0 }
+
+// yield lets others run after a look that found nothing.
+func (p *poller) yield() {
+	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	p.idle(clock())
+}
+
+// idle notes that nothing has come until a time of clock.
+func (p *poller) idle(now int64) {
+	if now >= p.until || !p.maySpin(now) {
+		p.look(0)
+	}
+}
+
+// look makes the thread look until a time of clock, or sleep if that is 0.
+func (p *poller) look(until int64) {
+	switch {
+	case p.until == 0 && until != 0:
+		p.load.spinning.Add(1)
+	case p.until != 0 && until == 0:
+		p.load.spinning.Add(-1)
+	}
+	p.until = until
+}
+
+// maySpin is whether there is a CPU to spare.
+func (p *poller) maySpin(now int64) bool {
+	if p.load == nil {
+		return false
+	}
+	if now >= p.check {
+		p.check = now + int64(pollCheck)
+		others := p.load.running() - int(p.load.spinning.Load())
+		if p.until == 0 {
+			others-- // this thread
+		}
+		p.spare = others < p.load.cpus
+	}
+	return p.spare
+}
