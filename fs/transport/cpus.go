@@ -8,7 +8,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,14 +59,18 @@ func pin(cpu int) {
 	_ = unix.SchedSetaffinity(0, &set)
 }
 
-// load knows how many threads want to run. Of a Server; all methods may be called by all its threads.
+// load knows how many threads want to run, on all CPUs. Its methods may be called by all threads.
 type load struct {
-	spinning atomic.Int32 // threads that run only to look for requests
-	cpus     int          // that we may run on
-	file     *os.File     // /proc/loadavg
+	cpus    int // that we may run on
+	file    *os.File
+	mu      sync.Mutex
+	pollers []*poller // protected by mu; no more come when requests do
 }
 
-// newLoad returns nil where the kernel does not tell.
+// loadFor is how long what a load said is relied on.
+const loadFor = 5 * time.Millisecond
+
+// newLoad reads what is /proc/loadavg but in tests; it returns nil where the kernel does not tell.
 func newLoad(file string, cpus int) *load {
 	f, err := os.Open(file)
 	if err != nil {
@@ -78,6 +83,29 @@ func (l *load) close() {
 	if l != nil {
 		_ = l.file.Close()
 	}
+}
+
+// add makes l know a poller, whose thread is not counted while it only looks for requests.
+func (l *load) add(p *poller) {
+	if l != nil {
+		l.mu.Lock()
+		l.pollers = append(l.pollers, p)
+		l.mu.Unlock()
+		p.load = l
+	}
+}
+
+// others is how many threads run or want to, but for the one that asks, which p is of, and those that only look for requests.
+func (l *load) others(p *poller) int {
+	n := l.running() - 1
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, o := range l.pollers {
+		if o != p && o.looking.Load() {
+			n--
+		}
+	}
+	return n
 }
 
 // running is how many threads run or want to, on all CPUs.

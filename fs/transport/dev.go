@@ -104,8 +104,9 @@ func (s *Server) dev(fd int, fq Queue, cpu int) {
 	q := &devQueue{s: s, sleep: fd, q: fq, cpu: cpu}
 	if cpu >= 0 && s.load != nil {
 		if c, err := cloneOf(fd, unix.O_NONBLOCK); err == nil {
-			q.look, q.poll.load = c, s.load
+			q.look = c
 			s.fds = append(s.fds, c)
+			s.load.add(&q.poll)
 		}
 	}
 	s.counters = append(s.counters, &q.counters)

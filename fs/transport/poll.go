@@ -1,17 +1,14 @@
 package transport
 
 import (
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// pollFor is how long a queue's thread looks for its next request before it sleeps.
-	pollFor = 200 * time.Microsecond
-	// pollCheck is how long it relies on there being a CPU to spare.
-	pollCheck = 5 * time.Millisecond
-)
+// pollFor is how long a queue's thread looks for its next request before it sleeps.
+const pollFor = 200 * time.Microsecond
 
 // poller says whether a queue's thread waits for its next request asleep or awake. A thread that sleeps leaves its
 // CPU idle, and where that is halted, as a virtual machine's is, it takes longer to wake it than to serve the request.
@@ -25,20 +22,22 @@ const (
 // Asleep (until two requests come soon after one another, and a CPU is to spare) -> awake (until none comes for
 // pollFor, or others want the CPUs). Used by one thread.
 type poller struct {
-	load  *load // nil: it always sleeps
-	last  int64 // when a request came, of clock
-	until int64 // look until then; 0 is asleep
-	check int64 // when to ask load again
-	spare bool  // what it said
+	load    *load       // nil: it always sleeps
+	looking atomic.Bool // the last look found nothing, and it will look again; load reads it
+	last    int64       // when a request came, of clock
+	until   int64       // look until then; 0 is asleep
+	check   int64       // when to ask load again
+	spare   bool        // what it said
 }
 
 // came notes that a request has come, at a time of clock.
 func (p *poller) came(now int64) {
+	if p.until != 0 {
+		p.looking.Store(false)
+	}
 	if now-p.last < int64(pollFor) {
-		if p.maySpin(now) {
-			p.look(now + int64(pollFor))
-		} else {
-			p.look(0)
+		if p.until = 0; p.maySpin(now) {
+			p.until = now + int64(pollFor)
 		}
 	}
 	p.last = now
@@ -49,6 +48,7 @@ func (p *poller) awake() bool { return p.until != 0 }
 
 // yield lets others run after a look that found nothing.
 func (p *poller) yield() {
+	p.looking.Store(true)
 	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	p.idle(clock())
 }
@@ -56,19 +56,9 @@ func (p *poller) yield() {
 // idle notes that nothing has come until a time of clock.
 func (p *poller) idle(now int64) {
 	if now >= p.until || !p.maySpin(now) {
-		p.look(0)
+		p.until = 0
+		p.looking.Store(false)
 	}
-}
-
-// look makes the thread look until a time of clock, or sleep if that is 0.
-func (p *poller) look(until int64) {
-	switch {
-	case p.until == 0 && until != 0:
-		p.load.spinning.Add(1)
-	case p.until != 0 && until == 0:
-		p.load.spinning.Add(-1)
-	}
-	p.until = until
 }
 
 // maySpin is whether there is a CPU to spare.
@@ -77,12 +67,8 @@ func (p *poller) maySpin(now int64) bool {
 		return false
 	}
 	if now >= p.check {
-		p.check = now + int64(pollCheck)
-		others := p.load.running() - int(p.load.spinning.Load())
-		if p.until == 0 {
-			others-- // this thread
-		}
-		p.spare = others < p.load.cpus
+		p.check = now + int64(loadFor)
+		p.spare = p.load.others(p) < p.load.cpus
 	}
 	return p.spare
 }

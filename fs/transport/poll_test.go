@@ -9,7 +9,7 @@ import (
 
 // TestPoller: a queue looks while requests come close upon one another, and not beside others that compute.
 func TestPoller(t *testing.T) {
-	const d, again = int64(pollFor), int64(pollCheck)
+	const d, again = int64(pollFor), int64(loadFor)
 	file := filepath.Join(t.TempDir(), "loadavg")
 	running := func(s string) {
 		t.Helper()
@@ -20,16 +20,14 @@ func TestPoller(t *testing.T) {
 	running("1")
 	l := newLoad(file, 2)
 	defer l.close()
-	p := poller{load: l}
+	var p, other poller
+	l.add(&p)
+	l.add(&other)
 	now := 10 * again
 	check := func(want bool, what string) {
 		t.Helper()
-		spinning := int32(0)
-		if want {
-			spinning = 1
-		}
-		if n := l.spinning.Load(); p.awake() != want || n != spinning {
-			t.Errorf("%s: awake is %v, and %d threads look", what, p.awake(), n)
+		if p.awake() != want {
+			t.Errorf("%s: awake is %v", what, !want)
 		}
 	}
 	check(false, "before any request")
@@ -53,7 +51,7 @@ func TestPoller(t *testing.T) {
 	now += again
 	p.came(now)
 	p.came(now + 1)
-	check(true, "which it still does though it is counted itself now")
+	check(true, "still")
 	running("3")
 	p.came(now + 2)
 	check(true, "before it asks again")
@@ -61,6 +59,12 @@ func TestPoller(t *testing.T) {
 	p.came(now)
 	p.came(now + 1)
 	check(false, "beside two others")
+	other.looking.Store(true)
+	now += again
+	p.came(now)
+	p.came(now + 1)
+	check(true, "beside one, and one that only looks")
+	other.looking.Store(false)
 	running("2")
 	now += again
 	p.came(now)
@@ -69,13 +73,22 @@ func TestPoller(t *testing.T) {
 	running("3")
 	now += again + 1
 	p.until = now + d
+	p.looking.Store(true)
 	p.idle(now)
 	check(false, "when it is back")
+	if p.looking.Load() {
+		t.Error("a thread that sleeps is said to look")
+	}
+	p.check, p.until = 0, now+d
+	p.yield()
+	check(false, "beside two others, which it asks for at once")
 
-	p = poller{}
-	p.came(now)
-	p.came(now + 1)
-	check(false, "where nobody tells the load")
+	var never poller
+	never.came(now)
+	never.came(now + 1)
+	if never.awake() {
+		t.Error("awake where nobody tells the load")
+	}
 }
 
 // TestRunning: what /proc/loadavg says, and whatever else is there, which must not make a queue look.

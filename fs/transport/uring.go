@@ -124,7 +124,8 @@ func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
 	s := newServer(fs, o)
 	s.done.Add(len(u.queues))
 	for i, q := range u.queues {
-		q.s, q.fd, q.q, q.poll.load = s, fd, fs.Queue(i), s.load
+		q.s, q.fd, q.q = s, fd, fs.Queue(i)
+		s.load.add(&q.poll)
 		s.counters = append(s.counters, &q.counters)
 	}
 	for range u.queues {
