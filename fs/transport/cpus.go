@@ -119,15 +119,20 @@ func (l *load) running() int {
 }
 
 // runningOf finds that in the text of /proc/loadavg: "0.20 0.18 0.12 1/80 11206".
-func runningOf(text []byte) int {
-	f := bytes.Fields(text)
-	if len(f) < 4 {
-		return math.MaxInt32
+func runningOf(text []byte) (n int) {
+	for range 3 {
+		i := bytes.IndexByte(text, ' ')
+		text = text[i+1:]
 	}
-	r, _, _ := bytes.Cut(f[3], []byte("/"))
-	n, err := strconv.Atoi(string(r))
-	if err != nil {
-		return math.MaxInt32
+	for i, c := range text {
+		switch {
+		case c >= '0' && c <= '9' && n < math.MaxInt32/10-1:
+			n = n*10 + int(c-'0')
+		case c == '/' && i > 0:
+			return n
+		default:
+			return math.MaxInt32
+		}
 	}
-	return n
+	return math.MaxInt32
 }

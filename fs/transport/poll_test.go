@@ -96,7 +96,10 @@ func TestRunning(t *testing.T) {
 	for text, want := range map[string]int{
 		"0.20 0.18 0.12 1/80 11206\n": 1,
 		"9.01 8.00 7.00 12/1234 9\n":  12,
-		"0.20 0.18 0.12 3":            3,
+		"0.20 0.18 0.12 /80":          math.MaxInt32,
+		"0.20 0.18 0.12 3":            math.MaxInt32,
+		"0.20 0.18 0.12 99999999999/": math.MaxInt32,
+		"0.20":                        math.MaxInt32,
 		"":                            math.MaxInt32,
 		"0.20 0.18 0.12":              math.MaxInt32,
 		"0.20 0.18 0.12 x/80 11206":   math.MaxInt32,
@@ -109,6 +112,11 @@ func TestRunning(t *testing.T) {
 	defer l.close()
 	if n := l.running(); n < 1 || n > 1<<20 {
 		t.Errorf("%d threads run", n)
+	}
+	var p poller
+	l.add(&p)
+	if n := testing.AllocsPerRun(100, func() { l.others(&p) }); n != 0 {
+		t.Errorf("to ask allocates %v times", n)
 	}
 	if newLoad(filepath.Join(t.TempDir(), "none"), 1) != nil {
 		t.Error("a load of no file")

@@ -240,6 +240,9 @@ func (k *kernel) ask(req []byte) (syscall.Errno, []byte) {
 	}
 	b := make([]byte, 2<<20)
 	n, err := unix.Read(k.fd, b)
+	for err == unix.EINTR {
+		n, err = unix.Read(k.fd, b)
+	}
 	if err != nil || n < outHeaderSize {
 		k.t.Fatalf("the answer: %d bytes, %v", n, err)
 	}
