@@ -66,7 +66,7 @@ func bars() (all []*bar) {
 		}
 		all = append(all,
 			atMost(200, fmt.Sprintf("longest pause with 1 000 000 cached inodes, µs, %s", d), figure{"inodes/pause", d, "us"}, figure{}),
-			atMost(300, fmt.Sprintf("DRAM of a cached inode, bytes, %s", d), figure{"inodes/memory", d, "B"}, figure{}),
+			atMost(300, fmt.Sprintf("DRAM of a cached inode, bytes, %s", d), figure{"inodes/live", d, "B"}, figure{}),
 			atMost(0.01, fmt.Sprintf("inodes kept of those the kernel forgot, %s", d), figure{"inodes/left", d, "share"}, figure{}))
 		for _, b := range []struct {
 			row     string

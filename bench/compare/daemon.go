@@ -18,7 +18,7 @@ type daemonState struct {
 			Mallocs      uint64 `json:"mallocs"`
 			GCCycles     uint64 `json:"gc_cycles"`
 			GCPauseMax   uint64 `json:"gc_pause_max_ns"`
-			HeapBytes    uint64 `json:"heap_bytes"`
+			LiveBytes    uint64 `json:"live_bytes"`
 			CachedInodes uint64 `json:"cached_inodes"`
 		} `json:"runtime"`
 	} `json:"mount"`

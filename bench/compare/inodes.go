@@ -16,7 +16,7 @@ const million = 1_000_000
 // the next ones in the same directory.
 func (m *measurement) inodes() error {
 	big := m.rowsOf("ops/s", false, "bigdir/empty", "bigdir/million")
-	rows := append(append(append([]*row{}, big...), m.rowsOf("B", true, "inodes/memory", "inodes/heap")...), m.rowsOf("us", true, "inodes/pause")...)
+	rows := append(append(append([]*row{}, big...), m.rowsOf("B", true, "inodes/live", "inodes/memory")...), m.rowsOf("us", true, "inodes/pause")...)
 	rows = append(rows, m.rowsOf("share", true, "inodes/left")...)
 	if len(rows) == 0 {
 		return nil
@@ -63,9 +63,8 @@ func (m *measurement) inodesOn(t *target, rows []*row) error {
 	if cached < million*9/10 {
 		return fmt.Errorf("only %.0f inodes are cached", cached)
 	}
-	// Memory includes the names, and garbage that waits for its collection; heap, what of it Go's objects are.
+	// This includes the names, which stay, and garbage that waits for its collection.
 	record(rows, "inodes/memory", t.name, (grown-memory)/cached)
-	record(rows, "inodes/heap", t.name, (float64(after.Mount.Runtime.HeapBytes)-float64(before.Mount.Runtime.HeapBytes))/cached)
 	more := numbered("more", max(m.conf.Files/10, 100))
 	for range m.conf.Rounds {
 		for _, r := range []struct{ row, dir string }{{"bigdir/empty", "empty"}, {"bigdir/million", "million"}} {
@@ -87,6 +86,10 @@ func (m *measurement) inodesOn(t *target, rows []*row) error {
 		return err
 	}
 	record(rows, "inodes/pause", t.name, float64(after.Mount.Runtime.GCPauseMax)/1e3)
+	with, err := m.live(t)
+	if err != nil {
+		return err
+	}
 	// The kernel forgets what it had cached, and the daemon then gives it back.
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
 		return err
@@ -97,7 +100,31 @@ func (m *measurement) inodesOn(t *target, rows []*row) error {
 		return err
 	}
 	record(rows, "inodes/left", t.name, float64(left.Mount.Runtime.CachedInodes)/cached)
+	without, err := m.live(t)
+	if err != nil {
+		return err
+	}
+	record(rows, "inodes/live", t.name, (with-without)/cached)
 	return nil
+}
+
+// live is the heap that a daemon uses, garbage not counted: what its next collection finds, for which Go's
+// runtime waits two minutes at most.
+func (m *measurement) live(t *target) (float64, error) {
+	before, err := t.state(m.ctx)
+	for err == nil {
+		select {
+		case <-m.ctx.Done():
+			return 0, m.ctx.Err()
+		case <-time.After(time.Second):
+		}
+		now, e := t.state(m.ctx)
+		if e == nil && now.Mount.Runtime.GCCycles > before.Mount.Runtime.GCCycles {
+			return float64(now.Mount.Runtime.LiveBytes), nil
+		}
+		err = e
+	}
+	return 0, err
 }
 
 // createIn creates files in a directory, which may not be there yet, and tells how long they took.

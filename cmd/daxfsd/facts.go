@@ -60,10 +60,11 @@ func runtimeFacts(cachedInodes int) fusefs.Runtime {
 	s := []metrics.Sample{
 		{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/cycles/total:gc-cycles"},
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/sched/pauses/total/gc:seconds"},
+		{Name: "/gc/heap/live:bytes"},
 	}
 	metrics.Read(s)
 	return fusefs.Runtime{
-		Mallocs: s[0].Value.Uint64(), GCCycles: s[1].Value.Uint64(), HeapBytes: s[2].Value.Uint64(),
+		Mallocs: s[0].Value.Uint64(), GCCycles: s[1].Value.Uint64(), HeapBytes: s[2].Value.Uint64(), LiveBytes: s[4].Value.Uint64(),
 		GCPauseMax: longest(s[3].Value.Float64Histogram()), CachedInodes: cachedInodes,
 	}
 }

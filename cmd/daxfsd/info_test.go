@@ -28,7 +28,7 @@ func TestInfoJSON(t *testing.T) {
 				t.Errorf("%s is %v", f, r[f])
 			}
 		}
-		if got := strings.Join(keys(r), " "); got != "cached_inodes gc_cycles gc_pause_max_ns heap_bytes mallocs" {
+		if got := strings.Join(keys(r), " "); got != "cached_inodes gc_cycles gc_pause_max_ns heap_bytes live_bytes mallocs" {
 			t.Errorf("fields of the runtime: %s", got)
 		}
 		if g := ops["GETXATTR"].(map[string]any); strings.Join(keys(g), " ") != "bytes count errors in_flight max_ns p50_ns p90_ns p99_9_ns p99_ns" || g["in_flight"] != 1.0 && g["in_flight"] != 2.0 {

@@ -62,6 +62,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	}
 	defer r.Close()
 	p.opts.finish(os.Geteuid() == 0, trusted(p.region))
+	prioritize()
 
 	f := &facts{plan: p, region: r, super: sb, since: time.Now()}
 	conn, err := fusefs.Attach(fusefs.Options{

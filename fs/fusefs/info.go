@@ -61,5 +61,6 @@ type Runtime struct {
 	GCCycles     uint64 `json:"gc_cycles"`       // since the process began
 	GCPauseMax   uint64 `json:"gc_pause_max_ns"` // longest pause since the process began, rounded up a little
 	HeapBytes    uint64 `json:"heap_bytes"`      // occupied by objects
+	LiveBytes    uint64 `json:"live_bytes"`      // of them, what the last collection found in use
 	CachedInodes int    `json:"cached_inodes"`   // in DRAM
 }
