@@ -65,6 +65,7 @@ type load struct {
 	file    *os.File
 	mu      sync.Mutex
 	pollers []*poller // protected by mu; no more come when requests do
+	text    [80]byte  // protected by mu: of file
 }
 
 // loadFor is how long what a load said is relied on.
@@ -85,37 +86,39 @@ func (l *load) close() {
 	}
 }
 
-// add makes l know a poller, whose thread is not counted while it only looks for requests.
-func (l *load) add(p *poller) {
+// add makes l know a poller, whose thread is not counted while it only looks for requests. It looks only while most others do
+// at most.
+func (l *load) add(p *poller, most int) {
 	if l != nil {
 		l.mu.Lock()
 		l.pollers = append(l.pollers, p)
 		l.mu.Unlock()
-		p.load = l
+		p.load, p.most = l, most
 	}
 }
 
-// others is how many threads run or want to, but for the one that asks, which p is of, and those that only look for requests.
-func (l *load) others(p *poller) int {
-	n := l.running() - 1
+// others is how many threads run or want to, but for the one that asks, which p is of, and how many more of them only look
+// for requests.
+func (l *load) others(p *poller) (run, look int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	run = l.running() - 1
 	for _, o := range l.pollers {
 		if o != p && o.looking.Load() {
-			n--
+			run--
+			look++
 		}
 	}
-	return n
+	return run, look
 }
 
-// running is how many threads run or want to, on all CPUs.
+// running is how many threads run or want to, on all CPUs. The caller holds mu.
 func (l *load) running() int {
-	var b [80]byte
-	n, err := unix.Pread(int(l.file.Fd()), b[:], 0)
+	n, err := unix.Pread(int(l.file.Fd()), l.text[:], 0)
 	if err != nil {
 		return math.MaxInt32
 	}
-	return runningOf(b[:n])
+	return runningOf(l.text[:n])
 }
 
 // runningOf finds that in the text of /proc/loadavg: "0.20 0.18 0.12 1/80 11206".

@@ -106,7 +106,7 @@ func (s *Server) dev(fd int, fq Queue, cpu int) {
 		if c, err := cloneOf(fd, unix.O_NONBLOCK); err == nil {
 			q.look = c
 			s.fds = append(s.fds, c)
-			s.load.add(&q.poll)
+			s.load.add(&q.poll, devPollers-1)
 		}
 	}
 	s.counters = append(s.counters, &q.counters)

@@ -10,6 +10,10 @@ import (
 // pollFor is how long a queue's thread looks for its next request before it sleeps.
 const pollFor = 200 * time.Microsecond
 
+// devPollers is how many threads look at the same time for the requests of /dev/fuse, which all lie in one queue
+// under one lock.
+const devPollers = 4
+
 // poller says whether a queue's thread waits for its next request asleep or awake. A thread that sleeps leaves its
 // CPU idle, and where that is halted, as a virtual machine's is, it takes longer to wake it than to serve the request.
 // So while requests come with less than pollFor between them, the thread looks for the next one for so long, and lets
@@ -23,6 +27,7 @@ const pollFor = 200 * time.Microsecond
 // pollFor, or others want the CPUs). Used by one thread.
 type poller struct {
 	load    *load       // nil: it always sleeps
+	most    int         // how many others may look at the same time
 	looking atomic.Bool // the last look found nothing, and it will look again; load reads it
 	last    int64       // when a request came, of clock
 	until   int64       // look until then; 0 is asleep
@@ -68,7 +73,8 @@ func (p *poller) maySpin(now int64) bool {
 	}
 	if now >= p.check {
 		p.check = now + int64(loadFor)
-		p.spare = p.load.others(p) < p.load.cpus
+		run, look := p.load.others(p)
+		p.spare = run < p.load.cpus && look <= p.most
 	}
 	return p.spare
 }

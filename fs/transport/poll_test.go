@@ -21,8 +21,8 @@ func TestPoller(t *testing.T) {
 	l := newLoad(file, 2)
 	defer l.close()
 	var p, other poller
-	l.add(&p)
-	l.add(&other)
+	l.add(&p, 1)
+	l.add(&other, 0)
 	now := 10 * again
 	check := func(want bool, what string) {
 		t.Helper()
@@ -64,6 +64,12 @@ func TestPoller(t *testing.T) {
 	p.came(now)
 	p.came(now + 1)
 	check(true, "beside one, and one that only looks")
+	p.most = 0
+	now += again
+	p.came(now)
+	p.came(now + 1)
+	check(false, "where only one may look")
+	p.most = 1
 	other.looking.Store(false)
 	running("2")
 	now += again
@@ -114,7 +120,7 @@ func TestRunning(t *testing.T) {
 		t.Errorf("%d threads run", n)
 	}
 	var p poller
-	l.add(&p)
+	l.add(&p, 0)
 	if n := testing.AllocsPerRun(100, func() { l.others(&p) }); n != 0 {
 		t.Errorf("to ask allocates %v times", n)
 	}

@@ -125,7 +125,7 @@ func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
 	s.done.Add(len(u.queues))
 	for i, q := range u.queues {
 		q.s, q.fd, q.q = s, fd, fs.Queue(i)
-		s.load.add(&q.poll)
+		s.load.add(&q.poll, len(u.queues))
 		s.counters = append(s.counters, &q.counters)
 	}
 	for range u.queues {
