@@ -191,6 +191,7 @@ func (s *Server) init(a *Adapter) (err error) {
 // flight when it returns.
 func (s *Server) Serve() {
 	n := runtime.NumCPU()
+	noPoll := s.opt.NoPoll || runtime.GOMAXPROCS(0) < n // Go knows of a limit to our CPU time
 	// A queue that has read a request must go on at once, also while goroutines keep as
 	// many processors busy as there are.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
@@ -199,7 +200,7 @@ func (s *Server) Serve() {
 		Warn:   s.opt.Log.Printf,
 		Abort:  s.abort,
 		Trace:  s.opt.Trace,
-		NoPoll: s.opt.NoPoll,
+		NoPoll: noPoll,
 	}
 	if s.uring != nil {
 		s.conn = s.uring.Serve(s.fd, s.serves, o)

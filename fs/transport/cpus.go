@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,32 +53,43 @@ func allowedCPUs() ([]int, error) {
 	return cpus, nil
 }
 
-// pin keeps the calling thread on a CPU. It fails for one that is not there, of which few requests come.
-func pin(cpu int) {
+// pin keeps the calling thread on a CPU, if it is there and we may run on it.
+func pin(cpu int) bool {
 	var set unix.CPUSet
 	set.Set(cpu)
-	_ = unix.SchedSetaffinity(0, &set)
+	return unix.SchedSetaffinity(0, &set) == nil
 }
 
 // load knows how many threads want to run, on all CPUs. Its methods may be called by all threads.
 type load struct {
-	cpus    int // that we may run on
-	file    *os.File
+	cpus int // that we may run on
+	most int // how many threads may look for requests at the same time
+	file *os.File
+
+	check atomic.Int64 // when to ask again, of clock
+	spare atomic.Bool  // what the answer was
+
 	mu      sync.Mutex
-	pollers []*poller // protected by mu; no more come when requests do
+	pollers []*poller // protected by mu
 	text    [80]byte  // protected by mu: of file
 }
 
 // loadFor is how long what a load said is relied on.
 const loadFor = 5 * time.Millisecond
 
-// newLoad reads what is /proc/loadavg but in tests; it returns nil where the kernel does not tell.
-func newLoad(file string, cpus int) *load {
-	f, err := os.Open(file)
+// newLoad returns nil where the kernel does not tell, or where it is not the kernel that does (lxcfs), which must not be
+// waited for.
+func newLoad(cpus, most int) *load {
+	f, err := os.Open("/proc/loadavg")
 	if err != nil {
 		return nil
 	}
-	return &load{cpus: cpus, file: f}
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &st) != nil || st.Type != unix.PROC_SUPER_MAGIC {
+		_ = f.Close()
+		return nil
+	}
+	return &load{cpus: cpus, most: most, file: f}
 }
 
 func (l *load) close() {
@@ -86,30 +98,36 @@ func (l *load) close() {
 	}
 }
 
-// add makes l know a poller, whose thread is not counted while it only looks for requests. It looks only while most others do
-// at most.
-func (l *load) add(p *poller, most int) {
+// add makes l know a poller, whose thread is not counted while it only looks for requests.
+func (l *load) add(p *poller) {
 	if l != nil {
 		l.mu.Lock()
 		l.pollers = append(l.pollers, p)
 		l.mu.Unlock()
-		p.load, p.most = l, most
+		p.load = l
 	}
 }
 
-// others is how many threads run or want to, but for the one that asks, which p is of, and how many more of them only look
-// for requests.
-func (l *load) others(p *poller) (run, look int) {
+// maySpin is whether there is a CPU for one more thread that looks for requests: the caller's, which runs, and is not counted as one that
+// looks. It asks the kernel, or knows from another thread that has just done so.
+func (l *load) maySpin(now int64) bool {
+	if at := l.check.Load(); now >= at && l.check.CompareAndSwap(at, now+int64(loadFor)) {
+		run, look := l.others()
+		l.spare.Store(run+look < l.cpus && look < l.most)
+	}
+	return l.spare.Load()
+}
+
+// others is how many threads run or want to but for the one that asks, and how many more of them only look for requests.
+func (l *load) others() (run, look int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	run = l.running() - 1
 	for _, o := range l.pollers {
-		if o != p && o.looking.Load() {
-			run--
+		if o.looking.Load() {
 			look++
 		}
 	}
-	return run, look
+	return l.running() - 1 - look, look
 }
 
 // running is how many threads run or want to, on all CPUs. The caller holds mu.
@@ -131,7 +149,7 @@ func runningOf(text []byte) (n int) {
 		switch {
 		case c >= '0' && c <= '9' && n < math.MaxInt32/10-1:
 			n = n*10 + int(c-'0')
-		case c == '/' && i > 0:
+		case c == '/' && i > 0 && n > 0: // we run, at least
 			return n
 		default:
 			return math.MaxInt32

@@ -52,7 +52,7 @@ type devQueue struct {
 	sleep int // where a read blocks
 	look  int // a clone of it where a read does not, for poll
 	poll  poller
-	cpu   int // where it runs; -1: anywhere
+	cpu   int // where it runs if it polls
 	q     Queue
 	mem   []byte // what buf lies in
 	buf   []byte // a request; the answers of READ and READDIR have the place of a WRITE's data
@@ -60,13 +60,17 @@ type devQueue struct {
 	ans   answer
 }
 
+// devPollers is how many threads look at the same time for the requests of /dev/fuse, which all lie in one queue
+// under one lock.
+const devPollers = 4
+
 // readSize is what a read from /dev/fuse must have room for.
 const readSize = inHeaderSize + writeInSize + MaxIO
 
 // Dev serves the connection of fd, which is one of /dev/fuse after INIT, with n queues. It
 // returns at once.
 func Dev(fd int, fs Filesystem, n int, o Options) *Server {
-	s := newServer(fs, o)
+	s := newServer(fs, devPollers, o)
 	cpus, _ := allowedCPUs()
 	for i := range n {
 		qfd := fd
@@ -87,10 +91,11 @@ func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 	return s
 }
 
-func newServer(fs Filesystem, o Options) *Server {
+// newServer makes a Server, of which most queues look for requests at the same time.
+func newServer(fs Filesystem, most int, o Options) *Server {
 	s := &Server{fs: fs, opt: o}
 	if !o.NoPoll {
-		s.load = newLoad("/proc/loadavg", runtime.NumCPU())
+		s.load = newLoad(runtime.NumCPU(), most)
 	}
 	for i, n := range coldSizes {
 		pool := &s.pools[i]
@@ -99,14 +104,17 @@ func newServer(fs Filesystem, o Options) *Server {
 	return s
 }
 
-// dev starts a thread that serves what it reads from fd, on a CPU; if that is -1, anywhere, and it does not poll.
+// dev starts a thread that serves what it reads from fd. It may look for requests before it sleeps, but then it must stay on its CPU: two
+// that look would soon be on the same one. Without one (-1) it sleeps.
 func (s *Server) dev(fd int, fq Queue, cpu int) {
 	q := &devQueue{s: s, sleep: fd, q: fq, cpu: cpu}
 	if cpu >= 0 && s.load != nil {
 		if c, err := cloneOf(fd, unix.O_NONBLOCK); err == nil {
 			q.look = c
 			s.fds = append(s.fds, c)
-			s.load.add(&q.poll, devPollers-1)
+			s.load.add(&q.poll)
+		} else {
+			s.opt.Warn("a queue sleeps whenever there is no request: %v", err)
 		}
 	}
 	s.counters = append(s.counters, &q.counters)
@@ -151,8 +159,8 @@ func (q *devQueue) open() (err error) {
 func (q *devQueue) loop() {
 	runtime.LockOSThread() // and the thread ends with it
 	defer q.s.done.Done()
-	if q.cpu >= 0 {
-		pin(q.cpu)
+	if q.poll.load != nil && !pin(q.cpu) {
+		q.poll.load = nil
 	}
 	if err := q.open(); err != nil {
 		q.s.fail(err)

@@ -55,6 +55,7 @@ type uringQueue struct {
 	entries []*uringEntry
 	mem     []byte
 	ans     answer
+	pinned  bool
 	poll    poller
 	event   int     // eventfd
 	woken   [8]byte // what was read from it; the kernel's while the ring runs
@@ -121,11 +122,13 @@ func (u *Uring) Close() { close(u.begin) }
 // what else does not come over the rings is read from /dev/fuse by one more queue. It returns at
 // once.
 func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
-	s := newServer(fs, o)
+	s := newServer(fs, len(u.queues), o)
 	s.done.Add(len(u.queues))
 	for i, q := range u.queues {
 		q.s, q.fd, q.q = s, fd, fs.Queue(i)
-		s.load.add(&q.poll, len(u.queues))
+		if q.pinned {
+			s.load.add(&q.poll)
+		}
 		s.counters = append(s.counters, &q.counters)
 	}
 	for range u.queues {
@@ -158,7 +161,7 @@ func (q *uringQueue) live(begin <-chan *Server, ready chan<- error) {
 // open makes the ring, on the queue's thread.
 func (q *uringQueue) open() (err error) {
 	q.event = -1
-	pin(q.cpu)
+	q.pinned = pin(q.cpu) // or it is not there, and few requests come
 	if q.ring, err = newRing(); err != nil {
 		return err
 	}
@@ -202,10 +205,7 @@ func (q *uringQueue) loop() error {
 			return fmt.Errorf("io_uring_enter: %w", e)
 		}
 		c, ok := q.ring.completion()
-		switch {
-		case ok:
-			q.poll.came(clock())
-		case wait == 0:
+		if !ok && wait == 0 {
 			q.poll.yield()
 		}
 		for ; ok; c, ok = q.ring.completion() {
@@ -214,6 +214,7 @@ func (q *uringQueue) loop() error {
 				q.commitFinished()
 				awaitEvent(q.ring.next(), q.event, &q.woken, eventData)
 			case c.res == 0:
+				q.poll.came(clock())
 				q.serve(int(c.userData))
 			default: // the place is no longer the kernel's
 				left--
