@@ -9,16 +9,15 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// core is a filesystem in memory with one file of 1 MiB.
+// core is a filesystem in memory.
 type core struct {
 	fs  *fs.FS
 	ctx fs.Context
-	ino uint64
 }
 
-func newCore(b *testing.B) *core {
+func newCore(b *testing.B, size int64) *core {
 	b.Helper()
-	r, err := pmem.NewMemory(64 << 20)
+	r, err := pmem.NewMemory(size)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -30,24 +29,32 @@ func newCore(b *testing.B) *core {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { f.Unmount(); r.Close() })
-	c := &core{fs: f}
-	var a fs.Attr
-	if e := f.Mknod(&c.ctx, 1, "a", syscall.S_IFREG|0o644, 0, &a); e != 0 {
-		b.Fatal(e)
-	}
-	c.ino = a.Ino
-	if _, e := f.Write(&c.ctx, c.ino, 0, make([]byte, 1<<20)); e != 0 {
-		b.Fatal(e)
-	}
 	b.ReportAllocs()
-	return c
+	return &core{fs: f}
+}
+
+// create makes a file of so many bytes, a multiple of 1 MiB.
+func (c *core) create(b *testing.B, name string, size int64) (ino uint64) {
+	b.Helper()
+	var a fs.Attr
+	if e := c.fs.Mknod(&c.ctx, 1, name, syscall.S_IFREG|0o644, 0, &a); e != 0 {
+		b.Fatal(e)
+	}
+	data := make([]byte, 1<<20)
+	for off := int64(0); off < size; off += int64(len(data)) {
+		if _, e := c.fs.Write(&c.ctx, a.Ino, off, data); e != 0 {
+			b.Fatal(e)
+		}
+	}
+	return a.Ino
 }
 
 func BenchmarkRead4K(b *testing.B) {
-	c := newCore(b)
+	c := newCore(b, 64<<20)
+	ino := c.create(b, "a", 1<<20)
 	for b.Loop() {
 		r := c.fs.NewReply()
-		if e := c.fs.Read(&c.ctx, c.ino, 8192, 4096, r); e != 0 {
+		if e := c.fs.Read(&c.ctx, ino, 8192, 4096, r); e != 0 {
 			b.Fatal(e)
 		}
 		r.Done()
@@ -56,17 +63,18 @@ func BenchmarkRead4K(b *testing.B) {
 }
 
 func BenchmarkOverwrite4K(b *testing.B) {
-	c := newCore(b)
+	c := newCore(b, 64<<20)
+	ino := c.create(b, "a", 1<<20)
 	data := make([]byte, 4096)
 	for b.Loop() {
-		if _, e := c.fs.Write(&c.ctx, c.ino, 8192, data); e != 0 {
+		if _, e := c.fs.Write(&c.ctx, ino, 8192, data); e != 0 {
 			b.Fatal(e)
 		}
 	}
 }
 
 func BenchmarkCreateUnlink(b *testing.B) {
-	c := newCore(b)
+	c := newCore(b, 64<<20)
 	for i := 0; b.Loop(); i++ {
 		name := fmt.Sprint("f", i%1000)
 		var a fs.Attr

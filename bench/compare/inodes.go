@@ -112,19 +112,23 @@ func (m *measurement) inodesOn(t *target, rows []*row) error {
 // runtime waits two minutes at most.
 func (m *measurement) live(t *target) (float64, error) {
 	before, err := t.state(m.ctx)
-	for err == nil {
+	if err != nil {
+		return 0, err
+	}
+	for {
 		select {
 		case <-m.ctx.Done():
 			return 0, m.ctx.Err()
 		case <-time.After(time.Second):
 		}
-		now, e := t.state(m.ctx)
-		if e == nil && now.Mount.Runtime.GCCycles > before.Mount.Runtime.GCCycles {
+		now, err := t.state(m.ctx)
+		if err != nil {
+			return 0, err
+		}
+		if now.Mount.Runtime.GCCycles > before.Mount.Runtime.GCCycles {
 			return float64(now.Mount.Runtime.LiveBytes), nil
 		}
-		err = e
 	}
-	return 0, err
 }
 
 // createIn creates files in a directory, which may not be there yet, and tells how long they took.

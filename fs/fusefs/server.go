@@ -47,7 +47,7 @@ type Options struct {
 	// Trace is told of every request when it has been answered; nil: nobody. It is safe for
 	// concurrent use, and what it takes the next request waits.
 	Trace func(*transport.Request)
-	// NoPoll is transport.Options.NoPoll.
+	// NoPoll is transport.Options.NoPoll; so it is anyway where our CPU time is limited (cgroups).
 	NoPoll bool
 	// Log is told what go-fuse has to say; nil: nobody.
 	Log *log.Logger
@@ -191,16 +191,16 @@ func (s *Server) init(a *Adapter) (err error) {
 // flight when it returns.
 func (s *Server) Serve() {
 	n := runtime.NumCPU()
-	noPoll := s.opt.NoPoll || runtime.GOMAXPROCS(0) < n // Go knows of a limit to our CPU time
+	procs := runtime.GOMAXPROCS(0)
 	// A queue that has read a request must go on at once, also while goroutines keep as
 	// many processors busy as there are.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
+	runtime.GOMAXPROCS(procs + n)
+	defer runtime.GOMAXPROCS(procs)
 	o := transport.Options{
 		Warn:   s.opt.Log.Printf,
 		Abort:  s.abort,
 		Trace:  s.opt.Trace,
-		NoPoll: noPoll,
+		NoPoll: s.opt.NoPoll || procs < n, // Go knows of a limit to our CPU time
 	}
 	if s.uring != nil {
 		s.conn = s.uring.Serve(s.fd, s.serves, o)

@@ -38,19 +38,18 @@ func countCPUs(list string) (int, error) {
 	return n + 1, nil
 }
 
-// allowedCPUs are the CPUs that the calling thread may run on.
-func allowedCPUs() ([]int, error) {
+// allowedCPUs are the CPUs that the calling thread may run on; none if there are more than a CPUSet holds.
+func allowedCPUs() (cpus []int) {
 	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil { // of more CPUs than a CPUSet holds
-		return nil, err
+	if unix.SchedGetaffinity(0, &set) != nil {
+		return nil
 	}
-	var cpus []int
 	for i := range len(set) * bits.UintSize {
 		if set.IsSet(i) {
 			cpus = append(cpus, i)
 		}
 	}
-	return cpus, nil
+	return cpus
 }
 
 // pin keeps the calling thread on a CPU, if it is there and we may run on it.
@@ -98,7 +97,7 @@ func (l *load) close() {
 	}
 }
 
-// add makes l know a poller, whose thread is not counted while it only looks for requests.
+// add makes l know a poller, and the poller l.
 func (l *load) add(p *poller) {
 	if l != nil {
 		l.mu.Lock()
@@ -108,26 +107,26 @@ func (l *load) add(p *poller) {
 	}
 }
 
-// maySpin is whether there is a CPU for one more thread that looks for requests: the caller's, which runs, and is not counted as one that
-// looks. It asks the kernel, or knows from another thread that has just done so.
+// maySpin is whether the calling thread, which serves a request and so is not one of those that look, may look for the next: whether
+// there is a CPU for every thread that runs or wants to. It asks the kernel, or knows from another thread that has just done so.
 func (l *load) maySpin(now int64) bool {
 	if at := l.check.Load(); now >= at && l.check.CompareAndSwap(at, now+int64(loadFor)) {
-		run, look := l.others()
-		l.spare.Store(run+look < l.cpus && look < l.most)
+		run, look := l.count()
+		l.spare.Store(run <= l.cpus && look < l.most)
 	}
 	return l.spare.Load()
 }
 
-// others is how many threads run or want to but for the one that asks, and how many more of them only look for requests.
-func (l *load) others() (run, look int) {
+// count is how many threads run or want to, the calling one too, and how many of them only look for requests.
+func (l *load) count() (run, look int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, o := range l.pollers {
-		if o.looking.Load() {
+	for _, p := range l.pollers {
+		if p.looking.Load() {
 			look++
 		}
 	}
-	return l.running() - 1 - look, look
+	return l.running(), look
 }
 
 // running is how many threads run or want to, on all CPUs. The caller holds mu.
@@ -145,11 +144,11 @@ func runningOf(text []byte) (n int) {
 		i := bytes.IndexByte(text, ' ')
 		text = text[i+1:]
 	}
-	for i, c := range text {
+	for _, c := range text {
 		switch {
 		case c >= '0' && c <= '9' && n < math.MaxInt32/10-1:
 			n = n*10 + int(c-'0')
-		case c == '/' && i > 0 && n > 0: // we run, at least
+		case c == '/' && n > 0: // we run, at least
 			return n
 		default:
 			return math.MaxInt32

@@ -71,7 +71,7 @@ const readSize = inHeaderSize + writeInSize + MaxIO
 // returns at once.
 func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 	s := newServer(fs, devPollers, o)
-	cpus, _ := allowedCPUs()
+	cpus := allowedCPUs()
 	for i := range n {
 		qfd := fd
 		if i > 0 {
@@ -177,7 +177,6 @@ func (q *devQueue) loop() {
 		case e == 0 && n == 0:
 			return
 		case e == 0:
-			q.poll.came(clock())
 			q.serve(q.buf[:n])
 		case e == unix.EAGAIN:
 			q.poll.yield()
@@ -207,6 +206,7 @@ func (q *devQueue) serve(b []byte) {
 		arg, rest = arg[:n], arg[n:]
 	}
 	q.call = q.begin(h, arg, rest, q.s.opt.Trace)
+	q.poll.came(q.call.since)
 	defer q.recover(h.Unique)
 	switch serve(q.q, h, arg, rest, &q.ans) {
 	case cold:

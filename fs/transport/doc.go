@@ -30,7 +30,8 @@
 // answered; an eventfd wakes the thread, since no other may use the ring. What the kernel does not send
 // over rings (FORGET, INTERRUPT) one more queue reads from /dev/fuse.
 //
-// A queue's thread looks for its next request for a while before it sleeps, if nobody else wants the CPUs (poll.go).
+// A queue's thread looks for its next request for a while before it sleeps, if nobody else wants the CPUs (poll.go): by
+// entering the ring without waiting, or by reading a second clone, which does not block. It stays on its CPU then.
 //
 // What a queue does must not wait for another request: if all queues did, nobody would read that
 // one. Where the filesystem would have to wait, a Queue answers Cold instead, and the request is

@@ -214,7 +214,6 @@ func (q *uringQueue) loop() error {
 				q.commitFinished()
 				awaitEvent(q.ring.next(), q.event, &q.woken, eventData)
 			case c.res == 0:
-				q.poll.came(clock())
 				q.serve(int(c.userData))
 			default: // the place is no longer the kernel's
 				left--
@@ -242,6 +241,7 @@ func (q *uringQueue) serve(i int) {
 	}
 	n -= int(h.TotalExtlen) * 8
 	q.call = q.begin(h, e.hdr.opIn[:arg], e.payload[:max(n, 0)], q.s.opt.Trace)
+	q.poll.came(q.call.since)
 	defer q.recover(i, h.Unique)
 	q.ans.room = e.payload
 	switch serve(q.q, h, e.hdr.opIn[:arg], e.payload[:max(n, 0)], &q.ans) {
