@@ -39,7 +39,7 @@ type nullQueue struct {
 // forever is how long names and attributes are valid, in seconds.
 const forever = 1 << 30
 
-// serveNull serves files of size bytes on mountpoint, with the INIT of daxfs and as many threads.
+// serveNull serves files of size bytes on mountpoint, with the INIT of daxfs and as many threads of the same priority.
 func serveNull(mountpoint string, size int64, uring bool) error {
 	n := &nullFS{size: size}
 	var err error
@@ -89,6 +89,7 @@ func serveNull(mountpoint string, size int64, uring bool) error {
 		Warn:  func(format string, a ...any) { fmt.Fprintf(os.Stderr, format+"\n", a...) },
 		Abort: func() { _ = fusefs.Unmount(mountpoint, fusefs.Force) },
 	}
+	transport.Prioritize()
 	if uring {
 		rings.Serve(fd, n, to).Wait()
 	} else {

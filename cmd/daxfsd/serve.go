@@ -15,6 +15,7 @@ import (
 	"github.com/daxfs/daxfs/fs/fsck"
 	"github.com/daxfs/daxfs/fs/fusefs"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/transport"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -62,7 +63,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	}
 	defer r.Close()
 	p.opts.finish(os.Geteuid() == 0, trusted(p.region))
-	prioritize()
+	transport.Prioritize()
 
 	f := &facts{plan: p, region: r, super: sb, since: time.Now()}
 	conn, err := fusefs.Attach(fusefs.Options{
