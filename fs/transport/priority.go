@@ -15,7 +15,7 @@ const (
 	niceness = -10
 	// slice is what the scheduler gives the daemon's threads at a time (sched_setattr(2), since Linux 6.12; the least there
 	// is). Who asks for less comes sooner: before those of the same weight that are running with a longer one, and not
-	// at the next tick. Measured: of both a garbage collector's pause of up to 0.5 ms, of niceness alone up to 4, of none up to 8.
+	// at the next tick. docs/performance.md says what both do to pauses.
 	slice = 100 * time.Microsecond
 )
 
