@@ -32,6 +32,7 @@
 //
 // A queue's thread looks for its next request for a while before it sleeps, if nobody else wants the CPUs (poll.go): by
 // entering the ring without waiting, or by reading a second clone, which does not block. It stays on its CPU then.
+// Whoever serves gives its process the priority that this wants (Prioritize, priority.go).
 //
 // What a queue does must not wait for another request: if all queues did, nobody would read that
 // one. Where the filesystem would have to wait, a Queue answers Cold instead, and the request is

@@ -28,14 +28,14 @@ func Prioritize() {
 		}
 		for _, t := range tasks {
 			if id, err := strconv.Atoi(t.Name()); err == nil {
-				PrioritizeThread(id)
+				prioritizeThread(id)
 			}
 		}
 	}
 }
 
-// PrioritizeThread gives them to one thread, 0 being the calling one.
-func PrioritizeThread(id int) {
+// prioritizeThread gives them to one thread, if it is one of the scheduler's ordinary class.
+func prioritizeThread(id int) {
 	a, err := unix.SchedGetAttr(id, 0)
 	if err != nil || a.Policy != unix.SCHED_NORMAL {
 		return
