@@ -61,16 +61,15 @@ func pin(cpu int) bool {
 
 // load knows how many threads want to run, on all CPUs. Its methods may be called by all threads.
 type load struct {
-	cpus int // that we may run on
-	most int // how many threads may look for requests at the same time
-	file *os.File
+	cpus    int       // that we may run on
+	pollers []*poller // immutable when the first queue runs
+	file    *os.File
 
 	check atomic.Int64 // when to ask again, of clock
 	spare atomic.Bool  // what the answer was
 
-	mu      sync.Mutex
-	pollers []*poller // protected by mu
-	text    [80]byte  // protected by mu: of file
+	mu   sync.Mutex
+	text [80]byte // protected by mu: of file
 }
 
 // loadFor is how long what a load said is relied on.
@@ -78,7 +77,7 @@ const loadFor = 5 * time.Millisecond
 
 // newLoad returns nil where the kernel does not tell, or where it is not the kernel that does (lxcfs), which must not be
 // waited for.
-func newLoad(cpus, most int) *load {
+func newLoad(cpus int) *load {
 	f, err := os.Open("/proc/loadavg")
 	if err != nil {
 		return nil
@@ -88,7 +87,7 @@ func newLoad(cpus, most int) *load {
 		_ = f.Close()
 		return nil
 	}
-	return &load{cpus: cpus, most: most, file: f}
+	return &load{cpus: cpus, file: f}
 }
 
 func (l *load) close() {
@@ -97,40 +96,39 @@ func (l *load) close() {
 	}
 }
 
-// add makes l know a poller, and the poller l.
-func (l *load) add(p *poller) {
+// add makes l know a poller of a source, and the poller both. Not when a queue runs.
+func (l *load) add(p *poller, s *source) {
 	if l != nil {
-		l.mu.Lock()
 		l.pollers = append(l.pollers, p)
-		l.mu.Unlock()
-		p.load = l
+		s.pollers = append(s.pollers, p)
+		p.load, p.source = l, s
 	}
 }
 
-// maySpin is whether the calling thread, which serves a request and so is not one of those that look, may look for the next: whether
-// there is a CPU for every thread that runs or wants to. It asks the kernel, or knows from another thread that has just done so.
+// maySpin is whether the calling thread, which serves a request, may wait awake for the next: whether there is a CPU for every thread
+// that runs or wants to, except those that wait awake, which make room. It asks the kernel, or knows from another thread that has just done so.
 func (l *load) maySpin(now int64) bool {
 	if at := l.check.Load(); now >= at && l.check.CompareAndSwap(at, now+int64(loadFor)) {
-		run, look := l.count()
-		l.spare.Store(run <= l.cpus && look < l.most)
+		run, awake := l.count()
+		l.spare.Store(run-awake <= l.cpus)
 	}
 	return l.spare.Load()
 }
 
-// count is how many threads run or want to, the calling one too, and how many of them only look for requests.
-func (l *load) count() (run, look int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// count is how many threads run or want to, the calling one too, and how many of them only wait awake.
+func (l *load) count() (run, awake int) {
 	for _, p := range l.pollers {
-		if p.looking.Load() {
-			look++
+		if p.state.Load() == pollAwake {
+			awake++
 		}
 	}
-	return l.running(), look
+	return l.running(), awake
 }
 
-// running is how many threads run or want to, on all CPUs. The caller holds mu.
+// running is how many threads run or want to, on all CPUs.
 func (l *load) running() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	n, err := unix.Pread(int(l.file.Fd()), l.text[:], 0)
 	if err != nil {
 		return math.MaxInt32

@@ -60,19 +60,16 @@ type devQueue struct {
 	ans   answer
 }
 
-// devPollers is how many threads look at the same time for the requests of /dev/fuse, which all lie in one queue
-// under one lock.
-const devPollers = 4
-
 // readSize is what a read from /dev/fuse must have room for.
 const readSize = inHeaderSize + writeInSize + MaxIO
 
 // Dev serves the connection of fd, which is one of /dev/fuse after INIT, with n queues. It
 // returns at once.
 func Dev(fd int, fs Filesystem, n int, o Options) *Server {
-	s := newServer(fs, devPollers, o)
-	cpus := allowedCPUs()
-	for i := range n {
+	s := newServer(fs, o)
+	cpus, from := allowedCPUs(), &source{}
+	queues := make([]*devQueue, n)
+	for i := range queues {
 		qfd := fd
 		if i > 0 {
 			if c, err := cloneOf(fd, 0); err == nil {
@@ -86,16 +83,18 @@ func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 		if len(cpus) > 0 {
 			cpu = cpus[i%len(cpus)]
 		}
-		s.dev(qfd, fs.Queue(i), cpu)
+		queues[i] = s.dev(qfd, fs.Queue(i), cpu, from)
+	}
+	for _, q := range queues {
+		go q.loop()
 	}
 	return s
 }
 
-// newServer makes a Server, of which most queues look for requests at the same time.
-func newServer(fs Filesystem, most int, o Options) *Server {
+func newServer(fs Filesystem, o Options) *Server {
 	s := &Server{fs: fs, opt: o}
 	if !o.NoPoll {
-		s.load = newLoad(runtime.NumCPU(), most)
+		s.load = newLoad(runtime.NumCPU())
 	}
 	for i, n := range coldSizes {
 		pool := &s.pools[i]
@@ -104,22 +103,24 @@ func newServer(fs Filesystem, most int, o Options) *Server {
 	return s
 }
 
-// dev starts a thread that serves what it reads from fd. It may look for requests before it sleeps, but then it must stay on its CPU: two
-// that look would soon be on the same one. Without one (-1) it sleeps.
-func (s *Server) dev(fd int, fq Queue, cpu int) {
+// dev makes a queue of the connection of fd; its loop is yet to be started. It may wait awake, but then its thread stays on a CPU: two
+// that look would soon be on the same one. Without one (-1) it always sleeps.
+func (s *Server) dev(fd int, fq Queue, cpu int, from *source) *devQueue {
 	q := &devQueue{s: s, sleep: fd, q: fq, cpu: cpu}
-	if cpu >= 0 && s.load != nil {
-		if c, err := cloneOf(fd, unix.O_NONBLOCK); err == nil {
-			q.look = c
-			s.fds = append(s.fds, c)
-			s.load.add(&q.poll)
-		} else {
-			s.opt.Warn("a queue sleeps whenever there is no request: %v", err)
-		}
-	}
 	s.counters = append(s.counters, &q.counters)
 	s.done.Add(1)
-	go q.loop()
+	if cpu < 0 || s.load == nil {
+		return q
+	}
+	c, err := cloneOf(fd, unix.O_NONBLOCK)
+	if err != nil {
+		s.opt.Warn("a queue sleeps whenever there is no request: %v", err)
+		return q
+	}
+	q.look = c
+	s.fds = append(s.fds, c)
+	s.load.add(&q.poll, from)
+	return q
 }
 
 // Wait returns when the connection has ended and no request is in flight.
@@ -179,7 +180,7 @@ func (q *devQueue) loop() {
 		case e == 0:
 			q.serve(q.buf[:n])
 		case e == unix.EAGAIN:
-			q.poll.yield()
+			q.poll.idle()
 		case e == unix.EINTR, e == unix.ENOENT: // the request was taken back
 		case e == unix.ENODEV, e == unix.ECONNABORTED: // unmounted, aborted
 			return

@@ -8,11 +8,17 @@ import (
 )
 
 const (
-	// pollFor is how long a queue's thread looks for its next request before it sleeps.
+	// pollFor is how long a queue's thread stays awake for the next request before it sleeps.
 	pollFor = 200 * time.Microsecond
-	// pollYield is how long others may take between two looks; if they take more, the thread does not look for pollPause
-	// times as long.
-	pollYield = 50 * time.Microsecond
+	// pollMost is how many threads that take requests from the same source wait awake when one more goes to sleep.
+	pollMost = 2
+	// pollShare is what only a yield takes in which others have run.
+	pollShare = 2 * time.Microsecond
+	// pollLook is how long a thread leaves requests to those of other CPUs.
+	pollLook = 50 * time.Microsecond
+	// pollYield is how long others may run when they are let; if it takes them longer, the thread does not stay awake for
+	// pollPause times as long.
+	pollYield = 500 * time.Microsecond
 	pollPause = 100
 )
 
@@ -21,7 +27,13 @@ const (
 // So while requests come with less than pollFor between them, the thread looks for the next one for so long, and lets
 // others run between two looks. The kernel does the same in busy_poll of its sockets and haltpoll of its guests.
 //
-// It does so only while there are CPUs for all threads that want to run, and for it (load). Beside others that compute, looking is
+// A request is best served on the CPU where it was made: who made it sleeps, the thread runs and answers, and who made it goes on, without
+// an interrupt to another CPU. From a ring the kernel has it so. From /dev/fuse, where all take their requests from one queue, a
+// thread would get them that looks on a CPU which nobody else wants. So where each CPU has a thread that is up, it leaves
+// requests to the others unless somebody ran on its own CPU just now, or nobody takes them for pollLook. It stays awake nevertheless
+// while they come: whoever made one would be moved to its CPU if that was idle.
+//
+// All this only while there are CPUs for all threads that want to run (load). Beside others that compute, looking is
 // worse than sleeping: a thread that has had its share of a CPU does not come before them any more when a request wakes it,
 // and sched_yield(2) need not let them run at once. What the load cannot tell, that few CPUs are crowded and the others are not for
 // those who are there, shows when it does let them run.
@@ -29,11 +41,45 @@ const (
 // Asleep (until two requests come soon after one another, and a CPU is to spare) -> awake (until none comes for
 // pollFor, one comes when no CPU is to spare, or others have had the CPU for too long). Used by one thread.
 type poller struct {
-	load    *load       // nil: it always sleeps
-	looking atomic.Bool // the last look found nothing, and it will look again; load reads it
-	last    int64       // when a request came, of clock
-	until   int64       // look until then; 0 is asleep
-	pause   int64       // and not before that
+	load   *load // nil: it always sleeps
+	source *source
+	state  atomic.Uint32 // pollAsleep, ...; load and the source's others read it
+	last   atomic.Int64  // when a request came or had been served, of clock; the source's others read it
+	until  int64         // wait awake until then; 0: asleep
+	pause  int64         // and not before that
+}
+
+// The states of a poller.
+const (
+	pollAsleep  = iota // or it serves a request and will sleep if there is none then
+	pollServing        // it serves a request, and looks for the next then
+	pollAwake          // it waits awake
+)
+
+// source is what queues take their requests from: those of /dev/fuse have one in common, each ring has its own.
+type source struct {
+	pollers []*poller // immutable when the first queue runs
+}
+
+// in is how many of its pollers are in a state.
+func (s *source) in(state uint32) (n int) {
+	for _, p := range s.pollers {
+		if p.state.Load() == state {
+			n++
+		}
+	}
+	return n
+}
+
+// attended is whether there are several pollers, and all are up.
+func (s *source) attended() bool { return len(s.pollers) > 1 && s.in(pollAsleep) == 0 }
+
+// last is when the last request came or had been served, of clock.
+func (s *source) last() (at int64) {
+	for _, p := range s.pollers {
+		at = max(at, p.last.Load())
+	}
+	return at
 }
 
 // came notes that a request has come, at a time of clock.
@@ -41,35 +87,61 @@ func (p *poller) came(now int64) {
 	if p.load == nil {
 		return
 	}
-	if p.until != 0 {
-		p.looking.Store(false)
+	if p.until = p.stays(now); p.awake() {
+		p.state.Store(pollServing)
+	} else {
+		p.state.Store(pollAsleep)
 	}
-	if now-p.last < int64(pollFor) {
-		if p.until = 0; now >= p.pause && p.load.maySpin(now) {
-			p.until = now + int64(pollFor)
-		}
-	}
-	p.last = now
+	p.last.Store(now)
 }
 
-// awake is whether to look again, and not to sleep.
+// stays is until when the thread stays awake, to which a request has come, at a time of clock; 0: it sleeps.
+func (p *poller) stays(now int64) int64 {
+	if now-p.last.Load() >= int64(pollFor) && now-p.source.last() >= int64(pollFor) ||
+		!p.awake() && p.source.in(pollAwake) >= pollMost ||
+		now < p.pause || !p.load.maySpin(now) {
+		return 0
+	}
+	return now + int64(pollFor)
+}
+
+// awake is whether to look, and not to sleep.
 func (p *poller) awake() bool { return p.until != 0 }
 
-// yield lets others run after a look that found nothing.
-func (p *poller) yield() {
-	p.looking.Store(true)
+// idle is told that a look found nothing. It returns when it is time for the next, or to sleep.
+func (p *poller) idle() {
 	from := clock()
-	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-	p.yielded(from, clock())
+	p.waits(from)
+	for looked := from; p.awake(); {
+		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		to := clock()
+		if p.yielded(looked, from, to) {
+			return
+		}
+		from = to
+	}
 }
 
-// yielded notes that nothing had come, and that others could run from one time to another.
-func (p *poller) yielded(from, to int64) {
-	if to-from > int64(pollYield) {
-		p.pause, p.until = to+pollPause*(to-from), 0
+// waits notes that there is no request, at a time of clock.
+func (p *poller) waits(now int64) {
+	if p.state.Swap(pollAwake) == pollServing {
+		p.last.Store(now)
 	}
+}
+
+// yielded notes that others could run from one time to another, since it has looked in vain. It is whether to look now.
+func (p *poller) yielded(looked, from, to int64) bool {
 	if to >= p.until {
-		p.until = 0
-		p.looking.Store(false)
+		p.until = p.source.last() + int64(pollFor)
 	}
+	long := to-from > int64(pollYield)
+	if long {
+		p.pause = to + pollPause*(to-from)
+	}
+	if long || to >= p.until {
+		p.until = 0
+		p.state.Store(pollAsleep)
+		return false
+	}
+	return to-from > int64(pollShare) || to-looked > int64(pollLook) || !p.source.attended()
 }

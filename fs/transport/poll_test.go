@@ -8,12 +8,12 @@ import (
 )
 
 // loadFile is a load of a file that says how many threads run, and what changes that.
-func loadFile(t *testing.T, cpus, most int) (*load, func(running string)) {
+func loadFile(t *testing.T, cpus int) (*load, func(running string)) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "loadavg"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &load{cpus: cpus, most: most, file: f}
+	l := &load{cpus: cpus, file: f}
 	t.Cleanup(l.close)
 	return l, func(running string) {
 		t.Helper()
@@ -24,76 +24,158 @@ func loadFile(t *testing.T, cpus, most int) (*load, func(running string)) {
 	}
 }
 
-// TestPoller: a queue looks while requests come close upon one another, and not beside others that compute.
+// TestPoller: a queue stays awake while requests come close upon one another, and not beside others that compute.
 func TestPoller(t *testing.T) {
-	const d = int64(pollFor)
-	l, running := loadFile(t, 2, 2)
+	const us = int64(1000)
+	l, running := loadFile(t, 2)
 	running("1")
 	var p, other poller
-	l.add(&p)
-	l.add(&other)
-	now := 1000 * d
-	two := func(want bool, what string) {
-		t.Helper()
-		now += 10 * d
-		p.came(now)
-		p.came(now + 1)
-		if now++; p.awake() != want {
-			t.Errorf("%s: awake is %v", what, !want)
-		}
-	}
+	from := &source{}
+	l.add(&p, from)
+	l.add(&other, from)
+	now := 1e6 * us
 	check := func(want bool, what string) {
 		t.Helper()
 		if p.awake() != want {
 			t.Errorf("%s: awake is %v", what, !want)
 		}
-		if !want && p.looking.Load() {
-			t.Errorf("%s: it sleeps, and is said to look", what)
+		if asleep := p.state.Load() == pollAsleep; asleep == want {
+			t.Errorf("%s: the others are told that it sleeps: %v", what, asleep)
 		}
+	}
+	two := func(want bool, what string) { // requests, the first of which is late
+		t.Helper()
+		now += 2000 * us
+		p.came(now)
+		check(false, "a late one, "+what)
+		p.came(now + 1)
+		now++
+		check(want, what)
 	}
 	check(false, "before any request")
 	p.came(now)
 	check(false, "after the first")
-	now += d
+	now += 200 * us
 	p.came(now)
 	check(false, "after a second that came late")
 	two(true, "after two close together")
-	p.looking.Store(true)
-	p.yielded(now+d-2, now+d-1)
+	p.waits(now)
+	p.yielded(now+198*us, now+198*us, now+199*us)
 	check(true, "before it has looked long enough")
-	p.yielded(now+d-1, now+d)
+	p.yielded(now+199*us, now+199*us, now+200*us)
 	check(false, "when nothing came for long enough")
+	two(true, "to wait for the end of a long one")
+	now += 3000 * us // it took so long
+	p.waits(now)
+	check(true, "and it waits for the next from then on")
+	p.came(now + 199*us)
+	check(true, "which is not late")
+	other.came(now + 300*us)
+	p.waits(now + 199*us)
+	p.yielded(now+499*us, now+499*us, now+499*us)
+	check(true, "while another gets requests")
+	p.yielded(now+500*us, now+500*us, now+500*us)
+	check(false, "when the other does not, either")
+	other.last.Store(now + 2000*us)
+	p.came(now + 2100*us)
+	check(true, "after a request of another")
+	now += 2100 * us
 	running("2") // it and one other
 	two(true, "beside another, on two CPUs")
 	running("3")
 	two(false, "beside two others")
-	other.looking.Store(true)
-	running("2")
-	two(true, "beside one that only looks")
-	l.most = 1
-	running("2")
-	two(false, "beside one that looks, where only one may")
-	l.most = 2
+	other.state.Store(pollAwake)
+	two(false, "before the load is asked again")
 	running("3")
-	two(false, "beside one that looks and one that computes")
-	other.looking.Store(false)
+	two(true, "beside one that waits awake and one that computes")
+	running("4")
+	two(false, "beside one that waits awake and two that compute")
 	running("1")
-	two(true, "alone")
-	p.looking.Store(true)
-	p.yielded(now, now+int64(pollYield)+1)
-	check(false, "when others had the CPU for long")
+	var more, most poller
+	l.add(&more, from)
+	l.add(&most, from)
+	more.state.Store(pollAwake)
+	two(false, "when two wait awake")
+	more.state.Store(pollServing)
+	two(true, "when one of them has got a request")
+	most.state.Store(pollAwake)
+	p.came(now + 1)
+	check(true, "and when yet another does, since it is already")
+	p.waits(now)
+	p.yielded(now, now, now+500*us)
+	check(false, "when others have had the CPU until it is too late")
+	two(false, "when two wait awake again")
+	most.state.Store(pollAsleep)
+	two(true, "and no more")
+	now += 10 * us
+	p.waits(now)
+	other.last.Store(now + 400*us) // although there are requests
+	p.yielded(now, now, now+501*us)
+	check(false, "when others have had the CPU for long")
 	two(false, "while they have it")
-	now += pollPause * int64(pollYield+1)
+	now += 46000 * us
+	two(false, "for a hundred times as long")
 	two(true, "later")
-	p.until = clock() // which has come when it has yielded
-	p.yield()
-	check(false, "after a look that found nothing, at the end")
 
 	var never poller
 	never.came(now)
 	never.came(now + 1)
 	if never.awake() {
 		t.Error("awake where nobody tells the load")
+	}
+}
+
+// TestPollerLook: who waits awake leaves requests to the threads of the CPUs where they are made.
+func TestPollerLook(t *testing.T) {
+	const us = int64(1000)
+	l, running := loadFile(t, 2)
+	running("1")
+	var p, other, ring poller
+	from := &source{}
+	l.add(&p, from)
+	l.add(&other, from)
+	l.add(&ring, &source{})
+	now := 1e6 * us
+	for _, p := range []*poller{&p, &ring} {
+		p.came(now)
+		p.came(now)
+		p.waits(now)
+		if p.state.Load() != pollAwake {
+			t.Error("the others are not told that it waits awake")
+		}
+	}
+	check := func(p *poller, took int64, want bool, what string) {
+		t.Helper()
+		if look := p.yielded(now, now+10*us, now+10*us+took); look != want || !p.awake() {
+			t.Errorf("%s: to look is %v, awake is %v", what, look, p.awake())
+		}
+	}
+	check(&p, us, true, "while another sleeps")
+	check(&ring, us, true, "where there is no other")
+	for _, up := range []uint32{pollServing, pollAwake} {
+		other.state.Store(up)
+		check(&p, 2*us, false, "while the other is up")
+		check(&p, 2*us+1, true, "when somebody ran here")
+		check(&ring, us, true, "where there is no other, and elsewhere there is")
+	}
+	if p.yielded(now, now+49*us, now+50*us) {
+		t.Error("it looks too early, while the other is up")
+	}
+	if !p.yielded(now, now+49*us, now+50*us+1) {
+		t.Error("it does not look, although nobody ran here for long")
+	}
+	begin := clock()
+	p.came(begin)
+	p.came(begin)
+	for p.awake() { // nothing comes
+		p.idle()
+	}
+	if took := clock() - begin; took < 200*us {
+		t.Errorf("it sleeps after %d ns", took)
+	}
+	p.came(clock())
+	if p.state.Load() == pollAwake {
+		t.Error("it is said to wait when a request has come")
 	}
 }
 
@@ -115,13 +197,13 @@ func TestRunning(t *testing.T) {
 			t.Errorf("%q: %d run, want %d", text, n, want)
 		}
 	}
-	l := newLoad(1, 1)
+	l := newLoad(1)
 	if l == nil {
 		t.Skip("/proc/loadavg is not the kernel's")
 	}
 	defer l.close()
-	if n, look := l.count(); n < 1 || n > 1<<20 || look != 0 {
-		t.Errorf("%d threads run, %d look", n, look)
+	if n, awake := l.count(); n < 1 || n > 1<<20 || awake != 0 {
+		t.Errorf("%d threads run, %d wait awake", n, awake)
 	}
 	if n := testing.AllocsPerRun(100, func() { l.count() }); n != 0 {
 		t.Errorf("to ask allocates %v times", n)

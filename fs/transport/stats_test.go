@@ -196,7 +196,7 @@ func TestUringServeAllocatesNothing(t *testing.T) {
 	}
 	defer unmapMemory(mem)
 	f := &echo{data: make([]byte, 1<<20), wrong: t.Errorf}
-	q := &uringQueue{s: newServer(f, 1, Options{Warn: t.Logf}), ring: r, entries: es, q: f.Queue(0), fd: -1}
+	q := &uringQueue{s: newServer(f, Options{Warn: t.Logf}), ring: r, entries: es, q: f.Queue(0), fd: -1}
 	for name, req := range map[string][]byte{
 		"READ": request(opRead, 2, ReadIn{Size: 4096}), "WRITE": request(opWrite, 2, WriteIn{Size: 4096}, string(make([]byte, 4096))),
 	} {

@@ -445,7 +445,7 @@ func FuzzServe(f *testing.F) {
 				return // the filesystem's matter
 			}
 		}
-		s := newServer(e, 1, Options{Warn: func(string, ...any) {}})
+		s := newServer(e, Options{Warn: func(string, ...any) {}})
 		q := &devQueue{s: s, fd: int(null.Fd()), q: e.Queue(0)}
 		q.ans.room = make([]byte, 8192)
 		q.serve(b)

@@ -122,19 +122,19 @@ func (u *Uring) Close() { close(u.begin) }
 // what else does not come over the rings is read from /dev/fuse by one more queue. It returns at
 // once.
 func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
-	s := newServer(fs, len(u.queues), o)
+	s := newServer(fs, o)
 	s.done.Add(len(u.queues))
 	for i, q := range u.queues {
 		q.s, q.fd, q.q = s, fd, fs.Queue(i)
 		if q.pinned {
-			s.load.add(&q.poll)
+			s.load.add(&q.poll, &source{})
 		}
 		s.counters = append(s.counters, &q.counters)
 	}
 	for range u.queues {
 		u.begin <- s
 	}
-	s.dev(fd, fs.Queue(len(u.queues)), -1)
+	go s.dev(fd, fs.Queue(len(u.queues)), -1, nil).loop()
 	return s
 }
 
@@ -206,7 +206,7 @@ func (q *uringQueue) loop() error {
 		}
 		c, ok := q.ring.completion()
 		if !ok && wait == 0 {
-			q.poll.yield()
+			q.poll.idle()
 		}
 		for ; ok; c, ok = q.ring.completion() {
 			switch {
