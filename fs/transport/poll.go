@@ -11,7 +11,9 @@ const (
 	// pollFor is how long a queue's thread stays awake for the next request before it sleeps.
 	pollFor = 200 * time.Microsecond
 	// pollMost is how many threads that take requests from the same source wait awake when one more goes to sleep.
-	pollMost = 2
+	pollMost = 4
+	// pollTogether is how many threads of a source stay awake as long as any of them gets requests, if it has no more: each costs a CPU.
+	pollTogether = 2
 	// pollShare is what only a yield takes in which others have run.
 	pollShare = 2 * time.Microsecond
 	// pollLook is how long a thread leaves requests to those of other CPUs.
@@ -31,7 +33,7 @@ const (
 // an interrupt to another CPU. From a ring the kernel has it so. From /dev/fuse, where all take their requests from one queue, a
 // thread would get them that looks on a CPU which nobody else wants. So where each CPU has a thread that is up, it leaves
 // requests to the others unless somebody ran on its own CPU just now, or nobody takes them for pollLook. It stays awake nevertheless
-// while they come: whoever made one would be moved to its CPU if that was idle.
+// while they come (pollTogether): whoever made one would be moved to its CPU if that was idle.
 //
 // All this only while there are CPUs for all threads that want to run (load). Beside others that compute, looking is
 // worse than sleeping: a thread that has had its share of a CPU does not come before them any more when a request wakes it,
@@ -74,10 +76,13 @@ func (s *source) in(state uint32) (n int) {
 // attended is whether there are several pollers, and all are up.
 func (s *source) attended() bool { return len(s.pollers) > 1 && s.in(pollAsleep) == 0 }
 
-// last is when the last request came or had been served, of clock.
-func (s *source) last() (at int64) {
-	for _, p := range s.pollers {
-		at = max(at, p.last.Load())
+// last is when the last request that keeps a poller awake came or had been served, of clock.
+func (s *source) last(p *poller) int64 {
+	at := p.last.Load()
+	if len(s.pollers) <= pollTogether {
+		for _, p := range s.pollers {
+			at = max(at, p.last.Load())
+		}
 	}
 	return at
 }
@@ -97,7 +102,7 @@ func (p *poller) came(now int64) {
 
 // stays is until when the thread stays awake, to which a request has come, at a time of clock; 0: it sleeps.
 func (p *poller) stays(now int64) int64 {
-	if now-p.last.Load() >= int64(pollFor) && now-p.source.last() >= int64(pollFor) ||
+	if now-p.source.last(p) >= int64(pollFor) ||
 		!p.awake() && p.source.in(pollAwake) >= pollMost ||
 		now < p.pause || !p.load.maySpin(now) {
 		return 0
@@ -132,7 +137,7 @@ func (p *poller) waits(now int64) {
 // yielded notes that others could run from one time to another, since it has looked in vain. It is whether to look now.
 func (p *poller) yielded(looked, from, to int64) bool {
 	if to >= p.until {
-		p.until = p.source.last() + int64(pollFor)
+		p.until = p.source.last(p) + int64(pollFor)
 	}
 	long := to-from > int64(pollYield)
 	if long {

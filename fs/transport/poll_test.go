@@ -91,22 +91,6 @@ func TestPoller(t *testing.T) {
 	running("4")
 	two(false, "beside one that waits awake and two that compute")
 	running("1")
-	var more, most poller
-	l.add(&more, from)
-	l.add(&most, from)
-	more.state.Store(pollAwake)
-	two(false, "when two wait awake")
-	more.state.Store(pollServing)
-	two(true, "when one of them has got a request")
-	most.state.Store(pollAwake)
-	p.came(now + 1)
-	check(true, "and when yet another does, since it is already")
-	p.waits(now)
-	p.yielded(now, now, now+500*us)
-	check(false, "when others have had the CPU until it is too late")
-	two(false, "when two wait awake again")
-	most.state.Store(pollAsleep)
-	two(true, "and no more")
 	now += 10 * us
 	p.waits(now)
 	other.last.Store(now + 400*us) // although there are requests
@@ -116,6 +100,29 @@ func TestPoller(t *testing.T) {
 	now += 46000 * us
 	two(false, "for a hundred times as long")
 	two(true, "later")
+
+	running("1")
+	var third, fourth, fifth poller
+	for _, o := range []*poller{&third, &fourth, &fifth} {
+		l.add(o, from)
+		o.state.Store(pollAwake)
+	}
+	now += 2000 * us
+	other.came(now)
+	p.came(now + 1)
+	check(false, "after a request of one of many others")
+	two(true, "when three wait awake")
+	other.came(now + 199*us)
+	p.waits(now)
+	p.yielded(now, now+200*us, now+201*us)
+	check(false, "while one of many others gets requests")
+	other.state.Store(pollAwake)
+	two(false, "when four wait awake")
+	other.state.Store(pollServing)
+	two(true, "when one of them has got a request")
+	other.state.Store(pollAwake)
+	p.came(now + 1)
+	check(true, "when it waits again, and this one is awake already")
 
 	var never poller
 	never.came(now)
