@@ -91,6 +91,10 @@ func TestPoller(t *testing.T) {
 	running("4")
 	two(false, "beside one that waits awake and two that compute")
 	running("1")
+	p.waits(now)
+	p.yielded(now, now, now+500*us)
+	check(false, "when others have had the CPU until it was too late")
+	two(true, "when that was not for long")
 	now += 10 * us
 	p.waits(now)
 	other.last.Store(now + 400*us) // although there are requests
