@@ -16,8 +16,11 @@ import (
 )
 
 // possibleCPUs is the number of CPUs that there may ever be.
-func possibleCPUs() (int, error) {
-	b, err := os.ReadFile("/sys/devices/system/cpu/possible")
+func possibleCPUs() (int, error) { return cpusThatAre("possible") }
+
+// cpusThatAre is the number of CPUs of the machine in a state: "possible", "online".
+func cpusThatAre(state string) (int, error) {
+	b, err := os.ReadFile("/sys/devices/system/cpu/" + state)
 	if err != nil {
 		return 0, err
 	}
@@ -33,7 +36,7 @@ func countCPUs(list string) (int, error) {
 	last, many := strings.CutPrefix(list, "0-")
 	n, err := strconv.Atoi(last)
 	if !many || err != nil || n < 1 || n > 1<<16 {
-		return 0, fmt.Errorf("the possible CPUs are %q", list)
+		return 0, fmt.Errorf("the CPUs are %q", list)
 	}
 	return n + 1, nil
 }

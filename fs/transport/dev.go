@@ -68,6 +68,7 @@ const readSize = inHeaderSize + writeInSize + MaxIO
 func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 	s := newServer(fs, o)
 	cpus, from := allowedCPUs(), &source{}
+	from.cpus, _ = cpusThatAre("online")
 	queues := make([]*devQueue, n)
 	for i := range queues {
 		qfd := fd

@@ -12,10 +12,11 @@ const (
 	pollFor = 200 * time.Microsecond
 	// pollMost is how many threads that take requests from the same source wait awake when one more goes to sleep.
 	pollMost = 4
-	// pollTogether is how many threads of a source stay awake as long as any of them gets requests, if it has no more: each costs a CPU.
+	// pollTogether is how many threads of a source stay awake as long as any of them gets requests, if that is one for each CPU of
+	// the machine. With more it would cost too much.
 	pollTogether = 2
 	// pollShare is what only a yield takes in which others have run.
-	pollShare = 2 * time.Microsecond
+	pollShare = 1 * time.Microsecond
 	// pollLook is how long a thread leaves requests to those of other CPUs.
 	pollLook = 50 * time.Microsecond
 	// pollYield is how long others may run when they are let; if it takes them longer, the thread does not stay awake for
@@ -31,9 +32,10 @@ const (
 //
 // A request is best served on the CPU where it was made: who made it sleeps, the thread runs and answers, and who made it goes on, without
 // an interrupt to another CPU. From a ring the kernel has it so. From /dev/fuse, where all take their requests from one queue, a
-// thread would get them that looks on a CPU which nobody else wants. So where each CPU has a thread that is up, it leaves
+// thread would get them that looks on a CPU which nobody else wants. So where each CPU has a thread that is up (attended), it leaves
 // requests to the others unless somebody ran on its own CPU just now, or nobody takes them for pollLook. It stays awake nevertheless
-// while they come (pollTogether): whoever made one would be moved to its CPU if that was idle.
+// while they come: whoever made one would be moved to its CPU if that was idle. Whoever does not sleep when it has made one (readahead, a
+// RELEASE) may have to wait for pollLook.
 //
 // All this only while there are CPUs for all threads that want to run (load). Beside others that compute, looking is
 // worse than sleeping: a thread that has had its share of a CPU does not come before them any more when a request wakes it,
@@ -46,7 +48,7 @@ type poller struct {
 	load   *load // nil: it always sleeps
 	source *source
 	state  atomic.Uint32 // pollAsleep, ...; load and the source's others read it
-	last   atomic.Int64  // when a request came or had been served, of clock; the source's others read it
+	last   atomic.Int64  // when a request came or, if it looked for the next then, had been served, of clock; the source's others read it
 	until  int64         // wait awake until then; 0: asleep
 	pause  int64         // and not before that
 }
@@ -60,8 +62,12 @@ const (
 
 // source is what queues take their requests from: those of /dev/fuse have one in common, each ring has its own.
 type source struct {
+	cpus    int       // of the machine, if requests are made on any of them; 0
 	pollers []*poller // immutable when the first queue runs
 }
+
+// together is whether the pollers stay awake for each other's requests, and leave them to each other.
+func (s *source) together() bool { return s.cpus == pollTogether && len(s.pollers) == pollTogether }
 
 // in is how many of its pollers are in a state.
 func (s *source) in(state uint32) (n int) {
@@ -73,13 +79,13 @@ func (s *source) in(state uint32) (n int) {
 	return n
 }
 
-// attended is whether there are several pollers, and all are up.
-func (s *source) attended() bool { return len(s.pollers) > 1 && s.in(pollAsleep) == 0 }
+// attended is whether each CPU has a poller, and all are up.
+func (s *source) attended() bool { return s.together() && s.in(pollAsleep) == 0 }
 
 // last is when the last request that keeps a poller awake came or had been served, of clock.
 func (s *source) last(p *poller) int64 {
 	at := p.last.Load()
-	if len(s.pollers) <= pollTogether {
+	if s.together() {
 		for _, p := range s.pollers {
 			at = max(at, p.last.Load())
 		}
@@ -102,9 +108,8 @@ func (p *poller) came(now int64) {
 
 // stays is until when the thread stays awake, to which a request has come, at a time of clock; 0: it sleeps.
 func (p *poller) stays(now int64) int64 {
-	if now-p.source.last(p) >= int64(pollFor) ||
-		!p.awake() && p.source.in(pollAwake) >= pollMost ||
-		now < p.pause || !p.load.maySpin(now) {
+	if now-p.source.last(p) >= int64(pollFor) || now < p.pause || !p.load.maySpin(now) ||
+		!p.awake() && p.source.in(pollAwake) >= pollMost {
 		return 0
 	}
 	return now + int64(pollFor)

@@ -30,7 +30,7 @@ func TestPoller(t *testing.T) {
 	l, running := loadFile(t, 2)
 	running("1")
 	var p, other poller
-	from := &source{}
+	from := &source{cpus: 2}
 	l.add(&p, from)
 	l.add(&other, from)
 	now := 1e6 * us
@@ -106,6 +106,18 @@ func TestPoller(t *testing.T) {
 	two(true, "later")
 
 	running("1")
+	from.cpus = 3 // of which one has no poller
+	now += 2000 * us
+	other.came(now)
+	p.came(now + 1)
+	check(false, "after a request of another, and there are CPUs without any")
+	from.cpus = 2
+	now += 2000 * us
+	other.came(now)
+	p.came(now + 1)
+	check(true, "after a request of another")
+	now++
+	from.cpus = 5
 	var third, fourth, fifth poller
 	for _, o := range []*poller{&third, &fourth, &fifth} {
 		l.add(o, from)
@@ -142,10 +154,10 @@ func TestPollerLook(t *testing.T) {
 	l, running := loadFile(t, 2)
 	running("1")
 	var p, other, ring poller
-	from := &source{}
+	from := &source{cpus: 2}
 	l.add(&p, from)
 	l.add(&other, from)
-	l.add(&ring, &source{})
+	l.add(&ring, &source{cpus: 2})
 	now := 1e6 * us
 	for _, p := range []*poller{&p, &ring} {
 		p.came(now)
@@ -165,14 +177,17 @@ func TestPollerLook(t *testing.T) {
 	check(&ring, us, true, "where there is no other")
 	for _, up := range []uint32{pollServing, pollAwake} {
 		other.state.Store(up)
-		check(&p, 2*us, false, "while the other is up")
-		check(&p, 2*us+1, true, "when somebody ran here")
+		check(&p, us, false, "while the other is up")
+		check(&p, us+1, true, "when somebody ran here")
+		from.cpus = 3
+		check(&p, us, true, "while the other is up, and a CPU has none")
+		from.cpus = 2
 		check(&ring, us, true, "where there is no other, and elsewhere there is")
 	}
-	if p.yielded(now, now+49*us, now+50*us) {
+	if p.yielded(now, now+50*us-1, now+50*us) {
 		t.Error("it looks too early, while the other is up")
 	}
-	if !p.yielded(now, now+49*us, now+50*us+1) {
+	if !p.yielded(now, now+50*us, now+50*us+1) {
 		t.Error("it does not look, although nobody ran here for long")
 	}
 	begin := clock()
