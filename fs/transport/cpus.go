@@ -15,16 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// possibleCPUs is the number of CPUs that there may ever be.
-func possibleCPUs() (int, error) { return cpusThatAre("possible") }
-
-// cpusThatAre is the number of CPUs of the machine in a state: "possible", "online".
+// cpusThatAre is the number of CPUs of the machine in a state: "possible" (that there may ever be), "online".
 func cpusThatAre(state string) (int, error) {
 	b, err := os.ReadFile("/sys/devices/system/cpu/" + state)
 	if err != nil {
 		return 0, err
 	}
-	return countCPUs(strings.TrimSpace(string(b)))
+	n, err := countCPUs(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0, fmt.Errorf("the %s CPUs: %w", state, err)
+	}
+	return n, nil
 }
 
 // countCPUs is how many CPUs a list of the kernel's has. It must have no gap: the kernel counts
@@ -36,7 +37,7 @@ func countCPUs(list string) (int, error) {
 	last, many := strings.CutPrefix(list, "0-")
 	n, err := strconv.Atoi(last)
 	if !many || err != nil || n < 1 || n > 1<<16 {
-		return 0, fmt.Errorf("the CPUs are %q", list)
+		return 0, fmt.Errorf("they are %q", list)
 	}
 	return n + 1, nil
 }
@@ -64,8 +65,8 @@ func pin(cpu int) bool {
 
 // load knows how many threads want to run, on all CPUs. Its methods may be called by all threads.
 type load struct {
-	cpus    int       // that we may run on
-	pollers []*poller // immutable when the first queue runs
+	cpus    int     // that we may run on
+	pollers pollers // immutable when the first queue runs
 	file    *os.File
 
 	check atomic.Int64 // when to ask again, of clock
@@ -120,11 +121,7 @@ func (l *load) maySpin(now int64) bool {
 
 // count is how many threads run or want to, the calling one too, and how many of them only wait awake.
 func (l *load) count() (run, awake int) {
-	for _, p := range l.pollers {
-		if p.state.Load() == pollAwake {
-			awake++
-		}
-	}
+	awake = l.pollers.in(pollAwake)
 	return l.running(), awake
 }
 

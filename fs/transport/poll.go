@@ -60,18 +60,11 @@ const (
 	pollAwake          // it waits awake
 )
 
-// source is what queues take their requests from: those of /dev/fuse have one in common, each ring has its own.
-type source struct {
-	cpus    int       // of the machine, if requests are made on any of them; 0
-	pollers []*poller // immutable when the first queue runs
-}
+type pollers []*poller
 
-// together is whether the pollers stay awake for each other's requests, and leave them to each other.
-func (s *source) together() bool { return s.cpus == pollTogether && len(s.pollers) == pollTogether }
-
-// in is how many of its pollers are in a state.
-func (s *source) in(state uint32) (n int) {
-	for _, p := range s.pollers {
+// in is how many are in a state.
+func (ps pollers) in(state uint32) (n int) {
+	for _, p := range ps {
 		if p.state.Load() == state {
 			n++
 		}
@@ -79,15 +72,24 @@ func (s *source) in(state uint32) (n int) {
 	return n
 }
 
+// source is what queues take their requests from: those of /dev/fuse have one in common, each ring has its own.
+type source struct {
+	cpus    int     // of the machine, if requests are made on any of them; 0
+	pollers pollers // immutable when the first queue runs
+}
+
+// together is whether the pollers stay awake for each other's requests, and leave them to each other.
+func (s *source) together() bool { return s.cpus == pollTogether && len(s.pollers) == pollTogether }
+
 // attended is whether each CPU has a poller, and all are up.
-func (s *source) attended() bool { return s.together() && s.in(pollAsleep) == 0 }
+func (s *source) attended() bool { return s.together() && s.pollers.in(pollAsleep) == 0 }
 
 // last is when the last request that keeps a poller awake came or had been served, of clock.
 func (s *source) last(p *poller) int64 {
 	at := p.last.Load()
 	if s.together() {
-		for _, p := range s.pollers {
-			at = max(at, p.last.Load())
+		for _, o := range s.pollers {
+			at = max(at, o.last.Load())
 		}
 	}
 	return at
@@ -109,7 +111,7 @@ func (p *poller) came(now int64) {
 // stays is until when the thread stays awake, to which a request has come, at a time of clock; 0: it sleeps.
 func (p *poller) stays(now int64) int64 {
 	if now-p.source.last(p) >= int64(pollFor) || now < p.pause || !p.load.maySpin(now) ||
-		!p.awake() && p.source.in(pollAwake) >= pollMost {
+		!p.awake() && p.source.pollers.in(pollAwake) >= pollMost {
 		return 0
 	}
 	return now + int64(pollFor)

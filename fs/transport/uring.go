@@ -81,7 +81,7 @@ func NewUring() (*Uring, error) {
 	if strings.TrimSpace(string(b)) != "Y" {
 		return nil, fmt.Errorf("%w: turn it on with `echo Y > %s`", ErrUring, UringParameter)
 	}
-	n, err := possibleCPUs()
+	n, err := cpusThatAre("possible")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUring, err)
 	}
