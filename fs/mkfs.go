@@ -25,8 +25,17 @@ type MkfsOptions struct {
 	Now                  int64 // ns since the epoch; 0: the clock
 }
 
-// MinSize is the smallest filesystem in bytes.
-const MinSize = 16 << 20
+// MinSize and MaxSize are the smallest and the largest filesystem in bytes.
+const (
+	MinSize = 16 << 20
+	MaxSize = layout.MaxSize
+)
+
+// A filesystem may be as large as a region, and no larger.
+const (
+	_ = uint64(MaxSize - pmem.MaxSize)
+	_ = uint64(pmem.MaxSize - MaxSize)
+)
 
 const laneSlot = 8192
 
@@ -42,6 +51,9 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 	}
 	if size < MinSize {
 		return nil, fmt.Errorf("region of %d bytes is too small: daxfs needs at least %d bytes (16 MiB)", size, int64(MinSize))
+	}
+	if size > MaxSize {
+		return nil, fmt.Errorf("filesystem of %d bytes is too large: the limit is %d bytes (32 TiB)", size, int64(MaxSize))
 	}
 	if !(o.Reserve >= 0 && o.Reserve <= 50) {
 		return nil, fmt.Errorf("a reserve of %v %% is out of range: 0 to 50 are possible", o.Reserve)

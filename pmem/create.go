@@ -20,6 +20,9 @@ func Create(path string, size int64, sparse bool) (err error) {
 	if size < pageSize || size%pageSize != 0 {
 		return fmt.Errorf("pmem: create %s: %w: a size of %d bytes was asked for, a multiple of %d was expected", path, ErrTooSmall, size, pageSize)
 	}
+	if size > MaxSize {
+		return fmt.Errorf("pmem: create %s: %w: a size of %d bytes was asked for, the limit is %d (32 TiB)", path, ErrTooLarge, size, int64(MaxSize))
+	}
 	f, old, err := createFile(path)
 	if err != nil {
 		return err

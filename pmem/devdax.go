@@ -58,7 +58,7 @@ func devDaxSource(f *os.File, rdev uint64, o *Options) (source, error) {
 	if size < align {
 		return source{}, fmt.Errorf("pmem: %s: %w: the device has %d bytes, at least %d were expected", f.Name(), ErrTooSmall, size, align)
 	}
-	return source{file: f, kind: KindDevDax, size: size &^ (align - 1), align: align, daxDir: dir}, nil
+	return source{file: f, kind: KindDevDax, size: size &^ (align - 1), align: align, daxDir: dir}, checkMaxSize(f, size)
 }
 
 // sysfsNumber reads a file of one number, decimal or 0x hexadecimal.

@@ -16,6 +16,7 @@ var (
 	ErrReadOnly    = errors.New("region is open read-only")
 	ErrNotRegion   = errors.New("not a region")
 	ErrTooSmall    = errors.New("region is too small")
+	ErrTooLarge    = errors.New("region is too large")
 	ErrTruncated   = errors.New("region is truncated")
 	ErrWouldShrink = errors.New("region would shrink")
 	ErrRange       = errors.New("range is outside the region or misaligned")

@@ -13,6 +13,10 @@ const (
 	pageSize = 4096 // the smallest piece of a region, on every machine
 )
 
+// MaxSize is the largest region in bytes, 32 TiB: it is mapped twice, and programs have 128 TiB of
+// addresses on amd64, in pieces.
+const MaxSize = 32 << 40
+
 // Options of Open. The zero value opens for reading and writing, exclusively.
 type Options struct {
 	// ReadOnly makes no writable mapping; what would store returns ErrReadOnly.

@@ -129,10 +129,18 @@ func fileSource(f *os.File, size int64, o *Options) (source, error) {
 	if src.size == 0 {
 		return source{}, fmt.Errorf("pmem: %s: %w: it has %d bytes, at least %d were expected", f.Name(), ErrTooSmall, size, unit)
 	}
-	if int64(int(src.size)) != src.size {
-		return source{}, fmt.Errorf("pmem: %s: its %d bytes do not fit this machine's addresses", f.Name(), size)
+	return src, checkMaxSize(f, src.size)
+}
+
+// checkMaxSize refuses what cannot be mapped. size is in bytes.
+func checkMaxSize(f *os.File, size int64) error {
+	if size > MaxSize {
+		return fmt.Errorf("pmem: %s: %w: it has %d bytes, the limit is %d (32 TiB)", f.Name(), ErrTooLarge, size, int64(MaxSize))
 	}
-	return src, nil
+	if int64(int(size)) != size {
+		return fmt.Errorf("pmem: %s: %w: its %d bytes do not fit this machine's addresses", f.Name(), ErrTooLarge, size)
+	}
+	return nil
 }
 
 // acceptsMapSync tries one page. The kernel accepts MAP_SYNC only where the file's

@@ -120,6 +120,9 @@ func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Region, err
 	if f.size != 0 && f.size < fs.MinSize {
 		return nil, fmt.Errorf("%s is too small for a daxfs: it needs at least %s", formatSize(int64(f.size)), formatSize(fs.MinSize))
 	}
+	if f.size > fs.MaxSize {
+		return nil, fmt.Errorf("%s is too large for a daxfs: the limit is %s", formatSize(int64(f.size)), formatSize(fs.MaxSize))
+	}
 	size := int64(f.size)
 	st, err := os.Stat(path)
 	switch {

@@ -8,7 +8,7 @@ import (
 )
 
 // sizeFlag is a byte count on the command line: "4GiB", "512M", "1.5T", "65536".
-// K, M, G, T and P are powers of 1024, with or without "iB".
+// K, M, G, T, P and E are powers of 1024, with or without "iB".
 type sizeFlag int64
 
 func (s *sizeFlag) String() string {
@@ -26,7 +26,7 @@ func (s *sizeFlag) Set(text string) error {
 	return err
 }
 
-const sizeUnits = "KMGTP"
+const sizeUnits = "KMGTPE"
 
 func parseSize(text string) (int64, error) {
 	num, unit := text, ""
@@ -39,18 +39,21 @@ func parseSize(text string) (int64, error) {
 	case len(u) == 1 || u[1:] == "IB":
 		shift = 10 * (strings.IndexByte(sizeUnits, u[0]) + 1)
 		if shift == 0 {
-			return 0, fmt.Errorf("size %q: unknown unit %q, expected KiB, MiB, GiB, TiB or PiB", text, unit)
+			return 0, fmt.Errorf("size %q: unknown unit %q, expected KiB, MiB, GiB or TiB", text, unit)
 		}
 	default:
-		return 0, fmt.Errorf("size %q: unknown unit %q, expected KiB, MiB, GiB, TiB or PiB", text, unit)
+		return 0, fmt.Errorf("size %q: unknown unit %q, expected KiB, MiB, GiB or TiB", text, unit)
 	}
 	r, ok := new(big.Rat).SetString(num)
 	if !ok || strings.HasPrefix(num, ".") || r.Sign() <= 0 {
 		return 0, fmt.Errorf("size %q: expected a positive number such as 512MiB or 4GiB", text)
 	}
 	r.Mul(r, new(big.Rat).SetInt(new(big.Int).Lsh(big.NewInt(1), uint(shift))))
-	if !r.IsInt() || !r.Num().IsInt64() {
-		return 0, fmt.Errorf("size %q: expected a whole number of bytes below 8 EiB", text)
+	if !r.IsInt() {
+		return 0, fmt.Errorf("size %q: expected a whole number of bytes", text)
+	}
+	if !r.Num().IsInt64() {
+		return math.MaxInt64, nil // whatever bounds it, this is beyond
 	}
 	return r.Num().Int64(), nil
 }

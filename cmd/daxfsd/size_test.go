@@ -1,17 +1,20 @@
 package main
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 func TestParseSize(t *testing.T) {
 	for in, want := range map[string]int64{
 		"4096": 4096, "1B": 1, "4KiB": 4096, "4k": 4096, "1M": 1 << 20, "16MiB": 16 << 20,
-		"1GiB": 1 << 30, "4G": 4 << 30, "1.5GiB": 3 << 29, "2T": 2 << 40, "2TiB": 2 << 40, "1 GiB": 1 << 30,
+		"1GiB": 1 << 30, "4G": 4 << 30, "1.5GiB": 3 << 29, "2T": 2 << 40, "2TiB": 2 << 40, "7EiB": 7 << 60, "8EiB": math.MaxInt64, "9999999P": math.MaxInt64, "1 GiB": 1 << 30,
 	} {
 		if got, err := parseSize(in); err != nil || got != want {
 			t.Errorf("parseSize(%q) = %d, %v; want %d", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "G", "-1", "0", "1GB", "1XiB", "1.3", "0x10", "1e3", "9999999P", ".5G", "1/2G"} {
+	for _, in := range []string{"", "G", "-1", "0", "1GB", "1XiB", "1.3", "0x10", "1e3", "9999999Z", ".5G", "1/2G"} {
 		if got, err := parseSize(in); err == nil {
 			t.Errorf("parseSize(%q) = %d, want an error", in, got)
 		}

@@ -87,6 +87,10 @@ type Superblock struct {
 	RegionKind                 uint64
 }
 
+// MaxSize is the largest filesystem in bytes, 32 TiB: its region is mapped twice, and programs have
+// 128 TiB of addresses on amd64. It is that of pmem.MaxSize.
+const MaxSize = 32 << 40
+
 // SuperSize is the encoded size of a superblock in bytes.
 const SuperSize = 512
 
@@ -187,6 +191,8 @@ func (s *Superblock) check() error {
 	switch {
 	case s.Size <= 0 || s.Size%BlockSize != 0:
 		return fmt.Errorf("size %d is not a positive multiple of %d", s.Size, BlockSize)
+	case s.Size > MaxSize:
+		return fmt.Errorf("size %d is beyond the limit of %d (32 TiB)", s.Size, int64(MaxSize))
 	case s.ChunkShift < 15 || s.ChunkShift > 23 || s.PUDShift <= s.ChunkShift || s.PUDShift > 40:
 		return fmt.Errorf("chunk shift %d and pud shift %d are out of range", s.ChunkShift, s.PUDShift)
 	case s.Lanes == 0 || MaxRecordLines(s.LaneSlot) < 64 || s.LaneSlot%LineSize != 0 || s.LaneSlot > 1<<20:

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// TestMaxSize: all commands state the same limit: they take a region of that size, and refuse a
+// larger one.
+func TestMaxSize(t *testing.T) {
+	needFUSE(t)
+	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-maxsize-") // the files of ext4 end at 16 TiB
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	largest := filepath.Join(dir, "largest")
+	must(t, "mkfs", "--sparse", "--size", "32TiB", largest)
+	must(t, "fsck", "-n", largest)
+	has(t, decode(t, must(t, "info", "--json", largest)), map[string]any{"size": float64(fs.MaxSize)})
+	must(t, "mount", largest, mountPoint(t))
+
+	larger := filepath.Join(dir, "larger")
+	for _, size := range []string{"33TiB", "1PiB", "7EiB", "8EiB"} {
+		refused(t, daxfsd(t, "mkfs", "--sparse", "--size", size, larger), 1, "too large", "32 TiB")
+		if _, err := os.Stat(larger); err == nil {
+			t.Fatal("a file was left behind")
+		}
+	}
+	if err := os.WriteFile(larger, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(larger, fs.MaxSize+1<<20); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, daxfsd(t, "mkfs", larger), 1, larger, "too large", "32 TiB")
+	refused(t, daxfsd(t, "fsck", "-n", larger), fsckOperational, larger, "too large", "32 TiB")
+	refused(t, daxfsd(t, "info", larger), 1, larger, "too large", "32 TiB")
+	refused(t, daxfsd(t, "mount", larger, t.TempDir()), 1, larger, "too large", "32 TiB")
+}
