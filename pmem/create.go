@@ -16,62 +16,27 @@ import (
 // Its storage is allocated, so that a store never finds the disk full (which would
 // be a SIGBUS); sparse leaves that out. After an error, a file that was there has
 // its old size, and one that was not is gone.
-func Create(path string, size int64, sparse bool) (err error) {
+func Create(path string, size int64, sparse bool) error {
 	if size < pageSize || size%pageSize != 0 {
 		return fmt.Errorf("pmem: create %s: %w: a size of %d bytes was asked for, a multiple of %d was expected", path, ErrTooSmall, size, pageSize)
 	}
 	if size > MaxSize {
 		return fmt.Errorf("pmem: create %s: %w: a size of %d bytes was asked for, the limit is %d (32 TiB)", path, ErrTooLarge, size, int64(MaxSize))
 	}
-	f, old, err := createFile(path)
+	h, err := Acquire(path, true)
 	if err != nil {
 		return err
 	}
-	isNew := old < 0
-	defer func() {
-		if err != nil {
-			undoCreate(f, old)
-		}
-		if e := f.Close(); e != nil && err == nil {
-			err = fmt.Errorf("pmem: close %s: %w", path, e)
-		}
-	}()
-	if err := lock(f); err != nil {
+	if old := h.Size(); old > size {
+		err = fmt.Errorf("pmem: create %s: %w: it has %d bytes, %d were asked for; remove it first if it may go", path, ErrWouldShrink, old, size)
+	} else {
+		err = h.Resize(size, sparse)
+	}
+	if err != nil {
+		h.Discard()
 		return err
 	}
-	if old > size {
-		return fmt.Errorf("pmem: create %s: %w: it has %d bytes, %d were asked for; remove it first if it may go", path, ErrWouldShrink, old, size)
-	}
-	if err := allocate(f, max(old, 0), size, sparse); err != nil {
-		return err
-	}
-	return syncCreated(f, isNew)
-}
-
-// createFile opens or makes the file. old is its size, or -1 if it was made.
-func createFile(path string) (f *os.File, old int64, err error) {
-	f, err = openFile(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
-	if err == nil {
-		return f, -1, nil
-	}
-	if !errors.Is(err, os.ErrExist) {
-		return nil, 0, err
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return nil, 0, &os.PathError{Op: "create", Path: path, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, 0, fmt.Errorf("pmem: create %s: %w: only regular files can be created or resized", path, ErrNotRegion)
-	}
-	if f, err = openFile(path, unix.O_RDWR, 0); err != nil {
-		return nil, 0, err
-	}
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		f.Close()
-		return nil, 0, fmt.Errorf("pmem: create %s: %w: it was replaced meanwhile", path, ErrNotRegion)
-	}
-	return f, st.Size, nil
+	return h.Close()
 }
 
 // allocate extends the file from old to size bytes and fills its holes.

@@ -17,6 +17,7 @@ var (
 	ErrNotRegion   = errors.New("not a region")
 	ErrTooSmall    = errors.New("region is too small")
 	ErrTooLarge    = errors.New("region is too large")
+	ErrEmpty       = fmt.Errorf("%w: it has 0 bytes", ErrTooSmall)
 	ErrTruncated   = errors.New("region is truncated")
 	ErrWouldShrink = errors.New("region would shrink")
 	ErrRange       = errors.New("range is outside the region or misaligned")

@@ -71,32 +71,39 @@ type Region struct {
 
 // Open maps the region at path: a device-dax node, or a regular file. Unless
 // o.Shared, it takes the region's lock or fails with ErrBusy.
-func Open(path string, o Options) (_ *Region, err error) {
+func Open(path string, o Options) (*Region, error) {
 	if o.Shared && !o.ReadOnly {
 		return nil, fmt.Errorf("pmem: open %s: a region can only be shared read-only", path)
 	}
 	if o.SysfsRoot == "" {
 		o.SysfsRoot = "/sys"
 	}
-	src, err := findSource(path, &o)
+	f, err := openSource(path, &o)
 	if err != nil {
+		return nil, err
+	}
+	if !o.Shared {
+		if err := lock(f); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return openRegion(f, path, &o)
+}
+
+// openRegion maps the open file f, and closes it if that fails.
+func openRegion(f *os.File, path string, o *Options) (_ *Region, err error) {
+	src, err := findSource(f, o)
+	if err != nil {
+		f.Close()
 		return nil, err
 	}
 	r := &Region{
 		kind: src.kind, size: src.size, align: src.align, readOnly: o.ReadOnly,
-		path: path, file: src.file, daxDir: src.daxDir, sysfs: o.SysfsRoot,
+		path: path, file: f, daxDir: src.daxDir, sysfs: o.SysfsRoot,
 	}
-	defer func() {
-		if err != nil {
-			r.Close()
-		}
-	}()
-	if !o.Shared {
-		if err := lock(src.file); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.mapAll(&o); err != nil {
+	if err := r.mapAll(o); err != nil {
+		r.Close()
 		return nil, err
 	}
 	return r, nil

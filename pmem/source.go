@@ -17,15 +17,15 @@ type source struct {
 	daxDir string // sysfs directory; KindDevDax only
 }
 
-// findSource recognises what lies at path and opens it. A path that cannot be a
-// region is not even opened: opening some devices has effects.
-func findSource(path string, o *Options) (_ source, err error) {
+// openSource opens what lies at path. A path that cannot be a region is not even opened: opening
+// some devices has effects.
+func openSource(path string, o *Options) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return source{}, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	if err := checkType(path, &st, o); err != nil {
-		return source{}, err
+		return nil, err
 	}
 	flags := unix.O_RDWR
 	if o.ReadOnly {
@@ -33,18 +33,28 @@ func findSource(path string, o *Options) (_ source, err error) {
 	}
 	f, err := openFile(path, flags, 0)
 	if err != nil {
-		return source{}, err
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-		}
-	}()
 	// The name may have changed hands since.
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return source{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	if err = unix.Fstat(int(f.Fd()), &st); err != nil {
+		err = &os.PathError{Op: "stat", Path: path, Err: err}
+	} else {
+		err = checkType(path, &st, o)
 	}
-	if err := checkType(path, &st, o); err != nil {
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// findSource recognises what an open file is.
+func findSource(f *os.File, o *Options) (source, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return source{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	if err := checkType(f.Name(), &st, o); err != nil {
 		return source{}, err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFCHR {
@@ -126,6 +136,9 @@ func fileSource(f *os.File, size int64, o *Options) (source, error) {
 		}
 	}
 	src.size = size &^ (unit - 1)
+	if size == 0 {
+		return source{}, fmt.Errorf("pmem: %s: %w, at least %d were expected", f.Name(), ErrEmpty, unit)
+	}
 	if src.size == 0 {
 		return source{}, fmt.Errorf("pmem: %s: %w: it has %d bytes, at least %d were expected", f.Name(), ErrTooSmall, size, unit)
 	}

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/layout"
@@ -112,7 +114,8 @@ func printMkfs(c *cobra.Command, asJSON bool, path string, r *pmem.Region, sb *l
 
 // regionForMkfs opens what mkfs is about to format: it makes a file that is not
 // there, gives one that is there the size asked for, and refuses what holds
-// something. After an error nothing has changed.
+// something. After an error nothing has changed. All is decided by the one descriptor
+// that is opened and locked first: a name may lead elsewhere meanwhile.
 func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Region, error) {
 	if len(f.label) > layout.LabelSize || strings.ContainsRune(f.label, 0) {
 		return nil, usagef("--label: %d bytes are too many or hold a NUL; the limit is %d bytes", len(f.label), layout.LabelSize)
@@ -123,81 +126,94 @@ func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Region, err
 	if f.size > fs.MaxSize {
 		return nil, fmt.Errorf("%s is too large for a daxfs: the limit is %s", formatSize(int64(f.size)), formatSize(fs.MaxSize))
 	}
-	size := int64(f.size)
-	st, err := os.Stat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/dev/shm/") {
-			return nil, regionError(path, err)
-		}
-		if size == 0 {
-			size = defaultSize
-		}
-		return createRegion(path, size, f.sparse, p)
-	case err != nil:
-		return nil, regionError(path, err)
-	case st.IsDir():
-		return nil, fmt.Errorf("region %s is a directory; name a file in it", path)
-	case st.Mode().IsRegular() && st.Size() == 0:
-		if size == 0 {
-			size = defaultSize
-		}
-		return createRegion(path, size, f.sparse, p)
-	case st.Mode().IsRegular() && st.Size() < fs.MinSize && size == 0:
-		return nil, fmt.Errorf("region %s has %s, which is too small for a daxfs: it needs at least %s; give it a --size", path, formatSize(st.Size()), formatSize(fs.MinSize))
+	h, err := acquireRegion(path)
+	if err != nil {
+		return nil, err
 	}
-	if st.Mode().IsRegular() {
-		if what := recogniseFile(path); what != "" && !f.force {
+	r, err := f.prepare(path, h, p)
+	if err != nil {
+		h.Discard()
+		return nil, err
+	}
+	return r, h.Close()
+}
+
+// acquireRegion opens and locks what is to be formatted, and makes a file that is not there, unless
+// it would be a device.
+func acquireRegion(path string) (*pmem.Handle, error) {
+	device := strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/dev/shm/")
+	h, err := pmem.Acquire(path, !device)
+	var st unix.Stat_t
+	switch {
+	case err == nil:
+		return h, nil
+	case !device && errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("region %s cannot be made: there is no directory %s", path, filepath.Dir(path))
+	case errors.Is(err, pmem.ErrNotRegion) && unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR: // for the message only
+		return nil, fmt.Errorf("region %s is a directory; name a file in it", path)
+	}
+	return nil, regionError(path, err)
+}
+
+// prepare decides whether what was acquired may be formatted, and gives it its size.
+func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.Region, error) {
+	size, old := int64(f.size), h.Size()
+	if !h.Regular() {
+		return f.prepareDevice(path, h)
+	}
+	switch {
+	case old == 0 && size == 0:
+		size = defaultSize
+	case old == 0:
+	case old < fs.MinSize && size == 0:
+		return nil, fmt.Errorf("region %s has %s, which is too small for a daxfs: it needs at least %s; give it a --size", path, formatSize(old), formatSize(fs.MinSize))
+	default:
+		what := recognise(old, func(off int64, b []byte) error { _, err := h.ReadAt(b, off); return err })
+		if what != "" && !f.force {
 			return nil, holds(path, what)
 		}
+		if size == 0 && old%layout.BlockSize != 0 {
+			return mapRegion(path, h) // its size is to stay as odd as it is
+		}
+		if size == 0 {
+			size = old
+		}
+		if size < old && !f.force {
+			return nil, fmt.Errorf("region %s has %s, and a --size of %s would cut it; --force does that", path, formatSize(old), formatSize(size))
+		}
 	}
-	r, err := openRegion(path, pmem.Options{})
+	if err := resizeRegion(path, h, size, f.sparse, p); err != nil {
+		return nil, err
+	}
+	return mapRegion(path, h)
+}
+
+func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle) (*pmem.Region, error) {
+	r, err := mapRegion(path, h)
 	if err != nil {
 		return nil, err
 	}
 	if what := recognise(r.Size(), r.Load); what != "" && !f.force {
+		err = holds(path, what)
+	} else if int64(f.size) > r.Size() {
+		err = fmt.Errorf("region %s has %s, which is less than the %s asked for", path, formatSize(r.Size()), formatSize(int64(f.size)))
+	}
+	if err != nil {
 		r.Close()
-		return nil, holds(path, what)
+		return nil, err
 	}
-	if !st.Mode().IsRegular() {
-		if size > r.Size() {
-			r.Close()
-			return nil, fmt.Errorf("region %s has %s, which is less than the %s asked for", path, formatSize(r.Size()), formatSize(size))
-		}
-		return r, nil
+	return r, nil
+}
+
+// mapRegion maps an acquired region, and says in one sentence why it cannot.
+func mapRegion(path string, h *pmem.Handle) (*pmem.Region, error) {
+	r, err := h.Region()
+	if err != nil {
+		return nil, regionError(path, err)
 	}
-	if size == 0 && st.Size()%layout.BlockSize != 0 {
-		return r, nil // its size is to stay as odd as it is
-	}
-	r.Close()
-	if size == 0 {
-		size = st.Size()
-	}
-	if size < st.Size() {
-		if !f.force {
-			return nil, fmt.Errorf("region %s has %s, and a --size of %s would cut it; --force does that", path, formatSize(st.Size()), formatSize(size))
-		}
-		if err := os.Truncate(path, size&^(layout.BlockSize-1)); err != nil {
-			return nil, regionError(path, err)
-		}
-	}
-	return createRegion(path, size, f.sparse, p)
+	return r, nil
 }
 
 func holds(path, what string) error {
 	return fmt.Errorf("region %s holds %s; --force overwrites it", path, what)
-}
-
-// recogniseFile looks at a file that may be too small to be opened as a region.
-func recogniseFile(path string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	st, err := file.Stat()
-	if err != nil {
-		return ""
-	}
-	return recognise(st.Size(), func(off int64, b []byte) error { _, err := file.ReadAt(b, off); return err })
 }

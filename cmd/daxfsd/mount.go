@@ -56,7 +56,8 @@ Options for -o:
   remount             change ro, rw, nosuid, nodev, noexec, suid, dev, exec of a mount
   nosuid, nodev, noexec, suid, dev, exec, nosymfollow, sync, dirsync
                       as for any filesystem; a region that others than root can
-                      write to, and a mount by a user, is nosuid,nodev
+                      write to, and a mount by a user, is nosuid,nodev; one on a
+                      filesystem that is nosuid, nodev or noexec is so, too
 
 As root nothing else is needed; as a user, fusermount3 (package fuse3).
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfs/daxfs/pmem"
 )
 
 // mountOptions is what -o says.
@@ -96,8 +97,9 @@ func parseOptions(flags []string) (*mountOptions, error) {
 // finish adds what holds unless it was said otherwise. Permissions are always the
 // kernel's to check. A mount by root is for everyone, and has set-user-ID programs
 // and devices like any filesystem root mounts, unless somebody else could have
-// written them into the region; then no saved free map is believed either.
-func (o *mountOptions) finish(root, trusted bool) {
+// written them into the region, or the filesystem that the region is on has none;
+// if somebody else could, no saved free map is believed either.
+func (o *mountOptions) finish(root bool, region pmem.Access) {
 	add := func(words ...string) {
 		for _, w := range words {
 			if !slices.Contains(o.kernel, w) {
@@ -105,9 +107,15 @@ func (o *mountOptions) finish(root, trusted bool) {
 			}
 		}
 	}
-	o.scan = !trusted
-	if !root || !trusted {
-		o.kernel = slices.Insert(o.kernel, 0, "nosuid", "nodev") // what was said comes later and wins
+	o.scan = !region.OnlyRoot()
+	foreign := !root || !region.OnlyRoot()
+	for _, f := range []struct {
+		word string
+		is   bool
+	}{{"nosuid", foreign || region.NoSUID}, {"nodev", foreign || region.NoDev}, {"noexec", region.NoExec}} {
+		if f.is {
+			o.kernel = slices.Insert(o.kernel, 0, f.word) // what was said comes later and wins
+		}
 	}
 	switch o.atime { // so that the mount table tells it
 	case fs.Noatime:

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfs/daxfs/pmem"
 )
 
 func TestParseOptions(t *testing.T) {
@@ -34,26 +35,39 @@ func TestParseOptions(t *testing.T) {
 }
 
 func TestFinishOptions(t *testing.T) {
+	roots := pmem.Access{Perm: 0o600}
+	users := pmem.Access{UID: 1000, Perm: 0o600}
 	for _, c := range []struct {
-		in            string
-		root, trusted bool
-		want          []string
+		in     string
+		root   bool
+		region pmem.Access
+		want   []string
+		scan   bool
 	}{
-		{"", true, true, []string{"default_permissions", "allow_other"}},
-		{"", true, false, []string{"nosuid", "nodev", "default_permissions", "allow_other"}},
-		{"strictatime,nodiratime", true, true, []string{"strictatime", "nodiratime", "default_permissions", "allow_other"}},
-		{"noatime,relatime,noatime", true, true, []string{"noatime", "default_permissions", "allow_other"}},
-		{"suid", true, false, []string{"nosuid", "nodev", "suid", "default_permissions", "allow_other"}},
-		{"ro", false, false, []string{"nosuid", "nodev", "default_permissions", "ro"}},
-		{"allow_other", false, true, []string{"nosuid", "nodev", "allow_other", "default_permissions"}},
+		{"", true, roots, []string{"default_permissions", "allow_other"}, false},
+		{"", true, users, []string{"nodev", "nosuid", "default_permissions", "allow_other"}, true},
+		{"strictatime,nodiratime", true, roots, []string{"strictatime", "nodiratime", "default_permissions", "allow_other"}, false},
+		{"noatime,relatime,noatime", true, roots, []string{"noatime", "default_permissions", "allow_other"}, false},
+		{"suid", true, users, []string{"nodev", "nosuid", "suid", "default_permissions", "allow_other"}, true},
+		{"ro", false, users, []string{"nodev", "nosuid", "default_permissions", "ro"}, true},
+		{"allow_other", false, roots, []string{"nodev", "nosuid", "allow_other", "default_permissions"}, false},
+		{"", true, pmem.Access{Perm: 0o660, ACL: true}, []string{"nodev", "nosuid", "default_permissions", "allow_other"}, true},
+		{"", true, pmem.Access{Perm: 0o660}, []string{"default_permissions", "allow_other"}, false},
+		{"", true, pmem.Access{Perm: 0o660, GID: 6}, []string{"nodev", "nosuid", "default_permissions", "allow_other"}, true},
+		{"", true, pmem.Access{Perm: 0o602}, []string{"nodev", "nosuid", "default_permissions", "allow_other"}, true},
+		// The filesystem that the region is on hands its flags down.
+		{"", true, pmem.Access{Perm: 0o600, NoSUID: true}, []string{"nosuid", "default_permissions", "allow_other"}, false},
+		{"", true, pmem.Access{Perm: 0o600, NoDev: true}, []string{"nodev", "default_permissions", "allow_other"}, false},
+		{"", true, pmem.Access{Perm: 0o600, NoExec: true}, []string{"noexec", "default_permissions", "allow_other"}, false},
+		{"exec", true, pmem.Access{Perm: 0o600, NoExec: true}, []string{"noexec", "exec", "default_permissions", "allow_other"}, false},
 	} {
 		o, err := parseOptions([]string{c.in})
 		if err != nil {
 			t.Fatal(err)
 		}
-		o.finish(c.root, c.trusted)
-		if !slices.Equal(o.kernel, c.want) {
-			t.Errorf("-o %q (root %v, trusted %v): %v, want %v", c.in, c.root, c.trusted, o.kernel, c.want)
+		o.finish(c.root, c.region)
+		if !slices.Equal(o.kernel, c.want) || o.scan != c.scan {
+			t.Errorf("-o %q (root %v, %+v): %v, scan %v, want %v, %v", c.in, c.root, c.region, o.kernel, o.scan, c.want, c.scan)
 		}
 	}
 }

@@ -43,6 +43,8 @@ func regionError(path string, err error) error {
 			return fmt.Errorf("there is no device %s; see `ls /dev/dax*` and `daxctl list`", path)
 		}
 		return fmt.Errorf("region %s does not exist; make it with `daxfsd mkfs %s`", path, path)
+	case errors.Is(err, pmem.ErrEmpty):
+		return fmt.Errorf("region %s has length zero; format it with `daxfsd mkfs %s`", path, path)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("no permission to open region %s for reading and writing; run as its owner or as root", path)
 	}
@@ -82,19 +84,17 @@ type reworded struct {
 func (e *reworded) Error() string { return e.text }
 func (e *reworded) Unwrap() error { return e.err }
 
-// createRegion gives a file the size, preallocated unless sparse, and opens it.
-func createRegion(path string, size int64, sparse bool, p progressFunc) (*pmem.Region, error) {
+// resizeRegion gives an acquired file the size, in bytes rounded down to blocks, preallocated unless
+// sparse.
+func resizeRegion(path string, h *pmem.Handle, size int64, sparse bool, p progressFunc) error {
 	size &^= layout.BlockSize - 1
-	stop := watchAllocation(path, size, p)
-	err := pmem.Create(path, size, sparse)
+	stop := watchAllocation(h, size, p)
+	err := h.Resize(size, sparse)
 	stop()
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("region %s cannot be made: there is no directory %s", path, filepath.Dir(path))
-		}
-		return nil, regionError(path, err)
+		return regionError(path, err)
 	}
-	return openRegion(path, pmem.Options{})
+	return nil
 }
 
 // usedBy is " by ..." or "".
@@ -134,7 +134,7 @@ func lockHolder(path string) int {
 }
 
 // watchAllocation reports how much storage a file has, until stop is called.
-func watchAllocation(path string, size int64, p progressFunc) (stop func()) {
+func watchAllocation(h *pmem.Handle, size int64, p progressFunc) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -145,10 +145,7 @@ func watchAllocation(path string, size int64, p progressFunc) (stop func()) {
 			case <-quit:
 				return
 			case <-t.C:
-				var st unix.Stat_t
-				if unix.Stat(path, &st) == nil {
-					p("allocating", min(st.Blocks*512, size-1), size)
-				}
+				p("allocating", min(h.Allocated(), size-1), size)
 			}
 		}
 	}()
@@ -217,12 +214,6 @@ func isEmpty(r *pmem.Region, p progressFunc) (bool, error) {
 		p("looking for data", off, r.Size())
 	}
 	return true, nil
-}
-
-// trusted reports whether only root can have written what is on a region.
-func trusted(path string) bool {
-	var st unix.Stat_t
-	return unix.Stat(path, &st) == nil && st.Uid == 0 && (st.Gid == 0 || st.Mode&0o020 == 0) && st.Mode&0o002 == 0
 }
 
 // durabilityText says what a power failure leaves of a region.

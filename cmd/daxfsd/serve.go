@@ -62,7 +62,11 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		return err
 	}
 	defer r.Close()
-	p.opts.finish(os.Geteuid() == 0, trusted(p.region))
+	access, err := r.Access()
+	if err != nil {
+		return err
+	}
+	p.opts.finish(os.Geteuid() == 0, access)
 	transport.Prioritize()
 
 	f := &facts{plan: p, region: r, super: sb, since: time.Now()}
@@ -193,29 +197,41 @@ func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 	return r, sb, nil
 }
 
+// openOrFormat opens the region, once: whether it is empty is asked of what was opened.
 func openOrFormat(p *mountPlan, progress progressFunc, warn func(string)) (*pmem.Region, error) {
-	st, err := os.Stat(p.region)
-	empty := errors.Is(err, os.ErrNotExist) || err == nil && st.Mode().IsRegular() && st.Size() == 0
-	if !empty || !p.flags.formatIfEmpty {
-		if err == nil && empty {
-			return nil, fmt.Errorf("region %s has length zero; format it with `daxfsd mkfs %s`", p.region, p.region)
-		}
-		r, err := openRegion(p.region, pmem.Options{ReadOnly: p.opts.readOnly})
-		if err != nil || !p.flags.formatIfEmpty {
-			return r, err
+	if !p.flags.formatIfEmpty {
+		return openRegion(p.region, pmem.Options{ReadOnly: p.opts.readOnly})
+	}
+	h, err := acquireRegion(p.region)
+	if err != nil {
+		return nil, err
+	}
+	r, err := formatIfEmpty(p, h, progress, warn)
+	if err != nil {
+		h.Discard()
+		return nil, err
+	}
+	return r, h.Close()
+}
+
+// formatIfEmpty formats an acquired region that has length zero or is all zeros.
+func formatIfEmpty(p *mountPlan, h *pmem.Handle, progress progressFunc, warn func(string)) (*pmem.Region, error) {
+	f := &mkfsFlags{size: p.flags.size}
+	if !h.Regular() || h.Size() > 0 {
+		r, err := mapRegion(p.region, h)
+		if err != nil {
+			return nil, err
 		}
 		zero, err := isEmpty(r, progress)
-		if err != nil || !zero {
-			if err != nil {
-				r.Close()
-				return nil, fmt.Errorf("region %s: %w", p.region, err)
-			}
+		if err == nil && !zero {
 			return r, nil
 		}
 		r.Close()
+		if err != nil {
+			return nil, fmt.Errorf("region %s: %w", p.region, err)
+		}
 	}
-	f := &mkfsFlags{size: p.flags.size}
-	r, err := regionForMkfs(p.region, f, progress)
+	r, err := f.prepare(p.region, h, progress)
 	if err != nil {
 		return nil, err
 	}

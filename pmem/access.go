@@ -1,0 +1,58 @@
+package pmem
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Access is who may write to a region, as the kernel says of the open descriptor. A name may lead
+// elsewhere by the time it is asked; the descriptor is what is mapped.
+type Access struct {
+	UID, GID uint32
+	Perm     uint32 // permission bits of st_mode; with an ACL the group's are its mask
+	// ACL: an access control list of whatever kind may let others in, or it could not be asked.
+	ACL bool
+	// NoSUID, NoDev, NoExec are the flags of the filesystem that a file is on. A device node has
+	// none: /dev is nosuid on most machines, which says nothing of what the devices hold.
+	NoSUID, NoDev, NoExec bool
+}
+
+// aclAttributes are the extended attributes that hold a file's access control list, of POSIX, NFSv4,
+// CIFS and NTFS.
+var aclAttributes = []string{"system.posix_acl_access", "system.nfs4_acl", "system.cifs_acl", "system.ntfs_acl", "system.richacl"}
+
+// Access asks the kernel about the open region. A region in memory belongs to root alone.
+func (r *Region) Access() (Access, error) {
+	if r.file == nil {
+		return Access{}, nil
+	}
+	fd := int(r.file.Fd())
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Access{}, fmt.Errorf("pmem: stat %s: %w", r.path, err)
+	}
+	a := Access{UID: st.Uid, GID: st.Gid, Perm: st.Mode & 0o7777}
+	for _, name := range aclAttributes {
+		switch _, err := unix.Fgetxattr(fd, name, nil); {
+		case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		default: // it has one, or cannot tell
+			a.ACL = true
+		}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(fd, &fs); err != nil {
+			return Access{}, fmt.Errorf("pmem: statfs %s: %w", r.path, err)
+		}
+		flags := uint64(fs.Flags)
+		a.NoSUID, a.NoDev, a.NoExec = flags&unix.ST_NOSUID != 0, flags&unix.ST_NODEV != 0, flags&unix.ST_NOEXEC != 0
+	}
+	return a, nil
+}
+
+// OnlyRoot reports whether nobody but root may write to the region.
+func (a Access) OnlyRoot() bool {
+	return a.UID == 0 && !a.ACL && a.Perm&0o002 == 0 && (a.Perm&0o020 == 0 || a.GID == 0)
+}
