@@ -28,10 +28,11 @@ func BenchmarkFolio(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				at := uint64(i) & (blocks - 1)
 				block, n, _ := s.Translate(at)
-				if n == 0 || !t.TryGet(block, 1) {
+				r, ok := t.TryGet(block, 1)
+				if n == 0 || !ok {
 					b.Fatal("no folio")
 				}
-				t.Put(block, 1, idle)
+				t.Put(r, idle)
 			}
 		})
 	}

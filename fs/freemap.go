@@ -16,12 +16,11 @@ import (
 //
 // Persistence order: NT-store the segments, SFENCE. The owner record comes after that.
 func (fs *FS) saveFreeMap() {
-	fs.table.Reap(fs.freeIdle)
 	if fs.bad.unsaved.Load() {
 		return // what is bad and the next mount does not know is in use for this one
 	}
 	if fs.unfinished.Load() || fs.table.Stats().Deferred > 0 {
-		return // the next mount finds what is left to do, or to split, by reading the inodes
+		return // the next mount finds what is left to do, or is free, by reading the inodes
 	}
 	b, err := fs.encodeFreeMap()
 	var ref layout.FreeMapRef

@@ -295,7 +295,7 @@ type Stats struct {
 	PMDMappable     float64 `json:"pmd_mappable"`        // share of the data that is in folios of 2 MiB or 1 GiB
 	PUDMappable     float64 `json:"pud_mappable"`        // in folios of 1 GiB
 	SharedBytes     uint64  `json:"shared_bytes"`        // with more than one owner
-	DeferredFrees   uint64  `json:"deferred_free_bytes"` // cut from files, and split off when their folio is idle
+	DeferredFrees   uint64  `json:"deferred_free_bytes"` // no longer of files, and still referenced
 	ReplayedRecords int     `json:"replayed_records"`
 	FreedOrphans    int     `json:"freed_orphans"`
 	ReadOnly        bool    `json:"read_only"`

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/refcnt"
 )
 
 // Reply is the answer to a read: slices of the region itself, the folio
@@ -19,17 +20,17 @@ type Reply struct {
 	lock   uint64
 	n      int
 	slices [][]byte
-	runs   []run
+	refs   []refcnt.Ref
 }
 
-// run is a referenced run of blocks.
+// run is a run of blocks of the region.
 type run struct{ block, n uint64 }
 
 // zeros answers holes; it is never written.
 var zeros [1 << 20]byte
 
 func newReply(fs *FS) *Reply {
-	return &Reply{fs: fs, slices: make([][]byte, 0, 16), runs: make([]run, 0, 16)}
+	return &Reply{fs: fs, slices: make([][]byte, 0, 16), refs: make([]refcnt.Ref, 0, 16)}
 }
 
 // NewReply takes a reply from the pool; Free returns it.
@@ -47,12 +48,12 @@ func (r *Reply) Slices() [][]byte { return r.slices }
 // kernel's copy it could take the host down, so no system call is given the region itself.
 func (r *Reply) Take(dst []byte) (int, syscall.Errno) {
 	n, err := r.fs.r.Gather(dst, r.slices)
-	r.Done()
 	if err != nil {
-		r.fs.mediaFailed(err)
-		return 0, errno(err)
+		r.fs.mediaFailed(err) // before the block may become free
+		n = 0
 	}
-	return n, 0
+	r.Done()
+	return n, errno(err)
 }
 
 // Len is the answer's length in bytes.
@@ -65,11 +66,11 @@ func (r *Reply) Done() {
 	if in == nil {
 		return
 	}
-	for _, u := range r.runs {
-		r.fs.table.Put(u.block, u.n, r.fs.freeIdle)
+	for _, u := range r.refs {
+		r.fs.table.Put(u, r.fs.freeIdle)
 	}
 	in.rl.unlock(r.lock)
-	r.in, r.slices, r.runs, r.n = nil, r.slices[:0], r.runs[:0], 0
+	r.in, r.slices, r.refs, r.n = nil, r.slices[:0], r.refs[:0], 0
 	r.fs.put(in, 1)
 }
 
@@ -112,15 +113,15 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 		n := end - off
 		u, m, flags := fs.refRun(in, off, n)
 		n = m
-		if u.n != 0 {
-			r.runs = append(r.runs, u)
+		if u.N != 0 {
+			r.refs = append(r.refs, u)
 		}
-		if u.n == 0 || flags&layout.ExtentUnwritten != 0 {
+		if u.N == 0 || flags&layout.ExtentUnwritten != 0 {
 			n = min(n, int64(len(zeros)))
 			r.slices = append(r.slices, zeros[:n])
 		} else {
-			at := int64(u.block)<<layout.BlockShift + off%layout.BlockSize
-			if err := fs.checkRead(u.block, u.n); err != nil {
+			at := int64(u.Block)<<layout.BlockShift + off%layout.BlockSize
+			if err := fs.checkRead(u.Block, u.N); err != nil {
 				r.drop()
 				return errno(err)
 			}
@@ -133,9 +134,9 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 }
 
 // refRun looks up what holds the file's n bytes from off on, as far as that is in one
-// piece: m of them, in the run u. Its folios come referenced: after the try-get the
-// extent was looked up again. A hole is the empty run.
-func (fs *FS) refRun(in *inode, off, n int64) (u run, m int64, flags uint8) {
+// piece and in folios of one order: m bytes, in the blocks of u. Its folios come referenced: after
+// the try-get the extent was looked up again. Of a hole u is empty.
+func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint8) {
 	b := uint64(off) >> layout.BlockShift
 	for {
 		seq := in.space.Seq()
@@ -146,22 +147,22 @@ func (fs *FS) refRun(in *inode, off, n int64) (u run, m int64, flags uint8) {
 				m = min(m, int64(block)<<layout.BlockShift-off)
 			}
 			if in.space.Valid(seq) {
-				return run{}, m, 0
+				return refcnt.Ref{}, m, 0
 			}
 			continue
 		}
 		if end := int64(b+left)<<layout.BlockShift - off; m > end {
 			m = end
 		}
-		u := run{block, uint64(off+m-1)>>layout.BlockShift - b + 1}
-		if !fs.table.TryGet(u.block, u.n) {
+		u, ok := fs.table.TryGet(block, uint64(off+m-1)>>layout.BlockShift-b+1)
+		if !ok {
 			runtime.Gosched() // just being split or merged, or gone from the file
 			continue
 		}
 		if in.space.Valid(seq) {
-			return u, m, flags
+			return u, min(m, int64(b+u.N)<<layout.BlockShift-off), flags
 		}
-		fs.table.Put(u.block, u.n, fs.freeIdle)
+		fs.table.Put(u, fs.freeIdle)
 	}
 }
 
@@ -169,11 +170,11 @@ func (fs *FS) refRun(in *inode, off, n int64) (u run, m int64, flags uint8) {
 // reference.
 func (r *Reply) drop() {
 	in := r.in
-	for _, u := range r.runs {
-		r.fs.table.Put(u.block, u.n, r.fs.freeIdle)
+	for _, u := range r.refs {
+		r.fs.table.Put(u, r.fs.freeIdle)
 	}
 	in.rl.unlock(r.lock)
-	r.in, r.slices, r.runs, r.n = nil, r.slices[:0], r.runs[:0], 0
+	r.in, r.slices, r.refs, r.n = nil, r.slices[:0], r.refs[:0], 0
 }
 
 // SEEK_DATA and SEEK_HOLE of lseek(2).

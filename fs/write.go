@@ -135,20 +135,20 @@ func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done b
 	defer runtime.UnlockOSThread()
 	for len(data) > 0 {
 		u, n, flags := fs.refRun(in, off, int64(len(data)))
-		if u.n == 0 {
+		if u.N == 0 {
 			// Cut since we looked (a truncation is not held up by our range): the
 			// bytes written so far went to blocks that are no longer the file's,
 			// or are the file's and get their new content anyway.
 			fs.r.Fence()
 			return false, nil
 		}
-		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0 && !fs.bad.has(u.block, u.n)
+		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0 && !fs.bad.has(u.Block, u.N)
 		if inPlace {
-			if err = fs.r.NTStore(int64(u.block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil && fs.mediaFailed(err) {
+			if err = fs.r.NTStore(int64(u.Block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil && fs.mediaFailed(err) {
 				inPlace, err = false, nil // but elsewhere
 			}
 		}
-		fs.table.Put(u.block, u.n, fs.freeIdle)
+		fs.table.Put(u, fs.freeIdle)
 		if !inPlace {
 			fs.r.Fence()
 			return false, nil

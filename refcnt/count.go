@@ -36,7 +36,7 @@ func (t *Table) Count() (c Count) {
 				continue
 			}
 			c.Shared += n
-			if h&deferred != 0 {
+			if h&partial != 0 {
 				t.cuts.mu.Lock()
 				if y := t.cuts.of[uint64(p)<<t.pmd]; y != nil {
 					c.Shared -= y.blocks(sharesOf(h), func(owners int64) bool { return owners < 2 })

@@ -22,9 +22,14 @@
 // folio, whatever part of it the caller uses. An owner may leave a part, or become one of a
 // part (reflink, and copy-on-write after it): the folio stays whole as long as each block of
 // it has an owner, and the table keeps how many each has (tally). When one has
-// none the folio is split: at once if it is idle, else whoever drops the last reference
-// does it. Split and Merge are for whoever moves or promotes. A folio's order never changes
-// under a reference.
+// none the folio is split at once. Split and Merge are for whoever moves or promotes.
+//
+// A folio that is split while it is referenced leaves its references to a drain (drain.go),
+// which keeps from the allocator what nobody owns of it, until they are gone. New
+// references are to the smaller folios, and do not prolong that: so what is cut from a folio
+// becomes free as soon as those who came before the cut are done, however many come
+// after it. A Ref knows the order of the folios that it was taken to, so that Put
+// finds the count.
 //
 // # Types
 //
@@ -53,8 +58,8 @@
 //
 // # Lock order
 //
-// Hot paths take no lock. The mutexes of Table.retired, orphans and cuts are leaves:
-// nothing is called while one of them is held, the callbacks included.
+// Hot paths take no lock. The mutexes are Table.cuts, then drains, and retired, a leaf:
+// no callback is called while one of them is held.
 //
 // # Hot path
 //

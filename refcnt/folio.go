@@ -44,33 +44,6 @@ func (t *Table) check(op string, block, n uint64) {
 	}
 }
 
-// acquire adds delta to the counts of the folios of n blocks, all or none.
-func (t *Table) acquire(block, n, delta uint64) error {
-	t.check("get", block, n)
-	for at, end := block, block+n; at < end; {
-		f := t.find(at)
-		err := add(&f, delta)
-		if f.kind == 0 && err == nil {
-			// The rest of the piece is folios of 4 KiB, too: a large one needs all of it.
-			for stop := min(end, (at>>t.pmd+1)<<t.pmd); f.block+1 < stop && err == nil; {
-				f.block++
-				f.w = &t.words[f.block]
-				err = add(&f, delta)
-			}
-			at = f.block
-		}
-		if err == errChanged {
-			continue
-		}
-		if err != nil {
-			t.undo(block, at, delta)
-			return err
-		}
-		at = f.end()
-	}
-	return nil
-}
-
 // add adds delta to the counts of a folio.
 func add(f *folio, delta uint64) error {
 	for {
@@ -89,15 +62,32 @@ func add(f *folio, delta uint64) error {
 	}
 }
 
+// run is n blocks from block on.
+type run struct{ block, n uint64 }
+
 // idleRun gathers adjacent blocks that became free, to report them in one piece. They no
-// longer count before anyone may own them again.
+// longer count before anyone may own them again. What a drain covers it pins.
 type idleRun struct {
+	t        *Table
 	block, n uint64
 	op       string
 	idle     func(block, n uint64)
 }
 
 func (r *idleRun) add(block, n uint64) {
+	for d := &r.t.drains; n > 0 && d.count.Load() != 0; {
+		k, pinned := d.pin(r.t, block, n)
+		if !pinned {
+			r.join(block, k)
+		}
+		block, n = block+k, n-k
+	}
+	if n > 0 {
+		r.join(block, n)
+	}
+}
+
+func (r *idleRun) join(block, n uint64) {
 	if r.n > 0 && r.block+r.n == block {
 		r.n += n
 		return
@@ -118,41 +108,37 @@ func (r *idleRun) report() {
 	r.idle(block, n)
 }
 
-// drop takes delta from the counts of the folios of n blocks, and reports what became
-// free. Of a large folio of which the range is a part it takes a reference as of the
-// whole, but an owner of the part only.
-func (t *Table) drop(block, n, delta uint64, op string, idle func(block, n uint64)) {
+// disown takes an owner from the folios of n blocks, and reports what became free. Of a large folio of
+// which the range is a part it takes an owner of that part only.
+func (t *Table) disown(block, n uint64, op string, idle func(block, n uint64)) {
 	t.check(op, block, n)
-	r := idleRun{op: op, idle: idle}
+	r := idleRun{t: t, op: op, idle: idle}
 	for at, end := block, block+n; at < end; {
 		f := t.find(at)
 		switch {
 		case f.kind == 0:
 			stop := min(end, (at>>t.pmd+1)<<t.pmd)
-			t.dropWords(at, stop-at, delta, op, &r)
+			t.dropWords(at, stop-at, shareOne, op, &r)
 			at = stop
-		case delta == shareOne && (at > f.block || end < f.end()):
+		case at > f.block || end < f.end():
 			stop := min(end, f.end())
 			if t.cut(&f, at, stop-at, op, &r) {
 				at = stop
 			}
 		default:
-			t.dropLarge(&f, delta, op, &r)
+			t.disownLarge(&f, op, &r)
 			at = f.end()
 		}
 	}
 	r.report()
-	if t.orphans.count.Load() != 0 && idle != nil {
-		t.Reap(idle)
-	}
 }
 
-// dropWords is drop of folios of 4 KiB within one piece.
+// dropWords takes delta from the counts of folios of 4 KiB within one piece.
 func (t *Table) dropWords(block, n, delta uint64, op string, r *idleRun) {
 	words := t.words[block : block+n]
 	run := uint64(0) // free blocks that end at block+i
 	for i := range words {
-		if sub(&words[i], block+uint64(i), delta, op) {
+		if t.sub(&words[i], block+uint64(i), delta, op) {
 			run++
 			continue
 		}
@@ -168,24 +154,28 @@ func (t *Table) dropWords(block, n, delta uint64, op string, r *idleRun) {
 	}
 }
 
-// dropLarge is drop of a whole large folio.
-func (t *Table) dropLarge(f *folio, delta uint64, op string, r *idleRun) {
+// disownLarge takes an owner of all of it from a large folio.
+func (t *Table) disownLarge(f *folio, op string, r *idleRun) {
 	for {
 		old := f.w.Load()
-		if old&kindMask != f.kind || underflows(old, delta) {
+		if old&kindMask != f.kind || old&shareMask == 0 {
 			misuse(op, f.block, old)
 		}
-		now := old - delta
-		checkMaps(now, f.block, op, old)
+		now := old - shareOne
 		switch {
 		case now&(refMask|shareMask) == 0:
 			if f.w.CompareAndSwap(old, f.kind|splitting) {
-				t.forgetCuts(f, old)
 				t.vacate(f)
 				r.add(f.block, f.n)
 				return
 			}
-		case now&refMask == 0 && now&deferred != 0:
+		case now&shareMask == 0:
+			t.unlinked.Add(int64(f.n)) // first: the last Put takes it back
+			if f.w.CompareAndSwap(old, now) {
+				return
+			}
+			t.unlinked.Add(-int64(f.n))
+		case now&partial != 0:
 			if t.settle(f, old, now, r) {
 				return
 			}
@@ -210,7 +200,7 @@ func (t *Table) vacate(f *folio) {
 }
 
 // sub takes delta from a word of 4 KiB and reports whether that made the block free.
-func sub(w *atomic.Uint64, block, delta uint64, op string) bool {
+func (t *Table) sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 	for {
 		old := w.Load()
 		if underflows(old, delta) {
@@ -218,11 +208,27 @@ func sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 		}
 		now := old - delta
 		checkMaps(now, block, op, old)
-		if now&(refMask|shareMask) == 0 {
+		unlinks := int64(0) // blocks
+		switch {
+		case now&(refMask|shareMask) == 0:
 			now = 0 // frozen or not
+			if old&shareMask == 0 {
+				unlinks = -1
+			}
+		case now&shareMask == 0 && old&shareMask != 0:
+			unlinks = 1
+		}
+		if unlinks > 0 {
+			t.unlinked.Add(1) // first: the last Put takes it back
 		}
 		if w.CompareAndSwap(old, now) {
+			if unlinks < 0 {
+				t.unlinked.Add(-1)
+			}
 			return now == 0
+		}
+		if unlinks > 0 {
+			t.unlinked.Add(-1)
 		}
 	}
 }

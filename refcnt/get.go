@@ -33,46 +33,43 @@ func (t *Table) one(block, n uint64) (w *atomic.Uint64, kind uint64) {
 	return w, kind
 }
 
-// TryGet takes a reference to each folio of n blocks, whatever part of it they are, or
-// none: it fails if one of them is free, unlinked or frozen. The block number may be stale; after TryGet
+// TryGet takes a reference to the folios of the first N of n blocks, whatever part of them these are:
+// to all that are of one order, up to one that cannot be had. It fails if that is the first: it is free,
+// unlinked, frozen, or just being split or merged. The block number may be stale; after TryGet
 // the caller looks its extent up again, and puts and retries if it changed.
 // (Analogous to Linux's folio_try_get, but idle is zero here.)
-//
-// A TryGet that fails midway gives back what it took. If the owner left in
-// that short time, the block is idle now and there is nobody to report it to:
-// it becomes an orphan, reported by the next Put, Disown or Reap of anyone.
-func (t *Table) TryGet(block, n uint64) bool {
+func (t *Table) TryGet(block, n uint64) (Ref, bool) {
 	if w, kind := t.one(block, n); w != nil { // acquire without its loops
 		old := w.Load()
 		if old&(kindMask|frozen|splitting) == kind && old&shareMask != 0 && old&refMask != refMask && w.CompareAndSwap(old, old+refOne) {
-			return true
+			return Ref{block, n, kind}, true
 		}
 	}
-	return t.acquire(block, n, refOne) == nil
+	r, err := t.acquire(block, n, refOne)
+	return r, err == nil
 }
 
 // TryMap is TryGet for a granted mapping, which is a reference that also counts
 // in Maps. It fails with ErrUnavailable as TryGet does, or with ErrOverflow.
-func (t *Table) TryMap(block, n uint64) error {
+func (t *Table) TryMap(block, n uint64) (Ref, error) {
 	return t.acquire(block, n, refOne+mapOne)
 }
 
-// Put drops the reference to each folio of n blocks. It calls idle for each maximal
-// run of them that nobody owns any more and whose last reference this was; the
-// caller frees those. See Disown about idle.
-func (t *Table) Put(block, n uint64, idle func(block, n uint64)) {
-	if w, kind := t.one(block, n); w != nil && t.orphans.count.Load() == 0 { // drop without its loops
+// Put drops a reference. It calls idle for each maximal run of blocks that nobody owns any
+// more and whose last reference this was; the caller frees those. See Disown about idle.
+func (t *Table) Put(r Ref, idle func(block, n uint64)) {
+	if w := t.word(&r); w != nil { // release without its loops
 		old := w.Load()
-		if old&(kindMask|deferred) == kind && old&shareMask != 0 && refsOf(old) > mapsOf(old) && w.CompareAndSwap(old, old-refOne) {
+		if old&kindMask == r.kind && old&shareMask != 0 && refsOf(old) > mapsOf(old) && w.CompareAndSwap(old, old-refOne) {
 			return
 		}
 	}
-	t.drop(block, n, refOne, "put", idle)
+	t.release(r, refOne, "put", idle)
 }
 
-// Unmap drops a granted mapping of n blocks, as Put drops a reference.
-func (t *Table) Unmap(block, n uint64, idle func(block, n uint64)) {
-	t.drop(block, n, refOne+mapOne, "unmap", idle)
+// Unmap drops a granted mapping, as Put drops a reference.
+func (t *Table) Unmap(r Ref, idle func(block, n uint64)) {
+	t.release(r, refOne+mapOne, "unmap", idle)
 }
 
 // Freeze makes TryGet fail on the owned folio that covers a block, provided that it has
@@ -87,7 +84,8 @@ func (t *Table) Freeze(block uint64, expected int) bool {
 		if old&kindMask != f.kind {
 			continue
 		}
-		if old&shareMask == 0 || old&(frozen|splitting) != 0 || refsOf(old) != uint64(expected) {
+		former, _ := t.drainRefs(block)
+		if old&shareMask == 0 || old&(frozen|splitting) != 0 || refsOf(old)+former != uint64(expected) {
 			return false
 		}
 		if f.w.CompareAndSwap(old, old|frozen) {
@@ -121,7 +119,7 @@ func (t *Table) WaitIdle(ctx context.Context, block, n uint64) error {
 	for at, end := block, block+n; at < end; {
 		f := t.find(at)
 		at = f.end()
-		for try := 0; f.busy(); try++ {
+		for try := 0; f.busy() || t.draining(f.block, f.n); try++ {
 			if err := ctx.Err(); err != nil {
 				return err
 			}

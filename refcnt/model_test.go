@@ -13,7 +13,15 @@ type mfolio struct {
 	block, n           uint64
 	refs, maps, shares int
 	frozen             bool
+	split              bool           // it is no folio any more: its references drain
 	cuts               map[uint64]int // by block: how many owners own others only
+}
+
+// mref is a reference, and the folios that it counts in.
+type mref struct {
+	ref  Ref
+	at   []*mfolio
+	maps bool
 }
 
 func (f *mfolio) cutsAt(b uint64) int { return f.cuts[b] }
@@ -53,6 +61,8 @@ func (f *mfolio) alike(block, n uint64) bool {
 type model struct {
 	pmd, pud uint64 // blocks
 	at       map[uint64]*mfolio
+	draining []*mfolio // split, and still referenced
+	limbo    []uint64  // blocks that nobody owns, not reported free yet
 	freed    []uint64
 }
 
@@ -62,9 +72,42 @@ func (m *model) put(f *mfolio) {
 	}
 }
 
+// free: nobody owns a block any more, nor references its folio.
 func (m *model) free(b uint64) {
 	delete(m.at, b)
-	m.freed = append(m.freed, b)
+	m.limbo = append(m.limbo, b)
+}
+
+// drained returns the references to former folios of the block.
+func (m *model) drained(b uint64) (refs, maps int) {
+	for _, f := range m.draining {
+		if f.block <= b && b < f.block+f.n {
+			refs, maps = refs+f.refs, maps+f.maps
+		}
+	}
+	return refs, maps
+}
+
+// settle reports what is free.
+func (m *model) settle() {
+	m.draining = slices.DeleteFunc(m.draining, func(f *mfolio) bool { return f.refs == 0 })
+	m.limbo = slices.DeleteFunc(m.limbo, func(b uint64) bool {
+		refs, _ := m.drained(b)
+		if refs == 0 {
+			m.freed = append(m.freed, b)
+		}
+		return refs == 0
+	})
+}
+
+// deferred is how many blocks nobody owns that are not free.
+func (m *model) deferred() (n int) {
+	for _, f := range m.at {
+		if f.shares == 0 {
+			n++
+		}
+	}
+	return n + len(m.limbo)
 }
 
 func (m *model) own(block, n uint64) {
@@ -118,6 +161,8 @@ func (m *model) owned(block, n uint64) bool {
 // split makes smaller folios of f: by one order where all blocks are owned alike, down to
 // blocks where they are not.
 func (m *model) split(f *mfolio) {
+	f.split = true
+	m.draining = append(m.draining, f)
 	size := uint64(1)
 	if f.n == m.pud {
 		size = m.pmd
@@ -139,9 +184,9 @@ func (m *model) split(f *mfolio) {
 
 func (m *model) dropped(f *mfolio) {
 	switch {
-	case f.refs > 0:
+	case f.split:
 	case f.shares == 0:
-		for b := f.block; b < f.block+f.n; b++ {
+		for b := f.block; b < f.block+f.n && f.refs == 0; b++ {
 			m.free(b)
 		}
 	default:
@@ -216,6 +261,7 @@ func TestModel(t *testing.T) {
 		}
 		// same compares the blocks that were reported free.
 		same := func(t *rapid.T) {
+			m.settle()
 			var have []uint64
 			for _, r := range got.take() {
 				for b := r.block; b < r.block+r.n; b++ {
@@ -231,6 +277,49 @@ func TestModel(t *testing.T) {
 			}
 		}
 		usable := func(f *mfolio) bool { return f.shares > 0 && !f.frozen }
+		var held []mref
+		// took compares a reference that was taken, or was not, to the folios of a range.
+		took := func(t *rapid.T, block, n uint64, h mref, ok bool) {
+			end := block
+			for end < block+n {
+				f := m.at[end]
+				if f == nil || !usable(f) || len(h.at) > 0 && f.n != h.at[0].n {
+					break
+				}
+				h.at = append(h.at, f)
+				end = f.block + f.n
+			}
+			if end = min(end, block+n); ok != (end > block) || h.ref.N != end-block || ok && h.ref.Block != block {
+				t.Fatalf("got %d blocks of %d+%d (%t), want %d", h.ref.N, block, n, ok, end-block)
+			}
+			if !ok {
+				return
+			}
+			for _, f := range h.at {
+				f.refs++
+				if h.maps {
+					f.maps++
+				}
+			}
+			held = append(held, h)
+		}
+		drop := func(t *rapid.T, i int) {
+			h := held[i]
+			held = slices.Delete(held, i, i+1)
+			if h.maps {
+				tab.Unmap(h.ref, got.add)
+			} else {
+				tab.Put(h.ref, got.add)
+			}
+			for _, f := range h.at {
+				f.refs--
+				if h.maps {
+					f.maps--
+				}
+				m.dropped(f)
+			}
+			same(t)
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(t *rapid.T) {
 				words := map[uint64]uint64{}
@@ -247,12 +336,22 @@ func TestModel(t *testing.T) {
 					if want := fmt.Sprint(x.block, x.n, x.refs, x.maps, x.shares, x.frozen, false); have != want {
 						t.Fatalf("block %d is %s, want %s", b, have, want)
 					}
-					if sole := tab.Sole(b, 1); x.shares > 0 && sole != (x.refs == 0 && x.shares-x.cutsAt(b) <= 1) {
-						t.Fatalf("block %d: Sole is %t with %d references and %d owners", b, sole, x.refs, x.shares-x.cutsAt(b))
+					former, maps := m.drained(b)
+					if n := tab.Refs(b); n != x.refs+former {
+						t.Fatalf("block %d has %d references, want %d and %d to former folios", b, n, x.refs, former)
+					}
+					if n := tab.Maps(b); n != x.maps+maps {
+						t.Fatalf("block %d has %d mappings, want %d and %d of former folios", b, n, x.maps, maps)
+					}
+					if sole := tab.Sole(b, 1); x.shares > 0 && sole != (x.refs+former == 0 && x.shares-x.cutsAt(b) <= 1) {
+						t.Fatalf("block %d: Sole is %t with %d+%d references and %d owners", b, sole, x.refs, former, x.shares-x.cutsAt(b))
 					}
 					if n := tab.Shares(b); n != x.shares-x.cutsAt(b) {
 						t.Fatalf("block %d has %d owners, want %d of %d", b, n, x.shares-x.cutsAt(b), x.shares)
 					}
+				}
+				if s := tab.Stats(); int(s.Deferred) != m.deferred() || int(s.Draining) != len(m.draining) {
+					t.Fatalf("%d blocks deferred by %d drains, want %d and %d", s.Deferred, s.Draining, m.deferred(), len(m.draining))
 				}
 				for p := range tab.pairs {
 					if n := tab.pairs[p].table.Load() & liveMask; n != words[uint64(p)] {
@@ -263,7 +362,7 @@ func TestModel(t *testing.T) {
 			"own": func(t *rapid.T) {
 				block, n := span(t)
 				for b := block; b < block+n; b++ {
-					if m.at[b] != nil {
+					if m.at[b] != nil || slices.Contains(m.limbo, b) {
 						return
 					}
 				}
@@ -289,7 +388,8 @@ func TestModel(t *testing.T) {
 				want := true
 				for b := block; b < block+n; b++ {
 					f := m.at[b]
-					want = want && f.refs == 0 && f.shares-f.cutsAt(b) == 1
+					former, _ := m.drained(b)
+					want = want && f.refs+former == 0 && f.shares-f.cutsAt(b) == 1
 				}
 				if tab.Sole(block, n) != want {
 					t.Fatalf("Sole(%d, %d) = %t", block, n, !want)
@@ -310,57 +410,30 @@ func TestModel(t *testing.T) {
 			},
 			"get": func(t *rapid.T) {
 				block, n := span(t)
-				want := m.all(block, n, usable)
-				if tab.TryGet(block, n) != want {
-					t.Fatalf("TryGet(%d, %d) = %t", block, n, !want)
-				}
-				if want {
-					for _, f := range m.folios(block, n) {
-						f.refs++
-					}
-				}
-			},
-			"put": func(t *rapid.T) {
-				block, n := span(t)
-				if m.all(block, n, func(f *mfolio) bool { return f.refs > f.maps }) {
-					tab.Put(block, n, got.add)
-					for _, f := range m.folios(block, n) {
-						f.refs--
-						m.dropped(f)
-					}
-					same(t)
-				}
+				f, ok := tab.TryGet(block, n)
+				took(t, block, n, mref{ref: f}, ok)
 			},
 			"map": func(t *rapid.T) {
 				block, n := span(t)
-				want := m.all(block, n, usable)
-				if err := tab.TryMap(block, n); (err == nil) != want {
-					t.Fatalf("TryMap(%d, %d): %v", block, n, err)
-				}
-				if want {
-					for _, f := range m.folios(block, n) {
-						f.refs++
-						f.maps++
-					}
+				f, err := tab.TryMap(block, n)
+				took(t, block, n, mref{ref: f, maps: true}, err == nil)
+			},
+			"put": func(t *rapid.T) {
+				if len(held) > 0 {
+					drop(t, rapid.IntRange(0, len(held)-1).Draw(t, "reference"))
 				}
 			},
-			"unmap": func(t *rapid.T) {
-				block, n := span(t)
-				if m.all(block, n, func(f *mfolio) bool { return f.maps > 0 }) {
-					tab.Unmap(block, n, got.add)
-					for _, f := range m.folios(block, n) {
-						f.refs--
-						f.maps--
-						m.dropped(f)
-					}
-					same(t)
+			"put all": func(t *rapid.T) {
+				for len(held) > 0 {
+					drop(t, len(held)-1)
 				}
 			},
 			"freeze": func(t *rapid.T) {
 				block, _ := span(t)
 				refs := rapid.IntRange(0, 2).Draw(t, "refs")
 				f := m.at[block]
-				want := f != nil && usable(f) && f.refs == refs
+				former, _ := m.drained(block)
+				want := f != nil && usable(f) && f.refs+former == refs
 				if tab.Freeze(block, refs) != want {
 					t.Fatalf("Freeze(%d, %d) = %t", block, refs, !want)
 				}
@@ -384,9 +457,13 @@ func TestModel(t *testing.T) {
 				}
 				if want {
 					m.split(f)
+					same(t)
 				}
 			},
 			"restore": func(t *rapid.T) { // and go on with the copy
+				if len(held) > 0 {
+					return
+				}
 				for _, f := range m.at {
 					if f.refs > 0 || f.frozen {
 						return

@@ -111,7 +111,7 @@ func (f *folio) share() error {
 // unshare takes back what a failing Share added, up to end.
 func (t *Table) unshare(block, end uint64) {
 	if block < end {
-		t.drop(block, end-block, shareOne, "unshare (the locked owner left)", nil)
+		t.disown(block, end-block, "unshare (the locked owner left)", nil)
 	}
 }
 
@@ -121,11 +121,11 @@ func (t *Table) unshare(block, end uint64) {
 //
 // Of a large folio of which the range is a part only that part is disowned. As long as
 // every block of it has another owner it stays whole, for them; when one has not it is
-// split, at once if it is idle, by the last Put if it is not.
+// split at once. References to it go on as those of a drain, which keeps what has no owner
+// from being free: new references do not prolong that.
 //
 // idle runs on this goroutine with no lock held; a func value made once and
-// kept costs no allocation. It may get blocks outside the range, too: orphans,
-// see TryGet. It may be nil where another owner is known to remain.
+// kept costs no allocation. It may be nil where another owner is known to remain.
 func (t *Table) Disown(block, n uint64, idle func(block, n uint64)) {
-	t.drop(block, n, shareOne, "disown", idle)
+	t.disown(block, n, "disown", idle)
 }

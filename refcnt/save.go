@@ -58,7 +58,7 @@ func (t *Table) Walk(f func(Run) bool) {
 		switch {
 		case r.Owners == 0: // only referenced
 			continue
-		case h&deferred == 0:
+		case h&partial == 0:
 			if !tell(r) {
 				return
 			}
@@ -132,7 +132,7 @@ func (t *Table) restoreLack(r Run) error {
 	}
 	if whole {
 		if _, rise := t.cuts.add(&f, t.pmd, r.Block, r.N, -int64(r.Owners)); rise == 0 {
-			f.w.Store(w | deferred)
+			f.w.Store(w | partial)
 			return nil
 		}
 	}

@@ -13,7 +13,7 @@ var errChanged = errors.New("refcnt: folio changed")
 // cuts are the large folios of which some owners own a part only.
 type cuts struct {
 	mu sync.Mutex
-	of map[uint64]*tally // protected by mu: by the folio's first block; its word says deferred
+	of map[uint64]*tally // protected by mu: by the folio's first block; its word says partial
 }
 
 // add adds an owner of a part of a folio (d is 1) or takes one away (-1), and returns its
@@ -36,8 +36,7 @@ func (c *cuts) add(f *folio, shift uint8, block, n uint64, d int64) (y *tally, r
 }
 
 // cut takes an owner from a part of a large folio. If that leaves a block without any,
-// the folio is split: now, or if it is busy by whoever drops the last reference. It
-// returns false if the folio has changed: look again.
+// the folio is split. It returns false if the folio has changed: look again.
 func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 	c := &t.cuts
 	c.mu.Lock()
@@ -60,16 +59,15 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 			c.mu.Unlock()
 			misuse(op+" of a part that has no owner left", block, old)
 		}
-		switch {
-		case now&refMask != 0 || left > 0:
+		if left > 0 {
 			if f.w.CompareAndSwap(old, now) {
 				c.mu.Unlock()
 				return true
 			}
-		case f.w.CompareAndSwap(old, now|splitting):
+		} else if d, ok := t.drains.begin(f, old, parting(now)); ok {
 			delete(c.of, f.block)
 			c.mu.Unlock()
-			t.split(f, now, y, r)
+			t.split(f, now, y, d, r)
 			return true
 		}
 	}
@@ -79,14 +77,17 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 func (y *tally) word(w uint64, rise int64) uint64 {
 	w += uint64(rise) * shareOne
 	if y.alike() {
-		return w &^ deferred
+		return w &^ partial
 	}
-	return w | deferred
+	return w | partial
 }
 
-// settle drops the last reference of a folio that says deferred, or an owner of all of
-// it: old becomes now, and the folio is split if that leaves a block without an owner. It
-// returns false if the word has changed.
+// parting is the word w of a folio that is split now: without references, which go to a drain.
+func parting(w uint64) uint64 { return w&^(refMask|mapMask) | splitting }
+
+// settle takes an owner of all of it from a folio that says partial: old becomes now, and the
+// folio is split if that leaves a block without an owner. It returns false if the word has
+// changed.
 func (t *Table) settle(f *folio, old, now uint64, r *idleRun) bool {
 	c := &t.cuts
 	c.mu.Lock()
@@ -96,14 +97,15 @@ func (t *Table) settle(f *folio, old, now uint64, r *idleRun) bool {
 		c.mu.Unlock()
 		return ok
 	}
-	if !f.w.CompareAndSwap(old, now|splitting) {
-		c.mu.Unlock()
-		return false
+	d, ok := t.drains.begin(f, old, parting(now))
+	if ok {
+		delete(c.of, f.block)
 	}
-	delete(c.of, f.block)
 	c.mu.Unlock()
-	t.split(f, now, y, r)
-	return true
+	if ok {
+		t.split(f, now, y, d, r)
+	}
+	return ok
 }
 
 // sharePart adds an owner of a part of a large folio; errChanged: look again.
@@ -130,23 +132,14 @@ func (t *Table) sharePart(f *folio, block, n uint64) error {
 	}
 }
 
-// forgetCuts drops the tally of a folio that goes as a whole; w was its word.
-func (t *Table) forgetCuts(f *folio, w uint64) {
-	if w&deferred != 0 {
-		t.cuts.mu.Lock()
-		delete(t.cuts.of, f.block)
-		t.cuts.mu.Unlock()
-	}
-}
-
 // split makes smaller folios of one that is splitting, with the owners that w counts and
 // y spreads. A PMD folio becomes folios of 4 KiB; a PUD folio PMD folios, and folios of
 // 4 KiB where not all is owned alike. What has no owner left is free, and added to r.
 //
 // The word of the folio changes last: until then TryGet fails, and so it does on what is
 // free afterwards. Only then are the free blocks reported, since their next owner writes
-// words of its own.
-func (t *Table) split(f *folio, w uint64, y *tally, r *idleRun) {
+// words of its own; or d pins them, which has the references that the folio had (nil: none).
+func (t *Table) split(f *folio, w uint64, y *tally, d *drain, r *idleRun) {
 	shares, first := sharesOf(w), f.block>>t.pmd
 	var freed []run
 	if f.kind == kindPMD {
@@ -176,6 +169,9 @@ func (t *Table) split(f *folio, w uint64, y *tally, r *idleRun) {
 	f.w.Store(head)
 	for _, u := range freed {
 		r.add(u.block, u.n)
+	}
+	if d != nil {
+		t.drains.put(f, refOne, "split", r) // our own
 	}
 }
 
@@ -229,7 +225,7 @@ func (t *Table) Split(block uint64) bool {
 		}
 		t.cuts.mu.Unlock()
 		if ok {
-			t.split(&f, old, y, nil)
+			t.split(&f, old, y, nil, nil)
 			return true
 		}
 	}

@@ -90,12 +90,12 @@ func TestStress(t *testing.T) {
 				default: // a reader, who has no idea what is owned
 					b := r.Uint64N(pieces)*512 + 512 - perLife
 					n := 1 + r.Uint64N(perLife)
-					if tab.TryGet(b, n) {
+					if ref, ok := tab.TryGet(b, n); ok {
 						gets.Add(1)
 						if r.IntN(8) == 0 {
 							runtime.Gosched()
 						}
-						tab.Put(b, n, idle)
+						tab.Put(ref, idle)
 					}
 				}
 			}
@@ -105,7 +105,6 @@ func TestStress(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	tab.Reap(idle)
 	if len(pool) != total {
 		t.Errorf("%d blocks came back of %d", len(pool), total)
 	}
@@ -115,7 +114,7 @@ func TestStress(t *testing.T) {
 		}
 	}
 	s := tab.Stats()
-	if s.Tables > keepEmpty || s.Orphans != 0 {
+	if s.Tables > keepEmpty || s.Deferred != 0 {
 		t.Errorf("%+v", s)
 	}
 	t.Logf("%d gets, %+v", gets.Load(), s)
@@ -142,11 +141,12 @@ func TestStressRecycling(t *testing.T) {
 				for p := range uint64(pieces) {
 					b := p*512 + g*10
 					tab.Own(b, 4)
-					if !tab.TryGet(b, 4) {
+					r, ok := tab.TryGet(b, 4)
+					if !ok || r.N != 4 {
 						t.Errorf("lost the word of block %d", b)
 						return
 					}
-					tab.Put(b, 4, nil)
+					tab.Put(r, nil)
 					tab.Disown(b, 4, idle)
 					want += 4
 				}
@@ -173,10 +173,11 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		name string
 		f    func()
 	}{
-		{"get and put", func() { tab.TryGet(100, 1); tab.Put(100, 1, idle) }},
-		{"get and put of 1 MiB", func() { tab.TryGet(100, 256); tab.Put(100, 256, idle) }},
-		{"get and put of a part of 2 MiB", func() { tab.TryGet(2100, 256); tab.Put(2100, 256, idle) }},
-		{"failing get", func() { tab.TryGet(100, 300) }},
+		{"get and put", func() { r, _ := tab.TryGet(100, 1); tab.Put(r, idle) }},
+		{"get and put of 1 MiB", func() { r, _ := tab.TryGet(100, 256); tab.Put(r, idle) }},
+		{"get and put of a part of 2 MiB", func() { r, _ := tab.TryGet(2100, 256); tab.Put(r, idle) }},
+		{"get and put of a range that ends early", func() { r, _ := tab.TryGet(100, 300); tab.Put(r, idle) }},
+		{"failing get", func() { tab.TryGet(90, 1) }},
 		{"own and disown", func() { tab.Own(1000, 600); tab.Disown(1000, 600, idle) }},
 	} {
 		if n := testing.AllocsPerRun(100, c.f); n != 0 {
@@ -204,8 +205,8 @@ func BenchmarkTryGetPut(b *testing.B) {
 			b.ReportAllocs()
 			at := uint64(0)
 			for b.Loop() {
-				tab.TryGet(at, c.n)
-				tab.Put(at, c.n, idle)
+				r, _ := tab.TryGet(at, c.n)
+				tab.Put(r, idle)
 				at = (at + 4099*c.n) & (1<<20 - 1 - 511)
 			}
 		})

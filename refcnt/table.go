@@ -29,16 +29,16 @@ type Table struct {
 	span     uint64 // pieces of a PUD folio
 	pairs    []pair
 
-	orphanIdle func(block, n uint64) // the method orphan, bound once
-	words      []atomic.Uint64       // one per 4 KiB, resident only where pairs say so
-	mem        memory
+	words []atomic.Uint64 // one per 4 KiB, resident only where pairs say so
+	mem   memory
 
 	// slow path
 	retired retired
-	orphans orphans
 	cuts    cuts
+	drains  drains
 
 	pmds, puds atomic.Int64 // folios of these orders, not free
+	unlinked   atomic.Int64 // blocks of folios that are unlinked
 
 	tables   atomic.Int64  // pairs whose words are resident
 	recycled atomic.Uint64 // pairs whose words were given back, ever
@@ -51,10 +51,10 @@ type Stats struct {
 	Tables     uint64 // 2 MiB pieces whose 4 KiB words are in memory
 	TableBytes uint64 // bytes of those words
 	Recycled   uint64 // tables given back since New
-	Orphans    uint64 // blocks waiting to be reported idle, see TryGet
 	PMDs, PUDs uint64 // large folios that are not free
 	Partly     uint64 // of these, of how many some owners own a part only
-	Deferred   uint64 // blocks disowned of busy large folios, see Disown
+	Deferred   uint64 // blocks that nobody owns and that are not free, see Deferred
+	Draining   uint64 // large folios that were split while they were referenced, and still are
 }
 
 // New makes the table of a region of that many 4 KiB blocks, all of them free, with large
@@ -72,7 +72,6 @@ func New(blocks uint64, pmd, pud uint8) (*Table, error) {
 		return nil, fmt.Errorf("refcnt: memory for %d blocks: %w", blocks, err)
 	}
 	t.words = t.words[:blocks:blocks]
-	t.orphanIdle = t.orphan
 	return t, nil
 }
 
@@ -86,18 +85,33 @@ func (t *Table) Close() error {
 // Blocks returns the size of the region in 4 KiB blocks.
 func (t *Table) Blocks() uint64 { return t.blocks }
 
-// Refs returns how many references to the block's folio are held.
-func (t *Table) Refs(block uint64) int { return int(refsOf(t.find(block).w.Load())) }
+// Refs returns how many references are held to the block's folio, and to larger ones that
+// it was split from.
+func (t *Table) Refs(block uint64) int {
+	w := t.find(block).w.Load()
+	former, _ := t.drainRefs(block)
+	return int(refsOf(w) + former)
+}
 
 // Maps returns how many of the references are granted mappings.
-func (t *Table) Maps(block uint64) int { return int(mapsOf(t.find(block).w.Load())) }
+func (t *Table) Maps(block uint64) int {
+	w := t.find(block).w.Load()
+	_, former := t.drainRefs(block)
+	return int(mapsOf(w) + former)
+}
+
+// Deferred returns how many blocks nobody owns that are not free, since they, or a large folio
+// that they were of, are still referenced: they become free by Put and Unmap alone.
+func (t *Table) Deferred() uint64 {
+	return uint64(max(t.unlinked.Load()+t.drains.pinned.Load(), 0))
+}
 
 // Shares returns how many owners a block has.
 func (t *Table) Shares(block uint64) int {
 	for {
 		f := t.find(block)
 		w := f.w.Load()
-		if w&deferred == 0 {
+		if w&partial == 0 {
 			return int(sharesOf(w))
 		}
 		n := int64(-1)
@@ -113,7 +127,7 @@ func (t *Table) Shares(block uint64) int {
 }
 
 // Sole reports whether each of n blocks has one owner only, and nobody references its
-// folio: then whoever owns and locks them may store to them in place. That the other owners
+// folio or a larger one that it was split from: then whoever owns and locks them may store to them in place. That the other owners
 // left is not enough, since a reader that came by one of them may still be at it.
 //
 // Precondition: the blocks are owned, and the caller keeps whoever owns them from
@@ -129,7 +143,7 @@ func (t *Table) Sole(block, n uint64) bool {
 			continue
 		case w&refMask != 0:
 			return false
-		case w&deferred != 0:
+		case w&partial != 0:
 			most := int64(-1)
 			t.cuts.mu.Lock()
 			if y := t.cuts.of[f.block]; y != nil && f.w.Load() == w {
@@ -147,7 +161,7 @@ func (t *Table) Sole(block, n uint64) bool {
 		}
 		at = stop
 	}
-	return true
+	return !t.draining(block, n)
 }
 
 // Owned reports whether each of n blocks has an owner. Precondition: nobody changes that.
@@ -179,21 +193,16 @@ func (t *Table) Order(block uint64) uint8 {
 // Stats returns the table's figures.
 func (t *Table) Stats() Stats {
 	tables := uint64(max(t.tables.Load(), 0))
-	var cut, partly uint64
 	t.cuts.mu.Lock()
-	for block, y := range t.cuts.of {
-		f := t.find(block)
-		cut += y.blocks(sharesOf(f.w.Load()), func(owners int64) bool { return owners <= 0 })
-		partly++
-	}
+	partly := uint64(len(t.cuts.of))
 	t.cuts.mu.Unlock()
 	return Stats{
-		PMDs: uint64(max(t.pmds.Load(), 0)), PUDs: uint64(max(t.puds.Load(), 0)), Deferred: cut, Partly: partly,
+		PMDs: uint64(max(t.pmds.Load(), 0)), PUDs: uint64(max(t.puds.Load(), 0)), Deferred: t.Deferred(), Partly: partly,
+		Draining:   uint64(max(t.drains.count.Load(), 0)),
 		Blocks:     t.blocks,
 		PairBytes:  uint64(len(t.pairs)) * pairBytes,
 		Tables:     tables,
 		TableBytes: tables << t.pmd * wordBytes,
 		Recycled:   t.recycled.Load(),
-		Orphans:    uint64(max(t.orphans.count.Load(), 0)),
 	}
 }

@@ -36,6 +36,16 @@ func (i *idles) take() []run {
 	return r
 }
 
+// get takes a reference that must be had.
+func get(t testing.TB, tab *Table, block, n uint64) Ref {
+	t.Helper()
+	r, ok := tab.TryGet(block, n)
+	if !ok {
+		t.Fatalf("did not get block %d", block)
+	}
+	return r
+}
+
 func wantRuns(t *testing.T, what string, got []run, want ...run) {
 	t.Helper()
 	if len(got) != len(want) {
@@ -59,29 +69,40 @@ func TestNewRefusesSizes(t *testing.T) {
 func TestLife(t *testing.T) {
 	tab := newTable(t, 2000)
 	var got idles
-	if tab.TryGet(500, 1) {
+	if _, ok := tab.TryGet(500, 1); ok {
 		t.Fatal("got a free block")
 	}
 	tab.Own(500, 100) // across a pair's border
-	if tab.TryGet(499, 2) || tab.TryGet(599, 2) {
-		t.Fatal("got a range that is partly free")
+	if _, ok := tab.TryGet(499, 2); ok {
+		t.Fatal("got a range that begins with a free block")
+	}
+	if r := get(t, tab, 599, 2); r.N != 1 || tab.Refs(600) != 0 {
+		t.Fatalf("got %d blocks of a range of which one is owned", r.N)
+	} else {
+		tab.Put(r, nil)
 	}
 	if tab.Refs(500) != 0 || tab.Refs(599) != 0 {
-		t.Fatal("a failed TryGet left references")
+		t.Fatal("references are left")
 	}
-	if !tab.TryGet(510, 5) {
-		t.Fatal("did not get an owned range")
+	for b := uint64(510); b < 515; b++ {
+		get(t, tab, b, 1)
 	}
 	tab.Disown(500, 100, got.add)
 	wantRuns(t, "disown around references", got.take(), run{500, 10}, run{515, 85})
-	if tab.TryGet(510, 1) {
+	if _, ok := tab.TryGet(510, 1); ok {
 		t.Fatal("got an unlinked block")
 	}
-	tab.Put(510, 2, got.add)
-	tab.Put(513, 2, got.add)
+	if n := tab.Deferred(); n != 5 {
+		t.Fatalf("%d blocks are deferred", n)
+	}
+	tab.Put(Ref{Block: 510, N: 2}, got.add)
+	tab.Put(Ref{Block: 513, N: 2}, got.add)
 	wantRuns(t, "puts", got.take(), run{510, 2}, run{513, 2})
-	tab.Put(512, 1, got.add)
+	tab.Put(Ref{Block: 512, N: 1}, got.add)
 	wantRuns(t, "last put", got.take(), run{512, 1})
+	if n := tab.Deferred(); n != 0 {
+		t.Fatalf("%d blocks are deferred", n)
+	}
 	tab.Own(500, 100)
 	tab.Disown(500, 100, got.add)
 	wantRuns(t, "disown", got.take(), run{500, 100})
@@ -112,27 +133,30 @@ func TestShare(t *testing.T) {
 func TestMaps(t *testing.T) {
 	tab := newTable(t, 10)
 	var got idles
-	if err := tab.TryMap(0, 1); !errors.Is(err, ErrUnavailable) {
+	if _, err := tab.TryMap(0, 1); !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("map of a free block: %v", err)
 	}
 	tab.Own(0, 2)
 	for range maxMaps {
-		if err := tab.TryMap(1, 1); err != nil {
+		if _, err := tab.TryMap(1, 1); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := tab.TryMap(0, 2); !errors.Is(err, ErrOverflow) {
+	if _, err := tab.TryMap(1, 1); !errors.Is(err, ErrOverflow) {
 		t.Fatalf("overflow: %v", err)
 	}
-	if !tab.TryGet(1, 1) {
-		t.Fatal("maps are full, references are not")
+	if r, err := tab.TryMap(0, 2); err != nil || r.N != 1 {
+		t.Fatalf("got %d blocks up to one that is full: %v", r.N, err)
+	} else {
+		tab.Unmap(r, nil)
 	}
+	one := get(t, tab, 1, 1) // maps are full, references are not
 	if tab.Maps(0) != 0 || tab.Refs(0) != 0 || tab.Maps(1) != int(maxMaps) || tab.Refs(1) != int(maxMaps)+1 {
 		t.Fatalf("maps %d %d refs %d %d", tab.Maps(0), tab.Maps(1), tab.Refs(0), tab.Refs(1))
 	}
-	tab.Put(1, 1, nil)
+	tab.Put(one, nil)
 	for range maxMaps {
-		tab.Unmap(1, 1, nil)
+		tab.Unmap(one, nil)
 	}
 	tab.Disown(0, 2, got.add)
 	wantRuns(t, "disown", got.take(), run{0, 2})
@@ -148,16 +172,19 @@ func TestFreeze(t *testing.T) {
 	if tab.Freeze(5, 1) || !tab.Freeze(5, 0) || tab.Freeze(5, 0) {
 		t.Fatal("froze at the wrong count, or twice")
 	}
-	if tab.TryGet(4, 3) || tab.Refs(4) != 0 {
+	if r := get(t, tab, 4, 3); r.N != 1 {
 		t.Fatal("got a frozen block")
+	} else {
+		tab.Put(r, nil)
 	}
 	tab.Unfreeze(5)
-	if !tab.TryGet(4, 3) || !tab.Freeze(5, 1) {
+	r := get(t, tab, 4, 3)
+	if r.N != 3 || !tab.Freeze(5, 1) {
 		t.Fatal("did not get or freeze")
 	}
 	tab.Disown(4, 3, got.add)
 	wantRuns(t, "disown", got.take())
-	tab.Put(4, 3, got.add)
+	tab.Put(r, got.add)
 	wantRuns(t, "put of a frozen block", got.take(), run{4, 3})
 	if w := tab.words[5].Load(); w != 0 {
 		t.Fatalf("word %#x after the end", w)
@@ -171,10 +198,10 @@ func TestMisusePanics(t *testing.T) {
 	}{
 		{"own of owned", func(tab *Table) { tab.Own(0, 2) }},
 		{"disown of free", func(tab *Table) { tab.Disown(1, 2, func(_, _ uint64) {}) }},
-		{"put of idle", func(tab *Table) { tab.Put(1, 1, nil) }},
-		{"put of free", func(tab *Table) { tab.Put(9, 1, nil) }},
-		{"unmap of idle", func(tab *Table) { tab.Unmap(1, 1, nil) }},
-		{"unmap of a reference", func(tab *Table) { tab.TryGet(1, 1); tab.Unmap(1, 1, nil) }},
+		{"put of idle", func(tab *Table) { tab.Put(Ref{Block: 1, N: 1}, nil) }},
+		{"put of free", func(tab *Table) { tab.Put(Ref{Block: 9, N: 1}, nil) }},
+		{"unmap of idle", func(tab *Table) { tab.Unmap(Ref{Block: 1, N: 1}, nil) }},
+		{"unmap of a reference", func(tab *Table) { r, _ := tab.TryGet(1, 1); tab.Unmap(r, nil) }},
 		{"share of free", func(tab *Table) { _ = tab.Share(2, 1) }},
 		{"unfreeze", func(tab *Table) { tab.Unfreeze(1) }},
 		{"last with nobody to free", func(tab *Table) { tab.Disown(1, 1, nil) }},
@@ -184,8 +211,8 @@ func TestMisusePanics(t *testing.T) {
 			if !invariants.Enabled {
 				panic("not checked")
 			}
-			_ = tab.TryMap(1, 1)
-			tab.Put(1, 1, nil)
+			r, _ := tab.TryMap(1, 1)
+			tab.Put(r, nil)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -207,7 +234,7 @@ func TestWaitIdle(t *testing.T) {
 	if err := tab.WaitIdle(context.Background(), 0, 3); err != nil {
 		t.Fatal(err)
 	}
-	tab.TryGet(1, 2)
+	r, second := get(t, tab, 1, 1), get(t, tab, 2, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if err := tab.WaitIdle(ctx, 0, 3); !errors.Is(err, context.DeadlineExceeded) {
@@ -215,9 +242,9 @@ func TestWaitIdle(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() { done <- tab.WaitIdle(context.Background(), 0, 3) }()
-	tab.Put(2, 1, nil)
+	tab.Put(second, nil)
 	time.Sleep(5 * time.Millisecond)
-	tab.Put(1, 1, nil)
+	tab.Put(r, nil)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -232,14 +259,15 @@ func TestLargeRegion(t *testing.T) {
 	tab := newTable(t, blocks)
 	var got idles
 	for _, b := range []uint64{0, 1 << 20, blocks/2 - 1, blocks - 2} {
-		if tab.TryGet(b, 2) {
+		if _, ok := tab.TryGet(b, 2); ok {
 			t.Fatalf("got block %d of an empty region", b)
 		}
 		tab.Own(b, 2)
-		if !tab.TryGet(b, 2) {
-			t.Fatalf("did not get block %d", b)
+		r := get(t, tab, b, 2)
+		if r.N != 2 {
+			t.Fatalf("got %d blocks from block %d on", r.N, b)
 		}
-		tab.Put(b, 2, got.add)
+		tab.Put(r, got.add)
 		tab.Disown(b, 2, got.add)
 		wantRuns(t, "disown", got.take(), run{b, 2})
 	}
@@ -302,37 +330,6 @@ func TestBusyPiecesStay(t *testing.T) {
 		tab.Disown(p*512+1, 1, got.add)
 	}
 	if s := tab.Stats(); s.Tables != keepEmpty {
-		t.Fatalf("%+v", s)
-	}
-}
-
-// TestOrphan makes a TryGet fail after the owner of what it took has left.
-func TestOrphan(t *testing.T) {
-	tab := newTable(t, 10)
-	var got idles
-	leave := func() {
-		tab.Own(3, 3)
-		if err := tab.acquire(3, 3, refOne); err != nil {
-			t.Fatal(err)
-		}
-		tab.Disown(3, 3, got.add)
-		wantRuns(t, "disown", got.take())
-		tab.undo(3, 6, refOne)
-	}
-	leave()
-	if s := tab.Stats(); s.Orphans != 3 {
-		t.Fatalf("%+v", s)
-	}
-	tab.Reap(got.add)
-	wantRuns(t, "reap", got.take(), run{3, 3})
-	leave()
-	tab.Own(8, 1)
-	tab.TryGet(8, 1)
-	tab.Put(8, 1, nil)
-	tab.TryGet(8, 1)
-	tab.Put(8, 1, got.add)
-	wantRuns(t, "anyone's put", got.take(), run{3, 3})
-	if s := tab.Stats(); s.Orphans != 0 {
 		t.Fatalf("%+v", s)
 	}
 }

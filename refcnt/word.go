@@ -20,11 +20,13 @@ var (
 //	free       counts 0              Own, Merge -> owned
 //	owned      shares > 0, refs = 0  TryGet -> busy; last Disown -> free, reported;
 //	                                 last Disown of a part -> splitting
-//	busy       shares > 0, refs > 0  last Put -> owned, or splitting if a part was
-//	                                 disowned meanwhile (deferred); last Disown -> unlinked
+//	busy       shares > 0, refs > 0  last Put -> owned; last Disown -> unlinked; last
+//	                                 Disown of a part -> splitting, and a drain gets refs
 //	unlinked   shares = 0, refs > 0  last Put -> free, reported; TryGet fails
 //	frozen     owned or busy, and TryGet fails: Freeze sets it, Unfreeze clears it
 //	splitting  refs = 0, TryGet fails: whoever set it makes smaller folios of it
+//
+// What is free and covered by a drain (see there) is pinned: reported by the drain's last Put.
 //
 // Who froze a folio may also Disown it and Put its own references: the last of
 // these frees it, and the mark goes with the word.
@@ -34,7 +36,7 @@ var (
 //	bits  0-23  refs      users in flight, granted mappings included
 //	bits 24-39  maps      how many of refs are granted mappings
 //	bits 40-56  shares    owners
-//	bit  57     deferred  some owners own a part only, see Table.cuts
+//	bit  57     partial   some owners own a part only, see Table.cuts
 //	bit  58     splitting
 //	bit  59     frozen
 //	bits 60-61  kind      of a pair's head: what folio starts here
@@ -44,7 +46,7 @@ const (
 	mapOne   = uint64(1) << 24
 	shareOne = uint64(1) << 40
 
-	deferred  = uint64(1) << 57
+	partial   = uint64(1) << 57
 	splitting = uint64(1) << 58
 	frozen    = uint64(1) << 59
 
@@ -57,7 +59,7 @@ const (
 
 	refMask   = mapOne - 1
 	mapMask   = shareOne - mapOne
-	shareMask = deferred - shareOne
+	shareMask = partial - shareOne
 
 	// Limits of the counts.
 	maxRefs   = refMask / refOne

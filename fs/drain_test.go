@@ -1,0 +1,64 @@
+package fs_test
+
+import (
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// TestReadersDrain: readers of a large folio, each of which begins before the last one ends, do not keep
+// what is punched out of it from being free.
+func TestReadersDrain(t *testing.T) {
+	v := newVolume(t, 32<<20)
+	const (
+		pud   = 256 << 10
+		folio = 12
+		piece = 8 << 10
+	)
+	big := v.create(1, "big")
+	v.ok(v.fs.Fallocate(&v.ctx, big, 0, 0, folio*pud))
+	if s := v.fs.Stats(); s.Folios1G < folio-1 {
+		t.Fatalf("the file is in %d PUD folios, want %d", s.Folios1G, folio)
+	}
+	var s fs.StatFS
+	v.fs.StatFS(&s)
+	before := s.Bavail
+	read := func(g int64) *fs.Reply {
+		r := v.fs.NewReply()
+		v.ok(v.fs.Read(&v.ctx, big, g*pud, 4096, r))
+		return r
+	}
+	var cur [folio]*fs.Reply
+	for g := range cur {
+		cur[g] = read(int64(g))
+	}
+	cut, deferred := int64(0), false
+	for off := int64(piece); off < pud; off += piece {
+		for g := range int64(folio) {
+			v.ok(v.fs.Fallocate(&v.ctx, big, fs.FallocPunchHole|fs.FallocKeepSize, g*pud+off, piece))
+			cut += piece
+			deferred = deferred || v.fs.Stats().DeferredFrees > 0
+			next := read(g)
+			cur[g].Done()
+			cur[g].Free()
+			cur[g] = next
+		}
+		if n := v.fs.Stats().DeferredFrees; n > 0 {
+			t.Fatalf("%d of %d bytes are deferred though their readers are done", n, cut)
+		}
+	}
+	if !deferred {
+		t.Error("no folio was busy when it was cut")
+	}
+	v.fs.StatFS(&s)
+	if got := int64(s.Bavail-before) << 12; got < cut-(64<<10) { // but for blocks of extents
+		t.Errorf("%d bytes came free of %d that were punched", got, cut)
+	}
+	next := v.create(1, "next")
+	v.ok(v.fs.Fallocate(&v.ctx, next, 0, 0, int64(s.Bavail)<<12-(64<<10)))
+	for _, r := range cur {
+		r.Done()
+		r.Free()
+	}
+	v.remount()
+}

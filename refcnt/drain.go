@@ -1,0 +1,150 @@
+package refcnt
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// drain is a large folio that was split while it was referenced. Nobody knows which part of it the
+// references are used for, so none of its blocks may become free before they are gone. New references
+// are taken to the smaller folios that stand there now and do not count here: what was
+// taken before drains, whoever comes meanwhile.
+//
+// Life: made by who splits the folio, which takes the references out of the folio's word and is
+// one more itself until the smaller folios stand -> the last Put or Unmap of those references takes
+// it away, and reports what it pinned.
+//
+// A block is pinned by a drain if nobody owns it, and no smaller folio of it is referenced. At least
+// one is, or there would have been no need to split: so no folio of the drain's order can be made there,
+// and there is one drain for one aligned piece and order. A PMD folio in a PUD drain may
+// get a drain of its own: what that gives up the other one pins.
+type drain struct {
+	block, n   uint64 // as the folio's
+	refs, maps uint64 // protected by drains.mu
+	pinned     []run  // protected by drains.mu
+}
+
+// drains are the drains of a table.
+type drains struct {
+	count  atomic.Int64 // drains; zero nearly always
+	pinned atomic.Int64 // blocks pinned by all of them
+
+	mu sync.Mutex
+	of map[drainKey]*drain // protected by mu
+}
+
+type drainKey struct{ block, kind uint64 }
+
+// begin moves the references of a folio from its word to a drain, by the change of its word from old
+// to now, which says splitting. It returns false if the word is not old.
+func (d *drains) begin(f *folio, old, now uint64) (x *drain, ok bool) {
+	if old&refMask == 0 {
+		return nil, f.w.CompareAndSwap(old, now)
+	}
+	d.mu.Lock() // who does not find its reference in the word waits, and finds it here
+	defer d.mu.Unlock()
+	d.count.Add(1)
+	if !f.w.CompareAndSwap(old, now) {
+		d.count.Add(-1)
+		return nil, false
+	}
+	if d.of == nil {
+		d.of = map[drainKey]*drain{}
+	}
+	x = &drain{block: f.block, n: f.n, refs: refsOf(old) + 1, maps: mapsOf(old)}
+	d.of[drainKey{f.block, f.kind}] = x
+	return x, true
+}
+
+// put drops a reference to what was the folio f when it was taken.
+func (d *drains) put(f *folio, delta uint64, op string, r *idleRun) {
+	d.mu.Lock()
+	x := d.of[drainKey{f.block, f.kind}]
+	maps := delta / mapOne
+	if x == nil || x.maps < maps {
+		d.mu.Unlock()
+		misuse(op, f.block, f.w.Load())
+	}
+	x.refs--
+	x.maps -= maps
+	if x.refs > 0 {
+		d.mu.Unlock()
+		return
+	}
+	delete(d.of, drainKey{f.block, f.kind})
+	d.mu.Unlock()
+	d.count.Add(-1)
+	for _, u := range x.pinned {
+		d.pinned.Add(-int64(u.n))
+		r.add(u.block, u.n) // a larger drain may pin it
+	}
+}
+
+// pin looks at the first k of n free blocks, those in one piece, and gives them to the smallest drain that
+// covers them, if there is one.
+func (d *drains) pin(t *Table, block, n uint64) (k uint64, pinned bool) {
+	k = min(n, (block>>t.pmd+1)<<t.pmd-block)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.atLocked(t, block)
+	if x == nil {
+		return k, false
+	}
+	if i := len(x.pinned) - 1; i >= 0 && x.pinned[i].block+x.pinned[i].n == block {
+		x.pinned[i].n += k
+	} else {
+		x.pinned = append(x.pinned, run{block, k})
+	}
+	d.pinned.Add(int64(k))
+	return k, true
+}
+
+// atLocked returns the smallest drain that covers a block. Called with mu held.
+func (d *drains) atLocked(t *Table, block uint64) *drain {
+	if x := d.of[drainKey{block >> t.pmd << t.pmd, kindPMD}]; x != nil {
+		return x
+	}
+	return d.of[drainKey{block >> t.pud << t.pud, kindPUD}]
+}
+
+// drainRefs returns how many references to the block's former folios are left, and how many of them are
+// granted mappings.
+func (t *Table) drainRefs(block uint64) (refs, maps uint64) {
+	d := &t.drains
+	if d.count.Load() == 0 {
+		return 0, 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, k := range [2]drainKey{{block >> t.pmd << t.pmd, kindPMD}, {block >> t.pud << t.pud, kindPUD}} {
+		if x := d.of[k]; x != nil {
+			refs += x.refs
+			maps += x.maps
+		}
+	}
+	return refs, maps
+}
+
+// draining reports whether a drain covers one of n blocks.
+func (t *Table) draining(block, n uint64) bool {
+	d := &t.drains
+	if d.count.Load() == 0 || n == 0 {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if first, last := block>>t.pmd, (block+n-1)>>t.pmd; last-first < uint64(len(d.of)) {
+		for p := first; p <= last; p++ {
+			if d.atLocked(t, p<<t.pmd) != nil {
+				return true
+			}
+		}
+		return false
+	}
+	for _, x := range d.of {
+		if x.block < block+n && block < x.block+x.n {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,91 @@
+package refcnt
+
+import (
+	"testing"
+)
+
+// TestDrainEnds: what is cut from a large folio is free when those who referenced it before the cut are
+// done, though there is never a moment without a reader.
+func TestDrainEnds(t *testing.T) {
+	const pmd, pud = 3, 6
+	tab, err := New(1<<pud, pmd, pud)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tab.Close() }()
+	var got idles
+	free := func() (n uint64) {
+		for _, r := range got.runs {
+			n += r.n
+		}
+		return n
+	}
+	tab.Own(0, 1<<pud)
+	const last = 1<<pud - 1 // the readers' block
+	cur, waited := get(t, tab, last, 1), 0
+	for b := uint64(0); b < last; b++ {
+		tab.Disown(b, 1, got.add)
+		n := tab.Deferred()
+		if n+free() != b+1 {
+			t.Fatalf("after block %d: %d deferred and %d free", b, n, free())
+		}
+		if n > 0 {
+			waited++
+		}
+		next := get(t, tab, last, 1) // before the last one ends
+		tab.Put(cur, got.add)
+		cur = next
+		if n := tab.Deferred(); n != 0 {
+			t.Fatalf("after block %d and its readers: %d deferred and %d free", b, n, free())
+		}
+	}
+	if waited != 2 { // for the PUD folio, and for the PMD folio that the readers used then
+		t.Errorf("waited %d times", waited)
+	}
+	tab.Disown(last, 1, got.add)
+	tab.Put(cur, got.add)
+	if s := tab.Stats(); free() != 1<<pud || s.Draining != 0 || s.PMDs != 0 || s.PUDs != 0 {
+		t.Errorf("%d free in the end: %+v", free(), s)
+	}
+}
+
+// TestDrainHolds: a long-lived reference keeps all that was cut from its folio, whatever becomes of
+// the smaller ones there, and nothing else.
+func TestDrainHolds(t *testing.T) {
+	const pmd, pud = 3, 6
+	tab, err := New(2<<pud, pmd, pud)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tab.Close() }()
+	var got idles
+	tab.Own(0, 2<<pud)
+	grant, err := tab.TryMap(0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab.Disown(8, 8, got.add) // the folio is split: the grant drains
+	if o := tab.Order(0); o != pmd {
+		t.Fatalf("order %d after the cut", o)
+	}
+	if tab.Maps(63) != 1 || tab.Refs(63) != 1 || tab.Sole(63, 1) || !tab.Sole(64, 64) {
+		t.Fatal("the mapping is of another folio")
+	}
+	read := get(t, tab, 16, 8)
+	tab.Disown(16, 4, got.add) // a drain within the other
+	tab.Put(read, got.add)
+	tab.Disown(0, 8, got.add) // a folio of the smaller ones goes as a whole
+	tab.Disown(64, 1, got.add)
+	wantRuns(t, "elsewhere", got.take(), run{64, 1})
+	if n := tab.Deferred(); n != 20 {
+		t.Errorf("%d blocks deferred, want 20", n)
+	}
+	tab.Unmap(grant, got.add)
+	n := uint64(0)
+	for _, r := range got.take() {
+		n += r.n
+	}
+	if n != 20 || tab.Deferred() != 0 || !tab.Sole(24, 40) {
+		t.Errorf("%d blocks came free: %+v", n, tab.Stats())
+	}
+}

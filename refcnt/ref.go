@@ -1,0 +1,107 @@
+package refcnt
+
+import "sync/atomic"
+
+// Ref is a reference to each folio that covers the N blocks from Block on. They are folios of
+// one order. The Ref keeps that order, since a folio may be split under its references
+// (see drain): Put then finds who counts them.
+type Ref struct {
+	Block, N uint64 // blocks; N = 0: no reference
+	kind     uint64 // of the folios when the reference was taken
+}
+
+// word returns the word of the folio of a reference to one folio, as the reference found it.
+func (t *Table) word(r *Ref) *atomic.Uint64 {
+	last := r.Block + r.N - 1
+	switch {
+	case r.kind == kindPMD && r.Block>>t.pmd == last>>t.pmd:
+		return &t.pairs[r.Block>>t.pmd].head
+	case r.kind == kindPUD && r.Block>>t.pud == last>>t.pud:
+		return &t.pairs[r.Block>>t.pud<<(t.pud-t.pmd)].head
+	case r.kind == 0 && r.N == 1:
+		return &t.words[r.Block]
+	}
+	return nil
+}
+
+// acquire adds delta to the counts of the folios of n blocks, as far as they are of one order
+// and can be had: at least those of the first one, or it is an error.
+func (t *Table) acquire(block, n, delta uint64) (Ref, error) {
+	t.check("get", block, n)
+	if n == 0 {
+		return Ref{}, nil
+	}
+	f := t.find(block)
+	err := add(&f, delta)
+	for err == errChanged {
+		f = t.find(block)
+		err = add(&f, delta)
+	}
+	if err != nil {
+		return Ref{}, err
+	}
+	r := Ref{Block: block, kind: f.kind}
+	at, end := f.end(), block+n
+	for ; at < end; at = f.end() {
+		if f.kind == 0 && at&(1<<t.pmd-1) != 0 {
+			// The rest of the piece is folios of 4 KiB, too: a large one needs all of it.
+			f.block, f.w = at, &t.words[at]
+		} else if f = t.find(at); f.kind != r.kind {
+			break
+		}
+		if add(&f, delta) != nil {
+			break
+		}
+	}
+	r.N = min(at, end) - block
+	return r, nil
+}
+
+// release drops a reference: delta from each folio's counts.
+func (t *Table) release(f Ref, delta uint64, op string, idle func(block, n uint64)) {
+	t.check(op, f.Block, f.N)
+	r := idleRun{t: t, op: op, idle: idle}
+	order := t.pmd
+	if f.kind == kindPUD {
+		order = t.pud
+	}
+	for at, end := f.Block, f.Block+f.N; at < end; {
+		next := (at>>order + 1) << order
+		if f.kind == 0 {
+			stop := min(end, next)
+			t.dropWords(at, stop-at, delta, op, &r)
+		} else {
+			t.putLarge(folio{&t.pairs[at>>order<<(order-t.pmd)].head, f.kind, at >> order << order, 1 << order}, delta, op, &r)
+		}
+		at = next
+	}
+	r.report()
+}
+
+// putLarge drops a reference to a large folio, or to what was one when it was taken.
+func (t *Table) putLarge(f folio, delta uint64, op string, r *idleRun) {
+	for {
+		old := f.w.Load()
+		if old&kindMask != f.kind || old&refMask == 0 {
+			t.drains.put(&f, delta, op, r)
+			return
+		}
+		if underflows(old, delta) {
+			misuse(op, f.block, old)
+		}
+		now := old - delta
+		checkMaps(now, f.block, op, old)
+		if now&(refMask|shareMask) != 0 {
+			if f.w.CompareAndSwap(old, now) {
+				return
+			}
+			continue
+		}
+		if f.w.CompareAndSwap(old, f.kind|splitting) {
+			t.unlinked.Add(-int64(f.n))
+			t.vacate(&f)
+			r.add(f.block, f.n)
+			return
+		}
+	}
+}
