@@ -429,6 +429,7 @@ type Dirent struct {
 	Type uint8 // DT_*
 	Name []byte
 	Next uint64 // the cookie that resumes behind this entry
+	dir  *inode // whose entry it is, locked
 }
 
 // firstCookie is the cookie of position 0: "." and ".." stand before it.
@@ -446,17 +447,18 @@ func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool)
 	fs.accessed(ctx, in)
 	in.mu.RLock()
 	defer in.mu.RUnlock()
-	if cookie == 0 && !emit(&Dirent{Ino: in.ino, Type: syscall.DT_DIR, Name: []byte("."), Next: 1}) {
+	if cookie == 0 && !emit(&Dirent{dir: in, Ino: in.ino, Type: syscall.DT_DIR, Name: []byte("."), Next: 1}) {
 		return 0
 	}
-	if cookie <= 1 && !emit(&Dirent{Ino: in.core.Parent, Type: syscall.DT_DIR, Name: []byte(".."), Next: firstCookie}) {
+	if cookie <= 1 && !emit(&Dirent{dir: in, Ino: in.core.Parent, Type: syscall.DT_DIR, Name: []byte(".."), Next: firstCookie}) {
 		return 0
 	}
 	cookie = max(cookie, firstCookie)
-	return errno(fs.readDir(in.dir, cookie-firstCookie, emit))
+	return errno(fs.readDir(in, cookie-firstCookie, emit))
 }
 
-func (fs *FS) readDir(d *dirIndex, pos uint64, emit func(*Dirent) bool) error {
+func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
+	d := in.dir
 	var l layout.Line
 	var name [layout.NameMax]byte
 	for b := pos / layout.LinesPerBlock; b < uint64(len(d.blocks)); b, pos = b+1, (b+1)*layout.LinesPerBlock {
@@ -472,7 +474,7 @@ func (fs *FS) readDir(d *dirIndex, pos uint64, emit func(*Dirent) bool) error {
 				continue
 			}
 			nl, n := l.DentryNameLen(), layout.DentryLines(l.DentryNameLen())
-			e := Dirent{Ino: l.DentryIno(), Type: l.DentryType(), Next: b*layout.LinesPerBlock + uint64(i+n) + firstCookie}
+			e := Dirent{dir: in, Ino: l.DentryIno(), Type: l.DentryType(), Next: b*layout.LinesPerBlock + uint64(i+n) + firstCookie}
 			nm := append(name[:0], l.NamePart(0, nl)...)
 			for j := 1; j < n; j++ {
 				if err := fs.loadLine(off+int64(i+j)*layout.LineSize, &l); err != nil {
@@ -500,7 +502,11 @@ func (fs *FS) getDir(ino uint64) (*inode, syscall.Errno) {
 		fs.put(in, 1)
 		return nil, syscall.ENOTDIR
 	}
-	if err := fs.extentsLoaded(in); err != nil {
+	err := fs.anchor(in)
+	if err == nil {
+		err = fs.extentsLoaded(in)
+	}
+	if err != nil {
 		fs.put(in, 1)
 		return nil, errno(err)
 	}

@@ -38,6 +38,9 @@
 //	          hugepage.Allocator, refcnt.Table: locks of their own, leaves
 //	          badRanges.mu    writes the bad-range list, without a lane
 //
+// Media do not decide this order: a directory is locked below another one only where its parent field
+// agrees with the entry, and as a parent only where its own parents lead up to the root (child.go).
+//
 // So an operation allocates first, then begins its transaction, commits, and frees
 // last. TestReadWriteAllocs proves that reading and writing allocate nothing.
 package fs

@@ -46,10 +46,11 @@ func lost(err error) bool {
 // errno speaks the language of the core's callers: the one place where errors of
 // the packages below become a syscall.Errno.
 func errno(err error) syscall.Errno {
-	var e syscall.Errno
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
+	}
+	var e syscall.Errno // on the heap: not before the usual case
+	switch {
 	case err == errNoSpace:
 		return syscall.ENOSPC
 	case err == errReadOnly, errors.Is(err, pmem.ErrReadOnly):

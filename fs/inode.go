@@ -23,6 +23,8 @@ type inode struct {
 	ino uint64 // immutable
 	off int64  // region offset; immutable
 	typ uint32 // S_IFMT bits of the mode; immutable
+	// A directory whose parents lead up to the root, see anchor.
+	anchored atomic.Bool
 
 	refs  atomic.Int64 // lookups by the kernel and operations in flight; 0 is reached under the shard's lock
 	dying bool         // protected by the shard's lock

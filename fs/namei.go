@@ -54,18 +54,25 @@ func (fs *FS) Lookup(ctx *Context, dir uint64, name string, a *Attr) syscall.Err
 	if !ok {
 		return syscall.ENOENT
 	}
-	in, e := fs.get(de.ino)
-	if e == syscall.ESTALE {
-		return syscall.EIO // a name of nothing
-	}
-	if e != 0 {
-		return e
+	return errno(fs.refChild(d, de.ino, a))
+}
+
+// refChild adds a reference to what an entry of d leads to, and fills a. Called with d.mu held.
+func (fs *FS) refChild(d *inode, ino uint64, a *Attr) error {
+	in, err := fs.child(d, ino)
+	if err != nil {
+		return err
 	}
 	if e := fs.attr(in, a); e != 0 {
 		fs.put(in, 1)
 		return e
 	}
-	return 0
+	return nil
+}
+
+// RefEntry is Ref of what an entry leads to, for the function that ReadDir calls.
+func (fs *FS) RefEntry(d *Dirent, a *Attr) syscall.Errno {
+	return errno(fs.refChild(d.dir, d.Ino, a))
 }
 
 // Ref adds a reference to an inode by number and fills a; ESTALE if there is none, or if it has lost its last
@@ -339,6 +346,7 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, er
 	if in.isDir() {
 		in.core.Nlink, in.core.Parent = 2, d.ino
 		in.parent.Store(d.ino)
+		in.anchored.Store(true)
 		in.content = newContent()
 		in.dir = &dirIndex{}
 		in.loaded.Store(true)
@@ -535,13 +543,11 @@ func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.
 	if !ok {
 		return syscall.ENOENT
 	}
-	in, e := fs.get(de.ino)
-	if e != 0 {
-		return syscall.EIO
+	in, err := fs.child(d, de.ino)
+	if err != nil {
+		return errno(err)
 	}
-	if in == d || in.isDir() && in.parent.Load() != dir {
-		err = notChild(d, in)
-	} else if e := mayDelete(d, in); e != 0 {
+	if e := mayDelete(d, in); e != 0 {
 		err = e
 	} else {
 		err = fs.removeLocked(ctx, d, in, de, rmdir)
@@ -566,7 +572,7 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de dentry, rmdir bool) er
 	is := in.stageUnlink(t, &c, now)
 	d.stageRemove(t, de)
 	if rmdir {
-		dc.Nlink--
+		dropSubdir(&dc)
 		d.stageCore(t, &dc)
 	}
 	ds := d.stageTimes(t, SetMtime|SetCtime, now)
@@ -582,9 +588,19 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de dentry, rmdir bool) er
 	return nil
 }
 
+// dropSubdir takes the link of a directory away that is no longer below it. A damaged count never
+// says that the directory itself is gone.
+func dropSubdir(c *layout.Core) {
+	if c.Nlink > 2 {
+		c.Nlink--
+	}
+}
+
 // mayRemove checks what a removed name leads to. Called with in.mu held.
 func (fs *FS) mayRemove(in *inode, rmdir bool) error {
 	switch {
+	case in.core.Nlink == 0:
+		return corruptf("inode %d has a name, and a link count of 0", in.ino)
 	case !rmdir && in.isDir():
 		return syscall.EISDIR
 	case rmdir && !in.isDir():

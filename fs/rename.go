@@ -222,15 +222,11 @@ func (r *renaming) checkFlags() syscall.Errno {
 // damaged media, where following them would lock a directory twice.
 func (r *renaming) checkTree() error {
 	for _, n := range [2]struct{ d, in *inode }{{r.od, r.in}, {r.nd, r.victim}} {
-		if n.in != nil && n.in.isDir() && (n.in == n.d || n.in.parent.Load() != n.d.ino) {
+		if n.in != nil && !isChild(n.d, n.in) {
 			return notChild(n.d, n.in)
 		}
 	}
 	return nil
-}
-
-func notChild(d, in *inode) error {
-	return corruptf("directory %d has an entry that leads to inode %d, which is not its child", d.ino, in.ino)
 }
 
 // checkLoops refuses to move a directory below itself, and to replace a directory
@@ -309,7 +305,7 @@ func (r *renaming) move() error {
 		vs = v.stageUnlink(t, &vc, now)
 		t.at(r.nd.dir.lineOff(r.to.pos)).SetDentryTarget(in.ino, dtype(in.typ))
 		if v.isDir() {
-			pn.Nlink--
+			dropSubdir(pn)
 		}
 	} else {
 		ch = r.nd.stageDentry(t, p, r.nname, in.ino, dtype(in.typ), pn)
@@ -321,7 +317,7 @@ func (r *renaming) move() error {
 		r.od.stageRemove(t, r.from)
 	}
 	if in.isDir() && r.od != r.nd {
-		oc.Nlink--
+		dropSubdir(&oc)
 		pn.Nlink++
 		ic.Parent = r.nd.ino
 	}
@@ -370,13 +366,13 @@ func (r *renaming) exchange() error {
 	t.at(r.od.dir.lineOff(r.from.pos)).SetDentryTarget(v.ino, dtype(v.typ))
 	if r.od != r.nd {
 		if in.isDir() {
-			oc.Nlink--
+			dropSubdir(&oc)
 			pn.Nlink++
 			ic.Parent = r.nd.ino
 		}
 		if v.isDir() {
 			oc.Nlink++
-			pn.Nlink--
+			dropSubdir(pn)
 			vc.Parent = r.od.ino
 		}
 	}

@@ -109,7 +109,7 @@ func (a *Adapter) readdir(c *call, dir, cookie uint64, flags uint32, plus bool, 
 		if n := d.Name; n[0] == '.' && (len(n) == 1 || len(n) == 2 && n[1] == '.') {
 			return true
 		}
-		if a.core.Ref(d.Ino, &c.attr) == 0 {
+		if a.core.RefEntry(d, &c.attr) == 0 {
 			putEntry(o, &c.attr)
 		}
 		return true

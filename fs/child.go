@@ -1,0 +1,83 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// Locks of directories are taken from parent to child. What the media say of parents and children
+// is not believed: where both agree, and the parent's own parents lead up to the root, they are a
+// tree, and no lock is taken twice or out of order.
+
+// isChild reports whether an entry of directory d may lead to in: to anything but a directory that
+// says it is elsewhere, and the root.
+func isChild(d, in *inode) bool {
+	return !in.isDir() || in != d && in.ino != layout.RootIno && in.parent.Load() == d.ino
+}
+
+func notChild(d, in *inode) error {
+	return corruptf("directory %d has an entry that leads to directory %d, whose parent is %d", d.ino, in.ino, in.parent.Load())
+}
+
+// child returns what an entry of d leads to, with one more reference. Its lock may be taken below
+// d's. Called with d.mu held; d is anchored.
+func (fs *FS) child(d *inode, ino uint64) (*inode, error) {
+	in, e := fs.get(ino)
+	switch {
+	case e == syscall.ESTALE:
+		return nil, syscall.EIO // a name of nothing
+	case e != 0:
+		return nil, e
+	case !isChild(d, in):
+		err := notChild(d, in)
+		fs.put(in, 1)
+		return nil, err
+	}
+	if in.isDir() && !in.anchored.Load() {
+		in.anchored.Store(true)
+	}
+	return in, nil
+}
+
+// anchor makes sure that the parents of a directory lead up to the root. Nothing but what is damaged
+// or asked for by number was not reached from there. Called with no lock held.
+func (fs *FS) anchor(in *inode) error {
+	if in.anchored.Load() {
+		return nil
+	}
+	err := fs.climb(in)
+	if err != nil { // or a directory was moved meanwhile
+		fs.rename.Lock()
+		err = fs.climb(in)
+		fs.rename.Unlock()
+	}
+	if err == nil {
+		in.anchored.Store(true)
+	}
+	return err
+}
+
+// climb follows the parents of a directory to an anchored one. It takes no inode's lock.
+func (fs *FS) climb(in *inode) error {
+	mark := in.ino // Brent: a way that comes back to a mark goes round
+	for n, d := 1, in.ino; d != layout.RootIno; n++ {
+		p, e := fs.get(d)
+		if e != 0 {
+			return corruptf("directory %d lies in directory %d, which there is not", in.ino, d)
+		}
+		isDir, done := p.isDir(), p.anchored.Load()
+		up := p.parent.Load()
+		fs.put(p, 1)
+		switch {
+		case done:
+			return nil
+		case !isDir || up == mark:
+			return corruptf("directory %d has no way up to the root", in.ino)
+		}
+		if d = up; n&(n-1) == 0 {
+			mark = d
+		}
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package fs_test
+
+import (
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// pointAt makes the one entry of that name lead to another directory. The volume is not mounted.
+func (v *volume) pointAt(name string, ino uint64) {
+	v.t.Helper()
+	found := int64(0)
+	for off := int64(0); off < v.r.Size(); off += layout.LineSize {
+		var l layout.Line
+		if v.r.LoadLine(off, (*[layout.LineSize]byte)(&l)) == nil && l.Valid(layout.Seed(v.fs.Super().UUID), off) &&
+			l.DentryKind() == layout.DentryHead && l.DentryNameLen() == len(name) && string(l.NamePart(0, len(name))) == name {
+			found = off
+		}
+	}
+	v.craft(found, func(l *layout.Line) { l.SetDentryTarget(ino, syscall.DT_DIR) })
+}
+
+// TestCraftedGraphs: whatever names and parents say, no operation waits for itself or for another
+// one that waits for it, and a name that leads out of the tree gives EIO.
+func TestCraftedGraphs(t *testing.T) {
+	for _, g := range []struct {
+		name  string
+		craft func(v *volume, a, b, c uint64)
+		dir   func(a, b, c uint64) uint64 // has the entry "bad"
+		above bool                        // the directories themselves have no way up
+	}{
+		{"itself", func(v *volume, a, b, c uint64) { v.pointAt("bad", c) }, func(a, b, c uint64) uint64 { return c }, false},
+		{"its parent", func(v *volume, a, b, c uint64) { v.pointAt("bad", b) }, func(a, b, c uint64) uint64 { return c }, false},
+		{"the root, which says it is below", func(v *volume, a, b, c uint64) {
+			v.pointAt("bad", layout.RootIno)
+			v.parent(layout.RootIno, c)
+		}, func(a, b, c uint64) uint64 { return c }, false},
+		{"a ring that agrees with itself", func(v *volume, a, b, c uint64) {
+			v.pointAt("bad", b)
+			v.parent(b, c)
+		}, func(a, b, c uint64) uint64 { return c }, true},
+		{"a directory elsewhere", func(v *volume, a, b, c uint64) { v.pointAt("bad", a) }, func(a, b, c uint64) uint64 { return c }, false},
+	} {
+		t.Run(g.name, func(t *testing.T) {
+			v := newVolume(t, 16<<20)
+			a := v.mkdir(layout.RootIno, "a")
+			b := v.mkdir(a, "b")
+			c := v.mkdir(b, "c")
+			v.mkdir(c, "bad")
+			v.fs.Unmount()
+			g.craft(v, a, b, c)
+			v.mountBy(fs.Options{Scan: true})
+			dir := g.dir(a, b, c)
+			var x fs.Attr
+			if e := v.fs.Lookup(&v.ctx, dir, "bad", &x); e != syscall.EIO {
+				t.Errorf("lookup: %v, expected EIO", e)
+			}
+			for _, e := range []syscall.Errno{v.fs.Rmdir(&v.ctx, dir, "bad"), v.fs.Rename(&v.ctx, dir, "bad", layout.RootIno, "moved", 0)} {
+				if e != syscall.EIO {
+					t.Errorf("remove or rename: %v, expected EIO", e)
+				}
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				var wg sync.WaitGroup
+				dirs := []uint64{layout.RootIno, a, b, c}
+				for w := range 8 {
+					wg.Add(1)
+					go func() { defer wg.Done(); v.roam(dirs, w, g.above) }()
+				}
+				wg.Wait()
+			}()
+			select {
+			case <-done:
+			case <-time.After(30 * time.Second):
+				v.fs = nil // nothing can be unmounted
+				t.Fatal("operations wait for each other")
+			}
+		})
+	}
+}
+
+// roam does to directories what readers or writers do.
+func (v *volume) roam(dirs []uint64, w int, mayFail bool) {
+	var ctx fs.Context
+	var a fs.Attr
+	for i := range 300 {
+		dir := dirs[i%len(dirs)]
+		name := fmt.Sprint("x", w, "-", i)
+		switch {
+		case w%2 == 0:
+			for _, n := range []string{"a", "b", "c", "bad"} {
+				if v.fs.Lookup(&ctx, dir, n, &a) == 0 {
+					v.fs.Forget(a.Ino, 1)
+				}
+			}
+			v.fs.ReadDir(&ctx, dir, 0, func(d *fs.Dirent) bool {
+				if v.fs.RefEntry(d, &a) == 0 {
+					v.fs.Forget(a.Ino, 1)
+				}
+				return true
+			})
+		default:
+			e := v.fs.Mknod(&ctx, dir, name, syscall.S_IFREG|0o600, 0, &a)
+			if e != 0 && !mayFail {
+				v.t.Errorf("create: %v", e)
+			}
+			if e == 0 {
+				v.fs.Forget(a.Ino, 1)
+			}
+			v.fs.Rename(&ctx, dir, name, dirs[(i+w)%len(dirs)], name+"'", 0)
+			v.fs.Unlink(&ctx, dirs[(i+w)%len(dirs)], name+"'")
+			v.fs.Rmdir(&ctx, dir, "bad")
+			v.fs.Rename(&ctx, dir, "bad", dirs[w%len(dirs)], "moved", 0)
+		}
+	}
+}
