@@ -16,7 +16,8 @@ import (
 type dirIndex struct {
 	blocks []uint64 // region block by directory block; 0: hole
 	used   []uint64 // lines in use, a bit each, by directory block
-	avail  []uint32 // directory blocks that may have free lines; may hold stale ones
+	avail  []uint32 // directory blocks with free lines, each once
+	listed []uint32 // by directory block: its index in avail plus 1; 0: full, or a hole
 	holes  []uint32 // directory blocks that are holes
 	table  []uint64 // open addressing, linear probing: hash<<32 | position+1; 0: empty
 	count  int
@@ -150,7 +151,7 @@ func (fs *FS) loadDir(in *inode) error {
 	if n >= 1<<32/layout.LinesPerBlock || n > fs.sb.Blocks() {
 		return corruptf("directory %d has the impossible size %d", in.ino, in.core.Size)
 	}
-	d := &dirIndex{blocks: make([]uint64, n), used: make([]uint64, n)}
+	d := &dirIndex{blocks: make([]uint64, n), used: make([]uint64, n), listed: make([]uint32, n)}
 	ok := true
 	in.space.Ascend(0, func(e pagecache.Extent) bool {
 		if e.Logical+uint64(e.Len) > n {
@@ -198,9 +199,7 @@ func (fs *FS) loadDir(in *inode) error {
 			d.insertHash(hashBytes(nm), uint32(b*layout.LinesPerBlock+i))
 			i += k
 		}
-		if d.used[b] != ^uint64(0) {
-			d.avail = append(d.avail, uint32(b))
-		}
+		d.relist(uint32(b))
 	}
 	in.dir = d
 	return nil
@@ -235,10 +234,6 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 	d := in.dir
 	for i := len(d.avail) - 1; i >= 0 && i >= len(d.avail)-8; i-- {
 		b := d.avail[i]
-		if d.blocks[b] == 0 || d.used[b] == ^uint64(0) {
-			d.avail = append(d.avail[:i], d.avail[i+1:]...)
-			continue
-		}
 		if l := freeLines(d.used[b], n); l >= 0 {
 			return dirPlace{pos: b*layout.LinesPerBlock + uint32(l), n: n}, nil
 		}
@@ -308,14 +303,14 @@ func (in *inode) applyDentry(ch *dirChange) {
 	if ch.p.block != 0 {
 		in.applySplice()
 		if int(b) == len(d.blocks) {
-			d.blocks, d.used = append(d.blocks, 0), append(d.used, 0)
+			d.blocks, d.used, d.listed = append(d.blocks, 0), append(d.used, 0), append(d.listed, 0)
 		} else {
 			d.holes = d.holes[:len(d.holes)-1]
 		}
 		d.blocks[b], d.used[b] = ch.p.block, 0
-		d.avail = append(d.avail, b)
 	}
 	d.used[b] |= lineMask(int(ch.p.pos%layout.LinesPerBlock), ch.p.n)
+	d.relist(b)
 	d.insertHash(ch.hash, ch.p.pos)
 }
 
@@ -342,10 +337,8 @@ func (in *inode) stageRemove(t *tx, e dentry) {
 func (in *inode) applyRemove(e dentry) {
 	d := in.dir
 	b := e.pos / layout.LinesPerBlock
-	if d.used[b] == ^uint64(0) {
-		d.avail = append(d.avail, b)
-	}
 	d.used[b] &^= lineMask(int(e.pos%layout.LinesPerBlock), e.n)
+	d.relist(b)
 	d.removeHash(e.hash, e.pos)
 }
 
@@ -402,25 +395,13 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	in.applySplice()
 	block := d.blocks[b]
 	d.blocks[b] = 0
+	d.relist(b)
 	if n < len(d.blocks) {
-		d.blocks, d.used = d.blocks[:n], d.used[:n]
-		d.holes = keepBelow(d.holes, uint32(n))
-		d.avail = keepBelow(d.avail, uint32(n))
+		d.shrink(n)
 	} else {
 		d.holes = append(d.holes, b)
 	}
 	fs.freeMeta(ctx, block)
-}
-
-// keepBelow keeps the entries of s that are below n.
-func keepBelow(s []uint32, n uint32) []uint32 {
-	k := s[:0]
-	for _, v := range s {
-		if v < n {
-			k = append(k, v)
-		}
-	}
-	return k
 }
 
 // Dirent is one entry that ReadDir hands out. Name is valid during the call only.
