@@ -140,6 +140,9 @@ func (a acl) create(mode uint16) acl { return a.chmod(mode & a.perm()) }
 // acls are an inode's lists; nil: none.
 type acls struct{ access, def acl }
 
+// aclKept is how many entries of an inode's lists stay in DRAM with it; longer ones are read anew.
+const aclKept = 64
+
 // loadACLs reads an inode's lists. Called with mu held.
 func (fs *FS) loadACLs(in *inode) (*acls, error) {
 	if in.acls != nil {
@@ -169,7 +172,9 @@ func (fs *FS) loadACLs(in *inode) (*acls, error) {
 			l.def = a
 		}
 	}
-	in.acls = l
+	if len(l.access)+len(l.def) <= aclKept {
+		in.acls = l
+	}
 	return l, nil
 }
 

@@ -111,7 +111,7 @@ func (fs *FS) proposals(in *inode, lo uint64, s *stand) (ps []proposal) {
 			continue
 		}
 		others := s.whole - free - p.blocks
-		if fs.alloc.FreeBlocks()-free < others+others/8+fs.reserveChunks()*uint64(fs.sb.ChunkBlocks()) {
+		if fs.alloc.FreeBlocks()-free < others+others/8+fs.chunksKept.Load()*uint64(fs.sb.ChunkBlocks()) {
 			continue
 		}
 		ps = append(ps, proposal{base: p.base, size: s.whole, ino: in.ino, lo: lo, cost: others + s.whole - p.blocks})

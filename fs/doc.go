@@ -32,6 +32,7 @@
 //	  inode.rl                byte range of a file
 //	    inode.mu              directories: parent before child, else by number
 //	      icacheShard.mu
+//	        xattrCache.mu     a leaf
 //	      metaSpace.mu        metadata blocks and inode slots; may run transactions
 //	        lane.mu           held from begin to commit; nothing else is taken inside,
 //	                          but a stage (atomic.go) by who then waits for nothing more

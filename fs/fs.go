@@ -32,8 +32,9 @@ type FS struct {
 	moved   atomic.Uint64 // blocks that were moved for the sake of large folios
 	compact compaction
 
-	icache [icacheShards]icacheShard
-	rename sync.Mutex // serialises renames between directories, as s_vfs_rename_mutex
+	icache     [icacheShards]icacheShard
+	chunksKept atomic.Uint64 // see keepChunks
+	rename     sync.Mutex    // serialises renames between directories, as s_vfs_rename_mutex
 
 	owner    layout.Owner
 	ownerSeq uint64
@@ -55,6 +56,7 @@ type FS struct {
 	orphans   int // orphans freed by this mount
 
 	orphan orphans
+	xattrs xattrCache
 
 	grant func(want uint64) uint64 // tests: see granted
 
@@ -217,6 +219,7 @@ type StatFS struct {
 // StatFS fills s. Bavail is what data can take; Bfree also counts free metadata
 // blocks and the chunks kept for metadata.
 func (fs *FS) StatFS(s *StatFS) {
+	fs.keepChunks()
 	free := fs.alloc.FreeBlocks()
 	fs.meta.mu.Lock()
 	mfree, used, slots := fs.meta.nfree, fs.meta.used, fs.meta.slots
@@ -231,25 +234,6 @@ func (fs *FS) StatFS(s *StatFS) {
 	}
 }
 
-// available is how many blocks data can take, of root or of others.
-func (fs *FS) available(root bool) uint64 {
-	free, keep := fs.alloc.FreeBlocks(), fs.reserveChunks()*uint64(fs.sb.ChunkBlocks())
-	if !root {
-		keep += fs.sb.RootBlocks
-	}
-	return free - min(free, keep)
-}
-
-// spare is how many of want blocks a user may take. It does not say that there are as
-// many. Several at once may take a little more than is theirs.
-func (fs *FS) spare(uid uint32, want uint64) uint64 {
-	want = fs.granted(want)
-	if uid == 0 || fs.sb.RootBlocks == 0 {
-		return want
-	}
-	return min(want, fs.available(false))
-}
-
 // granted is how many of want blocks (or inodes, or chunks) an allocation may ask for: all, unless a
 // test makes space scarce.
 func (fs *FS) granted(want uint64) uint64 {
@@ -257,13 +241,6 @@ func (fs *FS) granted(want uint64) uint64 {
 		return want
 	}
 	return fs.grant(want)
-}
-
-// reserveChunks is how many free chunks data may not take, so that metadata can
-// still grow on a filesystem full of data. Deleting needs no space at all.
-func (fs *FS) reserveChunks() uint64 {
-	n := uint64(fs.sb.Size >> fs.sb.ChunkShift)
-	return min(1+n/256, 64)
 }
 
 // Stats is what `daxfsd info` shows of a mounted filesystem.

@@ -46,7 +46,7 @@ type inode struct {
 	live                bool          // protected by mu: the live line holds newer times than the times line
 
 	acls   *acls                  // protected by mu, held for writing; nil: not known
-	xattrs atomic.Pointer[xattrs] // of xroot; stored under mu; nil: not known, or short
+	xattrs atomic.Pointer[xattrs] // of xroot; see xattrCache, which may drop it any time; nil: not known, or short
 	caps   atomic.Bool            // it may have the attribute security.capability; false only under mu
 
 	// Most inodes that a kernel remembers were looked at, and nothing else: they are small.
@@ -290,6 +290,7 @@ func (fs *FS) put(in *inode, n int64) {
 		s.mu.Unlock()
 		return
 	}
+	fs.xattrs.drop(in)
 	if in.core.Nlink != 0 || fs.readOnly() {
 		s.remove(in)
 		s.mu.Unlock()
@@ -337,6 +338,9 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 	fs.freeContent(ctx, in)
 	fs.freeXattrs(ctx, &xs)
 	fs.freeInode(ctx, in.ino)
+	if fs.chunksKept.Load() < fs.chunkReserve() {
+		fs.keepChunks()
+	}
 }
 
 // freeContent gives back every block of an inode that is no longer on media.

@@ -191,9 +191,10 @@ func (fs *FS) allocMetaLocked(ctx *Context, goal uint64) (uint64, error) {
 //  1. NT-store the formatted header block, SFENCE
 //  2. transaction: set the chunk's bit in the chunk map
 func (fs *FS) addChunkLocked(ctx *Context) error {
-	if fs.granted(1) == 0 {
+	if fs.granted(1) == 0 || !fs.mayAddChunk(ctx.UID) {
 		return errNoSpace
 	}
+	defer fs.keepChunks()
 	block, ok := fs.alloc.AllocChunk()
 	if !ok {
 		return errNoSpace
@@ -303,6 +304,7 @@ func (fs *FS) dropChunk(ctx *Context, i int) {
 	m.nfree -= uint64(c.nfree)
 	m.hint = min(m.hint, len(m.chunks))
 	fs.freeIdle(uint64(c.no)<<fs.chunkShift(), uint64(fs.sb.ChunkBlocks()))
+	fs.keepChunks()
 }
 
 // allocInode reserves an inode slot. It is in use on media once a transaction

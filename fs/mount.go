@@ -153,7 +153,7 @@ func (fs *FS) mount() error {
 	if err := fs.saveBad(); err != nil {
 		return err
 	}
-	fs.alloc.SetReserve(fs.reserveChunks())
+	fs.keepChunks()
 	if !fs.opt.ReadOnly {
 		if err := fs.finishScan(scan); err != nil {
 			return err

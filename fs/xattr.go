@@ -249,8 +249,8 @@ func (fs *FS) setValue(ctx *Context, xs *xattrs, name string, value []byte) erro
 }
 
 // loadXattrs reads an inode's attributes, which nobody may change. A list of several blocks is
-// kept until it is another, since reading each of n attributes would take n*n steps. Called with
-// mu held.
+// kept for a while (xattrCache), since reading each of n attributes would take n*n steps. Called
+// with mu held.
 func (fs *FS) loadXattrs(in *inode) (xs xattrs, err error) {
 	if in.xroot == 0 {
 		return xs, nil
@@ -275,7 +275,7 @@ func (fs *FS) loadXattrs(in *inode) (xs xattrs, err error) {
 	}
 	if len(xs.chain) > 1 {
 		kept := xs
-		in.xattrs.Store(&kept)
+		fs.xattrs.keep(in, &kept)
 	}
 	return xs, nil
 }
@@ -416,7 +416,7 @@ func (fs *FS) swapXattrs(ctx *Context, in *inode, edit func(xs *xattrs) error) (
 		return nil, err
 	}
 	in.xroot = s.now.root()
-	in.xattrs.Store(nil)
+	fs.xattrs.drop(in)
 	return s, nil
 }
 
@@ -426,7 +426,7 @@ func (s *xattrSwap) undo(ctx *Context, fs *FS) {
 		return
 	}
 	s.in.xroot = s.old.root()
-	s.in.xattrs.Store(nil)
+	fs.xattrs.drop(s.in)
 	for _, b := range s.now.chain {
 		fs.freeMeta(ctx, b)
 	}

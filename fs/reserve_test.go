@@ -1,0 +1,101 @@
+package fs_test
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// TestUsersLeaveRootItsReserve: whatever users make until they find no space (empty files, directories,
+// attributes, extents), root can still make a file and write what its reserve has, but for a chunk.
+func TestUsersLeaveRootItsReserve(t *testing.T) {
+	user := fs.Context{UID: 1000, GID: 1000}
+	var a fs.Attr
+	// Each makes the n-th of its things, until it is refused.
+	for _, c := range []struct {
+		name string
+		make func(v *volume, n int) syscall.Errno
+	}{
+		{"files", func(v *volume, n int) syscall.Errno {
+			e := v.fs.Mknod(&user, 1, fmt.Sprintf("%0200d", n), syscall.S_IFREG|0o644, 0, &a)
+			if e == 0 {
+				v.fs.Forget(a.Ino, 1)
+			}
+			return e
+		}},
+		{"directories", func(v *volume, n int) syscall.Errno {
+			e := v.fs.Mkdir(&user, 1, fmt.Sprint(n), 0o755, &a)
+			if e == 0 {
+				d := a.Ino
+				if e = v.fs.Mknod(&user, d, "f", syscall.S_IFREG|0o644, 0, &a); e == 0 {
+					v.fs.Forget(a.Ino, 1)
+				}
+				v.fs.Forget(d, 1)
+			}
+			return e
+		}},
+		{"attributes", func(v *volume, n int) syscall.Errno {
+			e := v.fs.Mknod(&user, 1, fmt.Sprint(n), syscall.S_IFREG|0o644, 0, &a)
+			for i := 0; i < 8 && e == 0; i++ {
+				e = v.fs.SetXattr(&user, a.Ino, fmt.Sprint("user.", i), make([]byte, 900), 0)
+			}
+			if a.Ino != 0 {
+				v.fs.Forget(a.Ino, 1)
+			}
+			return e
+		}},
+		{"extents", func(v *volume, n int) syscall.Errno {
+			e := v.fs.Mknod(&user, 1, fmt.Sprint(n), syscall.S_IFREG|0o644, 0, &a)
+			for i := int64(0); i < 300 && e == 0; i++ {
+				_, e = v.fs.Write(&user, a.Ino, i<<13, []byte("x"))
+			}
+			if a.Ino != 0 {
+				v.fs.Forget(a.Ino, 1)
+			}
+			return e
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := pmem.NewMemory(64 << 20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { r.Close() })
+			sb, err := fs.Mkfs(r, fs.MkfsOptions{Reserve: 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := &volume{t: t, r: r}
+			v.mount()
+			defer v.unmount()
+			n := 0
+			for ; ; n++ {
+				a = fs.Attr{}
+				if e := c.make(v, n); e != 0 {
+					v.expect(e, true, syscall.ENOSPC)
+					break
+				}
+			}
+			if n < 30 {
+				t.Errorf("a user could make only %d", n)
+			}
+			var s fs.StatFS
+			v.fs.StatFS(&s)
+			if s.Bfree < sb.RootBlocks {
+				t.Errorf("%d blocks are free, %d are for root", s.Bfree, sb.RootBlocks)
+			}
+			if s.Bavail > 512 { // less than a chunk of metadata may be left
+				t.Errorf("a user was refused while statfs said that %d blocks are available", s.Bavail)
+			}
+			d := v.mkdir(1, "root")
+			ino := v.create(d, "data")
+			v.write(ino, 0, make([]byte, (sb.RootBlocks-512)<<12)) // a chunk of it is kept for metadata
+			for i := range 1000 {
+				v.fs.Forget(v.create(d, fmt.Sprintf("%0200d", i)), 1)
+			}
+		})
+	}
+}
