@@ -74,7 +74,7 @@ func (fs *FS) openStages() error {
 // closeStages makes the stages free again.
 func (fs *FS) closeStages() {
 	for _, r := range fs.stages.all {
-		fs.alloc.Free(r.block, r.n)
+		fs.freeIdle(r.block, r.n)
 	}
 	fs.stages.all = nil
 }
@@ -162,6 +162,11 @@ func (t *tx) commitLogged(seq uint64) error {
 	fs.r.Fence()
 	if err != nil {
 		bad = true
+		n := uint64(stageSize)
+		if h.At == l.stage {
+			n = laneStage
+		}
+		fs.freshFailed(run{uint64(h.At) >> layout.BlockShift, n >> layout.BlockShift}, err)
 		return err
 	}
 	if err = fs.r.NTStore(slot, rec[:layout.LineSize]); err != nil {

@@ -289,7 +289,11 @@ func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 	if err := fs.checkRead(uint64(at)>>layout.BlockShift, 1); err != nil {
 		return false, err // the rest of the block cannot be kept
 	}
-	return true, fs.r.NTZero(at, s.end-s.off)
+	if err := fs.r.NTZero(at, s.end-s.off); err != nil {
+		fs.mediaFailed(err)
+		return false, err
+	}
+	return true, nil
 }
 
 // zeroFenced zeroes parts of blocks. Called with mu held, and no plan.

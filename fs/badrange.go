@@ -312,6 +312,24 @@ func (fs *FS) storeFailed(in *inode, err error) (news bool) {
 	return fs.mediaFailed(err) || news // which may be of what was to be copied
 }
 
+// freshFailed is mediaFailed of a store to blocks that were just allocated, and go back: all of them are
+// looked at. They have nothing to lose, see storeFailed.
+func (fs *FS) freshFailed(r run, err error) (news bool) {
+	return errors.Is(err, pmem.ErrMedia) && fs.probeBad(r, fs.r.Durability() == pmem.DurableFlush)
+}
+
+// retireFree is told of the error of reading what nobody keeps from becoming free, after
+// mediaFailed was. If the block became free meanwhile it is retired. Called without meta.mu.
+func (fs *FS) retireFree(err error) {
+	var m pmem.MediaError
+	if !errors.As(err, &m) {
+		return
+	}
+	if b := uint64(m.Off) >> layout.BlockShift; fs.bad.has(b, 1) && !fs.claimMeta(b) && fs.alloc.Reserve(b, 1) {
+		fs.bad.retired.Add(1)
+	}
+}
+
 // probeBad looks for blocks of a run that cannot be read, and says whether there are some that
 // were not known.
 func (fs *FS) probeBad(r run, durably bool) (news bool) {

@@ -358,11 +358,21 @@ func (fs *FS) placeCopy(ctx *Context, b, want uint64) (block, n uint64, ok bool)
 // Persistence order:
 //  1. NT-store a copy of the block, SFENCE
 //  2. transaction: the slots
-func (fs *FS) unshare(ctx *Context, in *inode, off int64) error {
+func (fs *FS) unshare(ctx *Context, in *inode, off int64) (err error) {
 	b := uint64(off) >> layout.BlockShift
 	if e, ok := in.space.Lookup(b); !ok || e.Flags&layout.ExtentShared == 0 {
 		return nil
 	}
+	for range extendTries {
+		if err = fs.tryUnshare(ctx, in, b); err != errBadBlocks {
+			return err
+		}
+	}
+	return err
+}
+
+// tryUnshare is unshare of file block b; errBadBlocks: the block of the copy was bad, unknown till now.
+func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
 	if _, err := fs.plan(ctx, in, b, b+1, fateWrite); err != nil {
 		return err
 	}
@@ -376,7 +386,11 @@ func (fs *FS) unshare(ctx *Context, in *inode, off int64) error {
 		err = fs.commitSplice(ctx, in, 0)
 	}
 	if err != nil {
+		news := fs.storeFailed(in, err)
 		fs.unowned(ctx, in)
+		if e, _ := in.space.Lookup(b); news && fs.checkRead(e.BlockAt(b), 1) == nil {
+			err = errBadBlocks
+		}
 	}
 	return err
 }

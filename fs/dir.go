@@ -174,7 +174,7 @@ func (fs *FS) loadDir(in *inode) error {
 			continue
 		}
 		off := int64(d.blocks[b]) << layout.BlockShift
-		if err := fs.r.Load(off, buf[:]); err != nil {
+		if err := fs.load(off, buf[:]); err != nil {
 			return err
 		}
 		for i := 0; i < layout.LinesPerBlock; {

@@ -87,7 +87,6 @@ func (fs *FS) encodeFreeMap() ([]byte, error) {
 // writeFreeMap stores a free map in free blocks, the lowest ones. The reference is zero if
 // there are not enough.
 func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
-	type run struct{ block, n uint64 }
 	var segs []run
 	left := len(b)
 	fs.alloc.Walk(func(block, n uint64) bool {
@@ -115,6 +114,7 @@ func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 			err = fs.r.NTStore(off+layout.LineSize, part)
 		}
 		if err != nil {
+			fs.freshFailed(s, err)
 			return layout.FreeMapRef{}, err
 		}
 		b = b[len(part):]
@@ -144,7 +144,7 @@ func (fs *FS) readFreeMap() (b []byte, err error) {
 		}
 		n := min(h.Blocks<<layout.BlockShift-layout.LineSize, ref.Len-uint64(len(b)))
 		b = slices.Grow(b, int(n))[:len(b)+int(n)]
-		if err := fs.r.Load(off+layout.LineSize, b[len(b)-int(n):]); err != nil {
+		if err := fs.load(off+layout.LineSize, b[len(b)-int(n):]); err != nil {
 			return nil, err
 		}
 		at = h.Next

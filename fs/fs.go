@@ -176,6 +176,7 @@ func (fs *FS) progress(stage string, done, total int64) {
 // shutdown makes the filesystem refuse changes after the media failed where a
 // transaction had to be stored. What is durable stays right: recovery replays.
 func (fs *FS) shutdown(err error) error {
+	fs.mediaFailed(err) // while the list of what is bad can still be written
 	e := fmt.Errorf("the region failed under a transaction, the filesystem is read-only until it is mounted again: %w", err)
 	if fs.failed.CompareAndSwap(nil, &e) {
 		fs.warn("%v", e)

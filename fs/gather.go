@@ -224,6 +224,7 @@ func (fs *FS) move(ctx *Context, in *inode, x pagecache.Extent, to uint64) error
 		err = fs.commitSplice(ctx, in, 0)
 	}
 	if err != nil {
+		fs.storeFailed(in, err)
 		fs.unowned(ctx, in)
 	}
 	return err

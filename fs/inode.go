@@ -129,6 +129,7 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 	}
 	in, err := fs.readInode(ino)
 	if err != nil {
+		fs.retireFree(err)
 		return nil, errno(err)
 	}
 	in.refs.Store(1)
@@ -168,7 +169,7 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 	in.caps.Store(in.xroot != 0)
 	in.setTimes(t.Atime, t.Mtime, t.Ctime)
 	seq := l.Seq()
-	if err := fs.r.LoadLine(off+layout.InodeLiveOff, (*[layout.LineSize]byte)(&l)); err != nil {
+	if err := fs.load(off+layout.InodeLiveOff, l[:]); err != nil {
 		return nil, err
 	}
 	var v layout.Live
@@ -246,10 +247,12 @@ func (fs *FS) flushTimes(in *inode) error {
 	l.Seal(fs.seed, in.off+layout.InodeLiveOff, seq)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := fs.r.Store(in.off+layout.InodeLiveOff, l[:]); err != nil {
-		return err
+	err := fs.r.Store(in.off+layout.InodeLiveOff, l[:])
+	if err == nil {
+		err = fs.r.Flush(in.off+layout.InodeLiveOff, layout.LineSize)
 	}
-	if err := fs.r.Flush(in.off+layout.InodeLiveOff, layout.LineSize); err != nil {
+	if err != nil {
+		fs.mediaFailed(err)
 		return err
 	}
 	fs.r.Fence()
@@ -404,9 +407,20 @@ func (in *inode) applyCore(c *layout.Core) {
 	in.parent.Store(c.Parent)
 }
 
-// loadLine reads and verifies one metadata line.
+// load reads from a block that the caller keeps from becoming free: it holds a lock of its
+// owner, or a reference. If it cannot be read that is remembered.
+func (fs *FS) load(off int64, b []byte) error {
+	err := fs.r.Load(off, b)
+	if err != nil {
+		fs.mediaFailed(err)
+	}
+	return err
+}
+
+// loadLine reads and verifies one metadata line. The caller holds what load asks for.
 func (fs *FS) loadLine(off int64, l *layout.Line) error {
 	if err := fs.r.LoadLine(off, (*[layout.LineSize]byte)(l)); err != nil {
+		fs.mediaFailed(err)
 		return err
 	}
 	if !l.Valid(fs.seed, off) {

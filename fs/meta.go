@@ -123,8 +123,8 @@ func (fs *FS) setInodeBlock(block uint64, on bool) {
 	}
 }
 
-// claimMeta marks a metadata block used while mounting; false if it is not a block
-// of a metadata chunk or is claimed already.
+// claimMeta marks a free metadata block used: while mounting, or because it is bad; false if it
+// is not a block of a metadata chunk or is used already.
 func (fs *FS) claimMeta(block uint64) bool {
 	m := &fs.meta
 	m.mu.Lock()
@@ -246,7 +246,8 @@ func (fs *FS) formatBlock(off int64, fill func(b []byte, seq uint64)) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := fs.r.NTStore(off, b[:]); err != nil {
-		return fs.shutdown(err)
+		fs.freshFailed(run{uint64(off) >> layout.BlockShift, 1}, err)
+		return err
 	}
 	fs.r.Fence()
 	return nil
@@ -320,6 +321,11 @@ func (fs *FS) allocInode(ctx *Context) (ino uint64, err error) {
 		for len(m.stack) > 0 {
 			block := m.stack[len(m.stack)-1]
 			ib := m.inodes[block]
+			if ib != nil && fs.bad.has(block, 1) { // found since it got in here
+				m.slots -= uint64(bits.OnesCount16(ib.free))
+				delete(m.inodes, block)
+				ib = nil
+			}
 			if ib == nil {
 				m.stack = m.stack[:len(m.stack)-1]
 				continue

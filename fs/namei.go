@@ -366,20 +366,26 @@ func (fs *FS) storeTarget(ctx *Context, nd *node) (block uint64, err error) {
 	if len(nd.target) <= layout.InlineSize {
 		return 0, nil
 	}
-	if fs.spare(ctx.UID, 1) == 0 {
-		return 0, errNoSpace
-	}
-	block, _, ok := fs.alloc.Alloc(0, 1)
-	if !ok {
-		return 0, errNoSpace
-	}
 	var buf [layout.BlockSize]byte
 	copy(buf[:], nd.target)
-	if err := fs.storeBlock(block, buf[:]); err != nil {
+	for range extendTries {
+		if fs.spare(ctx.UID, 1) == 0 {
+			return 0, errNoSpace
+		}
+		block, _, ok := fs.alloc.Alloc(0, 1)
+		if !ok {
+			return 0, errNoSpace
+		}
+		if err = fs.storeBlock(block, buf[:]); err == nil {
+			return block, nil
+		}
+		news := fs.freshFailed(run{block, 1}, err)
 		fs.freeIdle(block, 1)
-		return 0, err
+		if !news {
+			break
+		}
 	}
-	return block, nil
+	return 0, err
 }
 
 // stageContent writes the extent line of a new inode: a link's target, its block,
@@ -655,5 +661,5 @@ func (fs *FS) Readlink(ctx *Context, ino uint64, buf []byte) ([]byte, syscall.Er
 	}
 	at := len(buf)
 	buf = append(buf, make([]byte, n)...)
-	return buf, errno(fs.r.Load(int64(e0.Block)<<layout.BlockShift, buf[at:]))
+	return buf, errno(fs.load(int64(e0.Block)<<layout.BlockShift, buf[at:]))
 }

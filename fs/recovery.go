@@ -68,6 +68,7 @@ func (fs *FS) recoverJournal() (n int, seq uint64, err error) {
 			err := fs.r.NTStore(p.Off, fs.r.Bytes(p.From, p.Len))
 			if errors.Is(err, pmem.ErrMedia) {
 				// The write that it is of was never answered, or by EIO.
+				fs.mediaFailed(err)
 				fs.warn("a write that a crash interrupted stays unfinished: of the %d bytes of a file at region offset %d: %v", p.Len, p.Off, err)
 			} else if err != nil {
 				return 0, 0, err

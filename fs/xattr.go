@@ -78,7 +78,7 @@ func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
 		if err := fs.checkRead(r.Block, uint64(r.Len)); err != nil {
 			return err
 		}
-		if err := fs.r.Load(int64(r.Block)<<layout.BlockShift, rest[:n]); err != nil {
+		if err := fs.load(int64(r.Block)<<layout.BlockShift, rest[:n]); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -290,7 +290,7 @@ func (fs *FS) walkXattrs(ino uint64, gen uint32, root uint64) (xs xattrs, err er
 		if b >= fs.sb.Blocks() || off < fs.sb.StaticEnd || len(xs.chain) == layout.XattrBlocksMax {
 			return xs, corruptf("block %d of the attributes of inode %d is out of range", b, ino)
 		}
-		if err := fs.r.Load(off, buf[:]); err != nil {
+		if err := fs.load(off, buf[:]); err != nil {
 			return xs, err
 		}
 		h, part, ok := layout.XattrPart(buf[:], fs.seed, off)
@@ -487,6 +487,15 @@ func (fs *FS) storeXattrs(ctx *Context, in *inode, list []layout.Xattr) (chain [
 // storeValue is step 1 of swapXattrs: a long value in fresh blocks. The list that names it is stored, and
 // fenced, next.
 func (fs *FS) storeValue(ctx *Context, value []byte) (runs []layout.XattrRun, err error) {
+	for range extendTries {
+		if runs, err = fs.tryStoreValue(ctx, value); err != errBadBlocks {
+			return runs, err
+		}
+	}
+	return nil, err
+}
+
+func (fs *FS) tryStoreValue(ctx *Context, value []byte) (runs []layout.XattrRun, err error) {
 	for left := blocksOf(int64(len(value))); left > 0 && err == nil; {
 		block, n, ok := fs.alloc.Alloc(0, fs.spare(ctx.UID, left))
 		if !ok {
@@ -501,6 +510,9 @@ func (fs *FS) storeValue(ctx *Context, value []byte) (runs []layout.XattrRun, er
 	}
 	if err != nil {
 		for _, r := range runs {
+			if fs.freshFailed(run{r.Block, uint64(r.Len)}, err) {
+				err = errBadBlocks // but elsewhere
+			}
 			fs.freeIdle(r.Block, uint64(r.Len))
 		}
 		return nil, err
