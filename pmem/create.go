@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,51 +26,62 @@ func Create(path string, size int64, sparse bool) error {
 	if err != nil {
 		return err
 	}
+	defer h.Close()
 	if old := h.Size(); old > size {
-		err = fmt.Errorf("pmem: create %s: %w: it has %d bytes, %d were asked for; remove it first if it may go", path, ErrWouldShrink, old, size)
-	} else {
-		err = h.Resize(size, sparse)
+		return fmt.Errorf("pmem: create %s: %w: it has %d bytes, %d were asked for; remove it first if it may go", path, ErrWouldShrink, old, size)
 	}
-	if err != nil {
-		h.Discard()
+	if err := h.Resize(ResizeOptions{Size: size, Sparse: sparse}); err != nil {
 		return err
 	}
-	return h.Close()
+	return h.Keep()
 }
 
-// allocate extends the file from old to size bytes and fills its holes.
-func allocate(f *os.File, old, size int64, sparse bool) error {
+// allocate gives a file of old bytes its storage and, if it grows, its size.
+func allocate(f *os.File, old int64, o *ResizeOptions) error {
 	fd := int(f.Fd())
-	if sparse {
-		if err := unix.Ftruncate(fd, size); err != nil {
-			return fmt.Errorf("pmem: set the size of %s to %d bytes: %w", f.Name(), size, err)
+	if err := checkFileLimit(f, o.Size); err != nil {
+		return err
+	}
+	if !o.Sparse {
+		err := fallocate(f, o)
+		if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
+			// No allocation on this filesystem: write what is new. Holes below
+			// stay, since filling them could destroy what they border on.
+			err = writeZeros(f, old, o)
 		}
-		return nil
+		switch {
+		case err == nil:
+		case errors.Is(err, ErrNoRoom), errors.Is(err, ErrCancelled):
+			return err
+		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+			var fs unix.Statfs_t
+			unix.Fstatfs(fd, &fs)
+			return fmt.Errorf("pmem: allocate %d bytes for %s: its filesystem has %d free: %w", o.Size, f.Name(), saturated(fs.Bavail, uint64(fs.Bsize)), err)
+		default:
+			return fmt.Errorf("pmem: allocate %d bytes for %s: %w", o.Size, f.Name(), err)
+		}
 	}
-	err := fallocate(fd, size)
-	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
-		// No allocation on this filesystem: write what is new. Holes below
-		// stay, since filling them could destroy what they border on.
-		err = writeZeros(f, old, size)
+	if o.Size > old {
+		if err := unix.Ftruncate(fd, o.Size); err != nil {
+			return fmt.Errorf("pmem: set the size of %s to %d bytes: %w", f.Name(), o.Size, err)
+		}
 	}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		var fs unix.Statfs_t
-		unix.Fstatfs(fd, &fs)
-		return fmt.Errorf("pmem: allocate %d bytes for %s: its filesystem has %d free: %w", size, f.Name(), int64(fs.Bavail)*int64(fs.Bsize), err)
-	}
-	return fmt.Errorf("pmem: allocate %d bytes for %s: %w", size, f.Name(), err)
+	return nil
 }
 
-// fallocate allocates [0, size), leaving what is there. Go's own signals interrupt
-// it, and tmpfs then starts over from nothing: so, in pieces.
-func fallocate(fd int, size int64) error {
-	const piece = 1 << 30
-	for off := int64(0); off < size; {
-		n := min(piece, size-off)
-		if err := unix.Fallocate(fd, 0, off, n); err == unix.EINTR {
+// allocPiece is how many bytes are allocated between two questions whether there is room. Others take
+// memory, too.
+const allocPiece = 256 << 20
+
+// fallocate allocates the whole file, leaving what is there and the file's size. Go's own signals
+// interrupt it, and tmpfs then starts over from nothing: so, in pieces.
+func fallocate(f *os.File, o *ResizeOptions) error {
+	for off := int64(0); off < o.Size; {
+		if err := o.step(f, off); err != nil {
+			return err
+		}
+		n := min(allocPiece, o.Size-off)
+		if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n); err == unix.EINTR {
 			continue
 		} else if err != nil {
 			return err
@@ -81,10 +91,16 @@ func fallocate(fd int, size int64) error {
 	return nil
 }
 
-func writeZeros(f *os.File, off, end int64) error {
+// writeZeros writes what lies behind byte off.
+func writeZeros(f *os.File, off int64, o *ResizeOptions) error {
 	zero := make([]byte, 1<<20)
-	for off < end {
-		n, err := f.WriteAt(zero[:min(int64(len(zero)), end-off)], off)
+	for first := off; off < o.Size; {
+		if (off-first)%allocPiece == 0 {
+			if err := o.step(f, off); err != nil {
+				return err
+			}
+		}
+		n, err := f.WriteAt(zero[:min(int64(len(zero)), o.Size-off)], off)
 		if err != nil {
 			return err
 		}
@@ -93,39 +109,15 @@ func writeZeros(f *os.File, off, end int64) error {
 	return nil
 }
 
-// syncCreated makes the file's size and, if it is new, its name durable.
-func syncCreated(f *os.File, isNew bool) error {
-	if err := f.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("pmem: sync %s: %w", f.Name(), err)
+// step comes before each piece of an allocation, when done bytes are allocated.
+func (o *ResizeOptions) step(f *os.File, done int64) error {
+	select {
+	case <-o.Cancel:
+		return fmt.Errorf("pmem: %s: %w", f.Name(), ErrCancelled)
+	default:
 	}
-	if !isNew {
-		return nil
+	if o.Progress != nil {
+		o.Progress(done, o.Size)
 	}
-	dir, err := os.Open(filepath.Dir(f.Name()))
-	if err != nil {
-		return nil // a directory that may not be read cannot be synced either
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("pmem: sync the directory of %s: %w", f.Name(), err)
-	}
-	return nil
-}
-
-// undoCreate takes back what a failed Create did to the file: a new one is removed,
-// an old one loses what was added. A name that was replaced meanwhile is not ours.
-func undoCreate(f *os.File, old int64) {
-	var mine, named unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &mine) != nil {
-		return
-	}
-	if old >= 0 {
-		if mine.Size > old {
-			unix.Ftruncate(int(f.Fd()), old)
-		}
-		return
-	}
-	if unix.Lstat(f.Name(), &named) == nil && named.Dev == mine.Dev && named.Ino == mine.Ino {
-		unix.Unlink(f.Name())
-	}
+	return checkRoom(f, o.Size)
 }

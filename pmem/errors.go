@@ -18,6 +18,8 @@ var (
 	ErrTooSmall    = errors.New("region is too small")
 	ErrTooLarge    = errors.New("region is too large")
 	ErrEmpty       = fmt.Errorf("%w: it has 0 bytes", ErrTooSmall)
+	ErrNoRoom      = errors.New("there is no room for the region")
+	ErrCancelled   = errors.New("cancelled")
 	ErrTruncated   = errors.New("region is truncated")
 	ErrWouldShrink = errors.New("region would shrink")
 	ErrRange       = errors.New("range is outside the region or misaligned")

@@ -38,6 +38,8 @@ type hooks struct {
 	statfs  func(*unix.Statfs_t) // changes what its filesystem is said to be
 	mapSync func(fd int) error   // replaces the trial of MAP_SYNC
 	noSync  bool                 // maps fsdax without MAP_SYNC
+
+	noTmpfile bool // as on a filesystem without O_TMPFILE
 }
 
 // Region is a mapped region of persistent (or emulated) memory.

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -24,6 +27,7 @@ type mkfsFlags struct {
 	force  bool
 	keep   float64
 	json   bool
+	cancel <-chan struct{} // closed by a signal; may be nil
 }
 
 func mkfsCommand() *cobra.Command {
@@ -35,11 +39,17 @@ func mkfsCommand() *cobra.Command {
 
 REGION is a device (/dev/dax0.0) or a file. A file that does not exist is made:
 1 GiB unless --size says otherwise, preallocated unless --sparse is given. A file
-that exists keeps its size unless --size says otherwise.
+that exists keeps its size unless --size says otherwise. A filesystem has 16 MiB
+at least and 32 TiB at most.
 
-What already holds a filesystem, a partition table, a RAID member, a volume or
-swap is left alone, unless --force is given. A mounted region is always left
-alone. The root directory will belong to whoever runs this.`,
+Nothing is allocated unless there is room for all of it: in the filesystem of the
+file and, where that is memory (tmpfs), in the memory of the machine and of the
+control groups of this process, of which 3 % are left to others. A file that is
+made gets its name last, so that nothing is left of it if this fails or is killed.
+
+A region that holds anything but zeros is left alone, unless --force is given. So
+all of it is read (not its holes), which takes a while on a large device. A mounted
+region is always left alone. The root directory will belong to whoever runs this.`,
 		Example: `  daxfsd mkfs --size 4GiB --label scratch /var/lib/pool.dax
   daxfsd mkfs /dev/dax0.0
   daxfsd mkfs --json --uuid 6a1f4c3e-9b1d-4c8e-8f62-0d9be2c5a713 pool.dax`,
@@ -80,23 +90,48 @@ func mkfs(c *cobra.Command, f *mkfsFlags, arg string) error {
 	}
 	p := newProgress(os.Stderr)
 	defer p.end()
-	r, err := regionForMkfs(path, f, p.update)
+	cancel, stop := cancelOnSignal()
+	defer stop()
+	f.cancel = cancel
+	h, r, err := regionForMkfs(path, f, p.update)
 	if err != nil {
 		return err
 	}
+	defer h.Close()
 	defer r.Close()
-	if r.Kind() == pmem.KindDevDax {
-		o.Size = int64(f.size)
-	}
-	sb, err := fs.Mkfs(r, o)
+	sb, err := f.format(path, h, r, o)
 	if err != nil {
-		return fmt.Errorf("region %s: %w", path, err)
-	}
-	if err := r.Sync(0, sb.Size); err != nil {
-		return fmt.Errorf("region %s: writing back: %w", path, err)
+		return err
 	}
 	p.end()
 	return printMkfs(c, f.json, path, r, sb)
+}
+
+// cancelOnSignal returns a channel that is closed by the first signal that would end the process. The
+// second one ends it.
+func cancelOnSignal() (cancel <-chan struct{}, stop func()) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	return ctx.Done(), stop
+}
+
+// format makes the filesystem on a prepared region and, when it is durable, keeps the file.
+func (f *mkfsFlags) format(path string, h *pmem.Handle, r *pmem.Region, o fs.MkfsOptions) (*layout.Superblock, error) {
+	o.Size = int64(f.size)
+	sb, err := fs.Mkfs(r, o)
+	if err != nil {
+		return nil, fmt.Errorf("region %s: %w", path, err)
+	}
+	if err := r.Sync(0, sb.Size); err != nil {
+		return nil, fmt.Errorf("region %s: writing back: %w", path, err)
+	}
+	if err := h.Keep(); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("region %s was made by somebody else meanwhile; it was left alone", path)
+		}
+		return nil, regionError(path, err)
+	}
+	return sb, nil
 }
 
 func printMkfs(c *cobra.Command, asJSON bool, path string, r *pmem.Region, sb *layout.Superblock) error {
@@ -116,38 +151,49 @@ func printMkfs(c *cobra.Command, asJSON bool, path string, r *pmem.Region, sb *l
 // there, gives one that is there the size asked for, and refuses what holds
 // something. After an error nothing has changed. All is decided by the one descriptor
 // that is opened and locked first: a name may lead elsewhere meanwhile.
-func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Region, error) {
-	if len(f.label) > layout.LabelSize || strings.ContainsRune(f.label, 0) {
-		return nil, usagef("--label: %d bytes are too many or hold a NUL; the limit is %d bytes", len(f.label), layout.LabelSize)
-	}
-	if f.size != 0 && f.size < fs.MinSize {
-		return nil, fmt.Errorf("%s is too small for a daxfs: it needs at least %s", formatSize(int64(f.size)), formatSize(fs.MinSize))
-	}
-	if f.size > fs.MaxSize {
-		return nil, fmt.Errorf("%s is too large for a daxfs: the limit is %s", formatSize(int64(f.size)), formatSize(fs.MaxSize))
+func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Handle, *pmem.Region, error) {
+	if err := f.check(); err != nil {
+		return nil, nil, err
 	}
 	h, err := acquireRegion(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r, err := f.prepare(path, h, p)
 	if err != nil {
-		h.Discard()
-		return nil, err
+		h.Close()
+		return nil, nil, err
 	}
-	return r, h.Close()
+	return h, r, nil
+}
+
+// check refuses what no region could be formatted with.
+func (f *mkfsFlags) check() error {
+	if len(f.label) > layout.LabelSize || strings.ContainsRune(f.label, 0) {
+		return usagef("--label: %d bytes are too many or hold a NUL; the limit is %d bytes", len(f.label), layout.LabelSize)
+	}
+	if !(f.keep >= 0 && f.keep <= 50) {
+		return usagef("--reserve: %v %% is out of range: 0 to 50 are possible", f.keep)
+	}
+	if f.size != 0 && f.size < fs.MinSize {
+		return fmt.Errorf("%s is too small for a daxfs: it needs at least %s", formatSize(int64(f.size)), formatSize(fs.MinSize))
+	}
+	if f.size > fs.MaxSize {
+		return fmt.Errorf("%s is too large for a daxfs: the limit is %s", formatSize(int64(f.size)), formatSize(fs.MaxSize))
+	}
+	return nil
 }
 
 // acquireRegion opens and locks what is to be formatted, and makes a file that is not there, unless
 // it would be a device.
 func acquireRegion(path string) (*pmem.Handle, error) {
-	device := strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/dev/shm/")
+	device := onDevFilesystem(path)
 	h, err := pmem.Acquire(path, !device)
 	var st unix.Stat_t
 	switch {
 	case err == nil:
 		return h, nil
-	case !device && errors.Is(err, os.ErrNotExist):
+	case !device && errors.Is(err, os.ErrNotExist) && linkTarget(path) == "":
 		return nil, fmt.Errorf("region %s cannot be made: there is no directory %s", path, filepath.Dir(path))
 	case errors.Is(err, pmem.ErrNotRegion) && unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR: // for the message only
 		return nil, fmt.Errorf("region %s is a directory; name a file in it", path)
@@ -155,48 +201,49 @@ func acquireRegion(path string) (*pmem.Handle, error) {
 	return nil, regionError(path, err)
 }
 
+// onDevFilesystem reports whether a path is where device nodes are, and not on a filesystem that is
+// mounted below that, as /dev/shm and /dev/hugepages.
+func onDevFilesystem(path string) bool {
+	var dev, dir unix.Stat_t
+	return strings.HasPrefix(path, "/dev/") && unix.Stat("/dev", &dev) == nil && unix.Stat(filepath.Dir(path), &dir) == nil && dev.Dev == dir.Dev
+}
+
 // prepare decides whether what was acquired may be formatted, and gives it its size.
 func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.Region, error) {
-	size, old := int64(f.size), h.Size()
 	if !h.Regular() {
-		return f.prepareDevice(path, h)
+		return f.prepareDevice(path, h, p)
 	}
+	size, old := int64(f.size)&^(layout.BlockSize-1), h.Size()
 	switch {
-	case old == 0 && size == 0:
+	case size == 0 && old == 0:
 		size = defaultSize
-	case old == 0:
-	case old < fs.MinSize && size == 0:
+	case size == 0 && old < fs.MinSize:
 		return nil, fmt.Errorf("region %s has %s, which is too small for a daxfs: it needs at least %s; give it a --size", path, formatSize(old), formatSize(fs.MinSize))
-	default:
-		what := recognise(old, func(off int64, b []byte) error { _, err := h.ReadAt(b, off); return err })
-		if what != "" && !f.force {
-			return nil, holds(path, what)
-		}
-		if size == 0 && old%layout.BlockSize != 0 {
-			return mapRegion(path, h) // its size is to stay as odd as it is
-		}
-		if size == 0 {
-			size = old
-		}
-		if size < old && !f.force {
-			return nil, fmt.Errorf("region %s has %s, and a --size of %s would cut it; --force does that", path, formatSize(old), formatSize(size))
-		}
+	case size == 0:
+		size = old // be it odd
 	}
-	if err := resizeRegion(path, h, size, f.sparse, p); err != nil {
+	if err := f.mayOverwrite(path, h, p); err != nil {
 		return nil, err
+	}
+	if size < old && !f.force {
+		return nil, fmt.Errorf("region %s has %s, and a --size of %s would cut it; --force does that", path, formatSize(old), formatSize(size))
+	}
+	err := h.Resize(pmem.ResizeOptions{Size: size, Sparse: f.sparse, Cancel: f.cancel, Progress: func(done, total int64) { p("allocating", done, total) }})
+	if err != nil {
+		return nil, regionError(path, err)
 	}
 	return mapRegion(path, h)
 }
 
-func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle) (*pmem.Region, error) {
+func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle, p progressFunc) (*pmem.Region, error) {
 	r, err := mapRegion(path, h)
 	if err != nil {
 		return nil, err
 	}
-	if what := recognise(r.Size(), r.Load); what != "" && !f.force {
-		err = holds(path, what)
-	} else if int64(f.size) > r.Size() {
+	if int64(f.size) > r.Size() {
 		err = fmt.Errorf("region %s has %s, which is less than the %s asked for", path, formatSize(r.Size()), formatSize(int64(f.size)))
+	} else {
+		err = f.mayOverwrite(path, r, p)
 	}
 	if err != nil {
 		r.Close()
@@ -205,6 +252,24 @@ func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle) (*pmem.Region, er
 	return r, nil
 }
 
+// mayOverwrite refuses what holds anything but zeros, unless --force is given.
+func (f *mkfsFlags) mayOverwrite(path string, c pmem.Content, p progressFunc) error {
+	if f.force {
+		return nil
+	}
+	what, err := contentOf(c, p, f.cancel)
+	if err != nil {
+		return regionError(path, err)
+	}
+	if what != "" {
+		return &reworded{fmt.Sprintf("region %s holds %s; --force overwrites it", path, what), errHolds}
+	}
+	return nil
+}
+
+// errHolds is a region that holds something.
+var errHolds = errors.New("the region is not empty")
+
 // mapRegion maps an acquired region, and says in one sentence why it cannot.
 func mapRegion(path string, h *pmem.Handle) (*pmem.Region, error) {
 	r, err := h.Region()
@@ -212,8 +277,4 @@ func mapRegion(path string, h *pmem.Handle) (*pmem.Region, error) {
 		return nil, regionError(path, err)
 	}
 	return r, nil
-}
-
-func holds(path, what string) error {
-	return fmt.Errorf("region %s holds %s; --force overwrites it", path, what)
 }

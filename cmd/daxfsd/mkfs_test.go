@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,7 +61,7 @@ func TestMkfsSizes(t *testing.T) {
 	if err := os.WriteFile(p, bytes.Repeat([]byte("junk"), 5<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "mkfs", p)
+	must(t, "mkfs", "--force", p)
 	if size(p) != 20<<20 {
 		t.Errorf("a file of 20 MiB became %d bytes", size(p))
 	}
@@ -90,6 +91,22 @@ func TestMkfsRefuses(t *testing.T) {
 		}
 		return p
 	}
+	// last is a file of zeros with one byte behind them.
+	last := func(name string, size int64) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(p, os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteAt([]byte{1}, size-1)
+			f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
 	formatted := newRegion(t)
 	junk := file("junk", 20<<20, 12345, "important")
 	for _, c := range []struct {
@@ -105,6 +122,14 @@ func TestMkfsRefuses(t *testing.T) {
 		{"mbr in a small file", nil, file("mbr", 4096, 510, "\x55\xaa"), 1, []string{""}},
 		{"too small", []string{"--size", "1MiB"}, filepath.Join(dir, "new"), 1, []string{"too small", "16 MiB"}},
 		{"small file", nil, file("small", 1<<20, 0, ""), 1, []string{"too small", "16 MiB"}},
+		{"famfs", nil, file("famfs", 20<<20, 0, "\xff\x82\xb2\x87\x00\x00\x00\x00"), 1, []string{"famfs", "--force"}},
+		{"pmdk", nil, file("pmdk", 20<<20, 0, "PMEMOBJ\x00"), 1, []string{"PMDK", "--force"}},
+		{"any byte", nil, junk, 1, []string{"data", "offset 12345", "--force"}},
+		{"its last byte", nil, last("last", 200<<20), 1, []string{"data", fmt.Sprint("offset ", 200<<20-1), "--force"}},
+		{"a byte of a file that is to grow", []string{"--size", "32MiB"}, junk, 1, []string{"data", "offset 12345", "--force"}},
+		{"a byte of a small file", []string{"--size", "32MiB"}, file("text", 100, 99, "x"), 1, []string{"data", "offset 99", "--force"}},
+		{"cut and then refused: reserve", []string{"--force", "--size", "16MiB", "--reserve", "99"}, formatted, 2, []string{"--reserve"}},
+		{"cut and then refused: label", []string{"--force", "--size", "16MiB", "--label", strings.Repeat("x", 65)}, formatted, 2, []string{"--label"}},
 		{"smaller than the file", []string{"--size", "16MiB"}, junk, 1, []string{"--force"}},
 		{"directory", nil, dir, 1, []string{"directory"}},
 		{"missing directory", nil, filepath.Join(dir, "no", "such"), 1, []string{filepath.Join(dir, "no")}},

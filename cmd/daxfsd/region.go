@@ -31,30 +31,6 @@ func openRegion(path string, o pmem.Options) (*pmem.Region, error) {
 	return r, nil
 }
 
-// regionError makes one sentence of an error of pmem.Open and pmem.Create.
-func regionError(path string, err error) error {
-	switch {
-	case errors.Is(err, pmem.ErrBusy):
-		return fmt.Errorf("region %s is in use%s; unmount it first", path, usedBy(path))
-	case (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENXIO)) && daxMode("/sys", path) != "":
-		return &reworded{"region " + path + " " + daxMode("/sys", path), err}
-	case errors.Is(err, os.ErrNotExist):
-		if strings.HasPrefix(path, "/dev/") {
-			return fmt.Errorf("there is no device %s; see `ls /dev/dax*` and `daxctl list`", path)
-		}
-		return fmt.Errorf("region %s does not exist; make it with `daxfsd mkfs %s`", path, path)
-	case errors.Is(err, pmem.ErrEmpty):
-		return fmt.Errorf("region %s has length zero; format it with `daxfsd mkfs %s`", path, path)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("no permission to open region %s for reading and writing; run as its owner or as root", path)
-	}
-	text := strings.TrimPrefix(err.Error(), "pmem: ")
-	if !strings.Contains(text, path) {
-		text = path + ": " + text
-	}
-	return &reworded{"region " + text, err}
-}
-
 // daxMode says why there is no memory behind a /dev/daxX.Y that the kernel knows; "" if it
 // does not know it, or has it as device-dax.
 func daxMode(sysfs, path string) string {
@@ -73,28 +49,6 @@ func daxMode(sysfs, path string) string {
 		return fmt.Sprintf("belongs to the kernel's driver %s; make it a device again with `daxctl reconfigure-device --mode=devdax %s`", driver, name)
 	}
 	return ""
-}
-
-// reworded is an error that says something else than the one it wraps.
-type reworded struct {
-	text string
-	err  error
-}
-
-func (e *reworded) Error() string { return e.text }
-func (e *reworded) Unwrap() error { return e.err }
-
-// resizeRegion gives an acquired file the size, in bytes rounded down to blocks, preallocated unless
-// sparse.
-func resizeRegion(path string, h *pmem.Handle, size int64, sparse bool, p progressFunc) error {
-	size &^= layout.BlockSize - 1
-	stop := watchAllocation(h, size, p)
-	err := h.Resize(size, sparse)
-	stop()
-	if err != nil {
-		return regionError(path, err)
-	}
-	return nil
 }
 
 // usedBy is " by ..." or "".
@@ -131,25 +85,6 @@ func lockHolder(path string) int {
 		}
 	}
 	return 0
-}
-
-// watchAllocation reports how much storage a file has, until stop is called.
-func watchAllocation(h *pmem.Handle, size int64, p progressFunc) (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		t := time.NewTicker(200 * time.Millisecond)
-		defer t.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-t.C:
-				p("allocating", min(h.Allocated(), size-1), size)
-			}
-		}
-	}()
-	return func() { close(quit); <-done }
 }
 
 // regionPath makes a region's path absolute, without symbolic links: the name
@@ -196,24 +131,6 @@ func superError(path string, r *pmem.Region, err error) error {
 		return &reworded{fmt.Sprintf("region %s %s", path, text), err}
 	}
 	return fmt.Errorf("region %s: %w", path, err)
-}
-
-// isEmpty reports whether a region is all zeros.
-func isEmpty(r *pmem.Region, p progressFunc) (bool, error) {
-	buf := make([]byte, 1<<20)
-	for off := int64(0); off < r.Size(); off += int64(len(buf)) {
-		b := buf[:min(int64(len(buf)), r.Size()-off)]
-		if err := r.Load(off, b); err != nil {
-			return false, err
-		}
-		for _, v := range b {
-			if v != 0 {
-				return false, nil
-			}
-		}
-		p("looking for data", off, r.Size())
-	}
-	return true, nil
 }
 
 // durabilityText says what a power failure leaves of a region.

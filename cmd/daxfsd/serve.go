@@ -206,43 +206,24 @@ func openOrFormat(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 	if err != nil {
 		return nil, err
 	}
-	r, err := formatIfEmpty(p, h, progress, warn)
-	if err != nil {
-		h.Discard()
-		return nil, err
-	}
-	return r, h.Close()
+	defer h.Close()
+	return formatIfEmpty(p, h, progress, warn)
 }
 
 // formatIfEmpty formats an acquired region that has length zero or is all zeros.
 func formatIfEmpty(p *mountPlan, h *pmem.Handle, progress progressFunc, warn func(string)) (*pmem.Region, error) {
 	f := &mkfsFlags{size: p.flags.size}
-	if !h.Regular() || h.Size() > 0 {
-		r, err := mapRegion(p.region, h)
-		if err != nil {
-			return nil, err
-		}
-		zero, err := isEmpty(r, progress)
-		if err == nil && !zero {
-			return r, nil
-		}
-		r.Close()
-		if err != nil {
-			return nil, fmt.Errorf("region %s: %w", p.region, err)
-		}
-	}
 	r, err := f.prepare(p.region, h, progress)
+	if errors.Is(err, errHolds) {
+		return mapRegion(p.region, h)
+	}
 	if err != nil {
 		return nil, err
 	}
-	o := fs.MkfsOptions{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
-	sb, err := fs.Mkfs(r, o)
-	if err == nil {
-		err = r.Sync(0, sb.Size)
-	}
+	sb, err := f.format(p.region, h, r, fs.MkfsOptions{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
 	if err != nil {
 		r.Close()
-		return nil, fmt.Errorf("region %s: formatting: %w", p.region, err)
+		return nil, err
 	}
 	warn(fmt.Sprintf("formatted the empty region %s (%s, uuid %s)", p.region, formatSize(sb.Size), uuidString(sb.UUID)))
 	return r, nil

@@ -12,7 +12,7 @@ type signature struct {
 	confirm func(get func(off int64, n int) []byte) bool
 }
 
-// signatures are what mkfs does not overwrite without --force. Offsets and magics
+// signatures are what mkfs has a name for when it refuses to overwrite it. Offsets and magics
 // as in libblkid. The first match is named, so special ones precede general ones
 // (a LUKS header before a partition table, NTFS and exFAT before a boot sector).
 var signatures = []signature{
@@ -52,6 +52,12 @@ var signatures = []signature{
 	{name: "a hibernation image", off: 0xff6, magic: "S1SUSPEND"},
 	{name: "a Linux software RAID member", off: 0x1000, magic: "\xfc\x4e\x2b\xa9"},
 	{name: "a Linux software RAID member", off: 0, magic: "\xfc\x4e\x2b\xa9"},
+	{name: "a famfs filesystem", off: 0, magic: "\xff\x82\xb2\x87\x00\x00\x00\x00"},
+	{name: "a PMDK pool (libpmemobj)", off: 0, magic: "PMEMOBJ\x00"},
+	{name: "a PMDK pool (libpmemblk)", off: 0, magic: "PMEMBLK\x00"},
+	{name: "a PMDK pool (libpmemlog)", off: 0, magic: "PMEMLOG\x00"},
+	{name: "a PMDK pool (libpmemcto)", off: 0, magic: "PMEMCTO\x00"},
+	{name: "an NVDIMM namespace label (devdax)", off: 0x1000, magic: "NVDIMM_DAX_INFO"},
 	{name: "an NVDIMM namespace label (fsdax or devdax)", off: 0x1000, magic: "NVDIMM_PFN_INFO"},
 	{name: "a block translation table (sector mode namespace)", off: 0x1000, magic: "BTT_ARENA_INFO\x00"},
 	{name: "a GPT partition table", off: 0x200, magic: "EFI PART"},

@@ -132,7 +132,7 @@ func TestMkfsByDescriptor(t *testing.T) {
 	writeFile(t, victim, []byte(strings.Repeat("precious", 4<<20)))
 	before := digest(t, victim)
 	swap := func() {
-		if err := os.Rename(p, p+".mine"); err != nil {
+		if err := os.Rename(p, p+".mine"); err != nil && !errors.Is(err, os.ErrNotExist) { // a new one has no name yet
 			t.Fatal(err)
 		}
 		if err := os.Symlink(victim, p); err != nil {
@@ -165,15 +165,21 @@ func TestMkfsByDescriptor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer h.Close()
 			defer r.Close()
-			if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			if err := h.Close(); err != nil {
+			_, err = c.f.format(p, h, r, fs.MkfsOptions{})
+			if c.old < 0 {
+				if err == nil || !strings.Contains(err.Error(), "somebody else") {
+					t.Errorf("a new file took the name that somebody else had made: %v", err)
+				}
+			} else if err != nil {
 				t.Fatal(err)
 			}
 			if digest(t, victim) != before {
 				t.Fatal("the file that the name leads to now was changed")
+			}
+			if c.old < 0 {
+				return
 			}
 			if st, err := os.Stat(p + ".mine"); err != nil || st.Size() != 20<<20 {
 				t.Errorf("the file that was opened: %v, %v", st, err)

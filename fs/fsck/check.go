@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
+	"slices"
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pmem"
@@ -149,14 +151,7 @@ func (c *checker) supers() error {
 	// filesystem may come first: with that one nothing else there verifies.
 	var doubtful *layout.Superblock
 	last := c.r.Size()&^(layout.BlockSize-1) - layout.BlockSize
-	var magic [8]byte
-	for off := last; off > 0; off -= layout.BlockSize {
-		if off != last && off>>layout.BlockShift%4096 == 0 {
-			c.progress("looking for the second superblock", last-off, last)
-		}
-		if c.r.Load(off, magic[:]) != nil || magic != layout.Magic {
-			continue
-		}
+	for off := range c.magics(last) {
 		second, sb, err := load(off)
 		if err != nil || second.BackupOff != off {
 			continue
@@ -184,6 +179,29 @@ func (c *checker) supers() error {
 	c.rep.BackupUsed = true
 	c.early(Problem{Code: SuperPrimary, What: fmt.Sprintf("the first superblock is damaged: %v; one at offset %d is used, perhaps of an older filesystem", ferr, doubtful.BackupOff)}, nil)
 	return c.trust(doubtful)
+}
+
+// magics yields the offsets of the blocks behind the first that begin with a superblock's magic, from
+// offset last downwards. Holes of the region's file are not looked at: a load would allocate them.
+func (c *checker) magics(last int64) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		type span struct{ lo, hi int64 }
+		var data []span
+		for lo, hi := c.r.NextData(0); lo < c.r.Size(); lo, hi = c.r.NextData(hi) {
+			data = append(data, span{lo &^ (layout.BlockSize - 1), hi})
+		}
+		var magic [8]byte
+		for _, d := range slices.Backward(data) {
+			for off := min(last, (d.hi-1)&^(layout.BlockSize-1)); off > 0 && off >= d.lo; off -= layout.BlockSize {
+				if off != last && off>>layout.BlockShift%4096 == 0 {
+					c.progress("looking for the second superblock", last-off, last)
+				}
+				if c.r.Load(off, magic[:]) == nil && magic == layout.Magic && !yield(off) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // confirmed reports whether the owner record, the bad-range list or the chunk map is of the

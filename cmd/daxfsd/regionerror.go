@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// reworded is an error that says something else than the one it wraps.
+type reworded struct {
+	text string
+	err  error
+}
+
+func (e *reworded) Error() string { return e.text }
+func (e *reworded) Unwrap() error { return e.err }
+
+// regionError makes one sentence of an error of pmem.Open and pmem.Acquire.
+func regionError(path string, err error) error {
+	if text := describeRegionError(path, err); text != "" {
+		return &reworded{text, err}
+	}
+	text := strings.TrimPrefix(err.Error(), "pmem: ")
+	if !strings.Contains(text, path) {
+		text = path + ": " + text
+	}
+	return &reworded{"region " + text, err}
+}
+
+// describeRegionError is regionError of the errors that people meet; "" of others.
+func describeRegionError(path string, err error) string {
+	missing := errors.Is(err, os.ErrNotExist)
+	var room *pmem.RoomError
+	switch {
+	case errors.Is(err, pmem.ErrBusy):
+		return fmt.Sprintf("region %s is in use%s; unmount it first", path, usedBy(path))
+	case (missing || errors.Is(err, unix.ENXIO)) && daxMode("/sys", path) != "":
+		return "region " + path + " " + daxMode("/sys", path)
+	case missing && linkTarget(path) != "":
+		return fmt.Sprintf("region %s is a symbolic link to %s, which does not exist; name a file, or remove the link", path, linkTarget(path))
+	case missing && onDevFilesystem(path):
+		return fmt.Sprintf("there is no device %s; see `ls /dev/dax*` and `daxctl list`", path)
+	case missing:
+		return fmt.Sprintf("region %s does not exist; make it with `daxfsd mkfs %s`", path, path)
+	case errors.Is(err, pmem.ErrEmpty):
+		return fmt.Sprintf("region %s has length zero; format it with `daxfsd mkfs %s`", path, path)
+	case errors.As(err, &room):
+		return fmt.Sprintf("region %s needs %s, and %s has %s free; choose a smaller --size, or --sparse",
+			path, formatSize(room.Need), room.Where, formatSize(room.Free))
+	case errors.Is(err, pmem.ErrCancelled):
+		return fmt.Sprintf("cancelled by a signal; region %s is as it was", path)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Sprintf("region %s is on a filesystem that is mounted read-only; `daxfsd mount -o ro` is possible", path)
+	case errors.Is(err, unix.ETXTBSY):
+		return fmt.Sprintf("region %s is a program that is running, or a swap file", path)
+	case errors.Is(err, os.ErrPermission):
+		return describePermission(path, err)
+	}
+	return ""
+}
+
+// describePermission tells apart why a region may not be opened.
+func describePermission(path string, err error) string {
+	var op *os.PathError
+	flags := inodeFlags(path)
+	switch {
+	case errors.As(err, &op) && op.Op == "create":
+		return fmt.Sprintf("no permission to make region %s in %s; run as who may write there, or as root", path, filepath.Dir(path))
+	case flags&unix.STATX_ATTR_IMMUTABLE != 0:
+		return fmt.Sprintf("region %s is immutable; `chattr -i %s` makes it writable, and `daxfsd mount -o ro` is possible as it is", path, path)
+	case flags&unix.STATX_ATTR_APPEND != 0:
+		return fmt.Sprintf("region %s can only be appended to; `chattr -a %s` makes it writable, and `daxfsd mount -o ro` is possible as it is", path, path)
+	case unix.Access(path, unix.R_OK) == nil:
+		return fmt.Sprintf("region %s can be read, but no permission to write to it was given; run as its owner or as root, or mount it with -o ro", path)
+	}
+	return fmt.Sprintf("no permission to open region %s; run as its owner or as root", path)
+}
+
+// linkTarget is what a symbolic link says; "" if path is something else.
+func linkTarget(path string) string {
+	target, _ := os.Readlink(path)
+	return target
+}
+
+// inodeFlags are the STATX_ATTR_* of a file.
+func inodeFlags(path string) uint64 {
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, path, 0, 0, &st) != nil {
+		return 0
+	}
+	return st.Attributes
+}
