@@ -27,7 +27,7 @@ type MkfsOptions struct {
 
 // MinSize and MaxSize are the smallest and the largest filesystem in bytes.
 const (
-	MinSize = 16 << 20
+	MinSize = layout.MinSize
 	MaxSize = layout.MaxSize
 )
 
@@ -36,8 +36,6 @@ const (
 	_ = uint64(MaxSize - pmem.MaxSize)
 	_ = uint64(pmem.MaxSize - MaxSize)
 )
-
-const laneSlot = 8192
 
 // geometry lays out the fixed area of a filesystem of the given size.
 func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
@@ -63,16 +61,16 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 	}
 	s := &layout.Superblock{
 		Version: layout.Version, UUID: o.UUID, Label: o.Label, Size: size,
-		ChunkShift: o.ChunkShift, PUDShift: o.PUDShift, Lanes: uint16(o.Lanes), LaneSlot: laneSlot,
+		ChunkShift: o.ChunkShift, PUDShift: o.PUDShift, Lanes: uint16(o.Lanes),
 		Incompat: layout.IncompatShared | layout.IncompatLogged,
 		Granule:  max(layout.BlockSize, r.Align()), Created: o.Now, UID: o.UID, GID: o.GID,
 		RegionKind: uint64(r.Kind()), RootBlocks: uint64(float64(size>>layout.BlockShift) * o.Reserve / 100),
 	}
 	if s.ChunkShift == 0 {
-		s.ChunkShift, s.PUDShift = 21, 30
+		s.ChunkShift, s.PUDShift = layout.ChunkShift, layout.PUDShift
 	}
 	if o.Lanes == 0 {
-		s.Lanes = 64
+		s.Lanes = layout.MaxLanes
 		if size < 256<<20 {
 			s.Lanes = 8
 		}
@@ -86,20 +84,7 @@ func geometry(r *pmem.Region, o *MkfsOptions) (*layout.Superblock, error) {
 	if s.Created == 0 {
 		s.Created = time.Now().UnixNano()
 	}
-	// superblock block | bad-range list | owner line in the superblock's block |
-	// lanes | chunk map | chunk header | inode blocks
-	s.OwnerOff = layout.BlockSize / 2
-	s.BadOff = layout.BlockSize
-	s.LaneOff = 2 * layout.BlockSize
-	s.ChunkMapOff = s.LaneOff + int64(s.Lanes)*2*laneSlot
-	s.ChunkMapLines = (s.Chunks() + layout.ChunksPerLine - 1) / layout.ChunksPerLine
-	end := s.ChunkMapOff + s.ChunkMapLines*layout.LineSize
-	s.StaticEnd = (end + layout.BlockSize - 1) &^ (layout.BlockSize - 1)
-	if room := s.ChunkSize() - s.StaticEnd%s.ChunkSize(); room < 2*layout.BlockSize {
-		s.StaticEnd += room // the first chunk must have room for its header and the root
-	}
-	s.InodeBase = s.StaticEnd + layout.BlockSize
-	s.BackupOff = size - layout.BlockSize
+	s.Place()
 	return s, nil
 }
 

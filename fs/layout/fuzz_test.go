@@ -8,9 +8,8 @@ import (
 
 // FuzzSuper: what decodes has a geometry inside its size, and reads back the same.
 func FuzzSuper(f *testing.F) {
-	s := Superblock{Version: Version, Label: "pool", Size: 16 << 20, ChunkShift: 15, PUDShift: 18, Lanes: 2, LaneSlot: 8192, Granule: BlockSize,
-		LaneOff: 8192, ChunkMapOff: 8192 + 4*8192, ChunkMapLines: 2, OwnerOff: SuperSize, BadOff: BlockSize,
-		StaticEnd: 45056, InodeBase: 49152, BackupOff: 16<<20 - BlockSize}
+	s := Superblock{Version: Version, Label: "pool", Size: 16 << 20, ChunkShift: 15, PUDShift: 18, Lanes: 2, Granule: BlockSize}
+	s.Place()
 	if _, err := DecodeSuper(s.Encode(), 0); err != nil {
 		f.Fatal(err)
 	}

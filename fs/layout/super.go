@@ -91,6 +91,9 @@ type Superblock struct {
 // 128 TiB of addresses on amd64. It is that of pmem.MaxSize.
 const MaxSize = 32 << 40
 
+// MinSize is the smallest filesystem in bytes.
+const MinSize = 16 << 20
+
 // SuperSize is the encoded size of a superblock in bytes.
 const SuperSize = 512
 
@@ -185,39 +188,78 @@ func DecodeSuper(b []byte, off int64) (*Superblock, error) {
 	return s, nil
 }
 
-// check refuses geometry no mkfs writes, so that later code may trust it.
+// LaneSlot is the size of a lane's slot in bytes, and MaxLanes the most lanes, of version 1.
+const (
+	LaneSlot = 8192
+	MaxLanes = 64
+)
+
+// The two larger folios, log2 of bytes. Smaller ones, which tests use to have all of them in a small
+// region, are for filesystems of up to smallMax bytes: what a mount keeps in memory for each chunk
+// would be too much.
+const (
+	ChunkShift = 21
+	PUDShift   = 30
+	smallMax   = 4 << 30
+)
+
+// Place computes the fixed area, which follows from version, size, shifts and lanes:
+//
+//	superblock block, with the owner record | bad-range list | lanes | chunk map | chunk header | inodes
+func (s *Superblock) Place() {
+	s.LaneSlot = LaneSlot
+	s.OwnerOff = BlockSize / 2
+	s.BadOff = BlockSize
+	s.LaneOff = 2 * BlockSize
+	s.ChunkMapOff = s.LaneOff + int64(s.Lanes)*2*LaneSlot
+	s.ChunkMapLines = (s.Chunks() + ChunksPerLine - 1) / ChunksPerLine
+	end := s.ChunkMapOff + s.ChunkMapLines*LineSize
+	s.StaticEnd = (end + BlockSize - 1) &^ (BlockSize - 1)
+	if room := s.ChunkSize() - s.StaticEnd%s.ChunkSize(); room < 2*BlockSize {
+		s.StaticEnd += room // the first chunk must have room for its header and the root
+	}
+	s.InodeBase = s.StaticEnd + BlockSize
+	s.BackupOff = s.Size - BlockSize
+}
+
+// check refuses geometry that no mkfs writes, so that later code may trust it.
 func (s *Superblock) check() error {
-	in := func(v, lo, hi int64) bool { return v >= lo && v <= hi }
 	switch {
-	case s.Size <= 0 || s.Size%BlockSize != 0:
-		return fmt.Errorf("size %d is not a positive multiple of %d", s.Size, BlockSize)
-	case s.Size > MaxSize:
-		return fmt.Errorf("size %d is beyond the limit of %d (32 TiB)", s.Size, int64(MaxSize))
-	case s.ChunkShift < 15 || s.ChunkShift > 23 || s.PUDShift <= s.ChunkShift || s.PUDShift > 40:
-		return fmt.Errorf("chunk shift %d and pud shift %d are out of range", s.ChunkShift, s.PUDShift)
-	case s.Lanes == 0 || MaxRecordLines(s.LaneSlot) < 64 || s.LaneSlot%LineSize != 0 || s.LaneSlot > 1<<20:
-		return fmt.Errorf("%d lanes of slot size %d are out of range", s.Lanes, s.LaneSlot)
-	case !in(s.StaticEnd, BlockSize, s.Size) || s.StaticEnd%BlockSize != 0:
-		return fmt.Errorf("static end %d is outside the filesystem of %d bytes", s.StaticEnd, s.Size)
-	case !in(s.LaneOff, SuperSize, s.StaticEnd) || s.LaneOff+int64(s.Lanes)*2*int64(s.LaneSlot) > s.StaticEnd:
-		return fmt.Errorf("lane area at %d is outside the fixed area of %d bytes", s.LaneOff, s.StaticEnd)
-	case s.ChunkMapLines <= 0 || s.ChunkMapLines > s.Size/LineSize || !in(s.ChunkMapOff, SuperSize, s.StaticEnd) || s.ChunkMapOff+s.ChunkMapLines*LineSize > s.StaticEnd:
-		return fmt.Errorf("chunk map at %d is outside the fixed area of %d bytes", s.ChunkMapOff, s.StaticEnd)
-	case s.Chunks() > s.ChunkMapLines*ChunksPerLine:
-		return fmt.Errorf("chunk map of %d lines is too short for %d chunks", s.ChunkMapLines, s.Chunks())
-	case !in(s.OwnerOff, SuperSize, s.StaticEnd-LineSize) || !in(s.BadOff, SuperSize, s.StaticEnd-BlockSize):
-		return fmt.Errorf("owner record at %d or bad-range list at %d is outside the fixed area of %d bytes", s.OwnerOff, s.BadOff, s.StaticEnd)
-	case s.InodeBase != s.StaticEnd+BlockSize || s.InodeBase+BlockSize > s.Size:
-		return fmt.Errorf("inode base %d does not follow the first chunk header at %d", s.InodeBase, s.StaticEnd)
+	case s.Size < MinSize || s.Size > MaxSize || s.Size%BlockSize != 0:
+		return fmt.Errorf("size %d is not a multiple of %d from %d (16 MiB) to %d (32 TiB)", s.Size, BlockSize, int64(MinSize), int64(MaxSize))
+	case s.ChunkShift < 15 || s.ChunkShift > ChunkShift || s.PUDShift <= s.ChunkShift || s.PUDShift > PUDShift:
+		return fmt.Errorf("chunk shift %d and pud shift %d are out of range, expected %d and %d", s.ChunkShift, s.PUDShift, ChunkShift, PUDShift)
+	case (s.ChunkShift != ChunkShift || s.PUDShift != PUDShift) && s.Size > smallMax:
+		return fmt.Errorf("chunk shift %d and pud shift %d are for at most %d bytes, the size is %d", s.ChunkShift, s.PUDShift, int64(smallMax), s.Size)
+	case s.Lanes == 0 || s.Lanes > MaxLanes:
+		return fmt.Errorf("%d lanes, expected 1 to %d", s.Lanes, MaxLanes)
+	case s.Granule < BlockSize || s.Granule&(s.Granule-1) != 0:
+		return fmt.Errorf("mapping granule of %d bytes, expected a power of two from %d on", s.Granule, BlockSize)
 	case s.RootBlocks > uint64(s.Size)>>BlockShift/2:
 		return fmt.Errorf("%d blocks for root only are more than half of the filesystem of %d bytes", s.RootBlocks, s.Size)
-	case !in(s.BackupOff, s.InodeBase+BlockSize, s.Size-BlockSize) || s.BackupOff%BlockSize != 0:
-		return fmt.Errorf("backup superblock at %d is outside the filesystem of %d bytes", s.BackupOff, s.Size)
 	}
-	for _, v := range []int64{s.LaneOff, s.ChunkMapOff, s.OwnerOff, s.BadOff} {
-		if v%LineSize != 0 {
-			return fmt.Errorf("offset %d is not aligned to %d", v, LineSize)
+	want := *s
+	want.Place()
+	for _, f := range []struct {
+		name      string
+		got, want int64
+	}{
+		{"size of a lane's slot", int64(s.LaneSlot), int64(want.LaneSlot)},
+		{"offset of the owner record", s.OwnerOff, want.OwnerOff},
+		{"offset of the bad-range list", s.BadOff, want.BadOff},
+		{"offset of the lanes", s.LaneOff, want.LaneOff},
+		{"offset of the chunk map", s.ChunkMapOff, want.ChunkMapOff},
+		{"length of the chunk map in lines", s.ChunkMapLines, want.ChunkMapLines},
+		{"end of the fixed area", s.StaticEnd, want.StaticEnd},
+		{"offset of the first inode", s.InodeBase, want.InodeBase},
+		{"offset of the second superblock", s.BackupOff, want.BackupOff},
+	} {
+		if f.got != f.want {
+			return fmt.Errorf("the %s is %d, expected %d for %d bytes with %d lanes", f.name, f.got, f.want, s.Size, s.Lanes)
 		}
+	}
+	if s.InodeBase+2*BlockSize > s.Size {
+		return fmt.Errorf("the fixed area of %d bytes leaves no room in %d", s.StaticEnd, s.Size)
 	}
 	return nil
 }
