@@ -204,7 +204,7 @@ func (fs *FS) taken(ino, block, n uint64, meta bool) error {
 	if n == 0 {
 		return nil
 	}
-	return corruptf("inode %d has block %d, and the saved free map has it free", ino, block)
+	return fs.contradiction(corruptf("inode %d has block %d, and the saved free map has it free", ino, block))
 }
 
 // extentsLoaded is loadExtents for callers that hold no lock.

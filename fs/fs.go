@@ -184,6 +184,21 @@ func (fs *FS) shutdown(err error) error {
 	return syscall.EIO
 }
 
+// contradiction makes the filesystem refuse changes after what it reads of an inode was found to
+// contradict what it knows of free space, by a saved free map whose checksum is right. It stays
+// one that was not unmounted, so the next mount reads all inodes, and says what is damaged.
+func (fs *FS) contradiction(err error) error {
+	if fs.failed.CompareAndSwap(nil, &err) {
+		fs.warn("the filesystem is read-only until it is mounted again: %v", err)
+	}
+	return syscall.EIO
+}
+
+// doubt is told of a block of an inode that the saved free map has free.
+func (fs *FS) doubt(block uint64) {
+	fs.contradiction(corruptf("block %d belongs to an inode, and is free by the saved free map or an inode that had it, too", block))
+}
+
 // failure is EIO after shutdown.
 func (fs *FS) failure() error {
 	if fs.failed.Load() != nil {

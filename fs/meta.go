@@ -270,7 +270,11 @@ func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
 	i, c := m.find(int64(block >> fs.chunkShift()))
 	b := int(block & uint64(fs.sb.ChunkBlocks()-1))
 	if c == nil || c.isFree(b) {
-		panic("fs: double free of a metadata block")
+		if !fs.mapped {
+			panic("fs: double free of a metadata block")
+		}
+		fs.doubt(block)
+		return
 	}
 	if fs.bad.has(block, 1) {
 		return // retired: it stays in use, and its chunk metadata
@@ -410,7 +414,12 @@ func (fs *FS) freeInode(ctx *Context, ino uint64) {
 		m.inodes[block] = ib
 		m.stack = append(m.stack, block)
 	}
-	ib.free |= 1 << (off % layout.BlockSize / layout.InodeSize)
+	slot := uint16(1) << (off % layout.BlockSize / layout.InodeSize)
+	if ib.free&slot != 0 && fs.mapped {
+		fs.contradiction(corruptf("inode %d was in use, and is free by the saved free map", ino))
+		return
+	}
+	ib.free |= slot
 	m.slots++
 	m.used--
 	if ib.free == allSlots {

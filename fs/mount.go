@@ -140,10 +140,10 @@ func (fs *FS) mount() error {
 			scan = newScan(fs)
 		}
 	}
-	if !fs.mapped {
-		if err := scan.run(); err != nil {
-			return err
-		}
+	if fs.mapped {
+		fs.table.Doubt(fs.doubt)
+	} else if err := scan.run(); err != nil {
+		return err
 	}
 	seq = max(seq, scan.seq.Load(), fs.ownerSeq)
 	for _, l := range fs.lanes {

@@ -321,7 +321,9 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, er
 	if err := fs.loadLine(in.off+layout.InodeCoreOff, &l); err != nil {
 		return nil, err
 	}
-	in.core.Get(&l)
+	if in.core.Get(&l); in.core.Mode != 0 {
+		return nil, fs.contradiction(corruptf("inode %d is in use, and is free by the saved free map", ino))
+	}
 	gen := in.core.Gen + 1
 	if gen == 0 {
 		gen = 1

@@ -112,7 +112,10 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 	for off < end {
 		n := end - off
 		u, m, flags := fs.refRun(in, off, n)
-		n = m
+		if n = m; m == 0 {
+			r.drop()
+			return syscall.EIO
+		}
 		if u.N != 0 {
 			r.refs = append(r.refs, u)
 		}
@@ -135,10 +138,11 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 
 // refRun looks up what holds the file's n bytes from off on, as far as that is in one
 // piece and in folios of one order: m bytes, in the blocks of u. Its folios come referenced: after
-// the try-get the extent was looked up again. Of a hole u is empty.
+// the try-get the extent was looked up again. Of a hole u is empty. No bytes: the file's blocks are
+// somebody else's, or nobody's.
 func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint8) {
 	b := uint64(off) >> layout.BlockShift
-	for {
+	for tries := 1; ; tries++ {
 		seq := in.space.Seq()
 		block, left, flags := in.space.Translate(b)
 		m := n
@@ -157,6 +161,9 @@ func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint
 		u, ok := fs.table.TryGet(block, uint64(off+m-1)>>layout.BlockShift-b+1)
 		if !ok {
 			runtime.Gosched() // just being split or merged, or gone from the file
+			if tries%256 == 0 && fs.mapped && fs.hasNoOwner(in, b) {
+				return refcnt.Ref{}, 0, 0
+			}
 			continue
 		}
 		if in.space.Valid(seq) {
@@ -164,6 +171,21 @@ func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint
 		}
 		fs.table.Put(u, fs.freeIdle)
 	}
+}
+
+// hasNoOwner reports whether block b of a file belongs to nobody: the saved free map was wrong.
+// Called without in.mu.
+func (fs *FS) hasNoOwner(in *inode, b uint64) bool {
+	if !in.mu.TryRLock() {
+		return false // it is just being changed
+	}
+	defer in.mu.RUnlock()
+	e, ok := in.space.Lookup(b)
+	if !ok || fs.table.Owned(e.BlockAt(b), 1) {
+		return false
+	}
+	fs.doubt(e.BlockAt(b))
+	return true
 }
 
 // drop undoes a read that failed half-way; the caller still holds its inode

@@ -135,6 +135,9 @@ func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done b
 	defer runtime.UnlockOSThread()
 	for len(data) > 0 {
 		u, n, flags := fs.refRun(in, off, int64(len(data)))
+		if n == 0 {
+			return false, syscall.EIO
+		}
 		if u.N == 0 {
 			// Cut since we looked (a truncation is not held up by our range): the
 			// bytes written so far went to blocks that are no longer the file's,

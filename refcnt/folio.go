@@ -101,7 +101,8 @@ func (r *idleRun) report() {
 		return
 	}
 	if r.idle == nil {
-		misuse(r.op+" of the last count, with nobody to free it,", r.block, 0)
+		r.t.unowned(r.op+" of the last count, with nobody to free it,", r.block, 0)
+		return
 	}
 	block, n := r.block, r.n
 	r.n = 0
@@ -159,7 +160,8 @@ func (t *Table) disownLarge(f *folio, op string, r *idleRun) {
 	for {
 		old := f.w.Load()
 		if old&kindMask != f.kind || old&shareMask == 0 {
-			misuse(op, f.block, old)
+			t.unowned(op, f.block, old)
+			return
 		}
 		now := old - shareOne
 		switch {
@@ -204,7 +206,11 @@ func (t *Table) sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 	for {
 		old := w.Load()
 		if underflows(old, delta) {
-			misuse(op, block, old)
+			if delta != shareOne {
+				misuse(op, block, old)
+			}
+			t.unowned(op, block, old)
+			return false
 		}
 		now := old - delta
 		checkMaps(now, block, op, old)

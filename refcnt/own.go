@@ -64,7 +64,7 @@ func (t *Table) ownPUD(block uint64) {
 
 // Share adds an owner to n blocks (reflink), or to none of them: to the folios that the
 // range covers, and to a part of those that it does not cover wholly. ErrOverflow: one has
-// as many owners as can be counted.
+// as many owners as can be counted. ErrUnowned: one has none, see Doubt.
 // Precondition: the blocks are owned, and an owner of theirs that the caller
 // has locked stays for the length of the call.
 func (t *Table) Share(block, n uint64) error {
@@ -76,7 +76,7 @@ func (t *Table) Share(block, n uint64) error {
 		if f.kind != 0 && (at > f.block || stop < f.end()) {
 			err = t.sharePart(&f, at, stop-at)
 		} else {
-			err = f.share()
+			err = f.share(t.doubt != nil)
 		}
 		switch err {
 		case nil:
@@ -91,12 +91,15 @@ func (t *Table) Share(block, n uint64) error {
 	return nil
 }
 
-func (f *folio) share() error {
+// share adds an owner of all of a folio. doubt: that it has none is an error.
+func (f *folio) share(doubt bool) error {
 	for {
 		old := f.w.Load()
 		switch {
 		case old&kindMask != f.kind || old&splitting != 0:
 			return errChanged
+		case old&shareMask == 0 && doubt:
+			return ErrUnowned
 		case old&shareMask == 0:
 			misuse("share", f.block, old)
 		case old&shareMask == shareMask:

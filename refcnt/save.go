@@ -8,6 +8,9 @@ import (
 // ErrRun: a run that no Walk tells.
 var ErrRun = errors.New("refcnt: bad run")
 
+// ErrUnowned: nobody owns what was to be shared; see Doubt.
+var ErrUnowned = errors.New("refcnt: block has no owner")
+
 // Run is a run of folios as Walk tells and Restore takes it.
 type Run struct {
 	Block, N uint64 // in blocks
@@ -83,6 +86,20 @@ func (t *Table) Walk(f func(Run) bool) {
 	if last.N > 0 {
 		f(last)
 	}
+}
+
+// Doubt makes f be told of a block that somebody disowns or shares and nobody owns. Counts that Restore
+// took from media may be wrong where nothing else is; counts that Own made cannot be, so without
+// Doubt that is a broken precondition. Called before the table is used; f may be called
+// concurrently, with no lock held, and must not use the table.
+func (t *Table) Doubt(f func(block uint64)) { t.doubt = f }
+
+// unowned is where a block is found to have no owner that must have one.
+func (t *Table) unowned(op string, block, w uint64) {
+	if t.doubt == nil {
+		misuse(op, block, w)
+	}
+	t.doubt(block)
 }
 
 // Restore makes folios owned as Walk told. ErrRun: no Walk can have told that; the

@@ -50,14 +50,18 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 			runtime.Gosched()
 			return false
 		case old&shareMask == 0 || old&frozen != 0:
+			c.add(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
-			misuse(op+" of a part", block, old)
+			t.unowned(op+" of a part", block, old)
+			return true
 		}
 		now := y.word(old, rise)
 		left := y.least(sharesOf(now))
 		if left < 0 {
+			c.add(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
-			misuse(op+" of a part that has no owner left", block, old)
+			t.unowned(op+" of a part that has no owner left", block, old)
+			return true
 		}
 		if left > 0 {
 			if f.w.CompareAndSwap(old, now) {
@@ -121,7 +125,11 @@ func (t *Table) sharePart(f *folio, block, n uint64) error {
 			c.add(f, t.pmd, block, n, -1)
 			return errChanged
 		case old&shareMask == 0:
-			misuse("share", f.block, old)
+			c.add(f, t.pmd, block, n, -1)
+			if t.doubt == nil {
+				misuse("share", f.block, old)
+			}
+			return ErrUnowned
 		case old&shareMask == shareMask && rise > 0:
 			c.add(f, t.pmd, block, n, -1)
 			return fmt.Errorf("%w: block %d has %d owners", ErrOverflow, block, maxShares)

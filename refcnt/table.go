@@ -35,6 +35,7 @@ type Table struct {
 	// slow path
 	retired retired
 	cuts    cuts
+	doubt   func(block uint64) // see Doubt; set before use
 	drains  drains
 
 	pmds, puds atomic.Int64 // folios of these orders, not free
