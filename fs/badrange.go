@@ -174,17 +174,41 @@ func (fs *FS) loadBad() (err error) {
 }
 
 // retireBad takes out of the free space what is bad of it, while mounting: all that is in use is
-// claimed, and nothing was allocated yet.
+// claimed, and nothing was allocated yet. It takes as many steps as there are runs of free blocks, bad
+// ranges and metadata chunks: ranges of a crafted list may cover all of a region that is mostly holes.
 func (fs *FS) retireBad() {
-	for _, r := range fs.bad.list() {
-		for b := r.block; b < r.block+r.n; b++ {
-			if fs.alloc.Reserve(b, 1) {
-				fs.bad.retired.Add(1)
-			} else {
-				fs.claimMeta(b) // if it is a free one of a metadata chunk
+	list := fs.bad.list()
+	if len(list) == 0 {
+		return
+	}
+	var free []run // in bad ranges
+	fs.alloc.Walk(func(block, n uint64) bool {
+		free = append(free, overlaps(list, block, n)...)
+		return true
+	})
+	for _, r := range free {
+		if fs.alloc.Reserve(r.block, r.n) {
+			fs.bad.retired.Add(r.n)
+		}
+	}
+	m := &fs.meta
+	for _, c := range m.chunks {
+		for _, r := range overlaps(list, uint64(c.no)<<fs.chunkShift(), uint64(fs.sb.ChunkBlocks())) {
+			for b := r.block; b < r.block+r.n; b++ {
+				fs.claimMeta(b) // if it is a free one
 			}
 		}
 	}
+}
+
+// overlaps returns what the ranges of a list in order have of n blocks from block on.
+func overlaps(list []run, block, n uint64) (out []run) {
+	i := sort.Search(len(list), func(i int) bool { return list[i].block+list[i].n > block })
+	for ; i < len(list) && list[i].block < block+n; i++ {
+		lo, hi := max(block, list[i].block), min(block+n, list[i].block+list[i].n)
+		out = append(out, run{lo, hi - lo})
+	}
+	return out
 }
 
 // saveBad makes the list on media say what is durably known. A line is never overwritten by another range:

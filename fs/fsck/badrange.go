@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -28,12 +29,8 @@ type lostRange struct{ off, n, at int64 }
 func (p *pass) readBad() {
 	known := func(b layout.BadRange) {
 		p.rep.BadRanges++
-		for k := b.Block; k < b.Block+b.Len; k++ {
-			if !p.poison.has(k) {
-				p.rep.BadBlocks++
-				p.poison.set(k)
-			}
-		}
+		p.rep.BadBlocks += b.Len - p.poison.count(b.Block, b.Len)
+		p.poison.setRun(b.Block, b.Len)
 	}
 	for i := int64(0); i < layout.LinesPerBlock; i++ {
 		off := p.sb.BadOff + i*layout.LineSize
@@ -71,11 +68,9 @@ func (p *pass) readBad() {
 // retire claims what is bad and belongs to nobody, and counts it.
 func (p *pass) retire() (n uint64) {
 	for w, bad := range p.bad {
-		for b := uint64(w) * 64; bad != 0; b, bad = b+1, bad>>1 {
-			if bad&1 != 0 && !p.used.has(b) {
-				p.used.set(b)
-				n++
-			}
+		if bad != 0 {
+			n += uint64(bits.OnesCount64(bad &^ p.used[w]))
+			p.used[w] |= bad
 		}
 	}
 	return n
@@ -88,16 +83,16 @@ func (p *pass) lostData(ino uint64, e layout.Extent, size uint64) {
 		return
 	}
 	f := p.lostFile(ino)
-	for i := uint64(0); i < n; i++ {
-		off := (e.Logical + i) << layout.BlockShift
-		if !p.poison.has(e.Block+i) || off >= size {
-			continue
+	for i, k := p.poison.nextRun(e.Block, n); k > 0; i, k = p.poison.nextRun(i+k, e.Block+n-i-k) {
+		off := (e.Logical + i - e.Block) << layout.BlockShift
+		if off >= size {
+			break
 		}
-		m := int64(min(layout.BlockSize, size-off))
+		m := int64(min(k<<layout.BlockShift, size-off))
 		if k := len(f.ranges) - 1; k >= 0 && f.ranges[k].off+f.ranges[k].n == int64(off) {
 			f.ranges[k].n += m
 		} else {
-			f.ranges = append(f.ranges, lostRange{int64(off), m, int64(e.Block+i) << layout.BlockShift})
+			f.ranges = append(f.ranges, lostRange{int64(off), m, int64(i) << layout.BlockShift})
 		}
 	}
 }

@@ -149,13 +149,13 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 // shareRun claims blocks for an extent that may share them, unless one of them belongs to
 // somebody who does not. again is how many were claimed before.
 func (p *pass) shareRun(block, n uint64) (again uint64, ok bool) {
-	for b := block; b < block+n; b++ {
-		if p.used.has(b) {
-			if !p.shared.has(b) {
-				return 0, false
-			}
-			again++
-		}
+	alone := uint64(0)
+	forRun(block, n, func(w int, m uint64) {
+		again += uint64(bits.OnesCount64(p.used[w] & m))
+		alone |= p.used[w] &^ p.shared[w] & m
+	})
+	if alone != 0 {
+		return 0, false
 	}
 	p.shared.setRun(block, n)
 	return again, true

@@ -2,6 +2,7 @@ package fsck
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"syscall"
 
@@ -108,6 +109,34 @@ func (b bitset) hasAny(i, n uint64) bool {
 	var x uint64
 	forRun(i, n, func(w int, m uint64) { x |= b[w] & m })
 	return x != 0
+}
+
+func (b bitset) count(i, n uint64) (c uint64) {
+	forRun(i, n, func(w int, m uint64) { c += uint64(bits.OnesCount64(b[w] & m)) })
+	return c
+}
+
+// nextRun is the first run of bits that are set, of n from i on; k is 0 if there is none.
+func (b bitset) nextRun(i, n uint64) (at, k uint64) {
+	end := i + n
+	for i < end && !b.has(i) {
+		if b[i/64]>>(i%64) == 0 {
+			i = (i/64 + 1) * 64
+		} else {
+			i += uint64(bits.TrailingZeros64(b[i/64] >> (i % 64)))
+		}
+	}
+	if i >= end {
+		return end, 0
+	}
+	for k = 0; i+k < end && b.has(i+k); {
+		if w := ^b[(i+k)/64] >> ((i + k) % 64); w != 0 {
+			k += uint64(bits.TrailingZeros64(w))
+		} else {
+			k = (i+k)/64*64 + 64 - i
+		}
+	}
+	return i, min(k, end-i)
 }
 
 // forRun calls f for each word that n bits from i on touch.
