@@ -60,7 +60,7 @@ func (v *volume) mountBy(o fs.Options) {
 		if warn != nil {
 			warn(msg)
 		}
-		if strings.Contains(msg, "free map") {
+		if strings.Contains(msg, "free map is not") {
 			v.t.Error(msg)
 		}
 	}
