@@ -5,9 +5,11 @@ import (
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfs/daxfs/pmem"
 )
 
-// Extended attributes of the root directory by which a program asks the daemon behind a mount point.
+// Extended attributes by which a program asks the daemon behind a mount point.
+// Every file and directory has them, unlisted: a bind mount may show any as its root.
 const (
 	// InfoXattr has an Info as JSON for its value.
 	InfoXattr = "system.daxfs.info"
@@ -23,17 +25,18 @@ type Info struct {
 	Mountpoint string    `json:"mountpoint"`
 	Options    []string  `json:"options"`
 
-	Region     string    `json:"region"`
-	Kind       string    `json:"kind"`
-	RegionSize int64     `json:"region_size"` // bytes
-	Align      int64     `json:"align"`       // bytes
-	Durability string    `json:"durability"`
-	Promise    string    `json:"promise"`
-	Size       int64     `json:"size"` // bytes
-	Label      string    `json:"label"`
-	UUID       string    `json:"uuid"`
-	Format     uint32    `json:"format"`
-	Created    time.Time `json:"created"`
+	Region     string      `json:"region"`
+	RegionID   pmem.FileID `json:"region_id"`
+	Kind       string      `json:"kind"`
+	RegionSize int64       `json:"region_size"` // bytes
+	Align      int64       `json:"align"`       // bytes
+	Durability string      `json:"durability"`
+	Promise    string      `json:"promise"`
+	Size       int64       `json:"size"` // bytes
+	Label      string      `json:"label"`
+	UUID       string      `json:"uuid"`
+	Format     uint32      `json:"format"`
+	Created    time.Time   `json:"created"`
 
 	fs.Stats
 

@@ -93,7 +93,7 @@ func (o *Options) openDirect() (int, error) {
 
 // openHelper runs fusermount3, which sends the descriptor through a socket.
 func (o *Options) openHelper() (int, error) {
-	bin, err := exec.LookPath(helper)
+	bin, err := lookHelper()
 	if err != nil {
 		return -1, fmt.Errorf("mounting as a user needs %s: install the package fuse3, or mount as root", helper)
 	}
@@ -193,7 +193,7 @@ func Unmount(mountpoint string, mode UnmountMode) error {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 	}
-	bin, err := exec.LookPath(helper)
+	bin, err := lookHelper()
 	if err != nil {
 		return fmt.Errorf("%s as a user needs %s: install the package fuse3", doing, helper)
 	}

@@ -4,11 +4,9 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"os"
 	"runtime"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs"
@@ -61,6 +59,7 @@ type Options struct {
 type Conn struct {
 	opt Options
 	fd  int
+	at  place
 }
 
 // Attach mounts on o.Mountpoint: everything that can be refused is refused here,
@@ -74,12 +73,18 @@ func Attach(o Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{opt: o, fd: fd}, nil
+	at, err := o.place()
+	if err != nil {
+		_ = Unmount(o.Mountpoint, Lazy)
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return &Conn{opt: o, fd: fd, at: at}, nil
 }
 
 // Close takes the mount back. Not after Start.
 func (c *Conn) Close() {
-	_ = Unmount(c.opt.Mountpoint, Lazy)
+	_ = c.at.unmount(Lazy)
 	_ = unix.Close(c.fd)
 }
 
@@ -92,6 +97,7 @@ type Server struct {
 	fuse   *fuse.Server     // for notifications; it never serves
 	serves transport.Filesystem
 	fd     int
+	at     place
 	began  chan struct{}     // closed by Serve, when conn is set
 	conn   *transport.Server // immutable then
 }
@@ -109,7 +115,7 @@ func (c *Conn) Start(core *fs.FS) (*Server, error) {
 	o := &c.opt
 	a := New(core, o.DAX, o.Info)
 	a.panicked, a.activity = o.Panicked, o.Activity
-	s := &Server{opt: *o, serves: a, fd: c.fd, began: make(chan struct{})}
+	s := &Server{opt: *o, serves: a, fd: c.fd, at: c.at, began: make(chan struct{})}
 	var err error
 	if o.Transport != TransportDev {
 		s.uring, err = transport.NewUring()
@@ -132,8 +138,7 @@ func (c *Conn) Start(core *fs.FS) (*Server, error) {
 		if s.uring != nil {
 			s.uring.Close()
 		}
-		_ = Unmount(o.Mountpoint, Lazy)
-		_ = unix.Close(c.fd)
+		c.Close()
 		return nil, err
 	}
 	return s, nil
@@ -215,12 +220,8 @@ func (s *Server) Serve() {
 // abort ends the connection: by its file of fusectl, which its owner may write to, else by an
 // unmount, which only root's aborts.
 func (s *Server) abort() {
-	ms, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(s.opt.Mountpoint))
-	if err == nil && len(ms) > 0 {
-		err = os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", ms[len(ms)-1].Minor), []byte("1"), 0)
-	}
-	if err != nil || len(ms) == 0 {
-		_ = s.Unmount(Force)
+	if Abort(s.at.minor) != nil {
+		_ = s.at.unmount(Force)
 	}
 }
 
@@ -236,5 +237,6 @@ func (s *Server) SharedMmap() bool {
 	return s.opt.DAX == DAXNever || s.fuse.KernelSettings().Flags64()&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
 }
 
-// Unmount asks for the end of Serve.
-func (s *Server) Unmount(mode UnmountMode) error { return Unmount(s.opt.Mountpoint, mode) }
+// Unmount asks for the end of Serve. It unmounts what Attach mounted, also when that was moved, and
+// fails with ErrCovered while something else is mounted on it.
+func (s *Server) Unmount(mode UnmountMode) error { return s.at.unmount(mode) }

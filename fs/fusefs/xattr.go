@@ -4,17 +4,15 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
 )
 
 // asked is what yields the value of an attribute that is no attribute but a question to the daemon,
-// or nil.
-func (a *Adapter) asked(ino uint64, name string) func() []byte {
-	switch {
-	case ino != layout.RootIno:
-	case name == InfoXattr:
+// or nil. Every inode answers: a bind mount may show any of them as its root.
+func (a *Adapter) asked(name string) func() []byte {
+	switch name {
+	case InfoXattr:
 		return a.info
-	case name == ActivityXattr:
+	case ActivityXattr:
 		return a.activity
 	}
 	return nil
@@ -23,7 +21,7 @@ func (a *Adapter) asked(ino uint64, name string) func() []byte {
 // GetXAttr reads an attribute, or asks the daemon. No refusal is ENOSYS, which the kernel would
 // remember for all names.
 func (a *Adapter) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	if f := a.asked(h.NodeId, name); f != nil {
+	if f := a.asked(name); f != nil {
 		v := f()
 		if len(dest) < len(v) {
 			return uint32(len(v)), fuse.ERANGE
