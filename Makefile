@@ -45,8 +45,7 @@ install: build
 	install -D -m 755 $(DAXFSD) $(DESTDIR)$(PREFIX)/bin/daxfsd
 	install -D -m 644 deploy/daxfsd@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
 	install -d $(DESTDIR)/sbin
-	ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/mount.fuse.daxfs
-	ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/mount.daxfs
+	for n in mount.daxfs mount.fuse.daxfs umount.daxfs umount.fuse.daxfs; do ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/$$n; done
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
 
 clean:

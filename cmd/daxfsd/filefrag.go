@@ -57,6 +57,9 @@ type fileExtents struct {
 }
 
 func extentsOf(name string) ([]fusefs.Extent, error) {
+	if err := answering(name); errors.Is(err, errSilent) {
+		return nil, err
+	}
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME, 0)
 	if errors.Is(err, unix.EPERM) { // not the owner
 		f, err = os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -77,34 +79,37 @@ type info struct {
 	Created    time.Time    `json:"created"`
 	BadRanges  int          `json:"bad_ranges"` // of memory that cannot be read
 	BadBytes   int64        `json:"bad_bytes"`  // in them
-	State      string       `json:"state"`      // mounted, clean, dirty, stale
+	State      string       `json:"state"`      // mounted, clean, dirty, stale, silent, in use
 	Note       string       `json:"note,omitempty"`
 	Mount      *fusefs.Info `json:"mount,omitempty"`
+
+	at string // mount point where the daemon was asked
 }
 
 // gatherInfo finds out whether arg is a mount point or a region.
 func gatherInfo(arg string) (*info, error) {
-	mp, err := resolve(arg)
-	if err != nil {
+	f, err := find(arg)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 		return nil, err
 	}
-	m, err := mountAt(mp)
-	if err != nil {
-		return nil, err
-	}
-	if m != nil && m.FSType == fsType {
-		return mountInfo(m)
+	if err == nil {
+		if m := f.daxfs(); m != nil {
+			return mountInfo(m)
+		}
+		if f.mode&unix.S_IFMT == unix.S_IFDIR {
+			return nil, fmt.Errorf("%s is a directory with no daxfs mounted on it", f.path)
+		}
 	}
 	path, err := regionPath(arg)
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return nil, fmt.Errorf("%s is a directory with no daxfs mounted on it", path)
-	}
-	if ms := mountsOf(path); len(ms) > 0 && !stale(ms[0].Mountpoint) {
-		return mountInfo(ms[0])
+	if m := serving(path); m != nil {
+		i, err := mountInfo(m)
+		if err == nil {
+			i.Region = path // the name it has now
+		}
+		return i, err
 	}
 	return regionInfo(path)
 }
@@ -120,10 +125,18 @@ func mountInfo(m *mountinfo.Info) (*info, error) {
 		i.State, i.Note = "stale", "the daemon of the mount on "+m.Mountpoint+" is gone; `daxfsd umount "+m.Mountpoint+"` removes it"
 		return i, nil
 	}
+	if errors.Is(err, errSilent) {
+		i, rerr := regionInfo(m.Source)
+		if rerr != nil {
+			return nil, err
+		}
+		i.State, i.Note = "silent", err.Error()
+		return i, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("asking the daemon behind %s: %w", m.Mountpoint, err)
 	}
-	i := &info{Region: d.Region, State: "mounted", Mount: d}
+	i := &info{Region: d.Region, State: "mounted", Mount: d, at: m.Mountpoint}
 	i.Kind, i.RegionSize, i.Align, i.Durability, i.Promise = d.Kind, d.RegionSize, d.Align, d.Durability, d.Promise
 	i.Size, i.Label, i.UUID, i.Format, i.Created = d.Size, d.Label, d.UUID, d.Format, d.Created
 	i.BadRanges, i.BadBytes = d.BadRanges, int64(d.BadBytes)
@@ -135,7 +148,7 @@ func (i *info) addBuckets() error {
 	if i.Mount == nil {
 		return nil
 	}
-	a, err := askActivity(i.Mount.Mountpoint)
+	a, err := askActivity(i.at)
 	if err == nil {
 		i.Mount.Operations, i.Mount.BucketBounds = a.Operations, transport.BucketBounds()
 	}
@@ -173,6 +186,9 @@ func regionInfo(path string) (*info, error) {
 		}
 	default:
 		i.State = "clean"
+	}
+	if by := heldBy(path); by != "" {
+		i.State, i.Note = "in use", by
 	}
 	if backup {
 		i.Note = strings.TrimPrefix(i.Note+"; the first superblock is damaged, this is the second", "; ")

@@ -8,16 +8,25 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger logs to the file at path, or to standard error: for people on a
-// terminal, as JSON otherwise.
-func newLogger(path string) (*zap.Logger, error) {
-	out := os.Stderr
-	if path != "" {
+// newLogger logs to the file at path, to standard error (-), or, if nothing was said, to standard error in the
+// foreground and nowhere in the background: for people on a terminal, as JSON otherwise. A crash is reported
+// to the same place; where there is none, to a file of its own, which end removes if there was none.
+func newLogger(path string, background bool) (log *zap.Logger, end func(), err error) {
+	out, level, end := os.Stderr, zapcore.InfoLevel, func() {}
+	switch {
+	case path != "" && path != "-":
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
 		if err != nil {
-			return nil, fmt.Errorf("log file %s cannot be opened: %w", path, err)
+			return nil, nil, fmt.Errorf("log file %s cannot be opened: %w", path, err)
 		}
 		out = f
+	case path == "" && background:
+		if f, clean := newCrashFile(crashDir()); f != nil {
+			out, level, end = f, zapcore.FatalLevel, clean
+		}
+	}
+	if out != os.Stderr {
+		_ = crashTo(out)
 	}
 	c := zap.NewProductionEncoderConfig()
 	c.EncodeTime = zapcore.ISO8601TimeEncoder
@@ -28,5 +37,5 @@ func newLogger(path string) (*zap.Logger, error) {
 		c.EncodeLevel = zapcore.CapitalColorLevelEncoder
 		enc = zapcore.NewConsoleEncoder(c)
 	}
-	return zap.New(zapcore.NewCore(enc, zapcore.Lock(out), zapcore.InfoLevel)), nil
+	return zap.New(zapcore.NewCore(enc, zapcore.Lock(out), level)), end, nil
 }

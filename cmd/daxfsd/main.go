@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -85,6 +86,9 @@ ordinary file, which then emulates persistent memory.`,
 // args wants exactly the named arguments.
 func args(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, got []string) error {
+		if i := slices.Index(got, ""); i >= 0 {
+			return usagef("argument %d is empty; expected %s", i+1, strings.Join(names, " and "))
+		}
 		if len(got) == len(names) {
 			return nil
 		}
@@ -124,6 +128,10 @@ func oneSentence(err error) string {
 }
 
 func main() {
+	if os.Args[0] == probeName {
+		runProbe(os.Args[1:])
+		return
+	}
 	root := newRoot()
 	args, helper := helperArgs(os.Args)
 	if helper {

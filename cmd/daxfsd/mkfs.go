@@ -188,7 +188,7 @@ func (f *mkfsFlags) check() error {
 // it would be a device.
 func acquireRegion(path string) (*pmem.Handle, error) {
 	device := onDevFilesystem(path)
-	h, err := pmem.Acquire(path, !device)
+	h, err := patiently(path, func() (*pmem.Handle, error) { return pmem.Acquire(path, !device) })
 	var st unix.Stat_t
 	switch {
 	case err == nil:

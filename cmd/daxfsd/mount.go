@@ -53,7 +53,8 @@ Options for -o:
                       when reading changes the access time: if it is not later than
                       the last change or a day old (default), always, never
   nodiratime          reading a directory never does
-  remount             change ro, rw, nosuid, nodev, noexec, suid, dev, exec of a mount
+  remount             change ro, rw, nosuid, nodev, noexec, suid, dev, exec of a mount;
+                      one that was mounted ro stays so
   nosuid, nodev, noexec, suid, dev, exec, nosymfollow, sync, dirsync
                       as for any filesystem; a region that others than root can
                       write to, and a mount by a user, is nosuid,nodev; one on a
@@ -61,8 +62,12 @@ Options for -o:
 
 As root nothing else is needed; as a user, fusermount3 (package fuse3).
 
-SIGTERM and SIGINT unmount. If the mount is in use it leaves the tree and ends
-with its last user; a second signal ends the daemon at once.`,
+SIGTERM and SIGINT unmount, wherever the mount has been moved to. If it is in use it
+leaves the tree and ends with its last user; what others have mounted on it stays,
+and it waits until that is gone. A second signal ends the daemon at once.
+
+A crash of a daemon is reported in the log; without one in /run/daxfsd (of root's
+daemons) or $XDG_RUNTIME_DIR/daxfsd, in a file crash-*.log.`,
 		Example: `  daxfsd mount /var/lib/pool.dax /mnt
   daxfsd mount -o ro,noexec /dev/dax0.0 /srv/data
   daxfsd mount --format-if-empty --size 4GiB /var/lib/pool.dax /mnt
@@ -193,6 +198,7 @@ func spawn(p *mountPlan) error {
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	keepFromChildren()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting the daemon: %w", err)
 	}

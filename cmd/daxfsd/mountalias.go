@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,26 +14,38 @@ import (
 	"github.com/daxfs/daxfs/fs/fusefs"
 )
 
-// helperArgs makes arguments of ours of those that mount(8) gives the program
-// mount.fuse.daxfs (or mount.daxfs), which is this one by another name: so that fstab(5),
-// `mount -t fuse.daxfs` and `mount -o remount` work. ok is false if it has its own name; no
-// arguments are nothing to do.
+// helperArgs makes arguments of ours of those that mount(8) and umount(8) give the programs
+// mount.fuse.daxfs and umount.fuse.daxfs (or mount.daxfs, umount.daxfs), which are this one by other names: so that
+// fstab(5), `mount -t fuse.daxfs` and `mount -o remount` work, and umount(8) returns when the region is free. ok is
+// false if it has its own name; no arguments are nothing to do.
 //
 //	mount.fuse.daxfs SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTIONS]
+//	umount.fuse.daxfs DIRECTORY [-flnrv] [-N NAMESPACE] [-t TYPE]
 func helperArgs(argv []string) (args []string, ok bool) {
-	if len(argv) == 0 || !strings.HasPrefix(filepath.Base(argv[0]), "mount.") {
+	if len(argv) == 0 {
 		return nil, false
 	}
-	args, fake := []string{"mount"}, false
+	name, _, ok := strings.Cut(filepath.Base(argv[0]), ".")
+	if !ok || name != "mount" && name != "umount" {
+		return nil, false
+	}
+	args, fake := []string{name}, false
 	for i := 1; i < len(argv); i++ {
 		switch a := argv[i]; {
-		case a == "-o" && i+1 < len(argv):
+		case name == "mount" && a == "-o" && i+1 < len(argv):
 			i++
 			args = append(args, "-o", helperOptions(argv[i]))
 		case a == "-t" && i+1 < len(argv), a == "-N" && i+1 < len(argv):
 			i++
-		case a != "" && strings.Trim(a, "sfnv") == "-": // sloppy, fake, no mtab, verbose
+		case name == "mount" && a != "" && strings.Trim(a, "sfnv") == "-": // sloppy, fake, no mtab, verbose
 			fake = fake || strings.Contains(a, "f")
+		case name == "umount" && a != "" && strings.Trim(a, "flnrv") == "-": // force, lazy, no mtab, read-only, verbose
+			if strings.Contains(a, "f") {
+				args = append(args, "--force")
+			}
+			if strings.Contains(a, "l") {
+				args = append(args, "--lazy")
+			}
 		default:
 			args = append(args, a)
 		}
@@ -43,7 +56,7 @@ func helperArgs(argv []string) (args []string, ok bool) {
 	return args, true
 }
 
-// helperExit is an exit code as mount(8) has it: 1 incorrect invocation, 32 mount failure.
+// helperExit is an exit code as mount(8) and umount(8) have it: 1 incorrect invocation, 32 failure.
 func helperExit(code int) int {
 	switch code {
 	case 0:
@@ -67,48 +80,36 @@ func helperOptions(o string) string {
 	}), ",")
 }
 
-const stNoSymFollow = 0x2000 // ST_NOSYMFOLLOW of linux/statfs.h
-
-// remountFlags are the bits of mount(2) by those of statfs(2).
-var remountFlags = []struct{ st, ms uintptr }{
-	{unix.ST_RDONLY, unix.MS_RDONLY}, {unix.ST_NOSUID, unix.MS_NOSUID}, {unix.ST_NODEV, unix.MS_NODEV}, {unix.ST_NOEXEC, unix.MS_NOEXEC},
-	{unix.ST_SYNCHRONOUS, unix.MS_SYNCHRONOUS}, {stNoSymFollow, unix.MS_NOSYMFOLLOW},
-	{unix.ST_NOATIME, unix.MS_NOATIME}, {unix.ST_NODIRATIME, unix.MS_NODIRATIME}, {unix.ST_RELATIME, unix.MS_RELATIME},
+// remountFlags are the bits of mount(2) by the words of the mount table.
+var remountFlags = map[string]uintptr{
+	"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
+	"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "nosymfollow": unix.MS_NOSYMFOLLOW,
+	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
 }
 
 // remount changes what the kernel keeps of a mount; of the rest the daemon knows nothing.
 func remount(o *mountOptions, mountpoint string) error {
-	mp, err := resolve(mountpoint)
+	f, err := find(mountpoint)
 	if err != nil {
 		return err
 	}
-	m, err := mountAt(mp)
-	if err != nil {
+	m := f.daxfs()
+	if m == nil {
+		return fmt.Errorf("no daxfs is mounted on %s", f.path)
+	}
+	d, err := askDaemon(m.Mountpoint, 5*time.Second)
+	switch {
+	case errors.Is(err, errSilent):
 		return err
+	case err != nil:
+		return fmt.Errorf("asking the daemon behind %s: %w", m.Mountpoint, err)
 	}
-	if m == nil || m.FSType != fsType {
-		return fmt.Errorf("no daxfs is mounted on %s", mp)
-	}
-	if len(o.other) > 0 { // mount(8) repeats what fstab says
-		d, err := askDaemon(mp, 5*time.Second)
-		if err != nil {
-			return fmt.Errorf("asking the daemon behind %s: %w", mp, err)
-		}
-		for _, w := range o.other {
-			if !slices.Contains(d.Options, w) {
-				return usagef("%s cannot be changed on a mounted filesystem: unmount it and mount it again", w)
-			}
-		}
-	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(mp, &st); err != nil {
-		return fmt.Errorf("%s: %w", mp, err)
+	if err := o.remountable(d.Options); err != nil {
+		return err
 	}
 	flags := uintptr(0)
-	for _, f := range remountFlags {
-		if uintptr(st.Flags)&f.st != 0 {
-			flags |= f.ms
-		}
+	for _, w := range strings.Split(m.Options+","+m.VFSOptions, ",") {
+		flags |= remountFlags[w]
 	}
 	if o.readOnlySaid {
 		flags &^= unix.MS_RDONLY
@@ -122,8 +123,27 @@ func remount(o *mountOptions, mountpoint string) error {
 			flags = flags&^clear | set
 		}
 	}
-	if err := unix.Mount(m.Source, mp, fsType, unix.MS_REMOUNT|flags, ""); err != nil {
-		return fmt.Errorf("remounting %s: %w", mp, os.NewSyscallError("mount", err))
+	if err := unix.Mount(m.Source, m.Mountpoint, fsType, unix.MS_REMOUNT|flags, ""); err != nil {
+		return fmt.Errorf("remounting %s: %w", m.Mountpoint, os.NewSyscallError("mount", err))
+	}
+	return nil
+}
+
+// remountable refuses what a remount cannot change: all that the daemon decided when it mounted, with the options
+// that it tells. What is so already is accepted, since mount(8) repeats what fstab says.
+func (o *mountOptions) remountable(has []string) error {
+	if o.readOnlySaid && !o.readOnly && slices.Contains(has, "ro") {
+		return usagef("rw: the daemon has opened the region read-only (-o ro): unmount it and mount it again")
+	}
+	for _, w := range append(slices.Clone(o.other), o.kernel...) {
+		_, _, flag := fusefs.FlagOption(w)
+		switch {
+		case flag && !slices.Contains(o.other, w): // the kernel's
+		case w == "transport=auto": // it chose one
+		case w == "diratime" && !slices.Contains(has, "nodiratime"):
+		case !slices.Contains(has, w):
+			return usagef("%s cannot be changed on a mounted filesystem: unmount it and mount it again", w)
+		}
 	}
 	return nil
 }

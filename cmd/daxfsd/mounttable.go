@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -16,33 +17,90 @@ import (
 
 const fsType = "fuse." + fusefs.Type
 
-// resolve makes a path absolute and free of symbolic links, without touching what
-// is mounted on its last element: that may be a mount whose daemon is gone.
+// resolveCached is RESOLVE_CACHED of openat2(2): succeed without asking any filesystem, or not at all.
+const resolveCached = 0x20
+
+// found is where a path leads.
+type found struct {
+	path  string          // absolute, without symbolic links
+	mount *mountinfo.Info // that it lies on; nil: in no mount of this namespace
+	root  bool            // it is what the mount shows at its mount point
+	mode  uint32          // type and permissions, as the kernel last knew them
+}
+
+// find looks a path up without a request to what is mounted at its end: the daemon there may be gone
+// or stopped. What the path leads through on the way is asked by a probe, unless the kernel's cache knows.
+func find(path string) (*found, error) {
+	if path == "" {
+		return nil, unix.ENOENT
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat2(unix.AT_FDCWD, abs, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
+	if err != nil {
+		if _, err := probe(probeLimit, "open", abs); errors.Is(err, errSilent) {
+			return nil, fmt.Errorf("%s cannot be reached: a filesystem on the way to it does not answer", abs)
+		}
+		if fd, err = unix.Open(abs, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+			return nil, err
+		}
+	}
+	defer unix.Close(fd)
+	f := &found{}
+	if f.path, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil {
+		return nil, err
+	}
+	if f.mount, err = fusefs.MountOf(fd); err != nil {
+		return nil, err
+	}
+	f.root = f.mount != nil && f.mount.Mountpoint == f.path
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MODE, &st); err != nil && !disconnected(err) {
+		return nil, err
+	}
+	f.mode = uint32(st.Mode)
+	return f, nil
+}
+
+// daxfs returns the mount whose mount point was found, or nil if it is not a daxfs.
+func (f *found) daxfs() *mountinfo.Info {
+	if f.root && f.mount.FSType == fsType {
+		return f.mount
+	}
+	return nil
+}
+
+// resolve makes a path absolute and free of symbolic links. Of one that leads nowhere only the directory
+// is: whoever uses it says what is wrong.
 func resolve(path string) (string, error) {
+	f, err := find(path)
+	if err == nil {
+		return f.path, nil
+	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		return real, nil
+	if f, err := find(filepath.Dir(abs)); err == nil {
+		return filepath.Join(f.path, filepath.Base(abs)), nil
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if err != nil {
-		return abs, nil // whoever uses it says what is wrong
-	}
-	return filepath.Join(dir, filepath.Base(abs)), nil
+	return abs, nil
 }
 
-// mountAt is the mount on top at a resolved path, or nil.
+// mountAt is the mount on top at a path, or nil.
 func mountAt(path string) (*mountinfo.Info, error) {
-	all, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != path, false })
-	if err != nil {
-		return nil, fmt.Errorf("reading the mount table: %w", err)
-	}
-	if len(all) == 0 {
+	f, err := find(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !f.root:
 		return nil, nil
 	}
-	return all[len(all)-1], nil
+	return f.mount, nil
 }
 
 // mountsOf lists the daxfs mounts of a region.
@@ -56,8 +114,50 @@ func mountsOf(region string) []*mountinfo.Info {
 // stale reports whether a mount's daemon is gone. A plain stat would be answered from
 // the kernel's cache, which outlives the daemon.
 func stale(mountpoint string) bool {
-	var st unix.Statx_t
-	return disconnected(unix.Statx(unix.AT_FDCWD, mountpoint, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st))
+	_, err := probe(probeLimit, "stat", mountpoint)
+	return disconnected(err)
+}
+
+// silentError is returned for a daemon that does not answer.
+type silentError struct {
+	mountpoint string
+	pid        int // 0: not known
+}
+
+func (e *silentError) Error() string {
+	who := "the daemon behind " + e.mountpoint
+	if e.pid > 0 {
+		who += fmt.Sprintf(" (process %d)", e.pid)
+	}
+	if stopped(e.pid) {
+		return fmt.Sprintf("%s is stopped: `kill -CONT %d` lets it go on, `daxfsd umount --force %s` aborts the filesystem", who, e.pid, e.mountpoint)
+	}
+	return fmt.Sprintf("%s does not answer; `daxfsd umount --force %s` aborts the filesystem", who, e.mountpoint)
+}
+
+func (e *silentError) Is(target error) bool { return target == errSilent }
+
+// request sends a request to the daemon of a mount, by a probe. It sends none to a daemon that is visibly stopped:
+// what waits for that makes the mount busy.
+func request(m *mountinfo.Info, limit time.Duration, args ...string) ([]byte, error) {
+	silent := &silentError{m.Mountpoint, lockHolder(m.Source)}
+	if stopped(silent.pid) {
+		return nil, silent
+	}
+	b, err := probe(limit, args...)
+	if errors.Is(err, errSilent) {
+		return nil, silent
+	}
+	return b, err
+}
+
+// daemonGone reports whether the daemon of a mount is gone, or fails with a silentError.
+func daemonGone(m *mountinfo.Info) (bool, error) {
+	_, err := request(m, probeLimit, "stat", m.Mountpoint)
+	if errors.Is(err, errSilent) {
+		return false, err
+	}
+	return disconnected(err), nil
 }
 
 // askDaemon asks the daemon behind a mount point what it is.
@@ -79,74 +179,88 @@ func askActivity(mountpoint string) (*fusefs.Activity, error) {
 		return nil, fmt.Errorf("the daemon of the mount on %s is gone; `daxfsd umount %s` removes it", mountpoint, mountpoint)
 	case errors.Is(err, unix.ENODATA):
 		return nil, fmt.Errorf("the daemon behind %s is too old to tell what it does; unmount and mount again", mountpoint)
+	case errors.Is(err, errSilent):
+		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("asking the daemon behind %s: %w", mountpoint, err)
 	}
 	return &a, nil
 }
 
+// answering fails for a file on a daxfs whose daemon does not answer: who opens one then cannot be killed.
+func answering(name string) error {
+	f, err := find(name)
+	if err != nil || f.mount == nil || f.mount.FSType != fsType {
+		return err
+	}
+	_, err = daemonGone(f.mount)
+	return err
+}
+
 // ask asks the daemon behind a mount point for an attribute whose value is v as JSON. A daemon
-// that does not answer within the limit is given up.
+// that does not answer within the limit is given up, with a silentError.
 func ask(mountpoint, xattr string, limit time.Duration, v any) error {
-	type answer struct {
-		b   []byte
-		err error
+	m, err := mountAt(mountpoint)
+	if err != nil {
+		return err
 	}
-	ch := make(chan answer, 1)
-	go func() {
-		b := make([]byte, 64<<10)
-		n, err := unix.Lgetxattr(mountpoint, xattr, b)
-		ch <- answer{b[:max(n, 0)], err}
-	}()
-	select {
-	case a := <-ch:
-		if a.err != nil {
-			return a.err
-		}
-		if err := json.Unmarshal(a.b, v); err != nil {
-			return fmt.Errorf("the daemon's answer is not understood: %w", err)
-		}
-		return nil
-	case <-time.After(limit):
-		return fmt.Errorf("the daemon behind %s does not answer", mountpoint)
+	if m == nil {
+		return unix.ENODATA
 	}
+	b, err := request(m, limit, "getxattr", mountpoint, xattr)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("the daemon's answer is not understood: %w", err)
+	}
+	return nil
 }
 
 // checkMountpoint makes sure that path is a directory to mount on. It takes away
 // daxfs mounts whose daemon is gone and tells about it; nothing else is touched.
 func checkMountpoint(path string, tell func(string)) (string, error) {
-	mp, err := resolve(path)
-	if err != nil {
-		return "", err
-	}
+	var f *found
 	for range 16 { // stale mounts may be stacked
-		m, err := mountAt(mp)
-		if err != nil {
-			return "", err
+		var err error
+		f, err = find(path)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return "", fmt.Errorf("mount point %s does not exist; create it with mkdir", path)
+		case errors.Is(err, os.ErrPermission):
+			return "", fmt.Errorf("mount point %s: permission denied", path)
+		case err != nil:
+			return "", fmt.Errorf("mount point %s cannot be used: %w", path, err)
 		}
-		if m == nil || !stale(mp) {
-			if m != nil && m.FSType == fsType {
-				return "", fmt.Errorf("mount point %s already has the daxfs of %s mounted; unmount it first with `daxfsd umount %s`", mp, m.Source, mp)
-			}
+		mp, m := f.path, f.mount
+		if !f.root || !strings.HasPrefix(m.FSType, "fuse") {
 			break
 		}
-		if m.FSType != fsType {
+		gone, err := daemonGone(m)
+		switch {
+		case m.FSType == fsType && err != nil:
+			return "", fmt.Errorf("mount point %s already has the daxfs of %s mounted: %w", mp, m.Source, err)
+		case m.FSType == fsType && !gone:
+			return "", fmt.Errorf("mount point %s already has the daxfs of %s mounted; unmount it first with `daxfsd umount %s`", mp, m.Source, mp)
+		case err != nil:
+			return "", fmt.Errorf("mount point %s is a %s mount that does not answer; unmount it first", mp, m.FSType)
+		case gone && m.FSType != fsType:
 			return "", fmt.Errorf("mount point %s is a dead %s mount (Transport endpoint is not connected); unmount it first", mp, m.FSType)
 		}
-		if err := fusefs.Unmount(mp, fusefs.Lazy); err != nil {
+		if !gone {
+			break
+		}
+		err = fusefs.Uncovered(m)
+		if err == nil {
+			err = fusefs.Unmount(mp, fusefs.Lazy)
+		}
+		if err != nil {
 			return "", fmt.Errorf("mount point %s is a dead daxfs mount and could not be cleaned: %w", mp, err)
 		}
 		tell(fmt.Sprintf("removed the dead mount of %s from %s: its daemon had gone without unmounting", m.Source, mp))
 	}
-	st, err := os.Stat(mp)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("mount point %s does not exist; create it with mkdir", mp)
-	case errors.Is(err, os.ErrPermission):
-		return "", fmt.Errorf("mount point %s: permission denied", mp)
-	case err != nil:
-		return "", fmt.Errorf("mount point %s cannot be used: %w", mp, err)
-	case !st.IsDir():
+	mp := f.path
+	if f.mode&unix.S_IFMT != unix.S_IFDIR {
 		return "", fmt.Errorf("mount point %s is not a directory", mp)
 	}
 	if os.Geteuid() != 0 && unix.Access(mp, unix.W_OK) != nil {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +23,7 @@ const defaultSize = 1 << 30
 
 // openRegion opens a region, exclusively, and says in one sentence why it cannot.
 func openRegion(path string, o pmem.Options) (*pmem.Region, error) {
-	r, err := pmem.Open(path, o)
+	r, err := patiently(path, func() (*pmem.Region, error) { return pmem.Open(path, o) })
 	if err != nil {
 		return nil, regionError(path, err)
 	}
@@ -53,9 +52,11 @@ func daxMode(sysfs, path string) string {
 
 // usedBy is " by ..." or "".
 func usedBy(path string) string {
-	for _, m := range mountsOf(path) {
-		if i, err := askDaemon(m.Mountpoint, 2*time.Second); err == nil {
+	if m := serving(path); m != nil {
+		if i, err := askDaemon(m.Mountpoint, probeLimit); err == nil {
 			return fmt.Sprintf(": mounted on %s by process %d", m.Mountpoint, i.PID)
+		} else if errors.Is(err, errSilent) {
+			return fmt.Sprintf(": mounted on %s; %v", m.Mountpoint, err)
 		}
 		return ": mounted on " + m.Mountpoint
 	}
@@ -89,19 +90,7 @@ func lockHolder(path string) int {
 
 // regionPath makes a region's path absolute, without symbolic links: the name
 // under which the mount table knows it.
-func regionPath(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		return real, nil
-	}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-		return filepath.Join(dir, filepath.Base(abs)), nil
-	}
-	return abs, nil
-}
+func regionPath(path string) (string, error) { return resolve(path) }
 
 // superError makes one sentence of an error of fs.ReadSuper.
 func superError(path string, r *pmem.Region, err error) error {

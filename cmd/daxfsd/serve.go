@@ -31,14 +31,13 @@ const compactInterval = 2 * time.Second
 
 // serveMount mounts and serves until unmounted: the daemon's whole life.
 func serveMount(p *mountPlan, rep *reporter) error {
-	logPath := p.flags.log
-	if logPath == "-" {
-		logPath = ""
-	}
-	log, err := newLogger(logPath)
+	closeInherited()
+	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may leave
+	log, endLog, err := newLogger(p.flags.log, rep.w != nil)
 	if err != nil {
 		return err
 	}
+	defer endLog()
 	defer func() { _ = log.Sync() }()
 	log = log.With(zap.String("region", p.region), zap.String("mountpoint", p.mountpoint))
 	warn := func(s string) { log.Warn(s); rep.send(reportLine{Kind: "note", Text: s}) }
@@ -114,6 +113,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 
 	server.Serve()
 	close(done)
+	sayEnding()
 	notifySystemd("STOPPING=1")
 	if err := core.Unmount(); err != nil {
 		log.Error("the filesystem could not be made clean; the next mount recovers", zap.Error(err))
@@ -134,14 +134,17 @@ func mountCore(r *pmem.Region, o fs.Options) (core *fs.FS, err error) {
 }
 
 // handleSignals unmounts at SIGTERM and SIGINT: at once if nobody uses the mount,
-// otherwise when its last user goes. A second signal ends the daemon as it is;
-// recovery makes that safe. A terminal that hangs up means the foreground only.
+// otherwise when its last user goes. What others have mounted on it stays, and it waits until that
+// is gone. A second signal ends the daemon as it is; recovery makes that safe. A terminal that hangs
+// up means the foreground only.
 func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Server, log *zap.Logger, foreground bool) {
 	asked := false
+	var again <-chan time.Time // while something is mounted on it
 	for {
 		select {
 		case <-done:
 			return
+		case <-again:
 		case s := <-sig:
 			if s == syscall.SIGHUP && !foreground {
 				continue
@@ -151,19 +154,28 @@ func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Se
 				_ = log.Sync()
 				os.Exit(1)
 			}
-			err := server.Unmount(fusefs.Plain)
-			if errors.Is(err, fusefs.ErrBusy) {
-				log.Warn("the mount is in use: taken out of the tree, ending with its last user; signal again to end now")
-				err = server.Unmount(fusefs.Lazy)
-			}
-			if err != nil {
-				log.Error("unmounting failed", zap.Error(err))
-				continue
-			}
-			asked = true
+		}
+		err := server.Unmount(fusefs.Plain)
+		if errors.Is(err, fusefs.ErrBusy) {
+			log.Warn("the mount is in use: taken out of the tree, ending with its last user; signal again to end now")
+			err = server.Unmount(fusefs.Lazy)
+		}
+		covered := errors.Is(err, fusefs.ErrCovered)
+		switch {
+		case covered && again == nil:
+			log.Warn("cannot be unmounted yet: unmount what is on it, or signal again to end now", zap.Error(err))
+		case err != nil && !covered:
+			log.Error("unmounting failed", zap.Error(err))
+		}
+		asked, again = err == nil || covered, nil
+		if covered {
+			again = time.After(coveredInterval)
 		}
 	}
 }
+
+// coveredInterval is how often a mount that others are mounted on is tried again.
+const coveredInterval = 200 * time.Millisecond
 
 // openForMount opens the region, formats it if it is empty and that was asked for,
 // and makes sure that it can be mounted. After an error it is as it was.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -102,20 +103,17 @@ type watcher struct {
 
 // watch begins to watch the daxfs at a mount point.
 func watch(arg string) (*watcher, error) {
-	mp, err := resolve(arg)
-	if err != nil {
+	f, err := find(arg)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	m, err := mountAt(mp)
-	if err != nil {
-		return nil, err
-	}
-	if m == nil || m.FSType != fsType {
+	if err != nil || f.daxfs() == nil {
 		if ms := regionMounts(arg); len(ms) == 1 {
 			return nil, fmt.Errorf("%s is a region; its mount point is %s", arg, ms[0].Mountpoint)
 		}
-		return nil, fmt.Errorf("no daxfs is mounted on %s; see `findmnt -t %s`", mp, fsType)
+		return nil, fmt.Errorf("no daxfs is mounted on %s; see `findmnt -t %s`", arg, fsType)
 	}
+	mp := f.path
 	w := &watcher{mountpoint: mp, at: time.Now()}
 	w.last, err = askActivity(mp)
 	return w, err

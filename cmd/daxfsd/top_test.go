@@ -33,7 +33,7 @@ func TestTopRefuses(t *testing.T) {
 	cmd := command(ctx, "top", "--json", "--interval", "100ms", mp)
 	killed := make(chan error, 1)
 	pid := daemonPID(t, mp)
-	time.AfterFunc(500*time.Millisecond, func() { killed <- syscall.Kill(pid, syscall.SIGKILL) })
+	time.AfterFunc(2*time.Second, func() { killed <- syscall.Kill(pid, syscall.SIGKILL) })
 	r := finish(t, cmd)
 	refused(t, r, 1, "is gone", "daxfsd umount "+mp)
 	if !strings.Contains(r.stdout, `"operations"`) {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -28,63 +30,153 @@ the filesystem clean and unlocked the region: it can be mounted again, checked o
 copied at once. A mount whose daemon is gone is removed.
 
 While files are open the mount is busy and stays. --lazy takes it out of the tree
-at once; the daemon then serves the users it has and ends with the last one.`,
+at once; the daemon then serves the users it has and ends with the last one.
+
+--force is for a daemon that does not answer, or users that cannot be found. A mount
+that can be unmounted the ordinary way is. Otherwise the filesystem is aborted, and
+that is said: what uses it gets errors from then on ("Transport endpoint is not
+connected"), and the mount is removed. Nothing that had returned is lost. A
+filesystem that is mounted elsewhere too, by a bind mount, is never aborted: that
+would end it there.`,
 		Example: `  daxfsd umount /mnt
   daxfsd umount --lazy /mnt`,
 		Args: args("MOUNTPOINT"),
 		RunE: func(c *cobra.Command, a []string) error { return umount(c, &f, a[0]) },
 	}
 	c.Flags().BoolVar(&f.lazy, "lazy", false, "detach now, end with the last user; does not wait")
-	c.Flags().BoolVar(&f.force, "force", false, "abort requests that hang (root only)")
+	c.Flags().BoolVar(&f.force, "force", false, "if it cannot be unmounted otherwise, end it for everybody who uses it")
 	c.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait for the region to be free")
 	return c
 }
 
 func umount(c *cobra.Command, f *umountFlags, arg string) error {
-	mp, err := resolve(arg)
+	m, err := daxfsAt(arg)
 	if err != nil {
 		return err
 	}
-	m, err := mountAt(mp)
+	mp := m.Mountpoint
+	pid := lockHolder(m.Source)
+	gone, silent := daemonGone(m)
+	others := elsewhere(m)
+	say := func(format string, a ...any) {
+		fmt.Fprintf(c.ErrOrStderr(), "daxfsd: umount: "+format+"\n", a...)
+	}
 	switch {
-	case err != nil:
+	case gone:
+		if err := fusefs.Uncovered(m); err != nil && !f.lazy {
+			return err
+		}
+		if err := unmountNow(mp, fusefs.Lazy); err != nil {
+			return err
+		}
+		say("removed the dead mount of %s; its daemon had gone without unmounting", m.Source)
+		return nil
+	case silent != nil && !f.force && !f.lazy:
+		return silent
+	case f.lazy:
+		err = unmountNow(mp, fusefs.Lazy)
+	case silent == nil:
+		err = unmountNow(mp, fusefs.Plain)
+	default:
+		err = silent
+	}
+	aborted := false
+	if err != nil && f.force && !f.lazy {
+		if len(others) > 0 {
+			return fmt.Errorf("%w; it is mounted on %s too and --force would end it there: unmount that first, or use --lazy", err, others[0].Mountpoint)
+		}
+		if err := fusefs.Uncovered(m); err != nil {
+			return err
+		}
+		if err := abort(m); err != nil {
+			return err
+		}
+		aborted = true
+		why := "was in use"
+		if silent != nil {
+			why = "has a daemon that does not answer"
+		}
+		say("aborted the filesystem on %s, which %s: what used it gets errors from now on; nothing that had returned is lost", mp, why)
+	} else if errors.Is(err, fusefs.ErrBusy) {
+		return fmt.Errorf("%w; `fuser -vm %s` shows by whom, --lazy detaches it anyway", err, mp)
+	} else if err != nil {
 		return err
-	case m == nil:
-		if ms := regionMounts(arg); len(ms) == 1 {
-			return fmt.Errorf("%s is a region; its mount point is %s", arg, ms[0].Mountpoint)
-		}
-		return fmt.Errorf("%s is not a mount point; see `findmnt -t %s`", mp, fsType)
-	case m.FSType != fsType:
-		return fmt.Errorf("%s is a mount of type %s, not a daxfs", mp, m.FSType)
 	}
-	dead := stale(mp)
-	pid := 0
-	if !dead {
-		if i, err := askDaemon(mp, 2*time.Second); err == nil {
-			pid = i.PID
-		}
-	}
-	mode := fusefs.Plain
-	switch {
-	case f.force:
-		mode = fusefs.Force
-	case f.lazy || dead:
-		mode = fusefs.Lazy
-	}
-	if err := fusefs.Unmount(mp, mode); err != nil {
-		if errors.Is(err, fusefs.ErrBusy) {
-			return fmt.Errorf("%w; `fuser -vm %s` shows by whom, --lazy detaches it anyway", err, mp)
-		}
-		return err
-	}
-	if dead {
-		fmt.Fprintf(c.ErrOrStderr(), "daxfsd: umount: removed the dead mount of %s; its daemon had gone without unmounting\n", m.Source)
+	if f.lazy || len(others) > 0 { // still mounted elsewhere, by a bind mount
 		return nil
 	}
-	if f.lazy || len(mountsOf(m.Source)) > 0 { // still mounted elsewhere, by a bind mount
-		return nil
+	if aborted && silent != nil { // it may never end by itself
+		f.timeout = min(f.timeout, probeLimit)
 	}
 	return waitFree(m.Source, pid, f.timeout)
+}
+
+// daxfsAt returns the daxfs mounted at a mount point, or says what is there instead.
+func daxfsAt(arg string) (*mountinfo.Info, error) {
+	f, err := find(arg)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", arg, err)
+	}
+	if err == nil {
+		if m := f.daxfs(); m != nil {
+			return m, nil
+		}
+		if f.root {
+			return nil, fmt.Errorf("%s is a mount of type %s, not a daxfs", f.path, f.mount.FSType)
+		}
+	}
+	if ms := regionMounts(arg); len(ms) == 1 {
+		return nil, fmt.Errorf("%s is a region; its mount point is %s", arg, ms[0].Mountpoint)
+	}
+	return nil, fmt.Errorf("%s is not a mount point; see `findmnt -t %s`", arg, fsType)
+}
+
+// elsewhere lists the other mounts of the same filesystem in this namespace.
+func elsewhere(m *mountinfo.Info) []*mountinfo.Info {
+	all, _ := fusefs.MountsOfDevice(m.Major, m.Minor)
+	return slices.DeleteFunc(all, func(o *mountinfo.Info) bool { return o.ID == m.ID })
+}
+
+// unmountNow unmounts by a probe: umount2(2) may wait for a daemon to take what is in the kernel's page cache. While
+// the daemon answers it may take its time.
+func unmountNow(mp string, mode fusefs.UnmountMode) error {
+	if os.Geteuid() != 0 {
+		return fusefs.Unmount(mp, mode)
+	}
+	flags := unix.UMOUNT_NOFOLLOW
+	if mode == fusefs.Lazy {
+		flags |= unix.MNT_DETACH
+	}
+	_, err := probe(unmountLimit, "umount", mp, strconv.Itoa(flags))
+	switch {
+	case errors.Is(err, errSilent):
+		if m, merr := mountAt(mp); merr == nil && (m == nil || m.FSType != fsType) {
+			return nil // out of the tree; the daemon's share may come later
+		}
+		return fmt.Errorf("unmounting %s: the kernel is not done after %v", mp, unmountLimit)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("unmounting %s: %w", mp, fusefs.ErrBusy)
+	case err != nil:
+		return fmt.Errorf("unmounting %s: %w", mp, err)
+	}
+	return nil
+}
+
+// unmountLimit is how long writing back all of the kernel's page cache may take.
+const unmountLimit = 2 * time.Minute
+
+// abort ends the filesystem for everybody and takes the mount out of the tree.
+func abort(m *mountinfo.Info) error {
+	if err := fusefs.Abort(m.Minor); err != nil {
+		if os.Geteuid() != 0 {
+			return fmt.Errorf("aborting the filesystem on %s: %w", m.Mountpoint, err)
+		}
+		// Without fusectl: MNT_FORCE aborts, whether the mount is busy or not.
+		if err := fusefs.Unmount(m.Mountpoint, fusefs.Force); err == nil || !errors.Is(err, fusefs.ErrBusy) {
+			return err
+		}
+	}
+	return unmountNow(m.Mountpoint, fusefs.Lazy)
 }
 
 func regionMounts(arg string) []*mountinfo.Info {
@@ -114,6 +206,9 @@ func waitFree(region string, pid int, limit time.Duration) error {
 			who := ""
 			if pid != 0 {
 				who = fmt.Sprintf(" by process %d", pid)
+			}
+			if stopped(pid) {
+				return fmt.Errorf("unmounted, but region %s is still in use%s, which is stopped: `kill -CONT %d` lets it end, `kill -9 %d` ends it, and the next mount recovers", region, who, pid, pid)
 			}
 			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: it is being written back, or somebody holds files of the mount open", region, who, limit)
 		}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+)
+
+// A crash that Go's runtime reports (an unrecovered panic, a fault, SIGQUIT) goes to standard error, which a daemon
+// in the background has not. crashTo has it written to the log as well.
+func crashTo(log *os.File) error { return debug.SetCrashOutput(log, debug.CrashOptions{}) }
+
+// crashDir is where a daemon without a log leaves the report of a crash.
+func crashDir() string {
+	if os.Geteuid() == 0 {
+		return "/run/daxfsd"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "daxfsd")
+	}
+	return ""
+}
+
+// newCrashFile makes a file for the report of a crash: empty, and locked while its daemon lives. clean
+// removes it at an orderly end. Empty files of daemons that were killed are removed here.
+func newCrashFile(dir string) (f *os.File, clean func()) {
+	none := func() {}
+	if dir == "" || os.MkdirAll(dir, 0o700) != nil {
+		return nil, none
+	}
+	old, _ := filepath.Glob(filepath.Join(dir, "crash-*.log"))
+	for _, name := range old {
+		removeIfDead(name)
+	}
+	f, err := os.CreateTemp(dir, "crash-*.log") // with O_EXCL and for its owner alone
+	if err != nil {
+		return nil, none
+	}
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	return f, func() {
+		_ = os.Remove(f.Name())
+		_ = f.Close()
+	}
+}
+
+// removeIfDead removes a file of newCrashFile that is empty and that no daemon has locked.
+func removeIfDead(name string) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Size() == 0 && unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		_ = os.Remove(name)
+	}
+}

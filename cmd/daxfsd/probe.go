@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A system call on a mount waits for its daemon, and the daemon may be stopped or hang. Over io_uring
+// the caller then waits without being killable, once the daemon's ring has the request, and its process
+// cannot end. So whatever may send a request is done by a process of its own, the probe: this program
+// by another name. A probe without an answer is given up; it goes away when the daemon answers or
+// ends, or its connection is aborted.
+
+// probeName is argv[0] of a probe.
+const probeName = "daxfsd-probe"
+
+// probeLimit is how long a healthy daemon may take to answer.
+const probeLimit = 2 * time.Second
+
+// errSilent is returned when a probe has no answer within its limit.
+var errSilent = errors.New("no answer")
+
+// probe makes one system call in a process of its own, and returns its result or its errno:
+//
+//	open PATH            finds a path
+//	stat PATH            asks the daemon for attributes, never the kernel's cache
+//	getxattr PATH NAME   returns the value
+//	umount PATH FLAGS    as umount2(2)
+func probe(limit time.Duration, args ...string) ([]byte, error) {
+	rd, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer rd.Close()
+	keepFromChildren()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{probeName}, args...)
+	cmd.Stdout = w
+	cmd.Dir = "/" // and no mount is busy by it
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return nil, fmt.Errorf("starting a process to ask the daemon: %w", err)
+	}
+	b, err := readAnswer(rd, limit)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Process.Release() // not Wait: it may not be able to die
+		return nil, err
+	}
+	_ = cmd.Wait()
+	if e := unix.Errno(binary.LittleEndian.Uint32(b)); e != 0 {
+		return nil, e
+	}
+	return b[8:], nil
+}
+
+// readAnswer reads errno, length (32 bits each) and bytes.
+func readAnswer(rd *os.File, limit time.Duration) ([]byte, error) {
+	_ = rd.SetReadDeadline(time.Now().Add(limit))
+	b := make([]byte, 8)
+	_, err := io.ReadFull(rd, b)
+	if err == nil {
+		b = append(b, make([]byte, binary.LittleEndian.Uint32(b[4:]))...)
+		_, err = io.ReadFull(rd, b[8:])
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, errSilent
+	case err != nil:
+		return nil, fmt.Errorf("the process that asked the daemon died: %w", err)
+	}
+	return b, nil
+}
+
+// runProbe is the probe.
+func runProbe(args []string) {
+	var value []byte
+	var err error
+	switch args[0] {
+	case "open":
+		_, err = unix.Open(args[1], unix.O_PATH|unix.O_CLOEXEC, 0)
+	case "stat":
+		var st unix.Statx_t
+		err = unix.Statx(unix.AT_FDCWD, args[1], unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
+	case "getxattr":
+		var n int
+		value = make([]byte, 64<<10)
+		n, err = unix.Lgetxattr(args[1], args[2], value)
+		value = value[:max(n, 0)]
+	case "umount":
+		flags, _ := strconv.Atoi(args[2])
+		err = unix.Unmount(args[1], flags)
+	}
+	var e unix.Errno
+	if err != nil && !errors.As(err, &e) {
+		e = unix.EIO
+	}
+	b := binary.LittleEndian.AppendUint32(nil, uint32(e))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(value)))
+	_, _ = os.Stdout.Write(append(b, value...))
+}
+
+// stopped reports whether a process is stopped, by a signal or by a debugger.
+func stopped(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil || pid <= 0 {
+		return false
+	}
+	for i := len(b) - 1; i > 0; i-- { // the name before it may have parentheses
+		if b[i] == ')' {
+			return i+2 < len(b) && (b[i+2] == 'T' || b[i+2] == 't')
+		}
+	}
+	return false
+}
