@@ -20,8 +20,11 @@ const (
 	SetMtime
 	SetCtime
 	// SetKillPriv takes set-user-ID, and set-group-ID if the group may execute, from a
-	// file that is written or truncated by who has no CAP_FSETID.
+	// file that is written or truncated by a caller without CAP_FSETID.
 	SetKillPriv
+	// SetKillSGID takes set-group-ID whether the group may execute or not: the caller is not in the
+	// file's group either. It goes with SetKillPriv, or with a new owner.
+	SetKillSGID
 )
 
 // SetAttr is what SetAttr changes; fields whose bit is not in Valid are ignored.
@@ -45,6 +48,21 @@ func KillPriv(mode uint32) uint32 {
 		mode &^= syscall.S_ISGID
 	}
 	return mode
+}
+
+// NeedsGroups reports whether it depends on the caller's groups if mode loses its set-group-ID
+// when the caller has no CAP_FSETID. Analogous to the kernel's setattr_should_drop_sgid.
+func NeedsGroups(mode uint32) bool {
+	return mode&(syscall.S_ISGID|syscall.S_IXGRP) == syscall.S_ISGID && mode&syscall.S_IFMT != syscall.S_IFDIR
+}
+
+// killed is mode without what SetKillPriv and SetKillSGID take.
+func (s *SetAttr) killed(mode uint16) uint16 {
+	m := KillPriv(uint32(mode))
+	if s.Valid&SetKillSGID != 0 && NeedsGroups(m) {
+		m &^= syscall.S_ISGID
+	}
+	return uint16(m)
 }
 
 // mayChange says whether immutable and append-only inodes let s be set, as notify_change.
@@ -136,6 +154,9 @@ func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.E
 			return errno(err)
 		}
 		rest.Valid &^= SetSize | SetKillPriv
+		if rest.Valid&(SetUID|SetGID) == 0 {
+			rest.Valid &^= SetKillSGID
+		}
 	}
 	if rest.Valid != 0 {
 		if err := fs.setAttr(ctx, in, &rest); err != nil {
@@ -160,7 +181,7 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 		c.GID = s.GID
 	}
 	if s.Valid&(SetUID|SetGID|SetKillPriv) != 0 && s.Valid&SetMode == 0 {
-		c.Mode = uint16(KillPriv(uint32(c.Mode)))
+		c.Mode = s.killed(c.Mode)
 	}
 	if s.Valid&SetCtime != 0 {
 		ct = s.Ctime
@@ -229,7 +250,7 @@ func (s *SetAttr) sized(in *inode) layout.Core {
 	c := in.core
 	c.Size = s.Size
 	if s.Valid&SetKillPriv != 0 {
-		c.Mode = uint16(KillPriv(uint32(c.Mode)))
+		c.Mode = s.killed(c.Mode)
 	}
 	return c
 }

@@ -129,10 +129,31 @@ func (a *Adapter) setattr(c *call, ino uint64, in *transport.SetattrIn, out *fus
 	if s.Valid == 0 { // chown(-1, -1), which changes just what every chown does
 		s.Valid = fs.SetKillPriv
 	}
+	// That a chown's caller has no CAP_FSETID is not said.
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || s.Valid&(fs.SetUID|fs.SetGID|fs.SetKillPriv) != 0 && c.ctx.UID != 0 {
+		if e := a.killSGID(c, ino, s); e != 0 {
+			return e
+		}
+	}
 	if e := a.core.SetAttr(&c.ctx, ino, s, &c.attr); e != 0 {
 		return e
 	}
 	putAttrOut(out, &c.attr)
+	return 0
+}
+
+// killSGID adds SetKillSGID if the caller is not in the group of a file that it matters for.
+func (a *Adapter) killSGID(c *call, ino uint64, s *fs.SetAttr) syscall.Errno {
+	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
+		return e
+	}
+	if !fs.NeedsGroups(c.attr.Mode) || c.ctx.GID == c.attr.GID {
+		return 0
+	}
+	if c.ctx.NoWait {
+		return syscall.EAGAIN // /proc is not for a queue's thread
+	}
+	s.Valid |= killBits(&c.ctx, &c.attr) & fs.SetKillSGID
 	return 0
 }
 

@@ -7,7 +7,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/transport"
 )
@@ -91,24 +90,6 @@ func writeKind(open, write uint32) (atEnd, writeback bool) {
 	return open&unix.O_APPEND != 0, write&fuse.WRITE_CACHE != 0
 }
 
-// kill takes set-user-ID and set-group-ID from a file about to be written by
-// somebody without CAP_FSETID (HANDLE_KILLPRIV_V2). The kernel keeps the old mode
-// in its inode until it is told.
-func (a *Adapter) kill(c *call, ino uint64) syscall.Errno {
-	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
-		return e
-	}
-	if fs.KillPriv(c.attr.Mode) == c.attr.Mode {
-		return 0
-	}
-	c.set = fs.SetAttr{Valid: fs.SetKillPriv}
-	e := a.core.SetAttr(&c.ctx, ino, &c.set, &c.attr)
-	if e == 0 {
-		a.forgetAttr(ino)
-	}
-	return e
-}
-
 // forgetAttr tells the kernel that it does not know an inode's attributes any more.
 func (a *Adapter) forgetAttr(ino uint64) {
 	if s := a.server.Load(); s != nil {
@@ -122,14 +103,6 @@ func (a *Adapter) atime(c *call, ino uint64) int64 {
 		return 0
 	}
 	return c.attr.Atime
-}
-
-// killAsUser is kill for requests that do not say whether the caller has CAP_FSETID.
-func (a *Adapter) killAsUser(c *call, ino uint64) syscall.Errno {
-	if c.ctx.UID == 0 {
-		return 0
-	}
-	return a.kill(c, ino)
 }
 
 // Flush would be close(2) on a descriptor; FOPEN_NOFLUSH spares it.

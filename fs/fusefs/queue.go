@@ -54,7 +54,7 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // of everybody without CAP_FSETID
 		if e := q.a.core.GetAttr(ctx, h.NodeID, &q.attr); e != 0 {
 			return 0, e
-		} else if fs.KillPriv(q.attr.Mode) != q.attr.Mode {
+		} else if mayKill(ctx, &q.attr) {
 			return 0, transport.Cold
 		}
 	}

@@ -19,11 +19,29 @@ var suidCases = append([]testCase{
 			c.do(unix.Chmod(name, x.mode))
 			c.as(both, func() { c.do(unix.Chown(name, -1, 3003)) })
 			got := c.mode(name)
-			if x.mode&0o2010 == 0o2000 { // without x for the group the bit once meant mandatory locks
-				got, x.want = got&^0o2000, x.want&^0o2000
-			}
 			c.oct(got, x.want, "%04o after chown by its owner", x.mode)
 		}
+	}},
+	{name: "suid/chown-by-outsider", run: func(c *ctx) { // who owns the file and is not in its group
+		for _, x := range []struct{ mode, want uint32 }{{0o2745, 0o745}, {0o6745, 0o745}, {0o2755, 0o755}, {0o745, 0o745}} {
+			name := fmt.Sprintf("f%o", x.mode)
+			c.file(name, 0o644)
+			c.chown(name, ann.uid, 3003)
+			c.do(unix.Chmod(name, x.mode))
+			c.as(ann, func() { c.do(unix.Chown(name, -1, ann.gid)) })
+			c.oct(c.mode(name), x.want, "%04o", x.mode)
+		}
+	}},
+	{name: "suid/chown-of-nothing-by-outsider", run: func(c *ctx) {
+		c.file("f", 0o644)
+		c.chown("f", ann.uid, 3003)
+		c.do(unix.Chmod("f", 0o2745))
+		c.as(ann, func() { c.do(unix.Chown("f", -1, -1)) })
+		c.oct(c.mode("f"), 0o745, "after chown -1 -1")
+		c.do(unix.Chown("f", -1, -1))
+		c.do(unix.Chmod("f", 0o2745))
+		c.do(unix.Chown("f", -1, -1))
+		c.oct(c.mode("f"), 0o2745, "after chown -1 -1 by root")
 	}},
 	{name: "suid/chown-by-root", run: func(c *ctx) {
 		c.file("f", 0o6755)
@@ -119,6 +137,27 @@ func suidOpCases() (l []testCase) {
 				c.do(unix.Chmod("f", x.mode))
 				c.as(bob, func() { c.is(o.op(c, c.open("f", rw)), nil, "the call") })
 				c.oct(c.mode("f"), x.want, "%04o", x.mode)
+				c.do(unix.Unlink("f"))
+			}
+		}})
+		// Set-group-ID without execution by the group goes if the writer is not in the group.
+		l = append(l, testCase{name: "suid/group-" + o.name, needs: o.needs, run: func(c *ctx) {
+			c.file("src", 0o644, "content")
+			for _, x := range []struct {
+				who        who
+				mode, want uint32
+			}{
+				{bob, 0o2766, 0o766}, {bob, 0o6766, 0o766}, {bob, 0o2776, 0o776},
+				{who{bob.uid, 3003, nil}, 0o2766, 0o2766}, {who{bob.uid, 3003, nil}, 0o6766, 0o2766}, {who{bob.uid, 3003, nil}, 0o2776, 0o776},
+				{who{bob.uid, bob.gid, []int{2003, 3003, 4003}}, 0o2766, 0o2766}, {who{bob.uid, bob.gid, []int{2003, 3003, 4003}}, 0o6766, 0o2766},
+				{who{bob.uid, bob.gid, []int{2003, 4003}}, 0o2766, 0o766},
+				{who{0, 0, nil}, 0o6766, 0o6766},
+			} {
+				c.file("f", 0o666, "some content")
+				c.chown("f", ann.uid, 3003)
+				c.do(unix.Chmod("f", x.mode))
+				c.as(x.who, func() { c.is(o.op(c, c.open("f", rw)), nil, "the call") })
+				c.oct(c.mode("f"), x.want, "%04o, by %+v", x.mode, x.who)
 				c.do(unix.Unlink("f"))
 			}
 		}})
