@@ -27,21 +27,26 @@ shared with other files. What FIEMAP tells elsewhere: FUSE does not pass that on
   daxfsd filefrag --json /mnt/data`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, names []string) error {
-			var all []fileExtents
+			all, failed := []fileExtents{}, false
 			for _, name := range names {
 				x, err := extentsOf(name)
-				if err != nil {
-					return err
+				if err != nil { // the others are told nevertheless
+					fmt.Fprintf(c.ErrOrStderr(), "daxfsd: filefrag: %s\n", oneSentence(err))
+					failed = true
+					continue
 				}
-				all = append(all, fileExtents{name, x})
+				f := fileExtents{name, x}
+				if all = append(all, f); !asJSON {
+					fmt.Fprint(c.OutOrStdout(), f.table())
+				}
 			}
 			if asJSON {
 				e := json.NewEncoder(c.OutOrStdout())
 				e.SetIndent("", "  ")
-				return e.Encode(all)
+				_ = e.Encode(all)
 			}
-			for _, f := range all {
-				fmt.Fprint(c.OutOrStdout(), f.table())
+			if failed {
+				return &exitError{code: 1}
 			}
 			return nil
 		},

@@ -147,7 +147,8 @@ func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsc
 		}
 	}
 	if f.json {
-		return rep, json.NewEncoder(c.OutOrStdout()).Encode(rep)
+		_ = json.NewEncoder(c.OutOrStdout()).Encode(rep)
+		return rep, nil
 	}
 	fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", path, fsckSummary(rep))
 	return rep, nil

@@ -74,6 +74,7 @@ ordinary file, which then emulates persistent memory.`,
 	}
 	root.SetVersionTemplate("daxfsd {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{2, err} })
+	root.SetHelpCommand(helpCommand())
 	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), topCommand(), filefragCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
@@ -96,23 +97,21 @@ func args(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// run executes the command line and returns the exit code.
-func run(root *cobra.Command) int {
+// run executes the command line and returns the exit code. What a command could not print fails it.
+func run(root *cobra.Command, stdout *os.File) int {
+	out := &output{f: stdout}
+	root.SetOut(out)
 	cmd, err := root.ExecuteC()
-	if err == nil {
-		return 0
+	code := exitCode(root, cmd, err)
+	if failed := out.close(); failed != nil && (err == nil || err.Error() == "" || errors.Is(err, failed)) {
+		err = fmt.Errorf("writing to standard output: %w", failed)
+		if cmd.Name() == "fsck" {
+			code |= fsckOperational
+		} else {
+			code = 1
+		}
 	}
-	code := 1
-	var e *exitError
-	if errors.As(err, &e) {
-		code = e.code
-	} else if cmd == root {
-		code = 2 // unknown command
-	}
-	if cmd.Name() == "fsck" {
-		code = fsckExit(err)
-	}
-	if err.Error() != "" {
+	if err != nil && err.Error() != "" {
 		name := "daxfsd"
 		if cmd != root {
 			name += ": " + cmd.Name()
@@ -120,6 +119,22 @@ func run(root *cobra.Command) int {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, oneSentence(err))
 	}
 	return code
+}
+
+// exitCode is what the error of a command is to the shell.
+func exitCode(root, cmd *cobra.Command, err error) int {
+	var e *exitError
+	switch {
+	case err == nil:
+		return 0
+	case cmd.Name() == "fsck":
+		return fsckExit(err)
+	case errors.As(err, &e):
+		return e.code
+	case cmd == root:
+		return 2 // unknown command
+	}
+	return 1
 }
 
 // oneSentence keeps an error on one line.
@@ -140,7 +155,7 @@ func main() {
 		}
 		root.SetArgs(args)
 	}
-	code := run(root)
+	code := run(root, os.Stdout)
 	if helper {
 		code = helperExit(code)
 	}

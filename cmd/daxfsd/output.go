@@ -1,0 +1,49 @@
+package main
+
+import (
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// output is standard output. It remembers the first error, so that no command has to look at each of
+// its prints. It is used by one goroutine.
+type output struct {
+	f    *os.File
+	used bool
+	err  error
+}
+
+// Write writes as long as nothing has failed.
+func (o *output) Write(b []byte) (n int, err error) {
+	o.used = true
+	if o.err == nil {
+		n, o.err = o.f.Write(b)
+	}
+	return n, o.err
+}
+
+// close returns the first error. Some filesystems, such as NFS, tell theirs only now.
+func (o *output) close() error {
+	if err := o.f.Close(); o.used && o.err == nil {
+		o.err = err
+	}
+	return o.err
+}
+
+// helpCommand is cobra's, but an unknown topic is an error.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(c *cobra.Command, topic []string) error {
+			found, rest, err := c.Root().Find(topic)
+			if err != nil || len(rest) > 0 {
+				return usagef("there is no command %q; see `daxfsd --help`", strings.Join(topic, " "))
+			}
+			found.InitDefaultHelpFlag()
+			return found.Help()
+		},
+	}
+}
