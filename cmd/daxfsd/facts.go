@@ -20,8 +20,10 @@ type facts struct {
 	region *pmem.Region
 	super  *layout.Superblock
 	since  time.Time
-	core   *fs.FS // this and the next are there before anybody can ask
-	server *fusefs.Server
+	// whyNotUring is fusefs.Info.WhyNotUring.
+	whyNotUring string
+	core        *fs.FS // this and the next are there before anybody can ask
+	server      *fusefs.Server
 }
 
 // info is the value of fusefs.InfoXattr.
@@ -36,7 +38,7 @@ func (f *facts) info() []byte {
 	}
 	id, _ := f.region.FileID()
 	b, _ := json.Marshal(fusefs.Info{
-		Version: versionString(), PID: os.Getpid(), Since: f.since, Mountpoint: f.plan.mountpoint, Options: f.plan.opts.list(),
+		Version: versionString(), PID: os.Getpid(), Since: f.since, Mountpoint: f.plan.mountpoint, Options: f.plan.opts.list(), WhyNotUring: f.whyNotUring,
 		Region: d.Region, RegionID: id, Kind: d.Kind, RegionSize: d.RegionSize, Align: d.Align, Durability: d.Durability, Promise: d.Promise,
 		Size: d.Size, Label: d.Label, UUID: d.UUID, Format: d.Format, Created: d.Created,
 		Stats: stats, Operations: ops, Runtime: runtimeFacts(stats.CachedInodes),

@@ -29,8 +29,9 @@ full it is, who has it mounted. Of a mounted one, name the mount point or the
 region; of one that is not mounted, the region. Nothing is changed.
 
 With --json a mounted one also tells, below "mount", what it has served since it
-was mounted ("operations": for each kind of request how many, errors, bytes, and
-in nanoseconds how long it took the daemon: p50, p90, p99, p99.9, max), and what
+was mounted ("operations": for each kind of request how many; "errors" that failed,
+for lack of space or memory or because of damage; "negative" answers, such as that
+there is no such name; bytes; and in nanoseconds how long it took the daemon: p50, p90, p99, p99.9, max), and what
 its memory does ("runtime"). --buckets adds the histograms: the i-th number of
 "buckets" counts what took less than the i-th of "bucket_bounds_ns" and not less
 than the one before. ` + "`daxfsd top`" + ` shows what is served right now.`,
@@ -208,7 +209,7 @@ func describe(path string, r *pmem.Region, sb *layout.Superblock) *info {
 
 // served is all that a daemon did, in one line.
 func served(o transport.Operation) string {
-	return fmt.Sprintf("%d requests, %d answered with an error, %s read and written", o.Count, o.Errors, formatSize(int64(o.Bytes)))
+	return fmt.Sprintf("%d requests, %d of them failed, %s read and written", o.Count, o.Errors, formatSize(int64(o.Bytes)))
 }
 
 func (i *info) print(c *cobra.Command) {
@@ -232,6 +233,7 @@ func (i *info) print(c *cobra.Command) {
 			[2]string{"state", "mounted on " + m.Mountpoint + " by process " + fmt.Sprint(m.PID)},
 			[2]string{"atomic", "writes of up to " + formatSize(int64(m.AtomicWrite))},
 			[2]string{"options", strings.Join(m.Options, ",")},
+			[2]string{"no io_uring", m.WhyNotUring},
 			[2]string{"since", fmt.Sprintf("%s (%s)", m.Since.Local().Format(time.RFC1123), time.Since(m.Since).Round(time.Second))},
 			[2]string{"daemon", m.Version},
 			[2]string{"served", served(m.Operations.Total())},

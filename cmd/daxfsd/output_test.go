@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,5 +95,22 @@ func TestFilefragMissing(t *testing.T) {
 	}
 	if r := daxfsd(t, "filefrag", "--json", missing); r.code != 1 || strings.TrimSpace(r.stdout) != "[]" {
 		t.Errorf("exit code %d, it printed %q", r.code, r.stdout)
+	}
+}
+
+// TestMountQuiet: a mount that needs nothing said says nothing. Why it does not use io_uring is in info.
+func TestMountQuiet(t *testing.T) {
+	needFUSE(t)
+	region, mp := newRegion(t), mountPoint(t)
+	if r := daxfsd(t, "mount", region, mp); r.code != 0 || r.stdout+r.stderr != "" {
+		t.Errorf("exit code %d, it said %q", r.code, r.stdout+r.stderr)
+	}
+	m := decode(t, must(t, "info", "--json", mp))["mount"].(map[string]any)
+	dev := slices.Contains(m["options"].([]any), any("transport=dev"))
+	if _, why := m["why_not_uring"]; why != dev {
+		t.Errorf("options %v, reason not to use io_uring: %v", m["options"], m["why_not_uring"])
+	}
+	if out := must(t, "info", mp); strings.Contains(out, "no io_uring") != dev {
+		t.Errorf("info prints %q", out)
 	}
 }

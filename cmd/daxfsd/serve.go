@@ -96,9 +96,8 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	bar.end()
 	var whyNot error
 	if p.opts.via, whyNot = server.Transport(); whyNot != nil {
-		s := fmt.Sprintf("requests come by /dev/fuse: %v", whyNot)
-		log.Info(s)
-		rep.send(reportLine{Kind: "note", Text: s})
+		f.whyNotUring = whyNot.Error()
+		log.Info("requests come by /dev/fuse", zap.String("why_not_io_uring", f.whyNotUring))
 	}
 	if !server.SharedMmap() {
 		warn("this kernel maps files shared only with -o dax=never (Linux 6.6 lifts that)")

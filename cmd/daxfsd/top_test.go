@@ -77,7 +77,7 @@ func TestTopPrints(t *testing.T) {
 			t.Errorf("the interval took %v s", s)
 		}
 		g := i["operations"].(map[string]any)["GETXATTR"].(map[string]any)
-		if got, want := strings.Join(keys(g), " "), "bytes bytes_per_second count errors in_flight max_ns p50_ns p90_ns p99_9_ns p99_ns per_second"; got != want {
+		if got, want := strings.Join(keys(g), " "), "bytes bytes_per_second count errors in_flight max_ns negative p50_ns p90_ns p99_9_ns p99_ns per_second"; got != want {
 			t.Errorf("fields of an operation: %s, want %s", got, want)
 		}
 		has(t, g, map[string]any{"count": 1.0, "errors": 0.0}) // top's own question

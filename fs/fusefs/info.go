@@ -24,6 +24,8 @@ type Info struct {
 	Since      time.Time `json:"since"`
 	Mountpoint string    `json:"mountpoint"`
 	Options    []string  `json:"options"`
+	// WhyNotUring says why requests come by /dev/fuse, if nobody asked for that.
+	WhyNotUring string `json:"why_not_uring,omitempty"`
 
 	Region     string      `json:"region"`
 	RegionID   pmem.FileID `json:"region_id"`

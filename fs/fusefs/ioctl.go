@@ -124,10 +124,20 @@ func (a *Adapter) setFlags(c *call, ino uint64, flags uint32, proj *uint32) sysc
 	return e
 }
 
-// trim is FITRIM, of which there is nothing to tell a device: no bytes were.
+// trimGroup is the largest extent in bytes that FITRIM may ask for: that of a block group of ext4.
+const trimGroup = 128 << 20
+
+// trim is FITRIM, of which there is nothing to tell a device: no bytes were. Arguments are refused as
+// by ext4 (ext4_trim_fs).
 func (a *Adapter) trim(c *call, arg, res []byte) syscall.Errno {
 	if c.ctx.UID != 0 {
 		return syscall.EPERM
+	}
+	var s fs.StatFS
+	a.core.StatFS(&s)
+	start, n, least := binary.NativeEndian.Uint64(arg), binary.NativeEndian.Uint64(arg[8:]), binary.NativeEndian.Uint64(arg[16:])
+	if start>>layout.BlockShift >= s.Blocks || n < layout.BlockSize || least>>layout.BlockShift > trimGroup>>layout.BlockShift {
+		return syscall.EINVAL
 	}
 	copy(res, arg[:trimRangeSize])
 	binary.NativeEndian.PutUint64(res[8:], 0)

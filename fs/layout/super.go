@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// Magic opens both superblocks: "DAXFS\x00\x00\x01" read as bytes.
+// Magic opens both superblocks: "DAXFS", ^Z, CR, LF, so that a transfer as text shows.
 var Magic = [8]byte{'D', 'A', 'X', 'F', 'S', 0x1a, '\r', '\n'}
 
 // Version is the format version written by this code. A reader accepts any

@@ -2,7 +2,10 @@ package transport
 
 import (
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // opNames are the operations, as the kernel calls them (enum fuse_opcode, without FUSE_).
@@ -31,12 +34,13 @@ type counters [len(opNames)]opCounters
 
 // opCounters are one operation's: 15 cache lines.
 type opCounters struct {
-	begun   atomic.Uint64 // requests read
-	errors  atomic.Uint64
-	bytes   atomic.Uint64
-	max     atomic.Uint64           // ns
-	buckets [nbuckets]atomic.Uint64 // requests ended, by latency
-	_       [3]uint64
+	begun    atomic.Uint64 // requests read
+	failed   atomic.Uint64
+	negative atomic.Uint64
+	bytes    atomic.Uint64
+	max      atomic.Uint64           // ns
+	buckets  [nbuckets]atomic.Uint64 // requests ended, by latency
+	_        [2]uint64
 }
 
 // call is a request between begin and end.
@@ -82,8 +86,12 @@ func (k *call) end(e int32, moved uint64) {
 	if moved > 0 {
 		k.op.bytes.Add(moved)
 	}
-	if e != 0 {
-		k.op.errors.Add(1)
+	switch {
+	case e == 0:
+	case failure(e):
+		k.op.failed.Add(1)
+	default:
+		k.op.negative.Add(1)
 	}
 	for m := k.op.max.Load(); ns > m && !k.op.max.CompareAndSwap(m, ns); m = k.op.max.Load() {
 	}
@@ -92,6 +100,18 @@ func (k *call) end(e int32, moved uint64) {
 		k.trace(k.req)
 	}
 	k.op = nil
+}
+
+// failure reports whether a negative errno says that the filesystem could not do what it should, for
+// lack of space or memory or because of damage. All others are answers that a program gets from a
+// filesystem in good health: there is no such name, it exists already, that is not allowed.
+func failure(e int32) bool {
+	switch syscall.Errno(-e) {
+	case syscall.EIO, syscall.ENOMEM, syscall.EFAULT, syscall.ENFILE, syscall.EMFILE, syscall.ENOSPC, syscall.EDQUOT, syscall.ENOBUFS,
+		syscall.EPROTO, syscall.EBADMSG, syscall.ETIMEDOUT, syscall.EUCLEAN, syscall.EREMOTEIO, syscall.ENOTRECOVERABLE, unix.EHWPOISON:
+		return true
+	}
+	return false
 }
 
 // endCold is end with the answer to a cold request, or none.
@@ -127,7 +147,8 @@ type Stats map[string]Operation
 // kernel's part, is not in there.
 type Operation struct {
 	Count    uint64 `json:"count"`     // requests served
-	Errors   uint64 `json:"errors"`    // of these, answered with an errno, if only to say that there is no such attribute
+	Errors   uint64 `json:"errors"`    // of these, failed: for lack of space or memory, or because of damage
+	Negative uint64 `json:"negative"`  // of these, answered with another errno, such as that there is no such name
 	Bytes    uint64 `json:"bytes"`     // that READ, WRITE and COPY_FILE_RANGE moved
 	InFlight uint64 `json:"in_flight"` // requests read and not yet answered
 	P50      uint64 `json:"p50_ns"`
@@ -148,7 +169,8 @@ func (o *Operation) settle() {
 // Plus is what both did; the quantiles are 0 without both histograms.
 func (o Operation) Plus(p Operation) Operation {
 	o.Count += p.Count
-	o.Errors, o.Bytes, o.InFlight, o.Max = o.Errors+p.Errors, o.Bytes+p.Bytes, o.InFlight+p.InFlight, max(o.Max, p.Max)
+	o.Errors, o.Negative = o.Errors+p.Errors, o.Negative+p.Negative
+	o.Bytes, o.InFlight, o.Max = o.Bytes+p.Bytes, o.InFlight+p.InFlight, max(o.Max, p.Max)
 	o.Latency = o.Latency.plus(p.Latency)
 	o.settle()
 	return o
@@ -156,7 +178,8 @@ func (o Operation) Plus(p Operation) Operation {
 
 // minus is what was done since p. Its Max is no more than the bound of a bucket.
 func (o Operation) minus(p Operation) Operation {
-	o.Errors, o.Bytes = o.Errors-min(o.Errors, p.Errors), o.Bytes-min(o.Bytes, p.Bytes)
+	o.Errors, o.Negative = o.Errors-min(o.Errors, p.Errors), o.Negative-min(o.Negative, p.Negative)
+	o.Bytes -= min(o.Bytes, p.Bytes)
 	o.Latency = o.Latency.minus(p.Latency)
 	o.Count = o.Latency.Count()
 	o.Max = min(o.Max, o.Latency.Quantile(1))
@@ -213,7 +236,8 @@ func sum(queues []*counters) Stats {
 				h[b], n = h[b]+v, n+v
 			}
 			o.Count += n
-			o.Errors, o.Bytes, o.Max = o.Errors+c.errors.Load(), o.Bytes+c.bytes.Load(), max(o.Max, c.max.Load())
+			o.Errors, o.Negative = o.Errors+c.failed.Load(), o.Negative+c.negative.Load()
+			o.Bytes, o.Max = o.Bytes+c.bytes.Load(), max(o.Max, c.max.Load())
 			o.InFlight += c.begun.Load() - n // read last: what has ended had begun
 		}
 		if o.Count == 0 && o.InFlight == 0 {

@@ -79,10 +79,10 @@ func TestStatsAddUp(t *testing.T) {
 	if r.Count != 20 || r.Errors != 0 || r.Bytes != 50960 || r.InFlight != 0 || r.P50 < 900e6 || r.P50 > 1400e6 || r.P90 < 1600e6 || r.P999 > r.Max || r.Max < 2e9 {
 		t.Errorf("READ: %+v", r)
 	}
-	if l := before["LOOKUP"]; l.Count != 1 || l.Errors != 1 || len(before) != 2 {
+	if l := before["LOOKUP"]; l.Count != 1 || l.Errors != 0 || l.Negative != 1 || len(before) != 2 {
 		t.Errorf("LOOKUP: %+v of %d", l, len(before))
 	}
-	if all := before.Total(); all.Count != 21 || all.Errors != 1 || all.Bytes != 50960 {
+	if all := before.Total(); all.Count != 21 || all.Errors != 0 || all.Negative != 1 || all.Bytes != 50960 {
 		t.Errorf("all: %+v", all)
 	}
 	do(&c, opRead, -int32(unix.EIO), 0, 10*time.Millisecond)
@@ -97,6 +97,25 @@ func TestStatsAddUp(t *testing.T) {
 	}
 	if busy.end(0, 0); sum([]*counters{&d})["FSYNC"].InFlight != 0 || sum([]*counters{&d})["FSYNC"].Count != 1 {
 		t.Errorf("FSYNC: %+v", sum([]*counters{&d})["FSYNC"])
+	}
+}
+
+// TestNegativeAnswers: what a program gets from a filesystem in good health is no error of that.
+func TestNegativeAnswers(t *testing.T) {
+	var c counters
+	for e, failed := range map[unix.Errno]bool{
+		unix.ENOENT: false, unix.EEXIST: false, unix.ENODATA: false, unix.ERANGE: false, unix.EACCES: false, unix.EPERM: false, unix.ENOTEMPTY: false,
+		unix.ENOTDIR: false, unix.EISDIR: false, unix.ENXIO: false, unix.EINTR: false, unix.EAGAIN: false, unix.EROFS: false, unix.ENOTTY: false,
+		unix.EOPNOTSUPP: false, unix.ENOSYS: false, unix.EINVAL: false, unix.EFBIG: false, unix.ENAMETOOLONG: false, unix.EXDEV: false, unix.EMLINK: false, unix.ESTALE: false,
+		unix.EIO: true, unix.ENOSPC: true, unix.ENOMEM: true, unix.EUCLEAN: true, unix.EDQUOT: true,
+	} {
+		before := sum([]*counters{&c})["GETATTR"]
+		k := c.begin(&InHeader{Opcode: opGetattr}, nil, nil, nil)
+		k.end(-int32(e), 0)
+		now := sum([]*counters{&c})["GETATTR"]
+		if got := now.Errors > before.Errors; got != failed || now.Errors+now.Negative != now.Count {
+			t.Errorf("%v counts as an error: %v, want %v; of %d answers %d failed and %d are negative", e, got, failed, now.Count, now.Errors, now.Negative)
+		}
 	}
 }
 
@@ -126,8 +145,8 @@ func TestStatsAndTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]Operation{
-		"READ": {Count: 3, Errors: 2, Bytes: 5000}, "WRITE": {Count: 2, Bytes: 3 + inHeaderSize + writeInSize + 2}, "LOOKUP": {Count: 1},
-		"RENAME2": {Count: 1, Errors: 1}, "SYMLINK": {Count: 1}, "UNLINK": {Count: 1, Errors: 1}, "LSEEK": {Count: 1}, "FALLOCATE": {Count: 1},
+		"READ": {Count: 3, Errors: 1, Negative: 1, Bytes: 5000}, "WRITE": {Count: 2, Bytes: 3 + inHeaderSize + writeInSize + 2}, "LOOKUP": {Count: 1},
+		"RENAME2": {Count: 1, Errors: 1}, "SYMLINK": {Count: 1}, "UNLINK": {Count: 1, Negative: 1}, "LSEEK": {Count: 1}, "FALLOCATE": {Count: 1},
 		"UNKNOWN": {Count: 1}, "FORGET": {Count: 1},
 	}
 	var got Stats
@@ -137,7 +156,7 @@ func TestStatsAndTrace(t *testing.T) {
 		}
 	}
 	for name, w := range want {
-		if g := got[name]; g.Count != w.Count || g.Errors != w.Errors || g.Bytes != w.Bytes || g.InFlight != 0 || g.Max == 0 || g.P50 == 0 || g.P50 > g.Max {
+		if g := got[name]; g.Count != w.Count || g.Errors != w.Errors || g.Negative != w.Negative || g.Bytes != w.Bytes || g.InFlight != 0 || g.Max == 0 || g.P50 == 0 || g.P50 > g.Max {
 			t.Errorf("%s: %+v, want %+v", name, g, w)
 		}
 	}
@@ -239,7 +258,7 @@ func BenchmarkServe(b *testing.B) {
 func TestStatsFit(t *testing.T) {
 	s := Stats{}
 	for _, name := range opNames {
-		o := Operation{Count: 1e12, Errors: 1e12, Bytes: 1e15, InFlight: 100, P50: 1e10, P90: 1e10, P99: 1e10, P999: 1e10, Max: 1e10}
+		o := Operation{Count: 1e12, Errors: 1e12, Negative: 1e12, Bytes: 1e15, InFlight: 100, P50: 1e10, P90: 1e10, P99: 1e10, P999: 1e10, Max: 1e10}
 		for range nbuckets {
 			o.Latency = append(o.Latency, 1e6)
 		}

@@ -112,13 +112,13 @@ func TestActivity(t *testing.T) {
 			"MKDIR": {Count: clients}, "CREATE": {Count: clients * files}, "FALLOCATE": {Count: clients * files}, "FSYNC": {Count: clients * files},
 			"WRITE":  {Count: clients * files * writes, Bytes: clients * files * writes * 5000},
 			"READ":   {Count: clients * files * reads, Bytes: clients * files * reads * 1000},
-			"RENAME": {Count: clients * files}, "RMDIR": {Count: clients, Errors: clients}, "SYMLINK": {Count: clients}, "UNLINK": {Count: clients},
+			"RENAME": {Count: clients * files}, "RMDIR": {Count: clients, Negative: clients}, "SYMLINK": {Count: clients}, "UNLINK": {Count: clients},
 		}
 		// differs says what got is, if it is not what is wanted; wait, that it may become so.
 		differs := func(got func(name string) transport.Operation) (what string, wait bool) {
 			for name, w := range want {
 				g := got(name)
-				if g.Count != w.Count || g.Errors != w.Errors || g.Bytes != w.Bytes {
+				if g.Count != w.Count || g.Errors != w.Errors || g.Negative != w.Negative || g.Bytes != w.Bytes {
 					what += fmt.Sprintf("%s: %+v, want %+v\n", name, g, w)
 					wait = wait || g.InFlight > 0 || g.Count < w.Count
 				}
@@ -130,7 +130,7 @@ func TestActivity(t *testing.T) {
 			now := operations(t, m)
 			what, wait := differs(func(name string) transport.Operation {
 				n, b := now[name], before[name]
-				n.Count, n.Errors, n.Bytes = n.Count-b.Count, n.Errors-b.Errors, n.Bytes-b.Bytes
+				n.Count, n.Errors, n.Negative, n.Bytes = n.Count-b.Count, n.Errors-b.Errors, n.Negative-b.Negative, n.Bytes-b.Bytes
 				return n
 			})
 			if what == "" {

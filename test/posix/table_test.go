@@ -49,7 +49,7 @@ var (
 
 // cases are all of them.
 var cases = slices.Concat(permCases, permOpCases, suidCases, aclCases, xattrCases, nameCases, linkCases, renameCases, tmpfileCases,
-	timeCases, timeChangeCases, spaceCases, copyCases, openCases, rwCases, lockCases, mmapCases, readdirCases, handleCases,
+	timeCases, timeChangeCases, spaceCases, trimCases, copyCases, openCases, rwCases, lockCases, mmapCases, readdirCases, handleCases,
 	notifyCases, spliceCases, flagCases, specialCases, errnoCases)
 
 func (k known) matches(tg *target) bool { return !tg.control && strings.HasPrefix(tg.name, k.on) }

@@ -38,12 +38,13 @@ const (
 	needsZeroTail                      // what is stored behind the end through a mapping is never seen
 	needsFlagsOpen                     // i binds who has the file open already
 	needsSameSlot                      // names keep their readdir position
+	needsTrim                          // FITRIM
 	needsFullMetadata                  // names and attributes take space of the filesystem
 )
 
 var needNames = []string{"flags (i, a)", "flags (S, A, d)", "64 KiB xattrs", "hundreds of xattrs", "65001 links", "offsets of 8 EiB", "ZERO_RANGE",
 	"COLLAPSE_RANGE", "unwritten extents that are holes", "birth times", "O_DIRECT", "RWF_NOWAIT", "FICLONE", "times far away",
-	"statx attributes", "exact atimes", "file handle types", "zeroed tails of mapped pages", "flags for who has the file open", "stable directory positions"}
+	"statx attributes", "exact atimes", "file handle types", "zeroed tails of mapped pages", "flags for who has the file open", "stable directory positions", "FITRIM"}
 
 func (n need) String() string {
 	var l []string
@@ -71,13 +72,13 @@ type mounted struct {
 }
 
 const daxfsHas = needsFlags | needsFlagsSync | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsZeroRange | needsUnwritten | needsBtime |
-	needsDirect | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsFullMetadata
+	needsDirect | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsTrim | needsFullMetadata
 
 // targets, the controls first: a case that fails there is wrong.
 var targets = []*target{
 	{name: "ext4", control: true, up: upExt4,
 		has: needsFlags | needsFlagsSync | needsBigXattr | needsZeroRange | needsCollapse | needsUnwritten | needsBtime | needsDirect | needsNowait |
-			needsStatxFlags | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsFullMetadata},
+			needsStatxFlags | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsTrim | needsFullMetadata},
 	{name: "tmpfs", control: true, up: upTmpfs,
 		has: needsFlags | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsBtime | needsDirect | needsFarTimes | needsStatxFlags | needsSameSlot},
 	{name: "dax=always", up: upDaxfs("dax=always"), has: daxfsHas},
