@@ -55,8 +55,9 @@ type FS struct {
 	recovered int // journal records replayed by this mount
 	orphans   int // orphans freed by this mount
 
-	orphan orphans
-	xattrs xattrCache
+	orphan   orphans
+	heldLong atomic.Uint64 // deferred blocks that were waited for in vain
+	xattrs   xattrCache
 
 	grant func(want uint64) uint64 // tests: see granted
 
