@@ -3,6 +3,7 @@ package fsck_test
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -31,8 +32,9 @@ type tally struct {
 	files, checked    int // files after those repairs; those of them that the damage did not touch
 }
 
-func newTarget(t testing.TB) *target {
-	w := build(t)
+func newTarget(t testing.TB) *target { return targetOf(build(t)) }
+
+func targetOf(w *world) *target {
 	g := &target{world: w, image: bytes.Clone(w.r.Bytes(0, size)), owned: map[string][]uint64{}, files: map[string][]byte{}}
 	for off := w.sb.OwnerOff; off < w.sb.StaticEnd+8*w.sb.ChunkSize(); off += layout.LineSize {
 		var l layout.Line
@@ -366,6 +368,8 @@ func fuzz(f *testing.F, do func(*target, []byte)) {
 		limited(t, func() { do(g, script) })
 	})
 }
+
+func sortedKeys(m map[string]uint64) []string { return slices.Sorted(maps.Keys(m)) }
 
 // FuzzDamage: damage, check, mount, repair, mount.
 func FuzzDamage(f *testing.F) { fuzz(f, (*target).survive) }
