@@ -89,7 +89,7 @@ func extentsOf(name string) ([]fusefs.Extent, error) {
 // table is the extents of one file as filefrag -v has them.
 func (f *fileExtents) table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d extent(s)\n", f.File, len(f.Extents))
+	fmt.Fprintf(&b, "%s: %d extent(s)\n", quoted(f.File), len(f.Extents))
 	if len(f.Extents) == 0 {
 		return b.String()
 	}

@@ -113,7 +113,7 @@ func cancelled(path string) func() {
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		if _, ok := <-sig; ok {
-			fmt.Fprintf(os.Stderr, "daxfsd: fsck: cancelled; region %s was not checked to the end\n", path)
+			fmt.Fprintf(os.Stderr, "daxfsd: fsck: cancelled; region %s was not checked to the end\n", quoted(path))
 			os.Exit(fsckCancelled)
 		}
 	}()
@@ -134,7 +134,7 @@ func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsc
 	defer p.end()
 	o := fsck.Options{Repair: repair, Progress: p.update}
 	if !f.json {
-		o.Found = func(pr fsck.Problem) { p.end(); fmt.Fprintln(c.OutOrStdout(), pr) }
+		o.Found = func(pr fsck.Problem) { p.end(); fmt.Fprintln(c.OutOrStdout(), visible(pr.String())) }
 	}
 	rep, err := fsck.Check(r, o)
 	if err != nil {
@@ -150,7 +150,7 @@ func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsc
 		_ = json.NewEncoder(c.OutOrStdout()).Encode(rep)
 		return rep, nil
 	}
-	fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", path, fsckSummary(rep))
+	fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", quoted(path), fsckSummary(rep))
 	return rep, nil
 }
 

@@ -35,7 +35,7 @@ func newLogger(path string, background bool) (log *zap.Logger, end func(), err e
 		c = zap.NewDevelopmentEncoderConfig()
 		c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05")
 		c.EncodeLevel = zapcore.CapitalColorLevelEncoder
-		enc = zapcore.NewConsoleEncoder(c)
+		enc = visibleEncoder{zapcore.NewConsoleEncoder(c)}
 	}
 	return zap.New(zapcore.NewCore(enc, zapcore.Lock(out), level)), end, nil
 }

@@ -137,9 +137,9 @@ func exitCode(root, cmd *cobra.Command, err error) int {
 	return 1
 }
 
-// oneSentence keeps an error on one line.
+// oneSentence keeps an error on one line, and visible.
 func oneSentence(err error) string {
-	return strings.Join(strings.Fields(err.Error()), " ")
+	return visible(strings.Join(strings.Fields(err.Error()), " "))
 }
 
 func main() {

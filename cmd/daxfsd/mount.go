@@ -115,7 +115,7 @@ func mount(c *cobra.Command, f *mountFlags, region, mountpoint string) error {
 	if rep := reporterFromEnv(); rep != nil {
 		return daemon(p, mountpoint, rep)
 	}
-	if err := p.check(mountpoint, func(s string) { fmt.Fprintf(os.Stderr, "daxfsd: mount: %s\n", s) }); err != nil {
+	if err := p.check(mountpoint, func(s string) { fmt.Fprintf(os.Stderr, "daxfsd: mount: %s\n", visible(s)) }); err != nil {
 		return err
 	}
 	if f.foreground {
@@ -221,7 +221,7 @@ func spawn(p *mountPlan) error {
 			bar.update(l.Text, l.Done, l.Total)
 		case "note":
 			bar.end()
-			fmt.Fprintf(os.Stderr, "daxfsd: mount: %s\n", l.Text)
+			fmt.Fprintf(os.Stderr, "daxfsd: mount: %s\n", visible(l.Text))
 		}
 	})
 	if err == nil && interrupted.Load() {

@@ -172,7 +172,7 @@ func table(w io.Writer, rows [][2]string) {
 	}
 	for _, r := range rows {
 		if r[1] != "" {
-			fmt.Fprintf(w, "%-*s  %s\n", width, r[0], r[1])
+			fmt.Fprintf(w, "%-*s  %s\n", width, r[0], quoted(r[1]))
 		}
 	}
 }

@@ -186,7 +186,7 @@ func newInterval(was, now *fusefs.Activity, took time.Duration) *interval {
 // head is what is shown above the table.
 func (i *interval) head() []string {
 	return []string{
-		fmt.Sprintf("daxfs on %s: %s, by %s, up %v", i.Mountpoint, i.Region, via(i.Transport), i.up.Round(time.Second)),
+		fmt.Sprintf("daxfs on %s: %s, by %s, up %v", quoted(i.Mountpoint), quoted(i.Region), via(i.Transport), i.up.Round(time.Second)),
 		fmt.Sprintf("space   %s of %s used (%.1f %%)", formatSize(int64(i.Used)), formatSize(int64(i.Size)), 100*float64(i.Used)/float64(max(i.Size, 1))),
 		fmt.Sprintf("memory  %s of heap, %d inodes cached, %.0f allocations/s, %d collections (%d now), longest pause %s",
 			formatSize(int64(i.Runtime.HeapBytes)), i.Runtime.CachedInodes, float64(i.NewMallocs)/i.Seconds, i.Runtime.GCCycles, i.NewGC, formatTime(i.Runtime.GCPauseMax)),

@@ -59,7 +59,7 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 	gone, silent := daemonGone(m)
 	others := elsewhere(m)
 	say := func(format string, a ...any) {
-		fmt.Fprintf(c.ErrOrStderr(), "daxfsd: umount: "+format+"\n", a...)
+		fmt.Fprintf(c.ErrOrStderr(), "daxfsd: umount: %s\n", visible(fmt.Sprintf(format, a...)))
 	}
 	switch {
 	case gone:

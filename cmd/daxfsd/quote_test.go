@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+const nasty = "\x1b]0;owned\a\x1b[2J"
+
+func TestQuoted(t *testing.T) {
+	for in, want := range map[string]string{
+		"":             "",
+		"pool 1":       "pool 1",
+		"größe":        "größe",
+		"it's \\ here": "it's \\ here",
+		nasty:          `$'\033]0;owned\a\033[2J'`,
+		"a'\n\\":       `$'a\'\n\\'`,
+		"\xff":         `$'\377'`,
+		"\u009b2J":     `$'\302\2332J'`,
+		"\u202egnp":    `$'\342\200\256gnp'`,
+	} {
+		if got := quoted(in); got != want {
+			t.Errorf("%q: %s, expected %s", in, got, want)
+		}
+	}
+	if got := visible("a\x1bb\nc\\"); got != "a\\033b\nc\\" {
+		t.Errorf("%q", got)
+	}
+}
+
+// raw reports whether escape sequences would reach a terminal.
+func raw(s string) bool { return strings.ContainsAny(s, "\x1b\a") }
+
+// TestEscapesStayInside: what images and others say reaches no terminal as it is: labels, names,
+// mount points, messages.
+func TestEscapesStayInside(t *testing.T) {
+	dir := t.TempDir()
+	p := filepath.Join(dir, "img"+nasty)
+	if err := pmem.Create(p, 32<<20, true); err != nil {
+		t.Fatal(err)
+	}
+	r, err := pmem.Open(p, pmem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.Mkfs(r, fs.MkfsOptions{Label: nasty}); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	for _, args := range [][]string{{"info", p}, {"fsck", "-n", p}, {"mkfs", "--force", "--label", nasty, p}} {
+		c := newRoot()
+		var out bytes.Buffer
+		c.SetOut(&out)
+		c.SetArgs(args)
+		if err := c.Execute(); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+		if raw(out.String()) || !strings.Contains(out.String(), `\033`) {
+			t.Errorf("%s: %q", args[0], out.String())
+		}
+	}
+	f := fileExtents{File: nasty}
+	i := interval{Mountpoint: nasty, Region: nasty}
+	for what, s := range map[string]string{
+		"filefrag": f.table(),
+		"top":      strings.Join(i.head(), "\n"),
+		"an error": oneSentence(errors.New(nasty)),
+	} {
+		if raw(s) || !strings.Contains(s, `\033`) {
+			t.Errorf("%s: %q", what, s)
+		}
+	}
+	b, err := visibleEncoder{zapcore.NewConsoleEncoder(zapcore.EncoderConfig{MessageKey: "m"})}.EncodeEntry(zapcore.Entry{Time: time.Now(), Message: nasty}, nil)
+	if err != nil || raw(b.String()) {
+		t.Errorf("log: %q %v", b, err)
+	}
+}
