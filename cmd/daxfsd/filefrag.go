@@ -27,6 +27,9 @@ shared with other files. What FIEMAP tells elsewhere: FUSE does not pass that on
   daxfsd filefrag --json /mnt/data`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, names []string) error {
+			if err := noneEmpty(names, "FILE"); err != nil {
+				return err
+			}
 			all, failed := []fileExtents{}, false
 			for _, name := range names {
 				x, err := extentsOf(name)

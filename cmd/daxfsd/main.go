@@ -87,14 +87,22 @@ ordinary file, which then emulates persistent memory.`,
 // args wants exactly the named arguments.
 func args(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, got []string) error {
-		if i := slices.Index(got, ""); i >= 0 {
-			return usagef("argument %d is empty; expected %s", i+1, strings.Join(names, " and "))
+		if err := noneEmpty(got, names...); err != nil {
+			return err
 		}
 		if len(got) == len(names) {
 			return nil
 		}
 		return usagef("expected %s, got %d argument(s); see `%s --help`", strings.Join(names, " and "), len(got), c.CommandPath())
 	}
+}
+
+// noneEmpty refuses an empty argument, which the functions of path/filepath take for the current directory.
+func noneEmpty(got []string, names ...string) error {
+	if i := slices.Index(got, ""); i >= 0 {
+		return usagef("argument %d is empty; expected %s", i+1, strings.Join(names, " and "))
+	}
+	return nil
 }
 
 // run executes the command line and returns the exit code. What a command could not print fails it.

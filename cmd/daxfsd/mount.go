@@ -232,5 +232,6 @@ func spawn(p *mountPlan) error {
 		_ = cmd.Wait()
 		return err
 	}
+	enterUtab(p.region, p.mountpoint)
 	return cmd.Process.Release()
 }

@@ -257,6 +257,7 @@ func checkMountpoint(path string, tell func(string)) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("mount point %s is a dead daxfs mount and could not be cleaned: %w", mp, err)
 		}
+		leaveUtab(mp)
 		tell(fmt.Sprintf("removed the dead mount of %s from %s: its daemon had gone without unmounting", m.Source, mp))
 	}
 	mp := f.path

@@ -107,12 +107,16 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		zap.Strings("options", p.opts.list()), zap.Int("replayed_records", s.ReplayedRecords), zap.Int("freed_orphans", s.FreedOrphans), zap.Bool("free_map", s.FreeMap))
 	done := make(chan struct{})
 	go handleSignals(sig, done, server, log, p.flags.foreground)
+	if rep.w == nil {
+		go enterUtab(p.region, p.mountpoint) // in the background our starter does
+	}
 	rep.send(reportLine{Kind: "ready"})
 	notifySystemd("READY=1")
 
 	server.Serve()
 	close(done)
 	sayEnding()
+	leaveUtab(p.mountpoint)
 	notifySystemd("STOPPING=1")
 	if err := core.Unmount(); err != nil {
 		log.Error("the filesystem could not be made clean; the next mount recovers", zap.Error(err))

@@ -69,6 +69,7 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 		if err := unmountNow(mp, fusefs.Lazy); err != nil {
 			return err
 		}
+		leaveUtab(mp)
 		say("removed the dead mount of %s; its daemon had gone without unmounting", m.Source)
 		return nil
 	case silent != nil && !f.force && !f.lazy:

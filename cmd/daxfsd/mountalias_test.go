@@ -1,0 +1,102 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+func TestHelperArgs(t *testing.T) {
+	for _, c := range []struct{ in, want []string }{
+		{[]string{"daxfsd", "umount", "/m"}, nil},
+		{[]string{"/sbin/mount.fuse.daxfs", "/r", "/m", "-sn", "-o", "rw,noatime,user,x-y=z"}, []string{"mount", "/r", "/m", "-o", "rw,noatime"}},
+		{[]string{"/sbin/mount.daxfs", "/r", "/m", "-t", "fuse.daxfs", "-v"}, []string{"mount", "/r", "/m"}},
+		{[]string{"/sbin/umount.fuse.daxfs", "/m"}, []string{"umount", "/m"}},
+		{[]string{"/sbin/umount.daxfs", "/m", "-n", "-l", "-t", "fuse.daxfs"}, []string{"umount", "/m", "--lazy"}},
+		{[]string{"umount.fuse.daxfs", "/m", "-fv", "-r", "-N", "/proc/1/ns/mnt"}, []string{"umount", "/m", "--force"}},
+		{[]string{"umountain.daxfs", "/m"}, nil},
+	} {
+		if got, ok := helperArgs(c.in); !slices.Equal(got, c.want) || ok != (c.want != nil) {
+			t.Errorf("%q: %q, %v, want %q", c.in, got, ok, c.want)
+		}
+	}
+	if got, ok := helperArgs([]string{"mount.daxfs", "/r", "/m", "-f"}); got != nil || !ok {
+		t.Errorf("fake: %q, %v", got, ok)
+	}
+}
+
+// helpers, in a script, has the links in /sbin that make install makes, and nothing else.
+const helpers = `
+mkdir -p /run/mount; mount -t tmpfs none /run/mount
+mount -t tmpfs none "$(readlink -f /sbin)"
+for n in mount.daxfs mount.fuse.daxfs umount.daxfs umount.fuse.daxfs; do ln -s "$0" "/sbin/$n"; done
+`
+
+// After umount(8) the region is free and clean: what follows it at once mounts it, copies it, checks it.
+func TestUmountHelper(t *testing.T) {
+	needFUSE(t)
+	region, mp := newRegion(t), mountPoint(t)
+	scripted(t, helpers+`
+for i in $(seq 6); do
+	mount -t daxfs "$region" "$mp"
+	echo $i >"$mp/f"
+	umount "$mp"
+	cp --sparse=always "$region" "$region-copy"
+	"$0" info --json "$region-copy" | grep -q '"state": "clean"' || fail "round $i: a copy is not clean"
+	mount -t fuse.daxfs "$region" "$mp" && [ "$(cat "$mp/f")" = $i ] || fail "round $i: it cannot be mounted again"
+	umount "$mp" && "$0" fsck -n "$region" >/dev/null || fail "round $i: it cannot be checked"
+done
+mount -t daxfs "$region" "$mp"; p=$(pid "$mp")
+exec 5<"$mp/f"
+mount --bind "$mp" "$mp"
+umount "$mp"; mounted "$mp" || fail "umount of one bind mount took all away"
+rc=0; umount "$mp" 2>/dev/null || rc=$?; [ $rc = 32 ] || fail "umount of what is in use: exit code $rc"
+umount -l "$mp"; exec 5<&-; ended $p
+mount -t daxfs "$region" "$mp"; "$0" umount "$mp"
+mount -t daxfs "$region" "$mp"; p=$(pid "$mp"); kill -TERM $p; ended $p
+mount -t daxfs "$region" "$mp"; p=$(pid "$mp"); kill -KILL $p; ended $p; "$0" umount "$mp" 2>/dev/null
+[ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, region, mp)
+}
+
+// Users mount and unmount what fstab lets them. mount(8) gives the helper no PATH, in which it would find fusermount3.
+func TestMountAsUserByFstab(t *testing.T) {
+	needFUSE(t)
+	for _, tool := range []string{"fusermount3", "setpriv", "mknod"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("needs " + tool)
+		}
+	}
+	const uid = 65534
+	dir := userDir(t, uid)
+	reachable(t, dir)
+	mp := filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mp, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(mp, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	scripted(t, `
+cd "$1"
+mkdir -p /run/mount; mount -t tmpfs none /run/mount
+mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse
+mount -t tmpfs none "$(readlink -f /sbin)"
+for n in mount.daxfs mount.fuse.daxfs umount.daxfs umount.fuse.daxfs; do ln -s "$PWD/daxfsd" "/sbin/$n"; done
+echo "$PWD/own.dax $PWD/mnt daxfs user,noauto 0 0" >fstab
+[ -e /etc/fstab ] || touch /etc/fstab
+mount --bind fstab /etc/fstab
+exec setpriv --reuid 65534 --regid 65534 --clear-groups /bin/sh -ec '
+	trap "./daxfsd umount --lazy mnt 2>/dev/null || true" EXIT
+	./daxfsd mkfs --size 16MiB own.dax >/dev/null
+	env -u PATH "$PWD/daxfsd" mount own.dax mnt
+	env -u PATH "$PWD/daxfsd" umount mnt
+	mount "$PWD/mnt"
+	echo hello >mnt/file
+	umount "$PWD/mnt"
+	./daxfsd fsck -n own.dax >/dev/null
+	mount "$PWD/mnt"
+	[ "$(cat mnt/file)" = hello ]
+'`, dir)
+}
