@@ -8,6 +8,7 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pmem"
@@ -28,6 +29,8 @@ type badRanges struct {
 	durable  []run                                 // what it is to say, in order; protected by mu
 	volatile bool                                  // runs has more than that; protected by mu
 	unsaved  atomic.Bool                           // the list on media lacks some
+
+	toldStorage atomic.Int64 // when a full disk below a sparse region was told last; ns since the epoch
 }
 
 // list is all bad ranges, in order. It must not be changed.
@@ -305,7 +308,7 @@ func (fs *FS) saveBadLocked() error {
 // news, so that a write should be tried again.
 func (fs *FS) mediaFailed(err error) (news bool) {
 	var m pmem.MediaError
-	if !errors.As(err, &m) {
+	if !errors.As(err, &m) || fs.noStorage(err) {
 		return false
 	}
 	return fs.probeBad(run{uint64(m.Off) >> layout.BlockShift, 1}, fs.lostForGood())
@@ -317,11 +320,25 @@ func (fs *FS) lostForGood() bool {
 	return fs.r.Durability() == pmem.DurableFlush || errors.Is(fs.r.CheckSize(fs.sb.Size), pmem.ErrTruncated)
 }
 
+// noStorage reports whether err is that the region's file is sparse and the disk below is full. Then
+// no memory is bad and nothing is lost: it is ENOSPC. It is told, but once a minute at most.
+func (fs *FS) noStorage(err error) bool {
+	if !outOfStorage(err) {
+		return false
+	}
+	const each = int64(time.Minute)
+	now := time.Now().UnixNano()
+	if last := fs.bad.toldStorage.Load(); now-last > each && fs.bad.toldStorage.CompareAndSwap(last, now) {
+		fs.warn("the region's file is sparse, and the filesystem that it is on is full or a quota used up: what needs new space fails until there is room")
+	}
+	return true
+}
+
 // storeFailed is mediaFailed of the stores of the inode's splice: all of its blocks are looked at. In
 // the new ones there is nothing to lose: of an emulated region the next mount tries them again.
 func (fs *FS) storeFailed(in *inode, err error) (news bool) {
 	var m pmem.MediaError
-	if !errors.As(err, &m) || fs.bad.has(uint64(m.Off)>>layout.BlockShift, 1) {
+	if !errors.As(err, &m) || fs.noStorage(err) || fs.bad.has(uint64(m.Off)>>layout.BlockShift, 1) {
 		return false // or what was to be kept of a block cannot be
 	}
 	s := &in.ext.splice
@@ -339,7 +356,7 @@ func (fs *FS) storeFailed(in *inode, err error) (news bool) {
 // freshFailed is mediaFailed of a store to blocks that were just allocated, and go back: all of them are
 // looked at. They have nothing to lose, see storeFailed.
 func (fs *FS) freshFailed(r run, err error) (news bool) {
-	return errors.Is(err, pmem.ErrMedia) && fs.probeBad(r, fs.r.Durability() == pmem.DurableFlush)
+	return errors.Is(err, pmem.ErrMedia) && !fs.noStorage(err) && fs.probeBad(r, fs.r.Durability() == pmem.DurableFlush)
 }
 
 // retireFree is told of the error of reading what nobody keeps from becoming free, after

@@ -57,7 +57,15 @@ func errno(err error) syscall.Errno {
 		return syscall.EROFS
 	case errors.As(err, &e):
 		return e
+	case outOfStorage(err):
+		return syscall.ENOSPC
 	default: // media, checksum, anything unforeseen
 		return syscall.EIO
 	}
+}
+
+// outOfStorage reports whether the region's file is sparse and has no storage where it was accessed.
+func outOfStorage(err error) bool {
+	var m pmem.MediaError
+	return errors.As(err, &m) && m.Cause == pmem.CauseNoStorage
 }

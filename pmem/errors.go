@@ -6,6 +6,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+
+	"golang.org/x/sys/unix"
 )
 
 // The ways a region can be refused or fail. What Open, Create and the primitives
@@ -25,16 +27,41 @@ var (
 	ErrRange       = errors.New("range is outside the region or misaligned")
 )
 
-// MediaError is a load, store or flush that the memory answered with SIGBUS: the
-// media is poisoned, or the file was truncated under the mapping. It is ErrMedia.
+// Cause is why memory could not be accessed, as far as can be told.
+type Cause int
+
+const (
+	// CauseUnknown: poisoned media, or any of the others that was not looked for.
+	CauseUnknown Cause = iota
+	// CauseTruncated: the region's file ends before.
+	CauseTruncated
+	// CauseNoStorage: the region's file has a hole there, and its filesystem had no storage for it.
+	CauseNoStorage
+	// CauseDisk: the filesystem or the disk that the region's file is on failed.
+	CauseDisk
+)
+
+// MediaError is a load, store or flush that the memory answered with SIGBUS. It is ErrMedia.
 type MediaError struct {
-	Path string // the region
-	Off  int64  // byte offset in the region of the access that faulted
+	Path  string // the region
+	Off   int64  // byte offset in the region of the access that faulted
+	Cause Cause
 }
 
-// Error names the region and the offset.
+// Error names the region, the offset and the cause.
 func (e MediaError) Error() string {
-	return fmt.Sprintf("pmem: %s: memory at offset %d cannot be accessed: poisoned media, or the file was truncated", e.Path, e.Off)
+	why := ""
+	switch e.Cause {
+	case CauseTruncated:
+		why = "the file was truncated"
+	case CauseNoStorage:
+		why = "the file is sparse, and its filesystem is full or a quota used up"
+	case CauseDisk:
+		why = "the filesystem or disk that the file is on failed"
+	default:
+		why = "poisoned media, or the file was truncated"
+	}
+	return fmt.Sprintf("pmem: %s: memory at offset %d cannot be accessed: %s", e.Path, e.Off, why)
 }
 
 // Is makes errors.Is(err, ErrMedia) true.
@@ -89,9 +116,29 @@ func (r *Region) mediaError(p any) error {
 	}); ok {
 		for _, base := range [2]uintptr{r.wbase, r.robase} {
 			if base != 0 && f.Addr() >= base && f.Addr()-base < uintptr(r.size) {
-				return MediaError{Path: r.path, Off: int64(f.Addr() - base)}
+				off := int64(f.Addr() - base)
+				return MediaError{Path: r.path, Off: off, Cause: r.causeAt(off)}
 			}
 		}
 	}
 	panic(p)
+}
+
+// causeAt asks the region's file why byte off faulted.
+func (r *Region) causeAt(off int64) Cause {
+	var st unix.Stat_t
+	if r.file == nil || r.kind == KindDevDax || unix.Fstat(int(r.file.Fd()), &st) != nil {
+		return CauseUnknown
+	}
+	page := off &^ (pageSize - 1)
+	data, _ := nextData(r.file, page, st.Size)
+	switch {
+	case off >= st.Size:
+		return CauseTruncated
+	case r.kind == KindHugetlb, data > page: // hugetlbfs does not tell its holes
+		return CauseNoStorage
+	case r.kind == KindFSDax:
+		return CauseUnknown
+	}
+	return CauseDisk
 }

@@ -255,8 +255,15 @@ func TestCreateNoSpace(t *testing.T) {
 	}
 	defer r.Close()
 	skipEmulated(t, "SIGBUS comes without its address")
-	if err := r.NTZero(0, 4<<20); !errors.Is(err, ErrMedia) {
+	var m MediaError
+	if err := r.NTZero(0, 4<<20); !errors.Is(err, ErrMedia) || !errors.As(err, &m) || m.Cause != CauseNoStorage || !strings.Contains(err.Error(), "full") {
 		t.Errorf("store on a full disk: error %v", err)
+	}
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Load(8192, make([]byte, 1)); !errors.As(err, &m) || m.Cause != CauseTruncated {
+		t.Errorf("load behind the end of a truncated file: error %v", err)
 	}
 }
 

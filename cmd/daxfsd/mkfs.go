@@ -120,7 +120,7 @@ func (f *mkfsFlags) format(path string, h *pmem.Handle, r *pmem.Region, o fs.Mkf
 	o.Size = int64(f.size)
 	sb, err := fs.Mkfs(r, o)
 	if err != nil {
-		return nil, fmt.Errorf("region %s: %w", path, err)
+		return nil, regionError(path, err)
 	}
 	if err := r.Sync(0, sb.Size); err != nil {
 		return nil, fmt.Errorf("region %s: writing back: %w", path, err)

@@ -37,6 +37,7 @@ func regionError(path string, err error) error {
 func describeRegionError(path string, err error) string {
 	missing := errors.Is(err, os.ErrNotExist)
 	var room *pmem.RoomError
+	var media pmem.MediaError
 	switch {
 	case errors.Is(err, pmem.ErrBusy):
 		return fmt.Sprintf("region %s is in use%s; unmount it first", path, usedBy(path))
@@ -53,6 +54,8 @@ func describeRegionError(path string, err error) string {
 	case errors.As(err, &room):
 		return fmt.Sprintf("region %s needs %s, and %s has %s free; choose a smaller --size, or --sparse",
 			path, formatSize(room.Need), room.Where, formatSize(room.Free))
+	case errors.As(err, &media) && media.Cause == pmem.CauseNoStorage:
+		return fmt.Sprintf("region %s is sparse, and has no storage at offset %d: the filesystem that it is on is full, or a quota used up; make room there", path, media.Off)
 	case errors.Is(err, pmem.ErrCancelled):
 		return fmt.Sprintf("cancelled by a signal; region %s is as it was", path)
 	case errors.Is(err, unix.EROFS):
