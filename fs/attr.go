@@ -454,7 +454,9 @@ func (fs *FS) Fsync(ctx *Context, ino uint64, datasync bool) syscall.Errno {
 	if err := fs.flushTimes(in); err != nil {
 		return errno(err)
 	}
-	return errno(fs.syncInode(in))
+	var err error
+	ctx.Wait(func() { err = fs.syncInode(in) })
+	return errno(err)
 }
 
 // SyncAll is syncfs.

@@ -14,6 +14,8 @@ import (
 // no data moves and no space is taken until one side is written; holes stay holes. The
 // rest is copied. It is not atomic, neither to readers nor to a crash: pieces of it are.
 //
+// It ends early when it has copied copyMax bytes.
+//
 // EISDIR and EINVAL if one is no regular file, or if the ranges overlap; EFBIG beyond the
 // largest file; EINTR if the caller gave up before anything was done.
 func (fs *FS) CopyRange(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff, n int64) (done int64, e syscall.Errno) {
@@ -70,9 +72,10 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 		return 0, e
 	}
 	defer d.breakLayout(uint64(dstOff)>>layout.BlockShift, blocksOf(dstOff+n))()
+	copied := int64(0)
 	share := (srcOff-dstOff)%layout.BlockSize == 0 && fs.sb.Incompat&layout.IncompatShared != 0
 	done := int64(0)
-	for done < n {
+	for done < n && copied < copyMax {
 		var m int64
 		var err error
 		if ctx.cancelled() {
@@ -80,6 +83,7 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 		} else if from, left := srcOff+done, n-done; share && from%layout.BlockSize == 0 && left >= layout.BlockSize {
 			if m, err = fs.shareRange(ctx, s, from, d, dstOff+done, left&^(layout.BlockSize-1)); m == 0 && err == nil {
 				m, err = fs.copyBytes(ctx, s, from, d, dstOff+done, left)
+				copied += m
 			}
 		} else {
 			m, err = fs.copyBytes(ctx, s, from, d, dstOff+done, min(left, layout.BlockSize-from%layout.BlockSize))
@@ -88,6 +92,7 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 				k, err = fs.copyBytes(ctx, s, from+m, d, dstOff+done+m, left-m)
 				m += k
 			}
+			copied += m
 		}
 		done += m
 		if err != nil && done == 0 {
@@ -103,8 +108,12 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 	return done, 0
 }
 
-// copyPiece bounds what copyBytes copies at once.
-const copyPiece = 256 << 10
+// copyPiece bounds what copyBytes copies at once, and copyMax what CopyRange does for one request, both in bytes:
+// whoever wants more asks again, as copy_file_range(2) demands, and others have their turns between.
+const (
+	copyPiece = 256 << 10
+	copyMax   = 8 << 20
+)
 
 // copyBytes copies up to n bytes as a read and a write do. It holds no lock of src while
 // it waits for one of dst.

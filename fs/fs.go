@@ -9,6 +9,7 @@ import (
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfs/daxfs/internal/kept"
 	"github.com/daxfs/daxfs/pmem"
 	"github.com/daxfs/daxfs/refcnt"
 )
@@ -55,9 +56,10 @@ type FS struct {
 	recovered int // journal records replayed by this mount
 	orphans   int // orphans freed by this mount
 
-	orphan   orphans
-	heldLong atomic.Uint64 // deferred blocks that were waited for in vain
-	xattrs   xattrCache
+	orphan orphans
+	xattrs xattrCache
+
+	pageSize kept.Value[int64]
 
 	grant func(want uint64) uint64 // tests: see granted
 
@@ -118,6 +120,18 @@ type Context struct {
 	Writeback bool
 	// Cancel is closed when the caller no longer waits; nil: never.
 	Cancel <-chan struct{}
+	// Away calls its argument, which takes no processor time but waits for what others do: the
+	// caller may let others run meanwhile. nil: it is just called.
+	Away func(func())
+}
+
+// Wait calls f, by Away if there is one.
+func (ctx *Context) Wait(f func()) {
+	if ctx.Away == nil {
+		f()
+	} else {
+		ctx.Away(f)
+	}
 }
 
 // cancelled reports whether the caller no longer waits.
@@ -298,10 +312,13 @@ type Stats struct {
 }
 
 // PageSize is the page size of our mapping of the region, in bytes; 0: the kernel does not
-// tell. It takes milliseconds.
+// tell. The kernel walks all pages of the mapping to tell it, 0.2 s for each GiB in small pages, so an answer is
+// kept (internal/kept).
 func (fs *FS) PageSize() int64 {
-	n, _, _ := hugepage.PageSize(fs.r.Bytes(0, fs.sb.Size), false)
-	return n
+	return fs.pageSize.Get(func() int64 {
+		n, _, _ := hugepage.PageSize(fs.r.Bytes(0, fs.sb.Size), false)
+		return n
+	})
 }
 
 // Stats gathers the figures of the moment; they need not belong to one instant.

@@ -58,6 +58,8 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	if err := fs.newSpace(); err != nil {
 		return nil, err
 	}
+	fs.orphan.waiters.Total, fs.orphan.waiters.Each = 32, 16
+	fs.pageSize.Times = 100
 	fs.freeIdle = func(block, n uint64) {
 		// A transaction whose media failed may have been committed all the same:
 		// from then on nothing that it changed is used again.

@@ -220,7 +220,7 @@ func TestOpenOrphanIsWaitedForOnce(t *testing.T) {
 		v.ok(v.fs.Lookup(&v.ctx, 1, "f", &a))
 		v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
 		time.AfterFunc(time.Millisecond, func() { v.fs.Forget(a.Ino, 1) })
-		v.fs.Settle()
+		v.fs.Settle(&v.ctx)
 		if _, e := v.get(a.Ino, 0, 1); e != syscall.ESTALE {
 			t.Errorf("what was deleted last was not waited for: %v", e)
 		}

@@ -102,7 +102,7 @@ func serveNull(mountpoint string, size int64, uring bool) error {
 func (n *nullFS) Queue(int) transport.Queue { return &nullQueue{nullFS: n} }
 
 // Cold answers whatever Queue does not: nearly all with ENOSYS.
-func (n *nullFS) Cold(in, out []byte) int {
+func (n *nullFS) Cold(in, out []byte, _ *transport.Slot) int {
 	l, _ := n.raw.HandleRequest([][]byte{in}, [][]byte{out})
 	return l
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfs/daxfs/internal/kept"
 )
 
 // DAX is the cache choice of a mount, by the convention of ext4 and xfs.
@@ -45,9 +47,12 @@ type Adapter struct {
 
 	activity func() []byte // value of ActivityXattr; may be nil; set before any request comes
 
-	// writeback is held while the kernel writes a file back for us. That comes as requests, for
-	// which there must be places: those who ask must not take all. Made before any request comes.
-	writeback chan struct{}
+	lastInfo, lastActivity kept.Value[[]byte]
+
+	// writeback bounds for how many requests the kernel writes a file back at a time. That comes as
+	// requests, too, for which there must be places.
+	writeback fs.Waiters
+	slots     sync.Map // *transport.Slot of each cold request that go-fuse serves, by number
 
 	calls    sync.Pool // *call
 	nextLane atomic.Uint32
@@ -64,6 +69,8 @@ var _ fuse.RawFileSystem = (*Adapter)(nil)
 // InfoXattr.
 func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, dax: dax, info: info}
+	a.writeback.Total, a.writeback.Each = 16, 8
+	a.lastInfo.Times, a.lastActivity.Times = 20, 20
 	a.calls.New = func() any {
 		// A pool keeps its objects per CPU, so the lane of a call is nearly always
 		// the lane of the CPU it runs on.
@@ -85,11 +92,14 @@ type call struct {
 func (a *Adapter) get(cancel <-chan struct{}, h *fuse.InHeader) *call {
 	c := a.calls.Get().(*call)
 	c.ctx = fs.Context{UID: h.Uid, GID: h.Gid, PID: h.Pid, Lane: c.ctx.Lane, Cancel: a.cancelOf(h, cancel)}
+	if s, ok := a.slots.Load(h.Unique); ok {
+		c.ctx.Away = s.(*transport.Slot).Wait
+	}
 	return c
 }
 
 func (a *Adapter) put(c *call) {
-	c.ctx.Cancel = nil
+	c.ctx.Cancel, c.ctx.Away = nil, nil
 	a.calls.Put(c)
 }
 
@@ -99,10 +109,15 @@ func status(e syscall.Errno) fuse.Status { return fuse.Status(e) }
 func (a *Adapter) String() string { return Type }
 
 // Cold answers a request by go-fuse.
-func (a *Adapter) Cold(in, out []byte) int {
+func (a *Adapter) Cold(in, out []byte, s *transport.Slot) int {
 	if len(in) == interruptSize && binary.NativeEndian.Uint32(in[4:]) == opInterrupt {
 		a.interrupt(in)
 		return 0
+	}
+	if len(in) >= 16 && s != nil {
+		unique := binary.NativeEndian.Uint64(in[8:])
+		a.slots.Store(unique, s)
+		defer a.slots.Delete(unique)
 	}
 	n, _ := a.protocol.HandleRequest([][]byte{in}, [][]byte{out})
 	return n

@@ -158,9 +158,11 @@ func (a *Adapter) killSGID(c *call, ino uint64, s *fs.SetAttr) syscall.Errno {
 }
 
 // StatFs answers statfs(2).
-func (a *Adapter) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+func (a *Adapter) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	var s fs.StatFS
-	a.core.Settle()
+	c := a.get(cancel, h)
+	defer a.put(c)
+	a.core.Settle(&c.ctx)
 	a.core.StatFS(&s)
 	*out = fuse.StatfsOut{
 		Bsize: s.BlockSize, Frsize: s.BlockSize, Blocks: s.Blocks, Bfree: s.Bfree, Bavail: s.Bavail,

@@ -151,12 +151,11 @@ func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lsee
 	defer a.put(c)
 	off, e := a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
 	if s := a.server.Load(); s != nil && !a.dense(c, in, off, e) {
-		select {
-		case a.writeback <- struct{}{}:
-			s.InodeNotify(in.NodeId, 0, -1)
-			<-a.writeback
+		if a.writeback.Enter(c.ctx.UID) {
+			c.ctx.Wait(func() { s.InodeNotify(in.NodeId, 0, -1) })
+			a.writeback.Leave(c.ctx.UID)
 			off, e = a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
-		default: // all of it may be data, which is always a right answer
+		} else { // all of it may be data, which is always a right answer
 			if e = a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e == 0 && in.Offset >= c.attr.Size {
 				e = syscall.ENXIO
 			}

@@ -148,8 +148,13 @@ func (q *queue) Readlink(h *transport.InHeader, out []byte) (int, syscall.Errno)
 	return len(b), e
 }
 
+// readdirMax is how many bytes of a directory's list a queue answers at a time: what libraries ask for. A longer
+// answer would keep the queue from other requests for milliseconds.
+const readdirMax = 32 << 10
+
 // Readdir lists a directory.
 func (q *queue) Readdir(h *transport.InHeader, in *transport.ReadIn, plus bool, out []byte) (int, syscall.Errno) {
+	out = out[:min(len(out), readdirMax)]
 	l := fuse.NewDirEntryList(out, in.Offset)
 	e := q.a.readdir(q.enter(h), h.NodeID, in.Offset, in.Flags, plus, l)
 	return len(l.Bytes()), e

@@ -156,12 +156,12 @@ func (s *Server) Transport() (t Transport, whyNot error) {
 // other one, which answers cold requests, what was negotiated: by the same INIT.
 func (s *Server) init(a *Adapter) (err error) {
 	o := &s.opt
-	caps, asking := uint64(Capabilities), 1000
+	caps := uint64(Capabilities)
 	if s.uring != nil {
 		caps |= transport.CapUring
-		asking = s.uring.Depth() / 2
+		a.writeback.Total = min(a.writeback.Total, s.uring.Depth()/2)
+		a.writeback.Each = max(1, a.writeback.Total/2)
 	}
-	a.writeback = make(chan struct{}, asking)
 	mo := &fuse.MountOptions{
 		Name: Type, FsName: o.Source, Logger: o.Log,
 		MaxWrite: transport.MaxIO, MaxBackground: 256,

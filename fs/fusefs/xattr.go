@@ -7,13 +7,14 @@ import (
 )
 
 // asked is what yields the value of an attribute that is no attribute but a question to the daemon,
-// or nil. Every inode answers: a bind mount may show any of them as its root.
+// or nil. Every inode answers: a bind mount may show any of them as its root. Anybody may ask, so a value
+// is kept for a while (internal/kept).
 func (a *Adapter) asked(name string) func() []byte {
-	switch name {
-	case InfoXattr:
-		return a.info
-	case ActivityXattr:
-		return a.activity
+	switch {
+	case name == InfoXattr && a.info != nil:
+		return func() []byte { return a.lastInfo.Get(a.info) }
+	case name == ActivityXattr && a.activity != nil:
+		return func() []byte { return a.lastActivity.Get(a.activity) }
 	}
 	return nil
 }

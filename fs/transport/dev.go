@@ -28,18 +28,7 @@ type Server struct {
 
 	counters []*counters // of the queues; immutable when Dev or Uring.Serve has returned
 
-	pools [len(coldSizes)]sync.Pool // *coldCall
-}
-
-// coldSizes are the sizes of a cold request's buffers in bytes, of which it has two: what comes and what goes back.
-// The second is for attributes, whose values and lists of names are 64 KiB at most, and for ioctl(2), of which an
-// argument has less than 16.
-var coldSizes = [...]int{8 << 10, 80 << 10, MaxIO + 64<<10}
-
-// coldCall is a cold request on its way, with its buffers.
-type coldCall struct {
-	in, out []byte
-	pool    *sync.Pool
+	colds *coldRequests
 }
 
 // devQueue is one thread that serves requests from /dev/fuse.
@@ -97,10 +86,7 @@ func newServer(fs Filesystem, o Options) *Server {
 	if !o.NoPoll {
 		s.load = newLoad(runtime.NumCPU())
 	}
-	for i, n := range coldSizes {
-		pool := &s.pools[i]
-		pool.New = func() any { return &coldCall{in: make([]byte, 0, n), out: make([]byte, n), pool: pool} }
-	}
+	s.colds = newColdRequests(fs, &s.done)
 	return s
 }
 
@@ -254,36 +240,16 @@ func (q *devQueue) recover(unique uint64) {
 
 // cold hands a request to a goroutine.
 func (s *Server) cold(fd int, b []byte, k call) {
-	c := s.newCold(as[InHeader](b), len(b))
-	c.in = append(c.in[:0], b...)
-	s.done.Add(1)
-	go func() {
-		defer s.done.Done()
-		n := s.fs.Cold(c.in, c.out)
-		if h := as[InHeader](c.in); n == 0 && h.Opcode != opInterrupt { // who asks waits for an answer
-			n = copy(c.out, bytesOf(&OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: h.Unique}))
+	h := *as[InHeader](b)
+	s.colds.start(func(out []byte) {
+		if len(out) == 0 && h.Opcode != opInterrupt { // who asks waits for an answer
+			out = bytesOf(&OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: h.Unique})
 		}
-		if n > 0 {
-			if _, e := unix.Write(fd, c.out[:n]); e != nil && e != unix.ENOENT && e != unix.ENODEV {
+		if len(out) > 0 {
+			if _, e := unix.Write(fd, out); e != nil && e != unix.ENOENT && e != unix.ENODEV {
 				s.opt.Warn("answering a request: %v", e)
 			}
 		}
-		k.endCold(c.out[:n])
-		c.pool.Put(c)
-	}()
-}
-
-// newCold takes buffers from a pool: for a request of n bytes and for its answer.
-func (s *Server) newCold(h *InHeader, n int) *coldCall {
-	size := 0
-	switch h.Opcode {
-	case opGetxattr, opListxattr, opIoctl:
-		size = 1
-	case opRead, opReaddir, opReaddirplus:
-		size = 2
-	}
-	for n > coldSizes[size] {
-		size++
-	}
-	return s.pools[size].Get().(*coldCall)
+		k.endCold(out)
+	}, b)
 }

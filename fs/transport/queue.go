@@ -13,8 +13,9 @@ type Filesystem interface {
 	// Queue makes the entry of the n-th thread.
 	Queue(n int) Queue
 	// Cold answers a request as it came; out takes the answer, of which the length is
-	// returned, 0 for none. It may block and is called by any goroutine.
-	Cold(in, out []byte) int
+	// returned, 0 for none. It may block, by s.Wait if that is for long, and is called by any
+	// goroutine.
+	Cold(in, out []byte, s *Slot) int
 	// Panicked is told of a panic while a request was served, of which locks may be held.
 	Panicked(v any)
 }

@@ -71,6 +71,11 @@ var (
 // wants the memory that is given to it.
 const ringEntries = 32
 
+// ringCompletions is the size of a ring's completion queue: one for each place and the event's, so it never overflows.
+const ringCompletions = 128
+
+var _ = [ringCompletions - uringDepth - 1]int{}
+
 // ring is an io_uring instance, used by the thread that made it alone: that is what
 // SINGLE_ISSUER and DEFER_TASKRUN mean, with which completions are worked on only when that
 // thread waits for them.
@@ -91,7 +96,7 @@ func newRing() (*ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memory of a ring: %w", err)
 	}
-	p := ringParams{flags: setupCQSize | setupSQE128 | setupSingleIssuer | setupDeferTaskrun | setupNoMmap | setupNoSQArray, cqEntries: 2 * ringEntries}
+	p := ringParams{flags: setupCQSize | setupSQE128 | setupSingleIssuer | setupDeferTaskrun | setupNoMmap | setupNoSQArray, cqEntries: ringCompletions}
 	p.cqOff.userAddr = uint64(uintptr(unsafe.Pointer(&mem[0])))
 	p.sqOff.userAddr = uint64(uintptr(unsafe.Pointer(&mem[pageSize])))
 	fd, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, ringEntries, uintptr(unsafe.Pointer(&p)), 0)

@@ -28,7 +28,7 @@ func TestCountCPUs(t *testing.T) {
 }
 
 func TestUringDepth(t *testing.T) {
-	for n, want := range map[int]int{1: 16, 2: 16, 16: 16, 17: 15, 64: 4, 65: 4, uringMaxCPUs: 4} {
+	for n, want := range map[int]int{1: 64, 2: 64, 16: 64, 17: 60, 64: 16, 128: 8, 129: 8, uringMaxCPUs: 8} {
 		if got := uringDepthFor(n); got != want {
 			t.Errorf("%d CPUs: %d requests each, want %d", n, got, want)
 		}
@@ -59,7 +59,7 @@ func (f *echo) Panicked(v any) {
 }
 
 // Cold answers with the request's length, as a WRITE.
-func (f *echo) Cold(in, out []byte) int {
+func (f *echo) Cold(in, out []byte, _ *Slot) int {
 	h := as[InHeader](in)
 	if h.Opcode == 1000 {
 		return 0

@@ -20,13 +20,14 @@ const UringParameter = "/sys/module/fuse/parameters/enable_uring"
 // ErrUring says why FUSE over io_uring is not there. It comes wrapped in one sentence.
 var ErrUring = errors.New("FUSE over io_uring is not available")
 
-// Memory for payloads, in bytes, of all queues, and how many requests a queue takes at once. From 64 possible CPUs
-// on each has the least number: another 4 MiB, of which the system gives only what is used, so nothing
-// to a CPU that is not there.
+// Memory for payloads, in bytes, of all queues, and how many requests a queue takes at once. From 128 possible CPUs
+// on each has the least number: another 8 MiB. The system gives only what is used, so nothing to a CPU that is not
+// there; and the kernel takes the place that was given back last, so what is used is as many as
+// there were requests at a time. They are many because cold requests keep theirs.
 const (
-	uringBudget   = 256 << 20
-	uringDepth    = 16
-	uringDepthMin = 4
+	uringBudget   = 1 << 30
+	uringDepth    = 64
+	uringDepthMin = 8
 	uringMaxCPUs  = 1024 // each has a thread
 )
 
@@ -191,9 +192,9 @@ const eventData = ^uint64(0) // of the completion of awaitEvent
 // loop registers the places and serves what comes, until the kernel has taken back all.
 func (q *uringQueue) loop() error {
 	for i, e := range q.entries {
-		e.register(q.ring.next(), q.fd, uint16(q.cpu), uint64(i))
+		e.register(q.next(), q.fd, uint16(q.cpu), uint64(i))
 	}
-	awaitEvent(q.ring.next(), q.event, &q.woken, eventData)
+	awaitEvent(q.next(), q.event, &q.woken, eventData)
 	for left := len(q.entries); left > 0; {
 		wait := uintptr(1)
 		if q.poll.awake() {
@@ -212,7 +213,7 @@ func (q *uringQueue) loop() error {
 			switch {
 			case c.userData == eventData:
 				q.commitFinished()
-				awaitEvent(q.ring.next(), q.event, &q.woken, eventData)
+				awaitEvent(q.next(), q.event, &q.woken, eventData)
 			case c.res == 0:
 				q.serve(int(c.userData))
 			default: // the place is no longer the kernel's
@@ -267,8 +268,22 @@ func (q *uringQueue) answer(i int, a *answer) {
 	q.call.end(a.Error, moved(q.call.opcode, a.Error, n, e.payload))
 }
 
+// next is a submission entry to fill in. If there is none, what is filled in is submitted first.
+func (q *uringQueue) next() *sqe {
+	for {
+		if s := q.ring.next(); s != nil {
+			return s
+		}
+		switch q.ring.enter(0) {
+		case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY:
+		default: // which loop finds, too
+			return &sqe{}
+		}
+	}
+}
+
 func (q *uringQueue) commit(i int) {
-	q.entries[i].commit(q.ring.next(), q.fd, uint16(q.cpu), uint64(i))
+	q.entries[i].commit(q.next(), q.fd, uint16(q.cpu), uint64(i))
 }
 
 // recover ends a request that panicked, if whoever is told of it returns.
@@ -282,24 +297,18 @@ func (q *uringQueue) recover(i int, unique uint64) {
 // cold hands the request in a place to a goroutine.
 func (q *uringQueue) cold(i int, h *InHeader, arg int) {
 	e := q.entries[i]
-	n := int(e.hdr.ent.payloadSz)
-	c := q.s.newCold(h, int(h.Len))
-	c.in = append(append(append(c.in[:0], bytesOf(h)...), e.hdr.opIn[:arg]...), e.payload[:n]...)
 	k := q.call.take()
+	unique := h.Unique
 	q.colds.Add(1)
-	go func() {
+	q.s.colds.start(func(answer []byte) {
 		defer q.colds.Done()
-		n := q.s.fs.Cold(c.in, c.out)
-		out := OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: as[InHeader](c.in).Unique}
-		if n >= outHeaderSize && n-outHeaderSize <= len(e.payload) {
-			out = *as[OutHeader](c.out)
-			copy(e.payload, c.out[outHeaderSize:n])
-		} else {
-			n = outHeaderSize
+		out, n := OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: unique}, 0
+		if h := as[OutHeader](answer); h != nil && len(answer)-outHeaderSize <= len(e.payload) {
+			out = *h
+			n = copy(e.payload, answer[outHeaderSize:])
 		}
 		*e.hdr.outHeader() = out
-		e.hdr.ent.payloadSz = uint32(n - outHeaderSize)
-		c.pool.Put(c)
+		e.hdr.ent.payloadSz = uint32(n)
 		q.mu.Lock()
 		q.finished = append(q.finished, coldAnswer{i, k})
 		first := len(q.finished) == 1
@@ -307,7 +316,7 @@ func (q *uringQueue) cold(i int, h *InHeader, arg int) {
 		if first {
 			_, _ = unix.Write(q.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		}
-	}()
+	}, bytesOf(h), e.hdr.opIn[:arg], e.payload[:e.hdr.ent.payloadSz])
 }
 
 // commitFinished gives the answers of cold requests to the kernel.

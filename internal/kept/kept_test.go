@@ -1,0 +1,48 @@
+package kept
+
+import (
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestValue: however many ask, one finds out at a time, and seldom; the others do not wait.
+func TestValue(t *testing.T) {
+	k := Value[int]{Times: 20}
+	n := 0
+	find := func() int {
+		time.Sleep(10 * time.Millisecond)
+		n++
+		return n
+	}
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if got := k.Get(find); got != 1 {
+				t.Errorf("the first value is %d", got)
+			}
+		}()
+	}
+	wg.Wait()
+	old := k.last.Load()
+	k.last.Store(&found[int]{v: old.v}) // as if its time were over
+	begun, end := make(chan struct{}), make(chan struct{})
+	got := make(chan int)
+	go func() {
+		got <- k.Get(func() int {
+			close(begun)
+			<-end
+			return 2
+		})
+	}()
+	<-begun
+	if v := k.Get(find); v != 1 {
+		t.Errorf("while another finds out, the value is %d, expected that of before", v)
+	}
+	close(end)
+	if v := <-got; v != 2 {
+		t.Errorf("who finds out gets %d, expected 2", v)
+	}
+}
