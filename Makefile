@@ -154,7 +154,7 @@ posix:
 # posixtest, a million files. After them a quick run of bench/compare, which turns FUSE over
 # io_uring on for the whole machine as some of them do.
 mounted:
-	$(call step,mounted,960,$(GO) test -count=1 -timeout 30m ./test/mounted/... && $(GO) test -count=1 -timeout 10m ./bench/compare)
+	$(call step,mounted,1000,$(GO) test -count=1 -timeout 30m ./test/mounted/... && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./bench/compare)
 
 # In guests with emulated persistent memory: device-dax with 2 MiB and 1 GiB pages, fsdax, virtio-pmem; the
 # power cut. Where no guest can be made (no mirror, no QEMU) they say that they did not run, here and at the end

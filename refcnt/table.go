@@ -38,9 +38,8 @@ type Table struct {
 	doubt   func(block uint64) // see Doubt; set before use
 	drains  drains
 
-	pmds, puds atomic.Int64  // folios of these orders, not free
-	unlinked   atomic.Int64  // blocks of folios that are unlinked
-	released   atomic.Uint64 // see Released
+	pmds, puds atomic.Int64 // folios of these orders, not free
+	unlinked   atomic.Int64 // blocks of folios that are unlinked
 
 	tables   atomic.Int64  // pairs whose words are resident
 	recycled atomic.Uint64 // pairs whose words were given back, ever
@@ -107,9 +106,6 @@ func (t *Table) Maps(block uint64) int {
 func (t *Table) Deferred() uint64 {
 	return uint64(max(t.unlinked.Load()+t.drains.pinned.Load(), 0))
 }
-
-// Released counts the blocks that Put and Unmap made free, ever: those that were Deferred.
-func (t *Table) Released() uint64 { return t.released.Load() }
 
 // Shares returns how many owners a block has.
 func (t *Table) Shares(block uint64) int {

@@ -1,0 +1,233 @@
+package attack
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
+)
+
+var long = flag.Bool("long", false, "attack for 20 s each, not for 0.7 s")
+
+const (
+	threads     = 40                    // of the attacker
+	mayWait     = 50 * time.Millisecond // the victim, for one create and unlink
+	attempts    = 6                     // for a machine that is busy with something else
+	attackerUID = 1000
+	victimUID   = 2000
+)
+
+// attack is something that a user may ask for. All names are relative to the user's directory.
+type attack struct {
+	name    string
+	prepare func(dir string) error        // by root, once; nil: nothing
+	ask     func(thread, round int) error // by each thread, over and over
+	within  time.Duration                 // what the victim may wait, if that is not mayWait
+}
+
+// TestPlaces: no request that somebody may make keeps another user's requests waiting.
+func TestPlaces(t *testing.T) {
+	for _, via := range []string{"dev", "uring"} {
+		t.Run(via, func(t *testing.T) {
+			if via == "uring" {
+				mounttest.Uring(t)
+			}
+			m := mounttest.NewWith(t, "transport="+via, 1<<30, 10*time.Minute)
+			for dir, uid := range map[string]int{"attacker": attackerUID, "victim": victimUID} {
+				if err := os.Mkdir(m.Path(dir), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Chown(m.Path(dir), uid, uid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fill(t, m.Path("resident"), 384<<20)
+			for _, a := range attacks {
+				t.Run(a.name, func(t *testing.T) { a.run(t, m) })
+			}
+		})
+	}
+}
+
+// fill writes a file, which makes as much of the region resident in the daemon.
+func fill(t *testing.T, name string, size int) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1<<20)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	for range size >> 20 {
+		if _, err := f.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// run has attacker and victim work side by side.
+func (a *attack) run(t *testing.T, m *mounttest.Mount) {
+	dir := m.Path("attacker", a.name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if a.prepare != nil {
+		if err := a.prepare(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := filepath.Walk(dir, func(name string, _ os.FileInfo, err error) error {
+		if err == nil {
+			err = os.Lchown(name, attackerUID, attackerUID)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	within := a.within
+	if within == 0 {
+		within = mayWait
+	}
+	last := 700 * time.Millisecond
+	if *long {
+		last = 20 * time.Second
+	}
+	for i := range attempts {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute+last)
+		att := mounttest.Child(ctx, "attacker", dir, a.name)
+		in, err := att.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out, errs strings.Builder
+		att.Stdout, att.Stderr = &out, &errs
+		if err := att.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		text := mounttest.RunChild(t, time.Minute+last, "victim", m.Path("victim"), last.String())
+		in.Close()
+		err = att.Wait()
+		cancel()
+		if err != nil {
+			t.Fatalf("the attacker: %v: %s", err, errs.String())
+		}
+		var n, longest int64
+		if _, err := fmt.Sscan(text, &n, &longest); err != nil {
+			t.Fatalf("the victim said %q", text)
+		}
+		t.Logf("%s of the attacker; the victim created %d files, and waited for one %v at most", strings.TrimSpace(out.String()), n, time.Duration(longest).Round(time.Microsecond))
+		if time.Duration(longest) <= within {
+			return
+		}
+		if i == attempts-1 {
+			t.Errorf("another user's create waited %v, expected %v at most", time.Duration(longest), within)
+		}
+	}
+}
+
+// become makes the process another user's, in a directory of theirs.
+func become(dir string, uid int) error {
+	if err := os.Chdir(dir); err != nil {
+		return err
+	}
+	if err := syscall.Setgroups(nil); err != nil {
+		return err
+	}
+	if err := syscall.Setgid(uid); err != nil {
+		return err
+	}
+	return syscall.Setuid(uid)
+}
+
+// victim creates and unlinks files, and says how many and what the longest took, in ns.
+func victim(args []string) error {
+	last, err := time.ParseDuration(args[1])
+	if err != nil {
+		return err
+	}
+	// What it waits for is not a CPU.
+	runtime.LockOSThread()
+	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20); err != nil {
+		return err
+	}
+	if err := become(args[0], victimUID); err != nil {
+		return err
+	}
+	n, longest := 0, time.Duration(0)
+	for end := time.Now().Add(last); time.Now().Before(end); n++ {
+		name := strconv.Itoa(n)
+		start := time.Now()
+		fd, err := unix.Open(name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		unix.Close(fd)
+		if err := unix.Unlink(name); err != nil {
+			return err
+		}
+		longest = max(longest, time.Since(start))
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println(n, int64(longest))
+	return nil
+}
+
+// attacker attacks until its standard input ends, and says how many requests it made.
+func attacker(args []string) error {
+	i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == args[1] })
+	if i < 0 {
+		return fmt.Errorf("no attack is called %q", args[1])
+	}
+	a := &attacks[i]
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 19); err != nil {
+		return err
+	}
+	if err := become(args[0], attackerUID); err != nil {
+		return err
+	}
+	var over atomic.Bool
+	var n atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	for th := range threads {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
+			for round := 0; !over.Load(); round++ {
+				if err := a.ask(th, round); err != nil {
+					failed.CompareAndSwap(nil, &err)
+					return
+				}
+				n.Add(1)
+			}
+		}()
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	over.Store(true)
+	wg.Wait()
+	if e := failed.Load(); e != nil {
+		return *e
+	}
+	fmt.Println(n.Load(), "requests")
+	return nil
+}

@@ -1,0 +1,11 @@
+package attack
+
+import (
+	"testing"
+
+	"github.com/daxfs/daxfs/test/mounttest"
+)
+
+func TestMain(m *testing.M) {
+	mounttest.Main(m, mounttest.Children{"attacker": attacker, "victim": victim})
+}
