@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
 )
 
 // This file tests that an error of the media is recorded while the block is held, wherever one is met: so
@@ -297,4 +298,35 @@ func TestErrorsAreRemembered(t *testing.T) {
 			spoil(t, path, off, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
 		})
 	}
+}
+
+// TestRepairRemembersBad: fsck -y takes a file's attributes away because their list cannot be read. The memory
+// is free then, and known to be bad.
+func TestRepairRemembersBad(t *testing.T) {
+	d := newDevVolume(t, 16<<20)
+	d.mount()
+	ino := d.create(1, "a")
+	d.ok(d.fs.SetXattr(&d.ctx, ino, "user.a", []byte("not elsewhere"), 0))
+	off, super := d.find([]byte("not elsewhere"))&^4095, d.fs.Super()
+	d.unmount()
+	spoil(t, d.path, off, 4096, syscall.PROT_NONE)
+	rep, err := fsck.Check(d.r, fsck.Options{Repair: true})
+	if err != nil || rep.Repaired != 1 || rep.Left != 0 {
+		t.Fatalf("fsck -y: %v, %+v", err, rep)
+	}
+	bad, err := fs.BadRanges(d.r, super)
+	if err != nil || len(bad) != 1 || bad[0].Off != off || bad[0].Len != 4096 {
+		t.Fatalf("bad ranges %v (%v), want 4096 bytes at %d", bad, err, off)
+	}
+	d.lost()
+	d.mount()
+	for i := range 20 { // blocks of metadata are handed out
+		ino := d.create(1, fmt.Sprint("f", i))
+		d.ok(d.fs.SetXattr(&d.ctx, ino, "user.a", []byte("x"), 0))
+		if n, e := d.fs.ListXattr(&d.ctx, ino, make([]byte, 100)); e != 0 || n == 0 {
+			t.Errorf("listxattr: %d, %v", n, e)
+		}
+	}
+	d.unmount()
+	d.lost()
 }

@@ -77,6 +77,11 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 			c.early(Problem{Code: FreeMap, Offset: int64(c.saved.Map.Block) << layout.BlockShift, What: "the saved free map " + bad}, c.begin)
 		}
 	}
+	if o.Repair && p.fixes == 0 && !p.incomplete() { // else who owns what is not known
+		if err := p.retireFaults(); err != nil {
+			return nil, err
+		}
+	}
 	if o.Repair && (c.begun && c.clean || !c.clean && c.rep.Left == c.rep.LostRanges) {
 		return c.rep, c.end()
 	}

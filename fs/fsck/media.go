@@ -25,6 +25,8 @@ type media struct {
 	saved *layout.Owner // names the saved free map; nil: none
 	begun bool          // the owner record says that this process uses the filesystem
 	seq   atomic.Uint64 // the largest sequence seen
+
+	faults faults
 }
 
 // saw notes a sequence. Safe for concurrent use.
@@ -45,7 +47,7 @@ func (m *media) line(off int64, l *layout.Line) error {
 		return nil
 	}
 	if err := m.r.LoadLine(off, (*[layout.LineSize]byte)(l)); err != nil {
-		return err
+		return m.faults.note(err)
 	}
 	if !l.Valid(m.seed, off) {
 		return errSum
@@ -58,7 +60,7 @@ func (m *media) line(off int64, l *layout.Line) error {
 func (m *media) block(b uint64, buf []byte) error {
 	off := int64(b) << layout.BlockShift
 	if err := m.r.Load(off, buf[:layout.BlockSize]); err != nil {
-		return err
+		return m.faults.note(err)
 	}
 	if m.blocks[int64(b)] {
 		for i := 0; i < layout.LinesPerBlock; i++ {
