@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -167,9 +166,8 @@ func fsckSummary(r *fsck.Report) string {
 	default:
 		s.WriteString("clean")
 	}
-	fmt.Fprintf(&s, "; %d files, %d directories, %d symbolic links, %d others; %s used, %s free",
-		r.Files, r.Dirs, r.Symlinks, r.Special,
-		formatSize(int64(r.UsedBlocks)*layout.BlockSize), formatSize(int64(r.FreeBlocks)*layout.BlockSize))
+	fmt.Fprintf(&s, "; %d inodes: %d files, %d directories, %d symbolic links, %d others; %s used, %s free",
+		r.Files+r.Dirs+r.Symlinks+r.Special, r.Files, r.Dirs, r.Symlinks, r.Special, formatBlocks(r.UsedBlocks), formatBlocks(r.FreeBlocks))
 	if !r.Clean {
 		fmt.Fprintf(&s, "; it was not unmounted (%d journal records, %d orphans, %d interrupted truncations)",
 			r.JournalRecords, r.Orphans, r.Truncations)

@@ -207,6 +207,9 @@ func describe(path string, r *pmem.Region, sb *layout.Superblock) *info {
 	}
 }
 
+// formatBlocks is the size of n blocks for people.
+func formatBlocks(n uint64) string { return formatSize(int64(n) * layout.BlockSize) }
+
 // served is all that a daemon did, in one line.
 func served(o transport.Operation) string {
 	return fmt.Sprintf("%d requests, %d of them failed, %s read and written", o.Count, o.Errors, formatSize(int64(o.Bytes)))
@@ -223,10 +226,10 @@ func (i *info) print(c *cobra.Command) {
 		rows = append(rows, [2]string{"bad memory", fmt.Sprintf("%s in %d ranges; `daxfsd fsck -n` names the files that lost data", formatSize(i.BadBytes), i.BadRanges)})
 	}
 	if m := i.Mount; m != nil {
-		used := int64(m.Blocks-m.FreeBlocks) * layout.BlockSize
-		rows = append(rows,
-			[2]string{"used", formatSize(used)},
-			[2]string{"free", formatSize(int64(m.AvailableBlocks) * layout.BlockSize)},
+		rows = append(rows, // as df(1) and fsck have them
+			[2]string{"for files", formatBlocks(m.Blocks)},
+			[2]string{"used", formatBlocks(m.Blocks - m.FreeBlocks)},
+			[2]string{"free", formatBlocks(m.FreeBlocks) + ", of which " + formatBlocks(m.AvailableBlocks) + " are available to all"},
 			[2]string{"mapped by", formatSize(m.PageSize) + " pages"},
 			[2]string{"folios", fmt.Sprintf("%d of 1 GiB, %d of 2 MiB, %d of 4 KiB: %.1f %% of the data in large ones", m.Folios1G, m.Folios2M, m.Folios4K, 100*m.PMDMappable)},
 			[2]string{"inodes", fmt.Sprintf("%d used, %d free", m.Inodes, m.FreeInodes)},
