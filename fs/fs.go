@@ -56,8 +56,9 @@ type FS struct {
 	recovered int // journal records replayed by this mount
 	orphans   int // orphans freed by this mount
 
-	orphan orphans
-	xattrs xattrCache
+	orphan   orphans
+	heldLong atomic.Uint64 // deferred blocks that were waited for in vain
+	xattrs   xattrCache
 
 	pageSize kept.Value[int64]
 

@@ -13,13 +13,18 @@ type orphans struct {
 	made, freed atomic.Uint64
 	open        atomic.Uint64 // of made and not freed, how many were waited for in vain: somebody has them open
 	last        atomic.Int64  // when a name was taken from one, ns since started
-	waiters     Waiters
+	waiters     Waiters       // for orphans, and for deferred blocks
 }
 
 // orphanWait is how long after the last deletion space may still be on its way: a request or
 // two of the kernel's, on a machine that is busy. It is waited for in vain only if the file is open,
 // and for that file once.
 const orphanWait = 200 * time.Millisecond
+
+// deferWait is how long an operation that finds no space waits for blocks that are no longer a file's and
+// still referenced. What reads or writes them is done in microseconds, on a machine that is busy in
+// milliseconds; a granted mapping may hold them for hours, and is waited for once.
+const deferWait = 200 * time.Millisecond
 
 var started = time.Now()
 
@@ -39,32 +44,44 @@ func (fs *FS) settling() bool {
 }
 
 // Settle waits until what was deleted just now is free, but not long; if many callers do so already
-// (Waiters), it does not. It reports whether anything was deleted just now. Called with no lock held.
-func (fs *FS) Settle(ctx *Context) bool {
-	if !fs.settling() {
-		return false
-	}
+// (Waiters), it does not. Called with no lock held.
+func (fs *FS) Settle(ctx *Context) { fs.settleOrphans(ctx) }
+
+// settleOrphans is Settle for a caller that may give up (EINTR).
+func (fs *FS) settleOrphans(ctx *Context) syscall.Errno {
 	o := &fs.orphan
-	if o.pending() == o.open.Load() || !o.waiters.Enter(ctx.UID) {
-		return true
+	if !fs.settling() || o.pending() == o.open.Load() {
+		return 0
 	}
-	defer o.waiters.Leave(ctx.UID)
-	ctx.Wait(o.settle)
-	return true
+	open, until := o.open.Load(), started.Add(time.Duration(o.last.Load())+orphanWait)
+	return fs.await(ctx, func() bool {
+		n := o.pending()
+		if open = min(open, n); n == open || time.Now().After(until) {
+			o.open.Store(n)
+			return true
+		}
+		return false
+	})
 }
 
-// settle is the waiting of Settle. What it waits for usually comes in less than a millisecond, so it
-// looks less often the longer it takes.
-func (o *orphans) settle() {
-	open, until := o.open.Load(), time.Duration(o.last.Load())+orphanWait
-	for pause := 100 * time.Microsecond; ; pause = min(pause*3/2, orphanWait/40) {
-		n := o.pending()
-		if open = min(open, n); n == open || time.Since(started) >= until {
-			o.open.Store(n)
-			return
-		}
-		time.Sleep(pause)
+// await waits until done says so; EINTR if the caller gave up before. If many callers wait, it does not.
+// What is waited for usually comes in less than a millisecond: it looks less often the longer it takes.
+func (fs *FS) await(ctx *Context, done func() bool) (e syscall.Errno) {
+	w := &fs.orphan.waiters
+	if !w.Enter(ctx.UID) {
+		return 0
 	}
+	defer w.Leave(ctx.UID)
+	ctx.Wait(func() {
+		for pause := 100 * time.Microsecond; !done(); pause = min(pause*3/2, 5*time.Millisecond) {
+			if ctx.cancelled() {
+				e = syscall.EINTR
+				return
+			}
+			time.Sleep(pause)
+		}
+	})
+	return e
 }
 
 // pending is how many orphans are not free.
@@ -73,16 +90,63 @@ func (o *orphans) pending() uint64 {
 	return o.made.Load() - freed
 }
 
+// deferring reports whether blocks are no longer a file's and not free yet, beyond those that were waited
+// for in vain.
+func (fs *FS) deferring() bool {
+	n := fs.table.Deferred()
+	if n < fs.heldLong.Load() {
+		fs.heldLong.Store(n)
+	}
+	return n > fs.heldLong.Load()
+}
+
+// awaitDeferred waits until what deferring speaks of is free, but not long.
+func (fs *FS) awaitDeferred(ctx *Context) syscall.Errno {
+	if !fs.deferring() {
+		return 0
+	}
+	until := time.Now().Add(deferWait)
+	return fs.await(ctx, func() bool {
+		if !fs.deferring() {
+			return true
+		}
+		if time.Now().After(until) {
+			fs.heldLong.Store(fs.table.Deferred())
+			return true
+		}
+		return false
+	})
+}
+
+// spaceComes is asked by an operation that found no space whether it should be tried again: space became
+// free since released was what the folio table said, or was on its way and was waited for. Else e is
+// the operation's answer: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up.
+// Called with no lock held.
+func (fs *FS) spaceComes(ctx *Context, released uint64) (again bool, e syscall.Errno) {
+	switch {
+	case fs.table.Released() != released:
+		return true, 0
+	case !fs.settling() && !fs.deferring():
+		return false, syscall.ENOSPC
+	case ctx.NoWait:
+		return false, syscall.EAGAIN
+	}
+	if e = fs.settleOrphans(ctx); e == 0 {
+		e = fs.awaitDeferred(ctx)
+	}
+	return e == 0, e
+}
+
 // patiently calls op, and once more if it found no space and some may have become free; or, if
 // the caller may not wait for that, says EAGAIN. op that found no space may be called again.
 func (fs *FS) patiently(ctx *Context, op func() syscall.Errno) syscall.Errno {
+	released := fs.table.Released()
 	e := op()
-	switch {
-	case e != syscall.ENOSPC || !fs.settling():
-	case ctx.NoWait:
-		e = syscall.EAGAIN
-	case fs.Settle(ctx):
-		e = op()
+	if e == syscall.ENOSPC {
+		var again bool
+		if again, e = fs.spaceComes(ctx, released); again {
+			e = op()
+		}
 	}
 	return e
 }

@@ -22,21 +22,25 @@ func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, sysc
 	if e != 0 {
 		return 0, e
 	}
+	released := fs.table.Released()
 	n, e := fs.write(ctx, in, off, data)
-	if n == len(data) || e != 0 && e != syscall.ENOSPC || !fs.settling() {
+	if n == len(data) || e != 0 && e != syscall.ENOSPC {
 		fs.put(in, 1)
 		return n, e
 	}
-	if ctx.NoWait {
-		if n == 0 || ctx.Writeback {
-			n, e = 0, syscall.EAGAIN
-		}
-	} else if fs.Settle(ctx) {
+	again, wait := fs.spaceComes(ctx, released)
+	switch {
+	case again:
 		var m int
-		if m, e = fs.write(ctx, in, off+int64(n), data[n:]); n > 0 && !ctx.Writeback {
-			e = 0
-		}
+		m, e = fs.write(ctx, in, off+int64(n), data[n:])
 		n += m
+	case wait == syscall.EAGAIN && ctx.Writeback:
+		n, e = 0, wait // all of it
+	case n == 0:
+		e = wait
+	}
+	if n > 0 && !ctx.Writeback {
+		e = 0
 	}
 	fs.put(in, 1)
 	return n, e

@@ -75,8 +75,9 @@ func (d *drains) put(f *folio, delta uint64, op string, r *idleRun) {
 	d.mu.Unlock()
 	d.count.Add(-1)
 	for _, u := range x.pinned {
-		d.pinned.Add(-int64(u.n))
+		r.late += u.n
 		r.add(u.block, u.n) // a larger drain may pin it
+		d.pinned.Add(-int64(u.n))
 	}
 }
 

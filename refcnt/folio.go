@@ -72,6 +72,7 @@ type idleRun struct {
 	block, n uint64
 	op       string
 	idle     func(block, n uint64)
+	late     uint64 // blocks that were Deferred
 }
 
 func (r *idleRun) add(block, n uint64) {
@@ -140,6 +141,9 @@ func (t *Table) dropWords(block, n, delta uint64, op string, r *idleRun) {
 	run := uint64(0) // free blocks that end at block+i
 	for i := range words {
 		if t.sub(&words[i], block+uint64(i), delta, op) {
+			if delta&refMask != 0 {
+				r.late++
+			}
 			run++
 			continue
 		}

@@ -76,6 +76,9 @@ func (t *Table) release(f Ref, delta uint64, op string, idle func(block, n uint6
 		at = next
 	}
 	r.report()
+	if r.late > 0 {
+		t.released.Add(r.late)
+	}
 }
 
 // putLarge drops a reference to a large folio, or to what was one when it was taken.
@@ -98,9 +101,10 @@ func (t *Table) putLarge(f folio, delta uint64, op string, r *idleRun) {
 			continue
 		}
 		if f.w.CompareAndSwap(old, f.kind|splitting) {
-			t.unlinked.Add(-int64(f.n))
 			t.vacate(&f)
 			r.add(f.block, f.n)
+			r.late += f.n
+			t.unlinked.Add(-int64(f.n))
 			return
 		}
 	}

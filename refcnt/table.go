@@ -38,8 +38,9 @@ type Table struct {
 	doubt   func(block uint64) // see Doubt; set before use
 	drains  drains
 
-	pmds, puds atomic.Int64 // folios of these orders, not free
-	unlinked   atomic.Int64 // blocks of folios that are unlinked
+	pmds, puds atomic.Int64  // folios of these orders, not free
+	unlinked   atomic.Int64  // blocks of folios that are unlinked
+	released   atomic.Uint64 // see Released
 
 	tables   atomic.Int64  // pairs whose words are resident
 	recycled atomic.Uint64 // pairs whose words were given back, ever
@@ -106,6 +107,9 @@ func (t *Table) Maps(block uint64) int {
 func (t *Table) Deferred() uint64 {
 	return uint64(max(t.unlinked.Load()+t.drains.pinned.Load(), 0))
 }
+
+// Released counts the blocks that Put and Unmap made free, ever: those that were Deferred.
+func (t *Table) Released() uint64 { return t.released.Load() }
 
 // Shares returns how many owners a block has.
 func (t *Table) Shares(block uint64) int {

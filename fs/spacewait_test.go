@@ -1,0 +1,123 @@
+package fs_test
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// held makes a full filesystem, of which a read in flight holds the last half: the file was
+// truncated meanwhile. It returns the read, and the bytes that come free with it.
+func held(t *testing.T) (v *volume, r *fs.Reply, n int64) {
+	v = newVolume(t, 16<<20)
+	var s fs.StatFS
+	v.fs.StatFS(&s)
+	n = int64(s.Bavail) << 12 / 2 &^ (1<<18 - 1)
+	big := v.create(1, "big")
+	v.ok(v.fs.Fallocate(&v.ctx, big, 0, 0, n))
+	rest := v.create(1, "rest")
+	v.fs.StatFS(&s)
+	v.ok(v.fs.Fallocate(&v.ctx, rest, 0, 0, int64(s.Bavail)<<12))
+	v.create(1, "new")
+	r = v.fs.NewReply()
+	v.ok(v.fs.Read(&v.ctx, big, 0, int(n), r))
+	var a fs.Attr
+	v.ok(v.fs.SetAttr(&v.ctx, big, &fs.SetAttr{Valid: fs.SetSize}, &a))
+	if d := v.fs.Stats().DeferredFrees; int64(d) != n {
+		t.Fatalf("%d bytes are deferred, want %d", d, n)
+	}
+	return v, r, n
+}
+
+// TestNoSpaceWaits: who finds no space waits for what a read in flight holds, but not long, nor again for
+// the same; not at all if it must not; and no longer than it wants to.
+func TestNoSpaceWaits(t *testing.T) {
+	fallocate := func(v *volume, ctx *fs.Context, n int64) syscall.Errno {
+		return v.fs.Fallocate(ctx, v.lookup(1, "new"), 0, 0, n)
+	}
+	write := func(v *volume, ctx *fs.Context, n int64) syscall.Errno {
+		m, e := v.fs.Write(ctx, v.lookup(1, "new"), 0, make([]byte, n))
+		if e == 0 && int64(m) != n {
+			v.t.Errorf("wrote %d bytes of %d", m, n)
+		}
+		return e
+	}
+	for name, op := range map[string]func(v *volume, ctx *fs.Context, n int64) syscall.Errno{"fallocate": fallocate, "write": write} {
+		t.Run(name, func(t *testing.T) {
+			const soon, slow = 30 * time.Millisecond, 100 * time.Millisecond
+			timed := func(v *volume, ctx *fs.Context, n int64, want syscall.Errno) time.Duration {
+				t.Helper()
+				start := time.Now()
+				if e := op(v, ctx, n); e != want {
+					t.Errorf("answer %v, want %v", e, want)
+				}
+				return time.Since(start)
+			}
+			t.Run("in flight", func(t *testing.T) {
+				v, r, n := held(t)
+				time.AfterFunc(soon, func() { r.Done(); r.Free() })
+				if d := timed(v, &v.ctx, n, 0); d < soon/2 {
+					t.Errorf("took %v, the read took %v", d, soon)
+				}
+			})
+			t.Run("for long", func(t *testing.T) {
+				v, r, n := held(t)
+				timed(v, &v.ctx, n, syscall.ENOSPC)
+				var again time.Duration
+				for i := range 5 { // the machine may be busy
+					if again = timed(v, &v.ctx, n, syscall.ENOSPC); again < slow {
+						break
+					} else if i == 4 {
+						t.Errorf("the second time it took %v, too", again)
+					}
+				}
+				r.Done()
+				r.Free()
+				timed(v, &v.ctx, n, 0)
+			})
+			t.Run("no wait", func(t *testing.T) {
+				v, r, n := held(t)
+				timed(v, &fs.Context{NoWait: true}, n, syscall.EAGAIN)
+				r.Done()
+				r.Free()
+				timed(v, &fs.Context{NoWait: true}, n, 0)
+			})
+			t.Run("given up", func(t *testing.T) {
+				v, r, n := held(t)
+				c := make(chan struct{})
+				close(c)
+				for i := range 5 {
+					if d := timed(v, &fs.Context{Cancel: c}, n, syscall.EINTR); d < slow {
+						break
+					} else if i == 4 {
+						t.Errorf("took %v to give up", d)
+					}
+				}
+				r.Done()
+				r.Free()
+			})
+		})
+	}
+}
+
+// TestSpaceComesMeanwhile: a read ends between the moment when an operation finds no space and the one when it
+// looks whether some is on its way. It is tried again.
+func TestSpaceComesMeanwhile(t *testing.T) {
+	v, r, n := held(t)
+	asked := 0
+	v.fs.Grant(func(want uint64) uint64 {
+		if asked++; asked == 1 {
+			r.Done()
+			r.Free()
+			return 0
+		}
+		return want
+	})
+	m, e := v.fs.Write(&fs.Context{NoWait: true}, v.lookup(1, "new"), 0, make([]byte, n))
+	v.fs.Grant(nil)
+	if int64(m) != n || e != 0 {
+		t.Errorf("wrote %d bytes of %d: %v", m, n, e)
+	}
+}
