@@ -21,21 +21,8 @@ func (r *Region) FileID() (FileID, error) {
 	if err := unix.Fstat(int(r.file.Fd()), &st); err != nil {
 		return FileID{}, &os.PathError{Op: "stat", Path: r.path, Err: err}
 	}
-	return fileID(&st), nil
-}
-
-// FileIDOf is the identity of what a path leads to now.
-func FileIDOf(path string) (FileID, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return FileID{}, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return fileID(&st), nil
-}
-
-func fileID(st *unix.Stat_t) FileID {
 	if st.Mode&unix.S_IFMT == unix.S_IFCHR {
-		return FileID{Dev: uint64(st.Rdev)}
+		return FileID{Dev: uint64(st.Rdev)}, nil
 	}
-	return FileID{Dev: uint64(st.Dev), Ino: st.Ino}
+	return FileID{Dev: uint64(st.Dev), Ino: st.Ino}, nil
 }

@@ -61,10 +61,11 @@ func serving(path string) *mountinfo.Info {
 	if free, err := unlocked(path); err == nil && free {
 		return nil
 	}
-	id, err := pmem.FileIDOf(path)
+	f, err := find(path)
 	if err != nil {
 		return nil
 	}
+	id := f.fileID()
 	all, _ := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.FSType != fsType, false })
 	asked := map[int]bool{} // by minor device number
 	for _, named := range []bool{true, false} {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfs/daxfs/pmem"
 )
 
 const fsType = "fuse." + fusefs.Type
@@ -22,33 +23,60 @@ const resolveCached = 0x20
 
 // found is where a path leads.
 type found struct {
-	path  string          // absolute, without symbolic links
-	mount *mountinfo.Info // that it lies on; nil: in no mount of this namespace
-	root  bool            // it is what the mount shows at its mount point
-	mode  uint32          // type and permissions, as the kernel last knew them
+	path     string          // absolute, without symbolic links
+	mount    *mountinfo.Info // that it lies on; nil: in no mount of this namespace
+	root     bool            // it is what the mount shows at its mount point
+	mode     uint32          // type and permissions, as the kernel last knew them
+	dev, ino uint64          // of the filesystem and in it
+	rdev     uint64          // of a device node, its own
 }
+
+// unreachableError is returned for a path that leads through a filesystem that does not answer.
+type unreachableError struct{ path string }
+
+func (e *unreachableError) Error() string {
+	return e.path + " cannot be reached: a filesystem on the way to it does not answer"
+}
+
+func (e *unreachableError) Is(target error) bool { return target == errSilent }
 
 // find looks a path up without a request to what is mounted at its end: the daemon there may be gone
 // or stopped. What the path leads through on the way is asked by a probe, unless the kernel's cache knows.
 func find(path string) (*found, error) {
+	f, fd, err := findOpen(path)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return f, err
+}
+
+// findOpen is find, and returns a descriptor that is open by O_PATH as well.
+func findOpen(path string) (f *found, fd int, err error) {
 	if path == "" {
-		return nil, unix.ENOENT
+		return nil, -1, unix.ENOENT
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return nil, err
+		return nil, -1, err
 	}
-	fd, err := unix.Openat2(unix.AT_FDCWD, abs, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
+	fd, err = unix.Openat2(unix.AT_FDCWD, abs, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
 	if err != nil {
 		if _, err := probe(probeLimit, "open", abs); errors.Is(err, errSilent) {
-			return nil, fmt.Errorf("%s cannot be reached: a filesystem on the way to it does not answer", abs)
+			return nil, -1, &unreachableError{abs}
 		}
 		if fd, err = unix.Open(abs, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
-			return nil, err
+			return nil, -1, err
 		}
 	}
-	defer unix.Close(fd)
-	f := &found{}
+	if f, err = describeFD(fd); err != nil {
+		unix.Close(fd)
+		return nil, -1, err
+	}
+	return f, fd, nil
+}
+
+func describeFD(fd int) (f *found, err error) {
+	f = &found{}
 	if f.path, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil {
 		return nil, err
 	}
@@ -57,11 +85,33 @@ func find(path string) (*found, error) {
 	}
 	f.root = f.mount != nil && f.mount.Mountpoint == f.path
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MODE, &st); err != nil && !disconnected(err) {
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MODE|unix.STATX_INO, &st); err != nil && !disconnected(err) {
 		return nil, err
 	}
-	f.mode = uint32(st.Mode)
+	f.mode, f.ino = uint32(st.Mode), st.Ino
+	f.dev, f.rdev = unix.Mkdev(st.Dev_major, st.Dev_minor), unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 	return f, nil
+}
+
+// fileID is the identity of the region that was found, if it is one.
+func (f *found) fileID() pmem.FileID {
+	if f.mode&unix.S_IFMT == unix.S_IFCHR {
+		return pmem.FileID{Dev: f.rdev}
+	}
+	return pmem.FileID{Dev: f.dev, Ino: f.ino}
+}
+
+// region reports whether it can be a region: a file, or a device-dax. The source that the mount table names is what
+// the program said that mounted, which may be a user's, so that it must not be opened whatever it is.
+func (f *found) region() bool {
+	switch f.mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return true
+	case unix.S_IFCHR:
+		bus, err := os.Readlink(fmt.Sprintf("/sys/dev/char/%d:%d/subsystem", unix.Major(f.rdev), unix.Minor(f.rdev)))
+		return err == nil && filepath.Base(bus) == "dax"
+	}
+	return false
 }
 
 // daxfs returns the mount whose mount point was found, or nil if it is not a daxfs.
@@ -78,6 +128,9 @@ func resolve(path string) (string, error) {
 	f, err := find(path)
 	if err == nil {
 		return f.path, nil
+	}
+	if errors.Is(err, errSilent) {
+		return "", err
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -187,13 +240,21 @@ func askActivity(mountpoint string) (*fusefs.Activity, error) {
 	return &a, nil
 }
 
-// answering fails for a file on a daxfs whose daemon does not answer: who opens one then cannot be killed.
+// answering fails for a file on a daxfs, or on another FUSE, whose daemon does not answer: whoever opens one then
+// cannot be killed.
 func answering(name string) error {
 	f, err := find(name)
-	if err != nil || f.mount == nil || f.mount.FSType != fsType {
+	if err != nil {
 		return err
 	}
-	_, err = daemonGone(f.mount)
+	return f.answering()
+}
+
+func (f *found) answering() error {
+	if f.mount == nil || !strings.HasPrefix(f.mount.FSType, "fuse") {
+		return nil
+	}
+	_, err := daemonGone(f.mount)
 	return err
 }
 

@@ -68,11 +68,11 @@ func usedBy(path string) string {
 
 // lockHolder finds who holds a lock on a file, in /proc/locks; 0 if unknown.
 func lockHolder(path string) int {
-	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil {
+	r, err := find(path)
+	if err != nil || !r.region() {
 		return 0
 	}
-	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(r.dev), unix.Minor(r.dev), r.ino)
 	f, err := os.Open("/proc/locks")
 	if err != nil {
 		return 0
@@ -89,8 +89,13 @@ func lockHolder(path string) int {
 }
 
 // regionPath makes a region's path absolute, without symbolic links: the name
-// under which the mount table knows it.
-func regionPath(path string) (string, error) { return resolve(path) }
+// under which the mount table knows it. It fails if the filesystem that it is on does not answer.
+func regionPath(path string) (string, error) {
+	if err := answering(path); errors.Is(err, errSilent) {
+		return "", err
+	}
+	return resolve(path)
+}
 
 // superError makes one sentence of an error of fs.ReadSuper.
 func superError(path string, r *pmem.Region, err error) error {

@@ -200,7 +200,7 @@ func waitFree(region string, pid int, limit time.Duration) error {
 		if err != nil { // not ours to open
 			free = pid == 0 || errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 		}
-		if free {
+		if next := lockHolder(region); free || pid != 0 && next != 0 && next != pid { // it is somebody else's by now
 			return nil
 		}
 		if time.Now().After(deadline) {
@@ -220,7 +220,18 @@ func waitFree(region string, pid int, limit time.Duration) error {
 // unlocked reports whether nobody has the region open exclusively. It takes a
 // shared lock for a moment.
 func unlocked(region string) (bool, error) {
-	fd, err := unix.Open(region, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	f, path, err := findOpen(region)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(path)
+	if !f.region() {
+		return false, fmt.Errorf("%s is neither a file nor a device-dax", region)
+	}
+	if err := f.answering(); errors.Is(err, errSilent) {
+		return false, err
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", path), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return false, err
 	}

@@ -26,6 +26,8 @@ func TestHungDaemon(t *testing.T) {
 			if err := os.WriteFile(m.Path("f"), []byte("content"), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			inner := m.Path("inner")
+			mounttest.Run(t, time.Minute, "", nil, mounttest.Daxfsd, "mkfs", "--sparse", "--size", "16MiB", inner)
 			other := filepath.Join(m.Dir, "other")
 			if err := os.Mkdir(other, 0o700); err != nil {
 				t.Fatal(err)
@@ -54,6 +56,10 @@ func TestHungDaemon(t *testing.T) {
 			} {
 				quick(t, c.code, []string{pid, c.word}, c.args...)
 			}
+			// A region on it cannot be reached either.
+			quick(t, "exit status 1", nil, "info", inner)
+			quick(t, "exit status 8", nil, "fsck", "-n", inner)
+			quick(t, "exit status 1", nil, "mount", inner, other)
 			// Nobody can see that it is stopped: then it has time to answer.
 			moved := m.Region + ".moved"
 			if err := os.Rename(m.Region, moved); err != nil {
