@@ -37,5 +37,9 @@ func newLogger(path string, background bool) (log *zap.Logger, end func(), err e
 		c.EncodeLevel = zapcore.CapitalColorLevelEncoder
 		enc = visibleEncoder{zapcore.NewConsoleEncoder(c)}
 	}
-	return zap.New(zapcore.NewCore(enc, zapcore.Lock(out), level)), end, nil
+	var w zapcore.WriteSyncer = out
+	if st, err := out.Stat(); err == nil && !st.Mode().IsRegular() {
+		w = newLineQueue(out)
+	}
+	return zap.New(zapcore.NewCore(enc, zapcore.Lock(w), level)), end, nil
 }

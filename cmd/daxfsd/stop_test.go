@@ -150,10 +150,11 @@ func waitMounted(t *testing.T, mp string) {
 	}
 }
 
-// The reader of the log leaves; the daemon stays, and unmounts when it is told to.
+// The reader of the log leaves, or stops reading; the daemon goes on, and unmounts when it is told to.
 func TestLogReaderLeaves(t *testing.T) {
 	needFUSE(t)
-	for _, background := range []bool{true, false} {
+	for _, c := range []struct{ background, leaves bool }{{true, true}, {false, true}, {true, false}} {
+		background := c.background
 		region, mp := newRegion(t), mountPoint(t)
 		rd, w, err := os.Pipe()
 		if err != nil {
@@ -175,11 +176,17 @@ func TestLogReaderLeaves(t *testing.T) {
 		go func() { done <- cmd.Wait() }()
 		for s := bufio.NewScanner(rd); s.Scan() && !strings.Contains(s.Text(), `"msg":"mounted"`); {
 		}
-		rd.Close()
+		defer rd.Close()
+		if c.leaves {
+			rd.Close()
+		}
 		waitMounted(t, mp)
 		pid := daemonPID(t, mp)
-		for i := range 20 { // each is a line in the log
-			writeFile(t, filepath.Join(mp, strconv.Itoa(i)), content)
+		if _, err := unix.FcntlInt(rd.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil && !c.leaves {
+			t.Fatal(err)
+		}
+		for i := range 400 { // each is a line in the log
+			writeFile(t, filepath.Join(mp, strconv.Itoa(i)), nil)
 		}
 		if err := syscall.Kill(pid, 0); err != nil {
 			t.Errorf("background %v: the daemon died with the reader of its log", background)

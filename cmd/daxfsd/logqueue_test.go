@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A reader that stops costs one wait; what it gets when it reads again is in order, with what is lost counted.
+func TestLineQueue(t *testing.T) {
+	rd, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	defer out.Close()
+	w := newLineQueue(out)
+	const all = 50_000
+	start := time.Now()
+	for i := range all {
+		if _, err := fmt.Fprintf(w, "line %d\n", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Sync()
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("nobody reads, and it took %v", took)
+	}
+	got := make(chan string)
+	go func() {
+		defer close(got)
+		for s := bufio.NewScanner(rd); s.Scan(); {
+			got <- s.Text()
+		}
+	}()
+	next, lost := 0, 0
+	read := func(text string) (last bool) {
+		if strings.Contains(text, `"lines":`) {
+			fmt.Sscanf(text[strings.Index(text, `"lines":`):], `"lines":%d`, &lost)
+			return false
+		}
+		var n int
+		if _, err := fmt.Sscanf(text, "line %d", &n); err != nil || n < next {
+			t.Fatalf("%q after line %d", text, next)
+		}
+		next = n + 1
+		return n == all
+	}
+	for { // until there is room for one more
+		select {
+		case text := <-got:
+			read(text)
+			continue
+		case <-time.After(200 * time.Millisecond):
+		}
+		break
+	}
+	before := next
+	fmt.Fprintf(w, "line %d\n", all)
+	for timeout := time.After(20 * time.Second); ; {
+		select {
+		case text := <-got:
+			if read(text) {
+				if before+lost != all || lost == 0 {
+					t.Errorf("%d lines came, %d were said to be lost, of %d", before, lost, all)
+				}
+				return
+			}
+		case <-timeout:
+			t.Fatal("the last line did not come")
+		}
+	}
+}
