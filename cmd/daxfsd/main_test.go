@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1") // of the probes that tests start themselves
 	os.Exit(m.Run())
 }
 
