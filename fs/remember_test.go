@@ -40,6 +40,27 @@ func (v *volume) unused(off int64) {
 	}
 }
 
+// lineStores is told of the offset of each line that a transaction stores in place.
+type lineStores func(off int64)
+
+func (lineStores) Begin(int)                          {}
+func (lineStores) NTStore(int, int64, []byte)         {}
+func (lineStores) Flush(int, int64, int64)            {}
+func (lineStores) Fence(int)                          {}
+func (f lineStores) Store(_ int, off int64, b []byte) { f(off) }
+
+// lookupOnly is the number of a file whose attributes cannot be read.
+func (v *volume) lookupOnly(name string) (ino uint64) {
+	v.t.Helper()
+	v.ok(v.fs.ReadDir(&v.ctx, 1, 0, func(d *fs.Dirent) bool {
+		if string(d.Name) == name {
+			ino = d.Ino
+		}
+		return true
+	}))
+	return ino
+}
+
 // unlink removes a file that nobody has open.
 func (v *volume) unlink(dir uint64, name string, ino uint64) {
 	v.t.Helper()
@@ -278,6 +299,70 @@ func TestErrorsAreRemembered(t *testing.T) {
 			},
 			leave: func(*volume) {},
 		},
+		"reading an inode": { // and free slots beside it are not handed out
+			set: func(v *volume) int64 {
+				for i := range 40 {
+					v.create(1, fmt.Sprint(i))
+				}
+				var a fs.Attr
+				v.ok(v.fs.Symlink(&v.ctx, 1, "link", "not elsewhere", &a))
+				v.unmount()
+				v.mount()
+				return v.find([]byte("not elsewhere")) &^ 4095
+			},
+			meet: func(v *volume) {
+				var a fs.Attr
+				if e := v.fs.Lookup(&v.ctx, 1, "link", &a); e != syscall.EIO {
+					v.t.Errorf("lookup: %v", e)
+				}
+			},
+			leave: func(*volume) {},
+		},
+		"reading extents": {
+			set: func(v *volume) int64 {
+				a := v.create(1, "a")
+				for i := range int64(20) {
+					v.write(a, i*8192, unique(4096))
+				}
+				seen, off := map[int64]bool{}, int64(0)
+				v.r.SetRecorder(lineStores(func(at int64) { seen[at&^4095] = true }))
+				v.write(a, 40*8192, unique(4096))
+				v.r.SetRecorder(nil)
+				for at := range seen { // beside the inode and the data it is the block of extents
+					if x := v.fs.Super(); at >= x.StaticEnd && at != x.InodeOff(a)&^4095 {
+						off = at
+					}
+				}
+				v.unmount()
+				v.mount()
+				return off
+			},
+			meet: func(v *volume) {
+				r := v.fs.NewReply()
+				defer r.Free()
+				if e := v.fs.Read(&v.ctx, v.lookupOnly("a"), 0, 4096, r); e != syscall.EIO {
+					v.t.Errorf("read: %v", e)
+				}
+			},
+			leave: func(*volume) {},
+		},
+		"formatting a block": { // costs that operation, not the filesystem
+			set: func(v *volume) int64 {
+				a := v.create(1, "a")
+				v.ok(v.fs.SetXattr(&v.ctx, a, "user.short", []byte("not elsewhere"), 0))
+				off := v.find([]byte("not elsewhere")) &^ 4095
+				v.ok(v.fs.RemoveXattr(&v.ctx, a, "user.short"))
+				return off
+			},
+			meet: func(v *volume) {
+				a := v.lookup(1, "a")
+				if e := v.fs.SetXattr(&v.ctx, a, "user.short", []byte("x"), 0); e != syscall.EIO {
+					v.t.Errorf("setxattr to bad memory: %v", e)
+				}
+				v.ok(v.fs.SetXattr(&v.ctx, a, "user.short", []byte("x"), 0))
+			},
+			leave: func(*volume) {},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, path := fileVolume(t, false)
@@ -329,4 +414,30 @@ func TestRepairRemembersBad(t *testing.T) {
 	}
 	d.unmount()
 	d.lost()
+}
+
+// TestStageRemembersBad: where the data of a write that is all or nothing was to be put is bad.
+func TestStageRemembersBad(t *testing.T) {
+	for _, n := range []int{500, 500_000} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			v, path := fileVolume(t, true)
+			ino := v.create(1, "f")
+			v.write(ino, 0, make([]byte, 1<<20))
+			rec := &headers{sb: v.fs.Super()}
+			v.r.SetRecorder(rec)
+			v.write(ino, 0, make([]byte, n))
+			v.r.SetRecorder(nil)
+			off := rec.logged[0].At
+			spoil(t, path, off, 4096, syscall.PROT_NONE)
+			if _, e := v.fs.Write(&v.ctx, ino, 0, make([]byte, n)); e != syscall.EIO {
+				t.Errorf("write: %v", e)
+			}
+			if s := v.fs.Stats(); s.BadRanges != 1 || s.BadBytes != 4096 {
+				t.Errorf("%d bad ranges of %d bytes are known, want 1 of 4096", s.BadRanges, s.BadBytes)
+			}
+			v.unused(off)
+			v.unmount() // does not put the free map there
+			spoil(t, path, off, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
+		})
+	}
 }
