@@ -88,22 +88,12 @@ func (in *inode) fill(a *Attr) {
 	}
 }
 
-// attr is fill for callers that hold no lock. st_blocks needs the extents, which are counted.
-func (fs *FS) attr(in *inode, a *Attr) syscall.Errno {
+// attr is fill for callers that hold no lock. EAGAIN as blocksKnown.
+func (fs *FS) attr(ctx *Context, in *inode, a *Attr) syscall.Errno {
+	err := fs.blocksKnown(ctx, in)
 	in.mu.RLock()
-	if in.counted || in.loaded.Load() {
-		in.fill(a)
-		in.mu.RUnlock()
-		return 0
-	}
-	in.mu.RUnlock()
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	var err error
-	if !in.counted && !in.loaded.Load() {
-		err = fs.countBlocks(in)
-	}
 	in.fill(a)
+	in.mu.RUnlock()
 	return errno(err)
 }
 
@@ -113,7 +103,7 @@ func (fs *FS) GetAttr(ctx *Context, ino uint64, a *Attr) syscall.Errno {
 	if e != 0 {
 		return e
 	}
-	e = fs.attr(in, a)
+	e = fs.attr(ctx, in, a)
 	fs.put(in, 1)
 	return e
 }
@@ -143,6 +133,9 @@ func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.E
 	if e := s.mayChange(in); e != 0 {
 		return e
 	}
+	if err := fs.blocksKnown(ctx, in); err != nil { // for a, while nothing has changed
+		return errno(err)
+	}
 	if s.Valid&(SetSize|SetUID|SetGID) != 0 {
 		if e := fs.killCapability(ctx, in); e != 0 {
 			return e
@@ -163,7 +156,7 @@ func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.E
 			return errno(err)
 		}
 	}
-	return fs.attr(in, a)
+	return fs.attr(ctx, in, a)
 }
 
 func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
@@ -226,7 +219,7 @@ func (fs *FS) setSize(ctx *Context, in *inode, s *SetAttr) error {
 	case size > maxSize:
 		return syscall.EFBIG
 	}
-	if err := fs.extentsLoaded(in); err != nil {
+	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return err
 	}
 	for {
@@ -262,18 +255,24 @@ func (s *SetAttr) sized(in *inode) layout.Core {
 //  2. transaction: core line with the size, times line
 func (fs *FS) grow(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
 	size := int64(s.Size)
-	lock, from := in.lockWrite(size, size)
-	lock = in.lockGrow(lock, from, size, size)
+	lock, from, err := in.lockWrite(ctx, size, size)
+	if err == nil {
+		lock, err = in.lockGrow(ctx, lock, from, size, size)
+	}
+	if err != nil {
+		return false, err
+	}
 	defer in.rl.unlock(lock)
-	defer in.mu.Unlock()
-	old := int64(in.core.Size)
+	defer in.io.Unlock()
+	old := int64(in.size.Load())
 	if old >= size {
 		return false, nil
 	}
 	if err := fs.zeroFenced(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
 		return false, err
 	}
-	return true, fs.commitSize(ctx, in, s.sized(in), false)
+	_, err = fs.commitSize(ctx, in, s, false)
+	return true, err
 }
 
 // recallTime is how long truncating and the like wait for holders of mappings to leave.
@@ -317,7 +316,7 @@ func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 	return true, nil
 }
 
-// zeroFenced zeroes parts of blocks. Called with mu held, and no plan.
+// zeroFenced zeroes parts of blocks. Called with io held, and no plan.
 //
 // Persistence order:
 //  1. those that are shared become the file's own (unshare)
@@ -350,15 +349,21 @@ func (fs *FS) zeroFenced(ctx *Context, in *inode, spans ...span) error {
 // no range lock and waits for no reader: blocks that replies still hold are freed
 // by whoever drops the last reference.
 func (fs *FS) shrink(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if s.Size > in.core.Size {
-		return false, nil
-	}
-	if err := fs.commitSize(ctx, in, s.sized(in), true); err != nil {
+	if err := in.lockIO(ctx); err != nil {
 		return false, err
 	}
-	if in.core.Format&layout.FormatTruncating != 0 {
+	defer in.io.Unlock()
+	switch size := in.size.Load(); {
+	case s.Size > size:
+		return false, nil
+	case ctx.NoWait && in.cutsMuch() && blocksOf(int64(s.Size)) < blocksOf(int64(size)):
+		return false, syscall.EAGAIN
+	}
+	more, err := fs.commitSize(ctx, in, s, true)
+	if err != nil {
+		return false, err
+	}
+	if more {
 		if err = fs.finishTruncate(ctx, in); err != nil {
 			fs.unfinished.Store(true)
 		}
@@ -367,15 +372,32 @@ func (fs *FS) shrink(ctx *Context, in *inode, s *SetAttr) (done bool, err error)
 	return true, err
 }
 
-// commitSize commits a new size, in the core line c. With cutting set it also cuts the extents beyond
-// it, as many as fit the transaction; if some are left the inode is marked
-// Truncating, and the caller (or recovery) calls finishTruncate.
+// commitSize commits the new size of s. With cutting set it also cuts the extents beyond
+// it, as many as fit the transaction; if some are left (more) the inode is marked
+// Truncating, and the caller (or recovery) calls finishTruncate. Called with io held, and not mu.
 //
 // Persistence order:
 //  1. transaction: core line with size and mark, times line, slots cut
 //  2. only then the cut blocks go to whoever holds them last
-func (fs *FS) commitSize(ctx *Context, in *inode, c layout.Core, cutting bool) error {
-	if cutting && fs.planCut(ctx, in, c.Size) {
+func (fs *FS) commitSize(ctx *Context, in *inode, s *SetAttr, cutting bool) (more bool, err error) {
+	if cutting {
+		more = fs.planCut(ctx, in, s.Size)
+	}
+	if err := fs.commitSizeTx(ctx, in, s, cutting, more); err != nil {
+		return false, err
+	}
+	if cutting {
+		fs.owned(ctx, in)
+	}
+	return more, nil
+}
+
+// commitSizeTx is step 1 of commitSize.
+func (fs *FS) commitSizeTx(ctx *Context, in *inode, s *SetAttr, cutting, more bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c := s.sized(in)
+	if more {
 		c.Format |= layout.FormatTruncating
 	}
 	now := fs.now()
@@ -392,7 +414,6 @@ func (fs *FS) commitSize(ctx *Context, in *inode, c layout.Core, cutting bool) e
 	in.applyTimes(&st)
 	if cutting {
 		in.applySplice()
-		fs.owned(ctx, in)
 	}
 	return nil
 }
@@ -406,29 +427,37 @@ func (fs *FS) planCut(ctx *Context, in *inode, size uint64) (more bool) {
 }
 
 // finishTruncate cuts what an interrupted or large truncation left, and takes the
-// mark off. Called with mu held.
+// mark off. Called with io held, and not mu.
 //
 // Persistence order: transactions of slots cut; the last one also clears the mark.
 func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
-	for {
-		c := in.core
-		more := fs.planCut(ctx, in, c.Size)
-		t := fs.begin(ctx)
-		in.stageSplice(t)
-		if !more {
-			c.Format &^= layout.FormatTruncating
-			in.stageCore(t, &c)
-		}
-		if err := t.commit(); err != nil {
+	for more := true; more; {
+		more = fs.planCut(ctx, in, in.size.Load())
+		if err := fs.commitCut(ctx, in, more); err != nil {
 			return err
 		}
-		in.applyCore(&c)
-		in.applySplice()
 		fs.owned(ctx, in)
-		if !more {
-			return nil
-		}
 	}
+	return nil
+}
+
+// commitCut is one transaction of finishTruncate.
+func (fs *FS) commitCut(ctx *Context, in *inode, more bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	t := fs.begin(ctx)
+	in.stageSplice(t)
+	c := in.core
+	if !more {
+		c.Format &^= layout.FormatTruncating
+		in.stageCore(t, &c)
+	}
+	if err := t.commit(); err != nil {
+		return err
+	}
+	in.applyCore(&c)
+	in.applySplice()
+	return nil
 }
 
 // Flush is close(2): lazily kept times become durable.
@@ -502,9 +531,16 @@ func (fs *FS) syncInode(in *inode) error {
 
 // dataRuns lists the data blocks of an inode: what of it lies outside metadata chunks.
 func (fs *FS) dataRuns(in *inode) (runs []run, err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
+	in.io.Lock()
+	defer in.io.Unlock()
+	if !in.isDir() {
+		if err := fs.loadExtents(in); err != nil {
+			return nil, err
+		}
+	}
+	in.mu.RLock()
 	xs, err := fs.loadXattrs(in)
+	in.mu.RUnlock()
 	if err != nil {
 		return nil, err
 	}
@@ -515,9 +551,6 @@ func (fs *FS) dataRuns(in *inode) (runs []run, err error) {
 	}
 	if in.isDir() {
 		return runs, nil
-	}
-	if err := fs.loadExtents(in); err != nil {
-		return nil, err
 	}
 	in.space.Ascend(0, func(e pagecache.Extent) bool {
 		runs = append(runs, run{e.Block, uint64(e.Len)})

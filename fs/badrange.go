@@ -419,8 +419,8 @@ func (fs *FS) MarkBad(ino uint64, off, n int64) error {
 		return e
 	}
 	defer fs.put(in, 1)
-	in.mu.Lock()
-	defer in.mu.Unlock()
+	in.io.Lock()
+	defer in.io.Unlock()
 	if err := fs.loadExtents(in); err != nil {
 		return err
 	}

@@ -469,7 +469,7 @@ func TestBadRangesRandom(t *testing.T) {
 					}
 					for _, f := range files {
 						if f != nil {
-							v.ok(v.fs.Ref(f.ino, new(fs.Attr)))
+							v.ok(v.fs.Ref(&v.ctx, f.ino, new(fs.Attr)))
 						}
 					}
 				}

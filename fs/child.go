@@ -41,15 +41,18 @@ func (fs *FS) child(d *inode, ino uint64) (*inode, error) {
 }
 
 // anchor makes sure that the parents of a directory lead up to the root. Nothing but what is damaged
-// or asked for by number was not reached from there. Called with no lock held.
-func (fs *FS) anchor(in *inode) error {
+// or asked for by number was not reached from there. Called with no lock held. EAGAIN if ctx may not wait
+// and the way is long.
+func (fs *FS) anchor(ctx *Context, in *inode) error {
 	if in.anchored.Load() {
 		return nil
 	}
-	err := fs.climb(in)
-	if err != nil { // or a directory was moved meanwhile
-		fs.rename.Lock()
-		err = fs.climb(in)
+	err := fs.climb(ctx, in)
+	if err != nil && err != syscall.EAGAIN { // or a directory was moved meanwhile
+		if err = fs.lockRename(ctx); err != nil {
+			return err
+		}
+		err = fs.climb(ctx, in)
 		fs.rename.Unlock()
 	}
 	if err == nil {
@@ -59,9 +62,12 @@ func (fs *FS) anchor(in *inode) error {
 }
 
 // climb follows the parents of a directory to an anchored one. It takes no inode's lock.
-func (fs *FS) climb(in *inode) error {
+func (fs *FS) climb(ctx *Context, in *inode) error {
 	mark := in.ino // Brent: a way that comes back to a mark goes round
 	for n, d := 1, in.ino; d != layout.RootIno; n++ {
+		if ctx.NoWait && n > quickSteps {
+			return syscall.EAGAIN
+		}
 		p, e := fs.get(d)
 		if e != 0 {
 			return corruptf("directory %d lies in directory %d, which there is not", in.ino, d)

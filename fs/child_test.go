@@ -101,7 +101,7 @@ func (v *volume) roam(dirs []uint64, w int, mayFail bool) {
 				}
 			}
 			v.fs.ReadDir(&ctx, dir, 0, func(d *fs.Dirent) bool {
-				if v.fs.RefEntry(d, &a) == 0 {
+				if v.fs.RefEntry(&ctx, d, &a) == 0 {
 					v.fs.Forget(a.Ino, 1)
 				}
 				return true

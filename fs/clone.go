@@ -50,7 +50,7 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 		case !in.isReg():
 			return 0, syscall.EINVAL
 		}
-		if err := fs.extentsLoaded(in); err != nil {
+		if err := fs.extentsLoaded(ctx, in); err != nil {
 			return 0, errno(err)
 		}
 	}
@@ -121,7 +121,7 @@ func (fs *FS) copyBytes(ctx *Context, src *inode, srcOff int64, dst *inode, dstO
 	r := fs.NewReply()
 	defer r.Free()
 	src.refs.Add(1) // the reply's
-	if e := fs.read(src, srcOff, int(min(n, copyPiece)), r); e != 0 {
+	if e := fs.read(ctx, src, srcOff, int(min(n, copyPiece)), r); e != 0 {
 		fs.put(src, 1)
 		return 0, e
 	}
@@ -137,7 +137,7 @@ func (fs *FS) copyBytes(ctx *Context, src *inode, srcOff int64, dst *inode, dstO
 }
 
 // lockPair locks the bytes [srcOff, srcOff+n) of src for reading and those of dst for
-// writing, as lockWrite does, and both mu: in the order of inode numbers. In one file it
+// writing, as lockWrite does, and both io: in the order of inode numbers. In one file it
 // locks all from the first to the last of them for writing: with two locks that a
 // truncation makes overlap it would wait for itself.
 func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock func()) {
@@ -157,19 +157,19 @@ func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock fun
 			first, second = dst, src
 			a, b = dst.rl.lock(from, to, true), src.rl.lock(srcOff, srcOff+n, false)
 		}
-		first.mu.Lock()
+		first.io.Lock()
 		if second != nil {
-			second.mu.Lock()
+			second.io.Lock()
 		}
 		unlock = func() {
 			if second != nil {
-				second.mu.Unlock()
+				second.io.Unlock()
 				second.rl.unlock(b)
 			}
-			first.mu.Unlock()
+			first.io.Unlock()
 			first.rl.unlock(a)
 		}
-		if min(dstOff, int64(dst.core.Size)) >= from {
+		if min(dstOff, int64(dst.size.Load())) >= from {
 			return unlock
 		}
 		unlock() // truncated meanwhile, see lockGrow
@@ -188,11 +188,11 @@ func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock fun
 //  4. only then is what dst had there free
 func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dstOff, n int64) (int64, error) {
 	defer lockPair(src, srcOff, dst, dstOff, n)()
-	n = min(n, int64(src.core.Size)-srcOff) &^ (layout.BlockSize - 1)
+	n = min(n, int64(src.size.Load())-srcOff) &^ (layout.BlockSize - 1)
 	if n <= 0 {
 		return 0, nil
 	}
-	if size := int64(dst.core.Size); dstOff > size {
+	if size := int64(dst.size.Load()); dstOff > size {
 		if err := fs.zeroFenced(ctx, dst, span{size, min(dstOff, blockEnd(size))}); err != nil {
 			return 0, err
 		}
@@ -230,8 +230,13 @@ func (fs *FS) readable(src *inode, lo, hi uint64) uint64 {
 	if fs.bad.list() == nil {
 		return hi
 	}
+	count := 0
 	src.space.Ascend(lo, func(e pagecache.Extent) bool {
 		if e.Logical >= hi {
+			return false
+		}
+		if count++; count > spliceMax { // markShared takes no more
+			hi = e.Logical
 			return false
 		}
 		if e.Flags&layout.ExtentUnwritten == 0 {
@@ -272,6 +277,8 @@ func (fs *FS) markShared(ctx *Context, src *inode, lo, hi uint64) (stop uint64, 
 	if len(list) == 0 {
 		return hi, nil
 	}
+	src.mu.Lock()
+	defer src.mu.Unlock()
 	t := fs.begin(ctx)
 	for _, e := range list {
 		src.stageSlot(t, e.Slot, mediaExtent(e))
@@ -362,7 +369,7 @@ func (fs *FS) placeCopy(ctx *Context, b, want uint64) (block, n uint64, ok bool)
 }
 
 // unshare makes the block at byte off the file's own, if it is shared, so that it can be
-// stored to. Called with mu held, and no plan.
+// stored to. Called with io held, and no plan.
 //
 // Persistence order:
 //  1. NT-store a copy of the block, SFENCE

@@ -68,8 +68,7 @@ func (c *compaction) easiest(ctx *Context, fs *FS) (best proposal, ok bool) {
 			continue
 		}
 		left := false
-		if fs.extentsLoaded(in) == nil {
-			in.mu.Lock()
+		if fs.extentsLoaded(ctx, in) == nil {
 			end := in.size.Load() >> layout.BlockShift
 			for lo, next := uint64(0), uint64(1)<<order; next <= end; lo, next = next, next+1<<order {
 				if e, ok := in.space.Lookup(lo); !ok && e.Logical >= next {
@@ -81,13 +80,15 @@ func (c *compaction) easiest(ctx *Context, fs *FS) (best proposal, ok bool) {
 					continue
 				}
 				left = true
-				for _, p := range fs.proposals(in, lo, &s) {
+				in.io.Lock()
+				ps := fs.proposals(in, lo, &s)
+				in.io.Unlock()
+				for _, p := range ps {
 					if !ok || p.cost < best.cost {
 						best, ok = p, true
 					}
 				}
 			}
-			in.mu.Unlock()
 		}
 		fs.put(in, 1)
 		if !left {
@@ -98,7 +99,7 @@ func (c *compaction) easiest(ctx *Context, fs *FS) (best proposal, ok bool) {
 }
 
 // proposals are the places to gather a range in: where some of it stands, and the
-// emptiest.
+// emptiest. Called with io held.
 func (fs *FS) proposals(in *inode, lo uint64, s *stand) (ps []proposal) {
 	order := fs.alloc.Orders().PUD
 	places := s.at[:s.n]
@@ -149,7 +150,7 @@ func (fs *FS) gatherPUD(ctx *Context, p *proposal) bool {
 		return false
 	}
 	defer fs.put(in, 1)
-	if fs.extentsLoaded(in) != nil {
+	if fs.extentsLoaded(ctx, in) != nil {
 		return false
 	}
 	for off := uint64(0); off < 1<<o.PUD; off += 1 << o.PMD {
@@ -165,8 +166,8 @@ func (fs *FS) gatherPUD(ctx *Context, p *proposal) bool {
 			return false
 		}
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
+	in.io.Lock()
+	defer in.io.Unlock()
 	if s := in.stands(p.lo, o.PUD); s.gathered() {
 		fs.mergeRange(in, p.lo, p.lo+s.whole, s.best)
 		return true
@@ -225,7 +226,7 @@ func (fs *FS) clear(ctx *Context, p *proposal, ino uint64) bool {
 		return true // gone meanwhile
 	}
 	defer fs.put(in, 1)
-	if !in.isReg() || fs.extentsLoaded(in) != nil {
+	if !in.isReg() || fs.extentsLoaded(ctx, in) != nil {
 		return false
 	}
 	o := fs.alloc.Orders()
@@ -268,9 +269,9 @@ func (in *inode) standsIn(at uint64, p *proposal, ino uint64, o hugepage.Orders)
 // moveAway moves x out of the proposal's block.
 func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent) bool {
 	lock := in.rl.lock(int64(x.Logical)<<layout.BlockShift, int64(x.End())<<layout.BlockShift, true)
-	in.mu.Lock()
+	in.io.Lock()
 	defer in.rl.unlock(lock)
-	defer in.mu.Unlock()
+	defer in.io.Unlock()
 	o := fs.alloc.Orders()
 	for b := x.Logical; b < x.End(); {
 		e, ok := in.space.Lookup(b)
@@ -331,7 +332,7 @@ func (fs *FS) usersOf(ctx *Context, ps []*proposal) (inos []uint64) {
 			if e != 0 {
 				continue
 			}
-			if in.isReg() && fs.extentsLoaded(in) == nil && in.isIn(ps) {
+			if in.isReg() && fs.extentsLoaded(ctx, in) == nil && in.isIn(ps) {
 				inos = append(inos, in.ino)
 			}
 			fs.put(in, 1)

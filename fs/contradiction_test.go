@@ -104,8 +104,8 @@ func TestContradictingFreeMap(t *testing.T) {
 			}
 			for _, ino := range []uint64{w.a, w.b} { // their extents are known from here on
 				var a fs.Attr
-				v.ok(f.Ref(ino, &a))
-				v.ok(f.Extents(&v.ctx, ino, func(fs.ExtentInfo) bool { return true }))
+				v.ok(f.Ref(&v.ctx, ino, &a))
+				v.ok(f.Extents(&v.ctx, ino, 0, func(fs.ExtentInfo) bool { return true }))
 			}
 			done := make(chan syscall.Errno, 1)
 			go func() { done <- c.use(v, f, &w) }()

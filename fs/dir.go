@@ -19,8 +19,7 @@ type dirIndex struct {
 	avail  []uint32 // directory blocks with free lines, each once
 	listed []uint32 // by directory block: its index in avail plus 1; 0: full, or a hole
 	holes  []uint32 // directory blocks that are holes
-	table  []uint64 // open addressing, linear probing: hash<<32 | position+1; 0: empty
-	count  int
+	table  nameTable
 }
 
 var nameSeed = maphash.MakeSeed()
@@ -32,62 +31,6 @@ func hashBytes(name []byte) uint32 { return uint32(maphash.Bytes(nameSeed, name)
 // lineOff is the region offset of a position.
 func (d *dirIndex) lineOff(pos uint32) int64 {
 	return int64(d.blocks[pos/layout.LinesPerBlock])<<layout.BlockShift + int64(pos%layout.LinesPerBlock)*layout.LineSize
-}
-
-// insertHash adds a position under a hash.
-func (d *dirIndex) insertHash(h, pos uint32) {
-	if (d.count+1)*4 > len(d.table)*3 {
-		old := d.table
-		d.table = make([]uint64, max(16, 2*len(old)))
-		for _, v := range old {
-			if v != 0 {
-				d.place(v)
-			}
-		}
-	}
-	d.place(uint64(h)<<32 | uint64(pos+1))
-	d.count++
-}
-
-func (d *dirIndex) place(v uint64) {
-	mask := uint32(len(d.table) - 1)
-	i := uint32(v>>32) & mask
-	for d.table[i] != 0 {
-		i = (i + 1) & mask
-	}
-	d.table[i] = v
-}
-
-// removeHash removes a position; the entries behind it move up (backward shift),
-// so the table never holds tombstones.
-func (d *dirIndex) removeHash(h, pos uint32) {
-	mask := uint32(len(d.table) - 1)
-	i := h & mask
-	for d.table[i] != uint64(h)<<32|uint64(pos+1) {
-		i = (i + 1) & mask
-	}
-	for j := i; ; {
-		j = (j + 1) & mask
-		v := d.table[j]
-		if v == 0 {
-			break
-		}
-		if home := uint32(v>>32) & mask; (j-home)&mask >= (j-i)&mask {
-			d.table[i] = v
-			i = j
-		}
-	}
-	d.table[i] = 0
-	d.count--
-	if len(d.table) > 1024 && d.count*8 < len(d.table) {
-		old := d.table
-		d.table = make([]uint64, len(old)/4)
-		for _, v := range old {
-			if v != 0 {
-				d.place(v)
-			}
-		}
-	}
 }
 
 // dentry is what a name leads to.
@@ -102,17 +45,16 @@ type dentry struct {
 // find looks a name up. It allocates nothing.
 func (fs *FS) find(in *inode, name string) (dentry, bool, error) {
 	d := in.dir
-	if d.count == 0 {
+	h := hashName(name)
+	leaf := d.table.leaf(h)
+	if leaf == nil {
 		return dentry{}, false, nil
 	}
-	h := hashName(name)
-	mask := uint32(len(d.table) - 1)
-	for i := h & mask; d.table[i] != 0; i = (i + 1) & mask {
-		v := d.table[i]
-		if uint32(v>>32) != h {
-			continue
+	for i := h; ; {
+		pos, ok := leaf.next(h, &i)
+		if !ok {
+			return dentry{}, false, nil
 		}
-		pos := uint32(v) - 1
 		var l layout.Line
 		if err := fs.loadLine(d.lineOff(pos), &l); err != nil {
 			return dentry{}, false, err
@@ -126,7 +68,6 @@ func (fs *FS) find(in *inode, name string) (dentry, bool, error) {
 			return e, same, err
 		}
 	}
-	return dentry{}, false, nil
 }
 
 func (fs *FS) sameName(d *dirIndex, e *dentry, l *layout.Line, name string) (bool, error) {
@@ -145,11 +86,11 @@ func (fs *FS) sameName(d *dirIndex, e *dentry, l *layout.Line, name string) (boo
 	}
 }
 
-// loadDir builds the index from the directory's blocks.
-func (fs *FS) loadDir(in *inode) error {
-	n := in.core.Size >> layout.BlockShift
+// loadDir builds the index of a directory of size bytes from its blocks.
+func (fs *FS) loadDir(in *inode, size uint64) error {
+	n := size >> layout.BlockShift
 	if n >= 1<<32/layout.LinesPerBlock || n > fs.sb.Blocks() {
-		return corruptf("directory %d has the impossible size %d", in.ino, in.core.Size)
+		return corruptf("directory %d has the impossible size %d", in.ino, size)
 	}
 	d := &dirIndex{blocks: make([]uint64, n), used: make([]uint64, n), listed: make([]uint32, n)}
 	ok := true
@@ -164,7 +105,7 @@ func (fs *FS) loadDir(in *inode) error {
 		return true
 	})
 	if !ok {
-		return corruptf("directory %d has blocks beyond its size %d", in.ino, in.core.Size)
+		return corruptf("directory %d has blocks beyond its size %d", in.ino, size)
 	}
 	var buf [layout.BlockSize]byte
 	var name [layout.NameMax]byte
@@ -196,7 +137,7 @@ func (fs *FS) loadDir(in *inode) error {
 				nm = append(nm, (*layout.Line)(buf[(i+j)*layout.LineSize:]).NamePart(j, nl)...)
 			}
 			d.used[b] |= lineMask(i, k)
-			d.insertHash(hashBytes(nm), uint32(b*layout.LinesPerBlock+i))
+			d.table.insert(hashBytes(nm), uint32(b*layout.LinesPerBlock+i))
 			i += k
 		}
 		d.relist(uint32(b))
@@ -311,7 +252,7 @@ func (in *inode) applyDentry(ch *dirChange) {
 	}
 	d.used[b] |= lineMask(int(ch.p.pos%layout.LinesPerBlock), ch.p.n)
 	d.relist(b)
-	d.insertHash(ch.hash, ch.p.pos)
+	d.table.insert(ch.hash, ch.p.pos)
 }
 
 // undoDentry gives back what placeName and stageDentry took. No lane may be held.
@@ -339,7 +280,7 @@ func (in *inode) applyRemove(e dentry) {
 	b := e.pos / layout.LinesPerBlock
 	d.used[b] &^= lineMask(int(e.pos%layout.LinesPerBlock), e.n)
 	d.relist(b)
-	d.removeHash(e.hash, e.pos)
+	d.table.remove(e.hash, e.pos)
 }
 
 // trimDir gives back the directory block of a position if it became empty, and all
@@ -347,7 +288,7 @@ func (in *inode) applyRemove(e dentry) {
 // block: if it does not happen the directory is merely larger than it need be.
 // Called with mu held and no lane.
 func (fs *FS) trimDir(ctx *Context, in *inode, pos uint32) {
-	if in.dir.count > 0 {
+	if in.dir.table.count > 0 {
 		fs.trimBlock(ctx, in, pos/layout.LinesPerBlock)
 		return
 	}
@@ -355,7 +296,7 @@ func (fs *FS) trimDir(ctx *Context, in *inode, pos uint32) {
 		fs.trimBlock(ctx, in, uint32(b))
 		b = min(b, len(in.dir.blocks))
 	}
-	fs.dropChain(ctx, in)
+	fs.freeChain(ctx, fs.dropChainLocked(ctx, in))
 }
 
 // trimBlock makes an empty directory block a hole, so that positions hold; the size
@@ -372,7 +313,7 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	if _, err := fs.plan(ctx, in, uint64(b), uint64(b)+1, fatePunch); err != nil {
 		return
 	}
-	if fs.settle(ctx, in) != nil {
+	if fs.needSlots(ctx, in, in.ext.splice.settle()) != nil {
 		return
 	}
 	c := in.core
@@ -410,7 +351,7 @@ type Dirent struct {
 	Type uint8 // DT_*
 	Name []byte
 	Next uint64 // the cookie that resumes behind this entry
-	dir  *inode // whose entry it is, locked
+	dir  *inode // whose entry it is
 }
 
 // firstCookie is the cookie of position 0: "." and ".." stand before it.
@@ -420,22 +361,57 @@ const firstCookie = 2
 // start), "." and ".." first, until emit says false. Cookies hold across changes of
 // the directory and across mounts.
 func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool) syscall.Errno {
-	in, e := fs.getDir(ino)
+	in, e := fs.getDir(ctx, ino)
 	if e != 0 {
 		return e
 	}
 	defer fs.put(in, 1)
 	fs.accessed(ctx, in)
-	in.mu.RLock()
-	defer in.mu.RUnlock()
 	if cookie == 0 && !emit(&Dirent{dir: in, Ino: in.ino, Type: syscall.DT_DIR, Name: []byte("."), Next: 1}) {
 		return 0
 	}
-	if cookie <= 1 && !emit(&Dirent{dir: in, Ino: in.core.Parent, Type: syscall.DT_DIR, Name: []byte(".."), Next: firstCookie}) {
+	if cookie <= 1 && !emit(&Dirent{dir: in, Ino: in.parent.Load(), Type: syscall.DT_DIR, Name: []byte(".."), Next: firstCookie}) {
 		return 0
 	}
-	cookie = max(cookie, firstCookie)
-	return errno(fs.readDir(in, cookie-firstCookie, emit))
+	b := fs.dirBatches.Get().(*dirBatch)
+	defer fs.dirBatches.Put(b)
+	for cookie = max(cookie, firstCookie); ; cookie = b.ents[b.n-1].Next {
+		b.n, b.names = 0, b.names[:0]
+		in.mu.RLock()
+		err := fs.readDir(in, cookie-firstCookie, b.add)
+		in.mu.RUnlock()
+		for i := range b.ents[:b.n] {
+			if !emit(&b.ents[i]) {
+				return 0
+			}
+		}
+		if err != nil || b.n == 0 {
+			return errno(err)
+		}
+	}
+}
+
+// dirBatch is some entries of a directory, copied so that emit is called without the directory's lock: it
+// looks the children up, and a lock of theirs comes after that of the directory that they are in, which on
+// damaged media need not be this one.
+type dirBatch struct {
+	ents  [32]Dirent
+	n     int
+	names []byte // what the entries' names are slices of; its capacity suffices for all
+}
+
+func newDirBatch() *dirBatch {
+	return &dirBatch{names: make([]byte, 0, len(dirBatch{}.ents)*layout.NameMax)}
+}
+
+// add takes a copy of e, and is false when the batch is full.
+func (b *dirBatch) add(e *Dirent) bool {
+	at := len(b.names)
+	b.names = append(b.names, e.Name...)
+	b.ents[b.n] = *e
+	b.ents[b.n].Name = b.names[at:len(b.names):len(b.names)]
+	b.n++
+	return b.n < len(b.ents)
 }
 
 func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
@@ -473,8 +449,8 @@ func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
 	return nil
 }
 
-// getDir is get for directories, with the index in DRAM.
-func (fs *FS) getDir(ino uint64) (*inode, syscall.Errno) {
+// getDir is get for directories, with the index in DRAM. EAGAIN as extentsLoaded.
+func (fs *FS) getDir(ctx *Context, ino uint64) (*inode, syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return nil, e
@@ -483,9 +459,9 @@ func (fs *FS) getDir(ino uint64) (*inode, syscall.Errno) {
 		fs.put(in, 1)
 		return nil, syscall.ENOTDIR
 	}
-	err := fs.anchor(in)
+	err := fs.anchor(ctx, in)
 	if err == nil {
-		err = fs.extentsLoaded(in)
+		err = fs.extentsLoaded(ctx, in)
 	}
 	if err != nil {
 		fs.put(in, 1)

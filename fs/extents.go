@@ -2,6 +2,7 @@ package fs
 
 import (
 	"math"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -10,7 +11,7 @@ import (
 
 // extentSlots says which of a file's extent slots on media are free. Slots 0 and
 // 1 are in the inode; the k-th linked extent block holds 126 more. Protected by
-// the inode's mu.
+// the inode's io and mu, see inode.
 type extentSlots struct {
 	chain  []uint64 // extent blocks by index
 	free   []uint32 // free slots below next, last freed first
@@ -44,6 +45,9 @@ func mediaExtent(e pagecache.Extent) layout.Extent {
 	return layout.Extent{Logical: e.Logical, Block: e.Block, Len: e.Len, Flags: e.Flags}
 }
 
+// freeSlots is how many slots can be taken.
+func (in *inode) freeSlots() int { return len(in.ext.free) + int(in.slotCap()-in.ext.next) }
+
 // needSlots makes sure that n slots can be taken, linking extent blocks as
 // needed. Called with mu held and no lane.
 //
@@ -51,7 +55,7 @@ func mediaExtent(e pagecache.Extent) layout.Extent {
 //  1. NT-store the formatted block with its header (next: the present root), SFENCE
 //  2. transaction: the inode's times line, root = the block
 func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
-	for len(in.ext.free)+int(in.slotCap()-in.ext.next) < n {
+	for in.freeSlots() < n {
 		block, err := fs.allocMeta(ctx, 0)
 		if err != nil {
 			return err
@@ -84,15 +88,15 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 	return nil
 }
 
-// dropChain gives the extent blocks back once no extent is left. If it does not
+// dropChainLocked unlinks the extent blocks once no extent is left, and returns them. If it does not
 // happen the inode is merely larger than it need be. Called with mu held and no lane.
 //
 // Persistence order:
 //  1. transaction: the inode's times line, root = none
-//  2. only then are the blocks free
-func (fs *FS) dropChain(ctx *Context, in *inode) {
+//  2. only then are the blocks free, which is left to the caller
+func (fs *FS) dropChainLocked(ctx *Context, in *inode) (gone []uint64) {
 	if in.space.Len() > 0 || len(in.ext.chain) == 0 {
-		return
+		return nil
 	}
 	root := in.troot
 	in.troot = 0
@@ -100,14 +104,27 @@ func (fs *FS) dropChain(ctx *Context, in *inode) {
 	st := in.stageTimes(t, 0, 0)
 	if t.commit() != nil {
 		in.troot = root
-		return
+		return nil
 	}
 	in.applyTimes(&st)
 	in.blocks.Add(-uint64(len(in.ext.chain)))
-	for _, b := range in.ext.chain {
+	gone = in.ext.chain
+	in.ext.chain, in.ext.free, in.ext.next = nil, nil, 0
+	return gone
+}
+
+// dropChain is dropChainLocked of a file, called with io held, and frees the blocks.
+func (fs *FS) dropChain(ctx *Context, in *inode) {
+	in.mu.Lock()
+	gone := fs.dropChainLocked(ctx, in)
+	in.mu.Unlock()
+	fs.freeChain(ctx, gone)
+}
+
+func (fs *FS) freeChain(ctx *Context, gone []uint64) {
+	for _, b := range gone {
 		fs.freeMeta(ctx, b)
 	}
-	in.ext.chain, in.ext.free, in.ext.next = nil, nil, 0
 }
 
 // takeSlot returns a free slot. Precondition: needSlots said there is one.
@@ -124,19 +141,16 @@ func (in *inode) takeSlot() uint32 {
 func (in *inode) giveSlot(s uint32) { in.ext.free = append(in.ext.free, s) }
 
 // loadExtents brings an inode's extents, and a directory's index, to DRAM the
-// first time they are needed. Called with mu held for writing.
-func (fs *FS) loadExtents(in *inode) error {
+// first time they are needed. Called with io held, and not mu.
+func (fs *FS) loadExtents(in *inode) (err error) {
 	if in.loaded.Load() {
 		return nil
 	}
-	xs, err := fs.loadXattrs(in)
-	if err != nil {
-		return err
-	}
+	c, root := in.lines()
 	in.content = newContent()
-	n := xs.blocks()
-	if in.core.Format&layout.FormatInline == 0 {
-		err = fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &in.ext.chain, func(slot uint32, e layout.Extent) error {
+	n := uint64(0)
+	if c.Format&layout.FormatInline == 0 {
+		err = fs.walkExtents(in.ino, in.off, root, c.Gen, &in.ext.chain, func(slot uint32, e layout.Extent) error {
 			for in.ext.next <= slot {
 				in.ext.next++
 				if in.ext.next <= slot {
@@ -156,7 +170,7 @@ func (fs *FS) loadExtents(in *inode) error {
 			}
 		}
 		if err == nil && in.isDir() {
-			err = fs.loadDir(in)
+			err = fs.loadDir(in, c.Size)
 		}
 		if err != nil {
 			in.space.Reset()
@@ -164,22 +178,38 @@ func (fs *FS) loadExtents(in *inode) error {
 		}
 		n += uint64(len(in.ext.chain))
 	}
-	in.blocks.Store(n)
-	in.loaded.Store(true)
-	return nil
+	return fs.setBlocks(in, n, &in.loaded)
 }
 
-// countBlocks finds out how many blocks an inode has, as loadExtents does, and keeps nothing
-// else. Called with mu held for writing.
-func (fs *FS) countBlocks(in *inode) error {
+// lines returns what the inode's lines say of its content, for callers that hold io and not mu.
+func (in *inode) lines() (c layout.Core, root uint64) {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return in.core, in.troot
+}
+
+// setBlocks notes how many blocks an inode has, of which n are for content, and that this is known.
+// Called with io held.
+func (fs *FS) setBlocks(in *inode, n uint64, known *atomic.Bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	xs, err := fs.loadXattrs(in)
 	if err != nil {
 		return err
 	}
-	n := xs.blocks()
-	if in.core.Format&layout.FormatInline == 0 {
+	in.blocks.Store(n + xs.blocks())
+	known.Store(true)
+	return nil
+}
+
+// countBlocks finds out how many blocks an inode has, as loadExtents does, and keeps nothing
+// else. Called with io held, and not mu.
+func (fs *FS) countBlocks(in *inode) error {
+	c, root := in.lines()
+	n := uint64(0)
+	if c.Format&layout.FormatInline == 0 {
 		var chain []uint64
-		if err := fs.walkExtents(in.ino, in.off, in.troot, in.core.Gen, &chain, func(_ uint32, e layout.Extent) error {
+		if err := fs.walkExtents(in.ino, in.off, root, c.Gen, &chain, func(_ uint32, e layout.Extent) error {
 			n += uint64(e.Len)
 			return nil
 		}); err != nil {
@@ -187,9 +217,7 @@ func (fs *FS) countBlocks(in *inode) error {
 		}
 		n += uint64(len(chain))
 	}
-	in.blocks.Store(n)
-	in.counted = true
-	return nil
+	return fs.setBlocks(in, n, &in.counted)
 }
 
 // taken fails if the saved free map that the filesystem was mounted by has blocks of an inode
@@ -205,16 +233,6 @@ func (fs *FS) taken(ino, block, n uint64, meta bool) error {
 		return nil
 	}
 	return fs.contradiction(corruptf("inode %d has block %d, and the saved free map has it free", ino, block))
-}
-
-// extentsLoaded is loadExtents for callers that hold no lock.
-func (fs *FS) extentsLoaded(in *inode) error {
-	if in.loaded.Load() {
-		return nil
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return fs.loadExtents(in)
 }
 
 // walkExtents calls f for every extent in slot order, and stores the extent
@@ -291,32 +309,51 @@ type ExtentInfo struct {
 	Order               uint8  // Folios only: of the folios that it is in
 }
 
-// Extents calls f for each extent of a file or directory in order, until it says false:
-// what FIEMAP tells. f must not call the filesystem.
-func (fs *FS) Extents(ctx *Context, ino uint64, f func(ExtentInfo) bool) syscall.Errno {
+// Extents calls f for each extent of a file or directory in order, from the one that covers file block
+// from or follows it, until f says false: what FIEMAP tells. It holds no lock: a change that happens
+// meanwhile is told in part.
+func (fs *FS) Extents(ctx *Context, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e
 	}
 	defer fs.put(in, 1)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if err := fs.loadExtents(in); err != nil {
+	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return errno(err)
 	}
-	in.space.Ascend(0, func(x pagecache.Extent) bool {
+	in.space.Ascend(from, func(x pagecache.Extent) bool {
 		return f(ExtentInfo{x.Logical, x.Block, uint64(x.Len), x.Flags&layout.ExtentUnwritten != 0, x.Flags&layout.ExtentShared != 0, 0})
 	})
 	return 0
 }
 
-// Folios is Extents, each cut where the order of its folios changes.
-func (fs *FS) Folios(ctx *Context, ino uint64, f func(ExtentInfo) bool) syscall.Errno {
-	return fs.Extents(ctx, ino, func(x ExtentInfo) bool {
+// CountExtents is how many extents a file or directory has.
+func (fs *FS) CountExtents(ctx *Context, ino uint64) (n int, e syscall.Errno) {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return 0, e
+	}
+	defer fs.put(in, 1)
+	if err := fs.extentsLoaded(ctx, in); err != nil {
+		return 0, errno(err)
+	}
+	return in.space.Len(), 0
+}
+
+// folioSteps bounds how many folios Folios looks at for one call of f.
+const folioSteps = 1 << 16
+
+// Folios is Extents from file block from on, each cut where the order of its folios changes, and
+// where more than folioSteps folios would be told as one.
+func (fs *FS) Folios(ctx *Context, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
+	return fs.Extents(ctx, ino, from, func(x ExtentInfo) bool {
+		if from > x.Logical { // the first one
+			x.Block, x.Len, x.Logical = x.Block+from-x.Logical, x.Len-(from-x.Logical), from
+		}
 		for end := x.Block + x.Len; x.Block < end; {
 			x.Order = fs.table.Order(x.Block)
 			next := x.Block
-			for next < end && fs.table.Order(next) == x.Order {
+			for n := 0; n < folioSteps && next < end && fs.table.Order(next) == x.Order; n++ {
 				next = (next>>x.Order + 1) << x.Order
 			}
 			x.Len = min(next, end) - x.Block

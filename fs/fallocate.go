@@ -60,7 +60,7 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 	case in.immutable() || in.appendOnly() && mode&^FallocKeepSize != 0:
 		return syscall.EPERM
 	}
-	if err := fs.extentsLoaded(in); err != nil {
+	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return errno(err)
 	}
 	if e := fs.killCapability(ctx, in); e != 0 {
@@ -69,10 +69,15 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 	if f != fateAllocate {
 		defer in.breakLayout(uint64(off)>>layout.BlockShift, blocksOf(off+n))()
 	}
-	lock, from := in.lockWrite(off, off+n)
-	lock = in.lockGrow(lock, from, off, off+n)
-	err := fs.fallocate(ctx, in, f, off, off+n, mode&FallocKeepSize == 0)
-	in.mu.Unlock()
+	lock, from, err := in.lockWrite(ctx, off, off+n)
+	if err == nil {
+		lock, err = in.lockGrow(ctx, lock, from, off, off+n)
+	}
+	if err != nil {
+		return errno(err)
+	}
+	err = fs.fallocate(ctx, in, f, off, off+n, mode&FallocKeepSize == 0)
+	in.io.Unlock()
 	in.rl.unlock(lock)
 	if err != nil {
 		return errno(err)
@@ -84,7 +89,7 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 	return 0
 }
 
-// fallocate is Fallocate with the range lock and mu held.
+// fallocate is Fallocate with the range lock and io held.
 //
 // Persistence order:
 //  1. NT-zero the parts of blocks at either end, and from the old end of file to the
@@ -157,7 +162,7 @@ func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) erro
 // what the file's growth makes visible of its last block.
 func (fs *FS) zeroEnds(ctx *Context, in *inode, f fate, off, end int64, grow bool) error {
 	var tail, head, foot span
-	if size := int64(in.core.Size); grow && end > size {
+	if size := int64(in.size.Load()); grow && end > size {
 		tail = span{size, min(end, blockEnd(size))}
 	}
 	if f != fateAllocate {

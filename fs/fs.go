@@ -37,6 +37,8 @@ type FS struct {
 	chunksKept atomic.Uint64 // see keepChunks
 	rename     sync.Mutex    // serialises renames between directories, as s_vfs_rename_mutex
 
+	reclaiming sync.Mutex // held by a goroutine that frees a large orphan
+
 	owner    layout.Owner
 	ownerSeq uint64
 	saved    layout.Owner // as the mount found it, if in state OwnerSaved
@@ -49,9 +51,10 @@ type FS struct {
 	freeIdle   func(block, n uint64)     // bound once, so that passing it allocates nothing
 	frees      [16]func(block, n uint64) // the same, through an allocator's pool each
 
-	blockBufs sync.Pool // *[BlockSize]byte
-	replies   sync.Pool // *Reply
-	hashSeed  uint64
+	blockBufs  sync.Pool // *[BlockSize]byte
+	replies    sync.Pool // *Reply
+	dirBatches sync.Pool // *dirBatch
+	hashSeed   uint64
 
 	recovered int // journal records replayed by this mount
 	orphans   int // orphans freed by this mount
@@ -111,7 +114,8 @@ type Context struct {
 	Lane uint32
 	// NoAtime: reading leaves the access time alone (O_NOATIME).
 	NoAtime bool
-	// NoWait: rather than wait for what other requests have to do first, fail with EAGAIN.
+	// NoWait: fail with EAGAIN, before anything has changed, rather than wait for what other requests
+	// have to do first, or work for longer than about a millisecond.
 	NoWait bool
 	// Append: the data's place is the end of file (O_APPEND), which a write to an append-only
 	// file must be. Its pieces may come side by side, in any order.

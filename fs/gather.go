@@ -51,7 +51,7 @@ type place struct{ base, blocks uint64 }
 
 const standMax = 8
 
-// stands looks at the range of an order around file block b. Called with mu held, or as
+// stands looks at the range of an order around file block b. Called with io held, or as
 // a hint without.
 func (in *inode) stands(b uint64, order uint8) (s stand) {
 	s.whole = 1 << order
@@ -147,19 +147,24 @@ func (fs *FS) gatherPMD(ctx *Context, in *inode, b uint64, s *stand) {
 
 // gather moves what of the PMD range from file block b on does not stand at base to
 // there. It returns how many blocks it moved, and whether the range is gathered
-// afterwards; it moves nothing if a block there is somebody else's, or a folio of the
-// range is shared or referenced.
+// afterwards; it moves nothing if a block there is somebody else's, a folio of the
+// range is shared or referenced, or ctx may not wait and another caller has the range.
 func (fs *FS) gather(ctx *Context, in *inode, b, base uint64) (n uint64, ok bool) {
 	end := b + 1<<fs.alloc.Orders().PMD
-	lock := in.rl.lock(int64(b)<<layout.BlockShift, int64(end)<<layout.BlockShift, true)
-	in.mu.Lock()
+	lock, err := in.lockRange(ctx, int64(b)<<layout.BlockShift, int64(end)<<layout.BlockShift, true)
+	if err != nil {
+		return 0, false
+	}
 	defer in.rl.unlock(lock)
-	defer in.mu.Unlock()
+	if in.lockIO(ctx) != nil {
+		return 0, false
+	}
+	defer in.io.Unlock()
 	return fs.moveTo(ctx, in, b, end, base)
 }
 
 // moveTo moves what of the file blocks [lo, hi) does not stand at base, base+1, ... to
-// there. Called with the range locked for writing, and mu held.
+// there. Called with the range locked for writing, and io held.
 func (fs *FS) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
 	// Everything there must be free, or the file's own block of that place.
 	for b := lo; b < hi; {

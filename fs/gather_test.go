@@ -13,7 +13,7 @@ import (
 // extents returns a file's extents, adjacent ones as one.
 func (v *volume) extents(ino uint64) (es []fs.ExtentInfo) {
 	v.t.Helper()
-	v.ok(v.fs.Extents(&v.ctx, ino, func(x fs.ExtentInfo) bool {
+	v.ok(v.fs.Extents(&v.ctx, ino, 0, func(x fs.ExtentInfo) bool {
 		if n := len(es); n > 0 && es[n-1].Logical+es[n-1].Len == x.Logical && es[n-1].Block+es[n-1].Len == x.Block {
 			es[n-1].Len += x.Len
 		} else {

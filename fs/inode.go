@@ -17,42 +17,43 @@ import (
 // orphan; dropping the last reference to an orphan frees it on media (reclaim),
 // with dying set so that nobody finds it meanwhile.
 //
-// Lock order: rename mutex, directory (parent before child), file, range lock of
-// a file before its mu; then metaSpace.mu; then a lane; then the allocator.
+// Of a regular file space, ext, and the size change under io and mu, so that either suffices to read
+// them. Of a directory all that changes under mu alone. See iolock.go, and doc.go for the lock order.
 type inode struct {
-	ino uint64 // immutable
-	off int64  // region offset; immutable
-	typ uint32 // S_IFMT bits of the mode; immutable
+	ino  uint64       // immutable
+	off  int64        // region offset; immutable
+	refs atomic.Int64 // lookups by the kernel and operations in flight; 0 is reached under the shard's lock
+	typ  uint32       // S_IFMT bits of the mode; immutable
 	// A directory whose parents lead up to the root, see anchor.
 	anchored atomic.Bool
 
-	refs  atomic.Int64 // lookups by the kernel and operations in flight; 0 is reached under the shard's lock
-	dying bool         // protected by the shard's lock
+	dying    bool // protected by the shard's lock
+	linkable bool // protected by mu: made without a name, and none given yet
+	orphaned bool // protected by mu: counted in FS.orphan
+	live     bool // protected by mu: the live line holds newer times than the times line
 
+	io     sync.Mutex
 	mu     sync.RWMutex
-	core   layout.Core   // protected by mu; core.Size is mirrored in size
+	core   layout.Core   // protected by mu, core.Size of a file by io too; that is mirrored in size
 	parent atomic.Uint64 // mirrors core.Parent; changes only under the rename mutex
 	troot  uint64        // protected by mu: Times.ExtentRoot
 	xroot  uint64        // protected by mu: Times.XattrRoot
 	btime  int64         // immutable once created
 	size   atomic.Uint64
 	flags  atomic.Uint32 // mirrors core.Flags
+	caps   atomic.Bool   // it may have the attribute security.capability; false only under mu
 
 	// Times are read and written without mu: writes in place do not serialise.
 	atime, mtime, ctime atomic.Int64
 	touched, flushed    atomic.Uint64 // lazy changes of the times, and how many of them are on media
-	linkable            bool          // protected by mu: made without a name, and none given yet
-	orphaned            bool          // protected by mu: counted in FS.orphan
-	live                bool          // protected by mu: the live line holds newer times than the times line
 
 	acls   *acls                  // protected by mu, held for writing; nil: not known
 	xattrs atomic.Pointer[xattrs] // of xroot; see xattrCache, which may drop it any time; nil: not known, or short
-	caps   atomic.Bool            // it may have the attribute security.capability; false only under mu
 
 	// Most inodes that a kernel remembers were looked at, and nothing else: they are small.
 	blocks   atomic.Uint64 // blocks owned, metadata of the file included; if loaded or counted
-	counted  bool          // protected by mu
-	loaded   atomic.Bool   // content is there; set under mu
+	counted  atomic.Bool   // set under io and mu
+	loaded   atomic.Bool   // content is there; set under io and mu
 	*content               // immutable once loaded
 }
 
@@ -60,8 +61,8 @@ type inode struct {
 // it, are used (loadExtents).
 type content struct {
 	rl     rangeLock
-	space  pagecache.Space  // changed under mu, read without a lock
-	ext    extentSlots      // protected by mu
+	space  pagecache.Space  // read without a lock
+	ext    extentSlots      // protected by io and mu, see inode
 	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
 	dir    *dirIndex        // protected by mu; directories only
 }
@@ -70,6 +71,13 @@ func newContent() *content {
 	c := &content{}
 	c.rl.init()
 	return c
+}
+
+// uid is the owner, for callers that do not hold mu.
+func (in *inode) uid() uint32 {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return in.core.UID
 }
 
 func (in *inode) isDir() bool { return in.typ == syscall.S_IFDIR }
@@ -301,13 +309,36 @@ func (fs *FS) put(in *inode, n int64) {
 	}
 	in.dying = true
 	s.mu.Unlock()
-	var ctx Context
-	ctx.Lane = uint32(in.ino)
+	if fs.reclaimsLong(in) {
+		fs.background.Add(1)
+		go func() {
+			defer fs.background.Done()
+			fs.reclaiming.Lock() // one at a time: it uses a CPU
+			defer fs.reclaiming.Unlock()
+			fs.end(in)
+		}()
+		return
+	}
+	fs.end(in)
+}
+
+// end frees an orphan that nobody references.
+func (fs *FS) end(in *inode) {
+	ctx := Context{Lane: uint32(in.ino)}
 	fs.reclaim(&ctx, in)
 	if in.orphaned {
 		fs.orphan.freed.Add(1)
 	}
-	s.drop(in)
+	fs.shard(in.ino).drop(in)
+}
+
+// reclaimsLong reports whether freeing an orphan takes long: no caller that drops the last reference,
+// which may hold a directory or serve a queue, waits for that.
+func (fs *FS) reclaimsLong(in *inode) bool {
+	if in.loaded.Load() {
+		return in.cutsMuch()
+	}
+	return fs.large(in, true) || in.counted.Load() && in.blocks.Load() > quickCutBlocks
 }
 
 // reclaim frees an orphan that nobody references, whatever its size, in one
@@ -319,11 +350,14 @@ func (fs *FS) put(in *inode, n int64) {
 //
 // If the transaction fails the orphan stays until the next recovery.
 func (fs *FS) reclaim(ctx *Context, in *inode) {
+	in.io.Lock()
+	defer in.io.Unlock()
+	err := fs.loadExtents(in)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	xs, err := fs.loadXattrs(in)
+	var xs xattrs
 	if err == nil {
-		err = fs.loadExtents(in)
+		xs, err = fs.loadXattrs(in)
 	}
 	if err != nil {
 		fs.unfinished.Store(true)

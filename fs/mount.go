@@ -49,6 +49,7 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	}
 	fs.blockBufs.New = func() any { return new([layout.BlockSize]byte) }
 	fs.replies.New = func() any { return newReply(fs) }
+	fs.dirBatches.New = func() any { return newDirBatch() }
 	for i := range fs.icache {
 		fs.icache[i].m = make(map[uint64]*inode)
 	}
@@ -586,12 +587,12 @@ func (fs *FS) finishScan(s *scan) error {
 		if e != 0 {
 			return corruptf("inode %d has an interrupted truncation and cannot be read", ino)
 		}
-		in.mu.Lock()
+		in.io.Lock()
 		err := fs.loadExtents(in)
 		if err == nil {
 			err = fs.finishTruncate(&ctx, in)
 		}
-		in.mu.Unlock()
+		in.io.Unlock()
 		fs.put(in, 1)
 		if err != nil {
 			return err
@@ -623,6 +624,7 @@ func (fs *FS) Unmount() error {
 			fs.put(in, in.refs.Load())
 		}
 	}
+	fs.background.Wait() // large orphans
 	defer fs.table.Close()
 	if fs.opt.ReadOnly {
 		return nil

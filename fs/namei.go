@@ -32,57 +32,70 @@ func dtype(mode uint32) uint8 { return uint8(mode >> 12 & 15) }
 // given back with Forget. "." and ".." are answered too.
 func (fs *FS) Lookup(ctx *Context, dir uint64, name string, a *Attr) syscall.Errno {
 	if name == "." {
-		return fs.Ref(dir, a)
+		return fs.Ref(ctx, dir, a)
 	}
 	if len(name) > layout.NameMax {
 		return syscall.ENAMETOOLONG
 	}
-	d, e := fs.getDir(dir)
+	d, e := fs.getDir(ctx, dir)
 	if e != 0 {
 		return e
 	}
 	defer fs.put(d, 1)
 	if name == ".." {
-		return fs.Ref(d.parent.Load(), a) // without d's lock: a parent's comes first
+		return fs.Ref(ctx, d.parent.Load(), a)
 	}
+	in, err := fs.lookupChild(d, name)
+	if err != nil {
+		return errno(err)
+	}
+	if e := fs.attr(ctx, in, a); e != 0 { // without d's lock
+		fs.put(in, 1)
+		return e
+	}
+	return 0
+}
+
+// lookupChild returns what a name of d leads to, with one more reference.
+func (fs *FS) lookupChild(d *inode, name string) (*inode, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	de, ok, err := fs.find(d, name)
 	if err != nil {
-		return errno(err)
+		return nil, err
 	}
 	if !ok {
-		return syscall.ENOENT
+		return nil, syscall.ENOENT
 	}
-	return errno(fs.refChild(d, de.ino, a))
+	return fs.child(d, de.ino)
 }
 
-// refChild adds a reference to what an entry of d leads to, and fills a. Called with d.mu held.
-func (fs *FS) refChild(d *inode, ino uint64, a *Attr) error {
-	in, err := fs.child(d, ino)
-	if err != nil {
-		return err
-	}
-	if e := fs.attr(in, a); e != 0 {
-		fs.put(in, 1)
+// RefEntry is Ref of what an entry leads to, for the function that ReadDir calls. ESTALE also if it has moved
+// meanwhile.
+func (fs *FS) RefEntry(ctx *Context, d *Dirent, a *Attr) syscall.Errno {
+	in, e := fs.get(d.Ino)
+	if e != 0 {
 		return e
 	}
-	return nil
-}
-
-// RefEntry is Ref of what an entry leads to, for the function that ReadDir calls.
-func (fs *FS) RefEntry(d *Dirent, a *Attr) syscall.Errno {
-	return errno(fs.refChild(d.dir, d.Ino, a))
+	if !isChild(d.dir, in) {
+		e = syscall.ESTALE
+	} else {
+		e = fs.attr(ctx, in, a)
+	}
+	if e != 0 {
+		fs.put(in, 1)
+	}
+	return e
 }
 
 // Ref adds a reference to an inode by number and fills a; ESTALE if there is none, or if it has lost its last
 // name: a kernel asks by number only for what nobody has open, and what it told us to forget may be on its way.
-func (fs *FS) Ref(ino uint64, a *Attr) syscall.Errno {
+func (fs *FS) Ref(ctx *Context, ino uint64, a *Attr) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e
 	}
-	e = fs.attr(in, a)
+	e = fs.attr(ctx, in, a)
 	if e == 0 && a.Nlink == 0 {
 		e = syscall.ESTALE
 	}
@@ -167,7 +180,7 @@ func (fs *FS) tryCreate(ctx *Context, dir uint64, name string, nd *node, a *Attr
 	if e := checkName(name); e != 0 && !nd.unnamed {
 		return e
 	}
-	d, e := fs.getDir(dir)
+	d, e := fs.getDir(ctx, dir)
 	if e != 0 {
 		return e
 	}
@@ -394,7 +407,7 @@ func (fs *FS) storeTarget(ctx *Context, nd *node) (block uint64, err error) {
 // or nothing (over what the slot's last user left).
 func (in *inode) stageContent(t *tx, nd *node, block uint64) {
 	off := in.off + layout.InodeExtentOff
-	in.counted = block == 0
+	in.counted.Store(block == 0)
 	if nd.target == "" && in.emptySlots(t, off) {
 		return
 	}
@@ -438,7 +451,7 @@ func (fs *FS) tryLink(ctx *Context, ino, dir uint64, name string, a *Attr) sysca
 	if e := checkName(name); e != 0 {
 		return e
 	}
-	d, e := fs.getDir(dir)
+	d, e := fs.getDir(ctx, dir)
 	if e != 0 {
 		return e
 	}
@@ -447,19 +460,24 @@ func (fs *FS) tryLink(ctx *Context, ino, dir uint64, name string, a *Attr) sysca
 	if e != 0 {
 		return e
 	}
+	var err error
 	if in.isDir() {
-		fs.put(in, 1)
-		return syscall.EPERM
+		err = syscall.EPERM
 	}
-	if e := errno(fs.link(ctx, in, d, name)); e != 0 {
-		fs.put(in, 1)
-		return e
+	if err == nil {
+		err = fs.blocksKnown(ctx, in) // for a, while nothing has changed
 	}
-	if e := fs.attr(in, a); e != 0 {
-		fs.put(in, 1)
-		return e
+	if err == nil {
+		err = fs.link(ctx, in, d, name)
 	}
-	return 0 // the reference of get stays: it is the caller's
+	e = errno(err)
+	if e == 0 {
+		e = fs.attr(ctx, in, a)
+	}
+	if e != 0 {
+		fs.put(in, 1)
+	}
+	return e // 0: the reference of get stays: it is the caller's
 }
 
 func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
@@ -537,23 +555,46 @@ func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
-	d, e := fs.getDir(dir)
+	d, e := fs.getDir(ctx, dir)
 	if e != 0 {
 		return e
 	}
 	defer fs.put(d, 1)
+	var read *inode // what was unread, kept in DRAM for the next try
+	for {
+		unread, e := fs.tryRemove(ctx, d, name, rmdir)
+		if read != nil {
+			fs.put(read, 1)
+		}
+		if unread == nil {
+			return e
+		}
+		if err := fs.extentsLoaded(ctx, unread); err != nil {
+			fs.put(unread, 1)
+			return errno(err)
+		}
+		read = unread
+	}
+}
+
+// tryRemove is remove, but for a directory whose names are not in DRAM: it returns that with one more
+// reference, and nothing has changed. They are read while no lock of its parent is held.
+func (fs *FS) tryRemove(ctx *Context, d *inode, name string, rmdir bool) (unread *inode, e syscall.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	de, ok, err := fs.find(d, name)
 	if err != nil {
-		return errno(err)
+		return nil, errno(err)
 	}
 	if !ok {
-		return syscall.ENOENT
+		return nil, syscall.ENOENT
 	}
 	in, err := fs.child(d, de.ino)
 	if err != nil {
-		return errno(err)
+		return nil, errno(err)
+	}
+	if rmdir && in.unread() {
+		return in, 0
 	}
 	if e := mayDelete(d, in); e != 0 {
 		err = e
@@ -562,16 +603,19 @@ func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.
 	}
 	fs.put(in, 1)
 	if err != nil {
-		return errno(err)
+		return nil, errno(err)
 	}
 	fs.trimDir(ctx, d, de.pos)
-	return 0
+	return nil, 0
 }
+
+// unread reports whether in is a directory whose names are not in DRAM.
+func (in *inode) unread() bool { return in.isDir() && !in.loaded.Load() }
 
 func (fs *FS) removeLocked(ctx *Context, d, in *inode, de dentry, rmdir bool) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err := fs.mayRemove(in, rmdir); err != nil {
+	if err := in.mayRemove(rmdir); err != nil {
 		return err
 	}
 	now := fs.now()
@@ -605,7 +649,8 @@ func dropSubdir(c *layout.Core) {
 }
 
 // mayRemove checks what a removed name leads to. Called with in.mu held.
-func (fs *FS) mayRemove(in *inode, rmdir bool) error {
+// Precondition: a directory is not unread.
+func (in *inode) mayRemove(rmdir bool) error {
 	switch {
 	case in.core.Nlink == 0:
 		return corruptf("inode %d has a name, and a link count of 0", in.ino)
@@ -613,13 +658,8 @@ func (fs *FS) mayRemove(in *inode, rmdir bool) error {
 		return syscall.EISDIR
 	case rmdir && !in.isDir():
 		return syscall.ENOTDIR
-	case rmdir:
-		if err := fs.loadExtents(in); err != nil {
-			return err
-		}
-		if in.dir.count > 0 {
-			return syscall.ENOTEMPTY
-		}
+	case rmdir && in.dir.table.count > 0:
+		return syscall.ENOTEMPTY
 	}
 	return nil
 }

@@ -292,7 +292,7 @@ func noSpaceOps() []noSpaceOp {
 		setattr("chmod with a list", func(s *scene) uint64 { return s.listed }, fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}),
 		free(setattr("chown", files["f"], fs.SetAttr{Valid: fs.SetUID, UID: 7})),
 		free(op("chattr", func(s *scene) syscall.Errno { return s.fs.SetFlags(&s.ctx, s.f, layout.FlagNoDump, nil) })),
-		free(op("readdir and lookup", func(s *scene) syscall.Errno { s.names(s.full); return s.fs.Ref(s.f, &a) })),
+		free(op("readdir and lookup", func(s *scene) syscall.Errno { s.names(s.full); return s.fs.Ref(&s.ctx, s.f, &a) })),
 
 		bare(inTheWay, op("compaction of a large range", compact)),
 		with(thinnedOut, op("compaction of broken blocks", compact)),

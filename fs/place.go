@@ -24,7 +24,7 @@ const (
 //  3. a new PMD home, if the file fills enough of that range;
 //  4. wherever small runs are.
 //
-// Called with mu held, within a plan.
+// Called with io held (of a directory mu), within a plan.
 func (fs *FS) place(ctx *Context, in *inode, b, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false

@@ -40,6 +40,20 @@ func (l *rangeLock) lock(start, end int64, excl bool) uint64 {
 	return id
 }
 
+// tryLock is lock, but where that would wait it is false.
+func (l *rangeLock) tryLock(start, end int64, excl bool) (uint64, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next++
+	id := l.next
+	l.q = append(l.q, rangeEntry{id, start, end, excl})
+	if l.blocked(id) {
+		l.q = l.q[:len(l.q)-1]
+		return 0, false
+	}
+	return id, true
+}
+
 func (l *rangeLock) blocked(id uint64) bool {
 	i := len(l.q) - 1
 	for l.q[i].id != id {

@@ -82,7 +82,7 @@ func (fs *FS) Read(ctx *Context, ino uint64, off int64, size int, r *Reply) sysc
 	if e != 0 {
 		return e
 	}
-	if e := fs.read(in, off, size, r); e != 0 {
+	if e := fs.read(ctx, in, off, size, r); e != 0 {
 		fs.put(in, 1)
 		return e
 	}
@@ -90,7 +90,7 @@ func (fs *FS) Read(ctx *Context, ino uint64, off int64, size int, r *Reply) sysc
 	return 0
 }
 
-func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
+func (fs *FS) read(ctx *Context, in *inode, off int64, size int, r *Reply) syscall.Errno {
 	if !in.isReg() {
 		if in.isDir() {
 			return syscall.EISDIR
@@ -100,14 +100,18 @@ func (fs *FS) read(in *inode, off int64, size int, r *Reply) syscall.Errno {
 	if off < 0 || size < 0 {
 		return syscall.EINVAL
 	}
-	if err := fs.extentsLoaded(in); err != nil {
+	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return errno(err)
 	}
 	end := int64(math.MaxInt64)
 	if off <= end-int64(size) {
 		end = off + int64(size)
 	}
-	r.in, r.lock, r.n = in, in.rl.lock(off, end, false), 0
+	lock, err := in.lockRange(ctx, off, end, false)
+	if err != nil {
+		return errno(err)
+	}
+	r.in, r.lock, r.n = in, lock, 0
 	end = min(end, int64(in.size.Load()))
 	for off < end {
 		n := end - off
@@ -206,7 +210,7 @@ const (
 )
 
 // Lseek finds the next data or hole at or after off, for SEEK_DATA and SEEK_HOLE.
-// Unwritten extents count as holes.
+// Unwritten extents count as holes. It holds no lock, as Extents.
 func (fs *FS) Lseek(ctx *Context, ino uint64, off int64, whence int) (int64, syscall.Errno) {
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL
@@ -216,12 +220,10 @@ func (fs *FS) Lseek(ctx *Context, ino uint64, off int64, whence int) (int64, sys
 		return 0, e
 	}
 	defer fs.put(in, 1)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if err := fs.loadExtents(in); err != nil {
+	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return 0, errno(err)
 	}
-	size := int64(in.core.Size)
+	size := int64(in.size.Load())
 	if off < 0 || off >= size {
 		return 0, syscall.ENXIO
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -43,60 +44,83 @@ func (fs *FS) tryRename(ctx *Context, odir uint64, oname string, ndir uint64, nn
 			return e
 		}
 	}
-	od, e := fs.getDir(odir)
+	od, e := fs.getDir(ctx, odir)
 	if e != 0 {
 		return e
 	}
 	defer fs.put(od, 1)
-	nd, e := fs.getDir(ndir)
+	nd, e := fs.getDir(ctx, ndir)
 	if e != 0 {
 		return e
 	}
 	defer fs.put(nd, 1)
-	if od != nd {
-		fs.rename.Lock()
-		defer fs.rename.Unlock()
+	var before renaming // the last try, whose victim stays in DRAM for the next one
+	for {
+		r := renaming{fs: fs, ctx: ctx, od: od, nd: nd, oname: oname, nname: nname, flags: flags}
+		err := r.locked()
+		before.release(fs)
+		again := err == errUnread
+		if again {
+			err = fs.extentsLoaded(ctx, r.victim)
+		}
+		if err != nil || !again {
+			r.release(fs)
+			return errno(err)
+		}
+		before = r
 	}
-	unlock, err := fs.lockDirs(od, nd)
-	if err != nil {
-		return errno(err)
-	}
-	defer unlock()
-	r := renaming{fs: fs, ctx: ctx, od: od, nd: nd, oname: oname, nname: nname, flags: flags}
-	err = r.run()
-	r.release()
-	return errno(err)
 }
 
-// lockDirs locks two directories, an ancestor before its descendant, else by number.
-// The tree does not change meanwhile: the rename mutex is held if they differ.
-func (fs *FS) lockDirs(a, b *inode) (unlock func(), err error) {
+// errUnread: the directory that would be replaced is unread. Nothing has changed.
+var errUnread = errors.New("the names of a directory are not in memory")
+
+// locked is run, with the locks that it takes.
+func (r *renaming) locked() error {
+	if r.od != r.nd {
+		if err := r.fs.lockRename(r.ctx); err != nil {
+			return err
+		}
+		defer r.fs.rename.Unlock()
+	}
+	defer lockDirs(r.od, r.nd)()
+	return r.run()
+}
+
+// lockRename takes the rename mutex. EAGAIN if ctx may not wait and another caller keeps it.
+func (fs *FS) lockRename(ctx *Context) error {
+	for range lockTries {
+		if fs.rename.TryLock() {
+			return nil
+		}
+	}
+	if ctx.NoWait {
+		return syscall.EAGAIN
+	}
+	ctx.Wait(fs.rename.Lock)
+	return nil
+}
+
+// lockDirs locks two directories. One may be an ancestor of the other, whose lock comes first, but to find
+// that out takes a walk up; so nobody waits for the second one while he holds the first.
+func lockDirs(a, b *inode) (unlock func()) {
 	if a == b {
 		a.mu.Lock()
-		return a.mu.Unlock, nil
+		return a.mu.Unlock
 	}
-	under, err := fs.isUnder(a.ino, b.ino) // a below b
-	if err != nil {
-		return nil, err
+	for a.mu.Lock(); !b.mu.TryLock(); a.mu.Lock() {
+		a.mu.Unlock()
+		a, b = b, a // wait for the one that another caller has
 	}
-	if !under {
-		below, err := fs.isUnder(b.ino, a.ino)
-		if err != nil {
-			return nil, err
-		}
-		under = !below && b.ino < a.ino
-	}
-	if under {
-		a, b = b, a
-	}
-	a.mu.Lock()
-	b.mu.Lock()
-	return func() { b.mu.Unlock(); a.mu.Unlock() }, nil
+	return func() { b.mu.Unlock(); a.mu.Unlock() }
 }
 
+// quickSteps bounds the directories that a request with NoWait walks up through.
+const quickSteps = 1000
+
 // isUnder reports whether directory d is top or below it. Called with the rename
-// mutex held, so that parents do not change; it takes no inode's lock.
-func (fs *FS) isUnder(d, top uint64) (bool, error) {
+// mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait and the
+// way is long.
+func (fs *FS) isUnder(ctx *Context, d, top uint64) (bool, error) {
 	mark := uint64(0) // Brent: a way that comes back to a mark goes round
 	for n := 1; ; n++ {
 		if d == top {
@@ -105,19 +129,39 @@ func (fs *FS) isUnder(d, top uint64) (bool, error) {
 		if d == layout.RootIno {
 			return false, nil
 		}
+		if ctx.NoWait && n > quickSteps {
+			return false, syscall.EAGAIN
+		}
 		if d == mark {
 			return false, corruptf("directory %d has no way up to the root", d)
 		}
 		if n&(n-1) == 0 {
 			mark = d
 		}
-		in, e := fs.get(d)
-		if e != 0 {
+		var ok bool
+		if d, ok = fs.parentOf(d); !ok {
 			return false, nil // removed: below nothing
 		}
-		d = in.parent.Load()
-		fs.put(in, 1)
 	}
+}
+
+// parentOf is the directory that a directory is in; false if there is no such directory.
+func (fs *FS) parentOf(d uint64) (parent uint64, ok bool) {
+	s := fs.shard(d)
+	s.mu.Lock()
+	if in := s.m[d]; in != nil { // as ever: the kernel knows the ancestors of what it knows
+		parent, ok = in.parent.Load(), !in.dying
+		s.mu.Unlock()
+		return parent, ok
+	}
+	s.mu.Unlock()
+	in, e := fs.get(d)
+	if e != 0 {
+		return 0, false
+	}
+	parent = in.parent.Load()
+	fs.put(in, 1)
+	return parent, true
 }
 
 // renaming is one Rename under way, its directories locked.
@@ -134,12 +178,12 @@ type renaming struct {
 }
 
 // release drops the references to what moved and what was replaced.
-func (r *renaming) release() {
+func (r *renaming) release(fs *FS) {
 	if r.in != nil {
-		r.fs.put(r.in, 1)
+		fs.put(r.in, 1)
 	}
 	if r.victim != nil {
-		r.fs.put(r.victim, 1)
+		fs.put(r.victim, 1)
 	}
 }
 
@@ -182,6 +226,9 @@ func (r *renaming) run() error {
 	}
 	if err := r.checkLoops(); err != nil {
 		return err
+	}
+	if r.victim != nil && r.flags&RenameExchange == 0 && r.victim.unread() {
+		return errUnread
 	}
 	a, b := r.lockOrder()
 	a.mu.Lock()
@@ -236,12 +283,12 @@ func (r *renaming) checkLoops() error {
 		return nil
 	}
 	if r.in.isDir() {
-		if under, err := r.fs.isUnder(r.nd.ino, r.in.ino); err != nil || under {
+		if under, err := r.isUnder(r.nd, r.in); err != nil || under {
 			return orErr(err, syscall.EINVAL)
 		}
 	}
 	if r.victim != nil && r.victim.isDir() {
-		if under, err := r.fs.isUnder(r.od.ino, r.victim.ino); err != nil || under {
+		if under, err := r.isUnder(r.od, r.victim); err != nil || under {
 			if r.flags&RenameExchange != 0 {
 				return orErr(err, syscall.EINVAL)
 			}
@@ -249,6 +296,25 @@ func (r *renaming) checkLoops() error {
 		}
 	}
 	return nil
+}
+
+// isUnder is FS.isUnder, but walks nowhere if nothing can be below top: as most directories that are moved, it
+// has no directory in it.
+func (r *renaming) isUnder(d, top *inode) (bool, error) {
+	if d == top || top.leaf() {
+		return d == top, nil
+	}
+	return r.fs.isUnder(r.ctx, d.ino, top.ino)
+}
+
+// leaf reports whether no directory is in a directory. With the rename mutex held, what has none gets
+// none that was there before.
+func (in *inode) leaf() bool {
+	if !in.mu.TryRLock() { // it may be above a directory whose lock we hold
+		return false
+	}
+	defer in.mu.RUnlock()
+	return in.core.Nlink == 2
 }
 
 func orErr(err error, e syscall.Errno) error {
@@ -269,7 +335,7 @@ func (r *renaming) move() error {
 			}
 			return syscall.ENOTDIR
 		}
-		if err := fs.mayRemove(v, v.isDir()); err != nil {
+		if err := v.mayRemove(v.isDir()); err != nil {
 			return err
 		}
 	} else {

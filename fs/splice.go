@@ -12,10 +12,9 @@ import (
 //
 // Life: empty -> planned (begin, take, put, finish) -> settled (slots known) -> staged in
 // a transaction -> applied (committed) or dropped (not committed) -> empty. Between
-// planned and the end the inode's mu is held throughout.
+// planned and the end a file's io is held throughout, or a directory's mu.
 //
-// It is kept with the inode, so that a growing file allocates nothing. Protected by the
-// inode's mu.
+// It is kept with the inode, so that a growing file allocates nothing.
 type splice struct {
 	old   []pagecache.Extent // extents it replaces, in order
 	now   []pagecache.Extent // what replaces them, in order; contiguous ones are merged
@@ -120,10 +119,16 @@ func (s *splice) settle() (slots int) {
 // idle reports whether a settled splice changes nothing.
 func (s *splice) idle() bool { return len(s.old)+len(s.now) == 0 }
 
-// settle settles the inode's splice, and makes sure of the slots that it takes. Called
-// with mu held and no lane.
+// settle settles a file's splice, and makes sure of the slots that it takes. Called
+// with io held, and neither mu nor a lane.
 func (fs *FS) settle(ctx *Context, in *inode) error {
-	return fs.needSlots(ctx, in, in.ext.splice.settle())
+	n := in.ext.splice.settle()
+	if in.freeSlots() >= n {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return fs.needSlots(ctx, in, n)
 }
 
 // stageSplice writes the slots of a settled splice.
@@ -257,7 +262,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 	}
 	uid := ctx.UID
 	if ctx.Writeback {
-		uid = in.core.UID
+		uid = in.uid()
 	}
 	b := lo
 	for b < hi && !s.full() {

@@ -65,7 +65,7 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	if in.immutable() || in.appendOnly() && off < int64(in.size.Load()) && (!ctx.Append || ctx.Writeback) {
 		return 0, syscall.EPERM
 	}
-	if err := fs.extentsLoaded(in); err != nil {
+	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return 0, errno(err)
 	}
 	if in.caps.Load() {
@@ -74,7 +74,10 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 		}
 	}
 	end := off + int64(len(data))
-	lock, from := in.lockWrite(off, end)
+	lock, from, err := in.lockWrite(ctx, off, end)
+	if err != nil {
+		return 0, errno(err)
+	}
 	n := 0
 	done, err := fs.overwrite(ctx, in, off, data)
 	switch {
@@ -82,9 +85,11 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	case done:
 		n = len(data)
 	default:
-		lock = in.lockGrow(lock, from, off, end)
+		if lock, err = in.lockGrow(ctx, lock, from, off, end); err != nil {
+			return 0, errno(err)
+		}
 		n, err = fs.extend(ctx, in, off, data)
-		in.mu.Unlock()
+		in.io.Unlock()
 	}
 	in.rl.unlock(lock)
 	if !done && n > 0 {
@@ -101,24 +106,31 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 
 // lockWrite locks the byte range of a write to [off, end), so that readers see all of
 // it or nothing. If the end of file lies before off the bytes between become zeros, and
-// are part of it.
-func (in *inode) lockWrite(off, end int64) (lock uint64, from int64) {
+// are part of it. EAGAIN as lockRange.
+func (in *inode) lockWrite(ctx *Context, off, end int64) (lock uint64, from int64, err error) {
 	from = min(off, int64(in.size.Load()))
-	return in.rl.lock(from, max(end, from+1), true), from
+	lock, err = in.lockRange(ctx, from, max(end, from+1), true)
+	return lock, from, err
 }
 
-// lockGrow takes mu after lockWrite. A truncation, which waits for no range, may have
+// lockGrow takes io after lockWrite. A truncation, which waits for no range, may have
 // moved the end of file down before the locked range meanwhile: then the range is
-// locked anew.
-func (in *inode) lockGrow(lock uint64, from, off, end int64) uint64 {
+// locked anew. EAGAIN as lockIO; then the range is locked no more.
+func (in *inode) lockGrow(ctx *Context, lock uint64, from, off, end int64) (uint64, error) {
 	for {
-		in.mu.Lock()
-		if min(off, int64(in.core.Size)) >= from {
-			return lock
+		if err := in.lockIO(ctx); err != nil {
+			in.rl.unlock(lock)
+			return 0, err
 		}
-		in.mu.Unlock()
+		if min(off, int64(in.size.Load())) >= from {
+			return lock, nil
+		}
+		in.io.Unlock()
 		in.rl.unlock(lock)
-		lock, from = in.lockWrite(off, end)
+		var err error
+		if lock, from, err = in.lockWrite(ctx, off, end); err != nil {
+			return 0, err
+		}
 	}
 }
 
@@ -186,7 +198,7 @@ func (fs *FS) inPlace(in *inode, off, n int64) bool {
 
 // extend is the write that fills holes, makes unwritten blocks written, goes to new blocks instead of
 // shared or bad ones, or moves the end of file. It goes piece by piece, each piece a transaction; n counts
-// the bytes of the pieces done. Called with the range lock and mu held.
+// the bytes of the pieces done. Called with the range lock and io held.
 func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, err error) {
 	for again := 0; n < len(data) && err == nil; {
 		var m int
@@ -222,7 +234,7 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 		data = data[:min(len(data), AtomicUnit)]
 	}
 	end := off + int64(len(data))
-	if size := int64(in.core.Size); off > size && size < blockEnd(size) {
+	if size := int64(in.size.Load()); off > size && size < blockEnd(size) {
 		if err := fs.unshare(ctx, in, size); err != nil {
 			return 0, err
 		}
@@ -259,7 +271,7 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	size := int64(in.core.Size)
+	size := int64(in.size.Load())
 	_, err := fs.zeroBytes(in, span{size, min(off, blockEnd(size))})
 	s := &in.ext.splice
 	for _, e := range s.parts {
@@ -332,18 +344,30 @@ var zeroLine [layout.LineSize]byte
 // commitSplice makes the settled splice of a file durable and current, and with it a
 // new size if that is larger than the present one. After an error, but a lostError, it has not
 // happened.
-// Called with mu held and no lane.
+// Called with io held, and neither mu nor a lane.
 //
 // Persistence order:
 //  1. transaction: the slots; the core line if the size grows
 //  2. only then are the blocks that it takes away free
 func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
-	grow := size > in.core.Size
+	grow := size > in.size.Load()
 	s := &in.ext.splice
 	if !grow && s.idle() && len(s.data) == 0 {
 		fs.owned(ctx, in) // of what it shares already it became an owner once more
 		return nil
 	}
+	err := fs.commitSpliceTx(ctx, in, size, grow)
+	if err == nil || lost(err) {
+		fs.owned(ctx, in)
+	}
+	return err
+}
+
+// commitSpliceTx is step 1 of commitSplice.
+func (fs *FS) commitSpliceTx(ctx *Context, in *inode, size uint64, grow bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := &in.ext.splice
 	t := fs.begin(ctx)
 	in.stageSplice(t)
 	t.data = append(t.data, s.data...)
@@ -362,7 +386,6 @@ func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
 	if grow {
 		in.applyCore(&c)
 	}
-	fs.owned(ctx, in)
 	return err
 }
 

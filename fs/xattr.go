@@ -358,7 +358,7 @@ func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit xattrEdit)
 //  2. transaction: the times line with the new root and ctime, and perhaps the core line
 //  3. only then is the old list free
 func (fs *FS) editXattrs(ctx *Context, in *inode, edit xattrEdit) syscall.Errno {
-	if err := fs.extentsLoaded(in); err != nil { // st_blocks is known from here on
+	if err := fs.blocksKnown(ctx, in); err != nil { // from here on
 		return errno(err)
 	}
 	in.mu.Lock()

@@ -142,7 +142,7 @@ func TestXattrMany(t *testing.T) {
 		v.ok(v.fs.SetXattr(&v.ctx, ino, fmt.Sprintf("user.attribute %d", i), value(i), fs.XattrCreate))
 	}
 	v.checked()
-	v.ok(v.fs.Ref(ino, new(fs.Attr)))
+	v.ok(v.fs.Ref(&v.ctx, ino, new(fs.Attr)))
 	for i := range 500 {
 		if got := v.getxattr(ino, fmt.Sprintf("user.attribute %d", i)); !bytes.Equal(got, value(i)) {
 			t.Fatalf("attribute %d has %d bytes", i, len(got))
@@ -211,7 +211,7 @@ func TestCapability(t *testing.T) {
 			v.ok(v.fs.SetXattr(&v.ctx, ino, "user.other", nil, 0))
 			if remount {
 				v.remount()
-				v.ok(v.fs.Ref(ino, &a))
+				v.ok(v.fs.Ref(&v.ctx, ino, &a))
 			}
 			change()
 			if names := v.listxattr(ino); len(names) != 1 || names[0] != "user.other" {

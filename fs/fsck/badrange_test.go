@@ -13,7 +13,7 @@ import (
 
 // blockOf is the region block of a file's block.
 func blockOf(f *fs.FS, ino, b uint64) (block uint64) {
-	f.Extents(&fs.Context{}, ino, func(x fs.ExtentInfo) bool {
+	f.Extents(&fs.Context{}, ino, 0, func(x fs.ExtentInfo) bool {
 		if x.Logical <= b && b < x.Logical+x.Len {
 			block = x.Block + b - x.Logical
 		}

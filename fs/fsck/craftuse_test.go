@@ -109,7 +109,7 @@ func (c *crafter) look(f *fs.FS) {
 		f.ReadDir(ctx, dir, 0, func(d *fs.Dirent) bool {
 			var a fs.Attr
 			names++
-			if f.RefEntry(d, &a) == 0 {
+			if f.RefEntry(ctx, d, &a) == 0 {
 				if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 					subs = append(subs, a.Ino)
 				}
@@ -136,7 +136,7 @@ func (c *crafter) look(f *fs.FS) {
 func (c *crafter) lookAt(f *fs.FS, ino uint64, buf []byte) {
 	ctx := &fs.Context{}
 	var a fs.Attr
-	if f.Ref(ino, &a) != 0 {
+	if f.Ref(ctx, ino, &a) != 0 {
 		return
 	}
 	defer f.Forget(ino, 1)
@@ -158,8 +158,8 @@ func (c *crafter) lookAt(f *fs.FS, ino uint64, buf []byte) {
 	f.Lseek(ctx, ino, 0, 3)
 	f.Lseek(ctx, ino, 0, 4)
 	n := 0
-	f.Extents(ctx, ino, func(fs.ExtentInfo) bool { n++; return n < 1000 })
-	f.Folios(ctx, ino, func(fs.ExtentInfo) bool { n++; return n < 1000 })
+	f.Extents(ctx, ino, 0, func(fs.ExtentInfo) bool { n++; return n < 1000 })
+	f.Folios(ctx, ino, 0, func(fs.ExtentInfo) bool { n++; return n < 1000 })
 	if l, e := f.ListXattr(ctx, ino, buf); e == 0 {
 		for _, x := range bytes.Split(bytes.Clone(buf[:min(l, len(buf))]), []byte{0}) {
 			f.GetXattr(ctx, ino, string(x), buf)
@@ -208,7 +208,7 @@ func (c *crafter) crowd(f *fs.FS) {
 				f.Unlink(ctx, dir, fmt.Sprint("link", (w+1)%3))
 				f.Rmdir(ctx, dir, "sub")
 				f.ReadDir(ctx, dir, 0, func(d *fs.Dirent) bool {
-					if f.RefEntry(d, &a) == 0 {
+					if f.RefEntry(ctx, d, &a) == 0 {
 						f.Forget(a.Ino, 1)
 					}
 					return true

@@ -55,6 +55,7 @@ type Adapter struct {
 	slots     sync.Map // *transport.Slot of each cold request that go-fuse serves, by number
 
 	calls    sync.Pool // *call
+	waiting  sync.Pool // *queue that waits
 	nextLane atomic.Uint32
 
 	server   atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
@@ -71,6 +72,7 @@ func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, dax: dax, info: info}
 	a.writeback.Total, a.writeback.Each = 16, 8
 	a.lastInfo.Times, a.lastActivity.Times = 20, 20
+	a.waiting.New = func() any { return a.newQueue(a.nextLane.Add(1)-1, true) }
 	a.calls.New = func() any {
 		// A pool keeps its objects per CPU, so the lane of a call is nearly always
 		// the lane of the CPU it runs on.
@@ -108,18 +110,26 @@ func status(e syscall.Errno) fuse.Status { return fuse.Status(e) }
 // String names the filesystem type.
 func (a *Adapter) String() string { return Type }
 
-// Cold answers a request by go-fuse.
+// Cold answers a request by a queue that may wait, or by go-fuse.
 func (a *Adapter) Cold(in, out []byte, s *transport.Slot) int {
 	if len(in) == interruptSize && binary.NativeEndian.Uint32(in[4:]) == opInterrupt {
 		a.interrupt(in)
 		return 0
+	}
+	q := a.waiting.Get().(*queue)
+	q.away = s.Wait
+	n, ok := transport.Serve(q, in, out)
+	q.away = nil
+	a.waiting.Put(q)
+	if ok {
+		return n
 	}
 	if len(in) >= 16 && s != nil {
 		unique := binary.NativeEndian.Uint64(in[8:])
 		a.slots.Store(unique, s)
 		defer a.slots.Delete(unique)
 	}
-	n, _ := a.protocol.HandleRequest([][]byte{in}, [][]byte{out})
+	n, _ = a.protocol.HandleRequest([][]byte{in}, [][]byte{out})
 	return n
 }
 

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"encoding/binary"
+	"math"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -88,9 +89,11 @@ func (a *Adapter) getXFlags(c *call, ino uint64, res []byte) syscall.Errno {
 		}
 	}
 	if m := c.attr.Mode & syscall.S_IFMT; m == syscall.S_IFREG || m == syscall.S_IFDIR {
-		if e := a.core.Extents(&c.ctx, ino, func(fs.ExtentInfo) bool { n++; return true }); e != 0 {
+		extents, e := a.core.CountExtents(&c.ctx, ino)
+		if e != 0 {
 			return e
 		}
+		n = uint32(min(extents, math.MaxUint32))
 	}
 	clear(res)
 	binary.NativeEndian.PutUint32(res, x)
@@ -160,10 +163,7 @@ func (a *Adapter) extents(c *call, ino uint64, arg, res []byte) syscall.Errno {
 	from := binary.NativeEndian.Uint64(arg)
 	clear(res)
 	n := 0
-	return a.core.Folios(&c.ctx, ino, func(x fs.ExtentInfo) bool {
-		if (x.Logical+x.Len)<<layout.BlockShift <= from {
-			return true
-		}
+	return a.core.Folios(&c.ctx, ino, from>>layout.BlockShift, func(x fs.ExtentInfo) bool {
 		if (n+1)*extentSize > ExtentsSize {
 			return false
 		}
@@ -182,6 +182,18 @@ func (a *Adapter) extents(c *call, ino uint64, arg, res []byte) syscall.Errno {
 		n++
 		return true
 	})
+}
+
+// merge makes y, which follows x, a part of x, if it is one: the daemon tells what has very many folios in
+// pieces.
+func (x *Extent) merge(y *Extent) bool {
+	z := *x
+	z.Length += y.Length
+	if y.Logical != x.Logical+x.Length || y.Region != x.Region+x.Length || y.Folio != x.Folio || y.Unwritten != x.Unwritten || y.Shared != x.Shared {
+		return false
+	}
+	*x = z
+	return true
 }
 
 // Extents asks the daxfsd behind an open file or directory where its data lies. ENOTTY if
@@ -203,8 +215,10 @@ func Extents(fd int) (all []Extent, err error) {
 			}
 			flags := binary.NativeEndian.Uint64(b[24:])
 			x.Unwritten, x.Shared, x.Folio = flags&1 != 0, flags&2 != 0, layout.BlockSize<<(flags>>8&0x3f)
-			all = append(all, x)
 			from = x.Logical + x.Length
+			if k := len(all) - 1; k < 0 || !all[k].merge(&x) {
+				all = append(all, x)
+			}
 		}
 	}
 }

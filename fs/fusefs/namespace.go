@@ -27,7 +27,7 @@ func (a *Adapter) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, 
 
 func (a *Adapter) lookup(c *call, dir uint64, name string, out *fuse.EntryOut) syscall.Errno {
 	if name == "." {
-		return entry(c, out, a.core.Ref(dir, &c.attr))
+		return entry(c, out, a.core.Ref(&c.ctx, dir, &c.attr))
 	}
 	e := a.core.Lookup(&c.ctx, dir, name, &c.attr)
 	if e == syscall.ENOENT {
@@ -94,10 +94,12 @@ func (a *Adapter) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Sta
 func (a *Adapter) ReleaseDir(*fuse.ReleaseIn) {}
 
 // readdir lists a directory from a cookie on. With plus it looks every entry up on the way: one
-// that vanished in between, like "." and "..", has nodeid 0: the kernel then
+// that vanished in between, or takes long to look up, has nodeid 0, like "." and "..": the kernel then
 // takes the name and looks it up when asked.
 func (a *Adapter) readdir(c *call, dir, cookie uint64, flags uint32, plus bool, out *fuse.DirEntryList) syscall.Errno {
 	c.ctx.NoAtime = flags&unix.O_NOATIME != 0
+	look := c.ctx
+	look.NoWait = true
 	return a.core.ReadDir(&c.ctx, dir, cookie, func(d *fs.Dirent) bool {
 		if !plus {
 			return out.AddDirEntry(direntry(d))
@@ -109,7 +111,7 @@ func (a *Adapter) readdir(c *call, dir, cookie uint64, flags uint32, plus bool, 
 		if n := d.Name; n[0] == '.' && (len(n) == 1 || len(n) == 2 && n[1] == '.') {
 			return true
 		}
-		if a.core.RefEntry(d, &c.attr) == 0 {
+		if a.core.RefEntry(&look, d, &c.attr) == 0 {
 			putEntry(o, &c.attr)
 		}
 		return true

@@ -11,22 +11,27 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// queue is one transport thread's entry to the core: what its requests need, in one piece.
+// queue is the entry to the core of one thread, or of a goroutine that serves a cold request: what
+// requests need, in one piece.
 type queue struct {
 	call
 	a     *Adapter
 	reply *fs.Reply
+	waits bool         // requests may wait, and take long: it is no thread's
+	away  func(func()) // of the request that is served, see fs.Context.Away
 }
 
 // Queue makes the entry of the n-th thread, which selects its journal lane.
-func (a *Adapter) Queue(n int) transport.Queue {
-	q := &queue{a: a, reply: a.core.NewReply()}
-	q.ctx.Lane = uint32(n)
+func (a *Adapter) Queue(n int) transport.Queue { return a.newQueue(uint32(n), false) }
+
+func (a *Adapter) newQueue(lane uint32, waits bool) *queue {
+	q := &queue{a: a, reply: a.core.NewReply(), waits: waits}
+	q.ctx.Lane = lane
 	return q
 }
 
 func (q *queue) enter(h *transport.InHeader) *call {
-	q.ctx = fs.Context{UID: h.UID, GID: h.GID, PID: h.PID, Lane: q.ctx.Lane, NoWait: true}
+	q.ctx = fs.Context{UID: h.UID, GID: h.GID, PID: h.PID, Lane: q.ctx.Lane, NoWait: !q.waits, Away: q.away}
 	return &q.call
 }
 
@@ -43,7 +48,7 @@ func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn, out []byte) (i
 	ctx := &q.enter(h).ctx
 	ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
 	if e := q.a.core.Read(ctx, h.NodeID, int64(in.Offset), len(out), q.reply); e != 0 {
-		return 0, e
+		return 0, cold(e)
 	}
 	return q.reply.Take(out)
 }
@@ -53,9 +58,12 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 	ctx := &q.enter(h).ctx
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // of everybody without CAP_FSETID
 		if e := q.a.core.GetAttr(ctx, h.NodeID, &q.attr); e != 0 {
-			return 0, e
-		} else if mayKill(ctx, &q.attr) {
+			return 0, cold(e)
+		} else if !mayKill(ctx, &q.attr) {
+		} else if !q.waits {
 			return 0, transport.Cold
+		} else if e := q.a.kill(&q.call, h.NodeID); e != 0 {
+			return 0, e
 		}
 	}
 	ctx.Append, ctx.Writeback = writeKind(in.Flags, in.WriteFlags)
@@ -71,7 +79,7 @@ func (q *queue) Release(h *transport.InHeader, _ *transport.ReleaseIn) syscall.E
 
 // Fsync is fsync(2) and fdatasync(2). Of a region in an ordinary file it waits for the disk.
 func (q *queue) Fsync(h *transport.InHeader, in *transport.FsyncIn) syscall.Errno {
-	if q.a.core.Region().Durability() == pmem.DurableDaemon {
+	if !q.waits && q.a.core.Region().Durability() == pmem.DurableDaemon {
 		return transport.Cold
 	}
 	return q.a.core.Fsync(&q.enter(h).ctx, h.NodeID, in.FsyncFlags&fsyncDatasync != 0)
@@ -82,13 +90,13 @@ func (q *queue) Forget(nodeID, n uint64) { q.a.core.Forget(nodeID, n) }
 
 // Lookup answers a path component.
 func (q *queue) Lookup(h *transport.InHeader, name string, out *transport.EntryOut) syscall.Errno {
-	return q.a.lookup(q.enter(h), h.NodeID, name, entryOut(out))
+	return cold(q.a.lookup(q.enter(h), h.NodeID, name, entryOut(out)))
 }
 
 // Getattr answers stat(2).
 func (q *queue) Getattr(h *transport.InHeader, _ *transport.GetattrIn, out *transport.AttrOut) syscall.Errno {
 	if e := q.a.core.GetAttr(&q.enter(h).ctx, h.NodeID, &q.attr); e != 0 {
-		return e
+		return cold(e)
 	}
 	putAttrOut(attrOut(out), &q.attr)
 	return 0
@@ -101,7 +109,7 @@ func (q *queue) Setattr(h *transport.InHeader, in *transport.SetattrIn, out *tra
 
 // Open opens a file.
 func (q *queue) Open(h *transport.InHeader, in *transport.OpenIn, out *transport.OpenOut) syscall.Errno {
-	return q.a.open(q.enter(h), h.NodeID, in.Flags, out)
+	return cold(q.a.open(q.enter(h), h.NodeID, in.Flags, out))
 }
 
 // Create makes and opens a file.
@@ -129,12 +137,12 @@ func (q *queue) Link(h *transport.InHeader, in *transport.LinkIn, name string, o
 
 // Unlink removes a name of a file.
 func (q *queue) Unlink(h *transport.InHeader, name string) syscall.Errno {
-	return q.a.core.Unlink(&q.enter(h).ctx, h.NodeID, name)
+	return cold(q.a.core.Unlink(&q.enter(h).ctx, h.NodeID, name))
 }
 
 // Rmdir removes an empty directory.
 func (q *queue) Rmdir(h *transport.InHeader, name string) syscall.Errno {
-	return q.a.core.Rmdir(&q.enter(h).ctx, h.NodeID, name)
+	return cold(q.a.core.Rmdir(&q.enter(h).ctx, h.NodeID, name))
 }
 
 // Rename answers rename(2) and renameat2(2).
@@ -157,5 +165,5 @@ func (q *queue) Readdir(h *transport.InHeader, in *transport.ReadIn, plus bool, 
 	out = out[:min(len(out), readdirMax)]
 	l := fuse.NewDirEntryList(out, in.Offset)
 	e := q.a.readdir(q.enter(h), h.NodeID, in.Offset, in.Flags, plus, l)
-	return len(l.Bytes()), e
+	return len(l.Bytes()), cold(e)
 }

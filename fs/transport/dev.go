@@ -189,10 +189,7 @@ func (q *devQueue) serve(b []byte) {
 		}
 		return
 	}
-	arg, rest := b[inHeaderSize:len(b)-int(h.TotalExtlen)*8], []byte(nil)
-	if n := argSize(h.Opcode); len(arg) >= n {
-		arg, rest = arg[:n], arg[n:]
-	}
+	arg, rest := splitArg(h, b[inHeaderSize:len(b)-int(h.TotalExtlen)*8])
 	q.call = q.begin(h, arg, rest, q.s.opt.Trace)
 	q.poll.came(q.call.since)
 	defer q.recover(h.Unique)

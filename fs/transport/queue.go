@@ -12,7 +12,8 @@ const Cold = syscall.Errno(1 << 20)
 type Filesystem interface {
 	// Queue makes the entry of the n-th thread.
 	Queue(n int) Queue
-	// Cold answers a request as it came; out takes the answer, of which the length is
+	// Cold answers a request as it came, one that a Queue answered Cold to or does not know; out takes the
+	// answer, of which the length is
 	// returned, 0 for none. It may block, by s.Wait if that is for long, and is called by any
 	// goroutine.
 	Cold(in, out []byte, s *Slot) int
@@ -63,6 +64,35 @@ type answer struct {
 	rename Rename2In // of a RENAME, which says less
 	room   []byte    // for answers of other lengths: MaxIO bytes; what followed the request's structure may lie there
 	body   []byte    // the structure, or the beginning of room
+}
+
+// Serve serves a request as it came by q, which may wait: in Filesystem.Cold, what a queue answered Cold
+// to. It puts the answer into out and returns its length, 0 if there is none; ok is false, and nothing
+// was done, for operations that a Queue does not know.
+func Serve(q Queue, in, out []byte) (n int, ok bool) {
+	h := as[InHeader](in)
+	if h == nil || int(h.Len) != len(in) || int(h.TotalExtlen)*8 > len(in)-inHeaderSize || len(out) < outHeaderSize {
+		return 0, false
+	}
+	arg, rest := splitArg(h, in[inHeaderSize:len(in)-int(h.TotalExtlen)*8])
+	a := answer{room: out[outHeaderSize:]}
+	switch serve(q, h, arg, rest, &a) {
+	case cold:
+		return 0, false
+	case silent:
+		return 0, true
+	}
+	copy(out[outHeaderSize:], a.body)
+	copy(out, bytesOf(&a.OutHeader))
+	return int(a.Len), true
+}
+
+// splitArg splits a request's body into the structure of its operation and what follows.
+func splitArg(h *InHeader, body []byte) (arg, rest []byte) {
+	if n := argSize(h.Opcode); len(body) >= n {
+		return body[:n], body[n:]
+	}
+	return body, nil
 }
 
 // verdict is what becomes of a request.

@@ -56,7 +56,7 @@ func freeMaps() []Workload {
 				w.do("mount", w.mount)
 				w.do("fallocate", func() { w.fallocate("other", keep, 0, int64(w.f.Stats().AvailableBlocks-16)<<layout.BlockShift) })
 				var off int64
-				must("extents", w.f.Extents(&w.ctx, w.at("other").ino, func(x fs.ExtentInfo) bool {
+				must("extents", w.f.Extents(&w.ctx, w.at("other").ino, 0, func(x fs.ExtentInfo) bool {
 					if x.Block <= at && at < x.Block+x.Len {
 						off = int64(x.Logical+at-x.Block) << layout.BlockShift
 					}

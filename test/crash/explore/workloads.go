@@ -459,7 +459,7 @@ func writeAt(w *world, block uint64) {
 	at := int64(-1)
 	for off := int64(0); at < 0; off += piece {
 		w.fallocate(filler, keep, off, piece)
-		w.f.Extents(&w.ctx, w.at(filler).ino, func(x fs.ExtentInfo) bool {
+		w.f.Extents(&w.ctx, w.at(filler).ino, 0, func(x fs.ExtentInfo) bool {
 			if x.Block <= block && block < x.Block+x.Len {
 				at = int64(x.Logical+block-x.Block) << 12
 			}

@@ -1,0 +1,212 @@
+package fs_test
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// soon runs f, which must not wait for anybody.
+func (v *volume) soon(what string, want syscall.Errno, f func() syscall.Errno) {
+	v.t.Helper()
+	done := make(chan syscall.Errno, 1)
+	go func() { done <- f() }()
+	select {
+	case e := <-done:
+		if e != want {
+			v.t.Errorf("%s: %v, want %v", what, e, want)
+		}
+	case <-time.After(10 * time.Second):
+		v.t.Fatalf("%s waits", what)
+	}
+}
+
+// TestLongOperationHoldsNobodyUp: while an operation on a file's extents is under way nobody waits who
+// wants only the file's attributes, its names, or those beside it; and a queue waits for nothing.
+func TestLongOperationHoldsNobodyUp(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	d := v.mkdir(1, "d")
+	ino := v.create(d, "long")
+	v.write(ino, 0, make([]byte, 8192))
+	release := v.fs.HoldIO(ino)
+	for _, wait := range []bool{false, true} {
+		var a fs.Attr
+		ctx := &fs.Context{NoWait: !wait}
+		name := fmt.Sprint(wait)
+		v.soon("stat", 0, func() syscall.Errno { return v.fs.GetAttr(ctx, ino, &a) })
+		v.soon("lookup", 0, func() syscall.Errno { return v.fs.Lookup(ctx, d, "long", &a) })
+		v.soon("list", 0, func() syscall.Errno {
+			return v.fs.ReadDir(ctx, d, 0, func(e *fs.Dirent) bool {
+				if string(e.Name) == "long" {
+					if e := v.fs.RefEntry(ctx, e, &a); e != 0 {
+						t.Errorf("the file within the list: %v", e)
+					}
+				}
+				return true
+			})
+		})
+		v.soon("chmod", 0, func() syscall.Errno {
+			return v.fs.SetAttr(ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a)
+		})
+		v.soon("create beside", 0, func() syscall.Errno { return v.fs.Mknod(ctx, d, "new"+name, 0o600, 0, &a) })
+		v.soon("link", 0, func() syscall.Errno { return v.fs.Link(ctx, ino, d, "link"+name, &a) })
+		v.soon("rename", 0, func() syscall.Errno { return v.fs.Rename(ctx, d, "link"+name, 1, "moved"+name, 0) })
+		v.soon("unlink", 0, func() syscall.Errno { return v.fs.Unlink(ctx, 1, "moved"+name) })
+		v.soon("setxattr", 0, func() syscall.Errno { return v.fs.SetXattr(ctx, ino, "user.x", []byte("x"), 0) })
+		v.soon("extents", 0, func() syscall.Errno {
+			return v.fs.Extents(ctx, ino, 0, func(fs.ExtentInfo) bool { return true })
+		})
+		v.soon("lseek", 0, func() syscall.Errno { _, e := v.fs.Lseek(ctx, ino, 0, 3); return e })
+		v.soon("read", 0, func() syscall.Errno {
+			r := v.fs.NewReply()
+			defer r.Free()
+			e := v.fs.Read(ctx, ino, 0, 4096, r)
+			if e == 0 {
+				r.Done()
+			}
+			return e
+		})
+		v.soon("write in place", 0, func() syscall.Errno { _, e := v.fs.Write(ctx, ino, 0, []byte("x")); return e })
+	}
+	queue := &fs.Context{NoWait: true}
+	var a fs.Attr
+	v.soon("append of a queue", syscall.EAGAIN, func() syscall.Errno { _, e := v.fs.Write(queue, ino, 8192, []byte("x")); return e })
+	v.soon("truncation of a queue", syscall.EAGAIN, func() syscall.Errno {
+		return v.fs.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a)
+	})
+	release()
+	v.soon("append", 0, func() syscall.Errno { _, e := v.fs.Write(queue, ino, 8192, []byte("x")); return e })
+	v.soon("truncation", 0, func() syscall.Errno { return v.fs.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a) })
+}
+
+// TestQueueWaitsForNoRange: a queue's READ and WRITE of bytes that another request has are EAGAIN.
+func TestQueueWaitsForNoRange(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	ino := v.create(1, "f")
+	v.write(ino, 0, make([]byte, 8192))
+	queue := &fs.Context{NoWait: true}
+	read := func(off int64) syscall.Errno {
+		r := v.fs.NewReply()
+		defer r.Free()
+		e := v.fs.Read(queue, ino, off, 4096, r)
+		if e == 0 {
+			r.Done()
+		}
+		return e
+	}
+	write := func(off int64) syscall.Errno { _, e := v.fs.Write(queue, ino, off, []byte("x")); return e }
+	release := v.fs.HoldRange(ino, 4096)
+	v.soon("read", syscall.EAGAIN, func() syscall.Errno { return read(0) })
+	v.soon("write", syscall.EAGAIN, func() syscall.Errno { return write(0) })
+	v.soon("read of other bytes", 0, func() syscall.Errno { return read(4096) })
+	v.soon("write of other bytes", 0, func() syscall.Errno { return write(4096) })
+	release()
+	v.soon("read", 0, func() syscall.Errno { return read(0) })
+	v.soon("write", 0, func() syscall.Errno { return write(0) })
+}
+
+// TestQueueWaitsForNoRename: a queue does not wait for a rename between other directories, and one within a
+// directory is not held up.
+func TestQueueWaitsForNoRename(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	d := v.mkdir(1, "d")
+	v.create(1, "f")
+	queue := &fs.Context{NoWait: true}
+	release := v.fs.HoldRename()
+	v.soon("rename to another directory", syscall.EAGAIN, func() syscall.Errno { return v.fs.Rename(queue, 1, "f", d, "f", 0) })
+	v.soon("rename within", 0, func() syscall.Errno { return v.fs.Rename(queue, 1, "f", 1, "g", 0) })
+	release()
+	v.soon("rename to another directory", 0, func() syscall.Errno { return v.fs.Rename(queue, 1, "g", d, "g", 0) })
+}
+
+// TestQueueLoadsNothingLarge: what a queue has to read of an inode's content first is bounded: a file of many
+// extents and a directory of many names are EAGAIN, until somebody who may wait has read them.
+func TestQueueLoadsNothingLarge(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	big := v.create(1, "big")
+	for i := int64(0); i < 3000; i++ {
+		v.ok(v.fs.Fallocate(&v.ctx, big, 0, i*8192, 4096))
+	}
+	dir := v.mkdir(1, "dir")
+	var a fs.Attr
+	for i := range 4000 {
+		v.ok(v.fs.Mknod(&v.ctx, dir, fmt.Sprint("name", i), 0o600, 0, &a))
+	}
+	if err := v.fs.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	v.mount()
+	queue := &fs.Context{NoWait: true}
+	for _, want := range []syscall.Errno{syscall.EAGAIN, 0} {
+		v.soon("stat of the file", want, func() syscall.Errno { return v.fs.GetAttr(queue, big, &a) })
+		v.soon("lookup of the file", want, func() syscall.Errno { return v.fs.Lookup(queue, 1, "big", &a) })
+		v.soon("lookup in the directory", want, func() syscall.Errno { return v.fs.Lookup(queue, dir, "name7", &a) })
+		v.soon("create in the directory", want, func() syscall.Errno { return v.fs.Mknod(queue, dir, fmt.Sprint("new", want), 0o600, 0, &a) })
+		v.soon("write to the file", want, func() syscall.Errno { _, e := v.fs.Write(queue, big, 0, []byte("x")); return e })
+		v.ok(v.fs.Lookup(&v.ctx, 1, "big", &a))
+		v.ok(v.fs.Lookup(&v.ctx, 1, "dir", &a))
+		v.ok(v.fs.Lookup(&v.ctx, dir, "name1", &a))
+		v.write(big, 8192, []byte("x"))
+	}
+	// And a removal whose directory is not read yet happens once it is.
+	v.ok(v.fs.Mkdir(&v.ctx, 1, "other", 0o700, &a))
+	if e := v.fs.Rmdir(queue, 1, "dir"); e != syscall.ENOTEMPTY {
+		t.Errorf("rmdir: %v, want %v", e, syscall.ENOTEMPTY)
+	}
+}
+
+// TestRemoveUnreadDirectory: a directory whose names are not in DRAM is removed, and replaced, if it is empty.
+func TestRemoveUnreadDirectory(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	for _, n := range []string{"empty", "victim", "full", "moves"} {
+		v.mkdir(1, n)
+	}
+	full := v.lookup(1, "full")
+	v.create(full, "f")
+	if err := v.fs.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	v.mount()
+	if e := v.fs.Rmdir(&v.ctx, 1, "full"); e != syscall.ENOTEMPTY {
+		t.Errorf("rmdir: %v", e)
+	}
+	v.ok(v.fs.Rmdir(&v.ctx, 1, "empty"))
+	if e := v.fs.Rename(&v.ctx, 1, "moves", 1, "full", 0); e != syscall.ENOTEMPTY {
+		t.Errorf("rename: %v", e)
+	}
+	v.ok(v.fs.Rename(&v.ctx, 1, "moves", 1, "victim", 0))
+}
+
+// TestLargeOrphan: the space of a large file that is forgotten comes back, though its last user does not wait
+// for that; and an unmount does.
+func TestLargeOrphan(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	var s fs.StatFS
+	free := func() uint64 { v.fs.StatFS(&s); return s.Bfree }
+	before := free()
+	fill := func() uint64 {
+		ino := v.create(1, "big")
+		for i := int64(0); i < 3000; i++ {
+			v.ok(v.fs.Fallocate(&v.ctx, ino, 0, i*8192, 4096))
+		}
+		v.ok(v.fs.Unlink(&v.ctx, 1, "big"))
+		return ino
+	}
+	v.fs.Forget(fill(), 1)
+	for end := time.Now().Add(10 * time.Second); free() != before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d blocks free, %d before", free(), before)
+		}
+	}
+	v.fs.Forget(fill(), 1)
+	if err := v.fs.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	v.mount()
+	if got := free(); got != before {
+		t.Errorf("after an unmount %d blocks free, %d before", got, before)
+	}
+}

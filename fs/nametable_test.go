@@ -1,0 +1,147 @@
+package fs
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// positions of a hash in a table, in order.
+func (t *nameTable) positions(h uint32) (all []uint32) {
+	l := t.leaf(h)
+	if l == nil {
+		return nil
+	}
+	for i := h; ; {
+		pos, ok := l.next(h, &i)
+		if !ok {
+			slices.Sort(all)
+			return all
+		}
+		all = append(all, pos)
+	}
+}
+
+// check is whether the table is one: each leaf where its bits say, every entry in its leaf, all counted.
+func (t *nameTable) check(tb interface{ Fatalf(string, ...any) }) {
+	if t.leaves == nil {
+		if t.count != 0 {
+			tb.Fatalf("no leaves, and %d entries", t.count)
+		}
+		return
+	}
+	if len(t.leaves) != 1<<t.bits {
+		tb.Fatalf("%d leaves for %d bits", len(t.leaves), t.bits)
+	}
+	total := 0
+	for i := 0; i < len(t.leaves); {
+		l, n := t.leaves[i], 0
+		span := 1 << (t.bits - l.bits)
+		for j := range span {
+			if t.leaves[i+j] != l {
+				tb.Fatalf("leaf %d of %d bits is not at %d", i, l.bits, i+j)
+			}
+		}
+		for _, v := range l.slots {
+			if v == 0 {
+				continue
+			}
+			if n++; int(uint64(uint32(v>>32))>>(32-t.bits))/span != i/span {
+				tb.Fatalf("the entry of hash %x is in leaf %d", v>>32, i)
+			}
+		}
+		if n != l.count || n*4 > len(l.slots)*3 || l.bits < leafBits && len(l.slots) > leafMax {
+			tb.Fatalf("leaf %d has %d entries, says %d, in %d slots", i, n, l.count, len(l.slots))
+		}
+		total += n
+		i += span
+	}
+	if total != t.count {
+		tb.Fatalf("%d entries, says %d", total, t.count)
+	}
+}
+
+// TestNameTableModel compares a table with a map, with hashes that meet in their upper bits, or are the same.
+func TestNameTableModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		narrow := rapid.SampledFrom([]uint32{0xffffffff, 0xf, 0xff00000f, 0x0000ffff, 0xfff}).Draw(t, "bits of the hashes")
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		var table nameTable
+		model := map[uint32][]uint32{}
+		var all [][2]uint32
+		for next, phase := uint32(0), 0; phase < 4; phase++ {
+			n := rapid.IntRange(0, 8000).Draw(t, "entries")
+			for len(all) < n {
+				h := r.Uint32() & narrow
+				if narrow == 0xf && len(model[h]) > 300 { // probing is linear
+					break
+				}
+				table.insert(h, next)
+				model[h] = append(model[h], next)
+				all = append(all, [2]uint32{h, next})
+				next++
+			}
+			for len(all) > n {
+				i := r.IntN(len(all))
+				e := all[i]
+				all[i] = all[len(all)-1]
+				all = all[:len(all)-1]
+				table.remove(e[0], e[1])
+				k := slices.Index(model[e[0]], e[1])
+				model[e[0]] = slices.Delete(model[e[0]], k, k+1)
+			}
+			table.check(t)
+			for range 200 {
+				h := r.Uint32() & narrow
+				if len(all) > 0 && r.IntN(2) == 0 {
+					h = all[r.IntN(len(all))][0]
+				}
+				if got := table.positions(h); !slices.Equal(got, model[h]) {
+					t.Fatalf("hash %x: positions %v, want %v", h, got, model[h])
+				}
+			}
+		}
+	})
+}
+
+// TestNameTableStep: no entry of a large directory moves many others when it is added or removed, so that
+// nobody waits long for the directory.
+func TestNameTableStep(t *testing.T) {
+	const n = 400_000
+	r := rand.New(rand.NewPCG(1, 0))
+	hashes := make([]uint32, n)
+	for i := range hashes {
+		hashes[i] = r.Uint32()
+	}
+	var table nameTable
+	moved, widened := 0, 0
+	step := func(h uint32, change func()) {
+		before, bits := table.leaf(h), table.bits
+		slots, count := 0, 0
+		if before != nil {
+			slots, count = len(before.slots), before.count
+		}
+		change()
+		if after := table.leaf(h); before != nil && (after != before || len(after.slots) != slots) {
+			moved = max(moved, count)
+		}
+		if table.bits > bits {
+			widened = max(widened, len(table.leaves))
+		}
+	}
+	for i, h := range hashes {
+		step(h, func() { table.insert(h, uint32(i)) })
+	}
+	table.check(t)
+	for i, h := range hashes {
+		step(h, func() { table.remove(h, uint32(i)) })
+	}
+	if table.count != 0 || table.leaves != nil {
+		t.Errorf("%d entries are left", table.count)
+	}
+	if moved > leafMax || widened > n/256 || widened == 0 {
+		t.Errorf("one change moved %d entries, want %d at most, and %d leaves, want %d at most", moved, leafMax, widened, n/256)
+	}
+}
