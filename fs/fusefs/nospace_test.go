@@ -1,0 +1,45 @@
+package fusefs
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/transport"
+)
+
+// TestNoSpaceLeavesTheQueue: a write that finds no space, while a read in flight holds some that is no longer a
+// file's, does not wait on the queue's thread. It becomes a request for a goroutine, which waits.
+func TestNoSpaceLeavesTheQueue(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	ctx := &fs.Context{}
+	var s fs.StatFS
+	m.core.StatFS(&s)
+	const size = 1 << 20
+	big, rest, next := m.create("big", 0o644), m.create("rest", 0o644), m.create("next", 0o644)
+	m.write(big, 0, make([]byte, size))
+	m.write(next, 0, []byte("x"))
+	m.core.StatFS(&s)
+	if e := m.core.Fallocate(ctx, rest, 0, 0, int64(s.Bavail)<<12); e != 0 {
+		t.Fatal(e)
+	}
+	r := m.core.NewReply()
+	if e := m.core.Read(ctx, big, 0, size, r); e != 0 {
+		t.Fatal(e)
+	}
+	var a fs.Attr
+	if e := m.core.SetAttr(ctx, big, &fs.SetAttr{Valid: fs.SetSize}, &a); e != 0 {
+		t.Fatal(e)
+	}
+	data := make([]byte, size/2)
+	if n, e := m.Queue(0).Write(&transport.InHeader{NodeID: next}, &transport.WriteIn{Offset: 4096}, data); e != transport.Cold {
+		t.Errorf("on the queue's thread: %d bytes, %v", n, e)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { r.Done(); r.Free() })
+	n, st := m.Write(nil, &fuse.WriteIn{InHeader: header(next), Offset: 4096}, data)
+	if m.ok("write", st); int(n) != len(data) {
+		t.Errorf("wrote %d bytes of %d", n, len(data))
+	}
+}
