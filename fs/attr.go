@@ -460,17 +460,6 @@ func (fs *FS) commitCut(ctx *Context, in *inode, more bool) error {
 	return nil
 }
 
-// Flush is close(2): lazily kept times become durable.
-func (fs *FS) Flush(ctx *Context, ino uint64) syscall.Errno {
-	in, e := fs.get(ino)
-	if e != 0 {
-		return e
-	}
-	err := fs.flushTimes(in)
-	fs.put(in, 1)
-	return errno(err)
-}
-
 // Fsync makes lazily kept times durable; data and metadata are durable already.
 // On a region in an ordinary file it also writes back what a crash of the host
 // would lose.

@@ -49,7 +49,7 @@ func (fs *FS) SetFlags(ctx *Context, ino uint64, flags uint32, proj *uint32) sys
 
 // Open says whether a file may be opened with the O_* in flags, and its own flags. The
 // kernel has judged by mode and access control lists; of ours it knows nothing. EPERM if an
-// immutable file would be written to, or one that can only be appended to otherwise.
+// immutable file would be written to, or one that can only be appended to otherwise. Release ends it.
 func (fs *FS) Open(ctx *Context, ino uint64, flags uint32) (own uint32, e syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -59,6 +59,9 @@ func (fs *FS) Open(ctx *Context, ino uint64, flags uint32) (own uint32, e syscal
 	writes := flags&syscall.O_ACCMODE != syscall.O_RDONLY
 	if writes && (in.immutable() || in.appendOnly() && flags&syscall.O_APPEND == 0) {
 		return 0, syscall.EPERM
+	}
+	if opensMappable(flags) {
+		in.mappers.Add(1)
 	}
 	return in.flags.Load(), 0
 }

@@ -50,6 +50,8 @@ type inode struct {
 	acls   *acls                  // protected by mu, held for writing; nil: not known
 	xattrs atomic.Pointer[xattrs] // of xroot; see xattrCache, which may drop it any time; nil: not known, or short
 
+	mappers atomic.Int32 // opens for reading and writing, see MayBeMapped
+
 	// Most inodes that a kernel remembers were looked at, and nothing else: they are small.
 	blocks   atomic.Uint64 // blocks owned, metadata of the file included; if loaded or counted
 	counted  atomic.Bool   // set under io and mu

@@ -49,6 +49,9 @@ func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string,
 func (a *Adapter) create(c *call, dir uint64, name string, open, mode, umask uint32, out *fuse.EntryOut) (fopen uint32, e syscall.Errno) {
 	c.ctx.Umask = umask
 	e = a.core.Mknod(&c.ctx, dir, name, syscall.S_IFREG|mode&07777, 0, &c.attr)
+	if e == 0 {
+		a.core.Opened(c.attr.Ino, open)
+	}
 	if e == syscall.EEXIST && open&syscall.O_EXCL == 0 {
 		if e = a.core.Lookup(&c.ctx, dir, name, &c.attr); e == 0 {
 			if _, e = a.core.Open(&c.ctx, c.attr.Ino, open); e != 0 {
@@ -66,6 +69,9 @@ func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.C
 	defer a.put(c)
 	c.ctx.Umask = in.Umask
 	e := a.core.Tmpfile(&c.ctx, in.NodeId, in.Mode, &c.attr)
+	if e == 0 {
+		a.core.Opened(c.attr.Ino, in.Flags)
+	}
 	out.OpenFlags = a.openFlags(c.attr.Flags)
 	return status(entry(c, &out.EntryOut, e))
 }
@@ -145,14 +151,16 @@ func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn
 
 // Lseek answers SEEK_DATA and SEEK_HOLE; the others are the kernel's. Where there is a hole
 // the kernel may hold pages that a program has stored to through a mapping: they are written
-// to us first, or who copies a file by its data would lose them.
+// to us first, or who copies a file by its data would lose them. That drops the pages of the hole,
+// and no others.
 func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	off, e := a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
-	if s := a.server.Load(); s != nil && !a.dense(c, in, off, e) {
+	s := a.server.Load()
+	if at, n := a.holeOf(c, in, off, e); s != nil && n > 0 && a.core.MayBeMapped(in.NodeId) {
 		if a.writeback.Enter(c.ctx.UID) {
-			c.ctx.Wait(func() { s.InodeNotify(in.NodeId, 0, -1) })
+			c.ctx.Wait(func() { s.InodeNotify(in.NodeId, at, n) })
 			a.writeback.Leave(c.ctx.UID)
 			off, e = a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
 		} else { // all of it may be data, which is always a right answer
@@ -168,17 +176,25 @@ func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lsee
 	return status(e)
 }
 
-// dense reports whether an answer to LSEEK says that there is no hole before the end of file.
-func (a *Adapter) dense(c *call, in *fuse.LseekIn, off int64, e syscall.Errno) bool {
-	switch {
-	case e == syscall.ENXIO: // or the offset is beyond the end
-		return a.core.GetAttr(&c.ctx, in.NodeId, &c.attr) == 0 && in.Offset >= c.attr.Size
-	case e != 0:
-		return true
-	case in.Whence == unix.SEEK_DATA:
-		return uint64(off) == in.Offset
+// holeOf is the hole on which an answer to LSEEK rests, off or e: n bytes from at on; 0 if it rests on
+// none.
+func (a *Adapter) holeOf(c *call, in *fuse.LseekIn, off int64, e syscall.Errno) (at, n int64) {
+	if e != 0 && e != syscall.ENXIO || e == 0 && in.Whence == unix.SEEK_DATA && uint64(off) == in.Offset ||
+		a.core.GetAttr(&c.ctx, in.NodeId, &c.attr) != 0 {
+		return 0, 0
 	}
-	return a.core.GetAttr(&c.ctx, in.NodeId, &c.attr) == 0 && uint64(off) >= c.attr.Size
+	at, end := int64(in.Offset), int64(c.attr.Size) // ENXIO: no data up to the end
+	switch {
+	case e != 0:
+	case in.Whence == unix.SEEK_DATA:
+		end = off
+	default:
+		at = off
+		if data, e := a.core.Lseek(&c.ctx, in.NodeId, at, unix.SEEK_DATA); e == 0 {
+			end = data
+		}
+	}
+	return at, max(0, end-at)
 }
 
 // Fallocate is fallocate(2).

@@ -72,8 +72,8 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 }
 
 // Release closes a file: its lazily kept times become durable.
-func (q *queue) Release(h *transport.InHeader, _ *transport.ReleaseIn) syscall.Errno {
-	q.a.core.Flush(&q.enter(h).ctx, h.NodeID)
+func (q *queue) Release(h *transport.InHeader, in *transport.ReleaseIn) syscall.Errno {
+	q.a.core.Release(&q.enter(h).ctx, h.NodeID, in.Flags)
 	return 0
 }
 

@@ -258,7 +258,7 @@ func singles() []Workload {
 		}},
 		{Name: "flush-times", setup: tree, op: func(w *world) {
 			w.doWrite("write", "f", 0, fill(87, 10))
-			w.do("flush", func() { must("flush", w.f.Flush(&w.ctx, w.at("f").ino)) })
+			w.do("release", func() { must("release", w.f.Release(&w.ctx, w.at("f").ino, 0)) })
 			first := w.mtime("f")
 			w.promise("f", first)
 			w.doWrite("write again", "f", 0, fill(88, 10))

@@ -1,0 +1,51 @@
+package fs_test
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// TestMappers: only who may store to a file through a mapping counts, until the file is released; a
+// release too many takes none away that comes later.
+func TestMappers(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	var a fs.Attr
+	v.ok(v.fs.Mknod(&v.ctx, 1, "f", syscall.S_IFREG|0o600, 0, &a)) // and its lookup is kept
+	ino := a.Ino
+	is := func(want bool, what string) {
+		t.Helper()
+		if got := v.fs.MayBeMapped(ino); got != want {
+			t.Errorf("%s: it may be mapped: %v", what, got)
+		}
+	}
+	open := func(flags uint32) {
+		t.Helper()
+		if _, e := v.fs.Open(&v.ctx, ino, flags); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	release := func(flags uint32) {
+		t.Helper()
+		if e := v.fs.Release(&v.ctx, ino, flags); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	is(false, "made")
+	open(syscall.O_RDONLY)
+	open(syscall.O_WRONLY | syscall.O_APPEND)
+	is(false, "open for reading, and for writing")
+	open(syscall.O_RDWR)
+	v.fs.Opened(ino, syscall.O_RDWR|syscall.O_CREAT)
+	v.fs.Opened(ino, syscall.O_WRONLY|syscall.O_CREAT)
+	release(syscall.O_RDONLY)
+	release(syscall.O_WRONLY)
+	release(syscall.O_RDWR | syscall.O_NONBLOCK)
+	is(true, "one of two is left")
+	release(syscall.O_RDWR)
+	is(false, "all are gone")
+	release(syscall.O_RDWR)
+	open(syscall.O_RDWR)
+	is(true, "after a release too many")
+}
