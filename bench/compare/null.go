@@ -107,6 +107,9 @@ func (n *nullFS) Cold(in, out []byte, _ *transport.Slot) int {
 	return l
 }
 
+// Ended is told of the connection's end.
+func (n *nullFS) Ended() {}
+
 // Panicked is told of a panic.
 func (n *nullFS) Panicked(v any) { panic(v) }
 

@@ -61,6 +61,7 @@ type Adapter struct {
 	server   atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
 	protocol *fuse.ProtocolServer        // of cold requests; set before any comes
 	early    earlyInterrupts
+	ended    atomic.Bool // the connection: nobody waits for an answer
 	panicked func(any)
 }
 
@@ -124,7 +125,7 @@ func (a *Adapter) Cold(in, out []byte, s *transport.Slot) int {
 	if ok {
 		return n
 	}
-	if len(in) >= 16 && s != nil {
+	if len(in) >= 16 {
 		unique := binary.NativeEndian.Uint64(in[8:])
 		a.slots.Store(unique, s)
 		defer a.slots.Delete(unique)

@@ -63,9 +63,24 @@ func (a *Adapter) interrupt(in []byte) {
 	}
 }
 
+// Ended is told that the connection has ended: who made the requests that are being served no longer waits.
+//
+// A request that go-fuse does not know yet when it is interrupted here looks at ended later.
+func (a *Adapter) Ended() {
+	a.ended.Store(true)
+	a.slots.Range(func(unique, _ any) bool {
+		var in [interruptSize]byte
+		binary.NativeEndian.PutUint32(in[:], interruptSize)
+		binary.NativeEndian.PutUint32(in[4:], opInterrupt)
+		binary.NativeEndian.PutUint64(in[interruptSize-8:], unique.(uint64))
+		a.interrupt(in[:])
+		return true
+	})
+}
+
 // cancelOf is what closes when the caller of h no longer waits: what go-fuse gave, or gone.
 func (a *Adapter) cancelOf(h *fuse.InHeader, cancel <-chan struct{}) <-chan struct{} {
-	if a.early.has(h.Unique) {
+	if a.ended.Load() || a.early.has(h.Unique) {
 		return gone
 	}
 	return cancel

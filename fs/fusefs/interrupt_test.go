@@ -99,3 +99,23 @@ func TestInterruptRace(t *testing.T) {
 		}
 	}
 }
+
+// TestEndInterrupts: the end of the connection interrupts what is served, and what begins later.
+func TestEndInterrupts(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	m.protocolOf(waiting{m.Adapter})
+	var wg sync.WaitGroup
+	for i := range uint64(200) { // more than earlyInterrupts remembers
+		wg.Go(func() {
+			if _, e := m.copyFile(1000+2*i, 1, 1, 1); e != syscall.EINTR {
+				t.Errorf("request %d: %v", i, e)
+			}
+		})
+	}
+	time.Sleep(10 * time.Millisecond)
+	m.Ended()
+	wg.Wait()
+	if _, e := m.copyFile(2000, 1, 1, 1); e != syscall.EINTR {
+		t.Errorf("begun later: %v", e)
+	}
+}

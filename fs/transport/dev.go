@@ -23,6 +23,7 @@ type Server struct {
 	fs   Filesystem
 	opt  Options
 	done sync.WaitGroup // queues and cold requests
+	end  sync.Once      // of the connection: Filesystem.Ended
 	fds  []int          // clones, closed by Wait
 	load *load          // nil: no queue polls
 
@@ -163,6 +164,7 @@ func (q *devQueue) loop() {
 		n, e := read(q.fd, q.buf)
 		switch {
 		case e == 0 && n == 0:
+			q.s.ended()
 			return
 		case e == 0:
 			q.serve(q.buf[:n])
@@ -170,6 +172,7 @@ func (q *devQueue) loop() {
 			q.poll.idle()
 		case e == unix.EINTR, e == unix.ENOENT: // the request was taken back
 		case e == unix.ENODEV, e == unix.ECONNABORTED: // unmounted, aborted
+			q.s.ended()
 			return
 		default:
 			q.s.fail(fmt.Errorf("reading requests: %w", e))
@@ -213,6 +216,9 @@ func (q *devQueue) send() {
 		q.s.opt.Warn("answering a request: %v", e)
 	}
 }
+
+// ended tells the filesystem that the connection has ended.
+func (s *Server) ended() { s.end.Do(s.fs.Ended) }
 
 // fail makes EIO the answer.
 func (a *answer) fail(unique uint64) {

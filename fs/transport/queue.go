@@ -17,6 +17,9 @@ type Filesystem interface {
 	// returned, 0 for none. It may block, by s.Wait if that is for long, and is called by any
 	// goroutine.
 	Cold(in, out []byte, s *Slot) int
+	// Ended is told, once, that the connection has ended: nobody waits for answers any more. Cold
+	// requests may still run.
+	Ended()
 	// Panicked is told of a panic while a request was served, of which locks may be held.
 	Panicked(v any)
 }

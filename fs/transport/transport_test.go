@@ -41,6 +41,7 @@ const poisoned = 0xbd
 type echo struct {
 	wrong  func(format string, a ...any)
 	refuse atomic.Bool // make every WRITE cold
+	ended  atomic.Int32
 
 	mu     sync.Mutex
 	data   []byte
@@ -51,6 +52,8 @@ type echo struct {
 type echoQueue struct{ *echo }
 
 func (f *echo) Queue(int) Queue { return echoQueue{f} }
+
+func (f *echo) Ended() { f.ended.Add(1) }
 
 func (f *echo) Panicked(v any) {
 	f.mu.Lock()
@@ -223,6 +226,9 @@ func connectWith(t *testing.T, f *echo, queues int, o Options) *kernel {
 		go func() { k.s.Wait(); close(ended) }()
 		select {
 		case <-ended:
+			if n := f.ended.Load(); n != 1 {
+				t.Errorf("the filesystem was told of the end %d times", n)
+			}
 			unix.Close(pair[0])
 			unix.Close(pair[1])
 		case <-time.After(10 * time.Second):
