@@ -2,15 +2,15 @@ package transport
 
 import "sync"
 
-// slots decides which cold requests run. One user's may take half of the CPUs, and all together as many
-// as there are; others wait until one has ended, and then the users have their turns. So what
-// one user asks for, however much it is, costs the others one CPU of two, and they need not
-// wait for more than the requests that run.
+// slots decides which cold requests run. One of a user's may always run, and more as long as there are
+// CPUs for all that run, of one user half as many as there are CPUs, but two at least. The others
+// wait until one has ended, and then the users have their turns. So no user's requests wait for another's to end,
+// however long those take or however many they are.
 //
 // A request's life: submitted -> waiting (maybe not at all) -> running -> ended. While it runs it
 // may be away (Slot.Wait), as often as it wants.
 type slots struct {
-	total, each int // requests that run at a time: of all users, of one
+	total, each int // requests that run at a time: of all users, of one; each user may have one beyond total
 
 	mu      sync.Mutex // protects what follows
 	running int
@@ -33,7 +33,8 @@ type Slot struct {
 }
 
 func newSlots(cpus int) *slots {
-	return &slots{total: cpus, each: max(1, cpus/2), users: map[uint32]*tenant{}}
+	each := max(2, cpus/2)
+	return &slots{total: max(each, cpus), each: each, users: map[uint32]*tenant{}}
 }
 
 // submit has job run by a goroutine, when it is its turn.
@@ -54,9 +55,9 @@ func (s *slots) submit(uid uint32, job func(*Slot)) {
 
 // dispatchLocked begins what may run. Called with mu held.
 func (s *slots) dispatchLocked() {
-	for i := 0; i < len(s.turn) && s.running < s.total; {
+	for i := 0; i < len(s.turn); {
 		t := s.turn[i]
-		if t.running >= s.each {
+		if t.running > 0 && (t.running >= s.each || s.running >= s.total) {
 			i++
 			continue
 		}
