@@ -30,7 +30,7 @@ func (fs *FS) child(d *inode, ino uint64) (*inode, error) {
 	case e != 0:
 		return nil, e
 	case !isChild(d, in):
-		err := notChild(d, in)
+		err := fs.met(notChild(d, in))
 		fs.put(in, 1)
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (fs *FS) anchor(ctx *Context, in *inode) error {
 	if err == nil {
 		in.anchored.Store(true)
 	}
-	return err
+	return fs.met(err)
 }
 
 // climb follows the parents of a directory to an anchored one. It takes no inode's lock.

@@ -11,18 +11,27 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// pointAt makes the one entry of that name lead to another directory. The volume is not mounted.
-func (v *volume) pointAt(name string, ino uint64) {
+// entryOff is where the one entry of that name begins. The volume is not mounted.
+func (v *volume) entryOff(name string) (found int64) {
 	v.t.Helper()
-	found := int64(0)
+	part := name[:min(len(name), layout.HeadName)]
 	for off := int64(0); off < v.r.Size(); off += layout.LineSize {
 		var l layout.Line
 		if v.r.LoadLine(off, (*[layout.LineSize]byte)(&l)) == nil && l.Valid(layout.Seed(v.fs.Super().UUID), off) &&
-			l.DentryKind() == layout.DentryHead && l.DentryNameLen() == len(name) && string(l.NamePart(0, len(name))) == name {
+			l.DentryKind() == layout.DentryHead && l.DentryNameLen() == len(name) && string(l.NamePart(0, len(name))) == part {
 			found = off
 		}
 	}
-	v.craft(found, func(l *layout.Line) { l.SetDentryTarget(ino, syscall.DT_DIR) })
+	if found == 0 {
+		v.t.Fatalf("there is no entry %.20q", name)
+	}
+	return found
+}
+
+// pointAt makes the one entry of that name lead to another directory. The volume is not mounted.
+func (v *volume) pointAt(name string, ino uint64) {
+	v.t.Helper()
+	v.craft(v.entryOff(name), func(l *layout.Line) { l.SetDentryTarget(ino, syscall.DT_DIR) })
 }
 
 // TestCraftedGraphs: whatever names and parents say, no operation waits for itself or for another

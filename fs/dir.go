@@ -20,6 +20,7 @@ type dirIndex struct {
 	listed []uint32 // by directory block: its index in avail plus 1; 0: full, or a hole
 	holes  []uint32 // directory blocks that are holes
 	table  nameTable
+	lost   []lostLine // damaged: their names are lost
 }
 
 var nameSeed = maphash.MakeSeed()
@@ -48,12 +49,12 @@ func (fs *FS) find(in *inode, name string) (dentry, bool, error) {
 	h := hashName(name)
 	leaf := d.table.leaf(h)
 	if leaf == nil {
-		return dentry{}, false, nil
+		return dentry{}, false, fs.absent(in, name)
 	}
 	for i := h; ; {
 		pos, ok := leaf.next(h, &i)
 		if !ok {
-			return dentry{}, false, nil
+			return dentry{}, false, fs.absent(in, name)
 		}
 		var l layout.Line
 		if err := fs.loadLine(d.lineOff(pos), &l); err != nil {
@@ -116,12 +117,20 @@ func (fs *FS) loadDir(in *inode, size uint64) error {
 		}
 		off := int64(d.blocks[b]) << layout.BlockShift
 		if err := fs.load(off, buf[:]); err != nil {
-			return err
+			fs.met(corruptf("the block at offset %d of directory %d cannot be read, its names are lost: %v", off, in.ino, err))
+			d.lose(b, 0, layout.LinesPerBlock, nil)
+			continue
+		}
+		valid := func(i int) bool {
+			return (*layout.Line)(buf[i*layout.LineSize:]).Valid(fs.seed, off+int64(i)*layout.LineSize)
 		}
 		for i := 0; i < layout.LinesPerBlock; {
 			l := (*layout.Line)(buf[i*layout.LineSize:])
-			if !l.Valid(fs.seed, off+int64(i)*layout.LineSize) {
-				return corruptf("directory %d has a damaged line at offset %d", in.ino, off+int64(i)*layout.LineSize)
+			if !valid(i) {
+				fs.met(corruptf("directory %d has a damaged line at offset %d, the name in it is lost", in.ino, off+int64(i)*layout.LineSize))
+				d.lose(b, i, 1, l)
+				i++
+				continue
 			}
 			if l.DentryKind() != layout.DentryHead {
 				i++
@@ -129,8 +138,20 @@ func (fs *FS) loadDir(in *inode, size uint64) error {
 			}
 			nl := l.DentryNameLen()
 			k := layout.DentryLines(nl)
-			if nl == 0 || i+k > layout.LinesPerBlock {
-				return corruptf("directory %d has an impossible entry at offset %d", in.ino, off+int64(i)*layout.LineSize)
+			whole, n := nl != 0 && i+k <= layout.LinesPerBlock, 1 // n: lines of the entry, as far as they can be its
+			for ; n < k && i+n < layout.LinesPerBlock; n++ {
+				if sound := valid(i + n); !sound {
+					whole = false
+				} else if (*layout.Line)(buf[(i+n)*layout.LineSize:]).DentryKind() != layout.DentryCont {
+					whole = false
+					break
+				}
+			}
+			if !whole {
+				fs.met(corruptf("directory %d has an entry at offset %d that is not whole, its name is lost", in.ino, off+int64(i)*layout.LineSize))
+				d.lose(b, i, n, l)
+				i += n
+				continue
 			}
 			nm := name[:0]
 			for j := 0; j < k; j++ {
@@ -423,6 +444,10 @@ func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
 		off := int64(d.blocks[b]) << layout.BlockShift
 		for used != 0 {
 			i := bits.TrailingZeros64(used)
+			if len(d.lost) > 0 && d.isLost(uint32(b*layout.LinesPerBlock)+uint32(i)) {
+				used &^= lineMask(i, 1)
+				continue
+			}
 			if err := fs.loadLine(off+int64(i)*layout.LineSize, &l); err != nil {
 				return err
 			}

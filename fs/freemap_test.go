@@ -255,6 +255,11 @@ func TestFreeMapUnfinished(t *testing.T) {
 	if s := v.fs.Stats(); s.FreedOrphans != 1 || v.free() != free {
 		t.Errorf("%d blocks free, were %d: %+v", v.free(), free, s)
 	}
+	v.unmount()
+	if rep, err := fsck.Check(v.r, fsck.Options{Repair: true}); err != nil || rep.ExitCode() != 1 || rep.Problems[0].Code != fsck.OwnerDamaged {
+		t.Errorf("fsck after damage was met: %v, %+v", err, rep)
+	}
+	v.mount()
 	v.remount()
 }
 

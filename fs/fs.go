@@ -41,6 +41,7 @@ type FS struct {
 
 	owner    layout.Owner
 	ownerSeq uint64
+	damage   damage       // found since the mount
 	saved    layout.Owner // as the mount found it, if in state OwnerSaved
 	mapped   bool         // mounted by the saved free map
 	fixed    uint64       // blocks that are neither data nor in metadata chunks, ever

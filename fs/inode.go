@@ -460,7 +460,7 @@ func (fs *FS) loadLine(off int64, l *layout.Line) error {
 		return err
 	}
 	if !l.Valid(fs.seed, off) {
-		return corruptf("metadata line at offset %d has a wrong checksum", off)
+		return fs.met(corruptf("metadata line at offset %d has a wrong checksum", off))
 	}
 	return nil
 }

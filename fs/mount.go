@@ -202,10 +202,13 @@ func (fs *FS) claimOwner() error {
 	if valid && o.State == layout.OwnerSaved {
 		fs.saved = o
 	}
+	if valid && o.Damaged {
+		fs.warn("damaged metadata was found when the filesystem was mounted before; unmount it and run daxfsd fsck")
+	}
 	if fs.opt.ReadOnly {
 		return nil
 	}
-	fs.owner = layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: pmem.SelfStart(), Mounts: o.Mounts + 1}
+	fs.owner = layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: pmem.SelfStart(), Mounts: o.Mounts + 1, Damaged: valid && o.Damaged}
 	return fs.writeOwner()
 }
 
@@ -636,6 +639,7 @@ func (fs *FS) Unmount() error {
 		return err
 	}
 	fs.owner.State = layout.OwnerClean
+	fs.owner.Damaged = fs.owner.Damaged || fs.damage.found.Load()
 	fs.closeStages()
 	fs.saveFreeMap()
 	if err := fs.r.Sync(0, fs.sb.Size); err != nil {

@@ -660,6 +660,8 @@ func (in *inode) mayRemove(rmdir bool) error {
 		return syscall.ENOTDIR
 	case rmdir && in.dir.table.count > 0:
 		return syscall.ENOTEMPTY
+	case rmdir && len(in.dir.lost) > 0:
+		return corruptf("directory %d lost names by damage", in.ino)
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ type info struct {
 	Created    time.Time    `json:"created"`
 	BadRanges  int          `json:"bad_ranges"` // of memory that cannot be read
 	BadBytes   int64        `json:"bad_bytes"`  // in them
-	State      string       `json:"state"`      // mounted, clean, dirty, stale, silent, in use
+	State      string       `json:"state"`      // mounted, clean, dirty, damaged, stale, silent, in use
 	Note       string       `json:"note,omitempty"`
 	Mount      *fusefs.Info `json:"mount,omitempty"`
 
@@ -187,6 +187,10 @@ func regionInfo(path string) (*info, error) {
 		}
 	default:
 		i.State = "clean"
+	}
+	if ok && o.Damaged {
+		i.State = "damaged"
+		i.Note = "damage was found while it was mounted; `daxfsd fsck -y` repairs it"
 	}
 	if by := heldBy(path); by != "" {
 		i.State, i.Note = "in use", by

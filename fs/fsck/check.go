@@ -83,6 +83,7 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 		}
 	}
 	if o.Repair && (c.begun && c.clean || !c.clean && c.rep.Left == c.rep.LostRanges) {
+		c.damaged = c.rep.Left > c.rep.LostRanges
 		return c.rep, c.end()
 	}
 	return c.rep, nil
@@ -258,6 +259,9 @@ func (c *checker) owner() {
 	}
 	c.clean = o.State == layout.OwnerClean || c.rep.FreeMap
 	c.rep.Clean = c.clean
+	if c.damaged = o.Damaged; c.damaged {
+		c.early(Problem{Code: OwnerDamaged, Offset: c.sb.OwnerOff, What: "damaged metadata was found while the filesystem was mounted"}, c.begin)
+	}
 	if o.State > layout.OwnerSaved {
 		c.early(Problem{Code: OwnerState, Offset: c.sb.OwnerOff, What: fmt.Sprintf("the owner record has state %d, expected %d to %d", o.State, layout.OwnerClean, layout.OwnerSaved)},
 			c.begin)

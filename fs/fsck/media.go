@@ -23,8 +23,10 @@ type media struct {
 	blocks  map[int64]bool         // blocks that the overlay touches
 
 	saved *layout.Owner // names the saved free map; nil: none
-	begun bool          // the owner record says that this process uses the filesystem
-	seq   atomic.Uint64 // the largest sequence seen
+	// damaged: the owner record says that damage was found, or is to say so.
+	damaged bool
+	begun   bool          // the owner record says that this process uses the filesystem
+	seq     atomic.Uint64 // the largest sequence seen
 
 	faults faults
 }
@@ -337,7 +339,7 @@ func (m *media) begin() error {
 		return nil
 	}
 	machine, boot := pmem.HostIdentity()
-	if err := m.putOwner(layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: pmem.SelfStart()}); err != nil {
+	if err := m.putOwner(layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: pmem.SelfStart(), Damaged: m.damaged}); err != nil {
 		return err
 	}
 	m.begun, m.saved = true, nil
@@ -352,5 +354,5 @@ func (m *media) end() error {
 	if err := m.r.Sync(0, m.sb.Size); err != nil {
 		return err
 	}
-	return m.putOwner(layout.Owner{State: layout.OwnerClean})
+	return m.putOwner(layout.Owner{State: layout.OwnerClean, Damaged: m.damaged})
 }

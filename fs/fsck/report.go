@@ -23,6 +23,7 @@ const (
 	SuperBackup    = "super-backup"     // the second superblock is damaged
 	SuperDiffer    = "super-differ"     // both verify and say different things
 	OwnerState     = "owner-state"      // owner record with a state no writer makes
+	OwnerDamaged   = "owner-damaged"    // damage was found while it was mounted, and not repaired
 	FreeMap        = "free-map"         // the saved free map is damaged, or wrong
 	JournalLine    = "journal-line"     // a committed record holds a line that cannot be
 	JournalData    = "journal-data"     // a committed record holds data that cannot be

@@ -7,6 +7,10 @@ const (
 	OwnerSaved   uint32 = 2 // as OwnerClean, and there is a saved free map
 )
 
+// ownerDamaged is set in the state on media when damaged metadata was found while the filesystem was
+// mounted. Only fsck takes it off.
+const ownerDamaged uint32 = 1 << 8
+
 // Owner is the line at Superblock.OwnerOff: who uses the region, or where the saved free
 // map is.
 //
@@ -14,7 +18,7 @@ const (
 //	0      16   machine id
 //	16     16   boot id
 //	32     4    pid
-//	36     4    state
+//	36     4    state; 0x100: damaged
 //	40     8    start time of the process (field 22 of /proc/PID/stat)
 //	48     4    mount count
 //
@@ -31,6 +35,7 @@ type Owner struct {
 	Start         uint64
 	Mounts        uint32
 	Map           FreeMapRef
+	Damaged       bool // damaged metadata was found, and not repaired yet
 }
 
 // Put writes o into l.
@@ -44,14 +49,18 @@ func (o *Owner) Put(l *Line) {
 		copy(l[PayloadOff+16:], o.Boot[:])
 	}
 	l.put32(32, o.PID)
-	l.put32(36, o.State)
+	state := o.State
+	if o.Damaged {
+		state |= ownerDamaged
+	}
+	l.put32(36, state)
 	l.put64(40, o.Start)
 	l.put32(48, o.Mounts)
 }
 
 // Get reads o from l.
 func (o *Owner) Get(l *Line) {
-	*o = Owner{PID: l.u32(32), State: l.u32(36), Start: l.u64(40), Mounts: l.u32(48)}
+	*o = Owner{PID: l.u32(32), State: l.u32(36) &^ ownerDamaged, Damaged: l.u32(36)&ownerDamaged != 0, Start: l.u64(40), Mounts: l.u32(48)}
 	if o.State == OwnerSaved {
 		o.Map = FreeMapRef{l.u64(0), l.u64(8), l.u32(16)}
 		return
