@@ -208,11 +208,16 @@ func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dst
 	}
 	hi, shared, err := fs.planShare(src, lo, hi, dst, at)
 	if err == nil {
-		if err = fs.settle(ctx, dst); err == nil {
-			err = fs.commitSplice(ctx, dst, uint64(dstOff)+(hi-lo)<<layout.BlockShift)
+		end := uint64(dstOff) + (hi-lo)<<layout.BlockShift
+		if err = fs.bypass(ctx, dst, dstOff, int64(end)); err == nil {
+			err = fs.settle(ctx, dst)
+		}
+		if err == nil {
+			err = fs.commitSplice(ctx, dst, end)
 		}
 	}
 	if err != nil {
+		dst.bypassed(ctx, dstOff)
 		for _, r := range shared {
 			fs.table.Disown(r.block, r.n, fs.freeTo(ctx))
 		}

@@ -76,7 +76,15 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 	if err != nil {
 		return errno(err)
 	}
-	err = fs.fallocate(ctx, in, f, off, off+n, mode&FallocKeepSize == 0)
+	if f != fateAllocate {
+		err = fs.bypass(ctx, in, off, off+n)
+	}
+	if err == nil {
+		err = fs.fallocate(ctx, in, f, off, off+n, mode&FallocKeepSize == 0)
+	}
+	if err != nil {
+		in.bypassTorn(ctx)
+	}
 	in.io.Unlock()
 	in.rl.unlock(lock)
 	if err != nil {

@@ -124,6 +124,12 @@ type Context struct {
 	// Writeback: of the kernel's cache of pages, whoever stored to them. The owner is taken for
 	// the writer.
 	Writeback bool
+	// Fill: the kernel reads pages into its cache.
+	Fill bool
+	// Direct: the change goes past the kernel's page cache, which may hold pages of the range. If
+	// it may, the operation leaves a Bypass, also when it fails.
+	Direct bool
+	Bypass *Bypass
 	// Cancel is closed when the caller no longer waits; nil: never.
 	Cancel <-chan struct{}
 	// Away calls its argument, which takes no processor time but waits for what others do: the

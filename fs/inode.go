@@ -67,6 +67,7 @@ type content struct {
 	ext    extentSlots      // protected by io and mu, see inode
 	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
 	dir    *dirIndex        // protected by mu; directories only
+	pages  kernelPages      // a lock of its own, a leaf but for reading the region
 }
 
 func newContent() *content {

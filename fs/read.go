@@ -86,6 +86,9 @@ func (fs *FS) Read(ctx *Context, ino uint64, off int64, size int, r *Reply) sysc
 		fs.put(in, 1)
 		return e
 	}
+	if ctx.Fill {
+		in.pages.fill(off, off+int64(size))
+	}
 	fs.accessed(ctx, in)
 	return 0
 }

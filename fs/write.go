@@ -13,7 +13,7 @@ import (
 // ENOSPC and EIO come if nothing could be written; of a write with ctx.Writeback if not all could,
 // since the kernel takes any other answer for all of it. EPERM: the file is immutable, or
 // append-only and off is not its end. With Options.Atomic up to AtomicUnit bytes are all or
-// nothing.
+// nothing. Of data with ctx.Writeback, bytes that would undo a Bypass are replaced in place.
 func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return 0, e
@@ -78,19 +78,31 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	if err != nil {
 		return 0, errno(err)
 	}
-	n := 0
-	done, err := fs.overwrite(ctx, in, off, data)
+	n, done := 0, false
+	if err = fs.bypass(ctx, in, off, end); ctx.Writeback {
+		err = fs.keep(in, off, data)
+	}
+	if err == nil {
+		done, err = fs.overwrite(ctx, in, off, data)
+	}
 	switch {
 	case err != nil:
 	case done:
 		n = len(data)
 	default:
 		if lock, err = in.lockGrow(ctx, lock, from, off, end); err != nil {
+			in.bypassed(ctx, off)
 			return 0, errno(err)
 		}
-		n, err = fs.extend(ctx, in, off, data)
+		if err = fs.bypass(ctx, in, off, end); ctx.Writeback {
+			err = fs.keep(in, off, data)
+		}
+		if err == nil {
+			n, err = fs.extend(ctx, in, off, data)
+		}
 		in.io.Unlock()
 	}
+	in.bypassed(ctx, off+int64(n))
 	in.rl.unlock(lock)
 	if !done && n > 0 {
 		fs.gatherFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+int64(n)))

@@ -54,6 +54,11 @@ type Adapter struct {
 	writeback fs.Waiters
 	slots     sync.Map // *transport.Slot of each cold request that go-fuse serves, by number
 
+	conn     int            // where notifications go; -1 in tests without a kernel
+	dropping fs.Waiters     // requests that wait for the kernel to drop pages; changed before any comes
+	late     sync.WaitGroup // of dropPages after the answer,
+	lateNow  atomic.Int32   // and how many they are
+
 	calls    sync.Pool // *call
 	waiting  sync.Pool // *queue that waits
 	nextLane atomic.Uint32
@@ -70,8 +75,9 @@ var _ fuse.RawFileSystem = (*Adapter)(nil)
 // New returns an adapter for core. info, if not nil, yields the value of
 // InfoXattr.
 func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
-	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, dax: dax, info: info}
+	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, dax: dax, info: info, conn: -1}
 	a.writeback.Total, a.writeback.Each = 16, 8
+	a.dropping.Total, a.dropping.Each = 1000, 1000
 	a.lastInfo.Times, a.lastActivity.Times = 20, 20
 	a.waiting.New = func() any { return a.newQueue(a.nextLane.Add(1)-1, true) }
 	a.calls.New = func() any {
@@ -102,7 +108,7 @@ func (a *Adapter) get(cancel <-chan struct{}, h *fuse.InHeader) *call {
 }
 
 func (a *Adapter) put(c *call) {
-	c.ctx.Cancel, c.ctx.Away = nil, nil
+	c.ctx.Cancel, c.ctx.Away, c.ctx.Bypass = nil, nil, nil
 	a.calls.Put(c)
 }
 

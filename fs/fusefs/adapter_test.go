@@ -139,9 +139,10 @@ func TestWriteAllocatesNothing(t *testing.T) {
 		data []byte
 		step uint64
 	}{
-		"in place":           {data: make([]byte, 64<<10)},
-		"without CAP_FSETID": {data: make([]byte, 64<<10), in: transport.WriteIn{WriteFlags: fuse.WRITE_KILL_SUIDGID}},
-		"growing":            {data: make([]byte, 4096), step: 4096},
+		"in place":            {data: make([]byte, 64<<10)},
+		"without CAP_FSETID":  {data: make([]byte, 64<<10), in: transport.WriteIn{WriteFlags: fuse.WRITE_KILL_SUIDGID}},
+		"growing":             {data: make([]byte, 4096), step: 4096},
+		"past the page cache": {data: make([]byte, 4096), in: transport.WriteIn{WriteFlags: fuse.WRITE_LOCKOWNER}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := c.in

@@ -86,7 +86,9 @@ func (a *Adapter) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (
 		}
 	}
 	c.ctx.Append, c.ctx.Writeback = writeKind(in.Flags, in.WriteFlags)
+	c.ctx.Direct = direct(in.WriteFlags)
 	n, e := a.core.Write(&c.ctx, in.NodeId, int64(in.Offset), data)
+	a.endBypass(c, in.NodeId)
 	a.put(c)
 	return uint32(n), status(e)
 }
@@ -129,6 +131,10 @@ func (a *Adapter) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status
 }
 
 // CopyFileRange is copy_file_range(2). The answer has 32 bits, so it may be short.
+//
+// When it has been answered, the kernel throws away its pages of the range, and with a page that is
+// only partly in the range what a program stored to the rest of it meanwhile. So such a part is
+// left to the kernel, which reads and writes it.
 func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	if in.OffIn > math.MaxInt64 || in.OffOut > math.MaxInt64 {
 		return 0, fuse.EINVAL
@@ -138,15 +144,47 @@ func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn
 	}
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
-	if e := a.killAsUser(c, in.NodeIdOut); e != 0 {
+	size, e := a.wholePages(c, in)
+	if e == 0 {
+		e = a.killAsUser(c, in.NodeIdOut)
+	}
+	if e != 0 {
 		return 0, status(e)
 	}
 	was := a.atime(c, in.NodeId)
-	n, e := a.core.CopyRange(&c.ctx, in.NodeId, int64(in.OffIn), in.NodeIdOut, int64(in.OffOut), int64(min(in.Len, 1<<31)))
+	c.ctx.Direct = true
+	n, e := a.core.CopyRange(&c.ctx, in.NodeId, int64(in.OffIn), in.NodeIdOut, int64(in.OffOut), size)
+	a.endBypass(c, in.NodeIdOut)
 	if a.atime(c, in.NodeId) != was {
 		a.forgetAttr(in.NodeId)
 	}
 	return uint32(n), status(e)
+}
+
+// wholePages returns how many bytes to copy so that all pages of the destination that the copy
+// touches are replaced, up to the end of file. EOPNOTSUPP if not even the first is.
+func (a *Adapter) wholePages(c *call, in *fuse.CopyFileRangeIn) (size int64, e syscall.Errno) {
+	const page = layout.BlockSize
+	if e := a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e != 0 {
+		return 0, e
+	}
+	n := min(in.Len, 1<<31, max(c.attr.Size, in.OffIn)-in.OffIn)
+	if in.OffIn%page != in.OffOut%page {
+		n = min(n, 4<<20) // nothing is shared, so it is copied: as much as the core copies at once
+	}
+	if e := a.core.GetAttr(&c.ctx, in.NodeIdOut, &c.attr); e != 0 {
+		return 0, e
+	}
+	if end := in.OffOut + n; n > 0 && end < c.attr.Size {
+		n -= min(n, end%page)
+		if n == 0 {
+			return 0, syscall.EOPNOTSUPP
+		}
+	}
+	if n > 0 && in.OffOut%page != 0 {
+		return 0, syscall.EOPNOTSUPP
+	}
+	return int64(n), 0
 }
 
 // Lseek answers SEEK_DATA and SEEK_HOLE; the others are the kernel's. Where there is a hole
@@ -207,5 +245,8 @@ func (a *Adapter) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.S
 	if e := a.killAsUser(c, in.NodeId); e != 0 {
 		return status(e)
 	}
-	return status(a.core.Fallocate(&c.ctx, in.NodeId, in.Mode, int64(in.Offset), int64(in.Length)))
+	c.ctx.Direct = true
+	e := a.core.Fallocate(&c.ctx, in.NodeId, in.Mode, int64(in.Offset), int64(in.Length))
+	a.endBypass(c, in.NodeId)
+	return status(e)
 }

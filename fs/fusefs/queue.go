@@ -47,6 +47,7 @@ func cold(e syscall.Errno) syscall.Errno {
 func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn, out []byte) (int, syscall.Errno) {
 	ctx := &q.enter(h).ctx
 	ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
+	ctx.Fill = fills(in.ReadFlags)
 	if e := q.a.core.Read(ctx, h.NodeID, int64(in.Offset), len(out), q.reply); e != 0 {
 		return 0, cold(e)
 	}
@@ -67,7 +68,9 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 		}
 	}
 	ctx.Append, ctx.Writeback = writeKind(in.Flags, in.WriteFlags)
+	ctx.Direct = direct(in.WriteFlags)
 	n, e := q.a.core.Write(ctx, h.NodeID, int64(in.Offset), data)
+	q.a.endBypass(&q.call, h.NodeID)
 	return n, cold(e)
 }
 

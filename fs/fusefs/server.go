@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"runtime"
+	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -96,6 +97,7 @@ type Server struct {
 	whyNot error            // TransportAuto: why uring is nil
 	fuse   *fuse.Server     // for notifications; it never serves
 	serves transport.Filesystem
+	late   *sync.WaitGroup // Adapter.late
 	fd     int
 	at     place
 	began  chan struct{}     // closed by Serve, when conn is set
@@ -105,7 +107,11 @@ type Server struct {
 // Capabilities are what we ask the kernel for beyond go-fuse's defaults. Each is
 // honoured: DONT_MASK in Mknod, Mkdir and Create, EXPORT_SUPPORT in Lookup,
 // HANDLE_KILLPRIV_V2 in SetAttr and Write, SETXATTR_EXT in SetXAttr, IOCTL_DIR in Ioctl.
-const Capabilities = fuse.CAP_ASYNC_DIO | fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
+//
+// ASYNC_DIO comes with DAXAlways only: the kernel drops pages before it sends an asynchronous
+// direct write, but not after it, so one that is read back in between would stay. Past the page
+// cache endBypass takes care of that; with a cache in use every file has such pages.
+const Capabilities = fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
 	fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_PARALLEL_DIROPS |
 	fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_SETXATTR_EXT | fuse.CAP_IOCTL_DIR
 
@@ -115,7 +121,8 @@ func (c *Conn) Start(core *fs.FS) (*Server, error) {
 	o := &c.opt
 	a := New(core, o.DAX, o.Info)
 	a.panicked, a.activity = o.Panicked, o.Activity
-	s := &Server{opt: *o, serves: a, fd: c.fd, at: c.at, began: make(chan struct{})}
+	a.conn = c.fd
+	s := &Server{opt: *o, serves: a, late: &a.late, fd: c.fd, at: c.at, began: make(chan struct{})}
 	var err error
 	if o.Transport != TransportDev {
 		s.uring, err = transport.NewUring()
@@ -157,10 +164,15 @@ func (s *Server) Transport() (t Transport, whyNot error) {
 func (s *Server) init(a *Adapter) (err error) {
 	o := &s.opt
 	caps := uint64(Capabilities)
+	if o.DAX == DAXAlways {
+		caps |= fuse.CAP_ASYNC_DIO
+	}
 	if s.uring != nil {
 		caps |= transport.CapUring
 		a.writeback.Total = min(a.writeback.Total, s.uring.Depth()/2)
 		a.writeback.Each = max(1, a.writeback.Total/2)
+		a.dropping.Total = max(1, s.uring.Depth()*3/8) // some places are left for what they wait for
+		a.dropping.Each = a.dropping.Total
 	}
 	mo := &fuse.MountOptions{
 		Name: Type, FsName: o.Source, Logger: o.Log,
@@ -214,6 +226,7 @@ func (s *Server) Serve() {
 	}
 	close(s.began)
 	s.conn.Wait()
+	s.late.Wait()
 	_ = unix.Close(s.fd)
 }
 

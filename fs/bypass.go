@@ -1,0 +1,193 @@
+package fs
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// kernelPages is what the core knows of the kernel's page cache of one file. The kernel drops a
+// range from its cache before it sends a change that goes past the cache, but a page fault may
+// read a page back before the change is made. Such a page is stale: it lacks the change, and if a
+// program stores to it, the kernel writes it back over the change. So a change past the cache is a
+// Bypass from the moment it is made until the stale pages are dropped, and what is written back
+// meanwhile does not touch the changed bytes.
+//
+// States of a page of a file, for one Bypass that covers it:
+//
+//	unknown -> stale    the kernel read the page before the change (Context.Fill)
+//	stale   -> dropped  the kernel was asked to drop the range; it first writes back what is dirty
+//	unknown, dropped -> fresh  the kernel read the page after the change (kernelPages.fresh)
+//
+// Only a fresh page is written back as it is.
+type kernelPages struct {
+	// filled: the kernel's page cache may hold pages of the file. It is set under the range lock,
+	// so a change either sees it or precedes the read.
+	filled atomic.Bool
+	n      atomic.Int32 // length of list; changed under mu
+
+	mu   sync.Mutex
+	list []*Bypass // changes whose stale pages may still be there; protected by mu
+}
+
+// Bypass is a change of the file's bytes [off, end) past the kernel's page cache. The caller of
+// the operation makes the kernel drop the range, and then calls End.
+type Bypass struct {
+	fs    *FS
+	in    *inode
+	off   int64  // bytes; protected by in.pages.mu
+	end   int64  // bytes; protected by in.pages.mu
+	fresh []span // whole pages that the kernel read since; protected by in.pages.mu
+	torn  bool   // it failed half-way, so nobody knows which bytes changed; protected by in.pages.mu
+}
+
+// Range returns the changed bytes: n of them from off on; none if nothing was changed.
+func (b *Bypass) Range() (off, n int64) {
+	p := &b.in.pages
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return b.off, b.end - b.off
+}
+
+// End says that the kernel has no page that it read before the change.
+func (b *Bypass) End() {
+	p := &b.in.pages
+	p.mu.Lock()
+	p.list = slices.DeleteFunc(p.list, func(x *Bypass) bool { return x == b })
+	p.n.Store(int32(len(p.list)))
+	p.mu.Unlock()
+	b.fs.put(b.in, 1)
+}
+
+// bypassing reports whether a change must be announced by bypass.
+func (in *inode) bypassing(ctx *Context) bool { return ctx.Direct && in.pages.filled.Load() }
+
+// bypass announces that [off, end) is about to change, as the first or a further piece of
+// ctx.Bypass. EAGAIN if the caller may not wait for the kernel to drop pages. Called with the range
+// locked for writing, and again when it was locked anew.
+func (fs *FS) bypass(ctx *Context, in *inode, off, end int64) error {
+	if !in.bypassing(ctx) {
+		return nil
+	}
+	if ctx.NoWait {
+		return syscall.EAGAIN
+	}
+	p := &in.pages
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b := ctx.Bypass; b != nil {
+		if b.off == b.end {
+			b.off, b.end = off, end
+		}
+		b.off, b.end = min(b.off, off), max(b.end, end)
+		b.fresh = slices.DeleteFunc(b.fresh, func(s span) bool { return s.off < end && off < s.end })
+		return nil
+	}
+	in.refs.Add(1)
+	ctx.Bypass = &Bypass{fs: fs, in: in, off: off, end: end}
+	p.list = append(p.list, ctx.Bypass)
+	p.n.Store(int32(len(p.list)))
+	return nil
+}
+
+// bypassed says that the last piece changed nothing from end on. Called with the range locked.
+func (in *inode) bypassed(ctx *Context, end int64) {
+	if b := ctx.Bypass; b != nil {
+		in.pages.mu.Lock()
+		b.end = max(b.off, min(b.end, end))
+		in.pages.mu.Unlock()
+	}
+}
+
+// bypassTorn says that the change failed half-way: what is written back goes over it, but stale
+// pages are dropped nevertheless. Called with the range locked.
+func (in *inode) bypassTorn(ctx *Context) {
+	if b := ctx.Bypass; b != nil {
+		in.pages.mu.Lock()
+		b.torn = true
+		in.pages.mu.Unlock()
+	}
+}
+
+// fill says that the kernel reads [off, end) into its page cache. Called with the range locked
+// for reading, before the bytes are copied.
+func (p *kernelPages) fill(off, end int64) {
+	if !p.filled.Load() {
+		p.filled.Store(true)
+	}
+	if p.n.Load() == 0 {
+		return
+	}
+	const page = layout.BlockSize
+	off, end = (off+page-1)&^(page-1), end&^(page-1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.list {
+		if off >= end || off >= b.end || b.off >= end {
+			continue
+		}
+		if n := len(b.fresh); n > 0 && b.fresh[n-1].end == off {
+			b.fresh[n-1].end = end
+		} else {
+			b.fresh = append(b.fresh, span{off, end})
+		}
+	}
+}
+
+// keep prepares data, which the kernel writes back to off from its page cache: what stale pages
+// have for changed bytes is replaced by what the file has there. Called with the range locked for
+// writing.
+func (fs *FS) keep(in *inode, off int64, data []byte) error {
+	p := &in.pages
+	if p.n.Load() == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	end := min(off+int64(len(data)), int64(in.size.Load()))
+	for _, b := range p.list {
+		for at := max(off, b.off); !b.torn && at < min(end, b.end); {
+			next := min(end, b.end, at&^(layout.BlockSize-1)+layout.BlockSize)
+			if !slices.ContainsFunc(b.fresh, func(s span) bool { return s.off <= at && at < s.end }) {
+				if err := fs.loadBytes(in, at, data[at-off:next-off]); err != nil {
+					return err
+				}
+			}
+			at = next
+		}
+	}
+	return nil
+}
+
+// loadBytes copies the file's bytes from off on into dst. Called with the range locked.
+func (fs *FS) loadBytes(in *inode, off int64, dst []byte) error {
+	for len(dst) > 0 {
+		u, n, flags := fs.refRun(in, off, int64(len(dst)))
+		if n == 0 {
+			return syscall.EIO
+		}
+		var err error
+		switch {
+		case u.N == 0 || flags&layout.ExtentUnwritten != 0:
+			clear(dst[:n])
+		default:
+			if err = fs.checkRead(u.Block, u.N); err == nil {
+				if err = fs.r.Load(int64(u.Block)<<layout.BlockShift+off%layout.BlockSize, dst[:n]); err != nil {
+					fs.mediaFailed(err)
+				}
+			}
+		}
+		if u.N != 0 {
+			fs.table.Put(u, fs.freeIdle)
+		}
+		if err != nil {
+			return err
+		}
+		off += n
+		dst = dst[n:]
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package fs_test
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"syscall"
+	"testing"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// kernel plays the kernel's page cache of one file: one page, filled, stored to and written back.
+type kernel struct {
+	*volume
+	ino  uint64
+	page []byte
+}
+
+func newKernel(t *testing.T) *kernel {
+	v := newVolume(t, 32<<20)
+	k := &kernel{volume: v, ino: v.create(1, "f")}
+	v.write(k.ino, 0, bytes.Repeat([]byte("o"), 3*4096))
+	return k
+}
+
+// fill reads the second page.
+func (k *kernel) fill() {
+	k.t.Helper()
+	ctx := fs.Context{Fill: true}
+	r := k.fs.NewReply()
+	defer r.Free()
+	k.ok(k.fs.Read(&ctx, k.ino, 4096, 4096, r))
+	k.page = make([]byte, 4096)
+	if _, e := r.Take(k.page); e != 0 {
+		k.t.Fatal(e)
+	}
+}
+
+func (k *kernel) store(off int, s string) { copy(k.page[off:], s) }
+
+func (k *kernel) writeBack() {
+	k.t.Helper()
+	ctx := fs.Context{Writeback: true}
+	n, e := k.fs.Write(&ctx, k.ino, 4096, bytes.Clone(k.page))
+	if k.ok(e); n != 4096 {
+		k.t.Fatalf("%d bytes written back", n)
+	}
+}
+
+// has requires what the second page has at off.
+func (k *kernel) has(off int, want string) {
+	k.t.Helper()
+	if got := k.read(k.ino, 4096+int64(off), len(want)); string(got) != want {
+		k.t.Errorf("at %d of the page: %q, want %q", off, got, want)
+	}
+}
+
+// TestBypass: what was read before a change past the cache does not undo it when it is written
+// back; what was read after it, or when it is over, is written back as it is.
+func TestBypass(t *testing.T) {
+	changes := map[string]func(k *kernel, ctx *fs.Context) string{
+		"write": func(k *kernel, ctx *fs.Context) string {
+			n, e := k.fs.Write(ctx, k.ino, 4096+100, []byte("direct"))
+			if k.ok(e); n != 6 {
+				k.t.Fatal(n)
+			}
+			return "odirecto"
+		},
+		"punch": func(k *kernel, ctx *fs.Context) string {
+			k.ok(k.fs.Fallocate(ctx, k.ino, fs.FallocPunchHole|fs.FallocKeepSize, 4096+100, 6))
+			return "o\x00\x00\x00\x00\x00\x00o"
+		},
+		"copy": func(k *kernel, ctx *fs.Context) string {
+			src := k.create(1, fmt.Sprint("src", ctx.Direct, k.page == nil))
+			k.write(src, 0, bytes.Repeat([]byte("c"), 4096+106))
+			if n, e := k.fs.CopyRange(ctx, src, 100, k.ino, 4096+100, 6); e != 0 || n != 6 {
+				k.t.Fatal(n, e)
+			}
+			return "occcccco"
+		},
+		"shared copy": func(k *kernel, ctx *fs.Context) string {
+			src := k.create(1, fmt.Sprint("src", ctx.Direct, k.page == nil))
+			k.write(src, 0, bytes.Repeat([]byte("c"), 4096))
+			if n, e := k.fs.CopyRange(ctx, src, 0, k.ino, 4096, 4096); e != 0 || n != 4096 {
+				k.t.Fatal(n, e)
+			}
+			return "cccccccc"
+		},
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			k := newKernel(t)
+			ctx := fs.Context{Direct: true}
+			change(k, &ctx)
+			if ctx.Bypass != nil {
+				t.Fatal("a file that the kernel has no page of is waited for")
+			}
+			k.write(k.ino, 4096, bytes.Repeat([]byte("o"), 4096))
+
+			k.fill()
+			ctx = fs.Context{Direct: true}
+			want := change(k, &ctx)
+			if ctx.Bypass == nil {
+				t.Fatal("nobody is told that the kernel may have an old page")
+			}
+			k.store(200, "stored")
+			k.store(102, "XX") // at the same time as the change: either may win
+			k.writeBack()
+			k.has(99, want)
+			if name != "shared copy" {
+				k.has(200, "stored")
+			}
+
+			k.fill() // the old page is dropped, and read again
+			k.store(102, "later")
+			k.writeBack()
+			k.has(102, "later")
+			ctx.Bypass.End()
+
+			k.store(101, "last")
+			k.writeBack()
+			k.has(101, "last")
+		})
+	}
+}
+
+// TestBypassFailed: a change that did not happen is not held against what is written back.
+func TestBypassFailed(t *testing.T) {
+	k := newKernel(t)
+	k.fill()
+	ctx := fs.Context{Direct: true}
+	if _, e := k.fs.Write(&ctx, k.ino, math.MaxInt64, []byte("x")); e == 0 { // there is no such place
+		t.Fatal("written at the end of the world")
+	}
+	if ctx.Bypass != nil {
+		ctx.Bypass.End()
+	}
+	ctx = fs.Context{Direct: true, UID: 1000}
+	big := bytes.Repeat([]byte("b"), 64<<20) // more than there is
+	n, e := k.fs.Write(&ctx, k.ino, 4096+8, big)
+	if e != 0 && e != syscall.ENOSPC || n == len(big) {
+		t.Fatal(n, e)
+	}
+	if off, m := ctx.Bypass.Range(); off != 4096+8 || m != int64(n) {
+		t.Errorf("%d bytes at %d are kept, of a write of %d", m, off, n)
+	}
+	ctx.Bypass.End()
+}
+
+// TestBypassQueue: who must not wait is sent away before anything has happened.
+func TestBypassQueue(t *testing.T) {
+	k := newKernel(t)
+	k.fill()
+	ctx := fs.Context{Direct: true, NoWait: true}
+	if n, e := k.fs.Write(&ctx, k.ino, 4096, []byte("direct")); n != 0 || e != syscall.EAGAIN {
+		t.Errorf("%d, %v, want EAGAIN", n, e)
+	}
+	k.has(0, "oooooo")
+}
