@@ -33,7 +33,7 @@ export CGO_ENABLED = 0
 
 .PHONY: all build demo bench test test-long install clean deps-demo deps-test deps-programs deps-vm test-vm vm-long vm-posix vm-cut \
 	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise posix mounted programs \
-	kill-long crash-long ageing-long stress-long exercise-long programs-long modes-long
+	races races-long kill-long crash-long ageing-long stress-long exercise-long programs-long modes-long
 
 all: build
 
@@ -89,7 +89,7 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test fmt vet ladder build unit race fuzz arm64 ageing crash kill exercise posix mounted test-vm; do \
+	for s in deps-test fmt vet ladder build unit race fuzz arm64 ageing crash kill exercise posix races mounted test-vm; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"; \
@@ -150,6 +150,10 @@ exercise:
 posix:
 	$(call step,posix,300,$(GO) test -count=1 -timeout 20m ./test/posix)
 
+# All pairs of operations race on one page of one file, on daxfs in each cache mode and on ext4, for some ms each.
+races:
+	$(call step,races,90,$(GO) test -count=1 -timeout 10m ./test/races)
+
 # Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
 # posixtest, a million files. After them a quick run of bench/compare, which turns FUSE over
 # io_uring on for the whole machine as some of them do.
@@ -189,7 +193,7 @@ programs-long: deps-programs
 # Budgets here are guesses at a quiet machine of two cores.
 test-long:
 	@start=$$SECONDS; \
-	for s in deps-test kill-long exercise-long programs-long modes-long stress-long ageing-long vm-long crash-long; do \
+	for s in deps-test kill-long exercise-long races-long programs-long modes-long stress-long ageing-long vm-long crash-long; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test-long FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test-long passed in $$((SECONDS - start)) s"
@@ -200,6 +204,9 @@ kill-long:
 exercise-long:
 	$(call step,exercise,7200,$(GO) test -count=1 -timeout 3h ./test/exercise -run TestFile -v -ops 1000000 -seeds 50 && \
 		$(GO) test -count=1 -timeout 1h ./test/exercise -run TestNames -v -duration 20m)
+
+races-long:
+	$(call step,races,1800,$(GO) test -count=1 -timeout 60m -v ./test/races -each 1s -stopped 20 -lost 200)
 
 # What make test runs on mounts in the default way, in each other one. test/posix has them all itself.
 modes-long: deps-programs
