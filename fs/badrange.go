@@ -28,6 +28,7 @@ type badRanges struct {
 	lines    [layout.LinesPerBlock]layout.BadRange // the list on media; protected by mu
 	durable  []run                                 // what it is to say, in order; protected by mu
 	volatile bool                                  // runs has more than that; protected by mu
+	begun    bool                                  // mounting has come to saveBad: what is found is saved at once; protected by mu
 	unsaved  atomic.Bool                           // the list on media lacks some
 
 	toldStorage atomic.Int64 // when a full disk below a sparse region was told last; ns since the epoch
@@ -229,6 +230,7 @@ func (fs *FS) saveBad() error {
 	b := &fs.bad
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.begun = true
 	return fs.saveBadLocked()
 }
 
@@ -405,6 +407,9 @@ func (fs *FS) addBad(r run, durably bool) {
 		return
 	}
 	b.durable = join(b.durable, r)
+	if !b.begun {
+		return // a mount that fails stores nothing
+	}
 	if err := fs.saveBadLocked(); err != nil {
 		b.unsaved.Store(true)
 		fs.warn("the bad-range list cannot be written: %v", err)

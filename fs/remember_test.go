@@ -441,3 +441,45 @@ func TestStageRemembersBad(t *testing.T) {
 		})
 	}
 }
+
+// TestMountRemembersBad: what a mount cannot read and does without is on the list when it is mounted; a mount that
+// fails stores nothing.
+func TestMountRemembersBad(t *testing.T) {
+	d := newDevVolume(t, 16<<20)
+	d.mount()
+	d.write(d.create(1, "a"), 0, make([]byte, 4096))
+	super := d.fs.Super()
+	d.unmount()
+	known := func() string {
+		bad, err := fs.BadRanges(d.r, super)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(bad)
+	}
+	header := super.ChunkHeader(super.InodeBase >> super.ChunkShift)
+	spoil(t, d.path, header, 4096, syscall.PROT_NONE)
+	if _, err := fs.Mount(d.r, fs.Options{Scan: true}); err == nil {
+		t.Fatal("mounted without the header of a metadata chunk")
+	}
+	if got := known(); got != "[]" {
+		t.Errorf("a mount that failed stored %s", got)
+	}
+	spoil(t, d.path, header, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
+
+	d.mount()
+	d.unmount()
+	off := int64(d.owner().Map.Block) << 12 // free memory
+	spoil(t, d.path, off, 4096, syscall.PROT_NONE)
+	f, err := fs.Mount(d.r, fs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.fs = f
+	if s := f.Stats(); s.FreeMap || s.RetiredBytes != 4096 || known() != fmt.Sprintf("[{%d 4096}]", off) {
+		t.Errorf("by the free map: %t, retired %d bytes, known are %s", s.FreeMap, s.RetiredBytes, known())
+	}
+	d.unused(off)
+	d.unmount()
+	d.lost()
+}
