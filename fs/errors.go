@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/pmem"
 )
 
 // Errors of Mount and Mkfs. They come wrapped in one sentence that says what was
 // found and what to do.
 var (
-	// ErrInUse: the owner record names a live user on another machine, or one
-	// on this machine that reached the same memory by another name.
-	ErrInUse = errors.New("region is in use")
+	// ErrInUse: the owner record names a live user, or one of which that is unclear.
+	ErrInUse = owner.ErrInUse
 	// ErrNeedsFsck: a structure is damaged; nothing was changed.
 	ErrNeedsFsck = errors.New("filesystem is damaged")
 )

@@ -10,29 +10,27 @@ import (
 	"github.com/daxfs/daxfs/refcnt"
 )
 
-// saveFreeMap writes the free map into free blocks, for the next mount, and makes fs.owner
-// name it. Where that is not possible none is saved, which is no error: the next mount
-// reads the inodes. Precondition: no lane holds a record.
+// saveFreeMap writes the free map into free blocks, for the next mount, and returns where, for the
+// owner record. Where that is not possible none is saved, which is no error: the reference is zero, and
+// the next mount reads the inodes. Precondition: no lane holds a record.
 //
 // Persistence order: NT-store the segments, SFENCE. The owner record comes after that.
-func (fs *FS) saveFreeMap() {
+func (fs *FS) saveFreeMap() (ref layout.FreeMapRef) {
 	if fs.bad.unsaved.Load() {
-		return // what is bad and the next mount does not know is in use for this one
+		return ref // what is bad and the next mount does not know is in use for this one
 	}
 	if fs.unfinished.Load() || fs.table.Stats().Deferred > 0 {
-		return // the next mount finds what is left to do, or is free, by reading the inodes
+		return ref // the next mount finds what is left to do, or is free, by reading the inodes
 	}
 	b, err := fs.encodeFreeMap()
-	var ref layout.FreeMapRef
 	if err == nil && len(b) <= layout.FreeMapMax {
 		ref, err = fs.writeFreeMap(b)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		fs.warn("the free map is not saved: %v", err)
-	case ref.Block != 0:
-		fs.owner.State, fs.owner.Map = layout.OwnerSaved, ref
+		return layout.FreeMapRef{}
 	}
+	return ref
 }
 
 // foliosOf are the orders by their kind in a free map.
@@ -105,7 +103,7 @@ func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 	defer runtime.UnlockOSThread()
 	for i, s := range segs[:len(segs)-1] {
 		var l layout.Line
-		h := layout.FreeMapSegment{Index: uint32(i), Next: segs[i+1].block, Blocks: s.n, Mounts: fs.owner.Mounts}
+		h := layout.FreeMapSegment{Index: uint32(i), Next: segs[i+1].block, Blocks: s.n, Mounts: fs.claim.Mounts()}
 		h.Put(&l)
 		off := int64(s.block) << layout.BlockShift
 		l.Seal(fs.seed, off, fs.seqNow())

@@ -165,7 +165,7 @@ func TestFreeMapUse(t *testing.T) {
 	v.unmount()
 	// What a version that knows no free map leaves.
 	machine, boot := pmem.HostIdentity()
-	v.setOwner(layout.Owner{Machine: machine, Boot: boot, State: layout.OwnerClean, PID: 7, Start: 8, Mounts: 9})
+	v.setOwner(layout.Owner{Machine: [8]byte(machine[:8]), Boot: boot, State: layout.OwnerClean, PID: 7, Start: 8, Mounts: 9})
 	if v.attempt(fs.Options{}) {
 		t.Error("the owner record names no free map")
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/hugepage"
 	"github.com/daxfs/daxfs/internal/kept"
 	"github.com/daxfs/daxfs/pmem"
@@ -39,16 +40,17 @@ type FS struct {
 
 	reclaiming sync.Mutex // held by a goroutine that frees a large orphan
 
-	owner    layout.Owner
-	ownerSeq uint64
-	damage   damage       // found since the mount
-	saved    layout.Owner // as the mount found it, if in state OwnerSaved
-	mapped   bool         // mounted by the saved free map
-	fixed    uint64       // blocks that are neither data nor in metadata chunks, ever
+	claim      *owner.Claim // nil: mounted read-only
+	ownerSeq   uint64       // of the owner record
+	wasDamaged bool         // the owner record said so
+	damage     damage       // found since the mount
+	saved      layout.Owner // as the mount found it, if in state OwnerSaved
+	mapped     bool         // mounted by the saved free map
+	fixed      uint64       // blocks that are neither data nor in metadata chunks, ever
 	// unfinished: something was left on media for the next mount to finish, which must read
 	// all inodes to find it.
 	unfinished atomic.Bool
-	failed     atomic.Pointer[error]     // set once the media failed under a transaction
+	failed     atomic.Pointer[error]     // set once the media failed under a transaction, or the region was taken from us
 	freeIdle   func(block, n uint64)     // bound once, so that passing it allocates nothing
 	frees      [16]func(block, n uint64) // the same, through an allocator's pool each
 
@@ -80,9 +82,14 @@ type Options struct {
 	// Atomic makes each Write of up to AtomicUnit bytes all or nothing, whatever
 	// happens, and one that finds no space change nothing.
 	Atomic bool
-	// Takeover ignores an owner record that says another host, or another name
-	// of the same memory, uses the region.
+	// Owner is what the caller found out about the region's last user; nil: Mount asks itself,
+	// which may take seconds.
+	Owner *owner.Verdict
+	// Takeover mounts a region of which it is unclear whether somebody uses it.
 	Takeover bool
+	// BeatInterval is how often others are shown that this mount is alive; 0: never, and then
+	// only the lock of the region keeps them out.
+	BeatInterval time.Duration
 	// Scan reads all inodes even if a free map was saved: that finds what contradicts
 	// itself though its checksums are right, where a mount by the free map believes it.
 	Scan bool

@@ -184,6 +184,9 @@ func (w *mkfsWriter) body() {
 	owner.Put(&l)
 	l.Seal(w.seed, s.OwnerOff, seq)
 	w.store(s.OwnerOff, l[:])
+	l = layout.Line{}
+	l.Seal(w.seed, s.BeatOff(), seq)
+	w.store(s.BeatOff(), l[:])
 
 	first, bit := layout.ChunkMapPos(s.FirstChunk())
 	m := make([]byte, s.ChunkMapLines*layout.LineSize)

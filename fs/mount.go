@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/hugepage"
 	"github.com/daxfs/daxfs/pmem"
 	"github.com/daxfs/daxfs/refcnt"
@@ -24,7 +25,7 @@ import (
 // number of files; else all inodes are read.
 //
 // Persistence order:
-//  1. owner record: mounted, by us, and no free map is saved; SFENCE
+//  1. heartbeat, SFENCE; owner record: mounted, by us, and no free map is saved; SFENCE (owner.Take)
 //  2. the journal is replayed and emptied (recoverJournal)
 //  3. the bad-range list says what the kernel knows to be bad (saveBad)
 //  4. orphans are freed, interrupted truncations finished, and inode blocks and chunks
@@ -89,6 +90,7 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 		}
 	}
 	if err := fs.mount(); err != nil {
+		fs.endHeartbeat()
 		fs.table.Close()
 		return nil, fs.mountError(err)
 	}
@@ -171,77 +173,79 @@ func (fs *FS) mount() error {
 	if e != 0 || !root.isDir() {
 		return corruptf("the root directory at offset %d cannot be read", fs.sb.InodeBase)
 	}
+	if fs.opt.BeatInterval > 0 { // whoever claimed it at the same moment has done so by now
+		if err := fs.Beat(); errors.Is(err, owner.ErrLost) {
+			return err
+		}
+	}
 	fs.startBackground()
 	return nil
 }
 
-// claimOwner refuses a region that somebody else uses and writes our name.
+// claimOwner refuses a region that somebody else uses, and makes it ours.
 func (fs *FS) claimOwner() error {
-	off := fs.sb.OwnerOff
-	var l layout.Line
-	if err := fs.r.LoadLine(off, (*[layout.LineSize]byte)(&l)); err != nil {
+	v := fs.opt.Owner
+	if v == nil {
+		var err error
+		if v, err = owner.Judge(fs.r, fs.sb, owner.Options{Progress: fs.opt.Progress}); err != nil {
+			return err
+		}
+	}
+	if err := v.Refusal(fs.opt.Takeover, "-o takeover"); err != nil {
 		return err
 	}
-	var o layout.Owner
-	valid := l.Valid(fs.seed, off)
-	if valid {
-		o.Get(&l)
-		fs.ownerSeq = l.Seq()
+	rec := &v.Record
+	fs.ownerSeq = rec.Seq
+	if rec.Valid && rec.Owner.State == layout.OwnerSaved {
+		fs.saved = rec.Owner
 	}
-	machine, boot := pmem.HostIdentity()
-	if valid && o.State == layout.OwnerMounted && !fs.opt.Takeover {
-		if o.Machine != machine {
-			return fmt.Errorf("%w: its owner record names another machine (id %x, pid %d); if that machine no longer uses it, mount with -o takeover", ErrInUse, o.Machine, o.PID)
-		}
-		if o.Boot == boot && int(o.PID) != syscall.Getpid() {
-			if start, err := pmem.ProcessStart(int(o.PID)); err == nil && start == o.Start {
-				return fmt.Errorf("%w: process %d on this machine has it mounted through another name; unmount that first", ErrInUse, o.PID)
-			}
-		}
-	}
-	if valid && o.State == layout.OwnerSaved {
-		fs.saved = o
-	}
-	if valid && o.Damaged {
+	if fs.wasDamaged = rec.Valid && rec.Owner.Damaged; fs.wasDamaged {
 		fs.warn("damaged metadata was found when the filesystem was mounted before; unmount it and run daxfsd fsck")
 	}
 	if fs.opt.ReadOnly {
 		return nil
 	}
-	fs.owner = layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: pmem.SelfStart(), Mounts: o.Mounts + 1, Damaged: valid && o.Damaged}
-	return fs.writeOwner()
+	fs.ownerSeq++
+	c, err := owner.Take(fs.r, fs.sb, v, owner.TakeOptions{Seq: fs.ownerSeq, Interval: fs.opt.BeatInterval, Clock: fs.opt.Clock})
+	if err != nil {
+		return err
+	}
+	fs.claim = c
+	c.Start(func(err error) {
+		if errors.Is(err, owner.ErrLost) {
+			fs.lose(err)
+		} else {
+			fs.warn("the heartbeat of this mount cannot be written, so others may take it for dead: %v", err)
+		}
+	})
+	return nil
 }
 
-// writeOwner stores the owner record. A torn one fails its checksum and counts as
-// "mounted by somebody who died". In an ordinary file it is written back at once: what is
-// written back later, in whatever order, must not meet an older one, that says clean.
-//
-// Persistence order: store the line, flush, SFENCE.
-func (fs *FS) writeOwner() error {
-	var l layout.Line
-	fs.owner.Put(&l)
-	fs.ownerSeq = max(fs.ownerSeq, fs.seqNow()) + 1
-	l.Seal(fs.seed, fs.sb.OwnerOff, fs.ownerSeq)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := fs.r.Store(fs.sb.OwnerOff, l[:]); err != nil {
-		return err
+// lose makes the filesystem refuse changes after another process has taken the region.
+func (fs *FS) lose(err error) {
+	e := fmt.Errorf("this mount changes nothing any more, unmount it: %w", err)
+	if fs.failed.CompareAndSwap(nil, &e) {
+		fs.warn("%v", e)
 	}
-	if err := fs.r.Flush(fs.sb.OwnerOff, layout.LineSize); err != nil {
-		return err
+}
+
+// Beat shows that the filesystem is in use, and finds out whether it still is ours: what
+// Options.BeatInterval has done from time to time.
+func (fs *FS) Beat() error {
+	if fs.claim == nil {
+		return nil
 	}
-	fs.r.Fence()
-	return fs.r.Sync(fs.sb.OwnerOff, layout.LineSize)
+	err := fs.claim.Beat()
+	if errors.Is(err, owner.ErrLost) {
+		fs.lose(err)
+	}
+	return err
 }
 
 // ReadOwner reads the owner record; ok is false if it is torn.
 func ReadOwner(r *pmem.Region, sb *layout.Superblock) (o layout.Owner, ok bool, err error) {
-	var l layout.Line
-	if err := r.LoadLine(sb.OwnerOff, (*[layout.LineSize]byte)(&l)); err != nil {
-		return o, false, err
-	}
-	o.Get(&l)
-	return o, l.Valid(layout.Seed(sb.UUID), sb.OwnerOff), nil
+	rec, err := owner.Read(r, sb)
+	return rec.Owner, rec.Valid, err
 }
 
 // scan rebuilds free space from what live inodes claim, with a worker per CPU.
@@ -612,7 +616,7 @@ func (fs *FS) finishScan(s *scan) error {
 //  1. lazy times and freed orphans, each on its own
 //  2. all lanes retired: every line is in place
 //  3. the free map, in free blocks; SFENCE (saveFreeMap)
-//  4. owner record: clean, and where the free map is; SFENCE
+//  4. owner record: clean, and where the free map is; SFENCE (owner.Claim.Release)
 func (fs *FS) Unmount() error {
 	fs.endBackground()
 	for i := range fs.icache {
@@ -629,6 +633,7 @@ func (fs *FS) Unmount() error {
 	}
 	fs.background.Wait() // large orphans
 	defer fs.table.Close()
+	defer fs.endHeartbeat() // not before the owner record says clean
 	if fs.opt.ReadOnly {
 		return nil
 	}
@@ -638,20 +643,26 @@ func (fs *FS) Unmount() error {
 	if err := fs.retireLanes(); err != nil {
 		return err
 	}
-	fs.owner.State = layout.OwnerClean
-	fs.owner.Damaged = fs.owner.Damaged || fs.damage.found.Load()
 	fs.closeStages()
-	fs.saveFreeMap()
+	ref := fs.saveFreeMap()
 	if err := fs.r.Sync(0, fs.sb.Size); err != nil {
 		return err
 	}
-	return fs.writeOwner()
+	return fs.claim.Release(max(fs.ownerSeq, fs.seqNow())+1, fs.wasDamaged || fs.damage.found.Load(), ref)
+}
+
+// endHeartbeat ends it as the daemon's death does.
+func (fs *FS) endHeartbeat() {
+	if fs.claim != nil {
+		fs.claim.Stop()
+	}
 }
 
 // Abandon ends the filesystem as the daemon's death would: nothing more is stored, the next
 // mount recovers. No call may be in flight. The region stays open.
 func (fs *FS) Abandon() {
 	fs.endBackground()
+	fs.endHeartbeat()
 	fs.table.Close()
 }
 

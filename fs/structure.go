@@ -16,6 +16,8 @@ func (fs *FS) structureAt(off int64) string {
 		return "the second superblock"
 	case off >= sb.OwnerOff && off < sb.OwnerOff+layout.LineSize:
 		return "the owner record"
+	case off >= sb.BeatOff() && off < sb.BeatOff()+layout.LineSize:
+		return "the heartbeat"
 	case off >= sb.BadOff && off < sb.BadOff+layout.BlockSize:
 		return "the bad-range list"
 	case off >= sb.LaneOff && off < sb.LaneOff+2*int64(sb.Lanes)*int64(sb.LaneSlot):

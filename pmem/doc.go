@@ -18,7 +18,7 @@
 //   - Range is a part of a region that the kernel knows to be poisoned.
 //
 // Create makes the file of an emulated region; NewMemory makes one for tests.
-// HostIdentity and ProcessStart are the facts an owner record compares.
+// HostIdentity, Self, ProcessStatus and Region.Inode are the facts an owner record compares.
 //
 // # Two mappings
 //

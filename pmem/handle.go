@@ -110,7 +110,11 @@ func (h *Handle) Region() (*Region, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "dup", Path: h.path, Err: err}
 	}
-	return openRegion(os.NewFile(uintptr(fd), h.path), h.path, &h.o)
+	r, err := openRegion(os.NewFile(uintptr(fd), h.path), h.path, &h.o)
+	if err == nil {
+		r.locked = true
+	}
+	return r, err
 }
 
 // Keep makes what was done to a file stay: it is cut to its new size, and gets its name if it is new.

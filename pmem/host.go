@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,10 +24,27 @@ func HostIdentity() (machineID, bootID [16]byte) { return thisHost() }
 
 var thisHost = sync.OnceValues(func() (machineID, bootID [16]byte) { return hostIdentity("/") })
 
-// SelfStart is ProcessStart of this process, read once; 0 if /proc does not tell.
-var SelfStart = sync.OnceValue(func() uint64 {
-	start, _ := ProcessStart(os.Getpid())
-	return start
+// SelfFacts are how other processes can recognise this one.
+type SelfFacts struct {
+	PID       int
+	Start     uint64 // clock ticks since boot; 0 if /proc does not tell
+	Namespace uint32 // inode number of the pid namespace; 0 if /proc is of another one, or does not tell
+}
+
+// Self tells of this process. It is read once.
+var Self = sync.OnceValue(func() SelfFacts {
+	s := SelfFacts{PID: os.Getpid()}
+	if seen, err := os.Readlink("/proc/self"); err != nil || seen != strconv.Itoa(s.PID) {
+		return s // what /proc calls our number is another process
+	}
+	if p, err := ProcessStatus(s.PID); err == nil {
+		s.Start = p.Start
+	}
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/ns/pid", &st) == nil && st.Ino <= math.MaxUint32 {
+		s.Namespace = uint32(st.Ino)
+	}
+	return s
 })
 
 // hostIdentity is HostIdentity with another root directory.
@@ -66,30 +84,42 @@ func readID(path string) (id [16]byte, ok bool) {
 	return id, id != [16]byte{}
 }
 
-// ProcessStart is when the process started, in clock ticks since boot: with the
-// boot id it tells a process from a later one with the same pid. The error is
-// os.ErrNotExist if there is no such process, or only what a parent has yet to reap.
-func ProcessStart(pid int) (uint64, error) {
+// Process is a process that has not ended.
+type Process struct {
+	Start   uint64 // clock ticks since boot: with the boot id it tells a process from a later one with the same pid
+	Stopped bool   // by a signal, or a debugger
+}
+
+// ProcessStatus tells of a process of our pid namespace. The error is os.ErrNotExist if there is no
+// such process, or only what a parent has yet to reap; os.ErrPermission if it may be hidden from us
+// (hidepid).
+func ProcessStatus(pid int) (Process, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, unix.ESRCH) {
 		err = fmt.Errorf("pmem: process %d: %w", pid, os.ErrNotExist)
 	}
-	if err != nil {
-		return 0, err
+	if errors.Is(err, os.ErrNotExist) {
+		if _, e := os.Stat("/proc/1"); e != nil {
+			err = fmt.Errorf("pmem: process %d: %w: /proc does not show those of others", pid, os.ErrPermission)
+		}
 	}
-	return parseStart(string(b))
+	if err != nil {
+		return Process{}, err
+	}
+	return parseStat(string(b))
 }
 
-// parseStart finds field 22 of a stat line. The second field is the program's name
+// parseStat finds fields 3 and 22 of a stat line. The second field is the program's name
 // in parentheses, and may hold anything.
-func parseStart(stat string) (uint64, error) {
+func parseStat(stat string) (Process, error) {
 	rest := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	const startTime = 22 - 3 // rest begins with field 3
 	if len(rest) > 0 && (rest[0] == "Z" || rest[0] == "X") {
-		return 0, fmt.Errorf("pmem: process has ended: %w", os.ErrNotExist)
+		return Process{}, fmt.Errorf("pmem: process has ended: %w", os.ErrNotExist)
 	}
 	if len(rest) <= startTime {
-		return 0, fmt.Errorf("pmem: process status has %d fields after the name, %d were expected", len(rest), startTime+1)
+		return Process{}, fmt.Errorf("pmem: process status has %d fields after the name, %d were expected", len(rest), startTime+1)
 	}
-	return strconv.ParseUint(rest[startTime], 10, 64)
+	start, err := strconv.ParseUint(rest[startTime], 10, 64)
+	return Process{Start: start, Stopped: rest[0] == "T" || rest[0] == "t"}, err
 }

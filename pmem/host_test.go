@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -43,37 +44,43 @@ func TestHostIdentity(t *testing.T) {
 	}
 }
 
-func TestProcessStart(t *testing.T) {
-	self, err := ProcessStart(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+func TestProcessStatus(t *testing.T) {
+	self, err := ProcessStatus(os.Getpid())
+	if err != nil || self.Stopped {
+		t.Fatalf("%+v, error %v", self, err)
 	}
 	time.Sleep(20 * time.Millisecond)
 	// The emulator makes up one for each thread.
-	if again, err := ProcessStart(os.Getpid()); err != nil || again != self && !emulated() {
-		t.Errorf("%d, then %d, error %v", self, again, err)
+	if again, err := ProcessStatus(os.Getpid()); err != nil || again != self && !emulated() {
+		t.Errorf("%+v, then %+v, error %v", self, again, err)
 	}
-	if _, err := ProcessStart(1 << 30); !errors.Is(err, os.ErrNotExist) {
+	if s := Self(); s.PID != os.Getpid() || (s.Start != self.Start || s.Namespace == 0) && !emulated() {
+		t.Errorf("this process is %+v, /proc says %+v", s, self)
+	}
+	if _, err := ProcessStatus(1 << 30); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such process: %v", err)
 	}
 	line := "42 (a ) (b c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 10"
-	if n, err := parseStart(line); err != nil || n != 987654 {
-		t.Errorf("%d, error %v", n, err)
+	if p, err := parseStat(line); err != nil || p.Start != 987654 || p.Stopped {
+		t.Errorf("%+v, error %v", p, err)
 	}
-	if _, err := parseStart("42 (short) S 1"); err == nil {
+	if p, err := parseStat(strings.Replace(line, ") S", ") T", 1)); err != nil || p.Start != 987654 || !p.Stopped {
+		t.Errorf("stopped: %+v, error %v", p, err)
+	}
+	if _, err := parseStat("42 (short) S 1"); err == nil {
 		t.Error("a short line was understood")
 	}
 }
 
-// TestProcessStartZombie: a process that has ended is gone, reaped or not.
-func TestProcessStartZombie(t *testing.T) {
+// TestProcessStatusZombie: a process that has ended is gone, reaped or not.
+func TestProcessStatusZombie(t *testing.T) {
 	c := exec.Command("true")
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer c.Wait()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		_, err := ProcessStart(c.Process.Pid)
+		_, err := ProcessStatus(c.Process.Pid)
 		if errors.Is(err, os.ErrNotExist) {
 			return
 		}

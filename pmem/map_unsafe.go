@@ -94,7 +94,7 @@ func NewMemory(size int64) (*Region, error) {
 	b := make([]byte, size+pageSize)
 	head := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (pageSize - 1)
 	b = b[head:][:size:size]
-	r := &Region{kind: KindMemory, size: size, align: pageSize, path: "memory", w: b, ro: b}
+	r := &Region{kind: KindMemory, size: size, align: pageSize, path: "memory", w: b, ro: b, locked: true, memory: memories.Add(1)}
 	r.setBases()
 	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,10 +59,12 @@ type Region struct {
 
 	kind     Kind
 	readOnly bool
+	locked   bool // has the region's lock
 	closed   bool
 	align    int64  // mapping granule, bytes
 	path     string // as given to Open
 	file     *os.File
+	memory   uint64 // inode number of a region without a file
 	unmap    []func() error
 	daxDir   string // sysfs directory of the device; KindDevDax only
 	sysfs    string // root of sysfs
@@ -90,7 +93,11 @@ func Open(path string, o Options) (*Region, error) {
 			return nil, err
 		}
 	}
-	return openRegion(f, path, &o)
+	r, err := openRegion(f, path, &o)
+	if err == nil {
+		r.locked = !o.Shared
+	}
+	return r, err
 }
 
 // openRegion maps the open file f, and closes it if that fails.
@@ -146,6 +153,28 @@ func (r *Region) Align() int64 { return r.align }
 
 // ReadOnly tells whether stores are refused.
 func (r *Region) ReadOnly() bool { return r.readOnly }
+
+// Locked tells whether the region has its lock: whether it was not opened Shared.
+func (r *Region) Locked() bool { return r.locked }
+
+// RegularFile tells whether the region is a file, which can be copied, and not a device.
+func (r *Region) RegularFile() bool { return r.kind != KindDevDax && r.kind != KindMemory }
+
+// memories counts the regions that NewMemory made: their inode numbers.
+var memories atomic.Uint64
+
+// Inode is the device number and the inode number of the open file or device node: what the kernel
+// keeps the lock of. A region in memory has one that no other has, of device 0. 0, 0: unknown.
+func (r *Region) Inode() (dev, ino uint64) {
+	if r.file == nil {
+		return 0, r.memory
+	}
+	var st unix.Stat_t
+	if unix.Fstat(int(r.file.Fd()), &st) != nil {
+		return 0, 0
+	}
+	return st.Dev, st.Ino
+}
 
 // CheckSize compares the region with the size its superblock claims, in bytes.
 // It asks the kernel again, so it also sees a file truncated since Open. The

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -27,17 +28,21 @@ const (
 	fsckCancelled   = 32
 )
 
-type fsckFlags struct{ no, yes, json bool }
+type fsckFlags struct{ no, yes, json, take bool }
 
 func fsckCommand() *cobra.Command {
 	var f fsckFlags
 	c := &cobra.Command{
-		Use:   "fsck [-n | -y] [--json] REGION",
+		Use:   "fsck [-n | -y] [--json] [--takeover] REGION",
 		Short: "Check a daxfs, and repair it",
 		Long: `Check the daxfs on a region that is not mounted.
 
 With -n nothing is changed; with -y all that can be repaired is. With neither,
 you are asked if there is something to repair and a terminal to ask on.
+
+A region that is in use is refused, through whatever device node or container that is.
+Where it is unclear (another host has mounted it last, and shows no sign of life),
+it is checked, and repaired only with --takeover.
 
 A filesystem whose daemon was killed is not damaged: the next mount recovers it
 by itself, and fsck takes what is in its journal into account.
@@ -60,6 +65,7 @@ With --json one object is printed: "problems" with "code", "what", "ino", "offse
 	c.Flags().BoolVarP(&f.no, "no", "n", false, "change nothing")
 	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "repair all that can be repaired")
 	c.Flags().BoolVar(&f.json, "json", false, "print the report as JSON")
+	c.Flags().BoolVar(&f.take, "takeover", false, "repair though another host may use the region")
 	return c
 }
 
@@ -131,7 +137,7 @@ func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsc
 	defer r.Close()
 	p := newProgress(os.Stderr)
 	defer p.end()
-	o := fsck.Options{Repair: repair, Progress: p.update}
+	o := fsck.Options{Repair: repair, Takeover: f.take, BeatInterval: owner.Interval, Progress: p.update}
 	if !f.json {
 		o.Found = func(pr fsck.Problem) { p.end(); fmt.Fprintln(c.OutOrStdout(), visible(pr.String())) }
 	}

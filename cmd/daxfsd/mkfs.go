@@ -16,6 +16,7 @@ import (
 
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -25,6 +26,7 @@ type mkfsFlags struct {
 	label  string
 	uuid   string
 	force  bool
+	take   bool
 	keep   float64
 	json   bool
 	cancel <-chan struct{} // closed by a signal; may be nil
@@ -49,7 +51,8 @@ made gets its name last, so that nothing is left of it if this fails or is kille
 
 A region that holds anything but zeros is left alone, unless --force is given. So
 all of it is read (not its holes), which takes a while on a large device. A mounted
-region is always left alone. The root directory will belong to whoever runs this.`,
+region is always left alone; one that another host may have mounted, unless
+--takeover is given, too. The root directory will belong to whoever runs this.`,
 		Example: `  daxfsd mkfs --size 4GiB --label scratch /var/lib/pool.dax
   daxfsd mkfs /dev/dax0.0
   daxfsd mkfs --json --uuid 6a1f4c3e-9b1d-4c8e-8f62-0d9be2c5a713 pool.dax`,
@@ -62,6 +65,7 @@ region is always left alone. The root directory will belong to whoever runs this
 	c.Flags().StringVar(&f.uuid, "uuid", "", "the UUID; default: random")
 	c.Flags().Float64Var(&f.keep, "reserve", 1, "percent of the space that only root can fill with data, 0 to 50")
 	c.Flags().BoolVar(&f.force, "force", false, "overwrite what is there, whatever it is")
+	c.Flags().BoolVar(&f.take, "takeover", false, "with --force, though another host may use the region")
 	c.Flags().BoolVar(&f.json, "json", false, "print the result as JSON")
 	return c
 }
@@ -225,6 +229,13 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 	if err := f.mayOverwrite(path, h, p); err != nil {
 		return nil, err
 	}
+	if r, err := h.Region(); err == nil { // else it is too small for a daxfs
+		err = f.unused(path, r, p)
+		r.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
 	if size < old && !f.force {
 		return nil, fmt.Errorf("region %s has %s, and a --size of %s would cut it; --force does that", path, formatSize(old), formatSize(size))
 	}
@@ -233,6 +244,22 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 		return nil, regionError(path, err)
 	}
 	return mapRegion(path, h)
+}
+
+// unused makes sure that nobody uses the filesystem that is to be overwritten, through whatever name.
+func (f *mkfsFlags) unused(path string, r *pmem.Region, p progressFunc) error {
+	sb, _, err := fs.ReadSuper(r)
+	if err != nil {
+		return nil // no daxfs, or one that nobody can mount
+	}
+	v, err := owner.Judge(r, sb, owner.Options{Progress: p})
+	if err != nil {
+		return nil // whoever used it could not read its record either
+	}
+	if err := v.Refusal(f.take, "--takeover"); err != nil {
+		return superError(path, r, err)
+	}
+	return nil
 }
 
 func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle, p progressFunc) (*pmem.Region, error) {
@@ -244,6 +271,9 @@ func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle, p progressFunc) (
 		err = fmt.Errorf("region %s has %s, which is less than the %s asked for", path, formatSize(r.Size()), formatSize(int64(f.size)))
 	} else {
 		err = f.mayOverwrite(path, r, p)
+	}
+	if err == nil {
+		err = f.unused(path, r, p)
 	}
 	if err != nil {
 		r.Close()

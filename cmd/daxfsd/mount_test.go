@@ -371,6 +371,13 @@ func TestUncleanHostStop(t *testing.T) {
 	o.Put(&l)
 	l.Seal(layout.Seed(sb.UUID), sb.OwnerOff, l.Seq())
 	copy(b[sb.OwnerOff:], l[:])
+	copy(l[:], b[sb.BeatOff():])
+	var beat layout.Beat
+	beat.Get(&l)
+	beat.Interval = 20 // ms: the test does not wait for five seconds
+	beat.Put(&l)
+	l.Seal(layout.Seed(sb.UUID), sb.BeatOff(), l.Seq())
+	copy(b[sb.BeatOff():], l[:])
 	damaged := bytes.Clone(b)
 	writeFile(t, region, b)
 	if i := decode(t, must(t, "info", "--json", region)); !strings.Contains(i["note"].(string), "host") {

@@ -15,6 +15,7 @@ import (
 	"github.com/daxfs/daxfs/fs/fsck"
 	"github.com/daxfs/daxfs/fs/fusefs"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/fs/transport"
 	"github.com/daxfs/daxfs/pmem"
 )
@@ -56,7 +57,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		rep.send(reportLine{Kind: "progress", Text: stage, Done: done, Total: total})
 	})
 
-	r, sb, err := openForMount(p, progress, warn)
+	r, sb, verdict, err := openForMount(p, progress, warn)
 	if err != nil {
 		return err
 	}
@@ -80,13 +81,13 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	if err != nil {
 		return err
 	}
-	core, err := mountCore(r, fs.Options{
-		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Takeover: p.opts.takeover, Scan: p.opts.scan, Progress: progress, Warn: warn,
+	core, err := fs.Mount(r, fs.Options{
+		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Owner: verdict, Takeover: p.opts.takeover, BeatInterval: owner.Interval, Scan: p.opts.scan, Progress: progress, Warn: warn,
 		Atime: p.opts.atime, NoDirAtime: p.opts.noDirs, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
 		conn.Close()
-		return fmt.Errorf("region %s: %w", p.region, err)
+		return superError(p.region, r, err)
 	}
 	server, err := conn.Start(core)
 	if err != nil {
@@ -124,16 +125,6 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	}
 	log.Info("unmounted")
 	return nil
-}
-
-// mountCore is fs.Mount, with patience for a predecessor that is just dying: a
-// killed process gives up its files, and with them the lock, before it is gone.
-func mountCore(r *pmem.Region, o fs.Options) (core *fs.FS, err error) {
-	for deadline := time.Now().Add(time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if core, err = fs.Mount(r, o); !errors.Is(err, fs.ErrInUse) || time.Now().After(deadline) {
-			return core, err
-		}
-	}
 }
 
 // handleSignals unmounts at SIGTERM and SIGINT: at once if nobody uses the mount,
@@ -182,34 +173,58 @@ const coveredInterval = 200 * time.Millisecond
 
 // openForMount opens the region, formats it if it is empty and that was asked for,
 // and makes sure that it can be mounted. After an error it is as it was.
-func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem.Region, *layout.Superblock, error) {
+func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem.Region, *layout.Superblock, *owner.Verdict, error) {
 	r, err := openOrFormat(p, progress, warn)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	sb, v, err := p.examine(r, progress, warn)
+	if err != nil {
+		r.Close()
+		return nil, nil, nil, err
+	}
+	return r, sb, v, nil
+}
+
+// examine reads the superblock, finds out whether somebody uses the region, and checks what may be
+// damaged though nobody made a mistake.
+func (p *mountPlan) examine(r *pmem.Region, progress progressFunc, warn func(string)) (*layout.Superblock, *owner.Verdict, error) {
 	sb, _, err := fs.ReadSuper(r)
 	if err == nil {
 		err = fs.CheckAlign(r, sb)
 	}
 	if err != nil {
-		err = superError(p.region, r, err)
-		r.Close()
+		return nil, nil, superError(p.region, r, err)
+	}
+	v, err := owner.Judge(r, sb, owner.Options{Progress: progress})
+	if err == nil {
+		err = v.Refusal(p.opts.takeover, "-o takeover")
+	}
+	if err != nil {
+		return nil, nil, superError(p.region, r, err)
+	}
+	why := ""
+	switch {
+	case p.opts.readOnly:
+	case v.Copy:
+		why = "this region is a copy that was made while the filesystem was mounted"
+	case uncleanHostStop(r, sb):
+		why = "the host went down while this emulated region was mounted"
+	}
+	if why == "" {
+		return sb, v, nil
+	}
+	warn(why + ": checking it first")
+	rep, err := fsck.Check(r, fsck.Options{Progress: progress, Owner: v})
+	if err == nil && rep.Left > rep.LostRanges { // what bad memory took is lost either way
+		err = fmt.Errorf("region %s is damaged (%d problems, the first: %s): %s; `daxfsd fsck -y %s` repairs it",
+			p.region, len(rep.Problems), rep.Problems[0].What, why, p.region)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
-	if !p.opts.readOnly && uncleanHostStop(r, sb) {
-		warn("the host went down while this emulated region was mounted: checking it first")
-		rep, err := fsck.Check(r, fsck.Options{Progress: progress})
-		if err == nil && rep.Left > rep.LostRanges { // what bad memory took is lost either way
-			err = fmt.Errorf("region %s was damaged when the host went down (%d problems, the first: %s); `daxfsd fsck -y %s` repairs it",
-				p.region, len(rep.Problems), rep.Problems[0].What, p.region)
-		}
-		if err != nil {
-			r.Close()
-			return nil, nil, err
-		}
-		warn("the check found no damage")
-	}
-	return r, sb, nil
+	warn("the check found no damage")
+	return sb, v, nil
 }
 
 // openOrFormat opens the region, once: whether it is empty is asked of what was opened.

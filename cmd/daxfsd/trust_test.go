@@ -87,7 +87,7 @@ func TestTrustDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	plan := &mountPlan{flags: &mountFlags{}, region: p, mountpoint: "/mnt", opts: &mountOptions{}}
-	r, _, err := openForMount(plan, func(string, int64, int64) {}, func(string) {})
+	r, _, _, err := openForMount(plan, func(string, int64, int64) {}, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -46,6 +47,14 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 	if o.Repair && c.sb.ROCompat&^layout.KnownROCompat != 0 {
 		return nil, fmt.Errorf("the filesystem has features %#x that this program can only read: repair it with a newer daxfsd", c.sb.ROCompat)
 	}
+	if err := c.judge(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if c.claim != nil {
+			c.claim.Stop()
+		}
+	}()
 	c.owner()
 	if err := c.journal(); err != nil {
 		return nil, err
@@ -82,7 +91,7 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 			return nil, err
 		}
 	}
-	if o.Repair && (c.begun && c.clean || !c.clean && c.rep.Left == c.rep.LostRanges) {
+	if o.Repair && (c.claim != nil && c.clean || !c.clean && c.rep.Left == c.rep.LostRanges) {
 		c.damaged = c.rep.Left > c.rep.LostRanges
 		return c.rep, c.end()
 	}
@@ -237,6 +246,9 @@ func (c *checker) trust(s *layout.Superblock) error {
 //
 // Persistence order: NT-store, SFENCE. Torn, it fails its checksum as it did before.
 func (c *checker) putSuper(off int64, b []byte) error {
+	if err := c.judge(); err != nil {
+		return err
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := c.r.NTStore(off, b); err != nil {
@@ -244,6 +256,21 @@ func (c *checker) putSuper(off int64, b []byte) error {
 	}
 	c.r.Fence()
 	return nil
+}
+
+// judge refuses a region that somebody uses, and a repair of one of which that is unclear. Nothing is
+// stored before it has agreed.
+func (c *checker) judge() (err error) {
+	if c.verdict == nil {
+		c.verdict = c.o.Owner
+	}
+	if c.verdict == nil {
+		if c.verdict, err = owner.Judge(c.r, c.sb, owner.Options{Progress: c.o.Progress}); err != nil {
+			return err
+		}
+	}
+	c.beat = c.o.BeatInterval
+	return c.verdict.Refusal(c.o.Takeover || !c.o.Repair, "--takeover")
 }
 
 // owner reads the owner record. A torn one means: used by somebody who died.

@@ -6,9 +6,10 @@ import (
 	"runtime"
 	"sort"
 	"sync/atomic"
-	"syscall"
+	"time"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -25,8 +26,12 @@ type media struct {
 	saved *layout.Owner // names the saved free map; nil: none
 	// damaged: the owner record says that damage was found, or is to say so.
 	damaged bool
-	begun   bool          // the owner record says that this process uses the filesystem
 	seq     atomic.Uint64 // the largest sequence seen
+
+	verdict *owner.Verdict        // on the last user of the region
+	claim   *owner.Claim          // ours; nil: nothing was changed yet
+	beat    time.Duration         // between our heartbeats; 0: none
+	beatErr atomic.Pointer[error] // the first one that could not be written
 
 	faults faults
 }
@@ -308,51 +313,35 @@ func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
 	return nil
 }
 
-// putOwner writes the owner record, which names no free map.
-//
-// Persistence order: store the line, flush, SFENCE. In an ordinary file it is written back
-// at once.
-func (m *media) putOwner(o layout.Owner) error {
-	var l layout.Line
-	var was layout.Owner
-	if m.line(m.sb.OwnerOff, &l) == nil {
-		was.Get(&l)
-	}
-	o.Mounts = was.Mounts
-	l = layout.Line{}
-	o.Put(&l)
-	l.Seal(m.seed, m.sb.OwnerOff, m.seq.Add(1))
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := m.put(m.sb.OwnerOff, l[:]); err != nil {
-		return err
-	}
-	m.r.Fence()
-	return m.r.Sync(m.sb.OwnerOff, layout.LineSize)
-}
-
 // begin makes the filesystem one that this process uses, with no free map: after a crash it
 // counts as one that was not unmounted. Every repair begins with it; a superblock that is
 // restored from the other one changes nothing that the owner record speaks of.
 func (m *media) begin() error {
-	if m.begun {
+	if m.claim != nil {
+		if err := m.beatErr.Load(); err != nil && errors.Is(*err, owner.ErrLost) {
+			return *err
+		}
 		return nil
 	}
-	machine, boot := pmem.HostIdentity()
-	if err := m.putOwner(layout.Owner{Machine: machine, Boot: boot, PID: uint32(syscall.Getpid()), State: layout.OwnerMounted, Start: pmem.SelfStart(), Damaged: m.damaged}); err != nil {
+	c, err := owner.Take(m.r, m.sb, m.verdict, owner.TakeOptions{Seq: m.seq.Add(1), Interval: m.beat})
+	if err != nil {
 		return err
 	}
-	m.begun, m.saved = true, nil
+	c.Start(func(err error) { m.beatErr.CompareAndSwap(nil, &err) })
+	m.claim, m.saved = c, nil
 	return nil
 }
 
 // end makes the filesystem one that was unmounted cleanly.
 //
-// Persistence order: what the repairs stored, SFENCE; putOwner.
+// Persistence order: what the repairs stored, SFENCE; owner.Claim.Release.
 func (m *media) end() error {
+	if err := m.begin(); err != nil {
+		return err
+	}
 	m.r.Fence()
 	if err := m.r.Sync(0, m.sb.Size); err != nil {
 		return err
 	}
-	return m.putOwner(layout.Owner{State: layout.OwnerClean, Damaged: m.damaged})
+	return m.claim.Release(m.seq.Add(1), m.damaged, layout.FreeMapRef{})
 }

@@ -2,6 +2,9 @@ package fsck
 
 import (
 	"fmt"
+	"time"
+
+	"github.com/daxfs/daxfs/fs/owner"
 )
 
 // Options of Check. The zero value only reports.
@@ -13,6 +16,13 @@ type Options struct {
 	Workers int
 	// Progress is told how far a stage is; nil: nobody.
 	Progress func(stage string, done, total int64)
+	// Owner is what the caller found out about the region's last user; nil: Check asks itself,
+	// which may take seconds.
+	Owner *owner.Verdict
+	// Takeover repairs a region of which it is unclear whether somebody uses it.
+	Takeover bool
+	// BeatInterval is how often others are shown that a repair is under way; 0: never.
+	BeatInterval time.Duration
 	// Found is told each problem as it is found or mended; nil: nobody.
 	Found func(Problem)
 }

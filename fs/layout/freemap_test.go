@@ -84,7 +84,7 @@ func FuzzFreeMap(f *testing.F) {
 // TestOwner: an owner record says either who uses the region, or where the free map is.
 func TestOwner(t *testing.T) {
 	for _, o := range []Owner{
-		{Machine: [16]byte{1}, Boot: [16]byte{2}, PID: 3, State: OwnerMounted, Start: 4, Mounts: 5},
+		{Machine: [8]byte{1}, Mount: [8]byte{6, 7}, Boot: [16]byte{2}, PID: 3, State: OwnerMounted, Start: 4, Mounts: 5},
 		{State: OwnerClean, Mounts: 5},
 		{State: OwnerSaved, Mounts: 5, Map: FreeMapRef{Block: 6, Len: 7, CRC: 8}},
 	} {

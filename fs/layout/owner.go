@@ -15,27 +15,30 @@ const ownerDamaged uint32 = 1 << 8
 // map is.
 //
 //	offset size field
-//	0      16   machine id
+//	0      8    machine id: the first bytes of it
+//	8      8    mount id: random, new with each claim
 //	16     16   boot id
 //	32     4    pid
 //	36     4    state; 0x100: damaged
 //	40     8    start time of the process (field 22 of /proc/PID/stat)
 //	48     4    mount count
 //
-// In state OwnerSaved, instead of the machine and boot ids:
+// In state OwnerSaved, instead of the machine, mount and boot ids:
 //
 //	0      8    free map: block of its first segment
 //	8      8    length in bytes
 //	16     4    crc32c of these, seeded by the UUID
 //	20     12   reserved, zero
 type Owner struct {
-	Machine, Boot [16]byte
-	PID           uint32
-	State         uint32
-	Start         uint64
-	Mounts        uint32
-	Map           FreeMapRef
-	Damaged       bool // damaged metadata was found, and not repaired yet
+	Machine [8]byte
+	Mount   [8]byte
+	Boot    [16]byte
+	PID     uint32
+	State   uint32
+	Start   uint64
+	Mounts  uint32
+	Map     FreeMapRef
+	Damaged bool // damaged metadata was found, and not repaired yet
 }
 
 // Put writes o into l.
@@ -46,6 +49,7 @@ func (o *Owner) Put(l *Line) {
 		l.put32(16, o.Map.CRC)
 	} else {
 		copy(l[PayloadOff:], o.Machine[:])
+		copy(l[PayloadOff+8:], o.Mount[:])
 		copy(l[PayloadOff+16:], o.Boot[:])
 	}
 	l.put32(32, o.PID)
@@ -66,7 +70,47 @@ func (o *Owner) Get(l *Line) {
 		return
 	}
 	copy(o.Machine[:], l[PayloadOff:])
+	copy(o.Mount[:], l[PayloadOff+8:])
 	copy(o.Boot[:], l[PayloadOff+16:])
+}
+
+// Beat is the line behind the owner record: the heartbeat of the region's user, who rewrites it as
+// long as it lives, and what tells where it lives. Its sequence is the count. It means something only
+// if its mount id is the owner record's.
+//
+//	offset size field
+//	0      8    mount id
+//	8      8    count
+//	16     8    time of this beat by the user's clock, ns since the epoch
+//	24     8    device number of the file or device node by which the user reached the region (st_dev)
+//	32     8    its inode number (st_ino)
+//	40     4    inode number of the user's pid namespace, 0: unknown
+//	44     4    interval between beats in ms, 0: there are none
+//	48     4    reserved, zero
+type Beat struct {
+	Mount    [8]byte
+	Count    uint64
+	Time     int64 // ns since the epoch
+	Dev, Ino uint64
+	PIDNS    uint32
+	Interval uint32 // ms
+}
+
+// Put writes b into l.
+func (b *Beat) Put(l *Line) {
+	copy(l[PayloadOff:], b.Mount[:])
+	l.put64(8, b.Count)
+	l.put64(16, uint64(b.Time))
+	l.put64(24, b.Dev)
+	l.put64(32, b.Ino)
+	l.put32(40, b.PIDNS)
+	l.put32(44, b.Interval)
+}
+
+// Get reads b from l.
+func (b *Beat) Get(l *Line) {
+	*b = Beat{Count: l.u64(8), Time: int64(l.u64(16)), Dev: l.u64(24), Ino: l.u64(32), PIDNS: l.u32(40), Interval: l.u32(44)}
+	copy(b.Mount[:], l[PayloadOff:])
 }
 
 // BadRange is one line of the bad-range list: media that must not be allocated.

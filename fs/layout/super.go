@@ -49,7 +49,7 @@ const (
 //	144    8    lane area offset
 //	152    8    chunk map offset
 //	160    8    chunk map length in lines
-//	168    8    owner record offset (one line)
+//	168    8    owner record offset (one line, and the heartbeat behind it)
 //	176    8    bad-range list offset (one block)
 //	184    8    static end: first byte after the fixed area
 //	192    8    inode base: offset of inode 1, the root
@@ -205,7 +205,7 @@ const (
 
 // Place computes the fixed area, which follows from version, size, shifts and lanes:
 //
-//	superblock block, with the owner record | bad-range list | lanes | chunk map | chunk header | inodes
+//	superblock block, with the owner record and the heartbeat | bad-range list | lanes | chunk map | chunk header | inodes
 func (s *Superblock) Place() {
 	s.LaneSlot = LaneSlot
 	s.OwnerOff = BlockSize / 2
@@ -263,6 +263,9 @@ func (s *Superblock) check() error {
 	}
 	return nil
 }
+
+// BeatOff is the region offset of the heartbeat, the line behind the owner record.
+func (s *Superblock) BeatOff() int64 { return s.OwnerOff + LineSize }
 
 // Blocks is the size of the filesystem in blocks.
 func (s *Superblock) Blocks() uint64 { return uint64(s.Size >> BlockShift) }

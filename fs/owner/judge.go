@@ -1,0 +1,224 @@
+package owner
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// Use is what a record says of the region's use.
+type Use int
+
+// The states of a record; see the package comment.
+const (
+	Clean Use = iota
+	Unused
+	InUse
+	Unclear
+)
+
+// Verdict is what a record means to this process.
+type Verdict struct {
+	Record Record
+	Use    Use
+	// Copy: the region is a file that was copied while another was mounted. A copy that was not made
+	// at one instant may be damaged.
+	Copy bool
+	// Why names the user and says what was found, for a message.
+	Why string
+}
+
+// Refusal is the error for who wants to change the region, or nil; takeover allows what is unclear.
+// It wraps ErrInUse. option is how a command's user says takeover.
+func (v *Verdict) Refusal(takeover bool, option string) error {
+	switch {
+	case v.Use == InUse:
+		return fmt.Errorf("%w: %s; unmount it there first", ErrInUse, v.Why)
+	case v.Use == Unclear && !takeover:
+		return fmt.Errorf("%w, perhaps: %s; if it is not used any more, say %s", ErrInUse, v.Why, option)
+	}
+	return nil
+}
+
+// Options of Judge. The zero value is the usual one.
+type Options struct {
+	// Us is who judges; nil: this process.
+	Us *User
+	// Process tells of a process, by its number; nil: pmem.ProcessStatus.
+	Process func(pid int) (pmem.Process, error)
+	// Sleep waits; nil: time.Sleep. The heartbeat is looked at after each call.
+	Sleep func(time.Duration)
+	// Progress is told how long the heartbeat has been watched, in ms; nil: nobody.
+	Progress func(stage string, done, total int64)
+}
+
+const (
+	silentBeats = 5                // intervals without a beat after which a heartbeat is silent
+	looks       = 20               // at a heartbeat, in each interval
+	maxInterval = 10 * time.Second // believed of a record
+)
+
+// Judge says what the region's owner record means. It waits only where the record names a user that
+// did not unmount, and neither its life nor its death can be known otherwise: up to five intervals of
+// its heartbeat.
+func Judge(r *pmem.Region, sb *layout.Superblock, o Options) (*Verdict, error) {
+	rec, err := Read(r, sb)
+	if err != nil {
+		return nil, err
+	}
+	j := &judge{r: r, sb: sb, o: o, v: &Verdict{Record: rec}}
+	if !rec.Mounted() {
+		return j.v, nil
+	}
+	if j.us = Us(r); o.Us != nil {
+		j.us = *o.Us
+	}
+	if j.o.Process == nil {
+		j.o.Process = pmem.ProcessStatus
+	}
+	if j.o.Sleep == nil {
+		j.o.Sleep = time.Sleep
+	}
+	j.user = rec.user()
+	err = j.decide()
+	return j.v, err
+}
+
+type judge struct {
+	r        *pmem.Region
+	sb       *layout.Superblock
+	o        Options
+	us, user User
+	v        *Verdict
+}
+
+// life is what is known of the user's process.
+type life int
+
+const (
+	unknown life = iota // it cannot be seen from here
+	gone
+	self
+	alive
+	stopped
+)
+
+func (j *judge) decide() error {
+	v, rec := j.v, &j.v.Record
+	sameBoot := rec.Valid && j.user.Boot == j.us.Boot && j.us.Boot != [16]byte{}
+	sameInode := sameBoot && rec.beat && j.user.Ino != 0 && j.user.Dev == j.us.Dev && j.user.Ino == j.us.Ino
+	if sameInode && j.r.Locked() {
+		v.Use, v.Why = Unused, j.name(unknown)+" had the lock that this process has"
+		return nil
+	}
+	life := unknown
+	if sameBoot {
+		life = j.life()
+		v.Copy = rec.beat && !sameInode && j.r.RegularFile()
+	}
+	switch life {
+	case gone, self:
+		v.Use, v.Why = Unused, j.name(life)+" is gone"
+		return nil
+	}
+	advances, life, err := j.watch(life)
+	silent := fmt.Sprintf(", and its heartbeat is silent for %v", j.patience())
+	switch {
+	case err != nil:
+		return err
+	case advances:
+		v.Use, v.Copy, v.Why = InUse, false, j.name(life)+" uses it, by its heartbeat"
+	case life == gone:
+		v.Use, v.Why = Unused, j.name(life)+" is gone"
+	case sameInode && (life == alive || life == stopped):
+		v.Use, v.Why = InUse, j.name(life)+" is alive"
+	case life == stopped:
+		v.Use, v.Why = Unclear, j.name(life)+" is stopped"+silent+": this is the region it uses, or a copy of it"
+	case life == alive && !v.Copy:
+		v.Use, v.Why = Unclear, j.name(life)+" is alive"+silent
+	case life == alive:
+		v.Use, v.Why = Unused, j.name(life)+" uses another region, of which this is a copy"
+	case sameBoot, !rec.Valid:
+		v.Use, v.Why = Unused, j.name(life)+" is silent"
+	case j.user.Machine == j.us.Machine:
+		v.Use, v.Why = Unused, j.name(life)+" is silent"
+		v.Copy = j.r.Durability() == pmem.Volatile && j.r.RegularFile() // memory does not outlive its boot
+	default:
+		v.Use, v.Why = Unclear, "its owner record names "+j.name(life)+silent
+	}
+	return nil
+}
+
+// life asks the kernel about the user's process, if it is of this boot.
+func (j *judge) life() life {
+	if j.us.PIDNS == 0 || j.user.PIDNS != 0 && j.user.PIDNS != j.us.PIDNS {
+		return unknown
+	}
+	if j.user.PID == j.us.PID && j.user.Start == j.us.Start {
+		return self
+	}
+	switch p, err := j.o.Process(int(j.user.PID)); {
+	case err == nil && p.Start == j.user.Start && p.Stopped:
+		return stopped
+	case err == nil && p.Start == j.user.Start:
+		return alive
+	case j.user.PIDNS == 0, err != nil && !errors.Is(err, os.ErrNotExist):
+		return unknown
+	}
+	return gone
+}
+
+// interval is how often the record says that its user beats; 0: never.
+func (j *judge) interval() time.Duration {
+	if !j.v.Record.beat { // torn
+		return time.Second
+	}
+	return min(time.Duration(j.v.Record.Beat.Interval)*time.Millisecond, maxInterval)
+}
+
+func (j *judge) patience() time.Duration { return silentBeats * j.interval() }
+
+// watch looks at the heartbeat until it advances, its user is known to be gone, or it has been silent
+// for long enough.
+func (j *judge) watch(l life) (advances bool, _ life, err error) {
+	first := j.v.Record.Beat
+	for i, n := 0, int64(silentBeats*looks); int64(i) < n && j.interval() > 0; i++ {
+		if j.o.Progress != nil {
+			j.o.Progress("looking for a heartbeat", int64(i), n)
+		}
+		j.o.Sleep(j.interval() / looks)
+		rec, err := readOnce(j.r, j.sb)
+		if err != nil {
+			return false, l, err
+		}
+		if rec.beat && (rec.Beat.Mount != first.Mount || rec.Beat.Count != first.Count) {
+			return true, l, nil
+		}
+		if l != unknown {
+			if l = j.life(); l == gone {
+				return false, l, nil
+			}
+		}
+	}
+	return false, l, nil
+}
+
+// name says who the user is.
+func (j *judge) name(l life) string {
+	switch u := &j.user; {
+	case !j.v.Record.Valid:
+		return "somebody whose owner record is torn"
+	case u.Boot == j.us.Boot && (l == alive || l == stopped || l == self || u.PIDNS == j.us.PIDNS):
+		return fmt.Sprintf("process %d of this machine", u.PID)
+	case u.Boot == j.us.Boot:
+		return fmt.Sprintf("process %d of a container of this machine", u.PID)
+	case u.Machine == j.us.Machine:
+		return fmt.Sprintf("process %d of an earlier boot of this machine, or of one with the same machine id", u.PID)
+	default:
+		return fmt.Sprintf("process %d of another machine (id %x)", u.PID, u.Machine)
+	}
+}

@@ -1,0 +1,313 @@
+package owner_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+const size = 1 << 20
+
+// The region holds nothing but an owner record and a heartbeat.
+var super = &layout.Superblock{UUID: [16]byte{1}, OwnerOff: 2048}
+
+// region makes a region of a file, which the race detector does not watch, with a clean record.
+func region(t *testing.T) *pmem.Region {
+	t.Helper()
+	path := t.TempDir() + "/region"
+	if err := pmem.Create(path, size, true); err != nil {
+		t.Fatal(err)
+	}
+	r, err := pmem.Open(path, pmem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	put(t, r, layout.Owner{Mounts: 7}, layout.Beat{})
+	return r
+}
+
+// put writes a record as any process might.
+func put(t *testing.T, r *pmem.Region, o layout.Owner, b layout.Beat) {
+	t.Helper()
+	var l layout.Line
+	o.Put(&l)
+	l.Seal(layout.Seed(super.UUID), super.OwnerOff, 1)
+	if err := r.Store(super.OwnerOff, l[:]); err != nil {
+		t.Fatal(err)
+	}
+	l = layout.Line{}
+	b.Put(&l)
+	l.Seal(layout.Seed(super.UUID), super.BeatOff(), b.Count)
+	if err := r.Store(super.BeatOff(), l[:]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read is the record, which must be there.
+func read(t *testing.T, r *pmem.Region) owner.Record {
+	t.Helper()
+	rec, err := owner.Read(r, super)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+// take claims the region as another process does.
+func take(t *testing.T, r *pmem.Region, u owner.User, interval time.Duration) *owner.Claim {
+	t.Helper()
+	rec := read(t, r)
+	c, err := owner.Take(r, super, &owner.Verdict{Record: rec}, owner.TakeOptions{Us: &u, Seq: rec.Seq + 1, Interval: interval})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestJudge: each line of the table of the package comment, and what is told of it.
+func TestJudge(t *testing.T) {
+	us := func(r *pmem.Region) owner.User {
+		u := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5}
+		u.Dev, u.Ino = r.Inode()
+		return u
+	}
+	otherInode := func(u *owner.User) { u.Ino++ }
+	elsewhere := func(u *owner.User) { u.Ino++; u.PIDNS++ } // another container, another device node
+	otherBoot := func(u *owner.User) { u.Ino++; u.Boot[0]++ }
+	otherMachine := func(u *owner.User) { u.Ino++; u.Boot[0]++; u.Machine[0]++ }
+	neighbour := func(u *owner.User) { u.Ino++; u.PID, u.Start = 77, 200 } // another process, another inode
+	for _, c := range []struct {
+		name    string
+		user    func(u *owner.User) // of the record: us, but for this
+		process pmem.Process        // number 77 as the kernel shows it; Start 0: there is none
+		beats   int                 // of the user, while it is watched
+		dies    bool                // number 77, while it is watched
+		use     owner.Use
+		isCopy  bool
+		waits   bool
+		why     string
+	}{
+		{name: "killed, and the same inode", user: func(u *owner.User) { u.PID = 77 }, use: owner.Unused, why: "lock"},
+		{name: "killed, the same inode, in another container under another host name", user: func(u *owner.User) { u.PIDNS++; u.Machine[0]++ }, use: owner.Unused, why: "lock"},
+		{name: "this process, a copy", user: otherInode, use: owner.Unused, isCopy: true},
+		{name: "gone", user: neighbour, use: owner.Unused, isCopy: true, why: "process 77 of this machine is gone"},
+		{name: "gone, its number is another's", user: neighbour, process: pmem.Process{Start: 201}, use: owner.Unused, isCopy: true},
+		{name: "alive, and beats here", user: neighbour, process: pmem.Process{Start: 200}, beats: 1, use: owner.InUse, waits: true, why: "process 77 of this machine"},
+		{name: "alive, and does not beat here", user: neighbour, process: pmem.Process{Start: 200}, use: owner.Unused, isCopy: true, waits: true, why: "of which this is a copy"},
+		{name: "stopped", user: neighbour, process: pmem.Process{Start: 200, Stopped: true}, use: owner.Unclear, isCopy: true, waits: true, why: "stopped"},
+		{name: "dies while it is watched", user: neighbour, process: pmem.Process{Start: 200}, dies: true, use: owner.Unused, isCopy: true, waits: true, why: "gone"},
+		{name: "another container, beats", user: elsewhere, beats: 1, use: owner.InUse, waits: true, why: "container"},
+		{name: "another container, our own number, silent", user: elsewhere, use: owner.Unused, isCopy: true, waits: true, why: "silent"},
+		{name: "another container, the number of a live process, silent", user: func(u *owner.User) { elsewhere(u); u.PID = 77 },
+			process: pmem.Process{Start: 100}, use: owner.Unused, isCopy: true, waits: true},
+		{name: "another boot, silent", user: otherBoot, use: owner.Unused, isCopy: true, waits: true, why: "earlier boot"},
+		{name: "another boot, beats", user: otherBoot, beats: 3, use: owner.InUse, waits: true},
+		{name: "another machine, silent", user: otherMachine, use: owner.Unclear, waits: true, why: "another machine (id 02"},
+		{name: "another machine, beats", user: otherMachine, beats: 1, use: owner.InUse, waits: true, why: "another machine"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := region(t)
+			me := us(r)
+			u := me
+			c.user(&u)
+			claim := take(t, r, u, time.Second)
+			var slept time.Duration
+			v, err := owner.Judge(r, super, owner.Options{
+				Us: &me,
+				Process: func(pid int) (pmem.Process, error) {
+					if pid != 77 || c.process.Start == 0 || c.dies && slept > 0 {
+						return pmem.Process{}, os.ErrNotExist
+					}
+					return c.process, nil
+				},
+				Sleep: func(d time.Duration) {
+					if slept += d; c.beats > 0 && slept > time.Second/2 {
+						c.beats--
+						if err := claim.Beat(); err != nil {
+							t.Error(err)
+						}
+					}
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			isCopy := c.isCopy && (u.Boot == me.Boot || r.Durability() == pmem.Volatile)
+			if v.Use != c.use || v.Copy != isCopy || !strings.Contains(v.Why, c.why) {
+				t.Errorf("use %d, copy %v, %q; want %d, %v, %q", v.Use, v.Copy, v.Why, c.use, isCopy, c.why)
+			}
+			if want := c.waits; (slept > 0) != want || slept > 5*time.Second {
+				t.Errorf("waited for %v", slept)
+			}
+			if silent := c.waits && c.beats == 0 && c.use != owner.InUse && !c.dies; silent && slept != 5*time.Second {
+				t.Errorf("judged silent after %v", slept)
+			}
+			refused, taken := v.Refusal(false, "-o takeover"), v.Refusal(true, "")
+			if (refused != nil) != (c.use >= owner.InUse) || (taken != nil) != (c.use == owner.InUse) {
+				t.Errorf("refusals %v, with takeover %v", refused, taken)
+			}
+			if refused != nil && (!errors.Is(refused, owner.ErrInUse) || !strings.Contains(refused.Error(), c.why)) {
+				t.Errorf("refusal %v", refused)
+			}
+		})
+	}
+}
+
+// TestJudgeTorn: a user that died while it wrote the record, or the heartbeat.
+func TestJudgeTorn(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		off   int64
+		start uint64 // of process 1 as the kernel shows it
+		use   owner.Use
+		waits bool
+	}{
+		{"owner record", super.OwnerOff, 100, owner.Unused, true},
+		{"heartbeat, the process may live elsewhere", super.BeatOff(), 7, owner.Unused, true},
+		{"heartbeat, the process is alive", super.BeatOff(), 100, owner.Unclear, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := region(t)
+			u := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5, Ino: 1}
+			take(t, r, u, time.Second)
+			if err := r.Store(c.off+32, []byte("8 bytes!")); err != nil {
+				t.Fatal(err)
+			}
+			me := u
+			me.PID = 2
+			var slept time.Duration
+			v, err := owner.Judge(r, super, owner.Options{
+				Us:      &me,
+				Process: func(pid int) (pmem.Process, error) { return pmem.Process{Start: c.start}, nil },
+				Sleep:   func(d time.Duration) { slept += d },
+			})
+			if err != nil || v.Use != c.use || (slept > 0) != c.waits || slept > 5*time.Second {
+				t.Errorf("verdict %+v after %v, error %v", v, slept, err)
+			}
+		})
+	}
+}
+
+// TestJudgeClean: nobody waits for a clean record, and a crafted interval makes nobody wait for long.
+func TestJudgeClean(t *testing.T) {
+	r := region(t)
+	sleep := func(time.Duration) { t.Error("waited") }
+	if v, err := owner.Judge(r, super, owner.Options{Sleep: sleep}); err != nil || v.Use != owner.Clean || v.Refusal(false, "") != nil {
+		t.Errorf("verdict %+v, error %v", v, err)
+	}
+	c := take(t, r, owner.User{Boot: [16]byte{9}}, 0)
+	if v, err := owner.Judge(r, super, owner.Options{Sleep: sleep}); err != nil || v.Use != owner.Unclear {
+		t.Errorf("a user that never beats: verdict %+v, error %v", v, err)
+	}
+	if err := c.Release(9, false, layout.FreeMapRef{}); err != nil {
+		t.Fatal(err)
+	}
+	put(t, r, layout.Owner{Boot: [16]byte{9}, State: layout.OwnerMounted}, layout.Beat{Interval: 1 << 31})
+	var slept time.Duration
+	if _, err := owner.Judge(r, super, owner.Options{Sleep: func(d time.Duration) { slept += d }}); err != nil || slept > time.Minute {
+		t.Errorf("waited for %v, error %v", slept, err)
+	}
+}
+
+// TestClaim: what is written, in which states, and that Release ends it.
+func TestClaim(t *testing.T) {
+	r := region(t)
+	v, err := owner.Judge(r, super, owner.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := owner.Take(r, super, v, owner.TakeOptions{Seq: 12, Interval: 2 * time.Millisecond, Clock: func() int64 { return 99 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := read(t, r)
+	u := owner.Us(r)
+	if o, b := first.Owner, first.Beat; !first.Mounted() || first.Seq != 12 || o.PID != uint32(os.Getpid()) || o.Mounts != 8 || o.Mount == [8]byte{} ||
+		b.Mount != o.Mount || b.Time != 99 || b.Ino != u.Ino || b.Dev != u.Dev || b.Interval != 2 {
+		t.Errorf("record %+v", first)
+	}
+	if _, err := owner.Take(r, super, v, owner.TakeOptions{}); !errors.Is(err, owner.ErrInUse) {
+		t.Errorf("who judged before the claim could claim, too: %v", err)
+	}
+	c.Start(func(err error) { t.Error(err) })
+	for deadline := time.Now().Add(10 * time.Second); read(t, r).Beat.Count < first.Beat.Count+3; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the heartbeat does not beat")
+		}
+	}
+	if err := c.Release(13, true, layout.FreeMapRef{Block: 5, Len: 6}); err != nil {
+		t.Fatal(err)
+	}
+	last := read(t, r)
+	if last.Mounted() || last.Owner.State != layout.OwnerSaved || last.Owner.Map.Block != 5 || last.Owner.Mounts != 8 || last.Seq != 13 || !last.Owner.Damaged {
+		t.Errorf("released: %+v", last)
+	}
+	if err := c.Beat(); err != nil {
+		t.Errorf("a beat that was due meanwhile: %v", err)
+	}
+	if read(t, r).Beat != last.Beat {
+		t.Error("the heartbeat goes on")
+	}
+}
+
+// TestClaimLost: a user that slept while another took the region changes nothing any more.
+func TestClaimLost(t *testing.T) {
+	for _, next := range []struct {
+		name string
+		do   func(t *testing.T, r *pmem.Region)
+	}{
+		{"mounted", func(t *testing.T, r *pmem.Region) { take(t, r, owner.User{PID: 5}, time.Second) }},
+		{"mounted and unmounted", func(t *testing.T, r *pmem.Region) {
+			if err := take(t, r, owner.User{PID: 5}, time.Second).Release(50, false, layout.FreeMapRef{}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"formatted", func(t *testing.T, r *pmem.Region) {
+			if err := r.NTZero(0, 4096); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(next.name, func(t *testing.T) {
+			r := region(t)
+			c := take(t, r, owner.User{PID: 4}, time.Millisecond)
+			next.do(t, r)
+			var before, after [2 * layout.LineSize]byte
+			if err := r.Load(super.OwnerOff, before[:]); err != nil {
+				t.Fatal(err)
+			}
+			var told atomic.Int32
+			c.Start(func(err error) {
+				if !errors.Is(err, owner.ErrLost) {
+					t.Errorf("told of %v", err)
+				}
+				told.Add(1)
+			})
+			if err := c.Beat(); !errors.Is(err, owner.ErrLost) {
+				t.Errorf("beat: %v", err)
+			}
+			for deadline := time.Now().Add(10 * time.Second); told.Load() == 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("nobody was told")
+				}
+			}
+			if err := c.Release(60, false, layout.FreeMapRef{}); !errors.Is(err, owner.ErrLost) {
+				t.Errorf("release: %v", err)
+			}
+			if err := r.Load(super.OwnerOff, after[:]); err != nil || after != before {
+				t.Errorf("it has written all the same, error %v", err)
+			}
+			if told.Load() != 1 {
+				t.Errorf("told %d times", told.Load())
+			}
+		})
+	}
+}

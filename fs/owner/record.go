@@ -1,0 +1,90 @@
+package owner
+
+import (
+	"errors"
+	"time"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// ErrInUse: a live process uses the region, or it cannot be excluded.
+var ErrInUse = errors.New("region is in use")
+
+// ErrLost: another process has taken the region from a claim.
+var ErrLost = errors.New("another process has taken the region")
+
+// User is a process that uses a region, and the inode by which it reached it.
+type User struct {
+	Machine [8]byte
+	Boot    [16]byte
+	PID     uint32
+	Start   uint64 // of the process, clock ticks since boot; 0: unknown
+	PIDNS   uint32 // inode number of its pid namespace; 0: unknown
+	Dev     uint64 // st_dev and st_ino of the file or device node
+	Ino     uint64
+}
+
+// Us is this process as a user of r.
+func Us(r *pmem.Region) User {
+	machine, boot := pmem.HostIdentity()
+	u := User{Machine: [8]byte(machine[:8]), Boot: boot, PID: uint32(pmem.Self().PID), Start: pmem.Self().Start, PIDNS: pmem.Self().Namespace}
+	u.Dev, u.Ino = r.Inode()
+	return u
+}
+
+// Record is what two lines of the region say of its last user.
+type Record struct {
+	Owner layout.Owner
+	Valid bool   // else it is torn: its user died while it wrote it
+	Seq   uint64 // of the owner record, if valid
+	Beat  layout.Beat
+	beat  bool // the heartbeat is valid, and of the same mount
+}
+
+// Mounted reports whether the record was left by a user that did not unmount.
+func (rec *Record) Mounted() bool { return !rec.Valid || rec.Owner.State == layout.OwnerMounted }
+
+// user is the last user; the inode and pid namespace are zero if its heartbeat is torn.
+func (rec *Record) user() User {
+	o := &rec.Owner
+	u := User{Machine: o.Machine, Boot: o.Boot, PID: o.PID, Start: o.Start}
+	if rec.beat {
+		u.PIDNS, u.Dev, u.Ino = rec.Beat.PIDNS, rec.Beat.Dev, rec.Beat.Ino
+	}
+	return u
+}
+
+// Read reads the record. A line that is being written may look torn: it is read again.
+func Read(r *pmem.Region, sb *layout.Superblock) (rec Record, err error) {
+	for try := range 4 {
+		if try > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		if rec, err = readOnce(r, sb); err != nil || rec.Valid && rec.beat {
+			break
+		}
+		if rec.Valid && rec.Owner.State != layout.OwnerMounted {
+			break
+		}
+	}
+	return rec, err
+}
+
+func readOnce(r *pmem.Region, sb *layout.Superblock) (rec Record, err error) {
+	seed := layout.Seed(sb.UUID)
+	var l layout.Line
+	if err := r.LoadLine(sb.OwnerOff, (*[layout.LineSize]byte)(&l)); err != nil {
+		return rec, err
+	}
+	rec.Owner.Get(&l)
+	if rec.Valid = l.Valid(seed, sb.OwnerOff); rec.Valid {
+		rec.Seq = l.Seq()
+	}
+	if err := r.LoadLine(sb.BeatOff(), (*[layout.LineSize]byte)(&l)); err != nil {
+		return rec, err
+	}
+	rec.Beat.Get(&l)
+	rec.beat = l.Valid(seed, sb.BeatOff()) && (!rec.Valid || rec.Beat.Mount == rec.Owner.Mount)
+	return rec, nil
+}

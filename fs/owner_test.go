@@ -1,0 +1,197 @@
+package fs_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// fileRegion is a formatted region in a file: one that the race detector does not watch, since two
+// users of a region do not share locks.
+func fileRegion(t *testing.T) (*pmem.Region, *layout.Superblock) {
+	t.Helper()
+	path := t.TempDir() + "/region"
+	if err := pmem.Create(path, 32<<20, true); err != nil {
+		t.Fatal(err)
+	}
+	r, err := pmem.Open(path, pmem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	sb, err := fs.Mkfs(r, fs.MkfsOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, sb
+}
+
+// claimAs takes the region as another process does that reached it by another inode.
+func claimAs(t *testing.T, r *pmem.Region, sb *layout.Superblock, change func(u *owner.User)) *owner.Claim {
+	t.Helper()
+	u := owner.Us(r)
+	u.Ino++
+	change(&u)
+	rec, err := owner.Read(r, sb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := owner.Take(r, sb, &owner.Verdict{Record: rec}, owner.TakeOptions{Us: &u, Seq: rec.Seq + 1, Interval: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(func(err error) { t.Errorf("the heartbeat: %v", err) })
+	t.Cleanup(c.Stop)
+	return c
+}
+
+// TestOwnerElsewhere: a region whose user lives in another container, where its process has the number
+// that ours has here, or one that nobody has here, is neither mounted nor repaired while its heartbeat
+// beats. When it is silent, each does so by itself.
+func TestOwnerElsewhere(t *testing.T) {
+	for name, change := range map[string]func(u *owner.User){
+		"our number":        func(u *owner.User) { u.PIDNS++; u.Start += 12345 },
+		"a number not here": func(u *owner.User) { u.PIDNS++; u.PID = 4194000 },
+		"process 1":         func(u *owner.User) { u.PIDNS++; u.PID = 1 },
+		"another host name": func(u *owner.User) { u.PIDNS++; u.Machine[0]++ },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for most of its time
+			r, sb := fileRegion(t)
+			c := claimAs(t, r, sb, change)
+			for what, use := range map[string]func() error{
+				"mount":    func() error { _, err := fs.Mount(r, fs.Options{}); return err },
+				"takeover": func() error { _, err := fs.Mount(r, fs.Options{Takeover: true}); return err },
+				"mount ro": func() error { _, err := fs.Mount(r, fs.Options{ReadOnly: true}); return err },
+				"fsck -n":  func() error { _, err := fsck.Check(r, fsck.Options{}); return err },
+				"fsck -y":  func() error { _, err := fsck.Check(r, fsck.Options{Repair: true, Takeover: true}); return err },
+			} {
+				if err := use(); !errors.Is(err, fs.ErrInUse) || !strings.Contains(err.Error(), "container") {
+					t.Errorf("%s beside a live user: error %v", what, err)
+				}
+			}
+			c.Stop()
+			if rep, err := fsck.Check(r, fsck.Options{Repair: true}); err != nil || rep.Left > 0 {
+				t.Errorf("fsck -y of a silent one: %+v, error %v", rep, err)
+			}
+			c = claimAs(t, r, sb, change)
+			c.Stop()
+			f, err := fs.Mount(r, fs.Options{})
+			if err != nil {
+				t.Fatalf("mount of a silent one: %v", err)
+			}
+			if err := f.Unmount(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestOwnerKilled: what this kernel's lock shows to be dead is mounted without waiting, whatever its
+// host was called and in whatever container it was.
+func TestOwnerKilled(t *testing.T) {
+	r, sb := fileRegion(t)
+	claimAs(t, r, sb, func(u *owner.User) { u.Ino--; u.PIDNS++; u.Machine[0]++; u.PID = 1 }).Stop()
+	v, err := owner.Judge(r, sb, owner.Options{Sleep: func(time.Duration) { t.Error("waited") }})
+	if err != nil || v.Use != owner.Unused || v.Copy {
+		t.Errorf("verdict %+v, error %v", v, err)
+	}
+}
+
+// TestOwnerOtherMachine: a silent region of another machine is left alone, unless takeover is said.
+func TestOwnerOtherMachine(t *testing.T) {
+	r, sb := fileRegion(t)
+	claimAs(t, r, sb, func(u *owner.User) { u.Boot[0]++; u.Machine[0]++ }).Stop()
+	before := bytes.Clone(r.Bytes(0, r.Size()))
+	if _, err := fs.Mount(r, fs.Options{}); !errors.Is(err, fs.ErrInUse) || !strings.Contains(err.Error(), "-o takeover") {
+		t.Errorf("mount: %v", err)
+	}
+	if _, err := fsck.Check(r, fsck.Options{Repair: true}); !errors.Is(err, fs.ErrInUse) || !strings.Contains(err.Error(), "--takeover") {
+		t.Errorf("fsck -y: %v", err)
+	}
+	if rep, err := fsck.Check(r, fsck.Options{}); err != nil || rep.Left > 0 || rep.Clean {
+		t.Errorf("fsck -n: %+v, error %v", rep, err)
+	}
+	if !bytes.Equal(r.Bytes(0, r.Size()), before) {
+		t.Error("the region was changed")
+	}
+	f, err := fs.Mount(r, fs.Options{Takeover: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Unmount(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOwnerRepairsNothingFirst: fsck -y of a region in use does not restore a superblock either.
+func TestOwnerRepairsNothingFirst(t *testing.T) {
+	r, sb := fileRegion(t)
+	claimAs(t, r, sb, func(u *owner.User) { u.PIDNS++ })
+	for _, off := range []int64{0, sb.BackupOff} {
+		var old, now [layout.SuperSize]byte
+		if err := r.Load(off, old[:]); err != nil {
+			t.Fatal(err)
+		}
+		damaged := old
+		damaged[200]++
+		if err := r.NTStore(off, damaged[:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fsck.Check(r, fsck.Options{Repair: true}); !errors.Is(err, fs.ErrInUse) {
+			t.Errorf("superblock at %d damaged: error %v", off, err)
+		}
+		if err := r.Load(off, now[:]); err != nil || now != damaged {
+			t.Errorf("the superblock at %d of a region in use was restored, error %v", off, err)
+		}
+		if err := r.NTStore(off, old[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRegionTaken: a mount that slept while another took the region, as a stopped daemon may, changes
+// nothing any more, and does not say clean.
+func TestRegionTaken(t *testing.T) {
+	r, sb := fileRegion(t)
+	warned := make(chan string, 10)
+	f, err := fs.Mount(r, fs.Options{BeatInterval: 5 * time.Millisecond, Warn: func(s string) { warned <- s }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ctx fs.Context
+	var a fs.Attr
+	if e := f.Mknod(&ctx, layout.RootIno, "before", syscall.S_IFREG|0o600, 0, &a); e != 0 {
+		t.Fatal(e)
+	}
+	claimAs(t, r, sb, func(u *owner.User) { u.PIDNS++; u.PID = 4711 })
+	select {
+	case s := <-warned:
+		if !strings.Contains(s, "4711") || !strings.Contains(s, "unmount") {
+			t.Errorf("warned %q", s)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the mount does not find out")
+	}
+	if e := f.Mknod(&ctx, layout.RootIno, "after", syscall.S_IFREG|0o600, 0, &a); e != syscall.EIO {
+		t.Errorf("create: %v, want EIO", e)
+	}
+	if _, e := f.Write(&ctx, a.Ino, 0, []byte("x")); e != syscall.EIO {
+		t.Errorf("write: %v, want EIO", e)
+	}
+	if err := f.Unmount(); err == nil {
+		t.Error("it was unmounted cleanly")
+	}
+	if rec, err := owner.Read(r, sb); err != nil || rec.Owner.PID != 4711 || !rec.Mounted() {
+		t.Errorf("the record is %+v, error %v", rec, err)
+	}
+}
