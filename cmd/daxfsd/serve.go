@@ -207,7 +207,7 @@ func (p *mountPlan) examine(r *pmem.Region, progress progressFunc, warn func(str
 	switch {
 	case p.opts.readOnly:
 	case v.Copy:
-		why = "this region is a copy that was made while the filesystem was mounted"
+		why = "this region is a copy of one that was not unmounted"
 	case uncleanHostStop(r, sb):
 		why = "the host went down while this emulated region was mounted"
 	}
