@@ -229,11 +229,13 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 	if err := f.mayOverwrite(path, h, p); err != nil {
 		return nil, err
 	}
-	if r, err := h.Region(); err == nil { // else it is too small for a daxfs
-		err = f.unused(path, r, p)
-		r.Close()
-		if err != nil {
-			return nil, err
+	if f.force { // else it is all zeros
+		if r, err := h.Region(); err == nil { // else it is too small for a daxfs
+			err = f.unused(path, r, p)
+			r.Close()
+			if err != nil {
+				return nil, err
+			}
 		}
 	}
 	if size < old && !f.force {
@@ -272,7 +274,7 @@ func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle, p progressFunc) (
 	} else {
 		err = f.mayOverwrite(path, r, p)
 	}
-	if err == nil {
+	if err == nil && f.force {
 		err = f.unused(path, r, p)
 	}
 	if err != nil {
