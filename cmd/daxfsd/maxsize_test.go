@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/internal/invariants"
 )
 
 // TestMaxSize: all commands state the same limit: they take a region of that size, and refuse a
@@ -21,7 +22,9 @@ func TestMaxSize(t *testing.T) {
 	must(t, "mkfs", "--sparse", "--size", "32TiB", largest)
 	must(t, "fsck", "-n", largest)
 	has(t, decode(t, must(t, "info", "--json", largest)), map[string]any{"size": float64(fs.MaxSize)})
-	must(t, "mount", largest, mountPoint(t))
+	if !invariants.Enabled { // then the folio table is in Go's memory, which has not the room
+		must(t, "mount", largest, mountPoint(t))
+	}
 
 	larger := filepath.Join(dir, "larger")
 	for _, size := range []string{"33TiB", "1PiB", "7EiB", "8EiB"} {

@@ -37,9 +37,12 @@ for n in mount.daxfs mount.fuse.daxfs umount.daxfs umount.fuse.daxfs; do ln -s "
 // After umount(8) the region is free and clean: what follows it at once mounts it, copies it, checks it.
 func TestUmountHelper(t *testing.T) {
 	needFUSE(t)
-	region, mp := newRegion(t), mountPoint(t)
+	region, mp, rounds := newRegion(t), mountPoint(t), "6"
+	if testing.Short() {
+		rounds = "1"
+	}
 	scripted(t, helpers+`
-for i in $(seq 6); do
+for i in $(seq $3); do
 	mount -t daxfs "$region" "$mp"
 	echo $i >"$mp/f"
 	umount "$mp"
@@ -57,7 +60,7 @@ umount -l "$mp"; exec 5<&-; ended $p
 mount -t daxfs "$region" "$mp"; "$0" umount "$mp"
 mount -t daxfs "$region" "$mp"; p=$(pid "$mp"); kill -TERM $p; ended $p
 mount -t daxfs "$region" "$mp"; p=$(pid "$mp"); kill -KILL $p; ended $p; "$0" umount "$mp" 2>/dev/null
-[ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, region, mp)
+[ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, region, mp, rounds)
 }
 
 // Users mount and unmount what fstab lets them. mount(8) gives the helper no PATH, in which it would find fusermount3.
