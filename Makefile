@@ -114,14 +114,16 @@ race:
 # Every fuzz target for a while; what it finds is written to its package's testdata/fuzz,
 # and kept there as a seed that make unit runs. By count, not by time: when its time is up,
 # Go before 1.27 now and then calls that a failure (go.dev/issue/75804). A case of fsck's is
-# a mount and an fsck, one of the others a call.
+# a mount and an fsck, of FuzzCraft five mounts and three fscks, one of the others a call.
 FUZZ_FSCK ?= 4000x
+FUZZ_CRAFT ?= 600x
 FUZZ_CALLS ?= 200000x
 fuzz:
 	$(call step,fuzz,150,for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		n=$(FUZZ_CALLS); [ $${p##*/} != fsck ] || n=$(FUZZ_FSCK); \
-		for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$p/*_test.go); do \
-			$(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$$n -fuzzminimizetime=200x $$p || { bad=$$f; break 2; }; done; done; [ -z "$$bad" ])
+		m=$$n; for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$p/*_test.go); do \
+			n=$$m; k=200x; [ $$f != FuzzCraft ] || { n=$(FUZZ_CRAFT); k=10x; }; \
+			$(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$$n -fuzzminimizetime=$$k $$p || { bad=$$f; break 2; }; done; done; [ -z "$$bad" ])
 
 # arm64 is cross-built, and its persistence primitives run under emulation. It is
 # untested on hardware.
@@ -219,7 +221,8 @@ modes-long: deps-programs
 stress-long:
 	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip TestRegionSizes $(LADDER) && \
 		$(GO) test -count=1 -timeout 40m ./refcnt ./hugepage ./pagecache -run Model -rapid.checks=20000 && \
-		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 200000x ./fs/fsck)
+		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 200000x ./fs/fsck && \
+		$(GO) test -run '^$$' -fuzz FuzzCraft -fuzztime 50000x -fuzzminimizetime 10x ./fs/fsck)
 
 # Other seeds than make test's.
 ageing-long:

@@ -55,8 +55,8 @@ Exit code, as in fsck(8): 0 clean, 1 errors corrected, 4 errors left uncorrected
 8 operational error, 16 wrong usage, 32 cancelled by a signal; the sum of what
 applies. What a cancelled repair has not finished, the next one does.
 
-With --json one object is printed: "problems" with "code", "what", "ino", "offset"
-(bytes), "fixed", and of lost data "path", "file_offset" and "bytes"; how many were "repaired" and are "left", and what was counted.`,
+With --json one object is printed: "problems" with "code", "what", "ino", "path",
+"offset" (bytes), "fixed", and of lost data "file_offset" and "bytes"; how many were "repaired" and are "left", and what was counted.`,
 		Example: `  daxfsd fsck -n /var/lib/pool.dax
   daxfsd fsck -y --json /dev/dax0.0`,
 		Args: args("REGION"),
@@ -174,6 +174,9 @@ func fsckSummary(r *fsck.Report) string {
 	}
 	fmt.Fprintf(&s, "; %d inodes: %d files, %d directories, %d symbolic links, %d others; %s used, %s free",
 		r.Files+r.Dirs+r.Symlinks+r.Special, r.Files, r.Dirs, r.Symlinks, r.Special, formatBlocks(r.UsedBlocks), formatBlocks(r.FreeBlocks))
+	if r.Incomplete {
+		s.WriteString("; what cannot be read hides what lies behind it: a repair may find more")
+	}
 	if !r.Clean {
 		fmt.Fprintf(&s, "; it was not unmounted (%d journal records, %d orphans, %d interrupted truncations)",
 			r.JournalRecords, r.Orphans, r.Truncations)

@@ -126,7 +126,11 @@ func (p *pass) named(ino, dir uint64, at int64) {
 func (p *pass) path(dir uint64, at int64) string {
 	var parts []string
 	for n := len(p.dirs) + 1; n > 0; n-- {
-		parts = append(parts, string(p.nameAt(at)))
+		name := p.nameAt(at)
+		if len(name) == 0 {
+			return "" // just removed
+		}
+		parts = append(parts, string(name))
 		if dir == layout.RootIno {
 			slices.Reverse(parts)
 			return "/" + strings.Join(parts, "/")
@@ -165,12 +169,5 @@ func (p *pass) reportLost() {
 
 func (p *pass) lostProblem(pr Problem) {
 	p.rep.LostRanges++
-	if len(p.found) < MaxProblems {
-		p.found = append(p.found, pr)
-	} else {
-		p.more++
-	}
-	if !p.o.Repair {
-		p.say(pr)
-	}
+	p.left(pr)
 }

@@ -240,9 +240,9 @@ func FuzzCraft(f *testing.F) {
 
 // TestCraft is FuzzCraft with scripts of a fixed seed.
 func TestCraft(t *testing.T) {
-	n := 300
+	n := 120
 	if testing.Short() {
-		n = 60
+		n = 30
 	}
 	c := newCrafter(t)
 	x := uint64(7)

@@ -224,7 +224,7 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 		return
 	case slotDamaged:
 		if in.links++; in.links == 1 {
-			in.typ, in.from = typ, d.ino
+			in.typ, in.from, in.at = typ, d.ino, lo
 		}
 		return
 	case slotFree:
@@ -260,7 +260,9 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 			me.subs++
 		}
 	}
-	in.links++
+	if in.links++; in.links == 1 && !in.isDir() {
+		in.from, in.at = d.ino, lo
+	}
 	p.named(ino, d.ino, lo)
 }
 

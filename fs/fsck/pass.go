@@ -12,10 +12,11 @@ import (
 // pass is one look at everything.
 type pass struct {
 	*checker
-	first bool      // nothing was mended yet
-	fixes int       // problems mended; another pass must look again
-	found []Problem // problems not mended
-	more  int       // and how many there was no room for
+	first  bool      // nothing was mended yet
+	fixes  int       // problems mended; another pass must look again
+	found  []Problem // problems not mended
+	mended []Problem // told when the pass ends
+	more   int       // and how many there was no room for
 
 	used   bitset // blocks claimed, by block
 	shared bitset // of these, by extents that may share them
@@ -68,8 +69,8 @@ type inodeInfo struct {
 	links  uint32 // names that lead to it
 	subs   uint32 // dirs: directories named in it
 	gen    uint32
-	from   uint64 // dirs, damaged inodes: the directory that names it
-	at     int64  // dirs: the place of that name
+	from   uint64 // the directory that names it, or one of them
+	at     int64  // the place of that name
 	lines  uint8  // and how many it has
 	names  bool   // dirs: there are names in it
 	parent uint64 // dirs: the parent field
@@ -180,6 +181,7 @@ func (p *pass) run() {
 	if p.fixes == 0 {
 		p.reportLost()
 	}
+	p.conclude()
 	bad := p.retire()
 	// The fixed area and the second superblock are not counted as used or free:
 	// the second superblock is used.
@@ -197,26 +199,61 @@ func (p *pass) incomplete() bool { return p.namesLost || p.damaged > 0 }
 // mended. It says whether it was mended.
 func (p *pass) problem(code string, ino uint64, off int64, fix func() error, format string, a ...any) bool {
 	pr := Problem{Code: code, Ino: ino, Offset: off, What: fmt.Sprintf(format, a...)}
+	if what := loses[code]; what != "" && fix != nil {
+		pr.What += "; a repair loses " + what
+	}
 	if p.o.Repair && fix != nil {
 		if err := fix(); err == nil {
 			pr.Fixed = true
 			p.fixes++
-			p.tell(pr)
-			p.say(pr)
+			p.mended = append(p.mended, pr)
 			return true
 		} else {
 			pr.What += fmt.Sprintf("; it cannot be repaired: %v", err)
 		}
 	}
+	p.left(pr)
+	return false
+}
+
+// left notes a problem that is not mended.
+func (p *pass) left(pr Problem) {
 	if len(p.found) < MaxProblems {
 		p.found = append(p.found, pr)
-	} else {
-		p.more++
+		return
 	}
-	if !p.o.Repair {
+	if p.more++; !p.o.Repair {
 		p.say(pr)
 	}
-	return false
+}
+
+// conclude tells what the pass found, now that it is known which names lead where. What a repair leaves is
+// told in the end.
+func (p *pass) conclude() {
+	for i := range p.mended {
+		p.mended[i].Path = p.pathOf(&p.mended[i])
+		p.tell(p.mended[i])
+		p.say(p.mended[i])
+	}
+	for i := range p.found {
+		if p.found[i].Path = p.pathOf(&p.found[i]); !p.o.Repair {
+			p.say(p.found[i])
+		}
+	}
+}
+
+// pathOf is the path of the inode that a problem concerns, from the filesystem's root; "" if there is none.
+func (p *pass) pathOf(pr *Problem) string {
+	if pr.Path != "" || pr.Ino == 0 {
+		return pr.Path
+	}
+	if pr.Ino == layout.RootIno {
+		return "/"
+	}
+	if in := p.info(pr.Ino); in != nil && in.from != 0 {
+		return p.path(in.from, in.at)
+	}
+	return ""
 }
 
 // unreadable reports a line that does not verify, or a media error.

@@ -3,6 +3,7 @@ package fsck
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -154,12 +155,29 @@ func (p *pass) rebuild() {
 			io := int64(b)<<layout.BlockShift + int64(i)*layout.InodeSize
 			ino := p.sb.InodeAt(io)
 			if knownType(in.mode) || in.mode == 0 {
-				p.problem(InodeCore, ino, io, p.makeCore(ino, io, in), "the core line of inode %d at offset %d has a wrong checksum", ino, io)
+				lost := ""
+				if in.links > 0 || ino == layout.RootIno {
+					uid, gid, mode := p.madeOwner(ino)
+					if isDir := in.typ == syscall.DT_DIR; isDir {
+						mode |= 0o100
+					}
+					lost = fmt.Sprintf("; a repair loses its owner, permissions, flags and project: it becomes user %d's and group %d's with mode %#o (symbolic links: 0777)", uid, gid, mode)
+				}
+				p.problem(InodeCore, ino, io, p.makeCore(ino, io, in), "the core line of inode %d at offset %d has a wrong checksum%s", ino, io, lost)
 			} else {
 				p.problem(InodeMode, ino, io, p.makeCore(ino, io, in), "inode %d at offset %d has mode %#o, which is no file type", ino, io, in.mode)
 			}
 		}
 	}
+}
+
+// madeOwner is the owner and the permissions of an inode whose own are lost: nobody else's may it become, but
+// the root directory goes back to who made the filesystem.
+func (p *pass) madeOwner(ino uint64) (uid, gid uint32, mode uint16) {
+	if ino == layout.RootIno {
+		return p.sb.UID, p.sb.GID, 0o600
+	}
+	return 0, 0, 0o600
 }
 
 // makeCore writes a new core line for a damaged inode.
@@ -171,6 +189,7 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 		var t layout.Times
 		t.Get(&times)
 		c := layout.Core{Gen: p.guessGen(ino, io, t.ExtentRoot, t.XattrRoot), Nlink: max(in.links, 1), Parent: in.from}
+		c.UID, c.GID, _ = p.madeOwner(ino)
 		end := uint64(0)
 		if haveFirst {
 			for _, e := range slots(nil, &first, io+layout.InodeExtentOff) {

@@ -80,22 +80,41 @@ const (
 	Nlink          = "nlink"            // link count differs from the names
 )
 
+// loses says what the repair of a problem cannot bring back.
+var loses = map[string]string{
+	InodeTimes:   "its times, and attributes if no whole list of them is found",
+	InodeExtents: "the blocks that the line told of, which read as zeros",
+	InodeXattr:   "its attributes",
+	Symlink:      "what is wrong of the link, or all of it",
+	ExtentRange:  "the blocks of that extent, which read as zeros",
+	ExtentEOF:    "what lies beyond its end",
+	DirLine:      "the name in the line: what it led to goes to /lost+found",
+	DentrySyntax: "the name: what it led to goes to /lost+found",
+	DentryName:   "the name: what it led to goes to /lost+found",
+	DentryDup:    "the second of the names",
+	DentryDead:   "the name",
+	DirParents:   "that name",
+	DirCycle:     "its name: it goes to /lost+found",
+}
+
 // Problem is one thing that is wrong.
 type Problem struct {
 	Code   string `json:"code"`
 	What   string `json:"what"`             // one sentence: the structure, what was found, what was expected
 	Ino    uint64 `json:"ino,omitempty"`    // the inode concerned; 0: none
 	Offset int64  `json:"offset,omitempty"` // region offset in bytes
-	// Of LostData: a path of the file from the filesystem's root ("" if no name leads to it), and
-	// what of it is lost, in bytes. No bytes: the value of an attribute.
-	Path       string `json:"path,omitempty"`
-	FileOffset int64  `json:"file_offset,omitempty"`
-	Bytes      int64  `json:"bytes,omitempty"`
-	Fixed      bool   `json:"fixed"`
+	Path   string `json:"path,omitempty"`   // of the inode, from the filesystem's root; "": no name is known
+	// Of LostData: what is lost, in bytes. No bytes: the value of an attribute.
+	FileOffset int64 `json:"file_offset,omitempty"`
+	Bytes      int64 `json:"bytes,omitempty"`
+	Fixed      bool  `json:"fixed"`
 }
 
 func (p Problem) String() string {
 	s := fmt.Sprintf("%s: %s", p.Code, p.What)
+	if p.Path != "" && p.Code != LostData { // which begins with it
+		s = fmt.Sprintf("%s: %q: %s", p.Code, p.Path, p.What)
+	}
 	if p.Fixed {
 		s += " (fixed)"
 	}
