@@ -38,6 +38,7 @@
 //	                          but a stage (atomic.go) by who then waits for nothing more
 //	          hugepage.Allocator, refcnt.Table: locks of their own, leaves
 //	          badRanges.mu    writes the bad-range list, without a lane
+//	      kernelPages.mu      which changes the kernel's page cache may lack (bypass.go); reads the region
 //
 // Media do not decide this order: a directory is locked below another one only where its parent field
 // agrees with the entry, and as a parent only where its own parents lead up to the root (child.go).
