@@ -12,6 +12,7 @@
 //   - Region is the mapped memory: Open, Close, and everything below.
 //   - Kind is where it lives: device-dax, fsdax, file, tmpfs, hugetlbfs, memory.
 //   - Handle is a region that is open and locked, and not mapped: what mkfs decides by.
+//   - Content is what either holds, looked at without allocating its holes.
 //   - Access is who may write to a region, asked of its descriptor.
 //   - Durability is what a flushed and fenced store survives there.
 //   - Recorder hears of every primitive; crash tests are made of it.

@@ -181,3 +181,31 @@ func TestHolesStay(t *testing.T) {
 		t.Errorf("a mount that was refused allocated %d bytes", n)
 	}
 }
+
+// TestMountFormatCancelled: SIGTERM ends the formatting of a mount, too, and nothing is left.
+func TestMountFormatCancelled(t *testing.T) {
+	needFUSE(t)
+	p, mp := filepath.Join(memoryFilesystem(t, "size=1g"), "region"), mountPoint(t)
+	for delay := 20 * time.Millisecond; delay < time.Second; delay += 20 * time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		cmd := command(ctx, "mount", "--foreground", "--format-if-empty", "--size", "900MiB", p, mp)
+		var said strings.Builder
+		cmd.Stderr = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(delay)
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		cancel()
+		_, err := os.Stat(p)
+		if strings.Contains(said.String(), "cancelled by a signal") {
+			if cmd.ProcessState.ExitCode() != 1 || err == nil {
+				t.Errorf("exit code %d, the region: %v; it said %q", cmd.ProcessState.ExitCode(), err, said.String())
+			}
+			return
+		}
+		os.Remove(p) // it came before the signal was asked for, or after the formatting
+	}
+	t.Error("no formatting was cancelled")
+}

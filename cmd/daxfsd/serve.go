@@ -242,7 +242,9 @@ func openOrFormat(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 
 // formatIfEmpty formats an acquired region that has length zero or is all zeros.
 func formatIfEmpty(p *mountPlan, h *pmem.Handle, progress progressFunc, warn func(string)) (*pmem.Region, error) {
-	f := &mkfsFlags{size: p.flags.size}
+	cancel, stop := cancelOnSignal()
+	defer stop()
+	f := &mkfsFlags{size: p.flags.size, cancel: cancel}
 	r, err := f.prepare(p.region, h, progress)
 	if errors.Is(err, errHolds) {
 		return mapRegion(p.region, h)
