@@ -34,8 +34,13 @@ func (fs *FS) child(d *inode, ino uint64) (*inode, error) {
 		fs.put(in, 1)
 		return nil, err
 	}
-	if in.isDir() && !in.anchored.Load() {
-		in.anchored.Store(true)
+	if in.isDir() {
+		if !in.anchored.Load() {
+			in.anchored.Store(true)
+		}
+		if in.up.Load() != d {
+			in.up.Store(d)
+		}
 	}
 	return in, nil
 }

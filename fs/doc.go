@@ -30,7 +30,9 @@
 //
 //	FS.rename                 renames between directories
 //	  inode.rl                byte range of a file
-//	    inode.mu              directories: parent before child, else by number
+//	    inode.io              held for a whole operation on extents; two files: by number
+//	      inode.mu            held for one transaction. Directories: parent before child (the second of
+//	                          a rename's is tried only, see lockDirs), before files, else by number
 //	      icacheShard.mu
 //	        xattrCache.mu     a leaf
 //	      metaSpace.mu        metadata blocks and inode slots; may run transactions
@@ -42,6 +44,10 @@
 //
 // Media do not decide this order: a directory is locked below another one only where its parent field
 // agrees with the entry, and as a parent only where its own parents lead up to the root (child.go).
+//
+// rl and io may be held long, and the rename mutex for some milliseconds: whoever holds a directory's mu waits
+// for none of them, and a request with Context.NoWait neither (iolock.go). A file's space and ext change under
+// io and mu, so either suffices to read them.
 //
 // So an operation allocates first, then begins its transaction, commits, and frees
 // last. TestReadWriteAllocs proves that reading and writing allocate nothing.

@@ -32,16 +32,18 @@ type inode struct {
 	orphaned bool // protected by mu: counted in FS.orphan
 	live     bool // protected by mu: the live line holds newer times than the times line
 
-	io     sync.Mutex
-	mu     sync.RWMutex
-	core   layout.Core   // protected by mu, core.Size of a file by io too; that is mirrored in size
-	parent atomic.Uint64 // mirrors core.Parent; changes only under the rename mutex
-	troot  uint64        // protected by mu: Times.ExtentRoot
-	xroot  uint64        // protected by mu: Times.XattrRoot
-	btime  int64         // immutable once created
-	size   atomic.Uint64
-	flags  atomic.Uint32 // mirrors core.Flags
-	caps   atomic.Bool   // it may have the attribute security.capability; false only under mu
+	io      sync.Mutex
+	mu      sync.RWMutex
+	evicted atomic.Bool           // it is in the cache no more; set under the shard's lock
+	core    layout.Core           // protected by mu, core.Size of a file by io too; that is mirrored in size
+	parent  atomic.Uint64         // mirrors core.Parent; changes only under the rename mutex
+	up      atomic.Pointer[inode] // of a directory: parent, if that is known; see parentOf. No reference
+	troot   uint64                // protected by mu: Times.ExtentRoot
+	xroot   uint64                // protected by mu: Times.XattrRoot
+	btime   int64                 // immutable once created
+	size    atomic.Uint64
+	flags   atomic.Uint32 // mirrors core.Flags
+	caps    atomic.Bool   // it may have the attribute security.capability; false only under mu
 
 	// Times are read and written without mu: writes in place do not serialise.
 	atime, mtime, ctime atomic.Int64
@@ -105,6 +107,7 @@ func (s *icacheShard) add(in *inode) {
 
 // remove is the reverse. Called with s.mu held.
 func (s *icacheShard) remove(in *inode) {
+	in.evicted.Store(true)
 	delete(s.m, in.ino)
 	if n := len(s.m); s.peak > 1024 && n < s.peak/8 {
 		s.m = maps.Clone(s.m)
@@ -441,7 +444,10 @@ func (in *inode) applyCore(c *layout.Core) {
 	in.core = *c
 	in.size.Store(c.Size)
 	in.flags.Store(c.Flags)
-	in.parent.Store(c.Parent)
+	if in.parent.Load() != c.Parent {
+		in.up.Store(nil)
+		in.parent.Store(c.Parent)
+	}
 }
 
 // load reads from a block that the caller keeps from becoming free: it holds a lock of its

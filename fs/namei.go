@@ -361,6 +361,7 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, er
 	if in.isDir() {
 		in.core.Nlink, in.core.Parent = 2, d.ino
 		in.parent.Store(d.ino)
+		in.up.Store(d)
 		in.anchored.Store(true)
 		in.content = newContent()
 		in.dir = &dirIndex{}

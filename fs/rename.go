@@ -120,48 +120,43 @@ const quickSteps = 1000
 // isUnder reports whether directory d is top or below it. Called with the rename
 // mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait and the
 // way is long.
-func (fs *FS) isUnder(ctx *Context, d, top uint64) (bool, error) {
+func (fs *FS) isUnder(ctx *Context, d, top *inode) (bool, error) {
 	mark := uint64(0) // Brent: a way that comes back to a mark goes round
 	for n := 1; ; n++ {
-		if d == top {
+		if d.ino == top.ino {
 			return true, nil
 		}
-		if d == layout.RootIno {
+		if d.ino == layout.RootIno {
 			return false, nil
 		}
 		if ctx.NoWait && n > quickSteps {
 			return false, syscall.EAGAIN
 		}
-		if d == mark {
-			return false, corruptf("directory %d has no way up to the root", d)
+		if d.ino == mark {
+			return false, corruptf("directory %d has no way up to the root", d.ino)
 		}
 		if n&(n-1) == 0 {
-			mark = d
+			mark = d.ino
 		}
-		var ok bool
-		if d, ok = fs.parentOf(d); !ok {
+		if d = fs.parentOf(d); d == nil {
 			return false, nil // removed: below nothing
 		}
 	}
 }
 
-// parentOf is the directory that a directory is in; false if there is no such directory.
-func (fs *FS) parentOf(d uint64) (parent uint64, ok bool) {
-	s := fs.shard(d)
-	s.mu.Lock()
-	if in := s.m[d]; in != nil { // as ever: the kernel knows the ancestors of what it knows
-		parent, ok = in.parent.Load(), !in.dying
-		s.mu.Unlock()
-		return parent, ok
+// parentOf is the directory that a directory is in, without a reference: nothing may be read of it but its
+// number and where it is in turn. nil if there is no such directory. Called with the rename mutex held.
+func (fs *FS) parentOf(d *inode) *inode {
+	if up := d.up.Load(); up != nil && !up.evicted.Load() {
+		return up
 	}
-	s.mu.Unlock()
-	in, e := fs.get(d)
+	up, e := fs.get(d.parent.Load())
 	if e != 0 {
-		return 0, false
+		return nil
 	}
-	parent = in.parent.Load()
-	fs.put(in, 1)
-	return parent, true
+	d.up.Store(up)
+	fs.put(up, 1)
+	return up
 }
 
 // renaming is one Rename under way, its directories locked.
@@ -304,7 +299,7 @@ func (r *renaming) isUnder(d, top *inode) (bool, error) {
 	if d == top || top.leaf() {
 		return d == top, nil
 	}
-	return r.fs.isUnder(r.ctx, d.ino, top.ino)
+	return r.fs.isUnder(r.ctx, d, top)
 }
 
 // leaf reports whether no directory is in a directory. With the rename mutex held, what has none gets
@@ -408,6 +403,7 @@ func (r *renaming) move() error {
 	}
 	in.applyCore(&ic)
 	in.applyTimes(&is)
+	in.movedTo(r.nd)
 	r.applyDirs(&oc, pn, &ds)
 	if w != nil {
 		w.done(r.ctx, fs)
@@ -452,8 +448,17 @@ func (r *renaming) exchange() error {
 	in.applyTimes(&is)
 	v.applyCore(&vc)
 	v.applyTimes(&vs)
+	in.movedTo(r.nd)
+	v.movedTo(r.od)
 	r.applyDirs(&oc, pn, &ds)
 	return nil
+}
+
+// movedTo notes that an inode has a name in d now.
+func (in *inode) movedTo(d *inode) {
+	if in.isDir() {
+		in.up.Store(d)
+	}
 }
 
 // stage writes a moved inode's ctime, and its core if the parent changed.

@@ -38,6 +38,7 @@ type attack struct {
 	prepare func(dir string) error        // by root, once; nil: nothing
 	ask     func(thread, round int) error // by each thread, over and over
 	within  time.Duration                 // what the victim may wait, if that is not mayWait
+	shared  bool                          // the victim's files are in the attacker's directory
 }
 
 // TestPlaces: no request that somebody may make keeps another user's requests waiting.
@@ -57,7 +58,7 @@ func TestPlaces(t *testing.T) {
 				}
 			}
 			fill(t, m.Path("resident"), 384<<20)
-			for _, a := range attacks {
+			for _, a := range append(attacks, extentAttacks...) {
 				t.Run(a.name, func(t *testing.T) { a.run(t, m) })
 			}
 		})
@@ -89,6 +90,7 @@ func (a *attack) run(t *testing.T, m *mounttest.Mount) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	defer os.RemoveAll(dir) // the next one wants its space
 	if a.prepare != nil {
 		if err := a.prepare(dir); err != nil {
 			t.Fatal(err)
@@ -101,6 +103,15 @@ func (a *attack) run(t *testing.T, m *mounttest.Mount) {
 		return err
 	}); err != nil {
 		t.Fatal(err)
+	}
+	place := m.Path("victim")
+	if a.shared {
+		place = dir
+		for _, d := range []string{dir, m.Path("attacker")} {
+			if err := os.Chmod(d, 0o1777); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	within := a.within
 	if within == 0 {
@@ -123,7 +134,7 @@ func (a *attack) run(t *testing.T, m *mounttest.Mount) {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)
-		text := mounttest.RunChild(t, time.Minute+last, "victim", m.Path("victim"), last.String())
+		text := mounttest.RunChild(t, time.Minute+last, "victim", place, last.String())
 		in.Close()
 		err = att.Wait()
 		cancel()
@@ -174,7 +185,7 @@ func victim(args []string) error {
 	}
 	n, longest := 0, time.Duration(0)
 	for end := time.Now().Add(last); time.Now().Before(end); n++ {
-		name := strconv.Itoa(n)
+		name := "victim" + strconv.Itoa(n)
 		start := time.Now()
 		fd, err := unix.Open(name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
 		if err != nil {
@@ -193,6 +204,7 @@ func victim(args []string) error {
 
 // attacker attacks until its standard input ends, and says how many requests it made.
 func attacker(args []string) error {
+	attacks := append(attacks, extentAttacks...)
 	i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == args[1] })
 	if i < 0 {
 		return fmt.Errorf("no attack is called %q", args[1])

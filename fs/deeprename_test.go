@@ -1,0 +1,50 @@
+package fs_test
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+)
+
+// TestDeepRename: a rename between directories that are deep in the tree keeps the rename mutex for no longer than
+// others may wait: a file, or a directory without directories in it, walks nowhere; any other walks up once.
+func TestDeepRename(t *testing.T) {
+	depth := 300_000
+	if testing.Short() {
+		depth = 20_000
+	}
+	v := newVolume(t, (int64(depth)*5000+16<<20)&^4095) // a directory with one name is a block and an inode
+	d := uint64(1)
+	for range depth {
+		d = v.mkdir(d, "d")
+	}
+	x, y := v.mkdir(d, "a"), v.mkdir(d, "b")
+	v.create(x, "file")
+	v.mkdir(x, "leaf")
+	v.mkdir(v.mkdir(x, "tree"), "below")
+	for _, name := range []string{"file", "leaf", "tree"} {
+		best := time.Hour // of some, since the machine may be busy
+		from, to := x, y
+		for range 6 {
+			start := time.Now()
+			v.ok(v.fs.Rename(&v.ctx, from, name, to, name, 0))
+			best = min(best, time.Since(start))
+			from, to = to, from
+		}
+		t.Logf("%s: %v", name, best)
+		if best > 50*time.Millisecond {
+			t.Errorf("a rename of %s below %d directories takes %v, want 50 ms at most", name, depth, best)
+		}
+	}
+	queue := &fs.Context{NoWait: true}
+	v.ok(v.fs.Rename(queue, x, "file", y, "file", 0))
+	v.ok(v.fs.Rename(queue, x, "leaf", y, "leaf", 0))
+	if e := v.fs.Rename(queue, x, "tree", y, "tree", 0); e != syscall.EAGAIN {
+		t.Errorf("a queue walks up through %d directories: %v, want %v", depth, e, syscall.EAGAIN)
+	}
+	if e := v.fs.Rename(&v.ctx, 1, "d", y, "d", 0); e != syscall.EINVAL {
+		t.Errorf("a directory moved below itself: %v, want %v", e, syscall.EINVAL)
+	}
+}
