@@ -219,10 +219,13 @@ modes-long: deps-programs
 # The race detector without -short (but for regions of which the folio table would not fit
 # into Go's memory), far more random cases, and damage that the fuzzer thinks of.
 stress-long:
-	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip TestRegionSizes $(LADDER) && \
+	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip 'TestRegionSizes|TestSoak' $(LADDER) && \
 		$(GO) test -count=1 -timeout 40m ./refcnt ./hugepage ./pagecache -run Model -rapid.checks=20000 && \
 		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 200000x ./fs/fsck && \
-		$(GO) test -run '^$$' -fuzz FuzzCraft -fuzztime 50000x -fuzzminimizetime 10x ./fs/fsck)
+		$(GO) test -run '^$$' -fuzz FuzzCraft -fuzztime 50000x -fuzzminimizetime 10x ./fs/fsck && \
+		$(GO) test -count=1 -timeout 40m ./fs -run TestSoak -soak-ops 100000000 && \
+		$(GO) test -count=1 -timeout 40m ./test/mounted -run TestSoak -soak-steps 500000 && \
+		$(GO) test -count=1 -timeout 40m ./test/attack -long)
 
 # Other seeds than make test's.
 ageing-long:

@@ -28,6 +28,7 @@ const (
 	threads     = 40                    // of the attacker
 	mayWait     = 50 * time.Millisecond // the victim, for one create and unlink
 	attempts    = 6                     // for a machine that is busy with something else
+	mayTake     = 256 << 20             // bytes of the daemon's memory, the region's pages excepted
 	attackerUID = 1000
 	victimUID   = 2000
 )
@@ -61,8 +62,27 @@ func TestPlaces(t *testing.T) {
 			for _, a := range append(attacks, extentAttacks...) {
 				t.Run(a.name, func(t *testing.T) { a.run(t, m) })
 			}
+			if kib := ownMemory(t, m.PID()); kib > mayTake>>10 {
+				t.Errorf("the daemon has %d KiB of memory after all this, expected %d at most", kib, mayTake>>10)
+			} else {
+				t.Logf("the daemon has %d KiB of memory", kib)
+			}
 		})
 	}
+}
+
+// ownMemory is how many KiB of a process's memory are no file's.
+func ownMemory(t *testing.T, pid int) (kib int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(b), "RssAnon:")
+	if _, err := fmt.Sscan(line, &kib); err != nil {
+		t.Fatalf("RssAnon of the daemon: %v", err)
+	}
+	return kib
 }
 
 // fill writes a file, which makes as much of the region resident in the daemon.
