@@ -15,6 +15,7 @@ import (
 	"github.com/daxfs/daxfs/fs"
 	"github.com/daxfs/daxfs/fs/fusefs"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/fs/transport"
 	"github.com/daxfs/daxfs/pmem"
 )
@@ -194,6 +195,18 @@ func regionInfo(path string) (*info, error) {
 	}
 	if by := heldBy(path); by != "" {
 		i.State, i.Note = "in use", by
+	} else if i.State == "dirty" { // the lock does not see who uses another node, or is elsewhere
+		v, err := owner.Judge(r, sb, owner.Options{})
+		switch {
+		case err != nil:
+			return nil, err
+		case v.Use == owner.InUse:
+			i.State, i.Note = "in use", v.Why
+		case v.Use == owner.Unclear:
+			i.Note = "not unmounted, and perhaps in use: " + v.Why
+		case v.Copy:
+			i.Note = "a copy of a region that was not unmounted: the next mount checks it first"
+		}
 	}
 	if backup {
 		i.Note = strings.TrimPrefix(i.Note+"; the first superblock is damaged, this is the second", "; ")

@@ -56,6 +56,9 @@ func TestOwnerTwoNames(t *testing.T) {
 	writeFile(t, mp+"/f", content)
 	pid := daemonPID(t, mp)
 	number := strconv.Itoa(pid)
+	if i := decode(t, must(t, "info", "--json", alias)); i["state"] != "in use" || !strings.Contains(i["note"].(string), number) {
+		t.Errorf("info says %v, %v", i["state"], i["note"])
+	}
 	refused(t, daxfsd(t, "mount", alias, other), 1, "in use", number)
 	refused(t, daxfsd(t, "mount", "-o", "takeover", alias, other), 1, "in use", number)
 	refused(t, daxfsd(t, "mount", "-o", "ro", alias, other), 1, "in use", number)
