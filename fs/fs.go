@@ -38,7 +38,8 @@ type FS struct {
 	chunksKept atomic.Uint64 // see keepChunks
 	rename     sync.Mutex    // serialises renames between directories, as s_vfs_rename_mutex
 
-	reclaiming sync.Mutex // held by a goroutine that frees a large orphan
+	reclaiming sync.Mutex   // held by a goroutine that frees a large orphan
+	reclaims   atomic.Int64 // such goroutines
 
 	claim      *owner.Claim // nil: mounted read-only
 	ownerSeq   uint64       // of the owner record

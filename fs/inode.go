@@ -34,7 +34,7 @@ type inode struct {
 
 	io      sync.Mutex
 	mu      sync.RWMutex
-	evicted atomic.Bool           // it is in the cache no more; set under the shard's lock
+	mappers atomic.Int32          // opens for reading and writing, see MayBeMapped
 	core    layout.Core           // protected by mu, core.Size of a file by io too; that is mirrored in size
 	parent  atomic.Uint64         // mirrors core.Parent; changes only under the rename mutex
 	up      atomic.Pointer[inode] // of a directory: parent, if that is known; see parentOf. No reference
@@ -51,8 +51,6 @@ type inode struct {
 
 	acls   *acls                  // protected by mu, held for writing; nil: not known
 	xattrs atomic.Pointer[xattrs] // of xroot; see xattrCache, which may drop it any time; nil: not known, or short
-
-	mappers atomic.Int32 // opens for reading and writing, see MayBeMapped
 
 	// Most inodes that a kernel remembers were looked at, and nothing else: they are small.
 	blocks   atomic.Uint64 // blocks owned, metadata of the file included; if loaded or counted
@@ -107,7 +105,6 @@ func (s *icacheShard) add(in *inode) {
 
 // remove is the reverse. Called with s.mu held.
 func (s *icacheShard) remove(in *inode) {
-	in.evicted.Store(true)
 	delete(s.m, in.ino)
 	if n := len(s.m); s.peak > 1024 && n < s.peak/8 {
 		s.m = maps.Clone(s.m)
@@ -317,8 +314,10 @@ func (fs *FS) put(in *inode, n int64) {
 	s.mu.Unlock()
 	if fs.reclaimsLong(in) {
 		fs.background.Add(1)
+		fs.reclaims.Add(1)
 		go func() {
 			defer fs.background.Done()
+			defer fs.reclaims.Add(-1)
 			fs.reclaiming.Lock() // one at a time: it uses a CPU
 			defer fs.reclaiming.Unlock()
 			fs.end(in)

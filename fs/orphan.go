@@ -100,6 +100,19 @@ func (fs *FS) deferring() bool {
 	return n > fs.heldLong.Load()
 }
 
+// reclaimWait bounds how long an operation that finds no space waits for large files that are being freed.
+const reclaimWait = 10 * time.Second
+
+// AwaitReclaim waits until the large files that were deleted and have no user any more are free, but not for
+// longer than 10 s. EINTR if the caller gave up before. Called with no lock held.
+func (fs *FS) AwaitReclaim(ctx *Context) syscall.Errno {
+	if fs.reclaims.Load() == 0 {
+		return 0
+	}
+	until := time.Now().Add(reclaimWait)
+	return fs.await(ctx, func() bool { return fs.reclaims.Load() == 0 || time.Now().After(until) })
+}
+
 // awaitDeferred waits until what deferring speaks of is free, but not long.
 func (fs *FS) awaitDeferred(ctx *Context) syscall.Errno {
 	if !fs.deferring() {
@@ -123,15 +136,19 @@ func (fs *FS) awaitDeferred(ctx *Context) syscall.Errno {
 // the operation's answer: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up.
 // Called with no lock held.
 func (fs *FS) spaceComes(ctx *Context, released uint64) (again bool, e syscall.Errno) {
+	reclaims := fs.reclaims.Load() > 0
 	switch {
-	case fs.table.Released() != released:
+	case fs.table.Released() != released && !reclaims:
 		return true, 0
-	case !fs.settling() && !fs.deferring():
+	case !reclaims && !fs.settling() && !fs.deferring():
 		return false, syscall.ENOSPC
 	case ctx.NoWait:
 		return false, syscall.EAGAIN
 	}
 	if e = fs.settleOrphans(ctx); e == 0 {
+		e = fs.AwaitReclaim(ctx)
+	}
+	if e == 0 {
 		e = fs.awaitDeferred(ctx)
 	}
 	return e == 0, e

@@ -147,7 +147,7 @@ func (fs *FS) isUnder(ctx *Context, d, top *inode) (bool, error) {
 // parentOf is the directory that a directory is in, without a reference: nothing may be read of it but its
 // number and where it is in turn. nil if there is no such directory. Called with the rename mutex held.
 func (fs *FS) parentOf(d *inode) *inode {
-	if up := d.up.Load(); up != nil && !up.evicted.Load() {
+	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // in the cache, and not its predecessor there
 		return up
 	}
 	up, e := fs.get(d.parent.Load())

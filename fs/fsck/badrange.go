@@ -36,9 +36,13 @@ func (p *pass) readBad() {
 		off := p.sb.BadOff + i*layout.LineSize
 		var l layout.Line
 		if err := p.line(off, &l); err != nil {
-			if err != errSum || p.clean { // else it was just being written
-				p.unreadable(BadList, 0, off, err, p.put1(off, layout.Line{}), "the bad-range list's line")
+			fix := p.put1(off, layout.Line{})
+			if err == errSum && !p.clean { // it was just being written, which a mount clears without a word
+				if !p.o.Repair || fix() == nil {
+					continue
+				}
 			}
+			p.unreadable(BadList, 0, off, err, fix, "the bad-range list's line")
 			continue
 		}
 		var b layout.BadRange

@@ -239,6 +239,9 @@ func (j *judge) use() string {
 	if why := j.empty(layout.RootIno); why != "" {
 		return why
 	}
+	if e := j.f.AwaitReclaim(&j.ctx); e != 0 {
+		return fmt.Sprintf("waiting for large files to be free: %v", e)
+	}
 	retired := j.f.Stats().RetiredBytes >> layout.BlockShift
 	if j.f.StatFS(&after); after.Bfree+retired != emptyFree() {
 		return fmt.Sprintf("free blocks with everything deleted: %d and %d retired, of an empty filesystem: %d", after.Bfree, retired, emptyFree())
