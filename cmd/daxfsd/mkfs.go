@@ -47,7 +47,9 @@ at least and 32 TiB at most.
 Nothing is allocated unless there is room for all of it: in the filesystem of the
 file and, where that is memory (tmpfs), in the memory of the machine and of the
 control groups of this process, of which 3 % are left to others. A file that is
-made gets its name last, so that nothing is left of it if this fails or is killed.
+made gets its name last, so that nothing is left of it if this fails or is killed
+(on a filesystem without O_TMPFILE, such as NFS, kill -9 leaves it). A file that was
+there and grows has its old size again after a failure, but not after kill -9.
 
 A region that holds anything but zeros is left alone, unless --force is given. So
 all of it is read (not its holes), which takes a while on a large device. A mounted

@@ -63,6 +63,21 @@ mount -t daxfs "$region" "$mp"; p=$(pid "$mp"); kill -KILL $p; ended $p; "$0" um
 [ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, region, mp, rounds)
 }
 
+// The end of a daemon whose mount was detached leaves the line of the daxfs that is mounted there now.
+func TestUtabOfNextMount(t *testing.T) {
+	needFUSE(t)
+	scripted(t, helpers+`
+"$0" mkfs --size 16MiB "$region-2" >/dev/null
+mount -t daxfs "$region" "$mp"; p=$(pid "$mp"); echo x >"$mp/f"; exec 5<"$mp/f"
+"$0" umount --lazy "$mp"
+mount -t daxfs "$region-2" "$mp"
+grep -q "helper=fuse.daxfs" /run/mount/utab || fail "the new mount is not in utab"
+exec 5<&-; ended $p
+grep -q "helper=fuse.daxfs" /run/mount/utab || fail "the old daemon removed the line of the new mount"
+umount "$mp"
+[ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, newRegion(t), mountPoint(t))
+}
+
 // Users mount and unmount what fstab lets them. mount(8) gives the helper no PATH, in which it would find fusermount3.
 func TestMountAsUserByFstab(t *testing.T) {
 	needFUSE(t)

@@ -72,7 +72,11 @@ func lockHolder(path string) int {
 	if err != nil || !r.region() {
 		return 0
 	}
-	want := fmt.Sprintf("%02x:%02x:%d", unix.Major(r.dev), unix.Minor(r.dev), r.ino)
+	major, minor := int(unix.Major(r.dev)), int(unix.Minor(r.dev))
+	if r.mount != nil { // the superblock's, as /proc/locks has it; stat(2) has another on btrfs
+		major, minor = r.mount.Major, r.mount.Minor
+	}
+	want := fmt.Sprintf("%02x:%02x:%d", major, minor, r.ino)
 	f, err := os.Open("/proc/locks")
 	if err != nil {
 		return 0

@@ -42,8 +42,12 @@ func enterUtab(source, mp string) {
 	}
 }
 
-// leaveUtab undoes enterUtab when the mount is gone, unless umount(8) has.
+// leaveUtab undoes enterUtab when the mount is gone, unless umount(8) has. The line stays for a daxfs that
+// somebody else has mounted there meanwhile.
 func leaveUtab(mp string) {
+	if m, err := mountAt(mp); err == nil && m != nil && m.FSType == fsType {
+		return
+	}
 	if wantsUtab() && inUtab(mp) {
 		utabTool("umount", "-i", "--fake", "--no-canonicalize", "--", mp)
 	}
