@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 type mountFlags struct {
@@ -88,6 +89,7 @@ type mountPlan struct {
 	flags      *mountFlags
 	region     string
 	mountpoint string
+	dir        int // open on the mount point by O_PATH, until something is mounted there
 	opts       *mountOptions
 }
 
@@ -121,12 +123,13 @@ func mount(c *cobra.Command, f *mountFlags, region, mountpoint string) error {
 	if f.foreground {
 		return serveMount(p, &reporter{})
 	}
+	unix.Close(p.dir) // the daemon opens it itself
 	return spawn(p)
 }
 
 // check completes the plan with a mount point that can be mounted on.
 func (p *mountPlan) check(mountpoint string, tell func(string)) (err error) {
-	if p.mountpoint, err = checkMountpoint(mountpoint, tell); err != nil {
+	if p.mountpoint, p.dir, err = checkMountpoint(mountpoint, tell); err != nil {
 		return err
 	}
 	if p.mountpoint == "/" {
@@ -138,6 +141,11 @@ func (p *mountPlan) check(mountpoint string, tell func(string)) (err error) {
 // daemon is mount in the process that spawn started: errors go to the starter.
 func daemon(p *mountPlan, mountpoint string, rep *reporter) error {
 	err := p.check(mountpoint, func(s string) { rep.send(reportLine{Kind: "note", Text: s}) })
+	// The starter has resolved it. If it leads elsewhere now, a symbolic link has been put there since.
+	if err == nil && p.mountpoint != mountpoint {
+		unix.Close(p.dir)
+		err = fmt.Errorf("mount point %s leads to %s by now: somebody has changed it, mount again", mountpoint, p.mountpoint)
+	}
 	if err == nil {
 		err = serveMount(p, rep)
 	}

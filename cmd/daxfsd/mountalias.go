@@ -89,10 +89,11 @@ var remountFlags = map[string]uintptr{
 
 // remount changes what the kernel keeps of a mount; of the rest the daemon knows nothing.
 func remount(o *mountOptions, mountpoint string) error {
-	f, err := find(mountpoint)
+	f, fd, err := findOpen(mountpoint)
 	if err != nil {
 		return err
 	}
+	defer unix.Close(fd)
 	m := f.daxfs()
 	if m == nil {
 		return fmt.Errorf("no daxfs is mounted on %s", f.path)
@@ -123,7 +124,7 @@ func remount(o *mountOptions, mountpoint string) error {
 			flags = flags&^clear | set
 		}
 	}
-	if err := unix.Mount(m.Source, m.Mountpoint, fsType, unix.MS_REMOUNT|flags, ""); err != nil {
+	if err := unix.Mount(m.Source, fmt.Sprintf("/proc/self/fd/%d", fd), fsType, unix.MS_REMOUNT|flags, ""); err != nil {
 		return fmt.Errorf("remounting %s: %w", m.Mountpoint, os.NewSyscallError("mount", err))
 	}
 	return nil

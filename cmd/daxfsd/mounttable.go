@@ -190,23 +190,45 @@ func (e *silentError) Error() string {
 
 func (e *silentError) Is(target error) bool { return target == errSilent }
 
+// foreignError is returned for a FUSE mount that is not a daxfs and does not answer.
+type foreignError struct{ m *mountinfo.Info }
+
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("the filesystem on %s (%s) does not answer: end or continue its daemon, or unmount it first", e.m.Mountpoint, e.m.FSType)
+}
+
+func (e *foreignError) Is(target error) bool { return target == errSilent }
+
 // request sends a request to the daemon of a mount, by a probe. It sends none to a daemon that is visibly stopped:
 // what waits for that makes the mount busy.
 func request(m *mountinfo.Info, limit time.Duration, args ...string) ([]byte, error) {
+	return requestOn(-1, m, limit, args...)
+}
+
+// requestOn is request, with a descriptor for the probe, or -1.
+func requestOn(fd int, m *mountinfo.Info, limit time.Duration, args ...string) ([]byte, error) {
+	if m.FSType != fsType {
+		b, err := probeOn(fd, limit, args...)
+		if errors.Is(err, errSilent) {
+			return nil, &foreignError{m}
+		}
+		return b, err
+	}
 	silent := &silentError{m.Mountpoint, lockHolder(m.Source)}
 	if stopped(silent.pid) {
 		return nil, silent
 	}
-	b, err := probe(limit, args...)
+	b, err := probeOn(fd, limit, args...)
 	if errors.Is(err, errSilent) {
 		return nil, silent
 	}
 	return b, err
 }
 
-// daemonGone reports whether the daemon of a mount is gone, or fails with a silentError.
-func daemonGone(m *mountinfo.Info) (bool, error) {
-	_, err := request(m, probeLimit, "stat", m.Mountpoint)
+// daemonGone reports whether the daemon of a mount is gone, or fails with a silentError. It asks by a descriptor
+// on the mount's root, since the mount point may lead to another mount.
+func daemonGone(m *mountinfo.Info, root int) (bool, error) {
+	_, err := requestOn(root, m, probeLimit, "stat", probeFD)
 	if errors.Is(err, errSilent) {
 		return false, err
 	}
@@ -243,18 +265,20 @@ func askActivity(mountpoint string) (*fusefs.Activity, error) {
 // answering fails for a file on a daxfs, or on another FUSE, whose daemon does not answer: whoever opens one then
 // cannot be killed.
 func answering(name string) error {
-	f, err := find(name)
+	f, fd, err := findOpen(name)
 	if err != nil {
 		return err
 	}
-	return f.answering()
+	defer unix.Close(fd)
+	return f.answering(fd)
 }
 
-func (f *found) answering() error {
+// answering is the same of what was found and is open by O_PATH.
+func (f *found) answering(fd int) error {
 	if f.mount == nil || !strings.HasPrefix(f.mount.FSType, "fuse") {
 		return nil
 	}
-	_, err := daemonGone(f.mount)
+	_, err := daemonGone(f.mount, fd)
 	return err
 }
 
@@ -279,56 +303,70 @@ func ask(mountpoint, xattr string, limit time.Duration, v any) error {
 }
 
 // checkMountpoint makes sure that path is a directory to mount on. It takes away
-// daxfs mounts whose daemon is gone and tells about it; nothing else is touched.
-func checkMountpoint(path string, tell func(string)) (string, error) {
-	var f *found
+// daxfs mounts whose daemon is gone and tells about it; nothing else is touched. dir is open on the directory by
+// O_PATH: by the time of the mount its name may lead elsewhere.
+func checkMountpoint(path string, tell func(string)) (mp string, dir int, err error) {
 	for range 16 { // stale mounts may be stacked
-		var err error
-		f, err = find(path)
+		f, fd, err := findOpen(path)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			return "", fmt.Errorf("mount point %s does not exist; create it with mkdir", path)
+			return "", -1, fmt.Errorf("mount point %s does not exist; create it with mkdir", path)
 		case errors.Is(err, os.ErrPermission):
-			return "", fmt.Errorf("mount point %s: permission denied", path)
+			return "", -1, fmt.Errorf("mount point %s: permission denied", path)
 		case err != nil:
-			return "", fmt.Errorf("mount point %s cannot be used: %w", path, err)
+			return "", -1, fmt.Errorf("mount point %s cannot be used: %w", path, err)
 		}
-		mp, m := f.path, f.mount
-		if !f.root || !strings.HasPrefix(m.FSType, "fuse") {
-			break
+		dead, err := f.mountable(fd)
+		if err != nil {
+			unix.Close(fd)
+			return "", -1, err
 		}
-		gone, err := daemonGone(m)
+		if !dead {
+			return f.path, fd, nil
+		}
+		h, err := hold(f.mount, fd)
+		if err != nil {
+			return "", -1, err
+		}
+		err = h.removeDead()
+		h.release()
+		switch {
+		case errors.Is(err, fusefs.ErrHidden): // somebody else has removed it
+			continue
+		case err != nil:
+			return "", -1, fmt.Errorf("mount point %s is a dead daxfs mount and could not be cleaned: %w", f.path, err)
+		}
+		leaveUtab(f.path)
+		tell(fmt.Sprintf("removed the dead mount of %s from %s: its daemon had gone without unmounting", h.Source, f.path))
+	}
+	return "", -1, fmt.Errorf("mount point %s has dead daxfs mounts, one on top of the other: unmount them first with `daxfsd umount %s`", path, path)
+}
+
+// mountable fails for what cannot be mounted on; dead is a daxfs whose daemon is gone. fd is open on what was found.
+func (f *found) mountable(fd int) (dead bool, err error) {
+	mp, m := f.path, f.mount
+	if f.root && strings.HasPrefix(m.FSType, "fuse") {
+		gone, err := daemonGone(m, fd)
 		switch {
 		case m.FSType == fsType && err != nil:
-			return "", fmt.Errorf("mount point %s already has the daxfs of %s mounted: %w", mp, m.Source, err)
+			return false, fmt.Errorf("mount point %s already has the daxfs of %s mounted: %w", mp, m.Source, err)
 		case m.FSType == fsType && !gone:
-			return "", fmt.Errorf("mount point %s already has the daxfs of %s mounted; unmount it first with `daxfsd umount %s`", mp, m.Source, mp)
+			return false, fmt.Errorf("mount point %s already has the daxfs of %s mounted; unmount it first with `daxfsd umount %s`", mp, m.Source, mp)
 		case err != nil:
-			return "", fmt.Errorf("mount point %s is a %s mount that does not answer; unmount it first", mp, m.FSType)
+			return false, fmt.Errorf("mount point %s is a %s mount that does not answer; unmount it first", mp, m.FSType)
 		case gone && m.FSType != fsType:
-			return "", fmt.Errorf("mount point %s is a dead %s mount (Transport endpoint is not connected); unmount it first", mp, m.FSType)
+			return false, fmt.Errorf("mount point %s is a dead %s mount (Transport endpoint is not connected); unmount it first", mp, m.FSType)
+		case gone:
+			return true, nil
 		}
-		if !gone {
-			break
-		}
-		err = fusefs.Uncovered(m)
-		if err == nil {
-			err = fusefs.Unmount(mp, fusefs.Lazy)
-		}
-		if err != nil {
-			return "", fmt.Errorf("mount point %s is a dead daxfs mount and could not be cleaned: %w", mp, err)
-		}
-		leaveUtab(mp)
-		tell(fmt.Sprintf("removed the dead mount of %s from %s: its daemon had gone without unmounting", m.Source, mp))
 	}
-	mp := f.path
 	if f.mode&unix.S_IFMT != unix.S_IFDIR {
-		return "", fmt.Errorf("mount point %s is not a directory", mp)
+		return false, fmt.Errorf("mount point %s is not a directory", mp)
 	}
 	if os.Geteuid() != 0 && unix.Access(mp, unix.W_OK) != nil {
-		return "", fmt.Errorf("mount point %s is not writable by you, which a mount by a user needs", mp)
+		return false, fmt.Errorf("mount point %s is not writable by you, which a mount by a user needs", mp)
 	}
-	return mp, nil
+	return false, nil
 }
 
 // disconnected reports whether an error of a mount says that its daemon is gone, or, which is

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs/fusefs"
 )
 
 // A system call on a mount waits for its daemon, and the daemon may be stopped or hang. Over io_uring
@@ -33,8 +35,16 @@ var errSilent = errors.New("no answer")
 //	open PATH            finds a path
 //	stat PATH            asks the daemon for attributes, never the kernel's cache
 //	getxattr PATH NAME   returns the value
-//	umount PATH FLAGS    as umount2(2)
+//	umount PATH MODE ID  as fusefs.UnmountID; EBUSY is ErrBusy, ESTALE is ErrHidden
 func probe(limit time.Duration, args ...string) ([]byte, error) {
+	return probeOn(-1, limit, args...)
+}
+
+// probeFD is the path of the descriptor that probeOn gives to a probe.
+const probeFD = "/proc/self/fd/3"
+
+// probeOn is probe, with a descriptor for the probe, or -1.
+func probeOn(fd int, limit time.Duration, args ...string) ([]byte, error) {
 	rd, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -45,6 +55,16 @@ func probe(limit time.Duration, args ...string) ([]byte, error) {
 	cmd.Args = append([]string{probeName}, args...)
 	cmd.Stdout = w
 	cmd.Dir = "/" // and no mount is busy by it
+	if fd >= 0 {
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			w.Close()
+			return nil, os.NewSyscallError("dup", err)
+		}
+		f := os.NewFile(uintptr(dup), "mount")
+		defer f.Close()
+		cmd.ExtraFiles = []*os.File{f}
+	}
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
@@ -97,10 +117,17 @@ func runProbe(args []string) {
 		n, err = unix.Lgetxattr(args[1], args[2], value)
 		value = value[:max(n, 0)]
 	case "umount":
-		flags, _ := strconv.Atoi(args[2])
-		err = unix.Unmount(args[1], flags)
+		mode, _ := strconv.Atoi(args[2])
+		id, _ := strconv.ParseUint(args[3], 10, 64)
+		err = fusefs.UnmountID(args[1], id, fusefs.UnmountMode(mode))
 	}
 	var e unix.Errno
+	switch {
+	case errors.Is(err, fusefs.ErrBusy):
+		err = unix.EBUSY
+	case errors.Is(err, fusefs.ErrHidden):
+		err = unix.ESTALE
+	}
 	if err != nil && !errors.As(err, &e) {
 		e = unix.EIO
 	}

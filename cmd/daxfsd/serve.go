@@ -71,7 +71,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 
 	f := &facts{plan: p, region: r, super: sb, since: time.Now()}
 	conn, err := fusefs.Attach(fusefs.Options{
-		Mountpoint: p.mountpoint, Source: p.region, DAX: p.opts.dax, Transport: p.opts.via, Kernel: p.opts.kernel,
+		Mountpoint: p.mountpoint, Dir: p.dir, Source: p.region, DAX: p.opts.dax, Transport: p.opts.via, Kernel: p.opts.kernel,
 		Info: f.info, Activity: f.activity, Trace: tracer(p.opts, log), NoPoll: p.opts.noPoll,
 		Log: zap.NewStdLog(log.Named("fuse")),
 		Panicked: func(v any) {
@@ -128,7 +128,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 }
 
 // handleSignals unmounts at SIGTERM and SIGINT: at once if nobody uses the mount,
-// otherwise when its last user goes. What others have mounted on it stays, and it waits until that
+// otherwise when its last user goes. What others have mounted on it or over it stays, and it waits until that
 // is gone. A second signal ends the daemon as it is; recovery makes that safe. A terminal that hangs
 // up means the foreground only.
 func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Server, log *zap.Logger, foreground bool) {
@@ -154,10 +154,10 @@ func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Se
 			log.Warn("the mount is in use: taken out of the tree, ending with its last user; signal again to end now")
 			err = server.Unmount(fusefs.Lazy)
 		}
-		covered := errors.Is(err, fusefs.ErrCovered)
+		covered := errors.Is(err, fusefs.ErrCovered) || errors.Is(err, fusefs.ErrHidden)
 		switch {
 		case covered && again == nil:
-			log.Warn("cannot be unmounted yet: unmount what is on it, or signal again to end now", zap.Error(err))
+			log.Warn("cannot be unmounted yet: unmount what is on it or over it, or signal again to end now", zap.Error(err))
 		case err != nil && !covered:
 			log.Error("unmounting failed", zap.Error(err))
 		}

@@ -54,6 +54,22 @@ kill -TERM $p; sleep 0.5
 [ "$(cat "$mp/sub/file")" = theirs ] || fail "the tmpfs below was taken away"
 umount "$mp/sub"; ended $p
 ! mounted "$mp" || fail "still mounted"`,
+		"covered by another one at the same path": `
+"$0" mount "$region" "$mp"; p=$(pid "$mp"); d=$(dirname "$mp")
+mount -t tmpfs over "$d"; mkdir "$mp"
+mount -t tmpfs theirs "$mp"; echo theirs >"$mp/file"
+kill -TERM $p; sleep 0.5
+[ "$(cat "$mp/file")" = theirs ] || fail "a tmpfs at the same path was taken away"
+kill -0 $p || fail "the daemon left a mount behind"
+umount "$mp"; umount "$d"; ended $p
+! mounted "$mp" || fail "still mounted"`,
+		"covered by an empty directory": `
+"$0" mount "$region" "$mp"; p=$(pid "$mp"); d=$(dirname "$mp")
+mount -t tmpfs over "$d"
+kill -TERM $p; sleep 0.5
+kill -0 $p || fail "the daemon left a mount behind"
+umount "$d"; ended $p
+! mounted "$mp" || fail "still mounted"`,
 		"covered, second signal": `
 "$0" mount "$region" "$mp"; p=$(pid "$mp")
 mount -t tmpfs none "$mp"

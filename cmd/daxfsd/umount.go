@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -36,8 +35,9 @@ at once; the daemon then serves the users it has and ends with the last one.
 that can be unmounted the ordinary way is. Otherwise the filesystem is aborted, and
 that is said: what uses it gets errors from then on ("Transport endpoint is not
 connected"), and the mount is removed. Nothing that had returned is lost. A
-filesystem that is mounted elsewhere too, by a bind mount, is never aborted: that
-would end it there.`,
+filesystem that is mounted elsewhere too in this mount namespace, by a bind mount, is
+not aborted: that would end it there. Mounts in other namespaces (containers) are not
+seen, and end with it.`,
 		Example: `  daxfsd umount /mnt
   daxfsd umount --lazy /mnt`,
 		Args: args("MOUNTPOINT"),
@@ -54,19 +54,20 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 	if err != nil {
 		return err
 	}
+	defer m.release()
 	mp := m.Mountpoint
 	pid := lockHolder(m.Source)
-	gone, silent := daemonGone(m)
-	others := elsewhere(m)
+	gone, silent := m.gone()
+	others := elsewhere(m.Info)
 	say := func(format string, a ...any) {
 		fmt.Fprintf(c.ErrOrStderr(), "daxfsd: umount: %s\n", visible(fmt.Sprintf(format, a...)))
 	}
 	switch {
 	case gone:
-		if err := fusefs.Uncovered(m); err != nil && !f.lazy {
+		if err := fusefs.Uncovered(m.Info); err != nil && !f.lazy {
 			return err
 		}
-		if err := unmountNow(mp, fusefs.Lazy); err != nil {
+		if err := m.unmount(fusefs.Lazy); err != nil {
 			return err
 		}
 		leaveUtab(mp)
@@ -75,18 +76,23 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 	case silent != nil && !f.force && !f.lazy:
 		return silent
 	case f.lazy:
-		err = unmountNow(mp, fusefs.Lazy)
+		err = m.unmount(fusefs.Lazy)
 	case silent == nil:
-		err = unmountNow(mp, fusefs.Plain)
+		err = m.unmount(fusefs.Plain)
 	default:
 		err = silent
 	}
 	aborted := false
 	if err != nil && f.force && !f.lazy {
 		if len(others) > 0 {
-			return fmt.Errorf("%w; it is mounted on %s too and --force would end it there: unmount that first, or use --lazy", err, others[0].Mountpoint)
+			return fmt.Errorf("%w; in this mount namespace it is mounted on %s too, and --force would end it there: unmount that first, or use --lazy", err, others[0].Mountpoint)
 		}
-		if err := fusefs.Uncovered(m); err != nil {
+		if m.fd < 0 {
+			if err := m.again(); err != nil {
+				return err
+			}
+		}
+		if err := fusefs.Uncovered(m.Info); err != nil {
 			return err
 		}
 		if err := abort(m); err != nil {
@@ -109,19 +115,21 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 	if aborted && silent != nil { // it may never end by itself
 		f.timeout = min(f.timeout, probeLimit)
 	}
+	m.release() // the daemon ends with the last user of the mount
 	return waitFree(m.Source, pid, f.timeout)
 }
 
 // daxfsAt returns the daxfs mounted at a mount point, or says what is there instead.
-func daxfsAt(arg string) (*mountinfo.Info, error) {
-	f, err := find(arg)
+func daxfsAt(arg string) (*heldMount, error) {
+	f, fd, err := findOpen(arg)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", arg, err)
 	}
 	if err == nil {
 		if m := f.daxfs(); m != nil {
-			return m, nil
+			return hold(m, fd)
 		}
+		unix.Close(fd)
 		if f.root {
 			return nil, fmt.Errorf("%s is a mount of type %s, not a daxfs", f.path, f.mount.FSType)
 		}
@@ -138,46 +146,21 @@ func elsewhere(m *mountinfo.Info) []*mountinfo.Info {
 	return slices.DeleteFunc(all, func(o *mountinfo.Info) bool { return o.ID == m.ID })
 }
 
-// unmountNow unmounts by a probe: umount2(2) may wait for a daemon to take what is in the kernel's page cache. While
-// the daemon answers it may take its time.
-func unmountNow(mp string, mode fusefs.UnmountMode) error {
-	if os.Geteuid() != 0 {
-		return fusefs.Unmount(mp, mode)
-	}
-	flags := unix.UMOUNT_NOFOLLOW
-	if mode == fusefs.Lazy {
-		flags |= unix.MNT_DETACH
-	}
-	_, err := probe(unmountLimit, "umount", mp, strconv.Itoa(flags))
-	switch {
-	case errors.Is(err, errSilent):
-		if m, merr := mountAt(mp); merr == nil && (m == nil || m.FSType != fsType) {
-			return nil // out of the tree; the daemon's share may come later
-		}
-		return fmt.Errorf("unmounting %s: the kernel is not done after %v", mp, unmountLimit)
-	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("unmounting %s: %w", mp, fusefs.ErrBusy)
-	case err != nil:
-		return fmt.Errorf("unmounting %s: %w", mp, err)
-	}
-	return nil
-}
-
 // unmountLimit is how long writing back all of the kernel's page cache may take.
 const unmountLimit = 2 * time.Minute
 
 // abort ends the filesystem for everybody and takes the mount out of the tree.
-func abort(m *mountinfo.Info) error {
+func abort(m *heldMount) error {
 	if err := fusefs.Abort(m.Minor); err != nil {
 		if os.Geteuid() != 0 {
 			return fmt.Errorf("aborting the filesystem on %s: %w", m.Mountpoint, err)
 		}
 		// Without fusectl: MNT_FORCE aborts, whether the mount is busy or not.
-		if err := fusefs.Unmount(m.Mountpoint, fusefs.Force); err == nil || !errors.Is(err, fusefs.ErrBusy) {
+		if err := m.unmount(fusefs.Force); err == nil || !errors.Is(err, fusefs.ErrBusy) {
 			return err
 		}
 	}
-	return unmountNow(m.Mountpoint, fusefs.Lazy)
+	return m.unmount(fusefs.Lazy)
 }
 
 func regionMounts(arg string) []*mountinfo.Info {
@@ -211,7 +194,7 @@ func waitFree(region string, pid int, limit time.Duration) error {
 			if stopped(pid) {
 				return fmt.Errorf("unmounted, but region %s is still in use%s, which is stopped: `kill -CONT %d` lets it end, `kill -9 %d` ends it, and the next mount recovers", region, who, pid, pid)
 			}
-			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: it is being written back, or somebody holds files of the mount open", region, who, limit)
+			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: it is being written back, somebody holds files of the mount open, or it is mounted in another namespace", region, who, limit)
 		}
 		time.Sleep(wait)
 	}
@@ -228,7 +211,7 @@ func unlocked(region string) (bool, error) {
 	if !f.region() {
 		return false, fmt.Errorf("%s is neither a file nor a device-dax", region)
 	}
-	if err := f.answering(); errors.Is(err, errSilent) {
+	if err := f.answering(path); errors.Is(err, errSilent) {
 		return false, err
 	}
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", path), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)

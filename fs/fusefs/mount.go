@@ -55,10 +55,11 @@ func FlagOption(word string) (set, clear uintptr, ok bool) {
 	return f.set, f.clear, ok
 }
 
-// openDirect does what fusermount3 does, with the caller's own privilege.
+// openDirect does what fusermount3 does, with the caller's own privilege. It mounts on the directory that Dir is open
+// on, wherever the name leads by now.
 func (o *Options) openDirect() (int, error) {
 	var st unix.Stat_t
-	if err := unix.Stat(o.Mountpoint, &st); err != nil {
+	if err := unix.Fstat(o.Dir, &st); err != nil {
 		return -1, fmt.Errorf("mount point %s: %w", o.Mountpoint, err)
 	}
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -81,7 +82,7 @@ func (o *Options) openDirect() (int, error) {
 			data = append(data, opt)
 		}
 	}
-	if err := unix.Mount(o.Source, o.Mountpoint, "fuse."+Type, flags, strings.Join(data, ",")); err != nil {
+	if err := unix.Mount(o.Source, fdPath(o.Dir), "fuse."+Type, flags, strings.Join(data, ",")); err != nil {
 		unix.Close(fd)
 		if errors.Is(err, unix.EPERM) {
 			return -1, fmt.Errorf("mounting on %s is not permitted: it needs CAP_SYS_ADMIN", o.Mountpoint)

@@ -34,7 +34,8 @@ func (t Transport) String() string { return [...]string{"auto", "uring", "dev"}[
 
 // Options of Attach.
 type Options struct {
-	Mountpoint string // absolute path of an existing directory
+	Mountpoint string // absolute path of an existing directory, without symbolic links
+	Dir        int    // open on Mountpoint by O_PATH since it was checked; Attach closes it. 0: it opens Mountpoint
 	Source     string // what the mount table names as the device: the region
 	DAX        DAX
 	Transport  Transport
@@ -70,13 +71,23 @@ func Attach(o Options) (*Conn, error) {
 	if o.Log == nil {
 		o.Log = log.New(io.Discard, "", 0)
 	}
+	if o.Dir == 0 {
+		var err error
+		if o.Dir, err = unix.Open(o.Mountpoint, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+			return nil, fmt.Errorf("mount point %s: %w", o.Mountpoint, err)
+		}
+	}
+	defer unix.Close(o.Dir)
+	if err := o.unmoved(); err != nil {
+		return nil, err
+	}
 	fd, err := o.open()
 	if err != nil {
 		return nil, err
 	}
 	at, err := o.place()
 	if err != nil {
-		_ = Unmount(o.Mountpoint, Lazy)
+		o.takeBack()
 		_ = unix.Close(fd)
 		return nil, err
 	}

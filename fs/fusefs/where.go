@@ -16,6 +16,10 @@ import (
 // it. They are not ours to take away.
 var ErrCovered = errors.New("other filesystems are mounted on it")
 
+// ErrHidden is returned when the mount point of a mount leads to another one: that was mounted over it or over a
+// directory above, or has taken its place. It is not ours to take away.
+var ErrHidden = errors.New("its mount point leads to another mount")
+
 // place identifies one mount in the mount table of this namespace, wherever it has been moved to. The
 // kernel uses the number of a mount again once that is gone, so the device belongs to it.
 type place struct {
@@ -25,17 +29,38 @@ type place struct {
 // MountOf returns the mount that a descriptor lies on, or nil if this namespace does not have it.
 // The descriptor may be open by O_PATH; no request is sent to a filesystem.
 func MountOf(fd int) (*mountinfo.Info, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	id, err := tableID(fd)
 	if err != nil {
 		return nil, err
+	}
+	return findMount(func(m *mountinfo.Info) bool { return m.ID == id })
+}
+
+// tableID returns the number in the mount table of the mount that a descriptor lies on.
+func tableID(fd int) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return 0, err
 	}
 	_, s, _ := strings.Cut(string(b), "mnt_id:")
 	s, _, _ = strings.Cut(s, "\n")
 	id, err := strconv.Atoi(strings.TrimSpace(s))
 	if err != nil {
-		return nil, fmt.Errorf("/proc/self/fdinfo/%d names no mount: %w", fd, err)
+		return 0, fmt.Errorf("/proc/self/fdinfo/%d names no mount: %w", fd, err)
 	}
-	return findMount(func(m *mountinfo.Info) bool { return m.ID == id })
+	return id, nil
+}
+
+// MountID identifies the mount that a descriptor lies on. From Linux 6.8 on the number is never used again;
+// before, it is not while a descriptor keeps the mount. No request is sent to a filesystem.
+func MountID(fd int) (uint64, error) {
+	var st unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID_UNIQUE, &st)
+	if err == nil && st.Mask&unix.STATX_MNT_ID_UNIQUE != 0 {
+		return st.Mnt_id, nil
+	}
+	id, err := tableID(fd)
+	return uint64(id), err
 }
 
 // MountsOfDevice lists the mounts of one filesystem in this namespace: m itself, bind mounts, moved ones.
@@ -55,6 +80,27 @@ func findMount(wanted func(*mountinfo.Info) bool) (*mountinfo.Info, error) {
 		return nil, nil
 	}
 	return all[len(all)-1], nil
+}
+
+// unmoved fails if the directory to mount on no longer has the name Mountpoint.
+func (o *Options) unmoved() error {
+	switch at, err := os.Readlink(fdPath(o.Dir)); {
+	case err != nil:
+		return fmt.Errorf("mount point %s: %w", o.Mountpoint, err)
+	case at != o.Mountpoint:
+		return fmt.Errorf("mount point %s was moved to %s while the mount began: mount again", o.Mountpoint, at)
+	}
+	return nil
+}
+
+// takeBack unmounts what open has just mounted and place has not found: umount2(2) goes from Dir, which lies
+// below, to what is mounted on it.
+func (o *Options) takeBack() {
+	if os.Geteuid() == 0 {
+		_ = unix.Unmount(fdPath(o.Dir), unix.MNT_DETACH)
+		return
+	}
+	_ = Unmount(o.Mountpoint, Lazy)
 }
 
 // place finds the mount that open has just made.
@@ -83,8 +129,55 @@ func (p place) unmount(mode UnmountMode) error {
 	if err := Uncovered(m); err != nil {
 		return err
 	}
-	return Unmount(m.Mountpoint, mode)
+	return unmountIf(m.Mountpoint, mode, func(fd int) (bool, error) {
+		id, err := tableID(fd)
+		return id == p.id, err
+	})
 }
+
+// UnmountID unmounts the mount at mountpoint if it is the one with that MountID, and otherwise fails with ErrHidden.
+func UnmountID(mountpoint string, id uint64, mode UnmountMode) error {
+	return unmountIf(mountpoint, mode, func(fd int) (bool, error) {
+		at, err := MountID(fd)
+		return at == id, err
+	})
+}
+
+// unmountIf unmounts the mount at mountpoint if it is wanted. Root's lazy unmount is of the very mount that was looked
+// at. A descriptor makes a mount busy, so that the others follow the path again, at once.
+func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, error)) error {
+	fd, err := unix.Open(mountpoint, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	hidden := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
+	if err == nil {
+		defer func() {
+			if fd >= 0 {
+				_ = unix.Close(fd)
+			}
+		}()
+		var ok bool
+		ok, err = wanted(fd)
+		hidden = err == nil && !ok
+	}
+	if err == nil && !hidden && mode == Lazy && os.Geteuid() == 0 {
+		err = unix.Unmount(fdPath(fd), unix.MNT_DETACH)
+		hidden = errors.Is(err, unix.EINVAL) // somebody has detached it
+		if err == nil {
+			return nil
+		}
+	}
+	switch {
+	case hidden:
+		return fmt.Errorf("unmounting %s: %w", mountpoint, ErrHidden)
+	case err != nil:
+		return fmt.Errorf("unmounting %s: %w", mountpoint, err)
+	}
+	_ = unix.Close(fd)
+	fd = -1
+	return Unmount(mountpoint, mode)
+}
+
+// fdPath is a path that leads to what a descriptor is open on, whatever its name is now.
+func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // Uncovered fails with ErrCovered if other filesystems are mounted on a mount or below it. Detached, it would
 // take them along.
