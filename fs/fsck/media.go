@@ -31,7 +31,7 @@ type media struct {
 	verdict *owner.Verdict        // on the last user of the region
 	claim   *owner.Claim          // ours; nil: nothing was changed yet
 	beat    time.Duration         // between our heartbeats; 0: none
-	beatErr atomic.Pointer[error] // the first one that could not be written
+	lost    atomic.Pointer[error] // owner.ErrLost, once another process has taken the region from us
 
 	faults faults
 }
@@ -318,7 +318,7 @@ func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
 // restored from the other one changes nothing that the owner record speaks of.
 func (m *media) begin() error {
 	if m.claim != nil {
-		if err := m.beatErr.Load(); err != nil && errors.Is(*err, owner.ErrLost) {
+		if err := m.lost.Load(); err != nil {
 			return *err
 		}
 		return nil
@@ -327,7 +327,11 @@ func (m *media) begin() error {
 	if err != nil {
 		return err
 	}
-	c.Start(func(err error) { m.beatErr.CompareAndSwap(nil, &err) })
+	c.Start(func(err error) {
+		if errors.Is(err, owner.ErrLost) {
+			m.lost.Store(&err)
+		}
+	})
 	m.claim, m.saved = c, nil
 	return nil
 }

@@ -39,7 +39,8 @@ type TakeOptions struct {
 	Clock    func() int64  // ns since the epoch; nil: the real time
 }
 
-// Take makes the region ours, whatever verdict v was, unless its record has changed since.
+// Take makes the region ours, whatever verdict v was, unless its record has changed since, or the
+// heartbeat of who did not unmount has: long checks may lie between the verdict and Take.
 //
 // Persistence order:
 //  1. heartbeat: our mount id, inode and pid namespace; flush, SFENCE
@@ -74,6 +75,9 @@ func Take(r *pmem.Region, sb *layout.Superblock, v *Verdict, o TakeOptions) (*Cl
 	}
 	if now.Valid != v.Record.Valid || now.Valid && now.Owner != was {
 		return nil, fmt.Errorf("%w: its owner record was written just now, by process %d", ErrInUse, now.Owner.PID)
+	}
+	if v.Record.Mounted() && v.Record.beatsSince(&now) {
+		return nil, fmt.Errorf("%w: its heartbeat was silent, and beats again", ErrInUse)
 	}
 	if err := c.putBeat(); err != nil {
 		return nil, err
@@ -153,8 +157,9 @@ func (c *Claim) checkLocked() error {
 	return nil
 }
 
-// Start has the heartbeat beat until Stop or Release, in a goroutine. failed is told, once for each
-// row of failures, why a beat could not be made; after ErrLost there is none any more.
+// Start has the heartbeat beat until Stop or Release, in a goroutine. failed is told why a beat could
+// not be made: once for each row of failures, and always of ErrLost, after which there is no beat any
+// more.
 func (c *Claim) Start(failed func(error)) {
 	d := time.Duration(c.beat.Interval) * time.Millisecond
 	if d <= 0 {
@@ -173,7 +178,7 @@ func (c *Claim) Start(failed func(error)) {
 			case <-t.C:
 			}
 			err := c.Beat()
-			if err != nil && well {
+			if err != nil && (well || errors.Is(err, ErrLost)) {
 				failed(err)
 			}
 			if well = err == nil; errors.Is(err, ErrLost) {

@@ -60,8 +60,8 @@
 //
 // A daemon that is stopped (SIGSTOP, a frozen container, a paused guest) is silent. Where its process
 // can be seen it keeps the region; elsewhere it loses it. So a user looks, before each beat, whether
-// the record still has its mount id. If not, it changes nothing any more: it does not even write
-// "clean". What it had under way when it was stopped may still be stored, until its first beat.
+// the record still has its mount id. If not, it reads and changes nothing any more: it does not even
+// write "clean". What it had under way when it was stopped may still be stored, until its first beat.
 //
 // The owner record itself is never rewritten by a beat: two users that find each other are told apart
 // by who wrote it last.

@@ -185,7 +185,6 @@ func (j *judge) patience() time.Duration { return silentBeats * j.interval() }
 // watch looks at the heartbeat until it advances, its user is known to be gone, or it has been silent
 // for long enough.
 func (j *judge) watch(l life) (advances bool, _ life, err error) {
-	first := j.v.Record.Beat
 	for i, n := 0, int64(silentBeats*looks); int64(i) < n && j.interval() > 0; i++ {
 		if j.o.Progress != nil {
 			j.o.Progress("looking for a heartbeat", int64(i), n)
@@ -195,7 +194,7 @@ func (j *judge) watch(l life) (advances bool, _ life, err error) {
 		if err != nil {
 			return false, l, err
 		}
-		if rec.beat && (rec.Beat.Mount != first.Mount || rec.Beat.Count != first.Count) {
+		if j.v.Record.beatsSince(&rec) {
 			return true, l, nil
 		}
 		if l != unknown {

@@ -45,6 +45,11 @@ type Record struct {
 // Mounted reports whether the record was left by a user that did not unmount.
 func (rec *Record) Mounted() bool { return !rec.Valid || rec.Owner.State == layout.OwnerMounted }
 
+// beatsSince reports whether a heartbeat has been written between rec and now.
+func (rec *Record) beatsSince(now *Record) bool {
+	return now.beat && (now.Beat.Mount != rec.Beat.Mount || now.Beat.Count != rec.Beat.Count)
+}
+
 // user is the last user; the inode and pid namespace are zero if its heartbeat is torn.
 func (rec *Record) user() User {
 	o := &rec.Owner

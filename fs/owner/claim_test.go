@@ -1,0 +1,97 @@
+package owner_test
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// TestClaimLostAfterFailure: a beat that could not be made does not hide that another process takes the
+// region afterwards.
+func TestClaimLostAfterFailure(t *testing.T) {
+	r := region(t)
+	c := take(t, r, owner.User{PID: 4}, time.Millisecond)
+	told := make(chan error, 100)
+	c.Start(func(err error) { told <- err })
+	defer c.Stop()
+	next := func(what string) error {
+		t.Helper()
+		select {
+		case err := <-told:
+			return err
+		case <-time.After(10 * time.Second):
+			t.Fatalf("nobody was told of %s", what)
+			return nil
+		}
+	}
+	if err := os.Truncate(r.Path(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := next("the lost memory"); !errors.Is(err, pmem.ErrMedia) {
+		t.Fatalf("told of %v, want ErrMedia", err)
+	}
+	if err := os.Truncate(r.Path(), size); err != nil {
+		t.Fatal(err)
+	}
+	put(t, r, layout.Owner{Mount: [8]byte{5}, State: layout.OwnerMounted}, layout.Beat{Mount: [8]byte{5}})
+	if err := next("the new owner"); !errors.Is(err, owner.ErrLost) {
+		t.Errorf("told of %v, want ErrLost", err)
+	}
+}
+
+// TestTakeBeatsAgain: who was silent when it was judged, as a stopped daemon is, and beats since is not
+// taken over, whatever was said of it.
+func TestTakeBeatsAgain(t *testing.T) {
+	us := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5}
+	for _, torn := range []string{"", "heartbeat", "owner record"} {
+		t.Run("torn: "+torn, func(t *testing.T) {
+			r := region(t)
+			u := us
+			u.PIDNS++
+			c := take(t, r, u, time.Second)
+			switch torn {
+			case "heartbeat":
+				put(t, r, read(t, r).Owner, layout.Beat{})
+			case "owner record":
+				if err := r.Store(super.OwnerOff+32, []byte("8 bytes!")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			judge := func() *owner.Verdict {
+				v, err := owner.Judge(r, super, owner.Options{Us: &us, Sleep: func(time.Duration) {}})
+				if err != nil || v.Use != owner.Unused {
+					t.Fatalf("verdict %+v, error %v", v, err)
+				}
+				return v
+			}
+			v := judge()
+			if torn == "owner record" { // its user would find it lost, and not beat
+				b := v.Record.Beat
+				b.Count++
+				var l layout.Line
+				b.Put(&l)
+				l.Seal(layout.Seed(super.UUID), super.BeatOff(), b.Count)
+				if err := r.Store(super.BeatOff(), l[:]); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := c.Beat(); err != nil {
+				t.Fatal(err)
+			}
+			before := read(t, r)
+			if _, err := owner.Take(r, super, v, owner.TakeOptions{Us: &us, Seq: 100}); !errors.Is(err, owner.ErrInUse) {
+				t.Errorf("taken from a user that beats: error %v, want ErrInUse", err)
+			}
+			if read(t, r) != before {
+				t.Error("the record was changed")
+			}
+			if _, err := owner.Take(r, super, judge(), owner.TakeOptions{Us: &us, Seq: 100}); err != nil {
+				t.Errorf("judged silent again: %v", err)
+			}
+		})
+	}
+}
