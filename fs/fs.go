@@ -52,6 +52,7 @@ type FS struct {
 	// all inodes to find it.
 	unfinished atomic.Bool
 	failed     atomic.Pointer[error]     // set once the media failed under a transaction, or the region was taken from us
+	lost       atomic.Pointer[error]     // set once the region was taken from us: everything is EIO
 	freeIdle   func(block, n uint64)     // bound once, so that passing it allocates nothing
 	frees      [16]func(block, n uint64) // the same, through an allocator's pool each
 
@@ -327,6 +328,7 @@ type Stats struct {
 	ReplayedRecords int     `json:"replayed_records"`
 	FreedOrphans    int     `json:"freed_orphans"`
 	ReadOnly        bool    `json:"read_only"`
+	Failed          string  `json:"failed,omitempty"`   // why changes, or all requests, have been refused since; empty: they are not
 	FreeMap         bool    `json:"free_map"`           // mounted by the free map that the last unmount saved
 	AtomicWrite     int     `json:"atomic_write_bytes"` // the largest write that is all or nothing; 8 without Options.Atomic
 }
@@ -346,7 +348,7 @@ func (fs *FS) Stats() Stats {
 	var f StatFS
 	fs.StatFS(&f)
 	s := Stats{Blocks: f.Blocks, FreeBlocks: f.Bfree, AvailableBlocks: f.Bavail, RootBlocks: fs.sb.RootBlocks,
-		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly(), FreeMap: fs.mapped, AtomicWrite: 8}
+		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly(), Failed: fs.whyFailed(), FreeMap: fs.mapped, AtomicWrite: 8}
 	if fs.atomic() {
 		s.AtomicWrite = AtomicUnit
 	}

@@ -126,8 +126,11 @@ func (fs *FS) shard(ino uint64) *icacheShard {
 }
 
 // get returns the inode with one more reference, reading it from media if it is
-// not cached. ESTALE if there is no such inode.
+// not cached. ESTALE if there is no such inode, EIO if the region is another's (lose).
 func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
+	if fs.lost.Load() != nil {
+		return nil, syscall.EIO
+	}
 	s := fs.shard(ino)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -221,12 +221,26 @@ func (fs *FS) claimOwner() error {
 	return nil
 }
 
-// lose makes the filesystem refuse changes after another process has taken the region.
+// lose makes the filesystem refuse everything after another process has taken the region: what it
+// knows of the blocks may be wrong by now.
 func (fs *FS) lose(err error) {
-	e := fmt.Errorf("this mount changes nothing any more, unmount it: %w", err)
-	if fs.failed.CompareAndSwap(nil, &e) {
+	e := fmt.Errorf("this mount reads and changes nothing any more, unmount it: %w", err)
+	fs.failed.CompareAndSwap(nil, &e)
+	if fs.lost.CompareAndSwap(nil, &e) {
 		fs.warn("%v", e)
 	}
+}
+
+// whyFailed says why changes are refused, or everything is; "" if the filesystem works.
+func (fs *FS) whyFailed() string {
+	err := fs.lost.Load()
+	if err == nil {
+		err = fs.failed.Load()
+	}
+	if err == nil {
+		return ""
+	}
+	return (*err).Error()
 }
 
 // Beat shows that the filesystem is in use, and finds out whether it still is ours: what
