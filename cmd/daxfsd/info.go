@@ -138,7 +138,7 @@ func mountInfo(m *mountinfo.Info) (*info, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking the daemon behind %s: %w", m.Mountpoint, err)
 	}
-	i := &info{Region: d.Region, State: "mounted", Mount: d, at: m.Mountpoint}
+	i := &info{Region: d.Region, State: "mounted", Note: d.Failed, Mount: d, at: m.Mountpoint}
 	i.Kind, i.RegionSize, i.Align, i.Durability, i.Promise = d.Kind, d.RegionSize, d.Align, d.Durability, d.Promise
 	i.Size, i.Label, i.UUID, i.Format, i.Created = d.Size, d.Label, d.UUID, d.Format, d.Created
 	i.BadRanges, i.BadBytes = d.BadRanges, int64(d.BadBytes)

@@ -53,8 +53,8 @@ there and grows has its old size again after a failure, but not after kill -9.
 
 A region that holds anything but zeros is left alone, unless --force is given. So
 all of it is read (not its holes), which takes a while on a large device. A mounted
-region is always left alone; one that another host may have mounted, unless
---takeover is given, too. The root directory will belong to whoever runs this.`,
+region is always left alone; one that another host may have mounted, or whose
+user cannot be read, unless --takeover is given, too. The root directory will belong to whoever runs this.`,
 		Example: `  daxfsd mkfs --size 4GiB --label scratch /var/lib/pool.dax
   daxfsd mkfs /dev/dax0.0
   daxfsd mkfs --json --uuid 6a1f4c3e-9b1d-4c8e-8f62-0d9be2c5a713 pool.dax`,
@@ -105,7 +105,7 @@ func mkfs(c *cobra.Command, f *mkfsFlags, arg string) error {
 	}
 	defer h.Close()
 	defer r.Close()
-	sb, err := f.format(path, h, r, o)
+	sb, err := f.format(path, h, r, o, p.update)
 	if err != nil {
 		return err
 	}
@@ -122,8 +122,11 @@ func cancelOnSignal() (cancel <-chan struct{}, stop func()) {
 }
 
 // format makes the filesystem on a prepared region and, when it is durable, keeps the file.
-func (f *mkfsFlags) format(path string, h *pmem.Handle, r *pmem.Region, o fs.MkfsOptions) (*layout.Superblock, error) {
+func (f *mkfsFlags) format(path string, h *pmem.Handle, r *pmem.Region, o fs.MkfsOptions, p progressFunc) (*layout.Superblock, error) {
 	o.Size = int64(f.size)
+	if err := f.unused(path, r, p); err != nil { // others had all the time that reading and allocating took
+		return nil, err
+	}
 	sb, err := fs.Mkfs(r, o)
 	if err != nil {
 		return nil, regionError(path, err)
@@ -251,14 +254,22 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 }
 
 // unused makes sure that nobody uses the filesystem that is to be overwritten, through whatever name.
+// What cannot be judged may be used: by a newer daxfsd, or by one that had read it before its memory
+// failed or its file was cut.
 func (f *mkfsFlags) unused(path string, r *pmem.Region, p progressFunc) error {
 	sb, _, err := fs.ReadSuper(r)
-	if err != nil {
+	if errors.Is(err, layout.ErrMagic) || errors.Is(err, layout.ErrChecksum) {
 		return nil // no daxfs, or one that nobody can mount
 	}
-	v, err := owner.Judge(r, sb, owner.Options{Progress: p})
-	if err != nil {
-		return nil // whoever used it could not read its record either
+	var v *owner.Verdict
+	if sb != nil { // also of a file that was cut
+		v, err = owner.Judge(r, sb, owner.Options{Progress: p})
+	}
+	switch {
+	case err != nil && f.take:
+		return nil
+	case err != nil:
+		return &reworded{fmt.Sprintf("region %s: it cannot be found out whether somebody uses the daxfs on it (%v); if nobody does, say --takeover", path, err), err}
 	}
 	if err := v.Refusal(f.take, "--takeover"); err != nil {
 		return superError(path, r, err)

@@ -252,7 +252,7 @@ func formatIfEmpty(p *mountPlan, h *pmem.Handle, progress progressFunc, warn fun
 	if err != nil {
 		return nil, err
 	}
-	sb, err := f.format(p.region, h, r, fs.MkfsOptions{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
+	sb, err := f.format(p.region, h, r, fs.MkfsOptions{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}, progress)
 	if err != nil {
 		r.Close()
 		return nil, err

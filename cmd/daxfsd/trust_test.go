@@ -167,7 +167,7 @@ func TestMkfsByDescriptor(t *testing.T) {
 			}
 			defer h.Close()
 			defer r.Close()
-			_, err = c.f.format(p, h, r, fs.MkfsOptions{})
+			_, err = c.f.format(p, h, r, fs.MkfsOptions{}, func(string, int64, int64) {})
 			if c.old < 0 {
 				if err == nil || !strings.Contains(err.Error(), "somebody else") {
 					t.Errorf("a new file took the name that somebody else had made: %v", err)

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// useElsewhere writes the owner record and the heartbeat of a daemon in another container, which has a
+// node of its own for the region behind path, and so another lock. It writes to the file.
+func useElsewhere(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b [layout.SuperSize]byte
+	if _, err := f.ReadAt(b[:], 0); err != nil {
+		t.Fatal(err)
+	}
+	sb, err := layout.DecodeSuper(b[:], 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(off int64, seq uint64, put func(*layout.Line)) {
+		var l layout.Line
+		put(&l)
+		l.Seal(layout.Seed(sb.UUID), off, seq)
+		if _, err := f.WriteAt(l[:], off); err != nil {
+			t.Error(err)
+		}
+	}
+	machine, boot := pmem.HostIdentity()
+	o := layout.Owner{Machine: [8]byte(machine[:8]), Mount: [8]byte{1}, Boot: boot, PID: 4711, Start: 1, State: layout.OwnerMounted}
+	beat := layout.Beat{Mount: o.Mount, Ino: 1, PIDNS: 1, Interval: 50}
+	next := func() {
+		beat.Count++
+		write(sb.BeatOff(), beat.Count, beat.Put)
+	}
+	next()
+	write(sb.OwnerOff, 100, o.Put)
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+				next()
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-ended; f.Close() })
+}
+
+// newerFormat makes the filesystem in a file one that only a newer daxfsd knows.
+func newerFormat(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{0, end - layout.BlockSize} {
+		var b [layout.SuperSize]byte
+		if _, err := f.ReadAt(b[:], off); err != nil {
+			t.Fatal(err)
+		}
+		b[39] |= 0x80 // the highest incompatible feature
+		binary.LittleEndian.PutUint32(b[508:], layout.Checksum(0, b[:508]))
+		if _, err := f.WriteAt(b[:], off); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestMkfsUnreadable: mkfs --force does not take what it cannot judge for unused.
+func TestMkfsUnreadable(t *testing.T) {
+	newer := newRegion(t)
+	newerFormat(t, newer)
+	before := digest(t, newer)
+	refused(t, daxfsd(t, "mkfs", "--force", newer), 1, newer, "newer daxfsd", "--takeover")
+	if digest(t, newer) != before {
+		t.Error("a filesystem of a newer format was changed")
+	}
+	must(t, "mkfs", "--force", "--takeover", newer)
+
+	cut := newRegion(t)
+	useElsewhere(t, cut)
+	if err := os.Truncate(cut, fs.MinSize); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, daxfsd(t, "mkfs", "--force", cut), 1, cut, "in use")
+	refused(t, daxfsd(t, "mkfs", "--force", "--takeover", cut), 1, cut, "in use")
+
+	cut = newRegion(t) // and a clean one
+	if err := os.Truncate(cut, fs.MinSize); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "mkfs", "--force", cut)
+}
+
+// TestMkfsTakenMeanwhile: a region that somebody mounts by another node while mkfs allocates is left
+// alone, whether it held a filesystem before or zeros.
+func TestMkfsTakenMeanwhile(t *testing.T) {
+	for _, force := range []bool{true, false} {
+		path := newRegion(t)
+		if !force {
+			st, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.Truncate(path, 0), os.Truncate(path, st.Size())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := &mkfsFlags{force: force, sparse: true}
+		nobody := func(string, int64, int64) {}
+		h, r, err := regionForMkfs(path, f, nobody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		defer r.Close()
+		if !force {
+			if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		useElsewhere(t, path)
+		sb, err := f.format(path, h, r, fs.MkfsOptions{}, nobody)
+		if !errors.Is(err, fs.ErrInUse) {
+			t.Errorf("force %v: superblock %v, error %v; want %v", force, sb, err, fs.ErrInUse)
+		}
+	}
+}
+
+// TestOwnerLost: a mount from which another process has taken the region answers nothing more; info says
+// why, without a log, and umount removes it.
+func TestOwnerLost(t *testing.T) {
+	t.Parallel()
+	region, mp := mounted(t)
+	writeFile(t, mp+"/f", content)
+	if err := os.Mkdir(mp+"/dir", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	useElsewhere(t, region)
+	var i map[string]any
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		i = decode(t, must(t, "info", "--json", mp))
+		if note, _ := i["note"].(string); strings.Contains(note, "4711") && strings.Contains(note, "unmount") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("info does not tell: %v", i)
+		}
+	}
+	if text := must(t, "info", mp); !strings.Contains(text, "4711") {
+		t.Errorf("info says %q", text)
+	}
+	if _, err := os.ReadDir(mp + "/dir"); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a directory could be read: %v, want EIO", err)
+	}
+	if _, err := os.Stat(mp + "/other"); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a name could be looked up: %v, want EIO", err)
+	}
+	must(t, "umount", mp)
+}
