@@ -83,7 +83,7 @@ func (fs *FS) bypass(ctx *Context, in *inode, off, end int64) error {
 			b.off, b.end = off, end
 		}
 		b.off, b.end = min(b.off, off), max(b.end, end)
-		b.fresh = slices.DeleteFunc(b.fresh, func(s span) bool { return s.off < end && off < s.end })
+		b.stale(off, end)
 		return nil
 	}
 	in.refs.Add(1)
@@ -91,6 +91,22 @@ func (fs *FS) bypass(ctx *Context, in *inode, off, end int64) error {
 	p.list = append(p.list, ctx.Bypass)
 	p.n.Store(int32(len(p.list)))
 	return nil
+}
+
+// stale forgets that the kernel read pages of [off, end). Called with in.pages.mu held.
+func (b *Bypass) stale(off, end int64) {
+	const page = layout.BlockSize
+	off, end = off&^(page-1), (end+page-1)&^(page-1)
+	var kept []span
+	for _, s := range b.fresh {
+		if s.off < min(s.end, off) {
+			kept = append(kept, span{s.off, min(s.end, off)})
+		}
+		if max(s.off, end) < s.end {
+			kept = append(kept, span{max(s.off, end), s.end})
+		}
+	}
+	b.fresh = kept
 }
 
 // bypassed says that the last piece changed nothing from end on. Called with the range locked.

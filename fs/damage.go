@@ -76,20 +76,20 @@ func (d *dirIndex) lose(b, i, n int, l *layout.Line) {
 	}
 	d.lost = append(d.lost, x)
 	d.used[b] |= lineMask(i, n)
+	if d.lostLines == nil {
+		d.lostLines = map[uint32]uint64{}
+	}
+	d.lostLines[uint32(b)] |= lineMask(i, n)
 }
 
-// isLost reports whether the line at a position is one of the lost ones.
-func (d *dirIndex) isLost(pos uint32) bool {
-	for i := range d.lost {
-		if x := &d.lost[i]; pos-x.pos < uint32(x.n) {
-			return true
-		}
-	}
-	return false
-}
+// lostLooked bounds the lost lines that are compared with a name: if there are more, one may have held it.
+const lostLooked = 1000
 
 // absent is the answer for a name that directory in has not, as far as it can be read.
 func (fs *FS) absent(in *inode, name string) error {
+	if n := len(in.dir.lost); n > lostLooked {
+		return corruptf("directory %d has %d damaged lines, of which one may have held the name %q", in.ino, n, name)
+	}
 	for i := range in.dir.lost {
 		if x := &in.dir.lost[i]; x.mayHold(name) {
 			return corruptf("directory %d has a damaged line at offset %d, which may have held the name %q", in.ino, in.dir.lineOff(x.pos), name)

@@ -14,13 +14,14 @@ import (
 // is the number of a line in the directory; it never changes while the entry
 // lives, so it serves as readdir's cookie. Protected by the inode's mu.
 type dirIndex struct {
-	blocks []uint64 // region block by directory block; 0: hole
-	used   []uint64 // lines in use, a bit each, by directory block
-	avail  []uint32 // directory blocks with free lines, each once
-	listed []uint32 // by directory block: its index in avail plus 1; 0: full, or a hole
-	holes  []uint32 // directory blocks that are holes
-	table  nameTable
-	lost   []lostLine // damaged: their names are lost
+	blocks    []uint64 // region block by directory block; 0: hole
+	used      []uint64 // lines in use, a bit each, by directory block
+	avail     []uint32 // directory blocks with free lines, each once
+	listed    []uint32 // by directory block: its index in avail plus 1; 0: full, or a hole
+	holes     []uint32 // directory blocks that are holes
+	table     nameTable
+	lost      []lostLine        // damaged: their names are lost
+	lostLines map[uint32]uint64 // of these the lines, a bit each, by directory block
 }
 
 var nameSeed = maphash.MakeSeed()
@@ -395,7 +396,11 @@ func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool)
 		return 0
 	}
 	b := fs.dirBatches.Get().(*dirBatch)
-	defer fs.dirBatches.Put(b)
+	defer func() {
+		clear(b.ents[:]) // they would keep the directory in memory
+		fs.dirBatches.Put(b)
+	}()
+	told := false
 	for cookie = max(cookie, firstCookie); ; cookie = b.ents[b.n-1].Next {
 		b.n, b.names = 0, b.names[:0]
 		in.mu.RLock()
@@ -405,6 +410,10 @@ func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool)
 			if !emit(&b.ents[i]) {
 				return 0
 			}
+			told = true
+		}
+		if err != nil && told { // what was told counts; the next call has the error
+			return 0
 		}
 		if err != nil || b.n == 0 {
 			return errno(err)
@@ -440,14 +449,10 @@ func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
 	var l layout.Line
 	var name [layout.NameMax]byte
 	for b := pos / layout.LinesPerBlock; b < uint64(len(d.blocks)); b, pos = b+1, (b+1)*layout.LinesPerBlock {
-		used := d.used[b] &^ lineMask(0, int(pos%layout.LinesPerBlock))
+		used := d.used[b] &^ d.lostLines[uint32(b)] &^ lineMask(0, int(pos%layout.LinesPerBlock))
 		off := int64(d.blocks[b]) << layout.BlockShift
 		for used != 0 {
 			i := bits.TrailingZeros64(used)
-			if len(d.lost) > 0 && d.isLost(uint32(b*layout.LinesPerBlock)+uint32(i)) {
-				used &^= lineMask(i, 1)
-				continue
-			}
 			if err := fs.loadLine(off+int64(i)*layout.LineSize, &l); err != nil {
 				return err
 			}

@@ -337,6 +337,7 @@ func (fs *FS) end(in *inode) {
 	if in.orphaned {
 		fs.orphan.freed.Add(1)
 	}
+	fs.xattrs.drop(in) // reclaim read them once more
 	fs.shard(in.ino).drop(in)
 }
 

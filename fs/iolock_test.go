@@ -220,3 +220,55 @@ func TestLargeOrphan(t *testing.T) {
 		t.Errorf("after an unmount %d blocks free, %d before", got, before)
 	}
 }
+
+// TestMovedDataIsNoHole: while compaction moves a file's blocks nobody finds a hole where there is data, though
+// the search holds no lock.
+func TestMovedDataIsNoHole(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	ino := v.create(1, "f")
+	const blocks = 64
+	v.write(ino, 0, make([]byte, blocks*4096))
+	other := v.create(1, "other")
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() { // copy on write splits the extent in three, as a move does, and punching and writing join it
+		defer close(done)
+		ctx := &fs.Context{Lane: 1}
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			off := int64(i%(blocks-2)+1) * 4096
+			if n, e := v.fs.CopyRange(ctx, ino, off, other, off, 4096); e != 0 || n != 4096 {
+				t.Errorf("sharing a block: %d, %v", n, e)
+				return
+			}
+			if _, e := v.fs.Write(ctx, ino, off, []byte("own again")); e != 0 {
+				t.Errorf("writing to a shared block: %v", e)
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-done
+	}()
+	ctx := &fs.Context{}
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		for off := int64(0); off < blocks*4096; off += 4096 {
+			if at, e := v.fs.Lseek(ctx, ino, off, 3); e != 0 || at != off {
+				t.Fatalf("SEEK_DATA at %d: %d, %v", off, at, e)
+			}
+		}
+		if at, e := v.fs.Lseek(ctx, ino, 0, 4); e != 0 || at != blocks*4096 {
+			t.Fatalf("SEEK_HOLE: %d, %v, want the end of file", at, e)
+		}
+		n := uint64(0)
+		v.ok(v.fs.Extents(ctx, ino, 0, func(x fs.ExtentInfo) bool { n += x.Len; return true }))
+		if n != blocks {
+			t.Fatalf("the extents have %d blocks, want %d", n, blocks)
+		}
+	}
+}

@@ -231,7 +231,7 @@ func (fs *FS) Lseek(ctx *Context, ino uint64, off int64, whence int) (int64, sys
 		return 0, syscall.ENXIO
 	}
 	for pos := off; pos < size; {
-		x, ok := in.space.Lookup(uint64(pos) >> layout.BlockShift)
+		x, ok := in.space.LookupQuiet(uint64(pos) >> layout.BlockShift)
 		data := ok && x.Flags&layout.ExtentUnwritten == 0
 		if data == (whence == seekData) {
 			return pos, 0

@@ -197,13 +197,12 @@ func (in *inode) applySplice() {
 	}
 }
 
-// owned is the end of a file's applied splice: its new blocks are owned, and what is no
+// owned is the end of a file's applied splice: what is no
 // longer its own goes to whoever holds it last. A large folio of which a part goes is
 // split, when it is idle.
 func (fs *FS) owned(ctx *Context, in *inode) {
 	s := &in.ext.splice
 	for _, r := range s.runs {
-		fs.table.Own(r.block, r.n)
 		fs.promote(s, r)
 	}
 	for _, r := range s.gone {

@@ -102,7 +102,11 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 		}
 		in.io.Unlock()
 	}
-	in.bypassed(ctx, off+int64(n))
+	if err != nil && err != errNoSpace { // some of the bytes may have been stored
+		in.bypassTorn(ctx)
+	} else {
+		in.bypassed(ctx, off+int64(n))
+	}
 	in.rl.unlock(lock)
 	if !done && n > 0 {
 		fs.gatherFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+int64(n)))
@@ -368,12 +372,22 @@ func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
 		fs.owned(ctx, in) // of what it shares already it became an owner once more
 		return nil
 	}
-	err := fs.commitSpliceTx(ctx, in, size, grow)
-	if err == nil || lost(err) {
-		fs.owned(ctx, in)
+	for _, r := range s.runs { // before readers find them: a block of a file has an owner
+		fs.table.Own(r.block, r.n)
 	}
+	err := fs.commitSpliceTx(ctx, in, size, grow)
+	if err != nil && !lost(err) {
+		for _, r := range s.runs {
+			fs.table.Disown(r.block, r.n, leaveAllocated)
+		}
+		return err
+	}
+	fs.owned(ctx, in)
 	return err
 }
+
+// leaveAllocated is where the blocks of a splice go that was not committed, until unowned.
+func leaveAllocated(block, n uint64) {}
 
 // commitSpliceTx is step 1 of commitSplice.
 func (fs *FS) commitSpliceTx(ctx *Context, in *inode, size uint64, grow bool) error {

@@ -151,13 +151,25 @@ func (s *Space) Prev(logical uint64) (Extent, bool) {
 // Last returns the last extent of the file. Safe as Lookup is.
 func (s *Space) Last() (Extent, bool) { return s.Prev(None) }
 
+// LookupQuiet is Lookup for callers without the inode's lock to whom a batch of changes must be one: it
+// waits until there is none. Never called by the writer within a batch.
+func (s *Space) LookupQuiet(logical uint64) (e Extent, ok bool) {
+	for {
+		seq := s.Seq()
+		if e, ok = s.Lookup(logical); s.Valid(seq) {
+			return e, ok
+		}
+	}
+}
+
 // Ascend calls f for each extent in order, from the one that covers file block
-// from or follows it, until f returns false. Each step looks up anew, so that f
-// may change the space, and the walk is safe as Lookup is; for one view of the
+// from or follows it, until f returns false. Each step looks up anew (LookupQuiet), so that f
+// may change the space, but not within a batch; for one view of the
 // whole, hold the inode's lock.
 func (s *Space) Ascend(from uint64, f func(Extent) bool) {
+	walked := false
 	for {
-		e, ok := s.Lookup(from)
+		e, ok := s.LookupQuiet(from)
 		if !ok {
 			if e.Logical == None {
 				return
@@ -165,10 +177,14 @@ func (s *Space) Ascend(from uint64, f func(Extent) bool) {
 			from = e.Logical
 			continue
 		}
+		if walked && e.Logical < from { // merged meanwhile with what was told
+			e.Block, e.Len = e.BlockAt(from), uint32(e.End()-from)
+			e.Logical = from
+		}
 		if !f(e) {
 			return
 		}
-		from = e.End()
+		from, walked = e.End(), true
 	}
 }
 

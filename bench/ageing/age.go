@@ -155,6 +155,9 @@ func (a *ager) shrink() error {
 			return fmt.Errorf("delete: %w", e)
 		}
 		a.f.Forget(f.ino, 1)
+		if e := a.f.AwaitReclaim(&a.ctx); e != 0 { // so that two runs are the same
+			return fmt.Errorf("delete: %w", e)
+		}
 		a.done[i] = a.done[len(a.done)-1]
 		a.done = a.done[:len(a.done)-1]
 	}

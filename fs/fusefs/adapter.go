@@ -72,12 +72,16 @@ type Adapter struct {
 
 var _ fuse.RawFileSystem = (*Adapter)(nil)
 
+// droppingMax bounds the requests that wait for the kernel to drop pages. It first writes dirty ones back, by
+// requests in the background, of which the connection has 256 at a time (Conn.Start): most must be left.
+const droppingMax = 64
+
 // New returns an adapter for core. info, if not nil, yields the value of
 // InfoXattr.
 func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, dax: dax, info: info, conn: -1}
 	a.writeback.Total, a.writeback.Each = 16, 8
-	a.dropping.Total, a.dropping.Each = 1000, 1000
+	a.dropping.Total, a.dropping.Each = droppingMax, droppingMax
 	a.lastInfo.Times, a.lastActivity.Times = 20, 20
 	a.waiting.New = func() any { return a.newQueue(a.nextLane.Add(1)-1, true) }
 	a.calls.New = func() any {

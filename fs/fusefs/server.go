@@ -182,7 +182,7 @@ func (s *Server) init(a *Adapter) (err error) {
 		caps |= transport.CapUring
 		a.writeback.Total = min(a.writeback.Total, s.uring.Depth()/2)
 		a.writeback.Each = max(1, a.writeback.Total/2)
-		a.dropping.Total = max(1, s.uring.Depth()*3/8) // some places are left for what they wait for
+		a.dropping.Total = min(droppingMax, max(1, s.uring.Depth()*3/8)) // some places are left for what they wait for
 		a.dropping.Each = a.dropping.Total
 	}
 	mo := &fuse.MountOptions{
