@@ -45,6 +45,59 @@ func newMounted(t testing.TB, dax DAX) *mounted {
 	return &mounted{New(core, dax, func() []byte { return []byte(`{"pid":1}`) }), t}
 }
 
+// What queues serve, by one that waits, in go-fuse's terms.
+
+func (m *mounted) waits(h *fuse.InHeader) (*queue, *transport.InHeader) {
+	return m.newQueue(0, true), &transport.InHeader{NodeID: h.NodeId, UID: h.Uid, GID: h.Gid, PID: h.Pid}
+}
+
+func (m *mounted) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	var o transport.EntryOut
+	q, th := m.waits(h)
+	e := q.Lookup(th, name, &o)
+	*out = *entryOut(&o)
+	return status(e)
+}
+
+func (m *mounted) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	var o transport.EntryOut
+	q, th := m.waits(&in.InHeader)
+	e := q.Mkdir(th, &transport.MkdirIn{Mode: in.Mode, Umask: in.Umask}, name, &o)
+	*out = *entryOut(&o)
+	return status(e)
+}
+
+func (m *mounted) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	var o transport.CreateOut
+	q, th := m.waits(&in.InHeader)
+	e := q.Create(th, &transport.CreateIn{Flags: in.Flags, Mode: in.Mode, Umask: in.Umask}, name, &o)
+	out.EntryOut, out.OpenFlags = *entryOut(&o.Entry), o.Open.OpenFlags
+	return status(e)
+}
+
+func (m *mounted) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	var o transport.AttrOut
+	q, th := m.waits(&in.InHeader)
+	e := q.Getattr(th, nil, &o)
+	*out = *attrOut(&o)
+	return status(e)
+}
+
+func (m *mounted) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	var o transport.AttrOut
+	q, th := m.waits(&in.InHeader)
+	e := q.Setattr(th, &transport.SetattrIn{Valid: in.Valid, Size: in.Size, Mode: in.Mode, UID: in.Owner.Uid, GID: in.Owner.Gid,
+		Atime: in.Atime, Atimensec: in.Atimensec, Mtime: in.Mtime, Mtimensec: in.Mtimensec, Ctime: in.Ctime, Ctimensec: in.Ctimensec}, &o)
+	*out = *attrOut(&o)
+	return status(e)
+}
+
+func (m *mounted) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	q, th := m.waits(&in.InHeader)
+	n, e := q.Write(th, &transport.WriteIn{Offset: in.Offset, WriteFlags: in.WriteFlags, Flags: in.Flags}, data)
+	return uint32(n), status(e)
+}
+
 func header(ino uint64) fuse.InHeader { return fuse.InHeader{NodeId: ino} }
 
 func (m *mounted) ok(what string, s fuse.Status) {

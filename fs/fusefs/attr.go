@@ -60,17 +60,6 @@ func putEntry(o *fuse.EntryOut, a *fs.Attr) {
 	putAttr(&o.Attr, a)
 }
 
-// GetAttr answers stat(2).
-func (a *Adapter) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	if e := a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e != 0 {
-		return status(e)
-	}
-	putAttrOut(out, &c.attr)
-	return fuse.OK
-}
-
 // Statx answers statx(2) when it asks for more than GetAttr tells: the birth time.
 func (a *Adapter) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
@@ -92,13 +81,6 @@ func (a *Adapter) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.Stat
 	out.Ctime.Sec, out.Ctime.Nsec = splitTime(at.Ctime)
 	out.Mtime.Sec, out.Mtime.Nsec = splitTime(at.Mtime)
 	return fuse.OK
-}
-
-// SetAttr answers chmod, chown, utimensat and truncate.
-func (a *Adapter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	return status(a.setattr(c, in.NodeId, setattrIn(in), out))
 }
 
 func (a *Adapter) setattr(c *call, ino uint64, in *transport.SetattrIn, out *fuse.AttrOut) syscall.Errno {

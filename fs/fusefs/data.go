@@ -35,15 +35,6 @@ func (a *Adapter) open(c *call, ino uint64, open uint32, out *transport.OpenOut)
 	return e
 }
 
-// Create makes and opens a file.
-func (a *Adapter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	var e syscall.Errno
-	out.OpenFlags, e = a.create(c, in.NodeId, name, in.Flags, in.Mode, in.Umask, &out.EntryOut)
-	return status(e)
-}
-
 // create makes and opens a file. The kernel asks only for names that it knows to
 // be absent, so O_TRUNC has nothing to do.
 func (a *Adapter) create(c *call, dir uint64, name string, open, mode, umask uint32, out *fuse.EntryOut) (fopen uint32, e syscall.Errno) {
@@ -76,23 +67,6 @@ func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.C
 	return status(entry(c, &out.EntryOut, e))
 }
 
-// Write stores data into the file: of a WRITE that a queue could not serve at once.
-func (a *Adapter) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	c := a.get(cancel, &in.InHeader)
-	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-		if e := a.kill(c, in.NodeId); e != 0 {
-			a.put(c)
-			return 0, status(e)
-		}
-	}
-	c.ctx.Append, c.ctx.Writeback = writeKind(in.Flags, in.WriteFlags)
-	c.ctx.Direct = direct(in.WriteFlags)
-	n, e := a.core.Write(&c.ctx, in.NodeId, int64(in.Offset), data)
-	a.endBypass(c, in.NodeId)
-	a.put(c)
-	return uint32(n), status(e)
-}
-
 // writeKind is what a WRITE says of where its data comes from and belongs.
 func writeKind(open, write uint32) (atEnd, writeback bool) {
 	return open&unix.O_APPEND != 0, write&fuse.WRITE_CACHE != 0
@@ -118,16 +92,11 @@ func (a *Adapter) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status { 
 
 const fsyncDatasync = 1 << 0 // FUSE_FSYNC_FDATASYNC
 
-// Fsync is fsync(2) and fdatasync(2).
-func (a *Adapter) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+// FsyncDir is fsync(2) on a directory.
+func (a *Adapter) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	return status(a.core.Fsync(&c.ctx, in.NodeId, in.FsyncFlags&fsyncDatasync != 0))
-}
-
-// FsyncDir is fsync(2) on a directory.
-func (a *Adapter) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	return a.Fsync(cancel, in)
 }
 
 // CopyFileRange is copy_file_range(2). The answer has 32 bits, so it may be short.

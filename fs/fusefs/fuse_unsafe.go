@@ -22,15 +22,11 @@ func ioctl(fd int, cmd uint, buf []byte) error {
 }
 
 // The kernel's structures as go-fuse calls them.
-func attrOut(o *transport.AttrOut) *fuse.AttrOut { return (*fuse.AttrOut)(unsafe.Pointer(o)) }
-func setattrIn(in *fuse.SetAttrIn) *transport.SetattrIn {
-	return (*transport.SetattrIn)(unsafe.Pointer(&in.Valid)) // which the header precedes
-}
+func attrOut(o *transport.AttrOut) *fuse.AttrOut    { return (*fuse.AttrOut)(unsafe.Pointer(o)) }
 func entryOut(o *transport.EntryOut) *fuse.EntryOut { return (*fuse.EntryOut)(unsafe.Pointer(o)) }
 
 var (
 	_ = [1]int{}[unsafe.Sizeof(fuse.AttrOut{})-unsafe.Sizeof(transport.AttrOut{})]
-	_ = [1]int{}[unsafe.Sizeof(fuse.SetAttrIn{})-unsafe.Sizeof(fuse.InHeader{})-unsafe.Sizeof(transport.SetattrIn{})]
 	_ = [1]int{}[unsafe.Sizeof(fuse.EntryOut{})-unsafe.Sizeof(transport.EntryOut{})]
 )
 

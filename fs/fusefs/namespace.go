@@ -17,14 +17,6 @@ func entry(c *call, out *fuse.EntryOut, e syscall.Errno) syscall.Errno {
 	return e
 }
 
-// Lookup answers a path component. An absent name is an answer too, which the
-// kernel remembers. "." and ".." come from NFS handles and may name any inode.
-func (a *Adapter) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	c := a.get(cancel, h)
-	defer a.put(c)
-	return status(a.lookup(c, h.NodeId, name, out))
-}
-
 func (a *Adapter) lookup(c *call, dir uint64, name string, out *fuse.EntryOut) syscall.Errno {
 	if name == "." {
 		return entry(c, out, a.core.Ref(&c.ctx, dir, &c.attr))
@@ -49,37 +41,9 @@ func (a *Adapter) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, o
 	return status(entry(c, out, a.core.Mknod(&c.ctx, in.NodeId, name, in.Mode, in.Rdev, &c.attr)))
 }
 
-// Mkdir creates a directory.
-func (a *Adapter) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	return status(a.mkdir(c, in.NodeId, name, in.Mode, in.Umask, out))
-}
-
 func (a *Adapter) mkdir(c *call, dir uint64, name string, mode, umask uint32, out *fuse.EntryOut) syscall.Errno {
 	c.ctx.Umask = umask
 	return entry(c, out, a.core.Mkdir(&c.ctx, dir, name, mode, &c.attr))
-}
-
-// Symlink creates a symbolic link.
-func (a *Adapter) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	c := a.get(cancel, h)
-	defer a.put(c)
-	return status(entry(c, out, a.core.Symlink(&c.ctx, h.NodeId, name, target, &c.attr)))
-}
-
-// Link creates another name for an inode.
-func (a *Adapter) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	return status(entry(c, out, a.core.Link(&c.ctx, in.Oldnodeid, in.NodeId, name, &c.attr)))
-}
-
-// Rename answers rename(2) and renameat2(2).
-func (a *Adapter) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
-	c := a.get(cancel, &in.InHeader)
-	defer a.put(c)
-	return status(a.core.Rename(&c.ctx, in.NodeId, from, in.Newdir, to, in.Flags))
 }
 
 // Access is never asked on a mount with default_permissions.
