@@ -36,12 +36,13 @@ func ending(pid int) bool {
 	return err == nil && pid > 0 && string(bytes.TrimSpace(b)) == endingName
 }
 
-// patiently opens a region, and again while its lock is held by a process that is about to leave.
+// patiently opens a region, and again while its lock is held by a process that is about to leave. Before it gives up it
+// tries once more: a holder that is not found may have left since.
 func patiently[T any](path string, open func() (T, error)) (T, error) {
 	start := time.Now()
-	for {
+	for last := false; ; {
 		v, err := open()
-		if !errors.Is(err, pmem.ErrBusy) {
+		if last || !errors.Is(err, pmem.ErrBusy) {
 			return v, err
 		}
 		waited := time.Since(start)
@@ -49,7 +50,8 @@ func patiently[T any](path string, open func() (T, error)) (T, error) {
 		case ending(lockHolder(path)) && waited < endingLimit:
 		case len(mountsOf(path)) == 0 && waited < leavingLimit:
 		default:
-			return v, err
+			last = true
+			continue
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

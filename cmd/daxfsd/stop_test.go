@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/pmem"
 )
 
 // scriptHead is for scripts of inNamespace: nothing that they mount is seen outside.
@@ -286,6 +288,21 @@ func TestPatience(t *testing.T) {
 			t.Errorf("the holder is ending: %v: exit code %d, want %d: %s%s", leaves, r.code, want, r.stdout, r.stderr)
 		}
 		f.Close()
+	}
+}
+
+// A holder that leaves between the attempt to open its region and the look for it is not said to use it.
+func TestPatienceLast(t *testing.T) {
+	region, tries := newRegion(t), 0
+	_, err := patiently(region, func() (int, error) {
+		if tries++; tries > 1 {
+			return 0, nil
+		}
+		time.Sleep(leavingLimit + 10*time.Millisecond) // and nobody holds it by now
+		return 0, pmem.ErrBusy
+	})
+	if err != nil {
+		t.Errorf("nobody holds it, and after %d attempts: %v", tries, err)
 	}
 }
 
