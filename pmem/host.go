@@ -18,7 +18,8 @@ import (
 
 // HostIdentity tells this host, and this boot of it, from others: what the owner
 // record of a region compares. machineID is /etc/machine-id, or else a hash of what
-// the firmware and the host call themselves. bootID is the kernel's boot_id, or
+// the firmware calls the machine, or of the host name where that names no machine or may not be read.
+// bootID is the kernel's boot_id, or
 // zeros if /proc does not tell. They are read once.
 func HostIdentity() (machineID, bootID [16]byte) { return thisHost() }
 
@@ -55,12 +56,17 @@ func hostIdentity(root string) (machineID, bootID [16]byte) {
 			return id, bootID
 		}
 	}
+	const uuid, serial, hostname = "sys/class/dmi/id/product_uuid", "sys/firmware/devicetree/base/serial-number", "proc/sys/kernel/hostname"
+	names := []string{uuid, "sys/class/dmi/id/board_serial", "sys/class/dmi/id/product_serial", serial}
+	_, unique := readID(filepath.Join(root, uuid))
+	if b, err := os.ReadFile(filepath.Join(root, serial)); err == nil && len(bytes.Trim(b, "0\x00 \n")) > 0 {
+		unique = true
+	}
+	if !unique { // the serial numbers of a PC may say "None"; a container has a host name of its own
+		names = append(names, hostname)
+	}
 	h := sha256.New()
-	for _, name := range []string{
-		"sys/class/dmi/id/product_uuid", "sys/class/dmi/id/board_serial",
-		"sys/class/dmi/id/product_serial", "sys/firmware/devicetree/base/serial-number",
-		"proc/sys/kernel/hostname",
-	} {
+	for _, name := range names {
 		b, _ := os.ReadFile(filepath.Join(root, name))
 		fmt.Fprintf(h, "%s=%q\n", name, bytes.TrimSpace(b))
 	}

@@ -44,6 +44,34 @@ func TestHostIdentity(t *testing.T) {
 	}
 }
 
+// TestHostIdentityFirmware: the host name, which a container has of its own, counts only where the
+// firmware does not tell one machine from another.
+func TestHostIdentityFirmware(t *testing.T) {
+	for _, c := range []struct {
+		name, fact, value string
+		unique            bool
+	}{
+		{"PC", "sys/class/dmi/id/product_uuid", "4c4c4544-0042-3510-8054-b4c04f333132\n", true},
+		{"device tree", "sys/firmware/devicetree/base/serial-number", "10000000a1b2c3d4\x00", true},
+		{"PC without a number", "sys/class/dmi/id/product_uuid", "00000000-0000-0000-0000-000000000000", false},
+		{"device tree without a number", "sys/firmware/devicetree/base/serial-number", "0000000000000000\x00", false},
+		{"placeholder", "sys/class/dmi/id/board_serial", "None", false},
+	} {
+		root := t.TempDir()
+		write(t, filepath.Join(root, c.fact), c.value)
+		write(t, filepath.Join(root, "proc/sys/kernel/hostname"), "one")
+		before, _ := hostIdentity(root)
+		write(t, filepath.Join(root, "proc/sys/kernel/hostname"), "two")
+		if after, _ := hostIdentity(root); (before == after) != c.unique {
+			t.Errorf("%s: machine %x, under another host name %x", c.name, before, after)
+		}
+		write(t, filepath.Join(root, c.fact), "4c4c4544-0042-3510-8054-b4c04f333199")
+		if other, _ := hostIdentity(root); other == before {
+			t.Errorf("%s: another machine has the same identity", c.name)
+		}
+	}
+}
+
 func TestProcessStatus(t *testing.T) {
 	self, err := ProcessStatus(os.Getpid())
 	if err != nil || self.Stopped {
