@@ -53,8 +53,10 @@
 //
 // A kill -9 is therefore seen at once by the same kernel, whatever the host is called, and a killed
 // container after five seconds, if it had a device node of its own. A regular file whose record names
-// another inode was copied while it was mounted, or its filesystem has another number since: such a
-// copy was not made at one instant, so the commands check it before they use it.
+// another inode, on whatever machine, was copied while it was mounted, or its filesystem has another
+// number since: such a copy was not made at one instant, so the commands check it before they use it.
+// Of another boot only the inode numbers are compared: devices may have other numbers since. An image
+// that is restored into the same inode is not recognised, nor a copy of a clean region.
 //
 // # A stopped user
 //
@@ -65,6 +67,12 @@
 //
 // The owner record itself is never rewritten by a beat: two users that find each other are told apart
 // by who wrote it last.
+//
+// # Whose memory
+//
+// Record and heartbeat are read through the caches of the CPU. A user on another host is seen only if
+// the memory that both share is cache-coherent between them; else an old copy of its heartbeat is
+// judged, and looks silent.
 //
 // # A user that only reads
 //

@@ -25,8 +25,8 @@ const (
 type Verdict struct {
 	Record Record
 	Use    Use
-	// Copy: the region is a file that was copied while another was mounted. A copy that was not made
-	// at one instant may be damaged.
+	// Copy: the region is a file that was copied while another was mounted, as far as its inode number
+	// tells. A copy that was not made at one instant may be damaged.
 	Copy bool
 	// Why names the user and says what was found, for a message.
 	Why string
@@ -118,7 +118,10 @@ func (j *judge) decide() error {
 	life := unknown
 	if sameBoot {
 		life = j.life()
-		v.Copy = rec.beat && !sameInode && j.r.RegularFile()
+	}
+	v.Copy = rec.beat && j.r.RegularFile() && !sameInode
+	if v.Copy && !sameBoot { // a reboot may number the devices anew
+		v.Copy = j.user.Ino != j.us.Ino
 	}
 	switch life {
 	case gone, self:
@@ -146,7 +149,7 @@ func (j *judge) decide() error {
 		v.Use, v.Why = Unused, j.name(life)+" is silent"
 	case j.user.Machine == j.us.Machine:
 		v.Use, v.Why = Unused, j.name(life)+" is silent"
-		v.Copy = j.r.Durability() == pmem.Volatile && j.r.RegularFile() // memory does not outlive its boot
+		v.Copy = v.Copy || j.r.Durability() == pmem.Volatile && j.r.RegularFile() // memory does not outlive its boot
 	default:
 		v.Use, v.Why = Unclear, "its owner record names "+j.name(life)+silent
 	}

@@ -92,6 +92,7 @@ func TestJudge(t *testing.T) {
 		dies    bool                // number 77, while it is watched
 		use     owner.Use
 		isCopy  bool
+		memory  bool // it is a copy only if the region is in tmpfs
 		waits   bool
 		why     string
 	}{
@@ -109,8 +110,10 @@ func TestJudge(t *testing.T) {
 		{name: "another container, the number of a live process, silent", user: func(u *owner.User) { elsewhere(u); u.PID = 77 },
 			process: pmem.Process{Start: 100}, use: owner.Unused, isCopy: true, waits: true},
 		{name: "another boot, silent", user: otherBoot, use: owner.Unused, isCopy: true, waits: true, why: "earlier boot"},
+		{name: "another boot, the same inode, silent", user: func(u *owner.User) { u.Boot[0]++; u.Dev++ }, use: owner.Unused, memory: true, waits: true, why: "earlier boot"},
+		{name: "another machine, the same inode, silent", user: func(u *owner.User) { u.Boot[0]++; u.Machine[0]++ }, use: owner.Unclear, waits: true, why: "another machine"},
 		{name: "another boot, beats", user: otherBoot, beats: 3, use: owner.InUse, waits: true},
-		{name: "another machine, silent", user: otherMachine, use: owner.Unclear, waits: true, why: "another machine (id 02"},
+		{name: "another machine, silent", user: otherMachine, use: owner.Unclear, isCopy: true, waits: true, why: "another machine (id 02"},
 		{name: "another machine, beats", user: otherMachine, beats: 1, use: owner.InUse, waits: true, why: "another machine"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -140,7 +143,7 @@ func TestJudge(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			isCopy := c.isCopy && (u.Boot == me.Boot || r.Durability() == pmem.Volatile)
+			isCopy := c.isCopy || c.memory && r.Durability() == pmem.Volatile
 			if v.Use != c.use || v.Copy != isCopy || !strings.Contains(v.Why, c.why) {
 				t.Errorf("use %d, copy %v, %q; want %d, %v, %q", v.Use, v.Copy, v.Why, c.use, isCopy, c.why)
 			}
