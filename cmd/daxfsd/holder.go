@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,10 +30,34 @@ const (
 // sayEnding names this process so that others know that it leaves.
 func sayEnding() { _ = os.WriteFile("/proc/self/comm", []byte(endingName), 0) }
 
-// ending reports whether a process is a daemon on its way out.
+// ending reports whether a process is a daemon on its way out. Anybody may call a process so, so it is
+// believed of ours and root's only: who may read a region may lock it.
 func ending(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return err == nil && pid > 0 && string(bytes.TrimSpace(b)) == endingName
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil || pid <= 0 {
+		return false
+	}
+	name, uid := parseStatus(string(b))
+	return name == endingName && (uid == 0 || uid == os.Geteuid())
+}
+
+// parseStatus finds a process's name and effective user in /proc/PID/status; the user is -1 if it is not
+// there. (The owner of /proc/PID itself is root for who is not dumpable.)
+func parseStatus(status string) (name string, uid int) {
+	uid = -1
+	for line := range strings.Lines(status) {
+		key, value, _ := strings.Cut(line, ":")
+		f := strings.Fields(value)
+		switch {
+		case key == "Name" && len(f) > 0:
+			name = f[0]
+		case key == "Uid" && len(f) > 1:
+			if n, err := strconv.Atoi(f[1]); err == nil {
+				uid = n
+			}
+		}
+	}
+	return name, uid
 }
 
 // patiently opens a region, and again while its lock is held by a process that is about to leave. Before it gives up it
