@@ -477,8 +477,11 @@ func (fs *FS) Fsync(ctx *Context, ino uint64, datasync bool) syscall.Errno {
 	return errno(err)
 }
 
-// SyncAll is syncfs.
+// SyncAll is syncfs. EIO if the region is another's (lose).
 func (fs *FS) SyncAll() syscall.Errno {
+	if fs.lost.Load() != nil {
+		return syscall.EIO
+	}
 	if fs.readOnly() {
 		return 0
 	}

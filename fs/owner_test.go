@@ -213,6 +213,9 @@ func TestRegionTaken(t *testing.T) {
 	if e := f.Lookup(&ctx, layout.RootIno, "before", &a); e != syscall.EIO {
 		t.Errorf("lookup: %v, want EIO", e)
 	}
+	if e := f.SyncAll(); e != syscall.EIO {
+		t.Errorf("syncfs: %v, want EIO", e)
+	}
 	if s := f.Stats(); !strings.Contains(s.Failed, "4711") {
 		t.Errorf("it tells %q as the reason", s.Failed)
 	}
