@@ -95,6 +95,8 @@ type Options struct {
 	// Scan reads all inodes even if a free map was saved: that finds what contradicts
 	// itself though its checksums are right, where a mount by the free map believes it.
 	Scan bool
+	// Sleep waits while it is watched whether the last user still lives; nil: time.Sleep. For tests.
+	Sleep func(time.Duration)
 	// Clock returns the time in ns since the epoch; nil is the real time.
 	Clock func() int64
 	// Progress is told how far a stage of mounting is; nil: nobody.

@@ -187,7 +187,7 @@ func (fs *FS) claimOwner() error {
 	v := fs.opt.Owner
 	if v == nil {
 		var err error
-		if v, err = owner.Judge(fs.r, fs.sb, owner.Options{Progress: fs.opt.Progress}); err != nil {
+		if v, err = owner.Judge(fs.r, fs.sb, owner.Options{Progress: fs.opt.Progress, Sleep: fs.opt.Sleep}); err != nil {
 			return err
 		}
 	}

@@ -265,7 +265,7 @@ func (c *checker) judge() (err error) {
 		c.verdict = c.o.Owner
 	}
 	if c.verdict == nil {
-		if c.verdict, err = owner.Judge(c.r, c.sb, owner.Options{Progress: c.o.Progress}); err != nil {
+		if c.verdict, err = owner.Judge(c.r, c.sb, owner.Options{Progress: c.o.Progress, Sleep: c.o.Sleep}); err != nil {
 			return err
 		}
 	}

@@ -47,7 +47,7 @@ func (c *crafter) strangers(script []byte) {
 	c.craft(script)
 	crafted := bytes.Clone(c.r.Bytes(0, size))
 	var said *fsck.Report
-	c.within("check", imageBytes, func() { said, _ = fsck.Check(c.r, fsck.Options{}) })
+	c.within("check", imageBytes, func() { said, _ = fsck.Check(c.r, fsck.Options{Sleep: noSleep}) })
 	if !bytes.Equal(crafted, c.r.Bytes(0, size)) {
 		c.Error("a check wrote to the region")
 	}
@@ -68,12 +68,12 @@ func (c *crafter) strangers(script []byte) {
 	})
 	c.restore(crafted)
 	var rep *fsck.Report
-	c.within("repair", imageBytes, func() { rep, _ = fsck.Check(c.r, fsck.Options{Repair: true}) })
+	c.within("repair", imageBytes, func() { rep, _ = fsck.Check(c.r, fsck.Options{Sleep: noSleep, Repair: true}) })
 	if rep != nil && said != nil && len(said.Problems) == 0 && rep.ExitCode() != 0 {
 		c.Errorf("a check found nothing, the repair: %v", rep.Problems)
 	}
 	if rep != nil && rep.Left == 0 {
-		again, err := fsck.Check(c.r, fsck.Options{})
+		again, err := fsck.Check(c.r, fsck.Options{Sleep: noSleep})
 		if err != nil || len(again.Problems) > 0 {
 			c.Errorf("repaired, and then: %v, %v; the repair said: %v", err, again.Problems, rep.Problems)
 		}
@@ -93,7 +93,7 @@ func (c *crafter) strangers(script []byte) {
 }
 
 func (c *crafter) mountIt(o fs.Options) (*fs.FS, error) {
-	o.Clock = func() int64 { return 3e18 }
+	o.Clock, o.Sleep = func() int64 { return 3e18 }, noSleep
 	return fs.Mount(c.r, o)
 }
 

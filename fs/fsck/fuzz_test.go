@@ -194,30 +194,30 @@ func limited(t testing.TB, f func()) {
 func (g *target) survive(script []byte) {
 	g.tally.scripts++
 	hit, sealed := g.harm(script)
-	rep, err := fsck.Check(g.r, fsck.Options{})
+	rep, err := fsck.Check(g.r, fsck.Options{Sleep: noSleep})
 	if err != nil {
-		if m, err := fs.Mount(g.r, fs.Options{}); err == nil {
+		if m, err := fs.Mount(g.r, fs.Options{Sleep: noSleep}); err == nil {
 			m.Abandon()
 		}
 		return
 	}
 	sound := len(rep.Problems) == 0
 	damaged := bytes.Clone(g.r.Bytes(0, size))
-	m, err := fs.Mount(g.r, fs.Options{Takeover: true})
+	m, err := fs.Mount(g.r, fs.Options{Sleep: noSleep, Takeover: true})
 	if err == nil {
 		m.Abandon()
 	} else if sound && !slices.ContainsFunc(sealed, func(off int64) bool { return off < layout.SuperSize }) { // features are not damage
 		g.Errorf("check found nothing, mount: %v", err)
 	}
 	g.restore(damaged)
-	rep, err = fsck.Check(g.r, fsck.Options{Repair: true})
+	rep, err = fsck.Check(g.r, fsck.Options{Sleep: noSleep, Repair: true})
 	if err != nil || rep.Left > 0 {
 		return
 	}
 	if sound && rep.ExitCode() != 0 {
 		g.Errorf("check found nothing, the repair: %v", rep.Problems)
 	}
-	again, err := fsck.Check(g.r, fsck.Options{})
+	again, err := fsck.Check(g.r, fsck.Options{Sleep: noSleep})
 	if err != nil || len(again.Problems) > 0 {
 		g.Errorf("repaired, and then: %v %v; the repair said: %v", err, again.Problems, rep.Problems)
 		return
@@ -279,7 +279,7 @@ func tree(f *fs.FS, do func(dir, ino uint64, name string)) {
 // fail, none may panic or loop.
 func (g *target) use(script []byte) {
 	_, sealed := g.harm(script) // what has a right checksum a free map may not be believed beside
-	f, err := fs.Mount(g.r, fs.Options{Takeover: true, Scan: len(sealed) > 0, Clock: func() int64 { return 3e18 }})
+	f, err := fs.Mount(g.r, fs.Options{Sleep: noSleep, Takeover: true, Scan: len(sealed) > 0, Clock: func() int64 { return 3e18 }})
 	if err != nil {
 		return
 	}
@@ -314,7 +314,7 @@ func (g *target) use(script []byte) {
 		})
 	}
 	f.Unmount()
-	fsck.Check(g.r, fsck.Options{})
+	fsck.Check(g.r, fsck.Options{Sleep: noSleep})
 }
 
 func TestRandomDamage(t *testing.T) {
@@ -376,3 +376,6 @@ func FuzzDamage(f *testing.F) { fuzz(f, (*target).survive) }
 
 // FuzzUse: damage, mount and use it without a check.
 func FuzzUse(f *testing.F) { fuzz(f, (*target).use) }
+
+// noSleep is for images whose owner record names a user: nobody lives there, and to watch that takes seconds.
+func noSleep(time.Duration) {}

@@ -19,6 +19,8 @@ type Options struct {
 	// Owner is what the caller found out about the region's last user; nil: Check asks itself,
 	// which may take seconds.
 	Owner *owner.Verdict
+	// Sleep waits while it is watched whether the last user still lives; nil: time.Sleep. For tests.
+	Sleep func(time.Duration)
 	// Takeover repairs a region of which it is unclear whether somebody uses it.
 	Takeover bool
 	// BeatInterval is how often others are shown that a repair is under way; 0: never.
