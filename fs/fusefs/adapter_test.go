@@ -464,3 +464,26 @@ func TestInfoXattr(t *testing.T) {
 		t.Errorf("another inode, as a bind mount has it for its root: %q, %v", buf[:n], s)
 	}
 }
+
+// TestInfoIsKeptForUsers: root is told the figures of the moment, others those of a moment ago.
+func TestInfoIsKeptForUsers(t *testing.T) {
+	m := newMounted(t, DAXAlways)
+	n := byte('0')
+	m.info = func() []byte { time.Sleep(20 * time.Millisecond); n++; return []byte{n} }
+	ask := func(uid uint32) string {
+		h, buf := header(1), make([]byte, 10)
+		h.Uid = uid
+		k, s := m.GetXAttr(nil, &h, InfoXattr, buf)
+		m.ok("getxattr", s)
+		return string(buf[:k])
+	}
+	if got := ask(0) + ask(0); got != "12" {
+		t.Errorf("root is told %s, want 12", got)
+	}
+	if got := ask(1000) + ask(1000) + ask(1001); got != "333" {
+		t.Errorf("users are told %s, want 333", got)
+	}
+	if got := ask(0); got != "4" {
+		t.Errorf("root is told %s then, want 4", got)
+	}
+}

@@ -7,22 +7,27 @@ import (
 )
 
 // asked is what yields the value of an attribute that is no attribute but a question to the daemon,
-// or nil. Every inode answers: a bind mount may show any of them as its root. Anybody may ask, so a value
-// is kept for a while (internal/kept).
-func (a *Adapter) asked(name string) func() []byte {
-	switch {
-	case name == InfoXattr && a.info != nil:
-		return func() []byte { return a.lastInfo.Get(a.info) }
-	case name == ActivityXattr && a.activity != nil:
-		return func() []byte { return a.lastActivity.Get(a.activity) }
+// or nil. Every inode answers: a bind mount may show any of them as its root. Anybody may ask, so for all but
+// root, who gets the figures of the moment, a value is kept for a while (internal/kept).
+func (a *Adapter) asked(name string, uid uint32) func() []byte {
+	find, last := a.info, &a.lastInfo
+	switch name {
+	case InfoXattr:
+	case ActivityXattr:
+		find, last = a.activity, &a.lastActivity
+	default:
+		return nil
 	}
-	return nil
+	if find == nil || uid == 0 {
+		return find
+	}
+	return func() []byte { return last.Get(find) }
 }
 
 // GetXAttr reads an attribute, or asks the daemon. No refusal is ENOSYS, which the kernel would
 // remember for all names.
 func (a *Adapter) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	if f := a.asked(name); f != nil {
+	if f := a.asked(name, h.Uid); f != nil {
 		v := f()
 		if len(dest) < len(v) {
 			return uint32(len(v)), fuse.ERANGE
