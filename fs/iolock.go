@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"sync"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -19,19 +20,22 @@ import (
 // lockTries bounds how often a lock is tried with NoWait: about 5 µs, as long as a transaction takes.
 const lockTries = 400
 
-// lockIO takes io. EAGAIN if ctx may not wait and another caller keeps it.
-func (in *inode) lockIO(ctx *Context) error {
+// lock takes a lock that may be held long. EAGAIN if ctx may not wait and another caller keeps it.
+func (ctx *Context) lock(mu *sync.Mutex) error {
 	for range lockTries {
-		if in.io.TryLock() {
+		if mu.TryLock() {
 			return nil
 		}
 	}
 	if ctx.NoWait {
 		return syscall.EAGAIN
 	}
-	ctx.Wait(in.io.Lock)
+	ctx.Wait(mu.Lock)
 	return nil
 }
+
+// lockIO takes io. EAGAIN as Context.lock.
+func (in *inode) lockIO(ctx *Context) error { return ctx.lock(&in.io) }
 
 // lockRange takes the file's bytes [start, end) of rl and returns the token for rl.unlock. EAGAIN if
 // ctx may not wait and another caller keeps some of them.

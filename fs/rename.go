@@ -86,19 +86,8 @@ func (r *renaming) locked() error {
 	return r.run()
 }
 
-// lockRename takes the rename mutex. EAGAIN if ctx may not wait and another caller keeps it.
-func (fs *FS) lockRename(ctx *Context) error {
-	for range lockTries {
-		if fs.rename.TryLock() {
-			return nil
-		}
-	}
-	if ctx.NoWait {
-		return syscall.EAGAIN
-	}
-	ctx.Wait(fs.rename.Lock)
-	return nil
-}
+// lockRename takes the rename mutex. EAGAIN as Context.lock.
+func (fs *FS) lockRename(ctx *Context) error { return ctx.lock(&fs.rename) }
 
 // lockDirs locks two directories. One may be an ancestor of the other, whose lock comes first, but to find
 // that out takes a walk up; so nobody waits for the second one while he holds the first.
