@@ -60,17 +60,23 @@ func (h *heldMount) again() error {
 // gone reports whether the mount's daemon is gone, or fails with a silentError.
 func (h *heldMount) gone() (bool, error) { return daemonGone(h.Info, h.fd) }
 
-// unmount unmounts this mount and no other, by a probe: umount2(2) may wait for a daemon to take what is in the
-// kernel's page cache. While the daemon answers it may take its time.
+// unmount unmounts this mount and no other, and releases it. A probe does so: umount2(2) may wait for a daemon to take
+// what is in the kernel's page cache, and while the daemon answers it may take its time. Whoever drops the last reference
+// to a detached mount waits, and cannot be killed, until the daemon has given back what its ring holds
+// (fuse_wait_aborted): so that is the probe, not this process.
 func (h *heldMount) unmount(mode fusefs.UnmountMode) error {
 	mp := h.Mountpoint
-	if mode != fusefs.Lazy {
+	if mode != fusefs.Lazy || os.Geteuid() != 0 {
 		h.release()
 	}
 	if os.Geteuid() != 0 {
 		return fusefs.UnmountID(mp, h.id, mode)
 	}
-	_, err := probe(unmountLimit, "umount", mp, strconv.Itoa(int(mode)), strconv.FormatUint(h.id, 10))
+	p, err := startProbe(h.fd, "umount", mp, strconv.Itoa(int(mode)), strconv.FormatUint(h.id, 10))
+	h.release()
+	if err == nil {
+		_, err = p.answer(unmountLimit)
+	}
 	switch {
 	case errors.Is(err, errSilent):
 		if m, merr := mountAt(mp); merr == nil && (m == nil || m.FSType != fsType) {

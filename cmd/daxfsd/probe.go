@@ -45,11 +45,26 @@ const probeFD = "/proc/self/fd/3"
 
 // probeOn is probe, with a descriptor for the probe, or -1.
 func probeOn(fd int, limit time.Duration, args ...string) ([]byte, error) {
+	p, err := startProbe(fd, args...)
+	if err != nil {
+		return nil, err
+	}
+	return p.answer(limit)
+}
+
+// runningProbe is a probe whose answer is still to be read: by one call of answer.
+type runningProbe struct {
+	cmd *exec.Cmd
+	rd  *os.File
+}
+
+// startProbe starts a probe that has a copy of a descriptor, unless it is -1.
+func startProbe(fd int, args ...string) (*runningProbe, error) {
 	rd, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	defer rd.Close()
+	defer w.Close()
 	keepFromChildren()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{probeName}, args...)
@@ -58,25 +73,32 @@ func probeOn(fd int, limit time.Duration, args ...string) ([]byte, error) {
 	if fd >= 0 {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
-			w.Close()
+			rd.Close()
 			return nil, os.NewSyscallError("dup", err)
 		}
 		f := os.NewFile(uintptr(dup), "mount")
 		defer f.Close()
 		cmd.ExtraFiles = []*os.File{f}
 	}
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
+	if err := cmd.Start(); err != nil {
+		rd.Close()
 		return nil, fmt.Errorf("starting a process to ask the daemon: %w", err)
 	}
-	b, err := readAnswer(rd, limit)
+	return &runningProbe{cmd, rd}, nil
+}
+
+// answer waits for the probe's answer, but not for its end: it may be the last user of a mount, and end when the
+// daemon does.
+func (p *runningProbe) answer(limit time.Duration) ([]byte, error) {
+	defer p.rd.Close()
+	b, err := readAnswer(p.rd, limit)
 	if err != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Process.Release() // not Wait: it may not be able to die
+		_ = p.cmd.Process.Kill()
+	}
+	go func() { _ = p.cmd.Wait() }()
+	if err != nil {
 		return nil, err
 	}
-	_ = cmd.Wait()
 	if e := unix.Errno(binary.LittleEndian.Uint32(b)); e != 0 {
 		return nil, e
 	}

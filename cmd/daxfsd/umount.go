@@ -159,6 +159,9 @@ func abort(m *heldMount) error {
 		if err := m.unmount(fusefs.Force); err == nil || !errors.Is(err, fusefs.ErrBusy) {
 			return err
 		}
+		if err := m.again(); err != nil {
+			return err
+		}
 	}
 	return m.unmount(fusefs.Lazy)
 }

@@ -228,7 +228,7 @@ func (m *Mount) Fsck() (rep fsck.Report) {
 // Kill9 ends the daemon as a crash would and waits until it is gone.
 func (m *Mount) Kill9() {
 	m.t.Helper()
-	if err := syscall.Kill(m.PID(), syscall.SIGKILL); err != nil {
+	if err := Signal(m.PID(), syscall.SIGKILL); err != nil {
 		m.t.Fatalf("kill -9 of the daemon: %v", err)
 	}
 	m.gone()
@@ -262,14 +262,21 @@ func (m *Mount) Kill9AtWork() {
 	for start := time.Now(); m.running() && time.Since(start) < 20*time.Second; time.Sleep(time.Millisecond) {
 	}
 	if m.running() { // it has nothing to do
-		_ = syscall.Kill(m.PID(), syscall.SIGKILL)
+		_ = Signal(m.PID(), syscall.SIGKILL)
 	}
 	m.gone()
 }
 
 func (m *Mount) running() bool {
-	pid := m.PID()
-	return pid > 1 && syscall.Kill(pid, 0) == nil
+	return Signal(m.PID(), 0) == nil
+}
+
+// Signal sends a signal to a daemon, and ESRCH to whoever has none: kill(2) takes pid 0 for the tests themselves.
+func Signal(pid int, sig syscall.Signal) error {
+	if pid <= 1 {
+		return syscall.ESRCH
+	}
+	return syscall.Kill(pid, sig)
 }
 
 // gone waits until the killed daemon is, and with it its lock of the region. It must have
@@ -379,9 +386,7 @@ func (m *Mount) destroy() {
 	if m.conn != "" {
 		_ = os.WriteFile(m.conn+"/abort", []byte("1"), 0)
 	}
-	if m.pid > 1 {
-		_ = syscall.Kill(m.pid, syscall.SIGKILL)
-	}
+	_ = Signal(m.pid, syscall.SIGKILL)
 	for unix.Unmount(m.Mountpoint, unix.MNT_DETACH) == nil {
 	}
 	m.conn, m.pid = "", 0

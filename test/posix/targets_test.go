@@ -138,7 +138,7 @@ func mountDaxfs(t *testing.T, options string) *mounted {
 	}
 	return &mounted{dir: m.Mountpoint,
 		alive: func() error {
-			if pid := m.PID(); pid <= 1 || unix.Kill(pid, 0) != nil {
+			if mounttest.Signal(m.PID(), 0) != nil {
 				return fmt.Errorf("the daemon is gone")
 			}
 			return nil

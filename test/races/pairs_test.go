@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/mounttest"
 )
 
 var (
@@ -179,7 +181,7 @@ func (p pair) stop(name string, pid, n, k int) error {
 		})
 	}
 	ready.Wait()
-	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+	if err := mounttest.Signal(pid, unix.SIGSTOP); err != nil {
 		return fmt.Errorf("stopping the daemon: %w", err)
 	}
 	first := k % 2
@@ -187,7 +189,7 @@ func (p pair) stop(name string, pid, n, k int) error {
 	time.Sleep(500 * time.Microsecond)
 	close(gate[1-first])
 	time.Sleep(500 * time.Microsecond)
-	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+	if err := mounttest.Signal(pid, unix.SIGCONT); err != nil {
 		return fmt.Errorf("letting the daemon go on: %w", err)
 	}
 	wg.Wait()
