@@ -57,11 +57,11 @@ func TestRemoveDeadOnly(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := h.removeDead(); !errors.Is(err, fusefs.ErrHidden) {
-				t.Errorf("removing what another starter has removed: %v, want %v", err, fusefs.ErrHidden)
-			}
 			if gone, err := h.gone(); !gone || err != nil {
 				t.Errorf("the dead mount, asked once more: gone %v, %v", gone, err)
+			}
+			if err := h.removeDead(); !errors.Is(err, fusefs.ErrHidden) {
+				t.Errorf("removing what another starter has removed: %v, want %v", err, fusefs.ErrHidden)
 			}
 			now, err := mountAt(mp)
 			if err != nil || (now == nil) != (m == nil) {
