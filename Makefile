@@ -18,7 +18,7 @@
 SHELL := /bin/bash
 GO ?= go
 PREFIX ?= /usr/local
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+COMMIT ?= $(shell git describe --always --dirty --exclude="*" --abbrev=12 2>/dev/null)
 DAXFSD := bin/daxfsd
 LADDER := ./cmd/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/... ./internal/...
 CRASH_SEED ?= 1
@@ -39,7 +39,7 @@ all: build
 
 build:
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(DAXFSD) ./cmd/daxfsd
+	$(GO) build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o $(DAXFSD) ./cmd/daxfsd
 
 install: build
 	install -D -m 755 $(DAXFSD) $(DESTDIR)$(PREFIX)/bin/daxfsd

@@ -87,11 +87,11 @@ func newEnvironment(ctx context.Context, o *config) (*environment, error) {
 		conf: o, dir: dir, memory: filepath.Join(dir, "memory"), regions: filepath.Join(dir, "regions"),
 		daxfsd: filepath.Join(dir, "daxfsd"),
 	}
-	version, err := program(ctx, "", "git", "describe", "--tags", "--always", "--dirty")
+	commit, err := program(ctx, "", "git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
 	if err != nil {
-		version = "unknown" // no clone, but an archive
+		commit = "unknown" // no clone, but an archive
 	}
-	if out, err := program(ctx, "", "go", "build", "-trimpath", "-ldflags", "-X main.version="+strings.TrimSpace(version), "-o", e.daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd"); err != nil {
+	if out, err := program(ctx, "", "go", "build", "-trimpath", "-ldflags", "-X main.commit="+strings.TrimSpace(commit), "-o", e.daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd"); err != nil {
 		return nil, fmt.Errorf("building daxfsd: %w\n%s", err, out)
 	}
 	if err := writeJobs(filepath.Join(dir, "jobs")); err != nil {

@@ -4,35 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
-
-// version is set by the build: -ldflags "-X main.version=v1.2.3".
-var version = ""
-
-func versionString() string {
-	if version != "" {
-		return version
-	}
-	b, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := b.Main.Version
-	if v == "" || v == "(devel)" {
-		v = "devel"
-	}
-	for _, s := range b.Settings {
-		if s.Key == "vcs.revision" && !strings.Contains(v, s.Value[:min(12, len(s.Value))]) {
-			v += " " + s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return v
-}
 
 // exitError carries an exit code other than 1. err may be nil: then everything
 // has been said.
@@ -72,13 +48,13 @@ ordinary file, which then emulates persistent memory.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetVersionTemplate("daxfsd {{.Version}}\n")
+	root.SetVersionTemplate(versionReport())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{2, err} })
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), topCommand(), filefragCommand(), &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the versions of program, format and protocols", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
-			fmt.Fprintf(c.OutOrStdout(), "daxfsd %s\n", versionString())
+			fmt.Fprint(c.OutOrStdout(), versionReport())
 		},
 	})
 	return root
@@ -97,7 +73,8 @@ func args(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// noneEmpty refuses an empty argument, which the functions of path/filepath take for the current directory.
+// noneEmpty refuses an empty argument, which the functions of path/filepath take for the current
+// directory.
 func noneEmpty(got []string, names ...string) error {
 	if i := slices.Index(got, ""); i >= 0 {
 		return usagef("argument %d is empty; expected %s", i+1, strings.Join(names, " and "))

@@ -178,13 +178,6 @@ func TestHelpTeachesByExample(t *testing.T) {
 	}
 }
 
-func TestVersion(t *testing.T) {
-	a, b := must(t, "--version"), must(t, "version")
-	if a != b || !strings.HasPrefix(a, "daxfsd ") || len(strings.Fields(a)) < 2 {
-		t.Errorf("%q and %q", a, b)
-	}
-}
-
 func TestUsage(t *testing.T) {
 	for _, c := range []struct {
 		args []string
