@@ -100,12 +100,12 @@ func (l *load) close() {
 	}
 }
 
-// add makes l know a poller of a source, and the poller both. Not when a queue runs.
-func (l *load) add(p *poller, s *source) {
+// add makes l and its peers know a poller, and the poller them. Not when a queue runs.
+func (l *load) add(p *poller, peers *pollers) {
 	if l != nil {
 		l.pollers = append(l.pollers, p)
-		s.pollers = append(s.pollers, p)
-		p.load, p.source = l, s
+		*peers = append(*peers, p)
+		p.load, p.peers = l, peers
 	}
 }
 
@@ -121,7 +121,7 @@ func (l *load) maySpin(now int64) bool {
 
 // count is how many threads run or want to, the calling one too, and how many of them only wait awake.
 func (l *load) count() (run, awake int) {
-	awake = l.pollers.in(pollAwake)
+	awake = l.pollers.awake()
 	return l.running(), awake
 }
 

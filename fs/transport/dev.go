@@ -57,8 +57,7 @@ const readSize = inHeaderSize + writeInSize + MaxIO
 // returns at once.
 func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 	s := newServer(fs, o)
-	cpus, from := allowedCPUs(), &source{}
-	from.cpus, _ = cpusThatAre("online")
+	cpus, peers := allowedCPUs(), &pollers{}
 	queues := make([]*devQueue, n)
 	for i := range queues {
 		qfd := fd
@@ -74,7 +73,7 @@ func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 		if len(cpus) > 0 {
 			cpu = cpus[i%len(cpus)]
 		}
-		queues[i] = s.dev(qfd, fs.Queue(i), cpu, from)
+		queues[i] = s.dev(qfd, fs.Queue(i), cpu, peers)
 	}
 	for _, q := range queues {
 		go q.loop()
@@ -93,7 +92,7 @@ func newServer(fs Filesystem, o Options) *Server {
 
 // dev makes a queue of the connection of fd; its loop is yet to be started. It may wait awake, but then its thread stays on a CPU: two
 // that look would soon be on the same one. Without one (-1) it always sleeps.
-func (s *Server) dev(fd int, fq Queue, cpu int, from *source) *devQueue {
+func (s *Server) dev(fd int, fq Queue, cpu int, peers *pollers) *devQueue {
 	q := &devQueue{s: s, sleep: fd, q: fq, cpu: cpu}
 	s.counters = append(s.counters, &q.counters)
 	s.done.Add(1)
@@ -107,7 +106,7 @@ func (s *Server) dev(fd int, fq Queue, cpu int, from *source) *devQueue {
 	}
 	q.look = c
 	s.fds = append(s.fds, c)
-	s.load.add(&q.poll, from)
+	s.load.add(&q.poll, peers)
 	return q
 }
 
