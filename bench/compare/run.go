@@ -206,7 +206,7 @@ func (m *measurement) data() (err error) {
 			if err != nil {
 				return err
 			}
-			if err := t.start(m.ctx); err == nil {
+			if err = t.start(m.ctx); err == nil {
 				err = t.layout()
 			}
 			if err != nil {
