@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,7 +105,7 @@ func smapsRange(line []byte) (lo, hi uint64, ok bool) {
 	return lo, hi, err1 == nil && err2 == nil
 }
 
-var touched byte // so that the reads are not left out
+var touched atomic.Uint32 // so that the reads are not left out
 
 // faultPageSize counts the faults that reading a mapping takes.
 func faultPageSize(b []byte) (size int64, err error) {
@@ -125,7 +126,7 @@ func faultPageSize(b []byte) (size int64, err error) {
 		return 0, fmt.Errorf("%w: %w", ErrProbe, err)
 	}
 	for i := 0; i < len(b); i += BlockSize {
-		touched += b[i]
+		touched.Add(uint32(b[i]))
 	}
 	if err := unix.Getrusage(unix.RUSAGE_THREAD, &after); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrProbe, err)

@@ -55,7 +55,7 @@ func TestBreak(t *testing.T) {
 		t.Errorf("%d held", held)
 	}
 	end()
-	if h, err = l.Hold(10, 20, nil); err != nil {
+	if _, err = l.Hold(10, 20, nil); err != nil {
 		t.Errorf("after the break: %v", err)
 	}
 	other.Release()

@@ -32,8 +32,9 @@ func portableCopyWords(dst, src []byte) {
 		*(*uint64)(unsafe.Pointer(&dst[0])) = binary.NativeEndian.Uint64(src)
 		dst, src = dst[8:], src[8:]
 	}
-	for i, c := range src {
-		dst[i] = c
+	for len(src) > 0 {
+		dst[0] = src[0]
+		dst, src = dst[1:], src[1:]
 	}
 }
 

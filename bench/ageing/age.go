@@ -42,7 +42,6 @@ type ager struct {
 	grow []*file // not at their target yet
 	done []*file
 	ops  int
-	used int64 // bytes that files should have: their sizes
 }
 
 func newAger(f *fs.FS, res *Result) *ager {

@@ -14,10 +14,10 @@ const (
 
 // mapping is how page tables would map all files, without their tails.
 type mapping struct {
-	leaves            uint64
-	pmd, pmdBest      int64 // bytes in aligned 2 MiB or 1 GiB folios, and at best
-	pud, pudBest      int64
-	extents, holeless uint64
+	leaves       uint64
+	pmd, pmdBest int64 // bytes in aligned 2 MiB or 1 GiB folios, and at best
+	pud, pudBest int64
+	extents      uint64
 }
 
 // add counts one file of that size, with its extents in order.

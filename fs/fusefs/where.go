@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
-
 	"golang.org/x/sys/unix"
 )
 

@@ -26,17 +26,17 @@ const (
 // sqe is struct io_uring_sqe of 128 bytes, as far as it is used.
 type sqe struct {
 	opcode   uint8
-	flags    uint8
-	ioprio   uint16
+	_        uint8  // flags
+	_        uint16 // ioprio
 	fd       int32
 	off      uint64 // of a command: its number
 	addr     uint64
 	len      uint32
-	rwFlags  uint32
+	_        uint32 // rw_flags
 	userData uint64
-	bufIndex uint16
-	person   uint16
-	fileIdx  uint32
+	_        uint16 // buf_index
+	_        uint16 // personality
+	_        uint32 // file_index
 	cmd      [80]byte
 }
 

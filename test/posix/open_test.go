@@ -224,6 +224,7 @@ var openCases = []testCase{
 		c.pwrite(c.open("f", rw), "buffered", 4096)
 		n, err = unix.Pread(fd, got[:4096], 4096)
 		c.is(err, nil, "reading")
+		eq(c, n, 4096, "bytes, of a block")
 		eq(c, string(got[:8]), "buffered", "what another descriptor wrote")
 		b[0] = 'D'
 		_, err = unix.Pwrite(fd, b[:4096], 4096)

@@ -27,18 +27,18 @@ type aio struct{ ctx uintptr }
 
 // iocb is struct iocb.
 type iocb struct {
-	data   uint64
-	key    uint32
-	rwFlag uint32
+	_      uint64 // aio_data
+	_      uint32 // aio_key
+	_      uint32 // aio_rw_flags
 	opcode uint16
-	prio   int16
+	_      int16 // aio_reqprio
 	fd     uint32
 	buf    uint64
 	n      uint64
 	off    int64
-	resv   uint64
-	flags  uint32
-	resfd  uint32
+	_      uint64 // aio_reserved2
+	_      uint32 // aio_flags
+	_      uint32 // aio_resfd
 }
 
 func newAIO() (asyncIO, error) {

@@ -73,16 +73,6 @@ func (n *node) find(path []string) *node {
 	return n
 }
 
-// dirs calls f for each directory below and including n, parents first.
-func (n *node) dirs(f func(*node)) {
-	f(n)
-	for _, k := range n.names() {
-		if n.kids[k].isDir() {
-			n.kids[k].dirs(f)
-		}
-	}
-}
-
 func (n *node) names() []string {
 	ks := make([]string, 0, len(n.kids))
 	for k := range n.kids {
