@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// BenchmarkReadExtents reads 4 KiB at random from a file of many extents, as from one of a single one: what the
-// lookup costs with cold caches.
+// BenchmarkReadExtents reads 4 KiB at random from a file of many extents, as from one of a single
+// one: what the lookup costs with cold caches.
 func BenchmarkReadExtents(b *testing.B) {
 	const size, piece = 1 << 30, 8192
 	c := newCore(b, size+size/8)

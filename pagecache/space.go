@@ -151,8 +151,8 @@ func (s *Space) Prev(logical uint64) (Extent, bool) {
 // Last returns the last extent of the file. Safe as Lookup is.
 func (s *Space) Last() (Extent, bool) { return s.Prev(None) }
 
-// LookupQuiet is Lookup for callers without the inode's lock to whom a batch of changes must be one: it
-// waits until there is none. Never called by the writer within a batch.
+// LookupQuiet is Lookup for callers without the inode's lock to whom a batch of changes must be
+// one: it waits until there is none. Never called by the writer within a batch.
 func (s *Space) LookupQuiet(logical uint64) (e Extent, ok bool) {
 	for {
 		seq := s.Seq()

@@ -19,8 +19,8 @@ type Access struct {
 	NoSUID, NoDev, NoExec bool
 }
 
-// aclAttributes are the extended attributes that hold a file's access control list, of POSIX, NFSv4,
-// CIFS and NTFS.
+// aclAttributes are the extended attributes that hold a file's access control list, of POSIX,
+// NFSv4, CIFS and NTFS.
 var aclAttributes = []string{"system.posix_acl_access", "system.nfs4_acl", "system.cifs_acl", "system.ntfs_acl", "system.richacl"}
 
 // Access asks the kernel about the open region. A region in memory belongs to root alone.

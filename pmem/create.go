@@ -69,8 +69,8 @@ func allocate(f *os.File, old int64, o *ResizeOptions) error {
 	return nil
 }
 
-// allocPiece is how many bytes are allocated between two questions whether there is room. Others take
-// memory, too.
+// allocPiece is how many bytes are allocated between two questions whether there is room. Others
+// take memory, too.
 const allocPiece = 256 << 20
 
 // fallocate allocates the whole file, leaving what is there and the file's size. Go's own signals

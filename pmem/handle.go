@@ -13,8 +13,8 @@ import (
 // is used again, a descriptor may not. It is a Content.
 //
 // States: acquired -> resized (at most once) -> kept (Keep) -> closed; Close from any other state
-// undoes what was done to the file. Region may be called in any state but the last. A Handle is used
-// by one goroutine at a time.
+// undoes what was done to the file. Region may be called in any state but the last. A Handle is
+// used by one goroutine at a time.
 //
 //   - A file that Acquire makes has no name before Keep, so nothing is left of it whatever ends the
 //     process. Where its filesystem has no O_TMPFILE it has its name, and SIGKILL leaves it.
@@ -83,9 +83,9 @@ type ResizeOptions struct {
 	Cancel <-chan struct{}
 }
 
-// Resize gives a regular file a size, which is a multiple of 4096 unless it is that of the file, and
-// storage. Bytes that it had stay, up to the new size. After an error the file has the size it had
-// before; holes in it may have been allocated.
+// Resize gives a regular file a size, which is a multiple of 4096 unless it is that of the file,
+// and storage. Bytes that it had stay, up to the new size. After an error the file has the size it
+// had before; holes in it may have been allocated.
 func (h *Handle) Resize(o ResizeOptions) error {
 	if o.Size < pageSize || o.Size%pageSize != 0 && o.Size != h.old {
 		return fmt.Errorf("pmem: resize %s: %w: a size of %d bytes was asked for, a multiple of %d was expected", h.path, ErrTooSmall, o.Size, pageSize)
@@ -117,9 +117,9 @@ func (h *Handle) Region() (*Region, error) {
 	return r, err
 }
 
-// Keep makes what was done to a file stay: it is cut to its new size, and gets its name if it is new.
-// What a Region of it stored is synced before. A Region that is larger than the file now may only be
-// closed.
+// Keep makes what was done to a file stay: it is cut to its new size, and gets its name if it is
+// new. What a Region of it stored is synced before. A Region that is larger than the file now may
+// only be closed.
 //
 // Persistence order:
 //  1. the file's size and content, fsync

@@ -75,8 +75,8 @@ func TestHandleNameTaken(t *testing.T) {
 	}
 }
 
-// TestHandleOld: a file that was there is grown at once and cut at the end, and is as it was if it is
-// not kept.
+// TestHandleOld: a file that was there is grown at once and cut at the end, and is as it was if it
+// is not kept.
 func TestHandleOld(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "region")
 	for _, c := range []struct {

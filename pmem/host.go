@@ -18,9 +18,8 @@ import (
 
 // HostIdentity tells this host, and this boot of it, from others: what the owner
 // record of a region compares. machineID is /etc/machine-id, or else a hash of what
-// the firmware calls the machine, or of the host name where that names no machine or may not be read.
-// bootID is the kernel's boot_id, or
-// zeros if /proc does not tell. They are read once.
+// the firmware calls the machine, or of the host name where that names no machine or may not be
+// read. bootID is the kernel's boot_id, or zeros if /proc does not tell. They are read once.
 func HostIdentity() (machineID, bootID [16]byte) { return thisHost() }
 
 var thisHost = sync.OnceValues(func() (machineID, bootID [16]byte) { return hostIdentity("/") })

@@ -32,8 +32,9 @@ func (r *Region) Load(off int64, dst []byte) (err error) {
 	return nil
 }
 
-// Copy is copy(dst, src) for memory of any length: by pieces, between which the garbage collector can stop it, and
-// of which none is so long (1 MiB) that it goes past the caches, from which who copied takes it next. A fault is not guarded.
+// Copy is copy(dst, src) for memory of any length: by pieces, between which the garbage collector
+// can stop it, and of which none is so long (1 MiB) that it goes past the caches, from which who
+// copied takes it next. A fault is not guarded.
 func Copy(dst, src []byte) (n int) {
 	for src = src[:min(len(src), len(dst))]; n < len(src); {
 		n += copy(dst[n:], src[n:min(len(src), n+chunkSize)])

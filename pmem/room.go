@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RoomError is storage that was not allocated because there is not enough of it. It is ErrNoRoom, and ENOSPC.
+// RoomError is storage that was not allocated because there is not enough of it. It is ErrNoRoom,
+// and ENOSPC.
 type RoomError struct {
 	Path       string // the region
 	Need, Free int64  // bytes; what is kept for others is not free
@@ -57,8 +58,8 @@ func checkRoom(f *os.File, size int64) error {
 	return checkFileLimit(f, size)
 }
 
-// checkFileLimit compares a file's size in bytes with RLIMIT_FSIZE, beyond which the kernel ends the
-// process.
+// checkFileLimit compares a file's size in bytes with RLIMIT_FSIZE, beyond which the kernel ends
+// the process.
 func checkFileLimit(f *os.File, size int64) error {
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_FSIZE, &l) == nil && uint64(size) > l.Cur {

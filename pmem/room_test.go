@@ -24,8 +24,8 @@ func lay(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// TestMemoryRoom: a region in memory may take what the machine and all control groups of the process
-// leave, in either version of their interface, and from within a container.
+// TestMemoryRoom: a region in memory may take what the machine and all control groups of the
+// process leave, in either version of their interface, and from within a container.
 func TestMemoryRoom(t *testing.T) {
 	const meminfo = "MemTotal:       32768000 kB\nMemFree:          100 kB\nMemAvailable:   16384000 kB\n"
 	machine := int64(16384000-32768000/32) << 10

@@ -6,18 +6,18 @@ import (
 )
 
 // drain is a large folio that was split while it was referenced. Nobody knows which part of it the
-// references are used for, so none of its blocks may become free before they are gone. New references
-// are taken to the smaller folios that stand there now and do not count here: what was
+// references are used for, so none of its blocks may become free before they are gone. New
+// references are taken to the smaller folios that stand there now and do not count here: what was
 // taken before drains, whoever comes meanwhile.
 //
 // Life: made by who splits the folio, which takes the references out of the folio's word and is
 // one more itself until the smaller folios stand -> the last Put or Unmap of those references takes
 // it away, and reports what it pinned.
 //
-// A block is pinned by a drain if nobody owns it, and no smaller folio of it is referenced. At least
-// one is, or there would have been no need to split: so no folio of the drain's order can be made there,
-// and there is one drain for one aligned piece and order. A PMD folio in a PUD drain may
-// get a drain of its own: what that gives up the other one pins.
+// A block is pinned by a drain if nobody owns it, and no smaller folio of it is referenced. At
+// least one is, or there would have been no need to split: so no folio of the drain's order can be
+// made there, and there is one drain for one aligned piece and order. A PMD folio in a PUD drain
+// may get a drain of its own: what that gives up the other one pins.
 type drain struct {
 	block, n   uint64 // as the folio's
 	refs, maps uint64 // protected by drains.mu
@@ -35,8 +35,8 @@ type drains struct {
 
 type drainKey struct{ block, kind uint64 }
 
-// begin moves the references of a folio from its word to a drain, by the change of its word from old
-// to now, which says splitting. It returns false if the word is not old.
+// begin moves the references of a folio from its word to a drain, by the change of its word from
+// old to now, which says splitting. It returns false if the word is not old.
 func (d *drains) begin(f *folio, old, now uint64) (x *drain, ok bool) {
 	if old&refMask == 0 {
 		return nil, f.w.CompareAndSwap(old, now)
@@ -81,8 +81,8 @@ func (d *drains) put(f *folio, delta uint64, op string, r *idleRun) {
 	}
 }
 
-// pin looks at the first k of n free blocks, those in one piece, and gives them to the smallest drain that
-// covers them, if there is one.
+// pin looks at the first k of n free blocks, those in one piece, and gives them to the smallest
+// drain that covers them, if there is one.
 func (d *drains) pin(t *Table, block, n uint64) (k uint64, pinned bool) {
 	k = min(n, (block>>t.pmd+1)<<t.pmd-block)
 	d.mu.Lock()
@@ -108,8 +108,8 @@ func (d *drains) atLocked(t *Table, block uint64) *drain {
 	return d.of[drainKey{block >> t.pud << t.pud, kindPUD}]
 }
 
-// drainRefs returns how many references to the block's former folios are left, and how many of them are
-// granted mappings.
+// drainRefs returns how many references to the block's former folios are left, and how many of them
+// are granted mappings.
 func (t *Table) drainRefs(block uint64) (refs, maps uint64) {
 	d := &t.drains
 	if d.count.Load() == 0 {

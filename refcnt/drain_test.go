@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// TestDrainEnds: what is cut from a large folio is free when those who referenced it before the cut are
-// done, though there is never a moment without a reader.
+// TestDrainEnds: what is cut from a large folio is free when those who referenced it before the cut
+// are done, though there is never a moment without a reader.
 func TestDrainEnds(t *testing.T) {
 	const pmd, pud = 3, 6
 	tab, err := New(1<<pud, pmd, pud)

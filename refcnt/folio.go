@@ -110,8 +110,8 @@ func (r *idleRun) report() {
 	r.idle(block, n)
 }
 
-// disown takes an owner from the folios of n blocks, and reports what became free. Of a large folio of
-// which the range is a part it takes an owner of that part only.
+// disown takes an owner from the folios of n blocks, and reports what became free. Of a large folio
+// of which the range is a part it takes an owner of that part only.
 func (t *Table) disown(block, n uint64, op string, idle func(block, n uint64)) {
 	t.check(op, block, n)
 	r := idleRun{t: t, op: op, idle: idle}

@@ -33,11 +33,11 @@ func (t *Table) one(block, n uint64) (w *atomic.Uint64, kind uint64) {
 	return w, kind
 }
 
-// TryGet takes a reference to the folios of the first N of n blocks, whatever part of them these are:
-// to all that are of one order, up to one that cannot be had. It fails if that is the first: it is free,
-// unlinked, frozen, or just being split or merged. The block number may be stale; after TryGet
-// the caller looks its extent up again, and puts and retries if it changed.
-// (Analogous to Linux's folio_try_get, but idle is zero here.)
+// TryGet takes a reference to the folios of the first N of n blocks, whatever part of them these
+// are: to all that are of one order, up to one that cannot be had. It fails if that is the first:
+// it is free, unlinked, frozen, or just being split or merged. The block number may be stale; after
+// TryGet the caller looks its extent up again, and puts and retries if it changed. (Analogous to
+// Linux's folio_try_get, but idle is zero here.)
 func (t *Table) TryGet(block, n uint64) (Ref, bool) {
 	if w, kind := t.one(block, n); w != nil { // acquire without its loops
 		old := w.Load()

@@ -88,9 +88,9 @@ func (t *Table) Walk(f func(Run) bool) {
 	}
 }
 
-// Doubt makes f be told of a block that somebody disowns or shares and nobody owns. Counts that Restore
-// took from media may be wrong where nothing else is; counts that Own made cannot be, so without
-// Doubt that is a broken precondition. Called before the table is used; f may be called
+// Doubt makes f be told of a block that somebody disowns or shares and nobody owns. Counts that
+// Restore took from media may be wrong where nothing else is; counts that Own made cannot be, so
+// without Doubt that is a broken precondition. Called before the table is used; f may be called
 // concurrently, with no lock held, and must not use the table.
 func (t *Table) Doubt(f func(block uint64)) { t.doubt = f }
 

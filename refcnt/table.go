@@ -132,8 +132,9 @@ func (t *Table) Shares(block uint64) int {
 }
 
 // Sole reports whether each of n blocks has one owner only, and nobody references its
-// folio or a larger one that it was split from: then whoever owns and locks them may store to them in place. That the other owners
-// left is not enough, since a reader that came by one of them may still be at it.
+// folio or a larger one that it was split from: then whoever owns and locks them may store to them
+// in place. That the other owners left is not enough, since a reader that came by one of them may
+// still be at it.
 //
 // Precondition: the blocks are owned, and the caller keeps whoever owns them from
 // sharing them.

@@ -45,7 +45,8 @@ func (t *target) state(ctx context.Context) (*daemonState, error) {
 const fewRequests = 1000
 
 // watch asks before and after f, and keeps what f made the daemon allocate for each READ and
-// WRITE. What asking itself costs is found out by asking twice, and the least of it ever seen taken off.
+// WRITE. What asking itself costs is found out by asking twice, and the least of it ever seen taken
+// off.
 func (t *target) watch(ctx context.Context, c *cell, f func() error) error {
 	if !t.daxfs() {
 		return f()

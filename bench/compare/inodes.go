@@ -108,8 +108,8 @@ func (m *measurement) inodesOn(t *target, rows []*row) error {
 	return nil
 }
 
-// live is the heap that a daemon uses, garbage not counted: what its next collection finds, for which Go's
-// runtime waits two minutes at most.
+// live is the heap that a daemon uses, garbage not counted: what its next collection finds, for
+// which Go's runtime waits two minutes at most.
 func (m *measurement) live(t *target) (float64, error) {
 	before, err := t.state(m.ctx)
 	if err != nil {

@@ -66,7 +66,8 @@ func (n *loopbackNode) Create(ctx context.Context, name string, flags, mode uint
 
 // serveLoopback serves go-fuse's loopback of backing, tuned as well as it can be: names and
 // attributes are valid for an hour, requests as large as daxfs's, no xattrs (of which the kernel
-// asks before each write otherwise), no splice (which takes more system calls), as many requests at a time.
+// asks before each write otherwise), no splice (which takes more system calls), as many requests at
+// a time.
 func serveLoopback(name, backing, mountpoint string) error {
 	var st syscall.Stat_t
 	if err := syscall.Stat(backing, &st); err != nil {

@@ -9,10 +9,10 @@
 // It owns the processes that serve, their mounts, their memory and the tables made of what fio
 // and the metadata benchmark report. It never touches a mount from the process that serves it.
 //
-// Parts: supervise.go starts the measurement in a mount namespace of its own and cleans up after it;
-// target.go is what is measured, servers are loopback.go, null.go and daxfsd; fio.go, metadata.go,
-// tree.go, extents.go, fairness.go and inodes.go measure; result.go keeps samples, bars.go judges them, and
-// table.go, html.go and plot.go show them.
+// Parts: supervise.go starts the measurement in a mount namespace of its own and cleans up after
+// it; target.go is what is measured, servers are loopback.go, null.go and daxfsd; fio.go,
+// metadata.go, tree.go, extents.go, fairness.go and inodes.go measure; result.go keeps samples,
+// bars.go judges them, and table.go, html.go and plot.go show them.
 package main
 
 import (

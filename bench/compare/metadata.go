@@ -153,8 +153,8 @@ func (m *measurement) names(t *target, rows []*row) error {
 	return step("unlink", func() error { return unlinkAll(d, renamed) })
 }
 
-// again makes a call again that a signal interrupted: of those the Go runtime sends itself many, and
-// a request to FUSE that nobody has taken yet is taken back then.
+// again makes a call again that a signal interrupted: of those the Go runtime sends itself many,
+// and a request to FUSE that nobody has taken yet is taken back then.
 func again(f func() error) error {
 	for {
 		if err := f(); err != unix.EINTR {

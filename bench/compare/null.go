@@ -23,7 +23,8 @@ import (
 // dataFiles files, each a part of one slice. A READ is answered with a slice of that, exactly as
 // daxfs answers from its region, and a WRITE is copied into it, since bytes that are not put
 // anywhere would make a bound that no filesystem can come near. No lock, no lookup, no
-// times, nothing durable. What else is created is only a number: no name is there, and each can be taken away.
+// times, nothing durable. What else is created is only a number: no name is there, and each can be
+// taken away.
 type nullFS struct {
 	size  int64
 	slice []byte
@@ -39,7 +40,8 @@ type nullQueue struct {
 // forever is how long names and attributes are valid, in seconds.
 const forever = 1 << 30
 
-// serveNull serves files of size bytes on mountpoint, with the INIT of daxfs and as many threads of the same priority.
+// serveNull serves files of size bytes on mountpoint, with the INIT of daxfs and as many threads of
+// the same priority.
 func serveNull(mountpoint string, size int64, uring bool) error {
 	n := &nullFS{size: size}
 	var err error

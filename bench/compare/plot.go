@@ -25,8 +25,8 @@ var colours = map[string]color.Color{
 	"ext4":        color.RGBA{0x98, 0xdf, 0x8a, 0xff},
 }
 
-// draw makes the plot of a row, as PNG: a bar for each target, from the least to the largest sample a
-// whisker. ok is false if there is nothing to show.
+// draw makes the plot of a row, as PNG: a bar for each target, from the least to the largest sample
+// a whisker. ok is false if there is nothing to show.
 func (x *row) draw() (b []byte, ok bool, err error) {
 	p := plot.New()
 	p.Title.Text = x.Name

@@ -53,7 +53,8 @@ func (x *row) cell(target string) *cell {
 	return c
 }
 
-// unmeasured says why a target has no samples in the rows, or in those of the names if there are any.
+// unmeasured says why a target has no samples in the rows, or in those of the names if there are
+// any.
 func unmeasured(rows []*row, target, why string, names ...string) {
 	for _, x := range rows {
 		if len(names) == 0 || slices.Contains(names, x.Name) {

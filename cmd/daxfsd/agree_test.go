@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNumbersAgree: df, df -i, info (as JSON and for people) and fsck say the same of one filesystem, in
-// the same words, whatever is on it; and so they do after a remount.
+// TestNumbersAgree: df, df -i, info (as JSON and for people) and fsck say the same of one
+// filesystem, in the same words, whatever is on it; and so they do after a remount.
 func TestNumbersAgree(t *testing.T) {
 	needFUSE(t)
 	region, mp := filepath.Join(memoryFilesystem(t, "size=64m"), "region"), mountPoint(t) // no disk to wait for

@@ -31,7 +31,8 @@ umount "$mp-file"; "$0" umount "$mp-dir"; ended $p
 rmdir "$mp-dir"; rm "$mp-file"`, region, mp)
 }
 
-// umount --force aborts only what cannot be unmounted otherwise, says so, and spares what is mounted elsewhere, too.
+// umount --force aborts only what cannot be unmounted otherwise, says so, and spares what is
+// mounted elsewhere, too.
 func TestUmountForce(t *testing.T) {
 	region, mp := mounted(t)
 	if r := daxfsd(t, "umount", "--force", mp); r.code != 0 || r.stderr != "" {
@@ -82,7 +83,8 @@ umount "$mp/sub"; exec 5<&-
 "$0" umount "$mp"; ended $p; rmdir "$mp-bind"`, region, mp)
 }
 
-// info REGION says who has a region that no mount here shows, and describes the image that has the name now.
+// info REGION says who has a region that no mount here shows, and describes the image that has the
+// name now.
 func TestInfoOfUnseenMount(t *testing.T) {
 	region, mp := mounted(t)
 	f, err := os.Create(mp + "/f")
@@ -121,7 +123,8 @@ func TestInfoOfUnseenMount(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// What a remount cannot change it refuses; what is so already, which mount(8) repeats from fstab, it accepts.
+// What a remount cannot change it refuses; what is so already, which mount(8) repeats from fstab,
+// it accepts.
 func TestRemount(t *testing.T) {
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)

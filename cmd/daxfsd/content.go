@@ -8,8 +8,8 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// contentOf names what a region holds; "" if that is nothing but zeros. cancel, which may be nil, ends
-// it with pmem.ErrCancelled when it is closed.
+// contentOf names what a region holds; "" if that is nothing but zeros. cancel, which may be nil,
+// ends it with pmem.ErrCancelled when it is closed.
 func contentOf(c pmem.Content, p progressFunc, cancel <-chan struct{}) (string, error) {
 	if what := recognise(c.Size(), c.Load); what != "" {
 		return what, nil

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A crash that Go's runtime reports (an unrecovered panic, a fault, SIGQUIT) goes to standard error, which a daemon
-// in the background has not. crashTo has it written to the log as well.
+// A crash that Go's runtime reports (an unrecovered panic, a fault, SIGQUIT) goes to standard
+// error, which a daemon in the background has not. crashTo has it written to the log as well.
 func crashTo(log *os.File) error { return debug.SetCrashOutput(log, debug.CrashOptions{}) }
 
 // crashDir is where a daemon without a log leaves the report of a crash.
@@ -23,8 +23,8 @@ func crashDir() string {
 	return ""
 }
 
-// newCrashFile makes a file for the report of a crash: empty, and locked while its daemon lives. clean
-// removes it at an orderly end. Empty files of daemons that were killed are removed here.
+// newCrashFile makes a file for the report of a crash: empty, and locked while its daemon lives.
+// clean removes it at an orderly end. Empty files of daemons that were killed are removed here.
 func newCrashFile(dir string) (f *os.File, clean func()) {
 	none := func() {}
 	if dir == "" || os.MkdirAll(dir, 0o700) != nil {

@@ -6,11 +6,10 @@
 // fsck.go, info.go, top.go (toplive.go is its screen), filefrag.go. What they share
 // is in files named after it: size.go (byte counts), signature.go (what already
 // lives on a region), options.go (-o), mounttable.go (mountinfo, stale mounts),
-// probe.go (requests that may never be answered), holder.go (who has a region, and patience), inherit.go (the caller's
-// descriptors), crash.go, utab.go (umount(8)),
-// region.go (opening, and saying why not), serve.go (a daemon's life), facts.go
-// (what it tells who asks), trace.go (-o trace), report.go (what a daemon tells
-// the command that started it), progress.go, log.go.
+// probe.go (requests that may never be answered), holder.go (who has a region, and patience),
+// inherit.go (the caller's descriptors), crash.go, utab.go (umount(8)), region.go (opening, and
+// saying why not), serve.go (a daemon's life), facts.go (what it tells who asks), trace.go (-o
+// trace), report.go (what a daemon tells the command that started it), progress.go, log.go.
 //
 // The journey of a mount: mountCommand checks its arguments, spawn starts the same
 // program in a session of its own, and serveMount there opens the region, attaches

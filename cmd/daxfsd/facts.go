@@ -72,7 +72,8 @@ func runtimeFacts(cachedInodes int) fusefs.Runtime {
 	}
 }
 
-// longest is the upper bound in ns of the last bucket of a histogram of seconds that has something in it.
+// longest is the upper bound in ns of the last bucket of a histogram of seconds that has something
+// in it.
 func longest(h *metrics.Float64Histogram) uint64 {
 	for i := len(h.Counts) - 1; i >= 0; i-- {
 		if h.Counts[i] > 0 {

@@ -12,8 +12,9 @@ import (
 	"github.com/daxfs/daxfs/fs/fusefs"
 )
 
-// heldMount is a mount that a descriptor keeps from making way for another one with the same numbers, between the
-// time when it is looked at and the time when something is done with it. It is busy meanwhile.
+// heldMount is a mount that a descriptor keeps from making way for another one with the same
+// numbers, between the time when it is looked at and the time when something is done with it. It is
+// busy meanwhile.
 //
 // States: held -> released (release) -> held (again).
 type heldMount struct {
@@ -39,7 +40,8 @@ func (h *heldMount) release() {
 	h.fd = -1
 }
 
-// again holds a mount that was released, or fails with fusefs.ErrHidden if another one is there by now.
+// again holds a mount that was released, or fails with fusefs.ErrHidden if another one is there by
+// now.
 func (h *heldMount) again() error {
 	_, fd, err := findOpen(h.Mountpoint)
 	if err != nil {
@@ -60,10 +62,11 @@ func (h *heldMount) again() error {
 // gone reports whether the mount's daemon is gone, or fails with a silentError.
 func (h *heldMount) gone() (bool, error) { return daemonGone(h.Info, h.fd) }
 
-// unmount unmounts this mount and no other, and releases it. A probe does so: umount2(2) may wait for a daemon to take
-// what is in the kernel's page cache, and while the daemon answers it may take its time. Whoever drops the last reference
-// to a detached mount waits, and cannot be killed, until the daemon has given back what its ring holds
-// (fuse_wait_aborted): so that is the probe, not this process.
+// unmount unmounts this mount and no other, and releases it. A probe does so: umount2(2) may wait
+// for a daemon to take what is in the kernel's page cache, and while the daemon answers it may take
+// its time. Whoever drops the last reference to a detached mount waits, and cannot be killed, until
+// the daemon has given back what its ring holds (fuse_wait_aborted): so that is the probe, not this
+// process.
 func (h *heldMount) unmount(mode fusefs.UnmountMode) error {
 	mp := h.Mountpoint
 	if mode != fusefs.Lazy || os.Geteuid() != 0 {

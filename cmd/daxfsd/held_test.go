@@ -30,8 +30,8 @@ func killed(t *testing.T) (region, mp string) {
 	return region, mp
 }
 
-// Two starters find the same dead mount. What one of them has mounted when the other one comes to remove the dead
-// mount stays, although it may have the numbers of the dead one.
+// Two starters find the same dead mount. What one of them has mounted when the other one comes to
+// remove the dead mount stays, although it may have the numbers of the dead one.
 func TestRemoveDeadOnly(t *testing.T) {
 	needFUSE(t)
 	for name, between := range map[string]func(t *testing.T, region, mp string){
@@ -101,8 +101,8 @@ func TestHeldMountAgain(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// A user who owns the directory of the mount point puts a link to another directory in its place while the mount
-// begins. Nothing is mounted there.
+// A user who owns the directory of the mount point puts a link to another directory in its place
+// while the mount begins. Nothing is mounted there.
 func TestMountPointSwapped(t *testing.T) {
 	needFUSE(t)
 	region, mp, victim := newRegion(t), mountPoint(t), mountPoint(t)

@@ -14,9 +14,9 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// A region's lock is held by a daemon, or by a command at work on it. A daemon whose mount has gone from
-// the tree is ending, as umount(2) returns before the daemon has made the filesystem clean, or it is detached and
-// serves users that still have files open.
+// A region's lock is held by a daemon, or by a command at work on it. A daemon whose mount has gone
+// from the tree is ending, as umount(2) returns before the daemon has made the filesystem clean, or
+// it is detached and serves users that still have files open.
 
 // endingName is the name of a daemon's process from the end of its mount on.
 const endingName = "daxfsd-ending"
@@ -30,8 +30,8 @@ const (
 // sayEnding names this process so that others know that it leaves.
 func sayEnding() { _ = os.WriteFile("/proc/self/comm", []byte(endingName), 0) }
 
-// ending reports whether a process is a daemon on its way out. Anybody may call a process so, so it is
-// believed of ours and root's only: who may read a region may lock it.
+// ending reports whether a process is a daemon on its way out. Anybody may call a process so, so it
+// is believed of ours and root's only: who may read a region may lock it.
 func ending(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil || pid <= 0 {
@@ -41,8 +41,8 @@ func ending(pid int) bool {
 	return name == endingName && (uid == 0 || uid == os.Geteuid())
 }
 
-// parseStatus finds a process's name and effective user in /proc/PID/status; the user is -1 if it is not
-// there. (The owner of /proc/PID itself is root for who is not dumpable.)
+// parseStatus finds a process's name and effective user in /proc/PID/status; the user is -1 if it
+// is not there. (The owner of /proc/PID itself is root for who is not dumpable.)
 func parseStatus(status string) (name string, uid int) {
 	uid = -1
 	for line := range strings.Lines(status) {
@@ -60,8 +60,8 @@ func parseStatus(status string) (name string, uid int) {
 	return name, uid
 }
 
-// patiently opens a region, and again while its lock is held by a process that is about to leave. Before it gives up it
-// tries once more: a holder that is not found may have left since.
+// patiently opens a region, and again while its lock is held by a process that is about to leave.
+// Before it gives up it tries once more: a holder that is not found may have left since.
 func patiently[T any](path string, open func() (T, error)) (T, error) {
 	start := time.Now()
 	for last := false; ; {
@@ -81,8 +81,9 @@ func patiently[T any](path string, open func() (T, error)) (T, error) {
 	}
 }
 
-// serving returns the mount whose daemon has the image at path open, or nil. It compares the images, not their
-// names: a region that was renamed is still served under its old name, which may be another's by now.
+// serving returns the mount whose daemon has the image at path open, or nil. It compares the
+// images, not their names: a region that was renamed is still served under its old name, which may
+// be another's by now.
 func serving(path string) *mountinfo.Info {
 	if free, err := unlocked(path); err == nil && free {
 		return nil

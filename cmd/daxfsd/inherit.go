@@ -26,8 +26,8 @@ func inherited() (fds []int) {
 	return fds
 }
 
-// keepFromChildren keeps the caller's descriptors from the processes that we start. Some outlive us,
-// and a lock or a pipe of the caller is held as long as anybody has it.
+// keepFromChildren keeps the caller's descriptors from the processes that we start. Some outlive
+// us, and a lock or a pipe of the caller is held as long as anybody has it.
 func keepFromChildren() {
 	for _, fd := range inherited() {
 		unix.CloseOnExec(fd)

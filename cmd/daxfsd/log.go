@@ -8,9 +8,10 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger logs to the file at path, to standard error (-), or, if nothing was said, to standard error in the
-// foreground and nowhere in the background: for people on a terminal, as JSON otherwise. A crash is reported
-// to the same place; where there is none, to a file of its own, which end removes if there was none.
+// newLogger logs to the file at path, to standard error (-), or, if nothing was said, to standard
+// error in the foreground and nowhere in the background: for people on a terminal, as JSON
+// otherwise. A crash is reported to the same place; where there is none, to a file of its own,
+// which end removes if there was none.
 func newLogger(path string, background bool) (log *zap.Logger, end func(), err error) {
 	out, level, end := os.Stderr, zapcore.InfoLevel, func() {}
 	switch {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// lineQueue writes a log to a pipe or a terminal, whose reader may stop reading without leaving (Ctrl-S). Requests
-// wait for that at most once, for stuckAfter; then lines are dropped, and counted, until there is room again.
-// A goroutine writes, for as long as the process lives.
+// lineQueue writes a log to a pipe or a terminal, whose reader may stop reading without leaving
+// (Ctrl-S). Requests wait for that at most once, for stuckAfter; then lines are dropped, and
+// counted, until there is room again. A goroutine writes, for as long as the process lives.
 type lineQueue struct {
 	out   *os.File
 	lines chan []byte

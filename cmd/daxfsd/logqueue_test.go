@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A reader that stops costs one wait; what it gets when it reads again is in order, with what is lost counted.
+// A reader that stops costs one wait; what it gets when it reads again is in order, with what is
+// lost counted.
 func TestLineQueue(t *testing.T) {
 	rd, out, err := os.Pipe()
 	if err != nil {

@@ -113,8 +113,8 @@ func mkfs(c *cobra.Command, f *mkfsFlags, arg string) error {
 	return printMkfs(c, f.json, path, r, sb)
 }
 
-// cancelOnSignal returns a channel that is closed by the first signal that would end the process. The
-// second one ends it.
+// cancelOnSignal returns a channel that is closed by the first signal that would end the process.
+// The second one ends it.
 func cancelOnSignal() (cancel <-chan struct{}, stop func()) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop)
@@ -253,9 +253,9 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 	return mapRegion(path, h)
 }
 
-// unused makes sure that nobody uses the filesystem that is to be overwritten, through whatever name.
-// What cannot be judged may be used: by a newer daxfsd, or by one that had read it before its memory
-// failed or its file was cut.
+// unused makes sure that nobody uses the filesystem that is to be overwritten, through whatever
+// name. What cannot be judged may be used: by a newer daxfsd, or by one that had read it before its
+// memory failed or its file was cut.
 func (f *mkfsFlags) unused(path string, r *pmem.Region, p progressFunc) error {
 	sb, _, err := fs.ReadSuper(r)
 	if errors.Is(err, layout.ErrMagic) || errors.Is(err, layout.ErrChecksum) {

@@ -15,9 +15,9 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// TestMkfsKilled: mkfs --force is killed, at any moment and just when the old filesystem is gone. It
-// leaves a filesystem, the old one or the new one, or what every command refuses in one
-// clear sentence; the file is not cut before the new one is there; and it can be done again.
+// TestMkfsKilled: mkfs --force is killed, at any moment and just when the old filesystem is gone.
+// It leaves a filesystem, the old one or the new one, or what every command refuses in one clear
+// sentence; the file is not cut before the new one is there; and it can be done again.
 func TestMkfsKilled(t *testing.T) {
 	const before, after = 32 << 20, 20 << 20
 	p := filepath.Join(t.TempDir(), "region.dax")

@@ -141,7 +141,8 @@ func (p *mountPlan) check(mountpoint string, tell func(string)) (err error) {
 // daemon is mount in the process that spawn started: errors go to the starter.
 func daemon(p *mountPlan, mountpoint string, rep *reporter) error {
 	err := p.check(mountpoint, func(s string) { rep.send(reportLine{Kind: "note", Text: s}) })
-	// The starter has resolved it. If it leads elsewhere now, a symbolic link has been put there since.
+	// The starter has resolved it. If it leads elsewhere now, a symbolic link has been put there
+	// since.
 	if err == nil && p.mountpoint != mountpoint {
 		unix.Close(p.dir)
 		err = fmt.Errorf("mount point %s leads to %s by now: somebody has changed it, mount again", mountpoint, p.mountpoint)

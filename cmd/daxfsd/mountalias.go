@@ -15,9 +15,10 @@ import (
 )
 
 // helperArgs makes arguments of ours of those that mount(8) and umount(8) give the programs
-// mount.fuse.daxfs and umount.fuse.daxfs (or mount.daxfs, umount.daxfs), which are this one by other names: so that
-// fstab(5), `mount -t fuse.daxfs` and `mount -o remount` work, and umount(8) returns when the region is free. ok is
-// false if it has its own name; no arguments are nothing to do.
+// mount.fuse.daxfs and umount.fuse.daxfs (or mount.daxfs, umount.daxfs), which are this one by
+// other names: so that fstab(5), `mount -t fuse.daxfs` and `mount -o remount` work, and umount(8)
+// returns when the region is free. ok is false if it has its own name; no arguments are nothing to
+// do.
 //
 //	mount.fuse.daxfs SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTIONS]
 //	umount.fuse.daxfs DIRECTORY [-flnrv] [-N NAMESPACE] [-t TYPE]
@@ -130,8 +131,9 @@ func remount(o *mountOptions, mountpoint string) error {
 	return nil
 }
 
-// remountable refuses what a remount cannot change: all that the daemon decided when it mounted, with the options
-// that it tells. What is so already is accepted, since mount(8) repeats what fstab says.
+// remountable refuses what a remount cannot change: all that the daemon decided when it mounted,
+// with the options that it tells. What is so already is accepted, since mount(8) repeats what fstab
+// says.
 func (o *mountOptions) remountable(has []string) error {
 	if o.readOnlySaid && !o.readOnly && slices.Contains(has, "ro") {
 		return usagef("rw: the daemon has opened the region read-only (-o ro): unmount it and mount it again")

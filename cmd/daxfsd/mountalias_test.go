@@ -34,7 +34,8 @@ mount -t tmpfs none "$(readlink -f /sbin)"
 for n in mount.daxfs mount.fuse.daxfs umount.daxfs umount.fuse.daxfs; do ln -s "$0" "/sbin/$n"; done
 `
 
-// After umount(8) the region is free and clean: what follows it at once mounts it, copies it, checks it.
+// After umount(8) the region is free and clean: what follows it at once mounts it, copies it,
+// checks it.
 func TestUmountHelper(t *testing.T) {
 	needFUSE(t)
 	region, mp, rounds := newRegion(t), mountPoint(t), "6"
@@ -63,7 +64,8 @@ mount -t daxfs "$region" "$mp"; p=$(pid "$mp"); kill -KILL $p; ended $p; "$0" um
 [ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, region, mp, rounds)
 }
 
-// The end of a daemon whose mount was detached leaves the line of the daxfs that is mounted there now.
+// The end of a daemon whose mount was detached leaves the line of the daxfs that is mounted there
+// now.
 func TestUtabOfNextMount(t *testing.T) {
 	needFUSE(t)
 	scripted(t, helpers+`
@@ -78,7 +80,8 @@ umount "$mp"
 [ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, newRegion(t), mountPoint(t))
 }
 
-// Users mount and unmount what fstab lets them. mount(8) gives the helper no PATH, in which it would find fusermount3.
+// Users mount and unmount what fstab lets them. mount(8) gives the helper no PATH, in which it
+// would find fusermount3.
 func TestMountAsUserByFstab(t *testing.T) {
 	needFUSE(t)
 	for _, tool := range []string{"fusermount3", "setpriv", "mknod"} {

@@ -18,7 +18,8 @@ import (
 
 const fsType = "fuse." + fusefs.Type
 
-// resolveCached is RESOLVE_CACHED of openat2(2): succeed without asking any filesystem, or not at all.
+// resolveCached is RESOLVE_CACHED of openat2(2): succeed without asking any filesystem, or not at
+// all.
 const resolveCached = 0x20
 
 // found is where a path leads.
@@ -40,8 +41,9 @@ func (e *unreachableError) Error() string {
 
 func (e *unreachableError) Is(target error) bool { return target == errSilent }
 
-// find looks a path up without a request to what is mounted at its end: the daemon there may be gone
-// or stopped. What the path leads through on the way is asked by a probe, unless the kernel's cache knows.
+// find looks a path up without a request to what is mounted at its end: the daemon there may be
+// gone or stopped. What the path leads through on the way is asked by a probe, unless the kernel's
+// cache knows.
 func find(path string) (*found, error) {
 	f, fd, err := findOpen(path)
 	if err == nil {
@@ -101,8 +103,9 @@ func (f *found) fileID() pmem.FileID {
 	return pmem.FileID{Dev: f.dev, Ino: f.ino}
 }
 
-// region reports whether it can be a region: a file, or a device-dax. The source that the mount table names is what
-// the program said that mounted, which may be a user's, so that it must not be opened whatever it is.
+// region reports whether it can be a region: a file, or a device-dax. The source that the mount
+// table names is what the program said that mounted, which may be a user's, so that it must not be
+// opened whatever it is.
 func (f *found) region() bool {
 	switch f.mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -122,8 +125,8 @@ func (f *found) daxfs() *mountinfo.Info {
 	return nil
 }
 
-// resolve makes a path absolute and free of symbolic links. Of one that leads nowhere only the directory
-// is: whoever uses it says what is wrong.
+// resolve makes a path absolute and free of symbolic links. Of one that leads nowhere only the
+// directory is: whoever uses it says what is wrong.
 func resolve(path string) (string, error) {
 	f, err := find(path)
 	if err == nil {
@@ -199,8 +202,8 @@ func (e *foreignError) Error() string {
 
 func (e *foreignError) Is(target error) bool { return target == errSilent }
 
-// request sends a request to the daemon of a mount, by a probe. It sends none to a daemon that is visibly stopped:
-// what waits for that makes the mount busy.
+// request sends a request to the daemon of a mount, by a probe. It sends none to a daemon that is
+// visibly stopped: what waits for that makes the mount busy.
 func request(m *mountinfo.Info, limit time.Duration, args ...string) ([]byte, error) {
 	return requestOn(-1, m, limit, args...)
 }
@@ -225,8 +228,8 @@ func requestOn(fd int, m *mountinfo.Info, limit time.Duration, args ...string) (
 	return b, err
 }
 
-// daemonGone reports whether the daemon of a mount is gone, or fails with a silentError. It asks by a descriptor
-// on the mount's root, since the mount point may lead to another mount.
+// daemonGone reports whether the daemon of a mount is gone, or fails with a silentError. It asks by
+// a descriptor on the mount's root, since the mount point may lead to another mount.
 func daemonGone(m *mountinfo.Info, root int) (bool, error) {
 	_, err := requestOn(root, m, probeLimit, "stat", probeFD)
 	if errors.Is(err, errSilent) {
@@ -262,8 +265,8 @@ func askActivity(mountpoint string) (*fusefs.Activity, error) {
 	return &a, nil
 }
 
-// answering fails for a file on a daxfs, or on another FUSE, whose daemon does not answer: whoever opens one then
-// cannot be killed.
+// answering fails for a file on a daxfs, or on another FUSE, whose daemon does not answer: whoever
+// opens one then cannot be killed.
 func answering(name string) error {
 	f, fd, err := findOpen(name)
 	if err != nil {
@@ -303,8 +306,8 @@ func ask(mountpoint, xattr string, limit time.Duration, v any) error {
 }
 
 // checkMountpoint makes sure that path is a directory to mount on. It takes away
-// daxfs mounts whose daemon is gone and tells about it; nothing else is touched. dir is open on the directory by
-// O_PATH: by the time of the mount its name may lead elsewhere.
+// daxfs mounts whose daemon is gone and tells about it; nothing else is touched. dir is open on the
+// directory by O_PATH: by the time of the mount its name may lead elsewhere.
 func checkMountpoint(path string, tell func(string)) (mp string, dir int, err error) {
 	for range 16 { // stale mounts may be stacked
 		f, fd, err := findOpen(path)
@@ -342,7 +345,8 @@ func checkMountpoint(path string, tell func(string)) (mp string, dir int, err er
 	return "", -1, fmt.Errorf("mount point %s has dead daxfs mounts, one on top of the other: unmount them first with `daxfsd umount %s`", path, path)
 }
 
-// mountable fails for what cannot be mounted on; dead is a daxfs whose daemon is gone. fd is open on what was found.
+// mountable fails for what cannot be mounted on; dead is a daxfs whose daemon is gone. fd is open
+// on what was found.
 func (f *found) mountable(fd int) (dead bool, err error) {
 	mp, m := f.path, f.mount
 	if f.root && strings.HasPrefix(m.FSType, "fuse") {
@@ -370,7 +374,8 @@ func (f *found) mountable(fd int) (dead bool, err error) {
 }
 
 // disconnected reports whether an error of a mount says that its daemon is gone, or, which is
-// ECONNABORTED or ECANCELED, is just going: the kernel takes an io_uring down a little after its owner.
+// ECONNABORTED or ECANCELED, is just going: the kernel takes an io_uring down a little after its
+// owner.
 func disconnected(err error) bool {
 	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ECANCELED)
 }

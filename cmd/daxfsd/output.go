@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// output is standard output. It remembers the first error, so that no command has to look at each of
-// its prints. It is used by one goroutine.
+// output is standard output. It remembers the first error, so that no command has to look at each
+// of its prints. It is used by one goroutine.
 type output struct {
 	f    *os.File
 	used bool

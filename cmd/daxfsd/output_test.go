@@ -75,7 +75,8 @@ func TestHelpUnknown(t *testing.T) {
 	}
 }
 
-// TestFilefragMissing: what can be told of several files is, and the exit code says that not all could.
+// TestFilefragMissing: what can be told of several files is, and the exit code says that not all
+// could.
 func TestFilefragMissing(t *testing.T) {
 	needFUSE(t)
 	_, mp := mounted(t)
@@ -98,7 +99,8 @@ func TestFilefragMissing(t *testing.T) {
 	}
 }
 
-// TestMountQuiet: a mount that needs nothing said says nothing. Why it does not use io_uring is in info.
+// TestMountQuiet: a mount that needs nothing said says nothing. Why it does not use io_uring is in
+// info.
 func TestMountQuiet(t *testing.T) {
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)

@@ -17,9 +17,9 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// twoNames makes a region that has two inodes in front of one memory, as a device has that a container
-// got a node of its own for: the file of an overlay, and the same file below it. flock does not help
-// there.
+// twoNames makes a region that has two inodes in front of one memory, as a device has that a
+// container got a node of its own for: the file of an overlay, and the same file below it. flock
+// does not help there.
 func twoNames(t *testing.T) (region, alias string) {
 	t.Helper()
 	needRoot(t)
@@ -46,8 +46,9 @@ func twoNames(t *testing.T) (region, alias string) {
 	return region, alias
 }
 
-// TestOwnerTwoNames: a region that is mounted through one inode is refused through another to everybody
-// who would change it, or would read what changes, and is free at once when its daemon is killed.
+// TestOwnerTwoNames: a region that is mounted through one inode is refused through another to
+// everybody who would change it, or would read what changes, and is free at once when its daemon is
+// killed.
 func TestOwnerTwoNames(t *testing.T) {
 	t.Parallel() // it waits for most of its time
 	region, alias := twoNames(t)
@@ -98,8 +99,8 @@ func TestOwnerStopped(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// TestOwnerCopy: a copy of a mounted region is called a copy, is checked, and can be used beside the
-// original.
+// TestOwnerCopy: a copy of a mounted region is called a copy, is checked, and can be used beside
+// the original.
 func TestOwnerCopy(t *testing.T) {
 	t.Parallel() // it waits for most of its time
 	region, mp := mounted(t)
@@ -121,9 +122,10 @@ func TestOwnerCopy(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// TestOwnerContainers: a daemon in a container is killed and replaced in another, with a host name and a
-// machine id of its own, and mounts by itself: at once where the region is the same file, after a few
-// seconds where it has a node of its own. While the first one lives the second one is refused.
+// TestOwnerContainers: a daemon in a container is killed and replaced in another, with a host name
+// and a machine id of its own, and mounts by itself: at once where the region is the same file,
+// after a few seconds where it has a node of its own. While the first one lives the second one is
+// refused.
 func TestOwnerContainers(t *testing.T) {
 	t.Parallel() // it waits for most of its time
 	region, alias := twoNames(t)

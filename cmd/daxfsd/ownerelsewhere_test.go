@@ -15,8 +15,8 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// useElsewhere writes the owner record and the heartbeat of a daemon in another container, which has a
-// node of its own for the region behind path, and so another lock. It writes to the file.
+// useElsewhere writes the owner record and the heartbeat of a daemon in another container, which
+// has a node of its own for the region behind path, and so another lock. It writes to the file.
 func useElsewhere(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -114,8 +114,8 @@ func TestMkfsUnreadable(t *testing.T) {
 	must(t, "mkfs", "--force", cut)
 }
 
-// TestMkfsTakenMeanwhile: a region that somebody mounts by another node while mkfs allocates is left
-// alone, whether it held a filesystem before or zeros.
+// TestMkfsTakenMeanwhile: a region that somebody mounts by another node while mkfs allocates is
+// left alone, whether it held a filesystem before or zeros.
 func TestMkfsTakenMeanwhile(t *testing.T) {
 	for _, force := range []bool{true, false} {
 		path := newRegion(t)
@@ -149,8 +149,8 @@ func TestMkfsTakenMeanwhile(t *testing.T) {
 	}
 }
 
-// TestOwnerLost: a mount from which another process has taken the region answers nothing more; info says
-// why, without a log, and umount removes it.
+// TestOwnerLost: a mount from which another process has taken the region answers nothing more; info
+// says why, without a log, and umount removes it.
 func TestOwnerLost(t *testing.T) {
 	t.Parallel()
 	region, mp := mounted(t)

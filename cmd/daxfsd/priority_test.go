@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestPriority: all threads of a daemon have its niceness, unless it was started with one of its own, and its slice.
+// TestPriority: all threads of a daemon have its niceness, unless it was started with one of its
+// own, and its slice.
 func TestPriority(t *testing.T) {
 	needFUSE(t)
 	for _, own := range []int{0, 5} {

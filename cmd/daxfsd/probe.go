@@ -15,11 +15,11 @@ import (
 	"github.com/daxfs/daxfs/fs/fusefs"
 )
 
-// A system call on a mount waits for its daemon, and the daemon may be stopped or hang. Over io_uring
-// the caller then waits without being killable, once the daemon's ring has the request, and its process
-// cannot end. So whatever may send a request is done by a process of its own, the probe: this program
-// by another name. A probe without an answer is given up; it goes away when the daemon answers or
-// ends, or its connection is aborted.
+// A system call on a mount waits for its daemon, and the daemon may be stopped or hang. Over
+// io_uring the caller then waits without being killable, once the daemon's ring has the request,
+// and its process cannot end. So whatever may send a request is done by a process of its own, the
+// probe: this program by another name. A probe without an answer is given up; it goes away when the
+// daemon answers or ends, or its connection is aborted.
 
 // probeName is argv[0] of a probe.
 const probeName = "daxfsd-probe"

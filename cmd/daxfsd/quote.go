@@ -32,8 +32,8 @@ func visible(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// hidden reports whether a character is not one that a terminal shows: a control, a mark that changes
-// the direction of what follows, or not valid.
+// hidden reports whether a character is not one that a terminal shows: a control, a mark that
+// changes the direction of what follows, or not valid.
 func hidden(r rune) bool { return !unicode.IsPrint(r) }
 
 // escape writes what is hidden in s, and the characters of also, as a shell's $'...' does.

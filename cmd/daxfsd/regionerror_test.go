@@ -88,8 +88,8 @@ func TestRegionErrors(t *testing.T) {
 	refused(t, asUserExe(t, exe, uid, "mkfs", "--sparse", other), 1, "no permission", other, filepath.Dir(other))
 }
 
-// TestFullDiskBelow: a sparse region on a full disk is called that. Writes are ENOSPC, no memory is taken
-// for bad, and when there is room all goes on.
+// TestFullDiskBelow: a sparse region on a full disk is called that. Writes are ENOSPC, no memory is
+// taken for bad, and when there is room all goes on.
 func TestFullDiskBelow(t *testing.T) {
 	needFUSE(t)
 	dir := memoryFilesystem(t, "size=24m")

@@ -128,9 +128,9 @@ func serveMount(p *mountPlan, rep *reporter) error {
 }
 
 // handleSignals unmounts at SIGTERM and SIGINT: at once if nobody uses the mount,
-// otherwise when its last user goes. What others have mounted on it or over it stays, and it waits until that
-// is gone. A second signal ends the daemon as it is; recovery makes that safe. A terminal that hangs
-// up means the foreground only.
+// otherwise when its last user goes. What others have mounted on it or over it stays, and it waits
+// until that is gone. A second signal ends the daemon as it is; recovery makes that safe. A
+// terminal that hangs up means the foreground only.
 func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Server, log *zap.Logger, foreground bool) {
 	asked := false
 	var again <-chan time.Time // while something is mounted on it

@@ -113,7 +113,8 @@ kill -TERM $p; for i in $(seq 300); do mounted "$mp-moved" || break; sleep 0.01;
 	}
 }
 
-// A daemon holds none of the descriptors of the command that started it, whether that waits for it or not.
+// A daemon holds none of the descriptors of the command that started it, whether that waits for it
+// or not.
 func TestNoInheritedDescriptors(t *testing.T) {
 	needFUSE(t)
 	for _, background := range []bool{true, false} {
@@ -168,7 +169,8 @@ func waitMounted(t *testing.T, mp string) {
 	}
 }
 
-// The reader of the log leaves, or stops reading; the daemon goes on, and unmounts when it is told to.
+// The reader of the log leaves, or stops reading; the daemon goes on, and unmounts when it is told
+// to.
 func TestLogReaderLeaves(t *testing.T) {
 	needFUSE(t)
 	for _, c := range []struct{ background, leaves bool }{{true, true}, {false, true}, {true, false}} {
@@ -217,8 +219,8 @@ func TestLogReaderLeaves(t *testing.T) {
 	}
 }
 
-// A crash that Go's runtime reports is reported in the log, and without one in a file of its own, which
-// a daemon that ends in order does not leave.
+// A crash that Go's runtime reports is reported in the log, and without one in a file of its own,
+// which a daemon that ends in order does not leave.
 func TestCrashReport(t *testing.T) {
 	region, mp := newRegion(t), mountPoint(t)
 	needFUSE(t)
@@ -291,7 +293,8 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// A holder that leaves between the attempt to open its region and the look for it is not said to use it.
+// A holder that leaves between the attempt to open its region and the look for it is not said to
+// use it.
 func TestPatienceLast(t *testing.T) {
 	region, tries := newRegion(t), 0
 	_, err := patiently(region, func() (int, error) {

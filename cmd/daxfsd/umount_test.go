@@ -40,8 +40,8 @@ func TestWaitFree(t *testing.T) {
 	}
 }
 
-// The source that a mount table names may be anything, since any user of fusermount3 says what it is: only what
-// can be a region is opened.
+// The source that a mount table names may be anything, since any user of fusermount3 says what it
+// is: only what can be a region is opened.
 func TestFoundRegion(t *testing.T) {
 	dir := t.TempDir()
 	fifo, file := filepath.Join(dir, "fifo"), filepath.Join(dir, "file")

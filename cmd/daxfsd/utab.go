@@ -11,8 +11,8 @@ import (
 )
 
 // umount(8) learns a mount's type from statfs(2), which says fuse for all of FUSE, and so looks for
-// umount.fuse, not for umount.fuse.daxfs. The table that mount(8) and umount(8) keep of options in user space can
-// name the helper: a line with helper=fuse.daxfs. They write it themselves.
+// umount.fuse, not for umount.fuse.daxfs. The table that mount(8) and umount(8) keep of options in
+// user space can name the helper: a line with helper=fuse.daxfs. They write it themselves.
 
 const (
 	umountHelper = "/sbin/umount." + fsType
@@ -42,8 +42,8 @@ func enterUtab(source, mp string) {
 	}
 }
 
-// leaveUtab undoes enterUtab when the mount is gone, unless umount(8) has. The line stays for a daxfs that
-// somebody else has mounted there meanwhile.
+// leaveUtab undoes enterUtab when the mount is gone, unless umount(8) has. The line stays for a
+// daxfs that somebody else has mounted there meanwhile.
 func leaveUtab(mp string) {
 	if m, err := mountAt(mp); err == nil && m != nil && m.FSType == fsType {
 		return
@@ -53,7 +53,8 @@ func leaveUtab(mp string) {
 	}
 }
 
-// utabTool runs a program of util-linux, where there is one. Without it umount(8) returns a little too early.
+// utabTool runs a program of util-linux, where there is one. Without it umount(8) returns a little
+// too early.
 func utabTool(name string, args ...string) {
 	bin, err := exec.LookPath(name)
 	if err != nil {

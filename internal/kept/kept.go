@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Value is found out by one caller at a time, and then kept Times as long as that took: finding out takes
-// at most one part in Times of a CPU, whoever asks. Safe for concurrent use.
+// Value is found out by one caller at a time, and then kept Times as long as that took: finding out
+// takes at most one part in Times of a CPU, whoever asks. Safe for concurrent use.
 type Value[T any] struct {
 	Times int // immutable
 
@@ -20,8 +20,8 @@ type found[T any] struct {
 	until time.Time
 }
 
-// Get is what find last said, or says. Who asks while another finds out gets the value of before, and waits only
-// for the first one.
+// Get is what find last said, or says. Who asks while another finds out gets the value of before,
+// and waits only for the first one.
 func (k *Value[T]) Get(find func() T) T {
 	f := k.last.Load()
 	if f.fresh() {

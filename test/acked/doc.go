@@ -3,8 +3,8 @@
 //
 // Its nouns: an Op is one system call; a Tree is what must be there of one worker's; Work is a
 // worker, a process that chooses calls by a seed, and logs each before it is made and after
-// it has returned; Replay applies a log to a tree; Judge compares it with the filesystem. Of the one
-// call that was under way, all may be there or nothing; of its data each 8-byte word is old or
+// it has returned; Replay applies a log to a tree; Judge compares it with the filesystem. Of the
+// one call that was under way, all may be there or nothing; of its data each 8-byte word is old or
 // new, and the size covers only what was written.
 //
 // A worker owns its directory and the names with its prefix in a shared one, so what must be

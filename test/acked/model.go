@@ -445,8 +445,9 @@ func (c *chooser) offset(limit int64) int64 {
 	return n
 }
 
-// parted reports whether the 8 bytes of the file at off belong to two requests of a write: the kernel makes one
-// of each maxPages of the caller's buffer, which begins at a page, or Skip bytes later.
+// parted reports whether the 8 bytes of the file at off belong to two requests of a write: the
+// kernel makes one of each maxPages of the caller's buffer, which begins at a page, or Skip bytes
+// later.
 func (o Op) parted(off int64) bool {
 	const page, maxPages = 4096, 256
 	in := off - o.Off + o.Skip%page

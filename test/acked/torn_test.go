@@ -36,7 +36,8 @@ func TestTorn(t *testing.T) {
 			t.Errorf("%s: judged %q", c.what, why)
 		}
 	}
-	// A call of two requests, which meet within a word: 1 MiB of the buffer, which begins 3 bytes behind a page's begin.
+	// A call of two requests, which meet within a word: 1 MiB of the buffer, which begins 3 bytes
+	// behind a page's begin.
 	const mib = 1 << 20
 	large := Op{Kind: "write", Off: 8, Len: mib + 64, Skip: 4096 + 3}
 	old, want = bytes.Repeat([]byte("o"), mib+128), bytes.Repeat([]byte("o"), mib+128)

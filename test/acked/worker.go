@@ -18,8 +18,9 @@ import (
 //	? {"N":17,"Kind":"write",...}   it is going to be made
 //	! 17 4096                       it returned that
 //
-// It is a file: a line is one write(2), so the log holds whatever the worker got to. Or it is a serial port of a
-// guest to its host: there write(2) returns before the host has the line, so the host answers each with a byte.
+// It is a file: a line is one write(2), so the log holds whatever the worker got to. Or it is a
+// serial port of a guest to its host: there write(2) returns before the host has the line, so the
+// host answers each with a byte.
 
 // Log is where a worker, or who does something in its stead, says what it does.
 type Log struct {

@@ -70,7 +70,8 @@ var attacks = []attack{
 		_, err = f.Seek(0, unix.SEEK_HOLE)
 		return err
 	}},
-	// The region is an ordinary file: stores to pages that are being written to the disk may wait for it.
+	// The region is an ordinary file: stores to pages that are being written to the disk may wait
+	// for it.
 	{name: "fsync", within: time.Second, ask: func(th, _ int) error {
 		f, err := os.Create(fmt.Sprint(th))
 		if err != nil {

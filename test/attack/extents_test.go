@@ -17,8 +17,8 @@ import (
 // manyExtents is how many extents a file of an attack has: what is done to all of them takes long.
 const manyExtents = 30_000
 
-// extentAttacks keep the attacker's own inodes busy for as long as they can. The victim's files are elsewhere, or
-// beside them in one directory.
+// extentAttacks keep the attacker's own inodes busy for as long as they can. The victim's files are
+// elsewhere, or beside them in one directory.
 var extentAttacks = []attack{
 	{name: "work on many extents", shared: true, prepare: extents("many", manyExtents), ask: func(th, round int) error {
 		f, err := os.OpenFile("many", os.O_RDWR, 0)

@@ -35,6 +35,7 @@ type file struct {
 	imports []string
 	ast     *ast.File
 	set     *token.FileSet
+	src     []byte
 	lines   int
 }
 
@@ -85,7 +86,7 @@ func goFiles(t *testing.T) []*file {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := &file{name: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), set: token.NewFileSet(),
+		f := &file{name: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), set: token.NewFileSet(), src: src,
 			lines: bytes.Count(src, []byte("\n"))}
 		f.top, _, _ = strings.Cut(name, "/")
 		if f.ast, err = parser.ParseFile(f.set, name, src, parser.ParseComments); err != nil {
@@ -237,8 +238,9 @@ func unsafeName(name string) bool {
 	return strings.HasSuffix(base, "_unsafe") || strings.Contains(base, "_unsafe_") || base == "unsafe"
 }
 
-// Only pmem maps memory and holds assembly. refcnt's table, pagecache, and the rings and requests of
-// fs/transport live outside the Go heap in anonymous memory, by a mapping call in *_unsafe.go files.
+// Only pmem maps memory and holds assembly. refcnt's table, pagecache, and the rings and requests
+// of fs/transport live outside the Go heap in anonymous memory, by a mapping call in *_unsafe.go
+// files.
 func TestMappingsAndAssembly(t *testing.T) {
 	calls := map[string]bool{"Mmap": true, "MmapPtr": true, "Munmap": true, "MunmapPtr": true, "SYS_MMAP": true, "Mprotect": true}
 	for _, f := range goFiles(t) {

@@ -1,6 +1,6 @@
 // Package mounted tests daxfsd from outside: it formats an emulated region, mounts
-// it with the command itself, and lets programs that nobody here wrote work on it. What a killed daemon leaves is
-// test/kill's to judge.
+// it with the command itself, and lets programs that nobody here wrote work on it. What a killed
+// daemon leaves is test/kill's to judge.
 //
 // It owns nothing but its tests; what mounts and takes mounts away is
 // test/mounttest.

@@ -14,8 +14,9 @@ import (
 	"github.com/daxfs/daxfs/test/mounttest"
 )
 
-// TestHungDaemon runs every command on a mount whose daemon is stopped. Each ends in a few seconds and says what
-// is wrong. Over io_uring a request to such a daemon waits without being killable, so none may make one itself.
+// TestHungDaemon runs every command on a mount whose daemon is stopped. Each ends in a few seconds
+// and says what is wrong. Over io_uring a request to such a daemon waits without being killable, so
+// none may make one itself.
 func TestHungDaemon(t *testing.T) {
 	for _, via := range []string{"dev", "uring"} {
 		t.Run(via, func(t *testing.T) {

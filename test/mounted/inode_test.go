@@ -10,8 +10,8 @@ import (
 	"github.com/daxfs/daxfs/test/mounttest"
 )
 
-// reads is how many READs reach the daemon while a page of a file is read three times by a descriptor opened
-// just now.
+// reads is how many READs reach the daemon while a page of a file is read three times by a
+// descriptor opened just now.
 func reads(t *testing.T, m *mounttest.Mount, name string) uint64 {
 	t.Helper()
 	f, err := os.Open(m.Path(name))
@@ -28,8 +28,9 @@ func reads(t *testing.T, m *mounttest.Mount, name string) uint64 {
 	return operations(t, m)["READ"].Count - before
 }
 
-// TestDaxInode: with dax=inode a file bypasses the page cache if it has the flag, which FS_IOC_FSSETXATTR and
-// chattr(1) set, from its next open on; and it has its directory's when it is created.
+// TestDaxInode: with dax=inode a file bypasses the page cache if it has the flag, which
+// FS_IOC_FSSETXATTR and chattr(1) set, from its next open on; and it has its directory's when it is
+// created.
 func TestDaxInode(t *testing.T) {
 	m := mounttest.NewWith(t, "dax=inode", 64<<20, time.Minute)
 	chattr := func(how, name string) { mounttest.Run(t, time.Minute, "", nil, "chattr", how, m.Path(name)) }

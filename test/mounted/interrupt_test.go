@@ -33,8 +33,8 @@ func copyUnaligned(args []string) error {
 	return nil
 }
 
-// TestKilledCopy: who is killed in a long call is gone at once, on either transport, and what the call had done
-// is whole.
+// TestKilledCopy: who is killed in a long call is gone at once, on either transport, and what the
+// call had done is whole.
 func TestKilledCopy(t *testing.T) {
 	const size = 800 << 20
 	eachTransport(t, 2<<30, 3*time.Minute, func(t *testing.T, m *mounttest.Mount) {
@@ -75,7 +75,8 @@ func TestKilledCopy(t *testing.T) {
 	})
 }
 
-// TestCloseKeepsTimes: the lazily kept time of a write in place is durable soon after the last close.
+// TestCloseKeepsTimes: the lazily kept time of a write in place is durable soon after the last
+// close.
 func TestCloseKeepsTimes(t *testing.T) {
 	m := mounttest.New(t, 64<<20, time.Minute)
 	name := m.Path("f")

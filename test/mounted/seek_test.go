@@ -11,8 +11,8 @@ import (
 	"github.com/daxfs/daxfs/test/mounttest"
 )
 
-// TestSeekKeepsPages: looking for data and holes does not make the kernel drop a file's pages: none if
-// nobody may have stored to one through a mapping, and else those of the holes only.
+// TestSeekKeepsPages: looking for data and holes does not make the kernel drop a file's pages: none
+// if nobody may have stored to one through a mapping, and else those of the holes only.
 func TestSeekKeepsPages(t *testing.T) {
 	const mib = 1 << 20
 	m := mounttest.NewWith(t, "dax=never", 64*mib, time.Minute)
@@ -33,8 +33,8 @@ func TestSeekKeepsPages(t *testing.T) {
 	}
 	f.Close()
 
-	// reads are the bytes that the kernel asks us for when a reader looks for data and holes, and then
-	// reads everything.
+	// reads are the bytes that the kernel asks us for when a reader looks for data and holes, and
+	// then reads everything.
 	reads := func() uint64 {
 		t.Helper()
 		r, err := os.Open(name)

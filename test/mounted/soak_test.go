@@ -19,15 +19,16 @@ import (
 
 var soakSteps = flag.Int("soak-steps", 20_000, "TestSoak: how many times a few system calls")
 
-// soakBound is how many bytes of the daemon's heap TestSoak allows between its first tenth and its end, and
-// soakInodes how many inodes in its memory.
+// soakBound is how many bytes of the daemon's heap TestSoak allows between its first tenth and its
+// end, and soakInodes how many inodes in its memory.
 const (
 	soakBound  = 2 << 20
 	soakInodes = 32
 )
 
-// TestSoak: system calls on a tree that stays as it is take the daemon's memory once, and not again. fs.TestSoak makes
-// far more operations, without a kernel; here requests have their FORGETs, buffers and goroutines, too.
+// TestSoak: system calls on a tree that stays as it is take the daemon's memory once, and not
+// again. fs.TestSoak makes far more operations, without a kernel; here requests have their FORGETs,
+// buffers and goroutines, too.
 func TestSoak(t *testing.T) {
 	for _, via := range []string{"dev", "uring"} {
 		t.Run(via, func(t *testing.T) {
@@ -45,7 +46,8 @@ func TestSoak(t *testing.T) {
 						t.Fatalf("step %d: %v", i, err)
 					}
 				}
-				// What is live is known from the last collection: there has to be one after the last step.
+				// What is live is known from the last collection: there has to be one after the
+				// last step.
 				for before, i := uint64(0), 0; ; i++ {
 					b := make([]byte, 60<<10)
 					n, err := unix.Getxattr(m.Mountpoint, fusefs.ActivityXattr, b)

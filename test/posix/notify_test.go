@@ -58,7 +58,8 @@ func (c *ctx) fanotify(flags uint) int {
 	return c.keep(fd)
 }
 
-// fanEvents reads what it has: the masks of all events together, and the names of the files that came with them.
+// fanEvents reads what it has: the masks of all events together, and the names of the files that
+// came with them.
 func (c *ctx) fanEvents(fd int) (mask uint64, files []string) {
 	buf := make([]byte, 64<<10)
 	for {

@@ -116,7 +116,8 @@ func upDaxfs(options string) func(t *testing.T) *mounted {
 	return func(t *testing.T) *mounted { return mountDaxfs(t, options) }
 }
 
-// upFlagged is dax=inode where everything inherits the flag that makes a file go past the page cache.
+// upFlagged is dax=inode where everything inherits the flag that makes a file go past the page
+// cache.
 func upFlagged(t *testing.T) *mounted {
 	up := mountDaxfs(t, "dax=inode")
 	mounttest.Run(t, time.Minute, "", nil, "chattr", "+x", up.dir)

@@ -10,6 +10,6 @@
 // has a time limit, and nothing outlives its test: the mounts are in a namespace of the tests' own,
 // and servers are stopped on every way out.
 //
-// The default takes about three minutes. -long gives the stressors more time, unpacks a tree as large
-// as the kernel's, and lets the databases and file servers run for longer.
+// The default takes about three minutes. -long gives the stressors more time, unpacks a tree as
+// large as the kernel's, and lets the databases and file servers run for longer.
 package programs

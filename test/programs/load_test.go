@@ -57,8 +57,8 @@ func TestBonnie(t *testing.T) {
 	m := mounttest.New(t, 1<<30, choose(3*time.Minute, 15*time.Minute))
 	c := newControl(t, m, 1<<30)
 	// -s and -r: MiB of the file and, as far as bonnie++ knows, of memory; -n: files in thousands,
-	// bytes of the largest and the smallest, directories. Without -f it also writes and reads single
-	// bytes, each of which is a request to the daemon: 4 MiB are eight million.
+	// bytes of the largest and the smallest, directories. Without -f it also writes and reads
+	// single bytes, each of which is a request to the daemon: 4 MiB are eight million.
 	options := choose([]string{"-f", "-s", "128", "-r", "16", "-n", "1:20000:0:8"}, []string{"-s", "4", "-r", "2", "-n", "8:50000:0:16"})
 	options = append(options, "-q", "-u", "root", "-m", "daxfs")
 	bench := func(dir string) string {

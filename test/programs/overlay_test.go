@@ -105,11 +105,11 @@ func (o *overlay) must(err error) {
 	}
 }
 
-// TestOverlay lays an overlayfs over a tmpfs with its upper and working directories on the mount, and on the
-// control. What it needs of an upper filesystem, all of which the kernel tries when it is mounted, and
-// complains about in its log or refuses: d_type, xattrs trusted.overlay.*, O_TMPFILE, RENAME_WHITEOUT,
-// file handles for index=on. Then every call gives the same result on both, and the upper directory
-// holds the same whiteouts and opaque directories.
+// TestOverlay lays an overlayfs over a tmpfs with its upper and working directories on the mount,
+// and on the control. What it needs of an upper filesystem, all of which the kernel tries when it
+// is mounted, and complains about in its log or refuses: d_type, xattrs trusted.overlay.*,
+// O_TMPFILE, RENAME_WHITEOUT, file handles for index=on. Then every call gives the same result on
+// both, and the upper directory holds the same whiteouts and opaque directories.
 func TestOverlay(t *testing.T) {
 	mounttest.Need(t, "mkfs.ext4", "mount")
 	for _, v := range []struct{ name, options string }{
@@ -265,13 +265,14 @@ var overlaySteps = []struct {
 	}},
 }
 
-// TestOverlayLinks is the one difference to a local filesystem that programs see: of a file with two
-// names in the upper directory, the second is ESTALE once the first is deleted, until
-// the kernel forgets the second. Overlayfs keeps one dentry of the upper filesystem for each of its inodes, the
-// first name's, and asks FUSE to revalidate that one whichever name is used (ovl_inode_upper,
-// ovl_revalidate_real). FUSE looks up a name that is deleted, gets the ENOENT there is, and
-// overlayfs makes ESTALE of it. No answer of a daemon changes that: go-fuse's loopback filesystem does
-// the same. The file itself is intact, as is seen without the overlay and after a remount.
+// TestOverlayLinks is the one difference to a local filesystem that programs see: of a file with
+// two names in the upper directory, the second is ESTALE once the first is deleted, until the
+// kernel forgets the second. Overlayfs keeps one dentry of the upper filesystem for each of its
+// inodes, the first name's, and asks FUSE to revalidate that one whichever name is used
+// (ovl_inode_upper, ovl_revalidate_real). FUSE looks up a name that is deleted, gets the ENOENT
+// there is, and overlayfs makes ESTALE of it. No answer of a daemon changes that: go-fuse's
+// loopback filesystem does the same. The file itself is intact, as is seen without the overlay and
+// after a remount.
 func TestOverlayLinks(t *testing.T) {
 	mounttest.Need(t, "mkfs.ext4", "mount")
 	m := mounttest.New(t, 64<<20, time.Minute)
@@ -313,8 +314,8 @@ func TestOverlayLinks(t *testing.T) {
 	m.Again()
 }
 
-// randomCall makes one call of few names, so that they meet, and says which and what it gave. It makes no
-// links, see TestOverlayLinks.
+// randomCall makes one call of few names, so that they meet, and says which and what it gave. It
+// makes no links, see TestOverlayLinks.
 func randomCall(dir string, r *rand.Rand) string {
 	name := func() string {
 		s := fmt.Sprintf("d%d", r.IntN(4))
@@ -416,7 +417,8 @@ func walk(t *testing.T, root string) string {
 	return strings.Join(l, "\n") + "\n"
 }
 
-// attributes are the extended ones but for file handles and identifiers, which are the filesystem's.
+// attributes are the extended ones but for file handles and identifiers, which are the
+// filesystem's.
 func attributes(path string) string {
 	b := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, b)

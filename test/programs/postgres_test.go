@@ -78,7 +78,8 @@ func newPostgres(t *testing.T, m *mounttest.Mount, dir string) *postgres {
 	return p
 }
 
-// as is a command line for the user postgres; setpriv becomes the program, so the process is the same.
+// as is a command line for the user postgres; setpriv becomes the program, so the process is the
+// same.
 func (p *postgres) as(program string, args ...string) (string, []string) {
 	return "setpriv", append([]string{"--reuid=postgres", "--regid=postgres", "--init-groups", filepath.Join(p.bin, program)}, args...)
 }
@@ -261,8 +262,8 @@ func (p *postgres) check(when string, atLeast int) int {
 	return n
 }
 
-// TestPostgres lets PostgreSQL work on a mount, kills it, kills the daemon under it, and requires after
-// each that no committed transaction is missing and nothing is damaged.
+// TestPostgres lets PostgreSQL work on a mount, kills it, kills the daemon under it, and requires
+// after each that no committed transaction is missing and nothing is damaged.
 func TestPostgres(t *testing.T) {
 	m := mounttest.New(t, 2<<30, choose(4*time.Minute, 20*time.Minute))
 	p := newPostgres(t, m, m.Mountpoint)

@@ -23,8 +23,9 @@ var copiers = []struct{ name, script string }{
 	{"tar", `mkdir "$2" && tar --xattrs --xattrs-include='*' --acls --sparse -C "$1" -cf - . | tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$2" -xpf -`},
 }
 
-// TestRoundTrips copies a tree in which everything is that a file can have, from the control to the mount, on the
-// mount and back, by each program that claims to keep all of it, and compares by getfattr, getfacl, find and rsync.
+// TestRoundTrips copies a tree in which everything is that a file can have, from the control to the
+// mount, on the mount and back, by each program that claims to keep all of it, and compares by
+// getfattr, getfacl, find and rsync.
 func TestRoundTrips(t *testing.T) {
 	mounttest.Need(t, "cp", "rsync", "tar", "setfattr", "getfattr", "setfacl", "getfacl", "find", "mkfs.ext4", "mount")
 	m := mounttest.New(t, 512<<20, choose(2*time.Minute, 10*time.Minute))

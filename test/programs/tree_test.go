@@ -16,7 +16,8 @@ import (
 	"github.com/daxfs/daxfs/test/mounttest"
 )
 
-// A treeWriter makes a tree like that of a kernel's sources, the same one each time, and knows what it made.
+// A treeWriter makes a tree like that of a kernel's sources, the same one each time, and knows what
+// it made.
 type treeWriter struct {
 	rng     *rand.Rand
 	entries []*tar.Header
@@ -25,9 +26,9 @@ type treeWriter struct {
 	bytes              int64
 }
 
-// writeTree writes it as an archive. Sizes are lognormal, as those of Linux's sources: half of the files are
-// below 2.5 KiB, their mean is about 6 KiB, the largest some hundred; a directory has 16 files on average, few
-// have hundreds, and the tree is up to eight deep.
+// writeTree writes it as an archive. Sizes are lognormal, as those of Linux's sources: half of the
+// files are below 2.5 KiB, their mean is about 6 KiB, the largest some hundred; a directory has 16
+// files on average, few have hundreds, and the tree is up to eight deep.
 func writeTree(name string, files int) (*treeWriter, error) {
 	w := &treeWriter{rng: rand.New(rand.NewPCG(1, 70000))}
 	dirs := []string{"tree"}
@@ -53,8 +54,8 @@ func writeTree(name string, files int) (*treeWriter, error) {
 	return w, w.write(name)
 }
 
-// write writes a directory with all below it before the next, as who unpacks it expects, and files before
-// links to them.
+// write writes a directory with all below it before the next, as who unpacks it expects, and files
+// before links to them.
 func (w *treeWriter) write(name string) error {
 	slices.SortFunc(w.entries, func(a, b *tar.Header) int {
 		return slices.Compare(strings.Split(strings.TrimSuffix(a.Name, "/"), "/"), strings.Split(strings.TrimSuffix(b.Name, "/"), "/"))
@@ -130,8 +131,9 @@ func (w *treeWriter) link(dir, to string) {
 	w.add(h)
 }
 
-// TestTree unpacks a tree of source files on the mount, compares it with the same one unpacked on tmpfs, packs
-// it again, copies it on the mount, and removes all of it. With -long it is like Linux's: 80 000 files of 1.3 GB.
+// TestTree unpacks a tree of source files on the mount, compares it with the same one unpacked on
+// tmpfs, packs it again, copies it on the mount, and removes all of it. With -long it is like
+// Linux's: 80 000 files of 1.3 GB.
 func TestTree(t *testing.T) {
 	mounttest.Need(t, "tar", "rsync", "diff", "cp", "rm", "cmp", "mkfs.ext4", "mount")
 	m := mounttest.New(t, choose[int64](1<<30, 4<<30), choose(3*time.Minute, 30*time.Minute))

@@ -85,8 +85,8 @@ func records(name string, appends bool) (lost int, err error) {
 	return lost, err
 }
 
-// TestFaultWhileStopped: a write(2) and a page fault on its page wait for a stopped daemon. Whatever
-// it serves first, the write is there.
+// TestFaultWhileStopped: a write(2) and a page fault on its page wait for a stopped daemon.
+// Whatever it serves first, the write is there.
 func TestFaultWhileStopped(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // see TestStopped
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))

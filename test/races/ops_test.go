@@ -37,7 +37,8 @@ type op struct {
 	// look reads the word at off.
 	// What is behind the end of file is 0.
 	look func(w *worker, off int64) (uint64, error)
-	// direct: it goes past the page cache of every filesystem (the asynchronous ones do in half of the pairs).
+	// direct: it goes past the page cache of every filesystem (the asynchronous ones do in half of
+	// the pairs).
 	direct bool
 	// busy: it is so fast that it goes on for as long as the other side, not for a number of times.
 	busy bool
@@ -129,7 +130,8 @@ var ops = []*op{
 	}},
 }
 
-// copyRange is copy_file_range(2) at one offset of both files. A signal of Go's scheduler is no error.
+// copyRange is copy_file_range(2) at one offset of both files. A signal of Go's scheduler is no
+// error.
 func copyRange(from, to int, off int64, n int) (int, error) {
 	for {
 		a, b := off, off

@@ -54,8 +54,8 @@ type cutter struct {
 	outcomes     map[acked.Outcome]int
 }
 
-// round boots, lets the guest judge and work, cuts its power that time (ns) after each worker had its
-// first acknowledgement, and returns how many there were. The last one only judges.
+// round boots, lets the guest judge and work, cuts its power that time (ns) after each worker had
+// its first acknowledgement, and returns how many there were. The last one only judges.
 func (c *cutter) round(round int, after int64) int {
 	c.t.Helper()
 	last := round == *rounds

@@ -154,8 +154,8 @@ func (j *judge) refused() verdict {
 	return verdict{is: isNone}
 }
 
-// fsck checks the region (err: it could not be checked at all); with st, that it counts the same free blocks and that the
-// filesystem is clean.
+// fsck checks the region (err: it could not be checked at all); with st, that it counts the same
+// free blocks and that the filesystem is clean.
 func (j *judge) fsck(what string, st *fs.StatFS) (why string, err error) {
 	rep, err := fsck.Check(j.r, fsck.Options{})
 	if err != nil {

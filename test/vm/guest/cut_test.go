@@ -84,9 +84,9 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// settle judges what is there of worker w's, says on the port what has become of the call in flight,
-// and returns a file with the tree as it is now. A file whose data is of two times is emptied,
-// so that the host knows it again.
+// settle judges what is there of worker w's, says on the port what has become of the call in
+// flight, and returns a file with the tree as it is now. A file whose data is of two times is
+// emptied, so that the host knows it again.
 func settle(m *mounttest.Mount, w int, port string) (state string, err error) {
 	tree, err := acked.Load(fmt.Sprint("/job/tree.", w))
 	if err != nil {

@@ -20,7 +20,8 @@ import (
 )
 
 // TestNFS exports a mount by the kernel's NFS server and mounts that by its client. What is done on
-// one side must be seen on the other, whatever the server has cached, and whatever became of the daemon.
+// one side must be seen on the other, whatever the server has cached, and whatever became of the
+// daemon.
 func TestNFS(t *testing.T) {
 	s := startNFS(t)
 	on := func(mode string, test func(*testing.T, *nfsExport), versions ...nfsVersion) {
@@ -144,7 +145,8 @@ func tree(t *testing.T, root string) map[string]string {
 // same requires that both sides show the same, and returns what.
 func (e *nfsExport) same(t *testing.T) map[string]string {
 	t.Helper()
-	// A client of version 4.2 to which a file is delegated keeps its times until somebody here opens it.
+	// A client of version 4.2 to which a file is delegated keeps its times until somebody here
+	// opens it.
 	local := tree(t, e.local())
 	remote := tree(t, e.remote())
 	for name, want := range local {

@@ -67,8 +67,8 @@ func (e *nfsExport) data(t *testing.T) {
 	check("overwritten on the mount")
 }
 
-// coherence: what a write on one side has put there, a read on the other that begins later finds, though the
-// server reads files by the kernel's page cache. The client has none here.
+// coherence: what a write on one side has put there, a read on the other that begins later finds,
+// though the server reads files by the kernel's page cache. The client has none here.
 func (e *nfsExport) coherence(t *testing.T) {
 	const block, rounds = 8192, 60
 	must(t, os.WriteFile(e.local("coherence"), make([]byte, block), 0o644))
@@ -180,7 +180,8 @@ func (e *nfsExport) spaceAndAttributes(t *testing.T) {
 	if hole != 64<<10 || data != 192<<10 || err1 != nil || err2 != nil {
 		t.Errorf("the hole is from %d to %d (%v, %v)", hole, data, err1, err2)
 	}
-	// The server takes a filesystem for one without them unless its kernel part names them, and FUSE passes all on.
+	// The server takes a filesystem for one without them unless its kernel part names them, and
+	// FUSE passes all on.
 	must(t, unix.Setxattr(e.local("copy"), "user.here", []byte("value"), 0))
 	if _, err := unix.Getxattr(e.remote("copy"), "user.here", make([]byte, 10)); err != unix.EOPNOTSUPP {
 		t.Errorf("an extended attribute by NFS: %v; docs/compatibility.md says that there are none", err)

@@ -13,7 +13,8 @@ import (
 	"github.com/daxfs/daxfs/test/acked"
 )
 
-// hold takes hold of a file there without opening it: the client keeps its handle, the server nothing.
+// hold takes hold of a file there without opening it: the client keeps its handle, the server
+// nothing.
 func (e *nfsExport) hold(t *testing.T, name string) int {
 	t.Helper()
 	fd, err := unix.Open(e.remote(name), unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -40,8 +41,8 @@ func (e *nfsExport) lookups(t *testing.T, name string) (n int) {
 	return n
 }
 
-// handles are decoded by the server when its kernel knows nothing of the inode any more: it asks the
-// daemon for "." of the file, and for ".." of a directory up to the root.
+// handles are decoded by the server when its kernel knows nothing of the inode any more: it asks
+// the daemon for "." of the file, and for ".." of a directory up to the root.
 func (e *nfsExport) handles(t *testing.T) {
 	must(t, os.MkdirAll(e.remote("a/b/c"), 0o755), os.WriteFile(e.remote("a/b/c/f"), []byte("content"), 0o644))
 	file, dir := e.hold(t, "a/b/c/f"), e.hold(t, "a/b/c")
@@ -113,8 +114,8 @@ func (e *nfsExport) stale(t *testing.T) {
 	must(t, os.RemoveAll(e.local("again")))
 }
 
-// restart: what the client has open, and what it only holds, goes on working when the filesystem was unmounted
-// and mounted in between, and when the daemon was killed.
+// restart: what the client has open, and what it only holds, goes on working when the filesystem
+// was unmounted and mounted in between, and when the daemon was killed.
 func (e *nfsExport) restart(t *testing.T) {
 	must(t, os.MkdirAll(e.remote("x/y"), 0o755), os.WriteFile(e.remote("x/y/open"), []byte("content"), 0o644), os.WriteFile(e.remote("x/y/held"), []byte("held"), 0o644))
 	open, err := os.OpenFile(e.remote("x/y/open"), os.O_RDWR, 0)

@@ -12,8 +12,8 @@ import (
 	"github.com/daxfs/daxfs/test/mounttest"
 )
 
-// nfsServer is the kernel's NFS server of this guest, with the programs of Debian's nfs-kernel-server that it
-// asks. These daemons are ended with the tests, by mounttest.Main.
+// nfsServer is the kernel's NFS server of this guest, with the programs of Debian's
+// nfs-kernel-server that it asks. These daemons are ended with the tests, by mounttest.Main.
 type nfsServer struct {
 	exported string // a mount point
 }
@@ -63,7 +63,8 @@ func startNFS(t *testing.T) *nfsServer {
 	return s
 }
 
-// export has the server serve a mount from now on. The line is what docs/compatibility.md recommends.
+// export has the server serve a mount from now on. The line is what docs/compatibility.md
+// recommends.
 func (s *nfsServer) export(t *testing.T, m *mounttest.Mount) {
 	t.Helper()
 	s.exported = m.Mountpoint
@@ -84,8 +85,8 @@ func (s *nfsServer) start(t *testing.T) {
 	run(t, "rpc.nfsd", "--lease-time", "10", "8")
 }
 
-// stop does what nfs-server.service does, and waits until the server uses nothing of the mount, which takes
-// it a moment.
+// stop does what nfs-server.service does, and waits until the server uses nothing of the mount,
+// which takes it a moment.
 func (s *nfsServer) stop(t *testing.T) {
 	t.Helper()
 	run(t, "rpc.nfsd", "0")
@@ -100,8 +101,8 @@ func (s *nfsServer) stop(t *testing.T) {
 	_, _ = os.Stat(s.exported) // it is again, so that the next such call does not unmount it
 }
 
-// nfsOptions make the kernel's client give up a server that says nothing, and keep no attributes: the tests
-// look at both sides.
+// nfsOptions make the kernel's client give up a server that says nothing, and keep no attributes:
+// the tests look at both sides.
 const nfsOptions = ",addr=127.0.0.1,soft,timeo=300,retrans=2,actimeo=0"
 
 // nfsVersion is a version of the protocol, and how to mount by it.

@@ -55,7 +55,8 @@ var (
 // attempts is how often a guest is started that does not come up.
 const attempts = 4
 
-// upLimit is when a guest whose job has not begun is given up, and started again: many times what it takes.
+// upLimit is when a guest whose job has not begun is given up, and started again: many times what
+// it takes.
 const upLimit = 90 * time.Second
 
 // firstPort is the number of Ports[0]; before it are output and control.
@@ -64,8 +65,9 @@ const firstPort = 3
 // Run boots, and returns the job's exit code. Cancelling ctx is the power cut: QEMU is
 // killed and the error is ctx's.
 //
-// A write to a port returns in the guest before the host has the bytes, and if QEMU is killed in between
-// they are lost. Therefore the job can read from a port a byte for each line that has reached Ports.
+// A write to a port returns in the guest before the host has the bytes, and if QEMU is killed in
+// between they are lost. Therefore the job can read from a port a byte for each line that has
+// reached Ports.
 //
 // A guest whose kernel dies before the job has begun is started again. QEMU's emulation of
 // several processors can run an instruction of the kernel that another processor has just
@@ -150,12 +152,14 @@ func (d Device) make() error {
 	return err
 }
 
-// command is QEMU's, with ports that are descriptors 3 and up of the process: pipes, and sockets for b.Ports.
+// command is QEMU's, with ports that are descriptors 3 and up of the process: pipes, and sockets
+// for b.Ports.
 func (b *Boot) command(initrd string, accel []string) []string {
 	args := append([]string{}, accel...)
 	args = append(args, "-M", "q35,nvdimm=on,nvdimm-persistence=cpu", "-m", "2G,slots=8,maxmem=64G", "-smp", "2",
 		"-nodefaults", "-display", "none", "-no-reboot", "-kernel", b.Guest.vmlinux(), "-initrd", initrd,
-		// The clock is the emulator's: the kernel need not watch it, nor patch itself when the host is slow.
+		// The clock is the emulator's: the kernel need not watch it, nor patch itself when the host
+		// is slow.
 		"-append", "console=ttyS0 quiet panic=-1 tsc=reliable "+b.Append,
 		"-device", "virtio-serial-pci,max_ports=16") // the first virtio device: its ports are vport0pN
 	for i, d := range b.Devices {
@@ -299,8 +303,8 @@ func (a acknowledger) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// control keeps what the guest says of itself, which begins with being up. The buffer is no part of it: io.Copy
-// would call that one's ReadFrom, not Write.
+// control keeps what the guest says of itself, which begins with being up. The buffer is no part of
+// it: io.Copy would call that one's ReadFrom, not Write.
 type control struct {
 	text bytes.Buffer
 	said func()

@@ -45,7 +45,8 @@ func TestPins(t *testing.T) {
 	}
 }
 
-// TestCopied requires that what a guest says is heard in the way that once copies it, while the guest runs.
+// TestCopied requires that what a guest says is heard in the way that once copies it, while the
+// guest runs.
 func TestCopied(t *testing.T) {
 	said := 0
 	c := &control{said: func() { said++ }}

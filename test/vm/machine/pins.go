@@ -21,8 +21,8 @@ type pins struct {
 	parts    []part // the first has no name: it is what every guest has
 }
 
-// part is what goes into one archive. All but the first are only for the boots that ask for them, because
-// each megabyte takes its time to unpack.
+// part is what goes into one archive. All but the first are only for the boots that ask for them,
+// because each megabyte takes its time to unpack.
 type part struct {
 	name  string
 	files []string // from the packages' roots
