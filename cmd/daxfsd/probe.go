@@ -87,8 +87,8 @@ func startProbe(fd int, args ...string) (*runningProbe, error) {
 	return &runningProbe{cmd, rd}, nil
 }
 
-// answer waits for the probe's answer, but not for its end: it may be the last user of a mount, and end when the
-// daemon does.
+// answer waits for the probe's answer, but not for its end: it may be the last user of a mount, and
+// end when the daemon does.
 func (p *runningProbe) answer(limit time.Duration) ([]byte, error) {
 	defer p.rd.Close()
 	b, err := readAnswer(p.rd, limit)

@@ -72,8 +72,9 @@ type Adapter struct {
 
 var _ fuse.RawFileSystem = (*Adapter)(nil)
 
-// droppingMax bounds the requests that wait for the kernel to drop pages. It first writes dirty ones back, by
-// requests in the background, of which the connection has 256 at a time (Conn.Start): most must be left.
+// droppingMax bounds the requests that wait for the kernel to drop pages. It first writes dirty
+// ones back, by requests in the background, of which the connection has 256 at a time (Conn.Start):
+// most must be left.
 const droppingMax = 64
 
 // New returns an adapter for core. info, if not nil, yields the value of

@@ -183,8 +183,8 @@ func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lsee
 	return status(e)
 }
 
-// holeOf is the hole on which an answer to LSEEK rests, off or e: n bytes from at on; 0 if it rests on
-// none.
+// holeOf is the hole on which an answer to LSEEK rests, off or e: n bytes from at on; 0 if it rests
+// on none.
 func (a *Adapter) holeOf(c *call, in *fuse.LseekIn, off int64, e syscall.Errno) (at, n int64) {
 	if e != 0 && e != syscall.ENXIO || e == 0 && in.Whence == unix.SEEK_DATA && uint64(off) == in.Offset ||
 		a.core.GetAttr(&c.ctx, in.NodeId, &c.attr) != 0 {

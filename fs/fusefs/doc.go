@@ -23,9 +23,9 @@
 //   - Info, Activity: what `daxfsd info MOUNTPOINT` and `daxfsd top MOUNTPOINT` read from the root
 //     directory's extended attributes InfoXattr and ActivityXattr.
 //
-// A change past the kernel's page cache is followed by a notification that drops old pages, before it is
-// answered (bypass.go): never from a thread that serves requests, since the kernel may need an
-// answer first.
+// A change past the kernel's page cache is followed by a notification that drops old pages, before
+// it is answered (bypass.go): never from a thread that serves requests, since the kernel may need
+// an answer first.
 //
 // Locks: none of its own. A call belongs to one goroutine from get to put, a queue to its thread;
 // what a READ's reply holds is given back by Done, after the answer has been written.

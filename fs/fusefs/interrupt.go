@@ -63,7 +63,8 @@ func (a *Adapter) interrupt(in []byte) {
 	}
 }
 
-// Ended is told that the connection has ended: who made the requests that are being served no longer waits.
+// Ended is told that the connection has ended: who made the requests that are being served no
+// longer waits.
 //
 // A request that go-fuse does not know yet when it is interrupted here looks at ended later.
 func (a *Adapter) Ended() {

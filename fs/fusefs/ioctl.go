@@ -130,8 +130,8 @@ func (a *Adapter) setFlags(c *call, ino uint64, flags uint32, proj *uint32) sysc
 // trimGroup is the largest extent in bytes that FITRIM may ask for: that of a block group of ext4.
 const trimGroup = 128 << 20
 
-// trim is FITRIM, of which there is nothing to tell a device: no bytes were. Arguments are refused as
-// by ext4 (ext4_trim_fs).
+// trim is FITRIM, of which there is nothing to tell a device: no bytes were. Arguments are refused
+// as by ext4 (ext4_trim_fs).
 func (a *Adapter) trim(c *call, arg, res []byte) syscall.Errno {
 	if c.ctx.UID != 0 {
 		return syscall.EPERM
@@ -184,8 +184,8 @@ func (a *Adapter) extents(c *call, ino uint64, arg, res []byte) syscall.Errno {
 	})
 }
 
-// merge makes y, which follows x, a part of x, if it is one: the daemon tells what has very many folios in
-// pieces.
+// merge makes y, which follows x, a part of x, if it is one: the daemon tells what has very many
+// folios in pieces.
 func (x *Extent) merge(y *Extent) bool {
 	z := *x
 	z.Length += y.Length

@@ -46,8 +46,8 @@ func mayKill(ctx *fs.Context, at *fs.Attr) bool {
 	return fs.KillPriv(at.Mode) != at.Mode || fs.NeedsGroups(at.Mode) && ctx.GID != at.GID
 }
 
-// killBits are the fs.SetKill* of a caller without CAP_FSETID. Only for a file with set-group-ID that
-// its group may not execute the caller's groups are asked for.
+// killBits are the fs.SetKill* of a caller without CAP_FSETID. Only for a file with set-group-ID
+// that its group may not execute the caller's groups are asked for.
 func killBits(ctx *fs.Context, at *fs.Attr) uint32 {
 	if fs.NeedsGroups(at.Mode) && !inGroup(ctx, at.GID) {
 		return fs.SetKillPriv | fs.SetKillSGID
@@ -55,9 +55,9 @@ func killBits(ctx *fs.Context, at *fs.Attr) uint32 {
 	return fs.SetKillPriv
 }
 
-// inGroup reports whether a request's caller is in a group. FUSE tells one group and the thread, and
-// /proc the others. A caller that cannot be seen there is in none: one in a PID namespace that is not
-// below the mount's, one that is gone, or one that acts with other credentials than its own.
+// inGroup reports whether a request's caller is in a group. FUSE tells one group and the thread,
+// and /proc the others. A caller that cannot be seen there is in none: one in a PID namespace that
+// is not below the mount's, one that is gone, or one that acts with other credentials than its own.
 func inGroup(ctx *fs.Context, gid uint32) bool {
 	if ctx.GID == gid {
 		return true

@@ -12,8 +12,8 @@ import (
 	"github.com/daxfs/daxfs/fs/transport"
 )
 
-// TestKillSGID: a file with set-group-ID that its group may not execute keeps that if the writer is in
-// the group, and loses it if not, or if nobody can tell.
+// TestKillSGID: a file with set-group-ID that its group may not execute keeps that if the writer is
+// in the group, and loses it if not, or if nobody can tell.
 func TestKillSGID(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to run a program as somebody else")

@@ -55,8 +55,8 @@ func FlagOption(word string) (set, clear uintptr, ok bool) {
 	return f.set, f.clear, ok
 }
 
-// openDirect does what fusermount3 does, with the caller's own privilege. It mounts on the directory that Dir is open
-// on, wherever the name leads by now.
+// openDirect does what fusermount3 does, with the caller's own privilege. It mounts on the
+// directory that Dir is open on, wherever the name leads by now.
 func (o *Options) openDirect() (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(o.Dir, &st); err != nil {

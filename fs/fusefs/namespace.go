@@ -58,8 +58,8 @@ func (a *Adapter) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Sta
 func (a *Adapter) ReleaseDir(*fuse.ReleaseIn) {}
 
 // readdir lists a directory from a cookie on. With plus it looks every entry up on the way: one
-// that vanished in between, or takes long to look up, has nodeid 0, like "." and "..": the kernel then
-// takes the name and looks it up when asked.
+// that vanished in between, or takes long to look up, has nodeid 0, like "." and "..": the kernel
+// then takes the name and looks it up when asked.
 func (a *Adapter) readdir(c *call, dir, cookie uint64, flags uint32, plus bool, out *fuse.DirEntryList) syscall.Errno {
 	c.ctx.NoAtime = flags&unix.O_NOATIME != 0
 	look := c.ctx

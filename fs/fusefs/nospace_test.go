@@ -10,8 +10,9 @@ import (
 	"github.com/daxfs/daxfs/fs/transport"
 )
 
-// TestNoSpaceLeavesTheQueue: a write that finds no space, while a read in flight holds some that is no longer a
-// file's, does not wait on the queue's thread. It becomes a request for a goroutine, which waits.
+// TestNoSpaceLeavesTheQueue: a write that finds no space, while a read in flight holds some that is
+// no longer a file's, does not wait on the queue's thread. It becomes a request for a goroutine,
+// which waits.
 func TestNoSpaceLeavesTheQueue(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	ctx := &fs.Context{}

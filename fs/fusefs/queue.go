@@ -159,8 +159,8 @@ func (q *queue) Readlink(h *transport.InHeader, out []byte) (int, syscall.Errno)
 	return len(b), e
 }
 
-// readdirMax is how many bytes of a directory's list a queue answers at a time: what libraries ask for. A longer
-// answer would keep the queue from other requests for milliseconds.
+// readdirMax is how many bytes of a directory's list a queue answers at a time: what libraries ask
+// for. A longer answer would keep the queue from other requests for milliseconds.
 const readdirMax = 32 << 10
 
 // Readdir lists a directory.

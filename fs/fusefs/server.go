@@ -17,8 +17,9 @@ import (
 // Type is the filesystem type: the kernel shows it as "fuse.daxfs".
 const Type = "daxfs"
 
-// ProtocolMajor and ProtocolMinor are the version of the FUSE protocol that INIT is answered with at
-// most: go-fuse's, which does not export them. A kernel that knows less gets its own minor version.
+// ProtocolMajor and ProtocolMinor are the version of the FUSE protocol that INIT is answered with
+// at most: go-fuse's, which does not export them. A kernel that knows less gets its own minor
+// version.
 const (
 	ProtocolMajor = 7
 	ProtocolMinor = 28

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrCovered is returned by Server.Unmount while other filesystems are mounted on the mount or below
-// it. They are not ours to take away.
+// ErrCovered is returned by Server.Unmount while other filesystems are mounted on the mount or
+// below it. They are not ours to take away.
 var ErrCovered = errors.New("other filesystems are mounted on it")
 
-// ErrHidden is returned when the mount point of a mount leads to another one: that was mounted over it or over a
-// directory above, or has taken its place. It is not ours to take away.
+// ErrHidden is returned when the mount point of a mount leads to another one: that was mounted over
+// it or over a directory above, or has taken its place. It is not ours to take away.
 var ErrHidden = errors.New("its mount point leads to another mount")
 
-// place identifies one mount in the mount table of this namespace, wherever it has been moved to. The
-// kernel uses the number of a mount again once that is gone, so the device belongs to it.
+// place identifies one mount in the mount table of this namespace, wherever it has been moved to.
+// The kernel uses the number of a mount again once that is gone, so the device belongs to it.
 type place struct {
 	id, major, minor int
 }
@@ -50,8 +50,9 @@ func tableID(fd int) (int, error) {
 	return id, nil
 }
 
-// MountID identifies the mount that a descriptor lies on. From Linux 6.8 on the number is never used again;
-// before, it is not while a descriptor keeps the mount. No request is sent to a filesystem.
+// MountID identifies the mount that a descriptor lies on. From Linux 6.8 on the number is never
+// used again; before, it is not while a descriptor keeps the mount. No request is sent to a
+// filesystem.
 func MountID(fd int) (uint64, error) {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID_UNIQUE, &st)
@@ -62,7 +63,8 @@ func MountID(fd int) (uint64, error) {
 	return uint64(id), err
 }
 
-// MountsOfDevice lists the mounts of one filesystem in this namespace: m itself, bind mounts, moved ones.
+// MountsOfDevice lists the mounts of one filesystem in this namespace: m itself, bind mounts, moved
+// ones.
 func MountsOfDevice(major, minor int) ([]*mountinfo.Info, error) {
 	return mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
 		return m.Major != major || m.Minor != minor, false
@@ -92,8 +94,8 @@ func (o *Options) unmoved() error {
 	return nil
 }
 
-// takeBack unmounts what open has just mounted and place has not found: umount2(2) goes from Dir, which lies
-// below, to what is mounted on it.
+// takeBack unmounts what open has just mounted and place has not found: umount2(2) goes from Dir,
+// which lies below, to what is mounted on it.
 func (o *Options) takeBack() {
 	if os.Geteuid() == 0 {
 		_ = unix.Unmount(fdPath(o.Dir), unix.MNT_DETACH)
@@ -116,8 +118,8 @@ func (o *Options) place() (place, error) {
 	return place{m.ID, m.Major, m.Minor}, nil
 }
 
-// unmount unmounts this mount, wherever it is now, and never another one. A mount that has left the tree
-// is no error.
+// unmount unmounts this mount, wherever it is now, and never another one. A mount that has left the
+// tree is no error.
 func (p place) unmount(mode UnmountMode) error {
 	m, err := findMount(func(m *mountinfo.Info) bool {
 		return m.ID == p.id && m.Major == p.major && m.Minor == p.minor
@@ -134,7 +136,8 @@ func (p place) unmount(mode UnmountMode) error {
 	})
 }
 
-// UnmountID unmounts the mount at mountpoint if it is the one with that MountID, and otherwise fails with ErrHidden.
+// UnmountID unmounts the mount at mountpoint if it is the one with that MountID, and otherwise
+// fails with ErrHidden.
 func UnmountID(mountpoint string, id uint64, mode UnmountMode) error {
 	return unmountIf(mountpoint, mode, func(fd int) (bool, error) {
 		at, err := MountID(fd)
@@ -142,8 +145,9 @@ func UnmountID(mountpoint string, id uint64, mode UnmountMode) error {
 	})
 }
 
-// unmountIf unmounts the mount at mountpoint if it is wanted. Root's lazy unmount is of the very mount that was looked
-// at. A descriptor makes a mount busy, so that the others follow the path again, at once.
+// unmountIf unmounts the mount at mountpoint if it is wanted. Root's lazy unmount is of the very
+// mount that was looked at. A descriptor makes a mount busy, so that the others follow the path
+// again, at once.
 func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, error)) error {
 	fd, err := unix.Open(mountpoint, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	hidden := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
@@ -178,8 +182,8 @@ func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, e
 // fdPath is a path that leads to what a descriptor is open on, whatever its name is now.
 func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// Uncovered fails with ErrCovered if other filesystems are mounted on a mount or below it. Detached, it would
-// take them along.
+// Uncovered fails with ErrCovered if other filesystems are mounted on a mount or below it.
+// Detached, it would take them along.
 func Uncovered(m *mountinfo.Info) error {
 	on, err := mountinfo.GetMounts(func(c *mountinfo.Info) (skip, stop bool) { return c.Parent != m.ID, false })
 	if err != nil {
@@ -195,8 +199,8 @@ func Uncovered(m *mountinfo.Info) error {
 	return fmt.Errorf("unmounting %s: %w: %s", m.Mountpoint, ErrCovered, strings.Join(names, ", "))
 }
 
-// Abort ends the connection of the filesystem with that device number: every request on it fails from
-// now on, and its daemon ends. The file of fusectl belongs to the user who mounted.
+// Abort ends the connection of the filesystem with that device number: every request on it fails
+// from now on, and its daemon ends. The file of fusectl belongs to the user who mounted.
 func Abort(minor int) error {
 	return os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", minor), []byte("1"), 0)
 }

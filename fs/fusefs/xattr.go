@@ -7,8 +7,9 @@ import (
 )
 
 // asked is what yields the value of an attribute that is no attribute but a question to the daemon,
-// or nil. Every inode answers: a bind mount may show any of them as its root. Anybody may ask, so for all but
-// root, who gets the figures of the moment, a value is kept for a while (internal/kept).
+// or nil. Every inode answers: a bind mount may show any of them as its root. Anybody may ask, so
+// for all but root, who gets the figures of the moment, a value is kept for a while
+// (internal/kept).
 func (a *Adapter) asked(name string, uid uint32) func() []byte {
 	find, last := a.info, &a.lastInfo
 	switch name {

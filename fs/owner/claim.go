@@ -157,9 +157,9 @@ func (c *Claim) checkLocked() error {
 	return nil
 }
 
-// Start has the heartbeat beat until Stop or Release, in a goroutine. failed is told why a beat could
-// not be made: once for each row of failures, and always of ErrLost, after which there is no beat any
-// more.
+// Start has the heartbeat beat until Stop or Release, in a goroutine. failed is told why a beat
+// could not be made: once for each row of failures, and always of ErrLost, after which there is no
+// beat any more.
 func (c *Claim) Start(failed func(error)) {
 	d := time.Duration(c.beat.Interval) * time.Millisecond
 	if d <= 0 {

@@ -11,8 +11,8 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// TestClaimLostAfterFailure: a beat that could not be made does not hide that another process takes the
-// region afterwards.
+// TestClaimLostAfterFailure: a beat that could not be made does not hide that another process takes
+// the region afterwards.
 func TestClaimLostAfterFailure(t *testing.T) {
 	r := region(t)
 	c := take(t, r, owner.User{PID: 4}, time.Millisecond)
@@ -44,8 +44,8 @@ func TestClaimLostAfterFailure(t *testing.T) {
 	}
 }
 
-// TestTakeBeatsAgain: who was silent when it was judged, as a stopped daemon is, and beats since is not
-// taken over, whatever was said of it.
+// TestTakeBeatsAgain: who was silent when it was judged, as a stopped daemon is, and beats since is
+// not taken over, whatever was said of it.
 func TestTakeBeatsAgain(t *testing.T) {
 	us := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5}
 	for _, torn := range []string{"", "heartbeat", "owner record"} {

@@ -3,15 +3,16 @@
 //
 // # What it owns
 //
-// Two lines of the region (layout.Owner, layout.Beat), and the goroutine that writes the second one.
-// It never waits for a lock of others, and never touches any other line.
+// Two lines of the region (layout.Owner, layout.Beat), and the goroutine that writes the second
+// one. It never waits for a lock of others, and never touches any other line.
 //
 // # Why a lock is not enough
 //
 // pmem.Open takes a flock, which ends with its holder, kill -9 included. The kernel keeps it per
 // inode: it excludes everybody who opens the same file or device node on the same kernel. Another
-// node of the same device (a container has its own), the file below an overlay, a guest whose memory
-// the file is, or another machine at the same CXL memory are not excluded. There the record speaks.
+// node of the same device (a container has its own), the file below an overlay, a guest whose
+// memory the file is, or another machine at the same CXL memory are not excluded. There the record
+// speaks.
 //
 // # Words
 //
@@ -52,30 +53,32 @@
 //	silent, another machine                                 Unclear
 //
 // A kill -9 is therefore seen at once by the same kernel, whatever the host is called, and a killed
-// container after five seconds, if it had a device node of its own. A regular file whose record names
-// another inode, on whatever machine, was copied while it was mounted, or its filesystem has another
-// number since: such a copy was not made at one instant, so the commands check it before they use it.
-// Of another boot only the inode numbers are compared: devices may have other numbers since. An image
-// that is restored into the same inode is not recognised, nor a copy of a clean region.
+// container after five seconds, if it had a device node of its own. A regular file whose record
+// names another inode, on whatever machine, was copied while it was mounted, or its filesystem has
+// another number since: such a copy was not made at one instant, so the commands check it before
+// they use it. Of another boot only the inode numbers are compared: devices may have other numbers
+// since. An image that is restored into the same inode is not recognised, nor a copy of a clean
+// region.
 //
 // # A stopped user
 //
-// A daemon that is stopped (SIGSTOP, a frozen container, a paused guest) is silent. Where its process
-// can be seen it keeps the region; elsewhere it loses it. So a user looks, before each beat, whether
-// the record still has its mount id. If not, it reads and changes nothing any more: it does not even
-// write "clean". What it had under way when it was stopped may still be stored, until its first beat.
+// A daemon that is stopped (SIGSTOP, a frozen container, a paused guest) is silent. Where its
+// process can be seen it keeps the region; elsewhere it loses it. So a user looks, before each
+// beat, whether the record still has its mount id. If not, it reads and changes nothing any more:
+// it does not even write "clean". What it had under way when it was stopped may still be stored,
+// until its first beat.
 //
-// The owner record itself is never rewritten by a beat: two users that find each other are told apart
-// by who wrote it last.
+// The owner record itself is never rewritten by a beat: two users that find each other are told
+// apart by who wrote it last.
 //
 // # Whose memory
 //
-// Record and heartbeat are read through the caches of the CPU. A user on another host is seen only if
-// the memory that both share is cache-coherent between them; else an old copy of its heartbeat is
-// judged, and looks silent.
+// Record and heartbeat are read through the caches of the CPU. A user on another host is seen only
+// if the memory that both share is cache-coherent between them; else an old copy of its heartbeat
+// is judged, and looks silent.
 //
 // # A user that only reads
 //
-// A mount with -o ro, fsck -n and info judge the record, and write none: through another inode nobody
-// sees them.
+// A mount with -o ro, fsck -n and info judge the record, and write none: through another inode
+// nobody sees them.
 package owner

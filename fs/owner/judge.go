@@ -25,8 +25,8 @@ const (
 type Verdict struct {
 	Record Record
 	Use    Use
-	// Copy: the region is a file that was copied while another was mounted, as far as its inode number
-	// tells. A copy that was not made at one instant may be damaged.
+	// Copy: the region is a file that was copied while another was mounted, as far as its inode
+	// number tells. A copy that was not made at one instant may be damaged.
 	Copy bool
 	// Why names the user and says what was found, for a message.
 	Why string
@@ -63,8 +63,8 @@ const (
 )
 
 // Judge says what the region's owner record means. It waits only where the record names a user that
-// did not unmount, and neither its life nor its death can be known otherwise: up to five intervals of
-// its heartbeat.
+// did not unmount, and neither its life nor its death can be known otherwise: up to five intervals
+// of its heartbeat.
 func Judge(r *pmem.Region, sb *layout.Superblock, o Options) (*Verdict, error) {
 	rec, err := Read(r, sb)
 	if err != nil {
@@ -185,8 +185,8 @@ func (j *judge) interval() time.Duration {
 
 func (j *judge) patience() time.Duration { return silentBeats * j.interval() }
 
-// watch looks at the heartbeat until it advances, its user is known to be gone, or it has been silent
-// for long enough.
+// watch looks at the heartbeat until it advances, its user is known to be gone, or it has been
+// silent for long enough.
 func (j *judge) watch(l life) (advances bool, _ life, err error) {
 	for i, n := 0, int64(silentBeats*looks); int64(i) < n && j.interval() > 0; i++ {
 		if j.o.Progress != nil {

@@ -199,7 +199,8 @@ func TestJudgeTorn(t *testing.T) {
 	}
 }
 
-// TestJudgeClean: nobody waits for a clean record, and a crafted interval makes nobody wait for long.
+// TestJudgeClean: nobody waits for a clean record, and a crafted interval makes nobody wait for
+// long.
 func TestJudgeClean(t *testing.T) {
 	r := region(t)
 	sleep := func(time.Duration) { t.Error("waited") }

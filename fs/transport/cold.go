@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// coldSizes are the sizes in bytes of the buffers that cold requests and their answers are in. The second is
-// for attributes, whose values and lists of names are 64 KiB at most, and for ioctl(2), of which an argument has less
-// than 16.
+// coldSizes are the sizes in bytes of the buffers that cold requests and their answers are in. The
+// second is for attributes, whose values and lists of names are 64 KiB at most, and for ioctl(2),
+// of which an argument has less than 16.
 var coldSizes = [...]int{8 << 10, 80 << 10, MaxIO + 64<<10}
 
 // coldBuffer is memory for a cold request or for its answer.
@@ -55,8 +55,8 @@ func answerSize(opcode uint32) int {
 	return coldSizes[0]
 }
 
-// start has a request served when it is its turn, and then calls answer, with nothing if there is none.
-// The request comes in pieces, which are copied.
+// start has a request served when it is its turn, and then calls answer, with nothing if there is
+// none. The request comes in pieces, which are copied.
 func (c *coldRequests) start(answer func(out []byte), pieces ...[]byte) {
 	n := 0
 	for _, p := range pieces {

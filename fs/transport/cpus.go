@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpusThatAre is the number of CPUs of the machine in a state: "possible" (that there may ever be), "online".
+// cpusThatAre is the number of CPUs of the machine in a state: "possible" (that there may ever be),
+// "online".
 func cpusThatAre(state string) (int, error) {
 	b, err := os.ReadFile("/sys/devices/system/cpu/" + state)
 	if err != nil {
@@ -42,7 +43,8 @@ func countCPUs(list string) (int, error) {
 	return n + 1, nil
 }
 
-// allowedCPUs are the CPUs that the calling thread may run on; none if there are more than a CPUSet holds.
+// allowedCPUs are the CPUs that the calling thread may run on; none if there are more than a CPUSet
+// holds.
 func allowedCPUs() (cpus []int) {
 	var set unix.CPUSet
 	if unix.SchedGetaffinity(0, &set) != nil {
@@ -79,8 +81,8 @@ type load struct {
 // loadFor is how long what a load said is relied on.
 const loadFor = 5 * time.Millisecond
 
-// newLoad returns nil where the kernel does not tell, or where it is not the kernel that does (lxcfs), which must not be
-// waited for.
+// newLoad returns nil where the kernel does not tell, or where it is not the kernel that does
+// (lxcfs), which must not be waited for.
 func newLoad(cpus int) *load {
 	f, err := os.Open("/proc/loadavg")
 	if err != nil {
@@ -109,8 +111,9 @@ func (l *load) add(p *poller, peers *pollers) {
 	}
 }
 
-// maySpin is whether the calling thread, which serves a request, may wait awake for the next: whether there is a CPU for every thread
-// that runs or wants to, except those that wait awake, which make room. It asks the kernel, or knows from another thread that has just done so.
+// maySpin is whether the calling thread, which serves a request, may wait awake for the next:
+// whether there is a CPU for every thread that runs or wants to, except those that wait awake,
+// which make room. It asks the kernel, or knows from another thread that has just done so.
 func (l *load) maySpin(now int64) bool {
 	if at := l.check.Load(); now >= at && l.check.CompareAndSwap(at, now+int64(loadFor)) {
 		run, awake := l.count()
@@ -119,7 +122,8 @@ func (l *load) maySpin(now int64) bool {
 	return l.spare.Load()
 }
 
-// count is how many threads run or want to, the calling one too, and how many of them only wait awake.
+// count is how many threads run or want to, the calling one too, and how many of them only wait
+// awake.
 func (l *load) count() (run, awake int) {
 	awake = l.pollers.awake()
 	return l.running(), awake

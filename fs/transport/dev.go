@@ -90,8 +90,9 @@ func newServer(fs Filesystem, o Options) *Server {
 	return s
 }
 
-// dev makes a queue of the connection of fd; its loop is yet to be started. It may wait awake, but then its thread stays on a CPU: two
-// that look would soon be on the same one. Without one (-1) it always sleeps.
+// dev makes a queue of the connection of fd; its loop is yet to be started. It may wait awake, but
+// then its thread stays on a CPU: two that look would soon be on the same one. Without one (-1) it
+// always sleeps.
 func (s *Server) dev(fd int, fq Queue, cpu int, peers *pollers) *devQueue {
 	q := &devQueue{s: s, sleep: fd, q: fq, cpu: cpu}
 	s.counters = append(s.counters, &q.counters)

@@ -24,7 +24,8 @@ func bucketOf(ns uint64) int {
 	return min(1+(o-firstOctave)*perOctave+int(ns>>(o-2))%perOctave, nbuckets-1)
 }
 
-// bucketBound is the upper bound of a Histogram's i-th bucket in ns, which is the lower one of the next.
+// bucketBound is the upper bound of a Histogram's i-th bucket in ns, which is the lower one of the
+// next.
 func bucketBound(i int) uint64 {
 	if i < 0 {
 		return 0

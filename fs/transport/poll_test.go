@@ -25,7 +25,8 @@ func loadFile(t *testing.T, cpus int) (*load, func(running string)) {
 	}
 }
 
-// TestPoller: a queue stays awake while requests come close upon one another, and not beside others that compute.
+// TestPoller: a queue stays awake while requests come close upon one another, and not beside others
+// that compute.
 func TestPoller(t *testing.T) {
 	const us = int64(1000)
 	l, running := loadFile(t, 2)
@@ -153,7 +154,8 @@ func TestPollerIdle(t *testing.T) {
 	}
 }
 
-// TestRunning: what /proc/loadavg says, and whatever else is there, which must not make a queue look.
+// TestRunning: what /proc/loadavg says, and whatever else is there, which must not make a queue
+// look.
 func TestRunning(t *testing.T) {
 	for text, want := range map[string]int{
 		"0.20 0.18 0.12 1/80 11206\n": 1,

@@ -12,10 +12,9 @@ const Cold = syscall.Errno(1 << 20)
 type Filesystem interface {
 	// Queue makes the entry of the n-th thread.
 	Queue(n int) Queue
-	// Cold answers a request as it came, one that a Queue answered Cold to or does not know; out takes the
-	// answer, of which the length is
-	// returned, 0 for none. It may block, by s.Wait if that is for long, and is called by any
-	// goroutine.
+	// Cold answers a request as it came, one that a Queue answered Cold to or does not know; out
+	// takes the answer, of which the length is returned, 0 for none. It may block, by s.Wait if
+	// that is for long, and is called by any goroutine.
 	Cold(in, out []byte, s *Slot) int
 	// Ended is told, once, that the connection has ended: nobody waits for answers any more. Cold
 	// requests may still run.
@@ -69,9 +68,9 @@ type answer struct {
 	body   []byte    // the structure, or the beginning of room
 }
 
-// Serve serves a request as it came by q, which may wait: in Filesystem.Cold, what a queue answered Cold
-// to. It puts the answer into out and returns its length, 0 if there is none; ok is false, and nothing
-// was done, for operations that a Queue does not know.
+// Serve serves a request as it came by q, which may wait: in Filesystem.Cold, what a queue answered
+// Cold to. It puts the answer into out and returns its length, 0 if there is none; ok is false, and
+// nothing was done, for operations that a Queue does not know.
 func Serve(q Queue, in, out []byte) (n int, ok bool) {
 	h := as[InHeader](in)
 	if h == nil || int(h.Len) != len(in) || int(h.TotalExtlen)*8 > len(in)-inHeaderSize || len(out) < outHeaderSize {

@@ -71,7 +71,8 @@ var (
 // wants the memory that is given to it.
 const ringEntries = 32
 
-// ringCompletions is the size of a ring's completion queue: one for each place and the event's, so it never overflows.
+// ringCompletions is the size of a ring's completion queue: one for each place and the event's, so
+// it never overflows.
 const ringCompletions = 128
 
 var _ = [ringCompletions - uringDepth - 1]int{}

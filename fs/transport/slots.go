@@ -2,10 +2,10 @@ package transport
 
 import "sync"
 
-// slots decides which cold requests run. One of a user's may always run, and more as long as there are
-// CPUs for all that run, of one user half as many as there are CPUs, but two at least. The others
-// wait until one has ended, and then the users have their turns. So no user's requests wait for another's to end,
-// however long those take or however many they are.
+// slots decides which cold requests run. One of a user's may always run, and more as long as there
+// are CPUs for all that run, of one user half as many as there are CPUs, but two at least. The
+// others wait until one has ended, and then the users have their turns. So no user's requests wait
+// for another's to end, however long those take or however many they are.
 //
 // A request's life: submitted -> waiting (maybe not at all) -> running -> ended. While it runs it
 // may be away (Slot.Wait), as often as it wants.
@@ -93,8 +93,8 @@ func (k *Slot) leaveLocked() {
 	k.s.running--
 }
 
-// Wait calls f, which waits for what others do, and lets other requests run meanwhile. It goes on at
-// once when f has returned, however many run then: the request may hold what they wait for.
+// Wait calls f, which waits for what others do, and lets other requests run meanwhile. It goes on
+// at once when f has returned, however many run then: the request may hold what they wait for.
 func (k *Slot) Wait(f func()) {
 	if k == nil {
 		f()

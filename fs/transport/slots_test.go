@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestSlots: one user's requests take half of the slots and no more; another's first one runs at once, whoever
-// else runs and waits; who is away takes no slot.
+// TestSlots: one user's requests take half of the slots and no more; another's first one runs at
+// once, whoever else runs and waits; who is away takes no slot.
 func TestSlots(t *testing.T) {
 	s := newSlots(4)
 	type begun struct {

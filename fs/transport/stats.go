@@ -102,9 +102,9 @@ func (k *call) end(e int32, moved uint64) {
 	k.op = nil
 }
 
-// failure reports whether a negative errno says that the filesystem could not do what it should, for
-// lack of space or memory or because of damage. All others are answers that a program gets from a
-// filesystem in good health: there is no such name, it exists already, that is not allowed.
+// failure reports whether a negative errno says that the filesystem could not do what it should,
+// for lack of space or memory or because of damage. All others are answers that a program gets from
+// a filesystem in good health: there is no such name, it exists already, that is not allowed.
 func failure(e int32) bool {
 	switch syscall.Errno(-e) {
 	case syscall.EIO, syscall.ENOMEM, syscall.EFAULT, syscall.ENFILE, syscall.EMFILE, syscall.ENOSPC, syscall.EDQUOT, syscall.ENOBUFS,

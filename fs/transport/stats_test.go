@@ -253,8 +253,8 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// The value of an extended attribute has 64 KiB at most: a million requests in every bucket of every
-// operation fit.
+// The value of an extended attribute has 64 KiB at most: a million requests in every bucket of
+// every operation fit.
 func TestStatsFit(t *testing.T) {
 	s := Stats{}
 	for _, name := range opNames {

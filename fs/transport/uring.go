@@ -20,10 +20,11 @@ const UringParameter = "/sys/module/fuse/parameters/enable_uring"
 // ErrUring says why FUSE over io_uring is not there. It comes wrapped in one sentence.
 var ErrUring = errors.New("FUSE over io_uring is not available")
 
-// Memory for payloads, in bytes, of all queues, and how many requests a queue takes at once. From 128 possible CPUs
-// on each has the least number: another 8 MiB. The system gives only what is used, so nothing to a CPU that is not
-// there; and the kernel takes the place that was given back last, so what is used is as many as
-// there were requests at a time. They are many because cold requests keep theirs.
+// Memory for payloads, in bytes, of all queues, and how many requests a queue takes at once. From
+// 128 possible CPUs on each has the least number: another 8 MiB. The system gives only what is
+// used, so nothing to a CPU that is not there; and the kernel takes the place that was given back
+// last, so what is used is as many as there were requests at a time. They are many because cold
+// requests keep theirs.
 const (
 	uringBudget   = 1 << 30
 	uringDepth    = 64

@@ -39,8 +39,9 @@ func nameOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b))
 
 const pageSize = 4096
 
-// mapMemory maps memory for n bytes of payloads, in huge pages where the system has them: the kernel and we copy
-// there and back for each request. Before Linux 6.7 it may lie across their boundaries.
+// mapMemory maps memory for n bytes of payloads, in huge pages where the system has them: the
+// kernel and we copy there and back for each request. Before Linux 6.7 it may lie across their
+// boundaries.
 func mapMemory(n int) ([]byte, error) {
 	const huge = 2 << 20
 	mem, err := unix.Mmap(-1, 0, (n+huge-1)&^(huge-1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)

@@ -87,8 +87,9 @@ func TestHungDaemon(t *testing.T) {
 				t.Errorf("after all that: %q, %v", b, err)
 			}
 
-			// Closed while the daemon is stopped, a directory leaves a request that its ring has taken and nobody
-			// answers; whoever drops the last reference to the mount then waits for the daemon to end.
+			// Closed while the daemon is stopped, a directory leaves a request that its ring has
+			// taken and nobody answers; whoever drops the last reference to the mount then waits
+			// for the daemon to end.
 			for _, how := range []string{"--lazy", "--force"} {
 				dir, err := unix.Open(m.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 				if err != nil {

@@ -271,7 +271,8 @@ func (m *Mount) running() bool {
 	return Signal(m.PID(), 0) == nil
 }
 
-// Signal sends a signal to a daemon, and ESRCH to whoever has none: kill(2) takes pid 0 for the tests themselves.
+// Signal sends a signal to a daemon, and ESRCH to whoever has none: kill(2) takes pid 0 for the
+// tests themselves.
 func Signal(pid int, sig syscall.Signal) error {
 	if pid <= 1 {
 		return syscall.ESRCH

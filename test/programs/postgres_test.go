@@ -21,7 +21,7 @@ import (
 // A postgres is a PostgreSQL whose data is on a mount, and its server while it runs:
 //
 //	stopped -> running  start
-//	running -> stopped  stop, which waits; kill, which is a crash; the end of the test, however it ends
+//	running -> stopped  stop, which waits; kill, which is a crash; the end of the test
 type postgres struct {
 	t      *testing.T
 	bin    string // directory of the programs
