@@ -24,6 +24,8 @@ LADDER := ./cmd/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/
 CRASH_SEED ?= 1
 # 0: another one each time; the test prints it.
 KILL_SEED ?= 0
+# A version of its own: the project imports nothing of it.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What make bench measures: go run ./bench/compare --help.
 BENCH ?= --full
 # Written when the VM tests could not run.
@@ -32,7 +34,7 @@ VM_NOT_RUN := $(CURDIR)/bin/vm-did-not-run
 export CGO_ENABLED = 0
 
 .PHONY: all build demo bench test test-long install clean deps-demo deps-test deps-programs deps-vm test-vm vm-long vm-posix vm-cut \
-	fmt vet unit race fuzz arm64 ladder ageing crash kill exercise posix mounted programs \
+	lint check unit race fuzz arm64 ageing crash kill exercise posix mounted programs \
 	races races-long kill-long crash-long ageing-long stress-long exercise-long programs-long modes-long
 
 all: build
@@ -89,23 +91,23 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test fmt vet ladder build unit race fuzz arm64 ageing crash kill exercise posix races mounted test-vm; do \
+	for s in deps-test lint build unit race fuzz arm64 ageing crash kill exercise posix races mounted test-vm; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"; \
 	[ ! -e $(VM_NOT_RUN) ] || cat $(VM_NOT_RUN)
 
-fmt:
-	$(call step,fmt,5,bad=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); [ -z "$$bad" ] || { echo "gofmt these: $$bad"; false; })
+# Before every commit: what is wrong at sight, and the unit tests.
+check: lint unit
 
-vet:
-	$(call step,vet,120,$(GO) vet ./... && $(GO) vet -tags invariants $(LADDER))
-
-ladder:
-	$(call step,ladder,20,$(GO) test -count=1 ./test/ladder)
+# gofmt, go vet, staticcheck; by ./test/ladder imports and their order, the width of comments, links between documents.
+lint:
+	$(call step,lint,180,bad=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); [ -z "$$bad" ] || { echo "gofmt these: $$bad"; false; } && \
+		$(GO) vet ./... && $(GO) vet -tags invariants $(LADDER) && $(GO) test -count=1 ./test/ladder && \
+		GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK) && bin/staticcheck ./... && GOARCH=arm64 bin/staticcheck ./pmem)
 
 unit:
-	$(call step,unit,180,$(GO) test -count=1 -timeout 6m $(LADDER))
+	$(call step,unit,180,$(GO) test -count=1 -timeout 6m $(LADDER) ./test/golden)
 
 # The race detector sees only Go's own memory: under it the tests put the region there.
 race:
