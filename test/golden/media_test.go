@@ -1,0 +1,71 @@
+package golden
+
+import (
+	"bytes"
+	"sync"
+
+	"github.com/daxfs/daxfs/pmem"
+)
+
+const lineSize = 64
+
+// media records what of a region is durable: a line is when it was flushed, or stored past the
+// caches, and a fence followed. It implements pmem.Recorder.
+type media struct {
+	r *pmem.Region
+
+	mu      sync.Mutex
+	durable []byte
+	flushed map[int64][]byte // offset of a line: its bytes when it was flushed
+	left    int              // fences until the power fails; 0: it does not
+	failed  []byte           // what was durable then
+}
+
+// newMedia begins to record. Nobody may use r meanwhile.
+func newMedia(r *pmem.Region) *media {
+	m := &media{r: r, durable: bytes.Clone(r.Bytes(0, r.Size())), flushed: map[int64][]byte{}}
+	r.SetRecorder(m)
+	return m
+}
+
+// atFence returns what is durable after the nth fence of f.
+func (m *media) atFence(n int, f func()) []byte {
+	m.mu.Lock()
+	m.left = n
+	m.mu.Unlock()
+	f()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failed == nil {
+		panic("it made fewer fences")
+	}
+	return m.failed
+}
+
+func (m *media) Begin(int) {}
+
+func (m *media) Store(int, int64, []byte) {}
+
+func (m *media) NTStore(tid int, off int64, data []byte) { m.Flush(tid, off, int64(len(data))) }
+
+func (m *media) Flush(_ int, off, n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for ; n > 0; off, n = off+lineSize, n-lineSize {
+		m.flushed[off] = bytes.Clone(m.r.Bytes(off, lineSize))
+	}
+}
+
+func (m *media) Fence(int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for off, line := range m.flushed {
+		copy(m.durable[off:], line)
+	}
+	clear(m.flushed)
+	if m.left > 0 {
+		if m.left--; m.left == 0 {
+			m.failed = bytes.Clone(m.durable)
+		}
+	}
+}
