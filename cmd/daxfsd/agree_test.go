@@ -14,6 +14,7 @@ import (
 // TestNumbersAgree: df, df -i, info (as JSON and for people) and fsck say the same of one
 // filesystem, in the same words, whatever is on it; and so they do after a remount.
 func TestNumbersAgree(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	region, mp := filepath.Join(memoryFilesystem(t, "size=64m"), "region"), mountPoint(t) // no disk to wait for
 	path := func(name ...string) string { return filepath.Join(append([]string{mp}, name...)...) }

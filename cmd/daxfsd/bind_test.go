@@ -13,6 +13,7 @@ import (
 
 // info and top describe a bind mount of a directory below the root, and of a file.
 func TestInfoOfBindMount(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)
 	scripted(t, `
@@ -34,6 +35,7 @@ rmdir "$mp-dir"; rm "$mp-file"`, region, mp)
 // umount --force aborts only what cannot be unmounted otherwise, says so, and spares what is
 // mounted elsewhere, too.
 func TestUmountForce(t *testing.T) {
+	t.Parallel()
 	region, mp := mounted(t)
 	if r := daxfsd(t, "umount", "--force", mp); r.code != 0 || r.stderr != "" {
 		t.Errorf("not in use: exit code %d: %s", r.code, r.stderr)
@@ -86,6 +88,7 @@ umount "$mp/sub"; exec 5<&-
 // info REGION says who has a region that no mount here shows, and describes the image that has the
 // name now.
 func TestInfoOfUnseenMount(t *testing.T) {
+	t.Parallel()
 	region, mp := mounted(t)
 	f, err := os.Create(mp + "/f")
 	if err != nil {

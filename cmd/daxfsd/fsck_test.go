@@ -10,6 +10,7 @@ import (
 )
 
 func TestFsckExitBits(t *testing.T) {
+	t.Parallel()
 	clean := newRegion(t)
 	before := digest(t, clean)
 	r := daxfsd(t, "fsck", "-n", clean)

@@ -33,6 +33,7 @@ func killed(t *testing.T) (region, mp string) {
 // Two starters find the same dead mount. What one of them has mounted when the other one comes to
 // remove the dead mount stays, although it may have the numbers of the dead one.
 func TestRemoveDeadOnly(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	for name, between := range map[string]func(t *testing.T, region, mp string){
 		"another mount there": func(t *testing.T, region, mp string) { must(t, "mount", region, mp) },

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs/fusefs"
 )
@@ -29,12 +34,49 @@ func commandEnv() []string {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(leaveMounts) != "" {
+		fmt.Fprintln(os.Stderr, leaveAndExec(os.Args[1:]))
+		os.Exit(1)
+	}
 	if os.Getenv(beCommand) != "" || os.Args[0] == probeName {
 		main()
 		os.Exit(0)
 	}
 	os.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1") // of the probes that tests start themselves
+	// What runs in parallel waits for most of its time. Tests that count requests or measure time
+	// do not: another test may ask any daemon that the mount table shows.
+	if flag.Parse(); !given("test.parallel") {
+		_ = flag.Set("test.parallel", "8")
+	}
 	os.Exit(m.Run())
+}
+
+// given reports whether the command line has a flag.
+func given(name string) (given bool) {
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
+}
+
+// leaveMounts in the environment has the test binary, in a mount namespace of its own, leave the
+// mounts that other tests have at the moment, and become the program that its arguments name.
+const leaveMounts = "DAXFSD_TEST_LEAVE_MOUNTS"
+
+// leaveAndExec leaves the mounts. A daxfs lives as long as any namespace has it mounted.
+func leaveAndExec(args []string) error {
+	os.Unsetenv(leaveMounts)
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	all, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(fsType))
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("leaving %s: %w", m.Mountpoint, err)
+		}
+	}
+	return unix.Exec(args[0], args, os.Environ())
 }
 
 // result is what a command did.
@@ -51,7 +93,7 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(ctx, exe, args...)
 	cmd.Env = commandEnv()
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second // a fork of another test has our pipes until its exec
 	return cmd
 }
 

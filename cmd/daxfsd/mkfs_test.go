@@ -81,6 +81,7 @@ func TestMkfsSizes(t *testing.T) {
 
 // What is refused, and leaves everything as it was.
 func TestMkfsRefuses(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := func(name string, size int, off int, magic string) string {
 		p := filepath.Join(dir, name)

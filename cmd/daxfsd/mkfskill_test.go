@@ -19,6 +19,7 @@ import (
 // It leaves a filesystem, the old one or the new one, or what every command refuses in one clear
 // sentence; the file is not cut before the new one is there; and it can be done again.
 func TestMkfsKilled(t *testing.T) {
+	t.Parallel()
 	const before, after = 32 << 20, 20 << 20
 	p := filepath.Join(t.TempDir(), "region.dax")
 	size := func() int64 {

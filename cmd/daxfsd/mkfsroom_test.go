@@ -95,6 +95,7 @@ func TestMkfsFileLimit(t *testing.T) {
 // TestMkfsKilledNew: whatever ends mkfs of a new file, it leaves nothing or a whole filesystem; and
 // so does SIGTERM, and says so.
 func TestMkfsKilledNew(t *testing.T) {
+	t.Parallel()
 	dir := memoryFilesystem(t, "size=600m")
 	p := filepath.Join(dir, "region.dax")
 	args := []string{"mkfs", "--size", "512MiB", p}

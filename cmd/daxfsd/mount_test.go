@@ -44,6 +44,7 @@ func readFile(t *testing.T, name string) []byte {
 var content = bytes.Repeat([]byte("what was written is there\n"), 10000)
 
 func TestMountUnmountMount(t *testing.T) {
+	t.Parallel()
 	region, mp := mounted(t)
 	writeFile(t, mp+"/f", content)
 	must(t, "umount", mp)
@@ -67,6 +68,7 @@ func TestMountUnmountMount(t *testing.T) {
 }
 
 func TestKilledDaemon(t *testing.T) {
+	t.Parallel()
 	region, mp := mounted(t)
 	writeFile(t, mp+"/f", content)
 	pid := daemonPID(t, mp)
@@ -143,6 +145,7 @@ func TestForegroundEndsAtSIGTERM(t *testing.T) {
 // SIGTERM on a mount in use takes it out of the tree; the daemon ends with the
 // last user.
 func TestSIGTERMWhileBusy(t *testing.T) {
+	t.Parallel()
 	region, mp := mounted(t)
 	f, err := os.Create(mp + "/f")
 	if err != nil {
@@ -192,6 +195,7 @@ func TestUmountLazy(t *testing.T) {
 }
 
 func TestFormatIfEmpty(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	dir := t.TempDir()
 	for _, c := range []struct {
@@ -248,6 +252,7 @@ func reseal(sb []byte) {
 
 // What cannot be mounted is said in one sentence, and left as it was.
 func TestMountRefuses(t *testing.T) {
+	t.Parallel()
 	good := newRegion(t)
 	mp := mountPoint(t)
 	file := filepath.Join(t.TempDir(), "file")
@@ -348,6 +353,7 @@ func TestMountFallsBackToSecondSuperblock(t *testing.T) {
 
 // After the host went down under an emulated region mount checks it first.
 func TestUncleanHostStop(t *testing.T) {
+	t.Parallel()
 	region, mp := mounted(t)
 	writeFile(t, mp+"/f", content)
 	if err := syscall.Kill(daemonPID(t, mp), syscall.SIGKILL); err != nil {
@@ -414,8 +420,8 @@ func inNamespace(t *testing.T, script string, args ...string) result {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, exe}, args...)...)
-	cmd.Env = commandEnv()
+	cmd := exec.CommandContext(ctx, exe, append([]string{"/bin/sh", "-c", script, exe}, args...)...)
+	cmd.Env = append(commandEnv(), leaveMounts+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	return finish(t, cmd)
 }
@@ -473,6 +479,7 @@ func TestNoPermission(t *testing.T) {
 // A user mounts with fusermount3, and unmounts. In a mount namespace of its own,
 // where everybody may open /dev/fuse, as on most machines.
 func TestMountAsUser(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	for _, tool := range []string{"fusermount3", "setpriv", "mknod"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -538,7 +545,7 @@ func asUserExe(t *testing.T, exe string, uid uint32, args ...string) result {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, exe, args...)
 	cmd.Env = commandEnv()
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	return finish(t, cmd)

@@ -37,6 +37,7 @@ for n in mount.daxfs mount.fuse.daxfs umount.daxfs umount.fuse.daxfs; do ln -s "
 // After umount(8) the region is free and clean: what follows it at once mounts it, copies it,
 // checks it.
 func TestUmountHelper(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	region, mp, rounds := newRegion(t), mountPoint(t), "6"
 	if testing.Short() {
@@ -67,6 +68,7 @@ mount -t daxfs "$region" "$mp"; p=$(pid "$mp"); kill -KILL $p; ended $p; "$0" um
 // The end of a daemon whose mount was detached leaves the line of the daxfs that is mounted there
 // now.
 func TestUtabOfNextMount(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	scripted(t, helpers+`
 "$0" mkfs --size 16MiB "$region-2" >/dev/null
@@ -83,6 +85,7 @@ umount "$mp"
 // Users mount and unmount what fstab lets them. mount(8) gives the helper no PATH, in which it
 // would find fusermount3.
 func TestMountAsUserByFstab(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	for _, tool := range []string{"fusermount3", "setpriv", "mknod"} {
 		if _, err := exec.LookPath(tool); err != nil {

@@ -12,6 +12,7 @@ import (
 
 // TestFullOutput: a command that could not print what it was asked for fails, and says so.
 func TestFullOutput(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	region, mp := mounted(t)
 	other, f := newRegion(t), filepath.Join(mp, "f")

@@ -138,9 +138,9 @@ func TestOwnerContainers(t *testing.T) {
 		t.Helper()
 		id := filepath.Join(t.TempDir(), "machine-id")
 		writeFile(t, id, []byte(strings.Repeat(host[len(host)-1:], 32)))
-		script := `hostname "$1" && mount --make-rslave / && mount -t proc proc /proc && { [ ! -e /etc/machine-id ] || mount --bind "$2" /etc/machine-id; } && shift 2 && exec "$0" "$@"`
-		c := exec.Command("/bin/sh", "-c", script, exe, host, id, "mount", "--foreground", region, mp)
-		c.Env = commandEnv()
+		script := `hostname "$1" && mount -t proc proc /proc && { [ ! -e /etc/machine-id ] || mount --bind "$2" /etc/machine-id; } && shift 2 && exec "$0" "$@"`
+		c := exec.Command(exe, "/bin/sh", "-c", script, exe, host, id, "mount", "--foreground", region, mp)
+		c.Env = append(commandEnv(), leaveMounts+"=1")
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS, Pdeathsig: syscall.SIGKILL}
 		var out strings.Builder
 		c.Stderr = &out

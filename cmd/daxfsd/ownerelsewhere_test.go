@@ -90,6 +90,7 @@ func newerFormat(t *testing.T, path string) {
 
 // TestMkfsUnreadable: mkfs --force does not take what it cannot judge for unused.
 func TestMkfsUnreadable(t *testing.T) {
+	t.Parallel()
 	newer := newRegion(t)
 	newerFormat(t, newer)
 	before := digest(t, newer)

@@ -15,6 +15,7 @@ import (
 
 // TestRegionErrors: what keeps a region from being used is called what it is, by all commands.
 func TestRegionErrors(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	needFUSE(t)
 	dir := t.TempDir()
@@ -91,6 +92,7 @@ func TestRegionErrors(t *testing.T) {
 // TestFullDiskBelow: a sparse region on a full disk is called that. Writes are ENOSPC, no memory is
 // taken for bad, and when there is room all goes on.
 func TestFullDiskBelow(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	dir := memoryFilesystem(t, "size=24m")
 	p, mp, log := filepath.Join(dir, "region"), mountPoint(t), filepath.Join(t.TempDir(), "log")

@@ -39,6 +39,7 @@ func scripted(t *testing.T, script string, args ...string) {
 
 // SIGTERM unmounts what the daemon mounted, and nothing else.
 func TestSIGTERMByMountID(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	for name, script := range map[string]string{
 		"covered": `
@@ -103,6 +104,7 @@ kill -TERM $p; for i in $(seq 300); do mounted "$mp-moved" || break; sleep 0.01;
 [ "$(cat <&5)" = x ]; exec 5<&-; ended $p; rmdir "$mp-moved"`,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			region, mp := newRegion(t), mountPoint(t)
 			scripted(t, script, region, mp)
 			if strings.Contains(name, "second signal") {
@@ -116,6 +118,7 @@ kill -TERM $p; for i in $(seq 300); do mounted "$mp-moved" || break; sleep 0.01;
 // A daemon holds none of the descriptors of the command that started it, whether that waits for it
 // or not.
 func TestNoInheritedDescriptors(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	for _, background := range []bool{true, false} {
 		region, mp := newRegion(t), mountPoint(t)
@@ -172,6 +175,7 @@ func waitMounted(t *testing.T, mp string) {
 // The reader of the log leaves, or stops reading; the daemon goes on, and unmounts when it is told
 // to.
 func TestLogReaderLeaves(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	for _, c := range []struct{ background, leaves bool }{{true, true}, {false, true}, {true, false}} {
 		background := c.background
@@ -222,6 +226,7 @@ func TestLogReaderLeaves(t *testing.T) {
 // A crash that Go's runtime reports is reported in the log, and without one in a file of its own,
 // which a daemon that ends in order does not leave.
 func TestCrashReport(t *testing.T) {
+	t.Parallel()
 	region, mp := newRegion(t), mountPoint(t)
 	needFUSE(t)
 	log := filepath.Join(t.TempDir(), "log")
@@ -250,6 +255,7 @@ kill -KILL $p; ended $p; "$0" umount "$mp" 2>/dev/null
 
 // A region is waited for while its holder is on its way out, as after umount(2), and not otherwise.
 func TestPatience(t *testing.T) {
+	t.Parallel()
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)
 	for _, args := range [][]string{{"mount", region, mp}, {"fsck", "-n", region}} {
@@ -296,6 +302,7 @@ func TestPatience(t *testing.T) {
 // A holder that leaves between the attempt to open its region and the look for it is not said to
 // use it.
 func TestPatienceLast(t *testing.T) {
+	t.Parallel()
 	region, tries := newRegion(t), 0
 	_, err := patiently(region, func() (int, error) {
 		if tries++; tries > 1 {

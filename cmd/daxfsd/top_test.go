@@ -18,6 +18,7 @@ import (
 )
 
 func TestTopRefuses(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	refused(t, daxfsd(t, "top", dir), 1, "no daxfs is mounted", dir)
 	refused(t, daxfsd(t, "top", dir+"/absent"), 1, "no daxfs is mounted")

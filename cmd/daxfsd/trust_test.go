@@ -127,6 +127,7 @@ func TestTrustInherits(t *testing.T) {
 
 // TestMkfsByDescriptor: a name that is swapped while mkfs decides does not lead it to another file.
 func TestMkfsByDescriptor(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	p, victim := filepath.Join(dir, "image"), filepath.Join(dir, "victim")
 	writeFile(t, victim, []byte(strings.Repeat("precious", 4<<20)))
