@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/owner"
+	"github.com/daxfs/daxfs/fs/posixacl"
 	"github.com/daxfs/daxfs/pmem"
 )
 
@@ -57,6 +58,10 @@ func errno(err error) syscall.Errno {
 		return syscall.EROFS
 	case errors.As(err, &e):
 		return e
+	case err == posixacl.ErrMalformed:
+		return syscall.EINVAL
+	case err == posixacl.ErrVersion:
+		return syscall.EOPNOTSUPP
 	case outOfStorage(err):
 		return syscall.ENOSPC
 	default: // media, checksum, anything unforeseen

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/posixacl"
 )
 
 // Flags of SetXattr, the first two as setxattr(2).
@@ -25,7 +26,7 @@ const capability = "security.capability"
 // in those that are is the kernel's to decide, before it asks.
 func checkXattr(name string) syscall.Errno {
 	switch ns, rest, ok := strings.Cut(name, "."); {
-	case isACL(name):
+	case posixacl.IsName(name):
 	case !ok, ns != "user" && ns != "trusted" && ns != "security":
 		return syscall.EOPNOTSUPP
 	case rest == "":
@@ -141,8 +142,8 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 		case i < 0 && flags&XattrReplace != 0:
 			return syscall.ENODATA
 		}
-		if isACL(name) {
-			if flags&XattrKillSGID != 0 && name == aclAccess {
+		if posixacl.IsName(name) {
+			if flags&XattrKillSGID != 0 && name == posixacl.Access {
 				c.Mode &^= syscall.S_ISGID
 			}
 			return fs.setACL(ctx, in, xs, name, value, c)
@@ -158,7 +159,7 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 // an access control list.
 func (fs *FS) RemoveXattr(ctx *Context, ino uint64, name string) syscall.Errno {
 	e := fs.changeXattr(ctx, ino, name, removal(name))
-	if e == syscall.ENODATA && isACL(name) {
+	if e == syscall.ENODATA && posixacl.IsName(name) {
 		return 0
 	}
 	return e

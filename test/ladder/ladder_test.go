@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,6 +22,16 @@ const module = "github.com/daxfs/daxfs"
 // hugepage stand side by side.
 var rung = map[string]int{
 	"cmd": 0, "fs": 1, "pagecache": 2, "refcnt": 3, "hugepage": 3, "pmem": 4,
+}
+
+// leaves are the packages below the core, and what each may import of the module. The core imports
+// all of them, and no other subpackage of fs.
+var leaves = map[string][]string{
+	"fs/layout":    nil,
+	"fs/posixacl":  nil,
+	"fs/rangelock": nil,
+	"fs/dirindex":  {"fs/layout"},
+	"fs/owner":     {"fs/layout", "pmem"},
 }
 
 // beside are folders that may import everybody and that nobody may import.
@@ -118,6 +129,9 @@ func mayImport(from, to string) string {
 	case beside[ft]:
 		return ""
 	}
+	if below, leaf := leaves[from]; leaf && !slices.Contains(below, to) {
+		return fmt.Sprintf("%s is a leaf below the core and imports only %q of the module", from, below)
+	}
 	fr, ok1 := rung[ft]
 	tr, ok2 := rung[tt]
 	switch {
@@ -126,17 +140,11 @@ func mayImport(from, to string) string {
 	case ft == "cmd" && tt == "cmd":
 		return "commands do not import each other"
 	case ft == "fs" && tt == "fs":
-		if from == "fs/layout" {
-			return "fs/layout is pure encoding and imports nobody"
-		}
 		if to == "fs/fusefs" {
 			return "the core knows no FUSE: fs/fusefs imports the core, not the other way round"
 		}
-		if from == "fs/owner" && to != "fs/layout" {
-			return "fs/owner is below the core and fsck, which ask it: it knows lines, not files"
-		}
-		if from == "fs" && to != "fs/layout" && to != "fs/owner" {
-			return "the core imports only fs/layout and fs/owner of its subpackages"
+		if _, leaf := leaves[to]; from == "fs" && !leaf {
+			return "of its subpackages the core imports the leaves only"
 		}
 		return ""
 	case ft == tt:
@@ -180,7 +188,8 @@ func TestMayImport(t *testing.T) {
 		{"fs", "pagecache", true}, {"pagecache", "fs", false}, {"pagecache", "refcnt", true},
 		{"refcnt", "hugepage", false}, {"hugepage", "refcnt", false}, {"hugepage", "pmem", true},
 		{"pmem", "hugepage", false}, {"pmem", "internal/invariants", true}, {"internal/invariants", "pmem", false},
-		{"fs", "fs/layout", true}, {"fs", "fs/owner", true}, {"fs/fsck", "fs/owner", true}, {"fs/owner", "fs/layout", true}, {"fs/owner", "fs/fsck", false}, {"fs/owner", "fs", false}, {"fs/layout", "fs", false}, {"fs", "fs/fusefs", false},
+		{"fs", "fs/layout", true}, {"fs", "fs/owner", true}, {"fs/fsck", "fs/owner", true}, {"fs/owner", "fs/layout", true}, {"fs/owner", "fs/fsck", false}, {"fs/owner", "fs", false}, {"fs/owner", "pmem", true}, {"fs/owner", "refcnt", false}, {"fs", "fs/posixacl", true},
+		{"fs/posixacl", "fs/layout", false}, {"fs/rangelock", "pmem", false}, {"fs/dirindex", "fs/layout", true}, {"fs/dirindex", "pmem", false}, {"fs/layout", "fs", false}, {"fs", "fs/fusefs", false},
 		{"fs/fusefs", "fs", true}, {"fs/fsck", "fs", true}, {"fs", "fs/fsck", false}, {"fs/fsck", "fs/fusefs", false},
 		{"test/crash", "fs", true}, {"fs", "test/crash", false}, {"bench", "pmem", true}, {"bench", "test/crash", false},
 		{"elsewhere", "pmem", false},
