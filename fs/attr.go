@@ -262,7 +262,7 @@ func (fs *FS) grow(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer in.rl.unlock(lock)
+	defer in.rl.Unlock(lock)
 	defer in.io.Unlock()
 	old := int64(in.size.Load())
 	if old >= size {

@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/rangelock"
 	"github.com/daxfs/daxfs/pagecache"
 )
 
@@ -145,17 +146,17 @@ func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock fun
 		from := min(dstOff, int64(dst.size.Load()))
 		to := max(dstOff+n, from+1)
 		var first, second *inode // second is nil if they are the same
-		var a, b uint64
+		var a, b rangelock.Token
 		switch {
 		case src == dst:
 			first = dst
-			a = dst.rl.lock(min(srcOff, from), max(srcOff+n, to), true)
+			a = dst.rl.Lock(min(srcOff, from), max(srcOff+n, to), true)
 		case src.ino < dst.ino:
 			first, second = src, dst
-			a, b = src.rl.lock(srcOff, srcOff+n, false), dst.rl.lock(from, to, true)
+			a, b = src.rl.Lock(srcOff, srcOff+n, false), dst.rl.Lock(from, to, true)
 		default:
 			first, second = dst, src
-			a, b = dst.rl.lock(from, to, true), src.rl.lock(srcOff, srcOff+n, false)
+			a, b = dst.rl.Lock(from, to, true), src.rl.Lock(srcOff, srcOff+n, false)
 		}
 		first.io.Lock()
 		if second != nil {
@@ -164,10 +165,10 @@ func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock fun
 		unlock = func() {
 			if second != nil {
 				second.io.Unlock()
-				second.rl.unlock(b)
+				second.rl.Unlock(b)
 			}
 			first.io.Unlock()
-			first.rl.unlock(a)
+			first.rl.Unlock(a)
 		}
 		if min(dstOff, int64(dst.size.Load())) >= from {
 			return unlock

@@ -268,9 +268,9 @@ func (in *inode) standsIn(at uint64, p *proposal, ino uint64, o hugepage.Orders)
 
 // moveAway moves x out of the proposal's block.
 func (fs *FS) moveAway(ctx *Context, in *inode, p *proposal, x pagecache.Extent) bool {
-	lock := in.rl.lock(int64(x.Logical)<<layout.BlockShift, int64(x.End())<<layout.BlockShift, true)
+	lock := in.rl.Lock(int64(x.Logical)<<layout.BlockShift, int64(x.End())<<layout.BlockShift, true)
 	in.io.Lock()
-	defer in.rl.unlock(lock)
+	defer in.rl.Unlock(lock)
 	defer in.io.Unlock()
 	o := fs.alloc.Orders()
 	for b := x.Logical; b < x.End(); {

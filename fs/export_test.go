@@ -20,8 +20,8 @@ func (fs *FS) HoldRange(ino uint64, n int64) (release func()) {
 	if e != 0 {
 		panic(e)
 	}
-	lock := in.rl.lock(0, n, true)
-	return func() { in.rl.unlock(lock); fs.put(in, 1) }
+	lock := in.rl.Lock(0, n, true)
+	return func() { in.rl.Unlock(lock); fs.put(in, 1) }
 }
 
 // HoldRename keeps the rename mutex until release is called.

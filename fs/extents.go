@@ -147,7 +147,7 @@ func (fs *FS) loadExtents(in *inode) (err error) {
 		return nil
 	}
 	c, root := in.lines()
-	in.content = newContent()
+	in.content = &content{}
 	n := uint64(0)
 	if c.Format&layout.FormatInline == 0 {
 		err = fs.walkExtents(in.ino, in.off, root, c.Gen, &in.ext.chain, func(slot uint32, e layout.Extent) error {

@@ -86,7 +86,7 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 		in.bypassTorn(ctx)
 	}
 	in.io.Unlock()
-	in.rl.unlock(lock)
+	in.rl.Unlock(lock)
 	if err != nil {
 		return errno(err)
 	}

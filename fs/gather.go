@@ -155,7 +155,7 @@ func (fs *FS) gather(ctx *Context, in *inode, b, base uint64) (n uint64, ok bool
 	if err != nil {
 		return 0, false
 	}
-	defer in.rl.unlock(lock)
+	defer in.rl.Unlock(lock)
 	if in.lockIO(ctx) != nil {
 		return 0, false
 	}

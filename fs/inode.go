@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/rangelock"
 	"github.com/daxfs/daxfs/pagecache"
 )
 
@@ -62,18 +63,12 @@ type inode struct {
 // content is what of an inode is in DRAM from the first time on that its data, or the names in
 // it, are used (loadExtents).
 type content struct {
-	rl     rangeLock
+	rl     rangelock.Lock
 	space  pagecache.Space  // read without a lock
 	ext    extentSlots      // protected by io and mu, see inode
 	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
 	dir    *dirIndex        // protected by mu; directories only
 	pages  kernelPages      // a lock of its own, a leaf but for reading the region
-}
-
-func newContent() *content {
-	c := &content{}
-	c.rl.init()
-	return c
 }
 
 // uid is the owner, for callers that do not hold mu.

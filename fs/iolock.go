@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/rangelock"
 )
 
 // An inode has two locks, as an xfs inode has. io (IOLOCK) is held for a whole operation that changes
@@ -37,19 +38,19 @@ func (ctx *Context) lock(mu *sync.Mutex) error {
 // lockIO takes io. EAGAIN as Context.lock.
 func (in *inode) lockIO(ctx *Context) error { return ctx.lock(&in.io) }
 
-// lockRange takes the file's bytes [start, end) of rl and returns the token for rl.unlock. EAGAIN if
+// lockRange takes the file's bytes [start, end) of rl and returns the token for rl.Unlock. EAGAIN if
 // ctx may not wait and another caller keeps some of them.
-func (in *inode) lockRange(ctx *Context, start, end int64, excl bool) (uint64, error) {
+func (in *inode) lockRange(ctx *Context, start, end int64, excl bool) (rangelock.Token, error) {
 	for range lockTries / 10 {
-		if lock, ok := in.rl.tryLock(start, end, excl); ok {
+		if lock, ok := in.rl.TryLock(start, end, excl); ok {
 			return lock, nil
 		}
 	}
 	if ctx.NoWait {
 		return 0, syscall.EAGAIN
 	}
-	var token uint64 // not a result: that would be on the heap
-	ctx.Wait(func() { token = in.rl.lock(start, end, excl) })
+	var token rangelock.Token // not a result: that would be on the heap
+	ctx.Wait(func() { token = in.rl.Lock(start, end, excl) })
 	return token, nil
 }
 

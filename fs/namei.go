@@ -363,7 +363,7 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, er
 		in.parent.Store(d.ino)
 		in.up.Store(d)
 		in.anchored.Store(true)
-		in.content = newContent()
+		in.content = &content{}
 		in.dir = &dirIndex{}
 		in.loaded.Store(true)
 	}

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/rangelock"
 	"github.com/daxfs/daxfs/refcnt"
 )
 
@@ -17,7 +18,7 @@ import (
 type Reply struct {
 	fs     *FS
 	in     *inode // nil: holds nothing
-	lock   uint64
+	lock   rangelock.Token
 	n      int
 	slices [][]byte
 	refs   []refcnt.Ref
@@ -69,7 +70,7 @@ func (r *Reply) Done() {
 	for _, u := range r.refs {
 		r.fs.table.Put(u, r.fs.freeIdle)
 	}
-	in.rl.unlock(r.lock)
+	in.rl.Unlock(r.lock)
 	r.in, r.slices, r.refs, r.n = nil, r.slices[:0], r.refs[:0], 0
 	r.fs.put(in, 1)
 }
@@ -202,7 +203,7 @@ func (r *Reply) drop() {
 	for _, u := range r.refs {
 		r.fs.table.Put(u, r.fs.freeIdle)
 	}
-	in.rl.unlock(r.lock)
+	in.rl.Unlock(r.lock)
 	r.in, r.slices, r.refs, r.n = nil, r.slices[:0], r.refs[:0], 0
 }
 

@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/rangelock"
 	"github.com/daxfs/daxfs/pagecache"
 )
 
@@ -107,7 +108,7 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	} else {
 		in.bypassed(ctx, off+int64(n))
 	}
-	in.rl.unlock(lock)
+	in.rl.Unlock(lock)
 	if !done && n > 0 {
 		fs.gatherFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+int64(n)))
 	}
@@ -123,7 +124,7 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 // lockWrite locks the byte range of a write to [off, end), so that readers see all of
 // it or nothing. If the end of file lies before off the bytes between become zeros, and
 // are part of it. EAGAIN as lockRange.
-func (in *inode) lockWrite(ctx *Context, off, end int64) (lock uint64, from int64, err error) {
+func (in *inode) lockWrite(ctx *Context, off, end int64) (lock rangelock.Token, from int64, err error) {
 	from = min(off, int64(in.size.Load()))
 	lock, err = in.lockRange(ctx, from, max(end, from+1), true)
 	return lock, from, err
@@ -132,17 +133,17 @@ func (in *inode) lockWrite(ctx *Context, off, end int64) (lock uint64, from int6
 // lockGrow takes io after lockWrite. A truncation, which waits for no range, may have
 // moved the end of file down before the locked range meanwhile: then the range is
 // locked anew. EAGAIN as lockIO; then the range is locked no more.
-func (in *inode) lockGrow(ctx *Context, lock uint64, from, off, end int64) (uint64, error) {
+func (in *inode) lockGrow(ctx *Context, lock rangelock.Token, from, off, end int64) (rangelock.Token, error) {
 	for {
 		if err := in.lockIO(ctx); err != nil {
-			in.rl.unlock(lock)
+			in.rl.Unlock(lock)
 			return 0, err
 		}
 		if min(off, int64(in.size.Load())) >= from {
 			return lock, nil
 		}
 		in.io.Unlock()
-		in.rl.unlock(lock)
+		in.rl.Unlock(lock)
 		var err error
 		if lock, from, err = in.lockWrite(ctx, off, end); err != nil {
 			return 0, err

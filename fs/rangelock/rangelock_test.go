@@ -1,0 +1,130 @@
+package rangelock
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+)
+
+func TestTryLock(t *testing.T) {
+	for _, c := range []struct {
+		name               string
+		start, end         int64
+		excl               bool
+		tryStart, tryEnd   int64
+		tryExcl, wantTaken bool
+	}{
+		{"two readers", 0, 10, false, 5, 15, false, true},
+		{"reader after writer", 0, 10, true, 9, 15, false, false},
+		{"writer after reader", 5, 10, false, 0, 6, true, false},
+		{"two writers", 0, 10, true, 0, 10, true, false},
+		{"writers side by side", 0, 10, true, 10, 20, true, true},
+		{"writer before writer", 10, 20, true, 0, 10, true, true},
+		{"writer within writer", 0, 100, true, 50, 51, true, false},
+		{"empty range", 0, 10, true, 10, 10, true, true},
+	} {
+		var l Lock
+		held := l.Lock(c.start, c.end, c.excl)
+		token, ok := l.TryLock(c.tryStart, c.tryEnd, c.tryExcl)
+		if ok != c.wantTaken {
+			t.Errorf("%s: taken %v, want %v", c.name, ok, c.wantTaken)
+		}
+		if ok {
+			l.Unlock(token)
+		}
+		l.Unlock(held)
+		if token, ok = l.TryLock(c.tryStart, c.tryEnd, c.tryExcl); !ok {
+			t.Errorf("%s: not taken after the holder has gone", c.name)
+		}
+		l.Unlock(token)
+		if len(l.q) != 0 {
+			t.Errorf("%s: %d entries are left", c.name, len(l.q))
+		}
+	}
+}
+
+// TestOrderOfArrival: a reader that comes after a waiting writer waits for it, though it overlaps only
+// readers that hold their ranges. Else readers could keep a writer out without end.
+func TestOrderOfArrival(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Lock
+		var mu sync.Mutex
+		var order []string
+		done := func(who string) { mu.Lock(); order = append(order, who); mu.Unlock() }
+		first := l.Lock(0, 10, false)
+		go func() { w := l.Lock(5, 15, true); done("writer"); l.Unlock(w) }()
+		synctest.Wait()
+		go func() { r := l.Lock(0, 10, false); done("reader"); l.Unlock(r) }()
+		synctest.Wait()
+		if len(order) != 0 {
+			t.Fatalf("%v did not wait", order)
+		}
+		beside := l.Lock(20, 30, true) // overlaps nobody
+		l.Unlock(beside)
+		l.Unlock(first)
+		synctest.Wait()
+		if len(order) != 2 || order[0] != "writer" {
+			t.Errorf("served in the order %v", order)
+		}
+	})
+}
+
+// TestExclusion has goroutines lock random ranges of a few cells, and count who is in each.
+func TestExclusion(t *testing.T) {
+	const cells, goroutines, rounds = 16, 8, 3000
+	var l Lock
+	var mu sync.Mutex
+	var readers, writers [cells]int
+	enter := func(lo, hi int64, excl bool, by int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for i := lo; i < hi; i++ {
+			if excl {
+				writers[i] += by
+			} else {
+				readers[i] += by
+			}
+			if writers[i] > 1 || writers[i] == 1 && readers[i] > 0 {
+				t.Errorf("cell %d has %d writers and %d readers", i, writers[i], readers[i])
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 0))
+			for range rounds {
+				lo := r.Int64N(cells)
+				hi, excl := lo+1+r.Int64N(cells-lo), r.IntN(2) == 0
+				token, ok := Token(0), false
+				if r.IntN(2) == 0 {
+					token, ok = l.TryLock(lo, hi, excl)
+				}
+				if !ok {
+					token = l.Lock(lo, hi, excl)
+				}
+				enter(lo, hi, excl, 1)
+				enter(lo, hi, excl, -1)
+				l.Unlock(token)
+			}
+		})
+	}
+	wg.Wait()
+	if len(l.q) != 0 || l.waiters != 0 {
+		t.Errorf("%d entries and %d waiters are left", len(l.q), l.waiters)
+	}
+}
+
+func TestAllocs(t *testing.T) {
+	var l Lock
+	n := testing.AllocsPerRun(1000, func() {
+		a := l.Lock(0, 10, false)
+		b, _ := l.TryLock(5, 15, false)
+		l.Unlock(a)
+		l.Unlock(b)
+	})
+	if n != 0 {
+		t.Errorf("%v allocations for two locks", n)
+	}
+}
