@@ -59,7 +59,6 @@ type FS struct {
 	blockBufs  sync.Pool // *[BlockSize]byte
 	replies    sync.Pool // *Reply
 	dirBatches sync.Pool // *dirBatch
-	hashSeed   uint64
 
 	recovered int // journal records replayed by this mount
 	orphans   int // orphans freed by this mount

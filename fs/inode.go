@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/daxfs/daxfs/fs/dirindex"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/rangelock"
 	"github.com/daxfs/daxfs/pagecache"
@@ -67,7 +68,7 @@ type content struct {
 	space  pagecache.Space  // read without a lock
 	ext    extentSlots      // protected by io and mu, see inode
 	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
-	dir    *dirIndex        // protected by mu; directories only
+	dir    *dirindex.Index  // protected by mu; directories only
 	pages  kernelPages      // a lock of its own, a leaf but for reading the region
 }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/daxfs/daxfs/fs/dirindex"
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
@@ -67,7 +68,7 @@ func (fs *FS) lookupChild(d *inode, name string) (*inode, error) {
 	if !ok {
 		return nil, syscall.ENOENT
 	}
-	return fs.child(d, de.ino)
+	return fs.child(d, de.Ino)
 }
 
 // RefEntry is Ref of what an entry leads to, for the function that ReadDir calls. ESTALE also if it has moved
@@ -364,7 +365,7 @@ func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, er
 		in.up.Store(d)
 		in.anchored.Store(true)
 		in.content = &content{}
-		in.dir = &dirIndex{}
+		in.dir = &dirindex.Index{}
 		in.loaded.Store(true)
 	}
 	if nd.unnamed {
@@ -590,7 +591,7 @@ func (fs *FS) tryRemove(ctx *Context, d *inode, name string, rmdir bool) (unread
 	if !ok {
 		return nil, syscall.ENOENT
 	}
-	in, err := fs.child(d, de.ino)
+	in, err := fs.child(d, de.Ino)
 	if err != nil {
 		return nil, errno(err)
 	}
@@ -600,20 +601,20 @@ func (fs *FS) tryRemove(ctx *Context, d *inode, name string, rmdir bool) (unread
 	if e := mayDelete(d, in); e != 0 {
 		err = e
 	} else {
-		err = fs.removeLocked(ctx, d, in, de, rmdir)
+		err = fs.removeLocked(ctx, d, in, &de, rmdir)
 	}
 	fs.put(in, 1)
 	if err != nil {
 		return nil, errno(err)
 	}
-	fs.trimDir(ctx, d, de.pos)
+	fs.trimDir(ctx, d, de.Pos)
 	return nil, 0
 }
 
 // unread reports whether in is a directory whose names are not in DRAM.
 func (in *inode) unread() bool { return in.isDir() && !in.loaded.Load() }
 
-func (fs *FS) removeLocked(ctx *Context, d, in *inode, de dentry, rmdir bool) error {
+func (fs *FS) removeLocked(ctx *Context, d, in *inode, de *dirindex.Entry, rmdir bool) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if err := in.mayRemove(rmdir); err != nil {
@@ -637,7 +638,7 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de dentry, rmdir bool) er
 	in.applyTimes(&is)
 	d.applyCore(&dc)
 	d.applyTimes(&ds)
-	d.applyRemove(de)
+	d.dir.Remove(de)
 	return nil
 }
 
@@ -659,9 +660,9 @@ func (in *inode) mayRemove(rmdir bool) error {
 		return syscall.EISDIR
 	case rmdir && !in.isDir():
 		return syscall.ENOTDIR
-	case rmdir && in.dir.table.count > 0:
+	case rmdir && in.dir.Len() > 0:
 		return syscall.ENOTEMPTY
-	case rmdir && len(in.dir.lost) > 0:
+	case rmdir && in.dir.Lost() > 0:
 		return corruptf("directory %d lost names by damage", in.ino)
 	}
 	return nil

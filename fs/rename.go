@@ -4,6 +4,7 @@ import (
 	"errors"
 	"syscall"
 
+	"github.com/daxfs/daxfs/fs/dirindex"
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
@@ -156,7 +157,7 @@ type renaming struct {
 	oname, nname string
 	flags        uint32
 
-	from, to dentry
+	from, to dirindex.Entry
 	in       *inode // what moves
 	victim   *inode // what the new name led to; nil if nothing
 }
@@ -190,15 +191,15 @@ func (r *renaming) run() error {
 		return syscall.EEXIST
 	case !ok && r.flags&RenameExchange != 0:
 		return syscall.ENOENT
-	case ok && r.to.ino == r.from.ino:
+	case ok && r.to.Ino == r.from.Ino:
 		return nil // two names of one inode, or one name: nothing to do
 	}
 	var e syscall.Errno
-	if r.in, e = fs.get(r.from.ino); e != 0 {
+	if r.in, e = fs.get(r.from.Ino); e != 0 {
 		return syscall.EIO
 	}
 	if ok {
-		if r.victim, e = fs.get(r.to.ino); e != 0 {
+		if r.victim, e = fs.get(r.to.Ino); e != 0 {
 			return syscall.EIO
 		}
 	}
@@ -353,7 +354,7 @@ func (r *renaming) move() error {
 	if v != nil {
 		vc = v.core
 		vs = v.stageUnlink(t, &vc, now)
-		t.at(r.nd.dir.lineOff(r.to.pos)).SetDentryTarget(in.ino, dtype(in.typ))
+		t.at(r.nd.dir.Off(r.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
 		if v.isDir() {
 			dropSubdir(pn)
 		}
@@ -362,9 +363,9 @@ func (r *renaming) move() error {
 	}
 	if w != nil {
 		w.stage(t)
-		t.at(r.od.dir.lineOff(r.from.pos)).SetDentryTarget(w.in.ino, dtype(w.in.typ))
+		t.at(r.od.dir.Off(r.from.Pos)).SetDentryTarget(w.in.ino, dtype(w.in.typ))
 	} else {
-		r.od.stageRemove(t, r.from)
+		r.od.stageRemove(t, &r.from)
 	}
 	if in.isDir() && r.od != r.nd {
 		dropSubdir(&oc)
@@ -388,7 +389,7 @@ func (r *renaming) move() error {
 		r.nd.applyDentry(&ch)
 	}
 	if w == nil {
-		r.od.applyRemove(r.from)
+		r.od.dir.Remove(&r.from)
 	}
 	in.applyCore(&ic)
 	in.applyTimes(&is)
@@ -398,7 +399,7 @@ func (r *renaming) move() error {
 		w.done(r.ctx, fs)
 		fs.put(w.in, 1)
 	} else {
-		fs.trimDir(r.ctx, r.od, r.from.pos)
+		fs.trimDir(r.ctx, r.od, r.from.Pos)
 	}
 	return nil
 }
@@ -413,8 +414,8 @@ func (r *renaming) exchange() error {
 	if r.od == r.nd {
 		pn = &oc
 	}
-	t.at(r.nd.dir.lineOff(r.to.pos)).SetDentryTarget(in.ino, dtype(in.typ))
-	t.at(r.od.dir.lineOff(r.from.pos)).SetDentryTarget(v.ino, dtype(v.typ))
+	t.at(r.nd.dir.Off(r.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
+	t.at(r.od.dir.Off(r.from.Pos)).SetDentryTarget(v.ino, dtype(v.typ))
 	if r.od != r.nd {
 		if in.isDir() {
 			dropSubdir(&oc)

@@ -1,17 +1,16 @@
-package fs
+package dirindex
 
-// nameTable finds the positions of a directory's entries by the hash of their names: an extendible hash
-// table (Fagin et al., 1979). It grows by splitting one leaf in two, so that no change of a directory, however
-// large, takes longer than moving the entries of one leaf. The zero value is empty. Protected by the
-// directory's mu.
-type nameTable struct {
-	leaves []*nameLeaf // by the upper bits of the hash; some may be the same one
-	bits   uint8       // how many bits that are: len(leaves) is 1<<bits, or 0
-	count  int         // entries
+// table finds the positions of a directory's entries by the hash of their names: an extendible hash
+// table (Fagin et al., 1979). It grows by splitting one leaf in two, so that no change of a directory,
+// however large, takes longer than moving the entries of one leaf. The zero value is empty.
+type table struct {
+	leaves []*leaf // by the upper bits of the hash; some may be the same one
+	bits   uint8   // how many bits that are: len(leaves) is 1<<bits, or 0
+	count  int     // entries
 }
 
-// nameLeaf is a table with open addressing and linear probing, at most 3/4 full.
-type nameLeaf struct {
+// leaf is a table with open addressing and linear probing, at most 3/4 full.
+type leaf struct {
 	slots []uint64 // hash<<32 | position+1; 0: empty. The lower bits of the hash say where probing begins
 	count int
 	bits  uint8 // how many upper bits of the hash all of its entries have in common
@@ -25,7 +24,7 @@ const (
 )
 
 // leaf returns the leaf of a hash; nil: the table is empty.
-func (t *nameTable) leaf(h uint32) *nameLeaf {
+func (t *table) leaf(h uint32) *leaf {
 	if t.leaves == nil {
 		return nil
 	}
@@ -33,9 +32,9 @@ func (t *nameTable) leaf(h uint32) *nameLeaf {
 }
 
 // insert adds a position under a hash.
-func (t *nameTable) insert(h, pos uint32) {
+func (t *table) insert(h, pos uint32) {
 	if t.leaves == nil {
-		t.leaves = []*nameLeaf{{slots: make([]uint64, leafMin)}}
+		t.leaves = []*leaf{{slots: make([]uint64, leafMin)}}
 	}
 	l := t.leaf(h)
 	for (l.count+1)*4 > len(l.slots)*3 {
@@ -51,16 +50,16 @@ func (t *nameTable) insert(h, pos uint32) {
 }
 
 // split replaces the leaf of a hash by two.
-func (t *nameTable) split(h uint32, l *nameLeaf) {
+func (t *table) split(h uint32, l *leaf) {
 	if l.bits == t.bits {
-		wider := make([]*nameLeaf, 2*len(t.leaves))
+		wider := make([]*leaf, 2*len(t.leaves))
 		for i, l := range t.leaves {
 			wider[2*i], wider[2*i+1] = l, l
 		}
 		t.leaves, t.bits = wider, t.bits+1
 	}
 	bits := l.bits + 1
-	half := [2]*nameLeaf{{slots: make([]uint64, leafMax), bits: bits}, {slots: make([]uint64, leafMax), bits: bits}}
+	half := [2]*leaf{{slots: make([]uint64, leafMax), bits: bits}, {slots: make([]uint64, leafMax), bits: bits}}
 	for _, v := range l.slots {
 		if v != 0 {
 			half[v>>(64-bits)&1].add(v)
@@ -75,23 +74,23 @@ func (t *nameTable) split(h uint32, l *nameLeaf) {
 
 // remove takes a position away.
 // Precondition: it was inserted under that hash.
-func (t *nameTable) remove(h, pos uint32) {
+func (t *table) remove(h, pos uint32) {
 	l := t.leaf(h)
 	l.remove(h, pos)
 	t.count--
 	switch {
 	case t.count == 0:
-		*t = nameTable{}
+		*t = table{}
 	case t.bits > 0 && t.count < leafMax/8:
-		t.gather()
+		t.collapse()
 	case len(l.slots) > leafMin && l.count*8 < len(l.slots):
 		l.resize(len(l.slots) / 4)
 	}
 }
 
-// gather makes one leaf of all.
-func (t *nameTable) gather() {
-	one := &nameLeaf{slots: make([]uint64, leafMax/4)}
+// collapse moves all entries to one leaf.
+func (t *table) collapse() {
+	one := &leaf{slots: make([]uint64, leafMax/4)}
 	for i, l := range t.leaves {
 		if i > 0 && l == t.leaves[i-1] {
 			continue
@@ -102,12 +101,12 @@ func (t *nameTable) gather() {
 			}
 		}
 	}
-	t.leaves, t.bits = []*nameLeaf{one}, 0
+	t.leaves, t.bits = []*leaf{one}, 0
 }
 
 // next returns the position of the next entry of a hash from slot *i on, which begins as the hash; false: there
 // are no more.
-func (l *nameLeaf) next(h uint32, i *uint32) (pos uint32, ok bool) {
+func (l *leaf) next(h uint32, i *uint32) (pos uint32, ok bool) {
 	mask := uint32(len(l.slots) - 1)
 	for ; ; *i++ {
 		v := l.slots[*i&mask]
@@ -121,7 +120,7 @@ func (l *nameLeaf) next(h uint32, i *uint32) (pos uint32, ok bool) {
 	}
 }
 
-func (l *nameLeaf) add(v uint64) {
+func (l *leaf) add(v uint64) {
 	mask := uint32(len(l.slots) - 1)
 	i := uint32(v>>32) & mask
 	for l.slots[i] != 0 {
@@ -132,7 +131,7 @@ func (l *nameLeaf) add(v uint64) {
 }
 
 // resize moves the entries to n slots.
-func (l *nameLeaf) resize(n int) {
+func (l *leaf) resize(n int) {
 	old := l.slots
 	l.slots, l.count = make([]uint64, max(leafMin, n)), 0
 	for _, v := range old {
@@ -143,7 +142,7 @@ func (l *nameLeaf) resize(n int) {
 }
 
 // remove takes an entry away; those behind it move up (backward shift), so there are never tombstones.
-func (l *nameLeaf) remove(h, pos uint32) {
+func (l *leaf) remove(h, pos uint32) {
 	mask := uint32(len(l.slots) - 1)
 	i := h & mask
 	for l.slots[i] != uint64(h)<<32|uint64(pos+1) {

@@ -1,4 +1,4 @@
-package fs
+package dirindex
 
 import (
 	"math/rand/v2"
@@ -9,7 +9,7 @@ import (
 )
 
 // positions of a hash in a table, in order.
-func (t *nameTable) positions(h uint32) (all []uint32) {
+func (t *table) positions(h uint32) (all []uint32) {
 	l := t.leaf(h)
 	if l == nil {
 		return nil
@@ -25,7 +25,7 @@ func (t *nameTable) positions(h uint32) (all []uint32) {
 }
 
 // check is whether the table is one: each leaf where its bits say, every entry in its leaf, all counted.
-func (t *nameTable) check(tb interface{ Fatalf(string, ...any) }) {
+func (t *table) check(tb interface{ Fatalf(string, ...any) }) {
 	if t.leaves == nil {
 		if t.count != 0 {
 			tb.Fatalf("no leaves, and %d entries", t.count)
@@ -63,12 +63,12 @@ func (t *nameTable) check(tb interface{ Fatalf(string, ...any) }) {
 	}
 }
 
-// TestNameTableModel compares a table with a map, with hashes that meet in their upper bits, or are the same.
-func TestNameTableModel(t *testing.T) {
+// TestTableModel compares a table with a map, with hashes that meet in their upper bits, or are the same.
+func TestTableModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		narrow := rapid.SampledFrom([]uint32{0xffffffff, 0xf, 0xff00000f, 0x0000ffff, 0xfff}).Draw(t, "bits of the hashes")
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-		var table nameTable
+		var tab table
 		model := map[uint32][]uint32{}
 		var all [][2]uint32
 		for next, phase := uint32(0), 0; phase < 4; phase++ {
@@ -78,7 +78,7 @@ func TestNameTableModel(t *testing.T) {
 				if narrow == 0xf && len(model[h]) > 300 { // probing is linear
 					break
 				}
-				table.insert(h, next)
+				tab.insert(h, next)
 				model[h] = append(model[h], next)
 				all = append(all, [2]uint32{h, next})
 				next++
@@ -88,17 +88,17 @@ func TestNameTableModel(t *testing.T) {
 				e := all[i]
 				all[i] = all[len(all)-1]
 				all = all[:len(all)-1]
-				table.remove(e[0], e[1])
+				tab.remove(e[0], e[1])
 				k := slices.Index(model[e[0]], e[1])
 				model[e[0]] = slices.Delete(model[e[0]], k, k+1)
 			}
-			table.check(t)
+			tab.check(t)
 			for range 200 {
 				h := r.Uint32() & narrow
 				if len(all) > 0 && r.IntN(2) == 0 {
 					h = all[r.IntN(len(all))][0]
 				}
-				if got := table.positions(h); !slices.Equal(got, model[h]) {
+				if got := tab.positions(h); !slices.Equal(got, model[h]) {
 					t.Fatalf("hash %x: positions %v, want %v", h, got, model[h])
 				}
 			}
@@ -106,40 +106,40 @@ func TestNameTableModel(t *testing.T) {
 	})
 }
 
-// TestNameTableStep: no entry of a large directory moves many others when it is added or removed, so that
+// TestTableStep: no entry of a large directory moves many others when it is added or removed, so that
 // nobody waits long for the directory.
-func TestNameTableStep(t *testing.T) {
+func TestTableStep(t *testing.T) {
 	const n = 400_000
 	r := rand.New(rand.NewPCG(1, 0))
 	hashes := make([]uint32, n)
 	for i := range hashes {
 		hashes[i] = r.Uint32()
 	}
-	var table nameTable
+	var tab table
 	moved, widened := 0, 0
 	step := func(h uint32, change func()) {
-		before, bits := table.leaf(h), table.bits
+		before, bits := tab.leaf(h), tab.bits
 		slots, count := 0, 0
 		if before != nil {
 			slots, count = len(before.slots), before.count
 		}
 		change()
-		if after := table.leaf(h); before != nil && (after != before || len(after.slots) != slots) {
+		if after := tab.leaf(h); before != nil && (after != before || len(after.slots) != slots) {
 			moved = max(moved, count)
 		}
-		if table.bits > bits {
-			widened = max(widened, len(table.leaves))
+		if tab.bits > bits {
+			widened = max(widened, len(tab.leaves))
 		}
 	}
 	for i, h := range hashes {
-		step(h, func() { table.insert(h, uint32(i)) })
+		step(h, func() { tab.insert(h, uint32(i)) })
 	}
-	table.check(t)
+	tab.check(t)
 	for i, h := range hashes {
-		step(h, func() { table.remove(h, uint32(i)) })
+		step(h, func() { tab.remove(h, uint32(i)) })
 	}
-	if table.count != 0 || table.leaves != nil {
-		t.Errorf("%d entries are left", table.count)
+	if tab.count != 0 || tab.leaves != nil {
+		t.Errorf("%d entries are left", tab.count)
 	}
 	if moved > leafMax || widened > n/256 || widened == 0 {
 		t.Errorf("one change moved %d entries, want %d at most, and %d leaves, want %d at most", moved, leafMax, widened, n/256)

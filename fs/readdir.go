@@ -1,0 +1,113 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// Dirent is one entry that ReadDir hands out. Name is valid during the call only.
+type Dirent struct {
+	Ino  uint64
+	Type uint8 // DT_*
+	Name []byte
+	Next uint64 // the cookie that resumes behind this entry
+	dir  *inode // whose entry it is
+}
+
+// firstCookie is the cookie of position 0: "." and ".." stand before it.
+const firstCookie = 2
+
+// ReadDir calls emit for the entries of a directory from the cookie on (0: from the
+// start), "." and ".." first, until emit says false. Cookies hold across changes of
+// the directory and across mounts.
+func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool) syscall.Errno {
+	in, e := fs.getDir(ctx, ino)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(in, 1)
+	fs.accessed(ctx, in)
+	if cookie == 0 && !emit(&Dirent{dir: in, Ino: in.ino, Type: syscall.DT_DIR, Name: []byte("."), Next: 1}) {
+		return 0
+	}
+	if cookie <= 1 && !emit(&Dirent{dir: in, Ino: in.parent.Load(), Type: syscall.DT_DIR, Name: []byte(".."), Next: firstCookie}) {
+		return 0
+	}
+	b := fs.dirBatches.Get().(*dirBatch)
+	defer func() {
+		clear(b.ents[:]) // they would keep the directory in memory
+		fs.dirBatches.Put(b)
+	}()
+	told := false
+	for cookie = max(cookie, firstCookie); ; cookie = b.ents[b.n-1].Next {
+		b.n, b.names = 0, b.names[:0]
+		in.mu.RLock()
+		err := fs.readDir(in, cookie-firstCookie, b.add)
+		in.mu.RUnlock()
+		for i := range b.ents[:b.n] {
+			if !emit(&b.ents[i]) {
+				return 0
+			}
+			told = true
+		}
+		if err != nil && told { // what was told counts; the next call has the error
+			return 0
+		}
+		if err != nil || b.n == 0 {
+			return errno(err)
+		}
+	}
+}
+
+// dirBatch is some entries of a directory, copied so that emit is called without the directory's lock: it
+// looks the children up, and a lock of theirs comes after that of the directory that they are in, which on
+// damaged media need not be this one.
+type dirBatch struct {
+	ents  [32]Dirent
+	n     int
+	names []byte // what the entries' names are slices of; its capacity suffices for all
+}
+
+func newDirBatch() *dirBatch {
+	return &dirBatch{names: make([]byte, 0, len(dirBatch{}.ents)*layout.NameMax)}
+}
+
+// add takes a copy of e, and is false when the batch is full.
+func (b *dirBatch) add(e *Dirent) bool {
+	at := len(b.names)
+	b.names = append(b.names, e.Name...)
+	b.ents[b.n] = *e
+	b.ents[b.n].Name = b.names[at:len(b.names):len(b.names)]
+	b.n++
+	return b.n < len(b.ents)
+}
+
+func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
+	var l layout.Line
+	var name [layout.NameMax]byte
+	for at, off, ok := in.dir.Next(pos); ok; at, off, ok = in.dir.Next(pos) {
+		if err := fs.loadLine(off, &l); err != nil {
+			return err
+		}
+		if l.DentryKind() != layout.DentryHead {
+			pos = at + 1 // a cookie that pointed into a dentry
+			continue
+		}
+		nl, n := l.DentryNameLen(), layout.DentryLines(l.DentryNameLen())
+		pos = at + uint64(n)
+		e := Dirent{dir: in, Ino: l.DentryIno(), Type: l.DentryType(), Next: pos + firstCookie}
+		nm := append(name[:0], l.NamePart(0, nl)...)
+		for j := 1; j < n; j++ {
+			if err := fs.loadLine(off+int64(j)*layout.LineSize, &l); err != nil {
+				return err
+			}
+			nm = append(nm, l.NamePart(j, nl)...)
+		}
+		e.Name = nm
+		if !emit(&e) {
+			return nil
+		}
+	}
+	return nil
+}
