@@ -21,7 +21,7 @@ const damageLogged = 100
 // met notes an error if it is that of damaged metadata, and returns it. What the mount itself meets
 // makes it fail.
 func (fs *FS) met(err error) error {
-	if err == nil || fs.stop == nil || !errors.Is(err, ErrNeedsFsck) {
+	if err == nil || !fs.background.started() || !errors.Is(err, ErrNeedsFsck) {
 		return err
 	}
 	d := &fs.damage

@@ -223,7 +223,7 @@ func (fs *FS) countBlocks(in *inode) error {
 // taken fails if the saved free map that the filesystem was mounted by has blocks of an inode
 // free: who read the inodes knows what they have.
 func (fs *FS) taken(ino, block, n uint64, meta bool) error {
-	if !fs.mapped || !meta && fs.table.Owned(block, n) {
+	if !fs.mounted.fromFreeMap || !meta && fs.table.Owned(block, n) {
 		return nil
 	}
 	for ; meta && n > 0 && fs.isMeta(block); n-- {

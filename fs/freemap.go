@@ -44,7 +44,7 @@ func (fs *FS) foliosOf() [3]uint8 {
 func (fs *FS) encodeFreeMap() ([]byte, error) {
 	var w layout.FreeMapWriter
 	orders := fs.foliosOf()
-	sum := fs.alloc.FreeBlocks() + fs.fixed + fs.bad.retired.Load()
+	sum := fs.alloc.FreeBlocks() + fs.mounted.fixed + fs.bad.retired.Load()
 	fs.table.Walk(func(r refcnt.Run) bool {
 		x := layout.FreeMapRun{Block: r.Block, N: r.N, Count: r.Owners, Kind: layout.FreeMapLack}
 		if !r.Lack {
@@ -103,7 +103,7 @@ func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 	defer runtime.UnlockOSThread()
 	for i, s := range segs[:len(segs)-1] {
 		var l layout.Line
-		h := layout.FreeMapSegment{Index: uint32(i), Next: segs[i+1].block, Blocks: s.n, Mounts: fs.claim.Mounts()}
+		h := layout.FreeMapSegment{Index: uint32(i), Next: segs[i+1].block, Blocks: s.n, Mounts: fs.owner.claim.Mounts()}
 		h.Put(&l)
 		off := int64(s.block) << layout.BlockShift
 		l.Seal(fs.seed, off, fs.seqNow())
@@ -123,7 +123,7 @@ func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 
 // readFreeMap reads the bytes of the saved free map.
 func (fs *FS) readFreeMap() (b []byte, err error) {
-	ref := fs.saved.Map
+	ref := fs.owner.saved.Map
 	if ref.Len > layout.FreeMapMax {
 		return nil, corruptf("it has %d bytes, at most %d are possible", ref.Len, layout.FreeMapMax)
 	}
@@ -137,7 +137,7 @@ func (fs *FS) readFreeMap() (b []byte, err error) {
 		if err := fs.loadLine(off, &l); err != nil {
 			return nil, err
 		}
-		if !h.Get(&l) || h.Index != i || h.Mounts != fs.saved.Mounts || h.Blocks == 0 || h.Blocks > fs.sb.Blocks()-at {
+		if !h.Get(&l) || h.Index != i || h.Mounts != fs.owner.saved.Mounts || h.Blocks == 0 || h.Blocks > fs.sb.Blocks()-at {
 			return nil, corruptf("block %d is not segment %d of it", at, i)
 		}
 		n := min(h.Blocks<<layout.BlockShift-layout.LineSize, ref.Len-uint64(len(b)))

@@ -41,13 +41,9 @@ type FS struct {
 	reclaiming sync.Mutex   // held by a goroutine that frees a large orphan
 	reclaims   atomic.Int64 // such goroutines
 
-	claim      *owner.Claim // nil: mounted read-only
-	ownerSeq   uint64       // of the owner record
-	wasDamaged bool         // the owner record said so
-	damage     damage       // found since the mount
-	saved      layout.Owner // as the mount found it, if in state OwnerSaved
-	mapped     bool         // mounted by the saved free map
-	fixed      uint64       // blocks that are neither data nor in metadata chunks, ever
+	owner   ownership
+	mounted mountReport
+	damage  damage // found since the mount
 	// unfinished: something was left on media for the next mount to finish, which must read
 	// all inodes to find it.
 	unfinished atomic.Bool
@@ -60,9 +56,6 @@ type FS struct {
 	replies    sync.Pool // *Reply
 	dirBatches sync.Pool // *dirBatch
 
-	recovered int // journal records replayed by this mount
-	orphans   int // orphans freed by this mount
-
 	orphan   orphans
 	heldLong atomic.Uint64 // deferred blocks that were waited for in vain
 	xattrs   xattrCache
@@ -73,8 +66,7 @@ type FS struct {
 
 	coarse atomic.Int64 // about what time it is: a second old at most
 
-	stop       chan struct{} // closed by Unmount
-	background sync.WaitGroup
+	background background
 }
 
 // Options of Mount. The zero value mounts read-write.
@@ -349,7 +341,7 @@ func (fs *FS) Stats() Stats {
 	var f StatFS
 	fs.StatFS(&f)
 	s := Stats{Blocks: f.Blocks, FreeBlocks: f.Bfree, AvailableBlocks: f.Bavail, RootBlocks: fs.sb.RootBlocks,
-		FreeInodes: f.Ffree, ReplayedRecords: fs.recovered, FreedOrphans: fs.orphans, ReadOnly: fs.readOnly(), Failed: fs.whyFailed(), FreeMap: fs.mapped, AtomicWrite: 8}
+		FreeInodes: f.Ffree, ReplayedRecords: fs.mounted.replayed, FreedOrphans: fs.mounted.orphans, ReadOnly: fs.readOnly(), Failed: fs.whyFailed(), FreeMap: fs.mounted.fromFreeMap, AtomicWrite: 8}
 	if fs.atomic() {
 		s.AtomicWrite = AtomicUnit
 	}

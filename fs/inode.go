@@ -312,15 +312,13 @@ func (fs *FS) put(in *inode, n int64) {
 	in.dying = true
 	s.mu.Unlock()
 	if fs.reclaimsLong(in) {
-		fs.background.Add(1)
 		fs.reclaims.Add(1)
-		go func() {
-			defer fs.background.Done()
+		fs.background.wg.Go(func() {
 			defer fs.reclaims.Add(-1)
 			fs.reclaiming.Lock() // one at a time: it uses a CPU
 			defer fs.reclaiming.Unlock()
 			fs.end(in)
-		}()
+		})
 		return
 	}
 	fs.end(in)

@@ -270,7 +270,7 @@ func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
 	i, c := m.find(int64(block >> fs.chunkShift()))
 	b := int(block & uint64(fs.sb.ChunkBlocks()-1))
 	if c == nil || c.isFree(b) {
-		if !fs.mapped {
+		if !fs.mounted.fromFreeMap {
 			panic("fs: double free of a metadata block")
 		}
 		fs.doubt(block)
@@ -415,7 +415,7 @@ func (fs *FS) freeInode(ctx *Context, ino uint64) {
 		m.stack = append(m.stack, block)
 	}
 	slot := uint16(1) << (off % layout.BlockSize / layout.InodeSize)
-	if ib.free&slot != 0 && fs.mapped {
+	if ib.free&slot != 0 && fs.mounted.fromFreeMap {
 		fs.contradiction(corruptf("inode %d was in use, and is free by the saved free map", ino))
 		return
 	}

@@ -169,7 +169,7 @@ func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint
 		u, ok := fs.table.TryGet(block, uint64(off+m-1)>>layout.BlockShift-b+1)
 		if !ok {
 			runtime.Gosched() // just being split or merged, or gone from the file
-			if tries%256 == 0 && fs.mapped && fs.hasNoOwner(in, b) {
+			if tries%256 == 0 && fs.mounted.fromFreeMap && fs.hasNoOwner(in, b) {
 				return refcnt.Ref{}, 0, 0
 			}
 			continue

@@ -1,0 +1,113 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/owner"
+	"github.com/daxfs/daxfs/pmem"
+)
+
+// ownership is this mount's hold on the region: what the owner record said before, and the claim in
+// it. All but the claim's heartbeat is immutable after the mount.
+type ownership struct {
+	claim      *owner.Claim // nil: mounted read-only
+	seq        uint64       // of the owner record
+	wasDamaged bool         // the record said that metadata was found damaged
+	saved      layout.Owner // the record before, if in state OwnerSaved
+}
+
+// take refuses a region that somebody else uses, and makes it ours: from then on the heartbeat
+// beats, until end.
+func (o *ownership) take(fs *FS) error {
+	v := fs.opt.Owner
+	if v == nil {
+		var err error
+		if v, err = owner.Judge(fs.r, fs.sb, owner.Options{Progress: fs.opt.Progress, Sleep: fs.opt.Sleep}); err != nil {
+			return err
+		}
+	}
+	if err := v.Refusal(fs.opt.Takeover, "-o takeover"); err != nil {
+		return err
+	}
+	rec := &v.Record
+	o.seq = rec.Seq
+	if rec.Valid && rec.Owner.State == layout.OwnerSaved {
+		o.saved = rec.Owner
+	}
+	if o.wasDamaged = rec.Valid && rec.Owner.Damaged; o.wasDamaged {
+		fs.warn("damaged metadata was found when the filesystem was mounted before; unmount it and run daxfsd fsck")
+	}
+	if fs.opt.ReadOnly {
+		return nil
+	}
+	o.seq++
+	c, err := owner.Take(fs.r, fs.sb, v, owner.TakeOptions{Seq: o.seq, Interval: fs.opt.BeatInterval, Clock: fs.opt.Clock})
+	if err != nil {
+		return err
+	}
+	o.claim = c
+	c.Start(func(err error) {
+		if errors.Is(err, owner.ErrLost) {
+			fs.lose(err)
+		} else {
+			fs.warn("the heartbeat of this mount cannot be written, so others may take it for dead: %v", err)
+		}
+	})
+	return nil
+}
+
+// release says in the owner record that the filesystem is clean, and where its free map is. seq is
+// larger than that of every line; damaged tells that metadata was found damaged.
+func (o *ownership) release(seq uint64, damaged bool, ref layout.FreeMapRef) error {
+	return o.claim.Release(max(o.seq, seq)+1, o.wasDamaged || damaged, ref)
+}
+
+// end stops the heartbeat, as the daemon's death does.
+func (o *ownership) end() {
+	if o.claim != nil {
+		o.claim.Stop()
+	}
+}
+
+// Beat shows that the filesystem is in use, and finds out whether it still is ours: what
+// Options.BeatInterval has done from time to time.
+func (fs *FS) Beat() error {
+	if fs.owner.claim == nil {
+		return nil
+	}
+	err := fs.owner.claim.Beat()
+	if errors.Is(err, owner.ErrLost) {
+		fs.lose(err)
+	}
+	return err
+}
+
+// ReadOwner reads the owner record; ok is false if it is torn.
+func ReadOwner(r *pmem.Region, sb *layout.Superblock) (o layout.Owner, ok bool, err error) {
+	rec, err := owner.Read(r, sb)
+	return rec.Owner, rec.Valid, err
+}
+
+// lose makes the filesystem refuse everything after another process has taken the region: what it
+// knows of the blocks may be wrong by now.
+func (fs *FS) lose(err error) {
+	e := fmt.Errorf("this mount reads and changes nothing any more, unmount it: %w", err)
+	fs.failed.CompareAndSwap(nil, &e)
+	if fs.lost.CompareAndSwap(nil, &e) {
+		fs.warn("%v", e)
+	}
+}
+
+// whyFailed says why changes are refused, or everything is; "" if the filesystem works.
+func (fs *FS) whyFailed() string {
+	err := fs.lost.Load()
+	if err == nil {
+		err = fs.failed.Load()
+	}
+	if err == nil {
+		return ""
+	}
+	return (*err).Error()
+}

@@ -1,0 +1,376 @@
+package fs
+
+import (
+	"cmp"
+	"errors"
+	"math/bits"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// scan rebuilds free space from what live inodes claim, with a worker per CPU.
+type scan struct {
+	fs  *FS
+	seq atomic.Uint64
+
+	mu      sync.Mutex
+	todo    []uint64 // inode blocks
+	done    int
+	err     error
+	orphans []uint64 // inodes with nlink 0
+	trunc   []uint64 // inodes with an interrupted truncation
+	shared  []claimed
+}
+
+// claimed is a run of blocks and who claims it.
+type claimed struct{ ino, block, n uint64 }
+
+func newScan(fs *FS) *scan { return &scan{fs: fs} }
+
+func (s *scan) run() error {
+	if err := s.structures(); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Add(1)
+		go func() { defer wg.Done(); s.worker() }()
+	}
+	wg.Wait()
+	if s.err != nil {
+		return s.err
+	}
+	return s.claimShared()
+}
+
+// structures reserves what is neither data nor free, and lists the inode blocks.
+func (s *scan) structures() error {
+	fs := s.fs
+	static := uint64(fs.sb.StaticEnd) >> layout.BlockShift
+	fs.alloc.Reserve(0, static)
+	fs.alloc.Reserve(uint64(fs.sb.BackupOff)>>layout.BlockShift, 1)
+	fs.mounted.fixed = static + 1
+	return s.chunks()
+}
+
+// claimShared claims what extents may share, once for all who have it.
+func (s *scan) claimShared() error {
+	slices.SortFunc(s.shared, func(a, b claimed) int {
+		return cmp.Or(cmp.Compare(a.block, b.block), cmp.Compare(b.n, a.n))
+	})
+	end := uint64(0) // what is before it was claimed by one of them
+	for _, c := range s.shared {
+		if c.block < end {
+			n := min(c.n, end-c.block)
+			if err := s.fs.table.Share(c.block, n); err != nil {
+				return err
+			}
+			c.block, c.n = c.block+n, c.n-n
+		}
+		if c.n > 0 {
+			if err := s.claim(c.ino, c.block, c.n); err != nil {
+				return err
+			}
+			end = c.block + c.n
+		}
+	}
+	return nil
+}
+
+// chunks reserves the metadata chunks and lists their inode blocks.
+func (s *scan) chunks() error {
+	fs := s.fs
+	var l layout.Line
+	for c := int64(0); c < fs.sb.Chunks(); c++ {
+		line, bit := layout.ChunkMapPos(c)
+		if bit == 0 {
+			if err := fs.loadLine(fs.sb.ChunkMapOff+line*layout.LineSize, &l); err != nil {
+				return err
+			}
+		}
+		if !l.ChunkBit(bit) {
+			continue
+		}
+		if err := s.chunk(c); err != nil {
+			return err
+		}
+	}
+	if _, c := fs.meta.find(fs.sb.FirstChunk()); c == nil {
+		return corruptf("the chunk map lacks the first metadata chunk %d", fs.sb.FirstChunk())
+	}
+	return nil
+}
+
+func (s *scan) chunk(c int64) error {
+	fs := s.fs
+	off := fs.sb.ChunkHeader(c)
+	var l layout.Line
+	if err := fs.loadLine(off, &l); err != nil {
+		return err
+	}
+	if !l.IsChunkHeader(c) || c < fs.sb.FirstChunk() {
+		return corruptf("the header of metadata chunk %d at offset %d is not one", c, off)
+	}
+	mc := fs.newMetaChunk(c)
+	start := uint64(c) << fs.chunkShift()
+	if !fs.alloc.Reserve(start+uint64(mc.first-1), uint64(mc.end-mc.first+1)) {
+		return corruptf("metadata chunk %d overlaps another structure", c)
+	}
+	fs.meta.add(mc)
+	for i := mc.first; i < mc.end; i++ {
+		tl, b := layout.TypePos(i)
+		if b == 0 || i == mc.first {
+			if err := fs.loadLine(off+int64(tl)*layout.LineSize, &l); err != nil {
+				return err
+			}
+		}
+		switch l.BlockType(b) {
+		case layout.BlockOther:
+		case layout.BlockInode:
+			s.todo = append(s.todo, start+uint64(i))
+			mc.take(i)
+			fs.meta.nfree--
+			fs.setInodeBlock(start+uint64(i), true)
+		default:
+			return corruptf("block %d has the unknown type %d", start+uint64(i), l.BlockType(b))
+		}
+	}
+	return nil
+}
+
+func (s *scan) worker() {
+	buf := make([]byte, layout.BlockSize)
+	for {
+		s.mu.Lock()
+		i := s.done
+		if s.err != nil || i == len(s.todo) {
+			s.mu.Unlock()
+			return
+		}
+		n := min(64, len(s.todo)-i)
+		s.done += n
+		s.mu.Unlock()
+		s.fs.progress("reading inodes", int64(i), int64(len(s.todo)))
+		for _, b := range s.todo[i : i+n] {
+			if err := s.block(b, buf); err != nil {
+				s.mu.Lock()
+				s.err = errors.Join(s.err, err)
+				s.mu.Unlock()
+				return
+			}
+		}
+	}
+}
+
+// block claims what the inodes of one block own.
+func (s *scan) block(b uint64, buf []byte) error {
+	fs := s.fs
+	off := int64(b) << layout.BlockShift
+	if err := fs.r.Load(off, buf); err != nil {
+		return err
+	}
+	free, used := uint16(0), 0
+	top := uint64(0)
+	for i := 0; i < layout.InodesPerBlock; i++ {
+		io := off + int64(i)*layout.InodeSize
+		at := func(o int64) *layout.Line { return (*layout.Line)(buf[io-off+o:]) }
+		core := at(layout.InodeCoreOff)
+		if !core.Valid(fs.seed, io) {
+			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io)
+		}
+		top = max(top, core.Seq())
+		var c layout.Core
+		if c.Get(core); c.Mode == 0 {
+			free |= 1 << i
+			continue
+		}
+		used++
+		times := at(layout.InodeTimesOff)
+		if !times.Valid(fs.seed, io+layout.InodeTimesOff) {
+			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io+layout.InodeTimesOff)
+		}
+		if err := checkCore(fs.sb.InodeAt(io), &c); err != nil {
+			return err
+		}
+		top = max(top, times.Seq())
+		var t layout.Times
+		t.Get(times)
+		if err := s.inode(fs.sb.InodeAt(io), io, &c, &t); err != nil {
+			return err
+		}
+	}
+	for {
+		m := s.seq.Load()
+		if top <= m || s.seq.CompareAndSwap(m, top) {
+			break
+		}
+	}
+	fs.meta.mu.Lock()
+	defer fs.meta.mu.Unlock()
+	fs.meta.used += uint64(used)
+	if free != 0 {
+		s.freeSlots(b, free)
+	}
+	return nil
+}
+
+// freeSlots notes the free slots of an inode block.
+func (s *scan) freeSlots(b uint64, mask uint16) {
+	if s.fs.bad.has(b, 1) {
+		return // who took one could not use it
+	}
+	m := &s.fs.meta
+	m.inodes[b] = &inodeBlock{free: mask}
+	m.stack = append(m.stack, b)
+	m.slots += uint64(bits.OnesCount16(mask))
+}
+
+func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) error {
+	fs := s.fs
+	if c.Nlink == 0 || c.Format&layout.FormatTruncating != 0 {
+		s.mu.Lock()
+		if c.Nlink == 0 {
+			s.orphans = append(s.orphans, ino)
+		} else {
+			s.trunc = append(s.trunc, ino)
+		}
+		s.mu.Unlock()
+	}
+	if t.XattrRoot != 0 {
+		if err := s.xattrs(ino, c.Gen, t.XattrRoot); err != nil {
+			return err
+		}
+	}
+	if c.Format&layout.FormatInline != 0 {
+		return nil
+	}
+	if int64(c.Size) >= 1<<fs.sb.PUDShift {
+		fs.compact.add(ino) // which finds out whether there is something to do
+	}
+	dir := c.Mode&syscall.S_IFMT == syscall.S_IFDIR
+	var chain []uint64
+	var list []layout.Extent
+	err := fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(slot uint32, e layout.Extent) error {
+		if !dir {
+			e.Flags &= layout.ExtentShared
+			list = append(list, e)
+			return nil
+		}
+		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
+			if !fs.claimMeta(b) {
+				return corruptf("directory %d claims block %d, which is not a free metadata block", ino, b)
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = s.extents(ino, list)
+	}
+	if err != nil {
+		return err
+	}
+	for _, b := range chain {
+		if !fs.claimMeta(b) {
+			return corruptf("inode %d claims extent block %d, which is not a free metadata block", ino, b)
+		}
+	}
+	return nil
+}
+
+// extents claims the data blocks of one file. What lies together there and in the region is
+// claimed as one run, so that a large folio of which a part is unwritten stays one.
+func (s *scan) extents(ino uint64, list []layout.Extent) error {
+	slices.SortFunc(list, func(a, b layout.Extent) int { return cmp.Compare(a.Logical, b.Logical) })
+	for i := 0; i < len(list); {
+		e := list[i]
+		n := uint64(e.Len)
+		for i++; i < len(list) && list[i].Logical == e.Logical+n && list[i].Block == e.Block+n && list[i].Flags == e.Flags; i++ {
+			n += uint64(list[i].Len)
+		}
+		if e.Flags&layout.ExtentShared != 0 {
+			s.mu.Lock()
+			s.shared = append(s.shared, claimed{ino, e.Block, n})
+			s.mu.Unlock()
+		} else if err := s.claim(ino, e.Block, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim makes data blocks the inode's.
+func (s *scan) claim(ino, block, n uint64) error {
+	if !s.fs.alloc.Reserve(block, n) {
+		return corruptf("inode %d claims blocks %d..%d, of which one belongs to somebody else", ino, block, block+n-1)
+	}
+	s.fs.table.Own(block, n)
+	return nil
+}
+
+// xattrs claims what the attributes of an inode take.
+func (s *scan) xattrs(ino uint64, gen uint32, root uint64) error {
+	xs, err := s.fs.walkXattrs(ino, gen, root)
+	if err != nil {
+		return err
+	}
+	for _, b := range xs.chain {
+		if !s.fs.claimMeta(b) {
+			return corruptf("inode %d claims attribute block %d, which is not a free metadata block", ino, b)
+		}
+	}
+	for _, x := range xs.list {
+		for _, r := range x.Runs {
+			if err := s.claim(ino, r.Block, uint64(r.Len)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// finish frees the orphans, finishes the truncations and gives back the metadata blocks
+// that a crash left.
+func (s *scan) finish() error {
+	fs := s.fs
+	var ctx Context
+	for _, ino := range s.orphans {
+		in := &inode{ino: ino, off: fs.sb.InodeOff(ino)}
+		var l layout.Line
+		if err := fs.loadLine(in.off, &l); err != nil {
+			return err
+		}
+		in.core.Get(&l)
+		in.typ = uint32(in.core.Mode) & syscall.S_IFMT
+		if err := fs.loadLine(in.off+layout.InodeTimesOff, &l); err != nil {
+			return err
+		}
+		var t layout.Times
+		t.Get(&l)
+		in.troot, in.xroot = t.ExtentRoot, t.XattrRoot
+		fs.reclaim(&ctx, in)
+		fs.mounted.orphans++
+	}
+	for _, ino := range s.trunc {
+		in, e := fs.get(ino)
+		if e != 0 {
+			return corruptf("inode %d has an interrupted truncation and cannot be read", ino)
+		}
+		in.io.Lock()
+		err := fs.loadExtents(in)
+		if err == nil {
+			err = fs.finishTruncate(&ctx, in)
+		}
+		in.io.Unlock()
+		fs.put(in, 1)
+		if err != nil {
+			return err
+		}
+	}
+	fs.tidy(&ctx)
+	return nil
+}
