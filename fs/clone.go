@@ -2,6 +2,7 @@ package fs
 
 import (
 	"math"
+	"runtime"
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
@@ -415,4 +416,21 @@ func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
 		}
 	}
 	return err
+}
+
+// copyBlocks copies n blocks within the region.
+//
+// Persistence order: NT-store, SFENCE.
+func (fs *FS) copyBlocks(to, from, n uint64) error {
+	if err := fs.checkRead(from, n); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	size := int64(n) << layout.BlockShift
+	if err := fs.r.NTStore(int64(to)<<layout.BlockShift, fs.r.Bytes(int64(from)<<layout.BlockShift, size)); err != nil {
+		return err
+	}
+	fs.r.Fence()
+	return nil
 }

@@ -92,7 +92,7 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 	}
 	fs.touch(in)
 	if f != fatePunch {
-		fs.gatherFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+n))
+		fs.defrag.collapseFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+n))
 	}
 	return 0
 }

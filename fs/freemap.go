@@ -73,7 +73,7 @@ func (fs *FS) encodeFreeMap() ([]byte, error) {
 		w.Slots(b, m.inodes[b].free)
 	}
 	w.End(2)
-	for _, ino := range fs.compact.list() {
+	for _, ino := range fs.defrag.list() {
 		if fs.isInodeBlock(fs.sb.InodeOff(ino)) { // it may be gone
 			w.Ino(ino)
 		}
@@ -204,7 +204,7 @@ func (s *scan) loadFreeMap() error {
 		if off := fs.sb.InodeOff(ino); off < 0 || !fs.isInodeBlock(off) {
 			return corruptf("it says that there is an inode %d", ino)
 		}
-		fs.compact.add(ino)
+		fs.defrag.add(ino)
 	}
 	m.used = uint64(len(s.todo))*layout.InodesPerBlock - m.slots
 	if !r.Done() {

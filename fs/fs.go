@@ -30,9 +30,7 @@ type FS struct {
 	bad    badRanges
 	stages stages // for bodies of logged records; only with Options.Atomic
 
-	placed  atomic.Uint64 // blocks that files were given
-	moved   atomic.Uint64 // blocks that were moved for the sake of large folios
-	compact compaction
+	defrag defrag
 
 	icache     [icacheShards]icacheShard
 	chunksKept atomic.Uint64 // see keepChunks
@@ -364,7 +362,7 @@ func (fs *FS) Stats() Stats {
 		s.PMDMappable, s.PUDMappable = float64(pmd)/data, float64(pud)/data
 	}
 	s.Folios4K, s.SharedBytes = c.Words, c.Shared<<layout.BlockShift
-	s.MovedBytes = fs.moved.Load() << layout.BlockShift
+	s.MovedBytes = fs.defrag.moved.Load() << layout.BlockShift
 	fs.meta.mu.Lock()
 	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = fs.meta.used, len(fs.meta.chunks), fs.meta.nfree
 	fs.meta.mu.Unlock()

@@ -54,6 +54,7 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	}
 	fs.orphan.waiters.Total, fs.orphan.waiters.Each = 32, 16
 	fs.pageSize.Times = 100
+	fs.defrag.fs = fs
 	fs.bindFrees()
 	if err := fs.mount(); err != nil {
 		fs.owner.end()
@@ -146,7 +147,7 @@ func (fs *FS) mount() error {
 				return err
 			}
 			old.Close()
-			fs.compact.inos = nil
+			fs.defrag.forget()
 			scan = newScan(fs)
 		}
 	}

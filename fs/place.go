@@ -7,7 +7,7 @@ import (
 
 // What of a large folio's range a file must fill, from its beginning on, to get a home for
 // the rest of it, as log2 of the divisor. What it had before is moved there when the rest
-// is full (gather), so this is a bet: the later, the more is moved; the earlier, the more
+// is full (collapse), so this is a bet: the later, the more is moved; the earlier, the more
 // homes are begun in vain. Few files that have a megabyte stay below two; of those that
 // have 64 MiB most never see a gigabyte, but to move half of one costs too much.
 const (

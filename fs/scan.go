@@ -250,7 +250,7 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 		return nil
 	}
 	if int64(c.Size) >= 1<<fs.sb.PUDShift {
-		fs.compact.add(ino) // which finds out whether there is something to do
+		fs.defrag.add(ino) // which finds out whether there is something to do
 	}
 	dir := c.Mode&syscall.S_IFMT == syscall.S_IFDIR
 	var chain []uint64

@@ -323,7 +323,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 				hi = b
 				continue
 			}
-			fs.placed.Add(n)
+			fs.defrag.placed.Add(n)
 			s.runs = append(s.runs, run{block, n})
 			x := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
 			s.parts = append(s.parts, piece{Extent: x})

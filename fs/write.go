@@ -110,7 +110,7 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 	}
 	in.rl.Unlock(lock)
 	if !done && n > 0 {
-		fs.gatherFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+int64(n)))
+		fs.defrag.collapseFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+int64(n)))
 	}
 	if n > 0 {
 		fs.touch(in)

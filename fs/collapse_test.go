@@ -128,7 +128,7 @@ func TestCompact(t *testing.T) {
 	v, ino, data, others := crowded(t)
 	free := v.free()
 	c, e := v.fs.Compact(&v.ctx)
-	if e != 0 || !c.Gathered || c.Moved == 0 {
+	if e != 0 || !c.Collapsed || c.Moved == 0 {
 		t.Fatalf("%+v, %v", c, e)
 	}
 	if n := v.gathered(ino, pudBlocks); n != 1 {
@@ -146,7 +146,7 @@ func TestCompact(t *testing.T) {
 		}
 	}
 	check()
-	if c, _ := v.fs.Compact(&v.ctx); c.Gathered {
+	if c, _ := v.fs.Compact(&v.ctx); c.Collapsed {
 		t.Error("gathered twice")
 	}
 	v.checked()

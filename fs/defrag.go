@@ -1,0 +1,216 @@
+package fs
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// defrag moves files' blocks within the region, to where one large folio can hold them. Nothing else
+// does.
+//
+// A range of a file, aligned to the size of a large folio and allocated in full, is collapsed when
+// its blocks lie in one aligned block of the region in their order (as khugepaged collapses base
+// pages). A PMD range is collapsed by the write that fills it (collapse.go). A PUD range is filled in
+// its reservation mostly; what is missing, and what is in the way, is moved in the background
+// (compact.go).
+//
+// Its methods take the locks of inodes, from the range lock on, and are called with none held unless
+// they say otherwise.
+type defrag struct {
+	fs      *FS           // immutable
+	placed  atomic.Uint64 // blocks that files were given since the mount
+	moved   atomic.Uint64 // blocks that were moved since the mount, and that moves under way may move
+	running atomic.Bool   // a Compact is under way
+
+	mu   sync.Mutex          // a leaf; protects inos
+	inos map[uint64]struct{} // files that may have a PUD range that is full and not collapsed
+}
+
+// What is moved, in thousandths of what was allocated, and a 64th of the region more: by
+// collapsing PUD ranges, and in all.
+const (
+	compactShare = 95
+	moveShare    = 98
+)
+
+// mayMove takes n blocks from what may be moved; false if that is used up.
+func (d *defrag) mayMove(n, share uint64) bool {
+	for {
+		m := d.moved.Load()
+		if m+n > d.placed.Load()*share/1000+d.fs.sb.Blocks()/64 {
+			return false
+		}
+		if d.moved.CompareAndSwap(m, m+n) {
+			return true
+		}
+	}
+}
+
+// add notes a file that may have a PUD range that is full and not collapsed.
+func (d *defrag) add(ino uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inos == nil {
+		d.inos = map[uint64]struct{}{}
+	}
+	d.inos[ino] = struct{}{}
+}
+
+// drop forgets a file.
+func (d *defrag) drop(ino uint64) {
+	d.mu.Lock()
+	delete(d.inos, ino)
+	d.mu.Unlock()
+}
+
+// forget forgets all files.
+func (d *defrag) forget() {
+	d.mu.Lock()
+	d.inos = nil
+	d.mu.Unlock()
+}
+
+// list returns the noted files in the order of their numbers.
+func (d *defrag) list() (inos []uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for ino := range d.inos {
+		inos = append(inos, ino)
+	}
+	slices.Sort(inos)
+	return inos
+}
+
+// Compaction is what a call of Compact did.
+type Compaction struct {
+	Collapsed bool   // a PUD range of a file can be mapped as one page now that could not before
+	Moved     uint64 // blocks
+}
+
+// Compact is one step of compaction in the background. It collapses the PUD range of a file
+// that takes the fewest blocks to collapse: moves away what is in the way, and there what is
+// missing. And it empties PMD blocks of which little is used. It moves no more than a
+// tenth of what was allocated since the mount. ctx.Cancel stops it between two folios;
+// what it has moved by then stays, and is right.
+//
+// One call at a time does something; others return at once.
+func (fs *FS) Compact(ctx *Context) (Compaction, syscall.Errno) {
+	if e := fs.mayChange(); e != 0 {
+		return Compaction{}, e
+	}
+	return fs.defrag.step(ctx), 0
+}
+
+// step is Compact where changes are allowed.
+func (d *defrag) step(ctx *Context) (c Compaction) {
+	if !d.running.CompareAndSwap(false, true) {
+		return c
+	}
+	defer d.running.Store(false)
+	c.Moved = d.pack(ctx)
+	best, ok := d.easiest(ctx)
+	if ok && d.mayMove(best.cost, compactShare) {
+		c.Collapsed = d.collapsePUD(ctx, &best)
+		c.Moved += best.done
+		if !c.Collapsed && best.done == 0 {
+			d.drop(best.ino) // until it grows again: others come next
+		}
+		d.moved.Add(best.done - best.cost)
+	}
+	return c
+}
+
+// moveTo moves the file blocks [lo, hi) to the region blocks base, base+1, ... as far as they do not
+// lie there. It returns how many blocks it moved, and whether all lie there now. Called with the range locked for writing, and io held.
+func (d *defrag) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
+	fs := d.fs
+	// Everything there must be free, or the file's own block of that place.
+	for b := lo; b < hi; {
+		e, ok := in.space.Lookup(b)
+		if !ok || !d.movable(part(e, b, min(hi, e.End()))) {
+			return n, false
+		}
+		x := part(e, b, min(hi, e.End()))
+		if to := base + (b - lo); x.Block != to && !fs.alloc.IsFree(to, uint64(x.Len)) {
+			return n, false
+		}
+		b = x.End()
+	}
+	for b := lo; b < hi; {
+		e, _ := in.space.Lookup(b)
+		x := part(e, b, min(hi, e.End()))
+		to := base + (b - lo)
+		if x.Block != to {
+			if fs.granted(uint64(x.Len)) < uint64(x.Len) || !fs.alloc.Reserve(to, uint64(x.Len)) || d.move(ctx, in, x, to) != nil {
+				return n, false
+			}
+			n += uint64(x.Len)
+		}
+		b = x.End()
+	}
+	d.mergeFolios(in, lo, hi, base)
+	return n, true
+}
+
+// movable reports whether every folio of an extent has one owner and no reference, and can be
+// read: no other file shares it, and nobody has it mapped.
+func (d *defrag) movable(x pagecache.Extent) bool {
+	fs := d.fs
+	return x.Flags&layout.ExtentShared == 0 && !fs.bad.has(x.Block, uint64(x.Len)) && fs.table.Sole(x.Block, uint64(x.Len))
+}
+
+// move moves x, which is part of an extent of the file, to allocated blocks. After an
+// error it has not happened, and the blocks are free.
+//
+// Persistence order:
+//  1. NT-store the data where it goes, SFENCE
+//  2. transaction: the slots
+//  3. only then are the blocks it leaves free
+func (d *defrag) move(ctx *Context, in *inode, x pagecache.Extent, to uint64) error {
+	fs := d.fs
+	s := &in.ext.splice
+	s.begin(in, x.Logical)
+	e, _ := in.space.Lookup(x.Logical)
+	s.take(e)
+	if len(s.now) == 0 && e.Logical < x.Logical {
+		s.put(part(e, e.Logical, x.Logical))
+	}
+	s.runs = append(s.runs, run{to, uint64(x.Len)})
+	s.gone = append(s.gone, run{x.Block, uint64(x.Len)})
+	y := x
+	y.Block = to
+	s.put(y)
+	s.finish(in, x.End())
+	err := fs.settle(ctx, in)
+	if err == nil && x.Flags&layout.ExtentUnwritten == 0 {
+		err = fs.copyBlocks(to, x.Block, uint64(x.Len))
+	}
+	if err == nil {
+		err = fs.commitSplice(ctx, in, 0)
+	}
+	if err != nil {
+		fs.storeFailed(in, err)
+		fs.unowned(ctx, in)
+	}
+	return err
+}
+
+// mergeFolios makes large folios of the file blocks [lo, hi), which lie at base.
+func (d *defrag) mergeFolios(in *inode, lo, hi, base uint64) {
+	fs := d.fs
+	o := fs.alloc.Orders()
+	for _, order := range [2]uint8{o.PMD, o.PUD} {
+		size := uint64(1) << order
+		for b := hugepage.AlignUp(base, order); b+size <= base+hi-lo; b += size {
+			if fs.table.Order(b) < order {
+				fs.table.Merge(b, order)
+			}
+		}
+	}
+}
