@@ -1,0 +1,285 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/dirindex"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// node is what create makes.
+type node struct {
+	mode, rdev uint32
+	target     string // symbolic links
+	unnamed    bool   // O_TMPFILE: no name, no link
+}
+
+// Mknod creates a regular file, fifo, socket or device node. Of the mode of what is created
+// ctx.Umask is taken, unless the directory has a default access control list.
+func (fs *FS) Mknod(ctx *Context, dir uint64, name string, mode, rdev uint32, a *Attr) syscall.Errno {
+	switch mode & syscall.S_IFMT {
+	case 0:
+		mode |= syscall.S_IFREG
+	case syscall.S_IFREG, syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK:
+	default:
+		return syscall.EINVAL
+	}
+	return fs.create(ctx, dir, name, &node{mode: mode, rdev: rdev}, a)
+}
+
+// Tmpfile creates a regular file without a name, as O_TMPFILE: it goes with its last
+// reference unless Link names it before. dir says where Link may name it.
+func (fs *FS) Tmpfile(ctx *Context, dir uint64, mode uint32, a *Attr) syscall.Errno {
+	return fs.create(ctx, dir, "", &node{mode: mode&0o7777 | syscall.S_IFREG, unnamed: true}, a)
+}
+
+// Mkdir creates a directory.
+func (fs *FS) Mkdir(ctx *Context, dir uint64, name string, mode uint32, a *Attr) syscall.Errno {
+	return fs.create(ctx, dir, name, &node{mode: mode&0o7777 | syscall.S_IFDIR}, a)
+}
+
+// create makes a new inode and its name, if it has one.
+//
+// Persistence order:
+//  1. a long link's target: NT-store into a fresh block, SFENCE
+//  2. whatever the name needs: a fresh directory block is formatted and fenced
+//  3. what is inherited of access control lists: swapXattrs
+//  4. transaction: the inode's core, times and extent lines; the dentry; the
+//     directory's times line, and its core line if its size or link count changes
+func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
+	return fs.patiently(ctx, func() syscall.Errno { return fs.tryCreate(ctx, dir, name, nd, a) })
+}
+
+func (fs *FS) tryCreate(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	if e := checkName(name); e != 0 && !nd.unnamed {
+		return e
+	}
+	d, e := fs.getDir(ctx, dir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(d, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.core.Nlink == 0 {
+		return syscall.ENOENT
+	}
+	if e := mayAdd(d); e != 0 {
+		return e
+	}
+	if nd.mode&syscall.S_IFMT == syscall.S_IFDIR && d.core.Nlink >= LinkMax {
+		return syscall.EMLINK
+	}
+	if !nd.unnamed {
+		if _, ok, err := fs.find(d, name); ok || err != nil {
+			if ok {
+				return syscall.EEXIST
+			}
+			return errno(err)
+		}
+	}
+	in, err := fs.createLocked(ctx, d, name, nd)
+	if err != nil {
+		return errno(err)
+	}
+	in.mu.RLock()
+	in.fill(a)
+	in.mu.RUnlock()
+	return 0
+}
+
+func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *inode, err error) {
+	var p dirPlace
+	if !nd.unnamed {
+		if p, err = fs.placeName(ctx, d, layout.DentryLines(len(name))); err != nil {
+			return nil, err
+		}
+	}
+	n, err := fs.newNode(ctx, d, nd)
+	if err != nil {
+		fs.undoDentry(ctx, d, p, nil)
+		return nil, err
+	}
+	t := fs.begin(ctx)
+	n.stage(t)
+	c := d.core
+	var ch dirChange
+	var ds stagedTimes
+	if !nd.unnamed {
+		ch = d.stageDentry(t, p, name, n.in.ino, dtype(nd.mode), &c)
+		if n.in.isDir() {
+			c.Nlink++
+		}
+		if c != d.core {
+			d.stageCore(t, &c)
+		}
+		ds = d.stageTimes(t, SetMtime|SetCtime, n.in.btime)
+	}
+	if err := t.commit(); err != nil {
+		fs.undoDentry(ctx, d, p, &ch)
+		n.undo(ctx, fs)
+		return nil, err
+	}
+	if !nd.unnamed {
+		d.applyCore(&c)
+		d.applyTimes(&ds)
+		d.applyDentry(&ch)
+	}
+	n.done(ctx, fs)
+	return n.in, nil
+}
+
+// newborn is an inode on its way: in DRAM, where nobody finds it, and not yet on media.
+type newborn struct {
+	in    *inode
+	nd    *node
+	block uint64 // of a long link's target; 0: none
+	list  *xattrSwap
+}
+
+// newNode makes everything of a new inode that stands outside the transaction which shows
+// it. Called with d.mu held.
+func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
+	ino, err := fs.allocInode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n := &newborn{nd: nd}
+	if n.in, err = fs.newInode(ctx, d, ino, nd); err == nil {
+		if n.block, err = fs.storeTarget(ctx, nd); err == nil {
+			n.list, err = fs.inheritACL(ctx, d, n.in)
+		}
+	}
+	if err != nil {
+		n.free(ctx, fs, ino)
+		return nil, err
+	}
+	// Before its lines are on media, so that a get by number does not read them.
+	n.in.dying = true
+	s := fs.shard(ino)
+	s.mu.Lock()
+	s.add(n.in)
+	s.mu.Unlock()
+	return n, nil
+}
+
+// stage writes the lines of the inode.
+func (n *newborn) stage(t *tx) {
+	n.in.stageContent(t, n.nd, n.block)
+	n.in.stageCore(t, &n.in.core)
+	n.in.stageTimes(t, 0, 0)
+}
+
+// done is after commit: the inode can be found.
+func (n *newborn) done(ctx *Context, fs *FS) {
+	n.list.done(ctx, fs)
+	if n.block != 0 {
+		fs.table.Own(n.block, 1)
+	}
+	s := fs.shard(n.in.ino)
+	s.mu.Lock()
+	n.in.dying = false
+	s.mu.Unlock()
+}
+
+// undo is for a transaction that was not committed.
+func (n *newborn) undo(ctx *Context, fs *FS) {
+	if n == nil {
+		return
+	}
+	fs.shard(n.in.ino).drop(n.in)
+	n.list.undo(ctx, fs)
+	n.free(ctx, fs, n.in.ino)
+}
+
+func (n *newborn) free(ctx *Context, fs *FS, ino uint64) {
+	if n.block != 0 {
+		fs.freeIdle(n.block, 1)
+	}
+	fs.freeInode(ctx, ino)
+}
+
+// newInode is a new inode in DRAM, with one reference. Its generation follows that of the
+// slot's last user.
+func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, error) {
+	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: nd.mode & syscall.S_IFMT}
+	in.refs.Store(1)
+	var l layout.Line
+	if err := fs.loadLine(in.off+layout.InodeCoreOff, &l); err != nil {
+		return nil, err
+	}
+	if in.core.Get(&l); in.core.Mode != 0 {
+		return nil, fs.contradiction(corruptf("inode %d is in use, and is free by the saved free map", ino))
+	}
+	gen := in.core.Gen + 1
+	if gen == 0 {
+		gen = 1
+	}
+	in.core = layout.Core{Gen: gen, Mode: uint16(nd.mode), UID: ctx.UID, GID: ctx.GID, Nlink: 1, Rdev: nd.rdev, Size: uint64(len(nd.target))}
+	if in.isReg() || in.isDir() {
+		in.core.Flags = d.core.Flags & flagsInherited
+		if !in.isDir() {
+			in.core.Flags &^= layout.FlagProjInherit
+		}
+		in.flags.Store(in.core.Flags)
+	}
+	if d.core.Flags&layout.FlagProjInherit != 0 {
+		in.core.Proj = d.core.Proj
+	}
+	if d.core.Mode&syscall.S_ISGID != 0 {
+		in.core.GID = d.core.GID
+		if in.isDir() {
+			in.core.Mode |= syscall.S_ISGID
+		}
+	}
+	if in.isDir() {
+		in.core.Nlink, in.core.Parent = 2, d.ino
+		in.parent.Store(d.ino)
+		in.up.Store(d)
+		in.anchored.Store(true)
+		in.content = &content{}
+		in.dir = &dirindex.Index{}
+		in.loaded.Store(true)
+	}
+	if nd.unnamed {
+		in.core.Nlink, in.linkable = 0, true
+	}
+	in.size.Store(in.core.Size)
+	in.btime = fs.now()
+	in.setTimes(in.btime, in.btime, in.btime)
+	return in, nil
+}
+
+// stageContent writes the extent line of a new inode: a link's target, its block,
+// or nothing (over what the slot's last user left).
+func (in *inode) stageContent(t *tx, nd *node, block uint64) {
+	off := in.off + layout.InodeExtentOff
+	in.counted.Store(block == 0)
+	if nd.target == "" && in.emptySlots(t, off) {
+		return
+	}
+	l := t.at(off)
+	clear(l.Payload())
+	switch {
+	case block != 0:
+		e := layout.Extent{Block: block, Len: 1}
+		l.PutExtent(0, e)
+	case nd.target != "":
+		in.core.Format |= layout.FormatInline
+		copy(l.Payload(), nd.target)
+	}
+}
+
+// emptySlots reports whether the slot's last user left the extent line empty, so
+// that the transaction need not carry it.
+func (in *inode) emptySlots(t *tx, off int64) bool {
+	var l layout.Line
+	if err := t.lane.fs.loadLine(off, &l); err != nil {
+		t.fail(err)
+		return false
+	}
+	return [layout.PayloadSize]byte(l.Payload()) == [layout.PayloadSize]byte{}
+}

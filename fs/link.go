@@ -1,0 +1,103 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// LinkMax is the largest link count.
+const LinkMax = 1<<32 - 2
+
+// Link gives an inode another name.
+//
+// Persistence order:
+//  1. a fresh directory block, if the name needs one, is formatted and fenced
+//  2. transaction: the dentry, the inode's core and times lines, the directory's
+//     times line and, if it grows, its core line
+func (fs *FS) Link(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {
+	return fs.patiently(ctx, func() syscall.Errno { return fs.tryLink(ctx, ino, dir, name, a) })
+}
+
+func (fs *FS) tryLink(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	if e := checkName(name); e != 0 {
+		return e
+	}
+	d, e := fs.getDir(ctx, dir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(d, 1)
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	var err error
+	if in.isDir() {
+		err = syscall.EPERM
+	}
+	if err == nil {
+		err = fs.blocksKnown(ctx, in) // for a, while nothing has changed
+	}
+	if err == nil {
+		err = fs.link(ctx, in, d, name)
+	}
+	e = errno(err)
+	if e == 0 {
+		e = fs.attr(ctx, in, a)
+	}
+	if e != 0 {
+		fs.put(in, 1)
+	}
+	return e // 0: the reference of get stays: it is the caller's
+}
+
+func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch {
+	case d.core.Nlink == 0 || in.core.Nlink == 0 && !in.linkable:
+		return syscall.ENOENT
+	case in.core.Nlink >= LinkMax:
+		return syscall.EMLINK
+	case d.immutable() || in.fixed():
+		return syscall.EPERM
+	}
+	if _, ok, err := fs.find(d, name); ok || err != nil {
+		if ok {
+			return syscall.EEXIST
+		}
+		return err
+	}
+	p, err := fs.placeName(ctx, d, layout.DentryLines(len(name)))
+	if err != nil {
+		return err
+	}
+	now := fs.now()
+	t := fs.begin(ctx)
+	c, dc := in.core, d.core
+	c.Nlink++
+	in.stageCore(t, &c)
+	is := in.stageTimes(t, SetCtime, now)
+	ch := d.stageDentry(t, p, name, in.ino, dtype(in.typ), &dc)
+	if dc != d.core {
+		d.stageCore(t, &dc)
+	}
+	ds := d.stageTimes(t, SetMtime|SetCtime, now)
+	if err := t.commit(); err != nil {
+		fs.undoDentry(ctx, d, p, &ch)
+		return err
+	}
+	in.applyCore(&c)
+	in.applyTimes(&is)
+	in.linkable = false
+	d.applyCore(&dc)
+	d.applyTimes(&ds)
+	d.applyDentry(&ch)
+	return nil
+}

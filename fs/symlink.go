@@ -1,0 +1,79 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// Symlink creates a symbolic link of 1 to 4095 bytes.
+func (fs *FS) Symlink(ctx *Context, dir uint64, name, target string, a *Attr) syscall.Errno {
+	if target == "" {
+		return syscall.ENOENT
+	}
+	if len(target) >= layout.BlockSize {
+		return syscall.ENAMETOOLONG
+	}
+	return fs.create(ctx, dir, name, &node{mode: 0o777 | syscall.S_IFLNK, target: target}, a)
+}
+
+// storeTarget puts a long link's target in a fresh block and returns it, or 0 if
+// the target fits the inode.
+func (fs *FS) storeTarget(ctx *Context, nd *node) (block uint64, err error) {
+	if len(nd.target) <= layout.InlineSize {
+		return 0, nil
+	}
+	var buf [layout.BlockSize]byte
+	copy(buf[:], nd.target)
+	for range extendTries {
+		if fs.spare(ctx.UID, 1) == 0 {
+			return 0, errNoSpace
+		}
+		block, _, ok := fs.alloc.Alloc(0, 1)
+		if !ok {
+			return 0, errNoSpace
+		}
+		if err = fs.storeBlock(block, buf[:]); err == nil {
+			return block, nil
+		}
+		news := fs.freshFailed(run{block, 1}, err)
+		fs.freeIdle(block, 1)
+		if !news {
+			break
+		}
+	}
+	return 0, err
+}
+
+// Readlink appends a symbolic link's target to buf.
+func (fs *FS) Readlink(ctx *Context, ino uint64, buf []byte) ([]byte, syscall.Errno) {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return buf, e
+	}
+	defer fs.put(in, 1)
+	if in.typ != syscall.S_IFLNK {
+		return buf, syscall.EINVAL
+	}
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	var l layout.Line
+	if err := fs.loadLine(in.off+layout.InodeExtentOff, &l); err != nil {
+		return buf, errno(err)
+	}
+	n := int(in.core.Size)
+	fs.accessed(ctx, in)
+	if in.core.Format&layout.FormatInline != 0 {
+		return append(buf, l.Payload()[:min(n, layout.InlineSize)]...), 0
+	}
+	e0 := l.Extent(0)
+	if n >= layout.BlockSize || e0.Len == 0 || e0.Block >= fs.sb.Blocks() {
+		return buf, syscall.EIO
+	}
+	if err := fs.checkRead(e0.Block, 1); err != nil {
+		return buf, errno(err)
+	}
+	at := len(buf)
+	buf = append(buf, make([]byte, n)...)
+	return buf, errno(fs.load(int64(e0.Block)<<layout.BlockShift, buf[at:]))
+}

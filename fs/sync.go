@@ -1,0 +1,99 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pagecache"
+)
+
+// Fsync makes lazily kept times durable; data and metadata are durable already.
+// On a region in an ordinary file it also writes back what a crash of the host
+// would lose.
+func (fs *FS) Fsync(ctx *Context, ino uint64, datasync bool) syscall.Errno {
+	in, e := fs.get(ino)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(in, 1)
+	if err := fs.flushTimes(in); err != nil {
+		return errno(err)
+	}
+	var err error
+	ctx.Wait(func() { err = fs.syncInode(in) })
+	return errno(err)
+}
+
+// SyncAll is syncfs. EIO if the region is another's (lose).
+func (fs *FS) SyncAll() syscall.Errno {
+	if fs.lost.Load() != nil {
+		return syscall.EIO
+	}
+	if fs.readOnly() {
+		return 0
+	}
+	return errno(fs.r.Sync(0, fs.sb.Size))
+}
+
+// syncInode writes a file's data, long attribute values among it, then all metadata, back
+// to the file the region is in.
+func (fs *FS) syncInode(in *inode) error {
+	if fs.readOnly() || !fs.needsSync() {
+		return nil
+	}
+	runs, err := fs.dataRuns(in)
+	if err != nil {
+		return err
+	}
+	for _, u := range runs {
+		if err := fs.r.Sync(int64(u.block)<<layout.BlockShift, int64(u.n)<<layout.BlockShift); err != nil {
+			return err
+		}
+	}
+	fs.meta.mu.Lock()
+	chunks := make([]int64, len(fs.meta.chunks))
+	for i, c := range fs.meta.chunks {
+		chunks[i] = c.no
+	}
+	fs.meta.mu.Unlock()
+	if err := fs.r.Sync(0, fs.sb.StaticEnd); err != nil {
+		return err
+	}
+	for _, c := range chunks {
+		off := c << fs.sb.ChunkShift
+		if err := fs.r.Sync(off, min(fs.sb.ChunkSize(), fs.sb.Size-off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dataRuns lists the data blocks of an inode: what of it lies outside metadata chunks.
+func (fs *FS) dataRuns(in *inode) (runs []run, err error) {
+	in.io.Lock()
+	defer in.io.Unlock()
+	if !in.isDir() {
+		if err := fs.loadExtents(in); err != nil {
+			return nil, err
+		}
+	}
+	in.mu.RLock()
+	xs, err := fs.loadXattrs(in)
+	in.mu.RUnlock()
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range xs.list {
+		for _, r := range x.Runs {
+			runs = append(runs, run{r.Block, uint64(r.Len)})
+		}
+	}
+	if in.isDir() {
+		return runs, nil
+	}
+	in.space.Ascend(0, func(e pagecache.Extent) bool {
+		runs = append(runs, run{e.Block, uint64(e.Len)})
+		return true
+	})
+	return runs, nil
+}

@@ -1,0 +1,262 @@
+package fs
+
+import (
+	"context"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// setSize is truncate(2): the new size of s, and its SetKillPriv with it.
+func (fs *FS) setSize(ctx *Context, in *inode, s *SetAttr) error {
+	size := s.Size
+	switch {
+	case in.isDir():
+		return syscall.EISDIR
+	case !in.isReg():
+		return syscall.EINVAL
+	case size > maxSize:
+		return syscall.EFBIG
+	}
+	if err := fs.extentsLoaded(ctx, in); err != nil {
+		return err
+	}
+	for {
+		if old := in.size.Load(); size > old {
+			if done, err := fs.grow(ctx, in, s); done || err != nil {
+				return err
+			}
+		} else {
+			end := in.breakLayout(size>>layout.BlockShift, maxBlock+1)
+			done, err := fs.shrink(ctx, in, s)
+			end()
+			if done || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// sized is in's core line with the new size. Called with mu held.
+func (s *SetAttr) sized(in *inode) layout.Core {
+	c := in.core
+	c.Size = s.Size
+	if s.Valid&SetKillPriv != 0 {
+		c.Mode = s.killed(c.Mode)
+	}
+	return c
+}
+
+// grow moves the end of file up; done is false if it is no longer below the new size.
+//
+// Persistence order:
+//  1. NT-zero from the old end of file to the end of its block, SFENCE
+//  2. transaction: core line with the size, times line
+func (fs *FS) grow(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
+	size := int64(s.Size)
+	lock, from, err := in.lockWrite(ctx, size, size)
+	if err == nil {
+		lock, err = in.lockGrow(ctx, lock, from, size, size)
+	}
+	if err != nil {
+		return false, err
+	}
+	defer in.rl.Unlock(lock)
+	defer in.io.Unlock()
+	old := int64(in.size.Load())
+	if old >= size {
+		return false, nil
+	}
+	if err := fs.zeroFenced(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
+		return false, err
+	}
+	_, err = fs.commitSize(ctx, in, s, false)
+	return true, err
+}
+
+// shrink moves the end of file down (or leaves it and updates the times). It takes
+// no range lock and waits for no reader: blocks that replies still hold are freed
+// by whoever drops the last reference.
+func (fs *FS) shrink(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
+	if err := in.lockIO(ctx); err != nil {
+		return false, err
+	}
+	defer in.io.Unlock()
+	switch size := in.size.Load(); {
+	case s.Size > size:
+		return false, nil
+	case ctx.NoWait && in.cutsMuch() && blocksOf(int64(s.Size)) < blocksOf(int64(size)):
+		return false, syscall.EAGAIN
+	}
+	more, err := fs.commitSize(ctx, in, s, true)
+	if err != nil {
+		return false, err
+	}
+	if more {
+		if err = fs.finishTruncate(ctx, in); err != nil {
+			fs.unfinished.Store(true)
+		}
+	}
+	fs.dropChain(ctx, in)
+	return true, err
+}
+
+// commitSize commits the new size of s. With cutting set it also cuts the extents beyond
+// it, as many as fit the transaction; if some are left (more) the inode is marked
+// Truncating, and the caller (or recovery) calls finishTruncate. Called with io held, and not mu.
+//
+// Persistence order:
+//  1. transaction: core line with size and mark, times line, slots cut
+//  2. only then the cut blocks go to whoever holds them last
+func (fs *FS) commitSize(ctx *Context, in *inode, s *SetAttr, cutting bool) (more bool, err error) {
+	if cutting {
+		more = fs.planCut(ctx, in, s.Size)
+	}
+	if err := fs.commitSizeTx(ctx, in, s, cutting, more); err != nil {
+		return false, err
+	}
+	if cutting {
+		fs.owned(ctx, in)
+	}
+	return more, nil
+}
+
+// commitSizeTx is step 1 of commitSize.
+func (fs *FS) commitSizeTx(ctx *Context, in *inode, s *SetAttr, cutting, more bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c := s.sized(in)
+	if more {
+		c.Format |= layout.FormatTruncating
+	}
+	now := fs.now()
+	t := fs.begin(ctx)
+	if cutting {
+		in.stageSplice(t)
+	}
+	in.stageCore(t, &c)
+	st := in.stageTimes(t, SetMtime|SetCtime, now)
+	if err := t.commit(); err != nil {
+		return err
+	}
+	in.applyCore(&c)
+	in.applyTimes(&st)
+	if cutting {
+		in.applySplice()
+	}
+	return nil
+}
+
+// planCut plans the removal of what lies beyond size, which needs no new slot. more is
+// set if it takes another one.
+func (fs *FS) planCut(ctx *Context, in *inode, size uint64) (more bool) {
+	stop, _ := fs.plan(ctx, in, blocksOf(int64(size)), maxBlock+1, fatePunch)
+	in.ext.splice.settle()
+	return stop <= maxBlock
+}
+
+// finishTruncate cuts what an interrupted or large truncation left, and takes the
+// mark off. Called with io held, and not mu.
+//
+// Persistence order: transactions of slots cut; the last one also clears the mark.
+func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
+	for more := true; more; {
+		more = fs.planCut(ctx, in, in.size.Load())
+		if err := fs.commitCut(ctx, in, more); err != nil {
+			return err
+		}
+		fs.owned(ctx, in)
+	}
+	return nil
+}
+
+// commitCut is one transaction of finishTruncate.
+func (fs *FS) commitCut(ctx *Context, in *inode, more bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	t := fs.begin(ctx)
+	in.stageSplice(t)
+	c := in.core
+	if !more {
+		c.Format &^= layout.FormatTruncating
+		in.stageCore(t, &c)
+	}
+	if err := t.commit(); err != nil {
+		return err
+	}
+	in.applyCore(&c)
+	in.applySplice()
+	return nil
+}
+
+// recallTime is how long truncating and the like wait for holders of mappings to leave.
+const recallTime = 20 * time.Millisecond
+
+// breakLayout is before blocks [lo, hi) change or go: no new mappings of them are granted
+// until end, and who has one is asked to leave. Who does not in that short time keeps the
+// folios, which are free when it does. Called with no lock held.
+func (in *inode) breakLayout(lo, hi uint64) (end func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), recallTime)
+	defer cancel()
+	end, _ = in.layout.Break(ctx, lo, hi)
+	return end
+}
+
+// blockEnd is where the block of a file's end ends: what a shorter file left up to there
+// was never zeroed, and is before it becomes visible.
+func blockEnd(size int64) int64 { return (size + layout.BlockSize - 1) &^ (layout.BlockSize - 1) }
+
+// span is a range of a file's bytes, [off, end), within one block; empty if off >= end.
+type span struct{ off, end int64 }
+
+// zeroBytes zeroes a part of a block, unless that reads as zeros anyway, and reports
+// whether it stored something. It does not fence.
+func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
+	if s.off >= s.end {
+		return false, nil
+	}
+	e, ok := in.space.Lookup(uint64(s.off) >> layout.BlockShift)
+	if !ok || e.Flags&layout.ExtentUnwritten != 0 {
+		return false, nil
+	}
+	at := regionOff(e, s.off)
+	if err := fs.checkRead(uint64(at)>>layout.BlockShift, 1); err != nil {
+		return false, err // the rest of the block cannot be kept
+	}
+	if err := fs.r.NTZero(at, s.end-s.off); err != nil {
+		fs.mediaFailed(err)
+		return false, err
+	}
+	return true, nil
+}
+
+// zeroFenced zeroes parts of blocks. Called with io held, and no plan.
+//
+// Persistence order:
+//  1. those that are shared become the file's own (unshare)
+//  2. NT-zero them, SFENCE
+func (fs *FS) zeroFenced(ctx *Context, in *inode, spans ...span) error {
+	for _, s := range spans {
+		if s.off < s.end {
+			if err := fs.unshare(ctx, in, s.off); err != nil {
+				return err
+			}
+		}
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	fence := false
+	for _, s := range spans {
+		stored, err := fs.zeroBytes(in, s)
+		if err != nil {
+			return err
+		}
+		fence = fence || stored
+	}
+	if fence {
+		fs.r.Fence()
+	}
+	return nil
+}

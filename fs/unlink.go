@@ -1,0 +1,156 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/daxfs/daxfs/fs/dirindex"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// Unlink removes a name that is not a directory's. The inode goes with its last
+// name and last reference.
+func (fs *FS) Unlink(ctx *Context, dir uint64, name string) syscall.Errno {
+	return fs.remove(ctx, dir, name, false)
+}
+
+// Rmdir removes an empty directory.
+func (fs *FS) Rmdir(ctx *Context, dir uint64, name string) syscall.Errno {
+	if name == "." {
+		return syscall.EINVAL
+	}
+	if name == ".." {
+		return syscall.ENOTEMPTY
+	}
+	return fs.remove(ctx, dir, name, true)
+}
+
+// remove needs no space.
+//
+// Persistence order:
+//  1. transaction: the dentry's lines cleared; the inode's core line (link count)
+//     and times line; the directory's times line, and its core line for rmdir
+//  2. the inode, if that was its last name and nobody references it: reclaim
+//  3. the directory's block, if it became empty: trimDir
+func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.Errno {
+	if e := fs.mayChange(); e != 0 {
+		return e
+	}
+	d, e := fs.getDir(ctx, dir)
+	if e != 0 {
+		return e
+	}
+	defer fs.put(d, 1)
+	var read *inode // what was unread, kept in DRAM for the next try
+	for {
+		unread, e := fs.tryRemove(ctx, d, name, rmdir)
+		if read != nil {
+			fs.put(read, 1)
+		}
+		if unread == nil {
+			return e
+		}
+		if err := fs.extentsLoaded(ctx, unread); err != nil {
+			fs.put(unread, 1)
+			return errno(err)
+		}
+		read = unread
+	}
+}
+
+// tryRemove is remove, but for a directory whose names are not in DRAM: it returns that with one more
+// reference, and nothing has changed. They are read while no lock of its parent is held.
+func (fs *FS) tryRemove(ctx *Context, d *inode, name string, rmdir bool) (unread *inode, e syscall.Errno) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	de, ok, err := fs.find(d, name)
+	if err != nil {
+		return nil, errno(err)
+	}
+	if !ok {
+		return nil, syscall.ENOENT
+	}
+	in, err := fs.child(d, de.Ino)
+	if err != nil {
+		return nil, errno(err)
+	}
+	if rmdir && in.unread() {
+		return in, 0
+	}
+	if e := mayDelete(d, in); e != 0 {
+		err = e
+	} else {
+		err = fs.removeLocked(ctx, d, in, &de, rmdir)
+	}
+	fs.put(in, 1)
+	if err != nil {
+		return nil, errno(err)
+	}
+	fs.trimDir(ctx, d, de.Pos)
+	return nil, 0
+}
+
+// unread reports whether in is a directory whose names are not in DRAM.
+func (in *inode) unread() bool { return in.isDir() && !in.loaded.Load() }
+
+func (fs *FS) removeLocked(ctx *Context, d, in *inode, de *dirindex.Entry, rmdir bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := in.mayRemove(rmdir); err != nil {
+		return err
+	}
+	now := fs.now()
+	t := fs.begin(ctx)
+	c, dc := in.core, d.core
+	is := in.stageUnlink(t, &c, now)
+	d.stageRemove(t, de)
+	if rmdir {
+		dropSubdir(&dc)
+		d.stageCore(t, &dc)
+	}
+	ds := d.stageTimes(t, SetMtime|SetCtime, now)
+	if err := t.commit(); err != nil {
+		return err
+	}
+	in.applyCore(&c)
+	fs.nameGone(in)
+	in.applyTimes(&is)
+	d.applyCore(&dc)
+	d.applyTimes(&ds)
+	d.dir.Remove(de)
+	return nil
+}
+
+// dropSubdir takes the link of a directory away that is no longer below it. A damaged count never
+// says that the directory itself is gone.
+func dropSubdir(c *layout.Core) {
+	if c.Nlink > 2 {
+		c.Nlink--
+	}
+}
+
+// mayRemove checks what a removed name leads to. Called with in.mu held.
+// Precondition: a directory is not unread.
+func (in *inode) mayRemove(rmdir bool) error {
+	switch {
+	case in.core.Nlink == 0:
+		return corruptf("inode %d has a name, and a link count of 0", in.ino)
+	case !rmdir && in.isDir():
+		return syscall.EISDIR
+	case rmdir && !in.isDir():
+		return syscall.ENOTDIR
+	case rmdir && in.dir.Len() > 0:
+		return syscall.ENOTEMPTY
+	case rmdir && in.dir.Lost() > 0:
+		return corruptf("directory %d lost names by damage", in.ino)
+	}
+	return nil
+}
+
+// stageUnlink takes one link off: both of a directory.
+func (in *inode) stageUnlink(t *tx, c *layout.Core, now int64) stagedTimes {
+	if c.Nlink--; in.isDir() {
+		c.Nlink = 0
+	}
+	in.stageCore(t, c)
+	return in.stageTimes(t, SetCtime, now)
+}

@@ -1,0 +1,179 @@
+package fs
+
+import (
+	"slices"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// xattrs is an inode's list of attributes, and where it stands.
+type xattrs struct {
+	list  []layout.Xattr
+	chain []uint64 // blocks of the list
+
+	// Of a list that is being changed:
+	fresh []layout.XattrRun // of values that were just stored, and are not linked yet
+	gone  []layout.Xattr    // that are linked, and will not be
+}
+
+func findXattr(list []layout.Xattr, name string) int {
+	return slices.IndexFunc(list, func(x layout.Xattr) bool { return x.Name == name })
+}
+
+// root is the first block of the list; 0: there is none.
+func (xs *xattrs) root() uint64 {
+	if len(xs.chain) == 0 {
+		return 0
+	}
+	return xs.chain[0]
+}
+
+// blocks is how many blocks the attributes take.
+func (xs *xattrs) blocks() uint64 {
+	n := uint64(len(xs.chain))
+	for _, x := range xs.list {
+		for _, r := range x.Runs {
+			n += uint64(r.Len)
+		}
+	}
+	return n
+}
+
+// remove takes an attribute off the list, and reports whether there was one.
+func (xs *xattrs) remove(name string) bool {
+	i := findXattr(xs.list, name)
+	if i < 0 {
+		return false
+	}
+	xs.gone = append(xs.gone, xs.list[i])
+	xs.list = slices.Delete(xs.list, i, i+1)
+	return true
+}
+
+// setValue gives an attribute a value, which it stores in fresh blocks if it is long.
+func (fs *FS) setValue(ctx *Context, xs *xattrs, name string, value []byte) error {
+	x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(fs.seed, value)}
+	if len(value) <= layout.XattrInline {
+		x.Value = value
+	} else {
+		runs, err := fs.storeValue(ctx, value)
+		if err != nil {
+			return err
+		}
+		x.Runs = runs
+		xs.fresh = append(xs.fresh, runs...)
+	}
+	if i := findXattr(xs.list, name); i >= 0 {
+		xs.gone = append(xs.gone, xs.list[i])
+		xs.list[i] = x
+	} else {
+		xs.list = append(xs.list, x)
+	}
+	return nil
+}
+
+// loadXattrs reads an inode's attributes, which nobody may change. A list of several blocks is
+// kept for a while (xattrCache), since reading each of n attributes would take n*n steps. Called
+// with mu held.
+func (fs *FS) loadXattrs(in *inode) (xs xattrs, err error) {
+	if in.xroot == 0 {
+		return xs, nil
+	}
+	if kept := in.xattrs.Load(); kept != nil {
+		return *kept, nil
+	}
+	if xs, err = fs.walkXattrs(in.ino, in.core.Gen, in.xroot); err != nil {
+		return xs, err
+	}
+	for _, b := range xs.chain {
+		if err := fs.taken(in.ino, b, 1, true); err != nil {
+			return xattrs{}, err
+		}
+	}
+	for _, x := range xs.list {
+		for _, r := range x.Runs {
+			if err := fs.taken(in.ino, r.Block, uint64(r.Len), false); err != nil {
+				return xattrs{}, err
+			}
+		}
+	}
+	if len(xs.chain) > 1 {
+		kept := xs
+		fs.xattrs.keep(in, &kept)
+	}
+	return xs, nil
+}
+
+// walkXattrs reads the attributes from root on. All of it was checked to lie within the
+// filesystem; a damaged chain is an error, never a loop.
+func (fs *FS) walkXattrs(ino uint64, gen uint32, root uint64) (xs xattrs, err error) {
+	var list []byte
+	var buf [layout.BlockSize]byte
+	for b := root; b != 0; {
+		off := int64(b) << layout.BlockShift
+		if b >= fs.sb.Blocks() || off < fs.sb.StaticEnd || len(xs.chain) == layout.XattrBlocksMax {
+			return xs, corruptf("block %d of the attributes of inode %d is out of range", b, ino)
+		}
+		if err := fs.load(off, buf[:]); err != nil {
+			return xs, err
+		}
+		h, part, ok := layout.XattrPart(buf[:], fs.seed, off)
+		if !ok || h.Owner != ino || h.Gen != gen || int(h.Index) != len(xs.chain) {
+			return xs, corruptf("block %d is not block %d of the attributes of inode %d that it should be", b, len(xs.chain), ino)
+		}
+		list = append(list, part...)
+		xs.chain = append(xs.chain, b)
+		b = h.Next
+	}
+	for len(list) > 0 {
+		x, rest, ok := layout.NextXattr(list)
+		if !ok {
+			return xs, corruptf("the attributes of inode %d at block %d cannot be read", ino, root)
+		}
+		for _, r := range x.Runs {
+			if r.Len == 0 || r.Block >= fs.sb.Blocks() || fs.sb.Blocks()-r.Block < uint64(r.Len) || int64(r.Block)<<layout.BlockShift < fs.sb.StaticEnd {
+				return xs, corruptf("attribute %q of inode %d has blocks out of range", x.Name, ino)
+			}
+		}
+		xs.list = append(xs.list, x)
+		list = rest
+	}
+	return xs, nil
+}
+
+// xattrValue reads a value to b, which has its length.
+func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
+	copy(b, x.Value)
+	rest := b
+	for _, r := range x.Runs {
+		n := min(len(rest), int(r.Len)<<layout.BlockShift)
+		if err := fs.checkRead(r.Block, uint64(r.Len)); err != nil {
+			return err
+		}
+		if err := fs.load(int64(r.Block)<<layout.BlockShift, rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	if layout.Checksum(fs.seed, b) != x.CRC {
+		return corruptf("the value of attribute %q of inode %d has a wrong checksum", x.Name, in.ino)
+	}
+	return nil
+}
+
+// disownValue gives back the blocks of a value that nothing on media names any more.
+func (fs *FS) disownValue(x *layout.Xattr) {
+	for _, r := range x.Runs {
+		fs.table.Disown(r.Block, uint64(r.Len), fs.freeIdle)
+	}
+}
+
+// freeXattrs gives back what the attributes of an inode took that is no longer on media.
+func (fs *FS) freeXattrs(ctx *Context, xs *xattrs) {
+	for _, b := range xs.chain {
+		fs.freeMeta(ctx, b)
+	}
+	for i := range xs.list {
+		fs.disownValue(&xs.list[i])
+	}
+}
