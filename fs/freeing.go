@@ -1,19 +1,48 @@
 package fs
 
 import (
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// orphans counts inodes that lost their last name. What such a one has is free when its last
-// reference is dropped, which a kernel does as soon as nobody has it open, but without waiting
-// for it: whoever deletes a file and writes another would find the space still taken.
-type orphans struct {
-	made, freed atomic.Uint64
+// freeing knows what is on its way to be free: inodes that lost their last name and have references,
+// large files that are being freed, and blocks that are no longer a file's and still referenced. An
+// operation that finds no space waits for it, but not long.
+//
+// An orphan is free when its last reference is dropped. A kernel does that as soon as nobody has the
+// file open, but without waiting for it: a program that deletes a file and writes another would find
+// the space still taken.
+type freeing struct {
+	fs *FS // immutable
+
+	made, freed atomic.Uint64 // orphans
 	open        atomic.Uint64 // of made and not freed, how many were waited for in vain: somebody has them open
 	last        atomic.Int64  // when a name was taken from one, ns since started
-	waiters     Waiters       // for orphans, and for deferred blocks
+	heldLong    atomic.Uint64 // deferred blocks that were waited for in vain
+
+	large  sync.Mutex   // held while a large orphan is freed in the background
+	larges atomic.Int64 // such orphans
+
+	waiters Waiters // for any of these
+}
+
+// init makes the zero value usable.
+func (f *freeing) init(fs *FS) {
+	f.fs = fs
+	f.waiters.Total, f.waiters.Each = 32, 16
+}
+
+// inBackground has free free a large orphan soon: one at a time, since each uses a CPU.
+func (f *freeing) inBackground(free func()) {
+	f.larges.Add(1)
+	f.fs.background.wg.Go(func() {
+		defer f.larges.Add(-1)
+		f.large.Lock()
+		defer f.large.Unlock()
+		free()
+	})
 }
 
 // orphanWait is how long after the last deletion space may still be on its way: a request or
@@ -29,35 +58,34 @@ const deferWait = 200 * time.Millisecond
 var started = time.Now()
 
 // nameGone notes that the inode may have lost its last name. Called with in.mu held.
-func (fs *FS) nameGone(in *inode) {
+func (f *freeing) nameGone(in *inode) {
 	if in.core.Nlink == 0 {
 		in.orphaned = true
-		fs.orphan.last.Store(int64(time.Since(started)))
-		fs.orphan.made.Add(1)
+		f.last.Store(int64(time.Since(started)))
+		f.made.Add(1)
 	}
 }
 
 // settling reports whether anything was deleted just now.
-func (fs *FS) settling() bool {
-	last := fs.orphan.last.Load()
+func (f *freeing) settling() bool {
+	last := f.last.Load()
 	return last != 0 && time.Since(started)-time.Duration(last) <= orphanWait
 }
 
 // Settle waits until what was deleted just now is free, but not long; if many callers do so already
 // (Waiters), it does not. Called with no lock held.
-func (fs *FS) Settle(ctx *Context) { fs.settleOrphans(ctx) }
+func (fs *FS) Settle(ctx *Context) { fs.freeing.settle(ctx) }
 
-// settleOrphans is Settle for a caller that may give up (EINTR).
-func (fs *FS) settleOrphans(ctx *Context) syscall.Errno {
-	o := &fs.orphan
-	if !fs.settling() || o.pending() == o.open.Load() {
+// settle is Settle for a caller that may give up (EINTR).
+func (f *freeing) settle(ctx *Context) syscall.Errno {
+	if !f.settling() || f.pending() == f.open.Load() {
 		return 0
 	}
-	open, until := o.open.Load(), started.Add(time.Duration(o.last.Load())+orphanWait)
-	return fs.await(ctx, func() bool {
-		n := o.pending()
+	open, until := f.open.Load(), started.Add(time.Duration(f.last.Load())+orphanWait)
+	return f.await(ctx, func() bool {
+		n := f.pending()
 		if open = min(open, n); n == open || time.Now().After(until) {
-			o.open.Store(n)
+			f.open.Store(n)
 			return true
 		}
 		return false
@@ -66,8 +94,8 @@ func (fs *FS) settleOrphans(ctx *Context) syscall.Errno {
 
 // await waits until done says so; EINTR if the caller gave up before. If many callers wait, it does not.
 // What is waited for usually comes in less than a millisecond: it looks less often the longer it takes.
-func (fs *FS) await(ctx *Context, done func() bool) (e syscall.Errno) {
-	w := &fs.orphan.waiters
+func (f *freeing) await(ctx *Context, done func() bool) (e syscall.Errno) {
+	w := &f.waiters
 	if !w.Enter(ctx.UID) {
 		return 0
 	}
@@ -84,20 +112,20 @@ func (fs *FS) await(ctx *Context, done func() bool) (e syscall.Errno) {
 	return e
 }
 
-// pending is how many orphans are not free.
-func (o *orphans) pending() uint64 {
-	freed := o.freed.Load() // first: it follows made
-	return o.made.Load() - freed
+// pending returns how many orphans are not free.
+func (f *freeing) pending() uint64 {
+	freed := f.freed.Load() // first: it follows made
+	return f.made.Load() - freed
 }
 
 // deferring reports whether blocks are no longer a file's and not free yet, beyond those that were waited
 // for in vain.
-func (fs *FS) deferring() bool {
-	n := fs.table.Deferred()
-	if n < fs.heldLong.Load() {
-		fs.heldLong.Store(n)
+func (f *freeing) deferring() bool {
+	n := f.fs.table.Deferred()
+	if n < f.heldLong.Load() {
+		f.heldLong.Store(n)
 	}
-	return n > fs.heldLong.Load()
+	return n > f.heldLong.Load()
 }
 
 // reclaimWait bounds how long an operation that finds no space waits for large files that are being freed.
@@ -105,26 +133,29 @@ const reclaimWait = 10 * time.Second
 
 // AwaitReclaim waits until the large files that were deleted and have no user any more are free, but not for
 // longer than 10 s. EINTR if the caller gave up before. Called with no lock held.
-func (fs *FS) AwaitReclaim(ctx *Context) syscall.Errno {
-	if fs.reclaims.Load() == 0 {
+func (fs *FS) AwaitReclaim(ctx *Context) syscall.Errno { return fs.freeing.awaitLarge(ctx) }
+
+// awaitLarge is AwaitReclaim.
+func (f *freeing) awaitLarge(ctx *Context) syscall.Errno {
+	if f.larges.Load() == 0 {
 		return 0
 	}
 	until := time.Now().Add(reclaimWait)
-	return fs.await(ctx, func() bool { return fs.reclaims.Load() == 0 || time.Now().After(until) })
+	return f.await(ctx, func() bool { return f.larges.Load() == 0 || time.Now().After(until) })
 }
 
 // awaitDeferred waits until what deferring speaks of is free, but not long.
-func (fs *FS) awaitDeferred(ctx *Context) syscall.Errno {
-	if !fs.deferring() {
+func (f *freeing) awaitDeferred(ctx *Context) syscall.Errno {
+	if !f.deferring() {
 		return 0
 	}
 	until := time.Now().Add(deferWait)
-	return fs.await(ctx, func() bool {
-		if !fs.deferring() {
+	return f.await(ctx, func() bool {
+		if !f.deferring() {
 			return true
 		}
 		if time.Now().After(until) {
-			fs.heldLong.Store(fs.table.Deferred())
+			f.heldLong.Store(f.fs.table.Deferred())
 			return true
 		}
 		return false
@@ -135,21 +166,21 @@ func (fs *FS) awaitDeferred(ctx *Context) syscall.Errno {
 // free since released was what the folio table said, or was on its way and was waited for. Else e is
 // the operation's answer: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up.
 // Called with no lock held.
-func (fs *FS) spaceComes(ctx *Context, released uint64) (again bool, e syscall.Errno) {
-	reclaims := fs.reclaims.Load() > 0
+func (f *freeing) spaceComes(ctx *Context, released uint64) (again bool, e syscall.Errno) {
+	reclaims := f.larges.Load() > 0
 	switch {
-	case fs.table.Released() != released && !reclaims:
+	case f.fs.table.Released() != released && !reclaims:
 		return true, 0
-	case !reclaims && !fs.settling() && !fs.deferring():
+	case !reclaims && !f.settling() && !f.deferring():
 		return false, syscall.ENOSPC
 	case ctx.NoWait:
 		return false, syscall.EAGAIN
 	}
-	if e = fs.settleOrphans(ctx); e == 0 {
-		e = fs.AwaitReclaim(ctx)
+	if e = f.settle(ctx); e == 0 {
+		e = f.awaitLarge(ctx)
 	}
 	if e == 0 {
-		e = fs.awaitDeferred(ctx)
+		e = f.awaitDeferred(ctx)
 	}
 	return e == 0, e
 }
@@ -161,7 +192,7 @@ func (fs *FS) patiently(ctx *Context, op func() syscall.Errno) syscall.Errno {
 	e := op()
 	if e == syscall.ENOSPC {
 		var again bool
-		if again, e = fs.spaceComes(ctx, released); again {
+		if again, e = fs.freeing.spaceComes(ctx, released); again {
 			e = op()
 		}
 	}

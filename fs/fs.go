@@ -36,9 +36,6 @@ type FS struct {
 	chunksKept atomic.Uint64 // see keepChunks
 	rename     sync.Mutex    // serialises renames between directories, as s_vfs_rename_mutex
 
-	reclaiming sync.Mutex   // held by a goroutine that frees a large orphan
-	reclaims   atomic.Int64 // such goroutines
-
 	owner   ownership
 	mounted mountReport
 	damage  damage // found since the mount
@@ -54,9 +51,8 @@ type FS struct {
 	replies    sync.Pool // *Reply
 	dirBatches sync.Pool // *dirBatch
 
-	orphan   orphans
-	heldLong atomic.Uint64 // deferred blocks that were waited for in vain
-	xattrs   xattrCache
+	freeing freeing
+	xattrs  xattrCache
 
 	pageSize kept.Value[int64]
 

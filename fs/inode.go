@@ -31,7 +31,7 @@ type inode struct {
 
 	dying    bool // protected by the shard's lock
 	linkable bool // protected by mu: made without a name, and none given yet
-	orphaned bool // protected by mu: counted in FS.orphan
+	orphaned bool // protected by mu: counted in FS.freeing
 	live     bool // protected by mu: the live line holds newer times than the times line
 
 	io      sync.Mutex
@@ -312,13 +312,7 @@ func (fs *FS) put(in *inode, n int64) {
 	in.dying = true
 	s.mu.Unlock()
 	if fs.reclaimsLong(in) {
-		fs.reclaims.Add(1)
-		fs.background.wg.Go(func() {
-			defer fs.reclaims.Add(-1)
-			fs.reclaiming.Lock() // one at a time: it uses a CPU
-			defer fs.reclaiming.Unlock()
-			fs.end(in)
-		})
+		fs.freeing.inBackground(func() { fs.end(in) })
 		return
 	}
 	fs.end(in)
@@ -329,7 +323,7 @@ func (fs *FS) end(in *inode) {
 	ctx := Context{Lane: uint32(in.ino)}
 	fs.reclaim(&ctx, in)
 	if in.orphaned {
-		fs.orphan.freed.Add(1)
+		fs.freeing.freed.Add(1)
 	}
 	fs.xattrs.drop(in) // reclaim read them once more
 	fs.shard(in.ino).drop(in)

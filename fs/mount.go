@@ -52,7 +52,7 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	if err := fs.newSpace(); err != nil {
 		return nil, err
 	}
-	fs.orphan.waiters.Total, fs.orphan.waiters.Each = 32, 16
+	fs.freeing.init(fs)
 	fs.pageSize.Times = 100
 	fs.defrag.fs = fs
 	fs.bindFrees()

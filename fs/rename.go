@@ -383,7 +383,7 @@ func (r *renaming) move() error {
 	}
 	if v != nil {
 		v.applyCore(&vc)
-		fs.nameGone(v)
+		fs.freeing.nameGone(v)
 		v.applyTimes(&vs)
 	} else {
 		r.nd.applyDentry(&ch)

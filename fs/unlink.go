@@ -112,7 +112,7 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de *dirindex.Entry, rmdir
 		return err
 	}
 	in.applyCore(&c)
-	fs.nameGone(in)
+	fs.freeing.nameGone(in)
 	in.applyTimes(&is)
 	d.applyCore(&dc)
 	d.applyTimes(&ds)

@@ -29,7 +29,7 @@ func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, sysc
 		fs.put(in, 1)
 		return n, e
 	}
-	again, wait := fs.spaceComes(ctx, released)
+	again, wait := fs.freeing.spaceComes(ctx, released)
 	switch {
 	case again:
 		var m int
