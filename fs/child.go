@@ -92,3 +92,48 @@ func (fs *FS) climb(ctx *Context, in *inode) error {
 	}
 	return nil
 }
+
+// quickSteps bounds the directories that a request with NoWait walks up through.
+const quickSteps = 1000
+
+// isUnder reports whether directory d is top or below it. Called with the rename
+// mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait and the
+// way is long.
+func (fs *FS) isUnder(ctx *Context, d, top *inode) (bool, error) {
+	mark := uint64(0) // Brent: a way that comes back to a mark goes round
+	for n := 1; ; n++ {
+		if d.ino == top.ino {
+			return true, nil
+		}
+		if d.ino == layout.RootIno {
+			return false, nil
+		}
+		if ctx.NoWait && n > quickSteps {
+			return false, syscall.EAGAIN
+		}
+		if d.ino == mark {
+			return false, corruptf("directory %d has no way up to the root", d.ino)
+		}
+		if n&(n-1) == 0 {
+			mark = d.ino
+		}
+		if d = fs.parentOf(d); d == nil {
+			return false, nil // removed: below nothing
+		}
+	}
+}
+
+// parentOf is the directory that a directory is in, without a reference: nothing may be read of it but its
+// number and where it is in turn. nil if there is no such directory. Called with the rename mutex held.
+func (fs *FS) parentOf(d *inode) *inode {
+	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // in the cache, and not its predecessor there
+		return up
+	}
+	up, e := fs.get(d.parent.Load())
+	if e != 0 {
+		return nil
+	}
+	d.up.Store(up)
+	fs.put(up, 1)
+	return up
+}

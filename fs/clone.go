@@ -46,11 +46,8 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 	}
 	defer fs.put(d, 1)
 	for _, in := range [2]*inode{s, d} {
-		switch {
-		case in.isDir():
-			return 0, syscall.EISDIR
-		case !in.isReg():
-			return 0, syscall.EINVAL
+		if e := in.mustBeFile(); e != 0 {
+			return 0, e
 		}
 		if err := fs.extentsLoaded(ctx, in); err != nil {
 			return 0, errno(err)
@@ -108,6 +105,17 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 		fs.touch(d)
 	}
 	return done, 0
+}
+
+// mustBeFile is EISDIR for a directory, and EINVAL for what else is no regular file.
+func (in *inode) mustBeFile() syscall.Errno {
+	switch {
+	case in.isDir():
+		return syscall.EISDIR
+	case !in.isReg():
+		return syscall.EINVAL
+	}
+	return 0
 }
 
 // copyPiece bounds what copyBytes copies at once, and copyMax what CopyRange does for one request, both in bytes:

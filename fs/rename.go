@@ -104,51 +104,6 @@ func lockDirs(a, b *inode) (unlock func()) {
 	return func() { b.mu.Unlock(); a.mu.Unlock() }
 }
 
-// quickSteps bounds the directories that a request with NoWait walks up through.
-const quickSteps = 1000
-
-// isUnder reports whether directory d is top or below it. Called with the rename
-// mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait and the
-// way is long.
-func (fs *FS) isUnder(ctx *Context, d, top *inode) (bool, error) {
-	mark := uint64(0) // Brent: a way that comes back to a mark goes round
-	for n := 1; ; n++ {
-		if d.ino == top.ino {
-			return true, nil
-		}
-		if d.ino == layout.RootIno {
-			return false, nil
-		}
-		if ctx.NoWait && n > quickSteps {
-			return false, syscall.EAGAIN
-		}
-		if d.ino == mark {
-			return false, corruptf("directory %d has no way up to the root", d.ino)
-		}
-		if n&(n-1) == 0 {
-			mark = d.ino
-		}
-		if d = fs.parentOf(d); d == nil {
-			return false, nil // removed: below nothing
-		}
-	}
-}
-
-// parentOf is the directory that a directory is in, without a reference: nothing may be read of it but its
-// number and where it is in turn. nil if there is no such directory. Called with the rename mutex held.
-func (fs *FS) parentOf(d *inode) *inode {
-	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // in the cache, and not its predecessor there
-		return up
-	}
-	up, e := fs.get(d.parent.Load())
-	if e != 0 {
-		return nil
-	}
-	d.up.Store(up)
-	fs.put(up, 1)
-	return up
-}
-
 // renaming is one Rename under way, its directories locked.
 type renaming struct {
 	fs           *FS
@@ -311,8 +266,32 @@ func orErr(err error, e syscall.Errno) error {
 
 // move is the plain rename.
 func (r *renaming) move() error {
-	fs, in, v := r.fs, r.in, r.victim
-	var p dirPlace
+	m := moving{renaming: r}
+	if err := m.prepare(); err != nil {
+		return err
+	}
+	if err := m.commit(); err != nil {
+		return err
+	}
+	if m.w != nil {
+		m.w.done(r.ctx, r.fs)
+		r.fs.put(m.w.in, 1)
+	} else {
+		r.fs.trimDir(r.ctx, r.od, r.from.Pos)
+	}
+	return nil
+}
+
+// moving is a plain rename under way.
+type moving struct {
+	*renaming
+	p dirPlace // of the new name, if it replaces none
+	w *newborn // whiteout under the old name; nil: none
+}
+
+// prepare checks what is left to check, and takes the space that the rename needs.
+func (m *moving) prepare() (err error) {
+	fs, in, v := m.fs, m.in, m.victim
 	if v != nil {
 		if in.isDir() != v.isDir() {
 			if v.isDir() {
@@ -324,28 +303,30 @@ func (r *renaming) move() error {
 			return err
 		}
 	} else {
-		if in.isDir() && r.od != r.nd && r.nd.core.Nlink >= LinkMax {
+		if in.isDir() && m.od != m.nd && m.nd.core.Nlink >= LinkMax {
 			return syscall.EMLINK
 		}
-		var err error
-		if p, err = fs.placeName(r.ctx, r.nd, layout.DentryLines(len(r.nname))); err != nil {
+		if m.p, err = fs.placeName(m.ctx, m.nd, layout.DentryLines(len(m.nname))); err != nil {
 			return err
 		}
 	}
-	var w *newborn
-	if r.flags&RenameWhiteout != 0 {
-		var err error
-		if w, err = fs.newNode(r.ctx, r.od, &node{mode: syscall.S_IFCHR}); err != nil {
-			fs.undoDentry(r.ctx, r.nd, p, nil)
+	if m.flags&RenameWhiteout != 0 {
+		if m.w, err = fs.newNode(m.ctx, m.od, &node{mode: syscall.S_IFCHR}); err != nil {
+			fs.undoDentry(m.ctx, m.nd, m.p, nil)
 			return err
 		}
 	}
+	return nil
+}
+
+// commit is the transaction, and makes it current in DRAM. If it fails nothing has changed.
+func (m *moving) commit() error {
+	fs, in, v := m.fs, m.in, m.victim
 	now := fs.now()
-	t := fs.begin(r.ctx)
-	ic, oc := in.core, r.od.core
-	nc := r.nd.core
+	t := fs.begin(m.ctx)
+	ic, oc, nc := in.core, m.od.core, m.nd.core
 	pn := &nc
-	if r.od == r.nd {
+	if m.od == m.nd {
 		pn = &oc
 	}
 	var vc layout.Core
@@ -354,31 +335,31 @@ func (r *renaming) move() error {
 	if v != nil {
 		vc = v.core
 		vs = v.stageUnlink(t, &vc, now)
-		t.at(r.nd.dir.Off(r.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
+		t.at(m.nd.dir.Off(m.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
 		if v.isDir() {
 			dropSubdir(pn)
 		}
 	} else {
-		ch = r.nd.stageDentry(t, p, r.nname, in.ino, dtype(in.typ), pn)
+		ch = m.nd.stageDentry(t, m.p, m.nname, in.ino, dtype(in.typ), pn)
 	}
-	if w != nil {
+	if w := m.w; w != nil {
 		w.stage(t)
-		t.at(r.od.dir.Off(r.from.Pos)).SetDentryTarget(w.in.ino, dtype(w.in.typ))
+		t.at(m.od.dir.Off(m.from.Pos)).SetDentryTarget(w.in.ino, dtype(w.in.typ))
 	} else {
-		r.od.stageRemove(t, &r.from)
+		m.od.stageRemove(t, &m.from)
 	}
-	if in.isDir() && r.od != r.nd {
+	if in.isDir() && m.od != m.nd {
 		dropSubdir(&oc)
 		pn.Nlink++
-		ic.Parent = r.nd.ino
+		ic.Parent = m.nd.ino
 	}
-	is := r.stage(t, in, &ic, now)
-	ds := r.stageDirs(t, &oc, pn, now)
+	is := m.stage(t, in, &ic, now)
+	ds := m.stageDirs(t, &oc, pn, now)
 	if err := t.commit(); err != nil {
 		if v == nil {
-			fs.undoDentry(r.ctx, r.nd, p, &ch)
+			fs.undoDentry(m.ctx, m.nd, m.p, &ch)
 		}
-		w.undo(r.ctx, fs)
+		m.w.undo(m.ctx, fs)
 		return err
 	}
 	if v != nil {
@@ -386,21 +367,15 @@ func (r *renaming) move() error {
 		fs.freeing.nameGone(v)
 		v.applyTimes(&vs)
 	} else {
-		r.nd.applyDentry(&ch)
+		m.nd.applyDentry(&ch)
 	}
-	if w == nil {
-		r.od.dir.Remove(&r.from)
+	if m.w == nil {
+		m.od.dir.Remove(&m.from)
 	}
 	in.applyCore(&ic)
 	in.applyTimes(&is)
-	in.movedTo(r.nd)
-	r.applyDirs(&oc, pn, &ds)
-	if w != nil {
-		w.done(r.ctx, fs)
-		fs.put(w.in, 1)
-	} else {
-		fs.trimDir(r.ctx, r.od, r.from.Pos)
-	}
+	in.movedTo(m.nd)
+	m.applyDirs(&oc, pn, &ds)
 	return nil
 }
 

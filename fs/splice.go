@@ -240,6 +240,22 @@ func (fs *FS) unowned(ctx *Context, in *inode) {
 	}
 }
 
+// payer returns the user whose space a change of the file takes.
+func (in *inode) payer(ctx *Context) uint32 {
+	if ctx.Writeback {
+		return in.uid()
+	}
+	return ctx.UID
+}
+
+// dataBlock returns the first block of an extent's data; 0: it is unwritten and holds none.
+func dataBlock(e pagecache.Extent) uint64 {
+	if e.Flags&layout.ExtentUnwritten != 0 {
+		return 0
+	}
+	return e.Block
+}
+
 // fate is what becomes of the blocks of a range.
 type fate int
 
@@ -259,10 +275,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 	if f == fateWrite && fs.atomic() {
 		s.max = layout.LoggedMax - 1 // and the core line
 	}
-	uid := ctx.UID
-	if ctx.Writeback {
-		uid = in.uid()
-	}
+	uid := in.payer(ctx)
 	b := lo
 	for b < hi && !s.full() {
 		e, ok := in.space.Lookup(b)
@@ -285,11 +298,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (stop uint64,
 					s.runs = append(s.runs, run{block, n})
 					s.gone = append(s.gone, run{x.Block, n})
 					y := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
-					from := x.Block
-					if x.Flags&layout.ExtentUnwritten != 0 {
-						from = 0
-					}
-					s.parts = append(s.parts, piece{y, from})
+					s.parts = append(s.parts, piece{y, dataBlock(x)})
 					if f == fateWrite {
 						y.Flags = 0
 					}
