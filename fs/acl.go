@@ -53,23 +53,23 @@ func (fs *FS) loadACLs(in *inode) (*acls, error) {
 
 // setACL sets a list, or removes it if value holds no entry. That of access says what the
 // mode is: an equivalent mode replaces it.
-func (fs *FS) setACL(ctx *Context, in *inode, xs *xattrs, name string, value []byte, c *layout.Core) error {
+func (s *xattrSwap) setACL(name string, value []byte, c *layout.Core) error {
 	a, err := posixacl.Parse(value)
 	switch {
 	case err != nil:
 		return err
-	case in.typ == syscall.S_IFLNK:
+	case s.in.typ == syscall.S_IFLNK:
 		return syscall.EOPNOTSUPP
-	case name == posixacl.Default && !in.isDir() && a != nil:
+	case name == posixacl.Default && !s.in.isDir() && a != nil:
 		return syscall.EACCES
 	case name == posixacl.Access && a != nil:
 		c.Mode, a = a.SetMode(c.Mode)
 	}
 	if a == nil {
-		xs.remove(name)
+		s.remove(name)
 		return nil
 	}
-	return fs.setValue(ctx, xs, name, a.Bytes())
+	return s.set(name, a.Bytes())
 }
 
 // chmodACL makes an inode's list follow a new mode: the swap has to be linked by the
@@ -86,8 +86,8 @@ func (fs *FS) chmodACL(ctx *Context, in *inode, mode uint16) (*xattrSwap, error)
 	if !changed {
 		return nil, nil
 	}
-	return fs.swapXattrs(ctx, in, func(xs *xattrs) error {
-		return fs.setValue(ctx, xs, posixacl.Access, a.Bytes())
+	return fs.swapXattrs(ctx, in, func(s *xattrSwap) error {
+		return s.set(posixacl.Access, a.Bytes())
 	})
 }
 
@@ -113,12 +113,12 @@ func (fs *FS) inheritACL(ctx *Context, d, in *inode) (*xattrSwap, error) {
 	if in.core.Mode, access, def = l.def.Inherit(in.core.Mode, in.isDir()); access == nil && def == nil {
 		return nil, nil
 	}
-	return fs.swapXattrs(ctx, in, func(xs *xattrs) (err error) {
+	return fs.swapXattrs(ctx, in, func(s *xattrSwap) (err error) {
 		if access != nil {
-			err = fs.setValue(ctx, xs, posixacl.Access, access.Bytes())
+			err = s.set(posixacl.Access, access.Bytes())
 		}
 		if def != nil && err == nil {
-			err = fs.setValue(ctx, xs, posixacl.Default, def.Bytes())
+			err = s.set(posixacl.Default, def.Bytes())
 		}
 		return err
 	})

@@ -195,11 +195,11 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 	}
 	st.now.Put(t.at(in.off + layout.InodeTimesOff))
 	if err := t.commit(); err != nil {
-		list.undo(ctx, fs)
+		list.undo()
 		return err
 	}
 	in.applyCore(&c)
 	in.applyTimes(&st)
-	list.done(ctx, fs)
+	list.done()
 	return nil
 }

@@ -175,7 +175,7 @@ func (n *newborn) stage(t *tx) {
 
 // done is after commit: the inode can be found.
 func (n *newborn) done(ctx *Context, fs *FS) {
-	n.list.done(ctx, fs)
+	n.list.done()
 	if n.block != 0 {
 		fs.table.Own(n.block, 1)
 	}
@@ -191,7 +191,7 @@ func (n *newborn) undo(ctx *Context, fs *FS) {
 		return
 	}
 	fs.shard(n.in.ino).drop(n.in)
-	n.list.undo(ctx, fs)
+	n.list.undo()
 	n.free(ctx, fs, n.in.ino)
 }
 

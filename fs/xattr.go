@@ -112,8 +112,8 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 	if len(value) > layout.XattrValueMax {
 		return syscall.E2BIG
 	}
-	return fs.changeXattr(ctx, ino, name, func(in *inode, xs *xattrs, c *layout.Core) error {
-		i := findXattr(xs.list, name)
+	return fs.changeXattr(ctx, ino, name, func(s *xattrSwap, c *layout.Core) error {
+		i := s.find(name)
 		switch {
 		case i >= 0 && flags&XattrCreate != 0:
 			return syscall.EEXIST
@@ -124,12 +124,12 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 			if flags&XattrKillSGID != 0 && name == posixacl.Access {
 				c.Mode &^= syscall.S_ISGID
 			}
-			return fs.setACL(ctx, in, xs, name, value, c)
+			return s.setACL(name, value, c)
 		}
 		if name == capability {
-			in.caps.Store(true)
+			s.in.caps.Store(true)
 		}
-		return fs.setValue(ctx, xs, name, value)
+		return s.set(name, value)
 	})
 }
 
@@ -145,8 +145,8 @@ func (fs *FS) RemoveXattr(ctx *Context, ino uint64, name string) syscall.Errno {
 
 // removal is the edit that removes an attribute.
 func removal(name string) xattrEdit {
-	return func(_ *inode, xs *xattrs, _ *layout.Core) error {
-		if !xs.remove(name) {
+	return func(s *xattrSwap, _ *layout.Core) error {
+		if !s.remove(name) {
 			return syscall.ENODATA
 		}
 		return nil
@@ -159,8 +159,8 @@ func (fs *FS) killCapability(ctx *Context, in *inode) syscall.Errno {
 	if !in.caps.Load() {
 		return 0
 	}
-	e := fs.editXattrs(ctx, in, func(in *inode, xs *xattrs, _ *layout.Core) error {
-		if !xs.remove(capability) {
+	e := fs.editXattrs(ctx, in, func(s *xattrSwap, _ *layout.Core) error {
+		if !s.remove(capability) {
 			in.caps.Store(false)
 			return syscall.ENODATA
 		}
@@ -173,7 +173,7 @@ func (fs *FS) killCapability(ctx *Context, in *inode) syscall.Errno {
 }
 
 // xattrEdit changes an inode's list of attributes, and its core.
-type xattrEdit func(in *inode, xs *xattrs, c *layout.Core) error
+type xattrEdit func(s *xattrSwap, c *layout.Core) error
 
 // changeXattr is editXattrs for who asks from outside.
 func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit xattrEdit) syscall.Errno {
@@ -208,7 +208,7 @@ func (fs *FS) editXattrs(ctx *Context, in *inode, edit xattrEdit) syscall.Errno 
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	c := in.core
-	s, err := fs.swapXattrs(ctx, in, func(xs *xattrs) error { return edit(in, xs, &c) })
+	s, err := fs.swapXattrs(ctx, in, func(s *xattrSwap) error { return edit(s, &c) })
 	if err != nil {
 		return errno(err)
 	}
@@ -219,12 +219,12 @@ func (fs *FS) editXattrs(ctx *Context, in *inode, edit xattrEdit) syscall.Errno 
 	}
 	st := in.stageTimes(t, SetCtime, now)
 	if err := t.commit(); err != nil {
-		s.undo(ctx, fs)
+		s.undo()
 		return errno(err)
 	}
 	in.applyCore(&c)
 	in.applyTimes(&st)
-	in.caps.Store(findXattr(s.now.list, capability) >= 0)
-	s.done(ctx, fs)
+	in.caps.Store(s.find(capability) >= 0)
+	s.done()
 	return 0
 }

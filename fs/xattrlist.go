@@ -6,14 +6,10 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// xattrs is an inode's list of attributes, and where it stands.
+// xattrs is an inode's list of attributes, and where it is.
 type xattrs struct {
 	list  []layout.Xattr
 	chain []uint64 // blocks of the list
-
-	// Of a list that is being changed:
-	fresh []layout.XattrRun // of values that were just stored, and are not linked yet
-	gone  []layout.Xattr    // that are linked, and will not be
 }
 
 func findXattr(list []layout.Xattr, name string) int {
@@ -37,39 +33,6 @@ func (xs *xattrs) blocks() uint64 {
 		}
 	}
 	return n
-}
-
-// remove takes an attribute off the list, and reports whether there was one.
-func (xs *xattrs) remove(name string) bool {
-	i := findXattr(xs.list, name)
-	if i < 0 {
-		return false
-	}
-	xs.gone = append(xs.gone, xs.list[i])
-	xs.list = slices.Delete(xs.list, i, i+1)
-	return true
-}
-
-// setValue gives an attribute a value, which it stores in fresh blocks if it is long.
-func (fs *FS) setValue(ctx *Context, xs *xattrs, name string, value []byte) error {
-	x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(fs.seed, value)}
-	if len(value) <= layout.XattrInline {
-		x.Value = value
-	} else {
-		runs, err := fs.storeValue(ctx, value)
-		if err != nil {
-			return err
-		}
-		x.Runs = runs
-		xs.fresh = append(xs.fresh, runs...)
-	}
-	if i := findXattr(xs.list, name); i >= 0 {
-		xs.gone = append(xs.gone, xs.list[i])
-		xs.list[i] = x
-	} else {
-		xs.list = append(xs.list, x)
-	}
-	return nil
 }
 
 // loadXattrs reads an inode's attributes, which nobody may change. A list of several blocks is

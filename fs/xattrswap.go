@@ -10,8 +10,12 @@ import (
 // xattrSwap is a change of an inode's attributes on its way: what they will be is stored,
 // and inode.xroot names it, for a transaction with the times line to link.
 type xattrSwap struct {
+	fs       *FS
+	ctx      *Context
 	in       *inode
 	old, now xattrs
+	fresh    []layout.XattrRun // of values that were just stored, and are not linked yet
+	gone     []layout.Xattr    // that are linked, and will not be
 }
 
 // swapXattrs stores the attributes that edit makes of an inode's. With an error everything
@@ -22,19 +26,19 @@ type xattrSwap struct {
 //  2. by the same thread, NT-store the new list into fresh metadata blocks, SFENCE each
 //  3. the caller's transaction: the times line with the new root
 //  4. only then are the old list, and old values that were long, free (done)
-func (fs *FS) swapXattrs(ctx *Context, in *inode, edit func(xs *xattrs) error) (*xattrSwap, error) {
+func (fs *FS) swapXattrs(ctx *Context, in *inode, edit func(s *xattrSwap) error) (*xattrSwap, error) {
 	old, err := fs.loadXattrs(in)
 	if err != nil {
 		return nil, err
 	}
-	s := &xattrSwap{in: in, old: old, now: xattrs{list: slices.Clone(old.list)}}
+	s := &xattrSwap{fs: fs, ctx: ctx, in: in, old: old, now: xattrs{list: slices.Clone(old.list)}}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err = edit(&s.now); err == nil {
-		s.now.chain, err = fs.storeXattrs(ctx, in, s.now.list)
+	if err = edit(s); err == nil {
+		err = s.store()
 	}
 	if err != nil {
-		s.undo(ctx, fs)
+		s.undo()
 		return nil, err
 	}
 	in.xroot = s.now.root()
@@ -43,83 +47,123 @@ func (fs *FS) swapXattrs(ctx *Context, in *inode, edit func(xs *xattrs) error) (
 }
 
 // undo is for a transaction that was not committed.
-func (s *xattrSwap) undo(ctx *Context, fs *FS) {
+func (s *xattrSwap) undo() {
 	if s == nil {
 		return
 	}
+	fs := s.fs
 	s.in.xroot = s.old.root()
 	fs.xattrs.drop(s.in)
 	for _, b := range s.now.chain {
-		fs.freeMeta(ctx, b)
+		fs.freeMeta(s.ctx, b)
 	}
-	for _, r := range s.now.fresh {
+	for _, r := range s.fresh {
 		fs.freeIdle(r.Block, uint64(r.Len))
 	}
 }
 
 // done is step 4.
-func (s *xattrSwap) done(ctx *Context, fs *FS) {
+func (s *xattrSwap) done() {
 	if s == nil {
 		return
 	}
+	fs := s.fs
 	s.in.acls = nil
-	for _, r := range s.now.fresh {
+	for _, r := range s.fresh {
 		fs.table.Own(r.Block, uint64(r.Len))
 	}
 	s.in.blocks.Add(s.now.blocks() - s.old.blocks())
 	for _, b := range s.old.chain {
-		fs.freeMeta(ctx, b)
+		fs.freeMeta(s.ctx, b)
 	}
-	for i := range s.now.gone {
-		fs.disownValue(&s.now.gone[i])
+	for i := range s.gone {
+		fs.disownValue(&s.gone[i])
 	}
 }
 
-// storeXattrs is step 2 of swapXattrs. With an error come the blocks that were allocated.
-func (fs *FS) storeXattrs(ctx *Context, in *inode, list []layout.Xattr) (chain []uint64, err error) {
+// find returns the index of an attribute in the list, or -1.
+func (s *xattrSwap) find(name string) int { return findXattr(s.now.list, name) }
+
+// remove takes an attribute off the list, and reports whether there was one.
+func (s *xattrSwap) remove(name string) bool {
+	i := s.find(name)
+	if i < 0 {
+		return false
+	}
+	s.gone = append(s.gone, s.now.list[i])
+	s.now.list = slices.Delete(s.now.list, i, i+1)
+	return true
+}
+
+// set gives an attribute a value, which it stores in fresh blocks if it is long.
+func (s *xattrSwap) set(name string, value []byte) error {
+	x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(s.fs.seed, value)}
+	if len(value) <= layout.XattrInline {
+		x.Value = value
+	} else {
+		runs, err := s.storeValue(value)
+		if err != nil {
+			return err
+		}
+		x.Runs = runs
+		s.fresh = append(s.fresh, runs...)
+	}
+	if i := s.find(name); i >= 0 {
+		s.gone = append(s.gone, s.now.list[i])
+		s.now.list[i] = x
+	} else {
+		s.now.list = append(s.now.list, x)
+	}
+	return nil
+}
+
+// store is step 2 of swapXattrs. After an error now.chain has the blocks that were allocated.
+func (s *xattrSwap) store() error {
+	fs, in := s.fs, s.in
 	var b []byte
-	for i := range list {
-		b = list[i].Append(b)
+	for i := range s.now.list {
+		b = s.now.list[i].Append(b)
 	}
 	n := (len(b) + layout.XattrBlockBytes - 1) / layout.XattrBlockBytes
 	if n > layout.XattrBlocksMax {
-		return nil, errNoSpace
+		return errNoSpace
 	}
 	for range n {
-		block, err := fs.allocMeta(ctx, 0)
+		block, err := fs.allocMeta(s.ctx, 0)
 		if err != nil {
-			return chain, err
+			return err
 		}
-		chain = append(chain, block)
+		s.now.chain = append(s.now.chain, block)
 	}
-	for i, block := range chain {
+	for i, block := range s.now.chain {
 		part := b[i*layout.XattrBlockBytes : min(len(b), (i+1)*layout.XattrBlockBytes)]
 		h := layout.XattrBlock{Index: uint32(i), Owner: in.ino, Gen: in.core.Gen, Bytes: uint32(len(part))}
 		if i+1 < n {
-			h.Next = chain[i+1]
+			h.Next = s.now.chain[i+1]
 		}
 		off := int64(block) << layout.BlockShift
 		if err := fs.formatBlock(off, func(b []byte, seq uint64) { h.Format(b, part, fs.seed, off, seq) }); err != nil {
-			return chain, err
+			return err
 		}
 	}
-	return chain, nil
+	return nil
 }
 
 // storeValue is step 1 of swapXattrs: a long value in fresh blocks. The list that names it is stored, and
 // fenced, next.
-func (fs *FS) storeValue(ctx *Context, value []byte) (runs []layout.XattrRun, err error) {
+func (s *xattrSwap) storeValue(value []byte) (runs []layout.XattrRun, err error) {
 	for range extendTries {
-		if runs, err = fs.tryStoreValue(ctx, value); err != errBadBlocks {
+		if runs, err = s.tryStoreValue(value); err != errBadBlocks {
 			return runs, err
 		}
 	}
 	return nil, err
 }
 
-func (fs *FS) tryStoreValue(ctx *Context, value []byte) (runs []layout.XattrRun, err error) {
+func (s *xattrSwap) tryStoreValue(value []byte) (runs []layout.XattrRun, err error) {
+	fs := s.fs
 	for left := blocksOf(int64(len(value))); left > 0 && err == nil; {
-		block, n, ok := fs.alloc.Alloc(0, fs.spare(ctx.UID, left))
+		block, n, ok := fs.alloc.Alloc(0, fs.spare(s.ctx.UID, left))
 		if !ok {
 			err = errNoSpace
 			break
@@ -128,7 +172,7 @@ func (fs *FS) tryStoreValue(ctx *Context, value []byte) (runs []layout.XattrRun,
 		left -= n
 	}
 	if err == nil {
-		err = fs.storeRuns(runs, value)
+		err = s.storeRuns(runs, value)
 	}
 	if err != nil {
 		for _, r := range runs {
@@ -142,10 +186,10 @@ func (fs *FS) tryStoreValue(ctx *Context, value []byte) (runs []layout.XattrRun,
 	return runs, nil
 }
 
-func (fs *FS) storeRuns(runs []layout.XattrRun, value []byte) error {
+func (s *xattrSwap) storeRuns(runs []layout.XattrRun, value []byte) error {
 	for _, r := range runs {
 		n := min(len(value), int(r.Len)<<layout.BlockShift)
-		if err := fs.r.NTStore(int64(r.Block)<<layout.BlockShift, value[:n]); err != nil {
+		if err := s.fs.r.NTStore(int64(r.Block)<<layout.BlockShift, value[:n]); err != nil {
 			return err
 		}
 		value = value[n:]
