@@ -105,12 +105,12 @@ func (fs *FS) GetAttr(ctx *Context, ino uint64, a *Attr) syscall.Errno {
 }
 
 // SetAttr is chmod, chown, truncate and utimens in one. All of it that is not a
-// size is one transaction; a new size is its own (see setSize), with SetKillPriv and before
+// size is one transaction; a new size is its own (see resize), with SetKillPriv and before
 // the rest. A new mode changes the access control list, too.
 //
 // Persistence order:
 //  1. with a new size or owner: file capabilities are taken away (killCapability)
-//  2. the new size (setSize)
+//  2. the new size (resize)
 //  3. a changed list is stored (swapXattrs)
 //  4. transaction: core line, times line
 func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Errno {
@@ -139,7 +139,7 @@ func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.E
 	}
 	rest := *s
 	if s.Valid&SetSize != 0 {
-		if err := fs.setSize(ctx, in, s); err != nil {
+		if err := (&resize{fs, ctx, in, s}).run(); err != nil {
 			return errno(err)
 		}
 		rest.Valid &^= SetSize | SetKillPriv

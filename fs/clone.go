@@ -71,40 +71,13 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 		return 0, e
 	}
 	defer d.breakLayout(uint64(dstOff)>>layout.BlockShift, blocksOf(dstOff+n))()
-	copied := int64(0)
-	share := (srcOff-dstOff)%layout.BlockSize == 0 && fs.sb.Incompat&layout.IncompatShared != 0
-	done := int64(0)
-	for done < n && copied < copyMax {
-		var m int64
-		var err error
-		if ctx.cancelled() {
-			err = syscall.EINTR
-		} else if from, left := srcOff+done, n-done; share && from%layout.BlockSize == 0 && left >= layout.BlockSize {
-			if m, err = fs.shareRange(ctx, s, from, d, dstOff+done, left&^(layout.BlockSize-1)); m == 0 && err == nil {
-				m, err = fs.copyBytes(ctx, s, from, d, dstOff+done, left)
-				copied += m
-			}
-		} else {
-			m, err = fs.copyBytes(ctx, s, from, d, dstOff+done, min(left, layout.BlockSize-from%layout.BlockSize))
-			if !share && err == nil && m > 0 {
-				var k int64
-				k, err = fs.copyBytes(ctx, s, from+m, d, dstOff+done+m, left-m)
-				m += k
-			}
-			copied += m
-		}
-		done += m
-		if err != nil && done == 0 {
-			return 0, errno(err)
-		}
-		if err != nil || m == 0 {
-			break
-		}
-	}
+	c := copying{fs: fs, ctx: ctx, src: s, dst: d, srcOff: srcOff, dstOff: dstOff,
+		share: (srcOff-dstOff)%layout.BlockSize == 0 && fs.sb.Incompat&layout.IncompatShared != 0}
+	done, err := c.run(n)
 	if done > 0 {
 		fs.touch(d)
 	}
-	return done, 0
+	return done, errno(err)
 }
 
 // mustBeFile is EISDIR for a directory, and EINVAL for what else is no regular file.
@@ -125,32 +98,83 @@ const (
 	copyMax   = 8 << 20
 )
 
-// copyBytes copies up to n bytes as a read and a write do. It holds no lock of src while
-// it waits for one of dst.
-func (fs *FS) copyBytes(ctx *Context, src *inode, srcOff int64, dst *inode, dstOff, n int64) (int64, error) {
+// copying is a CopyRange under way.
+type copying struct {
+	fs             *FS
+	ctx            *Context
+	src, dst       *inode
+	srcOff, dstOff int64 // of what is left, in bytes
+	share          bool  // whole blocks may be shared
+	copied         int64 // bytes that were copied and not shared
+}
+
+// run copies up to n bytes. It fails only if it copied nothing.
+func (c *copying) run(n int64) (done int64, err error) {
+	for done < n && c.copied < copyMax {
+		m, err := c.step(n - done)
+		done += m
+		c.srcOff, c.dstOff = c.srcOff+m, c.dstOff+m
+		if err != nil && done == 0 {
+			return 0, err
+		}
+		if err != nil || m == 0 {
+			break
+		}
+	}
+	return done, nil
+}
+
+// step copies some of the n bytes that are left.
+func (c *copying) step(n int64) (m int64, err error) {
+	if c.ctx.cancelled() {
+		return 0, syscall.EINTR
+	}
+	within := c.srcOff % layout.BlockSize
+	if c.share && within == 0 && n >= layout.BlockSize {
+		if m, err = c.shareRange(n &^ (layout.BlockSize - 1)); m > 0 || err != nil {
+			return m, err
+		}
+		m, err = c.copyBytes(0, n)
+	} else {
+		m, err = c.copyBytes(0, min(n, layout.BlockSize-within))
+		if !c.share && err == nil && m > 0 {
+			var k int64
+			k, err = c.copyBytes(m, n-m)
+			m += k
+		}
+	}
+	c.copied += m
+	return m, err
+}
+
+// copyBytes copies up to n bytes, but skip more than where what is left begins, as a read and a write
+// do. It holds no lock of src while it waits for one of dst.
+func (c *copying) copyBytes(skip, n int64) (int64, error) {
+	fs := c.fs
 	r := fs.NewReply()
 	defer r.Free()
-	src.refs.Add(1) // the reply's
-	if e := fs.read(ctx, src, srcOff, int(min(n, copyPiece)), r); e != 0 {
-		fs.put(src, 1)
+	c.src.refs.Add(1) // the reply's
+	if e := fs.read(c.ctx, c.src, c.srcOff+skip, int(min(n, copyPiece)), r); e != 0 {
+		fs.put(c.src, 1)
 		return 0, e
 	}
 	b := make([]byte, r.Len())
 	if _, e := r.Take(b); e != 0 {
 		return 0, e
 	}
-	m, e := fs.write(ctx, dst, dstOff, b)
+	m, e := fs.write(c.ctx, c.dst, c.dstOff+skip, b)
 	if e != 0 {
 		return int64(m), e
 	}
 	return int64(m), nil
 }
 
-// lockPair locks the bytes [srcOff, srcOff+n) of src for reading and those of dst for
+// lock locks n bytes of src for reading and those of dst for
 // writing, as lockWrite does, and both io: in the order of inode numbers. In one file it
 // locks all from the first to the last of them for writing: with two locks that a
 // truncation makes overlap it would wait for itself.
-func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock func()) {
+func (c *copying) lock(n int64) (unlock func()) {
+	src, srcOff, dst, dstOff := c.src, c.srcOff, c.dst, c.dstOff
 	for {
 		from := min(dstOff, int64(dst.size.Load()))
 		to := max(dstOff+n, from+1)
@@ -196,8 +220,9 @@ func lockPair(src *inode, srcOff int64, dst *inode, dstOff, n int64) (unlock fun
 //  2. transaction: src's slots say that their blocks may be shared
 //  3. transaction: dst's slots, and its size if it grows
 //  4. only then is what dst had there free
-func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dstOff, n int64) (int64, error) {
-	defer lockPair(src, srcOff, dst, dstOff, n)()
+func (c *copying) shareRange(n int64) (int64, error) {
+	defer c.lock(n)()
+	fs, ctx, src, srcOff, dst, dstOff := c.fs, c.ctx, c.src, c.srcOff, c.dst, c.dstOff
 	n = min(n, int64(src.size.Load())-srcOff) &^ (layout.BlockSize - 1)
 	if n <= 0 {
 		return 0, nil
@@ -209,14 +234,14 @@ func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dst
 	}
 	lo, hi := uint64(srcOff)>>layout.BlockShift, uint64(srcOff+n)>>layout.BlockShift
 	at := uint64(dstOff) >> layout.BlockShift
-	if hi = fs.readable(src, lo, hi); hi == lo {
+	if hi = c.readable(lo, hi); hi == lo {
 		return 0, nil
 	}
-	hi, err := fs.markShared(ctx, src, lo, hi)
+	hi, err := c.markShared(lo, hi)
 	if err != nil {
 		return 0, err
 	}
-	hi, shared, err := fs.planShare(src, lo, hi, dst, at)
+	hi, shared, err := c.planShare(lo, hi, at)
 	if err == nil {
 		end := uint64(dstOff) + (hi-lo)<<layout.BlockShift
 		if err = fs.bypass(ctx, dst, dstOff, int64(end)); err == nil {
@@ -241,12 +266,13 @@ func (fs *FS) shareRange(ctx *Context, src *inode, srcOff int64, dst *inode, dst
 
 // readable is how far the file's blocks [lo, hi) can be read: bad blocks are not shared, so
 // that copying them fails.
-func (fs *FS) readable(src *inode, lo, hi uint64) uint64 {
+func (c *copying) readable(lo, hi uint64) uint64 {
+	fs := c.fs
 	if fs.bad.list() == nil {
 		return hi
 	}
 	count := 0
-	src.space.Ascend(lo, func(e pagecache.Extent) bool {
+	c.src.space.Ascend(lo, func(e pagecache.Extent) bool {
 		if e.Logical >= hi {
 			return false
 		}
@@ -272,7 +298,8 @@ func (fs *FS) readable(src *inode, lo, hi uint64) uint64 {
 // returns where it stopped.
 //
 // Persistence order: transaction: their slots.
-func (fs *FS) markShared(ctx *Context, src *inode, lo, hi uint64) (stop uint64, err error) {
+func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
+	src := c.src
 	var list []pagecache.Extent
 	count := 0
 	src.space.Ascend(lo, func(e pagecache.Extent) bool {
@@ -294,7 +321,7 @@ func (fs *FS) markShared(ctx *Context, src *inode, lo, hi uint64) (stop uint64, 
 	}
 	src.mu.Lock()
 	defer src.mu.Unlock()
-	t := fs.begin(ctx)
+	t := c.fs.begin(c.ctx)
 	for _, e := range list {
 		src.stageSlot(t, e.Slot, mediaExtent(e))
 	}
@@ -312,37 +339,33 @@ func (fs *FS) markShared(ctx *Context, src *inode, lo, hi uint64) (stop uint64, 
 // planShare fills in dst's splice so that its blocks from at on are src's [lo, hi), and
 // makes dst their owner. It returns how far it came, and what dst owns now. On an error
 // nothing is planned, and hi is lo.
-func (fs *FS) planShare(src *inode, lo, hi uint64, dst *inode, at uint64) (stop uint64, shared []run, err error) {
+func (c *copying) planShare(lo, hi, at uint64) (stop uint64, shared []run, err error) {
+	fs, src, dst := c.fs, c.src, c.dst
 	s := &dst.ext.splice
 	s.begin(dst, at)
 	b := lo
 	for b < hi && !s.full() {
 		e, ok := src.space.Lookup(b)
-		var next uint64
-		switch {
-		case !ok:
+		next := min(hi, e.End())
+		if !ok {
 			next = min(hi, e.Logical)
-		case e.Flags&layout.ExtentUnwritten != 0:
-			next = min(hi, e.End())
-		default:
-			next = min(hi, e.End())
 		}
 		// What dst has there goes.
 		full := false
-		for c := b - lo + at; c < next-lo+at; {
-			old, ok := dst.space.Lookup(c)
+		for d := b - lo + at; d < next-lo+at; {
+			old, ok := dst.space.Lookup(d)
 			if !ok {
-				c = min(next-lo+at, old.Logical)
+				d = min(next-lo+at, old.Logical)
 				continue
 			}
-			if s.full() && c > b-lo+at {
-				next, full = c+lo-at, true
+			if s.full() && d > b-lo+at {
+				next, full = d+lo-at, true
 				break
 			}
 			s.take(old)
-			x := part(old, c, min(old.End(), next-lo+at))
+			x := part(old, d, min(old.End(), next-lo+at))
 			s.gone = append(s.gone, run{x.Block, uint64(x.Len)})
-			c = x.End()
+			d = x.End()
 		}
 		if ok && e.Flags&layout.ExtentUnwritten == 0 {
 			x := part(e, b, next)

@@ -80,7 +80,8 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 		err = fs.bypass(ctx, in, off, off+n)
 	}
 	if err == nil {
-		err = fs.fallocate(ctx, in, f, off, off+n, mode&FallocKeepSize == 0)
+		a := fallocation{fs, ctx, in, f, off, off + n, mode&FallocKeepSize == 0}
+		err = a.run()
 	}
 	if err != nil {
 		in.bypassTorn(ctx)
@@ -97,7 +98,17 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 	return 0
 }
 
-// fallocate is Fallocate with the range lock and io held.
+// fallocation is a Fallocate under way, with the range lock and io held.
+type fallocation struct {
+	fs       *FS
+	ctx      *Context
+	in       *inode
+	f        fate
+	off, end int64 // bytes
+	grow     bool  // the file becomes at least end bytes long
+}
+
+// run gives the range its fate.
 //
 // Persistence order:
 //  1. NT-zero the parts of blocks at either end, and from the old end of file to the
@@ -107,42 +118,44 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 //
 // One transaction does it unless the range holds dozens of extents; a crash between two
 // leaves the beginning of the range done.
-func (fs *FS) fallocate(ctx *Context, in *inode, f fate, off, end int64, grow bool) error {
+func (a *fallocation) run() error {
+	fs, f, off, end := a.fs, a.f, a.off, a.end
 	first, last := uint64(off)>>layout.BlockShift, blocksOf(end)                // all blocks
 	lo, hi := blocksOf(off), max(blocksOf(off), uint64(end)>>layout.BlockShift) // whole blocks
 	size := uint64(0)
-	if grow {
+	if a.grow {
 		size = uint64(end)
 	}
-	if f != fatePunch && fs.missing(in, f, first, last) > fs.available(ctx.UID == 0) {
+	if f != fatePunch && a.missing(first, last) > fs.available(a.ctx.UID == 0) {
 		return errNoSpace
 	}
-	if err := fs.zeroEnds(ctx, in, f, off, end, grow); err != nil {
+	if err := a.zeroEnds(); err != nil {
 		return err
 	}
 	switch {
 	case f == fatePunch:
-		err := fs.reshape(ctx, in, f, lo, hi, 0)
-		fs.dropChain(ctx, in)
+		err := a.reshape(f, lo, hi, 0)
+		fs.dropChain(a.ctx, a.in)
 		return err
 	case f == fateAllocate || lo == hi:
-		return fs.reshape(ctx, in, fateAllocate, first, last, size)
+		return a.reshape(fateAllocate, first, last, size)
 	}
 	for _, b := range [2]uint64{first, last - 1} { // of which only a part is zeroed
 		if b < lo || b >= hi {
-			if err := fs.reshape(ctx, in, fateAllocate, b, b+1, 0); err != nil {
+			if err := a.reshape(fateAllocate, b, b+1, 0); err != nil {
 				return err
 			}
 		}
 	}
-	return fs.reshape(ctx, in, f, lo, hi, size)
+	return a.reshape(f, lo, hi, size)
 }
 
 // blocksOf is how many blocks n bytes take.
 func blocksOf(n int64) uint64 { return uint64(n+layout.BlockSize-1) >> layout.BlockShift }
 
 // reshape gives the blocks [lo, hi) their fate, and the file at least size bytes.
-func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) error {
+func (a *fallocation) reshape(f fate, lo, hi, size uint64) error {
+	fs, ctx, in := a.fs, a.ctx, a.in
 	for lo < hi {
 		stop, err := fs.plan(ctx, in, lo, hi, f)
 		if err != nil {
@@ -168,12 +181,13 @@ func (fs *FS) reshape(ctx *Context, in *inode, f fate, lo, hi, size uint64) erro
 
 // zeroEnds zeroes what a punched or zeroed range has of blocks that are not whole, and
 // what the file's growth makes visible of its last block.
-func (fs *FS) zeroEnds(ctx *Context, in *inode, f fate, off, end int64, grow bool) error {
+func (a *fallocation) zeroEnds() error {
+	in, off, end := a.in, a.off, a.end
 	var tail, head, foot span
-	if size := int64(in.size.Load()); grow && end > size {
+	if size := int64(in.size.Load()); a.grow && end > size {
 		tail = span{size, min(end, blockEnd(size))}
 	}
-	if f != fateAllocate {
+	if a.f != fateAllocate {
 		if off != blockEnd(off) {
 			head = span{off, min(end, blockEnd(off))}
 		}
@@ -181,12 +195,13 @@ func (fs *FS) zeroEnds(ctx *Context, in *inode, f fate, off, end int64, grow boo
 			foot = span{start, end}
 		}
 	}
-	return fs.zeroFenced(ctx, in, tail, head, foot)
+	return a.fs.zeroFenced(a.ctx, in, tail, head, foot)
 }
 
-// missing is how many blocks f takes for blocks [lo, hi): what is not allocated, and
+// missing is how many blocks the range's fate takes for blocks [lo, hi): what is not allocated, and
 // what is zeroed while somebody else has it, too.
-func (fs *FS) missing(in *inode, f fate, lo, hi uint64) (n uint64) {
+func (a *fallocation) missing(lo, hi uint64) (n uint64) {
+	fs, in, f := a.fs, a.in, a.f
 	for lo < hi {
 		e, ok := in.space.Lookup(lo)
 		next := min(hi, e.Logical)

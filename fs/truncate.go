@@ -9,9 +9,17 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// setSize is truncate(2): the new size of s, and its SetKillPriv with it.
-func (fs *FS) setSize(ctx *Context, in *inode, s *SetAttr) error {
-	size := s.Size
+// resize is a truncate(2) under way: the new size of s, and its SetKillPriv with it.
+type resize struct {
+	fs  *FS
+	ctx *Context
+	in  *inode
+	s   *SetAttr
+}
+
+// run is called with no lock held.
+func (r *resize) run() error {
+	in, size := r.in, r.s.Size
 	switch {
 	case in.isDir():
 		return syscall.EISDIR
@@ -20,17 +28,17 @@ func (fs *FS) setSize(ctx *Context, in *inode, s *SetAttr) error {
 	case size > maxSize:
 		return syscall.EFBIG
 	}
-	if err := fs.extentsLoaded(ctx, in); err != nil {
+	if err := r.fs.extentsLoaded(r.ctx, in); err != nil {
 		return err
 	}
 	for {
 		if old := in.size.Load(); size > old {
-			if done, err := fs.grow(ctx, in, s); done || err != nil {
+			if done, err := r.grow(); done || err != nil {
 				return err
 			}
 		} else {
 			end := in.breakLayout(size>>layout.BlockShift, maxBlock+1)
-			done, err := fs.shrink(ctx, in, s)
+			done, err := r.shrink()
 			end()
 			if done || err != nil {
 				return err
@@ -54,8 +62,8 @@ func (s *SetAttr) sized(in *inode) layout.Core {
 // Persistence order:
 //  1. NT-zero from the old end of file to the end of its block, SFENCE
 //  2. transaction: core line with the size, times line
-func (fs *FS) grow(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
-	size := int64(s.Size)
+func (r *resize) grow() (done bool, err error) {
+	ctx, in, size := r.ctx, r.in, int64(r.s.Size)
 	lock, from, err := in.lockWrite(ctx, size, size)
 	if err == nil {
 		lock, err = in.lockGrow(ctx, lock, from, size, size)
@@ -69,28 +77,29 @@ func (fs *FS) grow(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
 	if old >= size {
 		return false, nil
 	}
-	if err := fs.zeroFenced(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
+	if err := r.fs.zeroFenced(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
 		return false, err
 	}
-	_, err = fs.commitSize(ctx, in, s, false)
+	_, err = r.commit(false)
 	return true, err
 }
 
 // shrink moves the end of file down (or leaves it and updates the times). It takes
 // no range lock and waits for no reader: blocks that replies still hold are freed
 // by whoever drops the last reference.
-func (fs *FS) shrink(ctx *Context, in *inode, s *SetAttr) (done bool, err error) {
+func (r *resize) shrink() (done bool, err error) {
+	fs, ctx, in := r.fs, r.ctx, r.in
 	if err := in.lockIO(ctx); err != nil {
 		return false, err
 	}
 	defer in.io.Unlock()
 	switch size := in.size.Load(); {
-	case s.Size > size:
+	case r.s.Size > size:
 		return false, nil
-	case ctx.NoWait && in.cutsMuch() && blocksOf(int64(s.Size)) < blocksOf(int64(size)):
+	case ctx.NoWait && in.cutsMuch() && blocksOf(int64(r.s.Size)) < blocksOf(int64(size)):
 		return false, syscall.EAGAIN
 	}
-	more, err := fs.commitSize(ctx, in, s, true)
+	more, err := r.commit(true)
 	if err != nil {
 		return false, err
 	}
@@ -103,36 +112,37 @@ func (fs *FS) shrink(ctx *Context, in *inode, s *SetAttr) (done bool, err error)
 	return true, err
 }
 
-// commitSize commits the new size of s. With cutting set it also cuts the extents beyond
+// commit commits the new size. With cutting set it also cuts the extents beyond
 // it, as many as fit the transaction; if some are left (more) the inode is marked
 // Truncating, and the caller (or recovery) calls finishTruncate. Called with io held, and not mu.
 //
 // Persistence order:
 //  1. transaction: core line with size and mark, times line, slots cut
 //  2. only then the cut blocks go to whoever holds them last
-func (fs *FS) commitSize(ctx *Context, in *inode, s *SetAttr, cutting bool) (more bool, err error) {
+func (r *resize) commit(cutting bool) (more bool, err error) {
 	if cutting {
-		more = fs.planCut(ctx, in, s.Size)
+		more = r.fs.planCut(r.ctx, r.in, r.s.Size)
 	}
-	if err := fs.commitSizeTx(ctx, in, s, cutting, more); err != nil {
+	if err := r.commitTx(cutting, more); err != nil {
 		return false, err
 	}
 	if cutting {
-		fs.owned(ctx, in)
+		r.fs.owned(r.ctx, r.in)
 	}
 	return more, nil
 }
 
-// commitSizeTx is step 1 of commitSize.
-func (fs *FS) commitSizeTx(ctx *Context, in *inode, s *SetAttr, cutting, more bool) error {
+// commitTx is step 1 of commit.
+func (r *resize) commitTx(cutting, more bool) error {
+	fs, in := r.fs, r.in
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	c := s.sized(in)
+	c := r.s.sized(in)
 	if more {
 		c.Format |= layout.FormatTruncating
 	}
 	now := fs.now()
-	t := fs.begin(ctx)
+	t := fs.begin(r.ctx)
 	if cutting {
 		in.stageSplice(t)
 	}
