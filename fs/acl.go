@@ -94,7 +94,8 @@ func (fs *FS) chmodACL(ctx *Context, in *inode, mode uint16) (*xattrSwap, error)
 // inheritACL gives a new inode what its directory's default list says, or takes the umask
 // from its mode if there is none. The swap has to be linked by the transaction that makes
 // it; nil: there is none.
-func (fs *FS) inheritACL(ctx *Context, d, in *inode) (*xattrSwap, error) {
+func (n *newborn) inheritACL(d *inode) (*xattrSwap, error) {
+	fs, ctx, in := n.fs, n.ctx, n.in
 	if in.typ == syscall.S_IFLNK {
 		return nil, nil
 	}

@@ -120,7 +120,7 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *i
 	}
 	if err := t.commit(); err != nil {
 		fs.undoDentry(ctx, d, p, &ch)
-		n.undo(ctx, fs)
+		n.undo()
 		return nil, err
 	}
 	if !nd.unnamed {
@@ -128,12 +128,14 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *i
 		d.applyTimes(&ds)
 		d.applyDentry(&ch)
 	}
-	n.done(ctx, fs)
+	n.done()
 	return n.in, nil
 }
 
 // newborn is an inode on its way: in DRAM, where nobody finds it, and not yet on media.
 type newborn struct {
+	fs    *FS
+	ctx   *Context
 	in    *inode
 	nd    *node
 	block uint64 // of a long link's target; 0: none
@@ -147,14 +149,14 @@ func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &newborn{nd: nd}
-	if n.in, err = fs.newInode(ctx, d, ino, nd); err == nil {
-		if n.block, err = fs.storeTarget(ctx, nd); err == nil {
-			n.list, err = fs.inheritACL(ctx, d, n.in)
+	n := &newborn{fs: fs, ctx: ctx, nd: nd}
+	if n.in, err = n.newInode(d, ino); err == nil {
+		if n.block, err = n.storeTarget(); err == nil {
+			n.list, err = n.inheritACL(d)
 		}
 	}
 	if err != nil {
-		n.free(ctx, fs, ino)
+		n.free(ino)
 		return nil, err
 	}
 	// Before its lines are on media, so that a get by number does not read them.
@@ -174,7 +176,8 @@ func (n *newborn) stage(t *tx) {
 }
 
 // done is after commit: the inode can be found.
-func (n *newborn) done(ctx *Context, fs *FS) {
+func (n *newborn) done() {
+	fs := n.fs
 	n.list.done()
 	if n.block != 0 {
 		fs.table.Own(n.block, 1)
@@ -186,25 +189,27 @@ func (n *newborn) done(ctx *Context, fs *FS) {
 }
 
 // undo is for a transaction that was not committed.
-func (n *newborn) undo(ctx *Context, fs *FS) {
+func (n *newborn) undo() {
 	if n == nil {
 		return
 	}
-	fs.shard(n.in.ino).drop(n.in)
+	n.fs.shard(n.in.ino).drop(n.in)
 	n.list.undo()
-	n.free(ctx, fs, n.in.ino)
+	n.free(n.in.ino)
 }
 
-func (n *newborn) free(ctx *Context, fs *FS, ino uint64) {
+// free gives back what newNode took. Called with no lane.
+func (n *newborn) free(ino uint64) {
 	if n.block != 0 {
-		fs.freeIdle(n.block, 1)
+		n.fs.freeIdle(n.block, 1)
 	}
-	fs.freeInode(ctx, ino)
+	n.fs.freeInode(n.ctx, ino)
 }
 
 // newInode is a new inode in DRAM, with one reference. Its generation follows that of the
 // slot's last user.
-func (fs *FS) newInode(ctx *Context, d *inode, ino uint64, nd *node) (*inode, error) {
+func (n *newborn) newInode(d *inode, ino uint64) (*inode, error) {
+	fs, ctx, nd := n.fs, n.ctx, n.nd
 	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: nd.mode & syscall.S_IFMT}
 	in.refs.Store(1)
 	var l layout.Line

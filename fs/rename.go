@@ -274,7 +274,7 @@ func (r *renaming) move() error {
 		return err
 	}
 	if m.w != nil {
-		m.w.done(r.ctx, r.fs)
+		m.w.done()
 		r.fs.put(m.w.in, 1)
 	} else {
 		r.fs.trimDir(r.ctx, r.od, r.from.Pos)
@@ -359,7 +359,7 @@ func (m *moving) commit() error {
 		if v == nil {
 			fs.undoDentry(m.ctx, m.nd, m.p, &ch)
 		}
-		m.w.undo(m.ctx, fs)
+		m.w.undo()
 		return err
 	}
 	if v != nil {

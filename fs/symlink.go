@@ -19,14 +19,15 @@ func (fs *FS) Symlink(ctx *Context, dir uint64, name, target string, a *Attr) sy
 
 // storeTarget puts a long link's target in a fresh block and returns it, or 0 if
 // the target fits the inode.
-func (fs *FS) storeTarget(ctx *Context, nd *node) (block uint64, err error) {
-	if len(nd.target) <= layout.InlineSize {
+func (n *newborn) storeTarget() (block uint64, err error) {
+	fs, target := n.fs, n.nd.target
+	if len(target) <= layout.InlineSize {
 		return 0, nil
 	}
 	var buf [layout.BlockSize]byte
-	copy(buf[:], nd.target)
+	copy(buf[:], target)
 	for range extendTries {
-		if fs.spare(ctx.UID, 1) == 0 {
+		if fs.spare(n.ctx.UID, 1) == 0 {
 			return 0, errNoSpace
 		}
 		block, _, ok := fs.alloc.Alloc(0, 1)
