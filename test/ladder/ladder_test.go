@@ -87,7 +87,13 @@ func walk(t *testing.T, f func(abs, name string)) {
 	}
 }
 
+var parsed []*file // what goFiles returned
+
+// goFiles parses the module's Go files, once for all tests.
 func goFiles(t *testing.T) []*file {
+	if parsed != nil {
+		return parsed
+	}
 	var all []*file
 	walk(t, func(abs, name string) {
 		if !strings.HasSuffix(name, ".go") {
@@ -112,6 +118,7 @@ func goFiles(t *testing.T) []*file {
 	if len(all) < 20 {
 		t.Fatalf("found only %d Go files: the test looks in the wrong place", len(all))
 	}
+	parsed = all
 	return all
 }
 
