@@ -395,8 +395,12 @@ func TestRepairRemembersBad(t *testing.T) {
 	off, super := d.find([]byte("not elsewhere"))&^4095, d.fs.Super()
 	d.unmount()
 	spoil(t, d.path, off, 4096, syscall.PROT_NONE)
+	dry, err := fsck.Check(d.r, fsck.Options{})
+	if err != nil || dry.Fixable != 1 || dry.Left != 1 {
+		t.Fatalf("fsck -n: %v, %+v", err, dry)
+	}
 	rep, err := fsck.Check(d.r, fsck.Options{Repair: true})
-	if err != nil || rep.Repaired != 1 || rep.Left != 0 {
+	if err != nil || rep.Repaired != 1 || rep.Left != 0 || rep.Problems[0].What != dry.Problems[0].What {
 		t.Fatalf("fsck -y: %v, %+v", err, rep)
 	}
 	bad, err := fs.BadRanges(d.r, super)

@@ -37,8 +37,9 @@ func fsckCommand() *cobra.Command {
 		Short: "Check a daxfs, and repair it",
 		Long: `Check the daxfs on a region that is not mounted.
 
-With -n nothing is changed; with -y all that can be repaired is. With neither,
-you are asked if there is something to repair and a terminal to ask on.
+With -y all that can be repaired is. With -n nothing is changed: the same repair is
+tried in memory, and all that -y would find and repair is listed and counted. With neither,
+you are asked if there is something that can be repaired and a terminal to ask on.
 
 A region that is in use is refused, through whatever device node or container that is.
 Where it is unclear (another host has mounted it last, and shows no sign of life),
@@ -53,10 +54,11 @@ back: it is gone when they are overwritten, or the file is removed.
 
 Exit code, as in fsck(8): 0 clean, 1 errors corrected, 4 errors left uncorrected,
 8 operational error, 16 wrong usage, 32 cancelled by a signal; the sum of what
-applies. What a cancelled repair has not finished, the next one does.
+applies. With -n whatever is found is left. What a cancelled repair has not finished, the next one does.
 
 With --json one object is printed: "problems" with "code", "what", "ino", "path",
-"offset" (bytes), "fixed", and of lost data "file_offset" and "bytes"; how many were "repaired" and are "left", and what was counted.`,
+"offset" (bytes), "fixed" or "fixable", and of lost data "file_offset" and "bytes"; how many were "repaired" and are "left",
+of these how many are "fixable" by -y, and what was counted, as the repair leaves it or would.`,
 		Example: `  daxfsd fsck -n /var/lib/pool.dax
   daxfsd fsck -y --json /dev/dax0.0`,
 		Args: args("REGION"),
@@ -95,7 +97,7 @@ func runFsck(c *cobra.Command, f *fsckFlags, arg string) error {
 		return err
 	}
 	code := rep.ExitCode()
-	if code&fsckLeft != 0 && !f.no && !f.yes && !f.json && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
+	if rep.Fixable > 0 && !f.no && !f.yes && !f.json && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
 		fmt.Fprintf(c.OutOrStdout(), "Repair? [y/N] ")
 		answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
 		if a := strings.ToLower(strings.TrimSpace(answer)); a == "y" || a == "yes" {
@@ -162,20 +164,24 @@ func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsc
 // fsckSummary is the last line that fsck prints.
 func fsckSummary(r *fsck.Report) string {
 	var s strings.Builder
+	mended, left, verb := r.Repaired, r.Left-r.Fixable, "repaired"
+	if r.Fixable > 0 {
+		mended, verb = r.Fixable, "would be repaired"
+	}
 	switch {
-	case r.Left > 0 && r.Repaired > 0:
-		fmt.Fprintf(&s, "%s repaired, %d LEFT", problems(r.Repaired), r.Left)
-	case r.Left > 0:
-		fmt.Fprintf(&s, "%s found", problems(r.Left))
-	case r.Repaired > 0:
-		fmt.Fprintf(&s, "%s repaired", problems(r.Repaired))
+	case left > 0 && mended > 0:
+		fmt.Fprintf(&s, "%s %s, %d LEFT", problems(mended), verb, left)
+	case left > 0:
+		fmt.Fprintf(&s, "%s found", problems(left))
+	case mended > 0:
+		fmt.Fprintf(&s, "%s %s", problems(mended), verb)
 	default:
 		s.WriteString("clean")
 	}
 	fmt.Fprintf(&s, "; %d inodes: %d files, %d directories, %d symbolic links, %d others; %s used, %s free",
 		r.Files+r.Dirs+r.Symlinks+r.Special, r.Files, r.Dirs, r.Symlinks, r.Special, formatBlocks(r.UsedBlocks), formatBlocks(r.FreeBlocks))
 	if r.Incomplete {
-		s.WriteString("; what cannot be read hides what lies behind it: a repair may find more")
+		s.WriteString("; what cannot be read hides what lies behind it")
 	}
 	if !r.Clean {
 		fmt.Fprintf(&s, "; it was not unmounted (%d journal records, %d orphans, %d interrupted truncations)",

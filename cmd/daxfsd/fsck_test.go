@@ -5,8 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/pmem"
 )
 
 func TestFsckExitBits(t *testing.T) {
@@ -108,4 +113,60 @@ func TestFsckCancelled(t *testing.T) {
 		}
 	}
 	t.Error("no check was cancelled")
+}
+
+// TestFsckDryRun: -n lists what -y fixes, also what only its first fixes uncover, and counts it.
+func TestFsckDryRun(t *testing.T) {
+	path := newRegion(t)
+	r, err := pmem.Open(path, pmem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := fs.Mount(r, fs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := layout.Seed(f.Super().UUID)
+	ctx := &fs.Context{}
+	var d, a fs.Attr
+	if e := f.Mkdir(ctx, 1, "dir", 0o755, &d); e != 0 {
+		t.Fatal(e)
+	}
+	for _, name := range []string{"a", "b"} {
+		if e := f.Mknod(ctx, d.Ino, name, syscall.S_IFREG|0o644, 0, &a); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	if err := f.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	smashed := 0
+	for off := int64(0); off < r.Size(); off += layout.LineSize {
+		l := (*layout.Line)(r.Bytes(off, layout.LineSize))
+		if l.Valid(seed, off) && l.DentryKind() == layout.DentryHead && (string(l.NamePart(0, 1)) == "a" && l.DentryNameLen() == 1 || string(l.NamePart(0, 3)) == "dir") {
+			smashed++
+			if err := r.Store(off+20, []byte{l[20] ^ 0x55}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.Close()
+	if smashed != 2 {
+		t.Fatalf("%d names were damaged, expected 2", smashed)
+	}
+	before := digest(t, path)
+	dry := daxfsd(t, "fsck", "-n", path)
+	if dry.code != fsckLeft || digest(t, path) != before || strings.Count(dry.stdout, "would be fixed") < 4 || strings.Contains(dry.stdout, "LEFT") {
+		t.Errorf("-n: exit code %d, region changed: %v; it said\n%s", dry.code, digest(t, path) != before, dry.stdout)
+	}
+	if m := decode(t, daxfsd(t, "fsck", "-n", "--json", path).stdout); m["fixable"] != m["left"] || m["fixable"] != float64(strings.Count(dry.stdout, "would be fixed")) {
+		t.Errorf("-n --json: %v fixable, %v left", m["fixable"], m["left"])
+	}
+	did := strings.NewReplacer("would be fixed", "fixed", "would be repaired", "repaired").Replace(dry.stdout)
+	if y := daxfsd(t, "fsck", "-y", path); y.code != fsckCorrected || y.stdout != did {
+		t.Errorf("-y: exit code %d; it said\n%sexpected\n%s", y.code, y.stdout, did)
+	}
+	if n := daxfsd(t, "fsck", "-n", path); n.code != fsckClean || strings.Count(n.stdout, "\n") != 1 {
+		t.Errorf("-n after -y: exit code %d, %s", n.code, n.stdout)
+	}
 }

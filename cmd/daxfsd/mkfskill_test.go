@@ -107,7 +107,7 @@ func leftByMkfs(t *testing.T, path string) string {
 	t.Helper()
 	check := daxfsd(t, "fsck", "-n", path)
 	// Between its two superblocks a filesystem goes by the second.
-	if check.code == fsckClean || check.code == fsckLeft && strings.Contains(check.stdout, "the second is used") && strings.Contains(check.stdout, "1 problem found") {
+	if check.code == fsckClean || check.code == fsckLeft && strings.Contains(check.stdout, "the second is used") && strings.Contains(check.stdout, "1 problem would be repaired") {
 		reg, err := pmem.Open(path, pmem.Options{})
 		if err != nil {
 			t.Fatal(err)

@@ -38,7 +38,7 @@ func (p *pass) readBad() {
 		if err := p.line(off, &l); err != nil {
 			fix := p.put1(off, layout.Line{})
 			if err == errSum && !p.clean { // it was just being written, which a mount clears without a word
-				if !p.o.Repair || fix() == nil {
+				if p.try(fix) == nil {
 					continue
 				}
 			}
@@ -173,5 +173,5 @@ func (p *pass) reportLost() {
 
 func (p *pass) lostProblem(pr Problem) {
 	p.rep.LostRanges++
-	p.left(pr)
+	p.found = append(p.found, pr)
 }

@@ -23,20 +23,21 @@ const maxPasses = 100
 // checker carries a whole check or repair.
 type checker struct {
 	media
-	o     Options
-	rep   *Report
-	clean bool
+	o       Options
+	rep     *Report
+	clean   bool
+	refused error // why nothing is mended (any more); nil: all that can be is
 }
 
-// Check examines the filesystem on r, and with o.Repair mends it. An error means
+// Check examines the filesystem on r, and with o.Repair mends it. Without, it makes a dry run of the
+// same repair, and reports the same problems in the same order: nothing is written. An error means
 // that it could not be examined at all: no superblock verifies (layout.ErrMagic,
 // ErrVersion, ErrChecksum), the region is truncated, or the journal cannot be read.
-// Without o.Repair nothing is written.
 func Check(r *pmem.Region, o Options) (*Report, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	c := &checker{media: media{r: r, overlay: map[int64]*layout.Line{}, blocks: map[int64]bool{}}, o: o, rep: &Report{Problems: []Problem{}}}
+	c := &checker{media: media{image: image{r: r, dry: !o.Repair}}, o: o, rep: &Report{Problems: []Problem{}}}
 	if o.Repair {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
@@ -44,8 +45,10 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 	if err := c.supers(); err != nil {
 		return nil, err
 	}
-	if o.Repair && c.sb.ROCompat&^layout.KnownROCompat != 0 {
-		return nil, fmt.Errorf("the filesystem has features %#x that this program can only read: repair it with a newer daxfsd", c.sb.ROCompat)
+	if un := c.sb.ROCompat &^ layout.KnownROCompat; un != 0 {
+		if err := c.refuse(fmt.Errorf("the filesystem has features %#x that this program can only read: repair it with a newer daxfsd", un)); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.judge(); err != nil {
 		return nil, err
@@ -60,7 +63,10 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 		return nil, err
 	}
 	var p *pass
-	for i := 0; i < maxPasses; i++ {
+	for i := 0; ; i++ {
+		if i == maxPasses {
+			c.refused = fmt.Errorf("%d passes have each mended something", i) // this one says what is left
+		}
 		p = c.newPass()
 		p.first = i == 0
 		p.run()
@@ -68,59 +74,80 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 			break
 		}
 	}
-	if p.fixes > 0 { // given up: say what is left
-		c.o.Repair = false
-		p = c.newPass()
-		p.run()
-		c.o.Repair = true
-	}
-	c.rep.Left += p.more
 	for _, pr := range p.found {
 		c.tell(pr)
-		if o.Repair { // else it was said when it was found
-			c.say(pr)
-		}
 	}
 	if c.saved != nil && len(p.found) == p.rep.LostRanges && !p.incomplete() { // else there is nothing to compare with
 		if bad := p.freeMap(); bad != "" {
 			c.early(Problem{Code: FreeMap, Offset: int64(c.saved.Map.Block) << layout.BlockShift, What: "the saved free map " + bad}, c.begin)
 		}
 	}
-	if o.Repair && p.fixes == 0 && !p.incomplete() { // else who owns what is not known
+	if !p.incomplete() { // else who owns what is not known
 		if err := p.retireFaults(); err != nil {
 			return nil, err
 		}
 	}
-	if o.Repair && (c.claim != nil && c.clean || !c.clean && c.rep.Left == c.rep.LostRanges) {
-		c.damaged = c.rep.Left > c.rep.LostRanges
+	left := c.rep.Left - c.rep.Fixable
+	if c.begun && c.clean || !c.clean && left == c.rep.LostRanges {
+		c.damaged = left > c.rep.LostRanges
 		return c.rep, c.end()
 	}
 	return c.rep, nil
 }
 
-// tell lists a problem in the report.
+// refuse says that nothing can be repaired: an error if it should be. A dry run goes on, and says so of
+// each problem.
+func (c *checker) refuse(why error) error {
+	if c.o.Repair {
+		return why
+	}
+	c.refused = why
+	return nil
+}
+
+// tell lists a problem in the report, and says it.
 func (c *checker) tell(pr Problem) {
 	if pr.Fixed {
 		c.rep.Repaired++
 	} else {
 		c.rep.Left++
 	}
+	if pr.Fixable {
+		c.rep.Fixable++
+	}
 	if len(c.rep.Problems) < MaxProblems {
 		c.rep.Problems = append(c.rep.Problems, pr)
 	}
-}
-
-func (c *checker) say(pr Problem) {
 	if c.o.Found != nil {
 		c.o.Found(pr)
 	}
 }
 
-// early reports a problem found before the passes, mending it with fix (nil: cannot).
+// try runs a fix, unless nothing is mended.
+func (c *checker) try(fix func() error) error {
+	if c.refused != nil {
+		return c.refused
+	}
+	return fix()
+}
+
+// mend mends a problem with fix (nil: it cannot be), and notes in it what came of that.
+func (c *checker) mend(pr *Problem, fix func() error) bool {
+	if fix == nil {
+		return false
+	}
+	if err := c.try(fix); err != nil {
+		pr.What += fmt.Sprintf("; it cannot be repaired: %v", err)
+		return false
+	}
+	pr.Fixed, pr.Fixable = !c.dry, c.dry
+	return true
+}
+
+// early reports a problem found outside the passes, mending it with fix (nil: cannot).
 func (c *checker) early(pr Problem, fix func() error) {
-	pr.Fixed = c.o.Repair && fix != nil && fix() == nil
+	c.mend(&pr, fix)
 	c.tell(pr)
-	c.say(pr)
 }
 
 func (c *checker) progress(stage string, done, total int64) {
@@ -136,7 +163,7 @@ func (c *checker) supers() error {
 		if off < 0 || off > c.r.Size()-layout.BlockSize {
 			return nil, b, fmt.Errorf("superblock at offset %d: %w: the region ends at %d", off, layout.ErrMagic, c.r.Size())
 		}
-		if err := c.r.Load(off, b); err != nil {
+		if err := c.load(off, b); err != nil {
 			return nil, b, err
 		}
 		s, err := layout.DecodeSuper(b, off)
@@ -188,8 +215,8 @@ func (c *checker) supers() error {
 	if doubtful == nil {
 		return ferr
 	}
-	if c.o.Repair {
-		return fmt.Errorf("the only superblock stands at offset %d, and nothing else is of its filesystem, which may be an older one: nothing was repaired", doubtful.BackupOff)
+	if err := c.refuse(fmt.Errorf("the only superblock stands at offset %d, and nothing else is of its filesystem, which may be an older one: nothing was repaired", doubtful.BackupOff)); err != nil {
+		return err
 	}
 	c.rep.BackupUsed = true
 	c.early(Problem{Code: SuperPrimary, What: fmt.Sprintf("the first superblock is damaged: %v; one at offset %d is used, perhaps of an older filesystem", ferr, doubtful.BackupOff)}, nil)
@@ -251,10 +278,10 @@ func (c *checker) putSuper(off int64, b []byte) error {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := c.r.NTStore(off, b); err != nil {
+	if err := c.ntStore(off, b); err != nil {
 		return err
 	}
-	c.r.Fence()
+	c.fence()
 	return nil
 }
 
@@ -295,43 +322,42 @@ func (c *checker) owner() {
 	}
 }
 
-// journal lays the committed records over the media, and replays them when repairing.
+// journal replays the committed records. Where some cannot be, a dry run looks at what the others leave.
 func (c *checker) journal() error {
 	recs, err := c.readRecords()
 	if err != nil {
 		return fmt.Errorf("the journal cannot be read: %w", err)
 	}
 	c.rep.JournalRecords = len(recs)
+	if len(recs) == 0 {
+		return nil
+	}
 	bad := 0
+	newer := map[int64]*layout.Line{}
 	for i := range recs {
 		if recs[i].bad {
 			bad++
 			c.early(Problem{Code: JournalData, Offset: recs[i].at, What: fmt.Sprintf(
 				"the journal record at offset %d, sequence %d, has data that can be none", recs[i].at, recs[i].seq)}, nil)
 		}
-		for _, off := range c.lay(&recs[i]) {
+		for _, off := range c.lay(newer, &recs[i]) {
 			bad++
 			c.early(Problem{Code: JournalLine, Offset: recs[i].at, What: fmt.Sprintf(
 				"the journal record at offset %d, sequence %d, changes the line at offset %d, which is no valid metadata line", recs[i].at, recs[i].seq, off)}, nil)
 		}
 	}
-	if c.clean && len(recs) > 0 {
-		c.early(Problem{Code: JournalClean, Offset: recs[0].at, What: fmt.Sprintf(
-			"the filesystem was unmounted cleanly and its journal holds %d committed records, expected none", len(recs))},
-			func() error { return nil })
-	}
-	if c.o.Repair && bad == 0 {
-		if len(recs) == 0 {
-			return nil
+	if bad > 0 {
+		if err := c.refuse(fmt.Errorf("the journal holds %d lines or records that cannot be replayed: nothing was repaired", bad)); err != nil {
+			return err
 		}
-		return c.replay(recs, func(p layout.Piece, err error) {
-			c.early(Problem{Code: Media, Offset: p.Off, What: fmt.Sprintf(
-				"an interrupted write stays unfinished: of the %d bytes of a file at offset %d: %v", p.Len, p.Off, err)},
-				func() error { return nil })
-		})
 	}
-	if c.o.Repair {
-		return fmt.Errorf("the journal holds %d lines or records that cannot be replayed: nothing was repaired", bad)
+	replayed := func() error { return nil }
+	if c.clean {
+		c.early(Problem{Code: JournalClean, Offset: recs[0].at, What: fmt.Sprintf(
+			"the filesystem was unmounted cleanly and its journal holds %d committed records, expected none", len(recs))}, replayed)
 	}
-	return nil
+	return c.replay(recs, newer, func(p layout.Piece, err error) {
+		c.early(Problem{Code: Media, Offset: p.Off, What: fmt.Sprintf(
+			"an interrupted write stays unfinished: of the %d bytes of a file at offset %d: %v", p.Len, p.Off, err)}, replayed)
+	})
 }

@@ -157,9 +157,7 @@ func (p *pass) settleGuesses() {
 		p.used.unset(first - 1)
 		p.rep.MetaChunks--
 		line, bit := layout.ChunkMapPos(int64(ch))
-		if p.o.Repair && p.edit(p.sb.ChunkMapOff+line*layout.LineSize, func(l *layout.Line) { l.SetChunkBit(bit, false) })() == nil {
-			p.fixes++
-		}
+		p.silently(p.edit(p.sb.ChunkMapOff+line*layout.LineSize, func(l *layout.Line) { l.SetChunkBit(bit, false) }))
 	}
 }
 

@@ -157,7 +157,7 @@ func (p *pass) dentry(d *dir, k *dentryLook, seen names) {
 	case dentryBroken:
 		// The name is lost: the inode goes to lost+found, and its damaged line is reported
 		// by itself.
-		p.clearDentry(lo, 1)()
+		p.silently(p.clearDentry(lo, 1))
 		p.namesLost = true
 	case dentryBad:
 		if !p.problem(DentrySyntax, d.ino, lo, p.clearDentry(lo, 1), "the entry of directory %d at offset %d %s", d.ino, lo, k.bad) {
@@ -176,28 +176,21 @@ func (p *pass) nameAt(lo int64) []byte {
 	return p.lookDentry(buf[:], off, int(lo-off)/layout.LineSize).name
 }
 
-// clearDentry frees the n lines of a dentry in one transaction; only when repairing.
+// clearDentry frees the n lines of a dentry in one transaction.
 func (p *pass) clearDentry(lo int64, n int) func() error {
 	return func() error {
-		if !p.o.Repair {
-			return nil
-		}
 		ch := make([]change, n)
 		for j := range ch {
 			ch[j].off = lo + int64(j)*layout.LineSize
 		}
-		err := p.commit(ch)
-		if err == nil {
-			p.fixes++
-		}
-		return err
+		return p.commit(ch)
 	}
 }
 
 // entry checks one whole dentry.
 func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 	lo, name, ino, typ := k.off, k.name, k.ino, k.typ
-	drop := func() error { return p.clearDentry(lo, int(k.n))() }
+	drop := p.clearDentry(lo, int(k.n))
 	if string(name) == "." || string(name) == ".." || bytes.IndexByte(name, '/') >= 0 || bytes.IndexByte(name, 0) >= 0 {
 		if p.problem(DentryName, d.ino, lo, drop, "directory %d has the entry %q, which cannot be a name", d.ino, name) {
 			return
@@ -317,8 +310,8 @@ func (p *pass) orphans() {
 				p.problem(DentryOrphan, ino, io, p.editCore(ino, func(c *layout.Core) { c.Nlink = 2 + in.subs }), "the removed directory %d has entries", ino)
 			case p.clean:
 				p.problem(Orphan, ino, io, p.freeSlot(ino), "inode %d has no links, on a filesystem that was unmounted cleanly", ino)
-			case p.o.Repair && p.freeSlot(ino)() == nil:
-				p.fixes++
+			default:
+				p.silently(p.freeSlot(ino))
 			}
 		}
 	}

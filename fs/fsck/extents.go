@@ -26,8 +26,7 @@ func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, fi
 		p.count(&p.rep.Truncations)
 		if p.clean {
 			p.problem(Truncating, ino, io, p.finishTruncate(ino, io, t), "inode %d has an interrupted truncation, on a filesystem that was unmounted cleanly", ino)
-		} else if p.o.Repair && p.finishTruncate(ino, io, t)() == nil {
-			p.fixes++
+		} else if p.silently(p.finishTruncate(ino, io, t)) {
 			return
 		}
 	}

@@ -37,7 +37,7 @@ func (f *faults) note(err error) error {
 //
 // Persistence order, behind begin, for each range: store it in an unused line, flush, SFENCE.
 func (p *pass) retireFaults() error {
-	if p.claim == nil || p.r.Durability() != pmem.DurableFlush {
+	if !p.begun || p.r.Durability() != pmem.DurableFlush {
 		return nil
 	}
 	var runs []layout.BadRange
@@ -66,7 +66,7 @@ func (p *pass) retireFaults() error {
 		if err := p.put(off, l[:]); err != nil {
 			return err
 		}
-		p.r.Fence()
+		p.fence()
 		runs = runs[1:]
 	}
 	return nil

@@ -81,7 +81,7 @@ func (p *pass) readFreeMap() (b []byte, bad string) {
 			return nil, fmt.Sprintf("has its segment %d at blocks %d..%d, of which one is not free", i, at, at+h.Blocks-1)
 		}
 		part := make([]byte, min(h.Blocks<<layout.BlockShift-layout.LineSize, o.Map.Len-uint64(len(b))))
-		if err := p.r.Load(off+layout.LineSize, part); err != nil {
+		if err := p.load(off+layout.LineSize, part); err != nil {
 			return nil, fmt.Sprintf("cannot be read: %v", err)
 		}
 		b, at = append(b, part...), h.Next

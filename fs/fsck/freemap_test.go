@@ -159,11 +159,8 @@ func TestFreeMap(t *testing.T) {
 // dropped: fsck finds the free map wrong and nothing else, and -y drops it.
 func (w *world) dropped() {
 	w.Helper()
-	for _, repair := range []bool{false, true} {
-		rep, err := fsck.Check(w.r, fsck.Options{Repair: repair})
-		if err != nil || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.FreeMap || rep.Problems[0].Fixed != repair || !rep.Clean || !rep.FreeMap {
-			w.Errorf("repair %t: %v, %+v", repair, err, rep)
-		}
+	if rep, err := w.repair(fsck.Options{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.FreeMap || !rep.Problems[0].Fixed || !rep.Clean || !rep.FreeMap {
+		w.Errorf("%v, %+v", err, rep)
 	}
 	if rep := w.report(); len(rep.Problems) > 0 || !rep.Clean || rep.FreeMap {
 		w.Errorf("after the repair: %+v", rep)
@@ -230,7 +227,7 @@ func TestRepairDropsFreeMap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := build(t)
 			c.harm(w)
-			if rep, err := fsck.Check(w.r, fsck.Options{Repair: true}); err != nil || rep.Left > 0 || (rep.Repaired == 0) != (name == "nothing") {
+			if rep, err := w.repair(fsck.Options{}); err != nil || rep.Left > 0 || (rep.Repaired == 0) != (name == "nothing") {
 				t.Fatalf("%v, %+v", err, rep)
 			}
 			if rep := w.report(); len(rep.Problems) > 0 || !rep.Clean || rep.FreeMap != c.stays {

@@ -23,7 +23,7 @@ func TestRepairLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	m := &media{r: r, sb: &layout.Superblock{UUID: [16]byte{1}, OwnerOff: 2048}, verdict: &owner.Verdict{}, beat: time.Millisecond}
+	m := &media{image: image{r: r}, sb: &layout.Superblock{UUID: [16]byte{1}, OwnerOff: 2048}, verdict: &owner.Verdict{}, beat: time.Millisecond}
 	if err := m.begin(); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"slices"
 	"sort"
 	"sync/atomic"
 	"time"
@@ -17,11 +18,9 @@ var errSum = errors.New("wrong checksum")
 
 // media is the region as recovery would leave it, and how repairs are written.
 type media struct {
-	r       *pmem.Region
-	sb      *layout.Superblock
-	seed    uint32
-	overlay map[int64]*layout.Line // lines of committed records that are newer than their places
-	blocks  map[int64]bool         // blocks that the overlay touches
+	image
+	sb   *layout.Superblock
+	seed uint32
 
 	saved *layout.Owner // names the saved free map; nil: none
 	// damaged: the owner record says that damage was found, or is to say so.
@@ -29,7 +28,8 @@ type media struct {
 	seq     atomic.Uint64 // the largest sequence seen
 
 	verdict *owner.Verdict        // on the last user of the region
-	claim   *owner.Claim          // ours; nil: nothing was changed yet
+	begun   bool                  // begin was called: something is changed
+	claim   *owner.Claim          // ours; nil: none yet, or dry
 	beat    time.Duration         // between our heartbeats; 0: none
 	lost    atomic.Pointer[error] // owner.ErrLost, once another process has taken the region from us
 
@@ -46,14 +46,9 @@ func (m *media) saw(seq uint64) {
 	}
 }
 
-// line reads the line at off; errSum if its checksum is wrong. Reading is safe for
-// concurrent use, but not while a committed record is laid over the media.
+// line reads the line at off; errSum if its checksum is wrong.
 func (m *media) line(off int64, l *layout.Line) error {
-	if o := m.overlay[off]; o != nil {
-		*l = *o
-		return nil
-	}
-	if err := m.r.LoadLine(off, (*[layout.LineSize]byte)(l)); err != nil {
+	if err := m.loadLine(off, l); err != nil {
 		return m.faults.note(err)
 	}
 	if !l.Valid(m.seed, off) {
@@ -65,16 +60,8 @@ func (m *media) line(off int64, l *layout.Line) error {
 
 // block reads a whole block; its lines are not verified.
 func (m *media) block(b uint64, buf []byte) error {
-	off := int64(b) << layout.BlockShift
-	if err := m.r.Load(off, buf[:layout.BlockSize]); err != nil {
+	if err := m.load(int64(b)<<layout.BlockShift, buf[:layout.BlockSize]); err != nil {
 		return m.faults.note(err)
-	}
-	if m.blocks[int64(b)] {
-		for i := 0; i < layout.LinesPerBlock; i++ {
-			if o := m.overlay[off+int64(i)*layout.LineSize]; o != nil {
-				copy(buf[i*layout.LineSize:], o[:])
-			}
-		}
 	}
 	return nil
 }
@@ -107,7 +94,7 @@ func (m *media) readRecords() ([]record, error) {
 	for i := int64(0); i < 2*int64(m.sb.Lanes); i++ {
 		at := m.sb.LaneOff + i*slot
 		var l layout.Line
-		if err := m.r.LoadLine(at, (*[layout.LineSize]byte)(&l)); err != nil {
+		if err := m.loadLine(at, &l); err != nil {
 			return nil, err
 		}
 		var h layout.RecordHeader
@@ -121,7 +108,7 @@ func (m *media) readRecords() ([]record, error) {
 			continue
 		}
 		body := make([]byte, layout.TablesSize(n, int(h.Pieces)))
-		if err := m.r.Load(from, body); err != nil {
+		if err := m.load(from, body); err != nil {
 			return nil, err
 		}
 		if layout.Checksum(m.seed, body) != h.BodyCRC {
@@ -156,16 +143,16 @@ func (rec *record) whole(seed uint32) bool {
 	return true
 }
 
-// lay puts a record's lines into the overlay, by the rules of recovery. It returns
-// the offsets of lines that cannot be.
-func (m *media) lay(rec *record) (bad []int64) {
+// lay adds to newer the record's lines that are newer than their places, by the rules of recovery. It
+// returns the offsets of lines that cannot be.
+func (m *media) lay(newer map[int64]*layout.Line, rec *record) (bad []int64) {
 	for j, off := range rec.offs {
 		l := &rec.line[j]
 		if !m.mayJournal(off) {
 			bad = append(bad, off)
 			continue
 		}
-		if o := m.overlay[off]; o != nil {
+		if o := newer[off]; o != nil {
 			if o.Seq() >= l.Seq() {
 				continue
 			}
@@ -175,8 +162,7 @@ func (m *media) lay(rec *record) (bad []int64) {
 				continue
 			}
 		}
-		m.overlay[off] = l
-		m.blocks[off>>layout.BlockShift] = true
+		newer[off] = l
 	}
 	return bad
 }
@@ -189,26 +175,31 @@ func (m *media) mayJournal(off int64) bool {
 	return off >= m.sb.StaticEnd || off >= m.sb.ChunkMapOff && off < m.sb.ChunkMapOff+m.sb.ChunkMapLines*layout.LineSize
 }
 
-// replay writes the overlay and the records' data to the media and empties the journal. lost
+// replay writes the lines of newer and the records' data to the media and empties the journal. lost
 // is told of data that the media refuse.
 //
 // Persistence order, behind begin:
 //  1. store the lines, flush; NT-store the data; SFENCE
 //  2. clear all slot headers, flush, SFENCE
-func (m *media) replay(recs []record, lost func(p layout.Piece, err error)) error {
+func (m *media) replay(recs []record, newer map[int64]*layout.Line, lost func(p layout.Piece, err error)) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := m.begin(); err != nil {
 		return err
 	}
-	for off, l := range m.overlay {
+	for off, l := range newer {
 		if err := m.put(off, l[:]); err != nil {
 			return err
 		}
 	}
+	var buf []byte
 	for i := range recs {
 		for _, p := range recs[i].pieces {
-			err := m.r.NTStore(p.Off, m.r.Bytes(p.From, p.Len))
+			buf = slices.Grow(buf[:0], int(p.Len))[:p.Len]
+			err := m.load(p.From, buf)
+			if err == nil {
+				err = m.ntStore(p.Off, buf)
+			}
 			if errors.Is(err, pmem.ErrMedia) {
 				lost(p, err)
 			} else if err != nil {
@@ -216,25 +207,15 @@ func (m *media) replay(recs []record, lost func(p layout.Piece, err error)) erro
 			}
 		}
 	}
-	m.r.Fence()
+	m.fence()
 	var zero layout.Line
 	for i := int64(0); i < 2*int64(m.sb.Lanes); i++ {
 		if err := m.put(m.sb.LaneOff+i*int64(m.sb.LaneSlot), zero[:]); err != nil {
 			return err
 		}
 	}
-	m.r.Fence()
-	clear(m.overlay)
-	clear(m.blocks)
+	m.fence()
 	return nil
-}
-
-// put stores and flushes b, a line or less than a block.
-func (m *media) put(off int64, b []byte) error {
-	if err := m.r.Store(off, b); err != nil {
-		return err
-	}
-	return m.r.Flush(off, int64(len(b)))
 }
 
 // change is one line of a repair.
@@ -276,16 +257,16 @@ func (m *media) commit(ch []change) error {
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := m.r.NTStore(m.sb.LaneOff, rec); err != nil {
+	if err := m.ntStore(m.sb.LaneOff, rec); err != nil {
 		return err
 	}
-	m.r.Fence()
+	m.fence()
 	for i := range ch {
 		if err := m.put(ch[i].off, ch[i].line[:]); err != nil {
 			return err
 		}
 	}
-	m.r.Fence()
+	m.fence()
 	var zero layout.Line
 	return m.put(m.sb.LaneOff, zero[:])
 }
@@ -306,33 +287,36 @@ func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := m.r.NTStore(off, buf); err != nil {
+	if err := m.ntStore(off, buf); err != nil {
 		return err
 	}
-	m.r.Fence()
+	m.fence()
 	return nil
 }
 
 // begin makes the filesystem one that this process uses, with no free map: after a crash it
 // counts as one that was not unmounted. Every repair begins with it; a superblock that is
-// restored from the other one changes nothing that the owner record speaks of.
+// restored from the other one changes nothing that the owner record speaks of. A dry run claims nothing.
 func (m *media) begin() error {
-	if m.claim != nil {
+	if m.begun {
 		if err := m.lost.Load(); err != nil {
 			return *err
 		}
 		return nil
 	}
-	c, err := owner.Take(m.r, m.sb, m.verdict, owner.TakeOptions{Seq: m.seq.Add(1), Interval: m.beat})
-	if err != nil {
-		return err
-	}
-	c.Start(func(err error) {
-		if errors.Is(err, owner.ErrLost) {
-			m.lost.Store(&err)
+	if seq := m.seq.Add(1); !m.dry {
+		c, err := owner.Take(m.r, m.sb, m.verdict, owner.TakeOptions{Seq: seq, Interval: m.beat})
+		if err != nil {
+			return err
 		}
-	})
-	m.claim, m.saved = c, nil
+		c.Start(func(err error) {
+			if errors.Is(err, owner.ErrLost) {
+				m.lost.Store(&err)
+			}
+		})
+		m.claim = c
+	}
+	m.begun, m.saved = true, nil
 	return nil
 }
 
@@ -340,10 +324,10 @@ func (m *media) begin() error {
 //
 // Persistence order: what the repairs stored, SFENCE; owner.Claim.Release.
 func (m *media) end() error {
-	if err := m.begin(); err != nil {
+	if err := m.begin(); err != nil || m.dry {
 		return err
 	}
-	m.r.Fence()
+	m.fence()
 	if err := m.r.Sync(0, m.sb.Size); err != nil {
 		return err
 	}

@@ -16,7 +16,6 @@ type pass struct {
 	fixes  int       // problems mended; another pass must look again
 	found  []Problem // problems not mended
 	mended []Problem // told when the pass ends
-	more   int       // and how many there was no room for
 
 	used   bitset // blocks claimed, by block
 	shared bitset // of these, by extents that may share them
@@ -163,8 +162,8 @@ func (c *checker) newPass() *pass {
 	return p
 }
 
-// run is the four steps. Repairing, a step that mended something is followed by a
-// new pass, since what comes after it depends on it.
+// run is the four steps. A step that mended something is followed by a new pass, since what comes
+// after it depends on it.
 func (p *pass) run() {
 	p.used.setRun(0, uint64(p.sb.StaticEnd)>>layout.BlockShift)
 	p.used.set(uint64(p.sb.BackupOff) >> layout.BlockShift)
@@ -195,50 +194,40 @@ func (p *pass) run() {
 // incomplete: what is not seen may be there all the same.
 func (p *pass) incomplete() bool { return p.namesLost || p.damaged > 0 }
 
-// problem reports a problem and mends it with fix if repairing; fix nil: it cannot be
-// mended. It says whether it was mended.
+// problem reports a problem and mends it with fix; fix nil: it cannot be mended. It says whether it
+// was mended.
 func (p *pass) problem(code string, ino uint64, off int64, fix func() error, format string, a ...any) bool {
 	pr := Problem{Code: code, Ino: ino, Offset: off, What: fmt.Sprintf(format, a...)}
 	if what := loses[code]; what != "" && fix != nil {
 		pr.What += "; a repair loses " + what
 	}
-	if p.o.Repair && fix != nil {
-		if err := fix(); err == nil {
-			pr.Fixed = true
-			p.fixes++
-			p.mended = append(p.mended, pr)
-			return true
-		} else {
-			pr.What += fmt.Sprintf("; it cannot be repaired: %v", err)
-		}
-	}
-	p.left(pr)
-	return false
-}
-
-// left notes a problem that is not mended.
-func (p *pass) left(pr Problem) {
-	if len(p.found) < MaxProblems {
+	if !p.mend(&pr, fix) {
 		p.found = append(p.found, pr)
-		return
+		return false
 	}
-	if p.more++; !p.o.Repair {
-		p.say(pr)
-	}
+	p.fixes++
+	p.mended = append(p.mended, pr)
+	return true
 }
 
-// conclude tells what the pass found, now that it is known which names lead where. What a repair leaves is
+// silently runs a fix of what recovery, too, mends without a word, and says whether that worked.
+func (p *pass) silently(fix func() error) bool {
+	if p.try(fix) != nil {
+		return false
+	}
+	p.fixes++
+	return true
+}
+
+// conclude tells what the pass mended, now that it is known which names lead where. What is left is
 // told in the end.
 func (p *pass) conclude() {
 	for i := range p.mended {
 		p.mended[i].Path = p.pathOf(&p.mended[i])
 		p.tell(p.mended[i])
-		p.say(p.mended[i])
 	}
 	for i := range p.found {
-		if p.found[i].Path = p.pathOf(&p.found[i]); !p.o.Repair {
-			p.say(p.found[i])
-		}
+		p.found[i].Path = p.pathOf(&p.found[i])
 	}
 }
 

@@ -42,15 +42,18 @@ func (p *pass) chainRoot(ino uint64, gen uint32) (root uint64, ok bool) {
 		}
 	}
 	best := int64(-1)
-	for b, h := range byBlock {
-		at, whole := h, true
+	for _, h := range list { // in order, so that of equals always the same is taken
+		if h.Gen != gen {
+			continue
+		}
+		at, whole := h.ExtentBlock, true
 		for at.Index > 0 && whole {
 			n, found := byBlock[at.Next]
 			whole = found && n.Index == at.Index-1
 			at = n
 		}
 		if whole && at.Next == 0 && int64(h.Index) > best {
-			root, best = b, int64(h.Index)
+			root, best = h.block, int64(h.Index)
 		}
 	}
 	return root, best >= 0 || len(byBlock) == 0

@@ -9,7 +9,8 @@ import (
 
 // Options of Check. The zero value only reports.
 type Options struct {
-	// Repair mends what can be mended without losing data.
+	// Repair mends what can be mended without losing data. Without it the repair is run, and all that it
+	// would store is kept in memory.
 	Repair bool
 	// Workers is how many goroutines look at things; 0: GOMAXPROCS. What is found does not
 	// depend on it. Repairs are made by one.
@@ -110,6 +111,7 @@ type Problem struct {
 	FileOffset int64 `json:"file_offset,omitempty"`
 	Bytes      int64 `json:"bytes,omitempty"`
 	Fixed      bool  `json:"fixed"`
+	Fixable    bool  `json:"fixable"` // it is left, and a repair would mend it
 }
 
 func (p Problem) String() string {
@@ -117,8 +119,11 @@ func (p Problem) String() string {
 	if p.Path != "" && p.Code != LostData { // which begins with it
 		s = fmt.Sprintf("%s: %q: %s", p.Code, p.Path, p.What)
 	}
-	if p.Fixed {
+	switch {
+	case p.Fixed:
 		s += " (fixed)"
+	case p.Fixable:
+		s += " (would be fixed)"
 	}
 	return s
 }
@@ -131,7 +136,8 @@ const MaxProblems = 10000
 type Report struct {
 	Problems []Problem `json:"problems"`
 	Repaired int       `json:"repaired"`
-	Left     int       `json:"left"` // problems not repaired
+	Left     int       `json:"left"`    // problems not repaired
+	Fixable  int       `json:"fixable"` // of these, what a repair would mend; after one 0
 
 	// Clean: the filesystem was cleanly unmounted.
 	Clean bool `json:"clean"`
@@ -166,7 +172,7 @@ type Report struct {
 	XattrBlocks  uint64 `json:"xattr_blocks"`
 	DataBlocks   uint64 `json:"data_blocks"` // long attribute values among them
 	// UsedBlocks and FreeBlocks are 4 KiB each and leave the fixed area out, as
-	// statfs does; blocks of orphans count as used.
+	// statfs does. Like all counts they are of what the repair leaves, or would.
 	UsedBlocks uint64 `json:"used_blocks"`
 	FreeBlocks uint64 `json:"free_blocks"`
 }

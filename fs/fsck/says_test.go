@@ -31,7 +31,7 @@ func TestRepairSays(t *testing.T) {
 					t.Fatalf("%v, %+v", err, rep)
 				}
 				p := rep.Problems[0]
-				if p.Code != c.code || p.Path != c.path || !strings.Contains(p.What, c.says) || p.Fixed != repair {
+				if p.Code != c.code || p.Path != c.path || !strings.Contains(p.What, c.says) || p.Fixed != repair || p.Fixable == repair {
 					t.Errorf("%+v, expected %s of %s that says %q", p, c.code, c.path, c.says)
 				}
 				if len(said) != len(rep.Problems) || !strings.Contains(said[0], c.path) {

@@ -69,7 +69,7 @@ func (w *world) dentry(name string) int64 {
 
 // where is which problem p is, whatever is said of it.
 func where(p fsck.Problem) fsck.Problem {
-	p.What, p.Path, p.Fixed = "", "", false
+	p.What, p.Path, p.Fixed, p.Fixable = "", "", false, false
 	return p
 }
 
