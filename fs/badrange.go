@@ -336,27 +336,8 @@ func (fs *FS) noStorage(err error) bool {
 	return true
 }
 
-// storeFailed is mediaFailed of the stores of the inode's splice: all of its blocks are looked at. In
-// the new ones there is nothing to lose: of an emulated region the next mount tries them again.
-func (fs *FS) storeFailed(in *inode, err error) (news bool) {
-	var m pmem.MediaError
-	if !errors.As(err, &m) || fs.noStorage(err) || fs.bad.has(uint64(m.Off)>>layout.BlockShift, 1) {
-		return false // or what was to be kept of a block cannot be
-	}
-	s := &in.ext.splice
-	for _, r := range s.runs {
-		news = fs.probeBad(r, fs.r.Durability() == pmem.DurableFlush) || news
-	}
-	for _, p := range s.parts {
-		if p.Flags&layout.ExtentUnwritten == 0 {
-			news = fs.probeBad(run{p.Block, uint64(p.Len)}, fs.lostForGood()) || news
-		}
-	}
-	return fs.mediaFailed(err) || news // which may be of what was to be copied
-}
-
 // freshFailed is mediaFailed of a store to blocks that were just allocated, and go back: all of them are
-// looked at. They have nothing to lose, see storeFailed.
+// looked at. They have nothing to lose, see remap.storeFailed.
 func (fs *FS) freshFailed(r run, err error) (news bool) {
 	return errors.Is(err, pmem.ErrMedia) && !fs.noStorage(err) && fs.probeBad(r, fs.r.Durability() == pmem.DurableFlush)
 }

@@ -241,24 +241,21 @@ func (c *copying) shareRange(n int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	hi, shared, err := c.planShare(lo, hi, at)
-	if err == nil {
-		end := uint64(dstOff) + (hi-lo)<<layout.BlockShift
-		if err = fs.bypass(ctx, dst, dstOff, int64(end)); err == nil {
-			err = fs.settle(ctx, dst)
-		}
-		if err == nil {
-			err = fs.commitSplice(ctx, dst, end)
-		}
+	m, hi := c.planShare(lo, hi, at)
+	if m == nil {
+		return 0, nil // as many owners as can be counted
+	}
+	end := uint64(dstOff) + (hi-lo)<<layout.BlockShift
+	if err = fs.bypass(ctx, dst, dstOff, int64(end)); err == nil {
+		err = m.settle(ctx)
+	}
+	if err != nil {
+		err = m.abort(ctx, err)
+	} else {
+		err = m.commit(ctx, end)
 	}
 	if err != nil {
 		dst.bypassed(ctx, dstOff)
-		for _, r := range shared {
-			fs.table.Disown(r.block, r.n, fs.freeTo(ctx))
-		}
-		if hi == lo {
-			return 0, nil // as many owners as can be counted
-		}
 		return 0, err
 	}
 	return int64(hi-lo) << layout.BlockShift, nil
@@ -276,7 +273,7 @@ func (c *copying) readable(lo, hi uint64) uint64 {
 		if e.Logical >= hi {
 			return false
 		}
-		if count++; count > spliceMax { // markShared takes no more
+		if count++; count > remapMax { // markShared takes no more
 			hi = e.Logical
 			return false
 		}
@@ -306,7 +303,7 @@ func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
 		if e.Logical >= hi {
 			return false
 		}
-		if count++; count > spliceMax {
+		if count++; count > remapMax {
 			hi = e.Logical
 			return false
 		}
@@ -336,15 +333,13 @@ func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
 	return hi, nil
 }
 
-// planShare fills in dst's splice so that its blocks from at on are src's [lo, hi), and
-// makes dst their owner. It returns how far it came, and what dst owns now. On an error
-// nothing is planned, and hi is lo.
-func (c *copying) planShare(lo, hi, at uint64) (stop uint64, shared []run, err error) {
+// planShare is the remap by which dst's blocks from at on are src's [lo, hi), and makes dst their owner. It returns how
+// far it came. If they have as many owners as can be counted there is none.
+func (c *copying) planShare(lo, hi, at uint64) (m *remap, stop uint64) {
 	fs, src, dst := c.fs, c.src, c.dst
-	s := &dst.ext.splice
-	s.begin(dst, at)
+	m = fs.newRemap(dst, at)
 	b := lo
-	for b < hi && !s.full() {
+	for b < hi && !m.full() {
 		e, ok := src.space.Lookup(b)
 		next := min(hi, e.End())
 		if !ok {
@@ -358,30 +353,31 @@ func (c *copying) planShare(lo, hi, at uint64) (stop uint64, shared []run, err e
 				d = min(next-lo+at, old.Logical)
 				continue
 			}
-			if s.full() && d > b-lo+at {
+			if m.full() && d > b-lo+at {
 				next, full = d+lo-at, true
 				break
 			}
-			s.take(old)
+			m.take(old)
 			x := part(old, d, min(old.End(), next-lo+at))
-			s.gone = append(s.gone, run{x.Block, uint64(x.Len)})
+			m.gone = append(m.gone, run{x.Block, uint64(x.Len)})
 			d = x.End()
 		}
 		if ok && e.Flags&layout.ExtentUnwritten == 0 {
 			x := part(e, b, next)
 			if err := fs.table.Share(x.Block, uint64(x.Len)); err != nil {
-				return lo, shared, err
+				_ = m.abort(c.ctx, err)
+				return nil, lo
 			}
-			shared = append(shared, run{x.Block, uint64(x.Len)})
+			m.shared = append(m.shared, run{x.Block, uint64(x.Len)})
 			x.Logical = b - lo + at
-			s.put(x)
+			m.put(x)
 		}
 		if b = next; full {
 			break
 		}
 	}
-	s.finish(dst, b-lo+at)
-	return b, shared, nil
+	m.finish(b - lo + at)
+	return m, b
 }
 
 // elsewhere reports whether somebody has blocks of x through another file: an owner, or a
@@ -427,23 +423,25 @@ func (fs *FS) unshare(ctx *Context, in *inode, off int64) (err error) {
 
 // tryUnshare is unshare of file block b; errBadBlocks: the block of the copy was bad, unknown till now.
 func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
-	if _, err := fs.plan(ctx, in, b, b+1, fateWrite); err != nil {
+	m, _, err := fs.plan(ctx, in, b, b+1, fateWrite)
+	if err != nil {
 		return err
 	}
-	err := fs.settle(ctx, in)
-	for _, p := range in.ext.splice.parts {
+	err = m.settle(ctx)
+	for _, p := range m.parts {
 		if p.from != 0 && err == nil {
 			err = fs.copyBlocks(p.Block, p.from, uint64(p.Len))
 		}
 	}
-	if err == nil {
-		err = fs.commitSplice(ctx, in, 0)
-	}
 	if err != nil {
-		news := fs.storeFailed(in, err)
-		fs.unowned(ctx, in)
-		if e, _ := in.space.Lookup(b); news && fs.checkRead(e.BlockAt(b), 1) == nil {
-			err = errBadBlocks
+		err = m.abort(ctx, err)
+	} else {
+		err = m.commit(ctx, 0)
+	}
+	if err == errBadBlocks {
+		e, _ := in.space.Lookup(b)
+		if bad := fs.checkRead(e.BlockAt(b), 1); bad != nil {
+			err = bad // what was to be copied
 		}
 	}
 	return err

@@ -269,8 +269,8 @@ func (d *defrag) placeAway(in *inode, c *candidate, first uint64, y pagecache.Ex
 		return fs.alloc.Pack(want)
 	}
 	o := fs.alloc.Orders()
-	if fs.fills(in, y.Logical, uint64(y.Len), o.PMD, sharePMD) {
-		goal, known := in.goal(y.Logical)
+	if fs.fills(in, nil, y.Logical, uint64(y.Len), o.PMD, sharePMD) {
+		goal, known := in.goal(nil, y.Logical)
 		if known && y.Logical > first && hugepage.Congruence(goal, y.Logical) >= o.PMD {
 			if n = fs.alloc.Extend(goal, want, o.PMD); n > 0 {
 				return goal, n

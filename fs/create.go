@@ -100,7 +100,7 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *i
 	}
 	n, err := fs.newNode(ctx, d, nd)
 	if err != nil {
-		fs.undoDentry(ctx, d, p, nil)
+		fs.undoDentry(ctx, &p)
 		return nil, err
 	}
 	t := fs.begin(ctx)
@@ -119,7 +119,7 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *i
 		ds = d.stageTimes(t, SetMtime|SetCtime, n.in.btime)
 	}
 	if err := t.commit(); err != nil {
-		fs.undoDentry(ctx, d, p, &ch)
+		fs.undoDentry(ctx, &p)
 		n.undo()
 		return nil, err
 	}

@@ -174,31 +174,26 @@ func (d *defrag) movable(x pagecache.Extent) bool {
 //  3. only then are the blocks it leaves free
 func (d *defrag) move(ctx *Context, in *inode, x pagecache.Extent, to uint64) error {
 	fs := d.fs
-	s := &in.ext.splice
-	s.begin(in, x.Logical)
+	m := fs.newRemap(in, x.Logical)
 	e, _ := in.space.Lookup(x.Logical)
-	s.take(e)
-	if len(s.now) == 0 && e.Logical < x.Logical {
-		s.put(part(e, e.Logical, x.Logical))
+	m.take(e)
+	if len(m.now) == 0 && e.Logical < x.Logical {
+		m.put(part(e, e.Logical, x.Logical))
 	}
-	s.runs = append(s.runs, run{to, uint64(x.Len)})
-	s.gone = append(s.gone, run{x.Block, uint64(x.Len)})
+	m.runs = append(m.runs, run{to, uint64(x.Len)})
+	m.gone = append(m.gone, run{x.Block, uint64(x.Len)})
 	y := x
 	y.Block = to
-	s.put(y)
-	s.finish(in, x.End())
-	err := fs.settle(ctx, in)
+	m.put(y)
+	m.finish(x.End())
+	err := m.settle(ctx)
 	if err == nil && x.Flags&layout.ExtentUnwritten == 0 {
 		err = fs.copyBlocks(to, x.Block, uint64(x.Len))
 	}
-	if err == nil {
-		err = fs.commitSplice(ctx, in, 0)
-	}
 	if err != nil {
-		fs.storeFailed(in, err)
-		fs.unowned(ctx, in)
+		return m.abort(ctx, err)
 	}
-	return err
+	return m.commit(ctx, 0)
 }
 
 // mergeFolios makes large folios of the file blocks [lo, hi), which lie at base.

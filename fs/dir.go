@@ -102,6 +102,7 @@ type dirPlace struct {
 	pos   uint32
 	n     int
 	block uint64 // != 0: a fresh block that the transaction links as directory block pos/64
+	remap *remap // that links it, settled; nil if there is none
 }
 
 // placeName finds n adjacent free lines in the directory, in a fresh, formatted
@@ -115,9 +116,6 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 	if !ok {
 		return dirPlace{}, errNoSpace
 	}
-	if err := fs.needSlots(ctx, in, 1); err != nil {
-		return dirPlace{}, err
-	}
 	goal := uint64(0)
 	if p, ok := in.space.Prev(uint64(b)); ok && b > 0 {
 		goal = p.Block + (uint64(b) - p.Logical)
@@ -130,7 +128,15 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 		fs.freeMeta(ctx, block)
 		return dirPlace{}, err
 	}
-	return dirPlace{pos: b * layout.LinesPerBlock, n: n, block: block}, nil
+	m := fs.newRemap(in, uint64(b))
+	m.put(pagecache.Extent{Logical: uint64(b), Block: block, Len: 1})
+	m.finish(uint64(b) + 1)
+	p := dirPlace{pos: b * layout.LinesPerBlock, n: n, block: block, remap: m}
+	if err := m.settleDir(ctx); err != nil {
+		fs.undoDentry(ctx, &p)
+		return dirPlace{}, err
+	}
+	return p, nil
 }
 
 // dirChange is one directory's part of a transaction, to be applied after commit.
@@ -146,12 +152,7 @@ func (in *inode) stageDentry(t *tx, p dirPlace, name string, ino uint64, typ uin
 	off := int64(0)
 	if p.block != 0 {
 		b := uint64(p.pos / layout.LinesPerBlock)
-		s := &in.ext.splice
-		s.begin(in, b)
-		s.put(pagecache.Extent{Logical: b, Block: p.block, Len: 1})
-		s.finish(in, b+1)
-		s.settle()
-		in.stageSplice(t)
+		p.remap.stage(t)
 		if size := (b + 1) << layout.BlockShift; size > c.Size {
 			c.Size = size
 		}
@@ -170,20 +171,20 @@ func (in *inode) stageDentry(t *tx, p dirPlace, name string, ino uint64, typ uin
 // applyDentry makes a committed stageDentry current in DRAM.
 func (in *inode) applyDentry(ch *dirChange) {
 	if ch.p.block != 0 {
-		in.applySplice()
+		ch.p.remap.apply()
+		ch.p.remap.end()
 		in.dir.Link(ch.p.pos/layout.LinesPerBlock, ch.p.block)
 	}
 	in.dir.Insert(ch.name, ch.p.pos, ch.p.n)
 }
 
 // undoDentry gives back what placeName and stageDentry took. No lane may be held.
-func (fs *FS) undoDentry(ctx *Context, in *inode, p dirPlace, ch *dirChange) {
+func (fs *FS) undoDentry(ctx *Context, p *dirPlace) {
 	if p.block == 0 {
 		return
 	}
-	if ch != nil {
-		in.dropSplice()
-	}
+	p.remap.unstage()
+	p.remap.end()
 	fs.freeMeta(ctx, p.block)
 }
 
@@ -222,10 +223,12 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	if !d.Idle(b) {
 		return
 	}
-	if _, err := fs.plan(ctx, in, uint64(b), uint64(b)+1, fatePunch); err != nil {
+	m, _, err := fs.plan(ctx, in, uint64(b), uint64(b)+1, fatePunch)
+	if err != nil {
 		return
 	}
-	if fs.needSlots(ctx, in, in.ext.splice.settle()) != nil {
+	defer m.end()
+	if m.settleDir(ctx) != nil {
 		return
 	}
 	c := in.core
@@ -233,15 +236,15 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 		c.Size = uint64(n) << layout.BlockShift
 	}
 	t := fs.begin(ctx)
-	in.stageSplice(t)
+	m.stage(t)
 	if c != in.core {
 		in.stageCore(t, &c)
 	}
 	if err := t.commit(); err != nil {
-		in.dropSplice()
+		m.unstage()
 		return
 	}
 	in.applyCore(&c)
-	in.applySplice()
+	m.apply()
 	fs.freeMeta(ctx, d.Unlink(b))
 }

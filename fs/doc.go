@@ -21,7 +21,7 @@
 //
 // FS.Write, FS.overwrite (nothing but data changes: no lock but the byte range, no
 // transaction, one fence), or FS.extendPiece with FS.plan, FS.storePiece,
-// FS.commitSplice, and tx.commit. With Options.Atomic FS.overwriteLogged stands for
+// remap.commit, and tx.commit. With Options.Atomic FS.overwriteLogged stands for
 // FS.overwrite, and tx.commitLogged for tx.commit where data is replaced. Read: FS.Read, FS.read, FS.refRun, Reply.Done.
 //
 // # Lock order

@@ -16,7 +16,6 @@ type extentSlots struct {
 	chain  []uint64 // extent blocks by index
 	free   []uint32 // free slots below next, last freed first
 	next   uint32   // slots from here on were never used
-	splice splice   // the change under way
 	homeOf uint64   // 1 + number of the PUD range whose home was decided last, see place
 	homeAt uint64   // where that home begins in the region, or noHome
 }

@@ -157,7 +157,7 @@ func blocksOf(n int64) uint64 { return uint64(n+layout.BlockSize-1) >> layout.Bl
 func (a *fallocation) reshape(f fate, lo, hi, size uint64) error {
 	fs, ctx, in := a.fs, a.ctx, a.in
 	for lo < hi {
-		stop, err := fs.plan(ctx, in, lo, hi, f)
+		m, stop, err := fs.plan(ctx, in, lo, hi, f)
 		if err != nil {
 			return err
 		}
@@ -165,11 +165,10 @@ func (a *fallocation) reshape(f fate, lo, hi, size uint64) error {
 		if stop < hi {
 			to = min(size, stop<<layout.BlockShift)
 		}
-		if err = fs.settle(ctx, in); err == nil {
-			err = fs.commitSplice(ctx, in, to)
+		if err = m.settle(ctx); err != nil {
+			return m.abort(ctx, err)
 		}
-		if err != nil {
-			fs.unowned(ctx, in)
+		if err = m.commit(ctx, to); err != nil {
 			return err
 		}
 		if lo = stop; lo < hi && ctx.cancelled() {

@@ -67,6 +67,7 @@ type content struct {
 	rl     rangelock.Lock
 	space  pagecache.Space  // read without a lock
 	ext    extentSlots      // protected by io and mu, see inode
+	remap  remap            // the change of extents under way; protected by io, of a directory by mu
 	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
 	dir    *dirindex.Index  // protected by mu; directories only
 	pages  kernelPages      // a lock of its own, a leaf but for reading the region

@@ -90,7 +90,7 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 	}
 	ds := d.stageTimes(t, SetMtime|SetCtime, now)
 	if err := t.commit(); err != nil {
-		fs.undoDentry(ctx, d, p, &ch)
+		fs.undoDentry(ctx, &p)
 		return err
 	}
 	in.applyCore(&c)

@@ -24,18 +24,19 @@ const (
 //  3. a new PMD home, if the file fills enough of that range;
 //  4. wherever small runs are.
 //
-// Called with io held (of a directory mu), within a plan.
-func (fs *FS) place(ctx *Context, in *inode, b, want uint64) (block, n uint64, ok bool) {
+// Called with io held (of a directory mu), within the plan m.
+func (fs *FS) place(ctx *Context, m *remap, b, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
 	}
+	in := m.in
 	o := fs.alloc.Orders()
-	goal, known := in.goal(b)
+	goal, known := in.goal(m, b)
 	off := b & (1<<o.PUD - 1)
 	if off != 0 {
 		want = min(want, 1<<o.PUD-off) // up to where the next PUD folio would begin
 	}
-	if in.isReg() && fs.fills(in, b, want, o.PUD, sharePUD) {
+	if in.isReg() && fs.fills(in, m, b, want, o.PUD, sharePUD) {
 		base, ok := in.ext.home(b, o.PUD)
 		switch {
 		case ok:
@@ -57,7 +58,7 @@ func (fs *FS) place(ctx *Context, in *inode, b, want uint64) (block, n uint64, o
 			want = min(want, 1<<o.PMD-b&(1<<o.PMD-1)) // what is behind may be free
 		}
 	}
-	large := in.isReg() && fs.fills(in, b, want, o.PMD, sharePMD)
+	large := in.isReg() && fs.fills(in, m, b, want, o.PMD, sharePMD)
 	if known && large && hugepage.Congruence(goal, b) >= o.PMD {
 		if n = fs.alloc.Extend(goal, want, o.PMD); n > 0 {
 			return goal, n, true
@@ -82,8 +83,8 @@ func (x *extentSlots) home(b uint64, order uint8) (base uint64, ok bool) {
 
 // fills reports whether want blocks from b on fill, with what precedes them without a
 // gap, a share of the range of an order that b lies in, or all of the one before that.
-func (fs *FS) fills(in *inode, b, want uint64, order, share uint8) bool {
-	if p, ok := in.before(b); ok && p.End() == b {
+func (fs *FS) fills(in *inode, m *remap, b, want uint64, order, share uint8) bool {
+	if p, ok := in.before(m, b); ok && p.End() == b {
 		from := hugepage.AlignDown(b, order)
 		if from > 0 && in.covers(from-1, p) {
 			from -= 1 << order
@@ -104,10 +105,10 @@ func (in *inode) covers(b uint64, e pagecache.Extent) bool {
 	return ok
 }
 
-// before is the extent that precedes file block b, in the plan or in the file.
-func (in *inode) before(b uint64) (e pagecache.Extent, ok bool) {
-	if n := len(in.ext.splice.now); n > 0 {
-		if p := in.ext.splice.now[n-1]; p.End() == b {
+// before is the extent that precedes file block b, in the plan m, if there is one, or in the file.
+func (in *inode) before(m *remap, b uint64) (e pagecache.Extent, ok bool) {
+	if m != nil && len(m.now) > 0 {
+		if p := m.now[len(m.now)-1]; p.End() == b {
 			return p, true
 		}
 	}
@@ -116,8 +117,8 @@ func (in *inode) before(b uint64) (e pagecache.Extent, ok bool) {
 
 // goal is the block that would continue what lies around file block b, if there is
 // something: before it, or else behind it.
-func (in *inode) goal(b uint64) (block uint64, known bool) {
-	if p, ok := in.before(b); ok {
+func (in *inode) goal(m *remap, b uint64) (block uint64, known bool) {
+	if p, ok := in.before(m, b); ok {
 		return p.Block + (b - p.Logical), true
 	}
 	if x, ok := in.space.Lookup(b); !ok && x.Logical <= maxBlock {

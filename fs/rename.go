@@ -312,7 +312,7 @@ func (m *moving) prepare() (err error) {
 	}
 	if m.flags&RenameWhiteout != 0 {
 		if m.w, err = fs.newNode(m.ctx, m.od, &node{mode: syscall.S_IFCHR}); err != nil {
-			fs.undoDentry(m.ctx, m.nd, m.p, nil)
+			fs.undoDentry(m.ctx, &m.p)
 			return err
 		}
 	}
@@ -357,7 +357,7 @@ func (m *moving) commit() error {
 	ds := m.stageDirs(t, &oc, pn, now)
 	if err := t.commit(); err != nil {
 		if v == nil {
-			fs.undoDentry(m.ctx, m.nd, m.p, &ch)
+			fs.undoDentry(m.ctx, &m.p)
 		}
 		m.w.undo()
 		return err

@@ -47,16 +47,6 @@ func (r *resize) run() error {
 	}
 }
 
-// sized is in's core line with the new size. Called with mu held.
-func (s *SetAttr) sized(in *inode) layout.Core {
-	c := in.core
-	c.Size = s.Size
-	if s.Valid&SetKillPriv != 0 {
-		c.Mode = s.killed(c.Mode)
-	}
-	return c
-}
-
 // grow moves the end of file up; done is false if it is no longer below the new size.
 //
 // Persistence order:
@@ -80,8 +70,7 @@ func (r *resize) grow() (done bool, err error) {
 	if err := r.fs.zeroFenced(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
 		return false, err
 	}
-	_, err = r.commit(false)
-	return true, err
+	return true, r.commit(r.fs.newRemap(in, 0), false)
 }
 
 // shrink moves the end of file down (or leaves it and updates the times). It takes
@@ -99,8 +88,8 @@ func (r *resize) shrink() (done bool, err error) {
 	case ctx.NoWait && in.cutsMuch() && blocksOf(int64(r.s.Size)) < blocksOf(int64(size)):
 		return false, syscall.EAGAIN
 	}
-	more, err := r.commit(true)
-	if err != nil {
+	m, more := fs.planCut(ctx, in, r.s.Size)
+	if err := r.commit(m, more); err != nil {
 		return false, err
 	}
 	if more {
@@ -112,59 +101,32 @@ func (r *resize) shrink() (done bool, err error) {
 	return true, err
 }
 
-// commit commits the new size. With cutting set it also cuts the extents beyond
-// it, as many as fit the transaction; if some are left (more) the inode is marked
+// commit commits the new size, and with it m, what is cut beyond it. If some is left (more) the inode is marked
 // Truncating, and the caller (or recovery) calls finishTruncate. Called with io held, and not mu.
 //
 // Persistence order:
 //  1. transaction: core line with size and mark, times line, slots cut
 //  2. only then the cut blocks go to whoever holds them last
-func (r *resize) commit(cutting bool) (more bool, err error) {
-	if cutting {
-		more = r.fs.planCut(r.ctx, r.in, r.s.Size)
-	}
-	if err := r.commitTx(cutting, more); err != nil {
-		return false, err
-	}
-	if cutting {
-		r.fs.owned(r.ctx, r.in)
-	}
-	return more, nil
-}
-
-// commitTx is step 1 of commit.
-func (r *resize) commitTx(cutting, more bool) error {
-	fs, in := r.fs, r.in
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	c := r.s.sized(in)
-	if more {
-		c.Format |= layout.FormatTruncating
-	}
-	now := fs.now()
-	t := fs.begin(r.ctx)
-	if cutting {
-		in.stageSplice(t)
-	}
-	in.stageCore(t, &c)
-	st := in.stageTimes(t, SetMtime|SetCtime, now)
-	if err := t.commit(); err != nil {
-		return err
-	}
-	in.applyCore(&c)
-	in.applyTimes(&st)
-	if cutting {
-		in.applySplice()
-	}
-	return nil
+func (r *resize) commit(m *remap, more bool) error {
+	s := r.s
+	return m.commitWith(r.ctx, func(c layout.Core) (layout.Core, uint32) {
+		c.Size = s.Size
+		if s.Valid&SetKillPriv != 0 {
+			c.Mode = s.killed(c.Mode)
+		}
+		if more {
+			c.Format |= layout.FormatTruncating
+		}
+		return c, SetMtime | SetCtime
+	})
 }
 
 // planCut plans the removal of what lies beyond size, which needs no new slot. more is
 // set if it takes another one.
-func (fs *FS) planCut(ctx *Context, in *inode, size uint64) (more bool) {
-	stop, _ := fs.plan(ctx, in, blocksOf(int64(size)), maxBlock+1, fatePunch)
-	in.ext.splice.settle()
-	return stop <= maxBlock
+func (fs *FS) planCut(ctx *Context, in *inode, size uint64) (m *remap, more bool) {
+	m, stop, _ := fs.plan(ctx, in, blocksOf(int64(size)), maxBlock+1, fatePunch)
+	m.reduce()
+	return m, stop <= maxBlock
 }
 
 // finishTruncate cuts what an interrupted or large truncation left, and takes the
@@ -172,33 +134,18 @@ func (fs *FS) planCut(ctx *Context, in *inode, size uint64) (more bool) {
 //
 // Persistence order: transactions of slots cut; the last one also clears the mark.
 func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
-	for more := true; more; {
-		more = fs.planCut(ctx, in, in.size.Load())
-		if err := fs.commitCut(ctx, in, more); err != nil {
+	for {
+		m, more := fs.planCut(ctx, in, in.size.Load())
+		err := m.commitWith(ctx, func(c layout.Core) (layout.Core, uint32) {
+			if !more {
+				c.Format &^= layout.FormatTruncating
+			}
+			return c, 0
+		})
+		if err != nil || !more {
 			return err
 		}
-		fs.owned(ctx, in)
 	}
-	return nil
-}
-
-// commitCut is one transaction of finishTruncate.
-func (fs *FS) commitCut(ctx *Context, in *inode, more bool) error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	t := fs.begin(ctx)
-	in.stageSplice(t)
-	c := in.core
-	if !more {
-		c.Format &^= layout.FormatTruncating
-		in.stageCore(t, &c)
-	}
-	if err := t.commit(); err != nil {
-		return err
-	}
-	in.applyCore(&c)
-	in.applySplice()
-	return nil
 }
 
 // recallTime is how long truncating and the like wait for holders of mappings to leave.

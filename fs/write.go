@@ -236,7 +236,7 @@ func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, er
 // extendTries bounds how often one write meets bad blocks that nobody knew.
 const extendTries = 16
 
-// extendPiece writes as much of data as one splice takes. If writes are all or nothing
+// extendPiece writes as much of data as one remap takes. If writes are all or nothing
 // that is AtomicUnit bytes, or it is errNoSpace.
 //
 // Persistence order:
@@ -256,42 +256,34 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 			return 0, err
 		}
 	}
-	stop, err := fs.plan(ctx, in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, fateWrite)
+	m, stop, err := fs.plan(ctx, in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, fateWrite)
 	if err != nil {
 		return 0, err
 	}
 	if fs.atomic() && int64(stop)<<layout.BlockShift < end {
-		fs.unowned(ctx, in)
-		return 0, errNoSpace
+		return 0, m.abort(ctx, errNoSpace)
 	}
 	end = min(end, int64(stop)<<layout.BlockShift)
-	if err = fs.settle(ctx, in); err == nil {
-		if err = fs.storePiece(in, off, data[:end-off]); err == nil {
-			err = fs.commitSplice(ctx, in, uint64(end))
-		}
+	if err = m.settle(ctx); err == nil {
+		err = fs.storePiece(m, off, data[:end-off])
 	}
 	if err != nil {
-		news := fs.storeFailed(in, err)
-		if !lost(err) {
-			fs.unowned(ctx, in)
-		}
-		if news {
-			err = errBadBlocks
-		}
+		return 0, m.abort(ctx, err)
+	}
+	if err = m.commit(ctx, uint64(end)); err != nil {
 		return 0, err
 	}
 	return int(end - off), nil
 }
 
 // storePiece is step 1: everything on media that the transaction will show. What it carries
-// itself goes to the splice's data.
-func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
+// itself goes to the remap's data.
+func (fs *FS) storePiece(m *remap, off int64, data []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	size := int64(in.size.Load())
-	_, err := fs.zeroBytes(in, span{size, min(off, blockEnd(size))})
-	s := &in.ext.splice
-	for _, e := range s.parts {
+	size := int64(m.in.size.Load())
+	_, err := fs.zeroBytes(m.in, span{size, min(off, blockEnd(size))})
+	for _, e := range m.parts {
 		if err != nil {
 			break
 		}
@@ -302,7 +294,7 @@ func (fs *FS) storePiece(in *inode, off int64, data []byte) error {
 		}
 		if e.Flags&layout.ExtentUnwritten == 0 && fs.atomic() && from < min(to, size) {
 			n := min(to, size) - from
-			s.data = append(s.data, dataPiece{regionOff(e.Extent, from), data[from-off:][:n]})
+			m.data = append(m.data, dataPiece{regionOff(e.Extent, from), data[from-off:][:n]})
 			from += n
 		}
 		if err == nil && from < to {
@@ -357,64 +349,6 @@ func (fs *FS) storeAround(e piece, from, to, size int64) error {
 }
 
 var zeroLine [layout.LineSize]byte
-
-// commitSplice makes the settled splice of a file durable and current, and with it a
-// new size if that is larger than the present one. After an error, but a lostError, it has not
-// happened.
-// Called with io held, and neither mu nor a lane.
-//
-// Persistence order:
-//  1. transaction: the slots; the core line if the size grows
-//  2. only then are the blocks that it takes away free
-func (fs *FS) commitSplice(ctx *Context, in *inode, size uint64) error {
-	grow := size > in.size.Load()
-	s := &in.ext.splice
-	if !grow && s.idle() && len(s.data) == 0 {
-		fs.owned(ctx, in) // of what it shares already it became an owner once more
-		return nil
-	}
-	for _, r := range s.runs { // before readers find them: a block of a file has an owner
-		fs.table.Own(r.block, r.n)
-	}
-	err := fs.commitSpliceTx(ctx, in, size, grow)
-	if err != nil && !lost(err) {
-		for _, r := range s.runs {
-			fs.table.Disown(r.block, r.n, leaveAllocated)
-		}
-		return err
-	}
-	fs.owned(ctx, in)
-	return err
-}
-
-// leaveAllocated is where the blocks of a splice go that was not committed, until unowned.
-func leaveAllocated(block, n uint64) {}
-
-// commitSpliceTx is step 1 of commitSplice.
-func (fs *FS) commitSpliceTx(ctx *Context, in *inode, size uint64, grow bool) error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	s := &in.ext.splice
-	t := fs.begin(ctx)
-	in.stageSplice(t)
-	t.data = append(t.data, s.data...)
-	clear(s.data)
-	c := in.core
-	if grow {
-		c.Size = size
-		in.stageCore(t, &c)
-	}
-	err := t.commit()
-	if err != nil && !lost(err) {
-		in.dropSplice()
-		return err
-	}
-	in.applySplice()
-	if grow {
-		in.applyCore(&c)
-	}
-	return err
-}
 
 // storeBlock writes a whole fresh block.
 //
