@@ -16,9 +16,9 @@ import (
 // facts are the lines of a manifest that fsck tells, of a region before it is mounted.
 func facts(r *fsck.Report) string {
 	return fmt.Sprintf("fsck: clean %v, free map %v, journal records %d, orphans %d, interrupted truncations %d, bad blocks %d\n"+
-		"fsck: files %d, directories %d, symlinks %d, special %d, used blocks %d\n",
+		"fsck: files %d, directories %d, symlinks %d, special %d\n",
 		r.Clean, r.FreeMap, r.JournalRecords, r.Orphans, r.Truncations, r.BadBlocks,
-		r.Files, r.Dirs, r.Symlinks, r.Special, r.UsedBlocks)
+		r.Files, r.Dirs, r.Symlinks, r.Special)
 }
 
 // lister writes the lines of a manifest that a mount tells: for each name, in order, its
