@@ -335,7 +335,11 @@ func (m *badModel) cut(size int) {
 // cut, shared and removed like any: what is read is right or EIO, and what is bad stays out of use,
 // whichever way the filesystem is mounted.
 func TestBadRangesRandom(t *testing.T) {
-	for seed := range int64(6) {
+	seeds := int64(6)
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			v := newVolume(t, fs.MinSize)
 			v.atomic, v.unmerged = seed%2 == 1, true

@@ -96,7 +96,7 @@ func TestNoSpace(t *testing.T) {
 		none := slices.Clone(empty.r.Bytes(0, empty.r.Size()))
 		for i, op := range noSpaceOps() {
 			for _, how := range scarcities {
-				if !*everyStep && (atomic && how.name != "from then on" || testing.Short() && (how.name != "block by block" || i%4 != 0)) {
+				if !*everyStep && (atomic && how.name != "from then on" || testing.Short() && (how.name != "block by block" || i%8 != 0)) {
 					continue
 				}
 				t.Run(fmt.Sprintf("atomic=%v/%s/%s", atomic, op.name, how.name), func(t *testing.T) {

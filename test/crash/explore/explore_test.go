@@ -16,7 +16,7 @@ func TestAll(t *testing.T) {
 	sc := Scope{Triples: 5, Once: -1, Orders: 1, Full: -1}
 	ws = append(ws, sampled(Workloads(cfg.Seed, sc), 1, 40)...)
 	if testing.Short() {
-		ws = append(ws[:20], sampled(together(cfg.Seed, sc.Orders), 1, 5)...)
+		ws = append(ws[:8], sampled(together(cfg.Seed, sc.Orders), 1, 3)...)
 	}
 	r := Runner{Config: cfg, Scope: sc, Workers: 2}
 	rep, err := r.Run(ws)
