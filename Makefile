@@ -78,7 +78,8 @@ deps-vm:
 demo: deps-demo build
 	@deploy/demo $(DAXFSD)
 
-# Each step has a budget on two cores; the whole is below 40 minutes.
+# Each step has a budget on two cores, a third more than it takes on a machine that does nothing
+# else; the whole takes less than 40 minutes.
 # $(call step,name,seconds of budget,command)
 define step
 	@echo "== $(1)"; start=$$SECONDS; rc=0; { $(3); } || rc=$$?; took=$$((SECONDS - start)); \
@@ -121,7 +122,7 @@ FUZZ_FSCK ?= 4000x
 FUZZ_CRAFT ?= 600x
 FUZZ_CALLS ?= 200000x
 fuzz:
-	$(call step,fuzz,150,for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	$(call step,fuzz,100,for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		n=$(FUZZ_CALLS); [ $${p##*/} != fsck ] || n=$(FUZZ_FSCK); \
 		m=$$n; for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$p/*_test.go); do \
 			n=$$m; k=200x; [ $$f != FuzzCraft ] || { n=$(FUZZ_CRAFT); k=10x; }; \
@@ -130,39 +131,39 @@ fuzz:
 # arm64 is cross-built, and its persistence primitives run under emulation. It is
 # untested on hardware.
 arm64:
-	$(call step,arm64,90,mkdir -p bin && GOARCH=arm64 $(GO) build -o bin/daxfsd.arm64 ./cmd/daxfsd && \
+	$(call step,arm64,50,mkdir -p bin && GOARCH=arm64 $(GO) build -o bin/daxfsd.arm64 ./cmd/daxfsd && \
 		GOARCH=arm64 $(GO) test -c -o bin/pmem.arm64.test ./pmem && \
 		cd pmem && timeout 180 qemu-aarch64 -cpu cortex-a72 ../bin/pmem.arm64.test -test.short)
 
 crash:
-	$(call step,crash,300,timeout 900 $(GO) run ./test/crash -seed $(CRASH_SEED))
+	$(call step,crash,410,timeout 900 $(GO) run ./test/crash -seed $(CRASH_SEED))
 
 # How much large pages can still map of an aged filesystem; docs/ageing.md.
 ageing:
-	$(call step,ageing,120,$(GO) run ./bench/ageing --util 75 --check && $(GO) run ./bench/ageing --util 90 --check)
+	$(call step,ageing,65,$(GO) run ./bench/ageing --util 75 --check && $(GO) run ./bench/ageing --util 90 --check)
 
 # The daemon killed under load, in recovery and in unmount.
 kill:
-	$(call step,kill,180,$(GO) test -count=1 -timeout 10m -v ./test/kill -seed $(KILL_SEED))
+	$(call step,kill,75,$(GO) test -count=1 -timeout 10m -v ./test/kill -seed $(KILL_SEED))
 
 # Random operations on files and on names, compared with models, in both cache modes.
 exercise:
-	$(call step,exercise,300,$(GO) test -count=1 -timeout 15m ./test/exercise -duration 2m)
+	$(call step,exercise,310,$(GO) test -count=1 -timeout 15m ./test/exercise -duration 2m)
 
 # One table of system calls and their errors, on daxfs in each of its ways, and on ext4 and
 # tmpfs, which judge the table.
 posix:
-	$(call step,posix,300,$(GO) test -count=1 -timeout 20m ./test/posix)
+	$(call step,posix,125,$(GO) test -count=1 -timeout 20m ./test/posix)
 
 # All pairs of operations race on one page of one file, on daxfs in each cache mode and on ext4, for some ms each.
 races:
-	$(call step,races,90,$(GO) test -count=1 -timeout 10m ./test/races)
+	$(call step,races,60,$(GO) test -count=1 -timeout 10m ./test/races)
 
 # Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
 # posixtest, a million files. After them a quick run of bench/compare, which turns FUSE over
 # io_uring on for the whole machine as some of them do.
 mounted:
-	$(call step,mounted,1000,$(GO) test -count=1 -timeout 30m ./test/mounted/... && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./bench/compare)
+	$(call step,mounted,560,$(GO) test -count=1 -timeout 30m ./test/mounted/... && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./bench/compare)
 
 # In guests with emulated persistent memory: device-dax with 2 MiB and 1 GiB pages, fsdax, virtio-pmem; the
 # power cut. Where no guest can be made (no mirror, no QEMU) they say that they did not run, here and at the end
