@@ -182,7 +182,7 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 			return err
 		}
 	}
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	if c != in.core {
 		in.stageCore(t, &c)
 	}
@@ -193,8 +193,8 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 	if s.Valid&SetMtime != 0 {
 		st.now.Mtime = s.Mtime
 	}
-	st.now.Put(t.at(in.off + layout.InodeTimesOff))
-	if err := t.commit(); err != nil {
+	st.now.Put(t.At(in.off + layout.InodeTimesOff))
+	if err := t.Commit(); err != nil {
 		list.undo()
 		return err
 	}

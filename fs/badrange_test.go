@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/badmem"
 	"github.com/daxfs/daxfs/fs/fsck"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pmem"
@@ -134,7 +135,7 @@ func TestKernelBadblocks(t *testing.T) {
 		t.Errorf("reading a bad block, mounted read-only: %v", e)
 	}
 	v.unmount()
-	if bad, err := fs.BadRanges(v.r, sb); err != nil || len(bad) != 3 {
+	if bad, err := badmem.Known(v.r, sb); err != nil || len(bad) != 3 {
 		t.Errorf("bad ranges %v, %v", bad, err)
 	}
 

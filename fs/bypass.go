@@ -190,9 +190,9 @@ func (fs *FS) loadBytes(in *inode, off int64, dst []byte) error {
 		case u.N == 0 || flags&layout.ExtentUnwritten != 0:
 			clear(dst[:n])
 		default:
-			if err = fs.checkRead(u.Block, u.N); err == nil {
+			if err = fs.bad.Check(u.Block, u.N); err == nil {
 				if err = fs.r.Load(int64(u.Block)<<layout.BlockShift+off%layout.BlockSize, dst[:n]); err != nil {
-					fs.mediaFailed(err)
+					fs.bad.Faulted(err)
 				}
 			}
 		}

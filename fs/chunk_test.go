@@ -12,7 +12,7 @@ import (
 )
 
 // snap keeps the region as it is when the first lane slot is cleared: a daemon that dies in
-// retireLanes.
+// journal.Checkpoint.
 type snap struct {
 	v   *volume
 	sb  *layout.Superblock

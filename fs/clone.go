@@ -265,7 +265,7 @@ func (c *copying) shareRange(n int64) (int64, error) {
 // that copying them fails.
 func (c *copying) readable(lo, hi uint64) uint64 {
 	fs := c.fs
-	if fs.bad.list() == nil {
+	if fs.bad.Ranges() == nil {
 		return hi
 	}
 	count := 0
@@ -279,7 +279,7 @@ func (c *copying) readable(lo, hi uint64) uint64 {
 		}
 		if e.Flags&layout.ExtentUnwritten == 0 {
 			b := max(lo, e.Logical)
-			switch m, bad := fs.bad.alike(e.BlockAt(b), e.End()-b); {
+			switch m, bad := fs.bad.SameState(e.BlockAt(b), e.End()-b); {
 			case bad:
 				hi = b
 			case b+m < e.End():
@@ -318,11 +318,11 @@ func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
 	}
 	src.mu.Lock()
 	defer src.mu.Unlock()
-	t := c.fs.begin(c.ctx)
+	t := c.fs.journal.Begin(c.ctx.Lane)
 	for _, e := range list {
 		src.stageSlot(t, e.Slot, mediaExtent(e))
 	}
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		return lo, err
 	}
 	src.space.BeginChange()
@@ -440,7 +440,7 @@ func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
 	}
 	if err == errBadBlocks {
 		e, _ := in.space.Lookup(b)
-		if bad := fs.checkRead(e.BlockAt(b), 1); bad != nil {
+		if bad := fs.bad.Check(e.BlockAt(b), 1); bad != nil {
 			err = bad // what was to be copied
 		}
 	}
@@ -451,7 +451,7 @@ func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
 //
 // Persistence order: NT-store, SFENCE.
 func (fs *FS) copyBlocks(to, from, n uint64) error {
-	if err := fs.checkRead(from, n); err != nil {
+	if err := fs.bad.Check(from, n); err != nil {
 		return err
 	}
 	runtime.LockOSThread()

@@ -289,7 +289,7 @@ func (d *defrag) placeAway(in *inode, c *candidate, first uint64, y pagecache.Ex
 // becomes free.
 func (d *defrag) onlyData(block, n uint64) bool {
 	fs := d.fs
-	if block < uint64(fs.sb.StaticEnd)>>layout.BlockShift || fs.bad.has(block, n) {
+	if block < uint64(fs.sb.StaticEnd)>>layout.BlockShift || fs.bad.Has(block, n) {
 		return false
 	}
 	if b := uint64(fs.sb.BackupOff) >> layout.BlockShift; block <= b && b < block+n {

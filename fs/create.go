@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
@@ -103,7 +104,7 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *i
 		fs.undoDentry(ctx, &p)
 		return nil, err
 	}
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	n.stage(t)
 	c := d.core
 	var ch dirChange
@@ -118,7 +119,7 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *i
 		}
 		ds = d.stageTimes(t, SetMtime|SetCtime, n.in.btime)
 	}
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		fs.undoDentry(ctx, &p)
 		n.undo()
 		return nil, err
@@ -169,7 +170,7 @@ func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
 }
 
 // stage writes the lines of the inode.
-func (n *newborn) stage(t *tx) {
+func (n *newborn) stage(t *journal.Tx) {
 	n.in.stageContent(t, n.nd, n.block)
 	n.in.stageCore(t, &n.in.core)
 	n.in.stageTimes(t, 0, 0)
@@ -213,7 +214,7 @@ func (n *newborn) newInode(d *inode, ino uint64) (*inode, error) {
 	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: nd.mode & syscall.S_IFMT}
 	in.refs.Store(1)
 	var l layout.Line
-	if err := fs.loadLine(in.off+layout.InodeCoreOff, &l); err != nil {
+	if err := fs.journal.ReadLine(in.off+layout.InodeCoreOff, &l); err != nil {
 		return nil, err
 	}
 	if in.core.Get(&l); in.core.Mode != 0 {
@@ -260,13 +261,13 @@ func (n *newborn) newInode(d *inode, ino uint64) (*inode, error) {
 
 // stageContent writes the extent line of a new inode: a link's target, its block,
 // or nothing (over what the slot's last user left).
-func (in *inode) stageContent(t *tx, nd *node, block uint64) {
+func (in *inode) stageContent(t *journal.Tx, nd *node, block uint64) {
 	off := in.off + layout.InodeExtentOff
 	in.counted.Store(block == 0)
 	if nd.target == "" && in.emptySlots(t, off) {
 		return
 	}
-	l := t.at(off)
+	l := t.At(off)
 	clear(l.Payload())
 	switch {
 	case block != 0:
@@ -280,11 +281,7 @@ func (in *inode) stageContent(t *tx, nd *node, block uint64) {
 
 // emptySlots reports whether the slot's last user left the extent line empty, so
 // that the transaction need not carry it.
-func (in *inode) emptySlots(t *tx, off int64) bool {
+func (in *inode) emptySlots(t *journal.Tx, off int64) bool {
 	var l layout.Line
-	if err := t.lane.fs.loadLine(off, &l); err != nil {
-		t.fail(err)
-		return false
-	}
-	return [layout.PayloadSize]byte(l.Payload()) == [layout.PayloadSize]byte{}
+	return t.Peek(off, &l) == nil && [layout.PayloadSize]byte(l.Payload()) == [layout.PayloadSize]byte{}
 }

@@ -162,7 +162,7 @@ func (d *defrag) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64,
 // read: no other file shares it, and nobody has it mapped.
 func (d *defrag) movable(x pagecache.Extent) bool {
 	fs := d.fs
-	return x.Flags&layout.ExtentShared == 0 && !fs.bad.has(x.Block, uint64(x.Len)) && fs.table.Sole(x.Block, uint64(x.Len))
+	return x.Flags&layout.ExtentShared == 0 && !fs.bad.Has(x.Block, uint64(x.Len)) && fs.table.Sole(x.Block, uint64(x.Len))
 }
 
 // move moves x, which is part of an extent of the file, to allocated blocks. After an

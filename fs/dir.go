@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pagecache"
 )
@@ -34,7 +35,7 @@ func (fs *FS) find(in *inode, name string) (dirindex.Entry, bool, error) {
 	s := in.dir.Search(name)
 	for off, ok := s.Want(); ok; off, ok = s.Want() {
 		var l layout.Line
-		if err := fs.loadLine(off, &l); err != nil {
+		if err := fs.journal.ReadLine(off, &l); err != nil {
 			return dirindex.Entry{}, false, err
 		}
 		s.Show(&l)
@@ -124,7 +125,7 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 	if err != nil {
 		return dirPlace{}, err
 	}
-	if err := fs.formatBlock(int64(block)<<layout.BlockShift, nil); err != nil {
+	if err := fs.journal.FormatBlock(int64(block)<<layout.BlockShift, nil); err != nil {
 		fs.freeMeta(ctx, block)
 		return dirPlace{}, err
 	}
@@ -147,7 +148,7 @@ type dirChange struct {
 
 // stageDentry writes a new dentry at p, linking p's fresh block if it has one. c is
 // the directory's new core, which the caller stages.
-func (in *inode) stageDentry(t *tx, p dirPlace, name string, ino uint64, typ uint8, c *layout.Core) (ch dirChange) {
+func (in *inode) stageDentry(t *journal.Tx, p dirPlace, name string, ino uint64, typ uint8, c *layout.Core) (ch dirChange) {
 	ch = dirChange{p: p, name: name}
 	off := int64(0)
 	if p.block != 0 {
@@ -161,9 +162,9 @@ func (in *inode) stageDentry(t *tx, p dirPlace, name string, ino uint64, typ uin
 		off = in.dir.Off(p.pos)
 	}
 	nm := []byte(name)
-	t.at(off).PutDentryHead(nm, ino, typ)
+	t.At(off).PutDentryHead(nm, ino, typ)
 	for i := 1; i < p.n; i++ {
-		t.at(off+int64(i)*layout.LineSize).PutDentryCont(nm, i)
+		t.At(off+int64(i)*layout.LineSize).PutDentryCont(nm, i)
 	}
 	return ch
 }
@@ -189,10 +190,10 @@ func (fs *FS) undoDentry(ctx *Context, p *dirPlace) {
 }
 
 // stageRemove clears a dentry's lines.
-func (in *inode) stageRemove(t *tx, e *dirindex.Entry) {
+func (in *inode) stageRemove(t *journal.Tx, e *dirindex.Entry) {
 	off := in.dir.Off(e.Pos)
 	for i := range e.Lines() {
-		t.at(off + int64(i)*layout.LineSize).ClearDentry()
+		t.At(off + int64(i)*layout.LineSize).ClearDentry()
 	}
 }
 
@@ -235,12 +236,12 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	if n := d.BlocksWithout(b); n < d.Blocks() {
 		c.Size = uint64(n) << layout.BlockShift
 	}
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	m.stage(t)
 	if c != in.core {
 		in.stageCore(t, &c)
 	}
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		m.unstage()
 		return
 	}

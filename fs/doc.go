@@ -4,25 +4,25 @@
 //
 // # What it owns
 //
-// The format (fs/layout), the redo journal, the inode cache, directory indexes, and
-// the decision when a block is free. What it never does: store to the region other
-// than through pmem, block while a lane is held (but for a stage), or keep a copy of file data.
+// The inode cache, what files and directories are made of, and the decision when a block is free.
+// What it never does: store to the region other than through pmem, block while a lane is held (but
+// for a body), or keep a copy of file data.
 //
 // # Five nouns
 //
 //   - A line: 64 bytes of metadata that change as a whole (layout.Line).
-//   - A transaction (tx): a set of lines that change together; one fence.
-//   - A lane: where a transaction's redo record stands until its lines are in place.
+//   - A transaction (journal.Tx): a set of lines that change together; one fence.
+//   - A lane (fs/journal): where a transaction's redo record lies until its lines are in place.
 //   - An extent: a run of a file's blocks; a slot on media, an entry of the
 //     pagecache.Space in DRAM.
 //   - A reply: slices of the region, with the references that keep them valid.
 //
 // # The journey of one write(2)
 //
-// FS.Write, FS.overwrite (nothing but data changes: no lock but the byte range, no
-// transaction, one fence), or FS.extendPiece with FS.plan, FS.storePiece,
-// remap.commit, and tx.commit. With Options.Atomic FS.overwriteLogged stands for
-// FS.overwrite, and tx.commitLogged for tx.commit where data is replaced. Read: FS.Read, FS.read, FS.refRun, Reply.Done.
+// FS.Write, FS.overwrite (nothing but data changes: no lock but the byte range, no transaction, one
+// fence), or FS.extendPiece with FS.plan, FS.storePiece, remap.commit, and journal.Tx.Commit. With
+// Options.Atomic FS.overwriteLogged stands for FS.overwrite, and the record is a logged one where
+// data is replaced. Read: FS.Read, FS.read, FS.refRun, Reply.Done.
 //
 // # Lock order
 //
@@ -36,18 +36,19 @@
 //	      icacheShard.mu
 //	        xattrCache.mu     a leaf
 //	      metaSpace.mu        metadata blocks and inode slots; may run transactions
-//	        lane.mu           held from begin to commit; nothing else is taken inside,
-//	                          but a stage (atomic.go) by who then waits for nothing more
+//	        journal.lane.mu   held from Begin to Commit; nothing else is taken inside, but a body
+//	                          (journal/logged.go) by a caller that then waits for nothing more
 //	          hugepage.Allocator, refcnt.Table: locks of their own, leaves
-//	          badRanges.mu    writes the bad-range list, without a lane
+//	          badmem.List.mu  writes the bad-range list, without a lane
 //	      kernelPages.mu      which changes the kernel's page cache may lack (bypass.go); reads the region
 //
-// Media do not decide this order: a directory is locked below another one only where its parent field
-// agrees with the entry, and as a parent only where its own parents lead up to the root (child.go).
+// Media do not decide this order: a directory is locked below another one only where its parent
+// field agrees with the entry, and as a parent only where its own parents lead up to the root
+// (child.go).
 //
-// rl and io may be held long, and the rename mutex for some milliseconds: whoever holds a directory's mu waits
-// for none of them, and a request with Context.NoWait neither (iolock.go). A file's space and ext change under
-// io and mu, so either suffices to read them.
+// rl and io may be held long, and the rename mutex for some milliseconds: whoever holds a
+// directory's mu waits for none of them, and a request with Context.NoWait neither (iolock.go). A
+// file's space and ext change under io and mu, so either suffices to read them.
 //
 // So an operation allocates first, then begins its transaction, commits, and frees
 // last. TestReadWriteAllocs proves that reading and writing allocate nothing.

@@ -2,9 +2,9 @@ package fs
 
 import (
 	"errors"
-	"fmt"
 	"syscall"
 
+	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/fs/posixacl"
 	"github.com/daxfs/daxfs/pmem"
@@ -16,33 +16,17 @@ var (
 	// ErrInUse: the owner record names a live user, or one of which that is unclear.
 	ErrInUse = owner.ErrInUse
 	// ErrNeedsFsck: a structure is damaged; nothing was changed.
-	ErrNeedsFsck = errors.New("filesystem is damaged")
+	ErrNeedsFsck = layout.ErrDamaged
 )
 
 var (
-	errTxTooLarge = errors.New("transaction has too many lines")
-	errNoSpace    = errors.New("no space left")
-	errBadBlocks  = errors.New("bad blocks were found")
-	errReadOnly   = errors.New("read-only filesystem")
+	errNoSpace   = errors.New("no space left")
+	errBadBlocks = errors.New("bad blocks were found")
+	errReadOnly  = errors.New("read-only filesystem")
 )
 
-// corruptf makes an ErrNeedsFsck that names the structure and its offset.
-func corruptf(format string, a ...any) error {
-	return fmt.Errorf("%w: %s; run daxfsd fsck", ErrNeedsFsck, fmt.Sprintf(format, a...))
-}
-
-// lostError is the answer of a commit that happened, while media took not all of the file
-// data that the transaction carried.
-type lostError struct{ error }
-
-// Unwrap is what media said.
-func (e lostError) Unwrap() error { return e.error }
-
-// lost reports whether err says that the transaction happened all the same.
-func lost(err error) bool {
-	_, ok := err.(lostError)
-	return ok
-}
+// corruptf is layout.Damagedf.
+func corruptf(format string, a ...any) error { return layout.Damagedf(format, a...) }
 
 // errno speaks the language of the core's callers: the one place where errors of
 // the packages below become a syscall.Errno.
@@ -62,15 +46,9 @@ func errno(err error) syscall.Errno {
 		return syscall.EINVAL
 	case err == posixacl.ErrVersion:
 		return syscall.EOPNOTSUPP
-	case outOfStorage(err):
+	case pmem.OutOfStorage(err):
 		return syscall.ENOSPC
 	default: // media, checksum, anything unforeseen
 		return syscall.EIO
 	}
-}
-
-// outOfStorage reports whether the region's file is sparse and has no storage where it was accessed.
-func outOfStorage(err error) bool {
-	var m pmem.MediaError
-	return errors.As(err, &m) && m.Cause == pmem.CauseNoStorage
 }

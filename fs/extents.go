@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pagecache"
 )
@@ -35,9 +36,9 @@ func (in *inode) slotCap() uint32 {
 }
 
 // stageSlot writes slot s. Free slots are staged with the zero Extent.
-func (in *inode) stageSlot(t *tx, s uint32, e layout.Extent) {
+func (in *inode) stageSlot(t *journal.Tx, s uint32, e layout.Extent) {
 	off, i := in.slotLine(s)
-	t.at(off).PutExtent(i, e)
+	t.At(off).PutExtent(i, e)
 }
 
 func mediaExtent(e pagecache.Extent) layout.Extent {
@@ -61,17 +62,17 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 		}
 		off := int64(block) << layout.BlockShift
 		h := layout.ExtentBlock{Index: uint32(len(in.ext.chain)), Owner: in.ino, Next: in.troot, Gen: in.core.Gen}
-		err = fs.formatBlock(off, func(b []byte, seq uint64) {
+		err = fs.journal.FormatBlock(off, func(b []byte, seq uint64) {
 			var l layout.Line
 			h.Put(&l)
 			layout.PutLine(b, 0, &l, fs.seed, off, seq)
 		})
 		if err == nil {
 			old := in.troot
-			t := fs.begin(ctx)
+			t := fs.journal.Begin(ctx.Lane)
 			in.troot = block
 			st := in.stageTimes(t, 0, 0)
-			if err = t.commit(); err != nil {
+			if err = t.Commit(); err != nil {
 				in.troot = old
 			} else {
 				in.applyTimes(&st)
@@ -99,9 +100,9 @@ func (fs *FS) dropChainLocked(ctx *Context, in *inode) (gone []uint64) {
 	}
 	root := in.troot
 	in.troot = 0
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	st := in.stageTimes(t, 0, 0)
-	if t.commit() != nil {
+	if t.Commit() != nil {
 		in.troot = root
 		return nil
 	}
@@ -245,7 +246,7 @@ func (fs *FS) walkExtents(ino uint64, off int64, root uint64, gen uint32, chain 
 		if b >= fs.sb.Blocks() {
 			return corruptf("extent block %d of inode %d is outside the filesystem", b, ino)
 		}
-		if err := fs.loadLine(int64(b)<<layout.BlockShift, &l); err != nil {
+		if err := fs.journal.ReadLine(int64(b)<<layout.BlockShift, &l); err != nil {
 			return err
 		}
 		if !h.Get(&l) || h.Owner != ino || h.Gen != gen || want >= 0 && int64(h.Index) != want || uint64(h.Index) > fs.sb.Blocks() {
@@ -264,7 +265,7 @@ func (fs *FS) walkExtents(ino uint64, off int64, root uint64, gen uint32, chain 
 	}
 	line := func(lo int64, slot uint32) error {
 		var l layout.Line
-		if err := fs.loadLine(lo, &l); err != nil {
+		if err := fs.journal.ReadLine(lo, &l); err != nil {
 			return err
 		}
 		for i := 0; i < layout.ExtentsPerLine; i++ {

@@ -209,7 +209,7 @@ func (a *fallocation) missing(lo, hi uint64) (n uint64) {
 		}
 		bad := false
 		if ok && f == fateZero {
-			next, bad = fs.bad.alike(e.BlockAt(lo), next-lo)
+			next, bad = fs.bad.SameState(e.BlockAt(lo), next-lo)
 			next += lo
 		}
 		if !ok || bad || f == fateZero && fs.elsewhere(part(e, lo, next)) {

@@ -36,10 +36,10 @@ func (fs *FS) SetFlags(ctx *Context, ino uint64, flags uint32, proj *uint32) sys
 	if proj != nil {
 		c.Proj = *proj
 	}
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	in.stageCore(t, &c)
 	st := in.stageTimes(t, SetCtime, fs.now())
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		return errno(err)
 	}
 	in.applyCore(&c)

@@ -16,7 +16,7 @@ import (
 //
 // Persistence order: NT-store the segments, SFENCE. The owner record comes after that.
 func (fs *FS) saveFreeMap() (ref layout.FreeMapRef) {
-	if fs.bad.unsaved.Load() {
+	if fs.bad.Unsaved() {
 		return ref // what is bad and the next mount does not know is in use for this one
 	}
 	if fs.unfinished.Load() || fs.table.Stats().Deferred > 0 {
@@ -44,7 +44,7 @@ func (fs *FS) foliosOf() [3]uint8 {
 func (fs *FS) encodeFreeMap() ([]byte, error) {
 	var w layout.FreeMapWriter
 	orders := fs.foliosOf()
-	sum := fs.alloc.FreeBlocks() + fs.mounted.fixed + fs.bad.retired.Load()
+	sum := fs.alloc.FreeBlocks() + fs.mounted.fixed + fs.bad.OfflineBlocks()
 	fs.table.Walk(func(r refcnt.Run) bool {
 		x := layout.FreeMapRun{Block: r.Block, N: r.N, Count: r.Owners, Kind: layout.FreeMapLack}
 		if !r.Lack {
@@ -106,13 +106,13 @@ func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 		h := layout.FreeMapSegment{Index: uint32(i), Next: segs[i+1].block, Blocks: s.n, Mounts: fs.owner.claim.Mounts()}
 		h.Put(&l)
 		off := int64(s.block) << layout.BlockShift
-		l.Seal(fs.seed, off, fs.seqNow())
+		l.Seal(fs.seed, off, fs.journal.Seq())
 		part := b[:min(len(b), int(s.n<<layout.BlockShift)-layout.LineSize)]
 		if err = fs.r.NTStore(off, l[:]); err == nil {
 			err = fs.r.NTStore(off+layout.LineSize, part)
 		}
 		if err != nil {
-			fs.freshFailed(s, err)
+			fs.bad.FreshFaulted(s.block, s.n, err)
 			return layout.FreeMapRef{}, err
 		}
 		b = b[len(part):]
@@ -134,7 +134,7 @@ func (fs *FS) readFreeMap() (b []byte, err error) {
 		if at >= fs.sb.Blocks() || off < fs.sb.StaticEnd {
 			return nil, corruptf("segment %d is at block %d, outside the filesystem", i, at)
 		}
-		if err := fs.loadLine(off, &l); err != nil {
+		if err := fs.journal.ReadLine(off, &l); err != nil {
 			return nil, err
 		}
 		if !h.Get(&l) || h.Index != i || h.Mounts != fs.owner.saved.Mounts || h.Blocks == 0 || h.Blocks > fs.sb.Blocks()-at {

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/daxfs/daxfs/fs/badmem"
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/hugepage"
@@ -26,9 +28,12 @@ type FS struct {
 	alloc  *hugepage.Allocator
 	table  *refcnt.Table
 	meta   metaSpace
-	lanes  []*lane
-	bad    badRanges
-	stages stages // for bodies of logged records; only with Options.Atomic
+	bad    *badmem.List
+	bodies []run // taken for the journal's logged records; only with Options.Atomic
+
+	// journal refuses changes once the media failed under a transaction, or the region was taken
+	// from us.
+	journal *journal.Journal
 
 	defrag defrag
 
@@ -42,12 +47,10 @@ type FS struct {
 	// unfinished: something was left on media for the next mount to finish, which must read
 	// all inodes to find it.
 	unfinished atomic.Bool
-	failed     atomic.Pointer[error]     // set once the media failed under a transaction, or the region was taken from us
 	lost       atomic.Pointer[error]     // set once the region was taken from us: everything is EIO
 	freeIdle   func(block, n uint64)     // bound once, so that passing it allocates nothing
 	frees      [16]func(block, n uint64) // the same, through an allocator's pool each
 
-	blockBufs  sync.Pool // *[BlockSize]byte
 	replies    sync.Pool // *Reply
 	dirBatches sync.Pool // *dirBatch
 
@@ -196,22 +199,11 @@ func (fs *FS) progress(stage string, done, total int64) {
 	}
 }
 
-// shutdown makes the filesystem refuse changes after the media failed where a
-// transaction had to be stored. What is durable stays right: recovery replays.
-func (fs *FS) shutdown(err error) error {
-	fs.mediaFailed(err) // while the list of what is bad can still be written
-	e := fmt.Errorf("the region failed under a transaction, the filesystem is read-only until it is mounted again: %w", err)
-	if fs.failed.CompareAndSwap(nil, &e) {
-		fs.warn("%v", e)
-	}
-	return syscall.EIO
-}
-
 // contradiction makes the filesystem refuse changes after what it reads of an inode was found to
 // contradict what it knows of free space, by a saved free map whose checksum is right. It stays
 // one that was not unmounted, so the next mount reads all inodes, and says what is damaged.
 func (fs *FS) contradiction(err error) error {
-	if fs.failed.CompareAndSwap(nil, &err) {
+	if fs.journal.Fail(err) {
 		fs.warn("the filesystem is read-only until it is mounted again: %v", err)
 	}
 	return syscall.EIO
@@ -222,15 +214,7 @@ func (fs *FS) doubt(block uint64) {
 	fs.contradiction(corruptf("block %d belongs to an inode, and is free by the saved free map or an inode that had it, too", block))
 }
 
-// failure is EIO after shutdown.
-func (fs *FS) failure() error {
-	if fs.failed.Load() != nil {
-		return syscall.EIO
-	}
-	return nil
-}
-
-func (fs *FS) readOnly() bool { return fs.opt.ReadOnly || fs.failed.Load() != nil }
+func (fs *FS) readOnly() bool { return fs.opt.ReadOnly || fs.journal.Failed() }
 
 // needsSync: the region is in an ordinary file, so that what survives a crash of
 // the host is what was written back.
@@ -241,7 +225,7 @@ func (fs *FS) mayChange() syscall.Errno {
 	if fs.opt.ReadOnly {
 		return syscall.EROFS
 	}
-	if fs.failed.Load() != nil {
+	if fs.journal.Failed() {
 		return syscall.EIO
 	}
 	return 0
@@ -339,11 +323,11 @@ func (fs *FS) Stats() Stats {
 	if fs.atomic() {
 		s.AtomicWrite = AtomicUnit
 	}
-	for _, r := range fs.bad.list() {
+	for _, r := range fs.bad.Ranges() {
 		s.BadRanges++
-		s.BadBytes += r.n << layout.BlockShift
+		s.BadBytes += r.N << layout.BlockShift
 	}
-	s.RetiredBytes = fs.bad.retired.Load() << layout.BlockShift
+	s.RetiredBytes = fs.bad.OfflineBlocks() << layout.BlockShift
 	a, t := fs.alloc.Stats(), fs.table.Stats()
 	s.FreeData = a.Free << layout.BlockShift
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/rangelock"
 	"github.com/daxfs/daxfs/pagecache"
@@ -156,7 +157,7 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 		return nil, syscall.ESTALE
 	}
 	var l layout.Line
-	if err := fs.loadLine(off+layout.InodeCoreOff, &l); err != nil {
+	if err := fs.journal.ReadLine(off+layout.InodeCoreOff, &l); err != nil {
 		return nil, err
 	}
 	in := &inode{ino: ino, off: off}
@@ -171,7 +172,7 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 	in.flags.Store(in.core.Flags)
 	in.size.Store(in.core.Size)
 	in.parent.Store(in.core.Parent)
-	if err := fs.loadLine(off+layout.InodeTimesOff, &l); err != nil {
+	if err := fs.journal.ReadLine(off+layout.InodeTimesOff, &l); err != nil {
 		return nil, err
 	}
 	var t layout.Times
@@ -239,16 +240,16 @@ func (fs *FS) flushTimes(in *inode) error {
 		return nil
 	}
 	if in.live {
-		t := fs.begin(&Context{Lane: uint32(in.ino)})
+		t := fs.journal.Begin(uint32(in.ino))
 		st := in.stageTimes(t, 0, 0)
-		if err := t.commit(); err != nil {
+		if err := t.Commit(); err != nil {
 			return err
 		}
 		in.applyTimes(&st)
 		return nil
 	}
 	var l layout.Line
-	if err := fs.loadLine(in.off+layout.InodeTimesOff, &l); err != nil {
+	if err := fs.journal.ReadLine(in.off+layout.InodeTimesOff, &l); err != nil {
 		return err
 	}
 	seq, seen := l.Seq(), in.touched.Load()
@@ -263,7 +264,7 @@ func (fs *FS) flushTimes(in *inode) error {
 		err = fs.r.Flush(in.off+layout.InodeLiveOff, layout.LineSize)
 	}
 	if err != nil {
-		fs.mediaFailed(err)
+		fs.bad.Faulted(err)
 		return err
 	}
 	fs.r.Fence()
@@ -362,10 +363,10 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
 		return
 	}
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	c := layout.Core{Gen: in.core.Gen}
-	c.Put(t.at(in.off + layout.InodeCoreOff))
-	if err := t.commit(); err != nil {
+	c.Put(t.At(in.off + layout.InodeCoreOff))
+	if err := t.Commit(); err != nil {
 		fs.unfinished.Store(true)
 		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
 		return
@@ -406,7 +407,7 @@ type stagedTimes struct {
 
 // stageTimes writes the times line with the current times and roots, of which those
 // that set names (SetMtime, SetCtime) become now. Called with mu held.
-func (in *inode) stageTimes(t *tx, set uint32, now int64) stagedTimes {
+func (in *inode) stageTimes(t *journal.Tx, set uint32, now int64) stagedTimes {
 	st := stagedTimes{seen: in.touched.Load()}
 	st.old = layout.Times{Atime: in.atime.Load(), Mtime: in.mtime.Load(), Ctime: in.ctime.Load(), Btime: in.btime, ExtentRoot: in.troot, XattrRoot: in.xroot}
 	st.now = st.old
@@ -416,7 +417,7 @@ func (in *inode) stageTimes(t *tx, set uint32, now int64) stagedTimes {
 	if set&SetCtime != 0 {
 		st.now.Ctime = now
 	}
-	st.now.Put(t.at(in.off + layout.InodeTimesOff))
+	st.now.Put(t.At(in.off + layout.InodeTimesOff))
 	return st
 }
 
@@ -430,7 +431,7 @@ func (in *inode) applyTimes(st *stagedTimes) {
 	in.flushed.Store(st.seen)
 }
 
-func (in *inode) stageCore(t *tx, c *layout.Core) { c.Put(t.at(in.off + layout.InodeCoreOff)) }
+func (in *inode) stageCore(t *journal.Tx, c *layout.Core) { c.Put(t.At(in.off + layout.InodeCoreOff)) }
 
 func (in *inode) applyCore(c *layout.Core) {
 	in.core = *c
@@ -447,19 +448,7 @@ func (in *inode) applyCore(c *layout.Core) {
 func (fs *FS) load(off int64, b []byte) error {
 	err := fs.r.Load(off, b)
 	if err != nil {
-		fs.mediaFailed(err)
+		fs.bad.Faulted(err)
 	}
 	return err
-}
-
-// loadLine reads and verifies one metadata line. The caller holds what load asks for.
-func (fs *FS) loadLine(off int64, l *layout.Line) error {
-	if err := fs.r.LoadLine(off, (*[layout.LineSize]byte)(l)); err != nil {
-		fs.mediaFailed(err)
-		return err
-	}
-	if !l.Valid(fs.seed, off) {
-		return fs.met(corruptf("metadata line at offset %d has a wrong checksum", off))
-	}
-	return nil
 }

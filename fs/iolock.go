@@ -72,7 +72,7 @@ func (fs *FS) large(in *inode, names bool) bool {
 	}
 	var l layout.Line
 	var h layout.ExtentBlock // the chain begins with the block of the highest index
-	return fs.loadLine(int64(root)<<layout.BlockShift, &l) == nil && h.Get(&l) && h.Index >= quickExtentBlocks
+	return fs.journal.ReadLine(int64(root)<<layout.BlockShift, &l) == nil && h.Get(&l) && h.Index >= quickExtentBlocks
 }
 
 // extentsLoaded brings an inode's extents, and a directory's names, to DRAM the first time they are

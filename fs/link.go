@@ -79,7 +79,7 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 		return err
 	}
 	now := fs.now()
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	c, dc := in.core, d.core
 	c.Nlink++
 	in.stageCore(t, &c)
@@ -89,7 +89,7 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 		d.stageCore(t, &dc)
 	}
 	ds := d.stageTimes(t, SetMtime|SetCtime, now)
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		fs.undoDentry(ctx, &p)
 		return err
 	}

@@ -3,7 +3,6 @@ package fs
 import (
 	"maps"
 	"math/bits"
-	"runtime"
 	"slices"
 	"sort"
 	"sync"
@@ -214,7 +213,7 @@ func (fs *FS) addChunkLocked(ctx *Context) error {
 
 func (fs *FS) writeChunkHeader(no int64) error {
 	off := fs.sb.ChunkHeader(no)
-	return fs.formatBlock(off, func(b []byte, seq uint64) {
+	return fs.journal.FormatBlock(off, func(b []byte, seq uint64) {
 		var l layout.Line
 		l.SetChunkHeader(no)
 		layout.PutLine(b, 0, &l, fs.seed, off, seq)
@@ -223,34 +222,12 @@ func (fs *FS) writeChunkHeader(no int64) error {
 
 func (fs *FS) setChunkBit(ctx *Context, no int64, on bool) error {
 	line, bit := layout.ChunkMapPos(no)
-	t := fs.begin(ctx)
-	t.at(fs.sb.ChunkMapOff+line*layout.LineSize).SetChunkBit(bit, on)
+	t := fs.journal.Begin(ctx.Lane)
+	t.At(fs.sb.ChunkMapOff+line*layout.LineSize).SetChunkBit(bit, on)
 	if !on {
-		clear(t.at(fs.sb.ChunkHeader(no)).Payload())
+		clear(t.At(fs.sb.ChunkHeader(no)).Payload())
 	}
-	return t.commit()
-}
-
-// formatBlock makes the block at off 64 valid empty lines, lets fill change them,
-// and makes them durable. The block must not be linked anywhere yet.
-//
-// Persistence order: NT-store the block, SFENCE.
-func (fs *FS) formatBlock(off int64, fill func(b []byte, seq uint64)) error {
-	b := fs.blockBufs.Get().(*[layout.BlockSize]byte)
-	defer fs.blockBufs.Put(b)
-	seq := fs.seqNow()
-	layout.FormatBlock(b[:], fs.seed, off, seq)
-	if fill != nil {
-		fill(b[:], seq)
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := fs.r.NTStore(off, b[:]); err != nil {
-		fs.freshFailed(run{uint64(off) >> layout.BlockShift, 1}, err)
-		return err
-	}
-	fs.r.Fence()
-	return nil
+	return t.Commit()
 }
 
 // freeMeta gives a metadata block back. Nothing durable may refer to it any more.
@@ -263,7 +240,7 @@ func (fs *FS) freeMeta(ctx *Context, block uint64) {
 
 // freeMetaLocked: when the chunk is empty it becomes data space again.
 func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
-	if fs.failed.Load() != nil {
+	if fs.journal.Failed() {
 		return // as freeIdle
 	}
 	m := &fs.meta
@@ -276,7 +253,7 @@ func (fs *FS) freeMetaLocked(ctx *Context, block uint64) {
 		fs.doubt(block)
 		return
 	}
-	if fs.bad.has(block, 1) {
+	if fs.bad.Has(block, 1) {
 		return // retired: it stays in use, and its chunk metadata
 	}
 	c.free[b/64] |= 1 << (b % 64)
@@ -302,7 +279,7 @@ func (fs *FS) dropChunk(ctx *Context, i int) {
 	if c.nfree < c.end-1 || c.first != 1 || c.end != fs.sb.ChunkBlocks() {
 		return
 	}
-	if fs.setChunkBit(ctx, c.no, false) != nil || fs.retireLanes() != nil {
+	if fs.setChunkBit(ctx, c.no, false) != nil || fs.journal.Checkpoint() != nil {
 		return
 	}
 	m.chunks = append(m.chunks[:i], m.chunks[i+1:]...)
@@ -325,7 +302,7 @@ func (fs *FS) allocInode(ctx *Context) (ino uint64, err error) {
 		for len(m.stack) > 0 {
 			block := m.stack[len(m.stack)-1]
 			ib := m.inodes[block]
-			if ib != nil && fs.bad.has(block, 1) { // found since it got in here
+			if ib != nil && fs.bad.Has(block, 1) { // found since it got in here
 				m.slots -= uint64(bits.OnesCount16(ib.free))
 				delete(m.inodes, block)
 				ib = nil
@@ -362,7 +339,7 @@ func (fs *FS) addInodeBlockLocked(ctx *Context) error {
 		return err
 	}
 	off := int64(block) << layout.BlockShift
-	err = fs.formatBlock(off, func(b []byte, seq uint64) {
+	err = fs.journal.FormatBlock(off, func(b []byte, seq uint64) {
 		for s := 0; s < layout.InodesPerBlock; s++ {
 			var l layout.Line
 			c := layout.Core{Gen: uint32(seq) | 1}
@@ -387,9 +364,9 @@ func (fs *FS) addInodeBlockLocked(ctx *Context) error {
 
 func (fs *FS) setBlockType(ctx *Context, block uint64, typ layout.BlockType) error {
 	line, i := layout.TypePos(int(block & uint64(fs.sb.ChunkBlocks()-1)))
-	t := fs.begin(ctx)
-	t.at(fs.sb.ChunkHeader(int64(block>>fs.chunkShift()))+int64(line)*layout.LineSize).SetBlockType(i, typ)
-	return t.commit()
+	t := fs.journal.Begin(ctx.Lane)
+	t.At(fs.sb.ChunkHeader(int64(block>>fs.chunkShift()))+int64(line)*layout.LineSize).SetBlockType(i, typ)
+	return t.Commit()
 }
 
 // freeInode gives an inode slot back whose core line is free on media (or was
@@ -399,12 +376,12 @@ func (fs *FS) freeInode(ctx *Context, ino uint64) {
 	m := &fs.meta
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if fs.failed.Load() != nil {
+	if fs.journal.Failed() {
 		return // as freeIdle
 	}
 	off := fs.sb.InodeOff(ino)
 	block := uint64(off >> layout.BlockShift)
-	if fs.bad.has(block, 1) {
+	if fs.bad.Has(block, 1) {
 		m.used--
 		return // as freeSlots
 	}

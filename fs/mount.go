@@ -3,7 +3,10 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
+	"github.com/daxfs/daxfs/fs/badmem"
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/hugepage"
@@ -18,8 +21,8 @@ import (
 //
 // Persistence order:
 //  1. heartbeat, SFENCE; owner record: mounted, by us, and no free map is saved; SFENCE (owner.Take)
-//  2. the journal is replayed and emptied (recoverJournal)
-//  3. the bad-range list says what the kernel knows to be bad (saveBad)
+//  2. the journal is replayed and emptied (journal.Recover)
+//  3. the bad-range list says what the kernel knows to be bad (badmem.List.StartSaving)
 //  4. orphans are freed, interrupted truncations finished, and inode blocks and chunks
 //     that are empty given back, each by transactions
 func Mount(r *pmem.Region, o Options) (*FS, error) {
@@ -40,15 +43,18 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	if backup {
 		fs.warn("the first superblock is damaged, using the second; run daxfsd fsck -y to restore it")
 	}
-	fs.blockBufs.New = func() any { return new([layout.BlockSize]byte) }
+	fs.bad = badmem.New(r, sb, fs.warn)
 	fs.replies.New = func() any { return newReply(fs) }
 	fs.dirBatches.New = func() any { return newDirBatch() }
 	for i := range fs.icache {
 		fs.icache[i].m = make(map[uint64]*inode)
 	}
-	for i := 0; i < int(sb.Lanes); i++ {
-		fs.lanes = append(fs.lanes, newLane(fs, i))
-	}
+	fs.journal = journal.New(r, sb, fs.atomic(), journal.Hooks{
+		MediaFailed: func(err error) { fs.bad.Faulted(err) },
+		FreshFailed: func(block, n uint64, err error) { fs.bad.FreshFaulted(block, n, err) },
+		Damaged:     fs.met,
+		Warn:        fs.warn,
+	})
 	if err := fs.newSpace(); err != nil {
 		return nil, err
 	}
@@ -77,13 +83,13 @@ func (fs *FS) bindFrees() {
 	fs.freeIdle = func(block, n uint64) {
 		// A transaction whose media failed may have been committed all the same:
 		// from then on nothing that it changed is used again.
-		if fs.failed.Load() != nil {
+		if fs.journal.Failed() {
 			return
 		}
 		for n > 0 {
-			m, bad := fs.bad.alike(block, n)
+			m, bad := fs.bad.SameState(block, n)
 			if bad {
-				fs.bad.retired.Add(m)
+				fs.bad.Offline(m)
 			} else {
 				fs.alloc.Free(block, m)
 			}
@@ -93,8 +99,8 @@ func (fs *FS) bindFrees() {
 	for i := range fs.frees {
 		fs.frees[i] = func(block, n uint64) {
 			switch {
-			case fs.failed.Load() != nil:
-			case fs.bad.has(block, n):
+			case fs.journal.Failed():
+			case fs.bad.Has(block, n):
 				fs.freeIdle(block, n)
 			default:
 				fs.alloc.FreeTo(uint32(i), block, n)
@@ -118,7 +124,7 @@ func (fs *FS) newSpace() (err error) {
 }
 
 func (fs *FS) mount() error {
-	if err := fs.loadBad(); err != nil {
+	if err := fs.bad.Load(); err != nil {
 		return err
 	}
 	if err := fs.owner.take(fs); err != nil {
@@ -127,14 +133,14 @@ func (fs *FS) mount() error {
 	var seq uint64
 	var err error
 	if fs.opt.ReadOnly {
-		recs, err := fs.readRecords()
+		n, err := fs.journal.Pending()
 		if err != nil {
 			return err
 		}
-		if len(recs) > 0 {
-			return fmt.Errorf("the journal holds %d records that must be replayed first: mount once without -o ro", len(recs))
+		if n > 0 {
+			return fmt.Errorf("the journal holds %d records that must be replayed first: mount once without -o ro", n)
 		}
-	} else if fs.mounted.replayed, seq, err = fs.recoverJournal(); err != nil {
+	} else if fs.mounted.replayed, seq, err = fs.journal.Recover(); err != nil {
 		return err
 	}
 	scan := newScan(fs)
@@ -156,11 +162,8 @@ func (fs *FS) mount() error {
 	} else if err := scan.run(); err != nil {
 		return err
 	}
-	seq = max(seq, scan.seq.Load(), fs.owner.seq)
-	for _, l := range fs.lanes {
-		l.seq.Store(seq)
-	}
-	fs.retireBad()
+	fs.journal.SetSeq(max(seq, scan.seq.Load(), fs.owner.seq))
+	fs.offlineBad()
 	if err := fs.saveBad(); err != nil {
 		return err
 	}
@@ -171,7 +174,7 @@ func (fs *FS) mount() error {
 		}
 	}
 	if fs.atomic() {
-		if err := fs.openStages(); err != nil {
+		if err := fs.openBodies(); err != nil {
 			return err
 		}
 	}
@@ -193,7 +196,7 @@ func (fs *FS) mount() error {
 //
 // Persistence order:
 //  1. lazy times and freed orphans, each on its own
-//  2. all lanes retired: every line is in place
+//  2. the journal is checkpointed: every line is in place
 //  3. the free map, in free blocks; SFENCE (saveFreeMap)
 //  4. owner record: clean, and where the free map is; SFENCE (owner.Claim.Release)
 func (fs *FS) Unmount() error {
@@ -216,18 +219,18 @@ func (fs *FS) Unmount() error {
 	if fs.opt.ReadOnly {
 		return nil
 	}
-	if err := fs.failure(); err != nil {
+	if fs.journal.Failed() {
+		return syscall.EIO
+	}
+	if err := fs.journal.Checkpoint(); err != nil {
 		return err
 	}
-	if err := fs.retireLanes(); err != nil {
-		return err
-	}
-	fs.closeStages()
+	fs.closeBodies()
 	ref := fs.saveFreeMap()
 	if err := fs.r.Sync(0, fs.sb.Size); err != nil {
 		return err
 	}
-	return fs.owner.release(fs.seqNow(), fs.damage.found.Load(), ref)
+	return fs.owner.release(fs.journal.Seq(), fs.damage.found.Load(), ref)
 }
 
 // Abandon ends the filesystem as the daemon's death would: nothing more is stored, the next

@@ -94,7 +94,7 @@ func ReadOwner(r *pmem.Region, sb *layout.Superblock) (o layout.Owner, ok bool, 
 // knows of the blocks may be wrong by now.
 func (fs *FS) lose(err error) {
 	e := fmt.Errorf("this mount reads and changes nothing any more, unmount it: %w", err)
-	fs.failed.CompareAndSwap(nil, &e)
+	fs.journal.Fail(e)
 	if fs.lost.CompareAndSwap(nil, &e) {
 		fs.warn("%v", e)
 	}
@@ -102,12 +102,11 @@ func (fs *FS) lose(err error) {
 
 // whyFailed says why changes are refused, or everything is; "" if the filesystem works.
 func (fs *FS) whyFailed() string {
-	err := fs.lost.Load()
-	if err == nil {
-		err = fs.failed.Load()
+	if err := fs.lost.Load(); err != nil {
+		return (*err).Error()
 	}
-	if err == nil {
-		return ""
+	if err := fs.journal.Failure(); err != nil {
+		return err.Error()
 	}
-	return (*err).Error()
+	return ""
 }

@@ -50,7 +50,7 @@ func (r *Reply) Slices() [][]byte { return r.slices }
 func (r *Reply) Take(dst []byte) (int, syscall.Errno) {
 	n, err := r.fs.r.Gather(dst, r.slices)
 	if err != nil {
-		r.fs.mediaFailed(err) // before the block may become free
+		r.fs.bad.Faulted(err) // before the block may become free
 		n = 0
 	}
 	r.Done()
@@ -132,7 +132,7 @@ func (fs *FS) read(ctx *Context, in *inode, off int64, size int, r *Reply) sysca
 			r.slices = append(r.slices, zeros[:n])
 		} else {
 			at := int64(u.Block)<<layout.BlockShift + off%layout.BlockSize
-			if err := fs.checkRead(u.Block, u.N); err != nil {
+			if err := fs.bad.Check(u.Block, u.N); err != nil {
 				r.drop()
 				return errno(err)
 			}

@@ -87,7 +87,7 @@ func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
 	var l layout.Line
 	var name [layout.NameMax]byte
 	for at, off, ok := in.dir.Next(pos); ok; at, off, ok = in.dir.Next(pos) {
-		if err := fs.loadLine(off, &l); err != nil {
+		if err := fs.journal.ReadLine(off, &l); err != nil {
 			return err
 		}
 		if l.DentryKind() != layout.DentryHead {
@@ -99,7 +99,7 @@ func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
 		e := Dirent{dir: in, Ino: l.DentryIno(), Type: l.DentryType(), Next: pos + firstCookie}
 		nm := append(name[:0], l.NamePart(0, nl)...)
 		for j := 1; j < n; j++ {
-			if err := fs.loadLine(off+int64(j)*layout.LineSize, &l); err != nil {
+			if err := fs.journal.ReadLine(off+int64(j)*layout.LineSize, &l); err != nil {
 				return err
 			}
 			nm = append(nm, l.NamePart(j, nl)...)

@@ -1,13 +1,11 @@
 package fs
 
 import (
-	"errors"
-
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/hugepage"
 	"github.com/daxfs/daxfs/internal/invariants"
 	"github.com/daxfs/daxfs/pagecache"
-	"github.com/daxfs/daxfs/pmem"
 )
 
 // remap is a change of a file's extents: those it touches and what stands in their
@@ -30,7 +28,7 @@ type remap struct {
 	runs   []run              // newly allocated: owned once committed, free again if aborted
 	gone   []run              // no longer the file's once committed
 	shared []run              // of another file, and this one's already; not any more if aborted
-	data   []dataPiece        // of a write that is all or nothing: what the transaction stores in place
+	data   []journal.Data     // of a write that is all or nothing: what the transaction stores in place
 	max    int                // bounds the extents
 	owned  bool               // runs have their owner
 	staged bool               // it has the slots that it takes
@@ -155,7 +153,7 @@ func (m *remap) settle(ctx *Context) error {
 func (m *remap) settleDir(ctx *Context) error { return m.fs.needSlots(ctx, m.in, m.reduce()) }
 
 // commit makes a settled remap of a file durable and current, and with it a new size if that is larger than the
-// present one. After an error, but a lostError, it has not happened, and is aborted. Called with neither mu nor a lane.
+// present one. After an error, but a journal.DataError, it has not happened, and is aborted. Called with neither mu nor a lane.
 //
 // Persistence order:
 //  1. transaction: the slots; the core line if the size grows
@@ -178,7 +176,7 @@ func (m *remap) commitWith(ctx *Context, change func(c layout.Core) (now layout.
 	}
 	m.owned = true
 	err := m.transact(ctx, change)
-	if err != nil && !lost(err) {
+	if !journal.Happened(err) {
 		return m.abort(ctx, err)
 	}
 	if err != nil && m.storeFailed(err) {
@@ -194,9 +192,9 @@ func (m *remap) transact(ctx *Context, change func(c layout.Core) (now layout.Co
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	c, set := change(in.core)
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	m.stage(t)
-	t.data = append(t.data, m.data...)
+	t.AddData(m.data...)
 	if c != in.core {
 		in.stageCore(t, &c)
 	}
@@ -204,8 +202,8 @@ func (m *remap) transact(ctx *Context, change func(c layout.Core) (now layout.Co
 	if set != 0 {
 		st = in.stageTimes(t, set, fs.now())
 	}
-	err := t.commit()
-	if err != nil && !lost(err) {
+	err := t.Commit()
+	if !journal.Happened(err) {
 		m.unstage()
 		return err
 	}
@@ -251,27 +249,26 @@ func (m *remap) abort(ctx *Context, cause error) error {
 // leaveAllocated is where blocks go that lose their owner and are freed in one piece then.
 func leaveAllocated(block, n uint64) {}
 
-// storeFailed is mediaFailed of the stores of a remap: all of its blocks are looked at. In
-// the new ones there is nothing to lose: of an emulated region the next mount tries them again.
+// storeFailed is told of the error of a store of the remap: all of its blocks are looked at. It reports
+// whether there are bad ones that were not known, so that the change should be tried again.
 func (m *remap) storeFailed(err error) (news bool) {
-	fs := m.fs
-	var f pmem.MediaError
-	if !errors.As(err, &f) || fs.noStorage(err) || fs.bad.has(uint64(f.Off)>>layout.BlockShift, 1) {
+	bad := m.fs.bad
+	if !bad.Unknown(err) {
 		return false // or what was to be kept of a block cannot be
 	}
 	for _, r := range m.runs {
-		news = fs.probeBad(r, fs.r.Durability() == pmem.DurableFlush) || news
+		news = bad.ProbeFresh(r.block, r.n) || news
 	}
 	for _, p := range m.parts {
 		if p.Flags&layout.ExtentUnwritten == 0 {
-			news = fs.probeBad(run{p.Block, uint64(p.Len)}, fs.lostForGood()) || news
+			news = bad.ProbeOwned(p.Block, uint64(p.Len)) || news
 		}
 	}
-	return fs.mediaFailed(err) || news // which may be of what was to be copied
+	return bad.Faulted(err) || news // which may be of what was to be copied
 }
 
 // stage writes the slots of a settled remap.
-func (m *remap) stage(t *tx) {
+func (m *remap) stage(t *journal.Tx) {
 	m.staged = true
 	for i := range m.now {
 		if i < len(m.old) {
@@ -412,7 +409,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 			m.take(e)
 			x := part(e, b, min(hi, e.End()))
 			if f == fateWrite || f == fateZero {
-				same, bad := fs.bad.alike(x.Block, uint64(x.Len))
+				same, bad := fs.bad.SameState(x.Block, uint64(x.Len))
 				x = part(x, b, b+same)
 				if bad || fs.elsewhere(x) {
 					block, n, ok := fs.placeCopy(ctx, b, fs.spare(uid, uint64(x.Len)))

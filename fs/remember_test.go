@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/badmem"
 	"github.com/daxfs/daxfs/fs/fsck"
 )
 
@@ -403,7 +404,7 @@ func TestRepairRemembersBad(t *testing.T) {
 	if err != nil || rep.Repaired != 1 || rep.Left != 0 || rep.Problems[0].What != dry.Problems[0].What {
 		t.Fatalf("fsck -y: %v, %+v", err, rep)
 	}
-	bad, err := fs.BadRanges(d.r, super)
+	bad, err := badmem.Known(d.r, super)
 	if err != nil || len(bad) != 1 || bad[0].Off != off || bad[0].Len != 4096 {
 		t.Fatalf("bad ranges %v (%v), want 4096 bytes at %d", bad, err, off)
 	}
@@ -455,7 +456,7 @@ func TestMountRemembersBad(t *testing.T) {
 	super := d.fs.Super()
 	d.unmount()
 	known := func() string {
-		bad, err := fs.BadRanges(d.r, super)
+		bad, err := badmem.Known(d.r, super)
 		if err != nil {
 			t.Fatal(err)
 		}

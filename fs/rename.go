@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
@@ -323,7 +324,7 @@ func (m *moving) prepare() (err error) {
 func (m *moving) commit() error {
 	fs, in, v := m.fs, m.in, m.victim
 	now := fs.now()
-	t := fs.begin(m.ctx)
+	t := fs.journal.Begin(m.ctx.Lane)
 	ic, oc, nc := in.core, m.od.core, m.nd.core
 	pn := &nc
 	if m.od == m.nd {
@@ -335,7 +336,7 @@ func (m *moving) commit() error {
 	if v != nil {
 		vc = v.core
 		vs = v.stageUnlink(t, &vc, now)
-		t.at(m.nd.dir.Off(m.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
+		t.At(m.nd.dir.Off(m.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
 		if v.isDir() {
 			dropSubdir(pn)
 		}
@@ -344,7 +345,7 @@ func (m *moving) commit() error {
 	}
 	if w := m.w; w != nil {
 		w.stage(t)
-		t.at(m.od.dir.Off(m.from.Pos)).SetDentryTarget(w.in.ino, dtype(w.in.typ))
+		t.At(m.od.dir.Off(m.from.Pos)).SetDentryTarget(w.in.ino, dtype(w.in.typ))
 	} else {
 		m.od.stageRemove(t, &m.from)
 	}
@@ -355,7 +356,7 @@ func (m *moving) commit() error {
 	}
 	is := m.stage(t, in, &ic, now)
 	ds := m.stageDirs(t, &oc, pn, now)
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		if v == nil {
 			fs.undoDentry(m.ctx, &m.p)
 		}
@@ -383,14 +384,14 @@ func (m *moving) commit() error {
 func (r *renaming) exchange() error {
 	fs, in, v := r.fs, r.in, r.victim
 	now := fs.now()
-	t := fs.begin(r.ctx)
+	t := fs.journal.Begin(r.ctx.Lane)
 	ic, vc, oc, nc := in.core, v.core, r.od.core, r.nd.core
 	pn := &nc
 	if r.od == r.nd {
 		pn = &oc
 	}
-	t.at(r.nd.dir.Off(r.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
-	t.at(r.od.dir.Off(r.from.Pos)).SetDentryTarget(v.ino, dtype(v.typ))
+	t.At(r.nd.dir.Off(r.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
+	t.At(r.od.dir.Off(r.from.Pos)).SetDentryTarget(v.ino, dtype(v.typ))
 	if r.od != r.nd {
 		if in.isDir() {
 			dropSubdir(&oc)
@@ -406,7 +407,7 @@ func (r *renaming) exchange() error {
 	is := r.stage(t, in, &ic, now)
 	vs := r.stage(t, v, &vc, now)
 	ds := r.stageDirs(t, &oc, pn, now)
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		return err
 	}
 	in.applyCore(&ic)
@@ -427,14 +428,14 @@ func (in *inode) movedTo(d *inode) {
 }
 
 // stage writes a moved inode's ctime, and its core if the parent changed.
-func (r *renaming) stage(t *tx, in *inode, c *layout.Core, now int64) stagedTimes {
+func (r *renaming) stage(t *journal.Tx, in *inode, c *layout.Core, now int64) stagedTimes {
 	if *c != in.core {
 		in.stageCore(t, c)
 	}
 	return in.stageTimes(t, SetCtime, now)
 }
 
-func (r *renaming) stageDirs(t *tx, oc, nc *layout.Core, now int64) (ds [2]stagedTimes) {
+func (r *renaming) stageDirs(t *journal.Tx, oc, nc *layout.Core, now int64) (ds [2]stagedTimes) {
 	if *oc != r.od.core {
 		r.od.stageCore(t, oc)
 	}

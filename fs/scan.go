@@ -89,7 +89,7 @@ func (s *scan) chunks() error {
 	for c := int64(0); c < fs.sb.Chunks(); c++ {
 		line, bit := layout.ChunkMapPos(c)
 		if bit == 0 {
-			if err := fs.loadLine(fs.sb.ChunkMapOff+line*layout.LineSize, &l); err != nil {
+			if err := fs.journal.ReadLine(fs.sb.ChunkMapOff+line*layout.LineSize, &l); err != nil {
 				return err
 			}
 		}
@@ -110,7 +110,7 @@ func (s *scan) chunk(c int64) error {
 	fs := s.fs
 	off := fs.sb.ChunkHeader(c)
 	var l layout.Line
-	if err := fs.loadLine(off, &l); err != nil {
+	if err := fs.journal.ReadLine(off, &l); err != nil {
 		return err
 	}
 	if !l.IsChunkHeader(c) || c < fs.sb.FirstChunk() {
@@ -125,7 +125,7 @@ func (s *scan) chunk(c int64) error {
 	for i := mc.first; i < mc.end; i++ {
 		tl, b := layout.TypePos(i)
 		if b == 0 || i == mc.first {
-			if err := fs.loadLine(off+int64(tl)*layout.LineSize, &l); err != nil {
+			if err := fs.journal.ReadLine(off+int64(tl)*layout.LineSize, &l); err != nil {
 				return err
 			}
 		}
@@ -221,7 +221,7 @@ func (s *scan) block(b uint64, buf []byte) error {
 
 // freeSlots notes the free slots of an inode block.
 func (s *scan) freeSlots(b uint64, mask uint16) {
-	if s.fs.bad.has(b, 1) {
+	if s.fs.bad.Has(b, 1) {
 		return // who took one could not use it
 	}
 	m := &s.fs.meta
@@ -341,12 +341,12 @@ func (s *scan) finish() error {
 	for _, ino := range s.orphans {
 		in := &inode{ino: ino, off: fs.sb.InodeOff(ino)}
 		var l layout.Line
-		if err := fs.loadLine(in.off, &l); err != nil {
+		if err := fs.journal.ReadLine(in.off, &l); err != nil {
 			return err
 		}
 		in.core.Get(&l)
 		in.typ = uint32(in.core.Mode) & syscall.S_IFMT
-		if err := fs.loadLine(in.off+layout.InodeTimesOff, &l); err != nil {
+		if err := fs.journal.ReadLine(in.off+layout.InodeTimesOff, &l); err != nil {
 			return err
 		}
 		var t layout.Times

@@ -37,7 +37,7 @@ func (n *newborn) storeTarget() (block uint64, err error) {
 		if err = fs.storeBlock(block, buf[:]); err == nil {
 			return block, nil
 		}
-		news := fs.freshFailed(run{block, 1}, err)
+		news := fs.bad.FreshFaulted(block, 1, err)
 		fs.freeIdle(block, 1)
 		if !news {
 			break
@@ -59,7 +59,7 @@ func (fs *FS) Readlink(ctx *Context, ino uint64, buf []byte) ([]byte, syscall.Er
 	in.mu.RLock()
 	defer in.mu.RUnlock()
 	var l layout.Line
-	if err := fs.loadLine(in.off+layout.InodeExtentOff, &l); err != nil {
+	if err := fs.journal.ReadLine(in.off+layout.InodeExtentOff, &l); err != nil {
 		return buf, errno(err)
 	}
 	n := int(in.core.Size)
@@ -71,7 +71,7 @@ func (fs *FS) Readlink(ctx *Context, ino uint64, buf []byte) ([]byte, syscall.Er
 	if n >= layout.BlockSize || e0.Len == 0 || e0.Block >= fs.sb.Blocks() {
 		return buf, syscall.EIO
 	}
-	if err := fs.checkRead(e0.Block, 1); err != nil {
+	if err := fs.bad.Check(e0.Block, 1); err != nil {
 		return buf, errno(err)
 	}
 	at := len(buf)

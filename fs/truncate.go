@@ -179,11 +179,11 @@ func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 		return false, nil
 	}
 	at := regionOff(e, s.off)
-	if err := fs.checkRead(uint64(at)>>layout.BlockShift, 1); err != nil {
+	if err := fs.bad.Check(uint64(at)>>layout.BlockShift, 1); err != nil {
 		return false, err // the rest of the block cannot be kept
 	}
 	if err := fs.r.NTZero(at, s.end-s.off); err != nil {
-		fs.mediaFailed(err)
+		fs.bad.Faulted(err)
 		return false, err
 	}
 	return true, nil

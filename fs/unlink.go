@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
@@ -99,7 +100,7 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de *dirindex.Entry, rmdir
 		return err
 	}
 	now := fs.now()
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	c, dc := in.core, d.core
 	is := in.stageUnlink(t, &c, now)
 	d.stageRemove(t, de)
@@ -108,7 +109,7 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de *dirindex.Entry, rmdir
 		d.stageCore(t, &dc)
 	}
 	ds := d.stageTimes(t, SetMtime|SetCtime, now)
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		return err
 	}
 	in.applyCore(&c)
@@ -147,7 +148,7 @@ func (in *inode) mayRemove(rmdir bool) error {
 }
 
 // stageUnlink takes one link off: both of a directory.
-func (in *inode) stageUnlink(t *tx, c *layout.Core, now int64) stagedTimes {
+func (in *inode) stageUnlink(t *journal.Tx, c *layout.Core, now int64) stagedTimes {
 	if c.Nlink--; in.isDir() {
 		c.Nlink = 0
 	}

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/rangelock"
 	"github.com/daxfs/daxfs/pagecache"
@@ -178,9 +179,9 @@ func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done b
 			fs.r.Fence()
 			return false, nil
 		}
-		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0 && !fs.bad.has(u.Block, u.N)
+		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0 && !fs.bad.Has(u.Block, u.N)
 		if inPlace {
-			if err = fs.r.NTStore(int64(u.Block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil && fs.mediaFailed(err) {
+			if err = fs.r.NTStore(int64(u.Block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil && fs.bad.Faulted(err) {
 				inPlace, err = false, nil // but elsewhere
 			}
 		}
@@ -205,7 +206,7 @@ func (fs *FS) inPlace(in *inode, off, n int64) bool {
 	b, end := uint64(off)>>layout.BlockShift, uint64(off+n-1)>>layout.BlockShift
 	for b <= end {
 		e, ok := in.space.Lookup(b)
-		if !ok || e.Flags&(layout.ExtentUnwritten|layout.ExtentShared) != 0 || fs.bad.has(e.BlockAt(b), min(e.End(), end+1)-b) {
+		if !ok || e.Flags&(layout.ExtentUnwritten|layout.ExtentShared) != 0 || fs.bad.Has(e.BlockAt(b), min(e.End(), end+1)-b) {
 			return false
 		}
 		b = e.Logical + uint64(e.Len)
@@ -294,7 +295,7 @@ func (fs *FS) storePiece(m *remap, off int64, data []byte) error {
 		}
 		if e.Flags&layout.ExtentUnwritten == 0 && fs.atomic() && from < min(to, size) {
 			n := min(to, size) - from
-			m.data = append(m.data, dataPiece{regionOff(e.Extent, from), data[from-off:][:n]})
+			m.data = append(m.data, journal.Data{Off: regionOff(e.Extent, from), Bytes: data[from-off:][:n]})
 			from += n
 		}
 		if err == nil && from < to {
@@ -325,7 +326,7 @@ func (fs *FS) storeAround(e piece, from, to, size int64) error {
 		var was []byte
 		if e.from != 0 && s.off < size {
 			from := e.from + uint64(s.off-lo)>>layout.BlockShift
-			if err := fs.checkRead(from, uint64(s.end-1-lo)>>layout.BlockShift+1-uint64(s.off-lo)>>layout.BlockShift); err != nil {
+			if err := fs.bad.Check(from, uint64(s.end-1-lo)>>layout.BlockShift+1-uint64(s.off-lo)>>layout.BlockShift); err != nil {
 				return err
 			}
 			was = fs.r.Bytes(int64(e.from)<<layout.BlockShift+s.off-lo, n)

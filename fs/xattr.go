@@ -213,12 +213,12 @@ func (fs *FS) editXattrs(ctx *Context, in *inode, edit xattrEdit) syscall.Errno 
 		return errno(err)
 	}
 	now := fs.now()
-	t := fs.begin(ctx)
+	t := fs.journal.Begin(ctx.Lane)
 	if c != in.core {
 		in.stageCore(t, &c)
 	}
 	st := in.stageTimes(t, SetCtime, now)
-	if err := t.commit(); err != nil {
+	if err := t.Commit(); err != nil {
 		s.undo()
 		return errno(err)
 	}

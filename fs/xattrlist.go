@@ -110,7 +110,7 @@ func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
 	rest := b
 	for _, r := range x.Runs {
 		n := min(len(rest), int(r.Len)<<layout.BlockShift)
-		if err := fs.checkRead(r.Block, uint64(r.Len)); err != nil {
+		if err := fs.bad.Check(r.Block, uint64(r.Len)); err != nil {
 			return err
 		}
 		if err := fs.load(int64(r.Block)<<layout.BlockShift, rest[:n]); err != nil {

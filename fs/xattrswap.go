@@ -142,7 +142,7 @@ func (s *xattrSwap) store() error {
 			h.Next = s.now.chain[i+1]
 		}
 		off := int64(block) << layout.BlockShift
-		if err := fs.formatBlock(off, func(b []byte, seq uint64) { h.Format(b, part, fs.seed, off, seq) }); err != nil {
+		if err := fs.journal.FormatBlock(off, func(b []byte, seq uint64) { h.Format(b, part, fs.seed, off, seq) }); err != nil {
 			return err
 		}
 	}
@@ -176,7 +176,7 @@ func (s *xattrSwap) tryStoreValue(value []byte) (runs []layout.XattrRun, err err
 	}
 	if err != nil {
 		for _, r := range runs {
-			if fs.freshFailed(run{r.Block, uint64(r.Len)}, err) {
+			if fs.bad.FreshFaulted(r.Block, uint64(r.Len), err) {
 				err = errBadBlocks // but elsewhere
 			}
 			fs.freeIdle(r.Block, uint64(r.Len))

@@ -41,6 +41,13 @@ const (
 	CauseDisk
 )
 
+// OutOfStorage reports whether err is that the region's file is sparse and has no storage where
+// it was accessed.
+func OutOfStorage(err error) bool {
+	var m MediaError
+	return errors.As(err, &m) && m.Cause == CauseNoStorage
+}
+
 // MediaError is a load, store or flush that the memory answered with SIGBUS. It is ErrMedia.
 type MediaError struct {
 	Path  string // the region

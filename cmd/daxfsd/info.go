@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfs/daxfs/fs/badmem"
 	"github.com/daxfs/daxfs/fs/fusefs"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/owner"
@@ -168,7 +169,7 @@ func regionInfo(path string) (*info, error) {
 		return nil, superError(path, r, err)
 	}
 	i := describe(path, r, sb)
-	bad, err := fs.BadRanges(r, sb)
+	bad, err := badmem.Known(r, sb)
 	if err != nil {
 		return nil, err
 	}

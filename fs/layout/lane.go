@@ -67,6 +67,55 @@ func RecordSize(n int) int { return LineSize + OffsetsSize(n) + LineSize*n }
 // TablesSize is the size of the body without the data in bytes, for n lines and p pieces.
 func TablesSize(n, p int) int { return OffsetsSize(n) + LineSize*n + OffsetsSize(2*p) }
 
+// RecordTables is the body of a record without the data: the offsets, the lines and the list of
+// pieces. Everybody who writes or reads a record does so through it. Not for concurrent use.
+type RecordTables struct {
+	b []byte
+	n int // lines
+}
+
+// Tables is a view of b, TablesSize(h.N, h.Pieces) bytes, as the tables of a record with header h.
+func (h *RecordHeader) Tables(b []byte) RecordTables {
+	return RecordTables{b[:TablesSize(int(h.N), int(h.Pieces))], int(h.N)}
+}
+
+// Line is the i-th line, in place, and the region offset that it belongs to.
+func (t RecordTables) Line(i int) (off int64, l *Line) {
+	return int64(binary.LittleEndian.Uint64(t.b[8*i:])), (*Line)(t.b[OffsetsSize(t.n)+i*LineSize:])
+}
+
+// SetLine makes l, sealed, the i-th line, which belongs to region offset off.
+func (t RecordTables) SetLine(i int, off int64, l *Line) {
+	binary.LittleEndian.PutUint64(t.b[8*i:], uint64(off))
+	copy(t.b[OffsetsSize(t.n)+i*LineSize:], l[:])
+}
+
+// SetPiece makes n bytes at region offset off the i-th piece.
+func (t RecordTables) SetPiece(i int, off, n int64) {
+	p := t.b[TablesSize(t.n, 0)+16*i:]
+	binary.LittleEndian.PutUint64(p, uint64(off))
+	binary.LittleEndian.PutUint64(p[8:], uint64(n))
+}
+
+// piece is the i-th piece.
+func (t RecordTables) piece(i int) (off, n int64) {
+	p := t.b[TablesSize(t.n, 0)+16*i:]
+	return int64(binary.LittleEndian.Uint64(p)), int64(binary.LittleEndian.Uint64(p[8:]))
+}
+
+// Whole reports whether every line has a right checksum for its place, and the record's own
+// sequence seq. The checksum of the body does not say that: a sealed line ends in its own checksum
+// by the same polynomial, so one sealed line in place of another leaves the body's unchanged, and a
+// record half overwritten by the next one would pass.
+func (t RecordTables) Whole(seed uint32, seq uint64) bool {
+	for i := range t.n {
+		if off, l := t.Line(i); l.Seq() != seq || !l.Valid(seed, off) {
+			return false
+		}
+	}
+	return true
+}
+
 // Logged reports whether the record is a logged one.
 func (h *RecordHeader) Logged() bool { return h.At != 0 }
 
@@ -80,13 +129,13 @@ func (h *RecordHeader) Body(s *Superblock, off int64) (at int64, ok bool) {
 	return h.At, h.At%LineSize == 0 && s.isData(h.At, size)
 }
 
-// ListPieces lists the pieces of a record whose body stands at region offset body and
+// ListPieces lists the pieces of a record whose body lies at region offset body and
 // begins with tables; ok is false if one lies where no file's data can be.
 func (h *RecordHeader) ListPieces(s *Superblock, body int64, tables []byte) (ps []Piece, ok bool) {
-	tab := tables[TablesSize(int(h.N), 0):]
-	from, end := body+int64(len(tables)), body+int64(len(tables))+int64(h.Data)
+	t := h.Tables(tables)
+	from, end := body+int64(len(t.b)), body+int64(len(t.b))+int64(h.Data)
 	for i := 0; i < int(h.Pieces); i++ {
-		off, n := int64(binary.LittleEndian.Uint64(tab[16*i:])), int64(binary.LittleEndian.Uint64(tab[16*i+8:]))
+		off, n := t.piece(i)
 		if n <= 0 || n > end-from || !s.isData(off, n) {
 			return nil, false
 		}

@@ -108,6 +108,15 @@ var (
 	ErrChecksum = errors.New("superblock is damaged")
 )
 
+// ErrDamaged is wrapped by the errors of a structure whose bytes no writer makes.
+var ErrDamaged = errors.New("filesystem is damaged")
+
+// Damagedf makes an ErrDamaged that names the structure, its offset, what was found and what was
+// expected.
+func Damagedf(format string, a ...any) error {
+	return fmt.Errorf("%w: %s; run daxfsd fsck", ErrDamaged, fmt.Sprintf(format, a...))
+}
+
 // Encode returns the SuperSize bytes of s, checksum last.
 func (s *Superblock) Encode() []byte {
 	b := make([]byte, SuperSize)

@@ -31,6 +31,8 @@ var leaves = map[string][]string{
 	"fs/posixacl":  nil,
 	"fs/rangelock": nil,
 	"fs/dirindex":  {"fs/layout"},
+	"fs/badmem":    {"fs/layout", "pmem"},
+	"fs/journal":   {"fs/layout", "pmem"},
 	"fs/owner":     {"fs/layout", "pmem"},
 }
 
@@ -195,7 +197,9 @@ func TestMayImport(t *testing.T) {
 		{"fs", "pagecache", true}, {"pagecache", "fs", false}, {"pagecache", "refcnt", true},
 		{"refcnt", "hugepage", false}, {"hugepage", "refcnt", false}, {"hugepage", "pmem", true},
 		{"pmem", "hugepage", false}, {"pmem", "internal/invariants", true}, {"internal/invariants", "pmem", false},
-		{"fs", "fs/layout", true}, {"fs", "fs/owner", true}, {"fs/fsck", "fs/owner", true}, {"fs/owner", "fs/layout", true}, {"fs/owner", "fs/fsck", false}, {"fs/owner", "fs", false}, {"fs/owner", "pmem", true}, {"fs/owner", "refcnt", false}, {"fs", "fs/posixacl", true},
+		{"fs", "fs/layout", true}, {"fs", "fs/journal", true}, {"fs", "fs/badmem", true}, {"fs/journal", "fs/layout", true}, {"fs/journal", "pmem", true},
+		{"fs/journal", "fs", false}, {"fs/journal", "hugepage", false}, {"fs/journal", "fs/badmem", false}, {"fs/badmem", "fs/journal", false},
+		{"fs", "fs/transport", false}, {"fs", "fs/owner", true}, {"fs/fsck", "fs/owner", true}, {"fs/owner", "fs/layout", true}, {"fs/owner", "fs/fsck", false}, {"fs/owner", "fs", false}, {"fs/owner", "pmem", true}, {"fs/owner", "refcnt", false}, {"fs", "fs/posixacl", true},
 		{"fs/posixacl", "fs/layout", false}, {"fs/rangelock", "pmem", false}, {"fs/dirindex", "fs/layout", true}, {"fs/dirindex", "pmem", false}, {"fs/layout", "fs", false}, {"fs", "fs/fusefs", false},
 		{"fs/fusefs", "fs", true}, {"fs/fsck", "fs", true}, {"fs", "fs/fsck", false}, {"fs/fsck", "fs/fusefs", false},
 		{"test/crash", "fs", true}, {"fs", "test/crash", false}, {"bench", "pmem", true}, {"bench", "test/crash", false},

@@ -73,15 +73,17 @@ func TestNotices(t *testing.T) {
 	}{
 		{"no fence at all", "create", func(e *event) bool { return e.kind == evFence }},
 		{"no flush at all", "create", func(e *event) bool { return e.kind == evFlush }},
-		{"no fence of the commit", "rename", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "commit") }},
-		{"no flush of the previous record's lines", "rename", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "commit") }},
+		{"no fence of the commit", "rename", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "journal.(*Tx).Commit") }},
+		{"no flush of the previous record's lines", "rename", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "journal.(*Tx).Commit") }},
 		{"no fence of the data", "write-append", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "storePiece") }},
-		{"no fence of a fresh directory block", "create-grow-dir", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "formatBlock") }},
+		{"no fence of a fresh directory block", "create-grow-dir", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "FormatBlock") }},
 		{"no fence of an overwrite", "write-overwrite", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "overwrite") }},
 		{"no fence of a logged record", "atomic-block", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "commitLogged") }},
 		{"logged records that are never retired", "atomic-block", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "clearSlot") }},
 		{"no retiring in recovery", "atomic-recovery", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "clearSlot") }},
-		{"no fence in recovery", "mount-dirty", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "recoverJournal") }},
+		{"no fence in recovery", "mount-dirty", func(e *event) bool {
+			return e.kind == evFence && strings.Contains(e.site, "journal.(*Journal).Recover")
+		}},
 	} {
 		rec, err := record(workload(t, c.workload))
 		if err != nil {

@@ -1,0 +1,180 @@
+package journal
+
+import (
+	"errors"
+	"runtime"
+
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// Tx is one transaction: a set of whole lines that change together. It lives in its lane, so
+// beginning one allocates nothing. It belongs to one goroutine, from Begin to Commit or Abort.
+//
+// Rules of use: allocate blocks and inode slots before Begin (allocation may run transactions of
+// its own); free after Commit; take no inode lock in between.
+type Tx struct {
+	lane *lane
+	err  error
+	n    int
+	offs []int64
+	line []layout.Line
+	data []Data
+}
+
+// Data is a part of a file's data that a transaction stores in place. Off is its region offset.
+type Data struct {
+	Off   int64
+	Bytes []byte
+}
+
+var errTooLarge = errors.New("transaction has too many lines")
+
+// Begin opens a transaction on lane number lane, modulo the number of lanes, or on the next free
+// one.
+func (j *Journal) Begin(lane uint32) *Tx {
+	n := uint32(len(j.lanes))
+	first := lane % n
+	l := j.lanes[first]
+	if !l.mu.TryLock() {
+		for i := uint32(1); ; i++ {
+			if i == n {
+				l.mu.Lock()
+				break
+			}
+			if o := j.lanes[(first+i)%n]; o.mu.TryLock() {
+				l = o
+				break
+			}
+		}
+	}
+	l.tx.n, l.tx.err, l.tx.data = 0, nil, l.tx.data[:0]
+	return &l.tx
+}
+
+// Room is how many more lines the transaction takes.
+func (t *Tx) Room() int { return len(t.offs) - t.n }
+
+// At returns the transaction's copy of the line at region offset off, read from the region the
+// first time, to be changed in place. After an error (media, checksum, too many lines) it returns a
+// scratch line, and Commit fails. Precondition: the caller holds the lock that protects the line
+// until Commit has returned.
+func (t *Tx) At(off int64) *layout.Line {
+	for i := 0; i < t.n; i++ {
+		if t.offs[i] == off {
+			return &t.line[i]
+		}
+	}
+	if t.n == len(t.offs) {
+		t.Fail(errTooLarge)
+	}
+	if t.err != nil {
+		return &t.line[len(t.offs)]
+	}
+	l := &t.line[t.n]
+	if err := t.lane.j.ReadLine(off, l); err != nil {
+		t.Fail(err)
+		return &t.line[len(t.offs)]
+	}
+	t.offs[t.n] = off
+	t.n++
+	return l
+}
+
+// Peek reads a line that the transaction does not change. After an error Commit fails.
+func (t *Tx) Peek(off int64, l *layout.Line) error {
+	err := t.lane.j.ReadLine(off, l)
+	if err != nil {
+		t.Fail(err)
+	}
+	return err
+}
+
+// AddData has the transaction carry file data, which must not change until Commit has returned.
+func (t *Tx) AddData(d ...Data) { t.data = append(t.data, d...) }
+
+// Fail makes Commit fail with err, unless it does so already.
+func (t *Tx) Fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
+// Abort ends the transaction without any effect.
+func (t *Tx) Abort() { t.lane.mu.Unlock() }
+
+// Commit makes the transaction durable and visible, and ends it either way. An error means that
+// nothing happened, unless the media failed. Then it is ErrFailed and the journal has failed, or it
+// is a DataError: only file data that the transaction carried was not stored.
+//
+// Persistence order:
+//  1. CLWB the lines the lane's previous transaction stored in place
+//  2. NT-store the record into the lane's other slot
+//  3. SFENCE: the previous record is checkpointed, this one is committed
+//  4. store the lines in place; no flush, the record stands for them
+//
+// With data, or more lines than a slot holds: commitLogged.
+func (t *Tx) Commit() error {
+	l := t.lane
+	defer l.mu.Unlock()
+	if t.err != nil {
+		return t.err
+	}
+	if t.n+len(t.data) == 0 {
+		return nil
+	}
+	j := l.j
+	if j.Failed() {
+		return ErrFailed
+	}
+	seq := l.seq.Load()
+	for i := 0; i < t.n; i++ {
+		seq = max(seq, t.line[i].Seq())
+	}
+	seq++
+	if len(t.data) > 0 || t.n > layout.MaxRecordLines(j.sb.LaneSlot) {
+		return t.commitLogged(seq)
+	}
+	rec := t.buildRecord(&layout.RecordHeader{Seq: seq})
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, off := range l.prev {
+		if err := j.r.Flush(off, layout.LineSize); err != nil {
+			return j.mediaFailed(err)
+		}
+	}
+	if err := j.r.NTStore(l.slotOff(), rec); err != nil {
+		return j.mediaFailed(err)
+	}
+	j.r.Fence()
+	l.seq.Store(seq)
+	l.slot ^= 1
+	l.prev = append(l.prev[:0], t.offs[:t.n]...)
+	for i := 0; i < t.n; i++ {
+		if err := j.r.Store(t.offs[i], t.line[i][:]); err != nil {
+			return j.mediaFailed(err)
+		}
+	}
+	return nil
+}
+
+// buildRecord seals the lines with h's sequence and builds the record in the lane's buffer, but for
+// the data of its pieces.
+func (t *Tx) buildRecord(h *layout.RecordHeader) []byte {
+	l, seed := t.lane, t.lane.j.seed
+	h.N, h.Pieces = uint32(t.n), uint32(len(t.data))
+	rec := l.rec[:layout.LineSize+layout.TablesSize(t.n, len(t.data))]
+	body := rec[layout.LineSize:]
+	clear(body)
+	tables := h.Tables(body)
+	for i := 0; i < t.n; i++ {
+		t.line[i].Seal(seed, t.offs[i], h.Seq)
+		tables.SetLine(i, t.offs[i], &t.line[i])
+	}
+	for i, d := range t.data {
+		tables.SetPiece(i, d.Off, int64(len(d.Bytes)))
+	}
+	h.BodyCRC = layout.Checksum(seed, body)
+	h.Put((*layout.Line)(rec), seed, l.slotOff())
+	return rec
+}
