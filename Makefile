@@ -34,8 +34,8 @@ VM_NOT_RUN := $(CURDIR)/bin/vm-did-not-run
 export CGO_ENABLED = 0
 
 .PHONY: all build demo bench test test-long install clean deps-demo deps-test deps-programs deps-vm test-vm vm-long vm-posix vm-cut \
-	lint check unit race fuzz arm64 ageing crash kill exercise posix mounted programs \
-	races races-long kill-long crash-long ageing-long stress-long exercise-long programs-long modes-long
+	lint check unit race fuzz arm64 ageing crash kill random posix e2e programs \
+	races races-long kill-long crash-long ageing-long stress-long random-long programs-long modes-long
 
 all: build
 
@@ -92,7 +92,7 @@ endef
 # mounted ones measure time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test lint build unit race fuzz arm64 ageing crash kill exercise posix races mounted test-vm; do \
+	for s in deps-test lint build unit race fuzz arm64 ageing crash kill random posix races e2e test-vm; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"; \
@@ -101,10 +101,10 @@ test:
 # Before every commit: what is wrong at sight, and the unit tests.
 check: lint unit
 
-# gofmt, go vet, staticcheck; by ./test/ladder imports and their order, the width of comments, links between documents.
+# gofmt, go vet, staticcheck; by ./internal/lint imports and their order, the width of comments, links between documents.
 lint:
 	$(call step,lint,180,bad=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); [ -z "$$bad" ] || { echo "gofmt these: $$bad"; false; } && \
-		$(GO) vet ./... && $(GO) vet -tags invariants $(LADDER) && $(GO) test -count=1 ./test/ladder && \
+		$(GO) vet ./... && $(GO) vet -tags invariants $(LADDER) && $(GO) test -count=1 ./internal/lint && \
 		GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK) && bin/staticcheck ./... && GOARCH=arm64 bin/staticcheck ./pmem)
 
 unit:
@@ -112,7 +112,7 @@ unit:
 
 # The race detector sees only Go's own memory: under it the tests put the region there.
 race:
-	$(call step,race,240,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/... ./test/ladder)
+	$(call step,race,240,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/...)
 
 # Every fuzz target for a while; what it finds is written to its package's testdata/fuzz,
 # and kept there as a seed that make unit runs. By count, not by time: when its time is up,
@@ -147,8 +147,8 @@ kill:
 	$(call step,kill,75,$(GO) test -count=1 -timeout 10m -v ./test/kill -seed $(KILL_SEED))
 
 # Random operations on files and on names, compared with models, in both cache modes.
-exercise:
-	$(call step,exercise,310,$(GO) test -count=1 -timeout 15m ./test/exercise -duration 2m)
+random:
+	$(call step,random,310,$(GO) test -count=1 -timeout 15m ./test/random -duration 2m)
 
 # One table of system calls and their errors, on daxfs in each of its ways, and on ext4 and
 # tmpfs, which judge the table.
@@ -162,8 +162,8 @@ races:
 # Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
 # posixtest, a million files. After them a quick run of bench/compare, which turns FUSE over
 # io_uring on for the whole machine as some of them do.
-mounted:
-	$(call step,mounted,560,$(GO) test -count=1 -timeout 30m ./test/mounted/... && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./bench/compare)
+e2e:
+	$(call step,e2e,560,$(GO) test -count=1 -timeout 30m ./test/e2e && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./bench/compare)
 
 # In guests with emulated persistent memory: device-dax with 2 MiB and 1 GiB pages, fsdax, virtio-pmem; the
 # power cut. Where no guest can be made (no mirror, no QEMU) they say that they did not run, here and at the end
@@ -190,15 +190,15 @@ vm-cut: deps-vm
 # More of them, that bring servers and kernel drivers with them: stress-ng, dbench, bonnie++, PostgreSQL, overlayfs,
 # tar, rsync; compared with ext4.
 programs: deps-programs
-	$(call step,programs,300,$(GO) test -count=1 -timeout 20m -v ./test/programs)
+	$(call step,programs,300,$(GO) test -count=1 -timeout 20m -v ./test/e2e/programs)
 
 programs-long: deps-programs
-	$(call step,programs,2700,$(GO) test -count=1 -timeout 120m -v ./test/programs -long)
+	$(call step,programs,2700,$(GO) test -count=1 -timeout 120m -v ./test/e2e/programs -long)
 
 # Budgets here are guesses at a quiet machine of two cores.
 test-long:
 	@start=$$SECONDS; \
-	for s in deps-test kill-long exercise-long races-long programs-long modes-long stress-long ageing-long vm-long crash-long; do \
+	for s in deps-test kill-long random-long races-long programs-long modes-long stress-long ageing-long vm-long crash-long; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test-long FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test-long passed in $$((SECONDS - start)) s"
@@ -206,9 +206,9 @@ test-long:
 kill-long:
 	$(call step,kill,1800,$(GO) test -count=1 -timeout 75m -v ./test/kill -rounds 200 -seed $(KILL_SEED))
 
-exercise-long:
-	$(call step,exercise,7200,$(GO) test -count=1 -timeout 3h ./test/exercise -run TestFile -v -ops 1000000 -seeds 50 && \
-		$(GO) test -count=1 -timeout 1h ./test/exercise -run TestNames -v -duration 20m)
+random-long:
+	$(call step,random,7200,$(GO) test -count=1 -timeout 3h ./test/random -run TestFile -v -ops 1000000 -seeds 50 && \
+		$(GO) test -count=1 -timeout 1h ./test/random -run TestNames -v -duration 20m)
 
 races-long:
 	$(call step,races,1800,$(GO) test -count=1 -timeout 60m -v ./test/races -each 1s -stopped 20 -lost 200)
@@ -216,7 +216,7 @@ races-long:
 # What make test runs on mounts in the default way, in each other one. test/posix has them all itself.
 modes-long: deps-programs
 	$(call step,modes,10800,(for o in dax=never dax=inode; do echo "-- $$o"; export DAXFS_TEST_OPTIONS=$$o; \
-		$(GO) test -count=1 -timeout 45m ./test/mounted/... && $(GO) test -count=1 -timeout 120m ./test/programs -long && \
+		$(GO) test -count=1 -timeout 45m ./test/e2e && $(GO) test -count=1 -timeout 120m ./test/e2e/programs -long && \
 		$(GO) test -count=1 -timeout 30m ./test/kill || exit 1; done))
 
 # The race detector without -short (but for regions of which the folio table would not fit
@@ -227,7 +227,7 @@ stress-long:
 		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 200000x ./fs/fsck && \
 		$(GO) test -run '^$$' -fuzz FuzzCraft -fuzztime 50000x -fuzzminimizetime 10x ./fs/fsck && \
 		$(GO) test -count=1 -timeout 40m ./fs -run TestSoak -soak-ops 100000000 && \
-		$(GO) test -count=1 -timeout 40m ./test/mounted -run TestSoak -soak-steps 500000 && \
+		$(GO) test -count=1 -timeout 40m ./test/e2e -run TestSoak -soak-steps 500000 && \
 		$(GO) test -count=1 -timeout 40m ./test/attack -long)
 
 # Other seeds than make test's.

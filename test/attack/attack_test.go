@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 var long = flag.Bool("long", false, "attack for 20 s each, not for 0.7 s")
@@ -47,9 +47,9 @@ func TestPlaces(t *testing.T) {
 	for _, via := range []string{"dev", "uring"} {
 		t.Run(via, func(t *testing.T) {
 			if via == "uring" {
-				mounttest.Uring(t)
+				harness.Uring(t)
 			}
-			m := mounttest.NewWith(t, "transport="+via, 1<<30, 10*time.Minute)
+			m := harness.NewWith(t, "transport="+via, 1<<30, 10*time.Minute)
 			for dir, uid := range map[string]int{"attacker": attackerUID, "victim": victimUID} {
 				if err := os.Mkdir(m.Path(dir), 0o700); err != nil {
 					t.Fatal(err)
@@ -105,7 +105,7 @@ func fill(t *testing.T, name string, size int) {
 }
 
 // run has attacker and victim work side by side.
-func (a *attack) run(t *testing.T, m *mounttest.Mount) {
+func (a *attack) run(t *testing.T, m *harness.Mount) {
 	dir := m.Path("attacker", a.name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func (a *attack) run(t *testing.T, m *mounttest.Mount) {
 	}
 	for i := range attempts {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute+last)
-		att := mounttest.Child(ctx, "attacker", dir, a.name)
+		att := harness.Child(ctx, "attacker", dir, a.name)
 		in, err := att.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -154,7 +154,7 @@ func (a *attack) run(t *testing.T, m *mounttest.Mount) {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)
-		text := mounttest.RunChild(t, time.Minute+last, "victim", place, last.String())
+		text := harness.RunChild(t, time.Minute+last, "victim", place, last.String())
 		in.Close()
 		err = att.Wait()
 		cancel()

@@ -3,9 +3,9 @@ package attack
 import (
 	"testing"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 func TestMain(m *testing.M) {
-	mounttest.Main(m, mounttest.Children{"attacker": attacker, "victim": victim})
+	harness.Main(m, harness.Children{"attacker": attacker, "victim": victim})
 }

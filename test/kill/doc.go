@@ -20,10 +20,10 @@
 //
 // In the end all is deleted, and no block stays in use.
 //
-// The workers, the model of what must be there and the judge are test/acked's. What a worker does
+// The workers, the model of what must be there and the judge are test/oracle's. What a worker does
 // is chosen by -seed; when it is killed is, too, but the moment hits where it will.
 //
 //	go test ./test/kill -v -rounds 200 -seed 7 -keep /var/tmp/failed
 //
-// It owns nothing but its tests; what mounts and kills is test/mounttest.
+// It owns nothing but its tests; what mounts and kills is test/harness.
 package kill

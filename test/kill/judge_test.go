@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/acked"
+	"github.com/daxfs/daxfs/test/oracle"
 )
 
 // TestJudge: what is right passes, and each thing that can be wrong is noticed.
@@ -25,7 +25,7 @@ func TestJudge(t *testing.T) {
 		t.Fatal(err)
 	}
 	// first is the first name, in order, that f likes.
-	first := func(tr *acked.Tree, f func(name string, n *acked.Node) bool) (string, *acked.Node) {
+	first := func(tr *oracle.Tree, f func(name string, n *oracle.Node) bool) (string, *oracle.Node) {
 		for _, name := range slices.Sorted(maps.Keys(tr.Names)) {
 			if n := tr.At(name); f(name, n) {
 				return name, n
@@ -34,40 +34,40 @@ func TestJudge(t *testing.T) {
 		t.Fatal("600 calls have left nothing of the kind that is needed")
 		return "", nil
 	}
-	file := func(_ string, n *acked.Node) bool { return n.Is(unix.S_IFREG) && len(n.Data) > 20000 }
+	file := func(_ string, n *oracle.Node) bool { return n.Is(unix.S_IFREG) && len(n.Data) > 20000 }
 	for _, c := range []struct {
 		what string
-		do   func(tr *acked.Tree)
+		do   func(tr *oracle.Tree)
 		want string
 	}{
-		{"nothing", func(*acked.Tree) {}, ""},
-		{"a file is lost", func(tr *acked.Tree) { tr.Add(acked.WorkerDir(w)+"/lost", unix.S_IFREG|0o600, nil) }, "lstat"},
-		{"a file came back", func(tr *acked.Tree) { name, _ := first(tr, file); tr.Drop(name) }, "should not be there"},
-		{"a byte differs", func(tr *acked.Tree) { _, n := first(tr, file); n.Data[12345] ^= 1 }, "the first difference is at 12345"},
-		{"the end is lost", func(tr *acked.Tree) { _, n := first(tr, file); n.Grow(int64(len(n.Data)) + 1) }, "bytes, want"},
-		{"the mode is old", func(tr *acked.Tree) { _, n := first(tr, file); n.Mode ^= 0o020 }, "has mode"},
-		{"a target is wrong", func(tr *acked.Tree) {
-			_, n := first(tr, func(_ string, n *acked.Node) bool { return n.Is(unix.S_IFLNK) })
+		{"nothing", func(*oracle.Tree) {}, ""},
+		{"a file is lost", func(tr *oracle.Tree) { tr.Add(oracle.WorkerDir(w)+"/lost", unix.S_IFREG|0o600, nil) }, "lstat"},
+		{"a file came back", func(tr *oracle.Tree) { name, _ := first(tr, file); tr.Drop(name) }, "should not be there"},
+		{"a byte differs", func(tr *oracle.Tree) { _, n := first(tr, file); n.Data[12345] ^= 1 }, "the first difference is at 12345"},
+		{"the end is lost", func(tr *oracle.Tree) { _, n := first(tr, file); n.Grow(int64(len(n.Data)) + 1) }, "bytes, want"},
+		{"the mode is old", func(tr *oracle.Tree) { _, n := first(tr, file); n.Mode ^= 0o020 }, "has mode"},
+		{"a target is wrong", func(tr *oracle.Tree) {
+			_, n := first(tr, func(_ string, n *oracle.Node) bool { return n.Is(unix.S_IFLNK) })
 			n.Data = append(n.Data, 'x')
 		}, "its target is"},
-		{"an attribute is lost", func(tr *acked.Tree) { _, n := first(tr, file); n.Xattr = map[string][]byte{"user.lost": nil} }, "attributes"},
-		{"an attribute is old", func(tr *acked.Tree) {
-			_, n := first(tr, func(_ string, n *acked.Node) bool { return len(n.Xattr) > 0 })
+		{"an attribute is lost", func(tr *oracle.Tree) { _, n := first(tr, file); n.Xattr = map[string][]byte{"user.lost": nil} }, "attributes"},
+		{"an attribute is old", func(tr *oracle.Tree) {
+			_, n := first(tr, func(_ string, n *oracle.Node) bool { return len(n.Xattr) > 0 })
 			for name := range n.Xattr {
 				n.Xattr[name] = append(n.Xattr[name], 'x')
 			}
 		}, "is not the value"},
-		{"a link is a copy", func(tr *acked.Tree) {
-			name, n := first(tr, func(name string, n *acked.Node) bool { return !n.Is(unix.S_IFDIR) && tr.Nlink(name) > 1 })
+		{"a link is a copy", func(tr *oracle.Tree) {
+			name, n := first(tr, func(name string, n *oracle.Node) bool { return !n.Is(unix.S_IFDIR) && tr.Nlink(name) > 1 })
 			tr.Next++
 			tr.Names[name], tr.Nodes[tr.Next] = tr.Next, n
 		}, "links, want"},
-		{"a directory's link count is wrong", func(tr *acked.Tree) {
-			_, n := first(tr, func(name string, n *acked.Node) bool { return n.Is(unix.S_IFDIR) && name != acked.WorkerDir(w) })
+		{"a directory's link count is wrong", func(tr *oracle.Tree) {
+			_, n := first(tr, func(name string, n *oracle.Node) bool { return n.Is(unix.S_IFDIR) && name != oracle.WorkerDir(w) })
 			n.Mode = unix.S_IFREG | n.Mode&0o777
 		}, ""},
 	} {
-		tr, err := acked.Load(state)
+		tr, err := oracle.Load(state)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,15 +85,15 @@ func TestJudge(t *testing.T) {
 	// A call in flight that has happened, one that has not, and a part of one.
 	tr := m.trees[w]
 	name, n := first(tr, file)
-	o := acked.Op{Kind: "write", A: name, Off: 4096, Len: 8192, Seed: 99}
+	o := oracle.Op{Kind: "write", A: name, Off: 4096, Len: 8192, Seed: 99}
 	for _, c := range []struct {
 		what string
-		want acked.Outcome
+		want oracle.Outcome
 		data []byte
 	}{
-		{"not", acked.Undone, n.Data[4096:12288]},
-		{"a part of it", acked.Part, slices.Concat(acked.Fill(99, 8192)[:4000], n.Data[8096:12288])},
-		{"all", acked.Done, acked.Fill(99, 8192)},
+		{"not", oracle.Undone, n.Data[4096:12288]},
+		{"a part of it", oracle.Part, slices.Concat(oracle.Fill(99, 8192)[:4000], n.Data[8096:12288])},
+		{"all", oracle.Done, oracle.Fill(99, 8192)},
 	} {
 		f, err := os.OpenFile(m.Path(name), os.O_WRONLY, 0)
 		if err != nil {

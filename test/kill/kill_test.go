@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/test/acked"
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfs/daxfs/test/oracle"
 )
 
 var (
@@ -28,25 +28,25 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	mounttest.Main(m, mounttest.Children{"work": acked.Work})
+	harness.Main(m, harness.Children{"work": oracle.Work})
 }
 
 // murder is the state of TestKill9.
 type murder struct {
-	*mounttest.Mount
+	*harness.Mount
 	t      *testing.T
 	seed   uint64
 	rng    *rand.Rand // of what the test chooses; the workers have their own
 	round  int
 	bursts int
 	dirs   []string // of the root
-	trees  [acked.Workers]*acked.Tree
+	trees  [oracle.Workers]*oracle.Tree
 	// Of the last burst: the logs, and the calls that were not acknowledged.
-	logs   [acked.Workers]string
-	flight [acked.Workers]*acked.Op
+	logs   [oracle.Workers]string
+	flight [oracle.Workers]*oracle.Op
 
 	acknowledged int
-	outcomes     map[acked.Outcome]int
+	outcomes     map[oracle.Outcome]int
 	kills        int
 	short        int // writes of which a part was acknowledged
 }
@@ -55,14 +55,14 @@ type murder struct {
 func begin(t *testing.T, seed uint64, limit time.Duration) *murder {
 	t.Helper()
 	m := &murder{
-		Mount: mounttest.New(t, acked.RegionSize, limit), t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
-		outcomes: map[acked.Outcome]int{},
+		Mount: harness.New(t, oracle.RegionSize, limit), t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
+		outcomes: map[oracle.Outcome]int{},
 	}
 	t.Cleanup(m.saveFailed)
-	m.dirs = []string{acked.Shared}
-	for w := range acked.Workers {
-		m.trees[w] = acked.New(w)
-		m.dirs = append(m.dirs, acked.WorkerDir(w))
+	m.dirs = []string{oracle.Shared}
+	for w := range oracle.Workers {
+		m.trees[w] = oracle.New(w)
+		m.dirs = append(m.dirs, oracle.WorkerDir(w))
 	}
 	for _, dir := range m.dirs {
 		if err := os.Mkdir(m.Path(dir), 0o755); err != nil {
@@ -162,22 +162,22 @@ func (m *murder) burst(calls int, meanwhile func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	m.bursts++
-	var cmds [acked.Workers]*exec.Cmd
-	var out [acked.Workers]bytes.Buffer
-	for w := range acked.Workers {
+	var cmds [oracle.Workers]*exec.Cmd
+	var out [oracle.Workers]bytes.Buffer
+	for w := range oracle.Workers {
 		state := filepath.Join(m.Dir, fmt.Sprintf("tree.%d", w))
 		if err := m.trees[w].Save(state); err != nil {
 			m.t.Fatal(err)
 		}
 		m.logs[w] = filepath.Join(m.Dir, fmt.Sprintf("calls.%d.%d", m.bursts, w))
-		cmds[w] = mounttest.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, m.logs[w],
+		cmds[w] = harness.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, m.logs[w],
 			strconv.FormatUint(m.seed, 10), strconv.Itoa(m.bursts), strconv.Itoa(calls))
 		cmds[w].Stdout, cmds[w].Stderr = &out[w], &out[w]
 		if err := cmds[w].Start(); err != nil {
 			m.t.Fatal(err)
 		}
 	}
-	for w := range acked.Workers {
+	for w := range oracle.Workers {
 		for ctx.Err() == nil {
 			if st, err := os.Stat(m.logs[w]); err == nil && st.Size() > 0 {
 				break
@@ -186,7 +186,7 @@ func (m *murder) burst(calls int, meanwhile func()) {
 		}
 	}
 	meanwhile()
-	for w := range acked.Workers {
+	for w := range oracle.Workers {
 		if err := cmds[w].Wait(); err != nil {
 			m.t.Errorf("round %d, worker %d: %v: %s", m.round, w, err, out[w].Bytes())
 			continue
@@ -213,17 +213,17 @@ func (m *murder) judge() {
 	err := m.shared(&dirs)
 	var st unix.Stat_t
 	if err == nil {
-		err = unix.Stat(m.Path(acked.Shared), &st)
+		err = unix.Stat(m.Path(oracle.Shared), &st)
 	}
 	if err == nil && uint64(st.Nlink) != dirs {
-		err = fmt.Errorf("%s has %d links, want %d", acked.Shared, st.Nlink, dirs)
+		err = fmt.Errorf("%s has %d links, want %d", oracle.Shared, st.Nlink, dirs)
 	}
 	if err != nil {
 		m.t.Errorf("round %d: %v", m.round, err)
 	}
 	var wg sync.WaitGroup
-	var outcomes [acked.Workers]acked.Outcome
-	for w := range acked.Workers {
+	var outcomes [oracle.Workers]oracle.Outcome
+	for w := range oracle.Workers {
 		wg.Go(func() {
 			o, err := m.trees[w].Judge(m.Mountpoint, w, m.flight[w])
 			if err != nil {
@@ -250,11 +250,11 @@ func (m *murder) judge() {
 // shared requires that every name in the shared directory is a worker's, and counts
 // the directories.
 func (m *murder) shared(dirs *uint64) error {
-	entries, err := os.ReadDir(m.Path(acked.Shared))
+	entries, err := os.ReadDir(m.Path(oracle.Shared))
 	for _, e := range entries {
 		var w, round, n int
-		if k, _ := fmt.Sscanf(e.Name(), "w%d-%d.%d", &w, &round, &n); k != 3 || w >= acked.Workers {
-			return fmt.Errorf("%s/%s should not be there", acked.Shared, e.Name())
+		if k, _ := fmt.Sscanf(e.Name(), "w%d-%d.%d", &w, &round, &n); k != 3 || w >= oracle.Workers {
+			return fmt.Errorf("%s/%s should not be there", oracle.Shared, e.Name())
 		}
 		if e.IsDir() {
 			*dirs++
@@ -285,6 +285,6 @@ func (m *murder) saveFailed() {
 	if *keep == "" || !m.t.Failed() {
 		return
 	}
-	out, err := mounttest.Command(time.Minute, "", nil, "cp", "-rx", "--sparse=always", m.Dir, *keep)
+	out, err := harness.Command(time.Minute, "", nil, "cp", "-rx", "--sparse=always", m.Dir, *keep)
 	m.t.Logf("the region and the logs are in %s %s (%v)", *keep, out, err)
 }

@@ -10,11 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 // children are what needs a process of its own. Each one prints what it found.
-var children = mounttest.Children{
+var children = harness.Children{
 	"fsize":    childFsize,
 	"peek":     childPeek,
 	"append":   childAppend,
@@ -27,7 +27,7 @@ var children = mounttest.Children{
 func (c *ctx) child(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	cmd := mounttest.Child(ctx, name, args...)
+	cmd := harness.Child(ctx, name, args...)
 	cmd.Path = "/proc/self/exe"
 	cmd.Dir = c.dir
 	out, err := cmd.CombinedOutput()

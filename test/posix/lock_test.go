@@ -7,13 +7,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 // hold has a child lock the file as childHold says, and returns what ends the child.
 func (c *ctx) hold(name, how string) (release func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), caseLimit())
-	cmd := mounttest.Child(ctx, "hold", name, how)
+	cmd := harness.Child(ctx, "hold", name, how)
 	cmd.Path, cmd.Dir = "/proc/self/exe", c.dir
 	in, err := cmd.StdinPipe()
 	c.do(err)

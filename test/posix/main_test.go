@@ -3,7 +3,7 @@ package posix
 import (
 	"testing"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
-func TestMain(m *testing.M) { mounttest.Main(m, children) }
+func TestMain(m *testing.M) { harness.Main(m, children) }

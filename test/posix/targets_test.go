@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 // need is a set of what not every target can do.
@@ -98,7 +98,7 @@ func scratch(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount and must run as root: try `sudo make posix`")
 	}
-	top := filepath.Dir(mounttest.Daxfsd)
+	top := filepath.Dir(harness.Daxfsd)
 	dir, err := os.MkdirTemp(top, "")
 	for _, d := range []string{top, dir} {
 		if err == nil {
@@ -120,26 +120,26 @@ func upDaxfs(options string) func(t *testing.T) *mounted {
 // cache.
 func upFlagged(t *testing.T) *mounted {
 	up := mountDaxfs(t, "dax=inode")
-	mounttest.Run(t, time.Minute, "", nil, "chattr", "+x", up.dir)
+	harness.Run(t, time.Minute, "", nil, "chattr", "+x", up.dir)
 	return up
 }
 
 func mountDaxfs(t *testing.T, options string) *mounted {
 	if options == "transport=uring" {
-		mounttest.Uring(t)
+		harness.Uring(t)
 	}
-	m := mounttest.New(t, 512<<20, targetLimit())
+	m := harness.New(t, 512<<20, targetLimit())
 	m.Down()
 	m.Options = options
 	m.Up()
-	for _, d := range []string{filepath.Dir(mounttest.Daxfsd), m.Dir} {
+	for _, d := range []string{filepath.Dir(harness.Daxfsd), m.Dir} {
 		if err := os.Chmod(d, 0o711); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return &mounted{dir: m.Mountpoint,
 		alive: func() error {
-			if mounttest.Signal(m.PID(), 0) != nil {
+			if harness.Signal(m.PID(), 0) != nil {
 				return fmt.Errorf("the daemon is gone")
 			}
 			return nil
@@ -168,8 +168,8 @@ func upExt4(t *testing.T) *mounted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mounttest.Run(t, time.Minute, "", nil, "mkfs.ext4", "-q", "-I", "512", "-b", "4096", "-O", "ea_inode,metadata_csum,^orphan_file", img)
-	if out, err := mounttest.Command(time.Minute, "", nil, "mount", "-t", "ext4", "-o", "loop,acl,user_xattr", img, mnt); err != nil {
+	harness.Run(t, time.Minute, "", nil, "mkfs.ext4", "-q", "-I", "512", "-b", "4096", "-O", "ea_inode,metadata_csum,^orphan_file", img)
+	if out, err := harness.Command(time.Minute, "", nil, "mount", "-t", "ext4", "-o", "loop,acl,user_xattr", img, mnt); err != nil {
 		t.Logf("NO CONTROL: mounting an ext4 in a file: %v: %s", err, out)
 		return nil
 	}

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 // filesystem is one that the races run on.
@@ -34,11 +34,11 @@ func (f *filesystem) up(t *testing.T) (dir string, pid int) {
 		return f.control(t), 0
 	}
 	if f.name == "transport=uring" {
-		mounttest.Uring(t)
+		harness.Uring(t)
 	}
-	m := mounttest.NewWith(t, f.options, 64<<20, 10*time.Minute)
+	m := harness.NewWith(t, f.options, 64<<20, 10*time.Minute)
 	if f.flag {
-		mounttest.Run(t, time.Minute, "", nil, "chattr", "+x", m.Mountpoint)
+		harness.Run(t, time.Minute, "", nil, "chattr", "+x", m.Mountpoint)
 	}
 	return m.Mountpoint, m.PID()
 }
@@ -60,8 +60,8 @@ func upExt4(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount and must run as root: try `sudo make races`")
 	}
-	mounttest.Need(t, "mkfs.ext4", "mount")
-	dir, err := os.MkdirTemp(filepath.Dir(mounttest.Daxfsd), "")
+	harness.Need(t, "mkfs.ext4", "mount")
+	dir, err := os.MkdirTemp(filepath.Dir(harness.Daxfsd), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,8 +74,8 @@ func upExt4(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mounttest.Run(t, time.Minute, "", nil, "mkfs.ext4", "-q", "-b", "4096", img)
-	mounttest.Run(t, time.Minute, "", nil, "mount", "-t", "ext4", "-o", "loop", img, mnt)
+	harness.Run(t, time.Minute, "", nil, "mkfs.ext4", "-q", "-b", "4096", img)
+	harness.Run(t, time.Minute, "", nil, "mount", "-t", "ext4", "-o", "loop", img, mnt)
 	t.Cleanup(func() {
 		if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
 			t.Errorf("umount of the control: %v", err)

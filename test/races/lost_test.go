@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 // TestWriteBesideStore: while one thread stores to a page again and again, 200 records are written
@@ -115,14 +115,14 @@ func TestFaultWhileStopped(t *testing.T) {
 				var wg sync.WaitGroup
 				var werr error
 				at := int64(i) * page
-				if err := mounttest.Signal(pid, unix.SIGSTOP); err != nil {
+				if err := harness.Signal(pid, unix.SIGSTOP); err != nil {
 					t.Fatal(err)
 				}
 				wg.Go(func() { werr = exactly(8)(unix.Pwrite(r.fd, filled(make([]byte, 8), uint64(i+1)), at+written)) })
 				time.Sleep(2 * time.Millisecond)
 				wg.Go(func() { store(m, at+stored, uint64(i+1)) })
 				time.Sleep(2 * time.Millisecond)
-				if err := mounttest.Signal(pid, unix.SIGCONT); err != nil {
+				if err := harness.Signal(pid, unix.SIGCONT); err != nil {
 					t.Fatal(err)
 				}
 				wg.Wait()

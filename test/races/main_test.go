@@ -3,7 +3,7 @@ package races
 import (
 	"testing"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
-func TestMain(m *testing.M) { mounttest.Main(m, nil) }
+func TestMain(m *testing.M) { harness.Main(m, nil) }

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 var (
@@ -181,7 +181,7 @@ func (p pair) stop(name string, pid, n, k int) error {
 		})
 	}
 	ready.Wait()
-	if err := mounttest.Signal(pid, unix.SIGSTOP); err != nil {
+	if err := harness.Signal(pid, unix.SIGSTOP); err != nil {
 		return fmt.Errorf("stopping the daemon: %w", err)
 	}
 	first := k % 2
@@ -189,7 +189,7 @@ func (p pair) stop(name string, pid, n, k int) error {
 	time.Sleep(500 * time.Microsecond)
 	close(gate[1-first])
 	time.Sleep(500 * time.Microsecond)
-	if err := mounttest.Signal(pid, unix.SIGCONT); err != nil {
+	if err := harness.Signal(pid, unix.SIGCONT); err != nil {
 		return fmt.Errorf("letting the daemon go on: %w", err)
 	}
 	wg.Wait()

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/acked"
+	"github.com/daxfs/daxfs/test/oracle"
 	"github.com/daxfs/daxfs/test/vm/machine"
 )
 
@@ -28,9 +28,9 @@ func TestPowerCut(t *testing.T) {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("-rounds %d -seed %d", *rounds, *seed)
-	c := &cutter{t: t, dir: t.TempDir(), rng: rand.New(rand.NewPCG(*seed, 0)), outcomes: map[acked.Outcome]int{}, device: nvdimm(t, 1)}
-	for w := range acked.Workers {
-		c.trees[w] = acked.New(w)
+	c := &cutter{t: t, dir: t.TempDir(), rng: rand.New(rand.NewPCG(*seed, 0)), outcomes: map[oracle.Outcome]int{}, device: nvdimm(t, 1)}
+	for w := range oracle.Workers {
+		c.trees[w] = oracle.New(w)
 	}
 	for round := range *rounds {
 		start := time.Now()
@@ -47,11 +47,11 @@ type cutter struct {
 	dir    string
 	rng    *rand.Rand
 	device machine.Device
-	trees  [acked.Workers]*acked.Tree
-	flight [acked.Workers]*acked.Op
+	trees  [oracle.Workers]*oracle.Tree
+	flight [oracle.Workers]*oracle.Op
 
 	acknowledged int
-	outcomes     map[acked.Outcome]int
+	outcomes     map[oracle.Outcome]int
 }
 
 // round boots, lets the guest judge and work, cuts its power that time (ns) after each worker had
@@ -64,8 +64,8 @@ func (c *cutter) round(round int, after int64) int {
 	var out bytes.Buffer
 	b := &machine.Boot{Devices: []machine.Device{c.device}, Files: map[string]string{}, Limit: 3 * time.Minute, Output: &out}
 	var working sync.WaitGroup
-	var ports [acked.Workers]*port
-	for w := range acked.Workers {
+	var ports [oracle.Workers]*port
+	for w := range oracle.Workers {
 		name := filepath.Join(c.dir, fmt.Sprintf("tree.%d", w))
 		if err := c.trees[w].Save(name); err != nil {
 			c.t.Fatal(err)
@@ -116,9 +116,9 @@ func (c *cutter) round(round int, after int64) int {
 }
 
 // settleAll settles what all workers have said, and returns how many calls were acknowledged.
-func (c *cutter) settleAll(round int, ports [acked.Workers]*port, out string) (n int) {
+func (c *cutter) settleAll(round int, ports [oracle.Workers]*port, out string) (n int) {
 	c.t.Helper()
-	for w := range acked.Workers {
+	for w := range oracle.Workers {
 		if ports[w].Len() == 0 { // the emulator died before its turn
 			continue
 		}
@@ -140,8 +140,8 @@ func (c *cutter) settle(w int, said string) (n int, err error) {
 		return 0, fmt.Errorf("it began with %q, not with what became of the call in flight", first)
 	}
 	if f := c.flight[w]; f != nil {
-		c.outcomes[acked.Outcome(outcome)]++
-		if acked.Outcome(outcome) != acked.Undone {
+		c.outcomes[oracle.Outcome(outcome)]++
+		if oracle.Outcome(outcome) != oracle.Undone {
 			c.trees[w].Apply(*f, f.Len)
 		}
 	}

@@ -7,7 +7,7 @@
 // it, built here and put into its initramfs with daxfsd and test/posix. This package boots
 // a guest for each of them with the devices it needs, and judges by its exit code.
 //
-// The power cut is QEMU killed while four workers of test/acked work. The region is a file of
+// The power cut is QEMU killed while four workers of test/oracle work. The region is a file of
 // the host, mapped shared, so every store that the guest has executed survives, as with
 // persistent memory; what is acknowledged comes out by serial ports. So it tests recovery
 // from any moment of the program's order. It cannot reveal a missing flush or fence, for

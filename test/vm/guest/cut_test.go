@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/acked"
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfs/daxfs/test/oracle"
 )
 
 // TestCut is the guest's part of a round of the power cut: it judges what the last round
@@ -36,20 +36,20 @@ func TestCut(t *testing.T) {
 	options := "transport=dev"
 	if round%2 == 1 {
 		options = "transport=uring"
-		mounttest.Uring(t)
+		harness.Uring(t)
 	}
-	var m *mounttest.Mount
+	var m *harness.Mount
 	if round == 0 {
 		devdax(t, 2*mib)
-		t.Setenv(mounttest.RegionEnv, region)
-		m = mounttest.NewWith(t, options, 0, limit)
-		for _, dir := range []string{acked.Shared, acked.WorkerDir(0), acked.WorkerDir(1), acked.WorkerDir(2), acked.WorkerDir(3)} {
+		t.Setenv(harness.RegionEnv, region)
+		m = harness.NewWith(t, options, 0, limit)
+		for _, dir := range []string{oracle.Shared, oracle.WorkerDir(0), oracle.WorkerDir(1), oracle.WorkerDir(2), oracle.WorkerDir(3)} {
 			if err := os.Mkdir(m.Path(dir), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}
 	} else {
-		m = mounttest.Existing(t, region, options, limit)
+		m = harness.Existing(t, region, options, limit)
 		if m.Fsck().Clean {
 			t.Error("the power was cut, and fsck says that it was unmounted")
 		}
@@ -57,16 +57,16 @@ func TestCut(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	var cmds [acked.Workers]*exec.Cmd
-	var out [acked.Workers]bytes.Buffer
-	for w := range acked.Workers {
+	var cmds [oracle.Workers]*exec.Cmd
+	var out [oracle.Workers]bytes.Buffer
+	for w := range oracle.Workers {
 		port := fmt.Sprint("/dev/vport0p", 3+w)
 		state, err := settle(m, w, port)
 		if err != nil {
 			t.Errorf("worker %d: %v", w, err)
 			continue
 		}
-		cmds[w] = mounttest.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, port,
+		cmds[w] = harness.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, port,
 			os.Getenv("DAXFS_CUT_SEED"), strconv.Itoa(round), "0")
 		cmds[w].Stdout, cmds[w].Stderr = &out[w], &out[w]
 	}
@@ -74,12 +74,12 @@ func TestCut(t *testing.T) {
 		m.Down()
 		return
 	}
-	for w := range acked.Workers {
+	for w := range oracle.Workers {
 		if err := cmds[w].Start(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for w := range acked.Workers {
+	for w := range oracle.Workers {
 		t.Errorf("worker %d ended, which only the power cut may do: %v: %s", w, cmds[w].Wait(), out[w].Bytes())
 	}
 }
@@ -87,14 +87,14 @@ func TestCut(t *testing.T) {
 // settle judges what is there of worker w's, says on the port what has become of the call in
 // flight, and returns a file with the tree as it is now. A file whose data is of two times is
 // emptied, so that the host knows it again.
-func settle(m *mounttest.Mount, w int, port string) (state string, err error) {
-	tree, err := acked.Load(fmt.Sprint("/job/tree.", w))
+func settle(m *harness.Mount, w int, port string) (state string, err error) {
+	tree, err := oracle.Load(fmt.Sprint("/job/tree.", w))
 	if err != nil {
 		return "", err
 	}
-	var flight *acked.Op
+	var flight *oracle.Op
 	if b, err := os.ReadFile(fmt.Sprint("/job/flight.", w)); err == nil {
-		flight = &acked.Op{}
+		flight = &oracle.Op{}
 		if err := json.Unmarshal(b, flight); err != nil {
 			return "", err
 		}
@@ -105,7 +105,7 @@ func settle(m *mounttest.Mount, w int, port string) (state string, err error) {
 	if err != nil {
 		return "", err
 	}
-	log, err := acked.OpenLog(port)
+	log, err := oracle.OpenLog(port)
 	if err != nil {
 		return "", err
 	}
@@ -113,8 +113,8 @@ func settle(m *mounttest.Mount, w int, port string) (state string, err error) {
 	if err := log.Say("= %s", outcome); err != nil {
 		return "", err
 	}
-	if outcome == acked.Part {
-		o := acked.Op{Kind: "truncate", A: flight.Target()}
+	if outcome == oracle.Part {
+		o := oracle.Op{Kind: "truncate", A: flight.Target()}
 		if err := log.Calling(o); err != nil {
 			return "", err
 		}

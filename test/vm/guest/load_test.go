@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/daxfs/daxfs/test/acked"
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfs/daxfs/test/oracle"
 )
 
 // load writes files from several goroutines, in all sizes and places, some parts again and
@@ -18,9 +18,9 @@ import (
 // remount and an fsck.
 func load(t *testing.T, transport string) {
 	if transport == "uring" {
-		mounttest.Uring(t)
+		harness.Uring(t)
 	}
-	m := mounttest.NewWith(t, "transport="+transport, 0, limit)
+	m := harness.NewWith(t, "transport="+transport, 0, limit)
 	const writers, size, writes = 4, 12 * mib, 150
 	var sums [writers]uint32
 	var wg sync.WaitGroup
@@ -55,7 +55,7 @@ func write(name string, seed uint64, size, writes int) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	want := acked.Fill(seed+1, int64(size))
+	want := oracle.Fill(seed+1, int64(size))
 	for off := 0; off < size; off += mib {
 		if _, err := f.WriteAt(want[off:off+mib], int64(off)); err != nil {
 			return nil, err
@@ -65,7 +65,7 @@ func write(name string, seed uint64, size, writes int) ([]byte, error) {
 	for range writes {
 		off := rng.IntN(size)
 		n := min(1+rng.IntN(1<<(4+rng.IntN(15))), size-off)
-		copy(want[off:], acked.Fill(rng.Uint64(), int64(n)))
+		copy(want[off:], oracle.Fill(rng.Uint64(), int64(n)))
 		if _, err := f.WriteAt(want[off:off+n], int64(off)); err != nil {
 			return nil, err
 		}

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/acked"
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfs/daxfs/test/oracle"
 )
 
 func TestMain(m *testing.M) {
@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "these tests make namespaces of /dev/pmem0 and format them; they run in a guest: make test-vm")
 		os.Exit(1)
 	}
-	mounttest.Main(m, mounttest.Children{"work": acked.Work})
+	harness.Main(m, harness.Children{"work": oracle.Work})
 }
 
 // limit is how long a command may take under emulation on a busy host.
@@ -24,13 +24,13 @@ const limit = 3 * time.Minute
 // run is a command that must succeed.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	return mounttest.Run(t, limit, "", nil, name, args...)
+	return harness.Run(t, limit, "", nil, name, args...)
 }
 
 // refused is a daxfsd that must fail; it returns what it said.
 func refused(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := mounttest.Command(limit, "", nil, mounttest.Daxfsd, args...)
+	out, err := harness.Command(limit, "", nil, harness.Daxfsd, args...)
 	if err == nil {
 		t.Errorf("daxfsd %v succeeded: %s", args, out)
 	}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/daxfs/daxfs/pmem"
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 const dax = "/dev/dax0.0"
@@ -33,8 +33,8 @@ func says(t *testing.T, out string, words ...string) {
 func TestMisuse(t *testing.T) {
 	t.Run("busy", func(t *testing.T) {
 		devdax(t, 2*mib)
-		t.Setenv(mounttest.RegionEnv, dax)
-		m := mounttest.NewWith(t, "transport=dev", 0, limit)
+		t.Setenv(harness.RegionEnv, dax)
+		m := harness.NewWith(t, "transport=dev", 0, limit)
 		second := t.TempDir()
 		for _, args := range [][]string{{"mount", dax, second}, {"mkfs", "--force", dax}, {"fsck", dax}} {
 			says(t, refused(t, args...), dax, "mounted on "+m.Mountpoint, "unmount it first")
@@ -52,7 +52,7 @@ func TestMisuse(t *testing.T) {
 	})
 	t.Run("alignment", func(t *testing.T) {
 		devdax(t, 2*mib)
-		run(t, mounttest.Daxfsd, "mkfs", "--force", "--size", "1GiB", dax)
+		run(t, harness.Daxfsd, "mkfs", "--force", "--size", "1GiB", dax)
 		super := make([]byte, mib)
 		r, err := pmem.Open(dax, pmem.Options{})
 		if err == nil {
@@ -84,7 +84,7 @@ func TestMisuse(t *testing.T) {
 			says(t, refused(t, args...), dax, "system-ram", "daxctl reconfigure-device")
 		}
 		run(t, "daxctl", "reconfigure-device", "--mode=devdax", "dax0.0")
-		run(t, mounttest.Daxfsd, "mkfs", "--force", dax)
+		run(t, harness.Daxfsd, "mkfs", "--force", dax)
 	})
 	t.Run("disabled", func(t *testing.T) {
 		devdax(t, 2*mib)
@@ -101,7 +101,7 @@ func TestMisuse(t *testing.T) {
 // TestFormat is the first boot of TestShrunk, with a larger device.
 func TestFormat(t *testing.T) {
 	devdax(t, 2*mib)
-	run(t, mounttest.Daxfsd, "mkfs", dax)
+	run(t, harness.Daxfsd, "mkfs", dax)
 }
 
 // TestShrunk: the namespace is smaller than mkfs has seen it.
@@ -117,8 +117,8 @@ func TestShrunk(t *testing.T) {
 // TestPosix is the whole of test/posix on device-dax.
 func TestPosix(t *testing.T) {
 	devdax(t, 2*mib)
-	run(t, mounttest.Daxfsd, "mkfs", "--force", dax)
-	t.Setenv(mounttest.RegionEnv, dax)
-	t.Log(mounttest.RunTests(t, 75*time.Minute, "posix.test", "-slow", "10", "-test.v", "-test.timeout", "75m",
+	run(t, harness.Daxfsd, "mkfs", "--force", dax)
+	t.Setenv(harness.RegionEnv, dax)
+	t.Log(harness.RunTests(t, 75*time.Minute, "posix.test", "-slow", "10", "-test.v", "-test.timeout", "75m",
 		"-test.run", "TestPosix/^(dax=always|dax=never|transport=uring)$"))
 }

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 // TestNFS exports a mount by the kernel's NFS server and mounts that by its client. What is done on
@@ -26,7 +26,7 @@ func TestNFS(t *testing.T) {
 	s := startNFS(t)
 	on := func(mode string, test func(*testing.T, *nfsExport), versions ...nfsVersion) {
 		t.Run(mode, func(t *testing.T) {
-			m := mounttest.NewWith(t, "transport=dev,trace,"+mode, 96*mib, limit)
+			m := harness.NewWith(t, "transport=dev,trace,"+mode, 96*mib, limit)
 			s.refuses(t, m)
 			s.export(t, m)
 			for _, v := range versions {
@@ -72,7 +72,7 @@ func TestNFS(t *testing.T) {
 // nfsExport is a directory of a mount that one looks at from both sides.
 type nfsExport struct {
 	s   *nfsServer
-	m   *mounttest.Mount
+	m   *harness.Mount
 	nfs string // where it is mounted by NFS
 	v   nfsVersion
 	dir string
@@ -87,9 +87,9 @@ func (e *nfsExport) local(elem ...string) string {
 }
 
 // refuses: without fsid= the server does not know how to name a FUSE mount, and says so.
-func (s *nfsServer) refuses(t *testing.T, m *mounttest.Mount) {
+func (s *nfsServer) refuses(t *testing.T, m *harness.Mount) {
 	t.Helper()
-	if out, _ := mounttest.Command(limit, "", nil, "exportfs", "-o", "rw,no_subtree_check", "127.0.0.1:"+m.Mountpoint); !strings.Contains(out, "fsid=") {
+	if out, _ := harness.Command(limit, "", nil, "exportfs", "-o", "rw,no_subtree_check", "127.0.0.1:"+m.Mountpoint); !strings.Contains(out, "fsid=") {
 		t.Errorf("exportfs without fsid= said %q", out)
 	}
 	run(t, "exportfs", "-au")

@@ -12,13 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/acked"
+	"github.com/daxfs/daxfs/test/oracle"
 )
 
 // data is written from there in all sizes and places, and cut.
 func (e *nfsExport) data(t *testing.T) {
 	const size = 3*mib + 4321
-	want := acked.Fill(1, size)
+	want := oracle.Fill(1, size)
 	f, err := os.Create(e.remote("data"))
 	must(t, err)
 	defer f.Close()
@@ -32,7 +32,7 @@ func (e *nfsExport) data(t *testing.T) {
 	for range 50 {
 		off := rng.IntN(size)
 		n := min(1+rng.IntN(20_000), size-off)
-		copy(want[off:], acked.Fill(rng.Uint64(), int64(n)))
+		copy(want[off:], oracle.Fill(rng.Uint64(), int64(n)))
 		_, err := f.WriteAt(want[off:off+n], int64(off))
 		must(t, err)
 	}
@@ -61,7 +61,7 @@ func (e *nfsExport) data(t *testing.T) {
 	check("appended")
 	f, err = os.OpenFile(e.local("data"), os.O_WRONLY, 0)
 	must(t, err)
-	copy(want[500_000:], acked.Fill(2, 100_000))
+	copy(want[500_000:], oracle.Fill(2, 100_000))
 	_, err = f.WriteAt(want[500_000:600_000], 500_000)
 	must(t, err, f.Close())
 	check("overwritten on the mount")
@@ -149,7 +149,7 @@ func (e *nfsExport) full(t *testing.T) {
 // spaceAndAttributes are what only version 4.2 has.
 func (e *nfsExport) spaceAndAttributes(t *testing.T) {
 	const size = 2 * mib
-	want := acked.Fill(3, size)
+	want := oracle.Fill(3, size)
 	must(t, os.WriteFile(e.remote("source"), want, 0o644))
 	src, err := os.Open(e.remote("source"))
 	must(t, err)

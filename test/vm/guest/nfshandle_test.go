@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/acked"
+	"github.com/daxfs/daxfs/test/oracle"
 )
 
 // hold takes hold of a file there without opening it: the client keeps its handle, the server
@@ -149,7 +149,7 @@ func (e *nfsExport) restart(t *testing.T) {
 		}},
 	} {
 		t.Run(again.what, func(t *testing.T) {
-			more := acked.Fill(uint64(i), 300_000)
+			more := oracle.Fill(uint64(i), 300_000)
 			_, err := unsynced.Write(more)
 			must(t, err)
 			want = append(want, more...)

@@ -9,11 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 // nfsServer is the kernel's NFS server of this guest, with the programs of Debian's
-// nfs-kernel-server that it asks. These daemons are ended with the tests, by mounttest.Main.
+// nfs-kernel-server that it asks. These daemons are ended with the tests, by harness.Main.
 type nfsServer struct {
 	exported string // a mount point
 }
@@ -65,7 +65,7 @@ func startNFS(t *testing.T) *nfsServer {
 
 // export has the server serve a mount from now on. The line is what docs/compatibility.md
 // recommends.
-func (s *nfsServer) export(t *testing.T, m *mounttest.Mount) {
+func (s *nfsServer) export(t *testing.T, m *harness.Mount) {
 	t.Helper()
 	s.exported = m.Mountpoint
 	line := fmt.Sprintf("%s 127.0.0.1(rw,no_subtree_check,mountpoint,fsid=%s,no_root_squash)\n", m.Mountpoint, fsid)

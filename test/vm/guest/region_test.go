@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/mounttest"
+	"github.com/daxfs/daxfs/test/harness"
 )
 
 // TestRegion holds daxfs to the same on every kind of region.
@@ -20,8 +20,8 @@ func TestRegion(t *testing.T) {
 			if strings.HasSuffix(region, "/region") {
 				mkfs = []string{"mkfs", "--size", strconv.FormatInt(size, 10), region}
 			}
-			run(t, mounttest.Daxfsd, mkfs...)
-			t.Setenv(mounttest.RegionEnv, region)
+			run(t, harness.Daxfsd, mkfs...)
+			t.Setenv(harness.RegionEnv, region)
 			t.Run("facts", func(t *testing.T) { k.facts(t, region, size) })
 			t.Run("pages", func(t *testing.T) { k.pages(t, region) })
 			for _, transport := range []string{"dev", "uring"} {
@@ -46,7 +46,7 @@ func (k *kind) facts(t *testing.T, region string, size int64) {
 	ask := func(of, state string) {
 		t.Helper()
 		var got facts
-		out := run(t, mounttest.Daxfsd, "info", "--json", of)
+		out := run(t, harness.Daxfsd, "info", "--json", of)
 		if err := json.Unmarshal([]byte(out), &got); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -55,7 +55,7 @@ func (k *kind) facts(t *testing.T, region string, size int64) {
 		}
 	}
 	ask(region, "clean")
-	m := mounttest.NewWith(t, "transport=dev", 0, limit)
+	m := harness.NewWith(t, "transport=dev", 0, limit)
 	ask(m.Mountpoint, "mounted")
 	ask(region, "mounted")
 }
@@ -63,7 +63,7 @@ func (k *kind) facts(t *testing.T, region string, size int64) {
 // pages are those that the daemon has the region mapped by: as smaps says for device-dax.
 // Of files it says 4 kB whatever they are, so the faults of storing 64 MiB are counted.
 func (k *kind) pages(t *testing.T, region string) {
-	m := mounttest.NewWith(t, "transport=dev", 0, limit)
+	m := harness.NewWith(t, "transport=dev", 0, limit)
 	f, err := os.Create(m.Path("file"))
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func faults(t *testing.T, pid int) int64 {
 func posix(t *testing.T, transport string) {
 	target := map[string]string{"dev": "dax=always", "uring": "transport=uring"}[transport]
 	start := time.Now()
-	out := mounttest.RunTests(t, limit, "posix.test", "-test.v", "-brief", "-slow", "10", "-test.run", "TestPosix/^"+target+"$")
+	out := harness.RunTests(t, limit, "posix.test", "-test.v", "-brief", "-slow", "10", "-test.run", "TestPosix/^"+target+"$")
 	for line := range strings.Lines(out) {
 		if strings.Contains(line, " cases: ") {
 			t.Logf("%s in %.1f s", strings.TrimSpace(line), time.Since(start).Seconds())

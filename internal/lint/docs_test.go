@@ -1,0 +1,72 @@
+package lint
+
+import (
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+)
+
+// TestLinks: what a document links to inside the repository is there, headings included.
+func TestLinks(t *testing.T) {
+	top := root(t)
+	checked := 0
+	walk(t, func(abs, name string) {
+		if !strings.HasSuffix(name, ".md") {
+			return
+		}
+		b, err := os.ReadFile(abs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(b), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			file, anchor, _ := strings.Cut(m[1], "#")
+			to := name
+			if file != "" {
+				to = path.Join(path.Dir(name), file)
+			}
+			text, err := os.ReadFile(filepath.Join(top, to))
+			if err != nil {
+				if info, e := os.Stat(filepath.Join(top, to)); e != nil || !info.IsDir() {
+					t.Errorf("%s links to %s: %v", name, m[1], err)
+				}
+				continue
+			}
+			if anchor != "" && !anchors(string(text))[anchor] {
+				t.Errorf("%s links to %s: %s has no such heading", name, m[1], to)
+			}
+			checked++
+		}
+	})
+	if checked < 50 {
+		t.Errorf("found only %d links: the test looks in the wrong place", checked)
+	}
+}
+
+// anchors returns the names that the headings of a document have in links to them.
+func anchors(text string) map[string]bool {
+	all := map[string]bool{}
+	for _, m := range heading.FindAllStringSubmatch(text, -1) {
+		var b strings.Builder
+		for _, r := range strings.ToLower(m[1]) {
+			switch {
+			case r == ' ':
+				b.WriteByte('-')
+			case r == '-' || r == '_' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+				b.WriteRune(r)
+			}
+		}
+		all[b.String()] = true
+	}
+	return all
+}

@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// operations is what the daemon has served, as `daxfsd info --json` says.
+func operations(t *testing.T, m *harness.Mount) transport.Stats {
+	t.Helper()
+	var i struct {
+		Mount struct{ Operations transport.Stats }
+	}
+	out := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "info", "--json", m.Mountpoint)
+	if err := json.Unmarshal([]byte(out), &i); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	return i.Mount.Operations
+}
+
+// TestActivity: what programs do is counted exactly, by whichever queue it comes, and top shows it
+// while it happens.
+func TestActivity(t *testing.T) {
+	t.Setenv(harness.OptionsEnv, "") // with a page cache not every read comes
+	eachTransport(t, 256<<20, 2*time.Minute, func(t *testing.T, m *harness.Mount) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		top := exec.CommandContext(ctx, harness.Daxfsd, "top", "--json", "--interval", "100ms", m.Mountpoint)
+		out, err := top.StdoutPipe()
+		if err == nil {
+			err = top.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = top.Process.Kill(); _ = top.Wait() }()
+		shown, seconds := transport.Stats{}, 0.0
+		lines := bufio.NewScanner(out)
+		lines.Buffer(nil, 1<<20)
+		watch := func() {
+			t.Helper()
+			var i struct {
+				Operations transport.Stats
+				Seconds    float64
+			}
+			if !lines.Scan() {
+				t.Fatalf("top ended: %v", lines.Err())
+			}
+			if err := json.Unmarshal(lines.Bytes(), &i); err != nil {
+				t.Fatalf("%v in %s", err, lines.Bytes())
+			}
+			shown, seconds = shown.Plus(i.Operations), seconds+i.Seconds
+		}
+		watch()
+		before := operations(t, m)
+
+		const clients, files, writes, reads = 8, 5, 40, 60
+		var all sync.WaitGroup
+		for c := range clients {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				must := func(what string, err error) {
+					if err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+				}
+				dir := m.Path(fmt.Sprint("dir", c))
+				must("mkdir", unix.Mkdir(dir, 0o755))
+				buf := make([]byte, 5000)
+				for f := range files {
+					name := fmt.Sprint(dir, "/", f)
+					fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
+					must("open", err)
+					for w := range writes {
+						_, err := unix.Pwrite(fd, buf, int64(w*len(buf)))
+						must("pwrite", err)
+					}
+					for r := range reads {
+						n, err := unix.Pread(fd, buf[:1000], int64(r*1000))
+						must("pread", err)
+						if n != 1000 {
+							t.Errorf("read %d bytes", n)
+						}
+					}
+					must("fallocate", unix.Fallocate(fd, 0, 1<<20, 4096))
+					must("fsync", unix.Fsync(fd))
+					must("close", unix.Close(fd))
+					must("rename", unix.Rename(name, name+"x"))
+				}
+				if err := unix.Rmdir(dir); err != unix.ENOTEMPTY {
+					t.Errorf("rmdir of a directory with files: %v", err)
+				}
+				must("symlink", unix.Symlink("nowhere", dir+"/link"))
+				must("unlink", unix.Unlink(dir+"/0x"))
+			}()
+		}
+		all.Wait()
+		want := transport.Stats{
+			"MKDIR": {Count: clients}, "CREATE": {Count: clients * files}, "FALLOCATE": {Count: clients * files}, "FSYNC": {Count: clients * files},
+			"WRITE":  {Count: clients * files * writes, Bytes: clients * files * writes * 5000},
+			"READ":   {Count: clients * files * reads, Bytes: clients * files * reads * 1000},
+			"RENAME": {Count: clients * files}, "RMDIR": {Count: clients, Negative: clients}, "SYMLINK": {Count: clients}, "UNLINK": {Count: clients},
+		}
+		// differs says what got is, if it is not what is wanted; wait, that it may become so.
+		differs := func(got func(name string) transport.Operation) (what string, wait bool) {
+			for name, w := range want {
+				g := got(name)
+				if g.Count != w.Count || g.Errors != w.Errors || g.Negative != w.Negative || g.Bytes != w.Bytes {
+					what += fmt.Sprintf("%s: %+v, want %+v\n", name, g, w)
+					wait = wait || g.InFlight > 0 || g.Count < w.Count
+				}
+			}
+			return what, wait
+		}
+		// A queue may be about to count what the client has its answer of: then it is in flight.
+		for {
+			now := operations(t, m)
+			what, wait := differs(func(name string) transport.Operation {
+				n, b := now[name], before[name]
+				n.Count, n.Errors, n.Negative, n.Bytes = n.Count-b.Count, n.Errors-b.Errors, n.Negative-b.Negative, n.Bytes-b.Bytes
+				return n
+			})
+			if what == "" {
+				break
+			}
+			if !wait || ctx.Err() != nil {
+				t.Fatalf("info says of\n%s", what)
+			}
+		}
+		if r := operations(t, m)["READ"]; r.P50 == 0 || r.P50 > r.P90 || r.P90 > r.P99 || r.P99 > r.P999 || r.P999 > r.Max || r.Max > uint64(time.Minute) {
+			t.Errorf("latencies of READ: %+v", r)
+		}
+		for what, wait := "?", true; what != ""; what, wait = differs(func(name string) transport.Operation { return shown[name] }) {
+			if !wait {
+				t.Fatalf("top says of\n%s", what)
+			}
+			watch()
+		}
+		watch() // and no more comes
+		if what, _ := differs(func(name string) transport.Operation { return shown[name] }); what != "" {
+			t.Errorf("a little later top says of\n%s", what)
+		}
+		if seconds < .3 {
+			t.Errorf("top's intervals are %v s together", seconds)
+		}
+
+		one := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "top", "--json", "--count", "1", "--interval", "200ms", m.Mountpoint)
+		var i struct {
+			Transport  string
+			Seconds    float64
+			Operations map[string]struct {
+				Count     uint64
+				PerSecond float64 `json:"per_second"`
+			}
+		}
+		if err := json.Unmarshal([]byte(one), &i); err != nil {
+			t.Fatalf("%v in %s", err, one)
+		}
+		info := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "info", "--json", m.Mountpoint)
+		var told struct {
+			Mount struct{ Options []string }
+		}
+		if err := json.Unmarshal([]byte(info), &told); err != nil {
+			t.Fatal(err)
+		}
+		if g := i.Operations["GETXATTR"]; !slices.Contains(told.Mount.Options, "transport="+i.Transport) || i.Seconds < .2 || g.Count == 0 || g.PerSecond <= 0 || i.Operations["READ"].Count != 0 {
+			t.Errorf("an interval in which nobody did anything: %s", one)
+		}
+	})
+}

@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// TestHungDaemon runs every command on a mount whose daemon is stopped. Each ends in a few seconds
+// and says what is wrong. Over io_uring a request to such a daemon waits without being killable, so
+// none may make one itself.
+func TestHungDaemon(t *testing.T) {
+	for _, via := range []string{"dev", "uring"} {
+		t.Run(via, func(t *testing.T) {
+			if via == "uring" {
+				harness.Uring(t)
+			}
+			m := harness.NewWith(t, "transport="+via, 64<<20, 2*time.Minute)
+			if err := os.WriteFile(m.Path("f"), []byte("content"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			inner := m.Path("inner")
+			harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "mkfs", "--sparse", "--size", "16MiB", inner)
+			other := filepath.Join(m.Dir, "other")
+			if err := os.Mkdir(other, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			pid := strconv.Itoa(m.PID())
+			user, err := unix.Open(m.Path("f"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stop(t, m)
+			for _, c := range []struct {
+				args []string
+				code string // of the error
+				word string
+			}{
+				{[]string{"info", m.Mountpoint}, "", "silent"},
+				{[]string{"info", m.Region}, "", "silent"},
+				{[]string{"top", "--once", m.Mountpoint}, "exit status 1", "stopped"},
+				{[]string{"fsck", "-n", m.Region}, "exit status 8", "stopped"},
+				{[]string{"mkfs", "--force", m.Region}, "exit status 1", "stopped"},
+				{[]string{"mount", m.Region, m.Mountpoint}, "exit status 1", "stopped"},
+				{[]string{"mount", m.Region, other}, "exit status 1", "stopped"},
+				{[]string{"mount", "-o", "remount,ro", m.Region, m.Mountpoint}, "exit status 1", "stopped"},
+				{[]string{"filefrag", m.Path("f")}, "exit status 1", "stopped"},
+				{[]string{"umount", m.Mountpoint}, "exit status 1", "stopped"},
+			} {
+				quick(t, c.code, []string{pid, c.word}, c.args...)
+			}
+			// A region on it cannot be reached either.
+			quick(t, "exit status 1", nil, "info", inner)
+			quick(t, "exit status 8", nil, "fsck", "-n", inner)
+			quick(t, "exit status 1", nil, "mount", inner, other)
+			// Nobody can see that it is stopped: then it has time to answer.
+			moved := m.Region + ".moved"
+			if err := os.Rename(m.Region, moved); err != nil {
+				t.Fatal(err)
+			}
+			quick(t, "exit status 1", []string{"does not answer"}, "umount", m.Mountpoint)
+			quick(t, "exit status 1", []string{"does not answer"}, "info", m.Mountpoint)
+			quick(t, "exit status 1", []string{"does not answer"}, "filefrag", m.Path("f"))
+			if err := os.Rename(moved, m.Region); err != nil {
+				t.Fatal(err)
+			}
+			if !inTable(t, m.Mountpoint) {
+				t.Fatal("something unmounted it")
+			}
+			quick(t, "exit status 1", []string{"aborted", "kill -9 " + pid}, "umount", "--force", m.Mountpoint)
+			if inTable(t, m.Mountpoint) {
+				t.Error("umount --force left the mount")
+			}
+			quick(t, "", []string{"in use", pid}, "info", m.Region)
+			m.Kill9()
+			unix.Close(user) // not before: the last user of a mount waits for the daemon
+			m.Up()
+			if b, err := os.ReadFile(m.Path("f")); err != nil || string(b) != "content" {
+				t.Errorf("after all that: %q, %v", b, err)
+			}
+
+			// Closed while the daemon is stopped, a directory leaves a request that its ring has
+			// taken and nobody answers; whoever drops the last reference to the mount then waits
+			// for the daemon to end.
+			for _, how := range []string{"--lazy", "--force"} {
+				dir, err := unix.Open(m.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				stop(t, m)
+				unix.Close(dir)
+				code := ""
+				if how == "--force" {
+					code = "exit status 1" // the region is not free yet
+				}
+				quick(t, code, nil, "umount", how, m.Mountpoint)
+				if inTable(t, m.Mountpoint) {
+					t.Errorf("umount %s left the mount", how)
+				}
+				m.Kill9()
+				m.Fsck()
+				m.Up()
+			}
+		})
+	}
+}
+
+// stop stops the daemon until the end of the test at most.
+func stop(t *testing.T, m *harness.Mount) {
+	t.Helper()
+	pid := m.PID()
+	if err := harness.Signal(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = harness.Signal(pid, syscall.SIGCONT) })
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		if b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil && strings.Contains(string(b), ") T ") {
+			return
+		}
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("the daemon is not stopped 10 s after SIGSTOP")
+		}
+	}
+}
+
+// quick runs a command that has to end within 10 s, with that error, and say all the words.
+func quick(t *testing.T, code string, words []string, args ...string) {
+	t.Helper()
+	start := time.Now()
+	out, err := harness.Command(20*time.Second, "", nil, harness.Daxfsd, args...)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("daxfsd %s took %v", strings.Join(args, " "), took)
+	}
+	got := ""
+	if err != nil {
+		got = err.Error()
+	}
+	if got != code {
+		t.Errorf("daxfsd %s: %q, want %q: %s", strings.Join(args, " "), got, code, out)
+	}
+	for _, w := range words {
+		if !strings.Contains(out, w) {
+			t.Errorf("daxfsd %s: %q is not in %q", strings.Join(args, " "), w, out)
+		}
+	}
+}
+
+// inTable reports whether something is mounted at a mount point.
+func inTable(t *testing.T, mp string) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(b), " "+mp+" ")
+}

@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// TestHugetlb: on a region in hugetlbfs the daemon's mapping has pages of that size, and a
+// file of 1 GiB is one folio at a multiple of 1 GiB.
+func TestHugetlb(t *testing.T) {
+	for _, c := range []struct {
+		page, pages int64
+		file        int64
+	}{
+		{2 << 20, 64, 32 << 20},
+		{1 << 30, 3, 1 << 30},
+		{1 << 30, 2, 512 << 20}, // where there are not three: either end of it holds metadata
+	} {
+		t.Run(fmt.Sprintf("%d of %dM", c.pages, c.page>>20), func(t *testing.T) {
+			if !takeHugepages(t, c.page, c.pages) {
+				fmt.Fprintf(os.Stderr, "%s: NOT RUN: this machine has no %d free pages of %d MiB in one piece\n", t.Name(), c.pages, c.page>>20)
+				t.SkipNow()
+			}
+			dir, err := os.MkdirTemp("", "daxfs-hugetlb-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { // after the unmount below
+				if err := os.Remove(dir); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := unix.Mount("none", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d", c.page)); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+					t.Errorf("umount of hugetlbfs: %v", err)
+				}
+			})
+			t.Run("mounted", func(t *testing.T) { // so that its cleanup comes first
+				m := harness.NewOn(t, filepath.Join(dir, "region"), c.page*c.pages, 2*time.Minute)
+				if got := kernelPageSize(t, m.PID(), m.Region); got != c.page {
+					t.Errorf("the daemon's mapping has pages of %d bytes, expected %d", got, c.page)
+				}
+				if s := m.Stats(); s.PageSize != c.page {
+					t.Errorf("the daemon says %d", s.PageSize)
+				}
+				f, err := os.Create(m.Path("f"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				if err := fallocate(f, c.file); err != nil {
+					t.Fatal(err)
+				}
+				data := bytes.Repeat([]byte("hugetlb!"), 1<<16)
+				if _, err := f.WriteAt(data, c.file-int64(len(data))); err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, len(data))
+				if _, err := f.ReadAt(got, c.file-int64(len(data))); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("wrong content (%v)", err)
+				}
+				s := m.Stats()
+				if s.Folios2M+s.Folios1G<<9 < uint64(c.file>>21) || s.Folios1G != uint64(c.file>>30) {
+					t.Errorf("%d folios of 2 MiB and %d of 1 GiB: %+v", s.Folios2M, s.Folios1G, s)
+				}
+			})
+		})
+	}
+}
+
+// takeHugepages makes the kernel's pool that much larger until the test ends; false if it
+// could not.
+func takeHugepages(t *testing.T, page, n int64) bool {
+	t.Helper()
+	path := fmt.Sprintf("/sys/kernel/mm/hugepages/hugepages-%dkB/nr_hugepages", page>>10)
+	pool := func() int64 {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return -1
+		}
+		v, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		return v
+	}
+	old := pool()
+	if old < 0 {
+		return false
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(path, []byte(strconv.FormatInt(old, 10)), 0o644); err != nil || pool() != old {
+			t.Errorf("the pool of huge pages is %d, was %d (%v)", pool(), old, err)
+		}
+	})
+	if err := os.WriteFile(path, []byte(strconv.FormatInt(old+n, 10)), 0o644); err != nil {
+		return false
+	}
+	return pool() >= old+n
+}
+
+// kernelPageSize is what smaps says of the first mapping of a file in a process.
+func kernelPageSize(t *testing.T, pid int, file string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, l := range strings.Split(string(b), "\n") {
+		if strings.Contains(l, "-") && strings.Contains(l, " r") {
+			found = strings.HasSuffix(l, file)
+		}
+		if found && strings.HasPrefix(l, "KernelPageSize:") {
+			var kib int64
+			fmt.Sscanf(strings.TrimPrefix(l, "KernelPageSize:"), "%d", &kib)
+			return kib << 10
+		}
+	}
+	t.Fatalf("process %d has no mapping of %s", pid, file)
+	return 0
+}

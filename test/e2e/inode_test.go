@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// reads is how many READs reach the daemon while a page of a file is read three times by a
+// descriptor opened just now.
+func reads(t *testing.T, m *harness.Mount, name string) uint64 {
+	t.Helper()
+	f, err := os.Open(m.Path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	before := operations(t, m)["READ"].Count
+	for range 3 {
+		if _, err := f.ReadAt(make([]byte, 4096), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return operations(t, m)["READ"].Count - before
+}
+
+// TestDaxInode: with dax=inode a file bypasses the page cache if it has the flag, which
+// FS_IOC_FSSETXATTR and chattr(1) set, from its next open on; and it has its directory's when it is
+// created.
+func TestDaxInode(t *testing.T) {
+	m := harness.NewWith(t, "dax=inode", 64<<20, time.Minute)
+	chattr := func(how, name string) { harness.Run(t, time.Minute, "", nil, "chattr", how, m.Path(name)) }
+	for _, d := range []string{"plain", "flagged"} {
+		if err := os.Mkdir(m.Path(d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chattr("+x", "flagged")
+	for _, name := range []string{"plain/f", "flagged/f"} {
+		if err := os.WriteFile(m.Path(name), make([]byte, 8192), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cached := func(what, name string, want bool) {
+		t.Helper()
+		if n := reads(t, m, name); n == 3 == want || n > 3 {
+			t.Errorf("%s: %d of 3 reads of a page reach the daemon", what, n)
+		}
+	}
+	cached("a file without the flag", "plain/f", true)
+	cached("one that inherited it", "flagged/f", false)
+	m.Again()
+	cached("one that has it, after a remount", "flagged/f", false)
+	chattr("-x", "flagged/f")
+	cached("the flag taken away", "flagged/f", true)
+	cached("none yet", "plain/f", true)
+
+	const xflagDAX = 0x8000 // FS_XFLAG_DAX of linux/fs.h
+	f, err := os.Open(m.Path("plain/f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := getFSXattr(int(f.Fd()))
+	if err != nil || x.Xflags&xflagDAX != 0 {
+		t.Errorf("FS_IOC_FSGETXATTR: %v, %+v", err, x)
+	}
+	x.Xflags |= xflagDAX
+	if err := setFSXattr(int(f.Fd()), x); err != nil {
+		t.Fatalf("FS_IOC_FSSETXATTR: %v", err)
+	}
+	if y, err := getFSXattr(int(f.Fd())); err != nil || y != x {
+		t.Errorf("FS_IOC_FSGETXATTR after setting: %v, %+v, expected %+v", err, y, x)
+	}
+	if flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS); err != nil || flags&0x02000000 == 0 {
+		t.Errorf("FS_IOC_GETFLAGS: %v, %#x lacks FS_DAX_FL", err, flags)
+	}
+	f.Close()
+	cached("FS_XFLAG_DAX", "plain/f", false)
+}

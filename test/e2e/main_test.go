@@ -1,0 +1,24 @@
+package e2e
+
+import (
+	"os"
+	"testing"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(posixEnv) != "" {
+		os.Exit(m.Run()) // one function of posixtest on a given directory, see posix_test.go
+	}
+	harness.Main(m, harness.Children{
+		"copy-unaligned": copyUnaligned,
+		"mmap-write":     mmapWrite,
+		"mmap-check":     mmapCheck,
+		"mmap-watch":     mmapWatch,
+		"many-create":    manyCreate,
+		"many-list":      manyList,
+		"many-stat":      manyStat,
+		"many-delete":    manyDelete,
+	})
+}

@@ -1,0 +1,60 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// TestMmapFull: what was stored through a mapping of a sparse file, and for which there is no
+// space, is an error of msync(2), also if some of a request's pages found it: the kernel takes
+// any answer to a request of its writeback but an error for all of it.
+func TestMmapFull(t *testing.T) {
+	m := harness.New(t, 64<<20, time.Minute)
+	const size = 1 << 20 // one request
+	f, err := os.OpenFile(m.Path("f"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	junk, err := os.Create(m.Path("junk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := int64(0) // of junk, which takes all but 400 KiB
+	for n := int64(32 << 20); n >= 4096; n /= 2 {
+		for unix.Fallocate(int(junk.Fd()), 0, end, n) == nil {
+			end += n
+		}
+	}
+	if err := junk.Truncate(end - 400<<10); err != nil {
+		t.Fatal(err)
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte{7}, size)
+	copy(b, want)
+	err = errors.Join(unix.Msync(b, unix.MS_SYNC), f.Sync(), unix.Munmap(b))
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EIO) {
+		t.Errorf("storing 1 MiB where 400 KiB are free: %v, want ENOSPC", err)
+	}
+	if t.Failed() {
+		unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		got := make([]byte, size)
+		n, err := f.ReadAt(got, 0)
+		t.Logf("read back %d %v: %d bytes lost", n, err, bytes.Count(got, []byte{0}))
+	}
+	f.Close()
+	junk.Close()
+	m.Down()
+}

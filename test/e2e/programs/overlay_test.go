@@ -1,0 +1,477 @@
+package programs
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+var history = flag.Int("history", 20, "calls to print before one that differs")
+
+// An overlay is a mounted overlayfs: lower on tmpfs, upper and work on the filesystem in question.
+type overlay struct {
+	t                       *testing.T
+	dir, lower, upper, work string
+	options                 string
+}
+
+func newOverlay(t *testing.T, m *harness.Mount, name, on, options string) *overlay {
+	t.Helper()
+	o := &overlay{t: t, options: options,
+		dir: filepath.Join(m.Dir, name), lower: scratch(t, m, name+"-lower", 64<<20),
+		upper: filepath.Join(on, name+"-upper"), work: filepath.Join(on, name+"-work")}
+	for _, d := range []string{o.dir, o.upper, o.work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if isMounted(o.dir) {
+			unmount(t, o.dir)
+		}
+	})
+	return o
+}
+
+func isMounted(dir string) bool {
+	b, _ := os.ReadFile("/proc/self/mountinfo")
+	return strings.Contains(string(b), " "+dir+" ")
+}
+
+// up mounts, and returns what the kernel says to that: it may mount and do without something.
+func (o *overlay) up() (kernel []string, err error) {
+	o.t.Helper()
+	log, lerr := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if lerr != nil {
+		o.t.Fatalf("reading the kernel's log: %v", lerr)
+	}
+	defer unix.Close(log)
+	if _, err := unix.Seek(log, 0, unix.SEEK_END); err != nil {
+		o.t.Fatal(err)
+	}
+	opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", o.lower, o.upper, o.work)
+	if o.options != "" {
+		opts += "," + o.options
+	}
+	err = unix.Mount("daxfs-test", o.dir, "overlay", 0, opts)
+	b := make([]byte, 8<<10)
+	for {
+		n, rerr := unix.Read(log, b)
+		if rerr != nil && rerr != unix.EPIPE || rerr == nil && n <= 0 {
+			return kernel, err
+		}
+		if _, text, ok := strings.Cut(string(b[:max(n, 0)]), ";"); ok && strings.Contains(text, "overlay") {
+			text, _, _ = strings.Cut(text, "\n")
+			kernel = append(kernel, text)
+		}
+	}
+}
+
+// lowerTree makes what lies below.
+func (o *overlay) lowerTree() {
+	o.t.Helper()
+	for i := range 4 {
+		for j := range 3 {
+			d := filepath.Join(o.lower, fmt.Sprintf("d%d", i), fmt.Sprintf("d%d", j))
+			o.must(os.MkdirAll(d, 0o755))
+			for k := range 4 {
+				o.must(os.WriteFile(filepath.Join(d, fmt.Sprintf("f%d", k)), []byte(strings.Repeat(fmt.Sprint("lower ", i, j, k, "\n"), 1+k*500)), 0o644))
+			}
+			o.must(os.Symlink("f0", filepath.Join(d, "l0")))
+			if !strings.Contains(o.options, "index=on") { // which keeps them one file, see TestOverlayLinks
+				o.must(os.Link(filepath.Join(d, "f1"), filepath.Join(d, "h1")))
+			}
+		}
+	}
+	o.must(unix.Setxattr(filepath.Join(o.lower, "d0/d0/f0"), "trusted.kept", []byte("in the copy up"), 0))
+}
+
+func (o *overlay) must(err error) {
+	if err != nil {
+		o.t.Helper()
+		o.t.Fatal(err)
+	}
+}
+
+// TestOverlay lays an overlayfs over a tmpfs with its upper and working directories on the mount,
+// and on the control. What it needs of an upper filesystem, all of which the kernel tries when it
+// is mounted, and complains about in its log or refuses: d_type, xattrs trusted.overlay.*,
+// O_TMPFILE, RENAME_WHITEOUT, file handles for index=on. Then every call gives the same result on
+// both, and the upper directory holds the same whiteouts and opaque directories.
+func TestOverlay(t *testing.T) {
+	harness.Need(t, "mkfs.ext4", "mount")
+	for _, v := range []struct{ name, options string }{
+		{"plain", ""},
+		{"all", "index=on,redirect_dir=on,metacopy=on,xino=on"},
+		{"user", "userxattr"},
+		{"volatile", "volatile,index=off,nfs_export=off"},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			m := harness.New(t, 256<<20, choose(2*time.Minute, 10*time.Minute))
+			c := newControl(t, m, 256<<20)
+			ours, theirs := newOverlay(t, m, "ours", m.Mountpoint, v.options), newOverlay(t, m, "theirs", c.Dir, v.options)
+			for _, o := range []*overlay{ours, theirs} {
+				o.lowerTree()
+			}
+			theirLog, theirErr := theirs.up()
+			ourLog, ourErr := ours.up()
+			if theirErr != nil {
+				t.Fatalf("overlayfs refuses %s: %v %v", c.Kind, theirErr, theirLog)
+			}
+			if ourErr != nil {
+				t.Fatalf("overlayfs refuses the mount as upper: %v; the kernel says %q", ourErr, ourLog)
+			}
+			if len(ourLog) > len(theirLog) {
+				t.Errorf("overlayfs on the mount does without something: the kernel says %q, and of %s %q", ourLog, c.Kind, theirLog)
+			}
+			compare := func(when string) {
+				t.Helper()
+				if a, b := walk(t, ours.dir), walk(t, theirs.dir); a != b {
+					t.Fatalf("%s: the overlay differs:\n%s", when, difference(a, b))
+				}
+				if a, b := walk(t, ours.upper), walk(t, theirs.upper); a != b {
+					t.Fatalf("%s: the upper directory differs:\n%s", when, difference(a, b))
+				}
+			}
+			compare("at first")
+			for _, step := range overlaySteps {
+				a := strings.ReplaceAll(fmt.Sprint(step.do(ours.dir)), ours.dir, "")
+				b := strings.ReplaceAll(fmt.Sprint(step.do(theirs.dir)), theirs.dir, "")
+				if a != b {
+					t.Fatalf("%s: %s on the mount, %s on %s", step.what, a, b, c.Kind)
+				}
+				if a != "<nil>" {
+					t.Logf("%s: %s on both", step.what, a)
+				}
+				compare(step.what)
+			}
+			if a := walk(t, ours.upper); !strings.Contains(a, "c") || !strings.Contains(a, "overlay.opaque") {
+				t.Errorf("the steps made no whiteout or no opaque directory:\n%s", a)
+			}
+			const seed = 1
+			n := choose(1500, 20000)
+			ra, rb := rand.New(rand.NewPCG(seed, 2)), rand.New(rand.NewPCG(seed, 2))
+			var calls []string
+			for i := range n {
+				a, b := randomCall(ours.dir, ra), randomCall(theirs.dir, rb)
+				calls = append(calls, a)
+				if a != b {
+					t.Fatalf("call %d of seed %d gives\n%s on the mount,\n%s on %s; before:\n%s", i, seed, a, b, c.Kind, strings.Join(calls[max(0, i-*history):], "\n"))
+				}
+				if i%(n/5) == 0 {
+					compare(fmt.Sprintf("after call %d of seed %d (%s)", i, seed, a))
+				}
+			}
+			compare("at the end")
+			// Again from the media: of both the caches are gone.
+			for _, o := range []*overlay{ours, theirs} {
+				unmount(t, o.dir)
+			}
+			m.Again()
+			if v.name == "volatile" {
+				for _, o := range []*overlay{ours, theirs} { // as whoever mounts it again has to
+					o.must(os.RemoveAll(filepath.Join(o.work, "work/incompat")))
+				}
+			}
+			for _, o := range []*overlay{ours, theirs} {
+				if log, err := o.up(); err != nil {
+					t.Fatalf("mounting the overlay again: %v %q", err, log)
+				}
+			}
+			compare("after the remount")
+			// And removed through the overlay: everything becomes a whiteout, or nothing.
+			for _, o := range []*overlay{ours, theirs} {
+				harness.Run(t, time.Minute, "", nil, "sh", "-c", `rm -rf "$1"/*`, "sh", o.dir)
+			}
+			compare("after rm -rf")
+			for _, o := range []*overlay{ours, theirs} {
+				unmount(t, o.dir)
+				harness.Run(t, time.Minute, "", nil, "rm", "-rf", o.upper, o.work)
+			}
+			empty(t, m)
+		})
+	}
+}
+
+// overlaySteps are the cases that overlayfs has a mechanism for.
+var overlaySteps = []struct {
+	what string
+	do   func(dir string) error
+}{
+	{what: "create", do: func(d string) error { return os.WriteFile(d+"/new", []byte("new"), 0o640) }},
+	{what: "copy up by a write", do: func(d string) error {
+		f, err := os.OpenFile(d+"/d0/d0/f3", os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = f.WriteAt([]byte("written"), 700)
+		return err
+	}},
+	{what: "copy up by chmod", do: func(d string) error { return os.Chmod(d+"/d0/d0/f0", 0o600) }},
+	{what: "copy up by setxattr", do: func(d string) error { return unix.Setxattr(d+"/d0/d1/f0", "trusted.x", []byte("y"), 0) }},
+	{what: "write to one name of a lower file with two", do: func(d string) error { return os.WriteFile(d+"/d0/d2/h1", []byte("h1"), 0) }},
+	{what: "delete a lower name", do: func(d string) error { return os.Remove(d + "/d1/d0/f0") }},
+	{what: "create over a whiteout", do: func(d string) error { return os.WriteFile(d+"/d1/d0/f0", []byte("again"), 0o644) }},
+	{what: "rename a lower file", do: func(d string) error { return os.Rename(d+"/d1/d0/f1", d+"/d1/d0/renamed") }},
+	{what: "rename over a lower file", do: func(d string) error { return os.Rename(d+"/new", d+"/d1/d0/f2") }},
+	{what: "rename to another directory", do: func(d string) error { return os.Rename(d+"/d1/d0/f3", d+"/d2/moved") }},
+	{what: "exchange", do: func(d string) error {
+		return unix.Renameat2(unix.AT_FDCWD, d+"/d2/moved", unix.AT_FDCWD, d+"/d2/d0/f0", unix.RENAME_EXCHANGE)
+	}},
+	{what: "rename, not over a file that is there", do: func(d string) error {
+		return unix.Renameat2(unix.AT_FDCWD, d+"/d2/d0/f1", unix.AT_FDCWD, d+"/d2/d0/f2", unix.RENAME_NOREPLACE)
+	}},
+	{what: "rmdir of one that is not empty", do: func(d string) error { return unix.Rmdir(d + "/d3/d0") }},
+	{what: "delete a lower directory", do: func(d string) error { return os.RemoveAll(d + "/d3/d0") }},
+	{what: "make an opaque one in its place", do: func(d string) error { return os.Mkdir(d+"/d3/d0", 0o755) }},
+	{what: "and fill it", do: func(d string) error { return os.WriteFile(d+"/d3/d0/f1", []byte("not lower"), 0o644) }},
+	{what: "rename a merged directory", do: func(d string) error { return os.Rename(d+"/d3/d1", d+"/d3/elsewhere") }},
+	{what: "rename an upper directory", do: func(d string) error { return os.Rename(d+"/d3/d0", d+"/d2/d0x") }},
+	{what: "delete a symbolic link", do: func(d string) error { return os.Remove(d + "/d2/d1/l0") }},
+	{what: "copy up of one", do: func(d string) error { return os.Lchown(d+"/d2/d2/l0", 1, 1) }},
+	{what: "an unnamed file, then a name for it", do: func(d string) error {
+		fd, err := unix.Open(d+"/d2", unix.O_TMPFILE|unix.O_RDWR, 0o644)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if _, err := unix.Write(fd, []byte("tmpfile")); err != nil {
+			return err
+		}
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, d+"/d2/tmp", unix.AT_SYMLINK_FOLLOW)
+	}},
+	{what: "truncate a lower file", do: func(d string) error { return os.Truncate(d+"/d2/d2/f3", 5) }},
+	{what: "a whiteout of one's own", do: func(d string) error { return unix.Mknod(d+"/white", unix.S_IFCHR, 0) }},
+	{what: "fsync of a directory", do: func(d string) error {
+		f, err := os.Open(d + "/d2")
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Sync()
+	}},
+}
+
+// TestOverlayLinks is the one difference to a local filesystem that programs see: of a file with
+// two names in the upper directory, the second is ESTALE once the first is deleted, until the
+// kernel forgets the second. Overlayfs keeps one dentry of the upper filesystem for each of its
+// inodes, the first name's, and asks FUSE to revalidate that one whichever name is used
+// (ovl_inode_upper, ovl_revalidate_real). FUSE looks up a name that is deleted, gets the ENOENT
+// there is, and overlayfs makes ESTALE of it. No answer of a daemon changes that: go-fuse's
+// loopback filesystem does the same. The file itself is intact, as is seen without the overlay and
+// after a remount.
+func TestOverlayLinks(t *testing.T) {
+	harness.Need(t, "mkfs.ext4", "mount")
+	m := harness.New(t, 64<<20, time.Minute)
+	c := newControl(t, m, 64<<20)
+	ours, theirs := newOverlay(t, m, "ours", m.Mountpoint, ""), newOverlay(t, m, "theirs", c.Dir, "")
+	for _, o := range []*overlay{ours, theirs} {
+		if log, err := o.up(); err != nil {
+			t.Fatalf("%v %q", err, log)
+		}
+		first, second := filepath.Join(o.dir, "first"), filepath.Join(o.dir, "second")
+		o.must(os.WriteFile(first, []byte("linked"), 0o644))
+		o.must(os.Link(first, second))
+		_, err := os.ReadFile(second)
+		o.must(err)
+		_, err = os.ReadFile(second)
+		o.must(err)
+		o.must(os.Remove(first))
+		_, err = os.ReadFile(second)
+		switch {
+		case o == theirs && err != nil:
+			t.Errorf("on %s the second name says %v", c.Kind, err)
+		case o == ours && err == nil:
+			t.Log("this kernel's overlayfs no longer makes second names stale: TestOverlay may make links again")
+		case o == ours && !errors.Is(err, unix.ESTALE):
+			t.Errorf("the second name says %v, want ESTALE", err)
+		}
+		if b, err := os.ReadFile(filepath.Join(o.upper, "second")); err != nil || string(b) != "linked" {
+			t.Errorf("in the upper directory the second name has %q, %v", b, err)
+		}
+		unmount(t, o.dir)
+		if log, err := o.up(); err != nil {
+			t.Fatalf("%v %q", err, log)
+		}
+		if b, err := os.ReadFile(second); err != nil || string(b) != "linked" {
+			t.Errorf("after a remount the second name has %q, %v", b, err)
+		}
+		unmount(t, o.dir)
+	}
+	m.Again()
+}
+
+// randomCall makes one call of few names, so that they meet, and says which and what it gave. It
+// makes no links, see TestOverlayLinks.
+func randomCall(dir string, r *rand.Rand) string {
+	name := func() string {
+		s := fmt.Sprintf("d%d", r.IntN(4))
+		if r.IntN(4) > 0 {
+			s += fmt.Sprintf("/d%d", r.IntN(3))
+		}
+		if r.IntN(3) > 0 {
+			s += fmt.Sprintf("/%c%d", "fhl"[r.IntN(3)], r.IntN(4))
+		}
+		return s
+	}
+	a, b := name(), name()
+	pa, pb := filepath.Join(dir, a), filepath.Join(dir, b)
+	mode, size := uint32(r.IntN(0o1000)), r.IntN(9000)
+	var what string
+	var err error
+	switch r.IntN(14) {
+	case 0, 1:
+		what, err = "write", os.WriteFile(pa, []byte(strings.Repeat("w", size)), 0o644)
+	case 2:
+		what = "append"
+		var f *os.File
+		if f, err = os.OpenFile(pa, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+			_, err = f.Write([]byte(strings.Repeat("a", size)))
+			f.Close()
+		}
+	case 3, 4:
+		what, err = "unlink", unix.Unlink(pa)
+	case 5:
+		what, err = "rmdir", unix.Rmdir(pa)
+	case 6:
+		what, err = "mkdir", unix.Mkdir(pa, 0o755)
+	case 7, 8:
+		what, err = "rename", unix.Rename(pa, pb)
+	case 9:
+		what, err = "exchange", unix.Renameat2(unix.AT_FDCWD, pa, unix.AT_FDCWD, pb, unix.RENAME_EXCHANGE)
+	case 10:
+		what, err = "truncate", unix.Truncate(pa, int64(size))
+	case 11:
+		what, err = "symlink", unix.Symlink("f0", pa)
+	case 12:
+		what, err = "chmod", unix.Fchmodat(unix.AT_FDCWD, pa, mode, 0)
+	case 13:
+		what, err = "removeall", nil
+		if size < 1000 {
+			err = os.RemoveAll(pa)
+		}
+	}
+	return strings.ReplaceAll(fmt.Sprintf("%s %s %s: %v", what, a, b, err), dir, "")
+}
+
+// walk describes a tree: what does not depend on the time or on the filesystem.
+func walk(t *testing.T, root string) string {
+	t.Helper()
+	var l []string
+	seen := map[uint64]string{} // the first name of each file with several
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		s := fmt.Sprintf("%s %v %o %d:%d", rel, d.Type(), st.Mode, st.Uid, st.Gid)
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFREG:
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			s += fmt.Sprintf(" size %d sum %x", st.Size, fnv(b))
+		case unix.S_IFLNK:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			s += " -> " + target
+		case unix.S_IFCHR:
+			s += fmt.Sprintf(" device %x", st.Rdev)
+		}
+		// Overlayfs links its whiteouts as it pleases.
+		if st.Mode&unix.S_IFMT == unix.S_IFREG {
+			s += fmt.Sprintf(" links %d", st.Nlink)
+			if st.Nlink > 1 {
+				if seen[st.Ino] == "" {
+					seen[st.Ino] = rel
+				}
+				s += " of " + seen[st.Ino]
+			}
+		}
+		l = append(l, s+attributes(path))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(l, "\n") + "\n"
+}
+
+// attributes are the extended ones but for file handles and identifiers, which are the
+// filesystem's.
+func attributes(path string) string {
+	b := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(path, b)
+	if err != nil {
+		return fmt.Sprintf(" listxattr: %v", err)
+	}
+	names := strings.FieldsFunc(string(b[:n]), func(r rune) bool { return r == 0 })
+	sort.Strings(names)
+	s := ""
+	for _, name := range names {
+		v := make([]byte, 64<<10)
+		n, err := unix.Lgetxattr(path, name, v)
+		value := fmt.Sprintf("%q", v[:max(n, 0)])
+		if err != nil {
+			value = err.Error()
+		}
+		switch strings.TrimPrefix(strings.TrimPrefix(name, "trusted."), "user.") {
+		case "overlay.origin", "overlay.upper", "overlay.uuid":
+			value = "*"
+		}
+		s += " " + name + "=" + value
+	}
+	return s
+}
+
+func fnv(b []byte) (h uint64) {
+	h = 14695981039346656037
+	for _, c := range b {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}
+
+// difference is the lines that only one of two descriptions has.
+func difference(a, b string) string {
+	in := func(s string) map[string]bool {
+		m := map[string]bool{}
+		for _, l := range strings.Split(s, "\n") {
+			m[l] = true
+		}
+		return m
+	}
+	ina, inb := in(a), in(b)
+	var s strings.Builder
+	for _, l := range strings.Split(a, "\n") {
+		if !inb[l] {
+			fmt.Fprintln(&s, "daxfs:  ", l)
+		}
+	}
+	for _, l := range strings.Split(b, "\n") {
+		if !ina[l] {
+			fmt.Fprintln(&s, "control:", l)
+		}
+	}
+	return s.String()
+}

@@ -1,0 +1,204 @@
+package programs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// elsewhere are stressors of the class filesystem that do not use the directory they are
+// given, so they say nothing about a filesystem.
+var elsewhere = map[string]string{
+	"binderfs":   "mounts a binderfs of its own",
+	"bind-mount": "mounts / on itself",
+	"eventfd":    "no files",
+	"ioprio":     "priorities of its own process",
+	"procfs":     "reads /proc",
+}
+
+// besides are stressors of other classes that do use it.
+var besides = []string{"aio", "aiol", "io-uring", "mmap", "msync", "readahead", "revio", "seek", "sendfile", "splice"}
+
+// bounds keep the emulated region small, and the runs short enough to see ends of files.
+var bounds = map[string][]string{
+	"copy-file": {"--copy-file-bytes", "128M"},
+	"fallocate": {"--fallocate-bytes", "64M"},
+	"fiemap":    {"--fiemap-bytes", "16M"},
+	"hdd":       {"--hdd-bytes", "64M"},
+	"iomix":     {"--iomix-bytes", "64M"},
+	"mmap":      {"--mmap-file", "--mmap-bytes", "16M"},
+	"msync":     {"--msync-bytes", "16M"},
+	"readahead": {"--readahead-bytes", "32M"},
+	"revio":     {"--revio-bytes", "64M"},
+	"seek":      {"--seek-size", "32M"},
+	"sendfile":  {"--sendfile-size", "16M"},
+	"sync-file": {"--sync-file-bytes", "32M"},
+}
+
+// less are stressors that do less on the mount than on ext4, and why.
+var less = map[string]string{
+	"fiemap": "FUSE has no FS_IOC_FIEMAP; `daxfsd filefrag` tells",
+}
+
+// slow are stressors that do not finish one operation in the time there is, and why.
+var slow = map[string]string{
+	"xattr": "one operation sets 4096 attributes of one file, for which ext4 has no room; each call reads the whole list",
+}
+
+// A stressed is what one stressor did on one filesystem.
+type stressed struct {
+	code    int // exit code of stress-ng
+	skipped bool
+	ops     int64
+	left    int // files it did not delete
+	took    time.Duration
+	out     string
+}
+
+// ok: it ran and found nothing. Some pass without counting an operation.
+func (s stressed) ok() bool { return s.code == 0 && !s.skipped }
+
+func (s stressed) String() string {
+	switch {
+	case s.code == 124:
+		return "did not end"
+	case s.skipped:
+		return "skipped"
+	case s.code != 0:
+		return fmt.Sprintf("FAILED (%d)", s.code)
+	}
+	return strconv.FormatInt(s.ops, 10)
+}
+
+// TestStress runs the stressors of stress-ng that use files, verifying, on the control and then on
+// the mount, two at a time. What passes there must pass here.
+func TestStress(t *testing.T) {
+	harness.Need(t, "stress-ng", "mkfs.ext4", "mount")
+	m := harness.New(t, 2<<30, choose(5*time.Minute, 25*time.Minute))
+	c := newControl(t, m, 2<<30)
+	names := append(stressors(t), besides...)
+	slices.Sort(names)
+	type row struct{ control, mount stressed }
+	rows := make([]row, len(names))
+	seconds := choose(1, 5)
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range 2 {
+		wg.Go(func() {
+			for i := range next {
+				rows[i].control = stress(t, c.Dir, names[i], seconds)
+				rows[i].mount = stress(t, m.Mountpoint, names[i], seconds)
+				if rows[i].control.ops > 0 && rows[i].mount.ok() && rows[i].mount.ops == 0 && slow[names[i]] == "" { // it has verified nothing yet
+					rows[i].mount = stress(t, m.Mountpoint, names[i], 5*seconds)
+				}
+			}
+		})
+	}
+	for i := range names {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	var table strings.Builder
+	passed := 0
+	fmt.Fprintf(&table, "%-12s %12s %12s %7s  operations in %d s, or why none\n", "stressor", c.Kind, "daxfs", "ratio", seconds)
+	for i, r := range rows {
+		name, ratio, note := names[i], "", ""
+		switch {
+		case !r.control.ok():
+			note = "not on the control: " + firstComplaint(r.control.out)
+		case r.mount.ok() && r.mount.left <= r.control.left:
+			passed++
+			ratio, note = "-", slow[name]
+			if r.control.ops > 0 {
+				ratio = fmt.Sprintf("%.2f", float64(r.mount.ops)/float64(r.control.ops))
+				if r.mount.took > 2*r.control.took {
+					note = fmt.Sprintf("in %v, the control in %v", r.mount.took, r.control.took)
+				}
+			}
+		case r.mount.skipped && less[name] != "":
+			note = less[name]
+		default:
+			note = "DIFFERS"
+			t.Errorf("%s passes on %s; on the mount it exits with %d after %v (skipped: %v, operations: %d, files left: %d):\n%s",
+				name, c.Kind, r.mount.code, r.mount.took, r.mount.skipped, r.mount.ops, r.mount.left, r.mount.out)
+		}
+		fmt.Fprintf(&table, "%-12s %12v %12v %7s  %s\n", name, r.control, r.mount, ratio, note)
+	}
+	t.Logf("%d of %d stressors pass on both\n%s", passed, len(names), table.String())
+	empty(t, m)
+}
+
+// stressors asks stress-ng for the names of its class.
+func stressors(t *testing.T) (names []string) {
+	out, _ := harness.Command(time.Minute, "", nil, "stress-ng", "--class", "filesystem?") // exits with 1 or 0
+	_, list, ok := strings.Cut(out, "stressors:")
+	if !ok {
+		t.Fatalf("stress-ng does not list its class filesystem: %s", out)
+	}
+	for _, name := range strings.Fields(list) {
+		if elsewhere[name] == "" && !slices.Contains(besides, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) < 20 {
+		t.Fatalf("stress-ng knows only %d stressors: %s", len(names), out)
+	}
+	return names
+}
+
+var (
+	skippedLine = regexp.MustCompile(`skipping stress|skipped: [1-9]`)
+	complaint   = regexp.MustCompile(`(?m)^stress-ng: (?:fail|error|info|warn|debug): +\[\d+\] (.*(?:fail|skip|not |error).*)$`)
+)
+
+// stress runs one stressor in a directory of its own below dir.
+func stress(t *testing.T, dir, name string, seconds int) (s stressed) {
+	dir = filepath.Join(dir, name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Error(err)
+		return s
+	}
+	args := append([]string{"--" + name, "1"}, bounds[name]...)
+	args = append(args, "--verify", "--no-rand-seed", "--metrics-brief", "--timeout", strconv.Itoa(seconds), "--temp-path", dir)
+	start := time.Now()
+	// It ends late where one operation takes long; dirdeep deletes all it made.
+	out, err := harness.Command(time.Duration(seconds)*time.Second+time.Minute, dir, nil, "stress-ng", args...)
+	s = stressed{took: round(time.Since(start)), out: out, skipped: skippedLine.MatchString(out)}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() >= 0:
+		s.code = exit.ExitCode()
+	case err != nil:
+		s.code = 124 // as timeout(1)
+	}
+	metrics := regexp.MustCompile(`(?m)\] ` + regexp.QuoteMeta(name) + ` +(\d+) +[\d.]+`).FindStringSubmatch(out)
+	if metrics != nil {
+		s.ops, _ = strconv.ParseInt(metrics[1], 10, 64)
+	}
+	if entries, err := os.ReadDir(dir); err == nil {
+		s.left = len(entries)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Errorf("deleting what %s left: %v", name, err)
+	}
+	return s
+}
+
+func firstComplaint(out string) string {
+	if l := complaint.FindStringSubmatch(out); l != nil {
+		return l[1]
+	}
+	return "no complaint"
+}

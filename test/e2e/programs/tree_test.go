@@ -1,0 +1,197 @@
+package programs
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// A treeWriter makes a tree like that of a kernel's sources, the same one each time, and knows what
+// it made.
+type treeWriter struct {
+	rng     *rand.Rand
+	entries []*tar.Header
+
+	files, dirs, links int
+	bytes              int64
+}
+
+// writeTree writes it as an archive. Sizes are lognormal, as those of Linux's sources: half of the
+// files are below 2.5 KiB, their mean is about 6 KiB, the largest some hundred; a directory has 16
+// files on average, few have hundreds, and the tree is up to eight deep.
+func writeTree(name string, files int) (*treeWriter, error) {
+	w := &treeWriter{rng: rand.New(rand.NewPCG(1, 70000))}
+	dirs := []string{"tree"}
+	w.dir("tree")
+	for w.files < files {
+		// The younger a directory, the likelier it gets one: the tree gets deep.
+		parent := dirs[len(dirs)-1-int(float64(len(dirs))*math.Pow(w.rng.Float64(), 2))]
+		if d := depth(parent); d >= 8 {
+			continue
+		}
+		dir := fmt.Sprintf("%s/%s", parent, w.name("dir"))
+		dirs = append(dirs, dir)
+		w.dir(dir)
+		last := ""
+		for n := min(int(math.Exp(2.0+1.25*w.rng.NormFloat64())), 2000, files-w.files); n > 0; n-- {
+			last = fmt.Sprintf("%s/%s.%s", dir, w.name("f"), []string{"c", "h", "rst", "dts", "sh", "txt"}[w.rng.IntN(6)])
+			w.file(last)
+		}
+		if last != "" && w.rng.IntN(8) == 0 {
+			w.link(dir, last)
+		}
+	}
+	return w, w.write(name)
+}
+
+// write writes a directory with all below it before the next, as who unpacks it expects, and files
+// before links to them.
+func (w *treeWriter) write(name string) error {
+	slices.SortFunc(w.entries, func(a, b *tar.Header) int {
+		return slices.Compare(strings.Split(strings.TrimSuffix(a.Name, "/"), "/"), strings.Split(strings.TrimSuffix(b.Name, "/"), "/"))
+	})
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	t, content := tar.NewWriter(f), rand.NewChaCha8([32]byte{7})
+	for _, h := range w.entries {
+		if err := t.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(t, content, h.Size); err != nil {
+			return err
+		}
+	}
+	if err := t.Close(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (w *treeWriter) add(h tar.Header) {
+	h.ModTime = time.Unix(1.1e9+w.rng.Int64N(6e8), w.rng.Int64N(1e9)) // one of its own, with nanoseconds
+	h.Format = tar.FormatPAX
+	w.entries = append(w.entries, &h)
+}
+
+func depth(name string) (n int) {
+	for ; name != "."; name = filepath.Dir(name) {
+		n++
+	}
+	return n
+}
+
+func (w *treeWriter) name(kind string) string {
+	const letters = "abcdefghijklmnopqrstuvwxyz-_0123456789"
+	b := make([]byte, 2+w.rng.IntN(14)+w.rng.IntN(2)*w.rng.IntN(20))
+	for i := range b {
+		b[i] = letters[w.rng.IntN(len(letters))]
+	}
+	return fmt.Sprintf("%s%d%s", kind, w.files+w.dirs, b)
+}
+
+func (w *treeWriter) dir(name string) {
+	w.dirs++
+	w.add(tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755})
+}
+
+func (w *treeWriter) file(name string) {
+	size := min(int64(math.Exp(math.Log(choose(2500.0, 6500.0))+1.35*w.rng.NormFloat64())), 1<<20)
+	if w.rng.IntN(100) == 0 {
+		size = 0
+	}
+	mode := int64(0o644)
+	if w.rng.IntN(20) == 0 {
+		mode = 0o755
+	}
+	w.files++
+	w.bytes += size
+	w.add(tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: mode, Uid: w.rng.IntN(3), Gid: w.rng.IntN(3)})
+}
+
+// link is a symbolic link to a file beside it, and now and then a hard one.
+func (w *treeWriter) link(dir, to string) {
+	w.links++
+	h := tar.Header{Typeflag: tar.TypeSymlink, Name: dir + "/" + w.name("l"), Linkname: filepath.Base(to), Mode: 0o777}
+	if w.rng.IntN(4) == 0 {
+		h.Typeflag, h.Linkname = tar.TypeLink, to
+	}
+	w.add(h)
+}
+
+// TestTree unpacks a tree of source files on the mount, compares it with the same one unpacked on
+// tmpfs, packs it again, copies it on the mount, and removes all of it. With -long it is like
+// Linux's: 80 000 files of 1.3 GB.
+func TestTree(t *testing.T) {
+	harness.Need(t, "tar", "rsync", "diff", "cp", "rm", "cmp", "mkfs.ext4", "mount")
+	m := harness.New(t, choose[int64](1<<30, 4<<30), choose(3*time.Minute, 30*time.Minute))
+	c := newControl(t, m, choose[int64](1<<30, 4<<30))
+	ram := scratch(t, m, "ram", choose[int64](512<<20, 4<<30))
+	archive := filepath.Join(ram, "tree.tar")
+	w, err := writeTree(archive, choose(5000, 80000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d files of %d MiB in %d directories, %d links", w.files, w.bytes>>20, w.dirs, w.links)
+	limit := choose(time.Minute, 10*time.Minute)
+	timed := func(dir, name string, args ...string) time.Duration {
+		t.Helper()
+		start := time.Now()
+		if out := harness.Run(t, limit, dir, nil, name, args...); out != "" && name != "tar" {
+			t.Fatalf("%s prints\n%s", name, out[:min(len(out), 8<<10)])
+		}
+		return round(time.Since(start))
+	}
+	timed(ram, "tar", "-xpf", archive)
+	source := filepath.Join(ram, "tree")
+	before := m.Stats()
+	same := func(when, dir string) {
+		t.Helper()
+		if *long {
+			timed("", "diff", "-r", "--no-dereference", source, dir)
+		}
+		// -H compares hard links, -i prints what it would change.
+		timed("", "rsync", "-aHAXcn", "--delete", "-i", source+"/", dir+"/")
+		if t.Failed() {
+			t.Fatal(when)
+		}
+	}
+	measure := func(dir string, check bool) string {
+		t.Helper()
+		unpack := timed(dir, "sh", "-c", `tar -xpf "$1" && sync -f .`, "sh", archive) // what the mount has is durable anyway
+		if check {
+			same("unpacked", filepath.Join(dir, "tree"))
+			m.Again()
+			same("after a remount", filepath.Join(dir, "tree"))
+		}
+		read := timed(dir, "sh", "-c", "tar -cf - tree | cat >/dev/null")
+		copied := timed(dir, "sh", "-c", "cp -a tree copy && sync -f .")
+		if check {
+			same("copied", filepath.Join(dir, "copy"))
+		}
+		status := timed(dir, "sh", "-c", `[ "$(find . -type f -size +0 | wc -l)" -gt 1000 ]`)
+		return fmt.Sprintf("tar -x %v, tar -c %v, cp -a %v, find %v, rm -r %v", unpack, read, copied, status, timed(dir, "rm", "-r", "tree", "copy"))
+	}
+	theirs := measure(c.Dir, false)
+	ours := measure(m.Mountpoint, true)
+	t.Logf("%-5s %s", c.Kind, theirs)
+	t.Logf("%-5s %s", "daxfs", ours)
+	empty(t, m)
+	after := m.Stats()
+	// Inodes and directories took blocks of their own, which stay theirs.
+	if lost := int64(before.FreeBlocks) - int64(after.FreeBlocks) - int64(after.FreeMetaBlocks); lost > int64(before.Blocks)/50 {
+		t.Errorf("of %d free blocks, %d did not come back: %+v", before.FreeBlocks, lost, after)
+	}
+}

@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// TestSeekKeepsPages: looking for data and holes does not make the kernel drop a file's pages: none
+// if nobody may have stored to one through a mapping, and else those of the holes only.
+func TestSeekKeepsPages(t *testing.T) {
+	const mib = 1 << 20
+	m := harness.NewWith(t, "dax=never", 64*mib, time.Minute)
+	name := m.Path("f")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := make([]byte, 4*mib)
+	for _, off := range []int{0, 2 * mib} { // data, hole, data, hole
+		copy(content[off:], bytes.Repeat([]byte("d"), mib))
+		if _, err := f.WriteAt(content[off:off+mib], int64(off)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(4 * mib); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+
+	// reads are the bytes that the kernel asks us for when a reader looks for data and holes, and
+	// then reads everything.
+	reads := func() uint64 {
+		t.Helper()
+		r, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		read := func() {
+			t.Helper()
+			b := make([]byte, 4*mib)
+			if _, err := r.ReadAt(b, 0); err != nil || !bytes.Equal(b, content) {
+				t.Fatalf("other content was read, or %v", err)
+			}
+		}
+		read()
+		before := operations(t, m)["READ"].Bytes
+		for _, c := range []struct {
+			off    int64
+			whence int
+			want   int64
+		}{
+			{0, unix.SEEK_DATA, 0}, {0, unix.SEEK_HOLE, mib}, {mib, unix.SEEK_DATA, 2 * mib}, {mib + 10, unix.SEEK_HOLE, mib + 10},
+			{2 * mib, unix.SEEK_HOLE, 3 * mib}, {3 * mib, unix.SEEK_DATA, -1},
+		} {
+			if at, err := unix.Seek(int(r.Fd()), c.off, c.whence); at != c.want || (err == unix.ENXIO) != (c.want < 0) {
+				t.Errorf("seek from %d, %d: %d, %v, want %d", c.off, c.whence, at, err, c.want)
+			}
+		}
+		read()
+		return operations(t, m)["READ"].Bytes - before
+	}
+	for limit := time.Now().Add(10 * time.Second); reads() > 0; { // RELEASE comes a little after close(2)
+		if time.Now().After(limit) {
+			t.Error("a reader's seeks drop pages though nobody has the file open for writing")
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+
+	w, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if n := reads(); n > 2*mib {
+		t.Errorf("%d bytes were read anew, more than the holes have", n)
+	}
+	mem, err := unix.Mmap(int(w.Fd()), 0, 4*mib, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(mem) }()
+	w.Close() // the mapping keeps it
+	r, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	mem[3*mib+500_000] = 'x'
+	if at, err := unix.Seek(int(r.Fd()), 3*mib, unix.SEEK_DATA); err != nil || at > 3*mib+500_000 {
+		t.Errorf("what was stored through a mapping: the next data is at %d, %v", at, err)
+	}
+	mem[mib+5000] = 'x'
+	if at, err := unix.Seek(int(r.Fd()), mib, unix.SEEK_HOLE); err != nil || at < mib || at > mib+4096 {
+		t.Errorf("the next hole is at %d, %v", at, err)
+	}
+	mem[mib] = 'x'
+	if at, err := unix.Seek(int(r.Fd()), mib, unix.SEEK_HOLE); err != nil || at == mib {
+		t.Errorf("a hole that was stored to through a mapping is one still: %d, %v", at, err)
+	}
+}

@@ -1,0 +1,200 @@
+package e2e
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+var soakSteps = flag.Int("soak-steps", 20_000, "TestSoak: how many times a few system calls")
+
+// soakBound is how many bytes of the daemon's heap TestSoak allows between its first tenth and its
+// end, and soakInodes how many inodes in its memory.
+const (
+	soakBound  = 2 << 20
+	soakInodes = 32
+)
+
+// TestSoak: system calls on a tree that stays as it is take the daemon's memory once, and not
+// again. fs.TestSoak makes far more operations, without a kernel; here requests have their FORGETs,
+// buffers and goroutines, too.
+func TestSoak(t *testing.T) {
+	for _, via := range []string{"dev", "uring"} {
+		t.Run(via, func(t *testing.T) {
+			if via == "uring" {
+				harness.Uring(t)
+			}
+			m := harness.NewWith(t, "transport="+via, 256<<20, 10*time.Minute)
+			s := soak{dir: m.Path("dir"), rng: rand.New(rand.NewSource(1)), buf: make([]byte, 64<<10)}
+			if err := s.make(); err != nil {
+				t.Fatal(err)
+			}
+			steps := func(n int) (r fusefs.Runtime) {
+				for i := range n {
+					if err := s.step(); err != nil {
+						t.Fatalf("step %d: %v", i, err)
+					}
+				}
+				// What is live is known from the last collection: there has to be one after the
+				// last step.
+				for before, i := uint64(0), 0; ; i++ {
+					b := make([]byte, 60<<10)
+					n, err := unix.Getxattr(m.Mountpoint, fusefs.ActivityXattr, b)
+					if err != nil {
+						t.Fatal(err)
+					}
+					var a fusefs.Activity
+					if err := json.Unmarshal(b[:n], &a); err != nil {
+						t.Fatal(err)
+					}
+					if r = a.Runtime; before == 0 {
+						before = r.GCCycles
+					}
+					if r.GCCycles >= before+2 || i == 200_000 {
+						return r
+					}
+				}
+			}
+			first := steps(*soakSteps / 10)
+			last := steps(*soakSteps)
+			t.Logf("live: %d bytes, then %d; cached inodes: %d, then %d; %d collections", first.LiveBytes, last.LiveBytes, first.CachedInodes, last.CachedInodes, last.GCCycles-first.GCCycles)
+			if last.LiveBytes > first.LiveBytes+soakBound {
+				t.Errorf("the daemon's heap grew from %d to %d bytes in %d steps, expected %d more at most", first.LiveBytes, last.LiveBytes, *soakSteps, soakBound)
+			}
+			if last.CachedInodes > first.CachedInodes+soakInodes {
+				t.Errorf("the daemon knew %d inodes, and %d after %d steps", first.CachedInodes, last.CachedInodes, *soakSteps)
+			}
+		})
+	}
+}
+
+// soak is a tree that stays as it is.
+type soak struct {
+	dir string
+	rng *rand.Rand
+	buf []byte
+}
+
+func (s *soak) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *soak) make() error {
+	if err := os.Mkdir(s.dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.path("sub"), 0o755); err != nil {
+		return err
+	}
+	for i := range 63 {
+		if err := os.WriteFile(s.path(fmt.Sprintf("n%02d", i)), s.buf[:i<<8], 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step makes a few system calls.
+func (s *soak) step() error {
+	name := "t"
+	if s.rng.Intn(4) == 0 {
+		name = strings.Repeat("x", 60+s.rng.Intn(150))
+	}
+	p, old := s.path(name), s.path(fmt.Sprintf("n%02d", s.rng.Intn(63)))
+	var errs []error
+	do := func(err error, may ...error) {
+		for _, m := range may {
+			if err == m {
+				return
+			}
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	switch s.rng.Intn(10) {
+	case 0:
+		do(os.WriteFile(p, s.buf[:s.rng.Intn(len(s.buf))], 0o644))
+		do(os.Rename(p, s.path("sub/y")))
+		do(unix.Unlink(s.path("sub/y")))
+	case 1:
+		do(os.Mkdir(p, 0o755))
+		do(os.WriteFile(p+"/x", nil, 0o644))
+		do(unix.Unlink(p + "/x"))
+		do(unix.Rmdir(p))
+	case 2:
+		do(os.Symlink(strings.Repeat("t", 1+s.rng.Intn(200)), p))
+		_, err := os.Readlink(p)
+		do(err)
+		do(unix.Unlink(p))
+	case 3:
+		do(os.Link(old, p))
+		do(unix.Unlink(p))
+	case 4:
+		a := fmt.Sprint("user.", s.rng.Intn(8))
+		do(unix.Setxattr(old, a, s.buf[:s.rng.Intn(6000)], 0))
+		_, err := unix.Getxattr(old, a, s.buf)
+		do(err)
+		_, err = unix.Listxattr(old, s.buf)
+		do(err)
+		do(unix.Removexattr(old, a))
+		clear(s.buf)
+	case 5: // unlinked while it is open, and then the space is asked for
+		f, err := os.Create(p)
+		if do(err); err != nil {
+			break
+		}
+		do(unix.Unlink(p))
+		_, err = f.Write(s.buf[:8192])
+		do(err)
+		f.Close()
+		var st unix.Statfs_t
+		do(unix.Statfs(s.dir, &st))
+	case 6:
+		fd, err := unix.Open(s.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+		if do(err); err != nil {
+			break
+		}
+		do(unix.Fallocate(fd, 0, 0, 1<<20), unix.EINTR) // by a signal of Go's scheduler, as the next ones
+		do(unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 4096, 8192), unix.EINTR)
+		_, err = unix.Seek(fd, 0, unix.SEEK_HOLE)
+		do(err, unix.EINTR)
+		unix.Close(fd)
+	case 7:
+		in, err := os.Open(old)
+		do(err)
+		out, err2 := os.Create(p)
+		do(err2)
+		if err == nil && err2 == nil {
+			_, err = unix.CopyFileRange(int(in.Fd()), nil, int(out.Fd()), nil, 1<<20, 0)
+			do(err, unix.EINTR)
+			do(unix.Unlink(p))
+		}
+		in.Close()
+		out.Close()
+	case 8:
+		_, err := os.ReadDir(s.dir)
+		do(err)
+		_, err = os.ReadFile(old)
+		do(err)
+	case 9:
+		var st unix.Stat_t
+		do(unix.Stat(s.path("absent"), &st), unix.ENOENT)
+		do(unix.Mknod(p, unix.S_IFIFO|0o600, 0))
+		do(unix.Unlink(p))
+		do(unix.Chmod(old, 0o600+uint32(s.rng.Intn(64))))
+	}
+	if len(errs) > 0 {
+		return errs[0]
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/daxfs/daxfs/test/harness"
+)
+
+// eachTransport runs a test on every way in which requests come.
+func eachTransport(t *testing.T, size int64, limit time.Duration, f func(t *testing.T, m *harness.Mount)) {
+	for _, name := range []string{"dev", "uring"} {
+		t.Run(name, func(t *testing.T) {
+			if name == "uring" {
+				harness.Uring(t)
+			}
+			m := harness.NewWith(t, "transport="+name, size, limit)
+			if out := harness.Run(t, 20*time.Second, "", nil, harness.Daxfsd, "info", m.Mountpoint); !strings.Contains(out, "transport="+name) {
+				t.Fatalf("it is not mounted that way:\n%s", out)
+			}
+			f(t, m)
+		})
+	}
+}
+
+// TestTransportClients: far more clients at once than there are places for requests, that create,
+// write, read back, list and delete.
+func TestTransportClients(t *testing.T) {
+	eachTransport(t, 512<<20, 3*time.Minute, func(t *testing.T, m *harness.Mount) {
+		const clients, rounds = 100, 20
+		var all sync.WaitGroup
+		for c := range clients {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				dir := m.Path(fmt.Sprintf("client%d", c))
+				if err := os.Mkdir(dir, 0o755); err != nil {
+					t.Error(err)
+					return
+				}
+				for r := range rounds {
+					name := filepath.Join(dir, fmt.Sprint("file", r))
+					want := bytes.Repeat([]byte{byte(c), byte(r), 1}, []int{1, 1000, 30_000, 400_000}[(c+r)%4])
+					if err := os.WriteFile(name, want, 0o644); err != nil {
+						t.Error(err)
+						return
+					}
+					if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+						t.Errorf("%s: read %d bytes of %d: %v", name, len(got), len(want), err)
+					}
+					if l, err := os.ReadDir(dir); err != nil || len(l) != r%2+1 {
+						t.Errorf("%s: %d entries, %v", dir, len(l), err)
+					}
+					if r%2 == 1 {
+						for _, n := range []int{r - 1, r} {
+							if err := os.Remove(filepath.Join(dir, fmt.Sprint("file", n))); err != nil {
+								t.Error(err)
+							}
+						}
+					}
+				}
+			}()
+		}
+		all.Wait()
+		m.Alive()
+		m.Again()
+	})
+}
+
+// TestTransportSeekStorm: SEEK_DATA and SEEK_HOLE make the daemon ask the kernel to write back
+// first, which comes as requests of its own; many at once must not take all places from those.
+func TestTransportSeekStorm(t *testing.T) {
+	eachTransport(t, 512<<20, 2*time.Minute, func(t *testing.T, m *harness.Mount) {
+		const clients = 64
+		var all sync.WaitGroup
+		for c := range clients {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				f, err := os.OpenFile(m.Path(fmt.Sprint("sparse", c)), os.O_RDWR|os.O_CREATE, 0o644)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer f.Close()
+				const size, at = 1 << 20, 256 << 10
+				if err := f.Truncate(size); err != nil {
+					t.Error(err)
+					return
+				}
+				b, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer unix.Munmap(b)
+				for i := range 20 {
+					b[at+i*4096] = 1
+					off, err := unix.Seek(int(f.Fd()), int64(i)*4096, unix.SEEK_DATA)
+					if err != nil || off > at {
+						t.Errorf("data is at %d at the latest, SEEK_DATA says %d, %v", at, off, err)
+					}
+				}
+			}()
+		}
+		all.Wait()
+		m.Alive()
+	})
+}
+
+// TestTransportEnds: a connection that is aborted, a daemon that is killed, and an unmount, all
+// under load, leave nobody waiting, and nothing that was acknowledged is lost.
+func TestTransportEnds(t *testing.T) {
+	eachTransport(t, 256<<20, 5*time.Minute, func(t *testing.T, m *harness.Mount) {
+		for _, end := range []struct {
+			name string
+			do   func()
+		}{
+			{"abort", m.Abort},
+			{"kill", m.Kill9},
+			{"kill at work", m.Kill9AtWork},
+			{"abort", m.Abort},
+		} {
+			ctx, cancel := context.WithCancel(context.Background())
+			var all sync.WaitGroup
+			var done [16]int
+			for c := range done {
+				all.Add(1)
+				go func() {
+					defer all.Done()
+					name := m.Path(fmt.Sprint("load", c))
+					for ctx.Err() == nil {
+						if err := os.WriteFile(name, bytes.Repeat([]byte("load"), 30_000), 0o644); err != nil {
+							return
+						}
+						if _, err := os.ReadFile(name); err != nil {
+							return
+						}
+						f, err := os.Create(m.Path(fmt.Sprintf("acknowledged-%d-%d", c, done[c])))
+						if err != nil {
+							return
+						}
+						f.Close()
+						done[c]++
+					}
+				}()
+			}
+			time.Sleep(500 * time.Millisecond)
+			end.do()
+			ended := make(chan struct{})
+			go func() { all.Wait(); close(ended) }()
+			select {
+			case <-ended:
+			case <-time.After(30 * time.Second):
+				t.Fatalf("%s: 30 s later somebody waits for an answer", end.name)
+			}
+			cancel()
+			m.Up()
+			n := 0
+			for c := range done {
+				for i := range done[c] {
+					n++
+					if err := os.Remove(m.Path(fmt.Sprintf("acknowledged-%d-%d", c, i))); err != nil {
+						t.Errorf("%s: %v", end.name, err)
+					}
+				}
+				_ = os.Remove(m.Path(fmt.Sprintf("acknowledged-%d-%d", c, done[c]))) // perhaps
+			}
+			if n == 0 {
+				t.Errorf("%s: nobody did anything before", end.name)
+			}
+		}
+		// Unmounting in the middle of it is refused, and nobody notices.
+		f, err := os.Create(m.Path("open"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Unmount(m.Mountpoint, 0); !errors.Is(err, syscall.EBUSY) {
+			t.Errorf("unmounting with an open file: %v", err)
+		}
+		if _, err := f.Write(make([]byte, 1<<20)); err != nil {
+			t.Error(err)
+		}
+		f.Close()
+		m.Again()
+		if rep := m.Stats(); rep.ReplayedRecords != 0 {
+			t.Errorf("%d records replayed after a clean unmount", rep.ReplayedRecords)
+		}
+	})
+}

@@ -1,0 +1,206 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Daxfsd is the path of the binary that Main builds, or finds.
+var Daxfsd string
+
+const (
+	// childEnv tells a test binary, started again by a test, which child to be.
+	childEnv = "DAXFS_MOUNTTEST_CHILD"
+	// dirEnv tells it that it is the one with the tests, and where its files go.
+	dirEnv = "DAXFS_MOUNTTEST_DIR"
+)
+
+// Where there is no Go, as in a guest of test/vm, and where the tests are to run on a region of
+// its kind, or with other options than usual, the environment says so.
+const (
+	// BinaryEnv names a daxfsd for Main to take instead of building one.
+	BinaryEnv = "DAXFS_TEST_BINARY"
+	// RegionEnv names a region that is there, and is overwritten, for New and NewWith to take
+	// instead of an emulated one.
+	RegionEnv = "DAXFS_TEST_REGION"
+	// OptionsEnv has mount options for all mounts, such as another cache mode: what a test asks for
+	// itself comes later, and wins.
+	OptionsEnv = "DAXFS_TEST_OPTIONS"
+)
+
+// Children are programs that tests start as processes of their own, so that the
+// kernel sees mappings, open files and deaths that are not the test's.
+type Children map[string]func(args []string) error
+
+// Main is the TestMain of a package whose tests mount.
+func Main(m *testing.M, children Children) {
+	switch name := os.Getenv(childEnv); {
+	case name != "":
+		f, ok := children[name]
+		if !ok {
+			fmt.Fprintln(os.Stderr, "no child is named", name)
+			os.Exit(2)
+		}
+		if err := f(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	case os.Geteuid() != 0: // every test says what is missing
+		os.Exit(m.Run())
+	case os.Getenv(dirEnv) == "":
+		code, err := supervise()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(code)
+	}
+	code, err := build(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// supervise runs this binary again in a mount namespace of its own, ends what that
+// leaves, and returns its exit code.
+func supervise() (code int, err error) {
+	runtime.LockOSThread() // Pdeathsig means this thread
+	dir, err := os.MkdirTemp("", "daxfs-test-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir) // nothing is mounted below it in this namespace
+	// Daemons outlive who starts them. They become our children then.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 1, err
+	}
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	if err := os.Setenv(dirEnv, dir); err != nil { // once: of two the first would count
+		return 1, err
+	}
+	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+		Env:   os.Environ(),
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM},
+	})
+	if err != nil {
+		return 1, fmt.Errorf("starting the tests in a mount namespace of their own: %w", err)
+	}
+	go func() {
+		for s := range sig {
+			_ = syscall.Kill(p.Pid, s.(syscall.Signal))
+		}
+	}()
+	code = 1
+	for last := false; ; {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil { // nobody is left
+			return code, nil
+		}
+		if pid != p.Pid {
+			tell(dir, pid, ws)
+		} else {
+			last = true
+			if ws.Exited() {
+				code = ws.ExitStatus()
+			}
+		}
+		if last { // and whoever dies now leaves its children to us
+			killChildren()
+		}
+	}
+}
+
+// tell leaves the tests a note of how a daemon ended.
+func tell(dir string, pid int, ws syscall.WaitStatus) {
+	name := endedName(dir, pid)
+	if os.WriteFile(name+".new", fmt.Append(nil, uint32(ws)), 0o600) == nil {
+		_ = os.Rename(name+".new", name)
+	}
+}
+
+// ended is how a daemon of the tests ended; nil: it has not. It says so once.
+func ended(pid int) *syscall.WaitStatus {
+	name := endedName(os.Getenv(dirEnv), pid)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil
+	}
+	_ = os.Remove(name)
+	n, _ := strconv.ParseUint(string(b), 10, 32)
+	ws := syscall.WaitStatus(n)
+	return &ws
+}
+
+func endedName(dir string, pid int) string { return filepath.Join(dir, fmt.Sprintf("ended.%d", pid)) }
+
+// killChildren kills the children of this process.
+func killChildren() {
+	ours := fmt.Sprintf("\nPPid:\t%d\n", os.Getpid())
+	all, _ := filepath.Glob("/proc/[0-9]*/status")
+	for _, name := range all {
+		if b, err := os.ReadFile(name); err == nil && strings.Contains(string(b), ours) {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
+}
+
+// build makes the binary and runs the tests.
+func build(m *testing.M) (code int, err error) {
+	dir := os.Getenv(dirEnv)
+	Daxfsd = filepath.Join(dir, "daxfsd")
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	if built := os.Getenv(BinaryEnv); built != "" {
+		if err := os.Symlink(built, Daxfsd); err != nil {
+			return 1, err
+		}
+	} else {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", Daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return 1, fmt.Errorf("building daxfsd: %w\n%s", err, out)
+		}
+	}
+	var leaving sync.Mutex
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		s := <-sig
+		leaving.Lock() // the tests fail now; they do not end this process first
+		fmt.Fprintf(os.Stderr, "%v: taking the mounts away\n", s)
+		for _, mt := range liveMounts() {
+			mt.destroy()
+		}
+		// If the other process is dead, the rest is ours to delete, but for what may
+		// still be mounted.
+		files, _ := filepath.Glob(filepath.Join(dir, "ended.*"))
+		for _, f := range append(files, Daxfsd, dir) {
+			_ = os.Remove(f)
+		}
+		os.Exit(1)
+	}()
+	code = m.Run()
+	leaving.Lock()
+	return code, nil
+}

@@ -1,0 +1,476 @@
+package oracle
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/gob"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Op is one system call. Names are relative to the mount.
+type Op struct {
+	N    int    // counts the worker's calls of a round
+	Kind string // one of calls
+	A    string
+	B    string `json:",omitempty"` // second name, target, or attribute
+	From int64  `json:",omitempty"` // offset in A, of copy; all in bytes
+	Off  int64  `json:",omitempty"`
+	Len  int64  `json:",omitempty"`
+	Seed uint64 `json:",omitempty"` // of the data
+	Skip int64  `json:",omitempty"` // what an earlier call wrote of the data
+	Mode uint32 `json:",omitempty"` // permissions, or the mode of fallocate
+	Hold bool   `json:",omitempty"` // unlink: the file stays open
+}
+
+// Fill is the data that a seed stands for.
+func Fill(seed uint64, n int64) []byte {
+	b := make([]byte, n+7)
+	for i := int64(0); i < n; i += 8 {
+		seed += 0x9e3779b97f4a7c15
+		x := (seed ^ seed>>30) * 0xbf58476d1ce4e5b9
+		binary.LittleEndian.PutUint64(b[i:], x^x>>29)
+	}
+	return b[:n]
+}
+
+// data is what the call stores; nil: it has none.
+func (o Op) data() []byte {
+	switch o.Kind {
+	case "write", "append", "setxattr":
+		return Fill(o.Seed, o.Skip+o.Len)[o.Skip:]
+	}
+	return nil
+}
+
+// Target is the file whose data the call changes; "": it changes none, or truncates.
+func (o Op) Target() string {
+	switch o.Kind {
+	case "write", "append", "fallocate":
+		return o.A
+	case "copy":
+		return o.B
+	}
+	return ""
+}
+
+// Node is an inode as it must be.
+type Node struct {
+	Mode  uint32 // type and permissions
+	Data  []byte // content, or target
+	Xattr map[string][]byte
+}
+
+// Is reports whether it is of that type, S_IFREG or another.
+func (n *Node) Is(format uint32) bool { return n.Mode&unix.S_IFMT == format }
+
+// Tree is what must be there of one worker's.
+type Tree struct {
+	Nodes map[int]*Node
+	Names map[string]int // of Nodes, by path
+	Next  int
+}
+
+// Shared is the directory in which every worker has names of its own.
+const Shared = "shared"
+
+// WorkerDir is the directory of worker w, below the root like Shared.
+func WorkerDir(w int) string { return fmt.Sprintf("w%d", w) }
+
+// New is the tree of worker w who has a directory and nothing in it.
+func New(w int) *Tree {
+	t := &Tree{Nodes: map[int]*Node{}, Names: map[string]int{}}
+	t.Add(WorkerDir(w), unix.S_IFDIR|0o755, nil)
+	return t
+}
+
+// Load reads a tree that Save wrote.
+func Load(name string) (*Tree, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	t := &Tree{}
+	return t, gob.NewDecoder(f).Decode(t)
+}
+
+// Save writes the tree to a file.
+func (t *Tree) Save(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return gob.NewEncoder(f).Encode(t)
+}
+
+// At is what has that name; nil: nothing.
+func (t *Tree) At(name string) *Node {
+	if id, ok := t.Names[name]; ok {
+		return t.Nodes[id]
+	}
+	return nil
+}
+
+// Add puts a new inode there.
+func (t *Tree) Add(name string, mode uint32, data []byte) {
+	t.Nodes[t.Next] = &Node{Mode: mode, Data: data}
+	t.Names[name] = t.Next
+	t.Next++
+}
+
+// Nlink is the link count that name's inode must have.
+func (t *Tree) Nlink(name string) (n uint64) {
+	id := t.Names[name]
+	if t.Nodes[id].Is(unix.S_IFDIR) {
+		n = 2
+		for other, o := range t.Names {
+			if path.Dir(other) == name && t.Nodes[o].Is(unix.S_IFDIR) {
+				n++
+			}
+		}
+		return n
+	}
+	for _, o := range t.Names {
+		if o == id {
+			n++
+		}
+	}
+	return n
+}
+
+// Drop takes a name away, and with the last one its inode.
+func (t *Tree) Drop(name string) {
+	id := t.Names[name]
+	delete(t.Names, name)
+	for _, o := range t.Names {
+		if o == id {
+			return
+		}
+	}
+	delete(t.Nodes, id)
+}
+
+// move gives what is at from, and below, the name to.
+func (t *Tree) move(from, to string) {
+	moved := map[string]int{}
+	for name, id := range t.Names {
+		if below, ok := strings.CutPrefix(name, from+"/"); ok {
+			delete(t.Names, name)
+			moved[to+"/"+below] = id
+		}
+	}
+	t.Names[to] = t.Names[from]
+	delete(t.Names, from)
+	maps.Copy(t.Names, moved)
+}
+
+// Apply does what the system call, which returned n, did.
+func (t *Tree) Apply(o Op, n int64) {
+	f := t.At(o.A)
+	switch o.Kind {
+	case "create":
+		t.Add(o.A, unix.S_IFREG|o.Mode, nil)
+	case "mkdir":
+		t.Add(o.A, unix.S_IFDIR|o.Mode, nil)
+	case "symlink":
+		t.Add(o.A, unix.S_IFLNK|0o777, []byte(o.B))
+	case "link":
+		t.Names[o.B] = t.Names[o.A]
+	case "unlink", "rmdir":
+		t.Drop(o.A)
+	case "rename":
+		if t.At(o.B) == f {
+			return // two names of one file: nothing happens
+		}
+		if t.At(o.B) != nil {
+			t.Drop(o.B)
+		}
+		t.move(o.A, o.B)
+	case "exchange":
+		const aside = "/" // no name
+		t.move(o.A, aside)
+		t.move(o.B, o.A)
+		t.move(aside, o.B)
+	case "write", "append":
+		f.Grow(o.Off + n)
+		copy(f.Data[o.Off:], o.data()[:n])
+	case "truncate":
+		if o.Len < int64(len(f.Data)) {
+			f.Data = f.Data[:o.Len:o.Len]
+		}
+		f.Grow(o.Len)
+	case "fallocate":
+		if o.Mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
+			f.Grow(o.Off + o.Len)
+		}
+		if o.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 && o.Off < int64(len(f.Data)) {
+			clear(f.Data[o.Off:min(o.Off+o.Len, int64(len(f.Data)))])
+		}
+	case "copy":
+		to := t.At(o.B)
+		to.Grow(o.Off + n)
+		copy(to.Data[o.Off:], t.At(o.A).Data[o.From:o.From+n])
+	case "chmod":
+		f.Mode = f.Mode&unix.S_IFMT | o.Mode
+	case "setxattr":
+		if f.Xattr == nil {
+			f.Xattr = map[string][]byte{}
+		}
+		f.Xattr[o.B] = o.data()
+	case "removexattr":
+		delete(f.Xattr, o.B)
+	case "fsync":
+	default:
+		panic("no call is named " + o.Kind)
+	}
+}
+
+// Grow makes the data at least size bytes long.
+func (n *Node) Grow(size int64) {
+	if more := size - int64(len(n.Data)); more > 0 {
+		n.Data = append(n.Data, make([]byte, more)...)
+	}
+}
+
+// size is how many bytes the files have, in whole blocks.
+func (t *Tree) size() (n int64) {
+	for _, f := range t.Nodes {
+		n += (int64(len(f.Data)) + 4095) &^ 4095
+	}
+	return n
+}
+
+// Count is how many inodes of that type there are.
+func (t *Tree) Count(format uint32) (n uint64) {
+	for _, f := range t.Nodes {
+		if f.Is(format) {
+			n++
+		}
+	}
+	return n
+}
+
+// A worker's files, their sizes, and its names are limited, so that the filesystem
+// ages at three quarters of its capacity and never is full.
+const (
+	RegionSize = 256 << 20 // bytes that a region must have at least
+	Workers    = 4         // how many there are
+	maxBytes   = RegionSize / Workers / 4 * 3
+	maxFile    = 6 << 20
+	maxNames   = 250
+	maxHeld    = 256 << 10 // bytes of a file that stays open without a name
+)
+
+// chooser chooses a worker's calls.
+type chooser struct {
+	*rand.Rand
+	t     *Tree
+	w     int
+	n     int
+	round int
+	large bool     // mostly overwrites whole files: a long call is likely to be cut
+	names []string // of t, sorted
+}
+
+// calls are weighted by how often they stand here.
+var calls = slices.Concat(
+	slices.Repeat([]string{"create"}, 10), slices.Repeat([]string{"mkdir"}, 3), slices.Repeat([]string{"symlink"}, 3),
+	slices.Repeat([]string{"link"}, 5), slices.Repeat([]string{"rename"}, 12), slices.Repeat([]string{"exchange"}, 2),
+	slices.Repeat([]string{"unlink"}, 8), slices.Repeat([]string{"rmdir"}, 4), slices.Repeat([]string{"write"}, 20),
+	slices.Repeat([]string{"append"}, 14), slices.Repeat([]string{"truncate"}, 7), slices.Repeat([]string{"fallocate"}, 8),
+	slices.Repeat([]string{"copy"}, 8), slices.Repeat([]string{"chmod"}, 4), slices.Repeat([]string{"setxattr"}, 6),
+	slices.Repeat([]string{"removexattr"}, 2), slices.Repeat([]string{"fsync"}, 2),
+)
+
+// next chooses a call that will succeed.
+func (c *chooser) next() Op {
+	c.names = slices.Sorted(maps.Keys(c.t.Names))
+	c.n++
+	for {
+		o := Op{N: c.n, Kind: c.kind(), A: c.names[c.IntN(len(c.names))], Seed: c.Uint64()}
+		if c.complete(&o) {
+			return o
+		}
+	}
+}
+
+func (c *chooser) kind() string {
+	if c.large && c.IntN(2) == 0 {
+		return "write"
+	}
+	return calls[c.IntN(len(calls))]
+}
+
+// complete fills in the rest of a call of that kind; false: there is none for A.
+func (c *chooser) complete(o *Op) bool {
+	f := c.t.At(o.A)
+	file, dir, top := f.Is(unix.S_IFREG), f.Is(unix.S_IFDIR), o.A == WorkerDir(c.w)
+	size := int64(len(f.Data))
+	room := len(c.names) < maxNames
+	space := maxBytes - c.t.size()
+	switch o.Kind {
+	case "create", "mkdir":
+		o.A, o.Mode = c.fresh(), 0o400|uint32(c.IntN(0o1000))
+		return room
+	case "symlink":
+		o.A, o.B = c.fresh(), strings.Repeat("target/", 1+c.IntN(400))
+		return room
+	case "link":
+		o.B = c.fresh()
+		return room && !dir
+	case "unlink":
+		o.Hold = file && size <= maxHeld && c.IntN(4) == 0
+		return !dir
+	case "rmdir":
+		return dir && !top && c.empty(o.A)
+	case "rename":
+		o.B = c.fresh()
+		if c.IntN(2) == 0 {
+			o.B = c.names[c.IntN(len(c.names))]
+			if b := c.t.At(o.B); b.Is(unix.S_IFDIR) != dir || dir && !c.empty(o.B) {
+				return false
+			}
+		}
+		return !top && o.B != WorkerDir(c.w) && c.apart(o.A, o.B)
+	case "exchange":
+		o.B = c.names[c.IntN(len(c.names))]
+		return !top && o.B != WorkerDir(c.w) && c.apart(o.A, o.B) && c.apart(o.B, o.A) && c.t.At(o.B) != f
+	case "write": // over what is there, and sometimes beyond
+		o.Len = c.length()
+		o.Off = c.offset(size + size/8 + 1)
+		if c.large {
+			o.Off = c.offset(size/4 + 1)
+			o.Len = size - o.Off
+		}
+		return file && size > 0 && o.Off+o.Len <= maxFile && o.Off+o.Len-size <= space
+	case "append":
+		o.Off, o.Len = size, c.length()
+		return file && size+o.Len <= maxFile && o.Len <= space
+	case "truncate":
+		o.Len = c.offset(size + size/4 + 2)
+		return file && o.Len <= maxFile && o.Len-size <= space
+	case "fallocate":
+		o.Off, o.Len = c.offset(size+1), c.length()
+		o.Mode = []uint32{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
+			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE}[c.IntN(5)]
+		if o.Mode&unix.FALLOC_FL_KEEP_SIZE != 0 && o.Mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
+			o.Len = min(o.Len, max(size-o.Off, 32<<10)) // what it takes beyond the end is not counted
+		}
+		return file && o.Off+o.Len <= maxFile && o.Off+o.Len-size <= space
+	case "copy":
+		o.B = c.names[c.IntN(len(c.names))]
+		to := c.t.At(o.B)
+		o.From, o.Len = c.offset(size), c.length()
+		o.Off = c.offset(int64(len(to.Data)) + 1)
+		if c.IntN(3) > 0 { // whole blocks can be shared
+			o.From, o.Off = o.From&^4095, o.Off&^4095
+		}
+		o.Len = min(o.Len, size-o.From)
+		return file && size > 0 && to.Is(unix.S_IFREG) && to != f && o.Off+o.Len <= maxFile && o.Off+o.Len-int64(len(to.Data)) <= space
+	case "chmod":
+		o.Mode = 0o400 | uint32(c.IntN(0o1000))
+		return file || dir
+	case "setxattr":
+		o.B, o.Len = fmt.Sprintf("user.k%d", c.IntN(6)), int64(1+c.IntN(200))
+		if c.IntN(4) == 0 {
+			o.Len = int64(1 + c.IntN(9000))
+		}
+		return file || dir
+	case "removexattr":
+		if len(f.Xattr) == 0 {
+			return false
+		}
+		names := slices.Sorted(maps.Keys(f.Xattr))
+		o.B = names[c.IntN(len(names))]
+		return true
+	case "fsync":
+		return file
+	}
+	panic("no call is named " + o.Kind)
+}
+
+// fresh is a new name in one of the worker's directories or in the shared one.
+func (c *chooser) fresh() string {
+	name := fmt.Sprintf("%d.%d", c.round, c.n)
+	for {
+		switch d := c.names[c.IntN(len(c.names))]; {
+		case c.IntN(8) == 0:
+			return Shared + "/" + WorkerDir(c.w) + "-" + name
+		case c.t.At(d).Is(unix.S_IFDIR) && strings.Count(d, "/") < 6:
+			return d + "/" + name
+		}
+	}
+}
+
+func (c *chooser) empty(dir string) bool {
+	i, _ := slices.BinarySearch(c.names, dir+"/")
+	return i == len(c.names) || !strings.HasPrefix(c.names[i], dir+"/")
+}
+
+// apart reports whether b is neither a nor below it.
+func (c *chooser) apart(a, b string) bool { return a != b && !strings.HasPrefix(b, a+"/") }
+
+// length is that of a write: one in five below a block, a few above the 1 MiB that one
+// request of the kernel has, otherwise 4 KiB to 1 MiB; half of these in whole blocks.
+func (c *chooser) length() int64 {
+	switch k := c.IntN(40); {
+	case k < 8:
+		return 1 + c.Int64N(4095)
+	case k < 10:
+		return 1<<20 + c.Int64N(3<<20)
+	}
+	n := int64(4096) << c.IntN(9)
+	n = min(n+c.Int64N(n), 1<<20)
+	if c.IntN(2) == 0 {
+		n &^= 4095
+	}
+	return n
+}
+
+// offset is one below limit, half of the time at a block.
+func (c *chooser) offset(limit int64) int64 {
+	n := c.Int64N(max(limit, 1))
+	if c.IntN(2) == 0 {
+		n &^= 4095
+	}
+	return n
+}
+
+// parted reports whether the 8 bytes of the file at off belong to two requests of a write: the
+// kernel makes one of each maxPages of the caller's buffer, which begins at a page, or Skip bytes
+// later.
+func (o Op) parted(off int64) bool {
+	const page, maxPages = 4096, 256
+	in := off - o.Off + o.Skip%page
+	return (o.Kind == "write" || o.Kind == "append") && in/(maxPages*page) != (in+7)/(maxPages*page)
+}
+
+// torn says what is wrong with the data of a file that o, which makes old to want, was
+// changing when the daemon died; "": nothing.
+func torn(o Op, old, want, got []byte) string {
+	if len(got) < len(old) || len(got) > len(want) || len(got) > len(old) && int64(len(got)) <= o.Off {
+		return fmt.Sprintf("%d bytes, want %d or, behind offset %d, up to %d", len(got), len(old), o.Off, len(want))
+	}
+	for i := 0; i < len(got); {
+		// Of what was in the file before, 8 bytes that one request covers are one.
+		n := 1
+		if i%8 == 0 && i+8 <= len(old) && int64(i) >= o.Off && int64(i)+8 <= o.Off+o.Len && !o.parted(int64(i)) {
+			n = 8
+		}
+		b := got[i : i+n]
+		if !bytes.Equal(b, want[i:i+n]) && (i >= len(old) || !bytes.Equal(b, old[i:i+n])) {
+			return fmt.Sprintf("at %d of %d: % x, new % x, old % x", i, len(got), b, want[i:i+n], old[min(i, len(old)):min(i+n, len(old))])
+		}
+		i += n
+	}
+	return ""
+}

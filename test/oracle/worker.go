@@ -1,0 +1,250 @@
+package oracle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The log of a worker has two lines for a call:
+//
+//	? {"N":17,"Kind":"write",...}   it is going to be made
+//	! 17 4096                       it returned that
+//
+// It is a file: a line is one write(2), so the log holds whatever the worker got to. Or it is a
+// serial port of a guest to its host: there write(2) returns before the host has the line, so the
+// host answers each with a byte.
+
+// Log is where a worker, or who does something in its stead, says what it does.
+type Log struct {
+	f       *os.File
+	answers bool
+	due     int // answers
+}
+
+// OpenLog opens a file, which is made if it is not there, or a port.
+func OpenLog(name string) (*Log, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &Log{f: f, answers: st.Mode()&os.ModeCharDevice != 0}, nil
+}
+
+// Say writes a line.
+func (l *Log) Say(format string, a ...any) error {
+	_, err := fmt.Fprintf(l.f, format+"\n", a...)
+	if l.answers {
+		l.due++
+	}
+	return err
+}
+
+// Calling says that a call is going to be made. When it returns no line is lost, whatever dies.
+func (l *Log) Calling(o Op) error {
+	line, err := json.Marshal(o)
+	if err == nil {
+		err = l.Say("? %s", line)
+	}
+	if err != nil {
+		return err
+	}
+	return l.settle()
+}
+
+// Returned says what it returned.
+func (l *Log) Returned(o Op, n int64) error { return l.Say("! %d %d", o.N, n) }
+
+// settle waits until no line can be lost.
+func (l *Log) settle() error {
+	n, err := io.ReadFull(l.f, make([]byte, l.due))
+	l.due -= n
+	return err
+}
+
+// Close closes it. The next who opens a port does not get answers that were for this one.
+func (l *Log) Close() error {
+	if err := l.settle(); err != nil {
+		return err
+	}
+	return l.f.Close()
+}
+
+// Work makes calls on the mount until the daemon dies, or a number of them. Arguments:
+// mount point, worker, file of its tree, log, seed, round, number of calls (0: no limit).
+func Work(args []string) error {
+	var num [7]uint64
+	for _, i := range []int{1, 4, 5, 6} {
+		n, err := strconv.ParseUint(args[i], 10, 64)
+		if err != nil {
+			return err
+		}
+		num[i] = n
+	}
+	w, seed, round, most := int(num[1]), num[4], int(num[5]), int(num[6])
+	t, err := Load(args[2])
+	if err != nil {
+		return err
+	}
+	log, err := OpenLog(args[3])
+	if err != nil {
+		return err
+	}
+	unix.Umask(0)
+	if err := os.Chdir(args[0]); err != nil {
+		return err
+	}
+	c := &chooser{Rand: rand.New(rand.NewPCG(seed, uint64(round)<<8|uint64(w))), t: t, w: w, round: round, large: round%Workers == w}
+	var h holder
+	var rest *Op
+	for most == 0 || c.n < most {
+		o := c.next()
+		if rest != nil {
+			o = *rest
+		}
+		data := o.data()
+		if err := log.Calling(o); err != nil {
+			return err
+		}
+		n, err := h.call(o, data)
+		for err == unix.EINTR { // a signal of Go's scheduler; nothing has happened, or a part that can happen again
+			n, err = h.call(o, data)
+		}
+		if err != nil {
+			if died(err) {
+				return nil
+			}
+			return fmt.Errorf("%+v: %w", o, err)
+		}
+		if err := log.Returned(o, n); err != nil {
+			return err
+		}
+		t.Apply(o, n)
+		if (o.Kind == "write" || o.Kind == "append") && n < o.Len {
+			// Of its requests the first were answered. What became of the next we are
+			// told when we ask for the rest, as any program would.
+			if !died(unix.ENOTCONN) {
+				return fmt.Errorf("%+v: %d bytes written", o, n)
+			}
+			rest = &o
+			rest.Off, rest.Len, rest.Skip = o.Off+n, o.Len-n, o.Skip+n
+		}
+	}
+	return log.Close()
+}
+
+// died reports whether err is what a call gets when the daemon does not live to answer
+// it, and whether that is so.
+func died(err error) bool {
+	if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EIO) {
+		return false
+	}
+	for range 500 {
+		var st unix.Statfs_t
+		if unix.Statfs(".", &st) == unix.ENOTCONN {
+			return true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return false
+}
+
+// holder keeps some files open that have lost their names: orphans, if the daemon dies.
+type holder [4]int
+
+func (h *holder) hold(fd, n int) {
+	old := &h[n%len(h)]
+	if *old > 0 {
+		_ = unix.Close(*old)
+	}
+	*old = fd
+}
+
+// call makes the system call of o, which has that data.
+func (h *holder) call(o Op, data []byte) (n int64, err error) {
+	switch o.Kind {
+	case "create":
+		return 0, with(o.A, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, o.Mode, func(int) error { return nil })
+	case "mkdir":
+		return 0, unix.Mkdir(o.A, o.Mode)
+	case "symlink":
+		return 0, unix.Symlink(o.B, o.A)
+	case "link":
+		return 0, unix.Link(o.A, o.B)
+	case "unlink":
+		if o.Hold {
+			fd, err := unix.Open(o.A, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return 0, err
+			}
+			h.hold(fd, o.N)
+		}
+		return 0, unix.Unlink(o.A)
+	case "rmdir":
+		return 0, unix.Rmdir(o.A)
+	case "rename":
+		return 0, unix.Rename(o.A, o.B)
+	case "exchange":
+		return 0, unix.Renameat2(unix.AT_FDCWD, o.A, unix.AT_FDCWD, o.B, unix.RENAME_EXCHANGE)
+	case "write", "append":
+		flags := unix.O_WRONLY
+		if o.Kind == "append" {
+			flags |= unix.O_APPEND
+		}
+		err = with(o.A, flags, 0, func(fd int) error {
+			put := unix.Pwrite
+			if o.Kind == "append" {
+				put = func(fd int, b []byte, _ int64) (int, error) { return unix.Write(fd, b) }
+			}
+			m, err := put(fd, data, o.Off)
+			n = int64(m)
+			return err
+		})
+		return n, err
+	case "truncate":
+		return 0, unix.Truncate(o.A, o.Len)
+	case "fallocate":
+		return 0, with(o.A, unix.O_WRONLY, 0, func(fd int) error { return unix.Fallocate(fd, o.Mode, o.Off, o.Len) })
+	case "copy":
+		err = with(o.A, unix.O_RDONLY, 0, func(from int) error {
+			return with(o.B, unix.O_WRONLY, 0, func(to int) error {
+				m, err := unix.CopyFileRange(from, &o.From, to, &o.Off, int(o.Len), 0)
+				if n = int64(m); err == nil && m == 0 {
+					err = errors.New("nothing copied")
+				}
+				return err
+			})
+		})
+		return n, err
+	case "chmod":
+		return 0, unix.Chmod(o.A, o.Mode)
+	case "setxattr":
+		return 0, unix.Setxattr(o.A, o.B, data, 0)
+	case "removexattr":
+		return 0, unix.Removexattr(o.A, o.B)
+	case "fsync":
+		return 0, with(o.A, unix.O_RDONLY, 0, unix.Fsync)
+	}
+	panic("no call is named " + o.Kind)
+}
+
+// with opens a file for f. What close says is not asked: what f did is done.
+func with(name string, flags int, mode uint32, f func(fd int) error) error {
+	fd, err := unix.Open(name, flags|unix.O_CLOEXEC, mode)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return f(fd)
+}

@@ -1,0 +1,211 @@
+package random
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"path"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// recordSize is the length of every content in the shared tree: one page and one request.
+const recordSize = 1000
+
+// record is a content that names its writer and proves that it is whole:
+//
+//	0  4   crc32 of the rest
+//	4  4   process
+//	8  8   number
+//	16 984 bytes that follow from process and number
+func record(w, n int) []byte {
+	b := make([]byte, recordSize)
+	binary.LittleEndian.PutUint32(b[4:], uint32(w))
+	binary.LittleEndian.PutUint64(b[8:], uint64(n))
+	rng := rand.New(rand.NewPCG(uint64(w), uint64(n)))
+	for o := 16; o < recordSize; o += 8 {
+		binary.LittleEndian.PutUint64(b[o:], rng.Uint64())
+	}
+	binary.LittleEndian.PutUint32(b, crc32.ChecksumIEEE(b[4:]))
+	return b
+}
+
+// checkRecord accepts an empty content and a whole one of anybody.
+func checkRecord(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if len(b) != recordSize {
+		return fmt.Errorf("a content of %d bytes", len(b))
+	}
+	if crc32.ChecksumIEEE(b[4:]) != binary.LittleEndian.Uint32(b) {
+		return fmt.Errorf("a content that nobody wrote: process %d, number %d: %s", binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint64(b[8:]),
+			differs(0, b, record(int(binary.LittleEndian.Uint32(b[4:])), int(binary.LittleEndian.Uint64(b[8:])))))
+	}
+	return nil
+}
+
+// walked are the errors of any path in the shared tree: others rename directories and
+// symbolic links in it.
+var walked = []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP}
+
+// allowed requires success, or an error that others' calls explain.
+func allowed(err error, more ...error) error {
+	if err == nil || slices.Contains(walked, err) || slices.Contains(more, err) {
+		return nil
+	}
+	return fmt.Errorf("unexpected: %w", err)
+}
+
+// sharedName is one of few.
+func (p *process) sharedName() string {
+	name := p.pub
+	for p.IntN(2) == 0 {
+		name = path.Join(name, fmt.Sprintf("d%d", p.IntN(3)))
+	}
+	if p.IntN(4) == 0 {
+		return path.Join(name, fmt.Sprintf("d%d", p.IntN(3)))
+	}
+	return path.Join(name, string(rune('a'+p.IntN(6))))
+}
+
+// open opens a file of the shared tree; nil: it was not there or not a file.
+func (p *process) open(name string, flags int, f func(fd int) error) error {
+	fd, err := retry(func() (int, error) { return unix.Open(name, flags|unix.O_CLOEXEC, 0o666) })
+	if err != nil {
+		return allowed(err, unix.EEXIST, unix.EISDIR, unix.ENXIO)
+	}
+	defer unix.Close(fd)
+	return f(fd)
+}
+
+// put writes a record of this process.
+func (p *process) put(fd int) error {
+	k, err := retry(func() (int, error) { return unix.Pwrite(fd, record(p.w, p.n), 0) })
+	if err != nil || k != recordSize {
+		return fmt.Errorf("pwrite: %d, %w", k, err)
+	}
+	return nil
+}
+
+// get reads a record of anybody.
+func (p *process) get(fd int) error {
+	var st unix.Stat_t
+	if err := do(func() error { return unix.Fstat(fd, &st) }); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return err
+	}
+	b := make([]byte, recordSize+1)
+	for tries := 0; ; tries++ {
+		k, err := retry(func() (int, error) { return unix.Pread(fd, b, 0) })
+		if err != nil {
+			return err
+		}
+		// While a file is truncated, FUSE fills a page that it does not have with the nothing that
+		// the daemon already answers, and shows as much of it as the file had
+		// (docs/compatibility.md). It drops the page when the truncation returns.
+		if !p.whole && k == recordSize && isZero(b[:k]) && tries < 100 {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		return checkRecord(b[:k])
+	}
+}
+
+// public does one call in the shared subtree.
+func (p *process) public() error {
+	p.did = "nothing"
+	a, b := p.sharedName(), p.sharedName()
+	call := func(name string, f func() error, more ...error) error {
+		p.did = name
+		return allowed(do(f), more...)
+	}
+	switch p.IntN(24) {
+	case 0, 1, 2:
+		p.did = "create " + a
+		return p.open(a, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, p.put)
+	case 3:
+		if !p.whole {
+			return nil
+		}
+		p.did = "write " + a
+		return p.open(a, unix.O_CREAT|unix.O_WRONLY, p.put)
+	case 4, 5, 6:
+		p.did = "read " + a
+		return p.open(a, unix.O_RDONLY, p.get)
+	case 7, 8:
+		return call("mkdir "+a, func() error { return unix.Mkdir(a, 0o777) }, unix.EEXIST)
+	case 9:
+		return call("symlink "+a, func() error { return unix.Symlink(filepath.Base(b), a) }, unix.EEXIST)
+	case 10, 11:
+		return call("link "+a+" "+b, func() error { return unix.Link(a, b) }, unix.EEXIST, unix.EPERM)
+	case 12:
+		return call("unlink "+a, func() error { return unix.Unlink(a) }, unix.EISDIR)
+	case 13:
+		return call("rmdir "+a, func() error { return unix.Rmdir(a) }, unix.ENOTEMPTY)
+	case 14, 15, 16:
+		flags := []uint{0, 0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE, unix.RENAME_WHITEOUT}[p.IntN(6)]
+		return call(fmt.Sprintf("rename %s %s, flags %d", a, b, flags), func() error { return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, flags) },
+			unix.EEXIST, unix.EINVAL, unix.ENOTEMPTY, unix.EISDIR)
+	case 17:
+		return call("chmod "+a, func() error { return unix.Chmod(a, 0o700|uint32(p.IntN(0o100))) })
+	case 18:
+		return call("chown "+a, func() error { return unix.Lchown(a, p.IntN(3), p.IntN(3)) })
+	case 19:
+		return call("utimens "+a, func() error {
+			return unix.UtimesNanoAt(unix.AT_FDCWD, a, []unix.Timespec{{Sec: p.Int64N(1e9)}, {Sec: p.Int64N(1e9)}}, unix.AT_SYMLINK_NOFOLLOW)
+		})
+	case 20:
+		name := fmt.Sprintf("user.s%d", p.IntN(3))
+		if p.IntN(2) == 0 {
+			return call("removexattr "+a, func() error { return unix.Removexattr(a, name) }, unix.ENODATA, unix.EPERM)
+		}
+		value := slices.Clone(p.data(p.length(200), p.n))
+		return call("setxattr "+a, func() error { return unix.Setxattr(a, name, value, 0) }, unix.EPERM)
+	case 21:
+		p.did = "readdir " + path.Dir(a)
+		names, err := list(path.Dir(a))
+		for _, n := range names {
+			if len(n) > 2 || n[0] < 'a' || n[0] > 'f' {
+				return fmt.Errorf("a name that nobody made: %q", n)
+			}
+		}
+		return allowed(err)
+	case 22:
+		return call("truncate "+a, func() error { return unix.Truncate(a, 0) }, unix.EISDIR, unix.EINVAL)
+	default:
+		return p.publish(a, b)
+	}
+}
+
+// publish gives a file a name when its content is whole, by link or by rename.
+func (p *process) publish(a, b string) error {
+	p.did = "O_TMPFILE and link to " + a
+	err := p.open(path.Dir(a), unix.O_TMPFILE|unix.O_RDWR, func(fd int) error {
+		if err := p.put(fd); err != nil {
+			return err
+		}
+		// ENOENT: its directory is gone, or this name's.
+		return allowed(do(func() error {
+			return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, a, unix.AT_SYMLINK_FOLLOW)
+		}), unix.EEXIST)
+	})
+	if err != nil {
+		return err
+	}
+	p.did = "write a file and rename it to " + b
+	tmp := p.root + ".new"
+	if err := p.open(tmp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, p.put); err != nil {
+		return err
+	}
+	if err := allowed(do(func() error { return unix.Rename(tmp, b) }), unix.EISDIR); err != nil {
+		return err
+	}
+	if err := do(func() error { return unix.Unlink(tmp) }); err != nil && err != unix.ENOENT {
+		return err
+	}
+	return nil
+}
