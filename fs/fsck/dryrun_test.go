@@ -244,3 +244,26 @@ func (c *crafter) logged(path string, at int64, data []byte) {
 	c.store(body, append(tables, data...))
 	c.store(slot, l[:])
 }
+
+// TestTruncateMany: an interrupted truncation of more lines than a journal record holds is finished.
+func TestTruncateMany(t *testing.T) {
+	w := build(t)
+	before := w.check(false)
+	w.mounted(func(f *fs.FS) {
+		w.file(f, "/c", 1)
+		for i := 1; i < 600; i++ {
+			w.write(f, "/c", int64(i)*8192, 1)
+		}
+	})
+	if n := layout.MaxRecordLines(w.sb.LaneSlot); n*layout.ExtentsPerLine >= 599 {
+		t.Fatalf("a record holds %d lines: all", n)
+	}
+	w.core("/c", func(c *layout.Core) { c.Size, c.Format = 10, layout.FormatTruncating })
+	if rep := w.check(true); rep.ExitCode() != 1 || rep.Truncations != 1 || rep.DataBlocks != before.DataBlocks+1 {
+		t.Errorf("exit code %d, %d truncations, %d data blocks, expected %d: %v", rep.ExitCode(), rep.Truncations, rep.DataBlocks, before.DataBlocks+1, rep.Problems)
+	}
+	if rep := w.check(false); len(rep.Problems) > 0 {
+		t.Errorf("after the repair: %v", rep.Problems)
+	}
+	w.verify("")
+}

@@ -324,6 +324,8 @@ func (p *pass) finishTruncate(ino uint64, io int64, t *layout.Times) func() erro
 			return err
 		}
 		k := p.lookContent(ino, io, c.Gen, t.ExtentRoot, &first, p.o.Workers)
+		var cut []change
+		at := map[int64]int{} // in cut, by the line's offset
 		for _, e := range k.list {
 			if e.Logical+uint64(e.Len) <= eof {
 				continue
@@ -333,7 +335,18 @@ func (p *pass) finishTruncate(ino uint64, io int64, t *layout.Times) func() erro
 				x = e.Extent
 				x.Len = uint32(eof - e.Logical)
 			}
-			if err := p.edit(e.off, func(l *layout.Line) { l.PutExtent(e.i, x) })(); err != nil {
+			i, ok := at[e.off]
+			if !ok {
+				i = len(cut)
+				at[e.off], cut = i, append(cut, change{off: e.off})
+				if err := p.line(e.off, &cut[i].line); err != nil {
+					return err
+				}
+			}
+			cut[i].line.PutExtent(e.i, x)
+		}
+		for ch := range slices.Chunk(cut, layout.MaxRecordLines(p.sb.LaneSlot)) {
+			if err := p.commit(ch); err != nil {
 				return err
 			}
 		}
