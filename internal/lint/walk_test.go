@@ -1,0 +1,82 @@
+package lint
+
+import (
+	"go/ast"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// walkStep is a function as docs/architecture.md names it: fs.(*FS).Write, transport.serve.
+var walkStep = regexp.MustCompile("`([a-z]+)\\.(?:\\(\\*?([A-Za-z]+)\\)\\.)?([A-Za-z0-9]+)`")
+
+// TestWalk: the walk from write(2) to the media in docs/architecture.md is true. Each function that
+// its numbered list names exists, and each but the first is called by one that is named before it.
+func TestWalk(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join(root(t), "docs/architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(doc), "\n## The journey of one write(2)\n")
+	_, list, ok := strings.Cut(text, "\n1. ")
+	if list, _, _ = strings.Cut(list, "\n\n"); !ok {
+		t.Fatal("docs/architecture.md has no numbered list in \"The journey of one write(2)\"")
+	}
+	funcs := functions(t)
+	called := map[string]bool{}
+	steps := 0
+	for _, m := range walkStep.FindAllStringSubmatch(list, -1) {
+		f, ok := funcs[m[1]+"."+m[2]+"."+m[3]]
+		if !ok {
+			t.Errorf("the walk names %s, which does not exist", m[0])
+			continue
+		}
+		if steps++; steps > 1 && !called[m[3]] {
+			t.Errorf("the walk names %s, which none of the functions before it calls", m[0])
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if c, ok := n.(*ast.CallExpr); ok {
+				switch fun := c.Fun.(type) {
+				case *ast.Ident:
+					called[fun.Name] = true
+				case *ast.SelectorExpr:
+					called[fun.Sel.Name] = true
+				}
+			}
+			return true
+		})
+	}
+	if steps < 12 {
+		t.Errorf("the walk names %d functions: the test looks in the wrong place", steps)
+	}
+}
+
+// functions returns the functions of the module but its tests, by package, receiver and name.
+func functions(t *testing.T) map[string]*ast.FuncDecl {
+	all := map[string]*ast.FuncDecl{}
+	for _, f := range goFiles(t) {
+		if f.test {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			receiver := ""
+			if fn.Recv != nil {
+				typ := fn.Recv.List[0].Type
+				if p, ok := typ.(*ast.StarExpr); ok {
+					typ = p.X
+				}
+				if id, ok := typ.(*ast.Ident); ok {
+					receiver = id.Name
+				}
+			}
+			all[f.ast.Name.Name+"."+receiver+"."+fn.Name.Name] = fn
+		}
+	}
+	return all
+}
