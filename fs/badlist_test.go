@@ -11,8 +11,8 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// TestBadListOverHoles: a bad-range list that covers nearly all of a large sparse region does not make
-// a mount or a check look at each block. Block by block this took 12 s a mount.
+// TestBadListOverHoles: a bad-range list that covers nearly all of a large sparse region does not
+// make a mount or a check look at each block. Block by block this took 12 s a mount.
 func TestBadListOverHoles(t *testing.T) {
 	const size = 256 << 30
 	path := filepath.Join(t.TempDir(), "region")

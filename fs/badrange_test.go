@@ -122,7 +122,8 @@ func TestKernelBadblocks(t *testing.T) {
 	before := v.free()
 	v.unmount()
 
-	// Blocks 3 and 4 of the file, of which sectors are bad, one free metadata block and three free ones.
+	// Blocks 3 and 4 of the file, of which sectors are bad, one free metadata block and three free
+	// ones.
 	sb := v.super()
 	freeMeta := sb.InodeBase&^(sb.ChunkSize()-1) + sb.ChunkSize() - 4096
 	freeData := sb.BackupOff &^ (1<<20 - 1)
@@ -234,8 +235,8 @@ func TestKernelBadblocks(t *testing.T) {
 	v.lost()
 }
 
-// TestTruncatedRegion: what a region loses while it is mounted is EIO, for whoever reads or writes it
-// first, and is known then, also to the next mount. Everything else works.
+// TestTruncatedRegion: what a region loses while it is mounted is EIO, for whoever reads or writes
+// it first, and is known then, also to the next mount. Everything else works.
 func TestTruncatedRegion(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		t.Run(fmt.Sprint("atomic=", atomic), func(t *testing.T) {
@@ -679,7 +680,8 @@ func TestTornBadList(t *testing.T) {
 	v.mount()
 }
 
-// TestBadInodeBlock: where inodes cannot be read nothing is created, and what stands elsewhere works.
+// TestBadInodeBlock: where inodes cannot be read nothing is created, and what stands elsewhere
+// works.
 func TestBadInodeBlock(t *testing.T) {
 	v := newDevVolume(t, 64<<20)
 	v.mount()

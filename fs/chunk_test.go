@@ -29,10 +29,10 @@ func (s *snap) Store(_ int, off int64, b []byte) {
 	}
 }
 
-// TestRecordsOfChunkThatIsData: the daemon dies after the transaction that makes a metadata chunk data
-// space, and before the lanes are retired. It is mounted, the chunk becomes a file's data, and
-// the daemon dies again. The records that stand since the first death must not be replayed
-// over the data.
+// TestRecordsOfChunkThatIsData: the daemon dies after the transaction that makes a metadata chunk
+// data space, and before the lanes are retired. It is mounted, the chunk becomes a file's data, and
+// the daemon dies again. The records that stand since the first death must not be replayed over the
+// data.
 func TestRecordsOfChunkThatIsData(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	const files = 200

@@ -12,9 +12,9 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// TestDamagedDirectoryLine: a damaged line of a directory takes the names that it held, and no others:
-// they are listed, found, made and removed. It is logged once; the filesystem stays marked over
-// mounts until fsck has repaired it, which gives what lost its name one in lost+found.
+// TestDamagedDirectoryLine: a damaged line of a directory takes the names that it held, and no
+// others: they are listed, found, made and removed. It is logged once; the filesystem stays marked
+// over mounts until fsck has repaired it, which gives what lost its name one in lost+found.
 func TestDamagedDirectoryLine(t *testing.T) {
 	long := strings.Repeat("long", 50)
 	v := newVolume(t, fs.MinSize)

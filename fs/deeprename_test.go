@@ -8,8 +8,9 @@ import (
 	"github.com/daxfs/daxfs/fs"
 )
 
-// TestDeepRename: a rename between directories that are deep in the tree keeps the rename mutex for no longer than
-// others may wait: a file, or a directory without directories in it, walks nowhere; any other walks up once.
+// TestDeepRename: a rename between directories that are deep in the tree keeps the rename mutex for
+// no longer than others may wait: a file, or a directory without directories in it, walks nowhere;
+// any other walks up once.
 func TestDeepRename(t *testing.T) {
 	depth := 300_000
 	if testing.Short() {

@@ -6,8 +6,8 @@ import (
 	"github.com/daxfs/daxfs/fs"
 )
 
-// TestReadersDrain: readers of a large folio, each of which begins before the last one ends, do not keep
-// what is punched out of it from being free.
+// TestReadersDrain: readers of a large folio, each of which begins before the last one ends, do not
+// keep what is punched out of it from being free.
 func TestReadersDrain(t *testing.T) {
 	v := newVolume(t, 32<<20)
 	const (

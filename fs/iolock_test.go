@@ -24,8 +24,9 @@ func (v *volume) soon(what string, want syscall.Errno, f func() syscall.Errno) {
 	}
 }
 
-// TestLongOperationHoldsNobodyUp: while an operation on a file's extents is under way nobody waits who
-// wants only the file's attributes, its names, or those beside it; and a queue waits for nothing.
+// TestLongOperationHoldsNobodyUp: while an operation on a file's extents is under way nobody waits
+// who wants only the file's attributes, its names, or those beside it; and a queue waits for
+// nothing.
 func TestLongOperationHoldsNobodyUp(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	d := v.mkdir(1, "d")
@@ -108,8 +109,8 @@ func TestQueueWaitsForNoRange(t *testing.T) {
 	v.soon("write", 0, func() syscall.Errno { return write(0) })
 }
 
-// TestQueueWaitsForNoRename: a queue does not wait for a rename between other directories, and one within a
-// directory is not held up.
+// TestQueueWaitsForNoRename: a queue does not wait for a rename between other directories, and one
+// within a directory is not held up.
 func TestQueueWaitsForNoRename(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	d := v.mkdir(1, "d")
@@ -122,8 +123,9 @@ func TestQueueWaitsForNoRename(t *testing.T) {
 	v.soon("rename to another directory", 0, func() syscall.Errno { return v.fs.Rename(queue, 1, "g", d, "g", 0) })
 }
 
-// TestQueueLoadsNothingLarge: what a queue has to read of an inode's content first is bounded: a file of many
-// extents and a directory of many names are EAGAIN, until somebody who may wait has read them.
+// TestQueueLoadsNothingLarge: what a queue has to read of an inode's content first is bounded: a
+// file of many extents and a directory of many names are EAGAIN, until somebody who may wait has
+// read them.
 func TestQueueLoadsNothingLarge(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	big := v.create(1, "big")
@@ -158,7 +160,8 @@ func TestQueueLoadsNothingLarge(t *testing.T) {
 	}
 }
 
-// TestRemoveUnreadDirectory: a directory whose names are not in DRAM is removed, and replaced, if it is empty.
+// TestRemoveUnreadDirectory: a directory whose names are not in DRAM is removed, and replaced, if
+// it is empty.
 func TestRemoveUnreadDirectory(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	for _, n := range []string{"empty", "victim", "full", "moves"} {
@@ -180,8 +183,8 @@ func TestRemoveUnreadDirectory(t *testing.T) {
 	v.ok(v.fs.Rename(&v.ctx, 1, "moves", 1, "victim", 0))
 }
 
-// TestLargeOrphan: the space of a large file that is forgotten comes back, though its last user does not wait
-// for that; and an unmount does.
+// TestLargeOrphan: the space of a large file that is forgotten comes back, though its last user
+// does not wait for that; and an unmount does.
 func TestLargeOrphan(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	var s fs.StatFS
@@ -221,8 +224,8 @@ func TestLargeOrphan(t *testing.T) {
 	}
 }
 
-// TestMovedDataIsNoHole: while compaction moves a file's blocks nobody finds a hole where there is data, though
-// the search holds no lock.
+// TestMovedDataIsNoHole: while compaction moves a file's blocks nobody finds a hole where there is
+// data, though the search holds no lock.
 func TestMovedDataIsNoHole(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.create(1, "f")

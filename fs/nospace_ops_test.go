@@ -309,8 +309,8 @@ func compact(s *scene) syscall.Errno {
 	}
 }
 
-// blocksOfNames makes a directory of five blocks, all full, in so few extents that holes take more slots than the
-// inode has.
+// blocksOfNames makes a directory of five blocks, all full, in so few extents that holes take more
+// slots than the inode has.
 func blocksOfNames(s *scene) {
 	d, f := s.mkdir(1, "d"), s.create(1, "f")
 	for i := range 2 { // what is left of a chunk

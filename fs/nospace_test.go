@@ -17,14 +17,15 @@ import (
 
 var everyStep = flag.Bool("every-step", false, "TestNoSpace: each allocation of each operation fails, however many there are, also with Options.Atomic")
 
-// scarcity is how the allocations of an operation are answered, from the first (1) on, when the k-th
-// finds no space.
+// scarcity is how the allocations of an operation are answered, from the first (1) on, when the
+// k-th finds no space.
 type scarcity struct {
 	name  string
 	grant func(i, k int, want uint64) uint64
 }
 
-// scarcities: space is short for a moment; it is used up; it is used up and was in pieces of a block.
+// scarcities: space is short for a moment; it is used up; it is used up and was in pieces of a
+// block.
 var scarcities = []scarcity{
 	{"once", func(i, k int, want uint64) uint64 {
 		if i == k {
@@ -83,9 +84,10 @@ func (s *scene) strike() {
 	s.r.Close()
 }
 
-// TestNoSpace: for each operation, its first allocation fails, then its second, and so on until it gets by.
-// It says ENOSPC and has done nothing, or it has done as much as it says. Nothing is lost and nothing leaks: not
-// in the running filesystem, not on media after an unmount, not after a crash. With space it succeeds.
+// TestNoSpace: for each operation, its first allocation fails, then its second, and so on until it
+// gets by. It says ENOSPC and has done nothing, or it has done as much as it says. Nothing is lost
+// and nothing leaks: not in the running filesystem, not on media after an unmount, not after a
+// crash. With space it succeeds.
 func TestNoSpace(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		s := newScene(t, atomic)
@@ -135,8 +137,8 @@ func (g *stage) everyStep(t *testing.T, how scarcity) {
 	}
 }
 
-// fail has the k-th allocation fail: false if there are not as many. Once the operation is tried again, and the
-// filesystem unmounted; once it crashes.
+// fail has the k-th allocation fail: false if there are not as many. Once the operation is tried
+// again, and the filesystem unmounted; once it crashes.
 func (g *stage) fail(t *testing.T, how scarcity, k int) (failed bool) {
 	t.Helper()
 	what := fmt.Sprintf("allocation %d fails", k)

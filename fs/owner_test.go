@@ -63,9 +63,9 @@ func claimAs(t *testing.T, r *pmem.Region, sb *layout.Superblock, change func(u 
 	return c
 }
 
-// TestOwnerElsewhere: a region whose user lives in another container, where its process has the number
-// that ours has here, or one that nobody has here, is neither mounted nor repaired while its heartbeat
-// beats. When it is silent, each does so by itself.
+// TestOwnerElsewhere: a region whose user lives in another container, where its process has the
+// number that ours has here, or one that nobody has here, is neither mounted nor repaired while its
+// heartbeat beats. When it is silent, each does so by itself.
 func TestOwnerElsewhere(t *testing.T) {
 	for name, change := range map[string]func(u *owner.User){
 		"our number":        func(u *owner.User) { u.PIDNS++; u.Start += 12345 },
@@ -105,8 +105,8 @@ func TestOwnerElsewhere(t *testing.T) {
 	}
 }
 
-// TestOwnerKilled: what this kernel's lock shows to be dead is mounted without waiting, whatever its
-// host was called and in whatever container it was.
+// TestOwnerKilled: what this kernel's lock shows to be dead is mounted without waiting, whatever
+// its host was called and in whatever container it was.
 func TestOwnerKilled(t *testing.T) {
 	r, sb := fileRegion(t)
 	claimAs(t, r, sb, func(u *owner.User) { u.Ino--; u.PIDNS++; u.Machine[0]++; u.PID = 1 }).Stop()
@@ -168,8 +168,8 @@ func TestOwnerRepairsNothingFirst(t *testing.T) {
 	}
 }
 
-// TestRegionTaken: a mount that slept while another took the region, as a stopped daemon may, reads and
-// changes nothing any more, tells why, and does not say clean.
+// TestRegionTaken: a mount that slept while another took the region, as a stopped daemon may, reads
+// and changes nothing any more, tells why, and does not say clean.
 func TestRegionTaken(t *testing.T) {
 	r, sb := fileRegion(t)
 	warned := make(chan string, 10)

@@ -37,8 +37,8 @@ func TestReplyLocks(t *testing.T) {
 	}
 }
 
-// TestTruncatedUnderReply: a region file that is truncated while a reply is on its way is EIO, and what
-// the reply held is given back.
+// TestTruncatedUnderReply: a region file that is truncated while a reply is on its way is EIO, and
+// what the reply held is given back.
 func TestTruncatedUnderReply(t *testing.T) {
 	v, path := fileVolume(t, false)
 	ino, size := v.create(1, "f"), v.r.Size()
@@ -54,7 +54,8 @@ func TestTruncatedUnderReply(t *testing.T) {
 	if err := os.Truncate(path, size); err != nil {
 		t.Fatal(err)
 	}
-	// The bytes are out of use, as those of poisoned media are; a write would hang if they were locked.
+	// The bytes are out of use, as those of poisoned media are; a write would hang if they were
+	// locked.
 	if _, e := v.fs.Write(&v.ctx, ino, 0, b); e != syscall.EIO {
 		t.Errorf("a write: %v", e)
 	}

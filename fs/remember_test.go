@@ -12,8 +12,8 @@ import (
 	"github.com/daxfs/daxfs/fs/fsck"
 )
 
-// This file tests that an error of the media is recorded while the block is held, wherever one is met: so
-// that the block is retired when it comes free, and never handed out.
+// This file tests that an error of the media is recorded while the block is held, wherever one is
+// met: so that the block is retired when it comes free, and never handed out.
 
 // find returns where the region holds a text, which must be in one place only, but for the journal.
 func (v *volume) find(text []byte) int64 {
@@ -98,7 +98,8 @@ func TestTakeRecordsBeforeItFrees(t *testing.T) {
 	}
 }
 
-// TestErrorsAreRemembered: whatever meets bad memory remembers it, and what had it leaves it retired.
+// TestErrorsAreRemembered: whatever meets bad memory remembers it, and what had it leaves it
+// retired.
 func TestErrorsAreRemembered(t *testing.T) {
 	unique := func(n int) []byte { return randomBytes(int64(n), n) }
 	long := strings.Repeat("target/", 200)
@@ -386,8 +387,8 @@ func TestErrorsAreRemembered(t *testing.T) {
 	}
 }
 
-// TestRepairRemembersBad: fsck -y takes a file's attributes away because their list cannot be read. The memory
-// is free then, and known to be bad.
+// TestRepairRemembersBad: fsck -y takes a file's attributes away because their list cannot be read.
+// The memory is free then, and known to be bad.
 func TestRepairRemembersBad(t *testing.T) {
 	d := newDevVolume(t, 16<<20)
 	d.mount()
@@ -447,8 +448,8 @@ func TestStageRemembersBad(t *testing.T) {
 	}
 }
 
-// TestMountRemembersBad: what a mount cannot read and does without is on the list when it is mounted; a mount that
-// fails stores nothing.
+// TestMountRemembersBad: what a mount cannot read and does without is on the list when it is
+// mounted; a mount that fails stores nothing.
 func TestMountRemembersBad(t *testing.T) {
 	d := newDevVolume(t, 16<<20)
 	d.mount()

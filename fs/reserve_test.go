@@ -9,8 +9,9 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// TestUsersLeaveRootItsReserve: whatever users make until they find no space (empty files, directories,
-// attributes, extents), root can still make a file and write what its reserve has, but for a chunk.
+// TestUsersLeaveRootItsReserve: whatever users make until they find no space (empty files,
+// directories, attributes, extents), root can still make a file and write what its reserve has, but
+// for a chunk.
 func TestUsersLeaveRootItsReserve(t *testing.T) {
 	user := fs.Context{UID: 1000, GID: 1000}
 	var a fs.Attr

@@ -15,15 +15,15 @@ import (
 
 var soakOps = flag.Int("soak-ops", 10_000_000, "TestSoak: how many operations")
 
-// soakBound is how many bytes of memory TestSoak allows a part of its operations, and soakBlocks how
-// many blocks of the region. Of 10 million a part has 270 000, or half of them.
+// soakBound is how many bytes of memory TestSoak allows a part of its operations, and soakBlocks
+// how many blocks of the region. Of 10 million a part has 270 000, or half of them.
 const (
 	soakBound  = 256 << 10
 	soakBlocks = 16
 )
 
-// soak is a fixed tree under random operations: what they make is removed again, so that the tree is
-// one of a few.
+// soak is a fixed tree under random operations: what they make is removed again, so that the tree
+// is one of a few.
 type soak struct {
 	*volume
 	rng  *rand.Rand
@@ -172,7 +172,8 @@ func (s *soak) step(kind int) {
 	}
 }
 
-// used empties the files, and tells what the filesystem then has: bytes of memory, and blocks of the region.
+// used empties the files, and tells what the filesystem then has: bytes of memory, and blocks of
+// the region.
 func (s *soak) used() (memory, blocks int64) {
 	var a fs.Attr
 	for _, ino := range s.file {
@@ -186,8 +187,8 @@ func (s *soak) used() (memory, blocks int64) {
 	return int64(m.HeapAlloc + st.FolioTableBytes + st.SplitTableBytes), int64(st.Blocks - st.FreeBlocks)
 }
 
-// part makes n operations of one kind (-1: of all), and a tenth more before, after which memory and blocks should
-// no longer grow.
+// part makes n operations of one kind (-1: of all), and a tenth more before, after which memory and
+// blocks should no longer grow.
 func (s *soak) part(kind, n int) (memory, blocks int64) {
 	steps := func(n int) {
 		for end := s.done + n; s.done < end; {
@@ -205,8 +206,8 @@ func (s *soak) part(kind, n int) (memory, blocks int64) {
 	return m2 - m, b2 - b
 }
 
-// TestSoak: random operations on a fixed tree, all kinds together and then each by itself, take memory
-// and space once, and not again.
+// TestSoak: random operations on a fixed tree, all kinds together and then each by itself, take
+// memory and space once, and not again.
 func TestSoak(t *testing.T) {
 	n := *soakOps
 	if testing.Short() {

@@ -31,8 +31,8 @@ func held(t *testing.T) (v *volume, r *fs.Reply, n int64) {
 	return v, r, n
 }
 
-// TestNoSpaceWaits: who finds no space waits for what a read in flight holds, but not long, nor again for
-// the same; not at all if it must not; and no longer than it wants to.
+// TestNoSpaceWaits: who finds no space waits for what a read in flight holds, but not long, nor
+// again for the same; not at all if it must not; and no longer than it wants to.
 func TestNoSpaceWaits(t *testing.T) {
 	fallocate := func(v *volume, ctx *fs.Context, n int64) syscall.Errno {
 		return v.fs.Fallocate(ctx, v.lookup(1, "new"), 0, 0, n)
@@ -102,8 +102,8 @@ func TestNoSpaceWaits(t *testing.T) {
 	}
 }
 
-// TestSpaceComesMeanwhile: a read ends between the moment when an operation finds no space and the one when it
-// looks whether some is on its way. It is tried again.
+// TestSpaceComesMeanwhile: a read ends between the moment when an operation finds no space and the
+// one when it looks whether some is on its way. It is tried again.
 func TestSpaceComesMeanwhile(t *testing.T) {
 	v, r, n := held(t)
 	asked := 0

@@ -85,7 +85,8 @@ func TestLostData(t *testing.T) {
 	check("after a mount", fsck.Options{}, 0, 4)
 }
 
-// TestLostValue: a value of an attribute is lost as a file's data is, and the rest of the file stays.
+// TestLostValue: a value of an attribute is lost as a file's data is, and the rest of the file
+// stays.
 func TestLostValue(t *testing.T) {
 	w := build(t)
 	rep, err := fsck.Check(w.r, fsck.Options{})

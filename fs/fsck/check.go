@@ -29,10 +29,10 @@ type checker struct {
 	refused error // why nothing is mended (any more); nil: all that can be is
 }
 
-// Check examines the filesystem on r, and with o.Repair mends it. Without, it makes a dry run of the
-// same repair, and reports the same problems in the same order: nothing is written. An error means
-// that it could not be examined at all: no superblock verifies (layout.ErrMagic,
-// ErrVersion, ErrChecksum), the region is truncated, or the journal cannot be read.
+// Check examines the filesystem on r, and with o.Repair mends it. Without, it makes a dry run of
+// the same repair, and reports the same problems in the same order: nothing is written. An error
+// means that it could not be examined at all: no superblock verifies (layout.ErrMagic, ErrVersion,
+// ErrChecksum), the region is truncated, or the journal cannot be read.
 func Check(r *pmem.Region, o Options) (*Report, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -95,8 +95,8 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 	return c.rep, nil
 }
 
-// refuse says that nothing can be repaired: an error if it should be. A dry run goes on, and says so of
-// each problem.
+// refuse says that nothing can be repaired: an error if it should be. A dry run goes on, and says
+// so of each problem.
 func (c *checker) refuse(why error) error {
 	if c.o.Repair {
 		return why
@@ -223,8 +223,9 @@ func (c *checker) supers() error {
 	return c.trust(doubtful)
 }
 
-// magics yields the offsets of the blocks behind the first that begin with a superblock's magic, from
-// offset last downwards. Holes of the region's file are not looked at: a load would allocate them.
+// magics yields the offsets of the blocks behind the first that begin with a superblock's magic,
+// from offset last downwards. Holes of the region's file are not looked at: a load would allocate
+// them.
 func (c *checker) magics(last int64) iter.Seq[int64] {
 	return func(yield func(int64) bool) {
 		type span struct{ lo, hi int64 }
@@ -285,8 +286,8 @@ func (c *checker) putSuper(off int64, b []byte) error {
 	return nil
 }
 
-// judge refuses a region that somebody uses, and a repair of one of which that is unclear. Nothing is
-// stored before it has agreed.
+// judge refuses a region that somebody uses, and a repair of one of which that is unclear. Nothing
+// is stored before it has agreed.
 func (c *checker) judge() (err error) {
 	if c.verdict == nil {
 		c.verdict = c.o.Owner
@@ -322,7 +323,8 @@ func (c *checker) owner() {
 	}
 }
 
-// journal replays the committed records. Where some cannot be, a dry run looks at what the others leave.
+// journal replays the committed records. Where some cannot be, a dry run looks at what the others
+// leave.
 func (c *checker) journal() error {
 	recs, err := c.readRecords()
 	if err != nil {

@@ -37,8 +37,8 @@ func newCrafter(t testing.TB) *crafter {
 	return c
 }
 
-// furnish adds what build leaves out: long names, a directory of several blocks, a deep one, large and
-// shared extents, a hole, unwritten blocks, a list of attributes in several blocks.
+// furnish adds what build leaves out: long names, a directory of several blocks, a deep one, large
+// and shared extents, a hole, unwritten blocks, a list of attributes in several blocks.
 func (w *world) furnish(f *fs.FS) {
 	ctx := &fs.Context{}
 	w.mkdir(f, "/many")

@@ -17,8 +17,9 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// What one mount and listing, check or repair of the image may allocate in all, and so what it has at any
-// time: 4 bytes for each byte of the image, and 16 MiB. Who changes it besides makes garbage by each request.
+// What one mount and listing, check or repair of the image may allocate in all, and so what it has
+// at any time: 4 bytes for each byte of the image, and 16 MiB. Who changes it besides makes garbage
+// by each request.
 const (
 	imageBytes = 4*size + 16<<20
 	crowdBytes = 6 * imageBytes
@@ -41,8 +42,8 @@ func (c *crafter) within(what string, most uint64, f func()) {
 	}
 }
 
-// strangers does with a crafted image what its owner's victim does: mount it in each way, list and read
-// it, check it, repair it, mount it again and use it.
+// strangers does with a crafted image what its owner's victim does: mount it in each way, list and
+// read it, check it, repair it, mount it again and use it.
 func (c *crafter) strangers(script []byte) {
 	c.craft(script)
 	crafted := bytes.Clone(c.r.Bytes(0, size))
@@ -231,8 +232,8 @@ func craftSeeds() (out [][]byte) {
 	return out
 }
 
-// FuzzCraft: an image that somebody crafted, with right checksums, costs neither a panic nor a hang nor more
-// memory than its size allows.
+// FuzzCraft: an image that somebody crafted, with right checksums, costs neither a panic nor a hang
+// nor more memory than its size allows.
 func FuzzCraft(f *testing.F) {
 	c := newCrafter(f)
 	for _, script := range craftSeeds() {

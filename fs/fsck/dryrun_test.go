@@ -16,7 +16,8 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// repair makes a dry run and then the repair: the first must have changed nothing and told the same.
+// repair makes a dry run and then the repair: the first must have changed nothing and told the
+// same.
 func (w *world) repair(o fsck.Options) (*fsck.Report, error) {
 	w.Helper()
 	before := bytes.Clone(w.r.Bytes(0, size))
@@ -128,9 +129,9 @@ func (o onlyRead) become(t *testing.T, image []byte) {
 	}
 }
 
-// TestDryRun: of each kind of damage a dry run reports the same problems as the repair, in the same order,
-// says them alike, and stores nothing, also where nothing can be stored. After the repair a dry run finds
-// what that has left.
+// TestDryRun: of each kind of damage a dry run reports the same problems as the repair, in the same
+// order, says them alike, and stores nothing, also where nothing can be stored. After the repair a
+// dry run finds what that has left.
 func TestDryRun(t *testing.T) {
 	type harm struct {
 		name string
@@ -245,7 +246,8 @@ func (c *crafter) logged(path string, at int64, data []byte) {
 	c.store(slot, l[:])
 }
 
-// TestTruncateMany: an interrupted truncation of more lines than a journal record holds is finished.
+// TestTruncateMany: an interrupted truncation of more lines than a journal record holds is
+// finished.
 func TestTruncateMany(t *testing.T) {
 	w := build(t)
 	before := w.check(false)

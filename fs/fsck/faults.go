@@ -10,8 +10,8 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// faults are the blocks that could not be read. A repair may take away what named one of them: then it
-// is free memory that is bad, and belongs on the bad-range list.
+// faults are the blocks that could not be read. A repair may take away what named one of them: then
+// it is free memory that is bad, and belongs on the bad-range list.
 type faults struct {
 	mu     sync.Mutex
 	blocks map[uint64]struct{} // protected by mu
@@ -31,9 +31,9 @@ func (f *faults) note(err error) error {
 	return err
 }
 
-// retireFaults adds to the bad-range list what could not be read and belongs to nobody after the repair.
-// In a region in an ordinary file such memory has nothing to lose: the next mount tries it again.
-// What finds no line in the list is known when somebody meets it again.
+// retireFaults adds to the bad-range list what could not be read and belongs to nobody after the
+// repair. In a region in an ordinary file such memory has nothing to lose: the next mount tries it
+// again. What finds no line in the list is known when somebody meets it again.
 //
 // Persistence order, behind begin, for each range: store it in an unused line, flush, SFENCE.
 func (p *pass) retireFaults() error {

@@ -265,8 +265,8 @@ func TestClean(t *testing.T) {
 	}
 }
 
-// damages are what can be wrong, the codes a check must give (with those that the repair of others uncovers),
-// and what a repair makes.
+// damages are what can be wrong, the codes a check must give (with those that the repair of others
+// uncovers), and what a repair makes.
 var damages = []struct {
 	name  string
 	do    func(w *world)

@@ -387,5 +387,6 @@ func FuzzDamage(f *testing.F) { fuzz(f, (*target).survive) }
 // FuzzUse: damage, mount and use it without a check.
 func FuzzUse(f *testing.F) { fuzz(f, (*target).use) }
 
-// noSleep is for images whose owner record names a user: nobody lives there, and to watch that takes seconds.
+// noSleep is for images whose owner record names a user: nobody lives there, and to watch that
+// takes seconds.
 func noSleep(time.Duration) {}

@@ -10,9 +10,9 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// image is the region as a repair sees and changes it. A dry one keeps beside the region what it is told to
-// store, so that the same repair finds the same without changing anything. That takes 64 bytes for each line
-// that is changed, and some 100 for each block.
+// image is the region as a repair sees and changes it. A dry one keeps beside the region what it is
+// told to store, so that the same repair finds the same without changing anything. That takes 64
+// bytes for each line that is changed, and some 100 for each block.
 //
 // Loads are safe for concurrent use, also while one goroutine stores elsewhere.
 type image struct {
@@ -85,8 +85,8 @@ func (m *image) ntStore(off int64, b []byte) error {
 	return m.store(off, b, func() error { return m.r.NTStore(off, b) })
 }
 
-// store changes the bytes at off to b: by do, or beside the region. Memory that cannot be read is not
-// stored to, so that a dry run meets the same errors.
+// store changes the bytes at off to b: by do, or beside the region. Memory that cannot be read is
+// not stored to, so that a dry run meets the same errors.
 func (m *image) store(off int64, b []byte, do func() error) error {
 	lo, end := off&^(layout.LineSize-1), off+int64(len(b))
 	was := make([]byte, (end+layout.LineSize-1)&^(layout.LineSize-1)-lo)

@@ -10,8 +10,8 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// TestImage: what is stored to a dry image is read from it, by whole lines and parts of them, while others
-// read elsewhere; the region keeps what it had; and only lines that differ take memory.
+// TestImage: what is stored to a dry image is read from it, by whole lines and parts of them, while
+// others read elsewhere; the region keeps what it had; and only lines that differ take memory.
 func TestImage(t *testing.T) {
 	const size = 64 << 10
 	r, err := pmem.NewMemory(size)

@@ -11,8 +11,8 @@ import (
 	"github.com/daxfs/daxfs/pmem"
 )
 
-// TestRepairLost: a repair stores nothing any more after another process has taken the region, also if
-// a beat had failed otherwise before.
+// TestRepairLost: a repair stores nothing any more after another process has taken the region, also
+// if a beat had failed otherwise before.
 func TestRepairLost(t *testing.T) {
 	path := t.TempDir() + "/region"
 	if err := pmem.Create(path, 1<<20, true); err != nil {

@@ -143,8 +143,8 @@ func (rec *record) whole(seed uint32) bool {
 	return true
 }
 
-// lay adds to newer the record's lines that are newer than their places, by the rules of recovery. It
-// returns the offsets of lines that cannot be.
+// lay adds to newer the record's lines that are newer than their places, by the rules of recovery.
+// It returns the offsets of lines that cannot be.
 func (m *media) lay(newer map[int64]*layout.Line, rec *record) (bad []int64) {
 	for j, off := range rec.offs {
 		l := &rec.line[j]
@@ -296,7 +296,8 @@ func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
 
 // begin makes the filesystem one that this process uses, with no free map: after a crash it
 // counts as one that was not unmounted. Every repair begins with it; a superblock that is
-// restored from the other one changes nothing that the owner record speaks of. A dry run claims nothing.
+// restored from the other one changes nothing that the owner record speaks of. A dry run claims
+// nothing.
 func (m *media) begin() error {
 	if m.begun {
 		if err := m.lost.Load(); err != nil {

@@ -231,7 +231,8 @@ func (p *pass) conclude() {
 	}
 }
 
-// pathOf is the path of the inode that a problem concerns, from the filesystem's root; "" if there is none.
+// pathOf is the path of the inode that a problem concerns, from the filesystem's root; "" if there
+// is none.
 func (p *pass) pathOf(pr *Problem) string {
 	if pr.Path != "" || pr.Ino == 0 {
 		return pr.Path

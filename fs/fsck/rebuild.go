@@ -174,8 +174,8 @@ func (p *pass) rebuild() {
 	}
 }
 
-// madeOwner is the owner and the permissions of an inode whose own are lost: nobody else's may it become, but
-// the root directory goes back to who made the filesystem.
+// madeOwner is the owner and the permissions of an inode whose own are lost: nobody else's may it
+// become, but the root directory goes back to who made the filesystem.
 func (p *pass) madeOwner(ino uint64) (uid, gid uint32, mode uint16) {
 	if ino == layout.RootIno {
 		return p.sb.UID, p.sb.GID, 0o600

@@ -9,8 +9,8 @@ import (
 
 // Options of Check. The zero value only reports.
 type Options struct {
-	// Repair mends what can be mended without losing data. Without it the repair is run, and all that it
-	// would store is kept in memory.
+	// Repair mends what can be mended without losing data. Without it the repair is run, and all
+	// that it would store is kept in memory.
 	Repair bool
 	// Workers is how many goroutines look at things; 0: GOMAXPROCS. What is found does not
 	// depend on it. Repairs are made by one.
@@ -20,7 +20,8 @@ type Options struct {
 	// Owner is what the caller found out about the region's last user; nil: Check asks itself,
 	// which may take seconds.
 	Owner *owner.Verdict
-	// Sleep waits while it is watched whether the last user still lives; nil: time.Sleep. For tests.
+	// Sleep waits while it is watched whether the last user still lives; nil: time.Sleep. For
+	// tests.
 	Sleep func(time.Duration)
 	// Takeover repairs a region of which it is unclear whether somebody uses it.
 	Takeover bool

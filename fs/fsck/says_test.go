@@ -8,8 +8,8 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// TestRepairSays: a problem names the path of what it concerns, and what a repair cannot bring back, before
-// the repair and after it.
+// TestRepairSays: a problem names the path of what it concerns, and what a repair cannot bring
+// back, before the repair and after it.
 func TestRepairSays(t *testing.T) {
 	for name, c := range map[string]struct {
 		harm             func(w *world)

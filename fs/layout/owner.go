@@ -7,8 +7,8 @@ const (
 	OwnerSaved   uint32 = 2 // as OwnerClean, and there is a saved free map
 )
 
-// ownerDamaged is set in the state on media when damaged metadata was found while the filesystem was
-// mounted. Only fsck takes it off.
+// ownerDamaged is set in the state on media when damaged metadata was found while the filesystem
+// was mounted. Only fsck takes it off.
 const ownerDamaged uint32 = 1 << 8
 
 // Owner is the line at Superblock.OwnerOff: who uses the region, or where the saved free
@@ -75,15 +75,15 @@ func (o *Owner) Get(l *Line) {
 }
 
 // Beat is the line behind the owner record: the heartbeat of the region's user, who rewrites it as
-// long as it lives, and what tells where it lives. Its sequence is the count. It means something only
-// if its mount id is the owner record's.
+// long as it lives, and what tells where it lives. Its sequence is the count. It means something
+// only if its mount id is the owner record's.
 //
 //	offset size field
 //	0      8    mount id
 //	8      8    count
 //	16     8    time of this beat by the user's clock, ns since the epoch
-//	24     8    device number of the file or device node by which the user reached the region (st_dev)
-//	32     8    its inode number (st_ino)
+//	24     8    st_dev of the file or device node by which the user reached the region
+//	32     8    its st_ino
 //	40     4    inode number of the user's pid namespace, 0: unknown
 //	44     4    interval between beats in ms, 0: there are none
 //	48     4    reserved, zero

@@ -203,9 +203,9 @@ const (
 	MaxLanes = 64
 )
 
-// The two larger folios, log2 of bytes. Smaller ones, which tests use to have all of them in a small
-// region, are for filesystems of up to smallMax bytes: what a mount keeps in memory for each chunk
-// would be too much.
+// The two larger folios, log2 of bytes. Smaller ones, which tests use to have all of them in a
+// small region, are for filesystems of up to smallMax bytes: what a mount keeps in memory for each
+// chunk would be too much.
 const (
 	ChunkShift = 21
 	PUDShift   = 30
@@ -214,7 +214,12 @@ const (
 
 // Place computes the fixed area, which follows from version, size, shifts and lanes:
 //
-//	superblock block, with the owner record and the heartbeat | bad-range list | lanes | chunk map | chunk header | inodes
+//	superblock block, with the owner record and the heartbeat
+//	bad-range list
+//	lanes
+//	chunk map
+//	chunk header
+//	inodes
 func (s *Superblock) Place() {
 	s.LaneSlot = LaneSlot
 	s.OwnerOff = BlockSize / 2

@@ -31,9 +31,9 @@
 //	Unclear  neither can be known: the administrator says (takeover)
 //
 //	Clean  -- Take --> a claim -- Release --> Clean
-//	                     | the user dies               -> Unused
-//	                     | the user is stopped         -> InUse by its process, or Unused by its silence
-//	                     | another takes the region    -> the claim is lost: ErrLost at the next Beat
+//	                  | the user dies               -> Unused
+//	                  | the user is stopped         -> InUse by its process, Unused by its silence
+//	                  | another takes the region    -> the claim is lost: ErrLost at the next Beat
 //
 // # How a record is judged
 //

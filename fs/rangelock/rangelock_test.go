@@ -44,8 +44,8 @@ func TestTryLock(t *testing.T) {
 	}
 }
 
-// TestOrderOfArrival: a reader that comes after a waiting writer waits for it, though it overlaps only
-// readers that hold their ranges. Else readers could keep a writer out without end.
+// TestOrderOfArrival: a reader that comes after a waiting writer waits for it, though it overlaps
+// only readers that hold their ranges. Else readers could keep a writer out without end.
 func TestOrderOfArrival(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l Lock
