@@ -182,24 +182,12 @@ func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
 			return err
 		}
 	}
-	t := fs.journal.Begin(ctx.Lane)
-	if c != in.core {
-		in.stageCore(t, &c)
-	}
-	st := in.stageTimes(t, SetCtime, ct)
-	if s.Valid&SetAtime != 0 {
-		st.now.Atime = s.Atime
-	}
-	if s.Valid&SetMtime != 0 {
-		st.now.Mtime = s.Mtime
-	}
-	st.now.Put(t.At(in.off + layout.InodeTimesOff))
-	if err := t.Commit(); err != nil {
-		list.undo()
-		return err
-	}
-	in.applyCore(&c)
-	in.applyTimes(&st)
-	list.done()
-	return nil
+	ch := fs.begin(ctx)
+	u := ch.update(in)
+	u.Core = c
+	u.stamp(SetCtime, ct)
+	u.stamp(s.Valid&SetAtime, s.Atime)
+	u.stamp(s.Valid&SetMtime, s.Mtime)
+	ch.swap(u, list)
+	return ch.commit()
 }

@@ -101,35 +101,22 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *i
 	}
 	n, err := fs.newNode(ctx, d, nd)
 	if err != nil {
-		fs.undoDentry(ctx, &p)
+		fs.undoPlace(ctx, &p)
 		return nil, err
 	}
-	t := fs.journal.Begin(ctx.Lane)
-	n.stage(t)
-	c := d.core
-	var ch dirChange
-	var ds stagedTimes
+	c := fs.begin(ctx)
+	c.create(n)
 	if !nd.unnamed {
-		ch = d.stageDentry(t, p, name, n.in.ino, dtype(nd.mode), &c)
+		u := c.update(d)
+		c.link(u, p, name, n.in.ino, dtype(nd.mode))
 		if n.in.isDir() {
-			c.Nlink++
+			u.Core.Nlink++
 		}
-		if c != d.core {
-			d.stageCore(t, &c)
-		}
-		ds = d.stageTimes(t, SetMtime|SetCtime, n.in.btime)
+		u.stamp(SetMtime|SetCtime, n.in.btime)
 	}
-	if err := t.Commit(); err != nil {
-		fs.undoDentry(ctx, &p)
-		n.undo()
+	if err := c.commit(); err != nil {
 		return nil, err
 	}
-	if !nd.unnamed {
-		d.applyCore(&c)
-		d.applyTimes(&ds)
-		d.applyDentry(&ch)
-	}
-	n.done()
 	return n.in, nil
 }
 
@@ -167,13 +154,6 @@ func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
 	s.add(n.in)
 	s.mu.Unlock()
 	return n, nil
-}
-
-// stage writes the lines of the inode.
-func (n *newborn) stage(t *journal.Tx) {
-	n.in.stageContent(t, n.nd, n.block)
-	n.in.stageCore(t, &n.in.core)
-	n.in.stageTimes(t, 0, 0)
 }
 
 // done is after commit: the inode can be found.

@@ -4,7 +4,6 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/pagecache"
 )
@@ -107,7 +106,7 @@ type dirPlace struct {
 }
 
 // placeName finds n adjacent free lines in the directory, in a fresh, formatted
-// metadata block if need be. Nothing is linked yet: stagePlace does that. Called
+// metadata block if need be. Nothing is linked yet: change.link does that. Called
 // with mu held and no lane.
 func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 	if pos, ok := in.dir.Room(n); ok {
@@ -134,67 +133,20 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 	m.finish(uint64(b) + 1)
 	p := dirPlace{pos: b * layout.LinesPerBlock, n: n, block: block, remap: m}
 	if err := m.settleDir(ctx); err != nil {
-		fs.undoDentry(ctx, &p)
+		fs.undoPlace(ctx, &p)
 		return dirPlace{}, err
 	}
 	return p, nil
 }
 
-// dirChange is one directory's part of a transaction, to be applied after commit.
-type dirChange struct {
-	p    dirPlace
-	name string
-}
-
-// stageDentry writes a new dentry at p, linking p's fresh block if it has one. c is
-// the directory's new core, which the caller stages.
-func (in *inode) stageDentry(t *journal.Tx, p dirPlace, name string, ino uint64, typ uint8, c *layout.Core) (ch dirChange) {
-	ch = dirChange{p: p, name: name}
-	off := int64(0)
-	if p.block != 0 {
-		b := uint64(p.pos / layout.LinesPerBlock)
-		p.remap.stage(t)
-		if size := (b + 1) << layout.BlockShift; size > c.Size {
-			c.Size = size
-		}
-		off = int64(p.block)<<layout.BlockShift + int64(p.pos%layout.LinesPerBlock)*layout.LineSize
-	} else {
-		off = in.dir.Off(p.pos)
-	}
-	nm := []byte(name)
-	t.At(off).PutDentryHead(nm, ino, typ)
-	for i := 1; i < p.n; i++ {
-		t.At(off+int64(i)*layout.LineSize).PutDentryCont(nm, i)
-	}
-	return ch
-}
-
-// applyDentry makes a committed stageDentry current in DRAM.
-func (in *inode) applyDentry(ch *dirChange) {
-	if ch.p.block != 0 {
-		ch.p.remap.apply()
-		ch.p.remap.end()
-		in.dir.Link(ch.p.pos/layout.LinesPerBlock, ch.p.block)
-	}
-	in.dir.Insert(ch.name, ch.p.pos, ch.p.n)
-}
-
-// undoDentry gives back what placeName and stageDentry took. No lane may be held.
-func (fs *FS) undoDentry(ctx *Context, p *dirPlace) {
+// undoPlace gives back what placeName took. No lane may be held.
+func (fs *FS) undoPlace(ctx *Context, p *dirPlace) {
 	if p.block == 0 {
 		return
 	}
 	p.remap.unstage()
 	p.remap.end()
 	fs.freeMeta(ctx, p.block)
-}
-
-// stageRemove clears a dentry's lines.
-func (in *inode) stageRemove(t *journal.Tx, e *dirindex.Entry) {
-	off := in.dir.Off(e.Pos)
-	for i := range e.Lines() {
-		t.At(off + int64(i)*layout.LineSize).ClearDentry()
-	}
 }
 
 // trimDir gives back the directory block of a position if it became empty, and all
@@ -232,20 +184,14 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	if m.settleDir(ctx) != nil {
 		return
 	}
-	c := in.core
+	c := fs.begin(ctx)
+	u := c.update(in)
 	if n := d.BlocksWithout(b); n < d.Blocks() {
-		c.Size = uint64(n) << layout.BlockShift
+		u.Core.Size = uint64(n) << layout.BlockShift
 	}
-	t := fs.journal.Begin(ctx.Lane)
-	m.stage(t)
-	if c != in.core {
-		in.stageCore(t, &c)
-	}
-	if err := t.Commit(); err != nil {
-		m.unstage()
+	c.remap(u, m)
+	if c.commit() != nil {
 		return
 	}
-	in.applyCore(&c)
-	m.apply()
 	fs.freeMeta(ctx, d.Unlink(b))
 }

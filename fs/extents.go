@@ -68,15 +68,7 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 			layout.PutLine(b, 0, &l, fs.seed, off, seq)
 		})
 		if err == nil {
-			old := in.troot
-			t := fs.journal.Begin(ctx.Lane)
-			in.troot = block
-			st := in.stageTimes(t, 0, 0)
-			if err = t.Commit(); err != nil {
-				in.troot = old
-			} else {
-				in.applyTimes(&st)
-			}
+			err = fs.rootExtents(ctx, in, block)
 		}
 		if err != nil {
 			fs.freeMeta(ctx, block)
@@ -86,6 +78,15 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 		in.blocks.Add(1)
 	}
 	return nil
+}
+
+// rootExtents has the list of extent blocks begin with a block. Called with mu held and no lane.
+func (fs *FS) rootExtents(ctx *Context, in *inode, block uint64) error {
+	c := fs.begin(ctx)
+	u := c.update(in)
+	u.ExtentRoot = block
+	u.stamp(0, 0)
+	return c.commit()
 }
 
 // dropChainLocked unlinks the extent blocks once no extent is left, and returns them. If it does not
@@ -98,15 +99,9 @@ func (fs *FS) dropChainLocked(ctx *Context, in *inode) (gone []uint64) {
 	if in.space.Len() > 0 || len(in.ext.chain) == 0 {
 		return nil
 	}
-	root := in.troot
-	in.troot = 0
-	t := fs.journal.Begin(ctx.Lane)
-	st := in.stageTimes(t, 0, 0)
-	if t.Commit() != nil {
-		in.troot = root
+	if fs.rootExtents(ctx, in, 0) != nil {
 		return nil
 	}
-	in.applyTimes(&st)
 	in.blocks.Add(-uint64(len(in.ext.chain)))
 	gone = in.ext.chain
 	in.ext.chain, in.ext.free, in.ext.next = nil, nil, 0

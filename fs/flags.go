@@ -31,20 +31,15 @@ func (fs *FS) SetFlags(ctx *Context, ino uint64, flags uint32, proj *uint32) sys
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	c := in.core
-	c.Flags = flags
+	now := fs.now()
+	c := fs.begin(ctx)
+	u := c.update(in)
+	u.Core.Flags = flags
 	if proj != nil {
-		c.Proj = *proj
+		u.Core.Proj = *proj
 	}
-	t := fs.journal.Begin(ctx.Lane)
-	in.stageCore(t, &c)
-	st := in.stageTimes(t, SetCtime, fs.now())
-	if err := t.Commit(); err != nil {
-		return errno(err)
-	}
-	in.applyCore(&c)
-	in.applyTimes(&st)
-	return 0
+	u.stamp(SetCtime, now)
+	return errno(c.commit())
 }
 
 // Open says whether a file may be opened with the O_* in flags, and its own flags. The

@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/rangelock"
 	"github.com/daxfs/daxfs/pagecache"
@@ -240,13 +239,9 @@ func (fs *FS) flushTimes(in *inode) error {
 		return nil
 	}
 	if in.live {
-		t := fs.journal.Begin(uint32(in.ino))
-		st := in.stageTimes(t, 0, 0)
-		if err := t.Commit(); err != nil {
-			return err
-		}
-		in.applyTimes(&st)
-		return nil
+		c := fs.begin(&Context{Lane: uint32(in.ino)})
+		c.update(in).stamp(0, 0)
+		return c.commit()
 	}
 	var l layout.Line
 	if err := fs.journal.ReadLine(in.off+layout.InodeTimesOff, &l); err != nil {
@@ -397,50 +392,6 @@ func (fs *FS) freeContent(ctx *Context, in *inode) {
 	}
 	in.space.Reset()
 	in.ext, in.dir = extentSlots{}, nil
-}
-
-// stagedTimes is what a transaction makes of an inode's times.
-type stagedTimes struct {
-	seen     uint64       // lazy changes it includes
-	old, now layout.Times // as they were, and as they will be
-}
-
-// stageTimes writes the times line with the current times and roots, of which those
-// that set names (SetMtime, SetCtime) become now. Called with mu held.
-func (in *inode) stageTimes(t *journal.Tx, set uint32, now int64) stagedTimes {
-	st := stagedTimes{seen: in.touched.Load()}
-	st.old = layout.Times{Atime: in.atime.Load(), Mtime: in.mtime.Load(), Ctime: in.ctime.Load(), Btime: in.btime, ExtentRoot: in.troot, XattrRoot: in.xroot}
-	st.now = st.old
-	if set&SetMtime != 0 {
-		st.now.Mtime = now
-	}
-	if set&SetCtime != 0 {
-		st.now.Ctime = now
-	}
-	st.now.Put(t.At(in.off + layout.InodeTimesOff))
-	return st
-}
-
-// applyTimes makes staged times current after commit, but for those that a write in
-// place changed meanwhile: they are newer, and stay lazy.
-func (in *inode) applyTimes(st *stagedTimes) {
-	in.atime.CompareAndSwap(st.old.Atime, st.now.Atime)
-	in.mtime.CompareAndSwap(st.old.Mtime, st.now.Mtime)
-	in.ctime.CompareAndSwap(st.old.Ctime, st.now.Ctime)
-	in.live = false
-	in.flushed.Store(st.seen)
-}
-
-func (in *inode) stageCore(t *journal.Tx, c *layout.Core) { c.Put(t.At(in.off + layout.InodeCoreOff)) }
-
-func (in *inode) applyCore(c *layout.Core) {
-	in.core = *c
-	in.size.Store(c.Size)
-	in.flags.Store(c.Flags)
-	if in.parent.Load() != c.Parent {
-		in.up.Store(nil)
-		in.parent.Store(c.Parent)
-	}
 }
 
 // load reads from a block that the caller keeps from becoming free: it holds a lock of its

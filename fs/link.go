@@ -79,25 +79,16 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 		return err
 	}
 	now := fs.now()
-	t := fs.journal.Begin(ctx.Lane)
-	c, dc := in.core, d.core
-	c.Nlink++
-	in.stageCore(t, &c)
-	is := in.stageTimes(t, SetCtime, now)
-	ch := d.stageDentry(t, p, name, in.ino, dtype(in.typ), &dc)
-	if dc != d.core {
-		d.stageCore(t, &dc)
-	}
-	ds := d.stageTimes(t, SetMtime|SetCtime, now)
-	if err := t.Commit(); err != nil {
-		fs.undoDentry(ctx, &p)
+	c := fs.begin(ctx)
+	u := c.update(in)
+	u.Core.Nlink++
+	u.stamp(SetCtime, now)
+	u = c.update(d)
+	c.link(u, p, name, in.ino, dtype(in.typ))
+	u.stamp(SetMtime|SetCtime, now)
+	if err := c.commit(); err != nil {
 		return err
 	}
-	in.applyCore(&c)
-	in.applyTimes(&is)
 	in.linkable = false
-	d.applyCore(&dc)
-	d.applyTimes(&ds)
-	d.applyDentry(&ch)
 	return nil
 }

@@ -188,31 +188,17 @@ func (m *remap) commitWith(ctx *Context, change func(c layout.Core) (now layout.
 
 // transact is step 1 of commit.
 func (m *remap) transact(ctx *Context, change func(c layout.Core) (now layout.Core, times uint32)) error {
-	fs, in := m.fs, m.in
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	c, set := change(in.core)
-	t := fs.journal.Begin(ctx.Lane)
-	m.stage(t)
-	t.AddData(m.data...)
-	if c != in.core {
-		in.stageCore(t, &c)
+	m.in.mu.Lock()
+	defer m.in.mu.Unlock()
+	c := m.fs.begin(ctx)
+	u := c.update(m.in)
+	var set uint32
+	if u.Core, set = change(u.Core); set != 0 {
+		u.stamp(set, m.fs.now())
 	}
-	var st stagedTimes
-	if set != 0 {
-		st = in.stageTimes(t, set, fs.now())
-	}
-	err := t.Commit()
-	if !journal.Happened(err) {
-		m.unstage()
-		return err
-	}
-	m.apply()
-	in.applyCore(&c)
-	if set != 0 {
-		in.applyTimes(&st)
-	}
-	return err
+	c.remap(u, m)
+	c.tx.AddData(m.data...)
+	return c.commit()
 }
 
 // committed is the end of an applied remap of a file: what is no longer its own goes to whoever holds it last. A large

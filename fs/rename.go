@@ -5,7 +5,6 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
@@ -313,7 +312,7 @@ func (m *moving) prepare() (err error) {
 	}
 	if m.flags&RenameWhiteout != 0 {
 		if m.w, err = fs.newNode(m.ctx, m.od, &node{mode: syscall.S_IFCHR}); err != nil {
-			fs.undoDentry(m.ctx, &m.p)
+			fs.undoPlace(m.ctx, &m.p)
 			return err
 		}
 	}
@@ -324,99 +323,54 @@ func (m *moving) prepare() (err error) {
 func (m *moving) commit() error {
 	fs, in, v := m.fs, m.in, m.victim
 	now := fs.now()
-	t := fs.journal.Begin(m.ctx.Lane)
-	ic, oc, nc := in.core, m.od.core, m.nd.core
-	pn := &nc
-	if m.od == m.nd {
-		pn = &oc
-	}
-	var vc layout.Core
-	var vs stagedTimes
-	var ch dirChange
+	c := fs.begin(m.ctx)
+	od, nd := m.dirs(&c, now)
 	if v != nil {
-		vc = v.core
-		vs = v.stageUnlink(t, &vc, now)
-		t.At(m.nd.dir.Off(m.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
+		u := c.update(v)
+		u.unlinked()
+		u.stamp(SetCtime, now)
+		c.retarget(m.nd, &m.to, in)
 		if v.isDir() {
-			dropSubdir(pn)
+			dropSubdir(&nd.Core)
 		}
 	} else {
-		ch = m.nd.stageDentry(t, m.p, m.nname, in.ino, dtype(in.typ), pn)
+		c.link(nd, m.p, m.nname, in.ino, dtype(in.typ))
 	}
 	if w := m.w; w != nil {
-		w.stage(t)
-		t.At(m.od.dir.Off(m.from.Pos)).SetDentryTarget(w.in.ino, dtype(w.in.typ))
+		c.create(w)
+		c.retarget(m.od, &m.from, w.in)
 	} else {
-		m.od.stageRemove(t, &m.from)
+		c.unlink(od, &m.from)
 	}
-	if in.isDir() && m.od != m.nd {
-		dropSubdir(&oc)
-		pn.Nlink++
-		ic.Parent = m.nd.ino
-	}
-	is := m.stage(t, in, &ic, now)
-	ds := m.stageDirs(t, &oc, pn, now)
-	if err := t.Commit(); err != nil {
-		if v == nil {
-			fs.undoDentry(m.ctx, &m.p)
-		}
-		m.w.undo()
+	c.move(in, od, nd)
+	c.update(in).stamp(SetCtime, now)
+	if err := c.commit(); err != nil {
 		return err
 	}
 	if v != nil {
-		v.applyCore(&vc)
 		fs.freeing.nameGone(v)
-		v.applyTimes(&vs)
-	} else {
-		m.nd.applyDentry(&ch)
 	}
-	if m.w == nil {
-		m.od.dir.Remove(&m.from)
-	}
-	in.applyCore(&ic)
-	in.applyTimes(&is)
 	in.movedTo(m.nd)
-	m.applyDirs(&oc, pn, &ds)
 	return nil
 }
 
 // exchange swaps what two names lead to.
 func (r *renaming) exchange() error {
-	fs, in, v := r.fs, r.in, r.victim
-	now := fs.now()
-	t := fs.journal.Begin(r.ctx.Lane)
-	ic, vc, oc, nc := in.core, v.core, r.od.core, r.nd.core
-	pn := &nc
-	if r.od == r.nd {
-		pn = &oc
-	}
-	t.At(r.nd.dir.Off(r.to.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
-	t.At(r.od.dir.Off(r.from.Pos)).SetDentryTarget(v.ino, dtype(v.typ))
-	if r.od != r.nd {
-		if in.isDir() {
-			dropSubdir(&oc)
-			pn.Nlink++
-			ic.Parent = r.nd.ino
-		}
-		if v.isDir() {
-			oc.Nlink++
-			dropSubdir(pn)
-			vc.Parent = r.od.ino
-		}
-	}
-	is := r.stage(t, in, &ic, now)
-	vs := r.stage(t, v, &vc, now)
-	ds := r.stageDirs(t, &oc, pn, now)
-	if err := t.Commit(); err != nil {
+	in, v := r.in, r.victim
+	now := r.fs.now()
+	c := r.fs.begin(r.ctx)
+	od, nd := r.dirs(&c, now)
+	c.retarget(r.nd, &r.to, in)
+	c.retarget(r.od, &r.from, v)
+	c.move(in, od, nd)
+	c.move(v, nd, od)
+	c.update(in).stamp(SetCtime, now)
+	c.update(v).stamp(SetCtime, now)
+	if err := c.commit(); err != nil {
 		return err
 	}
-	in.applyCore(&ic)
-	in.applyTimes(&is)
-	v.applyCore(&vc)
-	v.applyTimes(&vs)
 	in.movedTo(r.nd)
 	v.movedTo(r.od)
-	r.applyDirs(&oc, pn, &ds)
 	return nil
 }
 
@@ -427,33 +381,21 @@ func (in *inode) movedTo(d *inode) {
 	}
 }
 
-// stage writes a moved inode's ctime, and its core if the parent changed.
-func (r *renaming) stage(t *journal.Tx, in *inode, c *layout.Core, now int64) stagedTimes {
-	if *c != in.core {
-		in.stageCore(t, c)
-	}
-	return in.stageTimes(t, SetCtime, now)
+// dirs has both directories' times change.
+func (r *renaming) dirs(c *change, now int64) (od, nd *update) {
+	od = c.update(r.od)
+	od.stamp(SetMtime|SetCtime, now)
+	nd = c.update(r.nd)
+	nd.stamp(SetMtime|SetCtime, now)
+	return od, nd
 }
 
-func (r *renaming) stageDirs(t *journal.Tx, oc, nc *layout.Core, now int64) (ds [2]stagedTimes) {
-	if *oc != r.od.core {
-		r.od.stageCore(t, oc)
+// move has an inode's name go from one directory to another: of a directory the parent and the links change.
+func (c *change) move(in *inode, from, to *update) {
+	if !in.isDir() || from == to {
+		return
 	}
-	ds[0] = r.od.stageTimes(t, SetMtime|SetCtime, now)
-	if r.od != r.nd {
-		if *nc != r.nd.core {
-			r.nd.stageCore(t, nc)
-		}
-		ds[1] = r.nd.stageTimes(t, SetMtime|SetCtime, now)
-	}
-	return ds
-}
-
-func (r *renaming) applyDirs(oc, nc *layout.Core, ds *[2]stagedTimes) {
-	r.od.applyCore(oc)
-	r.od.applyTimes(&ds[0])
-	if r.od != r.nd {
-		r.nd.applyCore(nc)
-		r.nd.applyTimes(&ds[1])
-	}
+	dropSubdir(&from.Core)
+	to.Core.Nlink++
+	c.update(in).Core.Parent = to.in.ino
 }

@@ -4,7 +4,6 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
@@ -100,24 +99,20 @@ func (fs *FS) removeLocked(ctx *Context, d, in *inode, de *dirindex.Entry, rmdir
 		return err
 	}
 	now := fs.now()
-	t := fs.journal.Begin(ctx.Lane)
-	c, dc := in.core, d.core
-	is := in.stageUnlink(t, &c, now)
-	d.stageRemove(t, de)
+	c := fs.begin(ctx)
+	u := c.update(in)
+	u.unlinked()
+	u.stamp(SetCtime, now)
+	u = c.update(d)
+	c.unlink(u, de)
 	if rmdir {
-		dropSubdir(&dc)
-		d.stageCore(t, &dc)
+		dropSubdir(&u.Core)
 	}
-	ds := d.stageTimes(t, SetMtime|SetCtime, now)
-	if err := t.Commit(); err != nil {
+	u.stamp(SetMtime|SetCtime, now)
+	if err := c.commit(); err != nil {
 		return err
 	}
-	in.applyCore(&c)
 	fs.freeing.nameGone(in)
-	in.applyTimes(&is)
-	d.applyCore(&dc)
-	d.applyTimes(&ds)
-	d.dir.Remove(de)
 	return nil
 }
 
@@ -147,11 +142,9 @@ func (in *inode) mayRemove(rmdir bool) error {
 	return nil
 }
 
-// stageUnlink takes one link off: both of a directory.
-func (in *inode) stageUnlink(t *journal.Tx, c *layout.Core, now int64) stagedTimes {
-	if c.Nlink--; in.isDir() {
-		c.Nlink = 0
+// unlinked takes one link off: both of a directory.
+func (u *update) unlinked() {
+	if u.Core.Nlink--; u.in.isDir() {
+		u.Core.Nlink = 0
 	}
-	in.stageCore(t, c)
-	return in.stageTimes(t, SetCtime, now)
 }

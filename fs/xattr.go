@@ -207,24 +207,20 @@ func (fs *FS) editXattrs(ctx *Context, in *inode, edit xattrEdit) syscall.Errno 
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	c := in.core
-	s, err := fs.swapXattrs(ctx, in, func(s *xattrSwap) error { return edit(s, &c) })
+	core := in.core
+	s, err := fs.swapXattrs(ctx, in, func(s *xattrSwap) error { return edit(s, &core) })
 	if err != nil {
 		return errno(err)
 	}
 	now := fs.now()
-	t := fs.journal.Begin(ctx.Lane)
-	if c != in.core {
-		in.stageCore(t, &c)
-	}
-	st := in.stageTimes(t, SetCtime, now)
-	if err := t.Commit(); err != nil {
-		s.undo()
+	c := fs.begin(ctx)
+	u := c.update(in)
+	u.Core = core
+	u.stamp(SetCtime, now)
+	c.swap(u, s)
+	if err := c.commit(); err != nil {
 		return errno(err)
 	}
-	in.applyCore(&c)
-	in.applyTimes(&st)
 	in.caps.Store(s.find(capability) >= 0)
-	s.done()
 	return 0
 }

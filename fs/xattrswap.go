@@ -7,8 +7,8 @@ import (
 	"github.com/daxfs/daxfs/fs/layout"
 )
 
-// xattrSwap is a change of an inode's attributes on its way: what they will be is stored,
-// and inode.xroot names it, for a transaction with the times line to link.
+// xattrSwap is a change of an inode's attributes on its way: what they will be is stored, for a
+// change with the times line to link (change.swap).
 type xattrSwap struct {
 	fs       *FS
 	ctx      *Context
@@ -41,8 +41,6 @@ func (fs *FS) swapXattrs(ctx *Context, in *inode, edit func(s *xattrSwap) error)
 		s.undo()
 		return nil, err
 	}
-	in.xroot = s.now.root()
-	fs.xattrs.drop(in)
 	return s, nil
 }
 
@@ -52,8 +50,6 @@ func (s *xattrSwap) undo() {
 		return
 	}
 	fs := s.fs
-	s.in.xroot = s.old.root()
-	fs.xattrs.drop(s.in)
 	for _, b := range s.now.chain {
 		fs.freeMeta(s.ctx, b)
 	}
@@ -68,6 +64,7 @@ func (s *xattrSwap) done() {
 		return
 	}
 	fs := s.fs
+	fs.xattrs.drop(s.in)
 	s.in.acls = nil
 	for _, r := range s.fresh {
 		fs.table.Own(r.Block, uint64(r.Len))
