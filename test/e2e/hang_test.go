@@ -23,6 +23,7 @@ func TestHungDaemon(t *testing.T) {
 			if via == "uring" {
 				harness.Uring(t)
 			}
+			t.Parallel() // it waits, mostly
 			m := harness.NewWith(t, "transport="+via, 64<<20, 2*time.Minute)
 			if err := os.WriteFile(m.Path("f"), []byte("content"), 0o600); err != nil {
 				t.Fatal(err)
