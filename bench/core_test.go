@@ -88,3 +88,43 @@ func BenchmarkCreateUnlink(b *testing.B) {
 		c.fs.Forget(a.Ino, 1)
 	}
 }
+
+// BenchmarkLookup looks up names of one and of several lines in a directory of 1000, and one that
+// is missing.
+func BenchmarkLookup(b *testing.B) {
+	c := newCore(b, 64<<20)
+	long := "a name that is long enough to take more than one line of the directory, "
+	for i := range 500 {
+		c.create(b, fmt.Sprint("f", i), 0)
+		c.create(b, fmt.Sprint(long, i), 0)
+	}
+	for _, bc := range []struct {
+		name, look string
+		want       syscall.Errno
+	}{{"short", "f77", 0}, {"long", long + "77", 0}, {"missing", "missing", syscall.ENOENT}} {
+		b.Run(bc.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var a fs.Attr
+				if e := c.fs.Lookup(&c.ctx, 1, bc.look, &a); e != bc.want {
+					b.Fatal(e)
+				}
+				c.fs.Forget(a.Ino, 1)
+			}
+		})
+	}
+}
+
+// BenchmarkReadDir lists a directory of 1000 names.
+func BenchmarkReadDir(b *testing.B) {
+	c := newCore(b, 64<<20)
+	for i := range 1000 {
+		c.create(b, fmt.Sprint("f", i), 0)
+	}
+	for b.Loop() {
+		n := 0
+		if e := c.fs.ReadDir(&c.ctx, 1, 0, func(*fs.Dirent) bool { n++; return true }); e != 0 || n != 1002 {
+			b.Fatal(n, e)
+		}
+	}
+}

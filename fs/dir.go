@@ -31,13 +31,14 @@ func (fs *FS) getDir(ctx *Context, ino uint64) (*inode, syscall.Errno) {
 
 // find looks a name up. It allocates nothing.
 func (fs *FS) find(in *inode, name string) (dirindex.Entry, bool, error) {
-	s := in.dir.Search(name)
-	for off, ok := s.Want(); ok; off, ok = s.Want() {
+	var s dirindex.Search
+	off, ok := s.Start(in.dir, name)
+	for ok {
 		var l layout.Line
 		if err := fs.journal.ReadLine(off, &l); err != nil {
 			return dirindex.Entry{}, false, err
 		}
-		s.Show(&l)
+		off, ok = s.Show(&l)
 	}
 	e, ok := s.Result()
 	if !ok {
@@ -51,7 +52,11 @@ const lostLooked = 1000
 
 // absent is the answer for a name that directory in has not, as far as it can be read.
 func (fs *FS) absent(in *inode, name string) error {
-	if n := in.dir.Lost(); n > lostLooked {
+	n := in.dir.Lost()
+	if n == 0 {
+		return nil
+	}
+	if n > lostLooked {
 		return corruptf("directory %d has %d damaged lines, of which one may have held the name %q", in.ino, n, name)
 	}
 	if off, ok := in.dir.LostLike(name); ok {

@@ -50,7 +50,11 @@ func (x *Index) Off(pos uint32) int64 {
 func (x *Index) Next(pos uint64) (at uint64, off int64, ok bool) {
 	skip := lineMask(0, int(pos%layout.LinesPerBlock))
 	for b := pos / layout.LinesPerBlock; b < uint64(len(x.blocks)); b++ {
-		if used := x.used[b] &^ x.lostLines[uint32(b)] &^ skip; used != 0 {
+		used := x.used[b] &^ skip
+		if x.lostLines != nil {
+			used &^= x.lostLines[uint32(b)]
+		}
+		if used != 0 {
 			at = b*layout.LinesPerBlock + uint64(bits.TrailingZeros64(used))
 			return at, x.Off(uint32(at)), true
 		}

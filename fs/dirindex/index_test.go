@@ -37,9 +37,9 @@ func (m *media) seal(off int64) {
 }
 
 func (m *media) find(name string) (Entry, bool) {
-	s := m.x.Search(name)
-	for off, ok := s.Want(); ok; off, ok = s.Want() {
-		s.Show(m.line(off))
+	var s Search
+	for off, ok := s.Start(m.x, name); ok; {
+		off, ok = s.Show(m.line(off))
 	}
 	return s.Result()
 }
