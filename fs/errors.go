@@ -34,7 +34,10 @@ func errno(err error) syscall.Errno {
 	if err == nil {
 		return 0
 	}
-	var e syscall.Errno // on the heap: not before the usual case
+	if e, ok := err.(syscall.Errno); ok {
+		return e // as of a name that is missing
+	}
+	var e syscall.Errno // on the heap: not before the usual cases
 	switch {
 	case err == errNoSpace:
 		return syscall.ENOSPC
