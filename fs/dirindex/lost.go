@@ -2,15 +2,15 @@ package dirindex
 
 import "github.com/daxfs/daxfs/fs/layout"
 
-// lostLine is a line that cannot be read, or has a wrong checksum, with the lines that belong to it.
-// They count as used, so that their block stays, and hold no name that can be found.
+// lostLine is a line that cannot be read, or has a wrong checksum, with the lines that belong to
+// it. They count as used, so that their block stays, and hold no name that can be found.
 type lostLine struct {
 	pos  uint32
 	line *layout.Line // nil: it cannot be read
 }
 
-// lose notes n lost lines of directory block b from line i on. l is the first one; nil: it cannot be
-// read.
+// lose notes n lost lines of directory block b from line i on. l is the first one; nil: it cannot
+// be read.
 func (x *Index) lose(b uint32, i, n int, l *layout.Line) {
 	lost := lostLine{pos: b*layout.LinesPerBlock + uint32(i)}
 	if l != nil {
@@ -39,8 +39,8 @@ func (x *Index) LostLike(name string) (off int64, ok bool) {
 	return 0, false
 }
 
-// mayHold reports whether a name may be what the line held: at least half of its first bytes are the
-// same. A line that cannot be read may have held any name.
+// mayHold reports whether a name may be what the line held: at least half of its first bytes are
+// the same. A line that cannot be read may have held any name.
 func (l *lostLine) mayHold(name string) bool {
 	if l.line == nil {
 		return true

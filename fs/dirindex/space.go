@@ -11,7 +11,8 @@ import (
 // side.
 const roomTries = 8
 
-// Room finds n adjacent free lines in one block. ok is false if a fresh block is needed (NextBlock).
+// Room finds n adjacent free lines in one block. ok is false if a fresh block is needed
+// (NextBlock).
 func (x *Index) Room(n int) (pos uint32, ok bool) {
 	for i := len(x.avail) - 1; i >= 0 && i >= len(x.avail)-roomTries; i-- {
 		b := x.avail[i]

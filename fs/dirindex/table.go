@@ -1,8 +1,9 @@
 package dirindex
 
 // table finds the positions of a directory's entries by the hash of their names: an extendible hash
-// table (Fagin et al., 1979). It grows by splitting one leaf in two, so that no change of a directory,
-// however large, takes longer than moving the entries of one leaf. The zero value is empty.
+// table (Fagin et al., 1979). It grows by splitting one leaf in two, so that no change of a
+// directory, however large, takes longer than moving the entries of one leaf. The zero value is
+// empty.
 type table struct {
 	leaves []*leaf // by the upper bits of the hash; some may be the same one
 	bits   uint8   // how many bits that are: len(leaves) is 1<<bits, or 0
@@ -104,8 +105,8 @@ func (t *table) collapse() {
 	t.leaves, t.bits = []*leaf{one}, 0
 }
 
-// next returns the position of the next entry of a hash from slot *i on, which begins as the hash; false: there
-// are no more.
+// next returns the position of the next entry of a hash from slot *i on, which begins as the hash;
+// false: there are no more.
 func (l *leaf) next(h uint32, i *uint32) (pos uint32, ok bool) {
 	mask := uint32(len(l.slots) - 1)
 	for ; ; *i++ {
@@ -141,7 +142,8 @@ func (l *leaf) resize(n int) {
 	}
 }
 
-// remove takes an entry away; those behind it move up (backward shift), so there are never tombstones.
+// remove takes an entry away; those behind it move up (backward shift), so there are never
+// tombstones.
 func (l *leaf) remove(h, pos uint32) {
 	mask := uint32(len(l.slots) - 1)
 	i := h & mask

@@ -24,7 +24,8 @@ func (t *table) positions(h uint32) (all []uint32) {
 	}
 }
 
-// check is whether the table is one: each leaf where its bits say, every entry in its leaf, all counted.
+// check is whether the table is one: each leaf where its bits say, every entry in its leaf, all
+// counted.
 func (t *table) check(tb interface{ Fatalf(string, ...any) }) {
 	if t.leaves == nil {
 		if t.count != 0 {
@@ -63,7 +64,8 @@ func (t *table) check(tb interface{ Fatalf(string, ...any) }) {
 	}
 }
 
-// TestTableModel compares a table with a map, with hashes that meet in their upper bits, or are the same.
+// TestTableModel compares a table with a map, with hashes that meet in their upper bits, or are the
+// same.
 func TestTableModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		narrow := rapid.SampledFrom([]uint32{0xffffffff, 0xf, 0xff00000f, 0x0000ffff, 0xfff}).Draw(t, "bits of the hashes")
@@ -106,8 +108,8 @@ func TestTableModel(t *testing.T) {
 	})
 }
 
-// TestTableStep: no entry of a large directory moves many others when it is added or removed, so that
-// nobody waits long for the directory.
+// TestTableStep: no entry of a large directory moves many others when it is added or removed, so
+// that nobody waits long for the directory.
 func TestTableStep(t *testing.T) {
 	const n = 400_000
 	r := rand.New(rand.NewPCG(1, 0))

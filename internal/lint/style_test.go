@@ -19,7 +19,7 @@ const coreWidth = 140
 func TestCommentWidth(t *testing.T) {
 	for _, f := range goFiles(t) {
 		limit := commentWidth
-		if f.dir == "fs" && !f.test || f.dir == "fs/dirindex" {
+		if f.dir == "fs" && !f.test {
 			limit = coreWidth
 		}
 		for _, g := range f.ast.Comments {
