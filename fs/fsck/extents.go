@@ -36,8 +36,9 @@ func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, fi
 	list, ok := p.chain(ino, io, c.Gen, k)
 	eof := (c.Size + layout.BlockSize - 1) >> layout.BlockShift
 	kept, end := list[:0], uint64(0)
+	f := extentsOf{ino: ino, typ: typ, isDir: isDir, eof: eof, trunc: trunc}
 	for _, e := range list {
-		if p.extent(ino, e, isDir, typ, end, eof, trunc) {
+		if p.extent(&f, e, end) {
 			kept = append(kept, e)
 			if !isDir && c.Nlink != 0 {
 				p.lostData(ino, e.Extent, c.Size)
@@ -60,8 +61,28 @@ func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, fi
 	}
 }
 
-// extent checks one extent and claims its blocks; false if it was not fit for that.
-func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof uint64, trunc bool) bool {
+// extentsOf is the inode whose extents are checked.
+type extentsOf struct {
+	ino   uint64
+	typ   uint16 // S_IFMT bits of the mode
+	isDir bool
+	eof   uint64 // blocks of its size
+	trunc bool   // its truncation was interrupted: blocks behind eof are to be cut
+}
+
+// extent checks one extent and claims its blocks; false if it was not fit for that. end is the
+// block of the file behind the extent before.
+func (p *pass) extent(f *extentsOf, e slotExtent, end uint64) bool {
+	if !p.extentFits(f, e, end) || !p.claimExtent(f, e) {
+		return false
+	}
+	p.extentEOF(f, e)
+	return true
+}
+
+// extentFits checks that an extent is where the file and the region may have it.
+func (p *pass) extentFits(f *extentsOf, e slotExtent, end uint64) bool {
+	ino, typ, isDir := f.ino, f.typ, f.isDir
 	clear := func() func() error {
 		return p.edit(e.off, func(l *layout.Line) { l.PutExtent(e.i, layout.Extent{}) })
 	}
@@ -99,6 +120,12 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 		p.problem(ExtentReserved, ino, e.off, clear(), "inode %d has block %d, where the second superblock stands", ino, b)
 		return false
 	}
+	return true
+}
+
+// claimExtent claims the blocks of an extent; false if another file has one of them.
+func (p *pass) claimExtent(f *extentsOf, e slotExtent) bool {
+	ino, n, last := f.ino, uint64(e.Len), e.Block+uint64(e.Len)-1
 	if e.Flags&layout.ExtentShared != 0 {
 		again, ok := p.shareRun(e.Block, n)
 		if !ok {
@@ -114,12 +141,18 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 		return false
 	}
 	p.used.setRun(e.Block, n)
-	if isDir {
+	if f.isDir {
 		p.rep.DirBlocks += n
 	} else {
 		p.rep.DataBlocks += n
 	}
-	if le := e.Logical + n; le > eof && !trunc && (isDir || e.Flags&layout.ExtentUnwritten == 0) {
+	return true
+}
+
+// extentEOF checks that no written block of an extent is behind the end of the file.
+func (p *pass) extentEOF(f *extentsOf, e slotExtent) {
+	ino, eof := f.ino, f.eof
+	if le := e.Logical + uint64(e.Len); le > eof && !f.trunc && (f.isDir || e.Flags&layout.ExtentUnwritten == 0) {
 		fix := p.edit(e.off, func(l *layout.Line) {
 			x := e.Extent
 			if x.Len = 0; x.Logical < eof {
@@ -130,7 +163,7 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 			}
 			l.PutExtent(e.i, x)
 		})
-		if isDir {
+		if f.isDir {
 			// The size is lost rather than the blocks.
 			io := p.sb.InodeOff(ino)
 			fix = p.edit(io, func(l *layout.Line) {
@@ -142,7 +175,6 @@ func (p *pass) extent(ino uint64, e slotExtent, isDir bool, typ uint16, end, eof
 		}
 		p.problem(ExtentEOF, ino, e.off, fix, "inode %d has written blocks up to its block %d, its size ends at block %d", ino, le, eof)
 	}
-	return true
 }
 
 // shareRun claims blocks for an extent that may share them, unless one of them belongs to

@@ -141,18 +141,7 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 		p.damaged++
 		return
 	}
-	switch {
-	case c.Nlink == 0 && ino != layout.RootIno: // what becomes of it is decided when it is known who names it (orphans)
-		p.count(&p.rep.Orphans)
-	case typ == syscall.S_IFREG:
-		p.rep.Files++
-	case typ == syscall.S_IFDIR:
-		p.rep.Dirs++
-	case typ == syscall.S_IFLNK:
-		p.rep.Symlinks++
-	default:
-		p.rep.Special++
-	}
+	p.countInode(ino, &c)
 
 	var t layout.Times
 	if l := at(layout.InodeTimesOff); l != nil {
@@ -194,6 +183,22 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 		return
 	}
 	p.content(ino, io, &c, &t, ext, k.in[s].content)
+}
+
+// countInode counts an inode by its type.
+func (p *pass) countInode(ino uint64, c *layout.Core) {
+	switch typ := c.Mode & syscall.S_IFMT; {
+	case c.Nlink == 0 && ino != layout.RootIno: // what becomes of it is decided when it is known who names it (orphans)
+		p.count(&p.rep.Orphans)
+	case typ == syscall.S_IFREG:
+		p.rep.Files++
+	case typ == syscall.S_IFDIR:
+		p.rep.Dirs++
+	case typ == syscall.S_IFLNK:
+		p.rep.Symlinks++
+	default:
+		p.rep.Special++
+	}
 }
 
 // count counts what the first pass finds: later ones look at what it mended.

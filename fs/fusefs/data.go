@@ -36,9 +36,8 @@ func (a *Adapter) open(c *call, ino uint64, open uint32, out *transport.OpenOut)
 }
 
 // create makes and opens a file. The kernel asks only for names that it knows to
-// be absent, so O_TRUNC has nothing to do.
-func (a *Adapter) create(c *call, dir uint64, name string, open, mode, umask uint32, out *fuse.EntryOut) (fopen uint32, e syscall.Errno) {
-	c.ctx.Umask = umask
+// be absent, so O_TRUNC has nothing to do. The umask is in c.
+func (a *Adapter) create(c *call, dir uint64, name string, open, mode uint32, out *fuse.EntryOut) (fopen uint32, e syscall.Errno) {
 	e = a.core.Mknod(&c.ctx, dir, name, syscall.S_IFREG|mode&07777, 0, &c.attr)
 	if e == 0 {
 		a.core.Opened(c.attr.Ino, open)

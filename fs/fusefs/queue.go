@@ -117,7 +117,9 @@ func (q *queue) Open(h *transport.InHeader, in *transport.OpenIn, out *transport
 
 // Create makes and opens a file.
 func (q *queue) Create(h *transport.InHeader, in *transport.CreateIn, name string, out *transport.CreateOut) (e syscall.Errno) {
-	out.Open.OpenFlags, e = q.a.create(q.enter(h), h.NodeID, name, in.Flags, in.Mode, in.Umask, entryOut(&out.Entry))
+	c := q.enter(h)
+	c.ctx.Umask = in.Umask
+	out.Open.OpenFlags, e = q.a.create(c, h.NodeID, name, in.Flags, in.Mode, entryOut(&out.Entry))
 	return cold(e)
 }
 
