@@ -78,6 +78,7 @@ func (h *heldMount) unmount(mode fusefs.UnmountMode) error {
 	p, err := startProbe(h.fd, "umount", mp, strconv.Itoa(int(mode)), strconv.FormatUint(h.id, 10))
 	h.release()
 	if err == nil {
+		p.last = true
 		_, err = p.answer(unmountLimit)
 	}
 	switch {

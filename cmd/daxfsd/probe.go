@@ -56,6 +56,9 @@ func probeOn(fd int, limit time.Duration, args ...string) ([]byte, error) {
 type runningProbe struct {
 	cmd *exec.Cmd
 	rd  *os.File
+
+	// last: it may be the last user of a mount, and then ends when the daemon does.
+	last bool
 }
 
 // startProbe starts a probe that has a copy of a descriptor, unless it is -1.
@@ -84,18 +87,23 @@ func startProbe(fd int, args ...string) (*runningProbe, error) {
 		rd.Close()
 		return nil, fmt.Errorf("starting a process to ask the daemon: %w", err)
 	}
-	return &runningProbe{cmd, rd}, nil
+	return &runningProbe{cmd: cmd, rd: rd}, nil
 }
 
-// answer waits for the probe's answer, but not for its end: it may be the last user of a mount, and
-// end when the daemon does.
+// answer waits for the probe's answer, and for its end, since a mount is busy as long as a probe
+// has a descriptor on it. It does not wait for the end of a probe that was killed, or is the last
+// user.
 func (p *runningProbe) answer(limit time.Duration) ([]byte, error) {
 	defer p.rd.Close()
 	b, err := readAnswer(p.rd, limit)
 	if err != nil {
 		_ = p.cmd.Process.Kill()
 	}
-	go func() { _ = p.cmd.Wait() }()
+	if err != nil || p.last {
+		go func() { _ = p.cmd.Wait() }()
+	} else {
+		_ = p.cmd.Wait()
+	}
 	if err != nil {
 		return nil, err
 	}
