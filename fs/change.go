@@ -16,8 +16,8 @@ import (
 //	u.stamp(SetCtime, now)
 //	err := c.commit()
 //
-// Rules of use: those of journal.Tx; and the caller holds mu of each inode that it updates from before
-// update until commit has returned. Used by one goroutine, which keeps it on its stack.
+// Rules of use: those of journal.Tx; and the caller holds mu of each inode that it updates from
+// before update until commit has returned. Used by one goroutine, which keeps it on its stack.
 type change struct {
 	fs   *FS
 	ctx  *Context
@@ -68,8 +68,8 @@ func (c *change) update(in *inode) *update {
 	return u
 }
 
-// stamp has the times line written, and in it the times that set names (SetAtime, SetMtime, SetCtime)
-// be at, in nanoseconds since 1970.
+// stamp has the times line written, and in it the times that set names (SetAtime, SetMtime,
+// SetCtime) be at, in nanoseconds since 1970.
 func (u *update) stamp(set uint32, at int64) {
 	u.stamped = true
 	u.set |= set
@@ -100,8 +100,8 @@ func (c *change) swap(u *update, s *xattrSwap) {
 	u.stamped = true
 }
 
-// link has a directory name an inode ino of type typ (DT_*), at a place from placeName, of which the
-// block is linked if it is fresh.
+// link has a directory name an inode ino of type typ (DT_*), at a place from placeName, of which
+// the block is linked if it is fresh.
 func (c *change) link(u *update, p dirPlace, name string, ino uint64, typ uint8) {
 	u.added, u.name = p, name
 	off := int64(0)

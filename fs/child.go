@@ -45,9 +45,9 @@ func (fs *FS) child(d *inode, ino uint64) (*inode, error) {
 	return in, nil
 }
 
-// anchor makes sure that the parents of a directory lead up to the root. Nothing but what is damaged
-// or asked for by number was not reached from there. Called with no lock held. EAGAIN if ctx may not wait
-// and the way is long.
+// anchor makes sure that the parents of a directory lead up to the root. Nothing but what is
+// damaged or asked for by number was not reached from there. Called with no lock held. EAGAIN if
+// ctx may not wait and the way is long.
 func (fs *FS) anchor(ctx *Context, in *inode) error {
 	if in.anchored.Load() {
 		return nil
@@ -97,8 +97,8 @@ func (fs *FS) climb(ctx *Context, in *inode) error {
 const quickSteps = 1000
 
 // isUnder reports whether directory d is top or below it. Called with the rename
-// mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait and the
-// way is long.
+// mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait
+// and the way is long.
 func (fs *FS) isUnder(ctx *Context, d, top *inode) (bool, error) {
 	mark := uint64(0) // Brent: a way that comes back to a mark goes round
 	for n := 1; ; n++ {
@@ -123,8 +123,9 @@ func (fs *FS) isUnder(ctx *Context, d, top *inode) (bool, error) {
 	}
 }
 
-// parentOf is the directory that a directory is in, without a reference: nothing may be read of it but its
-// number and where it is in turn. nil if there is no such directory. Called with the rename mutex held.
+// parentOf is the directory that a directory is in, without a reference: nothing may be read of it
+// but its number and where it is in turn. nil if there is no such directory. Called with the rename
+// mutex held.
 func (fs *FS) parentOf(d *inode) *inode {
 	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // in the cache, and not its predecessor there
 		return up

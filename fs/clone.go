@@ -91,8 +91,9 @@ func (in *inode) mustBeFile() syscall.Errno {
 	return 0
 }
 
-// copyPiece bounds what copyBytes copies at once, and copyMax what CopyRange does for one request, both in bytes:
-// whoever wants more asks again, as copy_file_range(2) demands, and others have their turns between.
+// copyPiece bounds what copyBytes copies at once, and copyMax what CopyRange does for one request,
+// both in bytes: whoever wants more asks again, as copy_file_range(2) demands, and others have
+// their turns between.
 const (
 	copyPiece = 256 << 10
 	copyMax   = 8 << 20
@@ -147,8 +148,8 @@ func (c *copying) step(n int64) (m int64, err error) {
 	return m, err
 }
 
-// copyBytes copies up to n bytes, but skip more than where what is left begins, as a read and a write
-// do. It holds no lock of src while it waits for one of dst.
+// copyBytes copies up to n bytes, but skip more than where what is left begins, as a read and a
+// write do. It holds no lock of src while it waits for one of dst.
 func (c *copying) copyBytes(skip, n int64) (int64, error) {
 	fs := c.fs
 	r := fs.NewReply()
@@ -333,8 +334,8 @@ func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
 	return hi, nil
 }
 
-// planShare is the remap by which dst's blocks from at on are src's [lo, hi), and makes dst their owner. It returns how
-// far it came. If they have as many owners as can be counted there is none.
+// planShare is the remap by which dst's blocks from at on are src's [lo, hi), and makes dst their
+// owner. It returns how far it came. If they have as many owners as can be counted there is none.
 func (c *copying) planShare(lo, hi, at uint64) (m *remap, stop uint64) {
 	fs, src, dst := c.fs, c.src, c.dst
 	m = fs.newRemap(dst, at)
@@ -421,7 +422,8 @@ func (fs *FS) unshare(ctx *Context, in *inode, off int64) (err error) {
 	return err
 }
 
-// tryUnshare is unshare of file block b; errBadBlocks: the block of the copy was bad, unknown till now.
+// tryUnshare is unshare of file block b; errBadBlocks: the block of the copy was bad, unknown till
+// now.
 func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
 	m, _, err := fs.plan(ctx, in, b, b+1, fateWrite)
 	if err != nil {

@@ -119,8 +119,8 @@ func (d *defrag) collapsePMD(ctx *Context, in *inode, b uint64, s *rangeState) {
 
 // collapse moves the PMD range from file block b on to base, as far as it does not lie there. It
 // returns how many blocks it moved, and whether the range is collapsed afterwards. It moves nothing
-// if a block there is in use otherwise, a folio of the range is shared or referenced, or ctx may not
-// wait and another caller has the range.
+// if a block there is in use otherwise, a folio of the range is shared or referenced, or ctx may
+// not wait and another caller has the range.
 func (d *defrag) collapse(ctx *Context, in *inode, b, base uint64) (n uint64, ok bool) {
 	end := b + 1<<d.fs.alloc.Orders().PMD
 	lock, err := in.lockRange(ctx, int64(b)<<layout.BlockShift, int64(end)<<layout.BlockShift, true)

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// damage is what metadata was found damaged since the mount. Each place is logged once; from the first
-// on the filesystem is unmounted as one that fsck has to look at.
+// damage is what metadata was found damaged since the mount. Each place is logged once; from the
+// first on the filesystem is unmounted as one that fsck has to look at.
 type damage struct {
 	found atomic.Bool
 

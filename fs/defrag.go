@@ -11,17 +11,17 @@ import (
 	"github.com/daxfs/daxfs/pagecache"
 )
 
-// defrag moves files' blocks within the region, to where one large folio can hold them. Nothing else
-// does.
+// defrag moves files' blocks within the region, to where one large folio can hold them. Nothing
+// else does.
 //
 // A range of a file, aligned to the size of a large folio and allocated in full, is collapsed when
 // its blocks lie in one aligned block of the region in their order (as khugepaged collapses base
-// pages). A PMD range is collapsed by the write that fills it (collapse.go). A PUD range is filled in
-// its reservation mostly; what is missing, and what is in the way, is moved in the background
+// pages). A PMD range is collapsed by the write that fills it (collapse.go). A PUD range is filled
+// in its reservation mostly; what is missing, and what is in the way, is moved in the background
 // (compact.go).
 //
-// Its methods take the locks of inodes, from the range lock on, and are called with none held unless
-// they say otherwise.
+// Its methods take the locks of inodes, from the range lock on, and are called with none held
+// unless they say otherwise.
 type defrag struct {
 	fs      *FS           // immutable
 	placed  atomic.Uint64 // blocks that files were given since the mount
@@ -126,8 +126,9 @@ func (d *defrag) step(ctx *Context) (c Compaction) {
 	return c
 }
 
-// moveTo moves the file blocks [lo, hi) to the region blocks base, base+1, ... as far as they do not
-// lie there. It returns how many blocks it moved, and whether all lie there now. Called with the range locked for writing, and io held.
+// moveTo moves the file blocks [lo, hi) to the region blocks base, base+1, ... as far as they do
+// not lie there. It returns how many blocks it moved, and whether all lie there now. Called with
+// the range locked for writing, and io held.
 func (d *defrag) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
 	fs := d.fs
 	// Everything there must be free, or the file's own block of that place.

@@ -20,8 +20,9 @@ const (
 // either end of a range that is punched or zeroed is zeroed in place.
 //
 // EOPNOTSUPP for other modes; ENOSPC if the space is not there: then nothing has changed if what is
-// missing are blocks of the range, and nobody else took them meanwhile; if it is a block for extents, or one to
-// copy a shared block to, a part of the range may be done. EINTR if the caller gave up between two transactions.
+// missing are blocks of the range, and nobody else took them meanwhile; if it is a block for
+// extents, or one to copy a shared block to, a part of the range may be done. EINTR if the caller
+// gave up between two transactions.
 func (fs *FS) Fallocate(ctx *Context, ino uint64, mode uint32, off, n int64) syscall.Errno {
 	return fs.patiently(ctx, func() syscall.Errno { return fs.tryFallocate(ctx, ino, mode, off, n) })
 }

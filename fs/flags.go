@@ -44,7 +44,8 @@ func (fs *FS) SetFlags(ctx *Context, ino uint64, flags uint32, proj *uint32) sys
 
 // Open says whether a file may be opened with the O_* in flags, and its own flags. The
 // kernel has judged by mode and access control lists; of ours it knows nothing. EPERM if an
-// immutable file would be written to, or one that can only be appended to otherwise. Release ends it.
+// immutable file would be written to, or one that can only be appended to otherwise. Release ends
+// it.
 func (fs *FS) Open(ctx *Context, ino uint64, flags uint32) (own uint32, e syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {

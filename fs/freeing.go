@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// freeing knows what is on its way to be free: inodes that lost their last name and have references,
-// large files that are being freed, and blocks that are no longer a file's and still referenced. An
-// operation that finds no space waits for it, but not long.
+// freeing knows what is on its way to be free: inodes that lost their last name and have
+// references, large files that are being freed, and blocks that are no longer a file's and still
+// referenced. An operation that finds no space waits for it, but not long.
 //
-// An orphan is free when its last reference is dropped. A kernel does that as soon as nobody has the
-// file open, but without waiting for it: a program that deletes a file and writes another would find
-// the space still taken.
+// An orphan is free when its last reference is dropped. A kernel does that as soon as nobody has
+// the file open, but without waiting for it: a program that deletes a file and writes another would
+// find the space still taken.
 type freeing struct {
 	fs *FS // immutable
 
@@ -46,13 +46,13 @@ func (f *freeing) inBackground(free func()) {
 }
 
 // orphanWait is how long after the last deletion space may still be on its way: a request or
-// two of the kernel's, on a machine that is busy. It is waited for in vain only if the file is open,
-// and for that file once.
+// two of the kernel's, on a machine that is busy. It is waited for in vain only if the file is
+// open, and for that file once.
 const orphanWait = 200 * time.Millisecond
 
-// deferWait is how long an operation that finds no space waits for blocks that are no longer a file's and
-// still referenced. What reads or writes them is done in microseconds, on a machine that is busy in
-// milliseconds; a granted mapping may hold them for hours, and is waited for once.
+// deferWait is how long an operation that finds no space waits for blocks that are no longer a
+// file's and still referenced. What reads or writes them is done in microseconds, on a machine that
+// is busy in milliseconds; a granted mapping may hold them for hours, and is waited for once.
 const deferWait = 200 * time.Millisecond
 
 var started = time.Now()
@@ -92,8 +92,9 @@ func (f *freeing) settle(ctx *Context) syscall.Errno {
 	})
 }
 
-// await waits until done says so; EINTR if the caller gave up before. If many callers wait, it does not.
-// What is waited for usually comes in less than a millisecond: it looks less often the longer it takes.
+// await waits until done says so; EINTR if the caller gave up before. If many callers wait, it does
+// not. What is waited for usually comes in less than a millisecond: it looks less often the longer
+// it takes.
 func (f *freeing) await(ctx *Context, done func() bool) (e syscall.Errno) {
 	w := &f.waiters
 	if !w.Enter(ctx.UID) {
@@ -118,8 +119,8 @@ func (f *freeing) pending() uint64 {
 	return f.made.Load() - freed
 }
 
-// deferring reports whether blocks are no longer a file's and not free yet, beyond those that were waited
-// for in vain.
+// deferring reports whether blocks are no longer a file's and not free yet, beyond those that were
+// waited for in vain.
 func (f *freeing) deferring() bool {
 	n := f.fs.table.Deferred()
 	if n < f.heldLong.Load() {
@@ -128,11 +129,12 @@ func (f *freeing) deferring() bool {
 	return n > f.heldLong.Load()
 }
 
-// reclaimWait bounds how long an operation that finds no space waits for large files that are being freed.
+// reclaimWait bounds how long an operation that finds no space waits for large files that are being
+// freed.
 const reclaimWait = 10 * time.Second
 
-// AwaitReclaim waits until the large files that were deleted and have no user any more are free, but not for
-// longer than 10 s. EINTR if the caller gave up before. Called with no lock held.
+// AwaitReclaim waits until the large files that were deleted and have no user any more are free,
+// but not for longer than 10 s. EINTR if the caller gave up before. Called with no lock held.
 func (fs *FS) AwaitReclaim(ctx *Context) syscall.Errno { return fs.freeing.awaitLarge(ctx) }
 
 // awaitLarge is AwaitReclaim.
@@ -162,9 +164,9 @@ func (f *freeing) awaitDeferred(ctx *Context) syscall.Errno {
 	})
 }
 
-// spaceComes is asked by an operation that found no space whether it should be tried again: space became
-// free since released was what the folio table said, or was on its way and was waited for. Else e is
-// the operation's answer: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up.
+// spaceComes is asked by an operation that found no space whether it should be tried again: space
+// became free since released was what the folio table said, or was on its way and was waited for.
+// Else e is the operation's answer: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up.
 // Called with no lock held.
 func (f *freeing) spaceComes(ctx *Context, released uint64) (again bool, e syscall.Errno) {
 	reclaims := f.larges.Load() > 0

@@ -8,17 +8,19 @@ import (
 	"github.com/daxfs/daxfs/fs/rangelock"
 )
 
-// An inode has two locks, as an xfs inode has. io (IOLOCK) is held for a whole operation that changes
-// a file's extents or size, or that brings an inode's content to DRAM, however long that takes. mu
-// (ILOCK) is held for one transaction on the inode's lines, from reading them until the inode in DRAM
-// says the same: microseconds. A holder of a directory waits for a child's mu only. So a truncation of
-// a million extents delays neither stat(2) of that file nor other names of its directory.
+// An inode has two locks, as an xfs inode has. io (IOLOCK) is held for a whole operation that
+// changes a file's extents or size, or that brings an inode's content to DRAM, however long that
+// takes. mu (ILOCK) is held for one transaction on the inode's lines, from reading them until the
+// inode in DRAM says the same: microseconds. A holder of a directory waits for a child's mu only.
+// So a truncation of a million extents delays neither stat(2) of that file nor other names of its
+// directory.
 //
 // The thread of a queue has other callers' requests behind the one that it serves. With
-// Context.NoWait a lock that may be held long is tried for a moment only, and work that may take long
-// is not begun: both fail with EAGAIN, before anything has changed.
+// Context.NoWait a lock that may be held long is tried for a moment only, and work that may take
+// long is not begun: both fail with EAGAIN, before anything has changed.
 
-// lockTries bounds how often a lock is tried with NoWait: about 5 µs, as long as a transaction takes.
+// lockTries bounds how often a lock is tried with NoWait: about 5 µs, as long as a transaction
+// takes.
 const lockTries = 400
 
 // lock takes a lock that may be held long. EAGAIN if ctx may not wait and another caller keeps it.
@@ -38,8 +40,8 @@ func (ctx *Context) lock(mu *sync.Mutex) error {
 // lockIO takes io. EAGAIN as Context.lock.
 func (in *inode) lockIO(ctx *Context) error { return ctx.lock(&in.io) }
 
-// lockRange takes the file's bytes [start, end) of rl and returns the token for rl.Unlock. EAGAIN if
-// ctx may not wait and another caller keeps some of them.
+// lockRange takes the file's bytes [start, end) of rl and returns the token for rl.Unlock. EAGAIN
+// if ctx may not wait and another caller keeps some of them.
 func (in *inode) lockRange(ctx *Context, start, end int64, excl bool) (rangelock.Token, error) {
 	for range lockTries / 10 {
 		if lock, ok := in.rl.TryLock(start, end, excl); ok {
@@ -91,8 +93,8 @@ func (fs *FS) extentsLoaded(ctx *Context, in *inode) error {
 	return fs.loadExtents(in)
 }
 
-// blocksKnown makes sure that inode.blocks is right, which takes a walk over the extents the first time.
-// Called with no lock held. EAGAIN if ctx may not wait and that would take long.
+// blocksKnown makes sure that inode.blocks is right, which takes a walk over the extents the first
+// time. Called with no lock held. EAGAIN if ctx may not wait and that would take long.
 func (fs *FS) blocksKnown(ctx *Context, in *inode) error {
 	if in.counted.Load() || in.loaded.Load() {
 		return nil

@@ -67,8 +67,8 @@ func (fs *FS) lookupChild(d *inode, name string) (*inode, error) {
 	return fs.child(d, de.Ino)
 }
 
-// RefEntry is Ref of what an entry leads to, for the function that ReadDir calls. ESTALE also if it has moved
-// meanwhile.
+// RefEntry is Ref of what an entry leads to, for the function that ReadDir calls. ESTALE also if it
+// has moved meanwhile.
 func (fs *FS) RefEntry(ctx *Context, d *Dirent, a *Attr) syscall.Errno {
 	in, e := fs.get(d.Ino)
 	if e != 0 {
@@ -85,8 +85,9 @@ func (fs *FS) RefEntry(ctx *Context, d *Dirent, a *Attr) syscall.Errno {
 	return e
 }
 
-// Ref adds a reference to an inode by number and fills a; ESTALE if there is none, or if it has lost its last
-// name: a kernel asks by number only for what nobody has open, and what it told us to forget may be on its way.
+// Ref adds a reference to an inode by number and fills a; ESTALE if there is none, or if it has
+// lost its last name: a kernel asks by number only for what nobody has open, and what it told us to
+// forget may be on its way.
 func (fs *FS) Ref(ctx *Context, ino uint64, a *Attr) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {

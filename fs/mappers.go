@@ -4,8 +4,8 @@ import "syscall"
 
 // A program stores to the kernel's pages of a file through a shared mapping, for which it opens the
 // file for reading and writing. The kernel writes such pages back before the last mapping goes, and
-// releases the open file after that. So while nobody has a file open like this, the kernel has no page
-// of it that says more than the region.
+// releases the open file after that. So while nobody has a file open like this, the kernel has no
+// page of it that says more than the region.
 
 // opensMappable reports whether O_* flags let a file be mapped for storing.
 func opensMappable(flags uint32) bool { return flags&syscall.O_ACCMODE == syscall.O_RDWR }

@@ -45,8 +45,8 @@ func (r *Reply) Free() { r.fs.replies.Put(r) }
 func (r *Reply) Slices() [][]byte { return r.slices }
 
 // Take copies the answer to dst, as far as it fits, and is done with it. It returns how many bytes
-// that is; EIO where the media cannot be read. That is a fault here, and becomes an error; inside the
-// kernel's copy it could take the host down, so no system call is given the region itself.
+// that is; EIO where the media cannot be read. That is a fault here, and becomes an error; inside
+// the kernel's copy it could take the host down, so no system call is given the region itself.
 func (r *Reply) Take(dst []byte) (int, syscall.Errno) {
 	n, err := r.fs.r.Gather(dst, r.slices)
 	if err != nil {

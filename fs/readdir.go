@@ -60,9 +60,9 @@ func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool)
 	}
 }
 
-// dirBatch is some entries of a directory, copied so that emit is called without the directory's lock: it
-// looks the children up, and a lock of theirs comes after that of the directory that they are in, which on
-// damaged media need not be this one.
+// dirBatch is some entries of a directory, copied so that emit is called without the directory's
+// lock: it looks the children up, and a lock of theirs comes after that of the directory that they
+// are in, which on damaged media need not be this one.
 type dirBatch struct {
 	ents  [32]Dirent
 	n     int

@@ -12,10 +12,11 @@ import (
 // place afterwards. Whatever changes extents (writing, allocating, zeroing, punching,
 // truncating, moving, sharing, a directory's growth) is one.
 //
-// Life: empty -> planned (begin, take, put, finish) -> settled (slots known: settle) -> committed (commit) or
-// aborted (abort) -> empty. Each of commit and abort is the whole end: of a remap that was not committed nothing
-// remains, neither slots nor blocks nor owners. From planned to the end a file's io is held throughout. A directory's
-// remap is a part of a larger transaction, under its mu: stage -> apply or unstage.
+// Life: empty -> planned (begin, take, put, finish) -> settled (slots known: settle) -> committed
+// (commit) or aborted (abort) -> empty. Each of commit and abort is the whole end: of a remap that
+// was not committed nothing remains, neither slots nor blocks nor owners. From planned to the end a
+// file's io is held throughout. A directory's remap is a part of a larger transaction, under its
+// mu: stage -> apply or unstage.
 //
 // Its memory is the inode's, so that a growing file allocates nothing: an inode has one at a time.
 type remap struct {
@@ -65,8 +66,9 @@ func (m *remap) full() bool {
 	return max(len(m.old), len(m.now)) >= m.max || len(m.runs) >= max(m.max, remapRuns)
 }
 
-// newRemap begins a plan for the file's blocks from lo on. What ends at lo takes part: it may be lengthened. Called with
-// io held (of a directory mu). Precondition: there is no other remap of the inode.
+// newRemap begins a plan for the file's blocks from lo on. What ends at lo takes part: it may be
+// lengthened. Called with io held (of a directory mu). Precondition: there is no other remap of the
+// inode.
 func (fs *FS) newRemap(in *inode, lo uint64) *remap {
 	m := &in.remap
 	if m.in != nil {
@@ -114,7 +116,8 @@ func (m *remap) put(e pagecache.Extent) {
 	m.now = append(m.now, e)
 }
 
-// reduce takes what stays as it is out of both lists. It returns how many slots the rest needs beyond those it has.
+// reduce takes what stays as it is out of both lists. It returns how many slots the rest needs
+// beyond those it has.
 func (m *remap) reduce() (slots int) {
 	old, now := m.old[:0], m.now[:0]
 	i, j := 0, 0
@@ -138,7 +141,8 @@ func (m *remap) reduce() (slots int) {
 // idle reports whether a settled remap changes nothing.
 func (m *remap) idle() bool { return len(m.old)+len(m.now) == 0 }
 
-// settle ends the planning, and makes sure of the slots that it takes. Called with neither mu nor a lane.
+// settle ends the planning, and makes sure of the slots that it takes. Called with neither mu nor a
+// lane.
 func (m *remap) settle(ctx *Context) error {
 	n := m.reduce()
 	if m.in.freeSlots() >= n {
@@ -152,8 +156,9 @@ func (m *remap) settle(ctx *Context) error {
 // settleDir is settle with a directory's mu held.
 func (m *remap) settleDir(ctx *Context) error { return m.fs.needSlots(ctx, m.in, m.reduce()) }
 
-// commit makes a settled remap of a file durable and current, and with it a new size if that is larger than the
-// present one. After an error, but a journal.DataError, it has not happened, and is aborted. Called with neither mu nor a lane.
+// commit makes a settled remap of a file durable and current, and with it a new size if that is
+// larger than the present one. After an error, but a journal.DataError, it has not happened, and is
+// aborted. Called with neither mu nor a lane.
 //
 // Persistence order:
 //  1. transaction: the slots; the core line if the size grows
@@ -201,8 +206,8 @@ func (m *remap) transact(ctx *Context, change func(c layout.Core) (now layout.Co
 	return c.commit()
 }
 
-// committed is the end of an applied remap of a file: what is no longer its own goes to whoever holds it last. A large
-// folio of which a part goes is split.
+// committed is the end of an applied remap of a file: what is no longer its own goes to whoever
+// holds it last. A large folio of which a part goes is split.
 func (m *remap) committed(ctx *Context) {
 	for _, r := range m.runs {
 		m.promote(r)
@@ -213,8 +218,9 @@ func (m *remap) committed(ctx *Context) {
 	m.end()
 }
 
-// abort is the end of a remap of a file that was not committed, because of cause: what it got goes back. It returns
-// cause, or errBadBlocks if that was of bad blocks nobody knew, so that another try finds others.
+// abort is the end of a remap of a file that was not committed, because of cause: what it got goes
+// back. It returns cause, or errBadBlocks if that was of bad blocks nobody knew, so that another
+// try finds others.
 func (m *remap) abort(ctx *Context, cause error) error {
 	if m.storeFailed(cause) { // before they are free
 		cause = errBadBlocks
@@ -235,8 +241,8 @@ func (m *remap) abort(ctx *Context, cause error) error {
 // leaveAllocated is where blocks go that lose their owner and are freed in one piece then.
 func leaveAllocated(block, n uint64) {}
 
-// storeFailed is told of the error of a store of the remap: all of its blocks are looked at. It reports
-// whether there are bad ones that were not known, so that the change should be tried again.
+// storeFailed is told of the error of a store of the remap: all of its blocks are looked at. It
+// reports whether there are bad ones that were not known, so that the change should be tried again.
 func (m *remap) storeFailed(err error) (news bool) {
 	bad := m.fs.bad
 	if !bad.Unknown(err) {
@@ -379,8 +385,9 @@ const (
 	fatePunch                // all becomes a hole
 )
 
-// plan is the remap that gives blocks [lo, hi) of a file their fate, as far as one transaction goes: up to stop. If there
-// is no space for the first block it is errNoSpace, and there is none. Called with io held (of a directory mu).
+// plan is the remap that gives blocks [lo, hi) of a file their fate, as far as one transaction
+// goes: up to stop. If there is no space for the first block it is errNoSpace, and there is none.
+// Called with io held (of a directory mu).
 func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, stop uint64, err error) {
 	m = fs.newRemap(in, lo)
 	if f == fateWrite && fs.atomic() {

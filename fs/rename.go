@@ -23,8 +23,9 @@ const (
 // Persistence order:
 //  1. a fresh directory block, if the new name needs one, is formatted and fenced
 //  2. transaction: the new dentry written (or pointed at the moved inode), the old
-//     one cleared (or pointed at a whiteout, whose lines are written); the moved inode's times line (and its parent); the replaced inode's
-//     link count; the directories' times, and their link counts if a directory moved
+//     one cleared (or pointed at a whiteout, whose lines are written); the moved inode's times line
+//     (and its parent); the replaced inode's link count; the directories' times, and their link
+//     counts if a directory moved
 //  3. the replaced inode, if that was its last name and reference: reclaim
 //  4. the old directory's block, if it became empty: trimDir
 func (fs *FS) Rename(ctx *Context, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
@@ -90,8 +91,8 @@ func (r *renaming) locked() error {
 // lockRename takes the rename mutex. EAGAIN as Context.lock.
 func (fs *FS) lockRename(ctx *Context) error { return ctx.lock(&fs.rename) }
 
-// lockDirs locks two directories. One may be an ancestor of the other, whose lock comes first, but to find
-// that out takes a walk up; so nobody waits for the second one while he holds the first.
+// lockDirs locks two directories. One may be an ancestor of the other, whose lock comes first, but
+// to find that out takes a walk up; so nobody waits for the second one while he holds the first.
 func lockDirs(a, b *inode) (unlock func()) {
 	if a == b {
 		a.mu.Lock()
@@ -238,8 +239,8 @@ func (r *renaming) checkLoops() error {
 	return nil
 }
 
-// isUnder is FS.isUnder, but walks nowhere if nothing can be below top: as most directories that are moved, it
-// has no directory in it.
+// isUnder is FS.isUnder, but walks nowhere if nothing can be below top: as most directories that
+// are moved, it has no directory in it.
 func (r *renaming) isUnder(d, top *inode) (bool, error) {
 	if d == top || top.leaf() {
 		return d == top, nil
@@ -247,8 +248,8 @@ func (r *renaming) isUnder(d, top *inode) (bool, error) {
 	return r.fs.isUnder(r.ctx, d, top)
 }
 
-// leaf reports whether no directory is in a directory. With the rename mutex held, what has none gets
-// none that was there before.
+// leaf reports whether no directory is in a directory. With the rename mutex held, what has none
+// gets none that was there before.
 func (in *inode) leaf() bool {
 	if !in.mu.TryRLock() { // it may be above a directory whose lock we hold
 		return false
@@ -390,7 +391,8 @@ func (r *renaming) dirs(c *change, now int64) (od, nd *update) {
 	return od, nd
 }
 
-// move has an inode's name go from one directory to another: of a directory the parent and the links change.
+// move has an inode's name go from one directory to another: of a directory the parent and the
+// links change.
 func (c *change) move(in *inode, from, to *update) {
 	if !in.isDir() || from == to {
 		return

@@ -101,8 +101,9 @@ func (r *resize) shrink() (done bool, err error) {
 	return true, err
 }
 
-// commit commits the new size, and with it m, what is cut beyond it. If some is left (more) the inode is marked
-// Truncating, and the caller (or recovery) calls finishTruncate. Called with io held, and not mu.
+// commit commits the new size, and with it m, what is cut beyond it. If some is left (more) the
+// inode is marked Truncating, and the caller (or recovery) calls finishTruncate. Called with io
+// held, and not mu.
 //
 // Persistence order:
 //  1. transaction: core line with size and mark, times line, slots cut

@@ -57,8 +57,8 @@ func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.
 	}
 }
 
-// tryRemove is remove, but for a directory whose names are not in DRAM: it returns that with one more
-// reference, and nothing has changed. They are read while no lock of its parent is held.
+// tryRemove is remove, but for a directory whose names are not in DRAM: it returns that with one
+// more reference, and nothing has changed. They are read while no lock of its parent is held.
 func (fs *FS) tryRemove(ctx *Context, d *inode, name string, rmdir bool) (unread *inode, e syscall.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

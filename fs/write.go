@@ -214,9 +214,9 @@ func (fs *FS) inPlace(in *inode, off, n int64) bool {
 	return true
 }
 
-// extend is the write that fills holes, makes unwritten blocks written, goes to new blocks instead of
-// shared or bad ones, or moves the end of file. It goes piece by piece, each piece a transaction; n counts
-// the bytes of the pieces done. Called with the range lock and io held.
+// extend is the write that fills holes, makes unwritten blocks written, goes to new blocks instead
+// of shared or bad ones, or moves the end of file. It goes piece by piece, each piece a
+// transaction; n counts the bytes of the pieces done. Called with the range lock and io held.
 func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, err error) {
 	for again := 0; n < len(data) && err == nil; {
 		var m int
@@ -242,8 +242,8 @@ const extendTries = 16
 //
 // Persistence order:
 //  1. NT-store the data; zeros for the rest of the blocks that held none, a copy for that
-//     of those that were shared or that are bad (which fails), and zeros from the old end of file to the end of its
-//     block; SFENCE
+//     of those that were shared or that are bad (which fails), and zeros from the old end of file
+//     to the end of its block; SFENCE
 //  2. transaction: the extents' slots, and the size if it grows; of a write that is all or
 //     nothing also the data that replaces some of the file
 //  3. only then are the blocks visible to readers
@@ -312,8 +312,9 @@ func regionOff(e pagecache.Extent, off int64) int64 {
 }
 
 // storeAround stores what of e lies outside [from, to), which e covers: a copy of what it
-// replaces, or zeros, as behind the end of file. Where the range begins or ends within a cache line, the rest of that
-// line is left to the flush of the data, which must be stored next, by the same thread.
+// replaces, or zeros, as behind the end of file. Where the range begins or ends within a cache
+// line, the rest of that line is left to the flush of the data, which must be stored next, by the
+// same thread.
 func (fs *FS) storeAround(e piece, from, to, size int64) error {
 	lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
 	head, tail := from&^(layout.LineSize-1), (to+layout.LineSize-1)&^(layout.LineSize-1)

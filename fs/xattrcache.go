@@ -5,11 +5,12 @@ import (
 	"sync"
 )
 
-// xattrListsKept is how many lists of attributes are in DRAM at a time. One takes about 1 MiB at most.
+// xattrListsKept is how many lists of attributes are in DRAM at a time. One takes about 1 MiB at
+// most.
 const xattrListsKept = 16
 
-// xattrCache bounds what lists of attributes take in DRAM, however many files have long ones: the one
-// that was kept first goes first. An inode is in it if and only if its xattrs is not nil.
+// xattrCache bounds what lists of attributes take in DRAM, however many files have long ones: the
+// one that was kept first goes first. An inode is in it if and only if its xattrs is not nil.
 type xattrCache struct {
 	mu   sync.Mutex // taken with an inode's mu, or its shard's lock, held
 	kept [xattrListsKept]*inode
@@ -30,8 +31,8 @@ func (c *xattrCache) keep(in *inode, xs *xattrs) {
 	in.xattrs.Store(xs)
 }
 
-// drop forgets an inode's list, if it is kept. Called with the inode's mu held, or by the holder of all
-// references.
+// drop forgets an inode's list, if it is kept. Called with the inode's mu held, or by the holder of
+// all references.
 func (c *xattrCache) drop(in *inode) {
 	if in.xattrs.Load() == nil {
 		return
