@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"go/ast"
 	"os"
 	"path"
 	"path/filepath"
@@ -12,6 +13,9 @@ import (
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+
+	source   = regexp.MustCompile("`((?:bench|cmd|deploy|docs|fs|hugepage|internal|pagecache|pmem|refcnt|test)/[A-Za-z0-9_./-]+)`")
+	testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark|Example)[A-Z][A-Za-z0-9_]*)`")
 )
 
 // TestLinks: what a document links to inside the repository is there, headings included.
@@ -50,6 +54,44 @@ func TestLinks(t *testing.T) {
 	})
 	if checked < 50 {
 		t.Errorf("found only %d links: the test looks in the wrong place", checked)
+	}
+}
+
+// TestNames: files and tests of the repository that a document names are there.
+func TestNames(t *testing.T) {
+	top := root(t)
+	tests := map[string]bool{}
+	for _, f := range goFiles(t) {
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.test && fn.Recv == nil {
+				tests[fn.Name.Name] = true
+			}
+		}
+	}
+	files, named := 0, 0
+	walk(t, func(abs, name string) {
+		if !strings.HasSuffix(name, ".md") {
+			return
+		}
+		b, err := os.ReadFile(abs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range source.FindAllStringSubmatch(string(b), -1) {
+			if _, err := os.Stat(filepath.Join(top, m[1])); err != nil {
+				t.Errorf("%s names %s, which is not there", name, m[1])
+			}
+			files++
+		}
+		for _, m := range testName.FindAllStringSubmatch(string(b), -1) {
+			if !tests[m[1]] {
+				t.Errorf("%s names %s, which is not there", name, m[1])
+			}
+			named++
+		}
+	})
+	if files < 40 || named < 10 {
+		t.Errorf("found only %d files and %d tests named: the test looks in the wrong place", files, named)
 	}
 }
 
