@@ -257,6 +257,35 @@ func TestACLNoSpace(t *testing.T) {
 	}
 }
 
+// A whiteout inherits its directory's default list once, also one that is stored in blocks of its
+// own.
+func TestWhiteoutInheritsLongList(t *testing.T) {
+	v := newVolume(t, fs.MinSize)
+	free := v.free()
+	d := v.mkdir(1, "d")
+	var many []string
+	for i := range 140 {
+		many = append(many, fmt.Sprintf("u:%d:r--", i))
+	}
+	v.ok(v.fs.SetXattr(&v.ctx, d, aclDefault, aclText("u::rw-,"+strings.Join(many, ",")+",g::---,m::r--,o::---"), 0))
+	f := v.create(d, "f")
+	v.ok(v.fs.Rename(&v.ctx, d, "f", 1, "g", fs.RenameWhiteout))
+	var a fs.Attr
+	v.ok(v.fs.Lookup(&v.ctx, d, "f", &a))
+	if l := v.list(a.Ino, aclAccess); !strings.Contains(l, "u:139:r--") {
+		t.Errorf("the whiteout's list: %q", l)
+	}
+	v.fs.Forget(a.Ino, 1)
+	v.fs.Forget(f, 1)
+	v.ok(v.fs.Unlink(&v.ctx, 1, "g"))
+	v.ok(v.fs.Unlink(&v.ctx, d, "f"))
+	v.ok(v.fs.Rmdir(&v.ctx, 1, "d"))
+	v.fs.Forget(d, 1)
+	if got := v.free(); got != free {
+		t.Errorf("%d blocks are free at the end, %d before", got, free)
+	}
+}
+
 // FUSE sends FUSE_SETXATTR_ACL_KILL_SGID with either list; only that of access takes
 // set-group-ID, as ext4 has it.
 func TestDefaultACLKeepsSetGroupID(t *testing.T) {

@@ -200,9 +200,14 @@ func (u *update) stage(tx *journal.Tx) {
 	u.now.Put(tx.At(in.off + layout.InodeTimesOff))
 }
 
-// apply makes an update current.
+// apply makes an update current. Who asks for data and holes holds no lock: of a file that grows, data is there before
+// the size says so, and of one that shrinks the size goes first.
 func (c *change) apply(u *update) {
 	in := u.in
+	grows := u.Core.Size > in.size.Load()
+	if u.remap != nil && grows {
+		u.remap.apply()
+	}
 	in.troot, in.xroot = u.ExtentRoot, u.XattrRoot
 	in.core = u.Core
 	in.size.Store(u.Core.Size)
@@ -218,7 +223,7 @@ func (c *change) apply(u *update) {
 		in.live = false
 		in.flushed.Store(u.seen)
 	}
-	if u.remap != nil {
+	if u.remap != nil && !grows {
 		u.remap.apply()
 	}
 	if p := &u.added; p.n != 0 {

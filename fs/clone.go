@@ -432,7 +432,7 @@ func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
 	err = m.settle(ctx)
 	for _, p := range m.parts {
 		if p.from != 0 && err == nil {
-			err = fs.copyBlocks(p.Block, p.from, uint64(p.Len))
+			err = m.copyBlocks(p.Block, p.from, uint64(p.Len))
 		}
 	}
 	if err != nil {
@@ -449,10 +449,12 @@ func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
 	return err
 }
 
-// copyBlocks copies n blocks within the region.
+// copyBlocks copies n blocks within the region, to some that the remap brings.
 //
 // Persistence order: NT-store, SFENCE.
-func (fs *FS) copyBlocks(to, from, n uint64) error {
+func (m *remap) copyBlocks(to, from, n uint64) error {
+	fs := m.fs
+	m.stored = true
 	if err := fs.bad.Check(from, n); err != nil {
 		return err
 	}

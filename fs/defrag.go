@@ -189,7 +189,7 @@ func (d *defrag) move(ctx *Context, in *inode, x pagecache.Extent, to uint64) er
 	m.finish(x.End())
 	err := m.settle(ctx)
 	if err == nil && x.Flags&layout.ExtentUnwritten == 0 {
-		err = fs.copyBlocks(to, x.Block, uint64(x.Len))
+		err = m.copyBlocks(to, x.Block, uint64(x.Len))
 	}
 	if err != nil {
 		return m.abort(ctx, err)

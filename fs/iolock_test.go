@@ -275,3 +275,50 @@ func TestMovedDataIsNoHole(t *testing.T) {
 		}
 	}
 }
+
+// TestGrowingFileHasNoHole: who asks for holes of a file that is appended to never sees its new
+// size before its data.
+func TestGrowingFileHasNoHole(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	ino := v.create(1, "f")
+	v.write(ino, 0, make([]byte, 4096))
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ctx, data := &fs.Context{Lane: 1}, make([]byte, 4096)
+		for off := int64(4096); ; off += 4096 {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if off == 4<<20 {
+				off = 4096
+				if e := v.fs.SetAttr(ctx, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, &fs.Attr{}); e != 0 {
+					t.Errorf("truncating: %v", e)
+					return
+				}
+			}
+			if _, e := v.fs.Write(ctx, ino, off, data); e != 0 {
+				t.Errorf("appending: %v", e)
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-done
+	}()
+	ctx := &fs.Context{}
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		size, e := v.fs.Lseek(ctx, ino, 0, 4)
+		if e != 0 {
+			t.Fatal(e)
+		}
+		// The end of the file is no hole, but ENXIO; it lies behind what was appended since.
+		if at, e := v.fs.Lseek(ctx, ino, size, 4); e == 0 && at == size {
+			t.Fatalf("SEEK_HOLE finds a hole at %d, which is or was the end of the file", size)
+		}
+	}
+}

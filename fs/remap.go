@@ -33,6 +33,7 @@ type remap struct {
 	max    int                // bounds the extents
 	owned  bool               // runs have their owner
 	staged bool               // it has the slots that it takes
+	stored bool               // something was stored to its blocks
 }
 
 // piece is where a part of a write goes. If it is unwritten its blocks hold no data yet,
@@ -74,7 +75,8 @@ func (fs *FS) newRemap(in *inode, lo uint64) *remap {
 	if m.in != nil {
 		panic("fs: a remap of the inode was neither committed nor aborted")
 	}
-	m.fs, m.in, m.max, m.owned, m.staged = fs, in, remapMax, false, false
+	m.fs, m.in, m.max = fs, in, remapMax
+	m.owned, m.staged, m.stored = false, false, false
 	m.old, m.now, m.parts, m.runs, m.gone, m.shared = m.old[:0], m.now[:0], m.parts[:0], m.runs[:0], m.gone[:0], m.shared[:0]
 	if p, ok := in.space.Prev(lo); ok && p.End() >= lo {
 		m.take(p)
@@ -245,7 +247,7 @@ func leaveAllocated(block, n uint64) {}
 // reports whether there are bad ones that were not known, so that the change should be tried again.
 func (m *remap) storeFailed(err error) (news bool) {
 	bad := m.fs.bad
-	if !bad.Unknown(err) {
+	if !m.stored || !bad.Unknown(err) {
 		return false // or what was to be kept of a block cannot be
 	}
 	for _, r := range m.runs {

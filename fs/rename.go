@@ -275,7 +275,6 @@ func (r *renaming) move() error {
 		return err
 	}
 	if m.w != nil {
-		m.w.done()
 		r.fs.put(m.w.in, 1)
 	} else {
 		r.fs.trimDir(r.ctx, r.od, r.from.Pos)

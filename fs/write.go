@@ -282,6 +282,7 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 func (fs *FS) storePiece(m *remap, off int64, data []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	m.stored = true
 	size := int64(m.in.size.Load())
 	_, err := fs.zeroBytes(m.in, span{size, min(off, blockEnd(size))})
 	for _, e := range m.parts {

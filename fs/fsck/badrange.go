@@ -173,5 +173,5 @@ func (p *pass) reportLost() {
 
 func (p *pass) lostProblem(pr Problem) {
 	p.rep.LostRanges++
-	p.found = append(p.found, pr)
+	p.leave(pr)
 }

@@ -77,7 +77,8 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 	for _, pr := range p.found {
 		c.tell(pr)
 	}
-	if c.saved != nil && len(p.found) == p.rep.LostRanges && !p.incomplete() { // else there is nothing to compare with
+	c.rep.Left += p.left - len(p.found)                                  // which are only counted
+	if c.saved != nil && p.left == p.rep.LostRanges && !p.incomplete() { // else there is nothing to compare with
 		if bad := p.freeMap(); bad != "" {
 			c.early(Problem{Code: FreeMap, Offset: int64(c.saved.Map.Block) << layout.BlockShift, What: "the saved free map " + bad}, c.begin)
 		}

@@ -14,8 +14,9 @@ type pass struct {
 	*checker
 	first  bool      // nothing was mended yet
 	fixes  int       // problems mended; another pass must look again
-	found  []Problem // problems not mended
-	mended []Problem // told when the pass ends
+	found  []Problem // problems not mended, MaxProblems of them at most
+	left   int       // how many were found and not mended
+	mended []Problem // told when the pass ends, MaxProblems of them at most
 
 	used   bitset // blocks claimed, by block
 	shared bitset // of these, by extents that may share them
@@ -202,12 +203,24 @@ func (p *pass) problem(code string, ino uint64, off int64, fix func() error, for
 		pr.What += "; a repair loses " + what
 	}
 	if !p.mend(&pr, fix) {
-		p.found = append(p.found, pr)
+		p.leave(pr)
 		return false
 	}
 	p.fixes++
+	if len(p.mended) == MaxProblems { // told now, without a path
+		p.tell(pr)
+		return true
+	}
 	p.mended = append(p.mended, pr)
 	return true
+}
+
+// leave notes a problem that is not mended.
+func (p *pass) leave(pr Problem) {
+	p.left++
+	if len(p.found) < MaxProblems {
+		p.found = append(p.found, pr)
+	}
 }
 
 // silently runs a fix of what recovery, too, mends without a word, and says whether that worked.

@@ -129,8 +129,8 @@ func (p Problem) String() string {
 	return s
 }
 
-// MaxProblems is how many problems a report lists; the rest is only counted, and
-// told to Options.Found.
+// MaxProblems is how many problems a report lists, and how many of those that are left are told to
+// Options.Found; the rest is only counted. Of more that one pass mends the paths are not told.
 const MaxProblems = 10000
 
 // Report is what a check found.
