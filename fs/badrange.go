@@ -26,11 +26,10 @@ func (fs *FS) offlineBad() {
 			fs.bad.Offline(r.N)
 		}
 	}
-	m := &fs.meta
-	for _, c := range m.chunks {
-		for _, r := range fs.bad.Overlaps(uint64(c.no)<<fs.chunkShift(), uint64(fs.sb.ChunkBlocks())) {
+	for _, c := range fs.meta.Chunks() {
+		for _, r := range fs.bad.Overlaps(uint64(c)<<fs.chunkShift(), uint64(fs.sb.ChunkBlocks())) {
 			for b := r.Block; b < r.Block+r.N; b++ {
-				fs.claimMeta(b) // if it is a free one
+				fs.meta.Claim(b) // if it is a free one
 			}
 		}
 	}
@@ -42,13 +41,13 @@ func (fs *FS) saveBad() error {
 }
 
 // retireFree is told of the error of reading what nobody keeps from becoming free, after
-// badmem.List.Faulted was. If the block became free meanwhile it goes offline. Called without meta.mu.
+// badmem.List.Faulted was. If the block became free meanwhile it goes offline. Called without a lock of fs.meta.
 func (fs *FS) retireFree(err error) {
 	var m pmem.MediaError
 	if !errors.As(err, &m) {
 		return
 	}
-	if b := uint64(m.Off) >> layout.BlockShift; fs.bad.Has(b, 1) && !fs.claimMeta(b) && fs.alloc.Reserve(b, 1) {
+	if b := uint64(m.Off) >> layout.BlockShift; fs.bad.Has(b, 1) && !fs.meta.Claim(b) && fs.alloc.Reserve(b, 1) {
 		fs.bad.Offline(1)
 	}
 }

@@ -295,18 +295,14 @@ func (d *defrag) onlyData(block, n uint64) bool {
 	if b := uint64(fs.sb.BackupOff) >> layout.BlockShift; block <= b && b < block+n {
 		return false
 	}
-	m := &fs.meta
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	i, _ := m.find(int64(block >> fs.chunkShift()))
-	return i == len(m.chunks) || uint64(m.chunks[i].no)<<fs.chunkShift() >= block+n
+	return !fs.meta.Overlaps(block, n)
 }
 
 // usersOf lists the files that have blocks where the candidates are. It looks at every
 // inode, as a mount does: this is asked seldom, and nothing is kept to answer it faster.
 func (d *defrag) usersOf(ctx *Context, cs []*candidate) (inos []uint64) {
 	fs := d.fs
-	for _, b := range d.inodeBlocks() {
+	for _, b := range d.fs.meta.InodeBlocks() {
 		for i := int64(0); i < layout.InodesPerBlock && !ctx.cancelled(); i++ {
 			in, e := fs.get(fs.sb.InodeAt(int64(b)<<layout.BlockShift + i*layout.InodeSize))
 			if e != 0 {
@@ -330,20 +326,4 @@ func (in *inode) isIn(cs []*candidate) (found bool) {
 		return !found
 	})
 	return found
-}
-
-// inodeBlocks lists the blocks that hold inodes.
-func (d *defrag) inodeBlocks() (blocks []uint64) {
-	fs := d.fs
-	m := &fs.meta
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for _, c := range m.chunks {
-		for i := c.first; i < c.end; i++ {
-			if c.ino[i/64]&(1<<(i%64)) != 0 {
-				blocks = append(blocks, uint64(c.no)<<fs.chunkShift()+uint64(i))
-			}
-		}
-	}
-	return blocks
 }

@@ -133,7 +133,7 @@ type newborn struct {
 // newNode makes everything of a new inode that stands outside the transaction which shows
 // it. Called with d.mu held.
 func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
-	ino, err := fs.allocInode(ctx)
+	ino, err := fs.meta.AllocInode(ctx.Lane, ctx.UID)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (n *newborn) free(ino uint64) {
 	if n.block != 0 {
 		n.fs.freeIdle(n.block, 1)
 	}
-	n.fs.freeInode(n.ctx, ino)
+	n.fs.meta.FreeInode(n.ctx.Lane, ino)
 }
 
 // newInode is a new inode in DRAM, with one reference. Its generation follows that of the

@@ -125,12 +125,12 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 	if p, ok := in.space.Prev(uint64(b)); ok && b > 0 {
 		goal = p.Block + (uint64(b) - p.Logical)
 	}
-	block, err := fs.allocMeta(ctx, goal)
+	block, err := fs.meta.Alloc(ctx.Lane, ctx.UID, goal)
 	if err != nil {
 		return dirPlace{}, err
 	}
 	if err := fs.journal.FormatBlock(int64(block)<<layout.BlockShift, nil); err != nil {
-		fs.freeMeta(ctx, block)
+		fs.meta.Free(ctx.Lane, block)
 		return dirPlace{}, err
 	}
 	m := fs.newRemap(in, uint64(b))
@@ -151,7 +151,7 @@ func (fs *FS) undoPlace(ctx *Context, p *dirPlace) {
 	}
 	p.remap.unstage()
 	p.remap.end()
-	fs.freeMeta(ctx, p.block)
+	fs.meta.Free(ctx.Lane, p.block)
 }
 
 // trimDir gives back the directory block of a position if it became empty, and all
@@ -198,5 +198,5 @@ func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
 	if c.commit() != nil {
 		return
 	}
-	fs.freeMeta(ctx, d.Unlink(b))
+	fs.meta.Free(ctx.Lane, d.Unlink(b))
 }

@@ -35,7 +35,7 @@
 //	                          a rename's is tried only, see lockDirs), before files, else by number
 //	      icacheShard.mu
 //	        xattrCache.mu     a leaf
-//	      metaSpace.mu        metadata blocks and inode slots; may run transactions
+//	      metaspace.Space.mu  metadata blocks and inode slots; may run transactions
 //	        journal.lane.mu   held from Begin to Commit; nothing else is taken inside, but a body
 //	                          (journal/logged.go) by a caller that then waits for nothing more
 //	          hugepage.Allocator, refcnt.Table: locks of their own, leaves

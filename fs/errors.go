@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/metaspace"
 	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/fs/posixacl"
 	"github.com/daxfs/daxfs/pmem"
@@ -20,7 +21,7 @@ var (
 )
 
 var (
-	errNoSpace   = errors.New("no space left")
+	errNoSpace   = metaspace.ErrNoSpace
 	errBadBlocks = errors.New("bad blocks were found")
 	errReadOnly  = errors.New("read-only filesystem")
 )

@@ -56,7 +56,7 @@ func (in *inode) freeSlots() int { return len(in.ext.free) + int(in.slotCap()-in
 //  2. transaction: the inode's times line, root = the block
 func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 	for in.freeSlots() < n {
-		block, err := fs.allocMeta(ctx, 0)
+		block, err := fs.meta.Alloc(ctx.Lane, ctx.UID, 0)
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 			err = fs.rootExtents(ctx, in, block)
 		}
 		if err != nil {
-			fs.freeMeta(ctx, block)
+			fs.meta.Free(ctx.Lane, block)
 			return err
 		}
 		in.ext.chain = append(in.ext.chain, block)
@@ -118,7 +118,7 @@ func (fs *FS) dropChain(ctx *Context, in *inode) {
 
 func (fs *FS) freeChain(ctx *Context, gone []uint64) {
 	for _, b := range gone {
-		fs.freeMeta(ctx, b)
+		fs.meta.Free(ctx.Lane, b)
 	}
 }
 
@@ -221,7 +221,7 @@ func (fs *FS) taken(ino, block, n uint64, meta bool) error {
 	if !fs.mounted.fromFreeMap || !meta && fs.table.Owned(block, n) {
 		return nil
 	}
-	for ; meta && n > 0 && fs.isMeta(block); n-- {
+	for ; meta && n > 0 && fs.meta.InUse(block); n-- {
 		block++
 	}
 	if n == 0 {

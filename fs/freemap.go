@@ -2,7 +2,6 @@ package fs
 
 import (
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
 
@@ -55,26 +54,12 @@ func (fs *FS) encodeFreeMap() ([]byte, error) {
 		return len(w.B) <= layout.FreeMapMax
 	})
 	w.End(2)
-	m := &fs.meta
-	for _, c := range m.chunks {
-		sum += uint64(c.end - c.first + 1)
-		bits := make([]byte, len(c.free)*8)
-		for i := c.first; i < c.end; i++ {
-			if !c.isFree(i) {
-				bits[i/8] |= 1 << (i % 8)
-			}
-		}
-		w.Bits(bits)
-	}
+	sum += fs.meta.Save(&w)
 	if len(w.B) <= layout.FreeMapMax && sum != fs.sb.Blocks() {
 		return nil, corruptf("%d blocks are known of %d", sum, fs.sb.Blocks())
 	}
-	for _, b := range slices.Sorted(maps.Keys(m.inodes)) {
-		w.Slots(b, m.inodes[b].free)
-	}
-	w.End(2)
 	for _, ino := range fs.defrag.list() {
-		if fs.isInodeBlock(fs.sb.InodeOff(ino)) { // it may be gone
+		if fs.meta.HasInodes(fs.sb.InodeOff(ino)) { // it may be gone
 			w.Ino(ino)
 		}
 	}
@@ -184,29 +169,15 @@ func (s *scan) loadFreeMap() error {
 	if !ok {
 		return corruptf("it says that blocks are data which are not")
 	}
-	m := &fs.meta
-	for _, c := range m.chunks {
-		bits := r.Bits(len(c.free) * 8)
-		for i := c.first; i < c.end && bits != nil; i++ {
-			if bits[i/8]&(1<<(i%8)) != 0 && c.isFree(i) {
-				c.take(i)
-				m.nfree--
-			}
-		}
-	}
-	for block, mask, ok := r.Slots(); ok; block, mask, ok = r.Slots() {
-		if !fs.isInodeBlock(int64(block) << layout.BlockShift) {
-			return corruptf("it says that block %d holds inodes", block)
-		}
-		s.freeSlots(block, mask)
+	if err := fs.meta.Restore(r, len(s.todo)); err != nil {
+		return err
 	}
 	for ino, ok := r.Ino(); ok; ino, ok = r.Ino() {
-		if off := fs.sb.InodeOff(ino); off < 0 || !fs.isInodeBlock(off) {
+		if off := fs.sb.InodeOff(ino); off < 0 || !fs.meta.HasInodes(off) {
 			return corruptf("it says that there is an inode %d", ino)
 		}
 		fs.defrag.add(ino)
 	}
-	m.used = uint64(len(s.todo))*layout.InodesPerBlock - m.slots
 	if !r.Done() {
 		return corruptf("it ends too early, or too late")
 	}

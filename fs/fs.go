@@ -10,6 +10,7 @@ import (
 	"github.com/daxfs/daxfs/fs/badmem"
 	"github.com/daxfs/daxfs/fs/journal"
 	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/metaspace"
 	"github.com/daxfs/daxfs/fs/owner"
 	"github.com/daxfs/daxfs/hugepage"
 	"github.com/daxfs/daxfs/internal/kept"
@@ -27,7 +28,7 @@ type FS struct {
 
 	alloc  *hugepage.Allocator
 	table  *refcnt.Table
-	meta   metaSpace
+	meta   *metaspace.Space
 	bad    *badmem.List
 	bodies []run // taken for the journal's logged records; only with Options.Atomic
 
@@ -244,15 +245,13 @@ type StatFS struct {
 func (fs *FS) StatFS(s *StatFS) {
 	fs.keepChunks()
 	free := fs.alloc.FreeBlocks()
-	fs.meta.mu.Lock()
-	mfree, used, slots := fs.meta.nfree, fs.meta.used, fs.meta.slots
-	fs.meta.mu.Unlock()
-	ffree := slots + (free+mfree)*layout.InodesPerBlock
+	m := fs.meta.Usage()
+	ffree := m.FreeSlots + (free+m.FreeBlocks)*layout.InodesPerBlock
 	*s = StatFS{
 		BlockSize: layout.BlockSize,
 		Blocks:    fs.sb.Blocks() - uint64(fs.sb.StaticEnd>>layout.BlockShift),
-		Bfree:     free + mfree, Bavail: fs.available(false),
-		Files: used + ffree, Ffree: ffree,
+		Bfree:     free + m.FreeBlocks, Bavail: fs.available(false),
+		Files: m.Inodes + ffree, Ffree: ffree,
 		NameLen: layout.NameMax,
 	}
 }
@@ -343,9 +342,8 @@ func (fs *FS) Stats() Stats {
 	}
 	s.Folios4K, s.SharedBytes = c.Words, c.Shared<<layout.BlockShift
 	s.MovedBytes = fs.defrag.moved.Load() << layout.BlockShift
-	fs.meta.mu.Lock()
-	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = fs.meta.used, len(fs.meta.chunks), fs.meta.nfree
-	fs.meta.mu.Unlock()
+	m := fs.meta.Usage()
+	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = m.Inodes, m.Chunks, m.FreeBlocks
 	s.CachedInodes = fs.CachedInodes()
 	return s
 }

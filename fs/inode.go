@@ -152,7 +152,7 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 // can have it open who is not in the cache.
 func (fs *FS) readInode(ino uint64) (*inode, error) {
 	off := fs.sb.InodeOff(ino)
-	if off < 0 || !fs.isInodeBlock(off) {
+	if off < 0 || !fs.meta.HasInodes(off) {
 		return nil, syscall.ESTALE
 	}
 	var l layout.Line
@@ -368,7 +368,7 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 	}
 	fs.freeContent(ctx, in)
 	fs.freeXattrs(ctx, &xs)
-	fs.freeInode(ctx, in.ino)
+	fs.meta.FreeInode(ctx.Lane, in.ino)
 	if fs.chunksKept.Load() < fs.chunkReserve() {
 		fs.keepChunks()
 	}
@@ -380,7 +380,7 @@ func (fs *FS) freeContent(ctx *Context, in *inode) {
 	in.space.Ascend(0, func(e pagecache.Extent) bool {
 		if meta {
 			for b := uint64(0); b < uint64(e.Len); b++ {
-				fs.freeMeta(ctx, e.Block+b)
+				fs.meta.Free(ctx.Lane, e.Block+b)
 			}
 		} else {
 			fs.table.Disown(e.Block, uint64(e.Len), fs.freeTo(ctx))
@@ -388,7 +388,7 @@ func (fs *FS) freeContent(ctx *Context, in *inode) {
 		return true
 	})
 	for _, b := range in.ext.chain {
-		fs.freeMeta(ctx, b)
+		fs.meta.Free(ctx.Lane, b)
 	}
 	in.space.Reset()
 	in.ext, in.dir = extentSlots{}, nil

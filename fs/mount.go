@@ -111,7 +111,7 @@ func (fs *FS) bindFrees() {
 
 // newSpace makes everything free, as far as DRAM knows.
 func (fs *FS) newSpace() (err error) {
-	fs.meta = metaSpace{inodes: make(map[uint64]*inodeBlock)}
+	fs.meta = fs.newMeta()
 	orders := hugepage.Orders{PMD: uint8(fs.chunkShift()), PUD: fs.sb.PUDShift - layout.BlockShift}
 	if fs.alloc, err = hugepage.NewAllocator(fs.sb.Blocks(), orders); err != nil {
 		return err

@@ -1,5 +1,10 @@
 package fs
 
+import (
+	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfs/daxfs/fs/metaspace"
+)
+
 // Two reserves keep a full filesystem usable. Root's reserve (Superblock.RootBlocks) is for root's
 // data and metadata. The chunk reserve is whole chunks that data may not take, so that metadata can
 // still grow; where root has a reserve, the last of these chunks is root's, too. Deleting needs
@@ -51,4 +56,44 @@ func (fs *FS) spare(uid uint32, want uint64) uint64 {
 		return want
 	}
 	return min(want, fs.available(false))
+}
+
+// chunkShift is log2 of a chunk in blocks.
+func (fs *FS) chunkShift() uint { return uint(fs.sb.ChunkShift) - layout.BlockShift }
+
+// newMeta returns a space for metadata that has no chunks yet, and gets more from the free space.
+func (fs *FS) newMeta() *metaspace.Space {
+	return metaspace.New(fs.journal, fs.sb, metaspace.Hooks{
+		AllocChunk: func(uid uint32) (block uint64, ok bool) {
+			if fs.granted(1) == 0 || !fs.mayAddChunk(uid) {
+				return 0, false
+			}
+			defer fs.keepChunks()
+			return fs.alloc.AllocChunk()
+		},
+		FreeChunk: func(block uint64) {
+			fs.freeIdle(block, uint64(fs.sb.ChunkBlocks()))
+			fs.keepChunks()
+		},
+		Bad:            func(block uint64) bool { return fs.bad.Has(block, 1) },
+		BlockFreeTwice: fs.metaFreeTwice,
+		InodeFreeTwice: fs.inodeFreeTwice,
+		MayAlloc:       func() bool { return fs.granted(1) > 0 },
+	})
+}
+
+// metaFreeTwice is told of a metadata block that is given back and free: the saved free map was wrong.
+func (fs *FS) metaFreeTwice(block uint64) {
+	if !fs.mounted.fromFreeMap {
+		panic("fs: double free of a metadata block")
+	}
+	fs.doubt(block)
+}
+
+// inodeFreeTwice is told of an inode that is given back and free: the saved free map was wrong.
+func (fs *FS) inodeFreeTwice(ino uint64) {
+	if !fs.mounted.fromFreeMap {
+		panic("fs: double free of an inode")
+	}
+	fs.contradiction(corruptf("inode %d was in use, and is free by the saved free map", ino))
 }

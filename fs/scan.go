@@ -3,7 +3,6 @@ package fs
 import (
 	"cmp"
 	"errors"
-	"math/bits"
 	"runtime"
 	"slices"
 	"sync"
@@ -55,7 +54,9 @@ func (s *scan) structures() error {
 	fs.alloc.Reserve(0, static)
 	fs.alloc.Reserve(uint64(fs.sb.BackupOff)>>layout.BlockShift, 1)
 	fs.mounted.fixed = static + 1
-	return s.chunks()
+	inodeBlocks, err := fs.meta.Load(fs.alloc.Reserve)
+	s.todo = inodeBlocks
+	return err
 }
 
 // claimShared claims what extents may share, once for all who have it.
@@ -77,67 +78,6 @@ func (s *scan) claimShared() error {
 				return err
 			}
 			end = c.block + c.n
-		}
-	}
-	return nil
-}
-
-// chunks reserves the metadata chunks and lists their inode blocks.
-func (s *scan) chunks() error {
-	fs := s.fs
-	var l layout.Line
-	for c := int64(0); c < fs.sb.Chunks(); c++ {
-		line, bit := layout.ChunkMapPos(c)
-		if bit == 0 {
-			if err := fs.journal.ReadLine(fs.sb.ChunkMapOff+line*layout.LineSize, &l); err != nil {
-				return err
-			}
-		}
-		if !l.ChunkBit(bit) {
-			continue
-		}
-		if err := s.chunk(c); err != nil {
-			return err
-		}
-	}
-	if _, c := fs.meta.find(fs.sb.FirstChunk()); c == nil {
-		return corruptf("the chunk map lacks the first metadata chunk %d", fs.sb.FirstChunk())
-	}
-	return nil
-}
-
-func (s *scan) chunk(c int64) error {
-	fs := s.fs
-	off := fs.sb.ChunkHeader(c)
-	var l layout.Line
-	if err := fs.journal.ReadLine(off, &l); err != nil {
-		return err
-	}
-	if !l.IsChunkHeader(c) || c < fs.sb.FirstChunk() {
-		return corruptf("the header of metadata chunk %d at offset %d is not one", c, off)
-	}
-	mc := fs.newMetaChunk(c)
-	start := uint64(c) << fs.chunkShift()
-	if !fs.alloc.Reserve(start+uint64(mc.first-1), uint64(mc.end-mc.first+1)) {
-		return corruptf("metadata chunk %d overlaps another structure", c)
-	}
-	fs.meta.add(mc)
-	for i := mc.first; i < mc.end; i++ {
-		tl, b := layout.TypePos(i)
-		if b == 0 || i == mc.first {
-			if err := fs.journal.ReadLine(off+int64(tl)*layout.LineSize, &l); err != nil {
-				return err
-			}
-		}
-		switch l.BlockType(b) {
-		case layout.BlockOther:
-		case layout.BlockInode:
-			s.todo = append(s.todo, start+uint64(i))
-			mc.take(i)
-			fs.meta.nfree--
-			fs.setInodeBlock(start+uint64(i), true)
-		default:
-			return corruptf("block %d has the unknown type %d", start+uint64(i), l.BlockType(b))
 		}
 	}
 	return nil
@@ -210,24 +150,8 @@ func (s *scan) block(b uint64, buf []byte) error {
 			break
 		}
 	}
-	fs.meta.mu.Lock()
-	defer fs.meta.mu.Unlock()
-	fs.meta.used += uint64(used)
-	if free != 0 {
-		s.freeSlots(b, free)
-	}
+	fs.meta.AddInodeBlock(b, free, used)
 	return nil
-}
-
-// freeSlots notes the free slots of an inode block.
-func (s *scan) freeSlots(b uint64, mask uint16) {
-	if s.fs.bad.Has(b, 1) {
-		return // who took one could not use it
-	}
-	m := &s.fs.meta
-	m.inodes[b] = &inodeBlock{free: mask}
-	m.stack = append(m.stack, b)
-	m.slots += uint64(bits.OnesCount16(mask))
 }
 
 func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) error {
@@ -262,7 +186,7 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 			return nil
 		}
 		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
-			if !fs.claimMeta(b) {
+			if !fs.meta.Claim(b) {
 				return corruptf("directory %d claims block %d, which is not a free metadata block", ino, b)
 			}
 		}
@@ -275,7 +199,7 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 		return err
 	}
 	for _, b := range chain {
-		if !fs.claimMeta(b) {
+		if !fs.meta.Claim(b) {
 			return corruptf("inode %d claims extent block %d, which is not a free metadata block", ino, b)
 		}
 	}
@@ -319,7 +243,7 @@ func (s *scan) xattrs(ino uint64, gen uint32, root uint64) error {
 		return err
 	}
 	for _, b := range xs.chain {
-		if !s.fs.claimMeta(b) {
+		if !s.fs.meta.Claim(b) {
 			return corruptf("inode %d claims attribute block %d, which is not a free metadata block", ino, b)
 		}
 	}
@@ -371,6 +295,6 @@ func (s *scan) finish() error {
 			return err
 		}
 	}
-	fs.tidy(&ctx)
+	fs.meta.Tidy(ctx.Lane)
 	return nil
 }

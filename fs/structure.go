@@ -28,13 +28,13 @@ func (fs *FS) structureAt(off int64) string {
 		return "the fixed area"
 	}
 	no := off >> sb.ChunkShift
-	_, c := fs.meta.find(no)
+	meta := fs.meta.IsChunk(no)
 	switch {
-	case off >= sb.ChunkHeader(no) && off < sb.ChunkHeader(no)+layout.BlockSize && (c != nil || no >= sb.FirstChunk()):
+	case off >= sb.ChunkHeader(no) && off < sb.ChunkHeader(no)+layout.BlockSize && (meta || no >= sb.FirstChunk()):
 		return fmt.Sprintf("the header of metadata chunk %d", no)
-	case fs.isInodeBlock(off):
+	case fs.meta.HasInodes(off):
 		return fmt.Sprintf("the block of inodes %d to %d", sb.InodeAt(off&^(layout.BlockSize-1)), sb.InodeAt(off|(layout.BlockSize-1)&^(layout.InodeSize-1)))
-	case c != nil:
+	case meta:
 		return "metadata of a file or directory"
 	}
 	return "data"

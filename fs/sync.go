@@ -50,16 +50,10 @@ func (fs *FS) syncInode(in *inode) error {
 			return err
 		}
 	}
-	fs.meta.mu.Lock()
-	chunks := make([]int64, len(fs.meta.chunks))
-	for i, c := range fs.meta.chunks {
-		chunks[i] = c.no
-	}
-	fs.meta.mu.Unlock()
 	if err := fs.r.Sync(0, fs.sb.StaticEnd); err != nil {
 		return err
 	}
-	for _, c := range chunks {
+	for _, c := range fs.meta.Chunks() {
 		off := c << fs.sb.ChunkShift
 		if err := fs.r.Sync(off, min(fs.sb.ChunkSize(), fs.sb.Size-off)); err != nil {
 			return err

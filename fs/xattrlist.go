@@ -134,7 +134,7 @@ func (fs *FS) disownValue(x *layout.Xattr) {
 // freeXattrs gives back what the attributes of an inode took that is no longer on media.
 func (fs *FS) freeXattrs(ctx *Context, xs *xattrs) {
 	for _, b := range xs.chain {
-		fs.freeMeta(ctx, b)
+		fs.meta.Free(ctx.Lane, b)
 	}
 	for i := range xs.list {
 		fs.disownValue(&xs.list[i])

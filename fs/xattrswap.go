@@ -51,7 +51,7 @@ func (s *xattrSwap) undo() {
 	}
 	fs := s.fs
 	for _, b := range s.now.chain {
-		fs.freeMeta(s.ctx, b)
+		fs.meta.Free(s.ctx.Lane, b)
 	}
 	for _, r := range s.fresh {
 		fs.freeIdle(r.Block, uint64(r.Len))
@@ -71,7 +71,7 @@ func (s *xattrSwap) done() {
 	}
 	s.in.blocks.Add(s.now.blocks() - s.old.blocks())
 	for _, b := range s.old.chain {
-		fs.freeMeta(s.ctx, b)
+		fs.meta.Free(s.ctx.Lane, b)
 	}
 	for i := range s.gone {
 		fs.disownValue(&s.gone[i])
@@ -126,7 +126,7 @@ func (s *xattrSwap) store() error {
 		return errNoSpace
 	}
 	for range n {
-		block, err := fs.allocMeta(s.ctx, 0)
+		block, err := fs.meta.Alloc(s.ctx.Lane, s.ctx.UID, 0)
 		if err != nil {
 			return err
 		}

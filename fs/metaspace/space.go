@@ -1,0 +1,211 @@
+package metaspace
+
+import (
+	"errors"
+	"sort"
+	"sync"
+
+	"github.com/daxfs/daxfs/fs/journal"
+	"github.com/daxfs/daxfs/fs/layout"
+)
+
+// ErrNoSpace: no block or inode slot is free, and no chunk can be had.
+var ErrNoSpace = errors.New("no space left")
+
+// Hooks are what a Space asks of its user. They are called with its lock held, and all set.
+type Hooks struct {
+	// AllocChunk takes a free chunk of data space for metadata of a user, and returns its first
+	// block.
+	AllocChunk func(uid uint32) (block uint64, ok bool)
+	// FreeChunk makes a chunk, by its first block, data space.
+	FreeChunk func(block uint64)
+	// Bad reports whether a block cannot be read.
+	Bad func(block uint64) bool
+	// BlockFreeTwice and InodeFreeTwice are told of what is given back and free already.
+	BlockFreeTwice func(block uint64)
+	InodeFreeTwice func(ino uint64)
+	// MayAlloc says no to an allocation for which a test makes space scarce.
+	MayAlloc func() bool
+}
+
+// Space is the metadata space of a mounted filesystem. Its methods are safe for concurrent use.
+type Space struct {
+	j     *journal.Journal
+	sb    *layout.Superblock
+	seed  uint32
+	shift uint // log2 of a chunk in blocks
+	hooks Hooks
+
+	mu     sync.RWMutex           // protects everything below; taken before a lane
+	chunks []*chunk               // sorted by number
+	hint   int                    // no chunk before this index has a free block
+	inodes map[uint64]*inodeBlock // inode blocks with a free slot, by block
+	stack  []uint64               // blocks, candidates for the next inode slot; may hold stale entries
+	nfree  uint64                 // free blocks in metadata chunks
+	slots  uint64                 // free inode slots
+	used   uint64                 // inodes in use
+}
+
+// chunk is a metadata chunk. Its blocks are counted from its first one.
+type chunk struct {
+	no    int64
+	first int // first usable block: behind the fixed area and the header
+	end   int // blocks in this chunk (the last one of a region may be short)
+	nfree int
+	free  []uint64 // bitmap, set: free
+	ino   []uint64 // bitmap, set: inode block
+}
+
+// inodeBlock is an inode block with at least one free slot.
+type inodeBlock struct{ free uint16 }
+
+// allSlots: an inode block in which no slot is used.
+const allSlots = 1<<layout.InodesPerBlock - 1
+
+// New returns a Space without chunks.
+func New(j *journal.Journal, sb *layout.Superblock, hooks Hooks) *Space {
+	return &Space{j: j, sb: sb, seed: layout.Seed(sb.UUID), shift: uint(sb.ChunkShift) - layout.BlockShift, hooks: hooks,
+		inodes: make(map[uint64]*inodeBlock)}
+}
+
+// newChunk returns chunk no, with all usable blocks free.
+func (m *Space) newChunk(no int64) *chunk {
+	cb := m.sb.ChunkBlocks()
+	c := &chunk{no: no, end: cb, free: make([]uint64, (cb+63)/64), ino: make([]uint64, (cb+63)/64)}
+	start := m.start(c)
+	if e := m.sb.Blocks() - start; e < uint64(cb) {
+		c.end = int(e)
+	}
+	if b := uint64(m.sb.BackupOff) >> layout.BlockShift; b >= start && b < start+uint64(c.end) {
+		c.end = int(b - start)
+	}
+	c.first = int(uint64(m.sb.ChunkHeader(no))>>layout.BlockShift-start) + 1
+	for i := c.first; i < c.end; i++ {
+		c.free[i/64] |= 1 << (i % 64)
+	}
+	c.nfree = c.end - c.first
+	return c
+}
+
+// start is the first block of a chunk.
+func (m *Space) start(c *chunk) uint64 { return uint64(c.no) << m.shift }
+
+// addLocked adds a chunk. Called with mu held.
+func (m *Space) addLocked(c *chunk) {
+	i := sort.Search(len(m.chunks), func(i int) bool { return m.chunks[i].no > c.no })
+	m.chunks = append(m.chunks, nil)
+	copy(m.chunks[i+1:], m.chunks[i:])
+	m.chunks[i] = c
+	m.nfree += uint64(c.nfree)
+	m.hint = min(m.hint, i)
+}
+
+// findLocked returns chunk no and its index; or nil, and the index of the first chunk behind it.
+// Called with mu held.
+func (m *Space) findLocked(no int64) (int, *chunk) {
+	i := sort.Search(len(m.chunks), func(i int) bool { return m.chunks[i].no >= no })
+	if i < len(m.chunks) && m.chunks[i].no == no {
+		return i, m.chunks[i]
+	}
+	return i, nil
+}
+
+// blockLocked returns the chunk of a block, or nil, and the block's index within it. Called with mu
+// held.
+func (m *Space) blockLocked(block uint64) (*chunk, int) {
+	_, c := m.findLocked(int64(block >> m.shift))
+	return c, int(block & uint64(m.sb.ChunkBlocks()-1))
+}
+
+func (c *chunk) isFree(i int) bool  { return c.free[i/64]&(1<<(i%64)) != 0 }
+func (c *chunk) isInode(i int) bool { return c.ino[i/64]&(1<<(i%64)) != 0 }
+
+// takeLocked marks a free block of a chunk used. Called with mu held.
+func (m *Space) takeLocked(c *chunk, i int) {
+	c.free[i/64] &^= 1 << (i % 64)
+	c.nfree--
+	m.nfree--
+}
+
+// setInodeBlockLocked notes that a block holds inodes, or no longer does. Called with mu held.
+func (m *Space) setInodeBlockLocked(block uint64, on bool) {
+	c, i := m.blockLocked(block)
+	if on {
+		c.ino[i/64] |= 1 << (i % 64)
+	} else {
+		c.ino[i/64] &^= 1 << (i % 64)
+	}
+}
+
+// HasInodes reports whether the block at region offset off holds inodes. It guards against handles
+// made up by a client.
+func (m *Space) HasInodes(off int64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	c, i := m.blockLocked(uint64(off >> layout.BlockShift))
+	return c != nil && c.isInode(i)
+}
+
+// InUse reports whether a block is one of a metadata chunk that is neither free nor an inode block.
+func (m *Space) InUse(block uint64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	c, i := m.blockLocked(block)
+	return c != nil && i >= c.first && i < c.end && !c.isFree(i) && !c.isInode(i)
+}
+
+// IsChunk reports whether chunk no is one of metadata.
+func (m *Space) IsChunk(no int64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, c := m.findLocked(no)
+	return c != nil
+}
+
+// Overlaps reports whether a metadata chunk has one of n blocks from block on.
+func (m *Space) Overlaps(block, n uint64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	i, _ := m.findLocked(int64(block >> m.shift))
+	return i < len(m.chunks) && m.start(m.chunks[i]) < block+n
+}
+
+// Chunks lists the numbers of the metadata chunks, in order.
+func (m *Space) Chunks() []int64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	nos := make([]int64, len(m.chunks))
+	for i, c := range m.chunks {
+		nos[i] = c.no
+	}
+	return nos
+}
+
+// InodeBlocks lists the blocks that hold inodes, in order.
+func (m *Space) InodeBlocks() (blocks []uint64) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, c := range m.chunks {
+		for i := c.first; i < c.end; i++ {
+			if c.isInode(i) {
+				blocks = append(blocks, m.start(c)+uint64(i))
+			}
+		}
+	}
+	return blocks
+}
+
+// Usage is how much of a Space is used.
+type Usage struct {
+	Chunks     int
+	FreeBlocks uint64 // in metadata chunks
+	FreeSlots  uint64 // for inodes
+	Inodes     uint64 // in use
+}
+
+// Usage returns the figures of the moment.
+func (m *Space) Usage() Usage {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return Usage{Chunks: len(m.chunks), FreeBlocks: m.nfree, FreeSlots: m.slots, Inodes: m.used}
+}
