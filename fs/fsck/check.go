@@ -341,7 +341,7 @@ func (c *checker) journal() error {
 		if recs[i].bad {
 			bad++
 			c.early(Problem{Code: JournalData, Offset: recs[i].at, What: fmt.Sprintf(
-				"the journal record at offset %d, sequence %d, has data that can be none", recs[i].at, recs[i].seq)}, nil)
+				"the journal record at offset %d, sequence %d, has its data where no file's data can be", recs[i].at, recs[i].seq)}, nil)
 		}
 		for _, off := range c.lay(newer, &recs[i]) {
 			bad++

@@ -1,7 +1,6 @@
 package fsck
 
 import (
-	"encoding/binary"
 	"errors"
 	"runtime"
 	"slices"
@@ -84,7 +83,7 @@ type record struct {
 	offs   []int64
 	line   []layout.Line
 	pieces []layout.Piece
-	bad    bool // its data lies where none can be
+	bad    bool // its data lies where no file's data can be
 }
 
 // readRecords collects the committed records of all lanes in sequence order.
@@ -116,9 +115,10 @@ func (m *media) readRecords() ([]record, error) {
 		}
 		m.saw(h.Seq)
 		rec := record{seq: h.Seq, at: at, offs: make([]int64, n), line: make([]layout.Line, n)}
+		tables := h.Tables(body)
 		for j := range rec.offs {
-			rec.offs[j] = int64(binary.LittleEndian.Uint64(body[8*j:]))
-			copy(rec.line[j][:], body[layout.OffsetsSize(n)+j*layout.LineSize:])
+			off, l := tables.Line(j)
+			rec.offs[j], rec.line[j] = off, *l
 		}
 		rec.pieces, ok = h.ListPieces(m.sb, from, body)
 		rec.bad = !ok
@@ -247,12 +247,13 @@ func (m *media) commit(ch []change) error {
 	seq := m.seq.Add(1)
 	rec := make([]byte, layout.RecordSize(n))
 	body := rec[layout.LineSize:]
+	h := layout.RecordHeader{Seq: seq, N: uint32(n)}
+	tables := h.Tables(body)
 	for i := range ch {
 		ch[i].line.Seal(m.seed, ch[i].off, seq)
-		binary.LittleEndian.PutUint64(body[8*i:], uint64(ch[i].off))
-		copy(body[layout.OffsetsSize(n)+i*layout.LineSize:], ch[i].line[:])
+		tables.SetLine(i, ch[i].off, &ch[i].line)
 	}
-	h := layout.RecordHeader{Seq: seq, N: uint32(n), BodyCRC: layout.Checksum(m.seed, body)}
+	h.BodyCRC = layout.Checksum(m.seed, body)
 	h.Put((*layout.Line)(rec), m.seed, m.sb.LaneOff)
 
 	runtime.LockOSThread()

@@ -103,19 +103,6 @@ func (t RecordTables) piece(i int) (off, n int64) {
 	return int64(binary.LittleEndian.Uint64(p)), int64(binary.LittleEndian.Uint64(p[8:]))
 }
 
-// Whole reports whether every line has a right checksum for its place, and the record's own
-// sequence seq. The checksum of the body does not say that: a sealed line ends in its own checksum
-// by the same polynomial, so one sealed line in place of another leaves the body's unchanged, and a
-// record half overwritten by the next one would pass.
-func (t RecordTables) Whole(seed uint32, seq uint64) bool {
-	for i := range t.n {
-		if off, l := t.Line(i); l.Seq() != seq || !l.Valid(seed, off) {
-			return false
-		}
-	}
-	return true
-}
-
 // Logged reports whether the record is a logged one.
 func (h *RecordHeader) Logged() bool { return h.At != 0 }
 
