@@ -48,7 +48,7 @@ func (fs *FS) openBodies() error {
 // closeBodies makes that space free again.
 func (fs *FS) closeBodies() {
 	for _, r := range fs.bodies {
-		fs.freeIdle(r.block, r.n)
+		fs.free.idle(r.block, r.n)
 	}
 	fs.bodies = nil
 }

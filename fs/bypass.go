@@ -197,7 +197,7 @@ func (fs *FS) loadBytes(in *inode, off int64, dst []byte) error {
 			}
 		}
 		if u.N != 0 {
-			fs.table.Put(u, fs.freeIdle)
+			fs.table.Put(u, fs.free.idle)
 		}
 		if err != nil {
 			return err

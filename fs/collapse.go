@@ -103,7 +103,7 @@ func (d *defrag) collapsePMD(ctx *Context, in *inode, b uint64, s *rangeState) {
 		}
 	}
 	o := fs.alloc.Orders()
-	if fs.granted(s.whole) < s.whole || !d.mayMove(s.whole, moveShare) {
+	if fs.reserve.granted(s.whole) < s.whole || !d.mayMove(s.whole, moveShare) {
 		return
 	}
 	base, n, ok := fs.alloc.Home(o.PMD, 0, s.whole)

@@ -82,7 +82,7 @@ func (d *defrag) candidates(in *inode, lo uint64, s *rangeState) (cs []candidate
 			continue
 		}
 		others := s.whole - free - p.blocks
-		if fs.alloc.FreeBlocks()-free < others+others/8+fs.chunksKept.Load()*uint64(fs.sb.ChunkBlocks()) {
+		if fs.alloc.FreeBlocks()-free < others+others/8+fs.reserve.kept.Load()*uint64(fs.sb.ChunkBlocks()) {
 			continue
 		}
 		cs = append(cs, candidate{base: p.base, size: s.whole, ino: in.ino, lo: lo, cost: others + s.whole - p.blocks})
@@ -261,7 +261,7 @@ func (d *defrag) moveAway(ctx *Context, in *inode, c *candidate, x pagecache.Ext
 // there is no space.
 func (d *defrag) placeAway(in *inode, c *candidate, first uint64, y pagecache.Extent) (to, n uint64) {
 	fs := d.fs
-	want := fs.granted(uint64(y.Len))
+	want := fs.reserve.granted(uint64(y.Len))
 	if want == 0 {
 		return 0, 0
 	}

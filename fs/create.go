@@ -182,7 +182,7 @@ func (n *newborn) undo() {
 // free gives back what newNode took. Called with no lane.
 func (n *newborn) free(ino uint64) {
 	if n.block != 0 {
-		n.fs.freeIdle(n.block, 1)
+		n.fs.free.idle(n.block, 1)
 	}
 	n.fs.meta.FreeInode(n.ctx.Lane, ino)
 }

@@ -10,6 +10,9 @@ import (
 // first on the filesystem is unmounted as one that fsck has to look at.
 type damage struct {
 	found atomic.Bool
+	// unfinished: something was left on media for the next mount to finish, which must read all
+	// inodes to find it.
+	unfinished atomic.Bool
 
 	mu     sync.Mutex
 	logged map[string]bool // protected by mu; at most damageLogged

@@ -148,7 +148,7 @@ func (d *defrag) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64,
 		x := part(e, b, min(hi, e.End()))
 		to := base + (b - lo)
 		if x.Block != to {
-			if fs.granted(uint64(x.Len)) < uint64(x.Len) || !fs.alloc.Reserve(to, uint64(x.Len)) || d.move(ctx, in, x, to) != nil {
+			if fs.reserve.granted(uint64(x.Len)) < uint64(x.Len) || !fs.alloc.Reserve(to, uint64(x.Len)) || d.move(ctx, in, x, to) != nil {
 				return n, false
 			}
 			n += uint64(x.Len)

@@ -86,7 +86,7 @@ func (fs *FS) loadDir(in *inode, size uint64) error {
 	if !ok {
 		return corruptf("directory %d has blocks beyond its size %d", in.ino, size)
 	}
-	d.Load(fs.seed, fs.load, func(x dirindex.Damage) { fs.met(dirDamage(in, x)) })
+	d.Load(fs.journal.Seed(), fs.load, func(x dirindex.Damage) { fs.met(dirDamage(in, x)) })
 	in.dir = d
 	return nil
 }

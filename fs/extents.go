@@ -65,7 +65,7 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 		err = fs.journal.FormatBlock(off, func(b []byte, seq uint64) {
 			var l layout.Line
 			h.Put(&l)
-			layout.PutLine(b, 0, &l, fs.seed, off, seq)
+			layout.PutLine(b, 0, &l, fs.journal.Seed(), off, seq)
 		})
 		if err == nil {
 			err = fs.rootExtents(ctx, in, block)

@@ -127,7 +127,7 @@ func (a *fallocation) run() error {
 	if a.grow {
 		size = uint64(end)
 	}
-	if f != fatePunch && a.missing(first, last) > fs.available(a.ctx.UID == 0) {
+	if f != fatePunch && a.missing(first, last) > fs.reserve.available(a.ctx.UID == 0) {
 		return errNoSpace
 	}
 	if err := a.zeroEnds(); err != nil {

@@ -18,7 +18,7 @@ func (fs *FS) saveFreeMap() (ref layout.FreeMapRef) {
 	if fs.bad.Unsaved() {
 		return ref // what is bad and the next mount does not know is in use for this one
 	}
-	if fs.unfinished.Load() || fs.table.Stats().Deferred > 0 {
+	if fs.damage.unfinished.Load() || fs.table.Stats().Deferred > 0 {
 		return ref // the next mount finds what is left to do, or is free, by reading the inodes
 	}
 	b, err := fs.encodeFreeMap()
@@ -81,7 +81,7 @@ func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 	if left > 0 {
 		return ref, nil
 	}
-	ref = layout.FreeMapRef{Block: segs[0].block, Len: uint64(len(b)), CRC: layout.Checksum(fs.seed, b)}
+	ref = layout.FreeMapRef{Block: segs[0].block, Len: uint64(len(b)), CRC: layout.Checksum(fs.journal.Seed(), b)}
 	b = append(b, make([]byte, -len(b)&(layout.LineSize-1))...)
 	segs = append(segs, run{})
 	runtime.LockOSThread()
@@ -91,7 +91,7 @@ func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 		h := layout.FreeMapSegment{Index: uint32(i), Next: segs[i+1].block, Blocks: s.n, Mounts: fs.owner.claim.Mounts()}
 		h.Put(&l)
 		off := int64(s.block) << layout.BlockShift
-		l.Seal(fs.seed, off, fs.journal.Seq())
+		l.Seal(fs.journal.Seed(), off, fs.journal.Seq())
 		part := b[:min(len(b), int(s.n<<layout.BlockShift)-layout.LineSize)]
 		if err = fs.r.NTStore(off, l[:]); err == nil {
 			err = fs.r.NTStore(off+layout.LineSize, part)
@@ -132,7 +132,7 @@ func (fs *FS) readFreeMap() (b []byte, err error) {
 		}
 		at = h.Next
 	}
-	if crc := layout.Checksum(fs.seed, b); crc != ref.CRC {
+	if crc := layout.Checksum(fs.journal.Seed(), b); crc != ref.CRC {
 		return nil, corruptf("its checksum is %08x, expected %08x", crc, ref.CRC)
 	}
 	return b, nil

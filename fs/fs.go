@@ -21,16 +21,17 @@ import (
 // FS is a mounted filesystem. All methods are safe for concurrent use until
 // Unmount is called.
 type FS struct {
-	r    *pmem.Region
-	sb   *layout.Superblock
-	seed uint32
-	opt  Options
+	r   *pmem.Region
+	sb  *layout.Superblock
+	opt Options
 
-	alloc  *hugepage.Allocator
-	table  *refcnt.Table
-	meta   *metaspace.Space
-	bad    *badmem.List
-	bodies []run // taken for the journal's logged records; only with Options.Atomic
+	alloc   *hugepage.Allocator
+	table   *refcnt.Table
+	meta    *metaspace.Space
+	bad     *badmem.List
+	free    frees
+	reserve reserve
+	bodies  []run // taken for the journal's logged records; only with Options.Atomic
 
 	// journal refuses changes once the media failed under a transaction, or the region was taken
 	// from us.
@@ -38,33 +39,27 @@ type FS struct {
 
 	defrag defrag
 
-	icache     [icacheShards]icacheShard
-	chunksKept atomic.Uint64 // see keepChunks
-	rename     sync.Mutex    // serialises renames between directories, as s_vfs_rename_mutex
+	icache [icacheShards]icacheShard
+	rename sync.Mutex // serialises renames between directories, as s_vfs_rename_mutex
 
 	owner   ownership
 	mounted mountReport
 	damage  damage // found since the mount
-	// unfinished: something was left on media for the next mount to finish, which must read
-	// all inodes to find it.
-	unfinished atomic.Bool
-	lost       atomic.Pointer[error]     // set once the region was taken from us: everything is EIO
-	freeIdle   func(block, n uint64)     // bound once, so that passing it allocates nothing
-	frees      [16]func(block, n uint64) // the same, through an allocator's pool each
-
-	replies    sync.Pool // *Reply
-	dirBatches sync.Pool // *dirBatch
-
+	pools   pools
 	freeing freeing
 	xattrs  xattrCache
 
 	pageSize kept.Value[int64]
 
-	grant func(want uint64) uint64 // tests: see granted
-
 	coarse atomic.Int64 // about what time it is: a second old at most
 
 	background background
+}
+
+// pools keep what an operation would otherwise allocate.
+type pools struct {
+	replies    sync.Pool // *Reply
+	dirBatches sync.Pool // *dirBatch
 }
 
 // Options of Mount. The zero value mounts read-write.
@@ -169,11 +164,6 @@ type Attr struct {
 // Super is the superblock; it must not be changed.
 func (fs *FS) Super() *layout.Superblock { return fs.sb }
 
-// freeTo is freeIdle through the caller's pool.
-func (fs *FS) freeTo(ctx *Context) func(block, n uint64) {
-	return fs.frees[ctx.Lane%uint32(len(fs.frees))]
-}
-
 // Region is the region the filesystem is on.
 func (fs *FS) Region() *pmem.Region { return fs.r }
 
@@ -243,26 +233,17 @@ type StatFS struct {
 // StatFS fills s. Bavail is what data can take; Bfree also counts free metadata
 // blocks and the chunks kept for metadata.
 func (fs *FS) StatFS(s *StatFS) {
-	fs.keepChunks()
+	fs.reserve.keep()
 	free := fs.alloc.FreeBlocks()
 	m := fs.meta.Usage()
 	ffree := m.FreeSlots + (free+m.FreeBlocks)*layout.InodesPerBlock
 	*s = StatFS{
 		BlockSize: layout.BlockSize,
 		Blocks:    fs.sb.Blocks() - uint64(fs.sb.StaticEnd>>layout.BlockShift),
-		Bfree:     free + m.FreeBlocks, Bavail: fs.available(false),
+		Bfree:     free + m.FreeBlocks, Bavail: fs.reserve.available(false),
 		Files: m.Inodes + ffree, Ffree: ffree,
 		NameLen: layout.NameMax,
 	}
-}
-
-// granted is how many of want blocks (or inodes, or chunks) an allocation may ask for: all, unless a
-// test makes space scarce.
-func (fs *FS) granted(want uint64) uint64 {
-	if fs.grant == nil {
-		return want
-	}
-	return fs.grant(want)
 }
 
 // Stats is what `daxfsd info` shows of a mounted filesystem.

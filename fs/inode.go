@@ -125,7 +125,7 @@ func (fs *FS) shard(ino uint64) *icacheShard {
 // get returns the inode with one more reference, reading it from media if it is
 // not cached. ESTALE if there is no such inode, EIO if the region is another's (lose).
 func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
-	if fs.lost.Load() != nil {
+	if fs.owner.lost.Load() != nil {
 		return nil, syscall.EIO
 	}
 	s := fs.shard(ino)
@@ -184,7 +184,7 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 		return nil, err
 	}
 	var v layout.Live
-	if v.Get(&l); l.Valid(fs.seed, off+layout.InodeLiveOff) && l.Seq() >= seq && v.Gen == in.core.Gen {
+	if v.Get(&l); l.Valid(fs.journal.Seed(), off+layout.InodeLiveOff) && l.Seq() >= seq && v.Gen == in.core.Gen {
 		in.setTimes(v.Atime, v.Mtime, v.Ctime)
 		in.live = true
 	}
@@ -251,7 +251,7 @@ func (fs *FS) flushTimes(in *inode) error {
 	l = layout.Line{}
 	v := layout.Live{Atime: in.atime.Load(), Mtime: in.mtime.Load(), Ctime: in.ctime.Load(), Gen: in.core.Gen}
 	v.Put(&l)
-	l.Seal(fs.seed, in.off+layout.InodeLiveOff, seq)
+	l.Seal(fs.journal.Seed(), in.off+layout.InodeLiveOff, seq)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := fs.r.Store(in.off+layout.InodeLiveOff, l[:])
@@ -354,7 +354,7 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 		xs, err = fs.loadXattrs(in)
 	}
 	if err != nil {
-		fs.unfinished.Store(true)
+		fs.damage.unfinished.Store(true)
 		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
 		return
 	}
@@ -362,15 +362,15 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 	c := layout.Core{Gen: in.core.Gen}
 	c.Put(t.At(in.off + layout.InodeCoreOff))
 	if err := t.Commit(); err != nil {
-		fs.unfinished.Store(true)
+		fs.damage.unfinished.Store(true)
 		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
 		return
 	}
 	fs.freeContent(ctx, in)
 	fs.freeXattrs(ctx, &xs)
 	fs.meta.FreeInode(ctx.Lane, in.ino)
-	if fs.chunksKept.Load() < fs.chunkReserve() {
-		fs.keepChunks()
+	if fs.reserve.kept.Load() < fs.reserve.chunks() {
+		fs.reserve.keep()
 	}
 }
 
@@ -383,7 +383,7 @@ func (fs *FS) freeContent(ctx *Context, in *inode) {
 				fs.meta.Free(ctx.Lane, e.Block+b)
 			}
 		} else {
-			fs.table.Disown(e.Block, uint64(e.Len), fs.freeTo(ctx))
+			fs.table.Disown(e.Block, uint64(e.Len), fs.free.to(ctx))
 		}
 		return true
 	})

@@ -39,13 +39,13 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	if o.Atomic && sb.Incompat&layout.IncompatLogged == 0 {
 		return nil, errors.New("the filesystem was made by a daxfsd that did not know -o atomic: mount it without, or make it anew")
 	}
-	fs := &FS{r: r, sb: sb, seed: layout.Seed(sb.UUID), opt: o}
+	fs := &FS{r: r, sb: sb, opt: o}
 	if backup {
 		fs.warn("the first superblock is damaged, using the second; run daxfsd fsck -y to restore it")
 	}
 	fs.bad = badmem.New(r, sb, fs.warn)
-	fs.replies.New = func() any { return newReply(fs) }
-	fs.dirBatches.New = func() any { return newDirBatch() }
+	fs.pools.replies.New = func() any { return newReply(fs) }
+	fs.pools.dirBatches.New = func() any { return newDirBatch() }
 	for i := range fs.icache {
 		fs.icache[i].m = make(map[uint64]*inode)
 	}
@@ -61,7 +61,8 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	fs.freeing.init(fs)
 	fs.pageSize.Times = 100
 	fs.defrag.fs = fs
-	fs.bindFrees()
+	fs.free.bind(fs)
+	fs.reserve.fs = fs
 	if err := fs.mount(); err != nil {
 		fs.owner.end()
 		fs.table.Close()
@@ -76,37 +77,6 @@ type mountReport struct {
 	replayed    int    // journal records
 	orphans     int    // freed
 	fixed       uint64 // blocks that are neither data nor in metadata chunks, ever
-}
-
-// bindFrees makes the functions that free blocks, once, so that passing one allocates nothing.
-func (fs *FS) bindFrees() {
-	fs.freeIdle = func(block, n uint64) {
-		// A transaction whose media failed may have been committed all the same:
-		// from then on nothing that it changed is used again.
-		if fs.journal.Failed() {
-			return
-		}
-		for n > 0 {
-			m, bad := fs.bad.SameState(block, n)
-			if bad {
-				fs.bad.Offline(m)
-			} else {
-				fs.alloc.Free(block, m)
-			}
-			block, n = block+m, n-m
-		}
-	}
-	for i := range fs.frees {
-		fs.frees[i] = func(block, n uint64) {
-			switch {
-			case fs.journal.Failed():
-			case fs.bad.Has(block, n):
-				fs.freeIdle(block, n)
-			default:
-				fs.alloc.FreeTo(uint32(i), block, n)
-			}
-		}
-	}
 }
 
 // newSpace makes everything free, as far as DRAM knows.
@@ -167,7 +137,7 @@ func (fs *FS) mount() error {
 	if err := fs.saveBad(); err != nil {
 		return err
 	}
-	fs.keepChunks()
+	fs.reserve.keep()
 	if !fs.opt.ReadOnly {
 		if err := scan.finish(); err != nil {
 			return err

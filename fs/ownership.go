@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/daxfs/daxfs/fs/layout"
 	"github.com/daxfs/daxfs/fs/owner"
@@ -10,12 +11,14 @@ import (
 )
 
 // ownership is this mount's hold on the region: what the owner record said before, and the claim in
-// it. All but the claim's heartbeat is immutable after the mount.
+// it. All but the claim's heartbeat and lost is immutable after the mount.
 type ownership struct {
 	claim      *owner.Claim // nil: mounted read-only
 	seq        uint64       // of the owner record
 	wasDamaged bool         // the record said that metadata was found damaged
 	saved      layout.Owner // the record before, if in state OwnerSaved
+
+	lost atomic.Pointer[error] // set once the region was taken from us: everything is EIO
 }
 
 // take refuses a region that somebody else uses, and makes it ours: from then on the heartbeat
@@ -95,14 +98,14 @@ func ReadOwner(r *pmem.Region, sb *layout.Superblock) (o layout.Owner, ok bool, 
 func (fs *FS) lose(err error) {
 	e := fmt.Errorf("this mount reads and changes nothing any more, unmount it: %w", err)
 	fs.journal.Fail(e)
-	if fs.lost.CompareAndSwap(nil, &e) {
+	if fs.owner.lost.CompareAndSwap(nil, &e) {
 		fs.warn("%v", e)
 	}
 }
 
 // whyFailed says why changes are refused, or everything is; "" if the filesystem works.
 func (fs *FS) whyFailed() string {
-	if err := fs.lost.Load(); err != nil {
+	if err := fs.owner.lost.Load(); err != nil {
 		return (*err).Error()
 	}
 	if err := fs.journal.Failure(); err != nil {

@@ -35,10 +35,10 @@ func newReply(fs *FS) *Reply {
 }
 
 // NewReply takes a reply from the pool; Free returns it.
-func (fs *FS) NewReply() *Reply { return fs.replies.Get().(*Reply) }
+func (fs *FS) NewReply() *Reply { return fs.pools.replies.Get().(*Reply) }
 
 // Free returns a reply to the pool, after Done.
-func (r *Reply) Free() { r.fs.replies.Put(r) }
+func (r *Reply) Free() { r.fs.pools.replies.Put(r) }
 
 // Slices is the answer, in order, valid until Done. Nobody has seen whether the media can be read
 // there.
@@ -68,7 +68,7 @@ func (r *Reply) Done() {
 		return
 	}
 	for _, u := range r.refs {
-		r.fs.table.Put(u, r.fs.freeIdle)
+		r.fs.table.Put(u, r.fs.free.idle)
 	}
 	in.rl.Unlock(r.lock)
 	r.in, r.slices, r.refs, r.n = nil, r.slices[:0], r.refs[:0], 0
@@ -177,7 +177,7 @@ func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint
 		if in.space.Valid(seq) {
 			return u, min(m, int64(b+u.N)<<layout.BlockShift-off), flags
 		}
-		fs.table.Put(u, fs.freeIdle)
+		fs.table.Put(u, fs.free.idle)
 	}
 }
 
@@ -201,7 +201,7 @@ func (fs *FS) hasNoOwner(in *inode, b uint64) bool {
 func (r *Reply) drop() {
 	in := r.in
 	for _, u := range r.refs {
-		r.fs.table.Put(u, r.fs.freeIdle)
+		r.fs.table.Put(u, r.fs.free.idle)
 	}
 	in.rl.Unlock(r.lock)
 	r.in, r.slices, r.refs, r.n = nil, r.slices[:0], r.refs[:0], 0

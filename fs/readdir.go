@@ -34,10 +34,10 @@ func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool)
 	if cookie <= 1 && !emit(&Dirent{dir: in, Ino: in.parent.Load(), Type: syscall.DT_DIR, Name: []byte(".."), Next: firstCookie}) {
 		return 0
 	}
-	b := fs.dirBatches.Get().(*dirBatch)
+	b := fs.pools.dirBatches.Get().(*dirBatch)
 	defer func() {
 		clear(b.ents[:]) // they would keep the directory in memory
-		fs.dirBatches.Put(b)
+		fs.pools.dirBatches.Put(b)
 	}()
 	told := false
 	for cookie = max(cookie, firstCookie); ; cookie = b.ents[b.n-1].Next {

@@ -215,7 +215,7 @@ func (m *remap) committed(ctx *Context) {
 		m.promote(r)
 	}
 	for _, r := range m.gone {
-		m.fs.table.Disown(r.block, r.n, m.fs.freeTo(ctx))
+		m.fs.table.Disown(r.block, r.n, m.fs.free.to(ctx))
 	}
 	m.end()
 }
@@ -231,10 +231,10 @@ func (m *remap) abort(ctx *Context, cause error) error {
 		if m.owned {
 			m.fs.table.Disown(r.block, r.n, leaveAllocated)
 		}
-		m.fs.freeTo(ctx)(r.block, r.n)
+		m.fs.free.to(ctx)(r.block, r.n)
 	}
 	for _, r := range m.shared {
-		m.fs.table.Disown(r.block, r.n, m.fs.freeTo(ctx))
+		m.fs.table.Disown(r.block, r.n, m.fs.free.to(ctx))
 	}
 	m.end()
 	return cause
@@ -407,7 +407,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 				same, bad := fs.bad.SameState(x.Block, uint64(x.Len))
 				x = part(x, b, b+same)
 				if bad || fs.elsewhere(x) {
-					block, n, ok := fs.placeCopy(ctx, b, fs.spare(uid, uint64(x.Len)))
+					block, n, ok := fs.placeCopy(ctx, b, fs.reserve.spare(uid, uint64(x.Len)))
 					if !ok {
 						if b == lo {
 							m.end()
@@ -445,7 +445,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 		case f == fatePunch:
 			b = min(hi, e.Logical)
 		default:
-			block, n, ok := fs.place(ctx, m, b, fs.spare(uid, min(hi, e.Logical)-b))
+			block, n, ok := fs.place(ctx, m, b, fs.reserve.spare(uid, min(hi, e.Logical)-b))
 			if !ok {
 				if b == lo {
 					m.end()

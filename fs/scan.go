@@ -120,7 +120,7 @@ func (s *scan) block(b uint64, buf []byte) error {
 		io := off + int64(i)*layout.InodeSize
 		at := func(o int64) *layout.Line { return (*layout.Line)(buf[io-off+o:]) }
 		core := at(layout.InodeCoreOff)
-		if !core.Valid(fs.seed, io) {
+		if !core.Valid(fs.journal.Seed(), io) {
 			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io)
 		}
 		top = max(top, core.Seq())
@@ -131,7 +131,7 @@ func (s *scan) block(b uint64, buf []byte) error {
 		}
 		used++
 		times := at(layout.InodeTimesOff)
-		if !times.Valid(fs.seed, io+layout.InodeTimesOff) {
+		if !times.Valid(fs.journal.Seed(), io+layout.InodeTimesOff) {
 			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io+layout.InodeTimesOff)
 		}
 		if err := checkCore(fs.sb.InodeAt(io), &c); err != nil {

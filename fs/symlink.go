@@ -27,7 +27,7 @@ func (n *newborn) storeTarget() (block uint64, err error) {
 	var buf [layout.BlockSize]byte
 	copy(buf[:], target)
 	for range extendTries {
-		if fs.spare(n.ctx.UID, 1) == 0 {
+		if fs.reserve.spare(n.ctx.UID, 1) == 0 {
 			return 0, errNoSpace
 		}
 		block, _, ok := fs.alloc.Alloc(0, 1)
@@ -38,7 +38,7 @@ func (n *newborn) storeTarget() (block uint64, err error) {
 			return block, nil
 		}
 		news := fs.bad.FreshFaulted(block, 1, err)
-		fs.freeIdle(block, 1)
+		fs.free.idle(block, 1)
 		if !news {
 			break
 		}

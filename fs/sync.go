@@ -26,7 +26,7 @@ func (fs *FS) Fsync(ctx *Context, ino uint64, datasync bool) syscall.Errno {
 
 // SyncAll is syncfs. EIO if the region is another's (lose).
 func (fs *FS) SyncAll() syscall.Errno {
-	if fs.lost.Load() != nil {
+	if fs.owner.lost.Load() != nil {
 		return syscall.EIO
 	}
 	if fs.readOnly() {

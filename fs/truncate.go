@@ -94,7 +94,7 @@ func (r *resize) shrink() (done bool, err error) {
 	}
 	if more {
 		if err = fs.finishTruncate(ctx, in); err != nil {
-			fs.unfinished.Store(true)
+			fs.damage.unfinished.Store(true)
 		}
 	}
 	fs.dropChain(ctx, in)

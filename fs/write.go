@@ -185,7 +185,7 @@ func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done b
 				inPlace, err = false, nil // but elsewhere
 			}
 		}
-		fs.table.Put(u, fs.freeIdle)
+		fs.table.Put(u, fs.free.idle)
 		if !inPlace {
 			fs.r.Fence()
 			return false, nil

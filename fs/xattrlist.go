@@ -80,7 +80,7 @@ func (fs *FS) walkXattrs(ino uint64, gen uint32, root uint64) (xs xattrs, err er
 		if err := fs.load(off, buf[:]); err != nil {
 			return xs, err
 		}
-		h, part, ok := layout.XattrPart(buf[:], fs.seed, off)
+		h, part, ok := layout.XattrPart(buf[:], fs.journal.Seed(), off)
 		if !ok || h.Owner != ino || h.Gen != gen || int(h.Index) != len(xs.chain) {
 			return xs, corruptf("block %d is not block %d of the attributes of inode %d that it should be", b, len(xs.chain), ino)
 		}
@@ -118,7 +118,7 @@ func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
 		}
 		rest = rest[n:]
 	}
-	if layout.Checksum(fs.seed, b) != x.CRC {
+	if layout.Checksum(fs.journal.Seed(), b) != x.CRC {
 		return corruptf("the value of attribute %q of inode %d has a wrong checksum", x.Name, in.ino)
 	}
 	return nil
@@ -127,7 +127,7 @@ func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
 // disownValue gives back the blocks of a value that nothing on media names any more.
 func (fs *FS) disownValue(x *layout.Xattr) {
 	for _, r := range x.Runs {
-		fs.table.Disown(r.Block, uint64(r.Len), fs.freeIdle)
+		fs.table.Disown(r.Block, uint64(r.Len), fs.free.idle)
 	}
 }
 

@@ -54,7 +54,7 @@ func (s *xattrSwap) undo() {
 		fs.meta.Free(s.ctx.Lane, b)
 	}
 	for _, r := range s.fresh {
-		fs.freeIdle(r.Block, uint64(r.Len))
+		fs.free.idle(r.Block, uint64(r.Len))
 	}
 }
 
@@ -94,7 +94,7 @@ func (s *xattrSwap) remove(name string) bool {
 
 // set gives an attribute a value, which it stores in fresh blocks if it is long.
 func (s *xattrSwap) set(name string, value []byte) error {
-	x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(s.fs.seed, value)}
+	x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(s.fs.journal.Seed(), value)}
 	if len(value) <= layout.XattrInline {
 		x.Value = value
 	} else {
@@ -139,7 +139,7 @@ func (s *xattrSwap) store() error {
 			h.Next = s.now.chain[i+1]
 		}
 		off := int64(block) << layout.BlockShift
-		if err := fs.journal.FormatBlock(off, func(b []byte, seq uint64) { h.Format(b, part, fs.seed, off, seq) }); err != nil {
+		if err := fs.journal.FormatBlock(off, func(b []byte, seq uint64) { h.Format(b, part, fs.journal.Seed(), off, seq) }); err != nil {
 			return err
 		}
 	}
@@ -160,7 +160,7 @@ func (s *xattrSwap) storeValue(value []byte) (runs []layout.XattrRun, err error)
 func (s *xattrSwap) tryStoreValue(value []byte) (runs []layout.XattrRun, err error) {
 	fs := s.fs
 	for left := blocksOf(int64(len(value))); left > 0 && err == nil; {
-		block, n, ok := fs.alloc.Alloc(0, fs.spare(s.ctx.UID, left))
+		block, n, ok := fs.alloc.Alloc(0, fs.reserve.spare(s.ctx.UID, left))
 		if !ok {
 			err = errNoSpace
 			break
@@ -176,7 +176,7 @@ func (s *xattrSwap) tryStoreValue(value []byte) (runs []layout.XattrRun, err err
 			if fs.bad.FreshFaulted(r.Block, uint64(r.Len), err) {
 				err = errBadBlocks // but elsewhere
 			}
-			fs.freeIdle(r.Block, uint64(r.Len))
+			fs.free.idle(r.Block, uint64(r.Len))
 		}
 		return nil, err
 	}

@@ -100,6 +100,9 @@ func New(r *pmem.Region, sb *layout.Superblock, data bool, hooks Hooks) *Journal
 // slotOff is the region offset of the slot that the next record goes to. Called with mu held.
 func (l *lane) slotOff() int64 { return l.off + int64(l.slot)*int64(l.j.sb.LaneSlot) }
 
+// Seed is the seed of the filesystem's checksums.
+func (j *Journal) Seed() uint32 { return j.seed }
+
 // Seq is at least the sequence of every transaction that happened before. Freshly formatted lines
 // are stamped with it, so that no record that is still in a lane is taken for newer than they are.
 func (j *Journal) Seq() uint64 {
