@@ -10,8 +10,9 @@ import (
 )
 
 // offlineBad takes out of the free space what is bad of it, while mounting: all that is in use is
-// claimed, and nothing was allocated yet. It takes as many steps as there are runs of free blocks, bad
-// ranges and metadata chunks: ranges of a crafted list may cover all of a region that is mostly holes.
+// claimed, and nothing was allocated yet. It takes as many steps as there are runs of free blocks,
+// bad ranges and metadata chunks: ranges of a crafted list may cover all of a region that is mostly
+// holes.
 func (fs *FS) offlineBad() {
 	if len(fs.bad.Ranges()) == 0 {
 		return
@@ -41,7 +42,8 @@ func (fs *FS) saveBad() error {
 }
 
 // retireFree is told of the error of reading what nobody keeps from becoming free, after
-// badmem.List.Faulted was. If the block became free meanwhile it goes offline. Called without a lock of fs.meta.
+// badmem.List.Faulted was. If the block became free meanwhile it goes offline. Called without a
+// lock of fs.meta.
 func (fs *FS) retireFree(err error) {
 	var m pmem.MediaError
 	if !errors.As(err, &m) {

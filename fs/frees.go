@@ -7,8 +7,8 @@ type frees struct {
 	pools [16]func(block, n uint64) // idle, through an allocator's pool each
 }
 
-// bind makes them. After the journal has failed they do nothing: a transaction whose media failed may
-// have been committed all the same, so nothing that it changed is used again.
+// bind makes them. After the journal has failed they do nothing: a transaction whose media failed
+// may have been committed all the same, so nothing that it changed is used again.
 func (f *frees) bind(fs *FS) {
 	f.idle = func(block, n uint64) {
 		if fs.journal.Failed() {

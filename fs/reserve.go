@@ -8,9 +8,9 @@ import (
 )
 
 // reserve is what of the free space is kept from whom. Two reserves keep a full filesystem usable.
-// Root's reserve (Superblock.RootBlocks) is for root's data and metadata. The chunk reserve is whole
-// chunks that data may not take, so that metadata can still grow; where root has a reserve, the last
-// of these chunks is root's, too. Deleting needs no space at all.
+// Root's reserve (Superblock.RootBlocks) is for root's data and metadata. The chunk reserve is
+// whole chunks that data may not take, so that metadata can still grow; where root has a reserve,
+// the last of these chunks is root's, too. Deleting needs no space at all.
 type reserve struct {
 	fs   *FS
 	kept atomic.Uint64 // chunks, see keep
@@ -66,8 +66,8 @@ func (r *reserve) spare(uid uint32, want uint64) uint64 {
 	return min(want, r.available(false))
 }
 
-// granted is how many of want blocks (or inodes, or chunks) an allocation may ask for: all, unless a
-// test makes space scarce.
+// granted is how many of want blocks (or inodes, or chunks) an allocation may ask for: all, unless
+// a test makes space scarce.
 func (r *reserve) granted(want uint64) uint64 {
 	if r.limit == nil {
 		return want
@@ -99,7 +99,8 @@ func (fs *FS) newMeta() *metaspace.Space {
 	})
 }
 
-// metaFreeTwice is told of a metadata block that is given back and free: the saved free map was wrong.
+// metaFreeTwice is told of a metadata block that is given back and free: the saved free map was
+// wrong.
 func (fs *FS) metaFreeTwice(block uint64) {
 	if !fs.mounted.fromFreeMap {
 		panic("fs: double free of a metadata block")

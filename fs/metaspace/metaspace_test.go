@@ -81,8 +81,8 @@ func (m *media) load() (*metaspace.Space, []uint64) {
 	return s, blocks
 }
 
-// TestBlocks: they are handed out once each, from a further chunk when the first is full, until there
-// is no chunk; and an empty chunk is data space again, in the next mount, too.
+// TestBlocks: they are handed out once each, from a further chunk when the first is full, until
+// there is no chunk; and an empty chunk is data space again, in the next mount, too.
 func TestBlocks(t *testing.T) {
 	m := newMedia(t)
 	s, _ := m.load()
@@ -140,8 +140,8 @@ func TestGoal(t *testing.T) {
 	}
 }
 
-// TestInodes: each number once, the next mount finds their blocks, and an empty block is an ordinary
-// one again.
+// TestInodes: each number once, the next mount finds their blocks, and an empty block is an
+// ordinary one again.
 func TestInodes(t *testing.T) {
 	m := newMedia(t)
 	s, _ := m.load()
