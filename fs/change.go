@@ -200,8 +200,8 @@ func (u *update) stage(tx *journal.Tx) {
 	u.now.Put(tx.At(in.off + layout.InodeTimesOff))
 }
 
-// apply makes an update current. Who asks for data and holes holds no lock: of a file that grows, data is there before
-// the size says so, and of one that shrinks the size goes first.
+// apply makes an update current. Who asks for data and holes holds no lock: of a file that grows,
+// data is there before the size says so, and of one that shrinks the size goes first.
 func (c *change) apply(u *update) {
 	in := u.in
 	grows := u.Core.Size > in.size.Load()

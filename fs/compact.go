@@ -90,7 +90,8 @@ func (d *defrag) candidates(in *inode, lo uint64, s *rangeState) (cs []candidate
 	return cs
 }
 
-// collapsePUD collapses the range that a candidate is for. It locks one PMD range of one file at a time.
+// collapsePUD collapses the range that a candidate is for. It locks one PMD range of one file at a
+// time.
 func (d *defrag) collapsePUD(ctx *Context, c *candidate) bool {
 	fs := d.fs
 	o := fs.alloc.Orders()
@@ -174,8 +175,8 @@ func (d *defrag) pack(ctx *Context) (moved uint64) {
 // packMax bounds how many PMD blocks are emptied at once.
 const packMax = 64
 
-// clear moves a file's blocks out of a candidate's block, but those that are where the candidate wants
-// them. It reports whether none is left.
+// clear moves a file's blocks out of a candidate's block, but those that are where the candidate
+// wants them. It reports whether none is left.
 func (d *defrag) clear(ctx *Context, c *candidate, ino uint64) bool {
 	fs := d.fs
 	in, e := fs.get(ino)

@@ -47,7 +47,8 @@ func (fs *FS) find(in *inode, name string) (dirindex.Entry, bool, error) {
 	return e, true, nil
 }
 
-// lostLooked bounds the lost lines that are compared with a name: if there are more, one may have held it.
+// lostLooked bounds the lost lines that are compared with a name: if there are more, one may have
+// held it.
 const lostLooked = 1000
 
 // absent is the answer for a name that directory in has not, as far as it can be read.

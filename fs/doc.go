@@ -31,8 +31,9 @@
 //	FS.rename                 renames between directories
 //	  inode.rl                byte range of a file
 //	    inode.io              held for a whole operation on extents; two files: by number
-//	      inode.mu            held for one transaction. Directories: parent before child (the second of
-//	                          a rename's is tried only, see lockDirs), before files, else by number
+//	      inode.mu            held for one transaction. Directories: parent before child (the
+//	                          second of a rename's is tried only, see lockDirs), before files,
+//	                          else by number
 //	      icacheShard.mu
 //	        xattrCache.mu     a leaf
 //	      metaspace.Space.mu  metadata blocks and inode slots; may run transactions
@@ -40,7 +41,8 @@
 //	                          (journal/logged.go) by a caller that then waits for nothing more
 //	          hugepage.Allocator, refcnt.Table: locks of their own, leaves
 //	          badmem.List.mu  writes the bad-range list, without a lane
-//	      kernelPages.mu      which changes the kernel's page cache may lack (bypass.go); reads the region
+//	      kernelPages.mu      which changes the kernel's page cache may lack (bypass.go); reads
+//	                          the region
 //
 // Media do not decide this order: a directory is locked below another one only where its parent
 // field agrees with the entry, and as a parent only where its own parents lead up to the root

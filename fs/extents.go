@@ -89,8 +89,8 @@ func (fs *FS) rootExtents(ctx *Context, in *inode, block uint64) error {
 	return c.commit()
 }
 
-// dropChainLocked unlinks the extent blocks once no extent is left, and returns them. If it does not
-// happen the inode is merely larger than it need be. Called with mu held and no lane.
+// dropChainLocked unlinks the extent blocks once no extent is left, and returns them. If it does
+// not happen the inode is merely larger than it need be. Called with mu held and no lane.
 //
 // Persistence order:
 //  1. transaction: the inode's times line, root = none
@@ -304,9 +304,9 @@ type ExtentInfo struct {
 	Order               uint8  // Folios only: of the folios that it is in
 }
 
-// Extents calls f for each extent of a file or directory in order, from the one that covers file block
-// from or follows it, until f says false: what FIEMAP tells. It holds no lock: a change that happens
-// meanwhile is told in part.
+// Extents calls f for each extent of a file or directory in order, from the one that covers file
+// block from or follows it, until f says false: what FIEMAP tells. It holds no lock: a change that
+// happens meanwhile is told in part.
 func (fs *FS) Extents(ctx *Context, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {

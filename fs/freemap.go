@@ -10,8 +10,8 @@ import (
 )
 
 // saveFreeMap writes the free map into free blocks, for the next mount, and returns where, for the
-// owner record. Where that is not possible none is saved, which is no error: the reference is zero, and
-// the next mount reads the inodes. Precondition: no lane holds a record.
+// owner record. Where that is not possible none is saved, which is no error: the reference is zero,
+// and the next mount reads the inodes. Precondition: no lane holds a record.
 //
 // Persistence order: NT-store the segments, SFENCE. The owner record comes after that.
 func (fs *FS) saveFreeMap() (ref layout.FreeMapRef) {

@@ -79,7 +79,8 @@ type Options struct {
 	// Scan reads all inodes even if a free map was saved: that finds what contradicts
 	// itself though its checksums are right, where a mount by the free map believes it.
 	Scan bool
-	// Sleep waits while it is watched whether the last user still lives; nil: time.Sleep. For tests.
+	// Sleep waits while it is watched whether the last user still lives; nil: time.Sleep. For
+	// tests.
 	Sleep func(time.Duration)
 	// Clock returns the time in ns since the epoch; nil is the real time.
 	Clock func() int64
@@ -110,8 +111,8 @@ type Context struct {
 	Lane uint32
 	// NoAtime: reading leaves the access time alone (O_NOATIME).
 	NoAtime bool
-	// NoWait: fail with EAGAIN, before anything has changed, rather than wait for what other requests
-	// have to do first, or work for longer than about a millisecond.
+	// NoWait: fail with EAGAIN, before anything has changed, rather than wait for what other
+	// requests have to do first, or work for longer than about a millisecond.
 	NoWait bool
 	// Append: the data's place is the end of file (O_APPEND), which a write to an append-only
 	// file must be. Its pieces may come side by side, in any order.
@@ -285,8 +286,8 @@ type Stats struct {
 }
 
 // PageSize is the page size of our mapping of the region, in bytes; 0: the kernel does not
-// tell. The kernel walks all pages of the mapping to tell it, 0.2 s for each GiB in small pages, so an answer is
-// kept (internal/kept).
+// tell. The kernel walks all pages of the mapping to tell it, 0.2 s for each GiB in small pages, so
+// an answer is kept (internal/kept).
 func (fs *FS) PageSize() int64 {
 	return fs.pageSize.Get(func() int64 {
 		n, _, _ := hugepage.PageSize(fs.r.Bytes(0, fs.sb.Size), false)

@@ -19,8 +19,9 @@ import (
 // orphan; dropping the last reference to an orphan frees it on media (reclaim),
 // with dying set so that nobody finds it meanwhile.
 //
-// Of a regular file space, ext, and the size change under io and mu, so that either suffices to read
-// them. Of a directory all that changes under mu alone. See iolock.go, and doc.go for the lock order.
+// Of a regular file space, ext, and the size change under io and mu, so that either suffices to
+// read them. Of a directory all that changes under mu alone. See iolock.go, and doc.go for the lock
+// order.
 type inode struct {
 	ino  uint64       // immutable
 	off  int64        // region offset; immutable
@@ -326,8 +327,8 @@ func (fs *FS) end(in *inode) {
 	fs.shard(in.ino).drop(in)
 }
 
-// reclaimsLong reports whether freeing an orphan takes long: no caller that drops the last reference,
-// which may hold a directory or serve a queue, waits for that.
+// reclaimsLong reports whether freeing an orphan takes long: no caller that drops the last
+// reference, which may hold a directory or serve a queue, waits for that.
 func (fs *FS) reclaimsLong(in *inode) bool {
 	if in.loaded.Load() {
 		return in.cutsMuch()

@@ -20,7 +20,8 @@ import (
 // number of files; else all inodes are read.
 //
 // Persistence order:
-//  1. heartbeat, SFENCE; owner record: mounted, by us, and no free map is saved; SFENCE (owner.Take)
+//  1. heartbeat, SFENCE; owner record: mounted, by us, and no free map is saved; SFENCE
+//     (owner.Take)
 //  2. the journal is replayed and emptied (journal.Recover)
 //  3. the bad-range list says what the kernel knows to be bad (badmem.List.StartSaving)
 //  4. orphans are freed, interrupted truncations finished, and inode blocks and chunks

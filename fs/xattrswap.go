@@ -146,8 +146,8 @@ func (s *xattrSwap) store() error {
 	return nil
 }
 
-// storeValue is step 1 of swapXattrs: a long value in fresh blocks. The list that names it is stored, and
-// fenced, next.
+// storeValue is step 1 of swapXattrs: a long value in fresh blocks. The list that names it is
+// stored, and fenced, next.
 func (s *xattrSwap) storeValue(value []byte) (runs []layout.XattrRun, err error) {
 	for range extendTries {
 		if runs, err = s.tryStoreValue(value); err != errBadBlocks {

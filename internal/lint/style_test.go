@@ -11,17 +11,10 @@ import (
 // commentWidth is the last column of a comment that has lines of its own. A tab counts four.
 const commentWidth = 100
 
-// coreWidth is commentWidth in package fs.
-const coreWidth = 140
-
 // TestCommentWidth: comments wrap. Directives do not, and neither does a line without a space to
 // break at.
 func TestCommentWidth(t *testing.T) {
 	for _, f := range goFiles(t) {
-		limit := commentWidth
-		if f.dir == "fs" && !f.test {
-			limit = coreWidth
-		}
 		for _, g := range f.ast.Comments {
 			for _, c := range g.List {
 				at := f.set.Position(c.Pos())
@@ -34,8 +27,8 @@ func TestCommentWidth(t *testing.T) {
 						indent = 0
 					}
 					width := 4*indent + utf8.RuneCountInString(line) + 3*strings.Count(line, "\t")
-					if width > limit && breakable(line) {
-						t.Errorf("%s:%d: a comment of %d columns: wrap it at %d", f.name, at.Line+i, width, limit)
+					if width > commentWidth && breakable(line) {
+						t.Errorf("%s:%d: a comment of %d columns: wrap it at %d", f.name, at.Line+i, width, commentWidth)
 					}
 				}
 			}
