@@ -32,6 +32,7 @@ var leaves = map[string][]string{
 	"fs/rangelock": nil,
 	"fs/dirindex":  {"fs/layout"},
 	"fs/badmem":    {"fs/layout", "pmem"},
+	"fs/format":    {"fs/layout", "pmem"},
 	"fs/journal":   {"fs/layout", "pmem"},
 	"fs/metaspace": {"fs/journal", "fs/layout"},
 	"fs/owner":     {"fs/layout", "pmem"},
