@@ -1,0 +1,61 @@
+package lint
+
+import (
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// drawn is a line of the drawing of packages: "    fs/journal/   what it is   -> layout, pmem".
+var drawn = regexp.MustCompile(`(?m)^    ([a-z/]+?)/? .*-> ([a-z, ]+)$`)
+
+// TestDrawing: docs/architecture.md draws the packages and their imports as they are. A package is
+// named by the last part of its path. internal/ is below everybody, and not drawn.
+func TestDrawing(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join(root(t), "docs/architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(doc), "\n## Packages\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	draws := map[string][]string{}
+	for _, m := range drawn.FindAllStringSubmatch(text, -1) {
+		draws[m[1]] = slices.Sorted(slices.Values(strings.Split(m[2], ", ")))
+		if m[2] == "nothing" {
+			draws[m[1]] = nil
+		}
+	}
+	imports := map[string]map[string]bool{}
+	for _, f := range goFiles(t) {
+		if f.test || beside[f.top] || f.top == "internal" {
+			continue
+		}
+		if imports[f.dir] == nil {
+			imports[f.dir] = map[string]bool{}
+		}
+		for _, p := range f.imports {
+			if to, ours := strings.CutPrefix(p, module+"/"); ours && !strings.HasPrefix(to, "internal/") {
+				imports[f.dir][path.Base(to)] = true
+			}
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(imports)) {
+		is := slices.Sorted(maps.Keys(imports[dir]))
+		draw, ok := draws[dir]
+		switch {
+		case !ok:
+			t.Errorf("docs/architecture.md does not draw %s: add a line with what it is and \"-> %s\"", dir, strings.Join(is, ", "))
+		case !slices.Equal(draw, is):
+			t.Errorf("docs/architecture.md draws that %s imports %q, it imports %q", dir, draw, is)
+		}
+		delete(draws, dir)
+	}
+	for dir := range draws {
+		t.Errorf("docs/architecture.md draws %s, which does not exist", dir)
+	}
+}
