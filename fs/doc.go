@@ -28,8 +28,9 @@
 //
 // From first to last; a lock is only taken while holding locks above it.
 //
+//	freeing.large             while a large orphan is freed in the background, with none held
 //	FS.rename                 renames between directories
-//	  inode.rl                byte range of a file
+//	  inode.rl                byte range of a file (rangelock.Lock)
 //	    inode.io              held for a whole operation on extents; two files: by number
 //	      inode.mu            held for one transaction. Directories: parent before child (the
 //	                          second of a rename's is tried only, see lockDirs), before files,
@@ -43,6 +44,8 @@
 //	          badmem.List.mu  writes the bad-range list, without a lane
 //	      kernelPages.mu      which changes the kernel's page cache may lack (bypass.go); reads
 //	                          the region
+//
+// Leaves, too: defrag.mu (files that compaction looks at), damage.mu (messages), Waiters.mu.
 //
 // Media do not decide this order: a directory is locked below another one only where its parent
 // field agrees with the entry, and as a parent only where its own parents lead up to the root
