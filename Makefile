@@ -10,7 +10,7 @@
 # overlayfs, of which make programs has a sample; and ten times the power cuts, with the whole of
 # test/posix in a guest.
 #
-# make bench compares daxfs with tmpfs, ext4 and go-fuse for two hours (BENCH=--quick: a minute, to see that it works).
+# make bench compares daxfsd with tmpfs, ext4 and go-fuse for two hours (BENCH=--quick: a minute, to see that it works).
 #
 # Others: make build (bin/daxfsd), make install (PREFIX, DESTDIR), make clean, and
 # each step of make test by its name.
@@ -47,7 +47,7 @@ install: build
 	install -D -m 755 $(DAXFSD) $(DESTDIR)$(PREFIX)/bin/daxfsd
 	install -D -m 644 deploy/daxfsd@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
 	install -d $(DESTDIR)/sbin
-	for n in mount.daxfs mount.fuse.daxfs umount.daxfs umount.fuse.daxfs; do ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/$$n; done
+	for n in mount.daxfsd mount.fuse.daxfsd umount.daxfsd umount.fuse.daxfsd; do ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/$$n; done
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
 
 clean:
@@ -150,12 +150,12 @@ kill:
 random:
 	$(call step,random,310,$(GO) test -count=1 -timeout 15m ./test/random -duration 2m)
 
-# One table of system calls and their errors, on daxfs in each of its ways, and on ext4 and
+# One table of system calls and their errors, on daxfsd in each of its ways, and on ext4 and
 # tmpfs, which judge the table.
 posix:
 	$(call step,posix,125,$(GO) test -count=1 -timeout 20m ./test/posix)
 
-# All pairs of operations race on one page of one file, on daxfs in each cache mode and on ext4, for some ms each.
+# All pairs of operations race on one page of one file, on daxfsd in each cache mode and on ext4, for some ms each.
 races:
 	$(call step,races,60,$(GO) test -count=1 -timeout 10m ./test/races)
 
@@ -169,7 +169,7 @@ e2e:
 # power cut. Where no guest can be made (no mirror, no QEMU) they say that they did not run, here and at the end
 # of make test; with CI set that fails. The first run fetches 60 MB of Debian packages.
 test-vm: deps-vm
-	$(call step,test-vm,480,mkdir -p bin && rm -f $(VM_NOT_RUN) && DAXFS_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 30m -p 1 ./test/vm/machine ./test/vm && \
+	$(call step,test-vm,480,mkdir -p bin && rm -f $(VM_NOT_RUN) && DAXFSD_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 30m -p 1 ./test/vm/machine ./test/vm && \
 		{ [ ! -e $(VM_NOT_RUN) ] || cat $(VM_NOT_RUN); })
 
 # The whole of test/posix on a real /dev/dax0.0, and 50 power cuts.
@@ -177,7 +177,7 @@ vm-long: vm-posix vm-cut
 
 # $(call guests,name,seconds of budget,arguments): where no guest can be made, it fails.
 define guests
-	$(call step,$(1),$(2),mkdir -p bin && rm -f $(VM_NOT_RUN); DAXFS_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 3h -v ./test/vm $(3) && \
+	$(call step,$(1),$(2),mkdir -p bin && rm -f $(VM_NOT_RUN); DAXFSD_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 3h -v ./test/vm $(3) && \
 		{ [ ! -e $(VM_NOT_RUN) ] || { cat $(VM_NOT_RUN); false; }; })
 endef
 
@@ -215,7 +215,7 @@ races-long:
 
 # What make test runs on mounts in the default way, in each other one. test/posix has them all itself.
 modes-long: deps-programs
-	$(call step,modes,10800,(for o in dax=never dax=inode; do echo "-- $$o"; export DAXFS_TEST_OPTIONS=$$o; \
+	$(call step,modes,10800,(for o in dax=never dax=inode; do echo "-- $$o"; export DAXFSD_TEST_OPTIONS=$$o; \
 		$(GO) test -count=1 -timeout 45m ./test/e2e && $(GO) test -count=1 -timeout 120m ./test/e2e/programs -long && \
 		$(GO) test -count=1 -timeout 30m ./test/kill || exit 1; done))
 

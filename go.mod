@@ -1,4 +1,4 @@
-module github.com/daxfs/daxfs
+module github.com/daxfsd/daxfsd
 
 go 1.26.8
 

@@ -1,4 +1,4 @@
-// Package bench holds what measures daxfs: Go benchmarks of the core with no FUSE in
+// Package bench holds what measures daxfsd: Go benchmarks of the core with no FUSE in
 // between, here; bench/ageing, which ages a filesystem and says what large pages can
 // still map; and bench/mounttime, which mounts by the saved free map and without it.
 // Figures are compared within one run only: machines are shared and noisy.

@@ -4,9 +4,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/daxfs/daxfs/hugepage"
-	"github.com/daxfs/daxfs/pagecache"
-	"github.com/daxfs/daxfs/refcnt"
+	"github.com/daxfsd/daxfsd/hugepage"
+	"github.com/daxfsd/daxfsd/pagecache"
+	"github.com/daxfsd/daxfsd/refcnt"
 )
 
 // BenchmarkFolio is what a read of one piece does besides copying: look the folio up, get

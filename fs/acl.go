@@ -3,8 +3,8 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/posixacl"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/posixacl"
 )
 
 // The kernel judges accesses by a file's access control lists. What the lists do to modes, and to

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 const (

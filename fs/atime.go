@@ -4,7 +4,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Atime is when reading a file, a link or a directory changes its access time, as the

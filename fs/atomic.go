@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"runtime"
 
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // This file makes a write all or nothing (Options.Atomic). What goes to new blocks, or

@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // TestBadListOverHoles: a bad-range list that covers nearly all of a large sparse region does not

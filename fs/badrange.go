@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/daxfs/daxfs/fs/badmem"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/badmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // offlineBad takes out of the free space what is bad of it, while mounting: all that is in use is

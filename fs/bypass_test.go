@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // kernel plays the kernel's page cache of one file: one page, filled, stored to and written back.

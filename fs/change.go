@@ -1,9 +1,9 @@
 package fs
 
 import (
-	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/dirindex"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // change is a transaction together with what it makes current in DRAM. Its lines are staged in the

@@ -3,7 +3,7 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Locks of directories are taken from parent to child. What the media say of parents and children

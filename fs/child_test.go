@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // entryOff is where the one entry of that name begins. The volume is not mounted.

@@ -5,9 +5,9 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/rangelock"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/rangelock"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // CopyRange is copy_file_range(2): it makes n bytes of dst from dstOff on what n bytes of

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 func (v *volume) clone(src uint64, srcOff int64, dst uint64, dstOff, n int64) {

@@ -1,8 +1,8 @@
 package fs
 
 import (
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/hugepage"
 )
 
 // rangeState says where in the region the blocks of a file's range are that one large folio could

@@ -1,9 +1,9 @@
 package fs
 
 import (
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/hugepage"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/hugepage"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // candidate is an aligned block of the region that may be emptied: for a range of a file that is

@@ -3,9 +3,9 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/dirindex"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // node is what create makes.

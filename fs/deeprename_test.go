@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // TestDeepRename: a rename between directories that are deep in the tree keeps the rename mutex for

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/hugepage"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/hugepage"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // defrag moves files' blocks within the region, to where one large folio can hold them. Nothing

@@ -3,9 +3,9 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/fs/dirindex"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // getDir is get for directories, with the index in DRAM. EAGAIN as extentsLoaded.

@@ -3,7 +3,7 @@ package fs_test
 import (
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // TestReadersDrain: readers of a large folio, each of which begins before the last one ends, do not

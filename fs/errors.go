@@ -4,11 +4,11 @@ import (
 	"errors"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/metaspace"
-	"github.com/daxfs/daxfs/fs/owner"
-	"github.com/daxfs/daxfs/fs/posixacl"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/metaspace"
+	"github.com/daxfsd/daxfsd/fs/owner"
+	"github.com/daxfsd/daxfsd/fs/posixacl"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // Errors of Mount and Mkfs. They come wrapped in one sentence that says what was

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // A filesystem in memory: format, mount, create a file, write it, read it, unmount. Errors of

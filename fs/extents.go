@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // extentSlots says which of a file's extent slots on media are free. Slots 0 and

@@ -3,7 +3,7 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Modes of Fallocate, as FALLOC_FL_* of fallocate(2).

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 const (

@@ -5,8 +5,8 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/refcnt"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/refcnt"
 )
 
 // saveFreeMap writes the free map into free blocks, for the next mount, and returns where, for the

@@ -7,15 +7,15 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/badmem"
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/metaspace"
-	"github.com/daxfs/daxfs/fs/owner"
-	"github.com/daxfs/daxfs/hugepage"
-	"github.com/daxfs/daxfs/internal/kept"
-	"github.com/daxfs/daxfs/pmem"
-	"github.com/daxfs/daxfs/refcnt"
+	"github.com/daxfsd/daxfsd/fs/badmem"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/metaspace"
+	"github.com/daxfsd/daxfsd/fs/owner"
+	"github.com/daxfsd/daxfsd/hugepage"
+	"github.com/daxfsd/daxfsd/internal/kept"
+	"github.com/daxfsd/daxfsd/pmem"
+	"github.com/daxfsd/daxfsd/refcnt"
 )
 
 // FS is a mounted filesystem. All methods are safe for concurrent use until

@@ -6,9 +6,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/internal/invariants"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/internal/invariants"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // liveHeap is what the heap holds, in bytes, after a collection.

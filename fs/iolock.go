@@ -4,8 +4,8 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/rangelock"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/rangelock"
 )
 
 // An inode has two locks, as an xfs inode has. io (IOLOCK) is held for a whole operation that

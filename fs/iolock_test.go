@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // soon runs f, which must not wait for anybody.

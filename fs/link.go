@@ -3,7 +3,7 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // LinkMax is the largest link count.

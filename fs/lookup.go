@@ -4,7 +4,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // checkName refuses what cannot be a directory entry's name.

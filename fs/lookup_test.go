@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // TestLookupAllocs: looking up a name allocates nothing, whether it is there or not.

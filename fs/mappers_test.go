@@ -4,7 +4,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // TestMappers: only who may store to a file through a mapping counts, until the file is released; a

@@ -1,9 +1,9 @@
 package fs
 
 import (
-	"github.com/daxfs/daxfs/fs/format"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/format"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // The core's callers know fs/format by these names.

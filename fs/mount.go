@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/badmem"
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/owner"
-	"github.com/daxfs/daxfs/hugepage"
-	"github.com/daxfs/daxfs/pmem"
-	"github.com/daxfs/daxfs/refcnt"
+	"github.com/daxfsd/daxfsd/fs/badmem"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/owner"
+	"github.com/daxfsd/daxfsd/hugepage"
+	"github.com/daxfsd/daxfsd/pmem"
+	"github.com/daxfsd/daxfsd/refcnt"
 )
 
 // Mount recovers the filesystem on the region and makes it usable. The region

@@ -1,8 +1,8 @@
 package fs
 
 import (
-	"github.com/daxfs/daxfs/hugepage"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/hugepage"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // What of a large folio's range a file must fill, from its beginning on, to get a home for

@@ -5,9 +5,9 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/rangelock"
-	"github.com/daxfs/daxfs/refcnt"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/rangelock"
+	"github.com/daxfsd/daxfsd/refcnt"
 )
 
 // Reply is the answer to a read: slices of the region itself, the folio

@@ -3,7 +3,7 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Dirent is one entry that ReadDir hands out. Name is valid during the call only.

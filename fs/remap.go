@@ -1,11 +1,11 @@
 package fs
 
 import (
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/hugepage"
-	"github.com/daxfs/daxfs/internal/invariants"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/hugepage"
+	"github.com/daxfsd/daxfsd/internal/invariants"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // remap is a change of a file's extents: those it touches and what stands in their

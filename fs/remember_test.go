@@ -7,9 +7,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/badmem"
-	"github.com/daxfs/daxfs/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/badmem"
+	"github.com/daxfsd/daxfsd/fs/fsck"
 )
 
 // This file tests that an error of the media is recorded while the block is held, wherever one is

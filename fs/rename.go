@@ -4,8 +4,8 @@ import (
 	"errors"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/dirindex"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Flags of Rename, as renameat2(2).

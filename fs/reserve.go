@@ -3,8 +3,8 @@ package fs
 import (
 	"sync/atomic"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/metaspace"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/metaspace"
 )
 
 // reserve is what of the free space is kept from whom. Two reserves keep a full filesystem usable.

@@ -5,8 +5,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // TestUsersLeaveRootItsReserve: whatever users make until they find no space (empty files,

@@ -11,16 +11,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // TestRegionSizes formats, fills, checks and remounts sparse regions on tmpfs, from 16 MiB to
 // 16 TiB, with the real orders.
 func TestRegionSizes(t *testing.T) {
-	dir, err := os.MkdirTemp("/dev/shm", "daxfs-sizes-")
+	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-sizes-")
 	if err != nil {
 		dir = t.TempDir()
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 var soakOps = flag.Int("soak-ops", 10_000_000, "TestSoak: how many operations")

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // held makes a full filesystem, of which a read in flight holds the last half: the file was

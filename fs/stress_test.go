@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // stamp fills b, which starts at file offset off (a multiple of 8), with words that

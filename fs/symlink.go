@@ -3,7 +3,7 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Symlink creates a symbolic link of 1 to 4095 bytes.

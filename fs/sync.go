@@ -3,8 +3,8 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // Fsync makes lazily kept times durable; data and metadata are durable already.

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // resize is a truncate(2) under way: the new size of s, and its SetKillPriv with it.

@@ -3,8 +3,8 @@ package fs
 import (
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/dirindex"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/dirindex"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Unlink removes a name that is not a directory's. The inode goes with its last

@@ -4,10 +4,10 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/rangelock"
-	"github.com/daxfs/daxfs/pagecache"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/rangelock"
+	"github.com/daxfsd/daxfsd/pagecache"
 )
 
 // Write stores data at off and returns how many bytes are durable. Overwrites of

@@ -4,7 +4,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // A write of the kernel's writeback for which there is not enough space is an error even if a

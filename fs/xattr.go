@@ -4,8 +4,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/posixacl"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/posixacl"
 )
 
 // Flags of SetXattr, the first two as setxattr(2).

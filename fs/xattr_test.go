@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 func (v *volume) getxattr(ino uint64, name string) []byte {

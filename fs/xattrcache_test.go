@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // TestLongAttributesHaveABudget: long lists of attributes, and long access control lists, take the

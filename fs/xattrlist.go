@@ -3,7 +3,7 @@ package fs
 import (
 	"slices"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // xattrs is an inode's list of attributes, and where it is.

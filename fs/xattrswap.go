@@ -4,7 +4,7 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // xattrSwap is a change of an inode's attributes on its way: what they will be is stored, for a

@@ -3,7 +3,7 @@ package hugepage_test
 import (
 	"fmt"
 
-	"github.com/daxfs/daxfs/hugepage"
+	"github.com/daxfsd/daxfsd/hugepage"
 )
 
 // Large requests get aligned space. Small ones share a block of 2 MiB, so that the others stay

@@ -1,6 +1,6 @@
 package hugepage
 
-import "github.com/daxfs/daxfs/internal/invariants"
+import "github.com/daxfsd/daxfsd/internal/invariants"
 
 // This file moves PMD and PUD blocks between their states. All of it runs
 // under Allocator.mu; the callers have checked that what is taken is free and

@@ -3,7 +3,7 @@ package pmem_test
 import (
 	"fmt"
 
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // A region is stored to by primitives and read through Bytes. An ordinary store is durable after

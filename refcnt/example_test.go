@@ -3,7 +3,7 @@ package refcnt_test
 import (
 	"fmt"
 
-	"github.com/daxfs/daxfs/refcnt"
+	"github.com/daxfsd/daxfsd/refcnt"
 )
 
 // A file owns a folio, a read references it, and the file is deleted meanwhile. The folio becomes

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/daxfs/daxfs/internal/invariants"
+	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
 // pair describes a piece of the region: a PMD block, 2 MiB.

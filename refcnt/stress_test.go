@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/daxfs/daxfs/internal/invariants"
+	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
 // TestStress has owners and readers race for a few folios, readers with stale

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/internal/invariants"
+	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
 // newTable returns a table that the test closes.

@@ -6,7 +6,7 @@ import (
 	"math/rand"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 const (

@@ -42,7 +42,7 @@ const maxAnonymous = 256
 // bars are all of them. All are of dax=always.
 func bars() (all []*bar) {
 	for _, tr := range []string{"uring", "dev"} {
-		d, null := "daxfs-"+tr, "null-"+tr
+		d, null := "daxfsd-"+tr, "null-"+tr
 		times := map[string]float64{"uring": 3, "dev": 1.7}[tr]
 		for _, p := range []string{"randread", "randwrite"} {
 			two, one := p+"/psync/2", p+"/psync/1"

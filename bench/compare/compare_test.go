@@ -14,23 +14,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/bench/jobs"
+	"github.com/daxfsd/daxfsd/bench/jobs"
 )
 
 func report() *Report {
 	r := &Report{Config: &config{Rounds: 3}}
 	x := r.row("randread/psync/2", "ops/s", false)
 	for target, v := range map[string][]float64{
-		"daxfs-uring": {310, 290, 900}, "loopback": {100, 1, 200}, "null-uring": {300, 320}, "tmpfs": {620},
+		"daxfsd-uring": {310, 290, 900}, "loopback": {100, 1, 200}, "null-uring": {300, 320}, "tmpfs": {620},
 	} {
 		for _, v := range v {
 			x.cell(target).add("ops/s", v)
 		}
 	}
-	x.cell("daxfs-uring").add("allocs_per_op", 0.5)
+	x.cell("daxfsd-uring").add("allocs_per_op", 0.5)
 	x.cell("passthrough").Why = "not available here | at all\nmore"
 	y := r.row("tree/rm", "s", true)
-	y.cell("daxfs-uring").add("s", 2)
+	y.cell("daxfsd-uring").add("s", 2)
 	y.cell("tmpfs").add("s", 1)
 	r.Bars = judge(r)
 	return r
@@ -41,7 +41,7 @@ func TestMedianAndRatio(t *testing.T) {
 	for _, c := range []struct {
 		target string
 		want   float64
-	}{{"daxfs-uring", 310}, {"loopback", 100}, {"null-uring", 310}, {"tmpfs", 620}} {
+	}{{"daxfsd-uring", 310}, {"loopback", 100}, {"null-uring", 310}, {"tmpfs", 620}} {
 		if v, ok := r.median("randread/psync/2", c.target, "ops/s"); !ok || v != c.want {
 			t.Errorf("median of %s is %v, %t, not %v", c.target, v, ok, c.want)
 		}
@@ -49,23 +49,23 @@ func TestMedianAndRatio(t *testing.T) {
 	if _, ok := r.median("randread/psync/2", "ext4", "ops/s"); ok {
 		t.Error("there is a median of no samples")
 	}
-	if v, ok := r.Rows[0].ratio("daxfs-uring", "loopback"); !ok || v != 3.1 {
+	if v, ok := r.Rows[0].ratio("daxfsd-uring", "loopback"); !ok || v != 3.1 {
 		t.Errorf("ratio is %v, %t, not 3.1", v, ok)
 	}
-	if v, ok := r.Rows[1].ratio("daxfs-uring", "tmpfs"); !ok || v != 0.5 {
+	if v, ok := r.Rows[1].ratio("daxfsd-uring", "tmpfs"); !ok || v != 0.5 {
 		t.Errorf("of seconds the ratio is %v, %t, not 0.5: less is better", v, ok)
 	}
 }
 
 func TestBars(t *testing.T) {
 	want := map[string]string{
-		"randread, 2 jobs, daxfs-uring / loopback":                 met,
-		"randread, 2 jobs, daxfs-uring / null-uring":               met,
-		"allocations for each request, randread, daxfs-uring":      missed,
-		"randread, 2 jobs, daxfs-dev / loopback":                   unjudged,
-		"random read, 100 000 extents / one, daxfs-uring":          unjudged,
-		"garbage collections meanwhile, randread, daxfs-uring":     unjudged,
-		"randwrite, 1 job, p50 of daxfs-uring / p50 of null-uring": unjudged,
+		"randread, 2 jobs, daxfsd-uring / loopback":                 met,
+		"randread, 2 jobs, daxfsd-uring / null-uring":               met,
+		"allocations for each request, randread, daxfsd-uring":      missed,
+		"randread, 2 jobs, daxfsd-dev / loopback":                   unjudged,
+		"random read, 100 000 extents / one, daxfsd-uring":          unjudged,
+		"garbage collections meanwhile, randread, daxfsd-uring":     unjudged,
+		"randwrite, 1 job, p50 of daxfsd-uring / p50 of null-uring": unjudged,
 	}
 	got := map[string]string{}
 	for _, b := range report().Bars {
@@ -120,9 +120,9 @@ func TestPublish(t *testing.T) {
 	var text bytes.Buffer
 	r.text(&text)
 	for file, wants := range map[string][]string{
-		o.json:   {`"daxfs-uring"`, `900`},
+		o.json:   {`"daxfsd-uring"`, `900`},
 		o.html:   {"data:image/png;base64,", "something &lt;failed&gt;", "3.10"},
-		o.report: {`| daxfs-uring | 310 |`, `not available here \| at all |`, "| missed |"},
+		o.report: {`| daxfsd-uring | 310 |`, `not available here \| at all |`, "| missed |"},
 		filepath.Join(o.plots, "randread-psync-2.png"): {"\x89PNG"},
 		"": {"3.10", "FAILED: something", "not available here | at all\n"},
 	} {
@@ -196,7 +196,7 @@ func TestQuick(t *testing.T) {
 		case strings.Contains(x.Name, "psync") || strings.Contains(x.Name, "mmap") || strings.Contains(x.Name, "io_uring"):
 			targets = targetNames
 		case strings.HasPrefix(x.Name, "extents/"):
-			targets = []string{"daxfs-uring", "daxfs-dev"}
+			targets = []string{"daxfsd-uring", "daxfsd-dev"}
 		}
 		for _, n := range targets {
 			c := x.Cells[n]
@@ -250,7 +250,7 @@ func TestInterrupt(t *testing.T) {
 // left looks for what a run left in dir.
 func left(t *testing.T, dir string) {
 	t.Helper()
-	l, err := filepath.Glob(filepath.Join(dir, "daxfs-compare-*"))
+	l, err := filepath.Glob(filepath.Join(dir, "daxfsd-compare-*"))
 	if err != nil || len(l) > 0 {
 		t.Errorf("left behind: %v, %v", l, err)
 	}

@@ -24,7 +24,7 @@ type daemonState struct {
 	} `json:"mount"`
 }
 
-// state asks the daemon of a daxfs target.
+// state asks the daemon of a daxfsd target.
 func (t *target) state(ctx context.Context) (*daemonState, error) {
 	out, err := program(ctx, "", t.env.daxfsd, "info", "--json", t.dir)
 	if err != nil {
@@ -48,7 +48,7 @@ const fewRequests = 1000
 // WRITE. What asking itself costs is found out by asking twice, and the least of it ever seen taken
 // off.
 func (t *target) watch(ctx context.Context, c *cell, f func() error) error {
-	if !t.daxfs() {
+	if !t.daxfsd() {
 		return f()
 	}
 	first, err := t.state(ctx)

@@ -22,7 +22,7 @@ func (m *measurement) extents() error {
 		return nil
 	}
 	region := 2*m.conf.Extents*33/32 + 256<<20
-	for _, name := range m.wanted("daxfs-uring", "daxfs-dev") {
+	for _, name := range m.wanted("daxfsd-uring", "daxfsd-dev") {
 		err := m.try(0, "extents", name, rows, func() error {
 			if need := region + 1<<30; available() < need {
 				return fmt.Errorf("%w: it takes %d MiB of memory, and %d are free", errUnavailable, need>>20, available()>>20)

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/daxfs/daxfs/bench/jobs"
+	"github.com/daxfsd/daxfsd/bench/jobs"
 )
 
 // fioRow is a row that fio measures.

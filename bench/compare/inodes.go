@@ -21,7 +21,7 @@ func (m *measurement) inodes() error {
 	if len(rows) == 0 {
 		return nil
 	}
-	names := m.wanted("daxfs-uring", "daxfs-dev")
+	names := m.wanted("daxfsd-uring", "daxfsd-dev")
 	if !m.conf.Full {
 		for _, name := range names {
 			unmeasured(rows, name, "takes --full")

@@ -14,7 +14,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/spf13/cobra"
 
-	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
 // errNoPassthrough: the kernel does not offer it.
@@ -65,7 +65,7 @@ func (n *loopbackNode) Create(ctx context.Context, name string, flags, mode uint
 }
 
 // serveLoopback serves go-fuse's loopback of backing, tuned as well as it can be: names and
-// attributes are valid for an hour, requests as large as daxfs's, no xattrs (of which the kernel
+// attributes are valid for an hour, requests as large as daxfsd's, no xattrs (of which the kernel
 // asks before each write otherwise), no splice (which takes more system calls), as many requests at
 // a time.
 func serveLoopback(name, backing, mountpoint string) error {

@@ -18,7 +18,7 @@ type machine struct {
 	Kernel  string `json:"kernel"`
 	Go      string `json:"go"`
 	Fio     string `json:"fio"`
-	Version string `json:"version"` // of daxfs
+	Version string `json:"version"` // of daxfsd
 	Load    string `json:"load"`    // averages at the start, of 1, 5 and 15 minutes
 	Uring   string `json:"uring"`   // why there is no io_uring; "": there is
 }

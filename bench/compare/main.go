@@ -1,5 +1,5 @@
-// Command compare measures daxfs side by side with what it has to be compared with, in one go and
-// interleaved round by round: daxfs on each transport and in each cache mode, the kernel's tmpfs
+// Command compare measures daxfsd side by side with what it has to be compared with, in one go and
+// interleaved round by round: daxfsd on each transport and in each cache mode, the kernel's tmpfs
 // (4 KiB pages), ext4, go-fuse's loopback over tmpfs, and the null bound: the same transport
 // answering from a slice, with no filesystem behind it.
 //
@@ -55,21 +55,21 @@ func command() *cobra.Command {
 	var rows, targets string
 	c := &cobra.Command{
 		Use:   "compare [flags]",
-		Short: "Measure daxfs beside tmpfs, ext4, go-fuse's loopback and the null bound",
-		Long: `Measure daxfs beside what it has to be compared with. Every round measures every row on every
+		Short: "Measure daxfsd beside tmpfs, ext4, go-fuse's loopback and the null bound",
+		Long: `Measure daxfsd beside what it has to be compared with. Every round measures every row on every
 target, one after the other, so that whatever the machine does besides befalls all alike; what is
 shown are medians over the rounds, and their ratios within this run. It runs as root, in a mount
 namespace of its own, and takes away everything it made, also when it is interrupted.
 
 Targets:
-  daxfs-dev, daxfs-uring    daxfsd with dax=always (no cache of the kernel), requests by /dev/fuse, by io_uring
-  daxfs-*-cached            the same with dax=never: the kernel caches file data
+  daxfsd-dev, daxfsd-uring    daxfsd with dax=always (no cache of the kernel), requests by /dev/fuse, by io_uring
+  daxfsd-*-cached            the same with dax=never: the kernel caches file data
   tmpfs                     the kernel's, 4 KiB pages
   ext4                      buffered: --dir itself if that is on ext4, else an image there
-  loopback                  go-fuse's fs package over tmpfs, tuned, as little cached as daxfs-*
-  loopback-cached           the same with the kernel's cache, as daxfs-*-cached
+  loopback                  go-fuse's fs package over tmpfs, tuned, as little cached as daxfsd-*
+  loopback-cached           the same with the kernel's cache, as daxfsd-*-cached
   passthrough               the same where the kernel reads and writes the file of tmpfs itself
-  null-dev, null-uring      daxfs's transports; READ is answered from a slice, WRITE copied into it
+  null-dev, null-uring      daxfsd's transports; READ is answered from a slice, WRITE copied into it
 
 Rows:
   PATTERN/ENGINE/JOBS       fio: randread, randwrite, mixed (4 KiB), seqread, seqwrite (1 MiB);

@@ -12,7 +12,7 @@ import (
 )
 
 // metadataTargets are what names and attributes are measured on.
-var metadataTargets = []string{"daxfs-uring", "daxfs-dev", "loopback", "loopback-cached", "null-uring", "null-dev", "tmpfs", "ext4"}
+var metadataTargets = []string{"daxfsd-uring", "daxfsd-dev", "loopback", "loopback-cached", "null-uring", "null-dev", "tmpfs", "ext4"}
 
 // keepsNothing is why the null bound has no more rows.
 const keepsNothing = "it keeps no files"

@@ -14,14 +14,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/fs/transport"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/transport"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // nullFS is the null bound: what the transports can do with no filesystem behind them. There are
 // dataFiles files, each a part of one slice. A READ is answered with a slice of that, exactly as
-// daxfs answers from its region, and a WRITE is copied into it, since bytes that are not put
+// daxfsd answers from its region, and a WRITE is copied into it, since bytes that are not put
 // anywhere would make a bound that no filesystem can come near. No lock, no lookup, no
 // times, nothing durable. What else is created is only a number: no name is there, and each can be
 // taken away.
@@ -40,8 +40,8 @@ type nullQueue struct {
 // forever is how long names and attributes are valid, in seconds.
 const forever = 1 << 30
 
-// serveNull serves files of size bytes on mountpoint, with the INIT of daxfs and as many threads of
-// the same priority.
+// serveNull serves files of size bytes on mountpoint, with the INIT of daxfsd and as many threads
+// of the same priority.
 func serveNull(mountpoint string, size int64, uring bool) error {
 	n := &nullFS{size: size}
 	var err error
@@ -183,7 +183,7 @@ func (q *nullQueue) Setattr(h *transport.InHeader, _ *transport.SetattrIn, out *
 	return q.Getattr(h, nil, out)
 }
 
-// Open opens as daxfs does with dax=always.
+// Open opens as daxfsd does with dax=always.
 func (q *nullQueue) Open(_ *transport.InHeader, _ *transport.OpenIn, out *transport.OpenOut) syscall.Errno {
 	out.OpenFlags = fuse.FOPEN_NOFLUSH | fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 	return 0

@@ -91,7 +91,7 @@ func newEnvironment(ctx context.Context, o *config) (*environment, error) {
 	if err != nil {
 		commit = "unknown" // no clone, but an archive
 	}
-	if out, err := program(ctx, "", "go", "build", "-trimpath", "-ldflags", "-X main.commit="+strings.TrimSpace(commit), "-o", e.daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd"); err != nil {
+	if out, err := program(ctx, "", "go", "build", "-trimpath", "-ldflags", "-X main.commit="+strings.TrimSpace(commit), "-o", e.daxfsd, "github.com/daxfsd/daxfsd/cmd/daxfsd"); err != nil {
 		return nil, fmt.Errorf("building daxfsd: %w\n%s", err, out)
 	}
 	if err := writeJobs(filepath.Join(dir, "jobs")); err != nil {

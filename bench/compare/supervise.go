@@ -11,11 +11,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
 // dirEnv tells the process that measures where its files go.
-const dirEnv = "DAXFS_COMPARE_DIR"
+const dirEnv = "DAXFSD_COMPARE_DIR"
 
 // supervise runs this program again, in a mount namespace of its own, and when that has ended,
 // however it did, takes away what is left: files, and the setting of the machine that was changed.
@@ -30,7 +30,7 @@ func supervise(o *config) error {
 	runtime.LockOSThread() // Pdeathsig means this thread
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	dir, err := os.MkdirTemp(o.dir, "daxfs-compare-")
+	dir, err := os.MkdirTemp(o.dir, "daxfsd-compare-")
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func loopbackFor(target string) string {
 
 // nullFor is the null bound of target's transport; "": it has none.
 func nullFor(target string) string {
-	if tr, ok := strings.CutPrefix(target, "daxfs-"); ok && !strings.HasSuffix(tr, "-cached") {
+	if tr, ok := strings.CutPrefix(target, "daxfsd-"); ok && !strings.HasSuffix(tr, "-cached") {
 		return "null-" + tr
 	}
 	return ""
@@ -116,7 +116,7 @@ func (r *Report) how() string {
 
 // explained is what a reader must know of the tables.
 const explained = "Ratios are of medians within this run, and above 1 the target is better than what it is compared with. " +
-	"daxfs-* are dax=always, without the kernel's cache, as loopback and the null bounds are; *-cached have it. " +
+	"daxfsd-* are dax=always, without the kernel's cache, as loopback and the null bounds are; *-cached have it. " +
 	"The null bound answers READ from a slice and copies WRITE into it. spread is from the least to the largest sample. allocs/op are heap objects of " +
 	"the whole daemon for each READ and WRITE."
 

@@ -32,10 +32,10 @@ type target struct {
 	dir  string // where the client works; the mount point of what is served
 
 	env     *environment
-	region  string // daxfs: of this size
+	region  string // daxfsd: of this size
 	size    int64
-	asking  float64 // daxfs: objects that the daemon allocates when it is asked for its state
-	options string  // daxfs: of the mount
+	asking  float64 // daxfsd: objects that the daemon allocates when it is asked for its state
+	options string  // daxfsd: of the mount
 	backing string  // loopbacks: what they show
 	cmd     *exec.Cmd
 	stderr  bytes.Buffer
@@ -55,15 +55,15 @@ type environment struct {
 
 // targetNames in the order they are shown.
 var targetNames = []string{
-	"daxfs-uring", "daxfs-dev", "daxfs-uring-cached", "daxfs-dev-cached",
+	"daxfsd-uring", "daxfsd-dev", "daxfsd-uring-cached", "daxfsd-dev-cached",
 	"loopback", "loopback-cached", "passthrough", "null-uring", "null-dev", "tmpfs", "ext4",
 }
 
-func (t *target) daxfs() bool  { return strings.HasPrefix(t.name, "daxfs-") }
+func (t *target) daxfsd() bool { return strings.HasPrefix(t.name, "daxfsd-") }
 func (t *target) null() bool   { return strings.HasPrefix(t.name, "null-") }
 func (t *target) served() bool { return t.name != "tmpfs" && t.name != "ext4" }
 
-// newTarget makes a target below a directory of its own; a daxfs has a region of that size,
+// newTarget makes a target below a directory of its own; a daxfsd has a region of that size,
 // newly formatted.
 func (e *environment) newTarget(ctx context.Context, name, phase string, region int64) (*target, error) {
 	t := &target{name: name, env: e}
@@ -86,7 +86,7 @@ func (e *environment) newTarget(ctx context.Context, name, phase string, region 
 	if err := os.MkdirAll(t.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if t.daxfs() {
+	if t.daxfsd() {
 		kind, dax := "dev", "always"
 		if strings.Contains(name, "uring") {
 			kind = "uring"
@@ -123,7 +123,7 @@ func (t *target) start(ctx context.Context) error {
 	if !t.served() {
 		return nil
 	}
-	if t.daxfs() {
+	if t.daxfsd() {
 		t.cmd = exec.Command(t.env.daxfsd, "mount", "--foreground", "-o", t.options, t.region, t.dir)
 	} else {
 		t.cmd = exec.Command("/proc/self/exe", "serve", "--backing", t.backing, "--size", fmt.Sprint(t.env.conf.Size), t.name, t.dir)

@@ -16,8 +16,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 func main() {

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // contentOf names what a region holds; "" if that is nothing but zeros. cancel, which may be nil,

@@ -1,4 +1,4 @@
-// Command daxfsd makes, mounts, checks and describes daxfs filesystems.
+// Command daxfsd makes, mounts, checks and describes daxfsd filesystems.
 //
 // It owns what the packages below never do: the command line, logging (zap),
 // progress on a terminal, daemonising, signals, and the words that a person

@@ -7,11 +7,11 @@ import (
 	"runtime/metrics"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/transport"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/transport"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // facts is what a daemon tells of itself to who asks by an extended attribute.

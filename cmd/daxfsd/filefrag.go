@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 func filefragCommand() *cobra.Command {
@@ -19,7 +19,7 @@ func filefragCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "filefrag [--json] FILE...",
 		Short: "Tell where the data of files lies",
-		Long: `Tell where the data of files on a mounted daxfs lies in its region, extent by extent: the
+		Long: `Tell where the data of files on a mounted daxfsd lies in its region, extent by extent: the
 offset in the file, the offset in the region, the length, the size of the folios it is in (what
 a mapping could use as page size), and whether it is unwritten (allocated, reads as zeros) or
 shared with other files. What FIEMAP tells elsewhere: FUSE does not pass that on.`,
@@ -78,7 +78,7 @@ func extentsOf(name string) ([]fusefs.Extent, error) {
 	defer f.Close()
 	x, err := fusefs.Extents(int(f.Fd()))
 	if errors.Is(err, unix.ENOTTY) {
-		return nil, fmt.Errorf("%s is no file or directory on a mounted daxfs", name)
+		return nil, fmt.Errorf("%s is no file or directory on a mounted daxfsd", name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("asking for the extents of %s: %w", name, err)

@@ -12,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/owner"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/owner"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // Exit codes of fsck, bits as in fsck(8). Its 2, reboot, and 128, a shared library, have no
@@ -34,8 +34,8 @@ func fsckCommand() *cobra.Command {
 	var f fsckFlags
 	c := &cobra.Command{
 		Use:   "fsck [-n | -y] [--json] [--takeover] REGION",
-		Short: "Check a daxfs, and repair it",
-		Long: `Check the daxfs on a region that is not mounted.
+		Short: "Check a daxfsd, and repair it",
+		Long: `Check the daxfsd on a region that is not mounted.
 
 With -y all that can be repaired is. With -n nothing is changed: the same repair is
 tried in memory, and all that -y would find and repair is listed and counted. With neither,

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 func TestFsckExitBits(t *testing.T) {
@@ -54,7 +54,7 @@ func TestFsckOperational(t *testing.T) {
 	if err := os.WriteFile(junk, make([]byte, 20<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, daxfsd(t, "fsck", "-y", junk), 8, "no daxfs")
+	refused(t, daxfsd(t, "fsck", "-y", junk), 8, "no daxfsd")
 }
 
 func TestFsckUsage(t *testing.T) {

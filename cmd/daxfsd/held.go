@@ -9,7 +9,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 // heldMount is a mount that a descriptor keeps from making way for another one with the same

@@ -12,7 +12,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 // killed leaves the mount of a daemon that was killed.
@@ -79,7 +79,7 @@ func TestRemoveDeadOnly(t *testing.T) {
 func TestHeldMountAgain(t *testing.T) {
 	needFUSE(t)
 	region, mp := mounted(t)
-	h, err := daxfsAt(mp)
+	h, err := daxfsdAt(mp)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // A region's lock is held by a daemon, or by a command at work on it. A daemon whose mount has gone

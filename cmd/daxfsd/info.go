@@ -12,13 +12,13 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/badmem"
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/owner"
-	"github.com/daxfs/daxfs/fs/transport"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/badmem"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/owner"
+	"github.com/daxfsd/daxfsd/fs/transport"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 func infoCommand() *cobra.Command {
@@ -26,7 +26,7 @@ func infoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "info [--json [--buckets]] REGION | MOUNTPOINT",
 		Short: "Describe a region or a mount",
-		Long: `Describe a daxfs: what its region is and what a power failure leaves of it, how
+		Long: `Describe a daxfsd: what its region is and what a power failure leaves of it, how
 full it is, who has it mounted. Of a mounted one, name the mount point or the
 region; of one that is not mounted, the region. Nothing is changed.
 
@@ -96,11 +96,11 @@ func gatherInfo(arg string) (*info, error) {
 		return nil, err
 	}
 	if err == nil {
-		if m := f.daxfs(); m != nil {
+		if m := f.daxfsd(); m != nil {
 			return mountInfo(m)
 		}
 		if f.mode&unix.S_IFMT == unix.S_IFDIR {
-			return nil, fmt.Errorf("%s is a directory with no daxfs mounted on it", f.path)
+			return nil, fmt.Errorf("%s is a directory with no daxfsd mounted on it", f.path)
 		}
 	}
 	path, err := regionPath(arg)

@@ -20,7 +20,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 // The test binary is the command, too: run with beCommand set it is daxfsd, so
@@ -61,7 +61,7 @@ func given(name string) (given bool) {
 // mounts that other tests have at the moment, and become the program that its arguments name.
 const leaveMounts = "DAXFSD_TEST_LEAVE_MOUNTS"
 
-// leaveAndExec leaves the mounts. A daxfs lives as long as any namespace has it mounted.
+// leaveAndExec leaves the mounts. A daxfsd lives as long as any namespace has it mounted.
 func leaveAndExec(args []string) error {
 	os.Unsetenv(leaveMounts)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {

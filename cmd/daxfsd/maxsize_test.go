@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/internal/invariants"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
 // TestMaxSize: all commands state the same limit: they take a region of that size, and refuse a

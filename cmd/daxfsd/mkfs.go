@@ -14,10 +14,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/owner"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/owner"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 type mkfsFlags struct {
@@ -36,8 +36,8 @@ func mkfsCommand() *cobra.Command {
 	var f mkfsFlags
 	c := &cobra.Command{
 		Use:   "mkfs [flags] REGION",
-		Short: "Make a daxfs filesystem on a region",
-		Long: `Make an empty daxfs filesystem on a region.
+		Short: "Make a daxfsd filesystem on a region",
+		Long: `Make an empty daxfsd filesystem on a region.
 
 REGION is a device (/dev/dax0.0) or a file. A file that does not exist is made:
 1 GiB unless --size says otherwise, preallocated unless --sparse is given. A file
@@ -185,10 +185,10 @@ func (f *mkfsFlags) check() error {
 		return usagef("--reserve: %v %% is out of range: 0 to 50 are possible", f.keep)
 	}
 	if f.size != 0 && f.size < fs.MinSize {
-		return fmt.Errorf("%s is too small for a daxfs: it needs at least %s", formatSize(int64(f.size)), formatSize(fs.MinSize))
+		return fmt.Errorf("%s is too small for a daxfsd: it needs at least %s", formatSize(int64(f.size)), formatSize(fs.MinSize))
 	}
 	if f.size > fs.MaxSize {
-		return fmt.Errorf("%s is too large for a daxfs: the limit is %s", formatSize(int64(f.size)), formatSize(fs.MaxSize))
+		return fmt.Errorf("%s is too large for a daxfsd: the limit is %s", formatSize(int64(f.size)), formatSize(fs.MaxSize))
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 	case size == 0 && old == 0:
 		size = defaultSize
 	case size == 0 && old < fs.MinSize:
-		return nil, fmt.Errorf("region %s has %s, which is too small for a daxfs: it needs at least %s; give it a --size", path, formatSize(old), formatSize(fs.MinSize))
+		return nil, fmt.Errorf("region %s has %s, which is too small for a daxfsd: it needs at least %s; give it a --size", path, formatSize(old), formatSize(fs.MinSize))
 	case size == 0:
 		size = old // be it odd
 	}
@@ -235,7 +235,7 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 		return nil, err
 	}
 	if f.force { // else it is all zeros
-		if r, err := h.Region(); err == nil { // else it is too small for a daxfs
+		if r, err := h.Region(); err == nil { // else it is too small for a daxfsd
 			err = f.unused(path, r, p)
 			r.Close()
 			if err != nil {
@@ -259,7 +259,7 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 func (f *mkfsFlags) unused(path string, r *pmem.Region, p progressFunc) error {
 	sb, _, err := fs.ReadSuper(r)
 	if errors.Is(err, layout.ErrMagic) || errors.Is(err, layout.ErrChecksum) {
-		return nil // no daxfs, or one that nobody can mount
+		return nil // no daxfsd, or one that nobody can mount
 	}
 	var v *owner.Verdict
 	if sb != nil { // also of a file that was cut
@@ -269,7 +269,7 @@ func (f *mkfsFlags) unused(path string, r *pmem.Region, p progressFunc) error {
 	case err != nil && f.take:
 		return nil
 	case err != nil:
-		return &reworded{fmt.Sprintf("region %s: it cannot be found out whether somebody uses the daxfs on it (%v); if nobody does, say --takeover", path, err), err}
+		return &reworded{fmt.Sprintf("region %s: it cannot be found out whether somebody uses the daxfsd on it (%v); if nobody does, say --takeover", path, err), err}
 	}
 	if err := v.Refusal(f.take, "--takeover"); err != nil {
 		return superError(path, r, err)

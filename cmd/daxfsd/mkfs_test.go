@@ -117,7 +117,7 @@ func TestMkfsRefuses(t *testing.T) {
 		code  int
 		words []string
 	}{
-		{"daxfs", nil, formatted, 1, []string{"daxfs", "--force"}},
+		{"daxfsd", nil, formatted, 1, []string{"daxfsd", "--force"}},
 		{"ext4", nil, file("ext4", 20<<20, 0x438, "\x53\xef"), 1, []string{"ext4", "--force"}},
 		{"gpt", nil, file("gpt", 20<<20, 512, "EFI PART"), 1, []string{"GPT", "--force"}},
 		{"mbr in a small file", nil, file("mbr", 4096, 510, "\x55\xaa"), 1, []string{""}},

@@ -167,7 +167,7 @@ func TestHolesStay(t *testing.T) {
 		}
 	}
 	again()
-	refused(t, daxfsd(t, "fsck", "-n", p), fsckOperational, p, "no daxfs")
+	refused(t, daxfsd(t, "fsck", "-n", p), fsckOperational, p, "no daxfsd")
 	if n := used(t, dir); n > 1<<20 {
 		t.Errorf("fsck allocated %d bytes", n)
 	}

@@ -27,8 +27,8 @@ func mountCommand() *cobra.Command {
 	var f mountFlags
 	c := &cobra.Command{
 		Use:   "mount [flags] REGION MOUNTPOINT",
-		Short: "Mount a daxfs",
-		Long: `Mount the daxfs on REGION at the directory MOUNTPOINT. The command returns when
+		Short: "Mount a daxfsd",
+		Long: `Mount the daxfsd on REGION at the directory MOUNTPOINT. The command returns when
 the filesystem is usable; a daemon goes on serving it until it is unmounted. A
 filesystem that was not unmounted is recovered first.
 
@@ -133,7 +133,7 @@ func (p *mountPlan) check(mountpoint string, tell func(string)) (err error) {
 		return err
 	}
 	if p.mountpoint == "/" {
-		return usagef("a daxfs cannot be mounted on /")
+		return usagef("a daxfsd cannot be mounted on /")
 	}
 	return nil
 }

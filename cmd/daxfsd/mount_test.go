@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // mounted mounts a new region and returns it and its mount point.
@@ -229,7 +229,7 @@ func TestFormatIfEmpty(t *testing.T) {
 	p := filepath.Join(dir, "junk")
 	writeFile(t, p, append(make([]byte, 20<<20-1), 'x'))
 	before := digest(t, p)
-	refused(t, daxfsd(t, "mount", "--format-if-empty", p, mountPoint(t)), 1, "no daxfs")
+	refused(t, daxfsd(t, "mount", "--format-if-empty", p, mountPoint(t)), 1, "no daxfsd")
 	if digest(t, p) != before {
 		t.Error("the region was touched")
 	}
@@ -265,7 +265,7 @@ func TestMountRefuses(t *testing.T) {
 		code       int
 		words      []string
 	}{
-		{"wrong magic", nil, damage(t, func(b []byte) { clear(b) }), mp, 1, []string{"no daxfs", "mkfs"}},
+		{"wrong magic", nil, damage(t, func(b []byte) { clear(b) }), mp, 1, []string{"no daxfsd", "mkfs"}},
 		{"another filesystem", nil, damage(t, func(b []byte) { clear(b); copy(b[0x438:], "\x53\xef") }), mp, 1, []string{"ext4"}},
 		{"newer format", nil, damage(t, func(b []byte) {
 			for _, sb := range [][]byte{b, b[last:]} {
@@ -517,7 +517,7 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups /bin/sh -ec '
 		t.Fatalf("exit code %d: %s%s", r.code, r.stdout, r.stderr)
 	}
 	has(t, decode(t, r.stdout), map[string]any{"state": "mounted", "region": dir + "/own.dax"})
-	for _, w := range []string{dir + "/own.dax", "fuse.daxfs", "nosuid", "nodev", "default_permissions"} {
+	for _, w := range []string{dir + "/own.dax", "fuse.daxfsd", "nosuid", "nodev", "default_permissions"} {
 		if !strings.Contains(r.stderr, w) {
 			t.Errorf("%q is not in the mount table: %s", w, r.stderr)
 		}

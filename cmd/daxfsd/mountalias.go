@@ -11,17 +11,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 // helperArgs makes arguments of ours of those that mount(8) and umount(8) give the programs
-// mount.fuse.daxfs and umount.fuse.daxfs (or mount.daxfs, umount.daxfs), which are this one by
-// other names: so that fstab(5), `mount -t fuse.daxfs` and `mount -o remount` work, and umount(8)
+// mount.fuse.daxfsd and umount.fuse.daxfsd (or mount.daxfsd, umount.daxfsd), which are this one by
+// other names: so that fstab(5), `mount -t fuse.daxfsd` and `mount -o remount` work, and umount(8)
 // returns when the region is free. ok is false if it has its own name; no arguments are nothing to
 // do.
 //
-//	mount.fuse.daxfs SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTIONS]
-//	umount.fuse.daxfs DIRECTORY [-flnrv] [-N NAMESPACE] [-t TYPE]
+//	mount.fuse.daxfsd SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTIONS]
+//	umount.fuse.daxfsd DIRECTORY [-flnrv] [-N NAMESPACE] [-t TYPE]
 func helperArgs(argv []string) (args []string, ok bool) {
 	if len(argv) == 0 {
 		return nil, false
@@ -95,9 +95,9 @@ func remount(o *mountOptions, mountpoint string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	m := f.daxfs()
+	m := f.daxfsd()
 	if m == nil {
-		return fmt.Errorf("no daxfs is mounted on %s", f.path)
+		return fmt.Errorf("no daxfsd is mounted on %s", f.path)
 	}
 	d, err := askDaemon(m.Mountpoint, 5*time.Second)
 	switch {

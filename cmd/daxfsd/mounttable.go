@@ -12,8 +12,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 const fsType = "fuse." + fusefs.Type
@@ -117,8 +117,8 @@ func (f *found) region() bool {
 	return false
 }
 
-// daxfs returns the mount whose mount point was found, or nil if it is not a daxfs.
-func (f *found) daxfs() *mountinfo.Info {
+// daxfsd returns the mount whose mount point was found, or nil if it is not a daxfsd.
+func (f *found) daxfsd() *mountinfo.Info {
 	if f.root && f.mount.FSType == fsType {
 		return f.mount
 	}
@@ -159,7 +159,7 @@ func mountAt(path string) (*mountinfo.Info, error) {
 	return f.mount, nil
 }
 
-// mountsOf lists the daxfs mounts of a region.
+// mountsOf lists the daxfsd mounts of a region.
 func mountsOf(region string) []*mountinfo.Info {
 	all, _ := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
 		return m.FSType != fsType || m.Source != region, false
@@ -193,7 +193,7 @@ func (e *silentError) Error() string {
 
 func (e *silentError) Is(target error) bool { return target == errSilent }
 
-// foreignError is returned for a FUSE mount that is not a daxfs and does not answer.
+// foreignError is returned for a FUSE mount that is not a daxfsd and does not answer.
 type foreignError struct{ m *mountinfo.Info }
 
 func (e *foreignError) Error() string {
@@ -265,7 +265,7 @@ func askActivity(mountpoint string) (*fusefs.Activity, error) {
 	return &a, nil
 }
 
-// answering fails for a file on a daxfs, or on another FUSE, whose daemon does not answer: whoever
+// answering fails for a file on a daxfsd, or on another FUSE, whose daemon does not answer: whoever
 // opens one then cannot be killed.
 func answering(name string) error {
 	f, fd, err := findOpen(name)
@@ -305,9 +305,9 @@ func ask(mountpoint, xattr string, limit time.Duration, v any) error {
 	return nil
 }
 
-// checkMountpoint makes sure that path is a directory to mount on. It takes away
-// daxfs mounts whose daemon is gone and tells about it; nothing else is touched. dir is open on the
-// directory by O_PATH: by the time of the mount its name may lead elsewhere.
+// checkMountpoint makes sure that path is a directory to mount on. It takes away daxfsd mounts
+// whose daemon is gone and tells about it; nothing else is touched. dir is open on the directory by
+// O_PATH: by the time of the mount its name may lead elsewhere.
 func checkMountpoint(path string, tell func(string)) (mp string, dir int, err error) {
 	for range 16 { // stale mounts may be stacked
 		f, fd, err := findOpen(path)
@@ -337,15 +337,15 @@ func checkMountpoint(path string, tell func(string)) (mp string, dir int, err er
 		case errors.Is(err, fusefs.ErrHidden): // somebody else has removed it
 			continue
 		case err != nil:
-			return "", -1, fmt.Errorf("mount point %s is a dead daxfs mount and could not be cleaned: %w", f.path, err)
+			return "", -1, fmt.Errorf("mount point %s is a dead daxfsd mount and could not be cleaned: %w", f.path, err)
 		}
 		leaveUtab(f.path)
 		tell(fmt.Sprintf("removed the dead mount of %s from %s: its daemon had gone without unmounting", h.Source, f.path))
 	}
-	return "", -1, fmt.Errorf("mount point %s has dead daxfs mounts, one on top of the other: unmount them first with `daxfsd umount %s`", path, path)
+	return "", -1, fmt.Errorf("mount point %s has dead daxfsd mounts, one on top of the other: unmount them first with `daxfsd umount %s`", path, path)
 }
 
-// mountable fails for what cannot be mounted on; dead is a daxfs whose daemon is gone. fd is open
+// mountable fails for what cannot be mounted on; dead is a daxfsd whose daemon is gone. fd is open
 // on what was found.
 func (f *found) mountable(fd int) (dead bool, err error) {
 	mp, m := f.path, f.mount
@@ -353,9 +353,9 @@ func (f *found) mountable(fd int) (dead bool, err error) {
 		gone, err := daemonGone(m, fd)
 		switch {
 		case m.FSType == fsType && err != nil:
-			return false, fmt.Errorf("mount point %s already has the daxfs of %s mounted: %w", mp, m.Source, err)
+			return false, fmt.Errorf("mount point %s already has the daxfsd of %s mounted: %w", mp, m.Source, err)
 		case m.FSType == fsType && !gone:
-			return false, fmt.Errorf("mount point %s already has the daxfs of %s mounted; unmount it first with `daxfsd umount %s`", mp, m.Source, mp)
+			return false, fmt.Errorf("mount point %s already has the daxfsd of %s mounted; unmount it first with `daxfsd umount %s`", mp, m.Source, mp)
 		case err != nil:
 			return false, fmt.Errorf("mount point %s is a %s mount that does not answer; unmount it first", mp, m.FSType)
 		case gone && m.FSType != fsType:

@@ -4,9 +4,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // mountOptions is what -o says.

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 func TestParseOptions(t *testing.T) {

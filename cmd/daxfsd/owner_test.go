@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/owner"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/owner"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // twoNames makes a region that has two inodes in front of one memory, as a device has that a

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 // A system call on a mount waits for its daemon, and the daemon may be stopped or hang. Over

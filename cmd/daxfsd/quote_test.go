@@ -10,8 +10,8 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 const nasty = "\x1b]0;owned\a\x1b[2J"

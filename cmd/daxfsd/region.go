@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // defaultSize is that of a new region in an ordinary file.
@@ -107,10 +107,10 @@ func superError(path string, r *pmem.Region, err error) error {
 	case errors.Is(err, layout.ErrMagic):
 		what := recognise(r.Size(), r.Load)
 		if what == signatures[0].name { // too short to be one
-			return &reworded{fmt.Sprintf("region %s is truncated: it has %s, less than any daxfs; restore its size and try again", path, formatSize(r.Size())), err}
+			return &reworded{fmt.Sprintf("region %s is truncated: it has %s, less than any daxfsd; restore its size and try again", path, formatSize(r.Size())), err}
 		}
 		if what == "" {
-			what = "no daxfs"
+			what = "no daxfsd"
 		}
 		if _, found, ok := strings.Cut(err.Error(), layout.ErrMagic.Error()+": "); ok {
 			what += " (" + found + ")"
@@ -118,7 +118,7 @@ func superError(path string, r *pmem.Region, err error) error {
 		return &reworded{fmt.Sprintf("region %s holds %s; format it with `daxfsd mkfs %s`, or name another one", path, what, path), err}
 	case errors.Is(err, layout.ErrChecksum):
 		_, found, _ := strings.Cut(err.Error(), layout.ErrChecksum.Error()+": ")
-		return &reworded{fmt.Sprintf("region %s holds a daxfs whose superblocks are both damaged (the first: %s); restore the region from a backup", path, found), err}
+		return &reworded{fmt.Sprintf("region %s holds a daxfsd whose superblocks are both damaged (the first: %s); restore the region from a backup", path, found), err}
 	}
 	var align *fs.AlignError
 	if errors.As(err, &align) {

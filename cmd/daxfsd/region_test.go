@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // TestDaxMode: of a device without memory behind it, it is said why, and what to do.

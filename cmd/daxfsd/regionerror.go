@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // reworded is an error that says something else than the one it wraps.

@@ -98,7 +98,7 @@ func TestFullDiskBelow(t *testing.T) {
 	p, mp, log := filepath.Join(dir, "region"), mountPoint(t), filepath.Join(t.TempDir(), "log")
 	must(t, "mkfs", "--sparse", "--size", "64MiB", p)
 	must(t, "mount", "--log", log, p, mp)
-	piece := bytes.Repeat([]byte("daxfs"), 1<<20/5)
+	piece := bytes.Repeat([]byte("daxfsd"), 1<<20/5)
 	f, err := os.Create(filepath.Join(mp, "f"))
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,12 @@ type signature struct {
 // as in libblkid. The first match is named, so special ones precede general ones
 // (a LUKS header before a partition table, NTFS and exFAT before a boot sector).
 var signatures = []signature{
-	{name: "a daxfs filesystem", off: 0, magic: "DAXFS\x1a\r\n"},
+	{name: "a daxfsd filesystem", off: 0, magic: "DAXFS\x1a\r\n"},
+	// The kernel module's: its magic is a little-endian number, "dax" and the digit of a version.
+	{name: "a daxfs filesystem (of the kernel module)", off: 1, magic: "xad", confirm: func(get func(int64, int) []byte) bool {
+		b := get(0, 1)
+		return len(b) == 1 && b[0] >= '0' && b[0] <= '9'
+	}},
 	{name: "an xfs filesystem", off: 0, magic: "XFSB"},
 	{name: "an ext2, ext3 or ext4 filesystem", off: 0x438, magic: "\x53\xef"},
 	{name: "a btrfs filesystem", off: 0x10040, magic: "_BHRfS_M"},
@@ -101,7 +106,7 @@ func recognise(size int64, read func(off int64, b []byte) error) string {
 			return "a zfs label"
 		}
 	}
-	// A daxfs whose first superblock is gone still has its second, in the last block.
+	// A daxfsd whose first superblock is gone still has its second, in the last block.
 	if last := size&^4095 - 4096; bytes.Equal(get(last, 8), []byte(signatures[0].magic)) {
 		return signatures[0].name
 	}

@@ -28,6 +28,8 @@ func TestRecognise(t *testing.T) {
 		switch s.name { // what confirm wants
 		case "an LVM physical volume":
 			copy(img[off+24:], "LVM2 001")
+		case "a daxfs filesystem (of the kernel module)":
+			img[0] = '5'
 		case "a nilfs2 filesystem":
 			img[0x400] = 2
 		}
@@ -38,7 +40,7 @@ func TestRecognise(t *testing.T) {
 	img, read := image(size)
 	copy(img[size-4096:], signatures[0].magic)
 	if got := recognise(size, read); got != signatures[0].name {
-		t.Errorf("second superblock of a daxfs: recognised %q", got)
+		t.Errorf("second superblock of a daxfsd: recognised %q", got)
 	}
 	// A region shorter than an offset is not read beyond its end.
 	if _, read := image(100); recognise(100, read) != "" {

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // scriptHead is for scripts of inNamespace: nothing that they mount is seen outside.
@@ -24,7 +24,7 @@ const scriptHead = `set -eu
 mount --make-rprivate /
 region=$1 mp=${2-}
 pid() { "$0" info --json "$1" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'; }
-mounted() { grep -q " $1 .* fuse.daxfs " /proc/self/mountinfo; }
+mounted() { grep -q " $1 .* fuse.daxfsd " /proc/self/mountinfo; }
 ended() { for i in $(seq 500); do kill -0 $1 2>/dev/null || return 0; sleep 0.01; done; echo "process $1 is still there" >&2; return 1; }
 fail() { echo "$*" >&2; cat /proc/self/mountinfo >&2; exit 1; }
 `
@@ -93,7 +93,7 @@ mount --move "$mp" "$mp-moved"
 "$0" mount "$region-2" "$mp"
 kill -TERM $p; ended $p
 ! mounted "$mp-moved" || fail "still mounted"
-mounted "$mp" || fail "unmounted another daxfs"
+mounted "$mp" || fail "unmounted another daxfsd"
 "$0" umount "$mp"; rmdir "$mp-moved"`,
 		"busy and moved": `
 mkdir "$mp-moved"

@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
 type topFlags struct {
@@ -31,7 +31,7 @@ func topCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "top [flags] MOUNTPOINT",
 		Short: "Show what a mount is doing, live",
-		Long: `Show what the daemon of a mounted daxfs is doing, anew each second: for each kind
+		Long: `Show what the daemon of a mounted daxfsd is doing, anew each second: for each kind
 of request (by the kernel's name of it) how many a second, how much data they
 moved, how long they took the daemon, from reading the request to writing the
 answer, how many it answered with an error, and how many it has not answered yet;
@@ -101,17 +101,17 @@ type watcher struct {
 	at         time.Time // when it was asked for last
 }
 
-// watch begins to watch the daxfs at a mount point.
+// watch begins to watch the daxfsd at a mount point.
 func watch(arg string) (*watcher, error) {
 	f, err := find(arg)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	if err != nil || f.daxfs() == nil {
+	if err != nil || f.daxfsd() == nil {
 		if ms := regionMounts(arg); len(ms) == 1 {
 			return nil, fmt.Errorf("%s is a region; its mount point is %s", arg, ms[0].Mountpoint)
 		}
-		return nil, fmt.Errorf("no daxfs is mounted on %s; see `findmnt -t %s`", arg, fsType)
+		return nil, fmt.Errorf("no daxfsd is mounted on %s; see `findmnt -t %s`", arg, fsType)
 	}
 	mp := f.path
 	w := &watcher{mountpoint: mp, at: time.Now()}
@@ -125,7 +125,7 @@ func (w *watcher) next() (*interval, error) {
 	now, err := askActivity(w.mountpoint)
 	if err != nil {
 		if m, merr := mountAt(w.mountpoint); merr == nil && (m == nil || m.FSType != fsType) {
-			err = fmt.Errorf("the daxfs on %s was unmounted", w.mountpoint)
+			err = fmt.Errorf("the daxfsd on %s was unmounted", w.mountpoint)
 		}
 		return nil, err
 	}
@@ -186,7 +186,7 @@ func newInterval(was, now *fusefs.Activity, took time.Duration) *interval {
 // head is what is shown above the table.
 func (i *interval) head() []string {
 	return []string{
-		fmt.Sprintf("daxfs on %s: %s, by %s, up %v", quoted(i.Mountpoint), quoted(i.Region), via(i.Transport), i.up.Round(time.Second)),
+		fmt.Sprintf("daxfsd on %s: %s, by %s, up %v", quoted(i.Mountpoint), quoted(i.Region), via(i.Transport), i.up.Round(time.Second)),
 		fmt.Sprintf("space   %s of %s used (%.1f %%)", formatSize(int64(i.Used)), formatSize(int64(i.Size)), 100*float64(i.Used)/float64(max(i.Size, 1))),
 		fmt.Sprintf("memory  %s of heap, %d inodes cached, %.0f allocations/s, %d collections (%d now), longest pause %s",
 			formatSize(int64(i.Runtime.HeapBytes)), i.Runtime.CachedInodes, float64(i.NewMallocs)/i.Seconds, i.Runtime.GCCycles, i.NewGC, formatTime(i.Runtime.GCPauseMax)),

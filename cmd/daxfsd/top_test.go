@@ -13,16 +13,16 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
 func TestTopRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	refused(t, daxfsd(t, "top", dir), 1, "no daxfs is mounted", dir)
-	refused(t, daxfsd(t, "top", dir+"/absent"), 1, "no daxfs is mounted")
-	refused(t, daxfsd(t, "top", "/proc"), 1, "no daxfs is mounted")
+	refused(t, daxfsd(t, "top", dir), 1, "no daxfsd is mounted", dir)
+	refused(t, daxfsd(t, "top", dir+"/absent"), 1, "no daxfsd is mounted")
+	refused(t, daxfsd(t, "top", "/proc"), 1, "no daxfsd is mounted")
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)
 	must(t, "mount", region, mp)
@@ -54,7 +54,7 @@ func TestTopPrints(t *testing.T) {
 	must(t, "mount", "-o", "transport=dev", region, mp)
 	for _, args := range [][]string{{"--once"}, {}, {"--count", "2"}} {
 		out := must(t, append([]string{"top", "--interval", "100ms", mp}, args...)...)
-		for _, w := range []string{"daxfs on " + mp + ": " + region, "by /dev/fuse", " of 31.", "inodes cached", "OPERATION", "GETXATTR", "\nall "} {
+		for _, w := range []string{"daxfsd on " + mp + ": " + region, "by /dev/fuse", " of 31.", "inodes cached", "OPERATION", "GETXATTR", "\nall "} {
 			if n := strings.Count(out, w); n == 0 || args != nil && n != max(1, len(args)) {
 				t.Errorf("%v: %q is there %d times:\n%s", args, w, n, out)
 			}
@@ -124,7 +124,7 @@ func TestTopLive(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v, it showed %q", err, seen.String())
 	}
-	for _, w := range []string{"daxfs on " + mp, "OPERATION", "GETXATTR"} {
+	for _, w := range []string{"daxfsd on " + mp, "OPERATION", "GETXATTR"} {
 		if !strings.Contains(ansi.Strip(seen.String()), w) {
 			t.Errorf("%q is not in %q", w, seen.String())
 		}
@@ -153,7 +153,7 @@ func TestInterval(t *testing.T) {
 		t.Errorf("%+v", i.Total)
 	}
 	head := strings.Join(i.head(), "\n")
-	for _, w := range []string{"daxfs on /mnt: /dev/dax0.0, by io_uring, up 1m0s", "512 MiB of 1 GiB used (50.0 %)"} {
+	for _, w := range []string{"daxfsd on /mnt: /dev/dax0.0, by io_uring, up 1m0s", "512 MiB of 1 GiB used (50.0 %)"} {
 		if !strings.Contains(head, w) {
 			t.Errorf("%q is not in\n%s", w, head)
 		}

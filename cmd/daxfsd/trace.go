@@ -5,7 +5,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
 // tracer logs one line for each request (-o trace), or is nil.

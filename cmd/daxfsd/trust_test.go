@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // needRoot skips where the machine lets nobody chown or mount.
@@ -57,7 +57,7 @@ func userACL() []byte {
 // trusted, although its mode says that root's group may write and nobody else.
 func TestTrustACL(t *testing.T) {
 	needRoot(t)
-	dir, err := os.MkdirTemp("/dev/shm", "daxfs-trust-")
+	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-trust-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestMkfsByDescriptor(t *testing.T) {
 func TestMountUserWritten(t *testing.T) {
 	needRoot(t)
 	needFUSE(t)
-	dir, err := os.MkdirTemp("/dev/shm", "daxfs-trust-")
+	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-trust-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 type umountFlags struct {
@@ -23,8 +23,8 @@ func umountCommand() *cobra.Command {
 	var f umountFlags
 	c := &cobra.Command{
 		Use:   "umount [flags] MOUNTPOINT",
-		Short: "Unmount a daxfs, and wait until its region is free",
-		Long: `Unmount the daxfs at MOUNTPOINT. The command returns when the daemon has made
+		Short: "Unmount a daxfsd, and wait until its region is free",
+		Long: `Unmount the daxfsd at MOUNTPOINT. The command returns when the daemon has made
 the filesystem clean and unlocked the region: it can be mounted again, checked or
 copied at once. A mount whose daemon is gone is removed.
 
@@ -50,7 +50,7 @@ seen, and end with it.`,
 }
 
 func umount(c *cobra.Command, f *umountFlags, arg string) error {
-	m, err := daxfsAt(arg)
+	m, err := daxfsdAt(arg)
 	if err != nil {
 		return err
 	}
@@ -119,19 +119,19 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 	return waitFree(m.Source, pid, f.timeout)
 }
 
-// daxfsAt returns the daxfs mounted at a mount point, or says what is there instead.
-func daxfsAt(arg string) (*heldMount, error) {
+// daxfsdAt returns the daxfsd mounted at a mount point, or says what is there instead.
+func daxfsdAt(arg string) (*heldMount, error) {
 	f, fd, err := findOpen(arg)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", arg, err)
 	}
 	if err == nil {
-		if m := f.daxfs(); m != nil {
+		if m := f.daxfsd(); m != nil {
 			return hold(m, fd)
 		}
 		unix.Close(fd)
 		if f.root {
-			return nil, fmt.Errorf("%s is a mount of type %s, not a daxfs", f.path, f.mount.FSType)
+			return nil, fmt.Errorf("%s is a mount of type %s, not a daxfsd", f.path, f.mount.FSType)
 		}
 	}
 	if ms := regionMounts(arg); len(ms) == 1 {

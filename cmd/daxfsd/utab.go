@@ -11,8 +11,8 @@ import (
 )
 
 // umount(8) learns a mount's type from statfs(2), which says fuse for all of FUSE, and so looks for
-// umount.fuse, not for umount.fuse.daxfs. The table that mount(8) and umount(8) keep of options in
-// user space can name the helper: a line with helper=fuse.daxfs. They write it themselves.
+// umount.fuse, not for umount.fuse.daxfsd. The table that mount(8) and umount(8) keep of options in
+// user space can name the helper: a line with helper=fuse.daxfsd. They write it themselves.
 
 const (
 	umountHelper = "/sbin/umount." + fsType
@@ -43,7 +43,7 @@ func enterUtab(source, mp string) {
 }
 
 // leaveUtab undoes enterUtab when the mount is gone, unless umount(8) has. The line stays for a
-// daxfs that somebody else has mounted there meanwhile.
+// daxfsd that somebody else has mounted there meanwhile.
 func leaveUtab(mp string) {
 	if m, err := mountAt(mp); err == nil && m != nil && m.FSType == fsType {
 		return

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // release is the version of the program by semantic versioning. CHANGELOG.md begins with it.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // TestVersion: both spellings say the same, one fact a line, and the first line says the release

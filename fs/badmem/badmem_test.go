@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/badmem"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/badmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // media is a region with an empty list.

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // Faulted is told of the error of an access to a block that the caller keeps from becoming free, by

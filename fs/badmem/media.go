@@ -4,8 +4,8 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // tornLine is a line of the list on media that has to be made an unused one.

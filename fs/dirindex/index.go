@@ -3,7 +3,7 @@ package dirindex
 import (
 	"math/bits"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // MaxBlocks is the largest number of blocks of a directory: a position is 32 bits.

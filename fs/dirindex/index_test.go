@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 const seed = 7

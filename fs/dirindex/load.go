@@ -1,6 +1,6 @@
 package dirindex
 
-import "github.com/daxfs/daxfs/fs/layout"
+import "github.com/daxfsd/daxfsd/fs/layout"
 
 // New returns the index of a directory of n blocks, which are holes until SetBlock.
 // Precondition: n <= MaxBlocks.

@@ -1,6 +1,6 @@
 package dirindex
 
-import "github.com/daxfs/daxfs/fs/layout"
+import "github.com/daxfsd/daxfsd/fs/layout"
 
 // lostLine is a line that cannot be read, or has a wrong checksum, with the lines that belong to
 // it. They count as used, so that their block stays, and hold no name that can be found.

@@ -3,7 +3,7 @@ package dirindex
 import (
 	"hash/maphash"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 var nameSeed = maphash.MakeSeed()

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/format"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/format"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 func region(t *testing.T, size int64) *pmem.Region {

@@ -7,8 +7,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // Options are the choices of Mkfs; the zero value is the usual one.
@@ -48,7 +48,7 @@ func geometry(r *pmem.Region, o *Options) (*layout.Superblock, error) {
 		return nil, fmt.Errorf("filesystem of %d bytes does not fit the region of %d bytes: choose a smaller --size", size, r.Size())
 	}
 	if size < MinSize {
-		return nil, fmt.Errorf("region of %d bytes is too small: daxfs needs at least %d bytes (16 MiB)", size, int64(MinSize))
+		return nil, fmt.Errorf("region of %d bytes is too small: daxfsd needs at least %d bytes (16 MiB)", size, int64(MinSize))
 	}
 	if size > MaxSize {
 		return nil, fmt.Errorf("filesystem of %d bytes is too large: the limit is %d bytes (32 TiB)", size, int64(MaxSize))

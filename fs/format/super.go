@@ -3,17 +3,17 @@ package format
 import (
 	"fmt"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // ReadSuper reads the superblock, or if that one is damaged the second, and says
-// which. A region that holds no daxfs gives layout.ErrMagic, one of a newer format
+// which. A region that holds no daxfsd gives layout.ErrMagic, one of a newer format
 // layout.ErrVersion, one damaged in both places layout.ErrChecksum.
 func ReadSuper(r *pmem.Region) (s *layout.Superblock, fromBackup bool, err error) {
 	var b [layout.SuperSize]byte
 	if r.Size() < MinSize {
-		return nil, false, fmt.Errorf("region of %d bytes is too small to hold a daxfs: %w", r.Size(), layout.ErrMagic)
+		return nil, false, fmt.Errorf("region of %d bytes is too small to hold a daxfsd: %w", r.Size(), layout.ErrMagic)
 	}
 	if err = r.Load(0, b[:]); err == nil {
 		if s, err = layout.DecodeSuper(b[:], 0); err == nil {

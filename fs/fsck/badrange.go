@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // lostFile is a file of which data stands in bad ranges.

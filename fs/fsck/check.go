@@ -8,9 +8,9 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/owner"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/owner"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // ErrTruncated: the region is shorter than the filesystem on it.

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // bounds are the usable blocks of metadata chunk no, as region block numbers: behind

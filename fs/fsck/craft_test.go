@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // crafter changes an image as somebody would who knows the format: fields get values that

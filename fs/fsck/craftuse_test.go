@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // What one mount and listing, check or repair of the image may allocate in all, and so what it has

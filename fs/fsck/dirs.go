@@ -6,7 +6,7 @@ import (
 	"hash/maphash"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // dirRun is a run of blocks of a directory: what a worker looks at in one go.

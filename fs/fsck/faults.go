@@ -6,8 +6,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // faults are the blocks that could not be read. A repair may take away what named one of them: then

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // owners is a run of blocks with as many owners.

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // freeMap is what a saved free map says.

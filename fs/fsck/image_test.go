@@ -6,8 +6,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // TestImage: what is stored to a dry image is read from it, by whole lines and parts of them, while

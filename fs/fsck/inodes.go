@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // lookBlocks is how many inode blocks a worker looks at in one go.

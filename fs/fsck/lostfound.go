@@ -6,7 +6,7 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // lostFound is the name of the directory that takes what has lost its name.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // pass is one look at everything.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/owner"
+	"github.com/daxfsd/daxfsd/fs/owner"
 )
 
 // Options of Check. The zero value only reports.

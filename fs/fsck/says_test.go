@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // TestRepairSays: a problem names the path of what it concerns, and what a repair cannot bring

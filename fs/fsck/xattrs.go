@@ -3,7 +3,7 @@ package fsck
 import (
 	"fmt"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // xattrLook is what the blocks of an inode's attributes say, up to what is wrong with them.

@@ -9,9 +9,9 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/transport"
-	"github.com/daxfs/daxfs/internal/kept"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/transport"
+	"github.com/daxfsd/daxfsd/internal/kept"
 )
 
 // DAX is the cache choice of a mount, by the convention of ext4 and xfs.

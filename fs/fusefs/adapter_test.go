@@ -10,11 +10,11 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/transport"
-	"github.com/daxfs/daxfs/internal/invariants"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/transport"
+	"github.com/daxfsd/daxfsd/internal/invariants"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // mounted is an adapter over a filesystem in memory, without a kernel.

@@ -3,18 +3,18 @@ package fusefs
 import (
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/transport"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/transport"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // Extended attributes by which a program asks the daemon behind a mount point.
 // Every file and directory has them, unlisted: a bind mount may show any as its root.
 const (
 	// InfoXattr has an Info as JSON for its value.
-	InfoXattr = "system.daxfs.info"
+	InfoXattr = "system.daxfsd.info"
 	// ActivityXattr has an Activity as JSON for its value. It is cheap to ask for every second.
-	ActivityXattr = "system.daxfs.activity"
+	ActivityXattr = "system.daxfsd.activity"
 )
 
 // Info is what the daemon tells about a mount. Fields are only ever added.

@@ -7,8 +7,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // The commands of ioctl(2) that are answered, with the sizes in them that the kernel's FUSE
@@ -197,7 +197,7 @@ func (x *Extent) merge(y *Extent) bool {
 }
 
 // Extents asks the daxfsd behind an open file or directory where its data lies. ENOTTY if
-// it is on no daxfs.
+// it is on no daxfsd.
 func Extents(fd int) (all []Extent, err error) {
 	buf := make([]byte, ExtentsSize)
 	for from := uint64(0); ; {

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
 // Errors of Attach and Unmount. They come wrapped in one sentence.

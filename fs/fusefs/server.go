@@ -10,12 +10,12 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// Type is the filesystem type: the kernel shows it as "fuse.daxfs".
-const Type = "daxfs"
+// Type is the filesystem type: the kernel shows it as "fuse.daxfsd".
+const Type = "daxfsd"
 
 // ProtocolMajor and ProtocolMinor are the version of the FUSE protocol that INIT is answered with
 // at most: go-fuse's, which does not export them. A kernel that knows less gets its own minor

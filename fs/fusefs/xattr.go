@@ -3,7 +3,7 @@ package fusefs
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // asked is what yields the value of an attribute that is no attribute but a question to the daemon,

@@ -3,7 +3,7 @@ package journal
 import (
 	"runtime"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // ReadLine reads and verifies the metadata line at region offset off. The caller keeps its block

@@ -5,8 +5,8 @@ import (
 	"runtime"
 	"sync/atomic"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // The bodies of logged records, in bytes: BodySize for the largest one, laneBody for those that

@@ -5,8 +5,8 @@ import (
 	"runtime"
 	"sort"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // record is a committed redo record found in a lane.

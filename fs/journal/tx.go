@@ -4,7 +4,7 @@ import (
 	"errors"
 	"runtime"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Tx is one transaction: a set of whole lines that change together. It lives in its lane, so

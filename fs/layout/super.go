@@ -103,7 +103,7 @@ const LabelSize = 64
 // The three ways a superblock is not one: kept apart because the user does
 // something different about each.
 var (
-	ErrMagic    = errors.New("not a daxfs superblock")
+	ErrMagic    = errors.New("not a daxfsd superblock")
 	ErrVersion  = errors.New("format is newer than this program")
 	ErrChecksum = errors.New("superblock is damaged")
 )

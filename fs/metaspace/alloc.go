@@ -3,7 +3,7 @@ package metaspace
 import (
 	"math/bits"
 
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // Claim marks a free metadata block used: while mounting, or because it is bad. It returns false if

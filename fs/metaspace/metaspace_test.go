@@ -5,10 +5,10 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/fs/metaspace"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/metaspace"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // media is a region with a journal, a chunk map and the header of the first metadata chunk; and

@@ -5,8 +5,8 @@ import (
 	"sort"
 	"sync"
 
-	"github.com/daxfs/daxfs/fs/journal"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/journal"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // ErrNoSpace: no block or inode slot is free, and no chunk can be had.

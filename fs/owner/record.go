@@ -4,8 +4,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // ErrInUse: a live process uses the region, or it cannot be excluded.

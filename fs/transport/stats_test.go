@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/internal/invariants"
+	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
 // Every latency is in the bucket whose bounds it is between, and the bounds are close.

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/internal/invariants"
+	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
 func TestCountCPUs(t *testing.T) {

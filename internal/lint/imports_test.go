@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-const module = "github.com/daxfs/daxfs"
+const module = "github.com/daxfsd/daxfsd"
 
 // rung is a place on the ladder; imports run to larger numbers only. refcnt and
 // hugepage stand side by side.

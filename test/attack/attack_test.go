@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 var long = flag.Bool("long", false, "attack for 20 s each, not for 0.7 s")

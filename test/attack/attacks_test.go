@@ -17,11 +17,11 @@ var attacks = []attack{
 		return nil
 	}},
 	{name: "info", ask: func(int, int) error {
-		_, err := unix.Getxattr("../..", "system.daxfs.info", make([]byte, 60<<10))
+		_, err := unix.Getxattr("../..", "system.daxfsd.info", make([]byte, 60<<10))
 		return err
 	}},
 	{name: "activity", ask: func(int, int) error {
-		_, err := unix.Getxattr("../..", "system.daxfs.activity", make([]byte, 60<<10))
+		_, err := unix.Getxattr("../..", "system.daxfsd.activity", make([]byte, 60<<10))
 		return err
 	}},
 	{name: "statfs of unlinked files", ask: func(th, round int) error {

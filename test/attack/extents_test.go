@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 // manyExtents is how many extents a file of an attack has: what is done to all of them takes long.

@@ -3,7 +3,7 @@ package attack
 import (
 	"testing"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 func TestMain(m *testing.M) {

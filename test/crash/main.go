@@ -22,7 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/crash/explore"
+	"github.com/daxfsd/daxfsd/test/crash/explore"
 )
 
 func main() { os.Exit(run()) }

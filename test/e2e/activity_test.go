@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/transport"
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/fs/transport"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // operations is what the daemon has served, as `daxfsd info --json` says.

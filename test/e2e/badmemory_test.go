@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestBadMemory cuts the region file under a live mount, so that reading one block of a file

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // fstrim has FITRIM discard everything, which is nothing.
@@ -84,7 +84,7 @@ func TestNotOffered(t *testing.T) {
 func TestMountHelper(t *testing.T) {
 	m := harness.New(t, 64<<20, 2*time.Minute)
 	m.Umount()
-	helper := filepath.Join(m.Dir, "mount.fuse.daxfs")
+	helper := filepath.Join(m.Dir, "mount.fuse.daxfsd")
 	if err := os.Symlink(harness.Daxfsd, helper); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestFilefrag(t *testing.T) {
 	if len(all[3].Extents) == 0 {
 		t.Error("the root directory has no extents")
 	}
-	if out, err := harness.Command(time.Minute, "", nil, harness.Daxfsd, "filefrag", "/proc/version"); err == nil || !strings.Contains(out, "no file or directory on a mounted daxfs") {
+	if out, err := harness.Command(time.Minute, "", nil, harness.Daxfsd, "filefrag", "/proc/version"); err == nil || !strings.Contains(out, "no file or directory on a mounted daxfsd") {
 		t.Errorf("a file elsewhere: %v: %s", err, out)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestFio has fio write and verify with checksums, through every way into the

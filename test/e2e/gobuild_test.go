@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestGoBuild has the go command work with sources, cache and temporary files on

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestGolden: the regions that earlier versions wrote (test/golden) are checked and mounted by the

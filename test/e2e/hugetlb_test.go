@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestHugetlb: on a region in hugetlbfs the daemon's mapping has pages of that size, and a
@@ -31,7 +31,7 @@ func TestHugetlb(t *testing.T) {
 				fmt.Fprintf(os.Stderr, "%s: NOT RUN: this machine has no %d free pages of %d MiB in one piece\n", t.Name(), c.pages, c.page>>20)
 				t.SkipNow()
 			}
-			dir, err := os.MkdirTemp("", "daxfs-hugetlb-")
+			dir, err := os.MkdirTemp("", "daxfsd-hugetlb-")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 func TestMain(m *testing.M) {

@@ -11,11 +11,11 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // posixEnv makes this binary run one function of posixtest, "Name=directory".
-const posixEnv = "DAXFS_MOUNTED_POSIX"
+const posixEnv = "DAXFSD_MOUNTED_POSIX"
 
 // TestPosix runs go-fuse's posixtest on the mount. What fails on this machine's own
 // filesystem too is no failure here, and is logged.

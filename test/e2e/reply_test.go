@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestTruncatedRegion cuts the region file under a live mount: what is lost

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fusefs"
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 var soakSteps = flag.Int("soak-steps", 20_000, "TestSoak: how many times a few system calls")

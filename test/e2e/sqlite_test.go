@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestSQLite writes a database in WAL mode, whose index of the log is a shared

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestStale mounts again where a killed daemon left its mount point.

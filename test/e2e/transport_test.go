@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // eachTransport runs a test on every way in which requests come.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 var write = flag.Bool("write", false, "write the images that are missing")

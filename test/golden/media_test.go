@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"sync"
 
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 const lineSize = 64

@@ -23,22 +23,22 @@ var Daxfsd string
 
 const (
 	// childEnv tells a test binary, started again by a test, which child to be.
-	childEnv = "DAXFS_MOUNTTEST_CHILD"
+	childEnv = "DAXFSD_MOUNTTEST_CHILD"
 	// dirEnv tells it that it is the one with the tests, and where its files go.
-	dirEnv = "DAXFS_MOUNTTEST_DIR"
+	dirEnv = "DAXFSD_MOUNTTEST_DIR"
 )
 
 // Where there is no Go, as in a guest of test/vm, and where the tests are to run on a region of
 // its kind, or with other options than usual, the environment says so.
 const (
 	// BinaryEnv names a daxfsd for Main to take instead of building one.
-	BinaryEnv = "DAXFS_TEST_BINARY"
+	BinaryEnv = "DAXFSD_TEST_BINARY"
 	// RegionEnv names a region that is there, and is overwritten, for New and NewWith to take
 	// instead of an emulated one.
-	RegionEnv = "DAXFS_TEST_REGION"
+	RegionEnv = "DAXFSD_TEST_REGION"
 	// OptionsEnv has mount options for all mounts, such as another cache mode: what a test asks for
 	// itself comes later, and wins.
-	OptionsEnv = "DAXFS_TEST_OPTIONS"
+	OptionsEnv = "DAXFSD_TEST_OPTIONS"
 )
 
 // Children are programs that tests start as processes of their own, so that the
@@ -79,7 +79,7 @@ func Main(m *testing.M, children Children) {
 // leaves, and returns its exit code.
 func supervise() (code int, err error) {
 	runtime.LockOSThread() // Pdeathsig means this thread
-	dir, err := os.MkdirTemp("", "daxfs-test-")
+	dir, err := os.MkdirTemp("", "daxfsd-test-")
 	if err != nil {
 		return 1, err
 	}
@@ -177,7 +177,7 @@ func build(m *testing.M) (code int, err error) {
 			return 1, err
 		}
 	} else {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", Daxfsd, "github.com/daxfs/daxfs/cmd/daxfsd")
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", Daxfsd, "github.com/daxfsd/daxfsd/cmd/daxfsd")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return 1, fmt.Errorf("building daxfsd: %w\n%s", err, out)
 		}

@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/daxfs/daxfs/fs/transport"
+	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
 // Uring turns FUSE over io_uring on until the end of the test, for mounts with -o transport=uring.

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/oracle"
+	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
 // TestJudge: what is right passes, and each thing that can be wrong is noticed.

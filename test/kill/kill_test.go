@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/test/harness"
-	"github.com/daxfs/daxfs/test/oracle"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/test/harness"
+	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
 var (

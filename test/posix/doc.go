@@ -1,8 +1,8 @@
-// Package posix holds daxfs to what POSIX and the man pages of Linux say, call by call.
+// Package posix holds daxfsd to what POSIX and the man pages of Linux say, call by call.
 //
 // It is one table of cases (cases, in table_test.go). A case has a fresh directory, works
 // there by system calls, and judges what they do and each errno that is named for them. The
-// whole table runs on every target: daxfs mounted in each of its ways, and two controls, ext4
+// whole table runs on every target: daxfsd mounted in each of its ways, and two controls, ext4
 // on a loop device and tmpfs. A case that fails on a control is a wrong case, not a finding.
 //
 // What a target cannot do it does not declare (need); cases that ask for it are counted and

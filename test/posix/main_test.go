@@ -3,7 +3,7 @@ package posix
 import (
 	"testing"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 func TestMain(m *testing.M) { harness.Main(m, children) }

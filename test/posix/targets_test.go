@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // need is a set of what not every target can do.
@@ -71,7 +71,7 @@ type mounted struct {
 	done  func(t *testing.T) // takes it away and checks it
 }
 
-const daxfsHas = needsFlags | needsFlagsSync | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsZeroRange | needsUnwritten | needsBtime |
+const daxfsdHas = needsFlags | needsFlagsSync | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsZeroRange | needsUnwritten | needsBtime |
 	needsDirect | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsTrim | needsFullMetadata
 
 // targets, the controls first: a case that fails there is wrong.
@@ -81,14 +81,14 @@ var targets = []*target{
 			needsStatxFlags | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsTrim | needsFullMetadata},
 	{name: "tmpfs", control: true, up: upTmpfs,
 		has: needsFlags | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsBtime | needsDirect | needsFarTimes | needsStatxFlags | needsSameSlot},
-	{name: "dax=always", up: upDaxfs("dax=always"), has: daxfsHas},
-	{name: "dax=never", up: upDaxfs("dax=never"), has: daxfsHas},
-	{name: "dax=inode", up: upDaxfs("dax=inode"), has: daxfsHas},
-	{name: "chattr +x", up: upFlagged, has: daxfsHas},
-	{name: "transport=uring", up: upDaxfs("transport=uring"), has: daxfsHas},
+	{name: "dax=always", up: upDaxfs("dax=always"), has: daxfsdHas},
+	{name: "dax=never", up: upDaxfs("dax=never"), has: daxfsdHas},
+	{name: "dax=inode", up: upDaxfs("dax=inode"), has: daxfsdHas},
+	{name: "chattr +x", up: upFlagged, has: daxfsdHas},
+	{name: "transport=uring", up: upDaxfs("transport=uring"), has: daxfsdHas},
 }
 
-// targetLimit is how long the whole table may take on one mount of daxfs.
+// targetLimit is how long the whole table may take on one mount of daxfsd.
 func targetLimit() time.Duration { return time.Duration(*slow) * 10 * time.Minute }
 
 // scratch makes a directory that other users can pass, in the one that is deleted after

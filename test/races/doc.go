@@ -7,7 +7,7 @@
 // reads looks at the other's bytes and must never find older ones than those whose change had
 // returned before.
 //
-// TestPairs lets each pair run freely, on daxfs in each cache mode and over each transport, and on
+// TestPairs lets each pair run freely, on daxfsd in each cache mode and over each transport, and on
 // ext4 as the control. TestStopped has both wait for a stopped daemon, which makes the order in
 // which their requests are served anyone's guess: few rounds find what running freely finds in
 // thousands. TestOneWriter is the case of issue: a store and 200 writes to the same page.

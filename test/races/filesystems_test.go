@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // filesystem is one that the races run on.
@@ -45,7 +45,7 @@ func (f *filesystem) up(t *testing.T) (dir string, pid int) {
 
 // report judges the n-th pair. Where one side goes past the page cache and the other through it, no
 // kernel filesystem promises anything: of such a race ext4 says "Possible data corruption" and
-// fails the next fsync. daxfs does not get off as lightly.
+// fails the next fsync. daxfsd does not get off as lightly.
 func (f *filesystem) report(t *testing.T, p pair, n int, err error) {
 	if f.control != nil && p.mixed(n) {
 		t.Logf("%s itself, %v: %v", f.name, p, err)

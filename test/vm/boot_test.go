@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/vm/machine"
+	"github.com/daxfsd/daxfsd/test/vm/machine"
 )
 
 // TestBoot: the job's output and exit code come back, and so does what keeps them from coming.
@@ -75,7 +75,7 @@ func TestDidNotRun(t *testing.T) {
 	}{{"", 0}, {"false", 0}, {"true", 1}, {"1", 1}} {
 		dir := t.TempDir()
 		cmd := exec.Command(os.Args[0], "-test.run", "TestBoot")
-		cmd.Env = append(os.Environ(), "CI="+c.ci, "DAXFS_VM_CACHE="+dir, "DAXFS_VM_MIRROR=file:///nowhere", "DAXFS_VM_NOT_RUN="+filepath.Join(dir, "why"))
+		cmd.Env = append(os.Environ(), "CI="+c.ci, "DAXFSD_VM_CACHE="+dir, "DAXFSD_VM_MIRROR=file:///nowhere", "DAXFSD_VM_NOT_RUN="+filepath.Join(dir, "why"))
 		out, _ := cmd.CombinedOutput()
 		why, err := os.ReadFile(filepath.Join(dir, "why"))
 		for _, s := range []string{string(out), string(why)} {

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/oracle"
-	"github.com/daxfs/daxfs/test/vm/machine"
+	"github.com/daxfsd/daxfsd/test/oracle"
+	"github.com/daxfsd/daxfsd/test/vm/machine"
 )
 
 var errCut = errors.New("the power was cut")
@@ -86,9 +86,9 @@ func (c *cutter) round(round int, after int64) int {
 		ports[w] = &port{first: sync.OnceFunc(working.Done)}
 		b.Ports = append(b.Ports, ports[w])
 	}
-	env := []string{fmt.Sprintf("DAXFS_CUT_ROUND=%d DAXFS_CUT_SEED=%d", round, *seed)}
+	env := []string{fmt.Sprintf("DAXFSD_CUT_ROUND=%d DAXFSD_CUT_SEED=%d", round, *seed)}
 	if last {
-		env = append(env, "DAXFS_CUT_LAST=yes")
+		env = append(env, "DAXFSD_CUT_LAST=yes")
 	} else {
 		go func() {
 			working.Wait()

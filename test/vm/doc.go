@@ -1,4 +1,4 @@
-// Package vm runs daxfs in guests with emulated persistent memory: on real /dev/dax0.0 with pages
+// Package vm runs daxfsd in guests with emulated persistent memory: on real /dev/dax0.0 with pages
 // of 2 MiB and of 1 GiB, on files of ext4 and xfs mounted with dax, on virtio-pmem and on
 // tmpfs; cuts their power; and exports a mount by NFS.
 //
@@ -17,7 +17,7 @@
 // statement about speed. Each boot has a time limit, and QEMU dies with the tests.
 //
 // Where there is no mirror, package or program to make a guest of, the tests have not run: they say
-// so loudly, write it to the file that DAXFS_VM_NOT_RUN names, and fail if CI is set.
+// so loudly, write it to the file that DAXFSD_VM_NOT_RUN names, and fail if CI is set.
 //
 //	test/vm/run -- COMMAND     runs a command in a guest with a person watching
 package vm

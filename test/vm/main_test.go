@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/vm/machine"
+	"github.com/daxfsd/daxfsd/test/vm/machine"
 )
 
 var (
@@ -23,7 +23,7 @@ var (
 )
 
 // childEnv tells this test binary to boot a guest that does not end, for TestNothingIsLeft.
-const childEnv = "DAXFS_VM_CHILD"
+const childEnv = "DAXFSD_VM_CHILD"
 
 var (
 	guest *machine.Guest
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	if errors.Is(err, machine.ErrUnavailable) {
 		text := fmt.Sprintf("THE VM TESTS DID NOT RUN: %v\n", err)
 		fmt.Fprint(os.Stderr, "\n", text, "\n")
-		if name := os.Getenv("DAXFS_VM_NOT_RUN"); name != "" {
+		if name := os.Getenv("DAXFSD_VM_NOT_RUN"); name != "" {
 			if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
@@ -65,7 +65,7 @@ func start(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	fmt.Fprintf(os.Stderr, "Linux %s under QEMU (%s)\n", guest.Kernel, accel)
-	if bin, err = os.MkdirTemp("", "daxfs-vm-"); err != nil {
+	if bin, err = os.MkdirTemp("", "daxfsd-vm-"); err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(bin)
@@ -122,7 +122,7 @@ func boot(b *machine.Boot, run string, env []string) *machine.Boot {
 	for _, name := range []string{"daxfsd", "posix.test", "guest.test"} {
 		b.Files[name] = filepath.Join(bin, name)
 	}
-	b.Job = fmt.Sprintf("export DAXFS_TEST_BINARY=/job/daxfsd %s\nexec ./guest.test -test.v -test.timeout %v -test.run '%s'",
+	b.Job = fmt.Sprintf("export DAXFSD_TEST_BINARY=/job/daxfsd %s\nexec ./guest.test -test.v -test.timeout %v -test.run '%s'",
 		strings.Join(env, " "), b.Limit, run)
 	return b
 }

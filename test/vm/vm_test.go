@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/vm/machine"
+	"github.com/daxfsd/daxfsd/test/vm/machine"
 )
 
 // TestRegions runs TestRegion of test/vm/guest on each kind of region, in a guest for each.

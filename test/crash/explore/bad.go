@@ -1,7 +1,7 @@
 package explore
 
 import (
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // lacks says whether a block of the file may, and must, be one that cannot be read.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"maps"
 
-	"github.com/daxfs/daxfs/fs"
+	"github.com/daxfsd/daxfsd/fs"
 )
 
 // folioSize is a PMD folio of the explorer's filesystems, in bytes.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // Failure is a crash state that recovery does not make right.

@@ -1,8 +1,8 @@
 package explore
 
 import (
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // savedMap is the owner record's word about the saved free map.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // node is an inode of the model.

@@ -6,9 +6,9 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/layout"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // damage changes the line at off and makes that durable.

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // emptyFree is how many blocks an empty filesystem has free.

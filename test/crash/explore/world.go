@@ -6,10 +6,10 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/daxfs/daxfs/fs"
-	"github.com/daxfs/daxfs/fs/fsck"
-	"github.com/daxfs/daxfs/fs/layout"
-	"github.com/daxfs/daxfs/pmem"
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // regionSize is the size of the regions that are crashed.

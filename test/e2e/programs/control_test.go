@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // A control is a filesystem that everybody trusts, in the mount namespace of the tests.
@@ -64,7 +64,7 @@ func scratch(t *testing.T, m *harness.Mount, name string, size int64) string {
 
 func scratchAt(t *testing.T, dir string, size int64) {
 	t.Helper()
-	if err := unix.Mount("daxfs-test", dir, "tmpfs", 0, "mode=0755,size="+strconv.FormatInt(size, 10)); err != nil {
+	if err := unix.Mount("daxfsd-test", dir, "tmpfs", 0, "mode=0755,size="+strconv.FormatInt(size, 10)); err != nil {
 		t.Fatalf("mounting a tmpfs: %v", err)
 	}
 	t.Cleanup(func() { unmount(t, dir) })

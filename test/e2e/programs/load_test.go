@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestDbench replays what file servers do, by several clients, with and without extended
@@ -60,7 +60,7 @@ func TestBonnie(t *testing.T) {
 	// bytes of the largest and the smallest, directories. Without -f it also writes and reads
 	// single bytes, each of which is a request to the daemon: 4 MiB are eight million.
 	options := choose([]string{"-f", "-s", "128", "-r", "16", "-n", "1:20000:0:8"}, []string{"-s", "4", "-r", "2", "-n", "8:50000:0:16"})
-	options = append(options, "-q", "-u", "root", "-m", "daxfs")
+	options = append(options, "-q", "-u", "root", "-m", "daxfsd")
 	bench := func(dir string) string {
 		t.Helper()
 		start := time.Now()
@@ -68,14 +68,14 @@ func TestBonnie(t *testing.T) {
 		took := round(time.Since(start))
 		line := out[strings.LastIndexByte(strings.TrimSpace(out), '\n')+1:]
 		f, err := csv.NewReader(strings.NewReader(line)).Read()
-		if err != nil || len(f) < 40 || f[2] != "daxfs" {
+		if err != nil || len(f) < 40 || f[2] != "daxfsd" {
 			t.Fatalf("bonnie++ prints no result: %v\n%s", err, out)
 		}
 		// bon_csv2txt(1): 1.98 version, engine, machine, concurrency, seed, size, chunk, ...
 		return fmt.Sprintf("%v; KiB/s: write %s, rewrite %s, read %s; random seeks/s: %s", took, f[11], f[13], f[17], f[19])
 	}
 	t.Logf("%s: %s", c.Kind, bench(c.Dir))
-	t.Logf("daxfs: %s", bench(m.Mountpoint))
+	t.Logf("daxfsd: %s", bench(m.Mountpoint))
 	empty(t, m)
 }
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 var long = flag.Bool("long", false, "larger trees and longer runs")

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 var history = flag.Int("history", 20, "calls to print before one that differs")
@@ -65,7 +65,7 @@ func (o *overlay) up() (kernel []string, err error) {
 	if o.options != "" {
 		opts += "," + o.options
 	}
-	err = unix.Mount("daxfs-test", o.dir, "overlay", 0, opts)
+	err = unix.Mount("daxfsd-test", o.dir, "overlay", 0, opts)
 	b := make([]byte, 8<<10)
 	for {
 		n, rerr := unix.Read(log, b)
@@ -465,7 +465,7 @@ func difference(a, b string) string {
 	var s strings.Builder
 	for _, l := range strings.Split(a, "\n") {
 		if !inb[l] {
-			fmt.Fprintln(&s, "daxfs:  ", l)
+			fmt.Fprintln(&s, "daxfsd:  ", l)
 		}
 	}
 	for _, l := range strings.Split(b, "\n") {

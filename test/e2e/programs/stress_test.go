@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // elsewhere are stressors of the class filesystem that do not use the directory they are
@@ -112,7 +112,7 @@ func TestStress(t *testing.T) {
 	wg.Wait()
 	var table strings.Builder
 	passed := 0
-	fmt.Fprintf(&table, "%-12s %12s %12s %7s  operations in %d s, or why none\n", "stressor", c.Kind, "daxfs", "ratio", seconds)
+	fmt.Fprintf(&table, "%-12s %12s %12s %7s  operations in %d s, or why none\n", "stressor", c.Kind, "daxfsd", "ratio", seconds)
 	for i, r := range rows {
 		name, ratio, note := names[i], "", ""
 		switch {

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // A treeWriter makes a tree like that of a kernel's sources, the same one each time, and knows what
@@ -187,7 +187,7 @@ func TestTree(t *testing.T) {
 	theirs := measure(c.Dir, false)
 	ours := measure(m.Mountpoint, true)
 	t.Logf("%-5s %s", c.Kind, theirs)
-	t.Logf("%-5s %s", "daxfs", ours)
+	t.Logf("%-5s %s", "daxfsd", ours)
 	empty(t, m)
 	after := m.Stats()
 	// Inodes and directories took blocks of their own, which stay theirs.

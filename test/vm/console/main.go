@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/daxfs/daxfs/test/vm/machine"
+	"github.com/daxfsd/daxfsd/test/vm/machine"
 )
 
 func main() {
@@ -72,7 +72,7 @@ func (f *flags) run(args []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	dir, err := os.MkdirTemp("", "daxfs-vm-")
+	dir, err := os.MkdirTemp("", "daxfsd-vm-")
 	if err != nil {
 		return 0, err
 	}

@@ -13,23 +13,23 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
-	"github.com/daxfs/daxfs/test/oracle"
+	"github.com/daxfsd/daxfsd/test/harness"
+	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
 // TestCut is the guest's part of a round of the power cut: it judges what the last round
 // left, and works until the guest is killed. The host tells it by
 //
-//	DAXFS_CUT_ROUND   0: there is no filesystem yet
-//	DAXFS_CUT_LAST    not empty: only judge
-//	DAXFS_CUT_SEED    of what the workers do
+//	DAXFSD_CUT_ROUND   0: there is no filesystem yet
+//	DAXFSD_CUT_LAST    not empty: only judge
+//	DAXFSD_CUT_SEED    of what the workers do
 //	/job/tree.W       what must be there of worker W's
 //	/job/flight.W     the call that was not acknowledged, if there was one
 //
 // and is told on port 3 + W, first what became of that call, then what the worker logs.
 func TestCut(t *testing.T) {
 	const region = "/dev/dax0.0"
-	round, err := strconv.Atoi(os.Getenv("DAXFS_CUT_ROUND"))
+	round, err := strconv.Atoi(os.Getenv("DAXFSD_CUT_ROUND"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +67,10 @@ func TestCut(t *testing.T) {
 			continue
 		}
 		cmds[w] = harness.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, port,
-			os.Getenv("DAXFS_CUT_SEED"), strconv.Itoa(round), "0")
+			os.Getenv("DAXFSD_CUT_SEED"), strconv.Itoa(round), "0")
 		cmds[w].Stdout, cmds[w].Stderr = &out[w], &out[w]
 	}
-	if os.Getenv("DAXFS_CUT_LAST") != "" || t.Failed() {
+	if os.Getenv("DAXFSD_CUT_LAST") != "" || t.Failed() {
 		m.Down()
 		return
 	}

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/daxfs/daxfs/test/harness"
-	"github.com/daxfs/daxfs/test/oracle"
+	"github.com/daxfsd/daxfsd/test/harness"
+	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
 // load writes files from several goroutines, in all sizes and places, some parts again and

@@ -6,12 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
-	"github.com/daxfs/daxfs/test/oracle"
+	"github.com/daxfsd/daxfsd/test/harness"
+	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("DAXFS_GUEST") == "" {
+	if os.Getenv("DAXFSD_GUEST") == "" {
 		fmt.Fprintln(os.Stderr, "these tests make namespaces of /dev/pmem0 and format them; they run in a guest: make test-vm")
 		os.Exit(1)
 	}

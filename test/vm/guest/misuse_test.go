@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/pmem"
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/pmem"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 const dax = "/dev/dax0.0"

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
 // TestNFS exports a mount by the kernel's NFS server and mounts that by its client. What is done on

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/daxfs/daxfs/test/oracle"
+	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
 // hold takes hold of a file there without opening it: the client keeps its handle, the server

@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/daxfs/daxfs/test/harness"
+	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestRegion holds daxfs to the same on every kind of region.
+// TestRegion holds daxfsd to the same on every kind of region.
 func TestRegion(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {

@@ -23,17 +23,17 @@ var (
 const kvmLimit = 15 * time.Second
 
 // accelerator is what QEMU is to run the guest with: KVM if the guest has really booted
-// with it since the host did, else emulation. DAXFS_VM_ACCEL (kvm or tcg) decides without
+// with it since the host did, else emulation. DAXFSD_VM_ACCEL (kvm or tcg) decides without
 // trying.
 func (g *Guest) accelerator(ctx context.Context) ([]string, error) {
-	switch a := os.Getenv("DAXFS_VM_ACCEL"); a {
+	switch a := os.Getenv("DAXFSD_VM_ACCEL"); a {
 	case "tcg":
 		return emulated, nil
 	case "kvm":
 		return accelerated, nil
 	case "":
 	default:
-		return nil, fmt.Errorf("DAXFS_VM_ACCEL is %q: kvm or tcg was expected", a)
+		return nil, fmt.Errorf("DAXFSD_VM_ACCEL is %q: kvm or tcg was expected", a)
 	}
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
@@ -67,7 +67,7 @@ func (g *Guest) accelerator(ctx context.Context) ([]string, error) {
 // kvmBoots tries it. KVM that is there may still not work: nested, it initialises and
 // fails in the guest.
 func (g *Guest) kvmBoots(ctx context.Context) bool {
-	dir, err := os.MkdirTemp("", "daxfs-vm-")
+	dir, err := os.MkdirTemp("", "daxfsd-vm-")
 	if err != nil {
 		return false
 	}

@@ -77,7 +77,7 @@ func (b *Boot) Run(ctx context.Context) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	dir, err := os.MkdirTemp("", "daxfs-vm-")
+	dir, err := os.MkdirTemp("", "daxfsd-vm-")
 	if err != nil {
 		return 0, err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // ErrUnavailable is what Prepare returns, wrapped, when the host lacks a program, a mirror
-// or a package: there is no guest then, and nothing is wrong with daxfs.
+// or a package: there is no guest then, and nothing is wrong with daxfsd.
 var ErrUnavailable = errors.New("the guest cannot be made here")
 
 // programs are what this package runs, and the Debian packages that have them.
@@ -56,10 +56,10 @@ func run(ctx context.Context, dir, program string, args ...string) ([]byte, erro
 	return out.Bytes(), nil
 }
 
-// mirror is the address of a Debian archive: DAXFS_VM_MIRROR, or the one that this
+// mirror is the address of a Debian archive: DAXFSD_VM_MIRROR, or the one that this
 // machine's apt uses.
 func mirror(ctx context.Context) (string, error) {
-	if m := os.Getenv("DAXFS_VM_MIRROR"); m != "" {
+	if m := os.Getenv("DAXFSD_VM_MIRROR"); m != "" {
 		return m, nil
 	}
 	out, err := run(ctx, "", "apt-get", "indextargets", "--format", "$(CREATED_BY) $(ORIGIN)|$(LABEL)|$(REPO_URI)")
@@ -79,7 +79,7 @@ func mirror(ctx context.Context) (string, error) {
 		}
 	}
 	if guess == "" {
-		return "", fmt.Errorf("%w: the apt of this machine knows no Debian mirror: set DAXFS_VM_MIRROR to the address of one", ErrUnavailable)
+		return "", fmt.Errorf("%w: the apt of this machine knows no Debian mirror: set DAXFSD_VM_MIRROR to the address of one", ErrUnavailable)
 	}
 	return guess, nil
 }

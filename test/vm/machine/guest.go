@@ -37,14 +37,14 @@ func (g *Guest) archive(part string) string {
 
 // cacheDir is where guests are kept.
 func cacheDir() (string, error) {
-	if d := os.Getenv("DAXFS_VM_CACHE"); d != "" {
+	if d := os.Getenv("DAXFSD_VM_CACHE"); d != "" {
 		return filepath.Abs(d)
 	}
 	d, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(d, "daxfs-vm"), nil
+	return filepath.Join(d, "daxfsd-vm"), nil
 }
 
 // Prepare finds the guest in the cache, or makes it of packages that it downloads, which

@@ -128,12 +128,12 @@ func TestArchive(t *testing.T) {
 
 // TestUnavailable: what is missing on the host is said, and what to do.
 func TestUnavailable(t *testing.T) {
-	t.Setenv("DAXFS_VM_CACHE", t.TempDir())
-	t.Setenv("DAXFS_VM_MIRROR", "file:///nowhere")
+	t.Setenv("DAXFSD_VM_CACHE", t.TempDir())
+	t.Setenv("DAXFSD_VM_MIRROR", "file:///nowhere")
 	if _, err := Prepare(t.Context(), io.Discard); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "file:///nowhere") {
 		t.Errorf("without a mirror: %v", err)
 	}
-	if left, err := filepath.Glob(os.Getenv("DAXFS_VM_CACHE") + "/*"); err != nil || len(left) != 1 {
+	if left, err := filepath.Glob(os.Getenv("DAXFSD_VM_CACHE") + "/*"); err != nil || len(left) != 1 {
 		t.Errorf("in the cache there is %v, want the lock (%v)", left, err)
 	}
 	t.Setenv("PATH", "")
