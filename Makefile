@@ -112,7 +112,7 @@ unit:
 
 # The race detector sees only Go's own memory: under it the tests put the region there.
 race:
-	$(call step,race,240,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/...)
+	$(call step,race,340,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/...)
 
 # Every fuzz target for a while; what it finds is written to its package's testdata/fuzz,
 # and kept there as a seed that make unit runs. By count, not by time: when its time is up,
@@ -122,7 +122,7 @@ FUZZ_FSCK ?= 4000x
 FUZZ_CRAFT ?= 600x
 FUZZ_CALLS ?= 200000x
 fuzz:
-	$(call step,fuzz,100,for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	$(call step,fuzz,130,for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		n=$(FUZZ_CALLS); [ $${p##*/} != fsck ] || n=$(FUZZ_FSCK); \
 		m=$$n; for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$p/*_test.go); do \
 			n=$$m; k=200x; [ $$f != FuzzCraft ] || { n=$(FUZZ_CRAFT); k=10x; }; \

@@ -13,6 +13,9 @@ import (
 // alike.
 func TestManyProblems(t *testing.T) {
 	const n = fsck.MaxProblems + 100
+	if testing.Short() {
+		t.Skip("10 000 repairs: make unit runs them")
+	}
 	w := build(t)
 	w.mounted(func(f *fs.FS) {
 		for i := range n {
