@@ -102,12 +102,12 @@ func (l *load) close() {
 	}
 }
 
-// add makes l and its peers know a poller, and the poller them. Not when a queue runs.
-func (l *load) add(p *poller, peers *pollers) {
+// add makes l know a poller of a source, and the poller both. Not when a queue runs.
+func (l *load) add(p *poller, s *source) {
 	if l != nil {
 		l.pollers = append(l.pollers, p)
-		*peers = append(*peers, p)
-		p.load, p.peers = l, peers
+		s.pollers = append(s.pollers, p)
+		p.load, p.source = l, s
 	}
 }
 
@@ -125,7 +125,7 @@ func (l *load) maySpin(now int64) bool {
 // count is how many threads run or want to, the calling one too, and how many of them only wait
 // awake.
 func (l *load) count() (run, awake int) {
-	awake = l.pollers.awake()
+	awake = l.pollers.in(pollAwake)
 	return l.running(), awake
 }
 

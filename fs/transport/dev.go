@@ -57,7 +57,8 @@ const readSize = inHeaderSize + writeInSize + MaxIO
 // returns at once.
 func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 	s := newServer(fs, o)
-	cpus, peers := allowedCPUs(), &pollers{}
+	cpus, from := allowedCPUs(), &source{}
+	from.cpus, _ = cpusThatAre("online")
 	queues := make([]*devQueue, n)
 	for i := range queues {
 		qfd := fd
@@ -73,7 +74,7 @@ func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 		if len(cpus) > 0 {
 			cpu = cpus[i%len(cpus)]
 		}
-		queues[i] = s.dev(qfd, fs.Queue(i), cpu, peers)
+		queues[i] = s.dev(qfd, fs.Queue(i), cpu, from)
 	}
 	for _, q := range queues {
 		go q.loop()
@@ -93,7 +94,7 @@ func newServer(fs Filesystem, o Options) *Server {
 // dev makes a queue of the connection of fd; its loop is yet to be started. It may wait awake, but
 // then its thread stays on a CPU: two that look would soon be on the same one. Without one (-1) it
 // always sleeps.
-func (s *Server) dev(fd int, fq Queue, cpu int, peers *pollers) *devQueue {
+func (s *Server) dev(fd int, fq Queue, cpu int, from *source) *devQueue {
 	q := &devQueue{s: s, sleep: fd, q: fq, cpu: cpu}
 	s.counters = append(s.counters, &q.counters)
 	s.done.Add(1)
@@ -107,7 +108,7 @@ func (s *Server) dev(fd int, fq Queue, cpu int, peers *pollers) *devQueue {
 	}
 	q.look = c
 	s.fds = append(s.fds, c)
-	s.load.add(&q.poll, peers)
+	s.load.add(&q.poll, from)
 	return q
 }
 

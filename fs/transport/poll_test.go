@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // loadFile is a load of a file that says how many threads run, and what changes that.
@@ -32,14 +31,17 @@ func TestPoller(t *testing.T) {
 	l, running := loadFile(t, 2)
 	running("1")
 	var p, other poller
-	peers := &pollers{}
-	l.add(&p, peers)
-	l.add(&other, peers)
+	from := &source{cpus: 2}
+	l.add(&p, from)
+	l.add(&other, from)
 	now := 1e6 * us
 	check := func(want bool, what string) {
 		t.Helper()
 		if p.awake() != want {
 			t.Errorf("%s: awake is %v", what, !want)
+		}
+		if asleep := p.state.Load() == pollAsleep; asleep == want {
+			t.Errorf("%s: the others are told that it sleeps: %v", what, asleep)
 		}
 	}
 	two := func(want bool, what string) { // requests, the first of which is late
@@ -50,9 +52,6 @@ func TestPoller(t *testing.T) {
 		p.came(now + 1)
 		now++
 		check(want, what)
-		if p.waits.Load() {
-			t.Errorf("%s: the others are told that it waits while it serves", what)
-		}
 	}
 	check(false, "before any request")
 	p.came(now)
@@ -61,71 +60,84 @@ func TestPoller(t *testing.T) {
 	p.came(now)
 	check(false, "after a second that came late")
 	two(true, "after two close together")
-	p.wait(now)
-	p.yielded(now+198*us, now+199*us)
+	p.waits(now)
+	p.yielded(now+198*us, now+198*us, now+199*us)
 	check(true, "before it has looked long enough")
-	if !p.waits.Load() {
-		t.Error("the others are not told that it waits awake")
-	}
-	p.yielded(now+199*us, now+200*us)
+	p.yielded(now+199*us, now+199*us, now+200*us)
 	check(false, "when nothing came for long enough")
-	if p.waits.Load() {
-		t.Error("the others are told that it waits awake when it sleeps")
-	}
 	two(true, "to wait for the end of a long one")
 	now += 3000 * us // it took so long
-	p.wait(now)
+	p.waits(now)
 	check(true, "and it waits for the next from then on")
-	p.yielded(now, now+10*us)
-	check(true, "for a while")
 	p.came(now + 199*us)
 	check(true, "which is not late")
-	now += 199 * us
+	other.came(now + 300*us)
+	p.waits(now + 199*us)
+	p.yielded(now+499*us, now+499*us, now+499*us)
+	check(true, "while another gets requests")
+	p.yielded(now+500*us, now+500*us, now+500*us)
+	check(false, "when the other does not, either")
+	other.last.Store(now + 2000*us)
+	p.came(now + 2100*us)
+	check(true, "after a request of another")
+	now += 2100 * us
 	running("2") // it and one other
 	two(true, "beside another, on two CPUs")
 	running("3")
 	two(false, "beside two others")
-	other.waits.Store(true)
+	other.state.Store(pollAwake)
 	two(false, "before the load is asked again")
 	running("3")
 	two(true, "beside one that waits awake and one that computes")
 	running("4")
 	two(false, "beside one that waits awake and two that compute")
 	running("1")
-	two(true, "when they are gone")
-	p.wait(now)
-	p.yielded(now, now+500*us)
+	p.waits(now)
+	p.yielded(now, now, now+500*us)
 	check(false, "when others have had the CPU until it was too late")
 	two(true, "when that was not for long")
-	p.wait(now)
-	p.yielded(now, now+501*us)
+	now += 10 * us
+	p.waits(now)
+	other.last.Store(now + 400*us) // although there are requests
+	p.yielded(now, now, now+501*us)
 	check(false, "when others have had the CPU for long")
 	two(false, "while they have it")
 	now += 46000 * us
 	two(false, "for a hundred times as long")
 	two(true, "later")
 
+	running("1")
+	from.cpus = 3 // of which one has no poller
 	now += 2000 * us
 	other.came(now)
 	p.came(now + 1)
-	check(false, "after a request of another")
-	var third, fourth, fifth, ring poller
+	check(false, "after a request of another, and there are CPUs without any")
+	from.cpus = 2
+	now += 2000 * us
+	other.came(now)
+	p.came(now + 1)
+	check(true, "after a request of another")
+	now++
+	from.cpus = 5
+	var third, fourth, fifth poller
 	for _, o := range []*poller{&third, &fourth, &fifth} {
-		l.add(o, peers)
-		o.waits.Store(true)
+		l.add(o, from)
+		o.state.Store(pollAwake)
 	}
-	two(true, "when three others wait awake")
-	other.waits.Store(true)
-	two(false, "when four others wait awake")
-	l.add(&ring, &pollers{})
-	ring.came(now)
-	ring.came(now + 1)
-	if !ring.awake() {
-		t.Error("asleep, since those wait awake who take other requests")
-	}
-	other.waits.Store(false)
+	now += 2000 * us
+	other.came(now)
+	p.came(now + 1)
+	check(false, "after a request of one of many others")
+	two(true, "when three wait awake")
+	other.came(now + 199*us)
+	p.waits(now)
+	p.yielded(now, now+200*us, now+201*us)
+	check(false, "while one of many others gets requests")
+	other.state.Store(pollAwake)
+	two(false, "when four wait awake")
+	other.state.Store(pollServing)
 	two(true, "when one of them has got a request")
-	other.waits.Store(true)
+	other.state.Store(pollAwake)
 	p.came(now + 1)
 	check(true, "when it waits again, and this one is awake already")
 
@@ -137,20 +149,60 @@ func TestPoller(t *testing.T) {
 	}
 }
 
-// TestPollerIdle: without requests it looks for 200 us and sleeps.
-func TestPollerIdle(t *testing.T) {
+// TestPollerLook: who waits awake leaves requests to the threads of the CPUs where they are made.
+func TestPollerLook(t *testing.T) {
+	const us = int64(1000)
 	l, running := loadFile(t, 2)
 	running("1")
-	var p poller
-	l.add(&p, &pollers{})
-	p.came(clock())
-	p.came(clock())
+	var p, other, ring poller
+	from := &source{cpus: 2}
+	l.add(&p, from)
+	l.add(&other, from)
+	l.add(&ring, &source{cpus: 2})
+	now := 1e6 * us
+	for _, p := range []*poller{&p, &ring} {
+		p.came(now)
+		p.came(now)
+		p.waits(now)
+		if p.state.Load() != pollAwake {
+			t.Error("the others are not told that it waits awake")
+		}
+	}
+	check := func(p *poller, took int64, want bool, what string) {
+		t.Helper()
+		if look := p.yielded(now, now+10*us, now+10*us+took); look != want || !p.awake() {
+			t.Errorf("%s: to look is %v, awake is %v", what, look, p.awake())
+		}
+	}
+	check(&p, us, true, "while another sleeps")
+	check(&ring, us, true, "where there is no other")
+	for _, up := range []uint32{pollServing, pollAwake} {
+		other.state.Store(up)
+		check(&p, us, false, "while the other is up")
+		check(&p, us+1, true, "when somebody ran here")
+		from.cpus = 3
+		check(&p, us, true, "while the other is up, and a CPU has none")
+		from.cpus = 2
+		check(&ring, us, true, "where there is no other, and elsewhere there is")
+	}
+	if p.yielded(now, now+50*us-1, now+50*us) {
+		t.Error("it looks too early, while the other is up")
+	}
+	if !p.yielded(now, now+50*us, now+50*us+1) {
+		t.Error("it does not look, although nobody ran here for long")
+	}
 	begin := clock()
+	p.came(begin)
+	p.came(begin)
 	for p.awake() { // nothing comes
 		p.idle()
 	}
-	if took := time.Duration(clock() - begin); took < pollFor && p.pause == 0 {
-		t.Errorf("it sleeps after %v", took)
+	if took := clock() - begin; took < 200*us {
+		t.Errorf("it sleeps after %d ns", took)
+	}
+	p.came(clock())
+	if p.state.Load() == pollAwake {
+		t.Error("it is said to wait when a request has come")
 	}
 }
 

@@ -129,7 +129,7 @@ func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
 	for i, q := range u.queues {
 		q.s, q.fd, q.q = s, fd, fs.Queue(i)
 		if q.pinned {
-			s.load.add(&q.poll, &pollers{})
+			s.load.add(&q.poll, &source{})
 		}
 		s.counters = append(s.counters, &q.counters)
 	}
