@@ -171,9 +171,6 @@ func (n *newborn) done() {
 
 // undo is for a transaction that was not committed.
 func (n *newborn) undo() {
-	if n == nil {
-		return
-	}
 	n.fs.shard(n.in.ino).drop(n.in)
 	n.list.undo()
 	n.free(n.in.ino)

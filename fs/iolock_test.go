@@ -232,32 +232,20 @@ func TestMovedDataIsNoHole(t *testing.T) {
 	const blocks = 64
 	v.write(ino, 0, make([]byte, blocks*4096))
 	other := v.create(1, "other")
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() { // copy on write splits the extent in three, as a move does, and punching and writing join it
-		defer close(done)
-		ctx := &fs.Context{Lane: 1}
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			off := int64(i%(blocks-2)+1) * 4096
-			if n, e := v.fs.CopyRange(ctx, ino, off, other, off, 4096); e != 0 || n != 4096 {
-				t.Errorf("sharing a block: %d, %v", n, e)
-				return
-			}
-			if _, e := v.fs.Write(ctx, ino, off, []byte("own again")); e != 0 {
-				t.Errorf("writing to a shared block: %v", e)
-				return
-			}
+	writer := &fs.Context{Lane: 1}
+	// Copy on write splits the extent in three, as a move does, and punching and writing join it.
+	meanwhile(t, func(i int) bool {
+		off := int64(i%(blocks-2)+1) * 4096
+		if n, e := v.fs.CopyRange(writer, ino, off, other, off, 4096); e != 0 || n != 4096 {
+			t.Errorf("sharing a block: %d, %v", n, e)
+			return false
 		}
-	}()
-	defer func() {
-		close(stop)
-		<-done
-	}()
+		if _, e := v.fs.Write(writer, ino, off, []byte("own again")); e != 0 {
+			t.Errorf("writing to a shared block: %v", e)
+			return false
+		}
+		return true
+	})
 	ctx := &fs.Context{}
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		for off := int64(0); off < blocks*4096; off += 4096 {
@@ -282,34 +270,22 @@ func TestGrowingFileHasNoHole(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.create(1, "f")
 	v.write(ino, 0, make([]byte, 4096))
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		ctx, data := &fs.Context{Lane: 1}, make([]byte, 4096)
-		for off := int64(4096); ; off += 4096 {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if off == 4<<20 {
-				off = 4096
-				if e := v.fs.SetAttr(ctx, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, &fs.Attr{}); e != 0 {
-					t.Errorf("truncating: %v", e)
-					return
-				}
-			}
-			if _, e := v.fs.Write(ctx, ino, off, data); e != 0 {
-				t.Errorf("appending: %v", e)
-				return
+	writer, data, off := &fs.Context{Lane: 1}, make([]byte, 4096), int64(4096)
+	meanwhile(t, func(int) bool {
+		if off == 4<<20 {
+			off = 4096
+			if e := v.fs.SetAttr(writer, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, &fs.Attr{}); e != 0 {
+				t.Errorf("truncating: %v", e)
+				return false
 			}
 		}
-	}()
-	defer func() {
-		close(stop)
-		<-done
-	}()
+		if _, e := v.fs.Write(writer, ino, off, data); e != 0 {
+			t.Errorf("appending: %v", e)
+			return false
+		}
+		off += 4096
+		return true
+	})
 	ctx := &fs.Context{}
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		size, e := v.fs.Lseek(ctx, ino, 0, 4)
@@ -321,4 +297,23 @@ func TestGrowingFileHasNoHole(t *testing.T) {
 			t.Fatalf("SEEK_HOLE finds a hole at %d, which is or was the end of the file", size)
 		}
 	}
+}
+
+// meanwhile calls step with 0, 1, ... beside the test, until the test ends or step returns false.
+func meanwhile(t *testing.T, step func(i int) bool) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; step(i); i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-done
+	})
 }

@@ -396,7 +396,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 		m.max = layout.LoggedMax - 1 // and the core line
 	}
 	uid := in.payer(ctx)
-	b := lo
+	b, none := lo, false // none: there is no space for the first block
 	for b < hi && !m.full() {
 		e, ok := in.space.Lookup(b)
 		switch {
@@ -409,11 +409,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 				if bad || fs.elsewhere(x) {
 					block, n, ok := fs.placeCopy(ctx, b, fs.reserve.spare(uid, uint64(x.Len)))
 					if !ok {
-						if b == lo {
-							m.end()
-							return nil, lo, errNoSpace
-						}
-						hi = b
+						hi, none = b, b == lo
 						continue
 					}
 					m.runs = append(m.runs, run{block, n})
@@ -447,11 +443,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 		default:
 			block, n, ok := fs.place(ctx, m, b, fs.reserve.spare(uid, min(hi, e.Logical)-b))
 			if !ok {
-				if b == lo {
-					m.end()
-					return nil, lo, errNoSpace
-				}
-				hi = b
+				hi, none = b, b == lo
 				continue
 			}
 			fs.defrag.placed.Add(n)
@@ -464,6 +456,10 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 			m.put(x)
 			b += n
 		}
+	}
+	if none {
+		m.end()
+		return nil, lo, errNoSpace
 	}
 	m.finish(b)
 	return m, b, nil

@@ -22,15 +22,8 @@ var (
 func TestLinks(t *testing.T) {
 	top := root(t)
 	checked := 0
-	walk(t, func(abs, name string) {
-		if !strings.HasSuffix(name, ".md") {
-			return
-		}
-		b, err := os.ReadFile(abs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range link.FindAllStringSubmatch(string(b), -1) {
+	documents(t, func(name, text string) {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
@@ -39,14 +32,14 @@ func TestLinks(t *testing.T) {
 			if file != "" {
 				to = path.Join(path.Dir(name), file)
 			}
-			text, err := os.ReadFile(filepath.Join(top, to))
+			target, err := os.ReadFile(filepath.Join(top, to))
 			if err != nil {
 				if info, e := os.Stat(filepath.Join(top, to)); e != nil || !info.IsDir() {
 					t.Errorf("%s links to %s: %v", name, m[1], err)
 				}
 				continue
 			}
-			if anchor != "" && !anchors(string(text))[anchor] {
+			if anchor != "" && !anchors(string(target))[anchor] {
 				t.Errorf("%s links to %s: %s has no such heading", name, m[1], to)
 			}
 			checked++
@@ -69,21 +62,14 @@ func TestNames(t *testing.T) {
 		}
 	}
 	files, named := 0, 0
-	walk(t, func(abs, name string) {
-		if !strings.HasSuffix(name, ".md") {
-			return
-		}
-		b, err := os.ReadFile(abs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range source.FindAllStringSubmatch(string(b), -1) {
+	documents(t, func(name, text string) {
+		for _, m := range source.FindAllStringSubmatch(text, -1) {
 			if _, err := os.Stat(filepath.Join(top, m[1])); err != nil {
 				t.Errorf("%s names %s, which is not there", name, m[1])
 			}
 			files++
 		}
-		for _, m := range testName.FindAllStringSubmatch(string(b), -1) {
+		for _, m := range testName.FindAllStringSubmatch(text, -1) {
 			if !tests[m[1]] {
 				t.Errorf("%s names %s, which is not there", name, m[1])
 			}
@@ -93,6 +79,20 @@ func TestNames(t *testing.T) {
 	if files < 40 || named < 10 {
 		t.Errorf("found only %d files and %d tests named: the test looks in the wrong place", files, named)
 	}
+}
+
+// documents shows f each document of the repository: its name and its text.
+func documents(t *testing.T, f func(name, text string)) {
+	walk(t, func(abs, name string) {
+		if !strings.HasSuffix(name, ".md") {
+			return
+		}
+		b, err := os.ReadFile(abs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(name, string(b))
+	})
 }
 
 // anchors returns the names that the headings of a document have in links to them.
