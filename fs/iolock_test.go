@@ -1,6 +1,7 @@
 package fs_test
 
 import (
+	"bytes"
 	"fmt"
 	"syscall"
 	"testing"
@@ -264,28 +265,37 @@ func TestMovedDataIsNoHole(t *testing.T) {
 	}
 }
 
-// TestGrowingFileHasNoHole: who asks for holes of a file that is appended to never sees its new
-// size before its data.
+// appendAndTruncate writes blocks of ones to files of 4 KiB until they have 4 MiB, truncates them
+// to 4 KiB, and so on, until the test ends. (Several, so that a file has many extents.)
+func (v *volume) appendAndTruncate(t *testing.T, inos ...uint64) {
+	writer, data, off := &fs.Context{Lane: 1}, bytes.Repeat([]byte{1}, 4096), int64(4096)
+	meanwhile(t, func(int) bool {
+		for _, ino := range inos {
+			if off == 4096 {
+				if e := v.fs.SetAttr(writer, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, &fs.Attr{}); e != 0 {
+					t.Errorf("truncating: %v", e)
+					return false
+				}
+			}
+			if _, e := v.fs.Write(writer, ino, off, data); e != 0 {
+				t.Errorf("appending: %v", e)
+				return false
+			}
+		}
+		if off += 4096; off == 4<<20 {
+			off = 4096
+		}
+		return true
+	})
+}
+
+// TestGrowingFileHasNoHole: who asks for holes of a file that is appended to and truncated never
+// sees its new size before its data, nor its old size after them.
 func TestGrowingFileHasNoHole(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.create(1, "f")
 	v.write(ino, 0, make([]byte, 4096))
-	writer, data, off := &fs.Context{Lane: 1}, make([]byte, 4096), int64(4096)
-	meanwhile(t, func(int) bool {
-		if off == 4<<20 {
-			off = 4096
-			if e := v.fs.SetAttr(writer, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, &fs.Attr{}); e != 0 {
-				t.Errorf("truncating: %v", e)
-				return false
-			}
-		}
-		if _, e := v.fs.Write(writer, ino, off, data); e != 0 {
-			t.Errorf("appending: %v", e)
-			return false
-		}
-		off += 4096
-		return true
-	})
+	v.appendAndTruncate(t, ino)
 	ctx := &fs.Context{}
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		size, e := v.fs.Lseek(ctx, ino, 0, 4)
@@ -295,6 +305,27 @@ func TestGrowingFileHasNoHole(t *testing.T) {
 		// The end of the file is no hole, but ENXIO; it lies behind what was appended since.
 		if at, e := v.fs.Lseek(ctx, ino, size, 4); e == 0 && at == size {
 			t.Fatalf("SEEK_HOLE finds a hole at %d, which is or was the end of the file", size)
+		}
+	}
+}
+
+// TestReadBesideTruncate: who reads what is being cut off gets it or less, but no zeros in its
+// place.
+func TestReadBesideTruncate(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	ino := v.create(1, "f")
+	v.write(ino, 0, bytes.Repeat([]byte{1}, 4096))
+	v.appendAndTruncate(t, ino, v.create(1, "other"))
+	ctx, reply := &fs.Context{}, v.fs.NewReply()
+	defer reply.Free()
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		if e := v.fs.Read(ctx, ino, 0, 4<<20, reply); e != 0 {
+			t.Fatal(e)
+		}
+		got, said := bytes.Join(reply.Slices(), nil), reply.Len()
+		reply.Done()
+		if i := bytes.IndexByte(got, 0); i >= 0 || len(got) != said {
+			t.Fatalf("a zero, which nobody wrote, at %d of %d bytes, said to be %d", i, len(got), said)
 		}
 	}
 }

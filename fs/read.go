@@ -7,6 +7,7 @@ import (
 
 	"github.com/daxfsd/daxfsd/fs/layout"
 	"github.com/daxfsd/daxfsd/fs/rangelock"
+	"github.com/daxfsd/daxfsd/pagecache"
 	"github.com/daxfsd/daxfsd/refcnt"
 )
 
@@ -141,7 +142,25 @@ func (fs *FS) read(ctx *Context, in *inode, off int64, size int, r *Reply) sysca
 		off += n
 		r.n += int(n)
 	}
+	// A truncation takes no range lock, and has perhaps cut blocks before they were looked up.
+	if size := int64(in.size.Load()); size < end {
+		r.cut(end - size)
+	}
 	return 0
+}
+
+// cut takes the last n bytes of the answer off, or all there are.
+func (r *Reply) cut(n int64) {
+	for n > 0 && len(r.slices) > 0 {
+		last := &r.slices[len(r.slices)-1]
+		m := min(n, int64(len(*last)))
+		*last = (*last)[:int64(len(*last))-m]
+		if len(*last) == 0 {
+			r.slices = r.slices[:len(r.slices)-1]
+		}
+		r.n -= int(m)
+		n -= m
+	}
 }
 
 // refRun looks up what holds the file's n bytes from off on, as far as that is in one
@@ -227,17 +246,19 @@ func (fs *FS) Lseek(ctx *Context, ino uint64, off int64, whence int) (int64, sys
 	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return 0, errno(err)
 	}
-	size := int64(in.size.Load())
-	if off < 0 || off >= size {
+	if off < 0 {
 		return 0, syscall.ENXIO
 	}
-	for pos := off; pos < size; {
-		x, ok := in.space.LookupQuiet(uint64(pos) >> layout.BlockShift)
+	for pos := off; ; {
+		x, ok, size := in.extentAndSize(uint64(pos) >> layout.BlockShift)
 		data := ok && x.Flags&layout.ExtentUnwritten == 0
-		if data == (whence == seekData) {
-			return pos, 0
-		}
 		switch {
+		case pos >= size && off < size && whence == seekHole:
+			return size, 0
+		case pos >= size:
+			return 0, syscall.ENXIO
+		case data == (whence == seekData):
+			return pos, 0
 		case ok:
 			pos = int64(x.Logical+uint64(x.Len)) << layout.BlockShift
 		case x.Logical <= maxBlock:
@@ -246,8 +267,16 @@ func (fs *FS) Lseek(ctx *Context, ino uint64, off int64, whence int) (int64, sys
 			pos = size
 		}
 	}
-	if whence == seekHole {
-		return size, 0
+}
+
+// extentAndSize is Space.Lookup, with the size of the file at that time: a truncation stores the
+// size before it removes extents, an append after it inserts them. Called without in.mu.
+func (in *inode) extentAndSize(logical uint64) (x pagecache.Extent, ok bool, size int64) {
+	for {
+		seq := in.space.Seq()
+		size = int64(in.size.Load())
+		if x, ok = in.space.Lookup(logical); in.space.Valid(seq) {
+			return x, ok, size
+		}
 	}
-	return 0, syscall.ENXIO
 }
