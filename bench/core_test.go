@@ -12,7 +12,7 @@ import (
 // core is a filesystem in memory.
 type core struct {
 	fs  *fs.FS
-	ctx fs.Context
+	ctx fs.Caller
 }
 
 func newCore(b *testing.B, size int64) *core {
@@ -53,7 +53,7 @@ func BenchmarkRead4K(b *testing.B) {
 	c := newCore(b, 64<<20)
 	ino := c.create(b, "a", 1<<20)
 	for b.Loop() {
-		r := c.fs.NewReply()
+		r := c.fs.NewPinnedRead()
 		if e := c.fs.Read(&c.ctx, ino, 8192, 4096, r); e != 0 {
 			b.Fatal(e)
 		}

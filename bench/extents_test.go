@@ -16,12 +16,12 @@ func BenchmarkReadExtents(b *testing.B) {
 			b.ReportAllocs()
 			buf := make([]byte, 4096)
 			rng := rand.New(rand.NewPCG(1, 2))
-			reply := c.fs.NewReply()
+			pin := c.fs.NewPinnedRead()
 			for b.Loop() {
-				if e := c.fs.Read(&c.ctx, ino, rng.Int64N(size/4096)*4096, 4096, reply); e != 0 {
+				if e := c.fs.Read(&c.ctx, ino, rng.Int64N(size/4096)*4096, 4096, pin); e != 0 {
 					b.Fatal(e)
 				}
-				if n, e := reply.Take(buf); n != len(buf) || e != 0 {
+				if n, e := pin.Take(buf); n != len(buf) || e != 0 {
 					b.Fatal(n, e)
 				}
 			}

@@ -74,7 +74,7 @@ func (s *xattrSwap) setACL(name string, value []byte, c *layout.Core) error {
 
 // chmodACL makes an inode's list follow a new mode: the swap has to be linked by the
 // transaction that sets it. nil: there is none.
-func (fs *FS) chmodACL(ctx *Context, in *inode, mode uint16) (*xattrSwap, error) {
+func (fs *FS) chmodACL(ctx *Caller, in *inode, mode uint16) (*xattrSwap, error) {
 	if in.xroot == 0 {
 		return nil, nil
 	}

@@ -22,7 +22,7 @@ const (
 
 // accessed is after something of in was read. It takes no lock, and asks for the time only
 // if that is stored.
-func (fs *FS) accessed(ctx *Context, in *inode) {
+func (fs *FS) accessed(ctx *Caller, in *inode) {
 	if fs.opt.Atime == Noatime || ctx.NoAtime || fs.opt.NoDirAtime && in.isDir() || in.flags.Load()&layout.FlagNoAtime != 0 || fs.readOnly() {
 		return
 	}

@@ -66,7 +66,7 @@ func (fs *FS) takeFree(n int64) (off int64, ok bool) {
 }
 
 // overwriteLogged is the overwrite that is all or nothing. A truncation waits for it.
-func (fs *FS) overwriteLogged(ctx *Context, in *inode, off int64, data []byte) (done bool, err error) {
+func (fs *FS) overwriteLogged(ctx *Caller, in *inode, off int64, data []byte) (done bool, err error) {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
 	if len(data) > AtomicUnit || off+int64(len(data)) > int64(in.core.Size) || !fs.inPlace(in, off, int64(len(data))) {

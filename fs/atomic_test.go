@@ -173,13 +173,13 @@ func TestAtomicAtOnce(t *testing.T) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			ctx := fs.Context{Lane: uint32(w)}
+			ctx := fs.Caller{Lane: uint32(w)}
 			for i := range rounds {
 				b := bytes.Repeat([]byte{byte(i)}, size)
 				if n, e := v.fs.Write(&ctx, ino, int64(w*size), b); e != 0 || n != size {
 					t.Errorf("%d bytes, %v", n, e)
 				}
-				r := v.fs.NewReply()
+				r := v.fs.NewPinnedRead()
 				other := (w + i) % writers
 				if e := v.fs.Read(&ctx, ino, int64(other*size), size, r); e != 0 {
 					t.Error(e)

@@ -85,7 +85,7 @@ func (in *inode) fill(a *Attr) {
 }
 
 // attr is fill for callers that hold no lock. EAGAIN as blocksKnown.
-func (fs *FS) attr(ctx *Context, in *inode, a *Attr) syscall.Errno {
+func (fs *FS) attr(ctx *Caller, in *inode, a *Attr) syscall.Errno {
 	err := fs.blocksKnown(ctx, in)
 	in.mu.RLock()
 	in.fill(a)
@@ -94,7 +94,7 @@ func (fs *FS) attr(ctx *Context, in *inode, a *Attr) syscall.Errno {
 }
 
 // GetAttr is stat.
-func (fs *FS) GetAttr(ctx *Context, ino uint64, a *Attr) syscall.Errno {
+func (fs *FS) GetAttr(ctx *Caller, ino uint64, a *Attr) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e
@@ -113,7 +113,7 @@ func (fs *FS) GetAttr(ctx *Context, ino uint64, a *Attr) syscall.Errno {
 //  2. the new size (resize)
 //  3. a changed list is stored (swapXattrs)
 //  4. transaction: core line, times line
-func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Errno {
+func (fs *FS) SetAttr(ctx *Caller, ino uint64, s *SetAttr, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -122,10 +122,10 @@ func (fs *FS) SetAttr(ctx *Context, ino uint64, s *SetAttr, a *Attr) syscall.Err
 		return e
 	}
 	defer fs.put(in, 1)
-	return fs.patiently(ctx, func() syscall.Errno { return fs.trySetAttr(ctx, in, s, a) })
+	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.trySetAttr(ctx, in, s, a) })
 }
 
-func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.Errno {
+func (fs *FS) trySetAttr(ctx *Caller, in *inode, s *SetAttr, a *Attr) syscall.Errno {
 	if e := s.mayChange(in); e != 0 {
 		return e
 	}
@@ -155,7 +155,7 @@ func (fs *FS) trySetAttr(ctx *Context, in *inode, s *SetAttr, a *Attr) syscall.E
 	return fs.attr(ctx, in, a)
 }
 
-func (fs *FS) setAttr(ctx *Context, in *inode, s *SetAttr) error {
+func (fs *FS) setAttr(ctx *Caller, in *inode, s *SetAttr) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	c := in.core

@@ -64,5 +64,5 @@ func (fs *FS) startBackground() {
 			}
 		})
 	}
-	b.every(fs.opt.CompactInterval, func() { fs.Compact(&Context{Cancel: b.stop}) })
+	b.every(fs.opt.CompactInterval, func() { fs.Compact(&Caller{Cancel: b.stop}) })
 }

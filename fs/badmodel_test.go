@@ -189,8 +189,8 @@ func TestBadRangesRandom(t *testing.T) {
 				}
 			}
 			v.remountBad()
-			if s := v.fs.Stats(); marked == 0 || s.RetiredBytes != s.BadBytes || v.atomic != (s.AtomicWrite > 8) {
-				t.Errorf("%d blocks were marked; %d bytes are bad and %d retired", marked, s.BadBytes, s.RetiredBytes)
+			if s := v.fs.Stats(); marked == 0 || s.OfflineBytes != s.BadBytes || v.atomic != (s.AtomicWrite > 8) {
+				t.Errorf("%d blocks were marked; %d bytes are bad and %d retired", marked, s.BadBytes, s.OfflineBytes)
 			}
 		})
 	}

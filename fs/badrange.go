@@ -41,10 +41,10 @@ func (fs *FS) saveBad() error {
 	return fs.bad.StartSaving(func() (seq uint64, ok bool) { return fs.journal.Seq(), !fs.readOnly() })
 }
 
-// retireFree is told of the error of reading what nobody keeps from becoming free, after
+// offlineFree is told of the error of reading what nobody keeps from becoming free, after
 // badmem.List.Faulted was. If the block became free meanwhile it goes offline. Called without a
 // lock of fs.meta.
-func (fs *FS) retireFree(err error) {
+func (fs *FS) offlineFree(err error) {
 	var m pmem.MediaError
 	if !errors.As(err, &m) {
 		return

@@ -56,8 +56,8 @@ func TestKernelBadblocks(t *testing.T) {
 			t.Errorf("%s: %d blocks are free of %d, expected 4 less", how, got, before)
 		}
 		s := v.fs.Stats()
-		if s.BadRanges != 3 || s.BadBytes != 6<<12 || s.RetiredBytes != 3<<12 {
-			t.Errorf("%s: %d bad ranges, %d bytes, %d retired", how, s.BadRanges, s.BadBytes, s.RetiredBytes)
+		if s.BadRanges != 3 || s.BadBytes != 6<<12 || s.OfflineBytes != 3<<12 {
+			t.Errorf("%s: %d bad ranges, %d bytes, %d retired", how, s.BadRanges, s.BadBytes, s.OfflineBytes)
 		}
 		for b := int64(0); b < 16; b++ {
 			want := syscall.Errno(0)
@@ -109,7 +109,7 @@ func TestKernelBadblocks(t *testing.T) {
 	if got, e := v.get(ino, 2<<12, 2<<12); e != 0 || !bytes.Equal(got, append(bytes.Clone(data[:7]), bytes.Repeat([]byte("x"), 2<<12-7)...)) {
 		t.Errorf("after the overwrite: %v", e)
 	}
-	if got := v.fs.Stats().RetiredBytes; got != 4<<12 {
+	if got := v.fs.Stats().OfflineBytes; got != 4<<12 {
 		t.Errorf("%d bytes are retired", got)
 	}
 	v.unmount()
@@ -119,7 +119,7 @@ func TestKernelBadblocks(t *testing.T) {
 	v.ok(v.fs.Unlink(&v.ctx, 1, "other"))
 	v.ok(v.fs.Unlink(&v.ctx, 1, "copy"))
 	v.ok(v.fs.Rmdir(&v.ctx, 1, "dir"))
-	if got := v.fs.Stats().RetiredBytes; got != 5<<12 {
+	if got := v.fs.Stats().OfflineBytes; got != 5<<12 {
 		t.Errorf("%d bytes are retired in the end", got)
 	}
 	free := v.free()
@@ -213,8 +213,8 @@ func TestTruncatedRegion(t *testing.T) {
 			v.write(gone, 5<<12, data[:4096])
 			size := uint64(7 << 12)
 			v.ok(v.fs.SetAttr(&v.ctx, gone, &fs.SetAttr{Valid: fs.SetSize, Size: size}, new(fs.Attr)))
-			if s := v.fs.Stats(); s.RetiredBytes != 2<<12 {
-				t.Errorf("%d bytes are retired", s.RetiredBytes)
+			if s := v.fs.Stats(); s.OfflineBytes != 2<<12 {
+				t.Errorf("%d bytes are retired", s.OfflineBytes)
 			}
 			if got, e := v.get(gone, 0, len(data)); e != 0 || !bytes.Equal(got, data[:7<<12]) {
 				t.Errorf("in the end: %d bytes, %v", len(got), e)
@@ -445,8 +445,8 @@ func TestOverwriteTruncated(t *testing.T) {
 			if got, e := v.get(ino, 0, len(data)); e != 0 || !bytes.Equal(got, data) {
 				t.Errorf("reading it back: %d bytes, %v", len(got), e)
 			}
-			if s := v.fs.Stats(); s.RetiredBytes < 156<<12 || s.RetiredBytes != s.BadBytes {
-				t.Errorf("%d bytes are retired of %d", s.RetiredBytes, s.BadBytes)
+			if s := v.fs.Stats(); s.OfflineBytes < 156<<12 || s.OfflineBytes != s.BadBytes {
+				t.Errorf("%d bytes are retired of %d", s.OfflineBytes, s.BadBytes)
 			}
 			if err := os.Truncate(v.path, 64<<20); err != nil {
 				t.Fatal(err)

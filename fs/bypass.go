@@ -63,12 +63,12 @@ func (b *Bypass) End() {
 }
 
 // bypassing reports whether a change must be announced by bypass.
-func (in *inode) bypassing(ctx *Context) bool { return ctx.Direct && in.pages.filled.Load() }
+func (in *inode) bypassing(ctx *Caller) bool { return ctx.Direct && in.pages.filled.Load() }
 
 // bypass announces that [off, end) is about to change, as the first or a further piece of
 // ctx.Bypass. EAGAIN if the caller may not wait for the kernel to drop pages. Called with the range
 // locked for writing, and again when it was locked anew.
-func (fs *FS) bypass(ctx *Context, in *inode, off, end int64) error {
+func (fs *FS) bypass(ctx *Caller, in *inode, off, end int64) error {
 	if !in.bypassing(ctx) {
 		return nil
 	}
@@ -110,7 +110,7 @@ func (b *Bypass) stale(off, end int64) {
 }
 
 // bypassed says that the last piece changed nothing from end on. Called with the range locked.
-func (in *inode) bypassed(ctx *Context, end int64) {
+func (in *inode) bypassed(ctx *Caller, end int64) {
 	if b := ctx.Bypass; b != nil {
 		in.pages.mu.Lock()
 		b.end = max(b.off, min(b.end, end))
@@ -120,7 +120,7 @@ func (in *inode) bypassed(ctx *Context, end int64) {
 
 // bypassTorn says that the change failed half-way: what is written back goes over it, but stale
 // pages are dropped nevertheless. Called with the range locked.
-func (in *inode) bypassTorn(ctx *Context) {
+func (in *inode) bypassTorn(ctx *Caller) {
 	if b := ctx.Bypass; b != nil {
 		in.pages.mu.Lock()
 		b.torn = true

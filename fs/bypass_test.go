@@ -27,8 +27,8 @@ func newKernel(t *testing.T) *kernel {
 // fill reads the second page.
 func (k *kernel) fill() {
 	k.t.Helper()
-	ctx := fs.Context{Fill: true}
-	r := k.fs.NewReply()
+	ctx := fs.Caller{Fill: true}
+	r := k.fs.NewPinnedRead()
 	defer r.Free()
 	k.ok(k.fs.Read(&ctx, k.ino, 4096, 4096, r))
 	k.page = make([]byte, 4096)
@@ -41,7 +41,7 @@ func (k *kernel) store(off int, s string) { copy(k.page[off:], s) }
 
 func (k *kernel) writeBack() {
 	k.t.Helper()
-	ctx := fs.Context{Writeback: true}
+	ctx := fs.Caller{Writeback: true}
 	n, e := k.fs.Write(&ctx, k.ino, 4096, bytes.Clone(k.page))
 	if k.ok(e); n != 4096 {
 		k.t.Fatalf("%d bytes written back", n)
@@ -59,19 +59,19 @@ func (k *kernel) has(off int, want string) {
 // TestBypass: what was read before a change past the cache does not undo it when it is written
 // back; what was read after it, or when it is over, is written back as it is.
 func TestBypass(t *testing.T) {
-	changes := map[string]func(k *kernel, ctx *fs.Context) string{
-		"write": func(k *kernel, ctx *fs.Context) string {
+	changes := map[string]func(k *kernel, ctx *fs.Caller) string{
+		"write": func(k *kernel, ctx *fs.Caller) string {
 			n, e := k.fs.Write(ctx, k.ino, 4096+100, []byte("direct"))
 			if k.ok(e); n != 6 {
 				k.t.Fatal(n)
 			}
 			return "odirecto"
 		},
-		"punch": func(k *kernel, ctx *fs.Context) string {
+		"punch": func(k *kernel, ctx *fs.Caller) string {
 			k.ok(k.fs.Fallocate(ctx, k.ino, fs.FallocPunchHole|fs.FallocKeepSize, 4096+100, 6))
 			return "o\x00\x00\x00\x00\x00\x00o"
 		},
-		"copy": func(k *kernel, ctx *fs.Context) string {
+		"copy": func(k *kernel, ctx *fs.Caller) string {
 			src := k.create(1, fmt.Sprint("src", ctx.Direct, k.page == nil))
 			k.write(src, 0, bytes.Repeat([]byte("c"), 4096+106))
 			if n, e := k.fs.CopyRange(ctx, src, 100, k.ino, 4096+100, 6); e != 0 || n != 6 {
@@ -79,7 +79,7 @@ func TestBypass(t *testing.T) {
 			}
 			return "occcccco"
 		},
-		"shared copy": func(k *kernel, ctx *fs.Context) string {
+		"shared copy": func(k *kernel, ctx *fs.Caller) string {
 			src := k.create(1, fmt.Sprint("src", ctx.Direct, k.page == nil))
 			k.write(src, 0, bytes.Repeat([]byte("c"), 4096))
 			if n, e := k.fs.CopyRange(ctx, src, 0, k.ino, 4096, 4096); e != 0 || n != 4096 {
@@ -91,7 +91,7 @@ func TestBypass(t *testing.T) {
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
 			k := newKernel(t)
-			ctx := fs.Context{Direct: true}
+			ctx := fs.Caller{Direct: true}
 			change(k, &ctx)
 			if ctx.Bypass != nil {
 				t.Fatal("a file that the kernel has no page of is waited for")
@@ -99,7 +99,7 @@ func TestBypass(t *testing.T) {
 			k.write(k.ino, 4096, bytes.Repeat([]byte("o"), 4096))
 
 			k.fill()
-			ctx = fs.Context{Direct: true}
+			ctx = fs.Caller{Direct: true}
 			want := change(k, &ctx)
 			if ctx.Bypass == nil {
 				t.Fatal("nobody is told that the kernel may have an old page")
@@ -129,14 +129,14 @@ func TestBypass(t *testing.T) {
 func TestBypassFailed(t *testing.T) {
 	k := newKernel(t)
 	k.fill()
-	ctx := fs.Context{Direct: true}
+	ctx := fs.Caller{Direct: true}
 	if _, e := k.fs.Write(&ctx, k.ino, math.MaxInt64, []byte("x")); e == 0 { // there is no such place
 		t.Fatal("written at the end of the world")
 	}
 	if ctx.Bypass != nil {
 		ctx.Bypass.End()
 	}
-	ctx = fs.Context{Direct: true, UID: 1000}
+	ctx = fs.Caller{Direct: true, UID: 1000}
 	big := bytes.Repeat([]byte("b"), 64<<20) // more than there is
 	n, e := k.fs.Write(&ctx, k.ino, 4096+8, big)
 	if e != 0 && e != syscall.ENOSPC || n == len(big) {
@@ -152,7 +152,7 @@ func TestBypassFailed(t *testing.T) {
 func TestBypassQueue(t *testing.T) {
 	k := newKernel(t)
 	k.fill()
-	ctx := fs.Context{Direct: true, NoWait: true}
+	ctx := fs.Caller{Direct: true, NoWait: true}
 	if n, e := k.fs.Write(&ctx, k.ino, 4096, []byte("direct")); n != 0 || e != syscall.EAGAIN {
 		t.Errorf("%d, %v, want EAGAIN", n, e)
 	}

@@ -20,7 +20,7 @@ import (
 // before update until commit has returned. Used by one goroutine, which keeps it on its stack.
 type change struct {
 	fs   *FS
-	ctx  *Context
+	ctx  *Caller
 	tx   *journal.Tx
 	born *newborn // an inode that comes to be; nil: none
 	n    int
@@ -51,7 +51,7 @@ type update struct {
 }
 
 // begin opens a change, on the caller's lane or the next free one.
-func (fs *FS) begin(ctx *Context) change {
+func (fs *FS) begin(ctx *Caller) change {
 	return change{fs: fs, ctx: ctx, tx: fs.journal.Begin(ctx.Lane)}
 }
 

@@ -48,7 +48,7 @@ func (fs *FS) child(d *inode, ino uint64) (*inode, error) {
 // anchor makes sure that the parents of a directory lead up to the root. Nothing but what is
 // damaged or asked for by number was not reached from there. Called with no lock held. EAGAIN if
 // ctx may not wait and the way is long.
-func (fs *FS) anchor(ctx *Context, in *inode) error {
+func (fs *FS) anchor(ctx *Caller, in *inode) error {
 	if in.anchored.Load() {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (fs *FS) anchor(ctx *Context, in *inode) error {
 }
 
 // climb follows the parents of a directory to an anchored one. It takes no inode's lock.
-func (fs *FS) climb(ctx *Context, in *inode) error {
+func (fs *FS) climb(ctx *Caller, in *inode) error {
 	mark := in.ino // Brent: a way that comes back to a mark goes round
 	for n, d := 1, in.ino; d != layout.RootIno; n++ {
 		if ctx.NoWait && n > quickSteps {
@@ -99,7 +99,7 @@ const quickSteps = 1000
 // isUnder reports whether directory d is top or below it. Called with the rename
 // mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait
 // and the way is long.
-func (fs *FS) isUnder(ctx *Context, d, top *inode) (bool, error) {
+func (fs *FS) isUnder(ctx *Caller, d, top *inode) (bool, error) {
 	mark := uint64(0) // Brent: a way that comes back to a mark goes round
 	for n := 1; ; n++ {
 		if d.ino == top.ino {

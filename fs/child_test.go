@@ -97,7 +97,7 @@ func TestCraftedGraphs(t *testing.T) {
 
 // roam does to directories what readers or writers do.
 func (v *volume) roam(dirs []uint64, w int, mayFail bool) {
-	var ctx fs.Context
+	var ctx fs.Caller
 	var a fs.Attr
 	for i := range 300 {
 		dir := dirs[i%len(dirs)]

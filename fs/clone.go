@@ -20,15 +20,15 @@ import (
 //
 // EISDIR and EINVAL if one is no regular file, or if the ranges overlap; EFBIG beyond the
 // largest file; EINTR if the caller gave up before anything was done.
-func (fs *FS) CopyRange(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff, n int64) (done int64, e syscall.Errno) {
-	e = fs.patiently(ctx, func() syscall.Errno {
+func (fs *FS) CopyRange(ctx *Caller, src uint64, srcOff int64, dst uint64, dstOff, n int64) (done int64, e syscall.Errno) {
+	e = fs.retryNoSpace(ctx, func() syscall.Errno {
 		done, e = fs.tryCopy(ctx, src, srcOff, dst, dstOff, n)
 		return e
 	})
 	return done, e
 }
 
-func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff, n int64) (int64, syscall.Errno) {
+func (fs *FS) tryCopy(ctx *Caller, src uint64, srcOff int64, dst uint64, dstOff, n int64) (int64, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return 0, e
 	}
@@ -53,7 +53,7 @@ func (fs *FS) tryCopy(ctx *Context, src uint64, srcOff int64, dst uint64, dstOff
 			return 0, errno(err)
 		}
 	}
-	if d.fixed() {
+	if d.immutableOrAppend() {
 		return 0, syscall.EPERM
 	}
 	n = min(n, int64(s.size.Load())-srcOff)
@@ -102,7 +102,7 @@ const (
 // copying is a CopyRange under way.
 type copying struct {
 	fs             *FS
-	ctx            *Context
+	ctx            *Caller
 	src, dst       *inode
 	srcOff, dstOff int64 // of what is left, in bytes
 	share          bool  // whole blocks may be shared
@@ -152,7 +152,7 @@ func (c *copying) step(n int64) (m int64, err error) {
 // write do. It holds no lock of src while it waits for one of dst.
 func (c *copying) copyBytes(skip, n int64) (int64, error) {
 	fs := c.fs
-	r := fs.NewReply()
+	r := fs.NewPinnedRead()
 	defer r.Free()
 	c.src.refs.Add(1) // the reply's
 	if e := fs.read(c.ctx, c.src, c.srcOff+skip, int(min(n, copyPiece)), r); e != 0 {
@@ -248,7 +248,7 @@ func (c *copying) shareRange(n int64) (int64, error) {
 	}
 	end := uint64(dstOff) + (hi-lo)<<layout.BlockShift
 	if err = fs.bypass(ctx, dst, dstOff, int64(end)); err == nil {
-		err = m.settle(ctx)
+		err = m.reserveSlots(ctx)
 	}
 	if err != nil {
 		err = m.abort(ctx, err)
@@ -381,22 +381,22 @@ func (c *copying) planShare(lo, hi, at uint64) (m *remap, stop uint64) {
 	return m, b
 }
 
-// elsewhere reports whether somebody has blocks of x through another file: an owner, or a
+// hasOtherUsers reports whether somebody has blocks of x through another file: an owner, or a
 // reader who came by one that left meanwhile.
-func (fs *FS) elsewhere(x pagecache.Extent) bool {
+func (fs *FS) hasOtherUsers(x pagecache.Extent) bool {
 	return x.Flags&layout.ExtentShared != 0 && !fs.table.Sole(x.Block, uint64(x.Len))
 }
 
 // placeCopy allocates blocks for a copy of up to want shared blocks, the first of them
 // file block b: no more than what changes.
-func (fs *FS) placeCopy(ctx *Context, b, want uint64) (block, n uint64, ok bool) {
+func (fs *FS) placeCopy(ctx *Caller, b, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
 	}
 	o := fs.alloc.Orders()
 	if want >= 1<<o.PMD>>sharePMD {
 		off := b & (1<<o.PMD - 1)
-		if base, n, ok := fs.alloc.Home(o.PMD, off, min(want, math.MaxUint32)); ok {
+		if base, n, ok := fs.alloc.Reservation(o.PMD, off, min(want, math.MaxUint32)); ok {
 			return base + off, n, true
 		}
 	}
@@ -409,7 +409,7 @@ func (fs *FS) placeCopy(ctx *Context, b, want uint64) (block, n uint64, ok bool)
 // Persistence order:
 //  1. NT-store a copy of the block, SFENCE
 //  2. transaction: the slots
-func (fs *FS) unshare(ctx *Context, in *inode, off int64) (err error) {
+func (fs *FS) unshare(ctx *Caller, in *inode, off int64) (err error) {
 	b := uint64(off) >> layout.BlockShift
 	if e, ok := in.space.Lookup(b); !ok || e.Flags&layout.ExtentShared == 0 {
 		return nil
@@ -424,12 +424,12 @@ func (fs *FS) unshare(ctx *Context, in *inode, off int64) (err error) {
 
 // tryUnshare is unshare of file block b; errBadBlocks: the block of the copy was bad, unknown till
 // now.
-func (fs *FS) tryUnshare(ctx *Context, in *inode, b uint64) error {
-	m, _, err := fs.plan(ctx, in, b, b+1, fateWrite)
+func (fs *FS) tryUnshare(ctx *Caller, in *inode, b uint64) error {
+	m, _, err := fs.plan(ctx, in, b, b+1, dispWrite)
 	if err != nil {
 		return err
 	}
-	err = m.settle(ctx)
+	err = m.reserveSlots(ctx)
 	for _, p := range m.parts {
 		if p.from != 0 && err == nil {
 			err = m.copyBlocks(p.Block, p.from, uint64(p.Len))

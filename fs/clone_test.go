@@ -58,7 +58,7 @@ func TestClone(t *testing.T) {
 	if s := v.fs.Stats(); s.Folios1G != 1 || s.SharedBytes != pudBytes-4096 || s.DeferredFrees != 0 {
 		t.Errorf("a write to the copy: %+v", s)
 	}
-	if n := v.gathered(a, pudBlocks); n != 1 {
+	if n := v.collapsed(a, pudBlocks); n != 1 {
 		t.Error("the other one's folio is not whole")
 	}
 	v.checked() // the mount finds the same owners
@@ -187,9 +187,9 @@ func TestCloneSpaceOps(t *testing.T) {
 		a, b := v.create(1, "a"), v.create(1, "b")
 		v.write(a, 0, data)
 		v.clone(a, 0, b, 0, int64(len(data)))
-		var r *fs.Reply
+		var r *fs.PinnedRead
 		if busy {
-			r = v.fs.NewReply()
+			r = v.fs.NewPinnedRead()
 			v.ok(v.fs.Read(&v.ctx, a, 0, 100, r))
 		}
 		want := append([]byte(nil), data...)

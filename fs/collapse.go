@@ -70,7 +70,7 @@ func (s *rangeState) collapsed() bool { return s.full && s.right == s.whole }
 
 // collapseFilled collapses the PMD ranges that a change of file blocks [lo, hi) filled, and
 // leaves PUD ranges to Compact. Called with no lock held.
-func (d *defrag) collapseFilled(ctx *Context, in *inode, lo, hi uint64) {
+func (d *defrag) collapseFilled(ctx *Caller, in *inode, lo, hi uint64) {
 	o := d.fs.alloc.Orders()
 	for b := hugepage.AlignDown(lo, o.PMD); b < hi; b += 1 << o.PMD {
 		end := b + 1<<o.PMD
@@ -93,7 +93,7 @@ func (d *defrag) collapseFilled(ctx *Context, in *inode, lo, hi uint64) {
 }
 
 // collapsePMD collapses one PMD range, in the block where most of it is, or in a new one.
-func (d *defrag) collapsePMD(ctx *Context, in *inode, b uint64, s *rangeState) {
+func (d *defrag) collapsePMD(ctx *Caller, in *inode, b uint64, s *rangeState) {
 	fs := d.fs
 	if s.right > 0 && d.mayMove(s.whole-s.right, moveShare) {
 		n, ok := d.collapse(ctx, in, b, s.best)
@@ -103,10 +103,10 @@ func (d *defrag) collapsePMD(ctx *Context, in *inode, b uint64, s *rangeState) {
 		}
 	}
 	o := fs.alloc.Orders()
-	if fs.reserve.granted(s.whole) < s.whole || !d.mayMove(s.whole, moveShare) {
+	if fs.reserve.limitAlloc(s.whole) < s.whole || !d.mayMove(s.whole, moveShare) {
 		return
 	}
-	base, n, ok := fs.alloc.Home(o.PMD, 0, s.whole)
+	base, n, ok := fs.alloc.Reservation(o.PMD, 0, s.whole)
 	if ok && n == s.whole {
 		fs.alloc.Free(base, n) // collapse takes it piece by piece
 		n, _ = d.collapse(ctx, in, b, base)
@@ -121,7 +121,7 @@ func (d *defrag) collapsePMD(ctx *Context, in *inode, b uint64, s *rangeState) {
 // returns how many blocks it moved, and whether the range is collapsed afterwards. It moves nothing
 // if a block there is in use otherwise, a folio of the range is shared or referenced, or ctx may
 // not wait and another caller has the range.
-func (d *defrag) collapse(ctx *Context, in *inode, b, base uint64) (n uint64, ok bool) {
+func (d *defrag) collapse(ctx *Caller, in *inode, b, base uint64) (n uint64, ok bool) {
 	end := b + 1<<d.fs.alloc.Orders().PMD
 	lock, err := in.lockRange(ctx, int64(b)<<layout.BlockShift, int64(end)<<layout.BlockShift, true)
 	if err != nil {

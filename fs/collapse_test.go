@@ -24,8 +24,8 @@ func (v *volume) extents(ino uint64) (es []fs.ExtentInfo) {
 	return es
 }
 
-// gathered counts the ranges of that many blocks that stand in one aligned block.
-func (v *volume) gathered(ino, blocks uint64) (n int) {
+// collapsed counts the ranges of that many blocks that stand in one aligned block.
+func (v *volume) collapsed(ino, blocks uint64) (n int) {
 	for _, e := range v.extents(ino) {
 		for b := (e.Logical + blocks - 1) / blocks * blocks; b+blocks <= e.Logical+e.Len; b += blocks {
 			if (e.Block+b-e.Logical)%blocks == 0 {
@@ -64,7 +64,7 @@ func TestGather(t *testing.T) {
 		}
 	}
 	for i, ino := range inos {
-		if n := v.gathered(ino, pmdBlocks); n < size/pmdBytes {
+		if n := v.collapsed(ino, pmdBlocks); n < size/pmdBytes {
 			t.Errorf("file %d: %d of %d PMD ranges are gathered: %v", i, n, size/pmdBytes, v.extents(ino))
 		}
 	}
@@ -75,7 +75,7 @@ func TestGather(t *testing.T) {
 	}
 	s := v.fs.Stats()
 	for i, ino := range inos {
-		if n := v.gathered(ino, pudBlocks); n < 4 {
+		if n := v.collapsed(ino, pudBlocks); n < 4 {
 			t.Errorf("file %d: %d of 4 PUD ranges are gathered: %v", i, n, v.extents(ino))
 		}
 		if !bytes.Equal(v.read(ino, 0, size), data[i]) {
@@ -117,7 +117,7 @@ func crowded(t *testing.T) (v *volume, ino uint64, data []byte, others map[uint6
 			others[o] = b
 		}
 	}
-	if n := v.gathered(ino, pudBlocks); n != 0 {
+	if n := v.collapsed(ino, pudBlocks); n != 0 {
 		t.Fatal("nobody is in the way")
 	}
 	return v, ino, data, others
@@ -131,7 +131,7 @@ func TestCompact(t *testing.T) {
 	if e != 0 || !c.Collapsed || c.Moved == 0 {
 		t.Fatalf("%+v, %v", c, e)
 	}
-	if n := v.gathered(ino, pudBlocks); n != 1 {
+	if n := v.collapsed(ino, pudBlocks); n != 1 {
 		t.Errorf("not gathered: %v", v.extents(ino))
 	}
 	check := func() {
@@ -166,14 +166,14 @@ func TestCompactBusy(t *testing.T) {
 	v.unmerged = true // a folio that is busy when its range is gathered
 	cancel := make(chan struct{})
 	close(cancel)
-	if c, e := v.fs.Compact(&fs.Context{Cancel: cancel}); e != 0 || c.Moved != 0 {
+	if c, e := v.fs.Compact(&fs.Caller{Cancel: cancel}); e != 0 || c.Moved != 0 {
 		t.Errorf("cancelled: %+v, %v", c, e)
 	}
-	r := v.fs.NewReply()
+	r := v.fs.NewPinnedRead()
 	v.ok(v.fs.Read(&v.ctx, ino, 0, 10, r))
 	done := make(chan fs.Compaction)
 	go func() {
-		c, _ := v.fs.Compact(&fs.Context{Lane: 1})
+		c, _ := v.fs.Compact(&fs.Caller{Lane: 1})
 		done <- c
 	}()
 	if got := r.Slices()[0]; !bytes.Equal(got, data[:10]) {

@@ -17,7 +17,7 @@ type candidate struct {
 
 // easiest returns the candidate that takes the fewest blocks to collapse a PUD range. It looks at
 // what is allocated, however large the files say they are.
-func (d *defrag) easiest(ctx *Context) (best candidate, ok bool) {
+func (d *defrag) easiest(ctx *Caller) (best candidate, ok bool) {
 	fs := d.fs
 	for _, ino := range d.list() {
 		if ctx.cancelled() {
@@ -78,7 +78,7 @@ func (d *defrag) candidates(in *inode, lo uint64, s *rangeState) (cs []candidate
 	}
 	for _, p := range places {
 		free, kept := fs.alloc.FreeIn(order, p.base)
-		if kept && p.base != in.ext.homeAt || fs.table.Order(p.base) == order || p.base+s.whole > fs.sb.Blocks() || !d.onlyData(p.base, s.whole) {
+		if kept && p.base != in.ext.reservedAt || fs.table.Order(p.base) == order || p.base+s.whole > fs.sb.Blocks() || !d.onlyData(p.base, s.whole) {
 			continue
 		}
 		others := s.whole - free - p.blocks
@@ -92,7 +92,7 @@ func (d *defrag) candidates(in *inode, lo uint64, s *rangeState) (cs []candidate
 
 // collapsePUD collapses the range that a candidate is for. It locks one PMD range of one file at a
 // time.
-func (d *defrag) collapsePUD(ctx *Context, c *candidate) bool {
+func (d *defrag) collapsePUD(ctx *Caller, c *candidate) bool {
 	fs := d.fs
 	o := fs.alloc.Orders()
 	fs.alloc.Keep(o.PUD, c.base)
@@ -134,7 +134,7 @@ func (d *defrag) collapsePUD(ctx *Context, c *candidate) bool {
 // pack empties the PMD blocks of which least is used, into what is free in others: as far
 // as that is at most half, and as long as more than a 32nd of the free space is in broken
 // ones.
-func (d *defrag) pack(ctx *Context) (moved uint64) {
+func (d *defrag) pack(ctx *Caller) (moved uint64) {
 	fs := d.fs
 	st := fs.alloc.Stats()
 	if st.Free4K < st.Free/32 {
@@ -177,7 +177,7 @@ const packMax = 64
 
 // clear moves a file's blocks out of a candidate's block, but those that are where the candidate
 // wants them. It reports whether none is left.
-func (d *defrag) clear(ctx *Context, c *candidate, ino uint64) bool {
+func (d *defrag) clear(ctx *Caller, c *candidate, ino uint64) bool {
 	fs := d.fs
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -225,7 +225,7 @@ func (in *inode) nextIn(at uint64, c *candidate, ino uint64, o hugepage.Orders) 
 }
 
 // moveAway moves x, which lies in one PMD range of the file, out of the candidate's block.
-func (d *defrag) moveAway(ctx *Context, in *inode, c *candidate, x pagecache.Extent) bool {
+func (d *defrag) moveAway(ctx *Caller, in *inode, c *candidate, x pagecache.Extent) bool {
 	lock := in.rl.Lock(int64(x.Logical)<<layout.BlockShift, int64(x.End())<<layout.BlockShift, true)
 	in.io.Lock()
 	defer in.rl.Unlock(lock)
@@ -262,7 +262,7 @@ func (d *defrag) moveAway(ctx *Context, in *inode, c *candidate, x pagecache.Ext
 // there is no space.
 func (d *defrag) placeAway(in *inode, c *candidate, first uint64, y pagecache.Extent) (to, n uint64) {
 	fs := d.fs
-	want := fs.reserve.granted(uint64(y.Len))
+	want := fs.reserve.limitAlloc(uint64(y.Len))
 	if want == 0 {
 		return 0, 0
 	}
@@ -278,7 +278,7 @@ func (d *defrag) placeAway(in *inode, c *candidate, first uint64, y pagecache.Ex
 			}
 		}
 		off := y.Logical & (1<<o.PMD - 1)
-		if base, n, ok := fs.alloc.Home(o.PMD, off, want); ok {
+		if base, n, ok := fs.alloc.Reservation(o.PMD, off, want); ok {
 			return base + off, n
 		}
 	}
@@ -301,7 +301,7 @@ func (d *defrag) onlyData(block, n uint64) bool {
 
 // usersOf lists the files that have blocks where the candidates are. It looks at every
 // inode, as a mount does: this is asked seldom, and nothing is kept to answer it faster.
-func (d *defrag) usersOf(ctx *Context, cs []*candidate) (inos []uint64) {
+func (d *defrag) usersOf(ctx *Caller, cs []*candidate) (inos []uint64) {
 	fs := d.fs
 	for _, b := range d.fs.meta.InodeBlocks() {
 		for i := int64(0); i < layout.InodesPerBlock && !ctx.cancelled(); i++ {

@@ -31,7 +31,7 @@ func TestContradictingFreeMap(t *testing.T) {
 			func(v *volume, w *world) { same(v, w.a, w.b) },
 			func(v *volume, f *fs.FS, w *world) syscall.Errno {
 				cut(v, f, w.a)
-				rp := f.NewReply()
+				rp := f.NewPinnedRead()
 				defer rp.Free()
 				e := f.Read(&v.ctx, w.b, 0, 4096, rp)
 				if e == 0 {

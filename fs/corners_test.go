@@ -45,7 +45,7 @@ func TestSlotReuse(t *testing.T) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			ctx := fs.Context{Lane: uint32(w)}
+			ctx := fs.Caller{Lane: uint32(w)}
 			name := string(rune('a' + w))
 			for time.Now().Before(stop) {
 				var a, b fs.Attr
@@ -78,7 +78,7 @@ func TestTouchDuringChmod(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			var a fs.Attr
-			v.fs.SetAttr(&fs.Context{Lane: 1}, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a)
+			v.fs.SetAttr(&fs.Caller{Lane: 1}, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a)
 		}()
 		at := v.now.Load()
 		v.write(ino, 0, []byte("x"))
@@ -207,7 +207,7 @@ func TestExchangeFileWithItsDirectory(t *testing.T) {
 		stop := time.Now().Add(time.Second)
 		for w := range 4 {
 			wg.Go(func() {
-				ctx := fs.Context{Lane: uint32(w)}
+				ctx := fs.Caller{Lane: uint32(w)}
 				var a fs.Attr
 				for time.Now().Before(stop) {
 					if w == 0 {

@@ -17,7 +17,7 @@ type node struct {
 
 // Mknod creates a regular file, fifo, socket or device node. Of the mode of what is created
 // ctx.Umask is taken, unless the directory has a default access control list.
-func (fs *FS) Mknod(ctx *Context, dir uint64, name string, mode, rdev uint32, a *Attr) syscall.Errno {
+func (fs *FS) Mknod(ctx *Caller, dir uint64, name string, mode, rdev uint32, a *Attr) syscall.Errno {
 	switch mode & syscall.S_IFMT {
 	case 0:
 		mode |= syscall.S_IFREG
@@ -30,12 +30,12 @@ func (fs *FS) Mknod(ctx *Context, dir uint64, name string, mode, rdev uint32, a 
 
 // Tmpfile creates a regular file without a name, as O_TMPFILE: it goes with its last
 // reference unless Link names it before. dir says where Link may name it.
-func (fs *FS) Tmpfile(ctx *Context, dir uint64, mode uint32, a *Attr) syscall.Errno {
+func (fs *FS) Tmpfile(ctx *Caller, dir uint64, mode uint32, a *Attr) syscall.Errno {
 	return fs.create(ctx, dir, "", &node{mode: mode&0o7777 | syscall.S_IFREG, unnamed: true}, a)
 }
 
 // Mkdir creates a directory.
-func (fs *FS) Mkdir(ctx *Context, dir uint64, name string, mode uint32, a *Attr) syscall.Errno {
+func (fs *FS) Mkdir(ctx *Caller, dir uint64, name string, mode uint32, a *Attr) syscall.Errno {
 	return fs.create(ctx, dir, name, &node{mode: mode&0o7777 | syscall.S_IFDIR}, a)
 }
 
@@ -47,11 +47,11 @@ func (fs *FS) Mkdir(ctx *Context, dir uint64, name string, mode uint32, a *Attr)
 //  3. what is inherited of access control lists: swapXattrs
 //  4. transaction: the inode's core, times and extent lines; the dentry; the
 //     directory's times line, and its core line if its size or link count changes
-func (fs *FS) create(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
-	return fs.patiently(ctx, func() syscall.Errno { return fs.tryCreate(ctx, dir, name, nd, a) })
+func (fs *FS) create(ctx *Caller, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
+	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.tryCreate(ctx, dir, name, nd, a) })
 }
 
-func (fs *FS) tryCreate(ctx *Context, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
+func (fs *FS) tryCreate(ctx *Caller, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -92,7 +92,7 @@ func (fs *FS) tryCreate(ctx *Context, dir uint64, name string, nd *node, a *Attr
 	return 0
 }
 
-func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *inode, err error) {
+func (fs *FS) createLocked(ctx *Caller, d *inode, name string, nd *node) (in *inode, err error) {
 	var p dirPlace
 	if !nd.unnamed {
 		if p, err = fs.placeName(ctx, d, layout.DentryLines(len(name))); err != nil {
@@ -123,7 +123,7 @@ func (fs *FS) createLocked(ctx *Context, d *inode, name string, nd *node) (in *i
 // newborn is an inode on its way: in DRAM, where nobody finds it, and not yet on media.
 type newborn struct {
 	fs    *FS
-	ctx   *Context
+	ctx   *Caller
 	in    *inode
 	nd    *node
 	block uint64 // of a long link's target; 0: none
@@ -132,7 +132,7 @@ type newborn struct {
 
 // newNode makes everything of a new inode that stands outside the transaction which shows
 // it. Called with d.mu held.
-func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
+func (fs *FS) newNode(ctx *Caller, d *inode, nd *node) (*newborn, error) {
 	ino, err := fs.meta.AllocInode(ctx.Lane, ctx.UID)
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func (fs *FS) newNode(ctx *Context, d *inode, nd *node) (*newborn, error) {
 		return nil, err
 	}
 	// Before its lines are on media, so that a get by number does not read them.
-	n.in.dying = true
+	n.in.state = inodeCreating
 	s := fs.shard(ino)
 	s.mu.Lock()
 	s.add(n.in)
@@ -165,7 +165,7 @@ func (n *newborn) done() {
 	}
 	s := fs.shard(n.in.ino)
 	s.mu.Lock()
-	n.in.dying = false
+	n.in.state = inodeLive
 	s.mu.Unlock()
 }
 

@@ -39,7 +39,7 @@ func TestDeepRename(t *testing.T) {
 			t.Errorf("a rename of %s below %d directories takes %v, want 50 ms at most", name, depth, best)
 		}
 	}
-	queue := &fs.Context{NoWait: true}
+	queue := &fs.Caller{NoWait: true}
 	v.ok(v.fs.Rename(queue, x, "file", y, "file", 0))
 	v.ok(v.fs.Rename(queue, x, "leaf", y, "leaf", 0))
 	if e := v.fs.Rename(queue, x, "tree", y, "tree", 0); e != syscall.EAGAIN {

@@ -100,7 +100,7 @@ type Compaction struct {
 // what it has moved by then stays, and is right.
 //
 // One call at a time does something; others return at once.
-func (fs *FS) Compact(ctx *Context) (Compaction, syscall.Errno) {
+func (fs *FS) Compact(ctx *Caller) (Compaction, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return Compaction{}, e
 	}
@@ -108,7 +108,7 @@ func (fs *FS) Compact(ctx *Context) (Compaction, syscall.Errno) {
 }
 
 // step is Compact where changes are allowed.
-func (d *defrag) step(ctx *Context) (c Compaction) {
+func (d *defrag) step(ctx *Caller) (c Compaction) {
 	if !d.running.CompareAndSwap(false, true) {
 		return c
 	}
@@ -129,7 +129,7 @@ func (d *defrag) step(ctx *Context) (c Compaction) {
 // moveTo moves the file blocks [lo, hi) to the region blocks base, base+1, ... as far as they do
 // not lie there. It returns how many blocks it moved, and whether all lie there now. Called with
 // the range locked for writing, and io held.
-func (d *defrag) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
+func (d *defrag) moveTo(ctx *Caller, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
 	fs := d.fs
 	// Everything there must be free, or the file's own block of that place.
 	for b := lo; b < hi; {
@@ -148,7 +148,7 @@ func (d *defrag) moveTo(ctx *Context, in *inode, lo, hi, base uint64) (n uint64,
 		x := part(e, b, min(hi, e.End()))
 		to := base + (b - lo)
 		if x.Block != to {
-			if fs.reserve.granted(uint64(x.Len)) < uint64(x.Len) || !fs.alloc.Reserve(to, uint64(x.Len)) || d.move(ctx, in, x, to) != nil {
+			if fs.reserve.limitAlloc(uint64(x.Len)) < uint64(x.Len) || !fs.alloc.Reserve(to, uint64(x.Len)) || d.move(ctx, in, x, to) != nil {
 				return n, false
 			}
 			n += uint64(x.Len)
@@ -173,7 +173,7 @@ func (d *defrag) movable(x pagecache.Extent) bool {
 //  1. NT-store the data where it goes, SFENCE
 //  2. transaction: the slots
 //  3. only then are the blocks it leaves free
-func (d *defrag) move(ctx *Context, in *inode, x pagecache.Extent, to uint64) error {
+func (d *defrag) move(ctx *Caller, in *inode, x pagecache.Extent, to uint64) error {
 	fs := d.fs
 	m := fs.newRemap(in, x.Logical)
 	e, _ := in.space.Lookup(x.Logical)
@@ -187,7 +187,7 @@ func (d *defrag) move(ctx *Context, in *inode, x pagecache.Extent, to uint64) er
 	y.Block = to
 	m.put(y)
 	m.finish(x.End())
-	err := m.settle(ctx)
+	err := m.reserveSlots(ctx)
 	if err == nil && x.Flags&layout.ExtentUnwritten == 0 {
 		err = m.copyBlocks(to, x.Block, uint64(x.Len))
 	}

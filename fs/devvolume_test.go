@@ -67,7 +67,7 @@ func (d *devVolume) poison(ranges ...pmem.Range) {
 
 // get reads as a transport does.
 func (v *volume) get(ino uint64, off int64, n int) ([]byte, syscall.Errno) {
-	r := v.fs.NewReply()
+	r := v.fs.NewPinnedRead()
 	defer r.Free()
 	if e := v.fs.Read(&v.ctx, ino, off, n, r); e != 0 {
 		return nil, e

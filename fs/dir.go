@@ -9,7 +9,7 @@ import (
 )
 
 // getDir is get for directories, with the index in DRAM. EAGAIN as extentsLoaded.
-func (fs *FS) getDir(ctx *Context, ino uint64) (*inode, syscall.Errno) {
+func (fs *FS) getDir(ctx *Caller, ino uint64) (*inode, syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return nil, e
@@ -114,7 +114,7 @@ type dirPlace struct {
 // placeName finds n adjacent free lines in the directory, in a fresh, formatted
 // metadata block if need be. Nothing is linked yet: change.link does that. Called
 // with mu held and no lane.
-func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
+func (fs *FS) placeName(ctx *Caller, in *inode, n int) (dirPlace, error) {
 	if pos, ok := in.dir.Room(n); ok {
 		return dirPlace{pos: pos, n: n}, nil
 	}
@@ -138,7 +138,7 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 	m.put(pagecache.Extent{Logical: uint64(b), Block: block, Len: 1})
 	m.finish(uint64(b) + 1)
 	p := dirPlace{pos: b * layout.LinesPerBlock, n: n, block: block, remap: m}
-	if err := m.settleDir(ctx); err != nil {
+	if err := m.reserveSlotsLocked(ctx); err != nil {
 		fs.undoPlace(ctx, &p)
 		return dirPlace{}, err
 	}
@@ -146,7 +146,7 @@ func (fs *FS) placeName(ctx *Context, in *inode, n int) (dirPlace, error) {
 }
 
 // undoPlace gives back what placeName took. No lane may be held.
-func (fs *FS) undoPlace(ctx *Context, p *dirPlace) {
+func (fs *FS) undoPlace(ctx *Caller, p *dirPlace) {
 	if p.block == 0 {
 		return
 	}
@@ -159,7 +159,7 @@ func (fs *FS) undoPlace(ctx *Context, p *dirPlace) {
 // blocks if the directory did. It comes after the transaction that emptied the
 // block: if it does not happen the directory is merely larger than it need be.
 // Called with mu held and no lane.
-func (fs *FS) trimDir(ctx *Context, in *inode, pos uint32) {
+func (fs *FS) trimDir(ctx *Caller, in *inode, pos uint32) {
 	if in.dir.Len() > 0 {
 		fs.trimBlock(ctx, in, pos/layout.LinesPerBlock)
 		return
@@ -177,17 +177,17 @@ func (fs *FS) trimDir(ctx *Context, in *inode, pos uint32) {
 // Persistence order:
 //  1. transaction: the block's slot cut (it may split in two), the directory's size
 //  2. only then is the block free
-func (fs *FS) trimBlock(ctx *Context, in *inode, b uint32) {
+func (fs *FS) trimBlock(ctx *Caller, in *inode, b uint32) {
 	d := in.dir
 	if !d.Idle(b) {
 		return
 	}
-	m, _, err := fs.plan(ctx, in, uint64(b), uint64(b)+1, fatePunch)
+	m, _, err := fs.plan(ctx, in, uint64(b), uint64(b)+1, dispPunch)
 	if err != nil {
 		return
 	}
 	defer m.end()
-	if m.settleDir(ctx) != nil {
+	if m.reserveSlotsLocked(ctx) != nil {
 		return
 	}
 	c := fs.begin(ctx)

@@ -52,7 +52,7 @@
 // (child.go).
 //
 // rl and io may be held long, and the rename mutex for some milliseconds: whoever holds a
-// directory's mu waits for none of them, and a request with Context.NoWait neither (iolock.go). A
+// directory's mu waits for none of them, and a request with Caller.NoWait neither (iolock.go). A
 // file's space and ext change under io and mu, so either suffices to read them.
 //
 // So an operation allocates first, then begins its transaction, commits, and frees

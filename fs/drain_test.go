@@ -23,12 +23,12 @@ func TestReadersDrain(t *testing.T) {
 	var s fs.StatFS
 	v.fs.StatFS(&s)
 	before := s.Bavail
-	read := func(g int64) *fs.Reply {
-		r := v.fs.NewReply()
+	read := func(g int64) *fs.PinnedRead {
+		r := v.fs.NewPinnedRead()
 		v.ok(v.fs.Read(&v.ctx, big, g*pud, 4096, r))
 		return r
 	}
-	var cur [folio]*fs.Reply
+	var cur [folio]*fs.PinnedRead
 	for g := range cur {
 		cur[g] = read(int64(g))
 	}

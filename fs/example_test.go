@@ -25,7 +25,7 @@ func Example() {
 	}
 
 	const root = 1 // the inode number of the root directory
-	var ctx fs.Context
+	var ctx fs.Caller
 	var a fs.Attr
 	if e := f.Mknod(&ctx, root, "greeting", syscall.S_IFREG|0o644, 0, &a); e != 0 {
 		panic(e)
@@ -38,15 +38,15 @@ func Example() {
 	if e := f.Lookup(&ctx, root, "greeting", &a); e != 0 {
 		panic(e)
 	}
-	reply := f.NewReply()
-	if e := f.Read(&ctx, a.Ino, 0, int(a.Size), reply); e != 0 {
+	pin := f.NewPinnedRead()
+	if e := f.Read(&ctx, a.Ino, 0, int(a.Size), pin); e != 0 {
 		panic(e)
 	}
-	for _, b := range reply.Slices() { // the region itself, until Done
+	for _, b := range pin.Slices() { // the region itself, until Done
 		fmt.Printf("%s\n", b)
 	}
-	reply.Done()
-	reply.Free()
+	pin.Done()
+	pin.Free()
 	fmt.Println(f.Unlink(&ctx, root, "no such file") == syscall.ENOENT)
 
 	f.Forget(a.Ino, 1)

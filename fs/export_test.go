@@ -1,8 +1,8 @@
 package fs
 
-// Grant has f say how many of the blocks, inodes or chunks that an allocation wants it may ask for;
-// 0: it finds no space. nil: all.
-func (fs *FS) Grant(f func(want uint64) uint64) { fs.reserve.limit = f }
+// LimitAlloc has f say how many of the blocks, inodes or chunks that an allocation wants it may ask
+// for; 0: it finds no space. nil: all.
+func (fs *FS) LimitAlloc(f func(want uint64) uint64) { fs.reserve.limit = f }
 
 // HoldIO keeps an inode's io, as an operation on its extents does, until release is called.
 func (fs *FS) HoldIO(ino uint64) (release func()) {

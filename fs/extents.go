@@ -14,11 +14,11 @@ import (
 // 1 are in the inode; the k-th linked extent block holds 126 more. Protected by
 // the inode's io and mu, see inode.
 type extentSlots struct {
-	chain  []uint64 // extent blocks by index
-	free   []uint32 // free slots below next, last freed first
-	next   uint32   // slots from here on were never used
-	homeOf uint64   // 1 + number of the PUD range whose home was decided last, see place
-	homeAt uint64   // where that home begins in the region, or noHome
+	chain       []uint64 // extent blocks by index
+	free        []uint32 // free slots below next, last freed first
+	next        uint32   // slots from here on were never used
+	reservedFor uint64   // 1 + number of the PUD range whose reservation was decided last, see place
+	reservedAt  uint64   // where that reservation begins in the region, or noHome
 }
 
 // slotLine gives the line and half that hold slot s.
@@ -54,7 +54,7 @@ func (in *inode) freeSlots() int { return len(in.ext.free) + int(in.slotCap()-in
 // Persistence order, for each block:
 //  1. NT-store the formatted block with its header (next: the present root), SFENCE
 //  2. transaction: the inode's times line, root = the block
-func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
+func (fs *FS) needSlots(ctx *Caller, in *inode, n int) error {
 	for in.freeSlots() < n {
 		block, err := fs.meta.Alloc(ctx.Lane, ctx.UID, 0)
 		if err != nil {
@@ -81,7 +81,7 @@ func (fs *FS) needSlots(ctx *Context, in *inode, n int) error {
 }
 
 // rootExtents has the list of extent blocks begin with a block. Called with mu held and no lane.
-func (fs *FS) rootExtents(ctx *Context, in *inode, block uint64) error {
+func (fs *FS) rootExtents(ctx *Caller, in *inode, block uint64) error {
 	c := fs.begin(ctx)
 	u := c.update(in)
 	u.ExtentRoot = block
@@ -95,7 +95,7 @@ func (fs *FS) rootExtents(ctx *Context, in *inode, block uint64) error {
 // Persistence order:
 //  1. transaction: the inode's times line, root = none
 //  2. only then are the blocks free, which is left to the caller
-func (fs *FS) dropChainLocked(ctx *Context, in *inode) (gone []uint64) {
+func (fs *FS) dropChainLocked(ctx *Caller, in *inode) (gone []uint64) {
 	if in.space.Len() > 0 || len(in.ext.chain) == 0 {
 		return nil
 	}
@@ -109,14 +109,14 @@ func (fs *FS) dropChainLocked(ctx *Context, in *inode) (gone []uint64) {
 }
 
 // dropChain is dropChainLocked of a file, called with io held, and frees the blocks.
-func (fs *FS) dropChain(ctx *Context, in *inode) {
+func (fs *FS) dropChain(ctx *Caller, in *inode) {
 	in.mu.Lock()
 	gone := fs.dropChainLocked(ctx, in)
 	in.mu.Unlock()
 	fs.freeChain(ctx, gone)
 }
 
-func (fs *FS) freeChain(ctx *Context, gone []uint64) {
+func (fs *FS) freeChain(ctx *Caller, gone []uint64) {
 	for _, b := range gone {
 		fs.meta.Free(ctx.Lane, b)
 	}
@@ -307,7 +307,7 @@ type ExtentInfo struct {
 // Extents calls f for each extent of a file or directory in order, from the one that covers file
 // block from or follows it, until f says false: what FIEMAP tells. It holds no lock: a change that
 // happens meanwhile is told in part.
-func (fs *FS) Extents(ctx *Context, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
+func (fs *FS) Extents(ctx *Caller, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e
@@ -323,7 +323,7 @@ func (fs *FS) Extents(ctx *Context, ino, from uint64, f func(ExtentInfo) bool) s
 }
 
 // CountExtents is how many extents a file or directory has.
-func (fs *FS) CountExtents(ctx *Context, ino uint64) (n int, e syscall.Errno) {
+func (fs *FS) CountExtents(ctx *Caller, ino uint64) (n int, e syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return 0, e
@@ -340,7 +340,7 @@ const folioSteps = 1 << 16
 
 // Folios is Extents from file block from on, each cut where the order of its folios changes, and
 // where more than folioSteps folios would be told as one.
-func (fs *FS) Folios(ctx *Context, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
+func (fs *FS) Folios(ctx *Caller, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
 	return fs.Extents(ctx, ino, from, func(x ExtentInfo) bool {
 		if from > x.Logical { // the first one
 			x.Block, x.Len, x.Logical = x.Block+from-x.Logical, x.Len-(from-x.Logical), from

@@ -23,22 +23,22 @@ const (
 // missing are blocks of the range, and nobody else took them meanwhile; if it is a block for
 // extents, or one to copy a shared block to, a part of the range may be done. EINTR if the caller
 // gave up between two transactions.
-func (fs *FS) Fallocate(ctx *Context, ino uint64, mode uint32, off, n int64) syscall.Errno {
-	return fs.patiently(ctx, func() syscall.Errno { return fs.tryFallocate(ctx, ino, mode, off, n) })
+func (fs *FS) Fallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) syscall.Errno {
+	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.tryFallocate(ctx, ino, mode, off, n) })
 }
 
-func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) syscall.Errno {
+func (fs *FS) tryFallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
-	var f fate
+	var f disposition
 	switch mode {
 	case 0, FallocKeepSize:
-		f = fateAllocate
+		f = dispAllocate
 	case FallocPunchHole | FallocKeepSize:
-		f = fatePunch
+		f = dispPunch
 	case FallocZeroRange, FallocZeroRange | FallocKeepSize:
-		f = fateZero
+		f = dispZero
 	default:
 		return syscall.EOPNOTSUPP
 	}
@@ -67,7 +67,7 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 	if e := fs.killCapability(ctx, in); e != 0 {
 		return e
 	}
-	if f != fateAllocate {
+	if f != dispAllocate {
 		defer in.breakLayout(uint64(off)>>layout.BlockShift, blocksOf(off+n))()
 	}
 	lock, from, err := in.lockWrite(ctx, off, off+n)
@@ -77,7 +77,7 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 	if err != nil {
 		return errno(err)
 	}
-	if f != fateAllocate {
+	if f != dispAllocate {
 		err = fs.bypass(ctx, in, off, off+n)
 	}
 	if err == nil {
@@ -93,7 +93,7 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 		return errno(err)
 	}
 	fs.touch(in)
-	if f != fatePunch {
+	if f != dispPunch {
 		fs.defrag.collapseFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+n))
 	}
 	return 0
@@ -102,9 +102,9 @@ func (fs *FS) tryFallocate(ctx *Context, ino uint64, mode uint32, off, n int64) 
 // fallocation is a Fallocate under way, with the range lock and io held.
 type fallocation struct {
 	fs       *FS
-	ctx      *Context
+	ctx      *Caller
 	in       *inode
-	f        fate
+	f        disposition
 	off, end int64 // bytes
 	grow     bool  // the file becomes at least end bytes long
 }
@@ -127,23 +127,23 @@ func (a *fallocation) run() error {
 	if a.grow {
 		size = uint64(end)
 	}
-	if f != fatePunch && a.missing(first, last) > fs.reserve.available(a.ctx.UID == 0) {
+	if f != dispPunch && a.missing(first, last) > fs.reserve.available(a.ctx.UID == 0) {
 		return errNoSpace
 	}
 	if err := a.zeroEnds(); err != nil {
 		return err
 	}
 	switch {
-	case f == fatePunch:
+	case f == dispPunch:
 		err := a.reshape(f, lo, hi, 0)
 		fs.dropChain(a.ctx, a.in)
 		return err
-	case f == fateAllocate || lo == hi:
-		return a.reshape(fateAllocate, first, last, size)
+	case f == dispAllocate || lo == hi:
+		return a.reshape(dispAllocate, first, last, size)
 	}
 	for _, b := range [2]uint64{first, last - 1} { // of which only a part is zeroed
 		if b < lo || b >= hi {
-			if err := a.reshape(fateAllocate, b, b+1, 0); err != nil {
+			if err := a.reshape(dispAllocate, b, b+1, 0); err != nil {
 				return err
 			}
 		}
@@ -155,7 +155,7 @@ func (a *fallocation) run() error {
 func blocksOf(n int64) uint64 { return uint64(n+layout.BlockSize-1) >> layout.BlockShift }
 
 // reshape gives the blocks [lo, hi) their fate, and the file at least size bytes.
-func (a *fallocation) reshape(f fate, lo, hi, size uint64) error {
+func (a *fallocation) reshape(f disposition, lo, hi, size uint64) error {
 	fs, ctx, in := a.fs, a.ctx, a.in
 	for lo < hi {
 		m, stop, err := fs.plan(ctx, in, lo, hi, f)
@@ -166,7 +166,7 @@ func (a *fallocation) reshape(f fate, lo, hi, size uint64) error {
 		if stop < hi {
 			to = min(size, stop<<layout.BlockShift)
 		}
-		if err = m.settle(ctx); err != nil {
+		if err = m.reserveSlots(ctx); err != nil {
 			return m.abort(ctx, err)
 		}
 		if err = m.commit(ctx, to); err != nil {
@@ -187,7 +187,7 @@ func (a *fallocation) zeroEnds() error {
 	if size := int64(in.size.Load()); a.grow && end > size {
 		tail = span{size, min(end, blockEnd(size))}
 	}
-	if a.f != fateAllocate {
+	if a.f != dispAllocate {
 		if off != blockEnd(off) {
 			head = span{off, min(end, blockEnd(off))}
 		}
@@ -209,11 +209,11 @@ func (a *fallocation) missing(lo, hi uint64) (n uint64) {
 			next = min(hi, e.End())
 		}
 		bad := false
-		if ok && f == fateZero {
+		if ok && f == dispZero {
 			next, bad = fs.bad.SameState(e.BlockAt(lo), next-lo)
 			next += lo
 		}
-		if !ok || bad || f == fateZero && fs.elsewhere(part(e, lo, next)) {
+		if !ok || bad || f == dispZero && fs.hasOtherUsers(part(e, lo, next)) {
 			n += next - lo
 		}
 		lo = next

@@ -14,7 +14,7 @@ const flagsInherited = layout.FlagSync | layout.FlagNoDump | layout.FlagNoAtime 
 // asks.
 //
 // Persistence order: transaction: core line, times line.
-func (fs *FS) SetFlags(ctx *Context, ino uint64, flags uint32, proj *uint32) syscall.Errno {
+func (fs *FS) SetFlags(ctx *Caller, ino uint64, flags uint32, proj *uint32) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -46,7 +46,7 @@ func (fs *FS) SetFlags(ctx *Context, ino uint64, flags uint32, proj *uint32) sys
 // kernel has judged by mode and access control lists; of ours it knows nothing. EPERM if an
 // immutable file would be written to, or one that can only be appended to otherwise. Release ends
 // it.
-func (fs *FS) Open(ctx *Context, ino uint64, flags uint32) (own uint32, e syscall.Errno) {
+func (fs *FS) Open(ctx *Caller, ino uint64, flags uint32) (own uint32, e syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return 0, e
@@ -68,8 +68,8 @@ func (in *inode) immutable() bool { return in.flags.Load()&layout.FlagImmutable 
 // appendOnly: it may only grow (chattr +a). Of a directory: names may only be added.
 func (in *inode) appendOnly() bool { return in.flags.Load()&layout.FlagAppend != 0 }
 
-// fixed: its attributes and names may not change.
-func (in *inode) fixed() bool {
+// immutableOrAppend: its attributes and names may not change.
+func (in *inode) immutableOrAppend() bool {
 	return in.flags.Load()&(layout.FlagImmutable|layout.FlagAppend) != 0
 }
 
@@ -83,7 +83,7 @@ func mayAdd(d *inode) syscall.Errno {
 
 // mayDelete is for d's name of in, as may_delete of the kernel.
 func mayDelete(d, in *inode) syscall.Errno {
-	if d.fixed() || in.fixed() {
+	if d.immutableOrAppend() || in.immutableOrAppend() {
 		return syscall.EPERM
 	}
 	return 0

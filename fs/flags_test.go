@@ -266,7 +266,7 @@ func TestAppendThatMayNotWait(t *testing.T) {
 	v.ok(v.fs.GetAttr(&v.ctx, fill, &a))
 	v.ok(v.fs.SetAttr(&v.ctx, fill, &fs.SetAttr{Valid: fs.SetSize, Size: a.Size - 8*4096}, &a))
 	v.ok(v.fs.Unlink(&v.ctx, 1, "gone")) // still open: its space is on its way
-	ctx := fs.Context{NoWait: true}
+	ctx := fs.Caller{NoWait: true}
 	n, e := v.fs.Write(&ctx, ino, 0, make([]byte, 1<<20))
 	if e != 0 || n == 0 || n == 1<<20 {
 		t.Errorf("%d bytes, %v", n, e)

@@ -49,7 +49,7 @@ func TestDeferredFree(t *testing.T) {
 		t.Fatalf("no large folio: %+v", s)
 	}
 	free := v.free()
-	r := v.fs.NewReply()
+	r := v.fs.NewPinnedRead()
 	v.ok(v.fs.Read(&v.ctx, ino, 0, 100, r))
 	v.ok(v.fs.Fallocate(&v.ctx, ino, fs.FallocPunchHole|fs.FallocKeepSize, 2*pmdBytes+4096, 8192))
 	v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 4*pmdBytes + 4096}, new(fs.Attr)))

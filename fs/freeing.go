@@ -66,19 +66,19 @@ func (f *freeing) nameGone(in *inode) {
 	}
 }
 
-// settling reports whether anything was deleted just now.
-func (f *freeing) settling() bool {
+// deletedNow reports whether anything was deleted just now.
+func (f *freeing) deletedNow() bool {
 	last := f.last.Load()
 	return last != 0 && time.Since(started)-time.Duration(last) <= orphanWait
 }
 
-// Settle waits until what was deleted just now is free, but not long; if many callers do so already
-// (Waiters), it does not. Called with no lock held.
-func (fs *FS) Settle(ctx *Context) { fs.freeing.settle(ctx) }
+// AwaitDeleted waits until what was deleted just now is free, but not long; if many callers do so
+// already (Waiters), it does not. Called with no lock held.
+func (fs *FS) AwaitDeleted(ctx *Caller) { fs.freeing.awaitDeleted(ctx) }
 
-// settle is Settle for a caller that may give up (EINTR).
-func (f *freeing) settle(ctx *Context) syscall.Errno {
-	if !f.settling() || f.pending() == f.open.Load() {
+// awaitDeleted is Settle for a caller that may give up (EINTR).
+func (f *freeing) awaitDeleted(ctx *Caller) syscall.Errno {
+	if !f.deletedNow() || f.pending() == f.open.Load() {
 		return 0
 	}
 	open, until := f.open.Load(), started.Add(time.Duration(f.last.Load())+orphanWait)
@@ -95,7 +95,7 @@ func (f *freeing) settle(ctx *Context) syscall.Errno {
 // await waits until done says so; EINTR if the caller gave up before. If many callers wait, it does
 // not. What is waited for usually comes in less than a millisecond: it looks less often the longer
 // it takes.
-func (f *freeing) await(ctx *Context, done func() bool) (e syscall.Errno) {
+func (f *freeing) await(ctx *Caller, done func() bool) (e syscall.Errno) {
 	w := &f.waiters
 	if !w.Enter(ctx.UID) {
 		return 0
@@ -135,10 +135,10 @@ const reclaimWait = 10 * time.Second
 
 // AwaitReclaim waits until the large files that were deleted and have no user any more are free,
 // but not for longer than 10 s. EINTR if the caller gave up before. Called with no lock held.
-func (fs *FS) AwaitReclaim(ctx *Context) syscall.Errno { return fs.freeing.awaitLarge(ctx) }
+func (fs *FS) AwaitReclaim(ctx *Caller) syscall.Errno { return fs.freeing.awaitLarge(ctx) }
 
 // awaitLarge is AwaitReclaim.
-func (f *freeing) awaitLarge(ctx *Context) syscall.Errno {
+func (f *freeing) awaitLarge(ctx *Caller) syscall.Errno {
 	if f.larges.Load() == 0 {
 		return 0
 	}
@@ -147,7 +147,7 @@ func (f *freeing) awaitLarge(ctx *Context) syscall.Errno {
 }
 
 // awaitDeferred waits until what deferring speaks of is free, but not long.
-func (f *freeing) awaitDeferred(ctx *Context) syscall.Errno {
+func (f *freeing) awaitDeferred(ctx *Caller) syscall.Errno {
 	if !f.deferring() {
 		return 0
 	}
@@ -168,17 +168,17 @@ func (f *freeing) awaitDeferred(ctx *Context) syscall.Errno {
 // became free since released was what the folio table said, or was on its way and was waited for.
 // Else e is the operation's answer: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up.
 // Called with no lock held.
-func (f *freeing) spaceComes(ctx *Context, released uint64) (again bool, e syscall.Errno) {
+func (f *freeing) spaceComes(ctx *Caller, released uint64) (again bool, e syscall.Errno) {
 	reclaims := f.larges.Load() > 0
 	switch {
 	case f.fs.table.Released() != released && !reclaims:
 		return true, 0
-	case !reclaims && !f.settling() && !f.deferring():
+	case !reclaims && !f.deletedNow() && !f.deferring():
 		return false, syscall.ENOSPC
 	case ctx.NoWait:
 		return false, syscall.EAGAIN
 	}
-	if e = f.settle(ctx); e == 0 {
+	if e = f.awaitDeleted(ctx); e == 0 {
 		e = f.awaitLarge(ctx)
 	}
 	if e == 0 {
@@ -187,9 +187,9 @@ func (f *freeing) spaceComes(ctx *Context, released uint64) (again bool, e sysca
 	return e == 0, e
 }
 
-// patiently calls op, and once more if it found no space and some may have become free; or, if
+// retryNoSpace calls op, and once more if it found no space and some may have become free; or, if
 // the caller may not wait for that, says EAGAIN. op that found no space may be called again.
-func (fs *FS) patiently(ctx *Context, op func() syscall.Errno) syscall.Errno {
+func (fs *FS) retryNoSpace(ctx *Caller, op func() syscall.Errno) syscall.Errno {
 	released := fs.table.Released()
 	e := op()
 	if e == syscall.ENOSPC {

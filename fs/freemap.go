@@ -45,8 +45,8 @@ func (fs *FS) encodeFreeMap() ([]byte, error) {
 	orders := fs.foliosOf()
 	sum := fs.alloc.FreeBlocks() + fs.mounted.fixed + fs.bad.OfflineBlocks()
 	fs.table.Walk(func(r refcnt.Run) bool {
-		x := layout.FreeMapRun{Block: r.Block, N: r.N, Count: r.Owners, Kind: layout.FreeMapLack}
-		if !r.Lack {
+		x := layout.FreeMapRun{Block: r.Block, N: r.N, Count: r.Owners, Kind: layout.FreeMapMissing}
+		if !r.Missing {
 			x.Kind = uint8(slices.Index(orders[:], r.Order))
 			sum += r.N
 		}
@@ -153,11 +153,11 @@ func (s *scan) loadFreeMap() error {
 	orders := fs.foliosOf()
 	ok := fs.alloc.ReserveAll(func() (block, n uint64, ok bool) {
 		for x, ok := r.Run(); ok && err == nil; x, ok = r.Run() {
-			run := refcnt.Run{Block: x.Block, N: x.N, Owners: x.Count, Lack: x.Kind == layout.FreeMapLack}
-			if !run.Lack {
+			run := refcnt.Run{Block: x.Block, N: x.N, Owners: x.Count, Missing: x.Kind == layout.FreeMapMissing}
+			if !run.Missing {
 				run.Order = orders[x.Kind]
 			}
-			if err = fs.table.Restore(run); err == nil && !run.Lack {
+			if err = fs.table.Restore(run); err == nil && !run.Missing {
 				return x.Block, x.N, true
 			}
 		}

@@ -450,7 +450,7 @@ func TestUnmountBusy(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	f := v.create(1, "f")
 	v.write(f, 0, make([]byte, 2*pmdBytes))
-	v.ok(v.fs.Read(&v.ctx, f, 0, 4096, v.fs.NewReply()))
+	v.ok(v.fs.Read(&v.ctx, f, 0, 4096, v.fs.NewPinnedRead()))
 	v.ok(v.fs.SetAttr(&v.ctx, f, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, new(fs.Attr)))
 	v.unmount()
 	if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {

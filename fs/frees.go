@@ -38,6 +38,6 @@ func (f *frees) bind(fs *FS) {
 }
 
 // to is idle through the caller's pool.
-func (f *frees) to(ctx *Context) func(block, n uint64) {
+func (f *frees) to(ctx *Caller) func(block, n uint64) {
 	return f.pools[ctx.Lane%uint32(len(f.pools))]
 }

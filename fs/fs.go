@@ -58,8 +58,8 @@ type FS struct {
 
 // pools keep what an operation would otherwise allocate.
 type pools struct {
-	replies    sync.Pool // *Reply
-	dirBatches sync.Pool // *dirBatch
+	pinnedReads sync.Pool // *Reply
+	dirBatches  sync.Pool // *dirBatch
 }
 
 // Options of Mount. The zero value mounts read-write.
@@ -102,9 +102,9 @@ type Options struct {
 	CompactInterval time.Duration
 }
 
-// Context comes with every call. It is the caller's, may be reused, and must not
+// Caller comes with every call. It is the caller's, may be reused, and must not
 // be shared between calls in flight.
-type Context struct {
+type Caller struct {
 	UID, GID, PID, Umask uint32
 	// Lane selects the journal lane, taken modulo their number: the index of
 	// the calling thread or queue.
@@ -134,7 +134,7 @@ type Context struct {
 }
 
 // Wait calls f, by Away if there is one.
-func (ctx *Context) Wait(f func()) {
+func (ctx *Caller) Wait(f func()) {
 	if ctx.Away == nil {
 		f()
 	} else {
@@ -143,7 +143,7 @@ func (ctx *Context) Wait(f func()) {
 }
 
 // cancelled reports whether the caller no longer waits.
-func (ctx *Context) cancelled() bool {
+func (ctx *Caller) cancelled() bool {
 	select {
 	case <-ctx.Cancel:
 		return true
@@ -260,7 +260,7 @@ type Stats struct {
 	FreeMetaBlocks  uint64  `json:"free_metadata_blocks"`
 	BadRanges       int     `json:"bad_ranges"`    // of memory that cannot be read
 	BadBytes        uint64  `json:"bad_bytes"`     // in them
-	RetiredBytes    uint64  `json:"retired_bytes"` // of these, data that belongs to no file any more, or never did
+	OfflineBytes    uint64  `json:"offline_bytes"` // of these, data that belongs to no file any more, or never did
 	FreeData        uint64  `json:"free_data_bytes"`
 	FreeIn2M        uint64  `json:"free_in_2m_bytes"`  // of these, in wholly free aligned 2 MiB
 	FreeIn1G        uint64  `json:"free_in_1g_bytes"`  // of these, in wholly free aligned 1 GiB
@@ -308,7 +308,7 @@ func (fs *FS) Stats() Stats {
 		s.BadRanges++
 		s.BadBytes += r.N << layout.BlockShift
 	}
-	s.RetiredBytes = fs.bad.OfflineBlocks() << layout.BlockShift
+	s.OfflineBytes = fs.bad.OfflineBlocks() << layout.BlockShift
 	a, t := fs.alloc.Stats(), fs.table.Stats()
 	s.FreeData = a.Free << layout.BlockShift
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift

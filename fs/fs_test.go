@@ -19,7 +19,7 @@ type volume struct {
 	t   testing.TB
 	r   *pmem.Region
 	fs  *fs.FS
-	ctx fs.Context
+	ctx fs.Caller
 	now atomic.Int64
 
 	unmerged bool // folios may be split that could stand together
@@ -102,7 +102,7 @@ func (v *volume) write(ino uint64, off int64, data []byte) {
 
 func (v *volume) read(ino uint64, off int64, n int) []byte {
 	v.t.Helper()
-	r := v.fs.NewReply()
+	r := v.fs.NewPinnedRead()
 	defer r.Free()
 	v.ok(v.fs.Read(&v.ctx, ino, off, n, r))
 	b := bytes.Join(r.Slices(), nil)
@@ -209,7 +209,7 @@ func TestReplyHoldsBlocks(t *testing.T) {
 	ino := v.create(1, "a")
 	want := bytes.Repeat([]byte{7}, 1<<20)
 	v.write(ino, 0, want)
-	r := v.fs.NewReply()
+	r := v.fs.NewPinnedRead()
 	v.ok(v.fs.Read(&v.ctx, ino, 0, 1<<20, r))
 	free := v.free()
 	var a fs.Attr
@@ -334,7 +334,7 @@ func TestReadWriteAllocs(t *testing.T) {
 	v.write(ino, 0, make([]byte, 1<<20))
 	data := make([]byte, 4096)
 	if n := testing.AllocsPerRun(1000, func() {
-		r := v.fs.NewReply()
+		r := v.fs.NewPinnedRead()
 		v.fs.Read(&v.ctx, ino, 8192, 4096, r)
 		r.Done()
 		r.Free()

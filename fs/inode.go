@@ -13,11 +13,24 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// Inode is an inode in use, in DRAM.
+// inodeState says whether an inode in the cache can be found (get).
+type inodeState uint8
+
+const (
+	inodeLive     inodeState = iota // read from the media, or created
+	inodeCreating                   // not on the media yet
+	inodeFreeing                    // an orphan without references, which reclaim frees on the media
+)
+
+// inode is an inode in use, in DRAM. While nlink is 0 it is an orphan.
 //
-// Life: absent -> cached (refs > 0) -> absent. While nlink is 0 the inode is an
-// orphan; dropping the last reference to an orphan frees it on media (reclaim),
-// with dying set so that nobody finds it meanwhile.
+//	absent -> live       get reads it
+//	absent -> creating   create, before its lines are on the media
+//	creating -> live     the transaction is committed
+//	creating -> absent   it is aborted
+//	live -> freeing      the last reference to an orphan is dropped
+//	live -> absent       the last reference to any other inode is dropped
+//	freeing -> absent    its slot and blocks are free
 //
 // Of a regular file space, ext, and the size change under io and mu, so that either suffices to
 // read them. Of a directory all that changes under mu alone. See iolock.go, and doc.go for the lock
@@ -30,10 +43,10 @@ type inode struct {
 	// A directory whose parents lead up to the root, see anchor.
 	anchored atomic.Bool
 
-	dying    bool // protected by the shard's lock
-	linkable bool // protected by mu: made without a name, and none given yet
-	orphaned bool // protected by mu: counted in FS.freeing
-	live     bool // protected by mu: the live line holds newer times than the times line
+	state    inodeState // protected by the shard's lock
+	linkable bool       // protected by mu: made without a name, and none given yet
+	orphaned bool       // protected by mu: counted in FS.freeing
+	live     bool       // protected by mu: the live line holds newer times than the times line
 
 	io      sync.Mutex
 	mu      sync.RWMutex
@@ -133,7 +146,7 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if in := s.m[ino]; in != nil {
-		if in.dying {
+		if in.state != inodeLive {
 			return nil, syscall.ESTALE
 		}
 		in.refs.Add(1)
@@ -141,7 +154,7 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 	}
 	in, err := fs.readInode(ino)
 	if err != nil {
-		fs.retireFree(err)
+		fs.offlineFree(err)
 		return nil, errno(err)
 	}
 	in.refs.Store(1)
@@ -240,7 +253,7 @@ func (fs *FS) flushTimes(in *inode) error {
 		return nil
 	}
 	if in.live {
-		c := fs.begin(&Context{Lane: uint32(in.ino)})
+		c := fs.begin(&Caller{Lane: uint32(in.ino)})
 		c.update(in).stamp(0, 0)
 		return c.commit()
 	}
@@ -307,7 +320,7 @@ func (fs *FS) put(in *inode, n int64) {
 		s.mu.Unlock()
 		return
 	}
-	in.dying = true
+	in.state = inodeFreeing
 	s.mu.Unlock()
 	if fs.reclaimsLong(in) {
 		fs.freeing.inBackground(func() { fs.end(in) })
@@ -318,7 +331,7 @@ func (fs *FS) put(in *inode, n int64) {
 
 // end frees an orphan that nobody references.
 func (fs *FS) end(in *inode) {
-	ctx := Context{Lane: uint32(in.ino)}
+	ctx := Caller{Lane: uint32(in.ino)}
 	fs.reclaim(&ctx, in)
 	if in.orphaned {
 		fs.freeing.freed.Add(1)
@@ -344,7 +357,7 @@ func (fs *FS) reclaimsLong(in *inode) bool {
 //  2. only then its blocks, its metadata blocks and its slot may be reused
 //
 // If the transaction fails the orphan stays until the next recovery.
-func (fs *FS) reclaim(ctx *Context, in *inode) {
+func (fs *FS) reclaim(ctx *Caller, in *inode) {
 	in.io.Lock()
 	defer in.io.Unlock()
 	err := fs.loadExtents(in)
@@ -376,7 +389,7 @@ func (fs *FS) reclaim(ctx *Context, in *inode) {
 }
 
 // freeContent gives back every block of an inode that is no longer on media.
-func (fs *FS) freeContent(ctx *Context, in *inode) {
+func (fs *FS) freeContent(ctx *Caller, in *inode) {
 	meta := in.isDir()
 	in.space.Ascend(0, func(e pagecache.Extent) bool {
 		if meta {

@@ -16,7 +16,7 @@ import (
 // directory.
 //
 // The thread of a queue has other callers' requests behind the one that it serves. With
-// Context.NoWait a lock that may be held long is tried for a moment only, and work that may take
+// Caller.NoWait a lock that may be held long is tried for a moment only, and work that may take
 // long is not begun: both fail with EAGAIN, before anything has changed.
 
 // lockTries bounds how often a lock is tried with NoWait: about 5 µs, as long as a transaction
@@ -24,7 +24,7 @@ import (
 const lockTries = 400
 
 // lock takes a lock that may be held long. EAGAIN if ctx may not wait and another caller keeps it.
-func (ctx *Context) lock(mu *sync.Mutex) error {
+func (ctx *Caller) lock(mu *sync.Mutex) error {
 	for range lockTries {
 		if mu.TryLock() {
 			return nil
@@ -37,12 +37,12 @@ func (ctx *Context) lock(mu *sync.Mutex) error {
 	return nil
 }
 
-// lockIO takes io. EAGAIN as Context.lock.
-func (in *inode) lockIO(ctx *Context) error { return ctx.lock(&in.io) }
+// lockIO takes io. EAGAIN as Caller.lock.
+func (in *inode) lockIO(ctx *Caller) error { return ctx.lock(&in.io) }
 
 // lockRange takes the file's bytes [start, end) of rl and returns the token for rl.Unlock. EAGAIN
 // if ctx may not wait and another caller keeps some of them.
-func (in *inode) lockRange(ctx *Context, start, end int64, excl bool) (rangelock.Token, error) {
+func (in *inode) lockRange(ctx *Caller, start, end int64, excl bool) (rangelock.Token, error) {
 	for range lockTries / 10 {
 		if lock, ok := in.rl.TryLock(start, end, excl); ok {
 			return lock, nil
@@ -79,7 +79,7 @@ func (fs *FS) large(in *inode, names bool) bool {
 
 // extentsLoaded brings an inode's extents, and a directory's names, to DRAM the first time they are
 // needed. Called with no lock held. EAGAIN if ctx may not wait and that would take long.
-func (fs *FS) extentsLoaded(ctx *Context, in *inode) error {
+func (fs *FS) extentsLoaded(ctx *Caller, in *inode) error {
 	if in.loaded.Load() {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (fs *FS) extentsLoaded(ctx *Context, in *inode) error {
 
 // blocksKnown makes sure that inode.blocks is right, which takes a walk over the extents the first
 // time. Called with no lock held. EAGAIN if ctx may not wait and that would take long.
-func (fs *FS) blocksKnown(ctx *Context, in *inode) error {
+func (fs *FS) blocksKnown(ctx *Caller, in *inode) error {
 	if in.counted.Load() || in.loaded.Load() {
 		return nil
 	}

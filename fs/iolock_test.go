@@ -36,7 +36,7 @@ func TestLongOperationHoldsNobodyUp(t *testing.T) {
 	release := v.fs.HoldIO(ino)
 	for _, wait := range []bool{false, true} {
 		var a fs.Attr
-		ctx := &fs.Context{NoWait: !wait}
+		ctx := &fs.Caller{NoWait: !wait}
 		name := fmt.Sprint(wait)
 		v.soon("stat", 0, func() syscall.Errno { return v.fs.GetAttr(ctx, ino, &a) })
 		v.soon("lookup", 0, func() syscall.Errno { return v.fs.Lookup(ctx, d, "long", &a) })
@@ -63,7 +63,7 @@ func TestLongOperationHoldsNobodyUp(t *testing.T) {
 		})
 		v.soon("lseek", 0, func() syscall.Errno { _, e := v.fs.Lseek(ctx, ino, 0, 3); return e })
 		v.soon("read", 0, func() syscall.Errno {
-			r := v.fs.NewReply()
+			r := v.fs.NewPinnedRead()
 			defer r.Free()
 			e := v.fs.Read(ctx, ino, 0, 4096, r)
 			if e == 0 {
@@ -73,7 +73,7 @@ func TestLongOperationHoldsNobodyUp(t *testing.T) {
 		})
 		v.soon("write in place", 0, func() syscall.Errno { _, e := v.fs.Write(ctx, ino, 0, []byte("x")); return e })
 	}
-	queue := &fs.Context{NoWait: true}
+	queue := &fs.Caller{NoWait: true}
 	var a fs.Attr
 	v.soon("append of a queue", syscall.EAGAIN, func() syscall.Errno { _, e := v.fs.Write(queue, ino, 8192, []byte("x")); return e })
 	v.soon("truncation of a queue", syscall.EAGAIN, func() syscall.Errno {
@@ -89,9 +89,9 @@ func TestQueueWaitsForNoRange(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.create(1, "f")
 	v.write(ino, 0, make([]byte, 8192))
-	queue := &fs.Context{NoWait: true}
+	queue := &fs.Caller{NoWait: true}
 	read := func(off int64) syscall.Errno {
-		r := v.fs.NewReply()
+		r := v.fs.NewPinnedRead()
 		defer r.Free()
 		e := v.fs.Read(queue, ino, off, 4096, r)
 		if e == 0 {
@@ -116,7 +116,7 @@ func TestQueueWaitsForNoRename(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	d := v.mkdir(1, "d")
 	v.create(1, "f")
-	queue := &fs.Context{NoWait: true}
+	queue := &fs.Caller{NoWait: true}
 	release := v.fs.HoldRename()
 	v.soon("rename to another directory", syscall.EAGAIN, func() syscall.Errno { return v.fs.Rename(queue, 1, "f", d, "f", 0) })
 	v.soon("rename within", 0, func() syscall.Errno { return v.fs.Rename(queue, 1, "f", 1, "g", 0) })
@@ -142,7 +142,7 @@ func TestQueueLoadsNothingLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.mount()
-	queue := &fs.Context{NoWait: true}
+	queue := &fs.Caller{NoWait: true}
 	for _, want := range []syscall.Errno{syscall.EAGAIN, 0} {
 		v.soon("stat of the file", want, func() syscall.Errno { return v.fs.GetAttr(queue, big, &a) })
 		v.soon("lookup of the file", want, func() syscall.Errno { return v.fs.Lookup(queue, 1, "big", &a) })
@@ -233,7 +233,7 @@ func TestMovedDataIsNoHole(t *testing.T) {
 	const blocks = 64
 	v.write(ino, 0, make([]byte, blocks*4096))
 	other := v.create(1, "other")
-	writer := &fs.Context{Lane: 1}
+	writer := &fs.Caller{Lane: 1}
 	// Copy on write splits the extent in three, as a move does, and punching and writing join it.
 	meanwhile(t, func(i int) bool {
 		off := int64(i%(blocks-2)+1) * 4096
@@ -247,7 +247,7 @@ func TestMovedDataIsNoHole(t *testing.T) {
 		}
 		return true
 	})
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		for off := int64(0); off < blocks*4096; off += 4096 {
 			if at, e := v.fs.Lseek(ctx, ino, off, 3); e != 0 || at != off {
@@ -268,7 +268,7 @@ func TestMovedDataIsNoHole(t *testing.T) {
 // appendAndTruncate writes blocks of ones to files of 4 KiB until they have 4 MiB, truncates them
 // to 4 KiB, and so on, until the test ends. (Several, so that a file has many extents.)
 func (v *volume) appendAndTruncate(t *testing.T, inos ...uint64) {
-	writer, data, off := &fs.Context{Lane: 1}, bytes.Repeat([]byte{1}, 4096), int64(4096)
+	writer, data, off := &fs.Caller{Lane: 1}, bytes.Repeat([]byte{1}, 4096), int64(4096)
 	meanwhile(t, func(int) bool {
 		for _, ino := range inos {
 			if off == 4096 {
@@ -296,7 +296,7 @@ func TestGrowingFileHasNoHole(t *testing.T) {
 	ino := v.create(1, "f")
 	v.write(ino, 0, make([]byte, 4096))
 	v.appendAndTruncate(t, ino)
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		size, e := v.fs.Lseek(ctx, ino, 0, 4)
 		if e != 0 {
@@ -316,14 +316,14 @@ func TestReadBesideTruncate(t *testing.T) {
 	ino := v.create(1, "f")
 	v.write(ino, 0, bytes.Repeat([]byte{1}, 4096))
 	v.appendAndTruncate(t, ino, v.create(1, "other"))
-	ctx, reply := &fs.Context{}, v.fs.NewReply()
-	defer reply.Free()
+	ctx, pin := &fs.Caller{}, v.fs.NewPinnedRead()
+	defer pin.Free()
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
-		if e := v.fs.Read(ctx, ino, 0, 4<<20, reply); e != 0 {
+		if e := v.fs.Read(ctx, ino, 0, 4<<20, pin); e != 0 {
 			t.Fatal(e)
 		}
-		got, said := bytes.Join(reply.Slices(), nil), reply.Len()
-		reply.Done()
+		got, said := bytes.Join(pin.Slices(), nil), pin.Len()
+		pin.Done()
 		if i := bytes.IndexByte(got, 0); i >= 0 || len(got) != said {
 			t.Fatalf("a zero, which nobody wrote, at %d of %d bytes, said to be %d", i, len(got), said)
 		}

@@ -15,11 +15,11 @@ const LinkMax = 1<<32 - 2
 //  1. a fresh directory block, if the name needs one, is formatted and fenced
 //  2. transaction: the dentry, the inode's core and times lines, the directory's
 //     times line and, if it grows, its core line
-func (fs *FS) Link(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {
-	return fs.patiently(ctx, func() syscall.Errno { return fs.tryLink(ctx, ino, dir, name, a) })
+func (fs *FS) Link(ctx *Caller, ino, dir uint64, name string, a *Attr) syscall.Errno {
+	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.tryLink(ctx, ino, dir, name, a) })
 }
 
-func (fs *FS) tryLink(ctx *Context, ino, dir uint64, name string, a *Attr) syscall.Errno {
+func (fs *FS) tryLink(ctx *Caller, ino, dir uint64, name string, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -55,7 +55,7 @@ func (fs *FS) tryLink(ctx *Context, ino, dir uint64, name string, a *Attr) sysca
 	return e // 0: the reference of get stays: it is the caller's
 }
 
-func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
+func (fs *FS) link(ctx *Caller, in, d *inode, name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	in.mu.Lock()
@@ -65,7 +65,7 @@ func (fs *FS) link(ctx *Context, in, d *inode, name string) error {
 		return syscall.ENOENT
 	case in.core.Nlink >= LinkMax:
 		return syscall.EMLINK
-	case d.immutable() || in.fixed():
+	case d.immutable() || in.immutableOrAppend():
 		return syscall.EPERM
 	}
 	if _, ok, err := fs.find(d, name); ok || err != nil {

@@ -27,7 +27,7 @@ func dtype(mode uint32) uint8 { return uint8(mode >> 12 & 15) }
 
 // Lookup finds a name in a directory and adds a reference to what it names, to be
 // given back with Forget. "." and ".." are answered too.
-func (fs *FS) Lookup(ctx *Context, dir uint64, name string, a *Attr) syscall.Errno {
+func (fs *FS) Lookup(ctx *Caller, dir uint64, name string, a *Attr) syscall.Errno {
 	if name == "." {
 		return fs.Ref(ctx, dir, a)
 	}
@@ -69,7 +69,7 @@ func (fs *FS) lookupChild(d *inode, name string) (*inode, error) {
 
 // RefEntry is Ref of what an entry leads to, for the function that ReadDir calls. ESTALE also if it
 // has moved meanwhile.
-func (fs *FS) RefEntry(ctx *Context, d *Dirent, a *Attr) syscall.Errno {
+func (fs *FS) RefEntry(ctx *Caller, d *Dirent, a *Attr) syscall.Errno {
 	in, e := fs.get(d.Ino)
 	if e != 0 {
 		return e
@@ -88,7 +88,7 @@ func (fs *FS) RefEntry(ctx *Context, d *Dirent, a *Attr) syscall.Errno {
 // Ref adds a reference to an inode by number and fills a; ESTALE if there is none, or if it has
 // lost its last name: a kernel asks by number only for what nobody has open, and what it told us to
 // forget may be on its way.
-func (fs *FS) Ref(ctx *Context, ino uint64, a *Attr) syscall.Errno {
+func (fs *FS) Ref(ctx *Caller, ino uint64, a *Attr) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e

@@ -22,7 +22,7 @@ func (fs *FS) Opened(ino uint64, flags uint32) {
 }
 
 // Release is the end of an open file with flags O_*: lazily kept times become durable.
-func (fs *FS) Release(ctx *Context, ino uint64, flags uint32) syscall.Errno {
+func (fs *FS) Release(ctx *Caller, ino uint64, flags uint32) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e

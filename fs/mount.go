@@ -45,7 +45,7 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 		fs.warn("the first superblock is damaged, using the second; run daxfsd fsck -y to restore it")
 	}
 	fs.bad = badmem.New(r, sb, fs.warn)
-	fs.pools.replies.New = func() any { return newReply(fs) }
+	fs.pools.pinnedReads.New = func() any { return newPinnedRead(fs) }
 	fs.pools.dirBatches.New = func() any { return newDirBatch() }
 	for i := range fs.icache {
 		fs.icache[i].m = make(map[uint64]*inode)

@@ -21,7 +21,7 @@ var everyStep = flag.Bool("every-step", false, "TestNoSpace: each allocation of 
 // k-th finds no space.
 type scarcity struct {
 	name  string
-	grant func(i, k int, want uint64) uint64
+	limit func(i, k int, want uint64) uint64
 }
 
 // scarcities: space is short for a moment; it is used up; it is used up and was in pieces of a
@@ -145,9 +145,9 @@ func (g *stage) fail(t *testing.T, how scarcity, k int) (failed bool) {
 	for _, crash := range []bool{false, true} {
 		s := g.set(t)
 		asked := 0
-		s.fs.Grant(func(want uint64) uint64 { asked++; return how.grant(asked, k, want) })
+		s.fs.LimitAlloc(func(want uint64) uint64 { asked++; return how.limit(asked, k, want) })
 		n, e := g.op.do(s)
-		s.fs.Grant(nil)
+		s.fs.LimitAlloc(nil)
 		after := s.tree()
 		if asked < k {
 			if e != 0 || !sameTree(after, g.whole) {

@@ -177,7 +177,7 @@ func TestRegionTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ctx fs.Context
+	var ctx fs.Caller
 	var a fs.Attr
 	if e := f.Mknod(&ctx, layout.RootIno, "before", syscall.S_IFREG|0o600, 0, &a); e != 0 {
 		t.Fatal(e)
@@ -203,7 +203,7 @@ func TestRegionTaken(t *testing.T) {
 	if _, e := f.Write(&ctx, a.Ino, 0, []byte("x")); e != syscall.EIO {
 		t.Errorf("write: %v, want EIO", e)
 	}
-	var rep fs.Reply // its blocks may be of another file by now
+	var rep fs.PinnedRead // its blocks may be of another file by now
 	if e := f.Read(&ctx, a.Ino, 0, 7, &rep); e != syscall.EIO {
 		t.Errorf("read: %v, want EIO", e)
 	}

@@ -5,10 +5,10 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// What of a large folio's range a file must fill, from its beginning on, to get a home for
+// What of a large folio's range a file must fill, from its beginning on, to get a reservation for
 // the rest of it, as log2 of the divisor. What it had before is moved there when the rest
 // is full (collapse), so this is a bet: the later, the more is moved; the earlier, the more
-// homes are begun in vain. Few files that have a megabyte stay below two; of those that
+// reservations are begun in vain. Few files that have a megabyte stay below two; of those that
 // have 64 MiB most never see a gigabyte, but to move half of one costs too much.
 const (
 	sharePMD = 1
@@ -18,14 +18,14 @@ const (
 // place allocates blocks for a file's blocks from b on, up to want, where a large folio
 // can hold them together with what is around them. In this order:
 //
-//  1. the file's PUD home, if it covers b; a new one if the file fills enough of that
+//  1. the file's PUD reservation, if it covers b; a new one if the file fills enough of that
 //     range;
 //  2. what continues the file in place, if a PMD folio can hold both or both are small;
-//  3. a new PMD home, if the file fills enough of that range;
+//  3. a new PMD reservation, if the file fills enough of that range;
 //  4. wherever small runs are.
 //
 // Called with io held (of a directory mu), within the plan m.
-func (fs *FS) place(ctx *Context, m *remap, b, want uint64) (block, n uint64, ok bool) {
+func (fs *FS) place(ctx *Caller, m *remap, b, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
 	}
@@ -37,24 +37,24 @@ func (fs *FS) place(ctx *Context, m *remap, b, want uint64) (block, n uint64, ok
 		want = min(want, 1<<o.PUD-off) // up to where the next PUD folio would begin
 	}
 	if in.isReg() && fs.fills(in, m, b, want, o.PUD, sharePUD) {
-		base, ok := in.ext.home(b, o.PUD)
+		base, ok := in.ext.reservation(b, o.PUD)
 		switch {
 		case ok:
 		case known && off != 0 && hugepage.Congruence(goal, b) >= o.PUD: // begun before the inode was read
 			base = hugepage.AlignDown(goal, o.PUD)
 		default:
-			if base, n, ok = fs.alloc.Home(o.PUD, off, want); !ok {
-				base = noHome
+			if base, n, ok = fs.alloc.Reservation(o.PUD, off, want); !ok {
+				base = noReservation
 			}
 		}
-		in.ext.homeOf, in.ext.homeAt = b>>o.PUD+1, base
-		if n == 0 && base != noHome {
+		in.ext.reservedFor, in.ext.reservedAt = b>>o.PUD+1, base
+		if n == 0 && base != noReservation {
 			n = fs.alloc.Extend(base+off, want, o.PUD)
 		}
 		if n > 0 {
 			return base + off, n, true
 		}
-		if base != noHome {
+		if base != noReservation {
 			want = min(want, 1<<o.PMD-b&(1<<o.PMD-1)) // what is behind may be free
 		}
 	}
@@ -65,7 +65,7 @@ func (fs *FS) place(ctx *Context, m *remap, b, want uint64) (block, n uint64, ok
 		}
 	}
 	if large {
-		base, n, ok := fs.alloc.Home(o.PMD, b&(1<<o.PMD-1), want)
+		base, n, ok := fs.alloc.Reservation(o.PMD, b&(1<<o.PMD-1), want)
 		if ok {
 			return base + b&(1<<o.PMD-1), n, true
 		}
@@ -73,12 +73,13 @@ func (fs *FS) place(ctx *Context, m *remap, b, want uint64) (block, n uint64, ok
 	return fs.alloc.AllocFrom(ctx.Lane, goal, want)
 }
 
-// noHome: there was no home to be had for that range.
-const noHome = ^uint64(0)
+// noReservation: there was no reservation to be had for that range.
+const noReservation = ^uint64(0)
 
-// home returns where a file's home for the range around b begins, if that was decided.
-func (x *extentSlots) home(b uint64, order uint8) (base uint64, ok bool) {
-	return x.homeAt, x.homeOf == b>>order+1
+// reservation returns where a file's reservation for the range around b begins, if that was
+// decided.
+func (x *extentSlots) reservation(b uint64, order uint8) (base uint64, ok bool) {
+	return x.reservedAt, x.reservedFor == b>>order+1
 }
 
 // fills reports whether want blocks from b on fill, with what precedes them without a

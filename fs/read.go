@@ -11,12 +11,12 @@ import (
 	"github.com/daxfsd/daxfsd/refcnt"
 )
 
-// Reply is the answer to a read: slices of the region itself, the folio
+// PinnedRead is the answer to a read: slices of the region itself, the folio
 // references that keep those blocks from being reused, and the byte range that
 // stays locked against writers, all until Done.
 //
 // Life: pooled -> filled by Read -> Done -> pooled.
-type Reply struct {
+type PinnedRead struct {
 	fs     *FS
 	in     *inode // nil: holds nothing
 	lock   rangelock.Token
@@ -31,24 +31,24 @@ type run struct{ block, n uint64 }
 // zeros answers holes; it is never written.
 var zeros [1 << 20]byte
 
-func newReply(fs *FS) *Reply {
-	return &Reply{fs: fs, slices: make([][]byte, 0, 16), refs: make([]refcnt.Ref, 0, 16)}
+func newPinnedRead(fs *FS) *PinnedRead {
+	return &PinnedRead{fs: fs, slices: make([][]byte, 0, 16), refs: make([]refcnt.Ref, 0, 16)}
 }
 
-// NewReply takes a reply from the pool; Free returns it.
-func (fs *FS) NewReply() *Reply { return fs.pools.replies.Get().(*Reply) }
+// NewPinnedRead takes a reply from the pool; Free returns it.
+func (fs *FS) NewPinnedRead() *PinnedRead { return fs.pools.pinnedReads.Get().(*PinnedRead) }
 
 // Free returns a reply to the pool, after Done.
-func (r *Reply) Free() { r.fs.pools.replies.Put(r) }
+func (r *PinnedRead) Free() { r.fs.pools.pinnedReads.Put(r) }
 
 // Slices is the answer, in order, valid until Done. Nobody has seen whether the media can be read
 // there.
-func (r *Reply) Slices() [][]byte { return r.slices }
+func (r *PinnedRead) Slices() [][]byte { return r.slices }
 
 // Take copies the answer to dst, as far as it fits, and is done with it. It returns how many bytes
 // that is; EIO where the media cannot be read. That is a fault here, and becomes an error; inside
 // the kernel's copy it could take the host down, so no system call is given the region itself.
-func (r *Reply) Take(dst []byte) (int, syscall.Errno) {
+func (r *PinnedRead) Take(dst []byte) (int, syscall.Errno) {
 	n, err := r.fs.r.Gather(dst, r.slices)
 	if err != nil {
 		r.fs.bad.Faulted(err) // before the block may become free
@@ -59,11 +59,11 @@ func (r *Reply) Take(dst []byte) (int, syscall.Errno) {
 }
 
 // Len is the answer's length in bytes.
-func (r *Reply) Len() int { return r.n }
+func (r *PinnedRead) Len() int { return r.n }
 
 // Done drops the references and the range lock. It must be called exactly once
 // for every successful Read, from any goroutine, unless Take was.
-func (r *Reply) Done() {
+func (r *PinnedRead) Done() {
 	in := r.in
 	if in == nil {
 		return
@@ -79,7 +79,7 @@ func (r *Reply) Done() {
 // Read answers with up to size bytes of the file from off on; less only at its
 // end. The answer stands until r.Done. EISDIR for directories, EINVAL for what has
 // no content, EIO when the media cannot be read.
-func (fs *FS) Read(ctx *Context, ino uint64, off int64, size int, r *Reply) syscall.Errno {
+func (fs *FS) Read(ctx *Caller, ino uint64, off int64, size int, r *PinnedRead) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e
@@ -95,7 +95,7 @@ func (fs *FS) Read(ctx *Context, ino uint64, off int64, size int, r *Reply) sysc
 	return 0
 }
 
-func (fs *FS) read(ctx *Context, in *inode, off int64, size int, r *Reply) syscall.Errno {
+func (fs *FS) read(ctx *Caller, in *inode, off int64, size int, r *PinnedRead) syscall.Errno {
 	if !in.isReg() {
 		if in.isDir() {
 			return syscall.EISDIR
@@ -150,7 +150,7 @@ func (fs *FS) read(ctx *Context, in *inode, off int64, size int, r *Reply) sysca
 }
 
 // cut takes the last n bytes of the answer off, or all there are.
-func (r *Reply) cut(n int64) {
+func (r *PinnedRead) cut(n int64) {
 	for n > 0 && len(r.slices) > 0 {
 		last := &r.slices[len(r.slices)-1]
 		m := min(n, int64(len(*last)))
@@ -217,7 +217,7 @@ func (fs *FS) hasNoOwner(in *inode, b uint64) bool {
 
 // drop undoes a read that failed half-way; the caller still holds its inode
 // reference.
-func (r *Reply) drop() {
+func (r *PinnedRead) drop() {
 	in := r.in
 	for _, u := range r.refs {
 		r.fs.table.Put(u, r.fs.free.idle)
@@ -234,7 +234,7 @@ const (
 
 // Lseek finds the next data or hole at or after off, for SEEK_DATA and SEEK_HOLE.
 // Unwritten extents count as holes. It holds no lock, as Extents.
-func (fs *FS) Lseek(ctx *Context, ino uint64, off int64, whence int) (int64, syscall.Errno) {
+func (fs *FS) Lseek(ctx *Caller, ino uint64, off int64, whence int) (int64, syscall.Errno) {
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL
 	}

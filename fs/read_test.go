@@ -14,7 +14,7 @@ func TestReplyLocks(t *testing.T) {
 	ino := v.create(1, "f")
 	want := bytes.Repeat([]byte("abc"), 4<<10)
 	v.write(ino, 0, want)
-	r, got := v.fs.NewReply(), make([]byte, len(want))
+	r, got := v.fs.NewPinnedRead(), make([]byte, len(want))
 	v.ok(v.fs.Read(&v.ctx, ino, 0, 8192, r))
 	v.write(ino, 8192, []byte("xyz"))
 	wrote := make(chan struct{})
@@ -43,7 +43,7 @@ func TestTruncatedUnderReply(t *testing.T) {
 	v, path := fileVolume(t, false)
 	ino, size := v.create(1, "f"), v.r.Size()
 	v.write(ino, 0, make([]byte, 64<<10))
-	r, b := v.fs.NewReply(), make([]byte, 64<<10)
+	r, b := v.fs.NewPinnedRead(), make([]byte, 64<<10)
 	v.ok(v.fs.Read(&v.ctx, ino, 0, len(b), r))
 	if err := os.Truncate(path, 64<<10); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ const firstCookie = 2
 // ReadDir calls emit for the entries of a directory from the cookie on (0: from the
 // start), "." and ".." first, until emit says false. Cookies hold across changes of
 // the directory and across mounts.
-func (fs *FS) ReadDir(ctx *Context, ino, cookie uint64, emit func(*Dirent) bool) syscall.Errno {
+func (fs *FS) ReadDir(ctx *Caller, ino, cookie uint64, emit func(*Dirent) bool) syscall.Errno {
 	in, e := fs.getDir(ctx, ino)
 	if e != 0 {
 		return e

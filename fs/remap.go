@@ -143,9 +143,9 @@ func (m *remap) reduce() (slots int) {
 // idle reports whether a settled remap changes nothing.
 func (m *remap) idle() bool { return len(m.old)+len(m.now) == 0 }
 
-// settle ends the planning, and makes sure of the slots that it takes. Called with neither mu nor a
-// lane.
-func (m *remap) settle(ctx *Context) error {
+// reserveSlots ends the planning, and makes sure of the slots that it takes. Called with neither mu
+// nor a lane.
+func (m *remap) reserveSlots(ctx *Caller) error {
 	n := m.reduce()
 	if m.in.freeSlots() >= n {
 		return nil
@@ -155,8 +155,8 @@ func (m *remap) settle(ctx *Context) error {
 	return m.fs.needSlots(ctx, m.in, n)
 }
 
-// settleDir is settle with a directory's mu held.
-func (m *remap) settleDir(ctx *Context) error { return m.fs.needSlots(ctx, m.in, m.reduce()) }
+// reserveSlotsLocked is settle with a directory's mu held.
+func (m *remap) reserveSlotsLocked(ctx *Caller) error { return m.fs.needSlots(ctx, m.in, m.reduce()) }
 
 // commit makes a settled remap of a file durable and current, and with it a new size if that is
 // larger than the present one. After an error, but a journal.DataError, it has not happened, and is
@@ -165,7 +165,7 @@ func (m *remap) settleDir(ctx *Context) error { return m.fs.needSlots(ctx, m.in,
 // Persistence order:
 //  1. transaction: the slots; the core line if the size grows
 //  2. only then are the blocks that it takes away free
-func (m *remap) commit(ctx *Context, size uint64) error {
+func (m *remap) commit(ctx *Caller, size uint64) error {
 	if size <= m.in.size.Load() && m.idle() && len(m.data) == 0 {
 		m.committed(ctx) // of what it shares already it became an owner once more
 		return nil
@@ -177,7 +177,7 @@ func (m *remap) commit(ctx *Context, size uint64) error {
 }
 
 // commitWith is commit with any change of the core line, and of the times that are told.
-func (m *remap) commitWith(ctx *Context, change func(c layout.Core) (now layout.Core, times uint32)) error {
+func (m *remap) commitWith(ctx *Caller, change func(c layout.Core) (now layout.Core, times uint32)) error {
 	for _, r := range m.runs { // before readers find them: a block of a file has an owner
 		m.fs.table.Own(r.block, r.n)
 	}
@@ -194,7 +194,7 @@ func (m *remap) commitWith(ctx *Context, change func(c layout.Core) (now layout.
 }
 
 // transact is step 1 of commit.
-func (m *remap) transact(ctx *Context, change func(c layout.Core) (now layout.Core, times uint32)) error {
+func (m *remap) transact(ctx *Caller, change func(c layout.Core) (now layout.Core, times uint32)) error {
 	m.in.mu.Lock()
 	defer m.in.mu.Unlock()
 	c := m.fs.begin(ctx)
@@ -210,9 +210,9 @@ func (m *remap) transact(ctx *Context, change func(c layout.Core) (now layout.Co
 
 // committed is the end of an applied remap of a file: what is no longer its own goes to whoever
 // holds it last. A large folio of which a part goes is split.
-func (m *remap) committed(ctx *Context) {
+func (m *remap) committed(ctx *Caller) {
 	for _, r := range m.runs {
-		m.promote(r)
+		m.mergeFolios(r)
 	}
 	for _, r := range m.gone {
 		m.fs.table.Disown(r.block, r.n, m.fs.free.to(ctx))
@@ -223,7 +223,7 @@ func (m *remap) committed(ctx *Context) {
 // abort is the end of a remap of a file that was not committed, because of cause: what it got goes
 // back. It returns cause, or errBadBlocks if that was of bad blocks nobody knew, so that another
 // try finds others.
-func (m *remap) abort(ctx *Context, cause error) error {
+func (m *remap) abort(ctx *Caller, cause error) error {
 	if m.storeFailed(cause) { // before they are free
 		cause = errBadBlocks
 	}
@@ -337,9 +337,9 @@ func (m *remap) apply() {
 	}
 }
 
-// promote makes larger folios of those that r completes: a file that grows in place by
+// mergeFolios makes larger folios of those that r completes: a file that grows in place by
 // small appends ends up in large ones. One that is busy stays as it is.
-func (m *remap) promote(r run) {
+func (m *remap) mergeFolios(r run) {
 	fs := m.fs
 	i := 0
 	for i < len(m.now) && (r.block < m.now[i].Block || r.block >= m.now[i].Block+uint64(m.now[i].Len)) {
@@ -362,7 +362,7 @@ func (m *remap) promote(r run) {
 }
 
 // payer returns the user whose space a change of the file takes.
-func (in *inode) payer(ctx *Context) uint32 {
+func (in *inode) payer(ctx *Caller) uint32 {
 	if ctx.Writeback {
 		return in.uid()
 	}
@@ -377,22 +377,22 @@ func dataBlock(e pagecache.Extent) uint64 {
 	return e.Block
 }
 
-// fate is what becomes of the blocks of a range.
-type fate int
+// disposition is what becomes of the blocks of a range.
+type disposition int
 
 const (
-	fateWrite    fate = iota // data: holes are allocated, unwritten blocks become written
-	fateAllocate             // holes become unwritten blocks, the rest stays as it is
-	fateZero                 // all becomes unwritten blocks
-	fatePunch                // all becomes a hole
+	dispWrite    disposition = iota // data: holes are allocated, unwritten blocks become written
+	dispAllocate                    // holes become unwritten blocks, the rest stays as it is
+	dispZero                        // all becomes unwritten blocks
+	dispPunch                       // all becomes a hole
 )
 
 // plan is the remap that gives blocks [lo, hi) of a file their fate, as far as one transaction
 // goes: up to stop. If there is no space for the first block it is errNoSpace, and there is none.
 // Called with io held (of a directory mu).
-func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, stop uint64, err error) {
+func (fs *FS) plan(ctx *Caller, in *inode, lo, hi uint64, f disposition) (m *remap, stop uint64, err error) {
 	m = fs.newRemap(in, lo)
-	if f == fateWrite && fs.atomic() {
+	if f == dispWrite && fs.atomic() {
 		m.max = layout.LoggedMax - 1 // and the core line
 	}
 	uid := in.payer(ctx)
@@ -403,10 +403,10 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 		case ok:
 			m.take(e)
 			x := part(e, b, min(hi, e.End()))
-			if f == fateWrite || f == fateZero {
+			if f == dispWrite || f == dispZero {
 				same, bad := fs.bad.SameState(x.Block, uint64(x.Len))
 				x = part(x, b, b+same)
-				if bad || fs.elsewhere(x) {
+				if bad || fs.hasOtherUsers(x) {
 					block, n, ok := fs.placeCopy(ctx, b, fs.reserve.spare(uid, uint64(x.Len)))
 					if !ok {
 						hi, none = b, b == lo
@@ -416,7 +416,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 					m.gone = append(m.gone, run{x.Block, n})
 					y := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
 					m.parts = append(m.parts, piece{y, dataBlock(x)})
-					if f == fateWrite {
+					if f == dispWrite {
 						y.Flags = 0
 					}
 					m.put(y)
@@ -427,18 +427,18 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 			}
 			m.parts = append(m.parts, piece{Extent: x})
 			switch f {
-			case fateWrite:
+			case dispWrite:
 				x.Flags &^= layout.ExtentUnwritten
-			case fateZero:
+			case dispZero:
 				x.Flags |= layout.ExtentUnwritten
 			}
-			if f == fatePunch {
+			if f == dispPunch {
 				m.gone = append(m.gone, run{x.Block, uint64(x.Len)})
 			} else {
 				m.put(x)
 			}
 			b = x.End()
-		case f == fatePunch:
+		case f == dispPunch:
 			b = min(hi, e.Logical)
 		default:
 			block, n, ok := fs.place(ctx, m, b, fs.reserve.spare(uid, min(hi, e.Logical)-b))
@@ -450,7 +450,7 @@ func (fs *FS) plan(ctx *Context, in *inode, lo, hi uint64, f fate) (m *remap, st
 			m.runs = append(m.runs, run{block, n})
 			x := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
 			m.parts = append(m.parts, piece{Extent: x})
-			if f == fateWrite {
+			if f == dispWrite {
 				x.Flags = 0
 			}
 			m.put(x)

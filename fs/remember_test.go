@@ -78,7 +78,7 @@ func TestTakeRecordsBeforeItFrees(t *testing.T) {
 			ino := v.create(1, "f")
 			v.write(ino, 0, bytes.Repeat([]byte{7}, 4096))
 			off := int64(v.extents(ino)[0].Block) << 12
-			r := v.fs.NewReply()
+			r := v.fs.NewPinnedRead()
 			v.ok(v.fs.Read(&v.ctx, ino, 0, 4096, r)) // in flight
 			var a fs.Attr
 			v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize}, &a))
@@ -90,8 +90,8 @@ func TestTakeRecordsBeforeItFrees(t *testing.T) {
 			if quiet {
 				spoil(t, path, off, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
 			}
-			if s := v.fs.Stats(); s.BadRanges != 1 || s.RetiredBytes != 4096 {
-				t.Errorf("%d bad ranges and %d bytes retired, want 1 and 4096", s.BadRanges, s.RetiredBytes)
+			if s := v.fs.Stats(); s.BadRanges != 1 || s.OfflineBytes != 4096 {
+				t.Errorf("%d bad ranges and %d bytes retired, want 1 and 4096", s.BadRanges, s.OfflineBytes)
 			}
 			v.unused(off)
 		})
@@ -143,7 +143,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 			},
 			meet: func(v *volume) {
 				for range 8 {
-					v.fs.Compact(&fs.Context{})
+					v.fs.Compact(&fs.Caller{})
 				}
 			},
 			leave: func(v *volume) { v.unlink(1, "f400", v.lookup(1, "f400")) },
@@ -166,7 +166,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 			},
 			leave: func(v *volume) {
 				v.unlink(1, "a", v.lookup(1, "a"))
-				if n := v.fs.Stats().RetiredBytes; n != 0 {
+				if n := v.fs.Stats().OfflineBytes; n != 0 {
 					v.t.Errorf("%d bytes retired that a file has", n)
 				}
 				v.unlink(1, "b", v.lookup(1, "b"))
@@ -340,7 +340,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 				return off
 			},
 			meet: func(v *volume) {
-				r := v.fs.NewReply()
+				r := v.fs.NewPinnedRead()
 				defer r.Free()
 				if e := v.fs.Read(&v.ctx, v.lookupOnly("a"), 0, 4096, r); e != syscall.EIO {
 					v.t.Errorf("read: %v", e)
@@ -375,7 +375,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 				t.Errorf("%d bad ranges of %d bytes are known, want 1 of 4096", s.BadRanges, s.BadBytes)
 			}
 			c.leave(v)
-			if n := v.fs.Stats().RetiredBytes; n != c.want {
+			if n := v.fs.Stats().OfflineBytes; n != c.want {
 				t.Errorf("%d bytes are retired, want %d", n, c.want)
 			}
 			if v.fs.Stats().ReadOnly {
@@ -482,8 +482,8 @@ func TestMountRemembersBad(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.fs = f
-	if s := f.Stats(); s.FreeMap || s.RetiredBytes != 4096 || known() != fmt.Sprintf("[{%d 4096}]", off) {
-		t.Errorf("by the free map: %t, retired %d bytes, known are %s", s.FreeMap, s.RetiredBytes, known())
+	if s := f.Stats(); s.FreeMap || s.OfflineBytes != 4096 || known() != fmt.Sprintf("[{%d 4096}]", off) {
+		t.Errorf("by the free map: %t, retired %d bytes, known are %s", s.FreeMap, s.OfflineBytes, known())
 	}
 	d.unused(off)
 	d.unmount()

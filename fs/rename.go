@@ -28,11 +28,11 @@ const (
 //     counts if a directory moved
 //  3. the replaced inode, if that was its last name and reference: reclaim
 //  4. the old directory's block, if it became empty: trimDir
-func (fs *FS) Rename(ctx *Context, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
-	return fs.patiently(ctx, func() syscall.Errno { return fs.tryRename(ctx, odir, oname, ndir, nname, flags) })
+func (fs *FS) Rename(ctx *Caller, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
+	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.tryRename(ctx, odir, oname, ndir, nname, flags) })
 }
 
-func (fs *FS) tryRename(ctx *Context, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
+func (fs *FS) tryRename(ctx *Caller, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -88,8 +88,8 @@ func (r *renaming) locked() error {
 	return r.run()
 }
 
-// lockRename takes the rename mutex. EAGAIN as Context.lock.
-func (fs *FS) lockRename(ctx *Context) error { return ctx.lock(&fs.rename) }
+// lockRename takes the rename mutex. EAGAIN as Caller.lock.
+func (fs *FS) lockRename(ctx *Caller) error { return ctx.lock(&fs.rename) }
 
 // lockDirs locks two directories. One may be an ancestor of the other, whose lock comes first, but
 // to find that out takes a walk up; so nobody waits for the second one while he holds the first.
@@ -108,7 +108,7 @@ func lockDirs(a, b *inode) (unlock func()) {
 // renaming is one Rename under way, its directories locked.
 type renaming struct {
 	fs           *FS
-	ctx          *Context
+	ctx          *Caller
 	od, nd       *inode
 	oname, nname string
 	flags        uint32

@@ -59,16 +59,16 @@ func (r *reserve) available(root bool) uint64 {
 // spare is how many of want blocks a user may take. It does not say that there are as
 // many. Several at once may take a little more than is theirs.
 func (r *reserve) spare(uid uint32, want uint64) uint64 {
-	want = r.granted(want)
+	want = r.limitAlloc(want)
 	if uid == 0 || r.fs.sb.RootBlocks == 0 {
 		return want
 	}
 	return min(want, r.available(false))
 }
 
-// granted is how many of want blocks (or inodes, or chunks) an allocation may ask for: all, unless
-// a test makes space scarce.
-func (r *reserve) granted(want uint64) uint64 {
+// limitAlloc is how many of want blocks (or inodes, or chunks) an allocation may ask for: all,
+// unless a test makes space scarce.
+func (r *reserve) limitAlloc(want uint64) uint64 {
 	if r.limit == nil {
 		return want
 	}
@@ -82,7 +82,7 @@ func (fs *FS) chunkShift() uint { return uint(fs.sb.ChunkShift) - layout.BlockSh
 func (fs *FS) newMeta() *metaspace.Space {
 	return metaspace.New(fs.journal, fs.sb, metaspace.Hooks{
 		AllocChunk: func(uid uint32) (block uint64, ok bool) {
-			if fs.reserve.granted(1) == 0 || !fs.reserve.mayAddChunk(uid) {
+			if fs.reserve.limitAlloc(1) == 0 || !fs.reserve.mayAddChunk(uid) {
 				return 0, false
 			}
 			defer fs.reserve.keep()
@@ -95,7 +95,7 @@ func (fs *FS) newMeta() *metaspace.Space {
 		Bad:            func(block uint64) bool { return fs.bad.Has(block, 1) },
 		BlockFreeTwice: fs.metaFreeTwice,
 		InodeFreeTwice: fs.inodeFreeTwice,
-		MayAlloc:       func() bool { return fs.reserve.granted(1) > 0 },
+		MayAlloc:       func() bool { return fs.reserve.limitAlloc(1) > 0 },
 	})
 }
 

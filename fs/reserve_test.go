@@ -13,7 +13,7 @@ import (
 // directories, attributes, extents), root can still make a file and write what its reserve has, but
 // for a chunk.
 func TestUsersLeaveRootItsReserve(t *testing.T) {
-	user := fs.Context{UID: 1000, GID: 1000}
+	user := fs.Caller{UID: 1000, GID: 1000}
 	var a fs.Attr
 	// Each makes the n-th of its things, until it is refused.
 	for _, c := range []struct {

@@ -261,7 +261,7 @@ func (s *scan) xattrs(ino uint64, gen uint32, root uint64) error {
 // that a crash left.
 func (s *scan) finish() error {
 	fs := s.fs
-	var ctx Context
+	var ctx Caller
 	for _, ino := range s.orphans {
 		in := &inode{ino: ino, off: fs.sb.InodeOff(ino)}
 		var l layout.Line

@@ -25,7 +25,7 @@ func TestReplyOfShared(t *testing.T) {
 			data := randomBytes(1, 4*4096)
 			v.write(a, 0, data)
 			v.clone(a, 0, b, 0, int64(len(data)))
-			r := v.fs.NewReply()
+			r := v.fs.NewPinnedRead()
 			defer r.Free()
 			v.ok(v.fs.Read(&v.ctx, a, 100, 3000, r))
 			done := make(chan struct{})

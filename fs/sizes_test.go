@@ -166,7 +166,7 @@ func TestRootReserve(t *testing.T) {
 	defer v.unmount()
 	var st fs.StatFS
 	v.fs.StatFS(&st)
-	user := fs.Context{UID: 5}
+	user := fs.Caller{UID: 5}
 	var a fs.Attr
 	v.ok(v.fs.Mknod(&user, 1, "f", 0o600, 0, &a))
 	f := a.Ino
@@ -189,7 +189,7 @@ func TestRootReserve(t *testing.T) {
 	long := strings.Repeat("x", 3000)
 	v.expect(v.fs.Fallocate(&user, f, 0, size, 4096), true, syscall.ENOSPC)
 	// A page that the kernel writes back is charged to the file's owner, not to the kernel.
-	_, e := v.fs.Write(&fs.Context{Writeback: true}, f, size, make([]byte, 4096))
+	_, e := v.fs.Write(&fs.Caller{Writeback: true}, f, size, make([]byte, 4096))
 	v.expect(e, true, syscall.ENOSPC)
 	v.expect(v.fs.Symlink(&user, 1, "l", long, &a), true, syscall.ENOSPC)
 	v.expect(v.fs.SetXattr(&user, f, "user.x", []byte(long), 0), true, syscall.ENOSPC)
@@ -220,7 +220,7 @@ func TestOpenOrphanIsWaitedForOnce(t *testing.T) {
 		v.ok(v.fs.Lookup(&v.ctx, 1, "f", &a))
 		v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
 		time.AfterFunc(time.Millisecond, func() { v.fs.Forget(a.Ino, 1) })
-		v.fs.Settle(&v.ctx)
+		v.fs.AwaitDeleted(&v.ctx)
 		if _, e := v.get(a.Ino, 0, 1); e != syscall.ESTALE {
 			t.Errorf("what was deleted last was not waited for: %v", e)
 		}

@@ -131,7 +131,7 @@ func (s *soak) step(kind int) {
 		_, e := f.CopyRange(ctx, ino, 0, s.file[(s.rng.Intn(len(s.file)))], 1<<20, 64<<10)
 		s.op(e, syscall.ENOSPC, syscall.EINVAL)
 	case 9:
-		r := f.NewReply()
+		r := f.NewPinnedRead()
 		e := f.Read(ctx, ino, off, 64<<10, r)
 		if s.op(e) {
 			r.Done()

@@ -10,7 +10,7 @@ import (
 
 // held makes a full filesystem, of which a read in flight holds the last half: the file was
 // truncated meanwhile. It returns the read, and the bytes that come free with it.
-func held(t *testing.T) (v *volume, r *fs.Reply, n int64) {
+func held(t *testing.T) (v *volume, r *fs.PinnedRead, n int64) {
 	v = newVolume(t, 16<<20)
 	var s fs.StatFS
 	v.fs.StatFS(&s)
@@ -21,7 +21,7 @@ func held(t *testing.T) (v *volume, r *fs.Reply, n int64) {
 	v.fs.StatFS(&s)
 	v.ok(v.fs.Fallocate(&v.ctx, rest, 0, 0, int64(s.Bavail)<<12))
 	v.create(1, "new")
-	r = v.fs.NewReply()
+	r = v.fs.NewPinnedRead()
 	v.ok(v.fs.Read(&v.ctx, big, 0, int(n), r))
 	var a fs.Attr
 	v.ok(v.fs.SetAttr(&v.ctx, big, &fs.SetAttr{Valid: fs.SetSize}, &a))
@@ -34,20 +34,20 @@ func held(t *testing.T) (v *volume, r *fs.Reply, n int64) {
 // TestNoSpaceWaits: who finds no space waits for what a read in flight holds, but not long, nor
 // again for the same; not at all if it must not; and no longer than it wants to.
 func TestNoSpaceWaits(t *testing.T) {
-	fallocate := func(v *volume, ctx *fs.Context, n int64) syscall.Errno {
+	fallocate := func(v *volume, ctx *fs.Caller, n int64) syscall.Errno {
 		return v.fs.Fallocate(ctx, v.lookup(1, "new"), 0, 0, n)
 	}
-	write := func(v *volume, ctx *fs.Context, n int64) syscall.Errno {
+	write := func(v *volume, ctx *fs.Caller, n int64) syscall.Errno {
 		m, e := v.fs.Write(ctx, v.lookup(1, "new"), 0, make([]byte, n))
 		if e == 0 && int64(m) != n {
 			v.t.Errorf("wrote %d bytes of %d", m, n)
 		}
 		return e
 	}
-	for name, op := range map[string]func(v *volume, ctx *fs.Context, n int64) syscall.Errno{"fallocate": fallocate, "write": write} {
+	for name, op := range map[string]func(v *volume, ctx *fs.Caller, n int64) syscall.Errno{"fallocate": fallocate, "write": write} {
 		t.Run(name, func(t *testing.T) {
 			const soon, slow = 30 * time.Millisecond, 100 * time.Millisecond
-			timed := func(v *volume, ctx *fs.Context, n int64, want syscall.Errno) time.Duration {
+			timed := func(v *volume, ctx *fs.Caller, n int64, want syscall.Errno) time.Duration {
 				t.Helper()
 				start := time.Now()
 				if e := op(v, ctx, n); e != want {
@@ -79,17 +79,17 @@ func TestNoSpaceWaits(t *testing.T) {
 			})
 			t.Run("no wait", func(t *testing.T) {
 				v, r, n := held(t)
-				timed(v, &fs.Context{NoWait: true}, n, syscall.EAGAIN)
+				timed(v, &fs.Caller{NoWait: true}, n, syscall.EAGAIN)
 				r.Done()
 				r.Free()
-				timed(v, &fs.Context{NoWait: true}, n, 0)
+				timed(v, &fs.Caller{NoWait: true}, n, 0)
 			})
 			t.Run("given up", func(t *testing.T) {
 				v, r, n := held(t)
 				c := make(chan struct{})
 				close(c)
 				for i := range 5 {
-					if d := timed(v, &fs.Context{Cancel: c}, n, syscall.EINTR); d < slow {
+					if d := timed(v, &fs.Caller{Cancel: c}, n, syscall.EINTR); d < slow {
 						break
 					} else if i == 4 {
 						t.Errorf("took %v to give up", d)
@@ -107,7 +107,7 @@ func TestNoSpaceWaits(t *testing.T) {
 func TestSpaceComesMeanwhile(t *testing.T) {
 	v, r, n := held(t)
 	asked := 0
-	v.fs.Grant(func(want uint64) uint64 {
+	v.fs.LimitAlloc(func(want uint64) uint64 {
 		if asked++; asked == 1 {
 			r.Done()
 			r.Free()
@@ -115,8 +115,8 @@ func TestSpaceComesMeanwhile(t *testing.T) {
 		}
 		return want
 	})
-	m, e := v.fs.Write(&fs.Context{NoWait: true}, v.lookup(1, "new"), 0, make([]byte, n))
-	v.fs.Grant(nil)
+	m, e := v.fs.Write(&fs.Caller{NoWait: true}, v.lookup(1, "new"), 0, make([]byte, n))
+	v.fs.LimitAlloc(nil)
 	if int64(m) != n || e != 0 {
 		t.Errorf("wrote %d bytes of %d: %v", m, n, e)
 	}

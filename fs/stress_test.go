@@ -47,7 +47,7 @@ func stressStamps(t *testing.T, v *volume) {
 	go func() {
 		defer wg.Done()
 		for time.Now().Before(stop) {
-			v.fs.Compact(&fs.Context{Lane: 4})
+			v.fs.Compact(&fs.Caller{Lane: 4})
 			time.Sleep(100 * time.Microsecond)
 		}
 	}()
@@ -56,7 +56,7 @@ func stressStamps(t *testing.T, v *volume) {
 		go func() {
 			defer wg.Done()
 			rnd := rand.New(rand.NewSource(int64(w)))
-			ctx := fs.Context{Lane: uint32(w)}
+			ctx := fs.Caller{Lane: uint32(w)}
 			buf := make([]byte, 64<<10)
 			for time.Now().Before(stop) {
 				i := rnd.Intn(files)
@@ -90,7 +90,7 @@ func stressStamps(t *testing.T, v *volume) {
 					stamp(buf[:n], a.Ino<<32|uint64(a.Gen))
 					v.fs.Write(&ctx, a.Ino, off, buf[:n])
 				default:
-					r := v.fs.NewReply()
+					r := v.fs.NewPinnedRead()
 					if v.fs.Read(&ctx, a.Ino, off, 64<<10, r) == 0 {
 						want := a.Ino<<32 | uint64(a.Gen)
 						for _, s := range r.Slices() {
@@ -140,9 +140,9 @@ func TestWriteWhole(t *testing.T) {
 		done := make(chan int)
 		for range 2 {
 			go func() {
-				r := v.fs.NewReply()
+				r := v.fs.NewPinnedRead()
 				defer r.Free()
-				ctx := fs.Context{Lane: 1}
+				ctx := fs.Caller{Lane: 1}
 				torn := 0
 				for more := true; more; {
 					select {
@@ -198,7 +198,7 @@ func TestStressNames(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			rnd := rand.New(rand.NewSource(int64(w)))
-			ctx := fs.Context{Lane: uint32(w)}
+			ctx := fs.Caller{Lane: uint32(w)}
 			name := func() string { return fmt.Sprint("n", rnd.Intn(20)) }
 			for time.Now().Before(stop) {
 				d, e := dirs[rnd.Intn(4)], dirs[rnd.Intn(4)]

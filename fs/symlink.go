@@ -7,7 +7,7 @@ import (
 )
 
 // Symlink creates a symbolic link of 1 to 4095 bytes.
-func (fs *FS) Symlink(ctx *Context, dir uint64, name, target string, a *Attr) syscall.Errno {
+func (fs *FS) Symlink(ctx *Caller, dir uint64, name, target string, a *Attr) syscall.Errno {
 	if target == "" {
 		return syscall.ENOENT
 	}
@@ -47,7 +47,7 @@ func (n *newborn) storeTarget() (block uint64, err error) {
 }
 
 // Readlink appends a symbolic link's target to buf.
-func (fs *FS) Readlink(ctx *Context, ino uint64, buf []byte) ([]byte, syscall.Errno) {
+func (fs *FS) Readlink(ctx *Caller, ino uint64, buf []byte) ([]byte, syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return buf, e

@@ -10,7 +10,7 @@ import (
 // Fsync makes lazily kept times durable; data and metadata are durable already.
 // On a region in an ordinary file it also writes back what a crash of the host
 // would lose.
-func (fs *FS) Fsync(ctx *Context, ino uint64, datasync bool) syscall.Errno {
+func (fs *FS) Fsync(ctx *Caller, ino uint64, datasync bool) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return e

@@ -12,7 +12,7 @@ import (
 // resize is a truncate(2) under way: the new size of s, and its SetKillPriv with it.
 type resize struct {
 	fs  *FS
-	ctx *Context
+	ctx *Caller
 	in  *inode
 	s   *SetAttr
 }
@@ -124,8 +124,8 @@ func (r *resize) commit(m *remap, more bool) error {
 
 // planCut plans the removal of what lies beyond size, which needs no new slot. more is
 // set if it takes another one.
-func (fs *FS) planCut(ctx *Context, in *inode, size uint64) (m *remap, more bool) {
-	m, stop, _ := fs.plan(ctx, in, blocksOf(int64(size)), maxBlock+1, fatePunch)
+func (fs *FS) planCut(ctx *Caller, in *inode, size uint64) (m *remap, more bool) {
+	m, stop, _ := fs.plan(ctx, in, blocksOf(int64(size)), maxBlock+1, dispPunch)
 	m.reduce()
 	return m, stop <= maxBlock
 }
@@ -134,7 +134,7 @@ func (fs *FS) planCut(ctx *Context, in *inode, size uint64) (m *remap, more bool
 // mark off. Called with io held, and not mu.
 //
 // Persistence order: transactions of slots cut; the last one also clears the mark.
-func (fs *FS) finishTruncate(ctx *Context, in *inode) error {
+func (fs *FS) finishTruncate(ctx *Caller, in *inode) error {
 	for {
 		m, more := fs.planCut(ctx, in, in.size.Load())
 		err := m.commitWith(ctx, func(c layout.Core) (layout.Core, uint32) {
@@ -195,7 +195,7 @@ func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 // Persistence order:
 //  1. those that are shared become the file's own (unshare)
 //  2. NT-zero them, SFENCE
-func (fs *FS) zeroFenced(ctx *Context, in *inode, spans ...span) error {
+func (fs *FS) zeroFenced(ctx *Caller, in *inode, spans ...span) error {
 	for _, s := range spans {
 		if s.off < s.end {
 			if err := fs.unshare(ctx, in, s.off); err != nil {

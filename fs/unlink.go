@@ -9,12 +9,12 @@ import (
 
 // Unlink removes a name that is not a directory's. The inode goes with its last
 // name and last reference.
-func (fs *FS) Unlink(ctx *Context, dir uint64, name string) syscall.Errno {
+func (fs *FS) Unlink(ctx *Caller, dir uint64, name string) syscall.Errno {
 	return fs.remove(ctx, dir, name, false)
 }
 
 // Rmdir removes an empty directory.
-func (fs *FS) Rmdir(ctx *Context, dir uint64, name string) syscall.Errno {
+func (fs *FS) Rmdir(ctx *Caller, dir uint64, name string) syscall.Errno {
 	if name == "." {
 		return syscall.EINVAL
 	}
@@ -31,7 +31,7 @@ func (fs *FS) Rmdir(ctx *Context, dir uint64, name string) syscall.Errno {
 //     and times line; the directory's times line, and its core line for rmdir
 //  2. the inode, if that was its last name and nobody references it: reclaim
 //  3. the directory's block, if it became empty: trimDir
-func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.Errno {
+func (fs *FS) remove(ctx *Caller, dir uint64, name string, rmdir bool) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -59,7 +59,7 @@ func (fs *FS) remove(ctx *Context, dir uint64, name string, rmdir bool) syscall.
 
 // tryRemove is remove, but for a directory whose names are not in DRAM: it returns that with one
 // more reference, and nothing has changed. They are read while no lock of its parent is held.
-func (fs *FS) tryRemove(ctx *Context, d *inode, name string, rmdir bool) (unread *inode, e syscall.Errno) {
+func (fs *FS) tryRemove(ctx *Caller, d *inode, name string, rmdir bool) (unread *inode, e syscall.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	de, ok, err := fs.find(d, name)
@@ -92,7 +92,7 @@ func (fs *FS) tryRemove(ctx *Context, d *inode, name string, rmdir bool) (unread
 // unread reports whether in is a directory whose names are not in DRAM.
 func (in *inode) unread() bool { return in.isDir() && !in.loaded.Load() }
 
-func (fs *FS) removeLocked(ctx *Context, d, in *inode, de *dirindex.Entry, rmdir bool) error {
+func (fs *FS) removeLocked(ctx *Caller, d, in *inode, de *dirindex.Entry, rmdir bool) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if err := in.mayRemove(rmdir); err != nil {

@@ -16,7 +16,7 @@ import (
 // since the kernel takes any other answer for all of it. EPERM: the file is immutable, or
 // append-only and off is not its end. With Options.Atomic up to AtomicUnit bytes are all or
 // nothing. Of data with ctx.Writeback, bytes that would undo a Bypass are replaced in place.
-func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, syscall.Errno) {
+func (fs *FS) Write(ctx *Caller, ino uint64, off int64, data []byte) (int, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return 0, e
 	}
@@ -48,7 +48,7 @@ func (fs *FS) Write(ctx *Context, ino uint64, off int64, data []byte) (int, sysc
 	return n, e
 }
 
-func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, syscall.Errno) {
+func (fs *FS) write(ctx *Caller, in *inode, off int64, data []byte) (int, syscall.Errno) {
 	if !in.isReg() {
 		if in.isDir() {
 			return 0, syscall.EISDIR
@@ -125,7 +125,7 @@ func (fs *FS) write(ctx *Context, in *inode, off int64, data []byte) (int, sysca
 // lockWrite locks the byte range of a write to [off, end), so that readers see all of
 // it or nothing. If the end of file lies before off the bytes between become zeros, and
 // are part of it. EAGAIN as lockRange.
-func (in *inode) lockWrite(ctx *Context, off, end int64) (lock rangelock.Token, from int64, err error) {
+func (in *inode) lockWrite(ctx *Caller, off, end int64) (lock rangelock.Token, from int64, err error) {
 	from = min(off, int64(in.size.Load()))
 	lock, err = in.lockRange(ctx, from, max(end, from+1), true)
 	return lock, from, err
@@ -134,7 +134,7 @@ func (in *inode) lockWrite(ctx *Context, off, end int64) (lock rangelock.Token, 
 // lockGrow takes io after lockWrite. A truncation, which waits for no range, may have
 // moved the end of file down before the locked range meanwhile: then the range is
 // locked anew. EAGAIN as lockIO; then the range is locked no more.
-func (in *inode) lockGrow(ctx *Context, lock rangelock.Token, from, off, end int64) (rangelock.Token, error) {
+func (in *inode) lockGrow(ctx *Caller, lock rangelock.Token, from, off, end int64) (rangelock.Token, error) {
 	for {
 		if err := in.lockIO(ctx); err != nil {
 			in.rl.Unlock(lock)
@@ -158,7 +158,7 @@ func (in *inode) lockGrow(ctx *Context, lock rangelock.Token, from, off, end int
 //
 // Persistence order: NT-store the data, SFENCE. Not atomic beyond 8 bytes, unless that was
 // asked for (overwriteLogged).
-func (fs *FS) overwrite(ctx *Context, in *inode, off int64, data []byte) (done bool, err error) {
+func (fs *FS) overwrite(ctx *Caller, in *inode, off int64, data []byte) (done bool, err error) {
 	if fs.atomic() {
 		return fs.overwriteLogged(ctx, in, off, data)
 	}
@@ -217,7 +217,7 @@ func (fs *FS) inPlace(in *inode, off, n int64) bool {
 // extend is the write that fills holes, makes unwritten blocks written, goes to new blocks instead
 // of shared or bad ones, or moves the end of file. It goes piece by piece, each piece a
 // transaction; n counts the bytes of the pieces done. Called with the range lock and io held.
-func (fs *FS) extend(ctx *Context, in *inode, off int64, data []byte) (n int, err error) {
+func (fs *FS) extend(ctx *Caller, in *inode, off int64, data []byte) (n int, err error) {
 	for again := 0; n < len(data) && err == nil; {
 		var m int
 		m, err = fs.extendPiece(ctx, in, off+int64(n), data[n:])
@@ -247,7 +247,7 @@ const extendTries = 16
 //  2. transaction: the extents' slots, and the size if it grows; of a write that is all or
 //     nothing also the data that replaces some of the file
 //  3. only then are the blocks visible to readers
-func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int, error) {
+func (fs *FS) extendPiece(ctx *Caller, in *inode, off int64, data []byte) (int, error) {
 	if fs.atomic() {
 		data = data[:min(len(data), AtomicUnit)]
 	}
@@ -257,7 +257,7 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 			return 0, err
 		}
 	}
-	m, stop, err := fs.plan(ctx, in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, fateWrite)
+	m, stop, err := fs.plan(ctx, in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, dispWrite)
 	if err != nil {
 		return 0, err
 	}
@@ -265,7 +265,7 @@ func (fs *FS) extendPiece(ctx *Context, in *inode, off int64, data []byte) (int,
 		return 0, m.abort(ctx, errNoSpace)
 	}
 	end = min(end, int64(stop)<<layout.BlockShift)
-	if err = m.settle(ctx); err == nil {
+	if err = m.reserveSlots(ctx); err == nil {
 		err = fs.storePiece(m, off, data[:end-off])
 	}
 	if err != nil {

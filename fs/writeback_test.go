@@ -24,7 +24,7 @@ func TestWritebackIsAllOrAnError(t *testing.T) {
 	data := make([]byte, 1<<20)
 	write := func(noWait bool, want syscall.Errno) {
 		t.Helper()
-		if _, e := v.fs.Write(&fs.Context{NoWait: noWait, Writeback: true}, ino, 0, data); e != want {
+		if _, e := v.fs.Write(&fs.Caller{NoWait: noWait, Writeback: true}, ino, 0, data); e != want {
 			t.Errorf("%v, want %v", e, want)
 		}
 	}

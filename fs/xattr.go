@@ -39,7 +39,7 @@ func checkXattr(name string) syscall.Errno {
 // empty. ENODATA if there is none of that name, ERANGE (and the length) if buf is too
 // small, EOPNOTSUPP for other namespaces than user, trusted and security, and other names
 // of system than the two access control lists.
-func (fs *FS) GetXattr(ctx *Context, ino uint64, name string, buf []byte) (int, syscall.Errno) {
+func (fs *FS) GetXattr(ctx *Caller, ino uint64, name string, buf []byte) (int, syscall.Errno) {
 	if e := checkXattr(name); e != 0 {
 		return 0, e
 	}
@@ -70,7 +70,7 @@ func (fs *FS) GetXattr(ctx *Context, ino uint64, name string, buf []byte) (int, 
 
 // ListXattr returns the length of the list of names, each ended by a NUL, copied to buf
 // unless that is empty. Those of namespace trusted are told to root only.
-func (fs *FS) ListXattr(ctx *Context, ino uint64, buf []byte) (int, syscall.Errno) {
+func (fs *FS) ListXattr(ctx *Caller, ino uint64, buf []byte) (int, syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
 		return 0, e
@@ -105,7 +105,7 @@ func (fs *FS) ListXattr(ctx *Context, ino uint64, buf []byte) (int, syscall.Errn
 // also if the names and short values of one file exceed about 400 KiB. The access control
 // list of access changes the mode with it, and takes set-group-ID if XattrKillSGID is set, as
 // posix_acl_update_mode; EINVAL if a list is none. A crash leaves the old value or the new one.
-func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flags uint32) syscall.Errno {
+func (fs *FS) SetXattr(ctx *Caller, ino uint64, name string, value []byte, flags uint32) syscall.Errno {
 	if flags&^(XattrCreate|XattrReplace|XattrKillSGID) != 0 {
 		return syscall.EINVAL
 	}
@@ -135,7 +135,7 @@ func (fs *FS) SetXattr(ctx *Context, ino uint64, name string, value []byte, flag
 
 // RemoveXattr removes an attribute. ENODATA if there is none of that name, unless that is
 // an access control list.
-func (fs *FS) RemoveXattr(ctx *Context, ino uint64, name string) syscall.Errno {
+func (fs *FS) RemoveXattr(ctx *Caller, ino uint64, name string) syscall.Errno {
 	e := fs.changeXattr(ctx, ino, name, removal(name))
 	if e == syscall.ENODATA && posixacl.IsName(name) {
 		return 0
@@ -155,7 +155,7 @@ func removal(name string) xattrEdit {
 
 // killCapability takes the file capabilities from a file that is about to change: the
 // kernel leaves it to us (HANDLE_KILLPRIV_V2). When it returns they are gone, whoever took them.
-func (fs *FS) killCapability(ctx *Context, in *inode) syscall.Errno {
+func (fs *FS) killCapability(ctx *Caller, in *inode) syscall.Errno {
 	if !in.caps.Load() {
 		return 0
 	}
@@ -176,7 +176,7 @@ func (fs *FS) killCapability(ctx *Context, in *inode) syscall.Errno {
 type xattrEdit func(s *xattrSwap, c *layout.Core) error
 
 // changeXattr is editXattrs for who asks from outside.
-func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit xattrEdit) syscall.Errno {
+func (fs *FS) changeXattr(ctx *Caller, ino uint64, name string, edit xattrEdit) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -188,10 +188,10 @@ func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit xattrEdit)
 		return e
 	}
 	defer fs.put(in, 1)
-	if in.fixed() {
+	if in.immutableOrAppend() {
 		return syscall.EPERM
 	}
-	return fs.patiently(ctx, func() syscall.Errno { return fs.editXattrs(ctx, in, edit) })
+	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.editXattrs(ctx, in, edit) })
 }
 
 // editXattrs replaces an inode's list of attributes by what edit makes of it, and its core,
@@ -201,7 +201,7 @@ func (fs *FS) changeXattr(ctx *Context, ino uint64, name string, edit xattrEdit)
 //  1. the new list is stored (swapXattrs)
 //  2. transaction: the times line with the new root and ctime, and perhaps the core line
 //  3. only then is the old list free
-func (fs *FS) editXattrs(ctx *Context, in *inode, edit xattrEdit) syscall.Errno {
+func (fs *FS) editXattrs(ctx *Caller, in *inode, edit xattrEdit) syscall.Errno {
 	if err := fs.blocksKnown(ctx, in); err != nil { // from here on
 		return errno(err)
 	}

@@ -313,7 +313,7 @@ func TestCapabilityIsGoneWhenAWriteReturns(t *testing.T) {
 		var wg sync.WaitGroup
 		for w := range 4 {
 			wg.Go(func() {
-				ctx := fs.Context{Lane: uint32(w)}
+				ctx := fs.Caller{Lane: uint32(w)}
 				if _, e := v.fs.Write(&ctx, ino, int64(w)*64, []byte("x")); e != 0 {
 					t.Error(e)
 				}

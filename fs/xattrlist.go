@@ -132,7 +132,7 @@ func (fs *FS) disownValue(x *layout.Xattr) {
 }
 
 // freeXattrs gives back what the attributes of an inode took that is no longer on media.
-func (fs *FS) freeXattrs(ctx *Context, xs *xattrs) {
+func (fs *FS) freeXattrs(ctx *Caller, xs *xattrs) {
 	for _, b := range xs.chain {
 		fs.meta.Free(ctx.Lane, b)
 	}

@@ -11,7 +11,7 @@ import (
 // change with the times line to link (change.swap).
 type xattrSwap struct {
 	fs       *FS
-	ctx      *Context
+	ctx      *Caller
 	in       *inode
 	old, now xattrs
 	fresh    []layout.XattrRun // of values that were just stored, and are not linked yet
@@ -26,7 +26,7 @@ type xattrSwap struct {
 //  2. by the same thread, NT-store the new list into fresh metadata blocks, SFENCE each
 //  3. the caller's transaction: the times line with the new root
 //  4. only then are the old list, and old values that were long, free (done)
-func (fs *FS) swapXattrs(ctx *Context, in *inode, edit func(s *xattrSwap) error) (*xattrSwap, error) {
+func (fs *FS) swapXattrs(ctx *Caller, in *inode, edit func(s *xattrSwap) error) (*xattrSwap, error) {
 	old, err := fs.loadXattrs(in)
 	if err != nil {
 		return nil, err

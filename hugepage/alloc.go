@@ -14,13 +14,13 @@ const stoop = 2
 //
 //  1. what is free from block goal on in space already broken, which extends the
 //     caller's extent in place (goal 0: no wish);
-//  2. for a PMD block or more: whole PMD blocks, as Home does;
-//  3. a run in a broken PMD block, the shortest class that has want blocks in
-//     a row, or up to a quarter of want; then from a whole PMD block in the fullest
+//  2. for a PMD block or more: free PMD blocks, as Reservation does;
+//  3. a run in a partial PMD block, the shortest class that has want blocks in
+//     a row, or up to a quarter of want; then from a free PMD block in the fullest
 //     PUD block; then the longest class there is.
 //
 // Among equals the lowest address wins. It leaves the last SetReserve whole
-// PMD blocks alone, and what homes keep while there is other space. The caller asks
+// PMD blocks alone, and what reservations keep while there is other space. The caller asks
 // again for the rest, with the end of the run as its goal.
 func (a *Allocator) Alloc(goal, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
@@ -30,7 +30,7 @@ func (a *Allocator) Alloc(goal, want uint64) (block, n uint64, ok bool) {
 	defer a.mu.Unlock()
 	a.expire()
 	if goal != 0 && goal < a.blocks {
-		block, n = goal, a.inBroken(goal, want)
+		block, n = goal, a.inPartial(goal, want)
 	}
 	for n == 0 {
 		if want >= a.orders.PMDBlocks() {
@@ -47,17 +47,17 @@ func (a *Allocator) Alloc(goal, want uint64) (block, n uint64, ok bool) {
 	return block, n, true
 }
 
-// AllocChunk allocates one whole PMD block, for metadata. It may use the
+// AllocChunk allocates one free PMD block, for metadata. It may use the
 // reserve, and takes the lowest one of the fullest PUD block.
 func (a *Allocator) AllocChunk() (block uint64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	p, ok := a.wholePMD()
+	p, ok := a.takeFreePMD()
 	for !ok {
 		if !a.evict() && !a.drain() {
 			return 0, false
 		}
-		p, ok = a.wholePMD()
+		p, ok = a.takeFreePMD()
 	}
 	block = p << a.orders.PMD
 	a.take(block, a.orders.PMDBlocks())
@@ -140,7 +140,7 @@ func (a *Allocator) reserveIn(p uint64, used []uint64) bool {
 		}
 		return true
 	}
-	a.wholeClear(p, 1)
+	a.clearFree(p, 1)
 	a.breakUp(r, size, size)
 	group := a.store.at(r.bits)
 	for i, w := range used {
@@ -225,12 +225,12 @@ func (a *Allocator) inside(block, n uint64) bool {
 	return block <= a.blocks && n <= a.blocks-block
 }
 
-// spare returns how many whole PMD blocks Alloc may break or take.
+// spare returns how many free PMD blocks Alloc may break or take.
 func (a *Allocator) spare() uint64 {
-	if a.wholeN <= a.reserve {
+	if a.freePMDN <= a.reserve {
 		return 0
 	}
-	return a.wholeN - a.reserve
+	return a.freePMDN - a.reserve
 }
 
 // freeFrom returns how many blocks of PMD block p are free from from on, at
@@ -270,9 +270,9 @@ func (a *Allocator) extent(block, want uint64) uint64 {
 	return n
 }
 
-// inBroken returns how many of want blocks from a block on are free in its PMD block, if
+// inPartial returns how many of want blocks from a block on are free in its PMD block, if
 // that is broken and nobody keeps it.
-func (a *Allocator) inBroken(block, want uint64) uint64 {
+func (a *Allocator) inPartial(block, want uint64) uint64 {
 	size := a.orders.PMDBlocks()
 	p, from := block/size, block%size
 	if r := &a.pmds[p]; r.used == 0 || r.kept {
@@ -281,8 +281,8 @@ func (a *Allocator) inBroken(block, want uint64) uint64 {
 	return a.freeFrom(p, from, min(size-from, want))
 }
 
-// large returns a run of up to count whole PMD blocks in one PUD block, or of more if it
-// begins with whole PUD blocks, in blocks; or n = 0. It takes the fullest PUD block that
+// large returns a run of up to count free PMD blocks in one PUD block, or of more if it
+// begins with free PUD blocks, in blocks; or n = 0. It takes the fullest PUD block that
 // has as many, or else the emptiest one: so full ones get full, and the others whole.
 func (a *Allocator) large(count uint64) (block, n uint64) {
 	count = min(count, a.spare())
@@ -312,14 +312,14 @@ func (a *Allocator) large(count uint64) (block, n uint64) {
 // small returns a run within one PMD block, or n = 0.
 func (a *Allocator) small(want uint64) (block, n uint64) {
 	want = min(want, a.orders.PMDBlocks())
-	p, ok := fit(a.broken, want)
+	p, ok := fit(a.partial, want)
 	if !ok && a.spare() > 0 {
-		if p, ok = a.wholePMD(); ok {
+		if p, ok = a.takeFreePMD(); ok {
 			return p << a.orders.PMD, want
 		}
 	}
 	if !ok {
-		p, ok = longest(a.broken)
+		p, ok = longest(a.partial)
 	}
 	if !ok {
 		return 0, 0
@@ -329,8 +329,8 @@ func (a *Allocator) small(want uint64) (block, n uint64) {
 	return p<<a.orders.PMD + at, k
 }
 
-// wholePMD returns the lowest whole PMD block of the fullest PUD block that nobody keeps.
-func (a *Allocator) wholePMD() (p uint64, ok bool) {
+// takeFreePMD returns the lowest free PMD block of the fullest PUD block that nobody keeps.
+func (a *Allocator) takeFreePMD() (p uint64, ok bool) {
 	c, ok := a.counts.next(1)
 	if !ok {
 		return 0, false

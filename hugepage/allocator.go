@@ -19,10 +19,10 @@ const none = int8(-1)
 // A PMD block that the end of the region cuts off counts what is missing as
 // used: it is never whole. A PUD block is whole when all its PMD blocks are.
 //
-// A broken PMD block may be kept besides, see Home: then it is in no set of broken.
+// A partial PMD block may be kept besides, see Reservation: then it is in no set of broken.
 type pmd struct {
 	bits  uint32 // 1 + number of its bits in the store; 0: none, not broken
-	stamp uint32 // when its home last grew
+	stamp uint32 // when its reservation last grew
 	used  uint16
 	class int8 // of its free blocks; valid while broken
 	kept  bool
@@ -30,10 +30,10 @@ type pmd struct {
 
 // pud is a PUD block. While it is kept it is in no set of clumps.
 type pud struct {
-	free  uint32 // blocks
-	stamp uint32 // when its home last grew
-	whole uint16 // whole PMD blocks in it
-	kept  bool
+	free     uint32 // blocks
+	stamp    uint32 // when its reservation last grew
+	freePMDs uint16 // free PMD blocks in it
+	kept     bool
 }
 
 // Allocator keeps the free space of a region. Its methods may be called
@@ -49,20 +49,20 @@ type Allocator struct {
 
 	mu sync.Mutex
 	// protected by mu
-	pmds    []pmd
-	broken  []bitset // PMD blocks that are broken, by class 0 to PMD-1
-	store   bitStore // the bits of broken PMD blocks
-	brokenN uint64   // how many are broken
+	pmds     []pmd
+	partial  []bitset // PMD blocks that are broken, by class 0 to PMD-1
+	store    bitStore // the bits of partial PMD blocks
+	partialN uint64   // how many are broken
 
-	wholes  []uint64 // bits of level two: a group per PUD block
-	puds    []pud
-	clumps  []bitset // PUD blocks by how many whole PMD blocks they have
-	counts  bitset   // for which numbers there is one
-	wholeN  uint64   // whole PMD blocks
-	giants  uint64   // whole PUD blocks
-	reserve uint64   // whole PMD blocks that Alloc leaves
+	freePMDBits []uint64 // bits of level two: a group per PUD block
+	puds        []pud
+	clumps      []bitset // PUD blocks by how many free PMD blocks they have
+	counts      bitset   // for which numbers there is one
+	freePMDN    uint64   // free PMD blocks
+	giants      uint64   // free PUD blocks
+	reserve     uint64   // free PMD blocks that Alloc leaves
 
-	homes homes // what growing files keep, see Home
+	reservations reservations // what growing files keep, see Reservation
 
 	scratch []uint64 // for one computation at a time
 }
@@ -71,11 +71,11 @@ type Allocator struct {
 type Stats struct {
 	Blocks  uint64 // of the region
 	Free    uint64 // free blocks in all
-	Free4K  uint64 // free blocks in broken PMD blocks
-	Free2M  uint64 // free blocks in whole PMD blocks of broken PUD blocks
-	Free1G  uint64 // free blocks in whole PUD blocks
-	Broken  uint64 // PMD blocks partly free
-	Reserve uint64 // whole PMD blocks that Alloc leaves for AllocChunk
+	Free4K  uint64 // free blocks in partial PMD blocks
+	Free2M  uint64 // free blocks in free PMD blocks of partial PUD blocks
+	Free1G  uint64 // free blocks in free PUD blocks
+	Partial uint64 // PMD blocks partly free
+	Reserve uint64 // free PMD blocks that Alloc leaves for AllocChunk
 }
 
 // NewAllocator makes the allocator of a region of that many 4 KiB blocks, all
@@ -93,7 +93,7 @@ func NewAllocator(blocks uint64, o Orders) (*Allocator, error) {
 	puds := AlignUp(blocks, o.PUD) >> o.PUD
 	a.pmds = make([]pmd, pmds)
 	for range o.PMD {
-		a.broken = append(a.broken, newBitset(pmds))
+		a.partial = append(a.partial, newBitset(pmds))
 	}
 	a.store.words = wordsOf(o.PMDBlocks())
 	a.puds = make([]pud, puds)
@@ -104,17 +104,17 @@ func NewAllocator(blocks uint64, o Orders) (*Allocator, error) {
 		a.clumps = append(a.clumps, newBitset(puds))
 	}
 	a.counts = newBitset(a.span + 1)
-	a.wholes = make([]uint64, puds*wordsOf(a.span))
+	a.freePMDBits = make([]uint64, puds*wordsOf(a.span))
 	a.scratch = make([]uint64, max(wordsOf(a.span), a.store.words))
 
 	a.free.Store(blocks)
-	whole := blocks >> o.PMD
-	for p := uint64(0); p < whole; p += a.span {
-		a.wholeSet(p, min(a.span, whole-p))
+	freePMDs := blocks >> o.PMD
+	for p := uint64(0); p < freePMDs; p += a.span {
+		a.setFree(p, min(a.span, freePMDs-p))
 	}
 	if cut := blocks & (o.PMDBlocks() - 1); cut != 0 {
-		a.pmds[whole].used = uint16(o.PMDBlocks())
-		a.freePiece(whole, 0, cut)
+		a.pmds[freePMDs].used = uint16(o.PMDBlocks())
+		a.freePiece(freePMDs, 0, cut)
 	}
 	return a, nil
 }
@@ -135,7 +135,7 @@ func (a *Allocator) WholeFree2M() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.drain()
-	return a.wholeN
+	return a.freePMDN
 }
 
 // WholeFree1G returns the number of PUD blocks wholly free.
@@ -146,7 +146,7 @@ func (a *Allocator) WholeFree1G() uint64 {
 	return a.giants
 }
 
-// SetReserve sets how many whole PMD blocks Alloc must leave to AllocChunk.
+// SetReserve sets how many free PMD blocks Alloc must leave to AllocChunk.
 func (a *Allocator) SetReserve(chunks uint64) {
 	a.mu.Lock()
 	a.reserve = chunks
@@ -162,10 +162,10 @@ func (a *Allocator) Stats() Stats {
 		Blocks:  a.blocks,
 		Free:    a.free.Load(),
 		Free1G:  a.giants << a.orders.PUD,
-		Broken:  a.brokenN,
+		Partial: a.partialN,
 		Reserve: a.reserve,
 	}
-	s.Free2M = a.wholeN<<a.orders.PMD - s.Free1G
+	s.Free2M = a.freePMDN<<a.orders.PMD - s.Free1G
 	s.Free4K = s.Free - s.Free2M - s.Free1G
 	return s
 }

@@ -151,7 +151,7 @@ func TestFreePanics(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	a := newAllocator(t, 64*3+13, tiny, [2]uint64{0, 3}, [2]uint64{64, 8})
-	want := Stats{Blocks: 205, Free: 194, Free4K: 5 + 5, Free2M: 56 + 56 + 8, Free1G: 64, Broken: 2}
+	want := Stats{Blocks: 205, Free: 194, Free4K: 5 + 5, Free2M: 56 + 56 + 8, Free1G: 64, Partial: 2}
 	if got := a.Stats(); got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}

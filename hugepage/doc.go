@@ -19,22 +19,22 @@
 //
 // # Where a request goes
 //
-//	Home, Extend         what a growing file fills, see homes: whole PMD blocks of the fullest
-//	                     PUD block that has room; for a PUD home the emptiest PUD block
-//	Alloc, AllocFrom     small runs: broken PMD blocks, best fit
+//	Reservation, Extend  what a growing file fills, see reservations: free PMD blocks of the
+//	                     fullest PUD block that has room; for a PUD reservation the emptiest one
+//	Alloc, AllocFrom     small runs: partial PMD blocks, best fit
 //	AllocChunk           a PMD block for metadata
 //	Reserve, Keep, Pack  for mount and compaction
 //
 // # Structure
 //
 // Two levels. A group of level one is a PMD block and its bits are blocks; a group of level
-// two is a PUD block and its bits are the PMD blocks wholly free. A broken PMD block has a
+// two is a PUD block and its bits are the PMD blocks wholly free. A partial PMD block has a
 // class, the floor of log2 of its longest free run, and there is one bitmap of PMD blocks
-// per class; there is one of PUD blocks for each number of whole PMD blocks in them. All
-// have summaries above them (bitset). So "the lowest broken PMD block that surely has 5
-// free blocks in a row", or "the fullest PUD block with 3 whole PMD blocks", is the first
+// per class; there is one of PUD blocks for each number of free PMD blocks in them. All
+// have summaries above them (bitset). So "the lowest partial PMD block that surely has 5
+// free blocks in a row", or "the fullest PUD block with 3 free PMD blocks", is the first
 // bit of the first non-empty set from there on, found in a few steps in a region of any
-// size. Bits of level one exist only for broken PMD blocks. What a home keeps is in no set,
+// size. Bits of level one exist only for partial PMD blocks. What a reservation keeps is in no set,
 // so nobody finds it until it is let go. Memory: under 8 MiB per TiB, and 64 bytes per
 // broken 2 MiB.
 //

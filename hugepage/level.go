@@ -15,7 +15,7 @@ func (a *Allocator) freePiece(p, from, n uint64) {
 		if r.bits != 0 {
 			a.mend(p, r)
 		}
-		a.wholeSet(p, 1)
+		a.setFree(p, 1)
 		return
 	}
 	if r.bits == 0 {
@@ -31,7 +31,7 @@ func (a *Allocator) takePiece(p, from, n uint64) {
 	size := a.orders.PMDBlocks()
 	r := &a.pmds[p]
 	if r.used == 0 {
-		a.wholeClear(p, 1)
+		a.clearFree(p, 1)
 		if n == size {
 			r.used = uint16(size)
 			return
@@ -58,7 +58,7 @@ func (a *Allocator) takePiece(p, from, n uint64) {
 func (a *Allocator) breakUp(r *pmd, size, free uint64) {
 	r.bits = a.store.get()
 	r.class = none
-	a.brokenN++
+	a.partialN++
 	group := a.store.at(r.bits)
 	clear(group)
 	setRun(group, 0, free)
@@ -67,23 +67,23 @@ func (a *Allocator) breakUp(r *pmd, size, free uint64) {
 // mend takes the bits from a PMD block that is whole or full. Nobody keeps it any more.
 func (a *Allocator) mend(p uint64, r *pmd) {
 	if r.class != none && !r.kept {
-		a.broken[r.class].clear(p)
+		a.partial[r.class].clear(p)
 	}
 	a.store.put(r.bits)
 	r.bits, r.kept = 0, false
-	a.brokenN--
+	a.partialN--
 }
 
-// file puts a broken PMD block under its present class.
+// file puts a partial PMD block under its present class.
 func (a *Allocator) file(p uint64, r *pmd, class int8) {
 	if class == r.class {
 		return
 	}
 	if !r.kept {
 		if r.class != none {
-			a.broken[r.class].clear(p)
+			a.partial[r.class].clear(p)
 		}
-		a.broken[class].set(p)
+		a.partial[class].set(p)
 	}
 	r.class = class
 }
@@ -91,35 +91,35 @@ func (a *Allocator) file(p uint64, r *pmd, class int8) {
 // clump returns the bits of PUD block u.
 func (a *Allocator) clump(u uint64) []uint64 {
 	w := wordsOf(a.span)
-	return a.wholes[u*w : (u+1)*w]
+	return a.freePMDBits[u*w : (u+1)*w]
 }
 
-// wholeSet notes that n PMD blocks of one PUD block are whole now.
-func (a *Allocator) wholeSet(p, n uint64) {
+// setFree notes that n PMD blocks of one PUD block are whole now.
+func (a *Allocator) setFree(p, n uint64) {
 	u, from := p/a.span, p%a.span
 	setRun(a.clump(u), from, n)
-	a.wholeN += n
-	a.fileClump(u, a.puds[u].whole+uint16(n))
+	a.freePMDN += n
+	a.fileClump(u, a.puds[u].freePMDs+uint16(n))
 }
 
-// wholeClear notes that n PMD blocks of one PUD block are no longer whole.
-func (a *Allocator) wholeClear(p, n uint64) {
+// clearFree notes that n PMD blocks of one PUD block are no longer whole.
+func (a *Allocator) clearFree(p, n uint64) {
 	u, from := p/a.span, p%a.span
 	clearRun(a.clump(u), from, n)
-	a.wholeN -= n
-	a.fileClump(u, a.puds[u].whole-uint16(n))
+	a.freePMDN -= n
+	a.fileClump(u, a.puds[u].freePMDs-uint16(n))
 }
 
-// fileClump puts a PUD block under its present number of whole PMD blocks.
+// fileClump puts a PUD block under its present number of free PMD blocks.
 func (a *Allocator) fileClump(u uint64, whole uint16) {
 	r := &a.puds[u]
 	if !r.kept {
 		a.unfile(u)
 	}
-	if uint64(r.whole) == a.span {
+	if uint64(r.freePMDs) == a.span {
 		a.giants--
 	}
-	r.whole = whole
+	r.freePMDs = whole
 	if uint64(whole) == a.span {
 		a.giants++
 	}
@@ -130,7 +130,7 @@ func (a *Allocator) fileClump(u uint64, whole uint16) {
 
 // unfile takes a PUD block out of the sets in which large looks.
 func (a *Allocator) unfile(u uint64) {
-	if n := a.puds[u].whole; n != 0 {
+	if n := a.puds[u].freePMDs; n != 0 {
 		a.clumps[n].clear(u)
 		if a.clumps[n].empty() {
 			a.counts.clear(uint64(n))
@@ -139,7 +139,7 @@ func (a *Allocator) unfile(u uint64) {
 }
 
 func (a *Allocator) refile(u uint64) {
-	if n := a.puds[u].whole; n != 0 {
+	if n := a.puds[u].freePMDs; n != 0 {
 		a.clumps[n].set(u)
 		a.counts.set(uint64(n))
 	}
@@ -160,7 +160,7 @@ func (a *Allocator) take(block, n uint64) {
 			for i := range a.pmds[p : p+m] {
 				a.pmds[p+uint64(i)].used = uint16(size)
 			}
-			a.wholeClear(p, m)
+			a.clearFree(p, m)
 			k = m * size
 		}
 		block, n = block+k, n-k
@@ -182,7 +182,7 @@ func (a *Allocator) give(block, n uint64) {
 			for i := range a.pmds[p : p+m] {
 				a.pmds[p+uint64(i)].used = 0
 			}
-			a.wholeSet(p, m)
+			a.setFree(p, m)
 			k = m * size
 		}
 		block, n = block+k, n-k
@@ -242,7 +242,7 @@ func (a *Allocator) pieceUsed(p, from, n uint64) bool {
 	return r.bits == 0 || !anySet(a.store.at(r.bits), from, n)
 }
 
-// bitStore holds the bits of the broken PMD blocks, in slabs that are never
+// bitStore holds the bits of the partial PMD blocks, in slabs that are never
 // moved and never given back.
 type bitStore struct {
 	words uint64 // per PMD block

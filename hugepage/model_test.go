@@ -51,8 +51,8 @@ func (m *model) wholes(order uint8) (n uint64) {
 
 func (m *model) spare() uint64 { return max(m.wholes(m.o.PMD), m.reserve) - m.reserve }
 
-// inBroken returns the longest run within one broken PMD block.
-func (m *model) inBroken() (longest uint64) {
+// inPartial returns the longest run within one partial PMD block.
+func (m *model) inPartial() (longest uint64) {
 	size := m.o.PMDBlocks()
 	for b := range uint64(len(m.free)) {
 		if pmd := AlignDown(b, m.o.PMD); !m.all(pmd, size, true) {
@@ -89,21 +89,21 @@ func (m *model) check(t *rapid.T, a *Allocator) {
 
 // checkStructure compares what the allocator keeps twice.
 func (a *Allocator) checkStructure(t *rapid.T) {
-	var broken uint64
+	var partial uint64
 	scratch := make([]uint64, len(a.scratch))
 	for p := range a.pmds {
 		r := &a.pmds[p]
 		class := none
 		if r.bits != 0 {
-			broken++
+			partial++
 			class = r.class
 			group := a.store.at(r.bits)
 			if got := classOf(group, scratch[:len(group)]); got != class {
 				t.Fatalf("PMD block %d has class %d, filed under %d", p, got, class)
 			}
 		}
-		for c := range a.broken {
-			if a.broken[c].has(uint64(p)) != (int8(c) == class && !r.kept) {
+		for c := range a.partial {
+			if a.partial[c].has(uint64(p)) != (int8(c) == class && !r.kept) {
 				t.Fatalf("PMD block %d of class %d: in set %d %t", p, class, c, int8(c) != class)
 			}
 		}
@@ -111,8 +111,8 @@ func (a *Allocator) checkStructure(t *rapid.T) {
 			t.Fatalf("PMD block %d: used %d, whole %t", p, r.used, whole)
 		}
 	}
-	if broken != a.brokenN {
-		t.Fatalf("%d broken, counted %d", broken, a.brokenN)
+	if partial != a.partialN {
+		t.Fatalf("%d broken, counted %d", partial, a.partialN)
 	}
 	kept := 0
 	for p := range a.pmds {
@@ -131,7 +131,7 @@ func (a *Allocator) checkStructure(t *rapid.T) {
 			}
 			free += a.orders.PMDBlocks() - uint64(a.pmds[p].used)
 		}
-		if whole != uint64(r.whole) || free != uint64(r.free) {
+		if whole != uint64(r.freePMDs) || free != uint64(r.free) {
 			t.Fatalf("PUD block %d has %d whole PMD blocks and %d free blocks, counted %+v", u, whole, free, r)
 		}
 		for c := range a.clumps {
@@ -148,7 +148,7 @@ func (a *Allocator) checkStructure(t *rapid.T) {
 			t.Fatalf("PUD blocks with %d whole: the summary is wrong", c)
 		}
 	}
-	h := &a.homes
+	h := &a.reservations
 	for i := range h.n {
 		if e := h.queue[(h.head+i)%len(h.queue)]; e.pud && a.puds[e.index].kept || !e.pud && a.pmds[e.index].kept {
 			kept--
@@ -186,15 +186,15 @@ func TestModel(t *testing.T) {
 					goal = anywhere.Draw(t, "goal")
 				}
 				want := rapid.Uint64Range(0, rapid.SampledFrom([]uint64{3, o.PMDBlocks(), 3 * o.PUDBlocks()}).Draw(t, "limit")).Draw(t, "want")
-				spare, broken, whole := m.spare(), m.inBroken(), m.wholes(o.PMD)
-				keptN, keptBefore := a.homes.n, make([]bool, len(a.pmds)+1)
+				spare, partial, whole := m.spare(), m.inPartial(), m.wholes(o.PMD)
+				keptN, keptBefore := a.reservations.n, make([]bool, len(a.pmds)+1)
 				for p := range a.pmds {
 					keptBefore[p] = a.pmds[p].kept
 				}
 				block, n, ok := a.Alloc(goal, want)
 				switch {
-				case ok != (want > 0 && (spare > 0 || broken > 0)):
-					t.Fatalf("Alloc(%d, %d) ok %t, spare %d, broken %d", goal, want, ok, spare, broken)
+				case ok != (want > 0 && (spare > 0 || partial > 0)):
+					t.Fatalf("Alloc(%d, %d) ok %t, spare %d, broken %d", goal, want, ok, spare, partial)
 				case !ok && n != 0 || ok && (n == 0 || n > want):
 					t.Fatalf("Alloc(%d, %d) gives %d", goal, want, n)
 				case !ok:
@@ -209,7 +209,7 @@ func TestModel(t *testing.T) {
 						t.Fatalf("Alloc(%d, %d) = %d+%d with %d whole", goal, want, block, n, spare)
 					}
 					if want < o.PMDBlocks() && n < want && spare > 0 && keptN == 0 && n*4 < want {
-						t.Fatalf("Alloc(%d, %d) = %d+%d, spare %d, longest %d", goal, want, block, n, spare, broken)
+						t.Fatalf("Alloc(%d, %d) = %d+%d, spare %d, longest %d", goal, want, block, n, spare, partial)
 					}
 				}
 				take(block, n)
@@ -222,7 +222,7 @@ func TestModel(t *testing.T) {
 				offset := rapid.Uint64Range(0, 1<<order-1).Draw(t, "offset")
 				want := rapid.Uint64Range(1, 3<<order).Draw(t, "want")
 				spare, whole := m.spare(), m.wholes(o.PMD)
-				base, n, ok := a.Home(order, offset, want)
+				base, n, ok := a.Reservation(order, offset, want)
 				switch {
 				case ok && !Aligned(base, order) || n > want || !ok && n != 0 || ok && n == 0 && order == o.PMD:
 					t.Fatalf("Home(%d, %d, %d) = %d, %d, %t", order, offset, want, base, n, ok)
@@ -267,7 +267,7 @@ func TestModel(t *testing.T) {
 					take(block, n)
 				}
 			},
-			"stale": func(t *rapid.T) { a.homes.clock += StaleAfter },
+			"stale": func(t *rapid.T) { a.reservations.clock += StaleAfter },
 			"chunk": func(t *rapid.T) {
 				block, ok := a.AllocChunk()
 				if ok != (m.wholes(o.PMD) > 0) {

@@ -100,7 +100,7 @@ func (s *Space) leave() { s.seq.Store(s.seq.Load() + changing) }
 // none: the hole is that long. Any number of goroutines may call it at any
 // time.
 func (s *Space) Lookup(logical uint64) (e Extent, ok bool) {
-	f := s.settle(logical)
+	f := s.findStable(logical)
 	if logical-f.logical < uint64(uint32(f.size)) {
 		return f.extent(), true
 	}
@@ -128,7 +128,7 @@ func (s *Space) Translate(logical uint64) (block, n uint64, flags uint8) {
 
 // translate is Translate in any file.
 func (s *Space) translate(logical uint64) (block, n uint64, flags uint8) {
-	f := s.settle(logical)
+	f := s.findStable(logical)
 	if in := logical - f.logical; in < uint64(uint32(f.size)) {
 		return f.place&(maxBlock-1) + in, uint64(uint32(f.size)) - in, uint8(f.place >> flagShift)
 	}
@@ -141,7 +141,7 @@ func (s *Space) Prev(logical uint64) (Extent, bool) {
 	if logical == 0 {
 		return Extent{}, false
 	}
-	f := s.settle(logical - 1)
+	f := s.findStable(logical - 1)
 	if uint32(f.size) == 0 {
 		return Extent{}, false
 	}
@@ -212,8 +212,8 @@ type found struct {
 
 func (f found) extent() Extent { return unpack(f.logical, f.place, f.size) }
 
-// settle finds, again and again until no change came in between.
-func (s *Space) settle(logical uint64) found {
+// findStable finds, again and again until no change came in between.
+func (s *Space) findStable(logical uint64) found {
 	for try := 1; ; try++ {
 		seq := s.seq.Load()
 		if seq&changing == 0 {

@@ -37,11 +37,11 @@ func (t *Table) Count() (c Count) {
 			}
 			c.Shared += n
 			if h&partial != 0 {
-				t.cuts.mu.Lock()
-				if y := t.cuts.of[uint64(p)<<t.pmd]; y != nil {
+				t.partlyOwned.mu.Lock()
+				if y := t.partlyOwned.of[uint64(p)<<t.pmd]; y != nil {
 					c.Shared -= y.blocks(sharesOf(h), func(owners int64) bool { return owners < 2 })
 				}
-				t.cuts.mu.Unlock()
+				t.partlyOwned.mu.Unlock()
 			}
 		}
 	}

@@ -21,7 +21,7 @@
 // the same functions. Own makes the largest that are aligned. A reference is to the whole
 // folio, whatever part of it the caller uses. An owner may leave a part, or become one of a
 // part (reflink, and copy-on-write after it): the folio stays whole as long as each block of
-// it has an owner, and the table keeps how many each has (tally). When one has
+// it has an owner, and the table keeps how many each has (owner counts). When one has
 // none the folio is split at once. Split and Merge are for whoever moves or promotes.
 //
 // A folio that is split while it is referenced leaves its references to a drain (drain.go),

@@ -102,7 +102,7 @@ func (r *idleRun) report() {
 		return
 	}
 	if r.idle == nil {
-		r.t.unowned(r.op+" of the last count, with nobody to free it,", r.block, 0)
+		r.t.noOwner(r.op+" of the last count, with nobody to free it,", r.block, 0)
 		return
 	}
 	block, n := r.block, r.n
@@ -164,7 +164,7 @@ func (t *Table) disownLarge(f *folio, op string, r *idleRun) {
 	for {
 		old := f.w.Load()
 		if old&kindMask != f.kind || old&shareMask == 0 {
-			t.unowned(op, f.block, old)
+			t.noOwner(op, f.block, old)
 			return
 		}
 		now := old - shareOne
@@ -182,7 +182,7 @@ func (t *Table) disownLarge(f *folio, op string, r *idleRun) {
 			}
 			t.unlinked.Add(-int64(f.n))
 		case now&partial != 0:
-			if t.settle(f, old, now, r) {
+			if t.disownWhole(f, old, now, r) {
 				return
 			}
 		case f.w.CompareAndSwap(old, now):
@@ -213,7 +213,7 @@ func (t *Table) sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 			if delta != shareOne {
 				misuse(op, block, old)
 			}
-			t.unowned(op, block, old)
+			t.noOwner(op, block, old)
 			return false
 		}
 		now := old - delta

@@ -47,8 +47,8 @@ func (f *mfolio) cut(in func(b uint64) bool) {
 	}
 }
 
-// alike: all owners of a block own the others, too.
-func (f *mfolio) alike(block, n uint64) bool {
+// sameStateRun: all owners of a block own the others, too.
+func (f *mfolio) sameStateRun(block, n uint64) bool {
 	for b := block; b < block+n; b++ {
 		if f.cuts[b] != f.cuts[block] {
 			return false
@@ -168,7 +168,7 @@ func (m *model) split(f *mfolio) {
 		size = m.pmd
 	}
 	for p := f.block; p < f.block+f.n; p += size {
-		if s := f.shares - f.cutsAt(p); size > 1 && f.alike(p, size) && s > 0 {
+		if s := f.shares - f.cutsAt(p); size > 1 && f.sameStateRun(p, size) && s > 0 {
 			m.put(&mfolio{block: p, n: size, shares: s})
 			continue
 		}
@@ -232,7 +232,7 @@ func (m *model) merge(block, size uint64) bool {
 		part = m.pmd
 	}
 	if block%size != 0 || !m.all(block, size, func(f *mfolio) bool {
-		return f.n == part && f.refs == 0 && f.shares == 1 && !f.frozen && f.alike(f.block, f.n)
+		return f.n == part && f.refs == 0 && f.shares == 1 && !f.frozen && f.sameStateRun(f.block, f.n)
 	}) {
 		return false
 	}

@@ -99,7 +99,7 @@ func (f *folio) share(doubt bool) error {
 		case old&kindMask != f.kind || old&splitting != 0:
 			return errChanged
 		case old&shareMask == 0 && doubt:
-			return ErrUnowned
+			return ErrNoOwner
 		case old&shareMask == 0:
 			misuse("share", f.block, old)
 		case old&shareMask == shareMask:

@@ -44,8 +44,8 @@ const (
 // a file created and deleted again and again costs no system call.
 const keepEmpty = 256
 
-// retired is a queue of pieces that were empty when they entered it.
-type retired struct {
+// recycleQueue is a queue of pieces that were empty when they entered it.
+type recycleQueue struct {
 	mu    sync.Mutex
 	first int               // protected by mu
 	n     int               // protected by mu
@@ -73,12 +73,12 @@ func (t *Table) appear(p, n uint64) {
 // vanish counts down n folios of pair p whose words have become zero.
 func (t *Table) vanish(p, n uint64) {
 	if t.pairs[p].table.Add(-n)&liveMask == 0 {
-		t.retire(p)
+		t.queueRecycle(p)
 	}
 }
 
-// retire queues an empty piece, and recycles the oldest one if there are many.
-func (t *Table) retire(p uint64) {
+// queueRecycle queues an empty piece, and recycles the oldest one if there are many.
+func (t *Table) queueRecycle(p uint64) {
 	w := &t.pairs[p].table
 	for {
 		old := w.Load()
@@ -89,7 +89,7 @@ func (t *Table) retire(p uint64) {
 			break
 		}
 	}
-	r := &t.retired
+	r := &t.recycleQueue
 	r.mu.Lock()
 	full := r.n == keepEmpty
 	oldest := r.ring[r.first]

@@ -8,17 +8,17 @@ import (
 // ErrRun: a run that no Walk tells.
 var ErrRun = errors.New("refcnt: bad run")
 
-// ErrUnowned: nobody owns what was to be shared; see Doubt.
-var ErrUnowned = errors.New("refcnt: block has no owner")
+// ErrNoOwner: nobody owns what was to be shared; see Doubt.
+var ErrNoOwner = errors.New("refcnt: block has no owner")
 
 // Run is a run of folios as Walk tells and Restore takes it.
 type Run struct {
 	Block, N uint64 // in blocks
 	Order    uint8  // of the folios: 0, PMD or PUD
 	Owners   uint64 // of each of them
-	// Lack: no folios, but blocks of the large folio that came last, which that many of
+	// Missing: no folios, but blocks of the large folio that came last, which that many of
 	// its owners do not own.
-	Lack bool
+	Missing bool
 }
 
 // Walk calls f for each maximal run of folios of one order that have as many owners, in
@@ -29,7 +29,7 @@ type Run struct {
 func (t *Table) Walk(f func(Run) bool) {
 	var last Run // not told yet; N = 0: none
 	tell := func(r Run) bool {
-		if last.N > 0 && !last.Lack && !r.Lack && last.Block+last.N == r.Block && last.Order == r.Order && last.Owners == r.Owners {
+		if last.N > 0 && !last.Missing && !r.Missing && last.Block+last.N == r.Block && last.Order == r.Order && last.Owners == r.Owners {
 			last.N += r.N
 			return true
 		}
@@ -74,9 +74,9 @@ func (t *Table) Walk(f func(Run) bool) {
 		if !f(r) {
 			return
 		}
-		y, ok := t.cuts.of[base], true
+		y, ok := t.partlyOwned.of[base], true
 		y.runs(0, r.N, func(at, n uint64, v int64) bool {
-			ok = v == y.top || f(Run{Block: base + at, N: n, Order: r.Order, Owners: uint64(y.top - v), Lack: true})
+			ok = v == y.top || f(Run{Block: base + at, N: n, Order: r.Order, Owners: uint64(y.top - v), Missing: true})
 			return ok
 		})
 		if !ok {
@@ -94,8 +94,8 @@ func (t *Table) Walk(f func(Run) bool) {
 // concurrently, with no lock held, and must not use the table.
 func (t *Table) Doubt(f func(block uint64)) { t.doubt = f }
 
-// unowned is where a block is found to have no owner that must have one.
-func (t *Table) unowned(op string, block, w uint64) {
+// noOwner is where a block is found to have no owner that must have one.
+func (t *Table) noOwner(op string, block, w uint64) {
 	if t.doubt == nil {
 		misuse(op, block, w)
 	}
@@ -109,11 +109,11 @@ func (t *Table) unowned(op string, block, w uint64) {
 func (t *Table) Restore(r Run) error {
 	size := uint64(1) << r.Order
 	if r.Block > t.blocks || r.N > t.blocks-r.Block || r.Owners == 0 || r.Owners > maxShares ||
-		r.Order != 0 && r.Order != t.pmd && r.Order != t.pud || !r.Lack && (r.Block|r.N)&(size-1) != 0 {
+		r.Order != 0 && r.Order != t.pmd && r.Order != t.pud || !r.Missing && (r.Block|r.N)&(size-1) != 0 {
 		return fmt.Errorf("%w: blocks %d+%d of order %d with %d owners", ErrRun, r.Block, r.N, r.Order, r.Owners)
 	}
-	if r.Lack {
-		return t.restoreLack(r)
+	if r.Missing {
+		return t.restoreMissing(r)
 	}
 	more := (r.Owners - 1) * shareOne
 	for at, end := r.Block, r.Block+r.N; at < end; {
@@ -137,18 +137,18 @@ func (t *Table) Restore(r Run) error {
 	return nil
 }
 
-func (t *Table) restoreLack(r Run) error {
+func (t *Table) restoreMissing(r Run) error {
 	f := t.find(r.Block)
 	w := f.w.Load()
 	if r.N == 0 || r.Block+r.N > f.end() || f.kind == 0 || r.Owners >= sharesOf(w) {
 		return fmt.Errorf("%w: %d owners lack blocks %d+%d", ErrRun, r.Owners, r.Block, r.N)
 	}
-	y, whole := t.cuts.of[f.block], true
+	y, whole := t.partlyOwned.of[f.block], true
 	if y != nil {
 		y.runs(r.Block-f.block, r.N, func(_, _ uint64, v int64) bool { whole = whole && v == y.top; return whole })
 	}
 	if whole {
-		if _, rise := t.cuts.add(&f, t.pmd, r.Block, r.N, -int64(r.Owners)); rise == 0 {
+		if _, rise := t.partlyOwned.add(&f, t.pmd, r.Block, r.N, -int64(r.Owners)); rise == 0 {
 			f.w.Store(w | partial)
 			return nil
 		}

@@ -10,26 +10,26 @@ import (
 // errChanged: the folio was split, merged or freed since it was found.
 var errChanged = errors.New("refcnt: folio changed")
 
-// cuts are the large folios of which some owners own a part only.
-type cuts struct {
+// partlyOwned are the large folios of which some owners own a part only.
+type partlyOwned struct {
 	mu sync.Mutex
-	of map[uint64]*tally // protected by mu: by the folio's first block; its word says partial
+	of map[uint64]*ownerCounts // protected by mu: by the folio's first block; its word says partial
 }
 
 // add adds an owner of a part of a folio (d is 1) or takes one away (-1), and returns its
-// tally and how many more owners its word has to count. Called with mu held, which is kept
+// owner counts and how many more owners its word has to count. Called with mu held, which is kept
 // until the word says so too, or until add has undone it.
-func (c *cuts) add(f *folio, shift uint8, block, n uint64, d int64) (y *tally, rise int64) {
+func (c *partlyOwned) add(f *folio, shift uint8, block, n uint64, d int64) (y *ownerCounts, rise int64) {
 	y = c.of[f.block]
 	if y == nil {
-		y = newTally(f, shift)
+		y = newOwnerCounts(f, shift)
 		if c.of == nil {
-			c.of = map[uint64]*tally{}
+			c.of = map[uint64]*ownerCounts{}
 		}
 		c.of[f.block] = y
 	}
 	rise = y.add(block-f.block, n, d)
-	if y.alike() {
+	if y.even() {
 		delete(c.of, f.block)
 	}
 	return y, rise
@@ -38,7 +38,7 @@ func (c *cuts) add(f *folio, shift uint8, block, n uint64, d int64) (y *tally, r
 // cut takes an owner from a part of a large folio. If that leaves a block without any,
 // the folio is split. It returns false if the folio has changed: look again.
 func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
-	c := &t.cuts
+	c := &t.partlyOwned
 	c.mu.Lock()
 	y, rise := c.add(f, t.pmd, block, n, -1)
 	for {
@@ -52,7 +52,7 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 		case old&shareMask == 0 || old&frozen != 0:
 			c.add(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
-			t.unowned(op+" of a part", block, old)
+			t.noOwner(op+" of a part", block, old)
 			return true
 		}
 		now := y.word(old, rise)
@@ -60,7 +60,7 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 		if left < 0 {
 			c.add(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
-			t.unowned(op+" of a part that has no owner left", block, old)
+			t.noOwner(op+" of a part that has no owner left", block, old)
 			return true
 		}
 		if left > 0 {
@@ -78,9 +78,9 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 }
 
 // word returns a folio's word with rise more owners, that says whether y is needed.
-func (y *tally) word(w uint64, rise int64) uint64 {
+func (y *ownerCounts) word(w uint64, rise int64) uint64 {
 	w += uint64(rise) * shareOne
-	if y.alike() {
+	if y.even() {
 		return w &^ partial
 	}
 	return w | partial
@@ -89,11 +89,11 @@ func (y *tally) word(w uint64, rise int64) uint64 {
 // parting is the word w of a folio that is split now: without references, which go to a drain.
 func parting(w uint64) uint64 { return w&^(refMask|mapMask) | splitting }
 
-// settle takes an owner of all of it from a folio that says partial: old becomes now, and the
+// disownWhole takes an owner of all of it from a folio that says partial: old becomes now, and the
 // folio is split if that leaves a block without an owner. It returns false if the word has
 // changed.
-func (t *Table) settle(f *folio, old, now uint64, r *idleRun) bool {
-	c := &t.cuts
+func (t *Table) disownWhole(f *folio, old, now uint64, r *idleRun) bool {
+	c := &t.partlyOwned
 	c.mu.Lock()
 	y := c.of[f.block]
 	if y == nil || y.least(sharesOf(now)) > 0 { // nil: it has changed
@@ -114,7 +114,7 @@ func (t *Table) settle(f *folio, old, now uint64, r *idleRun) bool {
 
 // sharePart adds an owner of a part of a large folio; errChanged: look again.
 func (t *Table) sharePart(f *folio, block, n uint64) error {
-	c := &t.cuts
+	c := &t.partlyOwned
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	y, rise := c.add(f, t.pmd, block, n, 1)
@@ -129,7 +129,7 @@ func (t *Table) sharePart(f *folio, block, n uint64) error {
 			if t.doubt == nil {
 				misuse("share", f.block, old)
 			}
-			return ErrUnowned
+			return ErrNoOwner
 		case old&shareMask == shareMask && rise > 0:
 			c.add(f, t.pmd, block, n, -1)
 			return fmt.Errorf("%w: block %d has %d owners", ErrOverflow, block, maxShares)
@@ -147,7 +147,7 @@ func (t *Table) sharePart(f *folio, block, n uint64) error {
 // The word of the folio changes last: until then TryGet fails, and so it does on what is
 // free afterwards. Only then are the free blocks reported, since their next owner writes
 // words of its own; or d pins them, which has the references that the folio had (nil: none).
-func (t *Table) split(f *folio, w uint64, y *tally, d *drain, r *idleRun) {
+func (t *Table) split(f *folio, w uint64, y *ownerCounts, d *drain, r *idleRun) {
 	shares, first := sharesOf(w), f.block>>t.pmd
 	var freed []run
 	if f.kind == kindPMD {
@@ -225,13 +225,13 @@ func (t *Table) Split(block uint64) bool {
 		if f.kind == 0 || old&shareMask == 0 || old&(refMask|frozen|splitting) != 0 {
 			return false
 		}
-		t.cuts.mu.Lock()
-		y := t.cuts.of[f.block]
+		t.partlyOwned.mu.Lock()
+		y := t.partlyOwned.of[f.block]
 		ok := f.w.CompareAndSwap(old, old|splitting)
 		if ok {
-			delete(t.cuts.of, f.block)
+			delete(t.partlyOwned.of, f.block)
 		}
-		t.cuts.mu.Unlock()
+		t.partlyOwned.mu.Unlock()
 		if ok {
 			t.split(&f, old, y, nil, nil)
 			return true

@@ -33,10 +33,10 @@ type Table struct {
 	mem   memory
 
 	// slow path
-	retired retired
-	cuts    cuts
-	doubt   func(block uint64) // see Doubt; set before use
-	drains  drains
+	recycleQueue recycleQueue
+	partlyOwned  partlyOwned
+	doubt        func(block uint64) // see Doubt; set before use
+	drains       drains
 
 	pmds, puds atomic.Int64  // folios of these orders, not free
 	unlinked   atomic.Int64  // blocks of folios that are unlinked
@@ -120,11 +120,11 @@ func (t *Table) Shares(block uint64) int {
 			return int(sharesOf(w))
 		}
 		n := int64(-1)
-		t.cuts.mu.Lock()
-		if y := t.cuts.of[f.block]; y != nil && f.w.Load() == w {
+		t.partlyOwned.mu.Lock()
+		if y := t.partlyOwned.of[f.block]; y != nil && f.w.Load() == w {
 			n = y.owners(y.max(block-f.block, 1), sharesOf(w))
 		}
-		t.cuts.mu.Unlock()
+		t.partlyOwned.mu.Unlock()
 		if n >= 0 {
 			return int(n)
 		}
@@ -151,11 +151,11 @@ func (t *Table) Sole(block, n uint64) bool {
 			return false
 		case w&partial != 0:
 			most := int64(-1)
-			t.cuts.mu.Lock()
-			if y := t.cuts.of[f.block]; y != nil && f.w.Load() == w {
+			t.partlyOwned.mu.Lock()
+			if y := t.partlyOwned.of[f.block]; y != nil && f.w.Load() == w {
 				most = y.owners(y.max(at-f.block, stop-at), sharesOf(w))
 			}
-			t.cuts.mu.Unlock()
+			t.partlyOwned.mu.Unlock()
 			if most < 0 {
 				continue
 			}
@@ -199,9 +199,9 @@ func (t *Table) Order(block uint64) uint8 {
 // Stats returns the table's figures.
 func (t *Table) Stats() Stats {
 	tables := uint64(max(t.tables.Load(), 0))
-	t.cuts.mu.Lock()
-	partly := uint64(len(t.cuts.of))
-	t.cuts.mu.Unlock()
+	t.partlyOwned.mu.Lock()
+	partly := uint64(len(t.partlyOwned.of))
+	t.partlyOwned.mu.Unlock()
 	return Stats{
 		PMDs: uint64(max(t.pmds.Load(), 0)), PUDs: uint64(max(t.puds.Load(), 0)), Deferred: t.Deferred(), Partly: partly,
 		Draining:   uint64(max(t.drains.count.Load(), 0)),

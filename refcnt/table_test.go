@@ -348,12 +348,12 @@ func TestRestoreRefuses(t *testing.T) {
 		{{Block: 8, N: 8, Order: pud, Owners: 1}},
 		{{Block: 8, N: 8, Order: pmd}},
 		{{Block: 8, N: 8, Owners: maxShares + 1}},
-		{{Block: 8, N: 1, Owners: 1, Lack: true}},
-		{{Block: 8, N: 8, Owners: 2}, {Block: 8, N: 1, Owners: 1, Lack: true}},
-		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 8, N: 0, Owners: 1, Lack: true}},
-		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 8, N: 1, Owners: 2, Lack: true}},
-		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 15, N: 2, Owners: 1, Lack: true}},
-		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 10, N: 2, Owners: 1, Lack: true}, {Block: 11, N: 2, Owners: 1, Lack: true}},
+		{{Block: 8, N: 1, Owners: 1, Missing: true}},
+		{{Block: 8, N: 8, Owners: 2}, {Block: 8, N: 1, Owners: 1, Missing: true}},
+		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 8, N: 0, Owners: 1, Missing: true}},
+		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 8, N: 1, Owners: 2, Missing: true}},
+		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 15, N: 2, Owners: 1, Missing: true}},
+		{{Block: 8, N: 8, Order: pmd, Owners: 2}, {Block: 10, N: 2, Owners: 1, Missing: true}, {Block: 11, N: 2, Owners: 1, Missing: true}},
 	} {
 		tab, err := New(blocks, pmd, pud)
 		if err != nil {

@@ -36,7 +36,7 @@ type file struct {
 type ager struct {
 	f    *fs.FS
 	res  *Result
-	ctx  fs.Context
+	ctx  fs.Caller
 	rnd  *rand.Rand
 	next int
 	grow []*file // not at their target yet

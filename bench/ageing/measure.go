@@ -48,7 +48,7 @@ func (m *mapping) add(size int64, es []fs.ExtentInfo) {
 }
 
 func extents(f *fs.FS, ino uint64) (es []fs.ExtentInfo, err error) {
-	e := f.Extents(&fs.Context{}, ino, 0, func(x fs.ExtentInfo) bool {
+	e := f.Extents(&fs.Caller{}, ino, 0, func(x fs.ExtentInfo) bool {
 		if n := len(es); n > 0 && es[n-1].Logical+es[n-1].Len == x.Logical && es[n-1].Block+es[n-1].Len == x.Block {
 			es[n-1].Len += x.Len // unwritten and written, for the page table one
 		} else {

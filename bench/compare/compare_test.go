@@ -20,11 +20,11 @@ import (
 func report() *Report {
 	r := &Report{Config: &config{Rounds: 3}}
 	x := r.row("randread/psync/2", "ops/s", false)
-	for target, v := range map[string][]float64{
+	for contender, v := range map[string][]float64{
 		"daxfsd-uring": {310, 290, 900}, "loopback": {100, 1, 200}, "null-uring": {300, 320}, "tmpfs": {620},
 	} {
 		for _, v := range v {
-			x.cell(target).add("ops/s", v)
+			x.cell(contender).add("ops/s", v)
 		}
 	}
 	x.cell("daxfsd-uring").add("allocs_per_op", 0.5)
@@ -32,18 +32,18 @@ func report() *Report {
 	y := r.row("tree/rm", "s", true)
 	y.cell("daxfsd-uring").add("s", 2)
 	y.cell("tmpfs").add("s", 1)
-	r.Bars = judge(r)
+	r.Targets = judge(r)
 	return r
 }
 
 func TestMedianAndRatio(t *testing.T) {
 	r := report()
 	for _, c := range []struct {
-		target string
-		want   float64
+		contender string
+		want      float64
 	}{{"daxfsd-uring", 310}, {"loopback", 100}, {"null-uring", 310}, {"tmpfs", 620}} {
-		if v, ok := r.median("randread/psync/2", c.target, "ops/s"); !ok || v != c.want {
-			t.Errorf("median of %s is %v, %t, not %v", c.target, v, ok, c.want)
+		if v, ok := r.median("randread/psync/2", c.contender, "ops/s"); !ok || v != c.want {
+			t.Errorf("median of %s is %v, %t, not %v", c.contender, v, ok, c.want)
 		}
 	}
 	if _, ok := r.median("randread/psync/2", "ext4", "ops/s"); ok {
@@ -57,7 +57,7 @@ func TestMedianAndRatio(t *testing.T) {
 	}
 }
 
-func TestBars(t *testing.T) {
+func TestTargets(t *testing.T) {
 	want := map[string]string{
 		"randread, 2 jobs, daxfsd-uring / loopback":                 met,
 		"randread, 2 jobs, daxfsd-uring / null-uring":               met,
@@ -68,9 +68,9 @@ func TestBars(t *testing.T) {
 		"randwrite, 1 job, p50 of daxfsd-uring / p50 of null-uring": unjudged,
 	}
 	got := map[string]string{}
-	for _, b := range report().Bars {
+	for _, b := range report().Targets {
 		if _, double := got[b.Name]; double {
-			t.Errorf("two bars are called %q", b.Name)
+			t.Errorf("two targets are called %q", b.Name)
 		}
 		got[b.Name] = b.Verdict
 	}
@@ -81,8 +81,8 @@ func TestBars(t *testing.T) {
 	}
 }
 
-// A bar of a row that is never measured could never be met.
-func TestBarsAreOfRows(t *testing.T) {
+// A target of a row that is never measured could never be met.
+func TestTargetsAreOfRows(t *testing.T) {
 	rows := append([]string{"load/fairness", "extents/one", "extents/many", "bigdir/empty", "bigdir/million",
 		"inodes/live", "inodes/memory", "inodes/pause", "inodes/left"}, treeRows...)
 	for _, r := range metaRows {
@@ -91,10 +91,10 @@ func TestBarsAreOfRows(t *testing.T) {
 	for _, r := range fioRows() {
 		rows = append(rows, r.String())
 	}
-	for _, b := range bars() {
+	for _, b := range targets() {
 		for _, f := range []figure{b.of, b.by} {
-			if f != (figure{}) && (!slices.Contains(rows, f.row) || !slices.Contains(targetNames, f.target)) {
-				t.Errorf("%s: there is no row %s on %s", b.Name, f.row, f.target)
+			if f != (figure{}) && (!slices.Contains(rows, f.row) || !slices.Contains(contenderNames, f.contender)) {
+				t.Errorf("%s: there is no row %s on %s", b.Name, f.row, f.contender)
 			}
 		}
 	}
@@ -191,14 +191,14 @@ func TestQuick(t *testing.T) {
 		t.Errorf("only %d rows", len(r.Rows))
 	}
 	for _, x := range r.Rows {
-		targets := metadataTargets
+		contenders := metadataContenders
 		switch {
 		case strings.Contains(x.Name, "psync") || strings.Contains(x.Name, "mmap") || strings.Contains(x.Name, "io_uring"):
-			targets = targetNames
+			contenders = contenderNames
 		case strings.HasPrefix(x.Name, "extents/"):
-			targets = []string{"daxfsd-uring", "daxfsd-dev"}
+			contenders = []string{"daxfsd-uring", "daxfsd-dev"}
 		}
-		for _, n := range targets {
+		for _, n := range contenders {
 			c := x.Cells[n]
 			if c == nil {
 				t.Errorf("%s: nothing of %s", x.Name, n)

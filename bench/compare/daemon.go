@@ -25,7 +25,7 @@ type daemonState struct {
 }
 
 // state asks the daemon of a daxfsd target.
-func (t *target) state(ctx context.Context) (*daemonState, error) {
+func (t *contender) state(ctx context.Context) (*daemonState, error) {
 	out, err := program(ctx, "", t.env.daxfsd, "info", "--json", t.dir)
 	if err != nil {
 		return nil, fmt.Errorf("%s: info: %w\n%s", t.name, err, out)
@@ -47,7 +47,7 @@ const fewRequests = 1000
 // watch asks before and after f, and keeps what f made the daemon allocate for each READ and
 // WRITE. What asking itself costs is found out by asking twice, and the least of it ever seen taken
 // off.
-func (t *target) watch(ctx context.Context, c *cell, f func() error) error {
+func (t *contender) watch(ctx context.Context, c *cell, f func() error) error {
 	if !t.daxfsd() {
 		return f()
 	}
@@ -85,7 +85,7 @@ func (t *target) watch(ctx context.Context, c *cell, f func() error) error {
 }
 
 // anonymous is the memory of a server that is its own, in bytes: neither region nor program.
-func (t *target) anonymous() (float64, error) {
+func (t *contender) anonymous() (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", t.cmd.Process.Pid))
 	if err != nil {
 		return 0, err

@@ -27,7 +27,7 @@ func (m *measurement) extents() error {
 			if need := region + 1<<30; available() < need {
 				return fmt.Errorf("%w: it takes %d MiB of memory, and %d are free", errUnavailable, need>>20, available()>>20)
 			}
-			return m.fresh(name, "extents", region, func(t *target) error { return m.extentsOn(t, rows) })
+			return m.fresh(name, "extents", region, func(t *contender) error { return m.extentsOn(t, rows) })
 		})
 		if err != nil {
 			return err
@@ -36,7 +36,7 @@ func (m *measurement) extents() error {
 	return nil
 }
 
-func (m *measurement) extentsOn(t *target, rows []*row) error {
+func (m *measurement) extentsOn(t *contender, rows []*row) error {
 	files := map[string]string{"extents/one": filepath.Join(t.dir, "one"), "extents/many": filepath.Join(t.dir, "many")}
 	pieces, err := scatter(files["extents/many"], m.conf.Extents)
 	if err != nil {

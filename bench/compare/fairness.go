@@ -10,7 +10,7 @@ const (
 
 // fairness has many clients with all their files open, and tells how the slowest fared: its rate
 // in that of the mean.
-func (m *measurement) fairness(t *target, c *cell) error {
+func (m *measurement) fairness(t *contender, c *cell) error {
 	var o *fioOutput
 	err := t.watch(m.ctx, c, func() (err error) {
 		o, err = m.fio(m.ctx, "fairness", map[string]string{

@@ -97,7 +97,7 @@ func (e *environment) fio(ctx context.Context, job string, env map[string]string
 }
 
 // measure runs a row once on a target.
-func (r fioRow) measure(ctx context.Context, t *target, c *cell) error {
+func (r fioRow) measure(ctx context.Context, t *contender, c *cell) error {
 	depth := 1
 	if r.engine == "io_uring" {
 		depth = 32
@@ -130,7 +130,7 @@ func (r fioRow) measure(ctx context.Context, t *target, c *cell) error {
 
 // layout makes the data files: all written, and all read once, so that no page is touched for
 // the first time when it is measured.
-func (t *target) layout() error {
+func (t *contender) layout() error {
 	flags := os.O_RDWR
 	if !t.null() {
 		flags |= os.O_CREATE

@@ -30,7 +30,7 @@ func (m *measurement) inodes() error {
 	}
 	for _, name := range names {
 		err := m.try(0, "a million inodes", name, rows, func() error {
-			return m.fresh(name, "inodes", 4<<30, func(t *target) error { return m.inodesOn(t, rows) })
+			return m.fresh(name, "inodes", 4<<30, func(t *contender) error { return m.inodesOn(t, rows) })
 		})
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func (m *measurement) inodes() error {
 	return nil
 }
 
-func (m *measurement) inodesOn(t *target, rows []*row) error {
+func (m *measurement) inodesOn(t *contender, rows []*row) error {
 	before, err := t.state(m.ctx)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (m *measurement) inodesOn(t *target, rows []*row) error {
 
 // live is the heap that a daemon uses, garbage not counted: what its next collection finds, for
 // which Go's runtime waits two minutes at most.
-func (m *measurement) live(t *target) (float64, error) {
+func (m *measurement) live(t *contender) (float64, error) {
 	before, err := t.state(m.ctx)
 	if err != nil {
 		return 0, err

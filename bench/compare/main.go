@@ -10,9 +10,9 @@
 // and the metadata benchmark report. It never touches a mount from the process that serves it.
 //
 // Parts: supervise.go starts the measurement in a mount namespace of its own and cleans up after
-// it; target.go is what is measured, servers are loopback.go, null.go and daxfsd; fio.go,
+// it; contender.go is what is measured, servers are loopback.go, null.go and daxfsd; fio.go,
 // metadata.go, tree.go, extents.go, fairness.go and inodes.go measure; result.go keeps samples,
-// bars.go judges them, and table.go, html.go and plot.go show them.
+// targets.go judges them, and table.go, html.go and plot.go show them.
 package main
 
 import (
@@ -26,19 +26,19 @@ import (
 
 // config is what the command line says.
 type config struct {
-	Rounds   int           `json:"rounds"`
-	Runtime  time.Duration `json:"runtime_ns"` // of one run of fio
-	Size     int64         `json:"size"`       // of one data file in bytes
-	Files    int           `json:"files"`      // of the metadata benchmark
-	Extents  int64         `json:"extents_size"`
-	Huge     string        `json:"region_huge"`
-	Tree     string        `json:"-"`
-	Full     bool          `json:"full"`
-	Quick    bool          `json:"quick"`
-	BarsOnly bool          `json:"bars_only"`
+	Rounds      int           `json:"rounds"`
+	Runtime     time.Duration `json:"runtime_ns"` // of one run of fio
+	Size        int64         `json:"size"`       // of one data file in bytes
+	Files       int           `json:"files"`      // of the metadata benchmark
+	Extents     int64         `json:"extents_size"`
+	Huge        string        `json:"region_huge"`
+	Tree        string        `json:"-"`
+	Full        bool          `json:"full"`
+	Quick       bool          `json:"quick"`
+	TargetsOnly bool          `json:"targets_only"`
 
 	dir                       string
-	rows, targets             *regexp.Regexp
+	rows, contenders          *regexp.Regexp
 	json, html, plots, report string
 	check                     bool
 }
@@ -52,7 +52,7 @@ func main() {
 
 func command() *cobra.Command {
 	var o config
-	var rows, targets string
+	var rows, contenders string
 	c := &cobra.Command{
 		Use:   "compare [flags]",
 		Short: "Measure daxfsd beside tmpfs, ext4, go-fuse's loopback and the null bound",
@@ -80,12 +80,12 @@ Rows:
   extents/one, extents/many 4 KiB random reads of a file of one extent, of 100 000
   bigdir/..., inodes/...    with --full: creating in a directory of a million; a million cached inodes
 
-Bars are what the project demands of itself; each is shown as met or missed, or as not
+Targets are what the project demands of itself; each is shown as met or missed, or as not
 measured if its rows were not selected. On a busy machine none of this means anything. Everything, in
-five rounds, takes two hours; the rows of bars alone a quarter of that.`,
+five rounds, takes two hours; the rows of targets alone a quarter of that.`,
 		Example: `  compare --quick
   compare --rows '^(randread|randwrite)/psync/2$' --rounds 7
-  compare --bars --full --check --json r.json --markdown r.md`,
+  compare --targets --full --check --json r.json --markdown r.md`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true, SilenceErrors: true,
 		PreRun: func(c *cobra.Command, _ []string) {
@@ -100,8 +100,8 @@ five rounds, takes two hours; the rows of bars alone a quarter of that.`,
 			if o.rows, err = regexp.Compile(rows); err != nil {
 				return fmt.Errorf("--rows: %w", err)
 			}
-			if o.targets, err = regexp.Compile(targets); err != nil {
-				return fmt.Errorf("--targets: %w", err)
+			if o.contenders, err = regexp.Compile(contenders); err != nil {
+				return fmt.Errorf("--filesystems: %w", err)
 			}
 			if os.Getenv(dirEnv) == "" {
 				return supervise(&o)
@@ -113,8 +113,8 @@ five rounds, takes two hours; the rows of bars alone a quarter of that.`,
 	f.IntVar(&o.Rounds, "rounds", 5, "rounds, of which the median is shown")
 	f.DurationVar(&o.Runtime, "runtime", 2*time.Second, "of each run of fio")
 	f.StringVar(&rows, "rows", "", "measure the rows that this regular expression finds")
-	f.StringVar(&targets, "targets", "", "measure the targets that this one finds")
-	f.BoolVar(&o.BarsOnly, "bars", false, "measure only the rows that bars are set for")
+	f.StringVar(&contenders, "filesystems", "", "measure the filesystems that this one finds")
+	f.BoolVar(&o.TargetsOnly, "targets", false, "measure only the rows that targets are set for")
 	f.Int64Var(&o.Size, "size", 128<<20, "bytes of each of the four data files")
 	f.IntVar(&o.Files, "files", 100_000, "files of the metadata benchmark")
 	f.Int64Var(&o.Extents, "extents-size", 4<<30, "bytes of the file of many extents; there are two")
@@ -123,7 +123,7 @@ five rounds, takes two hours; the rows of bars alone a quarter of that.`,
 	f.StringVar(&o.dir, "dir", "/var/tmp", "directory for a few files, best on ext4")
 	f.BoolVar(&o.Full, "full", false, "also what takes long: a directory of a million, a million cached inodes (drops the machine's dentry cache once)")
 	f.BoolVar(&o.Quick, "quick", false, "a minute's run of everything, to see that it works; its figures mean nothing")
-	f.BoolVar(&o.check, "check", false, "exit with 1 if a bar is missed or was not measured")
+	f.BoolVar(&o.check, "check", false, "exit with 1 if a target is missed or was not measured")
 	f.StringVar(&o.json, "json", "", "write every sample to this file")
 	f.StringVar(&o.html, "html", "", "write a report with plots to this file, which needs no other")
 	f.StringVar(&o.plots, "plots", "", "write the plots into this directory, as PNG")

@@ -12,7 +12,7 @@ import (
 )
 
 // metadataTargets are what names and attributes are measured on.
-var metadataTargets = []string{"daxfsd-uring", "daxfsd-dev", "loopback", "loopback-cached", "null-uring", "null-dev", "tmpfs", "ext4"}
+var metadataContenders = []string{"daxfsd-uring", "daxfsd-dev", "loopback", "loopback-cached", "null-uring", "null-dev", "tmpfs", "ext4"}
 
 // keepsNothing is why the null bound has no more rows.
 const keepsNothing = "it keeps no files"
@@ -41,16 +41,16 @@ func (m *measurement) metadata() error {
 		for _, part := range []struct {
 			what string
 			rows []*row
-			f    func(*target) error
+			f    func(*contender) error
 		}{
-			{"meta", meta, func(t *target) error { return m.names(t, meta) }},
-			{"tree", tree, func(t *target) error { return m.tree(t, archive, tree) }},
-			{"load/fairness", load, func(t *target) error { return m.fairness(t, load[0].cell(t.name)) }},
+			{"meta", meta, func(t *contender) error { return m.names(t, meta) }},
+			{"tree", tree, func(t *contender) error { return m.tree(t, archive, tree) }},
+			{"load/fairness", load, func(t *contender) error { return m.fairness(t, load[0].cell(t.name)) }},
 		} {
 			if len(part.rows) == 0 {
 				continue
 			}
-			for _, name := range m.wanted(metadataTargets...) {
+			for _, name := range m.wanted(metadataContenders...) {
 				if strings.HasPrefix(name, "null-") && part.what != "meta" {
 					unmeasured(part.rows, name, keepsNothing)
 					continue
@@ -78,16 +78,16 @@ func (m *measurement) rowsOf(metric string, lower bool, names ...string) (l []*r
 }
 
 // record keeps a sample of a row, if that was selected.
-func record(rows []*row, name, target string, v float64) {
+func record(rows []*row, name, contender string, v float64) {
 	for _, x := range rows {
 		if x.Name == name {
-			x.cell(target).add(x.Metric, v)
+			x.cell(contender).add(x.Metric, v)
 		}
 	}
 }
 
 // names measures metaRows: one client, plain system calls on names in one directory.
-func (m *measurement) names(t *target, rows []*row) error {
+func (m *measurement) names(t *contender, rows []*row) error {
 	n := m.conf.Files
 	old, renamed := numbered("file", n), numbered("renamed", n)
 	path := filepath.Join(t.dir, "names")

@@ -103,8 +103,8 @@ func serveNull(mountpoint string, size int64, uring bool) error {
 // Queue makes the entry of a thread.
 func (n *nullFS) Queue(int) transport.Queue { return &nullQueue{nullFS: n} }
 
-// Cold answers whatever Queue does not: nearly all with ENOSYS.
-func (n *nullFS) Cold(in, out []byte, _ *transport.Slot) int {
+// SlowPath answers whatever Queue does not: nearly all with ENOSYS.
+func (n *nullFS) SlowPath(in, out []byte, _ *transport.Slot) int {
 	l, _ := n.raw.HandleRequest([][]byte{in}, [][]byte{out})
 	return l
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// replayInit tells the server of cold requests what was negotiated.
+// replayInit tells the server of slow requests what was negotiated.
 func (n *nullFS) replayInit(in *fuse.InitIn) error {
 	var out [256]byte
 	b := unsafe.Slice((*byte)(unsafe.Pointer(in)), unsafe.Sizeof(*in))

@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/vgimg"
 )
 
-// colours of the targets by the first part of their names.
+// colours of the filesystems by the first part of their names.
 var colours = map[string]color.Color{
 	"daxfsd":      color.RGBA{0x1f, 0x77, 0xb4, 0xff},
 	"loopback":    color.RGBA{0xd6, 0x27, 0x28, 0xff},
@@ -25,8 +25,8 @@ var colours = map[string]color.Color{
 	"ext4":        color.RGBA{0x98, 0xdf, 0x8a, 0xff},
 }
 
-// draw makes the plot of a row, as PNG: a bar for each target, from the least to the largest sample
-// a whisker. ok is false if there is nothing to show.
+// draw makes the plot of a row, as PNG: a bar for each filesystem, from the least to the largest
+// sample a whisker. ok is false if there is nothing to show.
 func (x *row) draw() (b []byte, ok bool, err error) {
 	p := plot.New()
 	p.Title.Text = x.Name
@@ -43,19 +43,19 @@ func (x *row) draw() (b []byte, ok bool, err error) {
 	})
 	var names []string
 	var ranges []plotter.XYs
-	for _, t := range slices.Backward(targetNames) {
+	for _, t := range slices.Backward(contenderNames) {
 		v, ok := x.median(t, x.Metric)
 		if !ok {
 			continue
 		}
-		bars, err := plotter.NewBarChart(plotter.Values{v}, vg.Points(11))
+		chart, err := plotter.NewBarChart(plotter.Values{v}, vg.Points(11))
 		if err != nil {
 			return nil, false, err
 		}
-		bars.Horizontal, bars.XMin, bars.LineStyle.Width = true, float64(len(names)), 0
+		chart.Horizontal, chart.XMin, chart.LineStyle.Width = true, float64(len(names)), 0
 		kind, _, _ := strings.Cut(t, "-")
-		bars.Color = colours[kind]
-		p.Add(bars)
+		chart.Color = colours[kind]
+		p.Add(chart)
 		s := x.Cells[t].Samples[x.Metric]
 		y := float64(len(names))
 		ranges = append(ranges, plotter.XYs{{X: slices.Min(s), Y: y}, {X: slices.Max(s), Y: y}})

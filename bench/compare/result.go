@@ -14,7 +14,7 @@ type Report struct {
 	Machine machine       `json:"machine"`
 	Config  *config       `json:"config"`
 	Rows    []*row        `json:"rows"`
-	Bars    []*bar        `json:"bars"`
+	Targets []*target     `json:"targets"`
 	Errors  []string      `json:"errors"` // of runs that failed
 }
 
@@ -44,21 +44,21 @@ func (r *Report) row(name, metric string, lower bool) *row {
 	return x
 }
 
-func (x *row) cell(target string) *cell {
-	c := x.Cells[target]
+func (x *row) cell(contender string) *cell {
+	c := x.Cells[contender]
 	if c == nil {
 		c = &cell{Samples: map[string][]float64{}}
-		x.Cells[target] = c
+		x.Cells[contender] = c
 	}
 	return c
 }
 
 // unmeasured says why a target has no samples in the rows, or in those of the names if there are
 // any.
-func unmeasured(rows []*row, target, why string, names ...string) {
+func unmeasured(rows []*row, contender, why string, names ...string) {
 	for _, x := range rows {
 		if len(names) == 0 || slices.Contains(names, x.Name) {
-			x.cell(target).Why = why
+			x.cell(contender).Why = why
 		}
 	}
 }
@@ -67,17 +67,17 @@ func unmeasured(rows []*row, target, why string, names ...string) {
 func (c *cell) add(metric string, v float64) { c.Samples[metric] = append(c.Samples[metric], v) }
 
 // median of a metric in a row on a target; ok is false if there is none.
-func (r *Report) median(name, target, metric string) (v float64, ok bool) {
+func (r *Report) median(name, contender, metric string) (v float64, ok bool) {
 	for _, x := range r.Rows {
 		if x.Name == name {
-			return x.median(target, metric)
+			return x.median(contender, metric)
 		}
 	}
 	return 0, false
 }
 
-func (x *row) median(target, metric string) (v float64, ok bool) {
-	c := x.Cells[target]
+func (x *row) median(contender, metric string) (v float64, ok bool) {
+	c := x.Cells[contender]
 	if c == nil {
 		return 0, false
 	}
@@ -93,8 +93,8 @@ func (x *row) median(target, metric string) (v float64, ok bool) {
 }
 
 // ratio is how much better target is than against, of the row's metric.
-func (x *row) ratio(target, against string) (float64, bool) {
-	a, ok1 := x.median(target, x.Metric)
+func (x *row) ratio(contender, against string) (float64, bool) {
+	a, ok1 := x.median(contender, x.Metric)
 	b, ok2 := x.median(against, x.Metric)
 	if !ok1 || !ok2 || a == 0 || b == 0 {
 		return 0, false

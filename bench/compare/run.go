@@ -46,7 +46,7 @@ func run(ctx context.Context, o *config) error {
 		return errors.New("no row was selected")
 	}
 	r.Took = time.Since(r.Started)
-	r.Bars = judge(r)
+	r.Targets = judge(r)
 	r.text(os.Stdout)
 	if err := r.publish(o); err != nil {
 		return err
@@ -54,8 +54,8 @@ func run(ctx context.Context, o *config) error {
 	if n := len(r.Errors); n > 0 {
 		return fmt.Errorf("%d runs failed", n)
 	}
-	if n := len(slices.DeleteFunc(slices.Clone(r.Bars), func(b *bar) bool { return b.Verdict == met })); o.check && n > 0 {
-		return fmt.Errorf("%d bars were missed or not measured", n)
+	if n := len(slices.DeleteFunc(slices.Clone(r.Targets), func(b *target) bool { return b.Verdict == met })); o.check && n > 0 {
+		return fmt.Errorf("%d targets were missed or not measured", n)
 	}
 	return nil
 }
@@ -144,13 +144,13 @@ func (e *environment) close() {
 
 // wants tells whether a row was selected.
 func (e *environment) wants(row string) bool {
-	return e.conf.rows.MatchString(row) && (!e.conf.BarsOnly || hasBar(row))
+	return e.conf.rows.MatchString(row) && (!e.conf.TargetsOnly || hasTarget(row))
 }
 
 // wanted are those of names that were selected.
 func (e *environment) wanted(names ...string) (l []string) {
 	for _, n := range names {
-		if e.conf.targets.MatchString(n) {
+		if e.conf.contenders.MatchString(n) {
 			l = append(l, n)
 		}
 	}
@@ -159,11 +159,11 @@ func (e *environment) wanted(names ...string) (l []string) {
 
 // try runs f, which measures rows on a target. A failure is kept and shown, and the others go on;
 // an interrupt is returned.
-func (m *measurement) try(round int, what, target string, rows []*row, f func() error) error {
+func (m *measurement) try(round int, what, contender string, rows []*row, f func() error) error {
 	if err := m.ctx.Err(); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "round %d of %d  %-22s %s\n", round+1, m.conf.Rounds, what, target)
+	fmt.Fprintf(os.Stderr, "round %d of %d  %-22s %s\n", round+1, m.conf.Rounds, what, contender)
 	err := f()
 	switch {
 	case err == nil:
@@ -172,11 +172,11 @@ func (m *measurement) try(round int, what, target string, rows []*row, f func() 
 		return m.ctx.Err()
 	}
 	if !errors.Is(err, errUnavailable) {
-		text := fmt.Sprintf("%s on %s: %v", what, target, err)
+		text := fmt.Sprintf("%s on %s: %v", what, contender, err)
 		fmt.Fprintln(os.Stderr, "FAILED:", text)
 		m.report.Errors = append(m.report.Errors, text)
 	}
-	unmeasured(rows, target, err.Error())
+	unmeasured(rows, contender, err.Error())
 	return nil
 }
 
@@ -193,16 +193,16 @@ func (m *measurement) data() (err error) {
 	if len(rows) == 0 {
 		return nil
 	}
-	var targets []*target
+	var contenders []*contender
 	defer func() {
-		for _, t := range targets {
+		for _, t := range contenders {
 			err = errors.Join(err, t.remove())
 		}
 	}()
-	for _, name := range m.wanted(targetNames...) {
+	for _, name := range m.wanted(contenderNames...) {
 		err := m.try(0, "data files", name, shown, func() error {
 			// Room for the files, journals, and what is not free to everybody.
-			t, err := m.newTarget(m.ctx, name, "data", dataFiles*m.conf.Size*5/4+128<<20)
+			t, err := m.newContender(m.ctx, name, "data", dataFiles*m.conf.Size*5/4+128<<20)
 			if err != nil {
 				return err
 			}
@@ -212,7 +212,7 @@ func (m *measurement) data() (err error) {
 			if err != nil {
 				return errors.Join(err, t.remove())
 			}
-			targets = append(targets, t)
+			contenders = append(contenders, t)
 			return nil
 		})
 		if err != nil {
@@ -221,7 +221,7 @@ func (m *measurement) data() (err error) {
 	}
 	for round := range m.conf.Rounds {
 		for i, r := range rows {
-			for _, t := range targets {
+			for _, t := range contenders {
 				err := m.try(round, r.String(), t.name, shown[i:i+1], func() error { return r.measure(m.ctx, t, shown[i].cell(t.name)) })
 				if err != nil {
 					return err
@@ -233,8 +233,8 @@ func (m *measurement) data() (err error) {
 }
 
 // fresh has f measure on a new target, which is gone afterwards.
-func (m *measurement) fresh(name, phase string, region int64, f func(*target) error) (err error) {
-	t, err := m.newTarget(m.ctx, name, phase, region)
+func (m *measurement) fresh(name, phase string, region int64, f func(*contender) error) (err error) {
+	t, err := m.newContender(m.ctx, name, phase, region)
 	if err != nil {
 		return err
 	}

@@ -20,16 +20,16 @@ type line struct {
 }
 
 // loopbackFor is the loopback that is cached as target is.
-func loopbackFor(target string) string {
-	if strings.HasSuffix(target, "-cached") {
+func loopbackFor(contender string) string {
+	if strings.HasSuffix(contender, "-cached") {
 		return "loopback-cached"
 	}
 	return "loopback"
 }
 
 // nullFor is the null bound of target's transport; "": it has none.
-func nullFor(target string) string {
-	if tr, ok := strings.CutPrefix(target, "daxfsd-"); ok && !strings.HasSuffix(tr, "-cached") {
+func nullFor(contender string) string {
+	if tr, ok := strings.CutPrefix(contender, "daxfsd-"); ok && !strings.HasSuffix(tr, "-cached") {
 		return "null-" + tr
 	}
 	return ""
@@ -37,7 +37,7 @@ func nullFor(target string) string {
 
 // Lines of the table of a row.
 func (x *row) Lines() (all []line) {
-	for _, t := range targetNames {
+	for _, t := range contenderNames {
 		c := x.Cells[t]
 		if c == nil {
 			continue
@@ -72,9 +72,9 @@ func (x *row) Lines() (all []line) {
 }
 
 // spread is what lies between the least and the largest sample, as a share of the median.
-func (x *row) spread(target string) string {
-	s := x.Cells[target].Samples[x.Metric]
-	m, _ := x.median(target, x.Metric)
+func (x *row) spread(contender string) string {
+	s := x.Cells[contender].Samples[x.Metric]
+	m, _ := x.median(contender, x.Metric)
 	least, most := s[0], s[0]
 	for _, v := range s {
 		least, most = min(least, v), max(most, v)
@@ -132,9 +132,9 @@ func (r *Report) text(w io.Writer) {
 		}
 		t.Flush()
 	}
-	fmt.Fprintln(w, "\nbars")
+	fmt.Fprintln(w, "\ntargets")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, b := range r.Bars {
+	for _, b := range r.Targets {
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", b.Verdict, b.Shown(), b.Demand(), b.Name)
 	}
 	t.Flush()
@@ -154,8 +154,8 @@ func (x *row) unit() string {
 // markdown writes the tables for a page.
 func (r *Report) markdown(file string) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "## The machine\n\n%s\n\n%s\n\n%s\n\n## Bars\n\n| | measured | demanded | |\n|---|---|---|---|\n", r.Machine.String(), r.how(), explained)
-	for _, x := range r.Bars {
+	fmt.Fprintf(&b, "## The machine\n\n%s\n\n%s\n\n%s\n\n## Targets\n\n| | measured | demanded | |\n|---|---|---|---|\n", r.Machine.String(), r.how(), explained)
+	for _, x := range r.Targets {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", x.Name, x.Shown(), x.Demand(), x.Verdict)
 	}
 	fmt.Fprintf(&b, "\n## Rows\n")

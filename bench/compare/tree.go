@@ -47,7 +47,7 @@ func (e *environment) pack(ctx context.Context) (archive string, err error) {
 }
 
 // tree unpacks the archive, has git look at every file, and deletes all.
-func (m *measurement) tree(t *target, archive string, rows []*row) error {
+func (m *measurement) tree(t *contender, archive string, rows []*row) error {
 	tree := filepath.Join(t.dir, "tree")
 	for i, c := range [][]string{
 		{"tar", "--no-same-owner", "-xf", archive, "-C", t.dir},

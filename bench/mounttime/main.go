@@ -103,7 +103,7 @@ func measure(dir, name string, size int64, rounds int, fill func(*fs.FS) error) 
 
 // manyFiles makes files of one block, a thousand to a directory.
 func manyFiles(f *fs.FS, n int) error {
-	var ctx fs.Context
+	var ctx fs.Caller
 	var d, a fs.Attr
 	for i := range n {
 		if i%1000 == 0 {
@@ -124,7 +124,7 @@ func manyFiles(f *fs.FS, n int) error {
 
 // manyExtents makes a file that takes nearly all space, and punches holes into it.
 func manyExtents(f *fs.FS, n int) error {
-	var ctx fs.Context
+	var ctx fs.Caller
 	var a fs.Attr
 	if e := f.Mknod(&ctx, 1, "fragmented", syscall.S_IFREG|0o644, 0, &a); e != 0 {
 		return e

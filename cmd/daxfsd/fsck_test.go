@@ -127,7 +127,7 @@ func TestFsckDryRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed := layout.Seed(f.Super().UUID)
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	var d, a fs.Attr
 	if e := f.Mkdir(ctx, 1, "dir", 0o755, &d); e != 0 {
 		t.Fatal(e)

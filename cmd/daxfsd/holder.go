@@ -60,8 +60,8 @@ func parseStatus(status string) (name string, uid int) {
 	return name, uid
 }
 
-// patiently opens a region, and again while its lock is held by a process that is about to leave.
-// Before it gives up it tries once more: a holder that is not found may have left since.
+// patiently opens a region, and again while its lock is held by a process that is about to
+// leave. Before it gives up it tries once more: a holder that is not found may have left since.
 func patiently[T any](path string, open func() (T, error)) (T, error) {
 	start := time.Now()
 	for last := false; ; {

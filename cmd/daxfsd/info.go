@@ -45,7 +45,7 @@ than the one before. ` + "`daxfsd top`" + ` shows what is served right now.`,
 			if buckets && !asJSON {
 				return usagef("--buckets goes with --json")
 			}
-			i, err := gatherInfo(a[0])
+			i, err := collectInfo(a[0])
 			if err == nil && buckets {
 				err = i.addBuckets()
 			}
@@ -89,8 +89,8 @@ type info struct {
 	at string // mount point where the daemon was asked
 }
 
-// gatherInfo finds out whether arg is a mount point or a region.
-func gatherInfo(arg string) (*info, error) {
+// collectInfo finds out whether arg is a mount point or a region.
+func collectInfo(arg string) (*info, error) {
 	f, err := find(arg)
 	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 		return nil, err

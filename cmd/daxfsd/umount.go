@@ -58,7 +58,7 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 	mp := m.Mountpoint
 	pid := lockHolder(m.Source)
 	gone, silent := m.gone()
-	others := elsewhere(m.Info)
+	others := otherMounts(m.Info)
 	say := func(format string, a ...any) {
 		fmt.Fprintf(c.ErrOrStderr(), "daxfsd: umount: %s\n", visible(fmt.Sprintf(format, a...)))
 	}
@@ -140,8 +140,8 @@ func daxfsdAt(arg string) (*heldMount, error) {
 	return nil, fmt.Errorf("%s is not a mount point; see `findmnt -t %s`", arg, fsType)
 }
 
-// elsewhere lists the other mounts of the same filesystem in this namespace.
-func elsewhere(m *mountinfo.Info) []*mountinfo.Info {
+// otherMounts lists the other mounts of the same filesystem in this namespace.
+func otherMounts(m *mountinfo.Info) []*mountinfo.Info {
 	all, _ := fusefs.MountsOfDevice(m.Major, m.Minor)
 	return slices.DeleteFunc(all, func(o *mountinfo.Info) bool { return o.ID == m.ID })
 }

@@ -69,8 +69,8 @@ func (p *pass) readBad() {
 	}
 }
 
-// retire claims what is bad and belongs to nobody, and counts it.
-func (p *pass) retire() (n uint64) {
+// offline claims what is bad and belongs to nobody, and counts it.
+func (p *pass) offline() (n uint64) {
 	for w, bad := range p.bad {
 		if bad != 0 {
 			n += uint64(bits.OnesCount64(bad &^ p.used[w]))

@@ -13,7 +13,7 @@ import (
 
 // blockOf is the region block of a file's block.
 func blockOf(f *fs.FS, ino, b uint64) (block uint64) {
-	f.Extents(&fs.Context{}, ino, 0, func(x fs.ExtentInfo) bool {
+	f.Extents(&fs.Caller{}, ino, 0, func(x fs.ExtentInfo) bool {
 		if x.Logical <= b && b < x.Logical+x.Len {
 			block = x.Block + b - x.Logical
 		}
@@ -74,11 +74,11 @@ func TestLostData(t *testing.T) {
 	check("fsck -y of what is damaged besides", fsck.Options{Repair: true}, 1, 5)
 	check("and again", fsck.Options{}, 0, 4)
 	w.mounted(func(f *fs.FS) {
-		r := f.NewReply()
-		if e := f.Read(&fs.Context{}, deep, 4096, 4096, r); e != syscall.EIO {
+		r := f.NewPinnedRead()
+		if e := f.Read(&fs.Caller{}, deep, 4096, 4096, r); e != syscall.EIO {
 			t.Errorf("reading what is lost: %v", e)
 		}
-		if _, e := f.Readlink(&fs.Context{}, w.ino["/long"], nil); e != syscall.EIO {
+		if _, e := f.Readlink(&fs.Caller{}, w.ino["/long"], nil); e != syscall.EIO {
 			t.Errorf("reading a link that is lost: %v", e)
 		}
 	})
@@ -104,15 +104,15 @@ func TestLostValue(t *testing.T) {
 	}
 	w.mounted(func(f *fs.FS) {
 		b := make([]byte, 20000)
-		if _, e := f.GetXattr(&fs.Context{}, w.ino["/d/g"], "user.long", b); e != syscall.EIO {
+		if _, e := f.GetXattr(&fs.Caller{}, w.ino["/d/g"], "user.long", b); e != syscall.EIO {
 			t.Errorf("reading the value: %v", e)
 		}
-		if n, e := f.GetXattr(&fs.Context{}, w.ino["/d/g"], "user.short", b); e != 0 || string(b[:n]) != "value" {
+		if n, e := f.GetXattr(&fs.Caller{}, w.ino["/d/g"], "user.short", b); e != 0 || string(b[:n]) != "value" {
 			t.Errorf("reading another: %v", e)
 		}
-		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d/g"], "user.long", []byte("new"), 0))
-		if s := f.Stats(); s.RetiredBytes != 4096 {
-			t.Errorf("%d bytes are retired", s.RetiredBytes)
+		w.ok(f.SetXattr(&fs.Caller{}, w.ino["/d/g"], "user.long", []byte("new"), 0))
+		if s := f.Stats(); s.OfflineBytes != 4096 {
+			t.Errorf("%d bytes are retired", s.OfflineBytes)
 		}
 	})
 	if rep, err := fsck.Check(w.r, fsck.Options{}); err != nil || rep.Left > 0 {

@@ -13,7 +13,7 @@ import (
 // BenchmarkCheck checks a sound filesystem: 200 000 files of a block in 200 directories, and
 // one file of 200 000 extents.
 func BenchmarkCheck(b *testing.B) {
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	must := func(e syscall.Errno) {
 		if e != 0 {
 			b.Fatal(e)

@@ -84,7 +84,7 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 		}
 	}
 	if !p.incomplete() { // else who owns what is not known
-		if err := p.retireFaults(); err != nil {
+		if err := p.offlineFaults(); err != nil {
 			return nil, err
 		}
 	}

@@ -127,9 +127,9 @@ func (p *pass) chunk(no int64) {
 	}
 }
 
-// settleGuesses takes from the metadata what was only guessed to be, holds no inodes, and
+// decideGuesses takes from the metadata what was only guessed to be, holds no inodes, and
 // has a file's data in it.
-func (p *pass) settleGuesses() {
+func (p *pass) decideGuesses() {
 	for _, b := range p.inodeBlocks {
 		p.maybe.unset(p.chunkOf(b))
 	}

@@ -40,7 +40,7 @@ func newCrafter(t testing.TB) *crafter {
 // furnish adds what build leaves out: long names, a directory of several blocks, a deep one, large
 // and shared extents, a hole, unwritten blocks, a list of attributes in several blocks.
 func (w *world) furnish(f *fs.FS) {
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	w.mkdir(f, "/many")
 	for i := range 100 {
 		w.file(f, "/many/"+strings.Repeat("n", i*2)+fmt.Sprint(i), 0)

@@ -74,7 +74,7 @@ func (c *crafter) strangers(script []byte) {
 		if said == nil {
 			c.Fatal("a check failed, the repair did not")
 		}
-		c.alike(said, rep)
+		c.sameAs(said, rep)
 	}
 	if rep != nil && rep.Left == 0 {
 		again, err := fsck.Check(c.r, fsck.Options{Sleep: noSleep})
@@ -103,7 +103,7 @@ func (c *crafter) mountIt(o fs.Options) (*fs.FS, error) {
 
 // look lists and reads all that can be reached, at most 2000 names.
 func (c *crafter) look(f *fs.FS) {
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	buf := make([]byte, 64<<10)
 	names, open := 0, []uint64{layout.RootIno}
 	for len(open) > 0 && names < 2000 {
@@ -138,14 +138,14 @@ func (c *crafter) look(f *fs.FS) {
 
 // lookAt reads what an inode has, by its number, as a client of NFS may.
 func (c *crafter) lookAt(f *fs.FS, ino uint64, buf []byte) {
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	var a fs.Attr
 	if f.Ref(ctx, ino, &a) != 0 {
 		return
 	}
 	defer f.Forget(ino, 1)
 	for _, off := range []int64{0, int64(a.Size / 2), int64(a.Size) - 1} {
-		rp := f.NewReply()
+		rp := f.NewPinnedRead()
 		if f.Read(ctx, ino, off, 64<<10, rp) == 0 {
 			n := 0
 			for _, s := range rp.Slices() {
@@ -182,7 +182,7 @@ func (c *crafter) crowd(f *fs.FS) {
 	}
 	for w := range 3 {
 		wg.Go(func() {
-			ctx := &fs.Context{Lane: uint32(w), UID: uint32(w)}
+			ctx := &fs.Caller{Lane: uint32(w), UID: uint32(w)}
 			buf := make([]byte, 20<<10)
 			var a fs.Attr
 			for i, dir := range dirs {
@@ -221,7 +221,7 @@ func (c *crafter) crowd(f *fs.FS) {
 		})
 	}
 	wg.Wait()
-	f.Compact(&fs.Context{})
+	f.Compact(&fs.Caller{})
 }
 
 // craftSeeds are scripts of FuzzCraft: one of each step.

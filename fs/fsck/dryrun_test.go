@@ -34,12 +34,12 @@ func (w *world) repair(o fsck.Options) (*fsck.Report, error) {
 	if dryErr != nil {
 		w.Fatalf("the dry run failed, the repair did not: %v", dryErr)
 	}
-	w.alike(dry, rep)
+	w.sameAs(dry, rep)
 	return rep, nil
 }
 
-// alike fails if a dry run does not say what the repair says, but for what it has done.
-func (w *world) alike(dry, rep *fsck.Report) {
+// sameAs fails if a dry run does not say what the repair says, but for what it has done.
+func (w *world) sameAs(dry, rep *fsck.Report) {
 	w.Helper()
 	if rep.Fixable != 0 || dry.Repaired != 0 || dry.Fixable != rep.Repaired || dry.Left != rep.Left+rep.Repaired {
 		w.Errorf("the dry run says %d repaired, %d left, %d of them fixable; the repair %d repaired, %d left, %d of them fixable",
@@ -164,8 +164,8 @@ func TestDryRun(t *testing.T) {
 				c.Fatal(err)
 			}
 			var a fs.Attr
-			c.ok(m.Lookup(&fs.Context{}, c.ino["/d"], "g", &a))
-			c.ok(m.Unlink(&fs.Context{}, c.ino["/d"], "g"))
+			c.ok(m.Lookup(&fs.Caller{}, c.ino["/d"], "g", &a))
+			c.ok(m.Unlink(&fs.Caller{}, c.ino["/d"], "g"))
 			m.Abandon()
 			c.smash(c.inode("/deep0"))
 		}},
@@ -207,7 +207,7 @@ func TestDryRun(t *testing.T) {
 			if dryErr != nil {
 				t.Fatalf("the dry run failed, the repair did not: %v", dryErr)
 			}
-			c.alike(dry, rep)
+			c.sameAs(dry, rep)
 			if !slices.Equal(mended(saidDry), said) {
 				t.Errorf("the dry run said %v, the repair %v", saidDry, said)
 			}

@@ -31,12 +31,12 @@ func (f *faults) note(err error) error {
 	return err
 }
 
-// retireFaults adds to the bad-range list what could not be read and belongs to nobody after the
+// offlineFaults adds to the bad-range list what could not be read and belongs to nobody after the
 // repair. In a region in an ordinary file such memory has nothing to lose: the next mount tries it
 // again. What finds no line in the list is known when somebody meets it again.
 //
 // Persistence order, behind begin, for each range: store it in an unused line, flush, SFENCE.
-func (p *pass) retireFaults() error {
+func (p *pass) offlineFaults() error {
 	if !p.begun || p.r.Durability() != pmem.DurableFlush {
 		return nil
 	}

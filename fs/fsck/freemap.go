@@ -99,7 +99,7 @@ func (p *pass) mapRuns(r *layout.FreeMapReader) string {
 	var last layout.FreeMapRun
 	var at, sum uint64 // at: how far have knows the last run
 	for x, ok := r.Run(); ok; x, ok = r.Run() {
-		if x.Kind == layout.FreeMapLack {
+		if x.Kind == layout.FreeMapMissing {
 			if x.Block+x.N > last.Block+last.N || last.Kind == 0 || last.N>>shift[last.Kind] != 1 || x.Count >= last.Count {
 				return fmt.Sprintf("says that %d owners lack blocks %d+%d, which is not possible", x.Count, x.Block, x.N)
 			}

@@ -104,20 +104,20 @@ func TestFreeMap(t *testing.T) {
 		},
 		"another owner": func(w *world, m *freeMap) { m.runs[0].Count++ },
 		"an owner less": func(w *world, m *freeMap) {
-			i := slices.IndexFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Count == 2 && r.Kind < layout.FreeMapLack })
+			i := slices.IndexFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Count == 2 && r.Kind < layout.FreeMapMissing })
 			m.runs[i].Count--
-			m.runs = slices.DeleteFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Kind == layout.FreeMapLack })
+			m.runs = slices.DeleteFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Kind == layout.FreeMapMissing })
 		},
 		"other blocks lack an owner": func(w *world, m *freeMap) {
-			i := slices.IndexFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Kind == layout.FreeMapLack })
+			i := slices.IndexFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Kind == layout.FreeMapMissing })
 			m.runs[i].Block++
 		},
 		"all owners lack a block": func(w *world, m *freeMap) {
-			i := slices.IndexFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Kind == layout.FreeMapLack })
+			i := slices.IndexFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Kind == layout.FreeMapMissing })
 			m.runs[i].Count = 2
 		},
 		"a lack outside the folio": func(w *world, m *freeMap) {
-			i := slices.IndexFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Kind == layout.FreeMapLack })
+			i := slices.IndexFunc(m.runs, func(r layout.FreeMapRun) bool { return r.Kind == layout.FreeMapMissing })
 			m.runs[i].N = 8
 		},
 		"a folio that is not aligned": func(w *world, m *freeMap) {
@@ -139,7 +139,7 @@ func TestFreeMap(t *testing.T) {
 			w.mounted(func(f *fs.FS) {
 				w.file(f, "/a", 2<<15)
 				w.file(f, "/b", 1)
-				if _, e := f.CopyRange(&fs.Context{}, w.ino["/a"], 0, w.ino["/b"], 0, 2<<15); e != 0 {
+				if _, e := f.CopyRange(&fs.Caller{}, w.ino["/a"], 0, w.ino["/b"], 0, 2<<15); e != 0 {
 					t.Fatal(e)
 				}
 				w.write(f, "/b", 3*4096, 4096)

@@ -253,13 +253,13 @@ func TestLostFound(t *testing.T) {
 	}
 	w.mounted(func(f *fs.FS) {
 		var lf, a fs.Attr
-		w.ok(f.Lookup(&fs.Context{}, 1, "lost+found", &lf))
-		w.ok(f.Lookup(&fs.Context{}, lf.Ino, fmt.Sprintf("#%d", w.ino["/d/g"]), &a))
+		w.ok(f.Lookup(&fs.Caller{}, 1, "lost+found", &lf))
+		w.ok(f.Lookup(&fs.Caller{}, lf.Ino, fmt.Sprintf("#%d", w.ino["/d/g"]), &a))
 		if a.Size != 100 || a.Nlink != 1 {
 			t.Errorf("%+v", a)
 		}
-		w.ok(f.Lookup(&fs.Context{}, lf.Ino, fmt.Sprintf("#%d", w.ino["/d/sub"]), &a))
-		w.ok(f.Lookup(&fs.Context{}, a.Ino, "deep", &a))
+		w.ok(f.Lookup(&fs.Caller{}, lf.Ino, fmt.Sprintf("#%d", w.ino["/d/sub"]), &a))
+		w.ok(f.Lookup(&fs.Caller{}, a.Ino, "deep", &a))
 	})
 }
 
@@ -313,8 +313,8 @@ func TestLostFoundFull(t *testing.T) {
 		extents += int(after.ExtentBlocks - before.ExtentBlocks)
 		w.mounted(func(f *fs.FS) {
 			var a fs.Attr
-			w.ok(f.Lookup(&fs.Context{}, 1, "lost+found", &a))
-			w.ok(f.Lookup(&fs.Context{}, a.Ino, fmt.Sprintf("#%d", w.ino["/d/x"]), &a))
+			w.ok(f.Lookup(&fs.Caller{}, 1, "lost+found", &a))
+			w.ok(f.Lookup(&fs.Caller{}, a.Ino, fmt.Sprintf("#%d", w.ino["/d/x"]), &a))
 			if a.Size != 5 {
 				t.Errorf("%+v", a)
 			}
@@ -340,7 +340,7 @@ func TestWorkers(t *testing.T) {
 			w.file(f, path, 1)
 			w.write(f, path, 8192, 1)
 		}
-		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d3/f3"], "user.x", make([]byte, 9000), 0))
+		w.ok(f.SetXattr(&fs.Caller{}, w.ino["/d3/f3"], "user.x", make([]byte, 9000), 0))
 		w.file(f, "/large", 1)
 		for i := 1; i < 126*40; i++ { // a chain that is not read ahead
 			if i%2 == 0 {
@@ -405,8 +405,8 @@ func TestRecoveryWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	var a fs.Attr
-	w.ok(m.Lookup(&fs.Context{}, w.ino["/d"], "g", &a)) // open
-	w.ok(m.Unlink(&fs.Context{}, w.ino["/d"], "g"))
+	w.ok(m.Lookup(&fs.Caller{}, w.ino["/d"], "g", &a)) // open
+	w.ok(m.Unlink(&fs.Caller{}, w.ino["/d"], "g"))
 	rep := w.check(false)
 	if len(rep.Problems) != 0 || rep.Clean || rep.Orphans != 1 || rep.JournalRecords == 0 {
 		t.Fatalf("%+v", rep)
@@ -428,7 +428,7 @@ func TestShared(t *testing.T) {
 	before := w.check(false)
 	w.mounted(func(f *fs.FS) {
 		w.file(f, "/copy", 0)
-		if n, e := f.CopyRange(&fs.Context{}, w.ino["/f"], 0, w.ino["/copy"], 0, 8192); n != 8192 || e != 0 {
+		if n, e := f.CopyRange(&fs.Caller{}, w.ino["/f"], 0, w.ino["/copy"], 0, 8192); n != 8192 || e != 0 {
 			t.Fatal(n, e)
 		}
 	})

@@ -46,7 +46,7 @@ func targetOf(w *world) *target {
 	w.mounted(func(f *fs.FS) {
 		for path, ino := range w.ino {
 			var a fs.Attr
-			if e := f.GetAttr(&fs.Context{}, ino, &a); e == 0 && a.Mode&syscall.S_IFMT == syscall.S_IFREG {
+			if e := f.GetAttr(&fs.Caller{}, ino, &a); e == 0 && a.Mode&syscall.S_IFMT == syscall.S_IFREG {
 				g.files[path] = content(f, ino)
 			}
 			g.owned[path] = g.blocksOf(path)
@@ -91,9 +91,9 @@ func (g *target) blocksOf(path string) (out []uint64) {
 
 // content is what a file holds; nil if it cannot be read.
 func content(f *fs.FS, ino uint64) (b []byte) {
-	rp := f.NewReply()
+	rp := f.NewPinnedRead()
 	defer rp.Done()
-	if f.Read(&fs.Context{}, ino, 0, 1<<20, rp) != 0 {
+	if f.Read(&fs.Caller{}, ino, 0, 1<<20, rp) != 0 {
 		return nil
 	}
 	b = []byte{}
@@ -217,7 +217,7 @@ func (g *target) survive(script []byte) {
 	if err != nil {
 		return
 	}
-	if g.alike(dry, rep); rep.Left > 0 {
+	if g.sameAs(dry, rep); rep.Left > 0 {
 		return
 	}
 	again, err := fsck.Check(g.r, fsck.Options{Sleep: noSleep})
@@ -242,8 +242,8 @@ func (g *target) survive(script []byte) {
 			}
 		}
 		var a fs.Attr
-		f.SetFlags(&fs.Context{}, 1, 0, nil) // it may be immutable now
-		if e := f.Mknod(&fs.Context{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 && e != syscall.EEXIST {
+		f.SetFlags(&fs.Caller{}, 1, 0, nil) // it may be immutable now
+		if e := f.Mknod(&fs.Caller{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 && e != syscall.EEXIST {
 			g.Errorf("create after a repair: %v", e)
 		}
 	})
@@ -259,13 +259,13 @@ func tree(f *fs.FS, do func(dir, ino uint64, name string)) {
 		}
 		seen[dir] = true
 		var names []string
-		f.ReadDir(&fs.Context{}, dir, 2, func(d *fs.Dirent) bool {
+		f.ReadDir(&fs.Caller{}, dir, 2, func(d *fs.Dirent) bool {
 			names = append(names, string(d.Name))
 			return true
 		})
 		for _, name := range names {
 			var a fs.Attr
-			if name == "." || name == ".." || f.Lookup(&fs.Context{}, dir, name, &a) != 0 {
+			if name == "." || name == ".." || f.Lookup(&fs.Caller{}, dir, name, &a) != 0 {
 				continue
 			}
 			if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
@@ -286,7 +286,7 @@ func (g *target) use(script []byte) {
 	if err != nil {
 		return
 	}
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	var a fs.Attr
 	buf := make([]byte, 64<<10)
 	n := 0

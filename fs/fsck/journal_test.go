@@ -18,7 +18,7 @@ func TestTornRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	var a fs.Attr
-	w.ok(m.SetAttr(&fs.Context{}, w.ino["/f"], &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a))
+	w.ok(m.SetAttr(&fs.Caller{}, w.ino["/f"], &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a))
 	n := w.check(false).JournalRecords
 	if n == 0 {
 		t.Fatal("no record stands in the journal")

@@ -122,7 +122,7 @@ func (m *media) readRecords() ([]record, error) {
 		}
 		rec.pieces, ok = h.ListPieces(m.sb, from, body)
 		rec.bad = !ok
-		if rec.whole(m.seed) {
+		if rec.complete(m.seed) {
 			recs = append(recs, rec)
 		}
 	}
@@ -130,11 +130,11 @@ func (m *media) readRecords() ([]record, error) {
 	return recs, nil
 }
 
-// whole reports whether every line is of this record. The body's checksum does not
+// complete reports whether every line is of this record. The body's checksum does not
 // tell: a sealed line ends in its own crc32c, so whatever it holds it contributes the
 // same to a crc32c that runs over it, and a record half overwritten by one that changes
 // the same lines has a right one.
-func (rec *record) whole(seed uint32) bool {
+func (rec *record) complete(seed uint32) bool {
 	for j := range rec.line {
 		if rec.line[j].Seq() != rec.seq || !rec.line[j].Valid(seed, rec.offs[j]) {
 			return false

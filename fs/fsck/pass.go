@@ -171,7 +171,7 @@ func (p *pass) run() {
 	p.fixed = slices.Clone(p.used)
 	p.readBad()
 	p.chunks()
-	p.settleGuesses()
+	p.decideGuesses()
 	p.allInodes()
 	p.allDirs()
 	p.rebuild()
@@ -182,7 +182,7 @@ func (p *pass) run() {
 		p.reportLost()
 	}
 	p.conclude()
-	bad := p.retire()
+	bad := p.offline()
 	// The fixed area and the second superblock are not counted as used or free:
 	// the second superblock is used.
 	static := uint64(p.sb.StaticEnd) >> layout.BlockShift

@@ -201,7 +201,7 @@ func TestHeaderOfData(t *testing.T) {
 	}
 	w.mounted(func(f *fs.FS) {
 		for i := range 3000 {
-			w.ok(f.Unlink(&fs.Context{}, 1, fmt.Sprintf("z%d", i)))
+			w.ok(f.Unlink(&fs.Caller{}, 1, fmt.Sprintf("z%d", i)))
 			delete(w.ino, fmt.Sprintf("/z%d", i))
 		}
 	})
@@ -211,12 +211,12 @@ func TestHeaderOfData(t *testing.T) {
 	w.mounted(func(f *fs.FS) {
 		w.file(f, "/big", 0)
 		n := int64(13 << 20)
-		w.ok(f.Fallocate(&fs.Context{}, w.ino["/big"], 0, 0, n))
-		for ; f.Fallocate(&fs.Context{}, w.ino["/big"], 0, n, 32<<10) == 0; n += 32 << 10 {
+		w.ok(f.Fallocate(&fs.Caller{}, w.ino["/big"], 0, 0, n))
+		for ; f.Fallocate(&fs.Caller{}, w.ino["/big"], 0, n, 32<<10) == 0; n += 32 << 10 {
 		}
 		// write all blocks but the first of each chunk, from the end, as far as extents go
 		for at := n - 32<<10; at >= 0; at -= 32 << 10 {
-			if _, e := f.Write(&fs.Context{}, w.ino["/big"], at+4096, bytes.Repeat([]byte("B"), 28<<10)); e != 0 {
+			if _, e := f.Write(&fs.Caller{}, w.ino["/big"], at+4096, bytes.Repeat([]byte("B"), 28<<10)); e != 0 {
 				w.Logf("written from %d of %d on: %v", at, n, e)
 				break
 			}
@@ -275,7 +275,7 @@ func TestAttributesLikeInodes(t *testing.T) {
 			name := fmt.Sprintf("user.%d", i)
 			n := min(1024, len(part)-at-12-len(name))
 			from := at + 12 + len(name)
-			w.ok(f.SetXattr(&fs.Context{}, w.ino["/evil"], name, part[from:from+n], 0))
+			w.ok(f.SetXattr(&fs.Caller{}, w.ino["/evil"], name, part[from:from+n], 0))
 			at = from + n
 		}
 		w.Logf("%d bytes of %d", at, len(part))
@@ -297,15 +297,15 @@ func TestAttributesLikeInodes(t *testing.T) {
 	}
 	w.mounted(func(f *fs.FS) {
 		var lf, a fs.Attr
-		if f.Lookup(&fs.Context{}, 1, "lost+found", &lf) == 0 {
+		if f.Lookup(&fs.Caller{}, 1, "lost+found", &lf) == 0 {
 			for i := range uint64(16) {
-				if f.Lookup(&fs.Context{}, lf.Ino, fmt.Sprintf("#%d", forged+i), &a) == 0 {
+				if f.Lookup(&fs.Caller{}, lf.Ino, fmt.Sprintf("#%d", forged+i), &a) == 0 {
 					t.Errorf("forged inode %d of mode %#o uid %d is in lost+found", forged+i, a.Mode, a.UID)
 				}
 			}
 		}
 		buf := make([]byte, 2000)
-		if n, e := f.GetXattr(&fs.Context{}, w.ino["/evil"], "user.0", buf); e != 0 {
+		if n, e := f.GetXattr(&fs.Caller{}, w.ino["/evil"], "user.0", buf); e != 0 {
 			t.Errorf("attributes are gone: %d %v", n, e)
 		}
 	})
@@ -331,7 +331,7 @@ func TestOlderChain(t *testing.T) {
 		}
 	})
 	w.mounted(func(f *fs.FS) {
-		w.ok(f.SetAttr(&fs.Context{}, w.ino["/c"], &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, new(fs.Attr)))
+		w.ok(f.SetAttr(&fs.Caller{}, w.ino["/c"], &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, new(fs.Attr)))
 		w.file(f, "/other", 1000000)
 	})
 	if rep := w.check(false); rep.ExitCode() != 0 {

@@ -55,11 +55,11 @@ func build(t testing.TB) *world {
 			w.write(f, "/frag", int64(i)*8192, 1)
 		}
 		var a fs.Attr
-		w.ok(f.Mknod(&fs.Context{}, 1, "p", syscall.S_IFIFO|0o600, 0, &a))
+		w.ok(f.Mknod(&fs.Caller{}, 1, "p", syscall.S_IFIFO|0o600, 0, &a))
 		w.ino["/p"] = a.Ino
-		w.ok(f.Link(&fs.Context{}, w.ino["/f"], w.ino["/d"], "two", &a))
-		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d/g"], "user.short", []byte("value"), 0))
-		w.ok(f.SetXattr(&fs.Context{}, w.ino["/d/g"], "user.long", bytes.Repeat([]byte("v"), 10000), 0))
+		w.ok(f.Link(&fs.Caller{}, w.ino["/f"], w.ino["/d"], "two", &a))
+		w.ok(f.SetXattr(&fs.Caller{}, w.ino["/d/g"], "user.short", []byte("value"), 0))
+		w.ok(f.SetXattr(&fs.Caller{}, w.ino["/d/g"], "user.long", bytes.Repeat([]byte("v"), 10000), 0))
 	})
 	return w
 }
@@ -91,27 +91,27 @@ func (w *world) parent(path string) (uint64, string) {
 func (w *world) mkdir(f *fs.FS, path string) {
 	d, name := w.parent(path)
 	var a fs.Attr
-	w.ok(f.Mkdir(&fs.Context{}, d, name, 0o755, &a))
+	w.ok(f.Mkdir(&fs.Caller{}, d, name, 0o755, &a))
 	w.ino[path] = a.Ino
 }
 
 func (w *world) file(f *fs.FS, path string, n int) {
 	d, name := w.parent(path)
 	var a fs.Attr
-	w.ok(f.Mknod(&fs.Context{}, d, name, syscall.S_IFREG|0o644, 0, &a))
+	w.ok(f.Mknod(&fs.Caller{}, d, name, syscall.S_IFREG|0o644, 0, &a))
 	w.ino[path] = a.Ino
 	w.write(f, path, 0, n)
 }
 
 func (w *world) write(f *fs.FS, path string, off int64, n int) {
-	_, e := f.Write(&fs.Context{}, w.ino[path], off, bytes.Repeat([]byte(path[len(path)-1:]), n))
+	_, e := f.Write(&fs.Caller{}, w.ino[path], off, bytes.Repeat([]byte(path[len(path)-1:]), n))
 	w.ok(e)
 }
 
 func (w *world) symlink(f *fs.FS, path, target string) {
 	d, name := w.parent(path)
 	var a fs.Attr
-	w.ok(f.Symlink(&fs.Context{}, d, name, target, &a))
+	w.ok(f.Symlink(&fs.Caller{}, d, name, target, &a))
 	w.ino[path] = a.Ino
 }
 
@@ -250,25 +250,25 @@ func (w *world) verify(gone string) {
 			d, name := w.parent(path)
 			var a fs.Attr
 			if path != "/" {
-				if e := f.Lookup(&fs.Context{}, d, name, &a); e != 0 || a.Ino != ino {
+				if e := f.Lookup(&fs.Caller{}, d, name, &a); e != 0 || a.Ino != ino {
 					w.Errorf("%s: %v, inode %d, expected %d", path, e, a.Ino, ino)
 					continue
 				}
 			}
 			if path == "/d/g" && gone != "xattrs" {
 				buf := make([]byte, 10000)
-				if n, e := f.GetXattr(&fs.Context{}, ino, "user.long", buf); e != 0 || n != len(buf) || buf[n-1] != 'v' {
+				if n, e := f.GetXattr(&fs.Caller{}, ino, "user.long", buf); e != 0 || n != len(buf) || buf[n-1] != 'v' {
 					w.Errorf("%s: user.long has %d bytes, %v", path, n, e)
 				}
-				if n, e := f.GetXattr(&fs.Context{}, ino, "user.short", buf); e != 0 || string(buf[:n]) != "value" {
+				if n, e := f.GetXattr(&fs.Caller{}, ino, "user.short", buf); e != 0 || string(buf[:n]) != "value" {
 					w.Errorf("%s: user.short is %q, %v", path, buf[:n], e)
 				}
 			}
 			if a.Mode&syscall.S_IFMT != syscall.S_IFREG || slices.Contains(skip, path) {
 				continue
 			}
-			rp := f.NewReply()
-			if e := f.Read(&fs.Context{}, ino, 0, 1, rp); e != 0 || rp.Len() != 1 || rp.Slices()[0][0] != path[len(path)-1] {
+			rp := f.NewPinnedRead()
+			if e := f.Read(&fs.Caller{}, ino, 0, 1, rp); e != 0 || rp.Len() != 1 || rp.Slices()[0][0] != path[len(path)-1] {
 				w.Errorf("%s cannot be read any more: %v", path, e)
 			}
 			rp.Done()

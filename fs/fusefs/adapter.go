@@ -52,7 +52,7 @@ type Adapter struct {
 	// writeback bounds for how many requests the kernel writes a file back at a time. That comes as
 	// requests, too, for which there must be places.
 	writeback fs.Waiters
-	slots     sync.Map // *transport.Slot of each cold request that go-fuse serves, by number
+	slots     sync.Map // *transport.Slot of each slow request that go-fuse serves, by number
 
 	conn     int            // where notifications go; -1 in tests without a kernel
 	dropping fs.Waiters     // requests that wait for the kernel to drop pages; changed before any comes
@@ -64,7 +64,7 @@ type Adapter struct {
 	nextLane atomic.Uint32
 
 	server   atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
-	protocol *fuse.ProtocolServer        // of cold requests; set before any comes
+	protocol *fuse.ProtocolServer        // of slow requests; set before any comes
 	early    earlyInterrupts
 	ended    atomic.Bool // the connection: nobody waits for an answer
 	panicked func(any)
@@ -95,17 +95,17 @@ func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	return a
 }
 
-// call is what one cold request needs from the core. Free in the pool -> held by the
+// call is what one slow request needs from the core. Free in the pool -> held by the
 // goroutine of a request (get) -> free (put).
 type call struct {
-	ctx  fs.Context
+	ctx  fs.Caller
 	attr fs.Attr
 	set  fs.SetAttr
 }
 
 func (a *Adapter) get(cancel <-chan struct{}, h *fuse.InHeader) *call {
 	c := a.calls.Get().(*call)
-	c.ctx = fs.Context{UID: h.Uid, GID: h.Gid, PID: h.Pid, Lane: c.ctx.Lane, Cancel: a.cancelOf(h, cancel)}
+	c.ctx = fs.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid, Lane: c.ctx.Lane, Cancel: a.cancelOf(h, cancel)}
 	if s, ok := a.slots.Load(h.Unique); ok {
 		c.ctx.Away = s.(*transport.Slot).Wait
 	}
@@ -122,8 +122,8 @@ func status(e syscall.Errno) fuse.Status { return fuse.Status(e) }
 // String names the filesystem type.
 func (a *Adapter) String() string { return Type }
 
-// Cold answers a request by a queue that may wait, or by go-fuse.
-func (a *Adapter) Cold(in, out []byte, s *transport.Slot) int {
+// SlowPath answers a request by a queue that may wait, or by go-fuse.
+func (a *Adapter) SlowPath(in, out []byte, s *transport.Slot) int {
 	if len(in) == interruptSize && binary.NativeEndian.Uint32(in[4:]) == opInterrupt {
 		a.interrupt(in)
 		return 0

@@ -254,7 +254,7 @@ func TestKillPriv(t *testing.T) {
 		if got := m.stat(ino).Mode &^ syscall.S_IFMT; got != c.mode {
 			t.Errorf("%o: a privileged write made it %o", c.mode, got)
 		}
-		if _, e := m.Queue(0).Write(&transport.InHeader{NodeID: ino}, &transport.WriteIn{WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x")); (e == transport.Cold) != (c.want != c.mode) || e != 0 && e != transport.Cold {
+		if _, e := m.Queue(0).Write(&transport.InHeader{NodeID: ino}, &transport.WriteIn{WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x")); (e == transport.SlowPath) != (c.want != c.mode) || e != 0 && e != transport.SlowPath {
 			t.Errorf("%o: a queue answers %v", c.mode, e)
 		}
 		_, s := m.Write(nil, &fuse.WriteIn{InHeader: header(ino), WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x"))
@@ -297,7 +297,7 @@ func TestLookupByNumber(t *testing.T) {
 		t.Errorf("a number that names nothing: %v, want ESTALE", s)
 	}
 	gone := m.create("gone", 0o644)
-	m.ok("unlink", status(m.core.Unlink(&fs.Context{}, 1, "gone")))
+	m.ok("unlink", status(m.core.Unlink(&fs.Caller{}, 1, "gone")))
 	h = header(gone) // whose FORGET has not come yet
 	if s := m.Lookup(nil, &h, ".", &e); s != fuse.Status(syscall.ESTALE) {
 		t.Errorf("a file without a name: %v, want ESTALE", s)
@@ -423,7 +423,7 @@ func TestOpenFlags(t *testing.T) {
 	}
 	m := newMounted(t, DAXInode)
 	var dir fs.Attr
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	m.ok("mkdir", status(m.core.Mkdir(ctx, 1, "d", 0o755, &dir)))
 	m.ok("chattr +x", status(m.core.SetFlags(ctx, dir.Ino, layout.FlagDAX, nil)))
 	for in, want := range map[uint64]uint32{1: openCached, dir.Ino: openDirect} {

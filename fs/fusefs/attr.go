@@ -144,7 +144,7 @@ func (a *Adapter) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.Sta
 	var s fs.StatFS
 	c := a.get(cancel, h)
 	defer a.put(c)
-	a.core.Settle(&c.ctx)
+	a.core.AwaitDeleted(&c.ctx)
 	a.core.StatFS(&s)
 	*out = fuse.StatfsOut{
 		Bsize: s.BlockSize, Frsize: s.BlockSize, Blocks: s.Blocks, Bfree: s.Bfree, Bavail: s.Bavail,

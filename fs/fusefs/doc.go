@@ -18,7 +18,7 @@
 //   - Adapter: go-fuse's RawFileSystem, for the rest. nodeid is the inode number, the generation is
 //     the inode's, and file handles carry nothing, so a restarted daemon
 //     understands every id the kernel or an NFS client remembers.
-//   - call: what one cold request needs (fs.Context, fs.Attr), pooled.
+//   - call: what one slow request needs (fs.Caller, fs.Attr), pooled.
 //   - Conn, Server: a mount, from Attach over Start until Serve returns.
 //   - Info, Activity: what `daxfsd info MOUNTPOINT` and `daxfsd top MOUNTPOINT` read from the root
 //     directory's extended attributes InfoXattr and ActivityXattr.

@@ -9,7 +9,7 @@ import (
 )
 
 // An INTERRUPT may overtake the request that it is for: the two come by different queues, and a
-// cold request begins in a goroutine of its own. go-fuse says EAGAIN to one for a request that it
+// slow request begins in a goroutine of its own. go-fuse says EAGAIN to one for a request that it
 // does not know, on which the kernel ought to send it again; but the kernel looks for the request
 // only among those that went through the file descriptor the answer comes by. So we remember it.
 

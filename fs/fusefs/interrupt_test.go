@@ -9,13 +9,13 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// protocolOf lets go-fuse parse cold requests, for a, without a kernel.
+// protocolOf lets go-fuse parse slow requests, for a, without a kernel.
 func (m *mounted) protocolOf(a fuse.RawFileSystem) {
 	m.t.Helper()
 	m.protocol = fuse.NewProtocolServer(a, &fuse.MountOptions{})
 	in := fuse.InitIn{Major: 7, Minor: 40, MaxReadAhead: 1 << 17}
 	in.Opcode, in.Unique, in.Length = 26, 2, uint32(len(bytesOf(&in)))
-	if n := m.Cold(bytesOf(&in), make([]byte, 256), nil); n == 0 {
+	if n := m.SlowPath(bytesOf(&in), make([]byte, 256), nil); n == 0 {
 		m.t.Fatal("no answer to INIT")
 	}
 }
@@ -28,14 +28,14 @@ func (m *mounted) copyFile(unique, from, to uint64, n uint64) (uint32, syscall.E
 		fuse.OutHeader
 		fuse.WriteOut
 	}
-	m.Cold(bytesOf(&in), bytesOf(&out), nil)
+	m.SlowPath(bytesOf(&in), bytesOf(&out), nil)
 	return out.Size, syscall.Errno(-out.Status)
 }
 
 func (m *mounted) interruptOf(unique uint64) int {
 	in := fuse.InterruptIn{Unique: unique}
 	in.Opcode, in.InHeader.Unique, in.Length = opInterrupt, unique|1, interruptSize
-	return m.Cold(bytesOf(&in), make([]byte, 64), nil)
+	return m.SlowPath(bytesOf(&in), make([]byte, 64), nil)
 }
 
 // An INTERRUPT counts whether it comes before its request or during it.

@@ -42,13 +42,13 @@ func (a *Adapter) killAsUser(c *call, ino uint64) syscall.Errno {
 }
 
 // mayKill reports whether kill may have something to do for a file.
-func mayKill(ctx *fs.Context, at *fs.Attr) bool {
+func mayKill(ctx *fs.Caller, at *fs.Attr) bool {
 	return fs.KillPriv(at.Mode) != at.Mode || fs.NeedsGroups(at.Mode) && ctx.GID != at.GID
 }
 
 // killBits are the fs.SetKill* of a caller without CAP_FSETID. Only for a file with set-group-ID
 // that its group may not execute the caller's groups are asked for.
-func killBits(ctx *fs.Context, at *fs.Attr) uint32 {
+func killBits(ctx *fs.Caller, at *fs.Attr) uint32 {
 	if fs.NeedsGroups(at.Mode) && !inGroup(ctx, at.GID) {
 		return fs.SetKillPriv | fs.SetKillSGID
 	}
@@ -58,7 +58,7 @@ func killBits(ctx *fs.Context, at *fs.Attr) uint32 {
 // inGroup reports whether a request's caller is in a group. FUSE tells one group and the thread,
 // and /proc the others. A caller that cannot be seen there is in none: one in a PID namespace that
 // is not below the mount's, one that is gone, or one that acts with other credentials than its own.
-func inGroup(ctx *fs.Context, gid uint32) bool {
+func inGroup(ctx *fs.Caller, gid uint32) bool {
 	if ctx.GID == gid {
 		return true
 	}

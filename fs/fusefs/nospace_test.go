@@ -15,7 +15,7 @@ import (
 // which waits.
 func TestNoSpaceLeavesTheQueue(t *testing.T) {
 	m := newMounted(t, DAXAlways)
-	ctx := &fs.Context{}
+	ctx := &fs.Caller{}
 	var s fs.StatFS
 	m.core.StatFS(&s)
 	const size = 1 << 20
@@ -26,7 +26,7 @@ func TestNoSpaceLeavesTheQueue(t *testing.T) {
 	if e := m.core.Fallocate(ctx, rest, 0, 0, int64(s.Bavail)<<12); e != 0 {
 		t.Fatal(e)
 	}
-	r := m.core.NewReply()
+	r := m.core.NewPinnedRead()
 	if e := m.core.Read(ctx, big, 0, size, r); e != 0 {
 		t.Fatal(e)
 	}
@@ -35,7 +35,7 @@ func TestNoSpaceLeavesTheQueue(t *testing.T) {
 		t.Fatal(e)
 	}
 	data := make([]byte, size/2)
-	if n, e := m.Queue(0).Write(&transport.InHeader{NodeID: next}, &transport.WriteIn{Offset: 4096}, data); e != transport.Cold {
+	if n, e := m.Queue(0).Write(&transport.InHeader{NodeID: next}, &transport.WriteIn{Offset: 4096}, data); e != transport.SlowPath {
 		t.Errorf("on the queue's thread: %d bytes, %v", n, e)
 	}
 	time.AfterFunc(20*time.Millisecond, func() { r.Done(); r.Free() })

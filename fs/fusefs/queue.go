@@ -11,34 +11,34 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// queue is the entry to the core of one thread, or of a goroutine that serves a cold request: what
+// queue is the entry to the core of one thread, or of a goroutine that serves a slow request: what
 // requests need, in one piece.
 type queue struct {
 	call
 	a     *Adapter
-	reply *fs.Reply
+	pin   *fs.PinnedRead
 	waits bool         // requests may wait, and take long: it is no thread's
-	away  func(func()) // of the request that is served, see fs.Context.Away
+	away  func(func()) // of the request that is served, see fs.Caller.Away
 }
 
 // Queue makes the entry of the n-th thread, which selects its journal lane.
 func (a *Adapter) Queue(n int) transport.Queue { return a.newQueue(uint32(n), false) }
 
 func (a *Adapter) newQueue(lane uint32, waits bool) *queue {
-	q := &queue{a: a, reply: a.core.NewReply(), waits: waits}
+	q := &queue{a: a, pin: a.core.NewPinnedRead(), waits: waits}
 	q.ctx.Lane = lane
 	return q
 }
 
 func (q *queue) enter(h *transport.InHeader) *call {
-	q.ctx = fs.Context{UID: h.UID, GID: h.GID, PID: h.PID, Lane: q.ctx.Lane, NoWait: !q.waits, Away: q.away}
+	q.ctx = fs.Caller{UID: h.UID, GID: h.GID, PID: h.PID, Lane: q.ctx.Lane, NoWait: !q.waits, Away: q.away}
 	return &q.call
 }
 
-// cold makes what would have to wait a cold request.
-func cold(e syscall.Errno) syscall.Errno {
+// orSlow makes what would have to wait a slow request.
+func orSlow(e syscall.Errno) syscall.Errno {
 	if e == syscall.EAGAIN {
-		return transport.Cold
+		return transport.SlowPath
 	}
 	return e
 }
@@ -48,10 +48,10 @@ func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn, out []byte) (i
 	ctx := &q.enter(h).ctx
 	ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
 	ctx.Fill = fills(in.ReadFlags)
-	if e := q.a.core.Read(ctx, h.NodeID, int64(in.Offset), len(out), q.reply); e != 0 {
-		return 0, cold(e)
+	if e := q.a.core.Read(ctx, h.NodeID, int64(in.Offset), len(out), q.pin); e != 0 {
+		return 0, orSlow(e)
 	}
-	return q.reply.Take(out)
+	return q.pin.Take(out)
 }
 
 // Write stores data into the file.
@@ -59,10 +59,10 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 	ctx := &q.enter(h).ctx
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // of everybody without CAP_FSETID
 		if e := q.a.core.GetAttr(ctx, h.NodeID, &q.attr); e != 0 {
-			return 0, cold(e)
+			return 0, orSlow(e)
 		} else if !mayKill(ctx, &q.attr) {
 		} else if !q.waits {
-			return 0, transport.Cold
+			return 0, transport.SlowPath
 		} else if e := q.a.kill(&q.call, h.NodeID); e != 0 {
 			return 0, e
 		}
@@ -71,7 +71,7 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 	ctx.Direct = direct(in.WriteFlags)
 	n, e := q.a.core.Write(ctx, h.NodeID, int64(in.Offset), data)
 	q.a.endBypass(&q.call, h.NodeID)
-	return n, cold(e)
+	return n, orSlow(e)
 }
 
 // Release closes a file: its lazily kept times become durable.
@@ -83,7 +83,7 @@ func (q *queue) Release(h *transport.InHeader, in *transport.ReleaseIn) syscall.
 // Fsync is fsync(2) and fdatasync(2). Of a region in an ordinary file it waits for the disk.
 func (q *queue) Fsync(h *transport.InHeader, in *transport.FsyncIn) syscall.Errno {
 	if !q.waits && q.a.core.Region().Durability() == pmem.DurableDaemon {
-		return transport.Cold
+		return transport.SlowPath
 	}
 	return q.a.core.Fsync(&q.enter(h).ctx, h.NodeID, in.FsyncFlags&fsyncDatasync != 0)
 }
@@ -93,13 +93,13 @@ func (q *queue) Forget(nodeID, n uint64) { q.a.core.Forget(nodeID, n) }
 
 // Lookup answers a path component.
 func (q *queue) Lookup(h *transport.InHeader, name string, out *transport.EntryOut) syscall.Errno {
-	return cold(q.a.lookup(q.enter(h), h.NodeID, name, entryOut(out)))
+	return orSlow(q.a.lookup(q.enter(h), h.NodeID, name, entryOut(out)))
 }
 
 // Getattr answers stat(2).
 func (q *queue) Getattr(h *transport.InHeader, _ *transport.GetattrIn, out *transport.AttrOut) syscall.Errno {
 	if e := q.a.core.GetAttr(&q.enter(h).ctx, h.NodeID, &q.attr); e != 0 {
-		return cold(e)
+		return orSlow(e)
 	}
 	putAttrOut(attrOut(out), &q.attr)
 	return 0
@@ -107,12 +107,12 @@ func (q *queue) Getattr(h *transport.InHeader, _ *transport.GetattrIn, out *tran
 
 // Setattr answers chmod, chown, utimensat and truncate.
 func (q *queue) Setattr(h *transport.InHeader, in *transport.SetattrIn, out *transport.AttrOut) syscall.Errno {
-	return cold(q.a.setattr(q.enter(h), h.NodeID, in, attrOut(out)))
+	return orSlow(q.a.setattr(q.enter(h), h.NodeID, in, attrOut(out)))
 }
 
 // Open opens a file.
 func (q *queue) Open(h *transport.InHeader, in *transport.OpenIn, out *transport.OpenOut) syscall.Errno {
-	return cold(q.a.open(q.enter(h), h.NodeID, in.Flags, out))
+	return orSlow(q.a.open(q.enter(h), h.NodeID, in.Flags, out))
 }
 
 // Create makes and opens a file.
@@ -120,39 +120,39 @@ func (q *queue) Create(h *transport.InHeader, in *transport.CreateIn, name strin
 	c := q.enter(h)
 	c.ctx.Umask = in.Umask
 	out.Open.OpenFlags, e = q.a.create(c, h.NodeID, name, in.Flags, in.Mode, entryOut(&out.Entry))
-	return cold(e)
+	return orSlow(e)
 }
 
 // Mkdir creates a directory.
 func (q *queue) Mkdir(h *transport.InHeader, in *transport.MkdirIn, name string, out *transport.EntryOut) syscall.Errno {
-	return cold(q.a.mkdir(q.enter(h), h.NodeID, name, in.Mode, in.Umask, entryOut(out)))
+	return orSlow(q.a.mkdir(q.enter(h), h.NodeID, name, in.Mode, in.Umask, entryOut(out)))
 }
 
 // Symlink creates a symbolic link.
 func (q *queue) Symlink(h *transport.InHeader, name, target string, out *transport.EntryOut) syscall.Errno {
 	c := q.enter(h)
-	return cold(entry(c, entryOut(out), q.a.core.Symlink(&c.ctx, h.NodeID, name, target, &c.attr)))
+	return orSlow(entry(c, entryOut(out), q.a.core.Symlink(&c.ctx, h.NodeID, name, target, &c.attr)))
 }
 
 // Link creates another name for an inode.
 func (q *queue) Link(h *transport.InHeader, in *transport.LinkIn, name string, out *transport.EntryOut) syscall.Errno {
 	c := q.enter(h)
-	return cold(entry(c, entryOut(out), q.a.core.Link(&c.ctx, in.Oldnodeid, h.NodeID, name, &c.attr)))
+	return orSlow(entry(c, entryOut(out), q.a.core.Link(&c.ctx, in.Oldnodeid, h.NodeID, name, &c.attr)))
 }
 
 // Unlink removes a name of a file.
 func (q *queue) Unlink(h *transport.InHeader, name string) syscall.Errno {
-	return cold(q.a.core.Unlink(&q.enter(h).ctx, h.NodeID, name))
+	return orSlow(q.a.core.Unlink(&q.enter(h).ctx, h.NodeID, name))
 }
 
 // Rmdir removes an empty directory.
 func (q *queue) Rmdir(h *transport.InHeader, name string) syscall.Errno {
-	return cold(q.a.core.Rmdir(&q.enter(h).ctx, h.NodeID, name))
+	return orSlow(q.a.core.Rmdir(&q.enter(h).ctx, h.NodeID, name))
 }
 
 // Rename answers rename(2) and renameat2(2).
 func (q *queue) Rename(h *transport.InHeader, in *transport.Rename2In, from, to string) syscall.Errno {
-	return cold(q.a.core.Rename(&q.enter(h).ctx, h.NodeID, from, in.Newdir, to, in.Flags))
+	return orSlow(q.a.core.Rename(&q.enter(h).ctx, h.NodeID, from, in.Newdir, to, in.Flags))
 }
 
 // Readlink reads a symbolic link.
@@ -170,5 +170,5 @@ func (q *queue) Readdir(h *transport.InHeader, in *transport.ReadIn, plus bool, 
 	out = out[:min(len(out), readdirMax)]
 	l := fuse.NewDirEntryList(out, in.Offset)
 	e := q.a.readdir(q.enter(h), h.NodeID, in.Offset, in.Flags, plus, l)
-	return len(l.Bytes()), cold(e)
+	return len(l.Bytes()), orSlow(e)
 }

@@ -179,7 +179,7 @@ func (s *Server) Transport() (t Transport, whyNot error) {
 }
 
 // init answers INIT by a go-fuse server, which sends notifications from then on, and tells the
-// other one, which answers cold requests, what was negotiated: by the same INIT.
+// other one, which answers slow requests, what was negotiated: by the same INIT.
 func (s *Server) init(a *Adapter) (err error) {
 	o := &s.opt
 	caps := uint64(Capabilities)

@@ -17,11 +17,11 @@ type record struct {
 	pieces []layout.Piece
 }
 
-// whole reports whether every line has a right checksum for its place, and the record's own
+// complete reports whether every line has a right checksum for its place, and the record's own
 // sequence. The checksum of the body does not say that: a sealed line ends in its own checksum by
 // the same polynomial, so one sealed line in place of another leaves the body's unchanged, and a
 // record half overwritten by the next one would pass.
-func (rec *record) whole(seed uint32) bool {
+func (rec *record) complete(seed uint32) bool {
 	for i := range int(rec.N) {
 		if off, l := rec.Line(i); l.Seq() != rec.Seq || !l.Valid(seed, off) {
 			return false
@@ -129,7 +129,7 @@ func (j *Journal) readRecords() ([]record, error) {
 				return nil, err
 			}
 			rec.RecordTables = rec.Tables(body)
-			if layout.Checksum(j.seed, body) != rec.BodyCRC || !rec.whole(j.seed) {
+			if layout.Checksum(j.seed, body) != rec.BodyCRC || !rec.complete(j.seed) {
 				continue
 			}
 			rec.pieces, ok = rec.ListPieces(j.sb, at, body)

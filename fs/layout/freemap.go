@@ -73,15 +73,15 @@ type FreeMapRun struct {
 	Kind            uint8 // 0, 1, 2; FreeMapLack
 }
 
-// FreeMapLack is the kind of a run of blocks that owners lack.
-const FreeMapLack = 3
+// FreeMapMissing is the kind of a run of blocks that owners lack.
+const FreeMapMissing = 3
 
 // FreeMapWriter builds a free map in B. What it is given must be in ascending order, and
 // each part is ended by End.
 type FreeMapWriter struct {
-	B    []byte
-	at   uint64 // where the gap of the next one begins
-	lack uint64 // and of the next lack
+	B       []byte
+	at      uint64 // where the gap of the next one begins
+	missing uint64 // and of the next lack
 }
 
 func (w *FreeMapWriter) put(v uint64) { w.B = binary.AppendUvarint(w.B, v) }
@@ -89,10 +89,10 @@ func (w *FreeMapWriter) put(v uint64) { w.B = binary.AppendUvarint(w.B, v) }
 // Run appends a run.
 func (w *FreeMapWriter) Run(r FreeMapRun) {
 	from := &w.at
-	if r.Kind == FreeMapLack {
-		from = &w.lack
+	if r.Kind == FreeMapMissing {
+		from = &w.missing
 	} else {
-		w.lack = r.Block
+		w.missing = r.Block
 	}
 	w.put(r.Block - *from)
 	*from = r.Block + r.N
@@ -129,10 +129,10 @@ func (w *FreeMapWriter) End(n int) {
 // FreeMapReader reads what a FreeMapWriter wrote. It believes nothing: where the bytes are
 // not a free map it ends, and Done is false.
 type FreeMapReader struct {
-	b        []byte
-	blocks   uint64
-	at, lack uint64
-	bad      bool
+	b           []byte
+	blocks      uint64
+	at, missing uint64
+	bad         bool
 }
 
 // NewFreeMapReader reads b, the free map of a filesystem of that many blocks.
@@ -158,8 +158,8 @@ func (r *FreeMapReader) Run() (x FreeMapRun, ok bool) {
 		x.Count = r.get()
 	}
 	from := &r.at
-	if x.Kind == FreeMapLack {
-		from = &r.lack
+	if x.Kind == FreeMapMissing {
+		from = &r.missing
 	}
 	if gap == 0 && v == 0 {
 		r.at = 0
@@ -172,8 +172,8 @@ func (r *FreeMapReader) Run() (x FreeMapRun, ok bool) {
 		return x, false
 	}
 	x.Block = *from + gap
-	if x.Kind != FreeMapLack {
-		r.lack = x.Block
+	if x.Kind != FreeMapMissing {
+		r.missing = x.Block
 	}
 	*from = x.Block + x.N
 	return x, true

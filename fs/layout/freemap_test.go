@@ -13,8 +13,8 @@ func FuzzFreeMap(f *testing.F) {
 	var w FreeMapWriter
 	w.Run(FreeMapRun{Block: 0, N: 1, Count: 1})
 	w.Run(FreeMapRun{Block: 512, N: 512, Count: 3, Kind: 1})
-	w.Run(FreeMapRun{Block: 600, N: 7, Count: 2, Kind: FreeMapLack})
-	w.Run(FreeMapRun{Block: 607, N: 1, Count: 1, Kind: FreeMapLack})
+	w.Run(FreeMapRun{Block: 600, N: 7, Count: 2, Kind: FreeMapMissing})
+	w.Run(FreeMapRun{Block: 607, N: 1, Count: 1, Kind: FreeMapMissing})
 	w.Run(FreeMapRun{Block: 1 << 18, N: 1 << 18, Count: 1, Kind: 2})
 	w.Run(FreeMapRun{Block: blocks - 1, N: 1, Count: 1 << 16})
 	w.End(2)
@@ -35,10 +35,10 @@ func FuzzFreeMap(f *testing.F) {
 		var runs []FreeMapRun
 		end := uint64(0)
 		for x, ok := r.Run(); ok; x, ok = r.Run() {
-			if x.N == 0 || x.N > blocks || x.Block > blocks-x.N || x.Count == 0 || x.Kind != FreeMapLack && x.Block < end {
+			if x.N == 0 || x.N > blocks || x.Block > blocks-x.N || x.Count == 0 || x.Kind != FreeMapMissing && x.Block < end {
 				t.Fatalf("%+v after block %d", x, end)
 			}
-			if x.Kind != FreeMapLack {
+			if x.Kind != FreeMapMissing {
 				end = x.Block + x.N
 			}
 			runs = append(runs, x)

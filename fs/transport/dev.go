@@ -22,14 +22,14 @@ type Options struct {
 type Server struct {
 	fs   Filesystem
 	opt  Options
-	done sync.WaitGroup // queues and cold requests
+	done sync.WaitGroup // queues and slow requests
 	end  sync.Once      // of the connection: Filesystem.Ended
 	fds  []int          // clones, closed by Wait
 	load *load          // nil: no queue polls
 
 	counters []*counters // of the queues; immutable when Dev or Uring.Serve has returned
 
-	colds *coldRequests
+	slows *slowRequests
 }
 
 // devQueue is one thread that serves requests from /dev/fuse.
@@ -87,7 +87,7 @@ func newServer(fs Filesystem, o Options) *Server {
 	if !o.NoPoll {
 		s.load = newLoad(runtime.NumCPU())
 	}
-	s.colds = newColdRequests(fs, &s.done)
+	s.slows = newSlowRequests(fs, &s.done)
 	return s
 }
 
@@ -198,8 +198,8 @@ func (q *devQueue) serve(b []byte) {
 	q.poll.came(q.call.since)
 	defer q.recover(h.Unique)
 	switch serve(q.q, h, arg, rest, &q.ans) {
-	case cold:
-		q.s.cold(q.fd, b, q.call.take())
+	case slow:
+		q.s.slow(q.fd, b, q.call.take())
 	case answered:
 		q.send()
 	case silent:
@@ -242,10 +242,10 @@ func (q *devQueue) recover(unique uint64) {
 	}
 }
 
-// cold hands a request to a goroutine.
-func (s *Server) cold(fd int, b []byte, k call) {
+// slow hands a request to a goroutine.
+func (s *Server) slow(fd int, b []byte, k call) {
 	h := *as[InHeader](b)
-	s.colds.start(func(out []byte) {
+	s.slows.start(func(out []byte) {
 		if len(out) == 0 && h.Opcode != opInterrupt { // who asks waits for an answer
 			out = bytesOf(&OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: h.Unique})
 		}
@@ -254,6 +254,6 @@ func (s *Server) cold(fd int, b []byte, k call) {
 				s.opt.Warn("answering a request: %v", e)
 			}
 		}
-		k.endCold(out)
+		k.endSlow(out)
 	}, b)
 }

@@ -5,19 +5,19 @@ import (
 	"syscall"
 )
 
-// Cold is what a Queue answers if a request has to wait, or is not its to serve.
-const Cold = syscall.Errno(1 << 20)
+// SlowPath is what a Queue answers if a request has to wait, or is not its to serve.
+const SlowPath = syscall.Errno(1 << 20)
 
 // Filesystem is what a connection serves. It is safe for concurrent use.
 type Filesystem interface {
 	// Queue makes the entry of the n-th thread.
 	Queue(n int) Queue
-	// Cold answers a request as it came, one that a Queue answered Cold to or does not know; out
-	// takes the answer, of which the length is returned, 0 for none. It may block, by s.Wait if
-	// that is for long, and is called by any goroutine.
-	Cold(in, out []byte, s *Slot) int
-	// Ended is told, once, that the connection has ended: nobody waits for answers any more. Cold
-	// requests may still run.
+	// SlowPath answers a request as it came, one that a Queue answered SlowPath to or does not
+	// know; out takes the answer, of which the length is returned, 0 for none. It may block, by
+	// s.Wait if that is for long, and is called by any goroutine.
+	SlowPath(in, out []byte, s *Slot) int
+	// Ended is told, once, that the connection has ended: nobody waits for answers any more.
+	// SlowPath requests may still run.
 	Ended()
 	// Panicked is told of a panic while a request was served, of which locks may be held.
 	Panicked(v any)
@@ -25,7 +25,7 @@ type Filesystem interface {
 
 // Queue serves the requests that must be fast: those that move data, and those that a program
 // makes for each of many files. No call may keep what it is given. An error of
-// Cold makes the request a cold one, before anything was done that doing it again would spoil.
+// SlowPath makes the request a slow one, before anything was done that doing it again would spoil.
 // It is used by one thread.
 type Queue interface {
 	// Write stores data, and returns how much of it.
@@ -68,9 +68,9 @@ type answer struct {
 	body   []byte    // the structure, or the beginning of room
 }
 
-// Serve serves a request as it came by q, which may wait: in Filesystem.Cold, what a queue answered
-// Cold to. It puts the answer into out and returns its length, 0 if there is none; ok is false, and
-// nothing was done, for operations that a Queue does not know.
+// Serve serves a request as it came by q, which may wait: in Filesystem.SlowPath, what a queue
+// answered SlowPath to. It puts the answer into out and returns its length, 0 if there is none; ok
+// is false, and nothing was done, for operations that a Queue does not know.
 func Serve(q Queue, in, out []byte) (n int, ok bool) {
 	h := as[InHeader](in)
 	if h == nil || int(h.Len) != len(in) || int(h.TotalExtlen)*8 > len(in)-inHeaderSize || len(out) < outHeaderSize {
@@ -79,7 +79,7 @@ func Serve(q Queue, in, out []byte) (n int, ok bool) {
 	arg, rest := splitArg(h, in[inHeaderSize:len(in)-int(h.TotalExtlen)*8])
 	a := answer{room: out[outHeaderSize:]}
 	switch serve(q, h, arg, rest, &a) {
-	case cold:
+	case slow:
 		return 0, false
 	case silent:
 		return 0, true
@@ -103,7 +103,7 @@ type verdict int
 const (
 	answered verdict = iota // the answer is to be sent
 	silent                  // there is none
-	cold                    // it is for Cold
+	slow                    // it is for SlowPath
 )
 
 // serve serves one request: its header, the structure of its operation and what follows that.
@@ -160,11 +160,11 @@ func serve(q Queue, h *InHeader, arg, rest []byte, a *answer) verdict {
 	default:
 		var known bool
 		if e, known = a.serveName(q, h, arg, rest); !known {
-			return cold
+			return slow
 		}
 	}
-	if e == Cold {
-		return cold
+	if e == SlowPath {
+		return slow
 	}
 	a.Error = -int32(e)
 	if e != 0 {

@@ -2,7 +2,7 @@ package transport
 
 import "sync"
 
-// slots decides which cold requests run. One of a user's may always run, and more as long as there
+// slots decides which slow requests run. One of a user's may always run, and more as long as there
 // are CPUs for all that run, of one user half as many as there are CPUs, but two at least. The
 // others wait until one has ended, and then the users have their turns. So no user's requests wait
 // for another's to end, however long those take or however many they are.
@@ -18,7 +18,7 @@ type slots struct {
 	turn    []*tenant // who has requests that wait, the next one first
 }
 
-// tenant is a user with cold requests.
+// tenant is a user with slow requests.
 type tenant struct {
 	uid     uint32
 	waiting []func(*Slot)

@@ -28,7 +28,7 @@ func opIndex(opcode uint32) uint32 {
 	return opcode
 }
 
-// counters are what a queue counts. Only its thread and the goroutines of its cold requests
+// counters are what a queue counts. Only its thread and the goroutines of its slow requests
 // write to them, so that no cache line travels between queues; whoever reads adds up.
 type counters [len(opNames)]opCounters
 
@@ -114,8 +114,8 @@ func failure(e int32) bool {
 	return false
 }
 
-// endCold is end with the answer to a cold request, or none.
-func (k *call) endCold(out []byte) {
+// endSlow is end with the answer to a slow request, or none.
+func (k *call) endSlow(out []byte) {
 	if h := as[OutHeader](out); h != nil {
 		k.end(h.Error, moved(k.opcode, h.Error, len(out)-outHeaderSize, out[outHeaderSize:]))
 	} else {
@@ -160,8 +160,8 @@ type Operation struct {
 	Latency Histogram `json:"buckets,omitempty"`
 }
 
-// settle takes the quantiles from Latency.
-func (o *Operation) settle() {
+// takeQuantiles takes the quantiles from Latency.
+func (o *Operation) takeQuantiles() {
 	at := func(p float64) uint64 { return min(o.Latency.Quantile(p), o.Max) }
 	o.P50, o.P90, o.P99, o.P999 = at(.5), at(.9), at(.99), at(.999)
 }
@@ -172,7 +172,7 @@ func (o Operation) Plus(p Operation) Operation {
 	o.Errors, o.Negative = o.Errors+p.Errors, o.Negative+p.Negative
 	o.Bytes, o.InFlight, o.Max = o.Bytes+p.Bytes, o.InFlight+p.InFlight, max(o.Max, p.Max)
 	o.Latency = o.Latency.plus(p.Latency)
-	o.settle()
+	o.takeQuantiles()
 	return o
 }
 
@@ -183,7 +183,7 @@ func (o Operation) minus(p Operation) Operation {
 	o.Latency = o.Latency.minus(p.Latency)
 	o.Count = o.Latency.Count()
 	o.Max = min(o.Max, o.Latency.Quantile(1))
-	o.settle()
+	o.takeQuantiles()
 	return o
 }
 
@@ -248,7 +248,7 @@ func sum(queues []*counters) Stats {
 			last--
 		}
 		o.Latency = append(Histogram(nil), h[:last]...)
-		o.settle()
+		o.takeQuantiles()
 		s[name] = o
 	}
 	return s

@@ -139,7 +139,7 @@ func TestStatsAndTrace(t *testing.T) {
 	} {
 		k.ask(req)
 	}
-	f.refuse.Store(true) // a WRITE becomes a cold one, and is counted once
+	f.refuse.Store(true) // a WRITE becomes a slow one, and is counted once
 	k.ask(request(opWrite, 2, WriteIn{Offset: 6, Size: 2}, "xy"))
 	if err := unix.Send(k.fd, request(opForget, 2, ForgetIn{1}), 0); err != nil {
 		t.Fatal(err)

@@ -61,8 +61,8 @@ func (f *echo) Panicked(v any) {
 	f.panics = append(f.panics, v)
 }
 
-// Cold answers with the request's length, as a WRITE.
-func (f *echo) Cold(in, out []byte, _ *Slot) int {
+// SlowPath answers with the request's length, as a WRITE.
+func (f *echo) SlowPath(in, out []byte, _ *Slot) int {
 	h := as[InHeader](in)
 	if h.Opcode == 1000 {
 		return 0
@@ -94,7 +94,7 @@ func (q echoQueue) Read(h *InHeader, in *ReadIn, out []byte) (int, syscall.Errno
 
 func (q echoQueue) Write(_ *InHeader, in *WriteIn, data []byte) (int, syscall.Errno) {
 	if q.refuse.Load() {
-		return 0, Cold
+		return 0, SlowPath
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -129,7 +129,7 @@ func (q echoQueue) Open(_ *InHeader, in *OpenIn, out *OpenOut) syscall.Errno {
 
 func (q echoQueue) Create(h *InHeader, in *CreateIn, name string, out *CreateOut) syscall.Errno {
 	if q.refuse.Load() {
-		return Cold
+		return SlowPath
 	}
 	out.Open.OpenFlags = in.Flags
 	return q.Lookup(h, name, &out.Entry)

@@ -41,7 +41,7 @@ type Uring struct {
 
 // uringQueue serves the requests that are made on one CPU, by a thread that stays there.
 //
-// A cold request keeps its place until it is answered; the goroutine that served it leaves it in
+// A slow request keeps its place until it is answered; the goroutine that served it leaves it in
 // finished and wakes the thread, since no other may use the ring.
 type uringQueue struct {
 	counters
@@ -62,13 +62,13 @@ type uringQueue struct {
 	event   int     // eventfd
 	woken   [8]byte // what was read from it; the kernel's while the ring runs
 
-	colds    sync.WaitGroup
+	slows    sync.WaitGroup
 	mu       sync.Mutex
-	finished []coldAnswer // protected by mu
+	finished []slowAnswer // protected by mu
 }
 
-// coldAnswer is a cold request that has been served: its answer is in its place.
-type coldAnswer struct {
+// slowAnswer is a slow request that has been served: its answer is in its place.
+type slowAnswer struct {
 	place int
 	call  call
 }
@@ -113,7 +113,7 @@ func NewUring() (*Uring, error) {
 // uringDepthFor is how many requests each of n queues takes at once.
 func uringDepthFor(n int) int { return max(uringDepthMin, min(uringDepth, uringBudget/MaxIO/n)) }
 
-// Depth is how many requests a queue takes at once. A cold request keeps its place until it
+// Depth is how many requests a queue takes at once. A slow request keeps its place until it
 // is answered: who waits for other requests must leave places for them.
 func (u *Uring) Depth() int { return u.queues[0].depth }
 
@@ -157,7 +157,7 @@ func (q *uringQueue) live(begin <-chan *Server, ready chan<- error) {
 	if err := q.loop(); err != nil {
 		q.s.fail(fmt.Errorf("queue of CPU %d: %w", q.cpu, err))
 	}
-	q.colds.Wait() // they write to places
+	q.slows.Wait() // they write to places
 }
 
 // open makes the ring, on the queue's thread.
@@ -247,8 +247,8 @@ func (q *uringQueue) serve(i int) {
 	defer q.recover(i, h.Unique)
 	q.ans.room = e.payload
 	switch serve(q.q, h, e.hdr.opIn[:arg], e.payload[:max(n, 0)], &q.ans) {
-	case cold:
-		q.cold(i, h, arg)
+	case slow:
+		q.slow(i, h, arg)
 	case answered:
 		q.answer(i, &q.ans)
 	case silent: // the kernel does not send these here
@@ -295,14 +295,14 @@ func (q *uringQueue) recover(i int, unique uint64) {
 	}
 }
 
-// cold hands the request in a place to a goroutine.
-func (q *uringQueue) cold(i int, h *InHeader, arg int) {
+// slow hands the request in a place to a goroutine.
+func (q *uringQueue) slow(i int, h *InHeader, arg int) {
 	e := q.entries[i]
 	k := q.call.take()
 	unique := h.Unique
-	q.colds.Add(1)
-	q.s.colds.start(func(answer []byte) {
-		defer q.colds.Done()
+	q.slows.Add(1)
+	q.s.slows.start(func(answer []byte) {
+		defer q.slows.Done()
 		out, n := OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: unique}, 0
 		if h := as[OutHeader](answer); h != nil && len(answer)-outHeaderSize <= len(e.payload) {
 			out = *h
@@ -311,7 +311,7 @@ func (q *uringQueue) cold(i int, h *InHeader, arg int) {
 		*e.hdr.outHeader() = out
 		e.hdr.ent.payloadSz = uint32(n)
 		q.mu.Lock()
-		q.finished = append(q.finished, coldAnswer{i, k})
+		q.finished = append(q.finished, slowAnswer{i, k})
 		first := len(q.finished) == 1
 		q.mu.Unlock()
 		if first {
@@ -320,7 +320,7 @@ func (q *uringQueue) cold(i int, h *InHeader, arg int) {
 	}, bytesOf(h), e.hdr.opIn[:arg], e.payload[:e.hdr.ent.payloadSz])
 }
 
-// commitFinished gives the answers of cold requests to the kernel.
+// commitFinished gives the answers of slow requests to the kernel.
 func (q *uringQueue) commitFinished() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -79,8 +79,8 @@ func TestBadMemory(t *testing.T) {
 			if b, err := os.ReadFile(m.Path("keep")); err != nil || !bytes.Equal(b, content) {
 				t.Errorf("%s: reading another file: %d bytes, %v", when, len(b), err)
 			}
-			if s := m.Stats(); s.BadRanges != 1 || s.BadBytes != 4096 || s.RetiredBytes != 0 {
-				t.Errorf("%s: %d bad ranges, %d bytes, %d retired", when, s.BadRanges, s.BadBytes, s.RetiredBytes)
+			if s := m.Stats(); s.BadRanges != 1 || s.BadBytes != 4096 || s.OfflineBytes != 0 {
+				t.Errorf("%s: %d bad ranges, %d bytes, %d retired", when, s.BadRanges, s.BadBytes, s.OfflineBytes)
 			}
 		}
 		still("the file is back")
@@ -107,8 +107,8 @@ func TestBadMemory(t *testing.T) {
 			t.Errorf("the file after that: %d bytes, %v", len(b), err)
 		}
 		f.Close()
-		if s := m.Stats(); s.RetiredBytes != 4096 {
-			t.Errorf("%d bytes are retired", s.RetiredBytes)
+		if s := m.Stats(); s.OfflineBytes != 4096 {
+			t.Errorf("%d bytes are retired", s.OfflineBytes)
 		}
 		m.Umount()
 		if out := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "fsck", "-n", m.Region); !strings.Contains(out, "clean") {

@@ -30,7 +30,7 @@ func pattern(seed, off, n int) []byte {
 type writer struct {
 	t    *testing.T
 	f    *fs.FS
-	ctx  fs.Context
+	ctx  fs.Caller
 	held []uint64 // inodes whose references close gives back
 	seed int      // of the last file's content
 }

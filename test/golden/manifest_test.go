@@ -28,7 +28,7 @@ func facts(r *fsck.Report) string {
 type lister struct {
 	t   *testing.T
 	f   *fs.FS
-	ctx fs.Context
+	ctx fs.Caller
 	b   strings.Builder
 }
 
@@ -161,18 +161,18 @@ func (l *lister) content(path string, ino uint64, size int) {
 // checksum reads a file of size bytes to its end.
 func (l *lister) checksum(path string, ino uint64, size int) []byte {
 	h := sha256.New()
-	reply := l.f.NewReply()
-	defer reply.Free()
+	pin := l.f.NewPinnedRead()
+	defer pin.Free()
 	for off := 0; off < size; {
-		l.ok(path, l.f.Read(&l.ctx, ino, int64(off), 1<<20, reply))
-		if reply.Len() == 0 {
+		l.ok(path, l.f.Read(&l.ctx, ino, int64(off), 1<<20, pin))
+		if pin.Len() == 0 {
 			l.t.Fatalf("%s: the file ends at %d, its size is %d", path, off, size)
 		}
-		off += reply.Len()
-		for _, b := range reply.Slices() {
+		off += pin.Len()
+		for _, b := range pin.Slices() {
 			h.Write(b)
 		}
-		reply.Done()
+		pin.Done()
 	}
 	return h.Sum(nil)
 }

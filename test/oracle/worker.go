@@ -60,14 +60,14 @@ func (l *Log) Calling(o Op) error {
 	if err != nil {
 		return err
 	}
-	return l.settle()
+	return l.decide()
 }
 
 // Returned says what it returned.
 func (l *Log) Returned(o Op, n int64) error { return l.Say("! %d %d", o.N, n) }
 
-// settle waits until no line can be lost.
-func (l *Log) settle() error {
+// decide waits until no line can be lost.
+func (l *Log) decide() error {
 	n, err := io.ReadFull(l.f, make([]byte, l.due))
 	l.due -= n
 	return err
@@ -75,7 +75,7 @@ func (l *Log) settle() error {
 
 // Close closes it. The next who opens a port does not get answers that were for this one.
 func (l *Log) Close() error {
-	if err := l.settle(); err != nil {
+	if err := l.decide(); err != nil {
 		return err
 	}
 	return l.f.Close()

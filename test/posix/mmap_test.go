@@ -147,7 +147,7 @@ var mmapCases = []testCase{
 				c.fatalf("byte %d: %d", i, s[i])
 			}
 		}
-		c.settle(fd)
+		c.flush(fd)
 		c.true(c.fstat(fd).Blocks*512 >= 1<<20, "blocks: %d", c.fstat(fd).Blocks)
 	}},
 	{name: "mmap/punched-under-a-mapping", run: func(c *ctx) {

@@ -25,8 +25,8 @@ func (c *ctx) seek(fd int, off int64, whence int) int64 {
 	return n
 }
 
-// settle makes a target that delays allocation allocate.
-func (c *ctx) settle(fd int) { c.do(unix.Fsync(fd)) }
+// flush makes a target that delays allocation allocate.
+func (c *ctx) flush(fd int) { c.do(unix.Fsync(fd)) }
 
 func (c *ctx) free() uint64 {
 	var st unix.Statfs_t
@@ -70,13 +70,13 @@ var spaceCases = []testCase{
 		fd := c.open("f", rw)
 		c.do(unix.Fallocate(fd, fKeep, 0, 1<<20))
 		c.do(unix.Ftruncate(fd, 4096))
-		c.settle(fd)
+		c.flush(fd)
 		c.true(c.fstat(fd).Blocks*512 <= 8192, "a truncate frees what was allocated behind: %d blocks", c.fstat(fd).Blocks)
 	}},
 	{name: "space/punch-hole", run: func(c *ctx) {
 		c.file("f", 0o644, strings.Repeat("x", 40960))
 		fd := c.open("f", rw)
-		c.settle(fd)
+		c.flush(fd)
 		before := c.fstat(fd).Blocks
 		c.is(unix.Fallocate(fd, fPunch|fKeep, 4096, 8192), nil, "punching two blocks")
 		eq(c, before-c.fstat(fd).Blocks, 16, "blocks that it freed")
@@ -198,10 +198,10 @@ var spaceCases = []testCase{
 		eq(c, c.stat("f").Blocks, 0, "blocks of an empty file")
 		fd := c.open("f", rw)
 		c.pwrite(fd, strings.Repeat("x", 4096), 0)
-		c.settle(fd)
+		c.flush(fd)
 		eq(c, c.fstat(fd).Blocks, 8, "blocks of 4 KiB")
 		c.pwrite(fd, "x", 1<<20)
-		c.settle(fd)
+		c.flush(fd)
 		eq(c, c.fstat(fd).Blocks, 16, "blocks of 4 KiB and a byte far away")
 		c.true(c.fstat(fd).Blksize >= 512, "st_blksize")
 		c.do(unix.Ftruncate(fd, 1<<30))
@@ -277,7 +277,7 @@ var spaceCases = []testCase{
 		c.pwrite(fd, strings.Repeat("x", 8192), 1<<20)
 		c.pwrite(fd, "x", 3<<20)
 		c.do(unix.Ftruncate(fd, 4<<20))
-		c.settle(fd)
+		c.flush(fd)
 		eq(c, c.seek(fd, 0, unix.SEEK_DATA), 1<<20, "first data")
 		eq(c, c.seek(fd, 1<<20, unix.SEEK_DATA), 1<<20, "data at data")
 		eq(c, c.seek(fd, 1<<20+100, unix.SEEK_DATA), 1<<20+100, "data within data")
@@ -304,7 +304,7 @@ var spaceCases = []testCase{
 		eq(c, c.seek(fd, 0, unix.SEEK_DATA), -1, "data in what is only allocated")
 		eq(c, c.seek(fd, 0, unix.SEEK_HOLE), 0, "a hole")
 		c.pwrite(fd, "x", 40960)
-		c.settle(fd)
+		c.flush(fd)
 		eq(c, c.seek(fd, 0, unix.SEEK_DATA), 40960, "data after a write")
 		eq(c, c.seek(fd, 40960, unix.SEEK_HOLE), 45056, "hole behind it")
 	}},

@@ -106,23 +106,23 @@ func (c *cutter) round(round int, after int64) int {
 	case errors.Is(err, machine.ErrEmulator):
 		c.t.Logf("round %d: once more, because %v", round, err)
 		if round > 0 {
-			c.settleAll(round, ports, out.String())
+			c.decideAll(round, ports, out.String())
 		}
 		return c.round(round, after)
 	default:
 		c.t.Fatalf("round %d: exit code %d, %v\n%s", round, code, err, out.String())
 	}
-	return c.settleAll(round, ports, out.String())
+	return c.decideAll(round, ports, out.String())
 }
 
-// settleAll settles what all workers have said, and returns how many calls were acknowledged.
-func (c *cutter) settleAll(round int, ports [oracle.Workers]*port, out string) (n int) {
+// decideAll settles what all workers have said, and returns how many calls were acknowledged.
+func (c *cutter) decideAll(round int, ports [oracle.Workers]*port, out string) (n int) {
 	c.t.Helper()
 	for w := range oracle.Workers {
 		if ports[w].Len() == 0 { // the emulator died before its turn
 			continue
 		}
-		k, err := c.settle(w, ports[w].String())
+		k, err := c.decide(w, ports[w].String())
 		if err != nil {
 			c.t.Fatalf("round %d, worker %d: %v\n%s", round, w, err, out)
 		}
@@ -132,8 +132,8 @@ func (c *cutter) settleAll(round int, ports [oracle.Workers]*port, out string) (
 	return n
 }
 
-// settle applies what worker w's port has said to its tree.
-func (c *cutter) settle(w int, said string) (n int, err error) {
+// decide applies what worker w's port has said to its tree.
+func (c *cutter) decide(w int, said string) (n int, err error) {
 	first, log, ok := strings.Cut(said, "\n")
 	outcome, is := strings.CutPrefix(first, "= ")
 	if !ok || !is {

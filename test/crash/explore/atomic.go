@@ -24,7 +24,7 @@ func atomics() (ws []Workload) {
 		ws = append(ws, Workload{Name: "atomic-" + name, atomic: true, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
 			w.doWrite("write", path, off, fill(200, n))
 			w.doWrite("again", path, off, fill(201, n)) // its record's body takes the place of the first one's
-			w.elsewhere(func() { w.doWrite("write on another thread", path, off, fill(202, n)) })
+			w.onOtherThread(func() { w.doWrite("write on another thread", path, off, fill(202, n)) })
 		}})
 	}
 	for n := 1; n <= 7; n++ { // over the border of a word, too, or the media would do it at once
@@ -70,18 +70,18 @@ func atomics() (ws []Workload) {
 				w.steps[len(w.steps)-1].full = true
 			}})
 	}
-	return append(ws, Workload{Name: "atomic-recovery", atomic: true, setup: unretired, op: func(w *world) {
+	return append(ws, Workload{Name: "atomic-recovery", atomic: true, setup: notCheckpointed, op: func(w *world) {
 		w.do("mount after a crash", w.mount)
-		w.elsewhere(func() {
+		w.onOtherThread(func() {
 			w.doWrite("write", "f", 9000, fill(206, 3000))
 			w.doWrite("write large", "f", 4096, fill(207, 30000))
 		})
 	}})
 }
 
-// elsewhere calls op on another thread than the caller's, with another lane: no fence there
+// onOtherThread calls op on another thread than the caller's, with another lane: no fence there
 // drains what was left here.
-func (w *world) elsewhere(op func()) {
+func (w *world) onOtherThread(op func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	failed := make(chan any)
@@ -128,9 +128,9 @@ func unmoved(w *world) {
 	w.write("moved", 0, fill(212, 60*8192))
 }
 
-// unretired leaves a crashed filesystem with a logged record, of lines and data, that was
+// notCheckpointed leaves a crashed filesystem with a logged record, of lines and data, that was
 // committed just now.
-func unretired(w *world) {
+func notCheckpointed(w *world) {
 	tree(w)
 	w.cut(func() { w.write("f", 9000, fill(205, 9000)) }, func(log []event, i int) bool {
 		return log[i].kind == evNT && log[i].n == lineSize && lanes().has(log[i].off)

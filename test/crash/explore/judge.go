@@ -28,7 +28,7 @@ type judge struct {
 	unclean bool // the crash image is not marked clean
 
 	f   *fs.FS
-	ctx fs.Context
+	ctx fs.Caller
 	now int64
 }
 
@@ -204,8 +204,8 @@ func (j *judge) use() string {
 		return why
 	}
 	data := []byte("is it usable? ")
-	reply := j.f.NewReply()
-	defer reply.Free()
+	pin := j.f.NewPinnedRead()
+	defer pin.Free()
 	const name = "~crash test~"
 	for _, d := range dirs {
 		var a fs.Attr
@@ -215,11 +215,11 @@ func (j *judge) use() string {
 		if n, e := j.f.Write(&j.ctx, a.Ino, 4090, data); e != 0 || n != len(data) {
 			return fmt.Sprintf("write in directory %d: %d bytes, %v", d, n, e)
 		}
-		if e := j.f.Read(&j.ctx, a.Ino, 0, 8192, reply); e != 0 {
+		if e := j.f.Read(&j.ctx, a.Ino, 0, 8192, pin); e != 0 {
 			return fmt.Sprintf("read in directory %d: %v", d, e)
 		}
-		got := bytes.Join(reply.Slices(), nil)
-		reply.Done()
+		got := bytes.Join(pin.Slices(), nil)
+		pin.Done()
 		if want := append(make([]byte, 4090), data...); !bytes.Equal(got, want) {
 			return fmt.Sprintf("a file made after recovery reads back wrong: %d bytes, expected %d zeros and %q", len(got), 4090, data)
 		}
@@ -242,7 +242,7 @@ func (j *judge) use() string {
 	if e := j.f.AwaitReclaim(&j.ctx); e != 0 {
 		return fmt.Sprintf("waiting for large files to be free: %v", e)
 	}
-	retired := j.f.Stats().RetiredBytes >> layout.BlockShift
+	retired := j.f.Stats().OfflineBytes >> layout.BlockShift
 	if j.f.StatFS(&after); after.Bfree+retired != emptyFree() {
 		return fmt.Sprintf("free blocks with everything deleted: %d and %d retired, of an empty filesystem: %d", after.Bfree, retired, emptyFree())
 	}

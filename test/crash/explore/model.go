@@ -105,21 +105,21 @@ func sameInto(a, b *node, ab, ba map[*node]*node) bool {
 // matcher compares a mounted filesystem with a model.
 type matcher struct {
 	f     *fs.FS
-	ctx   fs.Context
+	ctx   fs.Caller
 	toIno map[*node]uint64
 	toN   map[uint64]*node
-	reply *fs.Reply
+	pin   *fs.PinnedRead
 	buf   [4 << 10]byte // names of attributes, and values
 }
 
 // match says how the filesystem differs from the model; "" if it does not.
 func match(f *fs.FS, root *node) string {
-	m := matcher{f: f, reply: f.NewReply(), toIno: map[*node]uint64{root: layout.RootIno}, toN: map[uint64]*node{layout.RootIno: root}}
+	m := matcher{f: f, pin: f.NewPinnedRead(), toIno: map[*node]uint64{root: layout.RootIno}, toN: map[uint64]*node{layout.RootIno: root}}
 	var a fs.Attr
 	if e := f.GetAttr(&m.ctx, layout.RootIno, &a); e != 0 {
 		return fmt.Sprintf("getattr of the root: %v", e)
 	}
-	defer m.reply.Free()
+	defer m.pin.Free()
 	return m.node("/", root, &a)
 }
 
@@ -255,24 +255,24 @@ func (m *matcher) file(path string, n *node, a *fs.Attr) string {
 	}
 	for off := int64(0); off < int64(a.Size); {
 		may, must := n.lacks(off >> layout.BlockShift)
-		if e := m.f.Read(&m.ctx, a.Ino, off, step, m.reply); e == syscall.EIO && may {
+		if e := m.f.Read(&m.ctx, a.Ino, off, step, m.pin); e == syscall.EIO && may {
 			off += int64(step)
 			continue
 		} else if e != 0 {
 			return fmt.Sprintf("%s: read at %d: %v", path, off, e)
 		} else if must {
-			m.reply.Done()
+			m.pin.Done()
 			return fmt.Sprintf("%s: what is lost at %d can be read", path, off)
 		}
-		got := m.reply.Len()
-		for _, s := range m.reply.Slices() {
+		got := m.pin.Len()
+		for _, s := range m.pin.Slices() {
 			if why := n.compare(off, s); why != "" {
-				m.reply.Done()
+				m.pin.Done()
 				return path + ": " + why
 			}
 			off += int64(len(s))
 		}
-		m.reply.Done()
+		m.pin.Done()
 		if got == 0 {
 			return fmt.Sprintf("%s: read at %d gave nothing, size is %d", path, off, a.Size)
 		}

@@ -29,7 +29,7 @@ type world struct {
 	r    *pmem.Region
 	f    *fs.FS
 	root *node
-	ctx  fs.Context
+	ctx  fs.Caller
 	now  atomic.Int64
 	rec  *recorder
 	full bool // a write may be cut short

@@ -61,7 +61,7 @@ func TestCut(t *testing.T) {
 	var out [oracle.Workers]bytes.Buffer
 	for w := range oracle.Workers {
 		port := fmt.Sprint("/dev/vport0p", 3+w)
-		state, err := settle(m, w, port)
+		state, err := decide(m, w, port)
 		if err != nil {
 			t.Errorf("worker %d: %v", w, err)
 			continue
@@ -84,10 +84,10 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// settle judges what is there of worker w's, says on the port what has become of the call in
+// decide judges what is there of worker w's, says on the port what has become of the call in
 // flight, and returns a file with the tree as it is now. A file whose data is of two times is
 // emptied, so that the host knows it again.
-func settle(m *harness.Mount, w int, port string) (state string, err error) {
+func decide(m *harness.Mount, w int, port string) (state string, err error) {
 	tree, err := oracle.Load(fmt.Sprint("/job/tree.", w))
 	if err != nil {
 		return "", err

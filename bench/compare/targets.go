@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Verdicts on a bar.
+// Verdicts on a target.
 const (
 	met      = "met"
 	missed   = "missed"
 	unjudged = "not measured"
 )
 
-// bar is what the project demands of itself: a median of this run, or its ratio to another.
-type bar struct {
+// target is what the project demands of itself: a median of this run, or its ratio to another.
+type target struct {
 	Name    string  `json:"name"`
 	Min     float64 `json:"min,omitempty"` // one of these two
 	Max     float64 `json:"max,omitempty"`
@@ -25,22 +25,22 @@ type bar struct {
 }
 
 // figure is a median.
-type figure struct{ row, target, metric string }
+type figure struct{ row, contender, metric string }
 
-// atLeast and atMost make bars; of two figures their ratio counts.
-func atLeast(v float64, name string, of, by figure) *bar {
-	return &bar{Name: name, Min: v, of: of, by: by}
+// atLeast and atMost make targets; of two figures their ratio counts.
+func atLeast(v float64, name string, of, by figure) *target {
+	return &target{Name: name, Min: v, of: of, by: by}
 }
-func atMost(v float64, name string, of, by figure) *bar {
-	return &bar{Name: name, Max: v, atMost: true, of: of, by: by}
+func atMost(v float64, name string, of, by figure) *target {
+	return &target{Name: name, Max: v, atMost: true, of: of, by: by}
 }
 
 // maxAnonymous bounds a daemon under the thousand-fold load, in MiB: the rings' payload of two
-// CPUs (32), the buffers of as many cold requests, and Go's heap.
+// CPUs (32), the buffers of as many slow requests, and Go's heap.
 const maxAnonymous = 256
 
-// bars are all of them. All are of dax=always.
-func bars() (all []*bar) {
+// targets are all of them. All are of dax=always.
+func targets() (all []*target) {
 	for _, tr := range []string{"uring", "dev"} {
 		d, null := "daxfsd-"+tr, "null-"+tr
 		times := map[string]float64{"uring": 3, "dev": 1.7}[tr]
@@ -89,9 +89,9 @@ func bars() (all []*bar) {
 	return all
 }
 
-// hasBar tells whether a row is part of a bar.
-func hasBar(row string) bool {
-	for _, b := range bars() {
+// hasTarget tells whether a row is part of a target.
+func hasTarget(row string) bool {
+	for _, b := range targets() {
 		if b.of.row == row || b.by.row == row {
 			return true
 		}
@@ -99,23 +99,23 @@ func hasBar(row string) bool {
 	return false
 }
 
-// judge evaluates all bars.
-func judge(r *Report) []*bar {
-	all := bars()
+// judge evaluates all targets.
+func judge(r *Report) []*target {
+	all := targets()
 	for _, b := range all {
 		b.judge(r)
 	}
 	return all
 }
 
-func (b *bar) judge(r *Report) {
+func (b *target) judge(r *Report) {
 	b.Verdict = unjudged
-	v, ok := r.median(b.of.row, b.of.target, b.of.metric)
+	v, ok := r.median(b.of.row, b.of.contender, b.of.metric)
 	if !ok {
 		return
 	}
 	if b.by.row != "" {
-		w, ok := r.median(b.by.row, b.by.target, b.by.metric)
+		w, ok := r.median(b.by.row, b.by.contender, b.by.metric)
 		if !ok || w == 0 {
 			return
 		}
@@ -127,8 +127,8 @@ func (b *bar) judge(r *Report) {
 	}
 }
 
-// Demand is the bar in a few signs.
-func (b *bar) Demand() string {
+// Demand is the target in a few signs.
+func (b *target) Demand() string {
 	if b.atMost {
 		return "≤ " + strings.TrimSuffix(fmt.Sprintf("%.3g", b.Max), ".0")
 	}
@@ -136,7 +136,7 @@ func (b *bar) Demand() string {
 }
 
 // Shown is the value as it is shown.
-func (b *bar) Shown() string {
+func (b *target) Shown() string {
 	if b.Verdict == unjudged {
 		return "n/a"
 	}

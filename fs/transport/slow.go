@@ -5,59 +5,59 @@ import (
 	"sync"
 )
 
-// coldSizes are the sizes in bytes of the buffers that cold requests and their answers are in. The
+// slowSizes are the sizes in bytes of the buffers that slow requests and their answers are in. The
 // second is for attributes, whose values and lists of names are 64 KiB at most, and for ioctl(2),
 // of which an argument has less than 16.
-var coldSizes = [...]int{8 << 10, 80 << 10, MaxIO + 64<<10}
+var slowSizes = [...]int{8 << 10, 80 << 10, MaxIO + 64<<10}
 
-// coldBuffer is memory for a cold request or for its answer.
-type coldBuffer struct {
+// slowBuffer is memory for a slow request or for its answer.
+type slowBuffer struct {
 	b    []byte
 	pool *sync.Pool
 }
 
-func (c *coldBuffer) free() { c.pool.Put(c) }
+func (c *slowBuffer) free() { c.pool.Put(c) }
 
-// coldRequests serves cold requests, on goroutines.
-type coldRequests struct {
+// slowRequests serves slow requests, on goroutines.
+type slowRequests struct {
 	fs    Filesystem
 	done  *sync.WaitGroup
 	slots *slots
-	pools [len(coldSizes)]sync.Pool // *coldBuffer
+	pools [len(slowSizes)]sync.Pool // *coldBuffer
 }
 
-func newColdRequests(fs Filesystem, done *sync.WaitGroup) *coldRequests {
-	c := &coldRequests{fs: fs, done: done, slots: newSlots(runtime.NumCPU())}
-	for i, n := range coldSizes {
+func newSlowRequests(fs Filesystem, done *sync.WaitGroup) *slowRequests {
+	c := &slowRequests{fs: fs, done: done, slots: newSlots(runtime.NumCPU())}
+	for i, n := range slowSizes {
 		pool := &c.pools[i]
-		pool.New = func() any { return &coldBuffer{make([]byte, n), pool} }
+		pool.New = func() any { return &slowBuffer{make([]byte, n), pool} }
 	}
 	return c
 }
 
 // buffer is one of n bytes or more.
-func (c *coldRequests) buffer(n int) *coldBuffer {
+func (c *slowRequests) buffer(n int) *slowBuffer {
 	size := 0
-	for n > coldSizes[size] {
+	for n > slowSizes[size] {
 		size++
 	}
-	return c.pools[size].Get().(*coldBuffer)
+	return c.pools[size].Get().(*slowBuffer)
 }
 
 // answerSize is how long the answer to a request may be.
 func answerSize(opcode uint32) int {
 	switch opcode {
 	case opGetxattr, opListxattr, opIoctl:
-		return coldSizes[1]
+		return slowSizes[1]
 	case opRead, opReaddir, opReaddirplus:
-		return coldSizes[2]
+		return slowSizes[2]
 	}
-	return coldSizes[0]
+	return slowSizes[0]
 }
 
 // start has a request served when it is its turn, and then calls answer, with nothing if there is
 // none. The request comes in pieces, which are copied.
-func (c *coldRequests) start(answer func(out []byte), pieces ...[]byte) {
+func (c *slowRequests) start(answer func(out []byte), pieces ...[]byte) {
 	n := 0
 	for _, p := range pieces {
 		n += len(p)
@@ -72,7 +72,7 @@ func (c *coldRequests) start(answer func(out []byte), pieces ...[]byte) {
 	job := func(s *Slot) {
 		defer c.done.Done()
 		out := c.buffer(answerSize(h.Opcode)) // now, not while it waits for its turn
-		answer(out.b[:c.fs.Cold(all, out.b, s)])
+		answer(out.b[:c.fs.SlowPath(all, out.b, s)])
 		in.free()
 		out.free()
 	}

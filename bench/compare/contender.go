@@ -25,9 +25,9 @@ const exitUnavailable = 3
 // errUnavailable: this machine cannot have the target; nothing is wrong.
 var errUnavailable = errors.New("not available here")
 
-// target is what rows are measured on. stopped -> started (start) -> stopped (stop); files stay,
+// contender is what rows are measured on. stopped -> started (start) -> stopped (stop); files stay,
 // but for the null bound's, which has none.
-type target struct {
+type contender struct {
 	name string
 	dir  string // where the client works; the mount point of what is served
 
@@ -54,19 +54,19 @@ type environment struct {
 }
 
 // targetNames in the order they are shown.
-var targetNames = []string{
+var contenderNames = []string{
 	"daxfsd-uring", "daxfsd-dev", "daxfsd-uring-cached", "daxfsd-dev-cached",
 	"loopback", "loopback-cached", "passthrough", "null-uring", "null-dev", "tmpfs", "ext4",
 }
 
-func (t *target) daxfsd() bool { return strings.HasPrefix(t.name, "daxfsd-") }
-func (t *target) null() bool   { return strings.HasPrefix(t.name, "null-") }
-func (t *target) served() bool { return t.name != "tmpfs" && t.name != "ext4" }
+func (t *contender) daxfsd() bool { return strings.HasPrefix(t.name, "daxfsd-") }
+func (t *contender) null() bool   { return strings.HasPrefix(t.name, "null-") }
+func (t *contender) served() bool { return t.name != "tmpfs" && t.name != "ext4" }
 
-// newTarget makes a target below a directory of its own; a daxfsd has a region of that size,
+// newContender makes a target below a directory of its own; a daxfsd has a region of that size,
 // newly formatted.
-func (e *environment) newTarget(ctx context.Context, name, phase string, region int64) (*target, error) {
-	t := &target{name: name, env: e}
+func (e *environment) newContender(ctx context.Context, name, phase string, region int64) (*contender, error) {
+	t := &contender{name: name, env: e}
 	switch {
 	case name == "tmpfs":
 		t.dir = filepath.Join(e.memory, phase+"-tmpfs")
@@ -110,7 +110,7 @@ func (e *environment) newTarget(ctx context.Context, name, phase string, region 
 }
 
 // format makes the region. All its memory is there before anything is measured.
-func (t *target) format(ctx context.Context) error {
+func (t *contender) format(ctx context.Context) error {
 	out, err := program(ctx, "", t.env.daxfsd, "mkfs", "--force", "--size", fmt.Sprint(t.size), t.region)
 	if err != nil {
 		return fmt.Errorf("%s: mkfs: %w\n%s", t.name, err, out)
@@ -119,7 +119,7 @@ func (t *target) format(ctx context.Context) error {
 }
 
 // start has it served. The process dies with the thread that starts it, which is the main one.
-func (t *target) start(ctx context.Context) error {
+func (t *contender) start(ctx context.Context) error {
 	if !t.served() {
 		return nil
 	}
@@ -161,7 +161,7 @@ func (t *target) start(ctx context.Context) error {
 }
 
 // answers waits until the mount does, in a process that may be left behind if it never does.
-func (t *target) answers(ctx context.Context, deadline time.Time) error {
+func (t *contender) answers(ctx context.Context, deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if out, err := program(ctx, "", "stat", t.dir); err != nil {
@@ -171,7 +171,7 @@ func (t *target) answers(ctx context.Context, deadline time.Time) error {
 }
 
 // stop unmounts it and waits for the server's end.
-func (t *target) stop() error {
+func (t *contender) stop() error {
 	if t.cmd == nil {
 		return nil
 	}
@@ -202,7 +202,7 @@ func (t *target) stop() error {
 }
 
 // remove stops it and deletes what it kept.
-func (t *target) remove() error {
+func (t *contender) remove() error {
 	err := t.stop()
 	for _, f := range []string{t.region, t.backing, t.dir} {
 		if f != "" {
@@ -213,7 +213,7 @@ func (t *target) remove() error {
 }
 
 // restart has it served anew, with none of the kernel's caches.
-func (t *target) restart(ctx context.Context) error {
+func (t *contender) restart(ctx context.Context) error {
 	if err := t.stop(); err != nil {
 		return err
 	}

@@ -2,10 +2,10 @@ package hugepage
 
 import "testing"
 
-// TestHome: who grows in a home is left alone there, until it stops or space is short.
+// TestHome: who grows in a reservation is left alone there, until it stops or space is short.
 func TestHome(t *testing.T) {
 	a := newAllocator(t, 256, tiny, [2]uint64{0, 8}, [2]uint64{64, 48}) // PMD 8, PUD 64
-	base, n, ok := a.Home(tiny.PMD, 3, 2)
+	base, n, ok := a.Reservation(tiny.PMD, 3, 2)
 	if !ok || base != 112 || n != 2 {
 		t.Fatalf("home at %d, %d blocks, %t: want one in the fullest PUD block", base, n, ok)
 	}
@@ -30,17 +30,17 @@ func TestHome(t *testing.T) {
 		block, _, _ := a.Alloc(0, 1)
 		a.Free(block, 1)
 	}
-	if got := a.homes.n; got != 0 {
+	if got := a.reservations.n; got != 0 {
 		t.Errorf("%d homes are still kept", got)
 	}
 }
 
 func TestHomeEvicted(t *testing.T) {
 	a := newAllocator(t, 64, tiny)
-	if _, n, ok := a.Home(tiny.PUD, 16, 4); !ok || n != 4 {
+	if _, n, ok := a.Reservation(tiny.PUD, 16, 4); !ok || n != 4 {
 		t.Fatal(n, ok)
 	}
-	if _, _, ok := a.Home(tiny.PUD, 0, 1); ok {
+	if _, _, ok := a.Reservation(tiny.PUD, 0, 1); ok {
 		t.Error("one PUD block is two homes")
 	}
 	got := uint64(0)
@@ -59,12 +59,12 @@ func TestHomeEvicted(t *testing.T) {
 func TestHomePUD(t *testing.T) {
 	a := newAllocator(t, 256, tiny, [2]uint64{0, 8}, [2]uint64{64, 33}, [2]uint64{128, 64}, [2]uint64{200, 8})
 	for i, want := range []uint64{0, 192} {
-		base, n, ok := a.Home(tiny.PUD, 8, 8)
+		base, n, ok := a.Reservation(tiny.PUD, 8, 8)
 		if !ok || base != want || n != 8*uint64(1-i) {
 			t.Errorf("home %d: %d, %d blocks, %t", i, base, n, ok)
 		}
 	}
-	if base, _, ok := a.Home(tiny.PUD, 8, 8); ok {
+	if base, _, ok := a.Reservation(tiny.PUD, 8, 8); ok {
 		t.Errorf("a PUD block less than half free is a home: %d", base)
 	}
 }

@@ -1,29 +1,29 @@
 package refcnt
 
-// tally says how the owners of a large folio are spread over its blocks, where some own a
+// owner counts says how the owners of a large folio are spread over its blocks, where some own a
 // part only. It has a value for each block, which an owner that comes or goes raises or
 // lowers in the blocks that are its own. A block of the top value has all the owners that
 // the folio's word counts, one of a lower value as many fewer: owners. So one that comes
 // to what others lack, or leaves the blocks that only it had, changes no word.
 //
 // Whoever owns all of the folio comes and goes through the word alone.
-type tally struct {
+type ownerCounts struct {
 	shift       uint8 // log2 of a piece's blocks
-	pieces      []tallyPiece
+	pieces      []countsPiece
 	count       map[int64]uint64 // blocks of each value
 	top, bottom int64            // the largest and the smallest value
 }
 
-// tallyPiece is the values of a PMD block.
-type tallyPiece struct {
+// countsPiece is the values of a PMD block.
+type countsPiece struct {
 	all  int64   // if each is nil
 	each []int64 // made when not all are changed alike
 }
 
-func newTally(f *folio, shift uint8) *tally {
-	return &tally{
+func newOwnerCounts(f *folio, shift uint8) *ownerCounts {
+	return &ownerCounts{
 		shift:  shift,
-		pieces: make([]tallyPiece, f.n>>shift),
+		pieces: make([]countsPiece, f.n>>shift),
 		count:  map[int64]uint64{0: uint64(f.n)},
 	}
 }
@@ -31,7 +31,7 @@ func newTally(f *folio, shift uint8) *tally {
 // add adds d to the values of n blocks, the first of them block at of the folio, and returns
 // how far the top moves. If d is neither 1 nor -1 the top must stay. It takes as many steps
 // as there are blocks in pieces that are not whole.
-func (y *tally) add(at, n uint64, d int64) (rise int64) {
+func (y *ownerCounts) add(at, n uint64, d int64) (rise int64) {
 	was, size := y.top, uint64(1)<<y.shift
 	for n > 0 {
 		p, i := &y.pieces[at>>y.shift], at&(size-1)
@@ -62,7 +62,7 @@ func (y *tally) add(at, n uint64, d int64) (rise int64) {
 	return y.top - was
 }
 
-func (p *tallyPiece) values(size uint64) []int64 {
+func (p *countsPiece) values(size uint64) []int64 {
 	if p.each == nil {
 		p.each = make([]int64, size)
 		for i := range p.each {
@@ -73,7 +73,7 @@ func (p *tallyPiece) values(size uint64) []int64 {
 }
 
 // move counts n blocks from value v to v+d.
-func (y *tally) move(v int64, n uint64, d int64) {
+func (y *ownerCounts) move(v int64, n uint64, d int64) {
 	if y.count[v] -= n; y.count[v] == 0 {
 		delete(y.count, v)
 	}
@@ -81,18 +81,18 @@ func (y *tally) move(v int64, n uint64, d int64) {
 	y.top, y.bottom = max(y.top, v+d), min(y.bottom, v+d)
 }
 
-// alike reports whether all blocks have the same owners.
-func (y *tally) alike() bool { return y.top == y.bottom }
+// even reports whether all blocks have the same owners.
+func (y *ownerCounts) even() bool { return y.top == y.bottom }
 
 // owners returns how many owners a block of value v has, if the word counts shares.
-func (y *tally) owners(v int64, shares uint64) int64 { return int64(shares) - (y.top - v) }
+func (y *ownerCounts) owners(v int64, shares uint64) int64 { return int64(shares) - (y.top - v) }
 
 // least returns how many owners the block has that has the fewest.
-func (y *tally) least(shares uint64) int64 { return y.owners(y.bottom, shares) }
+func (y *ownerCounts) least(shares uint64) int64 { return y.owners(y.bottom, shares) }
 
 // runs calls f for runs of one value within n blocks, the first of them block at of the
 // folio, until f returns false.
-func (y *tally) runs(at, n uint64, f func(at, n uint64, v int64) bool) {
+func (y *ownerCounts) runs(at, n uint64, f func(at, n uint64, v int64) bool) {
 	size := uint64(1) << y.shift
 	for n > 0 {
 		p, i := &y.pieces[at>>y.shift], at&(size-1)
@@ -111,7 +111,7 @@ func (y *tally) runs(at, n uint64, f func(at, n uint64, v int64) bool) {
 	}
 }
 
-func (p *tallyPiece) value(i uint64) int64 {
+func (p *countsPiece) value(i uint64) int64 {
 	if p.each == nil {
 		return p.all
 	}
@@ -119,14 +119,14 @@ func (p *tallyPiece) value(i uint64) int64 {
 }
 
 // max returns the largest value of n blocks, the first of them block at of the folio.
-func (y *tally) max(at, n uint64) int64 {
+func (y *ownerCounts) max(at, n uint64) int64 {
 	m := y.bottom
 	y.runs(at, n, func(_, _ uint64, v int64) bool { m = max(m, v); return true })
 	return m
 }
 
 // blocks returns how many blocks ok is true for, given their owners.
-func (y *tally) blocks(shares uint64, ok func(owners int64) bool) (n uint64) {
+func (y *ownerCounts) blocks(shares uint64, ok func(owners int64) bool) (n uint64) {
 	for v, k := range y.count {
 		if ok(y.owners(v, shares)) {
 			n += uint64(k)
@@ -136,8 +136,8 @@ func (y *tally) blocks(shares uint64, ok func(owners int64) bool) (n uint64) {
 }
 
 // piece returns how many owners each block of piece i has: each is nil if all have the
-// same. A nil tally is one where everybody owns all.
-func (y *tally) piece(i uint64, shares uint64) (all uint64, each []uint64) {
+// same. A nil owner counts is one where everybody owns all.
+func (y *ownerCounts) piece(i uint64, shares uint64) (all uint64, each []uint64) {
 	if y == nil {
 		return shares, nil
 	}

@@ -1,36 +1,36 @@
 package hugepage
 
-// StaleAfter is how many allocations later what a home keeps is kept no longer, unless
+// StaleAfter is how many allocations later what a reservation keeps is kept no longer, unless
 // it has grown meanwhile.
 const StaleAfter = 256
 
-// homes is what growing files keep for themselves, oldest first.
+// reservations is what growing files keep for themselves, oldest first.
 //
-// A home is an aligned block, PMD or PUD, that one file is filling at the place that a
+// A reservation is an aligned block, PMD or PUD, that one file is filling at the place that a
 // large folio wants: file offset and region offset congruent modulo its size. It is not
 // allocated beyond what the file has: it is only left out where other requests look,
 // until it is stale or there is no other space. So a file that grows slowly among others
 // ends up in large folios, and one that stopped growing wastes nothing.
 //
-//	not kept -> kept          Home; Extend
+//	not kept -> kept          Reservation; Extend
 //	kept -> not kept          stale, evicted by others' need, or full
-type homes struct {
-	clock uint32 // allocations so far
-	queue []home // ring
+type reservations struct {
+	clock uint32        // allocations so far
+	queue []reservation // ring
 	head  int
 	n     int
 }
 
-// home is an entry of the queue: a PMD or PUD block and when it was queued.
-type home struct {
+// reservation is an entry of the queue: a PMD or PUD block and when it was queued.
+type reservation struct {
 	index uint64
 	at    uint32
 	pud   bool
 }
 
-func (h *homes) push(e home) {
+func (h *reservations) push(e reservation) {
 	if h.n == len(h.queue) {
-		q := make([]home, max(64, 2*len(h.queue)))
+		q := make([]reservation, max(64, 2*len(h.queue)))
 		for i := range h.n {
 			q[i] = h.queue[(h.head+i)%len(h.queue)]
 		}
@@ -40,7 +40,7 @@ func (h *homes) push(e home) {
 	h.n++
 }
 
-func (h *homes) pop() home {
+func (h *reservations) pop() reservation {
 	e := h.queue[h.head]
 	h.head = (h.head + 1) % len(h.queue)
 	h.n--
@@ -53,28 +53,28 @@ func (a *Allocator) keepPMD(p uint64) {
 	if r.bits == 0 {
 		return
 	}
-	r.stamp = a.homes.clock
+	r.stamp = a.reservations.clock
 	if !r.kept {
-		a.broken[r.class].clear(p)
+		a.partial[r.class].clear(p)
 		r.kept = true
-		a.homes.push(home{index: p, at: r.stamp})
+		a.reservations.push(reservation{index: p, at: r.stamp})
 	}
 }
 
 // keepPUD keeps a PUD block, or keeps it longer.
 func (a *Allocator) keepPUD(u uint64) {
 	r := &a.puds[u]
-	r.stamp = a.homes.clock
+	r.stamp = a.reservations.clock
 	if !r.kept {
 		a.unfile(u)
 		r.kept = true
-		a.homes.push(home{index: u, at: r.stamp, pud: true})
+		a.reservations.push(reservation{index: u, at: r.stamp, pud: true})
 	}
 }
 
 // expire counts an allocation, and lets go of what is stale.
 func (a *Allocator) expire() {
-	h := &a.homes
+	h := &a.reservations
 	h.clock++
 	for h.n > 0 && h.clock-h.queue[h.head].at > StaleAfter {
 		e := h.pop()
@@ -92,8 +92,8 @@ func (a *Allocator) expire() {
 
 // evict lets go of what has been kept longest; false if nothing is kept.
 func (a *Allocator) evict() bool {
-	for a.homes.n > 0 {
-		e := a.homes.pop()
+	for a.reservations.n > 0 {
+		e := a.reservations.pop()
 		if _, kept := a.stampOf(e); kept {
 			a.letGo(e)
 			return true
@@ -102,7 +102,7 @@ func (a *Allocator) evict() bool {
 	return false
 }
 
-func (a *Allocator) stampOf(e home) (stamp uint32, kept bool) {
+func (a *Allocator) stampOf(e reservation) (stamp uint32, kept bool) {
 	if e.pud {
 		r := &a.puds[e.index]
 		return r.stamp, r.kept
@@ -111,7 +111,7 @@ func (a *Allocator) stampOf(e home) (stamp uint32, kept bool) {
 	return r.stamp, r.kept
 }
 
-func (a *Allocator) letGo(e home) {
+func (a *Allocator) letGo(e reservation) {
 	if e.pud {
 		if r := &a.puds[e.index]; r.kept {
 			r.kept = false
@@ -119,19 +119,19 @@ func (a *Allocator) letGo(e home) {
 		}
 	} else if r := &a.pmds[e.index]; r.kept {
 		r.kept = false
-		a.broken[r.class].set(e.index)
+		a.partial[r.class].set(e.index)
 	}
 }
 
-// Home finds a home of an order, PMD or PUD, and allocates up to want blocks from offset
-// on in it: base is its first block, n how many were allocated at base+offset. For a PMD
-// block the run may go on into whole PMD blocks that follow it, and n is at least 1; of a
-// PUD block the place may be taken, then n is 0.
+// Reservation finds a reservation of an order, PMD or PUD, and allocates up to want blocks from
+// offset on in it: base is its first block, n how many were allocated at base+offset. For a PMD
+// block the run may go on into free PMD blocks that follow it, and n is at least 1; of a PUD block
+// the place may be taken, then n is 0.
 //
-// A PMD home is a whole PMD block of the fullest PUD block that has room; a PUD home the
-// emptiest PUD block, if at least half of it is whole PMD blocks. ok is false if there is
-// none. Precondition: offset is less than the order's size.
-func (a *Allocator) Home(order uint8, offset, want uint64) (base, n uint64, ok bool) {
+// A PMD reservation is a free PMD block of the fullest PUD block that has room; a PUD reservation
+// the emptiest PUD block, if at least half of it is free PMD blocks. ok is false if there is none.
+// Precondition: offset is less than the order's size.
+func (a *Allocator) Reservation(order uint8, offset, want uint64) (base, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
 	}
@@ -169,7 +169,7 @@ func (a *Allocator) Home(order uint8, offset, want uint64) (base, n uint64, ok b
 	return base, n, true
 }
 
-// emptiest returns the PUD block for a PUD home.
+// emptiest returns the PUD block for a PUD reservation.
 func (a *Allocator) emptiest() (uint64, bool) {
 	c, ok := a.counts.last()
 	if !ok || c < (a.span+1)/2 {
@@ -179,9 +179,9 @@ func (a *Allocator) emptiest() (uint64, bool) {
 }
 
 // Extend allocates what is free from a block on, up to want blocks, for the file whose
-// home of that order, PMD or PUD, the block lies in (0: none), and returns how many
-// blocks that is. From a PMD home it goes on within the PUD block, unless that is kept. It
-// leaves the last SetReserve whole PMD blocks alone.
+// reservation of that order, PMD or PUD, the block lies in (0: none), and returns how many
+// blocks that is. From a PMD reservation it goes on within the PUD block, unless that is kept. It
+// leaves the last SetReserve free PMD blocks alone.
 func (a *Allocator) Extend(block, want uint64, order uint8) (n uint64) {
 	if want == 0 || block >= a.blocks {
 		return 0
@@ -209,10 +209,10 @@ func (a *Allocator) grow(block, want uint64, order uint8) (n uint64) {
 		want = min(want, 1<<limit-block&(1<<limit-1))
 	}
 	if order == a.orders.PUD {
-		// Beyond this PUD block only into whole ones that nobody keeps.
+		// Beyond this PUD block only into free ones that nobody keeps.
 		want = min(want, a.blocks-block)
 		for end := AlignUp(block+1, order); end < block+want; end += a.orders.PUDBlocks() {
-			if r := &a.puds[end>>order]; r.kept || uint64(r.whole) != a.span {
+			if r := &a.puds[end>>order]; r.kept || uint64(r.freePMDs) != a.span {
 				want = end - block
 			}
 		}
@@ -232,7 +232,7 @@ func (a *Allocator) grow(block, want uint64, order uint8) (n uint64) {
 	return n
 }
 
-// Emptiest returns the aligned block of an order, PUD, that has the most whole PMD blocks
+// Emptiest returns the aligned block of an order, PUD, that has the most free PMD blocks
 // and that nobody keeps; false if none has one.
 func (a *Allocator) Emptiest(order uint8) (base uint64, ok bool) {
 	a.mu.Lock()
@@ -246,7 +246,7 @@ func (a *Allocator) Emptiest(order uint8) (base uint64, ok bool) {
 }
 
 // FreeIn returns how many blocks of an aligned block of an order, PUD, are free, and
-// whether it is somebody's home.
+// whether it is somebody's reservation.
 func (a *Allocator) FreeIn(order uint8, base uint64) (free uint64, kept bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -255,16 +255,16 @@ func (a *Allocator) FreeIn(order uint8, base uint64) (free uint64, kept bool) {
 	return uint64(r.free), r.kept
 }
 
-// Sparse is a broken PMD block.
+// Sparse is a partial PMD block.
 type Sparse struct{ Base, Free uint64 }
 
-// Sparse returns up to max of the broken PMD blocks that nobody keeps and of which at
+// Sparse returns up to max of the partial PMD blocks that nobody keeps and of which at
 // most used blocks are used, those with the longest runs of free blocks first.
 func (a *Allocator) Sparse(used uint64, max int) (s []Sparse) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for c := len(a.broken) - 1; c >= 0 && len(s) < max; c-- {
-		for p, ok := a.broken[c].next(0); ok && len(s) < max; p, ok = a.broken[c].next(p + 1) {
+	for c := len(a.partial) - 1; c >= 0 && len(s) < max; c-- {
+		for p, ok := a.partial[c].next(0); ok && len(s) < max; p, ok = a.partial[c].next(p + 1) {
 			if r := &a.pmds[p]; uint64(r.used) <= used {
 				s = append(s, Sparse{p << a.orders.PMD, a.orders.PMDBlocks() - uint64(r.used)})
 			}
@@ -273,11 +273,11 @@ func (a *Allocator) Sparse(used uint64, max int) (s []Sparse) {
 	return s
 }
 
-// Pack is Alloc in broken PMD blocks only. n is 0 if nothing fits there.
+// Pack is Alloc in partial PMD blocks only. n is 0 if nothing fits there.
 func (a *Allocator) Pack(want uint64) (block, n uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	p, ok := fit(a.broken, min(want, a.orders.PMDBlocks()))
+	p, ok := fit(a.partial, min(want, a.orders.PMDBlocks()))
 	if !ok {
 		return 0, 0
 	}
@@ -288,7 +288,7 @@ func (a *Allocator) Pack(want uint64) (block, n uint64) {
 	return block, n
 }
 
-// Keep makes an aligned block of an order, PMD or PUD, a home, whatever is in it: nothing is
+// Keep makes an aligned block of an order, PMD or PUD, a reservation, whatever is in it: nothing is
 // allocated there for others, not even in what is broken, until it is stale.
 func (a *Allocator) Keep(order uint8, base uint64) {
 	a.mu.Lock()
