@@ -16,13 +16,13 @@ type acls struct{ access, def posixacl.List }
 // aclKept is how many entries of an inode's lists stay in DRAM with it; longer ones are read anew.
 const aclKept = 64
 
-// loadACLs reads an inode's lists. Called with mu held.
-func (fs *FS) loadACLs(in *inode) (*acls, error) {
+// loadACLsLocked reads an inode's lists. Called with mu held.
+func (fs *FS) loadACLsLocked(in *inode) (*acls, error) {
 	if in.acls != nil {
 		return in.acls, nil
 	}
 	l := &acls{}
-	xs, err := fs.loadXattrs(in)
+	xs, err := fs.loadXattrsLocked(in)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (fs *FS) chmodACL(ctx *Caller, in *inode, mode uint16) (*xattrSwap, error) 
 	if in.xroot == 0 {
 		return nil, nil
 	}
-	l, err := fs.loadACLs(in)
+	l, err := fs.loadACLsLocked(in)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (fs *FS) chmodACL(ctx *Caller, in *inode, mode uint16) (*xattrSwap, error) 
 	if !changed {
 		return nil, nil
 	}
-	return fs.swapXattrs(ctx, in, func(s *xattrSwap) error {
+	return fs.swapXattrsLocked(ctx, in, func(s *xattrSwap) error {
 		return s.set(posixacl.Access, a.Bytes())
 	})
 }
@@ -102,7 +102,7 @@ func (n *newborn) inheritACL(d *inode) (*xattrSwap, error) {
 	l := &acls{}
 	if d.xroot != 0 {
 		var err error
-		if l, err = fs.loadACLs(d); err != nil {
+		if l, err = fs.loadACLsLocked(d); err != nil {
 			return nil, err
 		}
 	}
@@ -114,7 +114,7 @@ func (n *newborn) inheritACL(d *inode) (*xattrSwap, error) {
 	if in.core.Mode, access, def = l.def.Inherit(in.core.Mode, in.isDir()); access == nil && def == nil {
 		return nil, nil
 	}
-	return fs.swapXattrs(ctx, in, func(s *xattrSwap) (err error) {
+	return fs.swapXattrsLocked(ctx, in, func(s *xattrSwap) (err error) {
 		if access != nil {
 			err = s.set(posixacl.Access, access.Bytes())
 		}

@@ -73,8 +73,8 @@ func (s *SetAttr) mayChange(in *inode) syscall.Errno {
 	return 0
 }
 
-// fill writes in's attributes to a. Called with mu held for reading at least.
-func (in *inode) fill(a *Attr) {
+// fillLocked writes in's attributes to a. Called with mu held for reading at least.
+func (in *inode) fillLocked(a *Attr) {
 	c := &in.core
 	*a = Attr{
 		Ino: in.ino, Gen: c.Gen, Mode: uint32(c.Mode), Nlink: c.Nlink, UID: c.UID, GID: c.GID, Rdev: c.Rdev,
@@ -88,7 +88,7 @@ func (in *inode) fill(a *Attr) {
 func (fs *FS) attr(ctx *Caller, in *inode, a *Attr) syscall.Errno {
 	err := fs.blocksKnown(ctx, in)
 	in.mu.RLock()
-	in.fill(a)
+	in.fillLocked(a)
 	in.mu.RUnlock()
 	return errno(err)
 }
@@ -111,7 +111,7 @@ func (fs *FS) GetAttr(ctx *Caller, ino uint64, a *Attr) syscall.Errno {
 // Persistence order:
 //  1. with a new size or owner: file capabilities are taken away (killCapability)
 //  2. the new size (resize)
-//  3. a changed list is stored (swapXattrs)
+//  3. a changed list is stored (swapXattrsLocked)
 //  4. transaction: core line, times line
 func (fs *FS) SetAttr(ctx *Caller, ino uint64, s *SetAttr, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {

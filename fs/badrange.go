@@ -64,7 +64,7 @@ func (fs *FS) MarkBad(ino uint64, off, n int64) error {
 	defer fs.put(in, 1)
 	in.io.Lock()
 	defer in.io.Unlock()
-	if err := fs.loadExtents(in); err != nil {
+	if err := fs.loadExtentsLocked(in); err != nil {
 		return err
 	}
 	for b := uint64(off) >> layout.BlockShift; b < blocksOf(off+n); b++ {

@@ -65,10 +65,10 @@ func (b *Bypass) End() {
 // bypassing reports whether a change must be announced by bypass.
 func (in *inode) bypassing(ctx *Caller) bool { return ctx.Direct && in.pages.filled.Load() }
 
-// bypass announces that [off, end) is about to change, as the first or a further piece of
+// bypassLocked announces that [off, end) is about to change, as the first or a further piece of
 // ctx.Bypass. EAGAIN if the caller may not wait for the kernel to drop pages. Called with the range
 // locked for writing, and again when it was locked anew.
-func (fs *FS) bypass(ctx *Caller, in *inode, off, end int64) error {
+func (fs *FS) bypassLocked(ctx *Caller, in *inode, off, end int64) error {
 	if !in.bypassing(ctx) {
 		return nil
 	}
@@ -83,7 +83,7 @@ func (fs *FS) bypass(ctx *Caller, in *inode, off, end int64) error {
 			b.off, b.end = off, end
 		}
 		b.off, b.end = min(b.off, off), max(b.end, end)
-		b.stale(off, end)
+		b.staleLocked(off, end)
 		return nil
 	}
 	in.refs.Add(1)
@@ -93,8 +93,8 @@ func (fs *FS) bypass(ctx *Caller, in *inode, off, end int64) error {
 	return nil
 }
 
-// stale forgets that the kernel read pages of [off, end). Called with in.pages.mu held.
-func (b *Bypass) stale(off, end int64) {
+// staleLocked forgets that the kernel read pages of [off, end). Called with in.pages.mu held.
+func (b *Bypass) staleLocked(off, end int64) {
 	const page = layout.BlockSize
 	off, end = off&^(page-1), (end+page-1)&^(page-1)
 	var kept []span
@@ -109,8 +109,9 @@ func (b *Bypass) stale(off, end int64) {
 	b.fresh = kept
 }
 
-// bypassed says that the last piece changed nothing from end on. Called with the range locked.
-func (in *inode) bypassed(ctx *Caller, end int64) {
+// bypassedLocked says that the last piece changed nothing from end on. Called with the range
+// locked.
+func (in *inode) bypassedLocked(ctx *Caller, end int64) {
 	if b := ctx.Bypass; b != nil {
 		in.pages.mu.Lock()
 		b.end = max(b.off, min(b.end, end))
@@ -118,9 +119,9 @@ func (in *inode) bypassed(ctx *Caller, end int64) {
 	}
 }
 
-// bypassTorn says that the change failed half-way: what is written back goes over it, but stale
-// pages are dropped nevertheless. Called with the range locked.
-func (in *inode) bypassTorn(ctx *Caller) {
+// bypassTornLocked says that the change failed half-way: what is written back goes over it, but
+// stale pages are dropped nevertheless. Called with the range locked.
+func (in *inode) bypassTornLocked(ctx *Caller) {
 	if b := ctx.Bypass; b != nil {
 		in.pages.mu.Lock()
 		b.torn = true
@@ -128,9 +129,9 @@ func (in *inode) bypassTorn(ctx *Caller) {
 	}
 }
 
-// fill says that the kernel reads [off, end) into its page cache. Called with the range locked
-// for reading, before the bytes are copied.
-func (p *kernelPages) fill(off, end int64) {
+// fillLocked says that the kernel reads [off, end) into its page cache. Called with the range
+// locked for reading, before the bytes are copied.
+func (p *kernelPages) fillLocked(off, end int64) {
 	if !p.filled.Load() {
 		p.filled.Store(true)
 	}
@@ -153,10 +154,10 @@ func (p *kernelPages) fill(off, end int64) {
 	}
 }
 
-// keep prepares data, which the kernel writes back to off from its page cache: what stale pages
-// have for changed bytes is replaced by what the file has there. Called with the range locked for
-// writing.
-func (fs *FS) keep(in *inode, off int64, data []byte) error {
+// keepLocked prepares data, which the kernel writes back to off from its page cache: what stale
+// pages have for changed bytes is replaced by what the file has there. Called with the range locked
+// for writing.
+func (fs *FS) keepLocked(in *inode, off int64, data []byte) error {
 	p := &in.pages
 	if p.n.Load() == 0 {
 		return nil
@@ -168,7 +169,7 @@ func (fs *FS) keep(in *inode, off int64, data []byte) error {
 		for at := max(off, b.off); !b.torn && at < min(end, b.end); {
 			next := min(end, b.end, at&^(layout.BlockSize-1)+layout.BlockSize)
 			if !slices.ContainsFunc(b.fresh, func(s span) bool { return s.off <= at && at < s.end }) {
-				if err := fs.loadBytes(in, at, data[at-off:next-off]); err != nil {
+				if err := fs.loadBytesLocked(in, at, data[at-off:next-off]); err != nil {
 					return err
 				}
 			}
@@ -178,8 +179,8 @@ func (fs *FS) keep(in *inode, off int64, data []byte) error {
 	return nil
 }
 
-// loadBytes copies the file's bytes from off on into dst. Called with the range locked.
-func (fs *FS) loadBytes(in *inode, off int64, dst []byte) error {
+// loadBytesLocked copies the file's bytes from off on into dst. Called with the range locked.
+func (fs *FS) loadBytesLocked(in *inode, off int64, dst []byte) error {
 	for len(dst) > 0 {
 		u, n, flags := fs.refRun(in, off, int64(len(dst)))
 		if n == 0 {

@@ -100,8 +100,8 @@ func (c *change) swap(u *update, s *xattrSwap) {
 	u.stamped = true
 }
 
-// link has a directory name an inode ino of type typ (DT_*), at a place from placeName, of which
-// the block is linked if it is fresh.
+// link has a directory name an inode ino of type typ (DT_*), at a place from placeNameLocked, of
+// which the block is linked if it is fresh.
 func (c *change) link(u *update, p dirPlace, name string, ino uint64, typ uint8) {
 	u.added, u.name = p, name
 	off := int64(0)

@@ -20,9 +20,9 @@ func notChild(d, in *inode) error {
 	return corruptf("directory %d has an entry that leads to directory %d, whose parent is %d", d.ino, in.ino, in.parent.Load())
 }
 
-// child returns what an entry of d leads to, with one more reference. Its lock may be taken below
-// d's. Called with d.mu held; d is anchored.
-func (fs *FS) child(d *inode, ino uint64) (*inode, error) {
+// childLocked returns what an entry of d leads to, with one more reference. Its lock may be taken
+// below d's. Called with d.mu held; d is anchored.
+func (fs *FS) childLocked(d *inode, ino uint64) (*inode, error) {
 	in, e := fs.get(ino)
 	switch {
 	case e == syscall.ESTALE:
@@ -96,10 +96,10 @@ func (fs *FS) climb(ctx *Caller, in *inode) error {
 // quickSteps bounds the directories that a request with NoWait walks up through.
 const quickSteps = 1000
 
-// isUnder reports whether directory d is top or below it. Called with the rename
+// isUnderLocked reports whether directory d is top or below it. Called with the rename
 // mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait
 // and the way is long.
-func (fs *FS) isUnder(ctx *Caller, d, top *inode) (bool, error) {
+func (fs *FS) isUnderLocked(ctx *Caller, d, top *inode) (bool, error) {
 	mark := uint64(0) // Brent: a way that comes back to a mark goes round
 	for n := 1; ; n++ {
 		if d.ino == top.ino {
@@ -117,16 +117,16 @@ func (fs *FS) isUnder(ctx *Caller, d, top *inode) (bool, error) {
 		if n&(n-1) == 0 {
 			mark = d.ino
 		}
-		if d = fs.parentOf(d); d == nil {
+		if d = fs.parentOfLocked(d); d == nil {
 			return false, nil // removed: below nothing
 		}
 	}
 }
 
-// parentOf is the directory that a directory is in, without a reference: nothing may be read of it
-// but its number and where it is in turn. nil if there is no such directory. Called with the rename
-// mutex held.
-func (fs *FS) parentOf(d *inode) *inode {
+// parentOfLocked is the directory that a directory is in, without a reference: nothing may be read
+// of it but its number and where it is in turn. nil if there is no such directory. Called with the
+// rename mutex held.
+func (fs *FS) parentOfLocked(d *inode) *inode {
 	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // in the cache, and not its predecessor there
 		return up
 	}

@@ -229,7 +229,7 @@ func (c *copying) shareRange(n int64) (int64, error) {
 		return 0, nil
 	}
 	if size := int64(dst.size.Load()); dstOff > size {
-		if err := fs.zeroFenced(ctx, dst, span{size, min(dstOff, blockEnd(size))}); err != nil {
+		if err := fs.zeroFencedLocked(ctx, dst, span{size, min(dstOff, blockEnd(size))}); err != nil {
 			return 0, err
 		}
 	}
@@ -247,7 +247,7 @@ func (c *copying) shareRange(n int64) (int64, error) {
 		return 0, nil // as many owners as can be counted
 	}
 	end := uint64(dstOff) + (hi-lo)<<layout.BlockShift
-	if err = fs.bypass(ctx, dst, dstOff, int64(end)); err == nil {
+	if err = fs.bypassLocked(ctx, dst, dstOff, int64(end)); err == nil {
 		err = m.reserveSlots(ctx)
 	}
 	if err != nil {
@@ -256,7 +256,7 @@ func (c *copying) shareRange(n int64) (int64, error) {
 		err = m.commit(ctx, end)
 	}
 	if err != nil {
-		dst.bypassed(ctx, dstOff)
+		dst.bypassedLocked(ctx, dstOff)
 		return 0, err
 	}
 	return int64(hi-lo) << layout.BlockShift, nil
@@ -338,7 +338,7 @@ func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
 // owner. It returns how far it came. If they have as many owners as can be counted there is none.
 func (c *copying) planShare(lo, hi, at uint64) (m *remap, stop uint64) {
 	fs, src, dst := c.fs, c.src, c.dst
-	m = fs.newRemap(dst, at)
+	m = fs.newRemapLocked(dst, at)
 	b := lo
 	for b < hi && !m.full() {
 		e, ok := src.space.Lookup(b)
@@ -403,13 +403,13 @@ func (fs *FS) placeCopy(ctx *Caller, b, want uint64) (block, n uint64, ok bool) 
 	return fs.alloc.AllocFrom(ctx.Lane, 0, min(want, 1<<o.PMD-b&(1<<o.PMD-1)))
 }
 
-// unshare makes the block at byte off the file's own, if it is shared, so that it can be
+// unshareLocked makes the block at byte off the file's own, if it is shared, so that it can be
 // stored to. Called with io held, and no plan.
 //
 // Persistence order:
 //  1. NT-store a copy of the block, SFENCE
 //  2. transaction: the slots
-func (fs *FS) unshare(ctx *Caller, in *inode, off int64) (err error) {
+func (fs *FS) unshareLocked(ctx *Caller, in *inode, off int64) (err error) {
 	b := uint64(off) >> layout.BlockShift
 	if e, ok := in.space.Lookup(b); !ok || e.Flags&layout.ExtentShared == 0 {
 		return nil
@@ -422,10 +422,10 @@ func (fs *FS) unshare(ctx *Caller, in *inode, off int64) (err error) {
 	return err
 }
 
-// tryUnshare is unshare of file block b; errBadBlocks: the block of the copy was bad, unknown till
-// now.
+// tryUnshare is unshareLocked of file block b; errBadBlocks: the block of the copy was bad, unknown
+// till now.
 func (fs *FS) tryUnshare(ctx *Caller, in *inode, b uint64) error {
-	m, _, err := fs.plan(ctx, in, b, b+1, dispWrite)
+	m, _, err := fs.planLocked(ctx, in, b, b+1, dispWrite)
 	if err != nil {
 		return err
 	}

@@ -132,5 +132,5 @@ func (d *defrag) collapse(ctx *Caller, in *inode, b, base uint64) (n uint64, ok 
 		return 0, false
 	}
 	defer in.io.Unlock()
-	return d.moveTo(ctx, in, b, end, base)
+	return d.moveToLocked(ctx, in, b, end, base)
 }

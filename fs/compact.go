@@ -56,7 +56,7 @@ func (d *defrag) easiestOf(in *inode, best *candidate, ok *bool) (left bool) {
 		}
 		left = true
 		in.io.Lock()
-		cs := d.candidates(in, lo, &s)
+		cs := d.candidatesLocked(in, lo, &s)
 		in.io.Unlock()
 		for _, c := range cs {
 			if !*ok || c.cost < best.cost {
@@ -67,9 +67,9 @@ func (d *defrag) easiestOf(in *inode, best *candidate, ok *bool) (left bool) {
 	return left
 }
 
-// candidates returns the blocks to collapse a PUD range in: those where some of it is already, and
-// the emptiest. Called with io held.
-func (d *defrag) candidates(in *inode, lo uint64, s *rangeState) (cs []candidate) {
+// candidatesLocked returns the blocks to collapse a PUD range in: those where some of it is
+// already, and the emptiest. Called with io held.
+func (d *defrag) candidatesLocked(in *inode, lo uint64, s *rangeState) (cs []candidate) {
 	fs := d.fs
 	order := fs.alloc.Orders().PUD
 	places := s.at[:s.n]

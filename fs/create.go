@@ -44,7 +44,7 @@ func (fs *FS) Mkdir(ctx *Caller, dir uint64, name string, mode uint32, a *Attr) 
 // Persistence order:
 //  1. a long link's target: NT-store into a fresh block, SFENCE
 //  2. whatever the name needs: a fresh directory block is formatted and fenced
-//  3. what is inherited of access control lists: swapXattrs
+//  3. what is inherited of access control lists: swapXattrsLocked
 //  4. transaction: the inode's core, times and extent lines; the dentry; the
 //     directory's times line, and its core line if its size or link count changes
 func (fs *FS) create(ctx *Caller, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
@@ -87,7 +87,7 @@ func (fs *FS) tryCreate(ctx *Caller, dir uint64, name string, nd *node, a *Attr)
 		return errno(err)
 	}
 	in.mu.RLock()
-	in.fill(a)
+	in.fillLocked(a)
 	in.mu.RUnlock()
 	return 0
 }
@@ -95,11 +95,11 @@ func (fs *FS) tryCreate(ctx *Caller, dir uint64, name string, nd *node, a *Attr)
 func (fs *FS) createLocked(ctx *Caller, d *inode, name string, nd *node) (in *inode, err error) {
 	var p dirPlace
 	if !nd.unnamed {
-		if p, err = fs.placeName(ctx, d, layout.DentryLines(len(name))); err != nil {
+		if p, err = fs.placeNameLocked(ctx, d, layout.DentryLines(len(name))); err != nil {
 			return nil, err
 		}
 	}
-	n, err := fs.newNode(ctx, d, nd)
+	n, err := fs.newNodeLocked(ctx, d, nd)
 	if err != nil {
 		fs.undoPlace(ctx, &p)
 		return nil, err
@@ -130,9 +130,9 @@ type newborn struct {
 	list  *xattrSwap
 }
 
-// newNode makes everything of a new inode that stands outside the transaction which shows
+// newNodeLocked makes everything of a new inode that stands outside the transaction which shows
 // it. Called with d.mu held.
-func (fs *FS) newNode(ctx *Caller, d *inode, nd *node) (*newborn, error) {
+func (fs *FS) newNodeLocked(ctx *Caller, d *inode, nd *node) (*newborn, error) {
 	ino, err := fs.meta.AllocInode(ctx.Lane, ctx.UID)
 	if err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ func (fs *FS) newNode(ctx *Caller, d *inode, nd *node) (*newborn, error) {
 	n.in.state = inodeCreating
 	s := fs.shard(ino)
 	s.mu.Lock()
-	s.add(n.in)
+	s.addLocked(n.in)
 	s.mu.Unlock()
 	return n, nil
 }
@@ -176,7 +176,7 @@ func (n *newborn) undo() {
 	n.free(n.in.ino)
 }
 
-// free gives back what newNode took. Called with no lane.
+// free gives back what newNodeLocked took. Called with no lane.
 func (n *newborn) free(ino uint64) {
 	if n.block != 0 {
 		n.fs.free.idle(n.block, 1)

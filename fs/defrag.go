@@ -126,10 +126,10 @@ func (d *defrag) step(ctx *Caller) (c Compaction) {
 	return c
 }
 
-// moveTo moves the file blocks [lo, hi) to the region blocks base, base+1, ... as far as they do
-// not lie there. It returns how many blocks it moved, and whether all lie there now. Called with
+// moveToLocked moves the file blocks [lo, hi) to the region blocks base, base+1, ... as far as they
+// do not lie there. It returns how many blocks it moved, and whether all lie there now. Called with
 // the range locked for writing, and io held.
-func (d *defrag) moveTo(ctx *Caller, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
+func (d *defrag) moveToLocked(ctx *Caller, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
 	fs := d.fs
 	// Everything there must be free, or the file's own block of that place.
 	for b := lo; b < hi; {
@@ -175,7 +175,7 @@ func (d *defrag) movable(x pagecache.Extent) bool {
 //  3. only then are the blocks it leaves free
 func (d *defrag) move(ctx *Caller, in *inode, x pagecache.Extent, to uint64) error {
 	fs := d.fs
-	m := fs.newRemap(in, x.Logical)
+	m := fs.newRemapLocked(in, x.Logical)
 	e, _ := in.space.Lookup(x.Logical)
 	m.take(e)
 	if len(m.now) == 0 && e.Logical < x.Logical {

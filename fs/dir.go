@@ -111,10 +111,10 @@ type dirPlace struct {
 	remap *remap // that links it, settled; nil if there is none
 }
 
-// placeName finds n adjacent free lines in the directory, in a fresh, formatted
+// placeNameLocked finds n adjacent free lines in the directory, in a fresh, formatted
 // metadata block if need be. Nothing is linked yet: change.link does that. Called
 // with mu held and no lane.
-func (fs *FS) placeName(ctx *Caller, in *inode, n int) (dirPlace, error) {
+func (fs *FS) placeNameLocked(ctx *Caller, in *inode, n int) (dirPlace, error) {
 	if pos, ok := in.dir.Room(n); ok {
 		return dirPlace{pos: pos, n: n}, nil
 	}
@@ -134,7 +134,7 @@ func (fs *FS) placeName(ctx *Caller, in *inode, n int) (dirPlace, error) {
 		fs.meta.Free(ctx.Lane, block)
 		return dirPlace{}, err
 	}
-	m := fs.newRemap(in, uint64(b))
+	m := fs.newRemapLocked(in, uint64(b))
 	m.put(pagecache.Extent{Logical: uint64(b), Block: block, Len: 1})
 	m.finish(uint64(b) + 1)
 	p := dirPlace{pos: b * layout.LinesPerBlock, n: n, block: block, remap: m}
@@ -145,7 +145,7 @@ func (fs *FS) placeName(ctx *Caller, in *inode, n int) (dirPlace, error) {
 	return p, nil
 }
 
-// undoPlace gives back what placeName took. No lane may be held.
+// undoPlace gives back what placeNameLocked took. No lane may be held.
 func (fs *FS) undoPlace(ctx *Caller, p *dirPlace) {
 	if p.block == 0 {
 		return
@@ -155,11 +155,11 @@ func (fs *FS) undoPlace(ctx *Caller, p *dirPlace) {
 	fs.meta.Free(ctx.Lane, p.block)
 }
 
-// trimDir gives back the directory block of a position if it became empty, and all
+// trimDirLocked gives back the directory block of a position if it became empty, and all
 // blocks if the directory did. It comes after the transaction that emptied the
 // block: if it does not happen the directory is merely larger than it need be.
 // Called with mu held and no lane.
-func (fs *FS) trimDir(ctx *Caller, in *inode, pos uint32) {
+func (fs *FS) trimDirLocked(ctx *Caller, in *inode, pos uint32) {
 	if in.dir.Len() > 0 {
 		fs.trimBlock(ctx, in, pos/layout.LinesPerBlock)
 		return
@@ -182,7 +182,7 @@ func (fs *FS) trimBlock(ctx *Caller, in *inode, b uint32) {
 	if !d.Idle(b) {
 		return
 	}
-	m, _, err := fs.plan(ctx, in, uint64(b), uint64(b)+1, dispPunch)
+	m, _, err := fs.planLocked(ctx, in, uint64(b), uint64(b)+1, dispPunch)
 	if err != nil {
 		return
 	}

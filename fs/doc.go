@@ -20,9 +20,9 @@
 // # The journey of one write(2)
 //
 // FS.Write, FS.overwrite (nothing but data changes: no lock but the byte range, no transaction, one
-// fence), or FS.extendPiece with FS.plan, FS.storePiece, remap.commit, and journal.Tx.Commit. With
-// Options.Atomic FS.overwriteLogged stands for FS.overwrite, and the record is a logged one where
-// data is replaced. Read: FS.Read, FS.read, FS.refRun, Reply.Done.
+// fence), or FS.extendPiece with FS.planLocked, FS.storePiece, remap.commit, and journal.Tx.Commit.
+// With Options.Atomic FS.overwriteLogged stands for FS.overwrite, and the record is a logged one
+// where data is replaced. Read: FS.Read, FS.read, FS.refRun, Reply.Done.
 //
 // # Lock order
 //

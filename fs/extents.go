@@ -48,13 +48,13 @@ func mediaExtent(e pagecache.Extent) layout.Extent {
 // freeSlots is how many slots can be taken.
 func (in *inode) freeSlots() int { return len(in.ext.free) + int(in.slotCap()-in.ext.next) }
 
-// needSlots makes sure that n slots can be taken, linking extent blocks as
+// needSlotsLocked makes sure that n slots can be taken, linking extent blocks as
 // needed. Called with mu held and no lane.
 //
 // Persistence order, for each block:
 //  1. NT-store the formatted block with its header (next: the present root), SFENCE
 //  2. transaction: the inode's times line, root = the block
-func (fs *FS) needSlots(ctx *Caller, in *inode, n int) error {
+func (fs *FS) needSlotsLocked(ctx *Caller, in *inode, n int) error {
 	for in.freeSlots() < n {
 		block, err := fs.meta.Alloc(ctx.Lane, ctx.UID, 0)
 		if err != nil {
@@ -68,7 +68,7 @@ func (fs *FS) needSlots(ctx *Caller, in *inode, n int) error {
 			layout.PutLine(b, 0, &l, fs.journal.Seed(), off, seq)
 		})
 		if err == nil {
-			err = fs.rootExtents(ctx, in, block)
+			err = fs.rootExtentsLocked(ctx, in, block)
 		}
 		if err != nil {
 			fs.meta.Free(ctx.Lane, block)
@@ -80,8 +80,9 @@ func (fs *FS) needSlots(ctx *Caller, in *inode, n int) error {
 	return nil
 }
 
-// rootExtents has the list of extent blocks begin with a block. Called with mu held and no lane.
-func (fs *FS) rootExtents(ctx *Caller, in *inode, block uint64) error {
+// rootExtentsLocked has the list of extent blocks begin with a block. Called with mu held and no
+// lane.
+func (fs *FS) rootExtentsLocked(ctx *Caller, in *inode, block uint64) error {
 	c := fs.begin(ctx)
 	u := c.update(in)
 	u.ExtentRoot = block
@@ -99,7 +100,7 @@ func (fs *FS) dropChainLocked(ctx *Caller, in *inode) (gone []uint64) {
 	if in.space.Len() > 0 || len(in.ext.chain) == 0 {
 		return nil
 	}
-	if fs.rootExtents(ctx, in, 0) != nil {
+	if fs.rootExtentsLocked(ctx, in, 0) != nil {
 		return nil
 	}
 	in.blocks.Add(-uint64(len(in.ext.chain)))
@@ -122,7 +123,7 @@ func (fs *FS) freeChain(ctx *Caller, gone []uint64) {
 	}
 }
 
-// takeSlot returns a free slot. Precondition: needSlots said there is one.
+// takeSlot returns a free slot. Precondition: needSlotsLocked said there is one.
 func (in *inode) takeSlot() uint32 {
 	if n := len(in.ext.free); n > 0 {
 		s := in.ext.free[n-1]
@@ -135,9 +136,9 @@ func (in *inode) takeSlot() uint32 {
 
 func (in *inode) giveSlot(s uint32) { in.ext.free = append(in.ext.free, s) }
 
-// loadExtents brings an inode's extents, and a directory's index, to DRAM the
+// loadExtentsLocked brings an inode's extents, and a directory's index, to DRAM the
 // first time they are needed. Called with io held, and not mu.
-func (fs *FS) loadExtents(in *inode) (err error) {
+func (fs *FS) loadExtentsLocked(in *inode) (err error) {
 	if in.loaded.Load() {
 		return nil
 	}
@@ -173,7 +174,7 @@ func (fs *FS) loadExtents(in *inode) (err error) {
 		}
 		n += uint64(len(in.ext.chain))
 	}
-	return fs.setBlocks(in, n, &in.loaded)
+	return fs.setBlocksLocked(in, n, &in.loaded)
 }
 
 // lines returns what the inode's lines say of its content, for callers that hold io and not mu.
@@ -183,12 +184,12 @@ func (in *inode) lines() (c layout.Core, root uint64) {
 	return in.core, in.troot
 }
 
-// setBlocks notes how many blocks an inode has, of which n are for content, and that this is known.
-// Called with io held.
-func (fs *FS) setBlocks(in *inode, n uint64, known *atomic.Bool) error {
+// setBlocksLocked notes how many blocks an inode has, of which n are for content, and that this is
+// known. Called with io held.
+func (fs *FS) setBlocksLocked(in *inode, n uint64, known *atomic.Bool) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	xs, err := fs.loadXattrs(in)
+	xs, err := fs.loadXattrsLocked(in)
 	if err != nil {
 		return err
 	}
@@ -197,9 +198,9 @@ func (fs *FS) setBlocks(in *inode, n uint64, known *atomic.Bool) error {
 	return nil
 }
 
-// countBlocks finds out how many blocks an inode has, as loadExtents does, and keeps nothing
-// else. Called with io held, and not mu.
-func (fs *FS) countBlocks(in *inode) error {
+// countBlocksLocked finds out how many blocks an inode has, as loadExtentsLocked does, and keeps
+// nothing else. Called with io held, and not mu.
+func (fs *FS) countBlocksLocked(in *inode) error {
 	c, root := in.lines()
 	n := uint64(0)
 	if c.Format&layout.FormatInline == 0 {
@@ -212,7 +213,7 @@ func (fs *FS) countBlocks(in *inode) error {
 		}
 		n += uint64(len(chain))
 	}
-	return fs.setBlocks(in, n, &in.counted)
+	return fs.setBlocksLocked(in, n, &in.counted)
 }
 
 // taken fails if the saved free map that the filesystem was mounted by has blocks of an inode

@@ -78,14 +78,14 @@ func (fs *FS) tryFallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) s
 		return errno(err)
 	}
 	if f != dispAllocate {
-		err = fs.bypass(ctx, in, off, off+n)
+		err = fs.bypassLocked(ctx, in, off, off+n)
 	}
 	if err == nil {
 		a := fallocation{fs, ctx, in, f, off, off + n, mode&FallocKeepSize == 0}
 		err = a.run()
 	}
 	if err != nil {
-		in.bypassTorn(ctx)
+		in.bypassTornLocked(ctx)
 	}
 	in.io.Unlock()
 	in.rl.Unlock(lock)
@@ -158,7 +158,7 @@ func blocksOf(n int64) uint64 { return uint64(n+layout.BlockSize-1) >> layout.Bl
 func (a *fallocation) reshape(f disposition, lo, hi, size uint64) error {
 	fs, ctx, in := a.fs, a.ctx, a.in
 	for lo < hi {
-		m, stop, err := fs.plan(ctx, in, lo, hi, f)
+		m, stop, err := fs.planLocked(ctx, in, lo, hi, f)
 		if err != nil {
 			return err
 		}
@@ -195,7 +195,7 @@ func (a *fallocation) zeroEnds() error {
 			foot = span{start, end}
 		}
 	}
-	return a.fs.zeroFenced(a.ctx, in, tail, head, foot)
+	return a.fs.zeroFencedLocked(a.ctx, in, tail, head, foot)
 }
 
 // missing is how many blocks the range's fate takes for blocks [lo, hi): what is not allocated, and

@@ -57,8 +57,8 @@ const deferWait = 200 * time.Millisecond
 
 var started = time.Now()
 
-// nameGone notes that the inode may have lost its last name. Called with in.mu held.
-func (f *freeing) nameGone(in *inode) {
+// nameGoneLocked notes that the inode may have lost its last name. Called with in.mu held.
+func (f *freeing) nameGoneLocked(in *inode) {
 	if in.core.Nlink == 0 {
 		in.orphaned = true
 		f.last.Store(int64(time.Since(started)))

@@ -53,7 +53,7 @@ type inode struct {
 	mappers atomic.Int32          // opens for reading and writing, see MayBeMapped
 	core    layout.Core           // protected by mu, core.Size of a file by io too; that is mirrored in size
 	parent  atomic.Uint64         // mirrors core.Parent; changes only under the rename mutex
-	up      atomic.Pointer[inode] // of a directory: parent, if that is known; see parentOf. No reference
+	up      atomic.Pointer[inode] // of a directory: parent, if that is known; see parentOfLocked. No reference
 	troot   uint64                // protected by mu: Times.ExtentRoot
 	xroot   uint64                // protected by mu: Times.XattrRoot
 	btime   int64                 // immutable once created
@@ -76,7 +76,7 @@ type inode struct {
 }
 
 // content is what of an inode is in DRAM from the first time on that its data, or the names in
-// it, are used (loadExtents).
+// it, are used (loadExtentsLocked).
 type content struct {
 	rl     rangelock.Lock
 	space  pagecache.Space  // read without a lock
@@ -108,14 +108,14 @@ type icacheShard struct {
 	_    [40]byte // a cache line of its own
 }
 
-// add inserts in. Called with s.mu held.
-func (s *icacheShard) add(in *inode) {
+// addLocked inserts in. Called with s.mu held.
+func (s *icacheShard) addLocked(in *inode) {
 	s.m[in.ino] = in
 	s.peak = max(s.peak, len(s.m))
 }
 
-// remove is the reverse. Called with s.mu held.
-func (s *icacheShard) remove(in *inode) {
+// removeLocked is the reverse. Called with s.mu held.
+func (s *icacheShard) removeLocked(in *inode) {
 	delete(s.m, in.ino)
 	if n := len(s.m); s.peak > 1024 && n < s.peak/8 {
 		s.m = maps.Clone(s.m)
@@ -128,7 +128,7 @@ func (s *icacheShard) drop(in *inode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m[in.ino] == in {
-		s.remove(in)
+		s.removeLocked(in)
 	}
 }
 
@@ -158,7 +158,7 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 		return nil, errno(err)
 	}
 	in.refs.Store(1)
-	s.add(in)
+	s.addLocked(in)
 	return in, 0
 }
 
@@ -316,7 +316,7 @@ func (fs *FS) put(in *inode, n int64) {
 	}
 	fs.xattrs.drop(in)
 	if in.core.Nlink != 0 || fs.readOnly() {
-		s.remove(in)
+		s.removeLocked(in)
 		s.mu.Unlock()
 		return
 	}
@@ -344,9 +344,9 @@ func (fs *FS) end(in *inode) {
 // reference, which may hold a directory or serve a queue, waits for that.
 func (fs *FS) reclaimsLong(in *inode) bool {
 	if in.loaded.Load() {
-		return in.cutsMuch()
+		return in.cutsMuchLocked()
 	}
-	return fs.large(in, true) || in.counted.Load() && in.blocks.Load() > quickCutBlocks
+	return fs.largeLocked(in, true) || in.counted.Load() && in.blocks.Load() > quickCutBlocks
 }
 
 // reclaim frees an orphan that nobody references, whatever its size, in one
@@ -360,12 +360,12 @@ func (fs *FS) reclaimsLong(in *inode) bool {
 func (fs *FS) reclaim(ctx *Caller, in *inode) {
 	in.io.Lock()
 	defer in.io.Unlock()
-	err := fs.loadExtents(in)
+	err := fs.loadExtentsLocked(in)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var xs xattrs
 	if err == nil {
-		xs, err = fs.loadXattrs(in)
+		xs, err = fs.loadXattrsLocked(in)
 	}
 	if err != nil {
 		fs.damage.unfinished.Store(true)

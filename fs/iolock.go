@@ -62,9 +62,9 @@ const (
 	quickDirBlocks    = 32
 )
 
-// large reports whether an inode has so many extents on media, or with names a directory so many
-// blocks, that reading them takes long. Called with io held, before the content is loaded.
-func (fs *FS) large(in *inode, names bool) bool {
+// largeLocked reports whether an inode has so many extents on media, or with names a directory so
+// many blocks, that reading them takes long. Called with io held, before the content is loaded.
+func (fs *FS) largeLocked(in *inode, names bool) bool {
 	c, root := in.lines()
 	if names && in.isDir() && c.Size > quickDirBlocks<<layout.BlockShift {
 		return true
@@ -87,10 +87,10 @@ func (fs *FS) extentsLoaded(ctx *Caller, in *inode) error {
 		return err
 	}
 	defer in.io.Unlock()
-	if ctx.NoWait && !in.loaded.Load() && fs.large(in, true) {
+	if ctx.NoWait && !in.loaded.Load() && fs.largeLocked(in, true) {
 		return syscall.EAGAIN
 	}
-	return fs.loadExtents(in)
+	return fs.loadExtentsLocked(in)
 }
 
 // blocksKnown makes sure that inode.blocks is right, which takes a walk over the extents the first
@@ -106,10 +106,10 @@ func (fs *FS) blocksKnown(ctx *Caller, in *inode) error {
 	if in.counted.Load() || in.loaded.Load() {
 		return nil
 	}
-	if ctx.NoWait && fs.large(in, false) {
+	if ctx.NoWait && fs.largeLocked(in, false) {
 		return syscall.EAGAIN
 	}
-	return fs.countBlocks(in)
+	return fs.countBlocksLocked(in)
 }
 
 // What a request with NoWait cuts off a file at most.
@@ -118,7 +118,7 @@ const (
 	quickCutBlocks  = 1 << 16
 )
 
-// cutsMuch reports whether giving back a file's blocks takes long. Called with io held.
-func (in *inode) cutsMuch() bool {
+// cutsMuchLocked reports whether giving back a file's blocks takes long. Called with io held.
+func (in *inode) cutsMuchLocked() bool {
 	return in.space.Len() > quickCutExtents || in.blocks.Load() > quickCutBlocks
 }

@@ -74,7 +74,7 @@ func (fs *FS) link(ctx *Caller, in, d *inode, name string) error {
 		}
 		return err
 	}
-	p, err := fs.placeName(ctx, d, layout.DentryLines(len(name)))
+	p, err := fs.placeNameLocked(ctx, d, layout.DentryLines(len(name)))
 	if err != nil {
 		return err
 	}

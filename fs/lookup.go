@@ -64,7 +64,7 @@ func (fs *FS) lookupChild(d *inode, name string) (*inode, error) {
 	if !ok {
 		return nil, syscall.ENOENT
 	}
-	return fs.child(d, de.Ino)
+	return fs.childLocked(d, de.Ino)
 }
 
 // RefEntry is Ref of what an entry leads to, for the function that ReadDir calls. ESTALE also if it

@@ -15,7 +15,7 @@ const (
 	sharePUD = 4
 )
 
-// place allocates blocks for a file's blocks from b on, up to want, where a large folio
+// placeLocked allocates blocks for a file's blocks from b on, up to want, where a large folio
 // can hold them together with what is around them. In this order:
 //
 //  1. the file's PUD reservation, if it covers b; a new one if the file fills enough of that
@@ -25,7 +25,7 @@ const (
 //  4. wherever small runs are.
 //
 // Called with io held (of a directory mu), within the plan m.
-func (fs *FS) place(ctx *Caller, m *remap, b, want uint64) (block, n uint64, ok bool) {
+func (fs *FS) placeLocked(ctx *Caller, m *remap, b, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
 	}

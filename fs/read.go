@@ -89,7 +89,7 @@ func (fs *FS) Read(ctx *Caller, ino uint64, off int64, size int, r *PinnedRead) 
 		return e
 	}
 	if ctx.Fill {
-		in.pages.fill(off, off+int64(size))
+		in.pages.fillLocked(off, off+int64(size))
 	}
 	fs.accessed(ctx, in)
 	return 0

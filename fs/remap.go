@@ -67,10 +67,10 @@ func (m *remap) full() bool {
 	return max(len(m.old), len(m.now)) >= m.max || len(m.runs) >= max(m.max, remapRuns)
 }
 
-// newRemap begins a plan for the file's blocks from lo on. What ends at lo takes part: it may be
-// lengthened. Called with io held (of a directory mu). Precondition: there is no other remap of the
-// inode.
-func (fs *FS) newRemap(in *inode, lo uint64) *remap {
+// newRemapLocked begins a plan for the file's blocks from lo on. What ends at lo takes part: it may
+// be lengthened. Called with io held (of a directory mu). Precondition: there is no other remap of
+// the inode.
+func (fs *FS) newRemapLocked(in *inode, lo uint64) *remap {
 	m := &in.remap
 	if m.in != nil {
 		panic("fs: a remap of the inode was neither committed nor aborted")
@@ -152,11 +152,13 @@ func (m *remap) reserveSlots(ctx *Caller) error {
 	}
 	m.in.mu.Lock()
 	defer m.in.mu.Unlock()
-	return m.fs.needSlots(ctx, m.in, n)
+	return m.fs.needSlotsLocked(ctx, m.in, n)
 }
 
 // reserveSlotsLocked is settle with a directory's mu held.
-func (m *remap) reserveSlotsLocked(ctx *Caller) error { return m.fs.needSlots(ctx, m.in, m.reduce()) }
+func (m *remap) reserveSlotsLocked(ctx *Caller) error {
+	return m.fs.needSlotsLocked(ctx, m.in, m.reduce())
+}
 
 // commit makes a settled remap of a file durable and current, and with it a new size if that is
 // larger than the present one. After an error, but a journal.DataError, it has not happened, and is
@@ -387,11 +389,11 @@ const (
 	dispPunch                       // all becomes a hole
 )
 
-// plan is the remap that gives blocks [lo, hi) of a file their fate, as far as one transaction
-// goes: up to stop. If there is no space for the first block it is errNoSpace, and there is none.
-// Called with io held (of a directory mu).
-func (fs *FS) plan(ctx *Caller, in *inode, lo, hi uint64, f disposition) (m *remap, stop uint64, err error) {
-	m = fs.newRemap(in, lo)
+// planLocked is the remap that gives blocks [lo, hi) of a file their fate, as far as one
+// transaction goes: up to stop. If there is no space for the first block it is errNoSpace, and
+// there is none. Called with io held (of a directory mu).
+func (fs *FS) planLocked(ctx *Caller, in *inode, lo, hi uint64, f disposition) (m *remap, stop uint64, err error) {
+	m = fs.newRemapLocked(in, lo)
 	if f == dispWrite && fs.atomic() {
 		m.max = layout.LoggedMax - 1 // and the core line
 	}
@@ -441,7 +443,7 @@ func (fs *FS) plan(ctx *Caller, in *inode, lo, hi uint64, f disposition) (m *rem
 		case f == dispPunch:
 			b = min(hi, e.Logical)
 		default:
-			block, n, ok := fs.place(ctx, m, b, fs.reserve.spare(uid, min(hi, e.Logical)-b))
+			block, n, ok := fs.placeLocked(ctx, m, b, fs.reserve.spare(uid, min(hi, e.Logical)-b))
 			if !ok {
 				hi, none = b, b == lo
 				continue

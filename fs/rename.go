@@ -27,7 +27,7 @@ const (
 //     (and its parent); the replaced inode's link count; the directories' times, and their link
 //     counts if a directory moved
 //  3. the replaced inode, if that was its last name and reference: reclaim
-//  4. the old directory's block, if it became empty: trimDir
+//  4. the old directory's block, if it became empty: trimDirLocked
 func (fs *FS) Rename(ctx *Caller, odir uint64, oname string, ndir uint64, nname string, flags uint32) syscall.Errno {
 	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.tryRename(ctx, odir, oname, ndir, nname, flags) })
 }
@@ -224,12 +224,12 @@ func (r *renaming) checkLoops() error {
 		return nil
 	}
 	if r.in.isDir() {
-		if under, err := r.isUnder(r.nd, r.in); err != nil || under {
+		if under, err := r.isUnderLocked(r.nd, r.in); err != nil || under {
 			return orErr(err, syscall.EINVAL)
 		}
 	}
 	if r.victim != nil && r.victim.isDir() {
-		if under, err := r.isUnder(r.od, r.victim); err != nil || under {
+		if under, err := r.isUnderLocked(r.od, r.victim); err != nil || under {
 			if r.flags&RenameExchange != 0 {
 				return orErr(err, syscall.EINVAL)
 			}
@@ -239,13 +239,13 @@ func (r *renaming) checkLoops() error {
 	return nil
 }
 
-// isUnder is FS.isUnder, but walks nowhere if nothing can be below top: as most directories that
-// are moved, it has no directory in it.
-func (r *renaming) isUnder(d, top *inode) (bool, error) {
+// isUnderLocked is FS.isUnderLocked, but walks nowhere if nothing can be below top: as most
+// directories that are moved, it has no directory in it.
+func (r *renaming) isUnderLocked(d, top *inode) (bool, error) {
 	if d == top || top.leaf() {
 		return d == top, nil
 	}
-	return r.fs.isUnder(r.ctx, d, top)
+	return r.fs.isUnderLocked(r.ctx, d, top)
 }
 
 // leaf reports whether no directory is in a directory. With the rename mutex held, what has none
@@ -277,7 +277,7 @@ func (r *renaming) move() error {
 	if m.w != nil {
 		r.fs.put(m.w.in, 1)
 	} else {
-		r.fs.trimDir(r.ctx, r.od, r.from.Pos)
+		r.fs.trimDirLocked(r.ctx, r.od, r.from.Pos)
 	}
 	return nil
 }
@@ -299,19 +299,19 @@ func (m *moving) prepare() (err error) {
 			}
 			return syscall.ENOTDIR
 		}
-		if err := v.mayRemove(v.isDir()); err != nil {
+		if err := v.mayRemoveLocked(v.isDir()); err != nil {
 			return err
 		}
 	} else {
 		if in.isDir() && m.od != m.nd && m.nd.core.Nlink >= LinkMax {
 			return syscall.EMLINK
 		}
-		if m.p, err = fs.placeName(m.ctx, m.nd, layout.DentryLines(len(m.nname))); err != nil {
+		if m.p, err = fs.placeNameLocked(m.ctx, m.nd, layout.DentryLines(len(m.nname))); err != nil {
 			return err
 		}
 	}
 	if m.flags&RenameWhiteout != 0 {
-		if m.w, err = fs.newNode(m.ctx, m.od, &node{mode: syscall.S_IFCHR}); err != nil {
+		if m.w, err = fs.newNodeLocked(m.ctx, m.od, &node{mode: syscall.S_IFCHR}); err != nil {
 			fs.undoPlace(m.ctx, &m.p)
 			return err
 		}
@@ -348,7 +348,7 @@ func (m *moving) commit() error {
 		return err
 	}
 	if v != nil {
-		fs.freeing.nameGone(v)
+		fs.freeing.nameGoneLocked(v)
 	}
 	in.movedTo(m.nd)
 	return nil

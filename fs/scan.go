@@ -285,9 +285,9 @@ func (s *scan) finish() error {
 			return corruptf("inode %d has an interrupted truncation and cannot be read", ino)
 		}
 		in.io.Lock()
-		err := fs.loadExtents(in)
+		err := fs.loadExtentsLocked(in)
 		if err == nil {
-			err = fs.finishTruncate(&ctx, in)
+			err = fs.finishTruncateLocked(&ctx, in)
 		}
 		in.io.Unlock()
 		fs.put(in, 1)

@@ -67,12 +67,12 @@ func (fs *FS) dataRuns(in *inode) (runs []run, err error) {
 	in.io.Lock()
 	defer in.io.Unlock()
 	if !in.isDir() {
-		if err := fs.loadExtents(in); err != nil {
+		if err := fs.loadExtentsLocked(in); err != nil {
 			return nil, err
 		}
 	}
 	in.mu.RLock()
-	xs, err := fs.loadXattrs(in)
+	xs, err := fs.loadXattrsLocked(in)
 	in.mu.RUnlock()
 	if err != nil {
 		return nil, err

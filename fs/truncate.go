@@ -67,10 +67,10 @@ func (r *resize) grow() (done bool, err error) {
 	if old >= size {
 		return false, nil
 	}
-	if err := r.fs.zeroFenced(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
+	if err := r.fs.zeroFencedLocked(ctx, in, span{old, min(size, blockEnd(old))}); err != nil {
 		return false, err
 	}
-	return true, r.commit(r.fs.newRemap(in, 0), false)
+	return true, r.commitLocked(r.fs.newRemapLocked(in, 0), false)
 }
 
 // shrink moves the end of file down (or leaves it and updates the times). It takes
@@ -85,15 +85,15 @@ func (r *resize) shrink() (done bool, err error) {
 	switch size := in.size.Load(); {
 	case r.s.Size > size:
 		return false, nil
-	case ctx.NoWait && in.cutsMuch() && blocksOf(int64(r.s.Size)) < blocksOf(int64(size)):
+	case ctx.NoWait && in.cutsMuchLocked() && blocksOf(int64(r.s.Size)) < blocksOf(int64(size)):
 		return false, syscall.EAGAIN
 	}
 	m, more := fs.planCut(ctx, in, r.s.Size)
-	if err := r.commit(m, more); err != nil {
+	if err := r.commitLocked(m, more); err != nil {
 		return false, err
 	}
 	if more {
-		if err = fs.finishTruncate(ctx, in); err != nil {
+		if err = fs.finishTruncateLocked(ctx, in); err != nil {
 			fs.damage.unfinished.Store(true)
 		}
 	}
@@ -101,14 +101,14 @@ func (r *resize) shrink() (done bool, err error) {
 	return true, err
 }
 
-// commit commits the new size, and with it m, what is cut beyond it. If some is left (more) the
-// inode is marked Truncating, and the caller (or recovery) calls finishTruncate. Called with io
-// held, and not mu.
+// commitLocked commits the new size, and with it m, what is cut beyond it. If some is left (more)
+// the inode is marked Truncating, and the caller (or recovery) calls finishTruncateLocked. Called
+// with io held, and not mu.
 //
 // Persistence order:
 //  1. transaction: core line with size and mark, times line, slots cut
 //  2. only then the cut blocks go to whoever holds them last
-func (r *resize) commit(m *remap, more bool) error {
+func (r *resize) commitLocked(m *remap, more bool) error {
 	s := r.s
 	return m.commitWith(r.ctx, func(c layout.Core) (layout.Core, uint32) {
 		c.Size = s.Size
@@ -125,16 +125,16 @@ func (r *resize) commit(m *remap, more bool) error {
 // planCut plans the removal of what lies beyond size, which needs no new slot. more is
 // set if it takes another one.
 func (fs *FS) planCut(ctx *Caller, in *inode, size uint64) (m *remap, more bool) {
-	m, stop, _ := fs.plan(ctx, in, blocksOf(int64(size)), maxBlock+1, dispPunch)
+	m, stop, _ := fs.planLocked(ctx, in, blocksOf(int64(size)), maxBlock+1, dispPunch)
 	m.reduce()
 	return m, stop <= maxBlock
 }
 
-// finishTruncate cuts what an interrupted or large truncation left, and takes the
+// finishTruncateLocked cuts what an interrupted or large truncation left, and takes the
 // mark off. Called with io held, and not mu.
 //
 // Persistence order: transactions of slots cut; the last one also clears the mark.
-func (fs *FS) finishTruncate(ctx *Caller, in *inode) error {
+func (fs *FS) finishTruncateLocked(ctx *Caller, in *inode) error {
 	for {
 		m, more := fs.planCut(ctx, in, in.size.Load())
 		err := m.commitWith(ctx, func(c layout.Core) (layout.Core, uint32) {
@@ -190,15 +190,15 @@ func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 	return true, nil
 }
 
-// zeroFenced zeroes parts of blocks. Called with io held, and no plan.
+// zeroFencedLocked zeroes parts of blocks. Called with io held, and no plan.
 //
 // Persistence order:
-//  1. those that are shared become the file's own (unshare)
+//  1. those that are shared become the file's own (unshareLocked)
 //  2. NT-zero them, SFENCE
-func (fs *FS) zeroFenced(ctx *Caller, in *inode, spans ...span) error {
+func (fs *FS) zeroFencedLocked(ctx *Caller, in *inode, spans ...span) error {
 	for _, s := range spans {
 		if s.off < s.end {
-			if err := fs.unshare(ctx, in, s.off); err != nil {
+			if err := fs.unshareLocked(ctx, in, s.off); err != nil {
 				return err
 			}
 		}

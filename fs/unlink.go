@@ -30,7 +30,7 @@ func (fs *FS) Rmdir(ctx *Caller, dir uint64, name string) syscall.Errno {
 //  1. transaction: the dentry's lines cleared; the inode's core line (link count)
 //     and times line; the directory's times line, and its core line for rmdir
 //  2. the inode, if that was its last name and nobody references it: reclaim
-//  3. the directory's block, if it became empty: trimDir
+//  3. the directory's block, if it became empty: trimDirLocked
 func (fs *FS) remove(ctx *Caller, dir uint64, name string, rmdir bool) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
@@ -69,7 +69,7 @@ func (fs *FS) tryRemove(ctx *Caller, d *inode, name string, rmdir bool) (unread 
 	if !ok {
 		return nil, syscall.ENOENT
 	}
-	in, err := fs.child(d, de.Ino)
+	in, err := fs.childLocked(d, de.Ino)
 	if err != nil {
 		return nil, errno(err)
 	}
@@ -85,7 +85,7 @@ func (fs *FS) tryRemove(ctx *Caller, d *inode, name string, rmdir bool) (unread 
 	if err != nil {
 		return nil, errno(err)
 	}
-	fs.trimDir(ctx, d, de.Pos)
+	fs.trimDirLocked(ctx, d, de.Pos)
 	return nil, 0
 }
 
@@ -95,7 +95,7 @@ func (in *inode) unread() bool { return in.isDir() && !in.loaded.Load() }
 func (fs *FS) removeLocked(ctx *Caller, d, in *inode, de *dirindex.Entry, rmdir bool) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err := in.mayRemove(rmdir); err != nil {
+	if err := in.mayRemoveLocked(rmdir); err != nil {
 		return err
 	}
 	now := fs.now()
@@ -112,7 +112,7 @@ func (fs *FS) removeLocked(ctx *Caller, d, in *inode, de *dirindex.Entry, rmdir 
 	if err := c.commit(); err != nil {
 		return err
 	}
-	fs.freeing.nameGone(in)
+	fs.freeing.nameGoneLocked(in)
 	return nil
 }
 
@@ -124,9 +124,9 @@ func dropSubdir(c *layout.Core) {
 	}
 }
 
-// mayRemove checks what a removed name leads to. Called with in.mu held.
+// mayRemoveLocked checks what a removed name leads to. Called with in.mu held.
 // Precondition: a directory is not unread.
-func (in *inode) mayRemove(rmdir bool) error {
+func (in *inode) mayRemoveLocked(rmdir bool) error {
 	switch {
 	case in.core.Nlink == 0:
 		return corruptf("inode %d has a name, and a link count of 0", in.ino)

@@ -81,8 +81,8 @@ func (fs *FS) write(ctx *Caller, in *inode, off int64, data []byte) (int, syscal
 		return 0, errno(err)
 	}
 	n, done := 0, false
-	if err = fs.bypass(ctx, in, off, end); ctx.Writeback {
-		err = fs.keep(in, off, data)
+	if err = fs.bypassLocked(ctx, in, off, end); ctx.Writeback {
+		err = fs.keepLocked(in, off, data)
 	}
 	if err == nil {
 		done, err = fs.overwrite(ctx, in, off, data)
@@ -93,21 +93,21 @@ func (fs *FS) write(ctx *Caller, in *inode, off int64, data []byte) (int, syscal
 		n = len(data)
 	default:
 		if lock, err = in.lockGrow(ctx, lock, from, off, end); err != nil {
-			in.bypassed(ctx, off)
+			in.bypassedLocked(ctx, off)
 			return 0, errno(err)
 		}
-		if err = fs.bypass(ctx, in, off, end); ctx.Writeback {
-			err = fs.keep(in, off, data)
+		if err = fs.bypassLocked(ctx, in, off, end); ctx.Writeback {
+			err = fs.keepLocked(in, off, data)
 		}
 		if err == nil {
-			n, err = fs.extend(ctx, in, off, data)
+			n, err = fs.extendLocked(ctx, in, off, data)
 		}
 		in.io.Unlock()
 	}
 	if err != nil && err != errNoSpace { // some of the bytes may have been stored
-		in.bypassTorn(ctx)
+		in.bypassTornLocked(ctx)
 	} else {
-		in.bypassed(ctx, off+int64(n))
+		in.bypassedLocked(ctx, off+int64(n))
 	}
 	in.rl.Unlock(lock)
 	if !done && n > 0 {
@@ -214,10 +214,10 @@ func (fs *FS) inPlace(in *inode, off, n int64) bool {
 	return true
 }
 
-// extend is the write that fills holes, makes unwritten blocks written, goes to new blocks instead
-// of shared or bad ones, or moves the end of file. It goes piece by piece, each piece a
+// extendLocked is the write that fills holes, makes unwritten blocks written, goes to new blocks
+// instead of shared or bad ones, or moves the end of file. It goes piece by piece, each piece a
 // transaction; n counts the bytes of the pieces done. Called with the range lock and io held.
-func (fs *FS) extend(ctx *Caller, in *inode, off int64, data []byte) (n int, err error) {
+func (fs *FS) extendLocked(ctx *Caller, in *inode, off int64, data []byte) (n int, err error) {
 	for again := 0; n < len(data) && err == nil; {
 		var m int
 		m, err = fs.extendPiece(ctx, in, off+int64(n), data[n:])
@@ -253,11 +253,11 @@ func (fs *FS) extendPiece(ctx *Caller, in *inode, off int64, data []byte) (int, 
 	}
 	end := off + int64(len(data))
 	if size := int64(in.size.Load()); off > size && size < blockEnd(size) {
-		if err := fs.unshare(ctx, in, size); err != nil {
+		if err := fs.unshareLocked(ctx, in, size); err != nil {
 			return 0, err
 		}
 	}
-	m, stop, err := fs.plan(ctx, in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, dispWrite)
+	m, stop, err := fs.planLocked(ctx, in, uint64(off)>>layout.BlockShift, uint64(end-1)>>layout.BlockShift+1, dispWrite)
 	if err != nil {
 		return 0, err
 	}

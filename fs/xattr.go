@@ -50,7 +50,7 @@ func (fs *FS) GetXattr(ctx *Caller, ino uint64, name string, buf []byte) (int, s
 	defer fs.put(in, 1)
 	in.mu.RLock()
 	defer in.mu.RUnlock()
-	xs, err := fs.loadXattrs(in)
+	xs, err := fs.loadXattrsLocked(in)
 	if err != nil {
 		return 0, errno(err)
 	}
@@ -78,7 +78,7 @@ func (fs *FS) ListXattr(ctx *Caller, ino uint64, buf []byte) (int, syscall.Errno
 	defer fs.put(in, 1)
 	in.mu.RLock()
 	defer in.mu.RUnlock()
-	xs, err := fs.loadXattrs(in)
+	xs, err := fs.loadXattrsLocked(in)
 	if err != nil {
 		return 0, errno(err)
 	}
@@ -198,7 +198,7 @@ func (fs *FS) changeXattr(ctx *Caller, ino uint64, name string, edit xattrEdit) 
 // if edit changes that, in the same transaction.
 //
 // Persistence order:
-//  1. the new list is stored (swapXattrs)
+//  1. the new list is stored (swapXattrsLocked)
 //  2. transaction: the times line with the new root and ctime, and perhaps the core line
 //  3. only then is the old list free
 func (fs *FS) editXattrs(ctx *Caller, in *inode, edit xattrEdit) syscall.Errno {
@@ -208,7 +208,7 @@ func (fs *FS) editXattrs(ctx *Caller, in *inode, edit xattrEdit) syscall.Errno {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	core := in.core
-	s, err := fs.swapXattrs(ctx, in, func(s *xattrSwap) error { return edit(s, &core) })
+	s, err := fs.swapXattrsLocked(ctx, in, func(s *xattrSwap) error { return edit(s, &core) })
 	if err != nil {
 		return errno(err)
 	}

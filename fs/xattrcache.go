@@ -17,8 +17,8 @@ type xattrCache struct {
 	next int // the next to go
 }
 
-// keep keeps an inode's list. Called with the inode's mu held.
-func (c *xattrCache) keep(in *inode, xs *xattrs) {
+// keepLocked keeps an inode's list. Called with the inode's mu held.
+func (c *xattrCache) keepLocked(in *inode, xs *xattrs) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !slices.Contains(c.kept[:], in) {

@@ -35,10 +35,10 @@ func (xs *xattrs) blocks() uint64 {
 	return n
 }
 
-// loadXattrs reads an inode's attributes, which nobody may change. A list of several blocks is
-// kept for a while (xattrCache), since reading each of n attributes would take n*n steps. Called
+// loadXattrsLocked reads an inode's attributes, which nobody may change. A list of several blocks
+// is kept for a while (xattrCache), since reading each of n attributes would take n*n steps. Called
 // with mu held.
-func (fs *FS) loadXattrs(in *inode) (xs xattrs, err error) {
+func (fs *FS) loadXattrsLocked(in *inode) (xs xattrs, err error) {
 	if in.xroot == 0 {
 		return xs, nil
 	}
@@ -62,7 +62,7 @@ func (fs *FS) loadXattrs(in *inode) (xs xattrs, err error) {
 	}
 	if len(xs.chain) > 1 {
 		kept := xs
-		fs.xattrs.keep(in, &kept)
+		fs.xattrs.keepLocked(in, &kept)
 	}
 	return xs, nil
 }

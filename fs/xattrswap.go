@@ -18,7 +18,7 @@ type xattrSwap struct {
 	gone     []layout.Xattr    // that are linked, and will not be
 }
 
-// swapXattrs stores the attributes that edit makes of an inode's. With an error everything
+// swapXattrsLocked stores the attributes that edit makes of an inode's. With an error everything
 // is as it was. Called with mu held, and no lane.
 //
 // Persistence order:
@@ -26,8 +26,8 @@ type xattrSwap struct {
 //  2. by the same thread, NT-store the new list into fresh metadata blocks, SFENCE each
 //  3. the caller's transaction: the times line with the new root
 //  4. only then are the old list, and old values that were long, free (done)
-func (fs *FS) swapXattrs(ctx *Caller, in *inode, edit func(s *xattrSwap) error) (*xattrSwap, error) {
-	old, err := fs.loadXattrs(in)
+func (fs *FS) swapXattrsLocked(ctx *Caller, in *inode, edit func(s *xattrSwap) error) (*xattrSwap, error) {
+	old, err := fs.loadXattrsLocked(in)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (s *xattrSwap) set(name string, value []byte) error {
 	return nil
 }
 
-// store is step 2 of swapXattrs. After an error now.chain has the blocks that were allocated.
+// store is step 2 of swapXattrsLocked. After an error now.chain has the blocks that were allocated.
 func (s *xattrSwap) store() error {
 	fs, in := s.fs, s.in
 	var b []byte
@@ -146,7 +146,7 @@ func (s *xattrSwap) store() error {
 	return nil
 }
 
-// storeValue is step 1 of swapXattrs: a long value in fresh blocks. The list that names it is
+// storeValue is step 1 of swapXattrsLocked: a long value in fresh blocks. The list that names it is
 // stored, and fenced, next.
 func (s *xattrSwap) storeValue(value []byte) (runs []layout.XattrRun, err error) {
 	for range extendTries {

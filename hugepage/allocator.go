@@ -134,7 +134,7 @@ func (a *Allocator) FreeBlocks() uint64 { return a.free.Load() + a.inPools() }
 func (a *Allocator) WholeFree2M() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drain()
+	a.drainLocked()
 	return a.freePMDN
 }
 
@@ -142,7 +142,7 @@ func (a *Allocator) WholeFree2M() uint64 {
 func (a *Allocator) WholeFree1G() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drain()
+	a.drainLocked()
 	return a.giants
 }
 
@@ -157,7 +157,7 @@ func (a *Allocator) SetReserve(chunks uint64) {
 func (a *Allocator) Stats() Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drain()
+	a.drainLocked()
 	s := Stats{
 		Blocks:  a.blocks,
 		Free:    a.free.Load(),

@@ -114,9 +114,9 @@ func (a *Allocator) pooled(block, n uint64) bool {
 	return false
 }
 
-// drain gives what the pools have back to the allocator; false if that is nothing. Called
+// drainLocked gives what the pools have back to the allocator; false if that is nothing. Called
 // with mu held; a pool's mu is taken within it, never the other way round.
-func (a *Allocator) drain() (some bool) {
+func (a *Allocator) drainLocked() (some bool) {
 	for i := range a.pools {
 		q := &a.pools[i]
 		if q.blocks.Load() == 0 {

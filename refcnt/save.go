@@ -148,7 +148,7 @@ func (t *Table) restoreMissing(r Run) error {
 		y.runs(r.Block-f.block, r.N, func(_, _ uint64, v int64) bool { whole = whole && v == y.top; return whole })
 	}
 	if whole {
-		if _, rise := t.partlyOwned.add(&f, t.pmd, r.Block, r.N, -int64(r.Owners)); rise == 0 {
+		if _, rise := t.partlyOwned.addLocked(&f, t.pmd, r.Block, r.N, -int64(r.Owners)); rise == 0 {
 			f.w.Store(w | partial)
 			return nil
 		}

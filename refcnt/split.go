@@ -16,10 +16,10 @@ type partlyOwned struct {
 	of map[uint64]*ownerCounts // protected by mu: by the folio's first block; its word says partial
 }
 
-// add adds an owner of a part of a folio (d is 1) or takes one away (-1), and returns its
+// addLocked adds an owner of a part of a folio (d is 1) or takes one away (-1), and returns its
 // owner counts and how many more owners its word has to count. Called with mu held, which is kept
 // until the word says so too, or until add has undone it.
-func (c *partlyOwned) add(f *folio, shift uint8, block, n uint64, d int64) (y *ownerCounts, rise int64) {
+func (c *partlyOwned) addLocked(f *folio, shift uint8, block, n uint64, d int64) (y *ownerCounts, rise int64) {
 	y = c.of[f.block]
 	if y == nil {
 		y = newOwnerCounts(f, shift)
@@ -40,17 +40,17 @@ func (c *partlyOwned) add(f *folio, shift uint8, block, n uint64, d int64) (y *o
 func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 	c := &t.partlyOwned
 	c.mu.Lock()
-	y, rise := c.add(f, t.pmd, block, n, -1)
+	y, rise := c.addLocked(f, t.pmd, block, n, -1)
 	for {
 		old := f.w.Load()
 		switch {
 		case old&kindMask != f.kind || old&splitting != 0: // the latter by somebody else, for a few stores
-			c.add(f, t.pmd, block, n, 1)
+			c.addLocked(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
 			runtime.Gosched()
 			return false
 		case old&shareMask == 0 || old&frozen != 0:
-			c.add(f, t.pmd, block, n, 1)
+			c.addLocked(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
 			t.noOwner(op+" of a part", block, old)
 			return true
@@ -58,7 +58,7 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 		now := y.word(old, rise)
 		left := y.least(sharesOf(now))
 		if left < 0 {
-			c.add(f, t.pmd, block, n, 1)
+			c.addLocked(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
 			t.noOwner(op+" of a part that has no owner left", block, old)
 			return true
@@ -117,21 +117,21 @@ func (t *Table) sharePart(f *folio, block, n uint64) error {
 	c := &t.partlyOwned
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	y, rise := c.add(f, t.pmd, block, n, 1)
+	y, rise := c.addLocked(f, t.pmd, block, n, 1)
 	for {
 		old := f.w.Load()
 		switch {
 		case old&kindMask != f.kind || old&splitting != 0:
-			c.add(f, t.pmd, block, n, -1)
+			c.addLocked(f, t.pmd, block, n, -1)
 			return errChanged
 		case old&shareMask == 0:
-			c.add(f, t.pmd, block, n, -1)
+			c.addLocked(f, t.pmd, block, n, -1)
 			if t.doubt == nil {
 				misuse("share", f.block, old)
 			}
 			return ErrNoOwner
 		case old&shareMask == shareMask && rise > 0:
-			c.add(f, t.pmd, block, n, -1)
+			c.addLocked(f, t.pmd, block, n, -1)
 			return fmt.Errorf("%w: block %d has %d owners", ErrOverflow, block, maxShares)
 		}
 		if f.w.CompareAndSwap(old, y.word(old, rise)) {

@@ -121,7 +121,7 @@ func (l *List) saveLocked() error {
 	lacks, cleared := false, false
 	for i, b := range l.lines {
 		if b == tornLine {
-			if err := l.put(i, layout.BadRange{}, seq); err != nil {
+			if err := l.putLocked(i, layout.BadRange{}, seq); err != nil {
 				return err
 			}
 			cleared = true
@@ -132,17 +132,17 @@ func (l *List) saveLocked() error {
 		if slices.Contains(l.lines[:], want) {
 			continue
 		}
-		unused, n, parts := l.placeFor(want)
+		unused, n, parts := l.placeForLocked(want)
 		if n == 0 || n == 1 && len(parts) == 0 { // the last one is for ranges that join others
 			lacks = true
 			continue
 		}
-		if err := l.put(unused, want, seq); err != nil {
+		if err := l.putLocked(unused, want, seq); err != nil {
 			return err
 		}
 		l.r.Fence()
 		for _, i := range parts {
-			if err := l.put(i, layout.BadRange{}, seq); err != nil {
+			if err := l.putLocked(i, layout.BadRange{}, seq); err != nil {
 				return err
 			}
 			cleared = true
@@ -161,9 +161,9 @@ func (l *List) saveLocked() error {
 	return nil
 }
 
-// placeFor finds an unused line of n for a range, and the lines of ranges that are part of it.
-// Called with mu held.
-func (l *List) placeFor(want layout.BadRange) (unused, n int, parts []int) {
+// placeForLocked finds an unused line of n for a range, and the lines of ranges that are part of
+// it. Called with mu held.
+func (l *List) placeForLocked(want layout.BadRange) (unused, n int, parts []int) {
 	for i, b := range l.lines {
 		switch {
 		case b.Len == 0:
@@ -175,9 +175,9 @@ func (l *List) placeFor(want layout.BadRange) (unused, n int, parts []int) {
 	return unused, n, parts
 }
 
-// put stores a range in line i of the list on media, and flushes it. Called with mu held, on one
-// thread.
-func (l *List) put(i int, b layout.BadRange, seq uint64) error {
+// putLocked stores a range in line i of the list on media, and flushes it. Called with mu held, on
+// one thread.
+func (l *List) putLocked(i int, b layout.BadRange, seq uint64) error {
 	var line layout.Line
 	b.Put(&line)
 	off := l.sb.BadOff + int64(i)*layout.LineSize

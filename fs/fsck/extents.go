@@ -340,7 +340,7 @@ func slots(list []slotExtent, l *layout.Line, off int64) []slotExtent {
 	return list
 }
 
-// finishTruncate cuts what lies beyond the size and takes the mark off, as recovery
+// finishTruncateLocked cuts what lies beyond the size and takes the mark off, as recovery
 // does: slots first, the mark last.
 func (p *pass) finishTruncate(ino uint64, io int64, t *layout.Times) func() error {
 	return func() error {

@@ -97,8 +97,8 @@ func New(r *pmem.Region, sb *layout.Superblock, data bool, hooks Hooks) *Journal
 	return j
 }
 
-// slotOff is the region offset of the slot that the next record goes to. Called with mu held.
-func (l *lane) slotOff() int64 { return l.off + int64(l.slot)*int64(l.j.sb.LaneSlot) }
+// slotOffLocked is the region offset of the slot that the next record goes to. Called with mu held.
+func (l *lane) slotOffLocked() int64 { return l.off + int64(l.slot)*int64(l.j.sb.LaneSlot) }
 
 // Seed is the seed of the filesystem's checksums.
 func (j *Journal) Seed() uint32 { return j.seed }

@@ -57,9 +57,9 @@ func (j *Journal) UseBodies(lanes int64, large []int64) {
 	j.bodies.good.Store(int32(len(large)))
 }
 
-// takeBody returns a place for a body of n bytes, which giveBody takes back. Called with the lane
-// held.
-func (l *lane) takeBody(n int) (off int64, err error) {
+// takeBodyLocked returns a place for a body of n bytes, which giveBody takes back. Called with the
+// lane held.
+func (l *lane) takeBodyLocked(n int) (off int64, err error) {
 	if n <= laneBody && l.body != 0 {
 		return l.body, nil
 	}
@@ -70,8 +70,8 @@ func (l *lane) takeBody(n int) (off int64, err error) {
 	return off, nil
 }
 
-// giveBody ends the use of a place. A bad one is not used again. Called with the lane held.
-func (l *lane) giveBody(off int64, bad bool) {
+// giveBodyLocked ends the use of a place. A bad one is not used again. Called with the lane held.
+func (l *lane) giveBodyLocked(off int64, bad bool) {
 	b := &l.j.bodies
 	switch {
 	case off == l.body && bad:
@@ -105,15 +105,15 @@ func (t *Tx) commitLogged(seq uint64) error {
 		h.Data += uint32(len(d.Bytes))
 	}
 	var err error
-	if h.At, err = l.takeBody(layout.TablesSize(t.n, len(t.data)) + int(h.Data)); err != nil {
+	if h.At, err = l.takeBodyLocked(layout.TablesSize(t.n, len(t.data)) + int(h.Data)); err != nil {
 		return err
 	}
 	bad := false
-	defer func() { l.giveBody(h.At, bad) }()
+	defer func() { l.giveBodyLocked(h.At, bad) }()
 	if j.Failed() {
 		return ErrFailed // a record whose body is there may still be committed
 	}
-	slot := l.slotOff()
+	slot := l.slotOffLocked()
 	rec := t.buildRecord(&h)
 
 	runtime.LockOSThread()

@@ -143,7 +143,7 @@ func (t *Tx) Commit() error {
 			return j.mediaFailed(err)
 		}
 	}
-	if err := j.r.NTStore(l.slotOff(), rec); err != nil {
+	if err := j.r.NTStore(l.slotOffLocked(), rec); err != nil {
 		return j.mediaFailed(err)
 	}
 	j.r.Fence()
@@ -175,6 +175,6 @@ func (t *Tx) buildRecord(h *layout.RecordHeader) []byte {
 		tables.SetPiece(i, d.Off, int64(len(d.Bytes)))
 	}
 	h.BodyCRC = layout.Checksum(seed, body)
-	h.Put((*layout.Line)(rec), seed, l.slotOff())
+	h.Put((*layout.Line)(rec), seed, l.slotOffLocked())
 	return rec
 }

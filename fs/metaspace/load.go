@@ -25,7 +25,7 @@ func (m *Space) Load(reserve func(block, n uint64) bool) (inodeBlocks []uint64, 
 		if !l.ChunkBit(bit) {
 			continue
 		}
-		if inodeBlocks, err = m.loadChunk(no, reserve, inodeBlocks); err != nil {
+		if inodeBlocks, err = m.loadChunkLocked(no, reserve, inodeBlocks); err != nil {
 			return nil, err
 		}
 	}
@@ -35,9 +35,9 @@ func (m *Space) Load(reserve func(block, n uint64) bool) (inodeBlocks []uint64, 
 	return inodeBlocks, nil
 }
 
-// loadChunk reads the header of a metadata chunk, adds the chunk, and appends its inode blocks to a
-// list. Called with mu held.
-func (m *Space) loadChunk(no int64, reserve func(block, n uint64) bool, inodeBlocks []uint64) ([]uint64, error) {
+// loadChunkLocked reads the header of a metadata chunk, adds the chunk, and appends its inode
+// blocks to a list. Called with mu held.
+func (m *Space) loadChunkLocked(no int64, reserve func(block, n uint64) bool, inodeBlocks []uint64) ([]uint64, error) {
 	off := m.sb.ChunkHeader(no)
 	var l layout.Line
 	if err := m.j.ReadLine(off, &l); err != nil {

@@ -31,7 +31,7 @@ func (l *Lock) Lock(start, end int64, excl bool) Token {
 	l.next++
 	t := l.next
 	l.q = append(l.q, entry{t, start, end, excl})
-	for l.blocked(t) {
+	for l.blockedLocked(t) {
 		if l.cond.L == nil {
 			l.cond.L = &l.mu
 		}
@@ -50,15 +50,15 @@ func (l *Lock) TryLock(start, end int64, excl bool) (Token, bool) {
 	l.next++
 	t := l.next
 	l.q = append(l.q, entry{t, start, end, excl})
-	if l.blocked(t) {
+	if l.blockedLocked(t) {
 		l.q = l.q[:len(l.q)-1]
 		return 0, false
 	}
 	return t, true
 }
 
-// blocked reports whether an entry conflicts with one before it. Called with mu held.
-func (l *Lock) blocked(t Token) bool {
+// blockedLocked reports whether an entry conflicts with one before it. Called with mu held.
+func (l *Lock) blockedLocked(t Token) bool {
 	i := len(l.q) - 1
 	for l.q[i].token != t {
 		i--
