@@ -69,7 +69,7 @@ deps-programs: deps-test
 bench: deps-demo
 	@deploy/need git:git tar:tar e2fsprogs:mkfs.ext4 mount:mount
 	@mkdir -p bin
-	$(GO) run ./bench/compare $(BENCH) --json bin/bench.json --html bin/bench.html --markdown bin/bench.md --plots bin/bench
+	$(GO) run ./bench/compare $(BENCH) --json bin/bench.json --html bin/bench.html --markdown bin/bench.md --plots bin/bench --figure bin/bench.svg
 
 # Without them the tests say that they did not run.
 deps-vm:

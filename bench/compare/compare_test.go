@@ -111,7 +111,7 @@ func TestJobs(t *testing.T) {
 
 func TestPublish(t *testing.T) {
 	dir := t.TempDir()
-	o := &config{json: filepath.Join(dir, "r.json"), html: filepath.Join(dir, "r.html"), plots: filepath.Join(dir, "plots"), report: filepath.Join(dir, "r.md")}
+	o := &config{json: filepath.Join(dir, "r.json"), html: filepath.Join(dir, "r.html"), plots: filepath.Join(dir, "plots"), figure: filepath.Join(dir, "r.svg"), report: filepath.Join(dir, "r.md")}
 	r := report()
 	r.Errors = []string{"something <failed>"}
 	if err := r.publish(o); err != nil {
@@ -123,6 +123,7 @@ func TestPublish(t *testing.T) {
 		o.json:   {`"daxfsd-uring"`, `900`},
 		o.html:   {"data:image/png;base64,", "something &lt;failed&gt;", "3.10"},
 		o.report: {`| daxfsd-uring | 310 |`, `not available here \| at all |`, "| missed |"},
+		o.figure: {"random read, 2 jobs", ">3.10<", `width="511.5"`, "M691.5 83 V99"},
 		filepath.Join(o.plots, "randread-psync-2.png"): {"\x89PNG"},
 		"": {"3.10", "FAILED: something", "not available here | at all\n"},
 	} {

@@ -37,10 +37,10 @@ type config struct {
 	Quick       bool          `json:"quick"`
 	TargetsOnly bool          `json:"targets_only"`
 
-	dir                       string
-	rows, contenders          *regexp.Regexp
-	json, html, plots, report string
-	check                     bool
+	dir                               string
+	rows, contenders                  *regexp.Regexp
+	json, html, plots, figure, report string
+	check                             bool
 }
 
 func main() {
@@ -127,6 +127,7 @@ five rounds, takes two hours; the rows of targets alone a quarter of that.`,
 	f.StringVar(&o.json, "json", "", "write every sample to this file")
 	f.StringVar(&o.html, "html", "", "write a report with plots to this file, which needs no other")
 	f.StringVar(&o.plots, "plots", "", "write the plots into this directory, as PNG")
+	f.StringVar(&o.figure, "figure", "", "write the figure of docs/performance.md to this file, as SVG")
 	f.StringVar(&o.report, "markdown", "", "write the tables to this file")
 	c.AddCommand(serveCommand())
 	return c

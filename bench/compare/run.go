@@ -65,7 +65,7 @@ func (r *Report) publish(o *config) error {
 	for _, f := range []struct {
 		name  string
 		write func(string) error
-	}{{o.json, r.write}, {o.html, r.html}, {o.plots, r.plots}, {o.report, r.markdown}} {
+	}{{o.json, r.write}, {o.html, r.html}, {o.plots, r.plots}, {o.figure, r.figure}, {o.report, r.markdown}} {
 		if f.name != "" {
 			if err := f.write(f.name); err != nil {
 				return fmt.Errorf("writing %s: %w", f.name, err)
