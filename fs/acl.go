@@ -7,16 +7,18 @@ import (
 	"github.com/daxfsd/daxfsd/fs/posixacl"
 )
 
-// The kernel judges accesses by a file's access control lists. What the lists do to modes, and to
-// what is created, is decided here (posixacl), in the transaction that changes the inode.
+// The kernel checks accesses against a file's access control lists. This file and package posixacl
+// decide how the lists change modes and new inodes, in the transaction that changes the inode.
 
-// acls are an inode's lists; nil: none.
+// acls holds an inode's access control lists; a nil list is absent.
 type acls struct{ access, def posixacl.List }
 
-// aclKept is how many entries of an inode's lists stay in DRAM with it; longer ones are read anew.
+// aclKept bounds the entries of an inode's lists that stay in DRAM with the inode. Longer lists are
+// read from the media each time.
 const aclKept = 64
 
-// loadACLsLocked reads an inode's lists. Called with mu held.
+// loadACLsLocked returns an inode's lists, and reads them if they are not in DRAM. Called with
+// in.mu held for writing.
 func (fs *FS) loadACLsLocked(in *inode) (*acls, error) {
 	if in.acls != nil {
 		return in.acls, nil
@@ -51,8 +53,8 @@ func (fs *FS) loadACLsLocked(in *inode) (*acls, error) {
 	return l, nil
 }
 
-// setACL sets a list, or removes it if value holds no entry. That of access says what the
-// mode is: an equivalent mode replaces it.
+// setACL sets the list called name, or removes it if value holds no entries. An access list also
+// sets the mode, and is not stored if the mode can express all of it.
 func (s *xattrSwap) setACL(name string, value []byte, c *layout.Core) error {
 	a, err := posixacl.Parse(value)
 	switch {
@@ -72,8 +74,9 @@ func (s *xattrSwap) setACL(name string, value []byte, c *layout.Core) error {
 	return s.set(name, a.Bytes())
 }
 
-// chmodACL makes an inode's list follow a new mode: the swap has to be linked by the
-// transaction that sets it. nil: there is none.
+// chmodACL adapts an inode's access list to a new mode. The transaction that sets the mode must
+// link the returned swap; nil: the list does not change. Called with in.mu held for writing and no
+// lane.
 func (fs *FS) chmodACL(ctx *Caller, in *inode, mode uint16) (*xattrSwap, error) {
 	if in.xroot == 0 {
 		return nil, nil
@@ -91,9 +94,10 @@ func (fs *FS) chmodACL(ctx *Caller, in *inode, mode uint16) (*xattrSwap, error) 
 	})
 }
 
-// inheritACL gives a new inode what its directory's default list says, or takes the umask
-// from its mode if there is none. The swap has to be linked by the transaction that makes
-// it; nil: there is none.
+// inheritACL gives a new inode the lists that follow from the default list of directory d. Without
+// a default list it takes the umask from the mode instead. The transaction that creates the inode
+// must link the returned swap; nil: the inode has no list. Called with d.mu held for writing and no
+// lane.
 func (n *newborn) inheritACL(d *inode) (*xattrSwap, error) {
 	fs, ctx, in := n.fs, n.ctx, n.in
 	if in.typ == syscall.S_IFLNK {

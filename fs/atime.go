@@ -7,21 +7,22 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// Atime is when reading a file, a link or a directory changes its access time, as the
-// options of mount(8). It is kept lazily. What the kernel answers from its caches is not seen.
+// Atime selects when a read of a file, a link or a directory updates its access time, like the
+// options of mount(8). The time is updated lazily. Reads that the kernel answers from its caches do
+// not count.
 type Atime int
 
 const (
-	// Relatime: if it is not later than the last change, or a day old. The default.
+	// Relatime updates it if it is not later than the last change, or is a day old. The default.
 	Relatime Atime = iota
-	// Strictatime: always.
+	// Strictatime updates it with every read.
 	Strictatime
-	// Noatime: never.
+	// Noatime never updates it.
 	Noatime
 )
 
-// accessed is after something of in was read. It takes no lock, and asks for the time only
-// if that is stored.
+// accessed updates the access time after a read, if Options.Atime and the flags ask for that. It
+// takes no lock, and reads the clock only if it stores the time.
 func (fs *FS) accessed(ctx *Caller, in *inode) {
 	if fs.opt.Atime == Noatime || ctx.NoAtime || fs.opt.NoDirAtime && in.isDir() || in.flags.Load()&layout.FlagNoAtime != 0 || fs.readOnly() {
 		return
@@ -33,7 +34,7 @@ func (fs *FS) accessed(ctx *Caller, in *inode) {
 	in.touched.Add(1)
 }
 
-// flushAllTimes makes the lazily kept times of all inodes durable.
+// flushAllTimes makes the lazily updated times of all inodes durable. Called with no lock held.
 func (fs *FS) flushAllTimes() {
 	for i := range fs.icache {
 		s := &fs.icache[i]

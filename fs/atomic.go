@@ -8,10 +8,10 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// This file makes a write all or nothing (Options.Atomic). What goes to new blocks, or
-// beyond the end of file, is shown by one transaction anyhow (extendPiece). What is stored
-// over a file's data keeps its place, so that large folios stay large: the transaction
-// carries it (a logged record), and it is copied in place once that is committed.
+// This file makes a write all or nothing (Options.Atomic). Data for new blocks, or beyond the end
+// of file, becomes visible by one transaction in any case (extendPiece). Data that replaces a
+// file's data keeps its blocks, so that large folios stay whole: the transaction carries the data
+// (a logged record), and it is copied in place after the commit.
 
 // AtomicUnit is the largest write that is all or nothing with Options.Atomic, in bytes.
 const AtomicUnit = layout.LoggedData
@@ -19,9 +19,9 @@ const AtomicUnit = layout.LoggedData
 // atomic reports whether writes are all or nothing.
 func (fs *FS) atomic() bool { return fs.opt.Atomic && !fs.opt.ReadOnly }
 
-// openBodies takes space for the bodies of logged records: a small place for each lane, and
-// a large one for each 128 MiB, as many as CPUs at most. It belongs to nobody on media, so
-// it is free again at the next mount.
+// openBodies allocates space for the bodies of logged records: a small body for each lane, and a
+// large body for each 128 MiB of the region, at least one and at most one for each CPU. No
+// structure on the media names this space, so the next mount finds it free.
 func (fs *FS) openBodies() error {
 	take := func(n int64) (off int64, ok bool) {
 		if off, ok = fs.takeFree(n); ok {
@@ -45,7 +45,7 @@ func (fs *FS) openBodies() error {
 	return nil
 }
 
-// closeBodies makes that space free again.
+// closeBodies frees the space that openBodies allocated.
 func (fs *FS) closeBodies() {
 	for _, r := range fs.bodies {
 		fs.free.idle(r.block, r.n)
@@ -53,7 +53,8 @@ func (fs *FS) closeBodies() {
 	fs.bodies = nil
 }
 
-// takeFree allocates the first n bytes that are free in one piece.
+// takeFree allocates the first free run of n bytes, and returns its region offset in bytes. n is a
+// multiple of the block size.
 func (fs *FS) takeFree(n int64) (off int64, ok bool) {
 	want, at := uint64(n)>>layout.BlockShift, uint64(0)
 	fs.alloc.Walk(func(block, free uint64) bool {
@@ -65,7 +66,10 @@ func (fs *FS) takeFree(n int64) (off int64, ok bool) {
 	return int64(at) << layout.BlockShift, at != 0 && fs.alloc.Reserve(at, want)
 }
 
-// overwriteLogged is the overwrite that is all or nothing. A truncation waits for it.
+// overwriteLogged overwrites the file's bytes from off on with data, in place and all or nothing.
+// done is false if data must go to new blocks: it exceeds AtomicUnit or the end of file, some of
+// its blocks cannot be overwritten in place, or a bad block was found. It holds in.mu for reading,
+// so a truncation waits for it.
 func (fs *FS) overwriteLogged(ctx *Caller, in *inode, off int64, data []byte) (done bool, err error) {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
@@ -80,7 +84,7 @@ func (fs *FS) overwriteLogged(ctx *Caller, in *inode, off int64, data []byte) (d
 		off, data = off+n, data[n:]
 	}
 	if err = t.Commit(); err != nil && fs.bad.Faulted(err) {
-		return false, nil // but elsewhere
+		return false, nil // the block was not known to be bad: write to a new one
 	}
 	return true, err
 }

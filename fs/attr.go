@@ -6,7 +6,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// What SetAttr.Valid says is to be set.
+// Bits of SetAttr.Valid: what to set.
 const (
 	SetMode uint32 = 1 << iota
 	SetUID
@@ -15,25 +15,25 @@ const (
 	SetAtime
 	SetMtime
 	SetCtime
-	// SetKillPriv takes set-user-ID, and set-group-ID if the group may execute, from a
-	// file that is written or truncated by a caller without CAP_FSETID.
+	// SetKillPriv clears set-user-ID, and set-group-ID if the group may execute the file, because a
+	// caller without CAP_FSETID writes or truncates it.
 	SetKillPriv
-	// SetKillSGID takes set-group-ID whether the group may execute or not: the caller is not in the
-	// file's group either. It goes with SetKillPriv, or with a new owner.
+	// SetKillSGID clears set-group-ID even if the group may not execute the file, because the
+	// caller is not in the file's group. It goes with SetKillPriv, or with a new owner.
 	SetKillSGID
 )
 
-// SetAttr is what SetAttr changes; fields whose bit is not in Valid are ignored.
-// Times are ns since the epoch.
+// SetAttr lists the attributes to change; fields whose bit is not in Valid are ignored. Size is in
+// bytes; times are ns since the epoch.
 type SetAttr struct {
 	Valid               uint32
 	Mode, UID, GID      uint32
 	Size                uint64
 	Atime, Mtime, Ctime int64
-	Now                 bool // Atime and Mtime are the present time, not one that was chosen
+	Now                 bool // Atime and Mtime are the present time, not chosen by the program
 }
 
-// KillPriv is mode as SetKillPriv makes it. Analogous to the kernel's
+// KillPriv returns mode without the bits that SetKillPriv clears. Analogous to the kernel's
 // setattr_should_drop_suidgid.
 func KillPriv(mode uint32) uint32 {
 	if mode&syscall.S_IFMT == syscall.S_IFDIR {
@@ -46,13 +46,13 @@ func KillPriv(mode uint32) uint32 {
 	return mode
 }
 
-// NeedsGroups reports whether it depends on the caller's groups if mode loses its set-group-ID
-// when the caller has no CAP_FSETID. Analogous to the kernel's setattr_should_drop_sgid.
+// NeedsGroups reports whether the caller's groups decide if mode loses set-group-ID, for a caller
+// without CAP_FSETID. Analogous to the kernel's setattr_should_drop_sgid.
 func NeedsGroups(mode uint32) bool {
 	return mode&(syscall.S_ISGID|syscall.S_IXGRP) == syscall.S_ISGID && mode&syscall.S_IFMT != syscall.S_IFDIR
 }
 
-// killed is mode without what SetKillPriv and SetKillSGID take.
+// killed returns mode without the bits that SetKillPriv and SetKillSGID clear.
 func (s *SetAttr) killed(mode uint16) uint16 {
 	m := KillPriv(uint32(mode))
 	if s.Valid&SetKillSGID != 0 && NeedsGroups(m) {
@@ -61,7 +61,8 @@ func (s *SetAttr) killed(mode uint16) uint16 {
 	return uint16(m)
 }
 
-// mayChange says whether immutable and append-only inodes let s be set, as notify_change.
+// mayChange returns EPERM if an immutable or append-only inode forbids the change s, as the
+// kernel's notify_change does.
 func (s *SetAttr) mayChange(in *inode) syscall.Errno {
 	chosen := s.Valid & (SetMode | SetUID | SetGID | SetCtime)
 	if !s.Now {
@@ -73,7 +74,7 @@ func (s *SetAttr) mayChange(in *inode) syscall.Errno {
 	return 0
 }
 
-// fillLocked writes in's attributes to a. Called with mu held for reading at least.
+// fillLocked stores in's attributes in a. Called with in.mu held for reading or writing.
 func (in *inode) fillLocked(a *Attr) {
 	c := &in.core
 	*a = Attr{
@@ -84,7 +85,7 @@ func (in *inode) fillLocked(a *Attr) {
 	}
 }
 
-// attr is fill for callers that hold no lock. EAGAIN as blocksKnown.
+// attr is fillLocked for callers that hold no lock. EAGAIN as from blocksKnown.
 func (fs *FS) attr(ctx *Caller, in *inode, a *Attr) syscall.Errno {
 	err := fs.blocksKnown(ctx, in)
 	in.mu.RLock()
@@ -93,7 +94,7 @@ func (fs *FS) attr(ctx *Caller, in *inode, a *Attr) syscall.Errno {
 	return errno(err)
 }
 
-// GetAttr is stat.
+// GetAttr fills a with the attributes of an inode, as stat(2). EAGAIN as from blocksKnown.
 func (fs *FS) GetAttr(ctx *Caller, ino uint64, a *Attr) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -104,12 +105,12 @@ func (fs *FS) GetAttr(ctx *Caller, ino uint64, a *Attr) syscall.Errno {
 	return e
 }
 
-// SetAttr is chmod, chown, truncate and utimens in one. All of it that is not a
-// size is one transaction; a new size is its own (see resize), with SetKillPriv and before
-// the rest. A new mode changes the access control list, too.
+// SetAttr changes an inode's attributes, as chmod, chown, truncate and utimens, and fills a with
+// the result. A new size is a transaction of its own, together with SetKillPriv (see resize). All
+// other changes are one transaction after it. A new mode also changes the access control list.
 //
 // Persistence order:
-//  1. with a new size or owner: file capabilities are taken away (killCapability)
+//  1. with a new size or owner: file capabilities are removed (killCapability)
 //  2. the new size (resize)
 //  3. a changed list is stored (swapXattrsLocked)
 //  4. transaction: core line, times line
@@ -125,11 +126,12 @@ func (fs *FS) SetAttr(ctx *Caller, ino uint64, s *SetAttr, a *Attr) syscall.Errn
 	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.trySetAttr(ctx, in, s, a) })
 }
 
+// trySetAttr is one attempt of SetAttr.
 func (fs *FS) trySetAttr(ctx *Caller, in *inode, s *SetAttr, a *Attr) syscall.Errno {
 	if e := s.mayChange(in); e != 0 {
 		return e
 	}
-	if err := fs.blocksKnown(ctx, in); err != nil { // for a, while nothing has changed
+	if err := fs.blocksKnown(ctx, in); err != nil { // fillLocked needs it, and nothing has changed yet
 		return errno(err)
 	}
 	if s.Valid&(SetSize|SetUID|SetGID) != 0 {
@@ -155,6 +157,7 @@ func (fs *FS) trySetAttr(ctx *Caller, in *inode, s *SetAttr, a *Attr) syscall.Er
 	return fs.attr(ctx, in, a)
 }
 
+// setAttr is SetAttr without a size: one transaction. Called with no lock held.
 func (fs *FS) setAttr(ctx *Caller, in *inode, s *SetAttr) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()

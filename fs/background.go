@@ -5,27 +5,26 @@ import (
 	"time"
 )
 
-// background is what goes on beside the requests: what is done from time to time, and what outlives
-// the request that began it.
+// background runs the periodic tasks, and the work that outlives the request which began it.
 type background struct {
-	stop chan struct{} // closed by end; nil: not started, so the mount is still under way
+	stop chan struct{} // closed by end; nil before start, while the mount is under way
 	wg   sync.WaitGroup
 }
 
-// start allows every to be called.
+// start is called at the end of a mount, before the first call of every.
 func (b *background) start() { b.stop = make(chan struct{}) }
 
-// started reports whether the mount is over.
+// started reports whether start was called, so that the mount is complete.
 func (b *background) started() bool { return b.stop != nil }
 
-// end stops what every began and waits for it, and for what goes on otherwise.
+// end stops the periodic tasks, and waits for them and for all other work in b.wg.
 func (b *background) end() {
 	close(b.stop)
 	b.wg.Wait()
 }
 
-// every calls f once in that time until the end, which waits for it; never if it is 0. It
-// lets 20 times as long pass as a call has taken, at least.
+// every calls f at intervals of d until end, which waits for a running f. After a call it pauses
+// for at least 20 times as long as the call took. If d is 0 it never calls f.
 func (b *background) every(d time.Duration, f func()) {
 	if d <= 0 {
 		return
@@ -46,16 +45,16 @@ func (b *background) every(d time.Duration, f func()) {
 	})
 }
 
-// startBackground starts what is done from time to time: lazily kept times become durable; a region
-// in an ordinary file is written back, so that what a crash of the host leaves of it is not much
-// older than the interval; files are compacted.
+// startBackground starts the periodic tasks. They make lazily updated times durable, and compact
+// files. They write a region in an ordinary file back, so that a host crash loses at most about the
+// last SyncInterval.
 func (fs *FS) startBackground() {
 	b := &fs.background
 	b.start()
 	if fs.opt.ReadOnly {
 		return
 	}
-	b.every(time.Second, func() { fs.now() }) // for coarse
+	b.every(time.Second, func() { fs.now() }) // updates fs.coarse
 	b.every(fs.opt.TimesInterval, fs.flushAllTimes)
 	if fs.needsSync() {
 		b.every(fs.opt.SyncInterval, func() {

@@ -9,15 +9,15 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// offlineBad takes out of the free space what is bad of it, while mounting: all that is in use is
-// claimed, and nothing was allocated yet. It takes as many steps as there are runs of free blocks,
-// bad ranges and metadata chunks: ranges of a crafted list may cover all of a region that is mostly
-// holes.
+// offlineBad takes bad blocks out of the free space during a mount. All blocks in use are claimed
+// by then, and nothing has been allocated. Its time is linear in the runs of free blocks, the bad
+// ranges and the metadata chunks, not in their blocks: a crafted list may cover a whole region that
+// is mostly holes.
 func (fs *FS) offlineBad() {
 	if len(fs.bad.Ranges()) == 0 {
 		return
 	}
-	var free []badmem.Range // in bad ranges
+	var free []badmem.Range // the free parts of bad ranges
 	fs.alloc.Walk(func(block, n uint64) bool {
 		free = append(free, fs.bad.Overlaps(block, n)...)
 		return true
@@ -30,20 +30,19 @@ func (fs *FS) offlineBad() {
 	for _, c := range fs.meta.Chunks() {
 		for _, r := range fs.bad.Overlaps(uint64(c)<<fs.chunkShift(), uint64(fs.sb.ChunkBlocks())) {
 			for b := r.Block; b < r.Block+r.N; b++ {
-				fs.meta.Claim(b) // if it is a free one
+				fs.meta.Claim(b) // no effect on a block in use
 			}
 		}
 	}
 }
 
-// saveBad saves what is bad, now and whenever there is more, for as long as the filesystem changes.
+// saveBad saves the list of bad ranges, now and after each addition, until changes are refused.
 func (fs *FS) saveBad() error {
 	return fs.bad.StartSaving(func() (seq uint64, ok bool) { return fs.journal.Seq(), !fs.readOnly() })
 }
 
-// offlineFree is told of the error of reading what nobody keeps from becoming free, after
-// badmem.List.Faulted was. If the block became free meanwhile it goes offline. Called without a
-// lock of fs.meta.
+// offlineFree takes a bad block offline if it became free while it was read. err is the error of
+// that read, and badmem.List.Faulted has been called with it. Called without a lock of fs.meta.
 func (fs *FS) offlineFree(err error) {
 	var m pmem.MediaError
 	if !errors.As(err, &m) {
@@ -54,8 +53,8 @@ func (fs *FS) offlineFree(err error) {
 	}
 }
 
-// MarkBad makes n bytes of a file from off on unreadable, as a fault in each of their blocks would:
-// for tests.
+// MarkBad makes the blocks of the file's bytes [off, off+n) unreadable, as a fault in each block
+// would. For tests.
 func (fs *FS) MarkBad(ino uint64, off, n int64) error {
 	in, e := fs.get(ino)
 	if e != 0 {

@@ -9,42 +9,42 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// kernelPages is what the core knows of the kernel's page cache of one file. The kernel drops a
-// range from its cache before it sends a change that goes past the cache, but a page fault may
-// read a page back before the change is made. Such a page is stale: it lacks the change, and if a
-// program stores to it, the kernel writes it back over the change. So a change past the cache is a
-// Bypass from the moment it is made until the stale pages are dropped, and what is written back
-// meanwhile does not touch the changed bytes.
+// kernelPages records which pages of a file the kernel's page cache may hold. The kernel drops a
+// range from its cache before it sends a change that goes past the cache, but a page fault may read
+// a page back before the core makes the change. Such a page is stale: it lacks the change. If a
+// program stores to it, the kernel writes it back over the change. So each change past the cache is
+// a Bypass from the moment it is made until the stale pages are dropped. Data that is written back
+// meanwhile does not replace the changed bytes.
 //
 // States of a page of a file, for one Bypass that covers it:
 //
-//	unknown -> stale    the kernel read the page before the change (Context.Fill)
-//	stale   -> dropped  the kernel was asked to drop the range; it first writes back what is dirty
-//	unknown, dropped -> fresh  the kernel read the page after the change (kernelPages.fresh)
+//	unknown -> stale    the kernel read the page before the change (Caller.Fill)
+//	stale   -> dropped  the kernel was asked to drop the range; it first writes back dirty pages
+//	unknown, dropped -> fresh  the kernel read the page after the change (Bypass.fresh)
 //
 // Only a fresh page is written back as it is.
 type kernelPages struct {
-	// filled: the kernel's page cache may hold pages of the file. It is set under the range lock,
-	// so a change either sees it or precedes the read.
+	// filled is set once the kernel's page cache may hold pages of the file. It is set under the
+	// range lock, so a change either sees it or precedes the read.
 	filled atomic.Bool
 	n      atomic.Int32 // length of list; changed under mu
 
 	mu   sync.Mutex
-	list []*Bypass // changes whose stale pages may still be there; protected by mu
+	list []*Bypass // changes whose stale pages the kernel may still have; protected by mu
 }
 
-// Bypass is a change of the file's bytes [off, end) past the kernel's page cache. The caller of
-// the operation makes the kernel drop the range, and then calls End.
+// Bypass is a change of the file's bytes [off, end) past the kernel's page cache. The caller of the
+// operation makes the kernel drop the range, and then calls End.
 type Bypass struct {
 	fs    *FS
 	in    *inode
 	off   int64  // bytes; protected by in.pages.mu
 	end   int64  // bytes; protected by in.pages.mu
-	fresh []span // whole pages that the kernel read since; protected by in.pages.mu
-	torn  bool   // it failed half-way, so nobody knows which bytes changed; protected by in.pages.mu
+	fresh []span // whole pages that the kernel read after the change; protected by in.pages.mu
+	torn  bool   // the change failed half-way, so the changed bytes are unknown; protected by in.pages.mu
 }
 
-// Range returns the changed bytes: n of them from off on; none if nothing was changed.
+// Range returns the changed bytes [off, off+n); n is 0 if nothing changed.
 func (b *Bypass) Range() (off, n int64) {
 	p := &b.in.pages
 	p.mu.Lock()
@@ -52,7 +52,8 @@ func (b *Bypass) Range() (off, n int64) {
 	return b.off, b.end - b.off
 }
 
-// End says that the kernel has no page that it read before the change.
+// End ends the Bypass: the kernel has no page left that it read before the change. Called with no
+// lock held.
 func (b *Bypass) End() {
 	p := &b.in.pages
 	p.mu.Lock()
@@ -62,12 +63,13 @@ func (b *Bypass) End() {
 	b.fs.put(b.in, 1)
 }
 
-// bypassing reports whether a change must be announced by bypass.
+// bypassing reports whether a change must be announced by bypassLocked.
 func (in *inode) bypassing(ctx *Caller) bool { return ctx.Direct && in.pages.filled.Load() }
 
-// bypassLocked announces that [off, end) is about to change, as the first or a further piece of
-// ctx.Bypass. EAGAIN if the caller may not wait for the kernel to drop pages. Called with the range
-// locked for writing, and again when it was locked anew.
+// bypassLocked announces that bytes [off, end) are about to change. It creates ctx.Bypass, or
+// extends it by a further piece. EAGAIN if the caller may not wait until the kernel has dropped
+// pages. Called with the range locked for writing, and called again if the range was unlocked and
+// locked anew.
 func (fs *FS) bypassLocked(ctx *Caller, in *inode, off, end int64) error {
 	if !in.bypassing(ctx) {
 		return nil
@@ -93,7 +95,8 @@ func (fs *FS) bypassLocked(ctx *Caller, in *inode, off, end int64) error {
 	return nil
 }
 
-// staleLocked forgets that the kernel read pages of [off, end). Called with in.pages.mu held.
+// staleLocked marks the pages of bytes [off, end) as stale, even if the kernel read them since.
+// Called with in.pages.mu held.
 func (b *Bypass) staleLocked(off, end int64) {
 	const page = layout.BlockSize
 	off, end = off&^(page-1), (end+page-1)&^(page-1)
@@ -109,8 +112,8 @@ func (b *Bypass) staleLocked(off, end int64) {
 	b.fresh = kept
 }
 
-// bypassedLocked says that the last piece changed nothing from end on. Called with the range
-// locked.
+// bypassedLocked records that the last piece changed nothing from byte end on. Called with the
+// range locked.
 func (in *inode) bypassedLocked(ctx *Caller, end int64) {
 	if b := ctx.Bypass; b != nil {
 		in.pages.mu.Lock()
@@ -119,8 +122,9 @@ func (in *inode) bypassedLocked(ctx *Caller, end int64) {
 	}
 }
 
-// bypassTornLocked says that the change failed half-way: what is written back goes over it, but
-// stale pages are dropped nevertheless. Called with the range locked.
+// bypassTornLocked records that the change failed half-way. From then on data that the kernel
+// writes back replaces the change, but stale pages must still be dropped. Called with the range
+// locked.
 func (in *inode) bypassTornLocked(ctx *Caller) {
 	if b := ctx.Bypass; b != nil {
 		in.pages.mu.Lock()
@@ -129,8 +133,8 @@ func (in *inode) bypassTornLocked(ctx *Caller) {
 	}
 }
 
-// fillLocked says that the kernel reads [off, end) into its page cache. Called with the range
-// locked for reading, before the bytes are copied.
+// fillLocked records that the kernel reads bytes [off, end) into its page cache. Called with the
+// range locked for reading, before the bytes are copied.
 func (p *kernelPages) fillLocked(off, end int64) {
 	if !p.filled.Load() {
 		p.filled.Store(true)
@@ -154,9 +158,9 @@ func (p *kernelPages) fillLocked(off, end int64) {
 	}
 }
 
-// keepLocked prepares data, which the kernel writes back to off from its page cache: what stale
-// pages have for changed bytes is replaced by what the file has there. Called with the range locked
-// for writing.
+// keepLocked prepares data, which the kernel writes back to byte off from its page cache: bytes
+// that stale pages have for a changed range are replaced by the file's bytes. Called with the range
+// locked for writing.
 func (fs *FS) keepLocked(in *inode, off int64, data []byte) error {
 	p := &in.pages
 	if p.n.Load() == 0 {
@@ -179,7 +183,8 @@ func (fs *FS) keepLocked(in *inode, off int64, data []byte) error {
 	return nil
 }
 
-// loadBytesLocked copies the file's bytes from off on into dst. Called with the range locked.
+// loadBytesLocked copies the file's bytes from off on into dst. EIO if they cannot be read. Called
+// with the range locked for reading or writing.
 func (fs *FS) loadBytesLocked(in *inode, off int64, dst []byte) error {
 	for len(dst) > 0 {
 		u, n, flags := fs.refRun(in, off, int64(len(dst)))

@@ -6,9 +6,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// change is a transaction together with what it makes current in DRAM. Its lines are staged in the
-// journal's transaction; commit writes them, and then applies all of them or undoes what they took:
-// staged and not applied there is nothing.
+// change is a transaction together with its effects in DRAM. Its lines are staged in the journal's
+// transaction. commit writes them, and then applies all effects to DRAM, or gives back what they
+// took. There is no separate call that could be forgotten.
 //
 //	c := fs.begin(ctx)
 //	u := c.update(in)
@@ -16,46 +16,46 @@ import (
 //	u.stamp(SetCtime, now)
 //	err := c.commit()
 //
-// Rules of use: those of journal.Tx; and the caller holds mu of each inode that it updates from
-// before update until commit has returned. Used by one goroutine, which keeps it on its stack.
+// The rules of journal.Tx hold. The caller also holds mu of each inode that it updates, from before
+// update until commit has returned. One goroutine uses a change, and keeps it on its stack.
 type change struct {
 	fs   *FS
 	ctx  *Caller
 	tx   *journal.Tx
-	born *newborn // an inode that comes to be; nil: none
-	n    int
-	ups  [4]update // a rename's: both directories, what is renamed, and what that replaces
+	born *newborn  // a new inode; nil: none
+	n    int       // of ups
+	ups  [4]update // a rename updates both directories, the moved inode and the replaced one
 }
 
-// update is what a change makes of one inode.
+// update holds the effects of a change on one inode.
 type update struct {
 	in *inode
 
-	Core       layout.Core // the core line as it will be
-	ExtentRoot uint64      // block that the extent blocks begin with; 0: none
-	XattrRoot  uint64      // block that the list of attributes begins with; 0: none
+	Core       layout.Core // the new core line
+	ExtentRoot uint64      // block number of the first extent block; 0: none
+	XattrRoot  uint64      // block number of the first block of the attribute list; 0: none
 
 	stamped             bool   // the times line is written
-	set                 uint32 // which of these are not as they were: SetAtime, SetMtime, SetCtime
-	atime, mtime, ctime int64
+	set                 uint32 // times that change: SetAtime, SetMtime, SetCtime
+	atime, mtime, ctime int64  // ns since the epoch
 
-	seen     uint64       // lazy changes of the times that the line includes
-	old, now layout.Times // the line as it was, and as it will be
+	seen     uint64       // count of lazy updates (inode.touched) that the line includes
+	old, now layout.Times // the line before and after
 
-	remap   *remap         // of its extents; nil: none
-	swap    *xattrSwap     // of its attributes; nil: none
-	added   dirPlace       // of a name that comes; n is 0: none
-	name    string         // that comes
-	removed dirindex.Entry // of a name that goes, if removes
+	remap   *remap         // of the inode's extents; nil: none
+	swap    *xattrSwap     // of the inode's attributes; nil: none
+	added   dirPlace       // the place of a new name; n is 0: none
+	name    string         // the new name
+	removed dirindex.Entry // the removed name, if removes is set
 	removes bool
 }
 
-// begin opens a change, on the caller's lane or the next free one.
+// begin opens a change, on the caller's lane or the next free lane.
 func (fs *FS) begin(ctx *Caller) change {
 	return change{fs: fs, ctx: ctx, tx: fs.journal.Begin(ctx.Lane)}
 }
 
-// update returns the update of an inode, the same one whenever it is asked for.
+// update returns the update of an inode; further calls return the same one.
 func (c *change) update(in *inode) *update {
 	for i := range c.ups[:c.n] {
 		if c.ups[i].in == in {
@@ -68,8 +68,8 @@ func (c *change) update(in *inode) *update {
 	return u
 }
 
-// stamp has the times line written, and in it the times that set names (SetAtime, SetMtime,
-// SetCtime) be at, in nanoseconds since 1970.
+// stamp makes the change write the times line, with time at (ns since the epoch) for each time in
+// set (SetAtime, SetMtime, SetCtime).
 func (u *update) stamp(set uint32, at int64) {
 	u.stamped = true
 	u.set |= set
@@ -84,13 +84,13 @@ func (u *update) stamp(set uint32, at int64) {
 	}
 }
 
-// remap has a settled remap of the inode's extents happen.
+// remap adds a settled remap of the inode's extents.
 func (c *change) remap(u *update, m *remap) {
 	u.remap = m
 	m.stage(c.tx)
 }
 
-// swap has attributes replaced by what is stored already. Not again for nil.
+// swap adds a swap of the inode's attributes, which are already stored. nil: no effect.
 func (c *change) swap(u *update, s *xattrSwap) {
 	if s == nil {
 		return
@@ -100,8 +100,8 @@ func (c *change) swap(u *update, s *xattrSwap) {
 	u.stamped = true
 }
 
-// link has a directory name an inode ino of type typ (DT_*), at a place from placeNameLocked, of
-// which the block is linked if it is fresh.
+// link adds a name to a directory: it leads to inode ino of type typ (DT_*). p comes from
+// placeNameLocked; if its block is fresh, the block is linked too.
 func (c *change) link(u *update, p dirPlace, name string, ino uint64, typ uint8) {
 	u.added, u.name = p, name
 	off := int64(0)
@@ -120,7 +120,7 @@ func (c *change) link(u *update, p dirPlace, name string, ino uint64, typ uint8)
 	}
 }
 
-// unlink has a directory lose a name.
+// unlink removes a name from a directory.
 func (c *change) unlink(u *update, e *dirindex.Entry) {
 	u.removed, u.removes = *e, true
 	off := u.in.dir.Off(e.Pos)
@@ -129,12 +129,12 @@ func (c *change) unlink(u *update, e *dirindex.Entry) {
 	}
 }
 
-// retarget has a name that a directory has lead to another inode.
+// retarget makes a directory's existing name lead to another inode.
 func (c *change) retarget(d *inode, e *dirindex.Entry, in *inode) {
 	c.tx.At(d.dir.Off(e.Pos)).SetDentryTarget(in.ino, dtype(in.typ))
 }
 
-// create has a new inode come to be.
+// create adds a new inode.
 func (c *change) create(n *newborn) {
 	c.born = n
 	n.in.stageContent(c.tx, n.nd, n.block)
@@ -147,9 +147,9 @@ func (c *change) create(n *newborn) {
 	n.in.xroot = u.XattrRoot
 }
 
-// commit makes the change durable, and current in DRAM, and ends it either way. An error means that
-// nothing has happened, and what the change took is given back; but for a
-// journal.DataError. Called with the lane of the change and no other.
+// commit makes the change durable and current in DRAM, and ends it in any case. After an error
+// nothing has changed and everything that the change took is given back, unless the error is a
+// journal.DataError: then the change has happened. Called with the lane of the change and no other.
 func (c *change) commit() error {
 	for i := range c.ups[:c.n] {
 		u := &c.ups[i]
@@ -179,7 +179,7 @@ func (c *change) commit() error {
 	return err
 }
 
-// stage writes the times line.
+// stage writes the times line into the transaction.
 func (u *update) stage(tx *journal.Tx) {
 	in := u.in
 	u.seen = in.touched.Load() // before the times are read
@@ -200,8 +200,8 @@ func (u *update) stage(tx *journal.Tx) {
 	u.now.Put(tx.At(in.off + layout.InodeTimesOff))
 }
 
-// apply makes an update current. Who asks for data and holes holds no lock: of a file that grows,
-// data is there before the size says so, and of one that shrinks the size goes first.
+// apply makes an update current in DRAM. SEEK_DATA and SEEK_HOLE hold no lock, so the order
+// matters: if a file grows, its extents come before its size; if it shrinks, its size comes first.
 func (c *change) apply(u *update) {
 	in := u.in
 	grows := u.Core.Size > in.size.Load()
@@ -216,7 +216,7 @@ func (c *change) apply(u *update) {
 		in.up.Store(nil)
 		in.parent.Store(u.Core.Parent)
 	}
-	if u.stamped { // but for times that a write in place changed meanwhile: they are newer, and stay lazy
+	if u.stamped { // a time that a write in place changed meanwhile is newer, and stays lazy
 		in.atime.CompareAndSwap(u.old.Atime, u.now.Atime)
 		in.mtime.CompareAndSwap(u.old.Mtime, u.now.Mtime)
 		in.ctime.CompareAndSwap(u.old.Ctime, u.now.Ctime)

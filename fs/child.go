@@ -6,27 +6,29 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// Locks of directories are taken from parent to child. What the media say of parents and children
-// is not believed: where both agree, and the parent's own parents lead up to the root, they are a
-// tree, and no lock is taken twice or out of order.
+// Locks of directories are taken from parent to child. The media are not trusted about parents and
+// children: only if the entry and the child's parent field agree, and the parent's own parents lead
+// up to the root, is the child locked below the parent. Such directories form a tree, so no lock is
+// taken twice or out of order.
 
-// isChild reports whether an entry of directory d may lead to in: to anything but a directory that
-// says it is elsewhere, and the root.
+// isChild reports whether an entry of directory d may lead to in. It may not lead to the root, nor
+// to a directory whose parent field names another directory.
 func isChild(d, in *inode) bool {
 	return !in.isDir() || in != d && in.ino != layout.RootIno && in.parent.Load() == d.ino
 }
 
+// notChild returns the error for an entry of d that leads to in although isChild is false.
 func notChild(d, in *inode) error {
 	return corruptf("directory %d has an entry that leads to directory %d, whose parent is %d", d.ino, in.ino, in.parent.Load())
 }
 
-// childLocked returns what an entry of d leads to, with one more reference. Its lock may be taken
-// below d's. Called with d.mu held; d is anchored.
+// childLocked returns the inode that an entry of d leads to, with one more reference. Its mu may be
+// taken while d.mu is held. EIO if the inode does not exist. Called with d.mu held; d is anchored.
 func (fs *FS) childLocked(d *inode, ino uint64) (*inode, error) {
 	in, e := fs.get(ino)
 	switch {
 	case e == syscall.ESTALE:
-		return nil, syscall.EIO // a name of nothing
+		return nil, syscall.EIO // the entry is damaged
 	case e != 0:
 		return nil, e
 	case !isChild(d, in):
@@ -45,15 +47,15 @@ func (fs *FS) childLocked(d *inode, ino uint64) (*inode, error) {
 	return in, nil
 }
 
-// anchor makes sure that the parents of a directory lead up to the root. Nothing but what is
-// damaged or asked for by number was not reached from there. Called with no lock held. EAGAIN if
-// ctx may not wait and the way is long.
+// anchor makes sure that the parents of a directory lead up to the root. Only a directory that is
+// damaged, or looked up by number, was not reached from the root. EAGAIN if ctx may not wait and
+// there are more than quickSteps parents. Called with no lock held.
 func (fs *FS) anchor(ctx *Caller, in *inode) error {
 	if in.anchored.Load() {
 		return nil
 	}
 	err := fs.climb(ctx, in)
-	if err != nil && err != syscall.EAGAIN { // or a directory was moved meanwhile
+	if err != nil && err != syscall.EAGAIN { // perhaps only because a directory was moved meanwhile
 		if err = fs.lockRename(ctx); err != nil {
 			return err
 		}
@@ -66,9 +68,10 @@ func (fs *FS) anchor(ctx *Caller, in *inode) error {
 	return fs.met(err)
 }
 
-// climb follows the parents of a directory to an anchored one. It takes no inode's lock.
+// climb follows the parents of a directory up to the first anchored one. It takes no inode's lock.
+// EAGAIN as anchor.
 func (fs *FS) climb(ctx *Caller, in *inode) error {
-	mark := in.ino // Brent: a way that comes back to a mark goes round
+	mark := in.ino // Brent's algorithm: a cycle comes back to the mark
 	for n, d := 1, in.ino; d != layout.RootIno; n++ {
 		if ctx.NoWait && n > quickSteps {
 			return syscall.EAGAIN
@@ -93,14 +96,14 @@ func (fs *FS) climb(ctx *Caller, in *inode) error {
 	return nil
 }
 
-// quickSteps bounds the directories that a request with NoWait walks up through.
+// quickSteps bounds the parents that a request with NoWait follows.
 const quickSteps = 1000
 
-// isUnderLocked reports whether directory d is top or below it. Called with the rename
-// mutex held, so that parents do not change; it takes no inode's lock. EAGAIN if ctx may not wait
-// and the way is long.
+// isUnderLocked reports whether directory d is top or below it. It takes no inode's lock. EAGAIN if
+// ctx may not wait and there are more than quickSteps parents. Called with the rename mutex held,
+// so that parents do not change.
 func (fs *FS) isUnderLocked(ctx *Caller, d, top *inode) (bool, error) {
-	mark := uint64(0) // Brent: a way that comes back to a mark goes round
+	mark := uint64(0) // Brent's algorithm: a cycle comes back to the mark
 	for n := 1; ; n++ {
 		if d.ino == top.ino {
 			return true, nil
@@ -118,16 +121,16 @@ func (fs *FS) isUnderLocked(ctx *Caller, d, top *inode) (bool, error) {
 			mark = d.ino
 		}
 		if d = fs.parentOfLocked(d); d == nil {
-			return false, nil // removed: below nothing
+			return false, nil // a removed directory is below nothing
 		}
 	}
 }
 
-// parentOfLocked is the directory that a directory is in, without a reference: nothing may be read
-// of it but its number and where it is in turn. nil if there is no such directory. Called with the
-// rename mutex held.
+// parentOfLocked returns the parent of a directory, or nil if there is no such directory. The
+// result has no reference: only its number and its own parent may be read. Called with the rename
+// mutex held.
 func (fs *FS) parentOfLocked(d *inode) *inode {
-	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // in the cache, and not its predecessor there
+	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // it is the inode that is in the cache now
 		return up
 	}
 	up, e := fs.get(d.parent.Load())
