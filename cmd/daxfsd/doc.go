@@ -1,22 +1,34 @@
 // Command daxfsd makes, mounts, checks and describes daxfsd filesystems.
 //
-// It owns what the packages below never do: the command line, logging (zap),
-// progress on a terminal, daemonising, signals, and the words that a person
-// reads. One file per command, each with its test: mkfs.go, mount.go, umount.go,
-// fsck.go, info.go, top.go (toplive.go is its screen), filefrag.go. What they share
-// is in files named after it: size.go (byte counts), signature.go (what already
-// lives on a region), options.go (-o), mounttable.go (mountinfo, stale mounts),
-// probe.go (requests that may never be answered), holder.go (who has a region, and patience),
-// inherit.go (the caller's descriptors), crash.go, utab.go (umount(8)), region.go (opening, and
-// saying why not), serve.go (a daemon's life), facts.go (what it tells who asks), trace.go (-o
-// trace), report.go (what a daemon tells the command that started it), progress.go, log.go.
+// It owns what no package below it does: the command line, logging (zap), progress on a terminal,
+// the daemon process, signals, and the messages that people read. Each command has a file and a
+// test: mkfs.go, mount.go, umount.go, fsck.go, info.go, top.go (its screen: toplive.go),
+// filefrag.go.
 //
-// The journey of a mount: mountCommand checks its arguments, spawn starts the same
-// program in a session of its own, and serveMount there opens the region, attaches
-// the mount point (fusefs.Attach), mounts the core (fs.Mount), starts FUSE
-// (Conn.Start), reports "ready" and serves until somebody unmounts.
+// Files that several commands use:
 //
-// Exit codes: 0 done; 1 not done, with one sentence on standard error; 2 wrong
-// usage. fsck has those of fsck(8), see there. Scripts may rely on exit codes and
-// on what --json prints, whose fields are only ever added to.
+//	size.go        byte counts of the command line
+//	signature.go   recognises other filesystems and formats on a region
+//	options.go     the options of mount -o
+//	mounttable.go  mountinfo, and mounts whose daemon is gone
+//	probe.go       requests to a daemon that may never answer
+//	holder.go      which process has a region locked, and retries while it is leaving
+//	region.go      opens a region, and explains why it cannot be opened
+//	inherit.go     descriptors inherited from the caller
+//	utab.go        the table by which umount(8) finds its helper
+//	serve.go       the life of a daemon
+//	crash.go       where the report of a crash goes
+//	facts.go       what a daemon answers to info and top
+//	trace.go       -o trace
+//	report.go      what a daemon reports to the command that started it
+//	progress.go, log.go
+//
+// The journey of a mount: mountCommand checks its arguments, and spawn starts the same program in a
+// session of its own. There serveMount opens the region, attaches the mount point (fusefs.Attach),
+// mounts the core (fs.Mount), starts FUSE (Conn.Start), reports "ready", and serves until it is
+// unmounted.
+//
+// Exit codes: 0 success; 1 failure, with one sentence on standard error; 2 wrong usage. The exit
+// codes of fsck are those of fsck(8), see fsck.go. Scripts may rely on exit codes and on what
+// --json prints; fields are only ever added.
 package main

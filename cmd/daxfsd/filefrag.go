@@ -18,11 +18,12 @@ func filefragCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "filefrag [--json] FILE...",
-		Short: "Tell where the data of files lies",
-		Long: `Tell where the data of files on a mounted daxfsd lies in its region, extent by extent: the
-offset in the file, the offset in the region, the length, the size of the folios it is in (what
-a mapping could use as page size), and whether it is unwritten (allocated, reads as zeros) or
-shared with other files. What FIEMAP tells elsewhere: FUSE does not pass that on.`,
+		Short: "List the extents of files",
+		Long: `List the extents of files on a mounted daxfsd: the offset in the file, the offset in
+the region, the length, the size of the folios that hold the data (the page size that
+a mapping could use), and whether the extent is unwritten (allocated, reads as zeros)
+or shared with other files. Other filesystems report this through FIEMAP, which FUSE
+does not pass on.`,
 		Example: `  daxfsd filefrag /mnt/data
   daxfsd filefrag --json /mnt/data`,
 		Args: cobra.MinimumNArgs(1),

@@ -37,37 +37,41 @@ func fsckCommand() *cobra.Command {
 		Short: "Check a daxfsd, and repair it",
 		Long: `Check the daxfsd on a region that is not mounted.
 
-With -y all that can be repaired is. With -n nothing is changed: the same repair is
-tried in memory, and all that -y would find and repair is listed and counted. With neither,
-you are asked if there is something that can be repaired and a terminal to ask on.
+-y repairs everything that can be repaired. -n changes nothing: it makes the same
+repairs in memory only, and lists and counts what -y would find and repair. Without
+-n or -y, fsck asks before it repairs, if it runs on a terminal.
 
-A region that is in use is refused, through whatever device node or container that is.
-Where it is unclear (another host has mounted it last, and shows no sign of life),
-it is checked, and repaired only with --takeover.
+A region that is in use is refused, whatever device node or container its user opened
+it through. If it is unclear whether the region is in use (another host mounted it
+last, and shows no sign of life), fsck checks it, but repairs it only with
+--takeover.
 
-A filesystem whose daemon was killed is not damaged: the next mount recovers it
-by itself, and fsck takes what is in its journal into account.
+A filesystem whose daemon was killed is not damaged: the next mount recovers it, and
+fsck takes its journal into account.
 
-A file of which data stands in memory that is known to be bad has lost it; each such
-range is an error (lost-data) that names the file and the bytes. No repair brings them
-back: it is gone when they are overwritten, or the file is removed.
+A file with data in memory that is known to be bad has lost that data. Each such
+range is an error (lost-data) that names the file and the bytes. It cannot be
+repaired; overwrite these bytes or remove the file, and the error is gone.
 
-Exit code, as in fsck(8): 0 clean, 1 errors corrected, 4 errors left uncorrected,
-8 operational error, 16 wrong usage, 32 cancelled by a signal; the sum of what
-applies. With -n whatever is found is left. What a cancelled repair has not finished, the next one does.
+Exit codes, as in fsck(8): 0 clean, 1 errors corrected, 4 errors left uncorrected,
+8 operational error, 16 wrong usage, 32 cancelled by a signal; if several apply, their
+sum. With -n all errors found count as left. After a cancelled repair, run fsck again:
+it completes the rest.
 
-With --json one object is printed: "problems" with "code", "what", "ino", "path",
-"offset" (bytes), "fixed" or "fixable", and of lost data "file_offset" and "bytes"; how many were "repaired" and are "left",
-of these how many are "fixable" by -y, and what was counted, as the repair leaves it or would.`,
+--json prints one object. "problems" lists what was found: "code", "what", "ino",
+"path", "offset" (bytes), "fixed" or "fixable", and for lost data "file_offset" and
+"bytes". "repaired", "left" and "fixable" count problems: repaired, left, and those
+left that -y can repair. The other fields describe the filesystem as it is after the
+repair; with -n, as it would be.`,
 		Example: `  daxfsd fsck -n /var/lib/pool.dax
   daxfsd fsck -y --json /dev/dax0.0`,
 		Args: args("REGION"),
 		RunE: func(c *cobra.Command, a []string) error { return runFsck(c, &f, a[0]) },
 	}
 	c.Flags().BoolVarP(&f.no, "no", "n", false, "change nothing")
-	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "repair all that can be repaired")
+	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "repair everything that can be repaired")
 	c.Flags().BoolVar(&f.json, "json", false, "print the report as JSON")
-	c.Flags().BoolVar(&f.take, "takeover", false, "repair though another host may use the region")
+	c.Flags().BoolVar(&f.take, "takeover", false, "repair even if another host may be using the region")
 	return c
 }
 

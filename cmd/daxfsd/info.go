@@ -26,24 +26,25 @@ func infoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "info [--json [--buckets]] REGION | MOUNTPOINT",
 		Short: "Describe a region or a mount",
-		Long: `Describe a daxfsd: what its region is and what a power failure leaves of it, how
-full it is, who has it mounted. Of a mounted one, name the mount point or the
-region; of one that is not mounted, the region. Nothing is changed.
+		Long: `Describe a daxfsd: the kind of its region, what survives a power failure, how full
+it is, and who has it mounted. If it is mounted, name the mount point or the region;
+otherwise name the region. Nothing is changed.
 
-With --json a mounted one also tells, below "mount", what it has served since it
-was mounted ("operations": for each kind of request how many; "errors" that failed,
-for lack of space or memory or because of damage; "negative" answers, such as that
-there is no such name; bytes; and in nanoseconds how long it took the daemon: p50, p90, p99, p99.9, max), and what
-its memory does ("runtime"). --buckets adds the histograms: the i-th number of
-"buckets" counts what took less than the i-th of "bucket_bounds_ns" and not less
-than the one before. ` + "`daxfsd top`" + ` shows what is served right now.`,
+With --json the object "mount" of a mounted filesystem also has what it has served
+since it was mounted ("operations") and the state of the daemon's memory
+("runtime"). Each kind of request has its number ("count"), the "errors" caused by
+lack of space or memory or by damage, the "negative" answers such as "no such name",
+the bytes moved, and how long the daemon took, in nanoseconds: p50, p90, p99, p99.9
+and max. --buckets adds the histograms: number i of "buckets" counts the requests
+that took less than number i of "bucket_bounds_ns", and at least number i-1.
+` + "`daxfsd top`" + ` shows what is being served right now.`,
 		Example: `  daxfsd info /mnt
   daxfsd info --json /dev/dax0.0
   daxfsd info --json /mnt | jq .mount.operations.READ`,
 		Args: args("REGION or MOUNTPOINT"),
 		RunE: func(c *cobra.Command, a []string) error {
 			if buckets && !asJSON {
-				return usagef("--buckets goes with --json")
+				return usagef("--buckets needs --json")
 			}
 			i, err := collectInfo(a[0])
 			if err == nil && buckets {
@@ -62,7 +63,7 @@ than the one before. ` + "`daxfsd top`" + ` shows what is served right now.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
-	c.Flags().BoolVar(&buckets, "buckets", false, "of a mount, with histograms of latencies")
+	c.Flags().BoolVar(&buckets, "buckets", false, "with --json: add the histograms of latencies of a mount")
 	return c
 }
 

@@ -37,13 +37,13 @@ func newRoot() *cobra.Command {
 
 A region is a device-dax device (/dev/dax0.0), a file on a DAX mount, or any
 ordinary file, which then emulates persistent memory.`,
-		Example: `  daxfsd mkfs --size 4GiB /var/lib/pool.dax   make a region in a file, format it
-  daxfsd mount /var/lib/pool.dax /mnt         mount it; returns when usable
-  daxfsd info /mnt                            what is it, how full is it
-  daxfsd top /mnt                             what is it doing, live
-  daxfsd filefrag /mnt/f                      where the data of a file lies
-  daxfsd umount /mnt                          returns when the region is free
-  daxfsd fsck /var/lib/pool.dax               check it, unmounted`,
+		Example: `  daxfsd mkfs --size 4GiB /var/lib/pool.dax   create a region in a file, format it
+  daxfsd mount /var/lib/pool.dax /mnt         mount it; returns when it is usable
+  daxfsd info /mnt                            describe it; show how full it is
+  daxfsd top /mnt                             watch the requests it serves, live
+  daxfsd filefrag /mnt/f                      list the extents of a file
+  daxfsd umount /mnt                          unmount it; returns when the region is free
+  daxfsd fsck /var/lib/pool.dax               check it, while unmounted`,
 		Version:       versionString(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -39,35 +39,37 @@ func mkfsCommand() *cobra.Command {
 		Short: "Make a daxfsd filesystem on a region",
 		Long: `Make an empty daxfsd filesystem on a region.
 
-REGION is a device (/dev/dax0.0) or a file. A file that does not exist is made:
-1 GiB unless --size says otherwise, preallocated unless --sparse is given. A file
-that exists keeps its size unless --size says otherwise. A filesystem has 16 MiB
-at least and 32 TiB at most.
+REGION is a device (/dev/dax0.0) or a file. A file that does not exist is created:
+1 GiB unless --size says otherwise, preallocated unless --sparse is given. An
+existing file keeps its size unless --size says otherwise. The size of a filesystem
+is between 16 MiB and 32 TiB.
 
-Nothing is allocated unless there is room for all of it: in the filesystem of the
-file and, where that is memory (tmpfs), in the memory of the machine and of the
-control groups of this process, of which 3 % are left to others. A file that is
-made gets its name last, so that nothing is left of it if this fails or is killed
-(on a filesystem without O_TMPFILE, such as NFS, kill -9 leaves it). A file that was
-there and grows has its old size again after a failure, but not after kill -9.
+mkfs first checks that there is room for the whole file: in the filesystem that it
+is on and, where that is memory (tmpfs), in the memory of the machine and of the
+control groups of this process, of which 3 % must stay free. If there is not enough
+room, nothing is allocated. A new file gets its name last, so that a mkfs that fails
+or is killed leaves nothing behind (without O_TMPFILE, for example on NFS, kill -9
+leaves the file). An existing file that was to grow gets its old size back after a
+failure, but not after kill -9.
 
-A region that holds anything but zeros is left alone, unless --force is given. So
-all of it is read (not its holes), which takes a while on a large device. A mounted
-region is always left alone; one that another host may have mounted, or whose
-user cannot be read, unless --takeover is given, too. The root directory will belong to whoever runs this.`,
+mkfs refuses a region that holds anything but zeros, unless --force is given. It
+reads the whole region, except holes, to find out: on a large device this takes a
+while. It always refuses a mounted region. If another host may have the region
+mounted, or the record of its user cannot be read, --takeover is needed as well.
+The root directory will belong to the user who runs mkfs.`,
 		Example: `  daxfsd mkfs --size 4GiB --label scratch /var/lib/pool.dax
   daxfsd mkfs /dev/dax0.0
   daxfsd mkfs --json --uuid 6a1f4c3e-9b1d-4c8e-8f62-0d9be2c5a713 pool.dax`,
 		Args: args("REGION"),
 		RunE: func(c *cobra.Command, a []string) error { return mkfs(c, &f, a[0]) },
 	}
-	c.Flags().Var(&f.size, "size", "size of the filesystem, and of the file it is in: 512MiB, 4GiB")
-	c.Flags().BoolVar(&f.sparse, "sparse", false, "do not preallocate the file; on a full disk it will fail with EIO")
+	c.Flags().Var(&f.size, "size", "size of the filesystem, and of the file it is in, such as 512MiB or 4GiB")
+	c.Flags().BoolVar(&f.sparse, "sparse", false, "do not preallocate the file; writes may then fail because the disk is full")
 	c.Flags().StringVar(&f.label, "label", "", "a name for the filesystem, up to 64 bytes")
 	c.Flags().StringVar(&f.uuid, "uuid", "", "the UUID; default: random")
-	c.Flags().Float64Var(&f.keep, "reserve", 1, "percent of the space that only root can fill with data, 0 to 50")
-	c.Flags().BoolVar(&f.force, "force", false, "overwrite what is there, whatever it is")
-	c.Flags().BoolVar(&f.take, "takeover", false, "with --force, though another host may use the region")
+	c.Flags().Float64Var(&f.keep, "reserve", 1, "percent of the space reserved for root's data, 0 to 50")
+	c.Flags().BoolVar(&f.force, "force", false, "overwrite whatever the region holds")
+	c.Flags().BoolVar(&f.take, "takeover", false, "with --force: overwrite even if another host may be using the region")
 	c.Flags().BoolVar(&f.json, "json", false, "print the result as JSON")
 	return c
 }

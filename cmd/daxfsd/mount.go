@@ -29,46 +29,53 @@ func mountCommand() *cobra.Command {
 		Use:   "mount [flags] REGION MOUNTPOINT",
 		Short: "Mount a daxfsd",
 		Long: `Mount the daxfsd on REGION at the directory MOUNTPOINT. The command returns when
-the filesystem is usable; a daemon goes on serving it until it is unmounted. A
-filesystem that was not unmounted is recovered first.
+the filesystem is usable; a daemon serves it until it is unmounted. A filesystem
+that was not unmounted cleanly is recovered first.
 
 Options for -o:
-  ro, rw              read-only or not
-  dax=always          read and write go straight to the region (default)
-  dax=never           file data is cached by the kernel
-  transport=auto      requests come by io_uring where the machine has it, else by /dev/fuse (default)
-  transport=uring     by io_uring: Linux 6.14, and
+  ro, rw              read-only, or read-write (default)
+  dax=always          reads and writes access the region directly (default)
+  dax=never           the kernel caches file data
+  dax=inode           dax=always for files that have the flag set by chattr +x,
+                      dax=never for the others
+  transport=auto      receive requests over io_uring if the machine supports it,
+                      otherwise over /dev/fuse (default)
+  transport=uring     over io_uring; needs Linux 6.14 and
                       echo Y > /sys/module/fuse/parameters/enable_uring
-  transport=dev       by /dev/fuse
-  nopoll              do not stay awake for 200 µs after a request, on CPUs that nobody
-                      else wants, to answer the next one sooner: saves power, and
-                      CPU time where that is limited
-  dax=inode           as always for files with the flag that chattr +x sets, as
-                      never for others
-  atomic              each write request, of up to 1 MiB, is all or nothing across a
-                      crash; overwriting stores its data twice
-  trace               a line in the log (--log) for each request: operation, result, time
-  takeover            mount although the region is marked as in use by another host
-  allow_other         let other users in; always so for a mount by root
+  transport=dev       over /dev/fuse
+  nopoll              sleep right after each request. By default the daemon waits
+                      awake for 200 µs, on CPUs that are otherwise idle, to answer
+                      the next request sooner. nopoll saves power, and CPU time
+                      where that is limited
+  atomic              after a crash each write request, of up to 1 MiB, is complete
+                      or absent; overwriting stores the data twice
+  trace               write a line to the log (--log) for each request: operation,
+                      result, time
+  takeover            mount even if the region is marked as in use by another host
+  allow_other         let other users access the filesystem; always on for a mount
+                      by root
   relatime, strictatime, noatime
-                      when reading changes the access time: if it is not later than
-                      the last change or a day old (default), always, never
-  nodiratime          reading a directory never does
-  remount             change ro, rw, nosuid, nodev, noexec, suid, dev, exec of a mount;
-                      one that was mounted ro stays so
+                      when a read updates the access time: if it is not later than
+                      the last change or is a day old (default), always, never
+  nodiratime          never update the access times of directories
+  remount             change ro, rw, nosuid, nodev, noexec, suid, dev or exec of a
+                      mount; one that was mounted with ro cannot become rw
   nosuid, nodev, noexec, suid, dev, exec, nosymfollow, sync, dirsync
-                      as for any filesystem; a region that others than root can
-                      write to, and a mount by a user, is nosuid,nodev; one on a
-                      filesystem that is nosuid, nodev or noexec is so, too
+                      as for any filesystem. nosuid and nodev are the default for a
+                      mount by a user, and for a region that anyone but root can
+                      write to. A region in a file takes over nosuid, nodev and
+                      noexec from the filesystem that the file is on
 
-As root nothing else is needed; as a user, fusermount3 (package fuse3).
+A mount by root needs nothing else; a mount by a user needs fusermount3 (package
+fuse3).
 
-SIGTERM and SIGINT unmount, wherever the mount has been moved to. If it is in use it
-leaves the tree and ends with its last user; what others have mounted on it stays,
-and it waits until that is gone. A second signal ends the daemon at once.
+SIGTERM and SIGINT unmount, even if the mount has been moved. A mount in use is
+detached from the tree, and the daemon exits with its last user. The daemon never
+unmounts what others have mounted on it: it waits until that is unmounted. A second
+signal ends the daemon at once.
 
-A crash of a daemon is reported in the log; without one in /run/daxfsd (of root's
-daemons) or $XDG_RUNTIME_DIR/daxfsd, in a file crash-*.log.`,
+A crash of the daemon is reported in the log. Without a log the report is a file
+crash-*.log in /run/daxfsd for root, in $XDG_RUNTIME_DIR/daxfsd for a user.`,
 		Example: `  daxfsd mount /var/lib/pool.dax /mnt
   daxfsd mount -o ro,noexec /dev/dax0.0 /srv/data
   daxfsd mount --format-if-empty --size 4GiB /var/lib/pool.dax /mnt
@@ -78,8 +85,8 @@ daemons) or $XDG_RUNTIME_DIR/daxfsd, in a file crash-*.log.`,
 	}
 	c.Flags().StringArrayVarP(&f.options, "options", "o", nil, "mount options, separated by commas")
 	c.Flags().BoolVar(&f.foreground, "foreground", false, "do not go into the background; log to standard error")
-	c.Flags().BoolVar(&f.formatIfEmpty, "format-if-empty", false, "format a region that is absent, of length zero, or all zeros")
-	c.Flags().Var(&f.size, "size", "size for --format-if-empty to make")
+	c.Flags().BoolVar(&f.formatIfEmpty, "format-if-empty", false, "format the region first if it does not exist, has length zero, or is all zeros")
+	c.Flags().Var(&f.size, "size", "size of the filesystem that --format-if-empty makes")
 	c.Flags().StringVar(&f.log, "log", "", "log to this file; - is standard error")
 	return c
 }

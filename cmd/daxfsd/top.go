@@ -30,31 +30,32 @@ func topCommand() *cobra.Command {
 	var f topFlags
 	c := &cobra.Command{
 		Use:   "top [flags] MOUNTPOINT",
-		Short: "Show what a mount is doing, live",
-		Long: `Show what the daemon of a mounted daxfsd is doing, anew each second: for each kind
-of request (by the kernel's name of it) how many a second, how much data they
-moved, how long they took the daemon, from reading the request to writing the
-answer, how many it answered with an error, and how many it has not answered yet;
-and how full the filesystem is, and what the daemon's memory does.
+		Short: "Watch what a mount is doing, live",
+		Long: `Show what the daemon of a mounted daxfsd is doing, updated each second. For each
+kind of request (by the kernel's name): requests per second, data moved, how long
+the daemon took from reading the request to writing the answer, how many
+failed, and how many are not answered yet. The lines above the table
+show how full the filesystem is and the state of the daemon's memory.
 
-p50 is what half of the requests of the last interval took at most, p99 what 99 of
-100 did. They are read from histograms and right to a quarter. A request that the
-kernel answers from its caches never reaches the daemon; one GETXATTR in each
-interval is top's own question.
+p50 is the time within which half of the requests of the last interval were answered,
+p99 the time for 99 of 100. They come from histograms and are accurate to 25 %.
+A request that the kernel answers from its caches never reaches the daemon. One
+GETXATTR in each interval comes from top itself.
 
-On a terminal, q ends it and s sorts by another column. Without one it prints one
-interval as text and ends, as with --once; --count prints that many. --json prints
-one JSON object a line for each interval, until --count or the end of the mount.`,
+On a terminal, q quits and s sorts by another column. Without a terminal, top prints
+one interval as text and exits, like --once; --count prints that many intervals.
+--json prints one JSON object per line and interval, until --count or the end of the
+mount.`,
 		Example: `  daxfsd top /mnt
   daxfsd top --once --interval 10s /mnt
   daxfsd top --json --count 60 /mnt > minute.json`,
 		Args: args("MOUNTPOINT"),
 		RunE: func(c *cobra.Command, a []string) error { return top(c.OutOrStdout(), &f, a[0]) },
 	}
-	c.Flags().DurationVar(&f.interval, "interval", time.Second, "how long to watch before showing")
-	c.Flags().IntVar(&f.count, "count", 0, "print that many intervals and end")
-	c.Flags().BoolVar(&f.once, "once", false, "print one interval as text and end")
-	c.Flags().BoolVar(&f.json, "json", false, "print each interval as JSON, one a line")
+	c.Flags().DurationVar(&f.interval, "interval", time.Second, "length of an interval")
+	c.Flags().IntVar(&f.count, "count", 0, "print that many intervals and exit")
+	c.Flags().BoolVar(&f.once, "once", false, "print one interval as text and exit")
+	c.Flags().BoolVar(&f.json, "json", false, "print each interval as one line of JSON")
 	return c
 }
 

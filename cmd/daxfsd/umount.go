@@ -24,28 +24,29 @@ func umountCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "umount [flags] MOUNTPOINT",
 		Short: "Unmount a daxfsd, and wait until its region is free",
-		Long: `Unmount the daxfsd at MOUNTPOINT. The command returns when the daemon has made
-the filesystem clean and unlocked the region: it can be mounted again, checked or
-copied at once. A mount whose daemon is gone is removed.
+		Long: `Unmount the daxfsd at MOUNTPOINT. The command returns when the daemon has written
+the filesystem's state and unlocked the region, which can then be mounted, checked
+or copied at once. A mount whose daemon is gone is removed.
 
-While files are open the mount is busy and stays. --lazy takes it out of the tree
-at once; the daemon then serves the users it has and ends with the last one.
+While files are open the mount is busy, and umount fails. --lazy detaches the mount
+from the tree at once; the daemon serves the users it has and exits with the last
+one.
 
---force is for a daemon that does not answer, or users that cannot be found. A mount
-that can be unmounted the ordinary way is. Otherwise the filesystem is aborted, and
-that is said: what uses it gets errors from then on ("Transport endpoint is not
-connected"), and the mount is removed. Nothing that had returned is lost. A
-filesystem that is mounted elsewhere too in this mount namespace, by a bind mount, is
-not aborted: that would end it there. Mounts in other namespaces (containers) are not
-seen, and end with it.`,
+--force is for a daemon that does not answer, or for users that cannot be found. It
+first tries to unmount normally. If that fails it aborts the filesystem, reports
+that, and removes the mount: programs that use the filesystem get errors from then
+on ("Transport endpoint is not connected"). No operation that had returned is lost.
+--force does not abort a filesystem that a bind mount in this mount namespace shows
+as well, because the abort would end that mount too. It cannot see mounts in other
+namespaces (containers): these end with it.`,
 		Example: `  daxfsd umount /mnt
   daxfsd umount --lazy /mnt`,
 		Args: args("MOUNTPOINT"),
 		RunE: func(c *cobra.Command, a []string) error { return umount(c, &f, a[0]) },
 	}
-	c.Flags().BoolVar(&f.lazy, "lazy", false, "detach now, end with the last user; does not wait")
-	c.Flags().BoolVar(&f.force, "force", false, "if it cannot be unmounted otherwise, end it for everybody who uses it")
-	c.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait for the region to be free")
+	c.Flags().BoolVar(&f.lazy, "lazy", false, "detach now and return; the daemon exits with the last user")
+	c.Flags().BoolVar(&f.force, "force", false, "if it cannot be unmounted normally, abort it for all its users")
+	c.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait until the region is free")
 	return c
 }
 
