@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpusThatAre is the number of CPUs of the machine in a state: "possible" (that there may ever be),
-// "online".
-func cpusThatAre(state string) (int, error) {
+// cpusInState returns the number of CPUs of the machine in a state: "possible" (including CPUs that
+// may be plugged in later) or "online".
+func cpusInState(state string) (int, error) {
 	b, err := os.ReadFile("/sys/devices/system/cpu/" + state)
 	if err != nil {
 		return 0, err
@@ -29,8 +29,8 @@ func cpusThatAre(state string) (int, error) {
 	return n, nil
 }
 
-// countCPUs is how many CPUs a list of the kernel's has. It must have no gap: the kernel counts
-// the CPUs for the number of queues, but takes the number of a CPU for that of its queue.
+// countCPUs returns the number of CPUs in a CPU list of sysfs, "0-127". The list must have no gap:
+// the kernel sizes its array of queues by the count of CPUs, but indexes it by CPU number.
 func countCPUs(list string) (int, error) {
 	if list == "0" {
 		return 1, nil
@@ -38,13 +38,13 @@ func countCPUs(list string) (int, error) {
 	last, many := strings.CutPrefix(list, "0-")
 	n, err := strconv.Atoi(last)
 	if !many || err != nil || n < 1 || n > 1<<16 {
-		return 0, fmt.Errorf("they are %q", list)
+		return 0, fmt.Errorf("the list is %q, expected one range from 0", list)
 	}
 	return n + 1, nil
 }
 
-// allowedCPUs are the CPUs that the calling thread may run on; none if there are more than a CPUSet
-// holds.
+// allowedCPUs returns the CPUs that the calling thread may run on, or nil if the machine has more
+// CPUs than a CPUSet holds.
 func allowedCPUs() (cpus []int) {
 	var set unix.CPUSet
 	if unix.SchedGetaffinity(0, &set) != nil {
@@ -58,31 +58,31 @@ func allowedCPUs() (cpus []int) {
 	return cpus
 }
 
-// pin keeps the calling thread on a CPU, if it is there and we may run on it.
+// pin binds the calling thread to a CPU, and reports whether the CPU exists and is allowed.
 func pin(cpu int) bool {
 	var set unix.CPUSet
 	set.Set(cpu)
 	return unix.SchedSetaffinity(0, &set) == nil
 }
 
-// load knows how many threads want to run, on all CPUs. Its methods may be called by all threads.
+// load measures how many threads want to run, on all CPUs. Its methods are safe for concurrent use.
 type load struct {
-	cpus    int     // that we may run on
-	pollers pollers // immutable when the first queue runs
+	cpus    int     // CPUs that the process may run on
+	pollers pollers // immutable once the first queue runs
 	file    *os.File
 
-	check atomic.Int64 // when to ask again, of clock
-	spare atomic.Bool  // what the answer was
+	check atomic.Int64 // when to ask the kernel again, ns of clock
+	spare atomic.Bool  // whether the last answer left a CPU to spare
 
 	mu   sync.Mutex
-	text [80]byte // protected by mu: of file
+	text [80]byte // protected by mu: buffer for file's content
 }
 
-// loadFor is how long what a load said is relied on.
+// loadFor is how long an answer of the kernel is used.
 const loadFor = 5 * time.Millisecond
 
-// newLoad returns nil where the kernel does not tell, or where it is not the kernel that does
-// (lxcfs), which must not be waited for.
+// newLoad returns nil if /proc/loadavg is missing or is not the kernel's own (lxcfs serves it in
+// containers): reading it must not wait for another process.
 func newLoad(cpus int) *load {
 	f, err := os.Open("/proc/loadavg")
 	if err != nil {
@@ -102,7 +102,7 @@ func (l *load) close() {
 	}
 }
 
-// add makes l know a poller of a source, and the poller both. Not when a queue runs.
+// add registers a poller with l and with its source. It must not be called once a queue runs.
 func (l *load) add(p *poller, s *source) {
 	if l != nil {
 		l.pollers = append(l.pollers, p)
@@ -111,9 +111,9 @@ func (l *load) add(p *poller, s *source) {
 	}
 }
 
-// maySpin is whether the calling thread, which serves a request, may wait awake for the next:
-// whether there is a CPU for every thread that runs or wants to, except those that wait awake,
-// which make room. It asks the kernel, or knows from another thread that has just done so.
+// maySpin reports whether the calling thread, which serves a request, may poll for the next one. It
+// may if there is a CPU for every runnable thread; pollers do not count, since they yield. The
+// answer comes from the kernel, at most once per loadFor for all threads. now is in ns of clock.
 func (l *load) maySpin(now int64) bool {
 	if at := l.check.Load(); now >= at && l.check.CompareAndSwap(at, now+int64(loadFor)) {
 		run, awake := l.count()
@@ -122,14 +122,14 @@ func (l *load) maySpin(now int64) bool {
 	return l.spare.Load()
 }
 
-// count is how many threads run or want to, the calling one too, and how many of them only wait
-// awake.
+// count returns the number of runnable threads, including the calling one, and how many of these
+// are only polling.
 func (l *load) count() (run, awake int) {
 	awake = l.pollers.in(pollAwake)
 	return l.running(), awake
 }
 
-// running is how many threads run or want to, on all CPUs.
+// running returns the number of runnable threads on all CPUs, or MaxInt32 if it cannot be read.
 func (l *load) running() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -140,7 +140,8 @@ func (l *load) running() int {
 	return runningOf(l.text[:n])
 }
 
-// runningOf finds that in the text of /proc/loadavg: "0.20 0.18 0.12 1/80 11206".
+// runningOf parses the number of runnable threads, 1 here, from /proc/loadavg: "0.20 0.18 0.12 1/80
+// 11206". It returns MaxInt32 for text that it cannot parse.
 func runningOf(text []byte) (n int) {
 	for range 3 {
 		i := bytes.IndexByte(text, ' ')
@@ -150,7 +151,7 @@ func runningOf(text []byte) (n int) {
 		switch {
 		case c >= '0' && c <= '9' && n < math.MaxInt32/10-1:
 			n = n*10 + int(c-'0')
-		case c == '/' && n > 0: // we run, at least
+		case c == '/' && n > 0: // 0 is impossible: this thread runs
 			return n
 		default:
 			return math.MaxInt32

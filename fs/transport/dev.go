@@ -8,26 +8,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options of a transport.
+// Options are the options of a transport.
 type Options struct {
-	Warn  func(format string, a ...any) // is told of what the kernel does and should not
+	Warn  func(format string, a ...any) // called with anything unexpected that the kernel does
 	Abort func()                        // aborts the connection
-	Trace func(*Request)                // nil, or is told of every request when it has been answered, by any goroutine
+	// Trace, if not nil, is called with every request after it has been answered, by any goroutine.
+	Trace func(*Request)
 
 	NoPoll bool // queues sleep at once when there is no request (see poller)
 }
 
-// Server serves one connection. Serving (Dev) -> ended by the kernel: an unmount, or an abort
-// (Wait returns).
+// Server serves one connection. States: serving (from Dev or Uring.Serve) -> ended by the kernel,
+// through an unmount or an abort (Wait returns).
 type Server struct {
 	fs   Filesystem
 	opt  Options
 	done sync.WaitGroup // queues and slow requests
-	end  sync.Once      // of the connection: Filesystem.Ended
-	fds  []int          // clones, closed by Wait
+	end  sync.Once      // guards Filesystem.Ended: called once per connection
+	fds  []int          // cloned descriptors, closed by Wait
 	load *load          // nil: no queue polls
 
-	counters []*counters // of the queues; immutable when Dev or Uring.Serve has returned
+	counters []*counters // of the queues; immutable once Dev or Uring.Serve has returned
 
 	slows *slowRequests
 }
@@ -35,30 +36,31 @@ type Server struct {
 // devQueue is one thread that serves requests from /dev/fuse.
 type devQueue struct {
 	counters
-	call call // the request that is being served
+	call call // the request being served
 
-	s     *Server
-	fd    int // what the request that is being served was read from, and the answer goes to: sleep or look
-	sleep int // where a read blocks
-	look  int // a clone of it where a read does not, for poll
+	s *Server
+	// fd is where the request being served was read from and where its answer goes: sleep or look.
+	fd    int
+	sleep int // blocking descriptor
+	look  int // non-blocking clone of sleep, for polling
 	poll  poller
-	cpu   int // where it runs if it polls
+	cpu   int // the CPU that the thread is bound to if it polls; -1: none
 	q     Queue
-	mem   []byte // what buf lies in
-	buf   []byte // a request; the answers of READ and READDIR have the place of a WRITE's data
+	mem   []byte // the mapping that contains buf
+	buf   []byte // a request; answers of READ and READDIR reuse the place of a WRITE's data
 	iov   [2]unix.Iovec
 	ans   answer
 }
 
-// readSize is what a read from /dev/fuse must have room for.
+// readSize is the size in bytes of the buffer that a read from /dev/fuse needs.
 const readSize = inHeaderSize + writeInSize + MaxIO
 
-// Dev serves the connection of fd, which is one of /dev/fuse after INIT, with n queues. It
-// returns at once.
+// Dev serves the connection of fd, a descriptor of /dev/fuse after INIT, with n queues. It returns
+// at once.
 func Dev(fd int, fs Filesystem, n int, o Options) *Server {
 	s := newServer(fs, o)
 	cpus, from := allowedCPUs(), &source{}
-	from.cpus, _ = cpusThatAre("online")
+	from.cpus, _ = cpusInState("online")
 	queues := make([]*devQueue, n)
 	for i := range queues {
 		qfd := fd
@@ -91,9 +93,9 @@ func newServer(fs Filesystem, o Options) *Server {
 	return s
 }
 
-// dev makes a queue of the connection of fd; its loop is yet to be started. It may wait awake, but
-// then its thread stays on a CPU: two that look would soon be on the same one. Without one (-1) it
-// always sleeps.
+// dev makes a queue that reads from fd; the caller starts its loop. The queue may poll if cpu is
+// not -1. Its thread is then bound to cpu, since two polling threads would soon share a CPU
+// otherwise.
 func (s *Server) dev(fd int, fq Queue, cpu int, from *source) *devQueue {
 	q := &devQueue{s: s, sleep: fd, q: fq, cpu: cpu}
 	s.counters = append(s.counters, &q.counters)
@@ -112,7 +114,8 @@ func (s *Server) dev(fd int, fq Queue, cpu int, from *source) *devQueue {
 	return q
 }
 
-// Wait returns when the connection has ended and no request is in flight.
+// Wait returns when the connection has ended and no request is in flight. It then closes the
+// descriptors that Dev opened.
 func (s *Server) Wait() {
 	s.done.Wait()
 	for _, fd := range s.fds {
@@ -121,7 +124,7 @@ func (s *Server) Wait() {
 	s.load.close()
 }
 
-// cloneOf opens another descriptor of a connection, with more flags.
+// cloneOf opens another descriptor of the connection conn, with additional open(2) flags.
 func cloneOf(conn, flags int) (int, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|flags, 0)
 	if err != nil {
@@ -134,7 +137,7 @@ func cloneOf(conn, flags int) (int, error) {
 	return fd, nil
 }
 
-// open makes the queue's memory. What a WRITE brings begins a page.
+// open allocates the queue's memory, such that the data of a WRITE starts on a page.
 func (q *devQueue) open() (err error) {
 	const head = inHeaderSize + writeInSize
 	if q.mem, err = mapMemory(pageSize + MaxIO); err != nil {
@@ -145,9 +148,9 @@ func (q *devQueue) open() (err error) {
 	return nil
 }
 
-// loop is the thread's life.
+// loop reads and serves requests until the connection ends. It is the body of the queue's thread.
 func (q *devQueue) loop() {
-	runtime.LockOSThread() // and the thread ends with it
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	defer q.s.done.Done()
 	if q.poll.load != nil && !pin(q.cpu) {
 		q.poll.load = nil
@@ -171,7 +174,7 @@ func (q *devQueue) loop() {
 			q.serve(q.buf[:n])
 		case e == unix.EAGAIN:
 			q.poll.idle()
-		case e == unix.EINTR, e == unix.ENOENT: // the request was taken back
+		case e == unix.EINTR, e == unix.ENOENT: // the request was interrupted before it was read
 		case e == unix.ENODEV, e == unix.ECONNABORTED: // unmounted, aborted
 			q.s.ended()
 			return
@@ -186,8 +189,8 @@ func (q *devQueue) loop() {
 func (q *devQueue) serve(b []byte) {
 	h := as[InHeader](b)
 	if h == nil || int(h.Len) != len(b) || int(h.TotalExtlen)*8 > len(b)-inHeaderSize {
-		q.s.opt.Warn("a request of %d bytes is none", len(b))
-		if h != nil && h.Unique != 0 { // who asks waits for an answer
+		q.s.opt.Warn("malformed FUSE request: %d bytes read, expected a header and the length that it gives; answered with EIO if it has an ID", len(b))
+		if h != nil && h.Unique != 0 { // the caller waits for an answer
 			q.ans.fail(h.Unique)
 			q.send()
 		}
@@ -207,33 +210,33 @@ func (q *devQueue) serve(b []byte) {
 	}
 }
 
-// send writes the answer, and ends it.
+// send writes the answer and ends the call.
 func (q *devQueue) send() {
 	a := &q.ans
 	q.iov = [2]unix.Iovec{iovec(bytesOf(&a.OutHeader)), iovec(a.body)}
 	e := writev(q.fd, q.iov[:], int(a.Len))
 	q.call.end(a.Error, moved(q.call.opcode, a.Error, len(a.body), a.body))
-	if e != 0 && e != unix.ENOENT && e != unix.ENODEV { // ENOENT: whoever asked has gone
+	if e != 0 && e != unix.ENOENT && e != unix.ENODEV { // ENOENT: the caller was interrupted
 		q.s.opt.Warn("answering a request: %v", e)
 	}
 }
 
-// ended tells the filesystem that the connection has ended.
+// ended tells the filesystem that the connection has ended, once.
 func (s *Server) ended() { s.end.Do(s.fs.Ended) }
 
-// fail makes EIO the answer.
+// fail turns the answer into EIO.
 func (a *answer) fail(unique uint64) {
 	a.OutHeader = OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: unique}
 	a.body = nil
 }
 
-// fail aborts the connection, of which a queue can no longer do its part.
+// fail reports an error that a queue cannot recover from, and aborts the connection.
 func (s *Server) fail(err error) {
 	s.opt.Warn("%v: aborting the connection", err)
 	go s.opt.Abort()
 }
 
-// recover ends a request that panicked, if whoever is told of it returns.
+// recover answers a request that panicked with EIO, provided that Filesystem.Panicked returns.
 func (q *devQueue) recover(unique uint64) {
 	if v := recover(); v != nil {
 		q.s.fs.Panicked(v)
@@ -242,11 +245,11 @@ func (q *devQueue) recover(unique uint64) {
 	}
 }
 
-// slow hands a request to a goroutine.
+// slow hands a request to a goroutine, which answers it on fd.
 func (s *Server) slow(fd int, b []byte, k call) {
 	h := *as[InHeader](b)
 	s.slows.start(func(out []byte) {
-		if len(out) == 0 && h.Opcode != opInterrupt { // who asks waits for an answer
+		if len(out) == 0 && h.Opcode != opInterrupt { // the caller waits for an answer
 			out = bytesOf(&OutHeader{Len: outHeaderSize, Error: -int32(unix.EIO), Unique: h.Unique})
 		}
 		if len(out) > 0 {

@@ -5,9 +5,9 @@ import (
 	"math/bits"
 )
 
-// A histogram of latencies has four buckets of equal width to each power of two, as HdrHistogram
-// has: from 128 ns to 34 s, each bound at most a quarter above the one below. What is
-// faster is in the first bucket, what is slower in the last.
+// A histogram of latencies has four buckets of equal width per power of two, as in HdrHistogram.
+// They cover 128 ns to 34 s, and each bound is at most a quarter above the previous one. Shorter
+// latencies are counted in the first bucket, longer ones in the last.
 const (
 	firstOctave = 7
 	lastOctave  = 34
@@ -15,7 +15,7 @@ const (
 	nbuckets    = 1 + (lastOctave-firstOctave+1)*perOctave
 )
 
-// bucketOf is the bucket of a latency in ns.
+// bucketOf returns the index of the bucket for a latency in ns.
 func bucketOf(ns uint64) int {
 	if ns < 1<<firstOctave {
 		return 0
@@ -24,8 +24,8 @@ func bucketOf(ns uint64) int {
 	return min(1+(o-firstOctave)*perOctave+int(ns>>(o-2))%perOctave, nbuckets-1)
 }
 
-// bucketBound is the upper bound of a Histogram's i-th bucket in ns, which is the lower one of the
-// next.
+// bucketBound returns the upper bound in ns of bucket i, which is also the lower bound of the next.
+// For i < 0 it returns 0.
 func bucketBound(i int) uint64 {
 	if i < 0 {
 		return 0
@@ -33,7 +33,7 @@ func bucketBound(i int) uint64 {
 	return uint64(perOctave+i%perOctave) << (firstOctave - 2 + i/perOctave)
 }
 
-// BucketBounds are the upper bounds of a Histogram's buckets in ns.
+// BucketBounds returns the upper bounds in ns of a Histogram's buckets.
 func BucketBounds() []uint64 {
 	b := make([]uint64, nbuckets)
 	for i := range b {
@@ -42,10 +42,10 @@ func BucketBounds() []uint64 {
 	return b
 }
 
-// Histogram counts latencies by their buckets; see BucketBounds. What is missing at the end is 0.
+// Histogram counts latencies by bucket; see BucketBounds. Buckets beyond its length are 0.
 type Histogram []uint64
 
-// Count is how many latencies there are.
+// Count returns the number of latencies in h.
 func (h Histogram) Count() (n uint64) {
 	for _, c := range h {
 		n += c
@@ -53,8 +53,8 @@ func (h Histogram) Count() (n uint64) {
 	return n
 }
 
-// Quantile is the latency in ns below which the share p of all is, as if those of a bucket
-// were spread over it evenly; 0 if there is none.
+// Quantile returns the latency in ns below which the share p of all latencies lies. It assumes that
+// the latencies within a bucket are evenly spread. It returns 0 for an empty histogram.
 func (h Histogram) Quantile(p float64) uint64 {
 	rank := max(1, uint64(math.Ceil(p*float64(h.Count()))))
 	for i, c := range h {
@@ -67,7 +67,7 @@ func (h Histogram) Quantile(p float64) uint64 {
 	return 0
 }
 
-// plus is what h and o count together; minus is what h counts more than o.
+// plus returns the sum of two histograms.
 func (h Histogram) plus(o Histogram) Histogram {
 	sum := make(Histogram, max(len(h), len(o)))
 	copy(sum, h)
@@ -77,6 +77,7 @@ func (h Histogram) plus(o Histogram) Histogram {
 	return sum
 }
 
+// minus returns the latencies that h counts beyond those of o.
 func (h Histogram) minus(o Histogram) Histogram {
 	diff := append(Histogram(nil), h...)
 	for i := range diff[:min(len(h), len(o))] {

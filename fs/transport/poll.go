@@ -8,76 +8,69 @@ import (
 )
 
 const (
-	// pollFor is how long a queue's thread stays awake for the next request before it sleeps:
-	// about
-	// as long as it takes to halt a CPU of a virtual machine and wake it again, so that
-	// looking in
-	// vain costs at most twice what sleeping does.
+	// pollFor is how long a queue's thread polls for the next request before it sleeps. It is about
+	// as long as halting and waking a CPU of a virtual machine takes, so that polling in vain costs
+	// at most twice as much as sleeping.
 	pollFor = 200 * time.Microsecond
-	// pollMost is how many threads that take requests from the same source wait awake when
-	// one more
-	// goes to sleep: a few are enough to take what comes, and the other CPUs are the programs'.
+	// pollMost is the number of polling threads of one source at which another thread goes to sleep
+	// instead. A few threads are enough for the requests, and the other CPUs belong to programs.
 	pollMost = 4
-	// pollYield is how long others may run when they are let: if it takes longer, somebody
-	// computes
-	// on this CPU.
+	// pollYield is the longest that a yield may take. If it takes longer, another thread is
+	// computing on this CPU.
 	pollYield = 500 * time.Microsecond
-	// pollPause is how many times as long as that took the thread then sleeps without
-	// looking: the
-	// others lose 1 % at most.
+	// pollPause is the number of times that such a yield's duration the thread then sleeps instead
+	// of polling: the other threads lose 1 % at most.
 	pollPause = 100
 
-	// pollTogether is for how many threads of a source, one for each CPU of the machine,
-	// together
-	// holds. Each more would keep a CPU awake for the others' requests: two are what pays.
+	// pollTogether is the number of threads of a source, one for each CPU of the machine, for which
+	// source.together holds. Each further thread would keep a CPU awake for other threads'
+	// requests: it pays for two only.
 	pollTogether = 2
-	// pollShare is what a yield takes in which nobody else has run; there are two system
-	// calls and
-	// a switch in any other.
+	// pollShare is the longest duration of a yield during which no other thread ran. If one ran,
+	// the yield takes at least two system calls and a context switch.
 	pollShare = 1 * time.Microsecond
-	// pollLook is how long a thread leaves requests to those of other CPUs: some times what
-	// serving
-	// one takes.
+	// pollLook is how long a thread leaves requests to the threads of other CPUs: several times as
+	// long as serving one takes.
 	pollLook = 50 * time.Microsecond
 )
 
-// poller says whether a queue's thread waits for its next request asleep or awake. A thread that
-// sleeps leaves its CPU idle, and where that is halted, as a virtual machine's is, it takes longer
-// to wake it than to serve the request. So while requests come with less than pollFor between them,
-// the thread looks for the next one for so long, and lets others run between two looks. The kernel
-// does the same in busy_poll of its sockets and haltpoll of its guests.
+// poller decides whether a queue's thread sleeps or polls while it waits for its next request. A
+// thread that sleeps leaves its CPU idle. Where an idle CPU is halted, as in a virtual machine,
+// waking it takes longer than serving the request. So while requests come less than pollFor apart,
+// the thread polls for the next one for that long, and yields the CPU between two looks. The kernel
+// does the same in busy_poll of its sockets and in haltpoll of its guests.
 //
-// All this only while there are CPUs for all threads that want to run (load). Beside others that
-// compute, looking is worse than sleeping: a thread that has had its share of a CPU does not come
-// before them any more when a request wakes it, and sched_yield(2) need not let them run at once.
-// What the load cannot tell, that few CPUs are crowded and the others are not for those who are
-// there, shows when it does let them run.
+// It polls only while there is a CPU for every runnable thread (load). Beside threads that compute,
+// polling is worse than sleeping: a thread that has used its share of a CPU is no longer scheduled
+// ahead of them when a request wakes it, and sched_yield(2) need not let them run at once. The load
+// does not show that a few CPUs are crowded while the affinity of their threads forbids the others;
+// the duration of a yield does.
 //
-// Asleep (until two requests come soon after one another, and a CPU is to spare) -> awake (until
-// none comes for pollFor, one comes when no CPU is to spare, or others have had the CPU for too
-// long). Used by one thread.
+// States: asleep -> awake, when two requests come soon after one another and a CPU is to spare.
+// Awake -> asleep, when no request comes for pollFor, when one comes and no CPU is to spare, or
+// when other threads have had the CPU for too long. One thread uses a poller. long). Used by one
+// thread.
 type poller struct {
-	load   *load // nil: it always sleeps
+	load   *load // nil: the thread always sleeps
 	source *source
-	state  atomic.Uint32 // pollAsleep, ...; load and the source's others read it
-	// last is when a request came or, if it looked for the next then, had been served, of
-	// clock; the
-	// source's others read it.
+	state  atomic.Uint32 // pollAsleep, ...; also read by load and the source's other pollers
+	// last is when the last request came or, if the thread polls after it, was served, in ns of
+	// clock. The source's other pollers read it.
 	last  atomic.Int64
-	until int64 // wait awake until then; 0: asleep
-	pause int64 // and not before that
+	until int64 // poll until then, ns of clock; 0: asleep
+	pause int64 // do not poll before then, ns of clock
 }
 
 // The states of a poller.
 const (
-	pollAsleep  = iota // or it serves a request and will sleep if there is none then
-	pollServing        // it serves a request, and looks for the next then
-	pollAwake          // it waits awake
+	pollAsleep  = iota // asleep, or serving a request after which it will sleep
+	pollServing        // serving a request, after which it will poll
+	pollAwake          // polling
 )
 
 type pollers []*poller
 
-// in is how many are in a state.
+// in returns the number of pollers in a state.
 func (ps pollers) in(state uint32) (n int) {
 	for _, p := range ps {
 		if p.state.Load() == state {
@@ -87,27 +80,30 @@ func (ps pollers) in(state uint32) (n int) {
 	return n
 }
 
-// source is what queues take their requests from: those of /dev/fuse have one in common, each
-// ring has its own.
+// source is the origin of requests. The queues of /dev/fuse share one source; each ring has its
+// own.
 type source struct {
-	cpus    int     // of the machine, if requests are made on any of them; 0
-	pollers pollers // immutable when the first queue runs
+	cpus    int     // CPUs of the machine if requests may come from any of them; else 0
+	pollers pollers // immutable once the first queue runs
 }
 
-// together is whether the pollers stay awake for each other's requests, and leave them to each
-// other: on a machine of two CPUs, over /dev/fuse. A request is best served on the CPU where it was
-// made: who made it sleeps, the thread runs and answers, and who made it goes on, without an
-// interrupt to another CPU. From a ring the kernel has it so. From /dev/fuse, where all take their
-// requests from one queue, a thread would get them that looks on a CPU which nobody else wants. So
-// a thread leaves requests to the other, if that is up (attended), unless somebody ran on its own
-// CPU just now, or nobody takes them for pollLook; and it stays awake while they come, or whoever
-// makes one would be moved to its idle CPU. Creates are twice as fast by that, and reads more.
+// together reports whether the pollers stay awake for each other's requests and leave requests to
+// each other. That is so on a machine of two CPUs, over /dev/fuse.
+//
+// A request is best served on the CPU where it was made: the caller sleeps, the thread serves the
+// request and answers, and the caller goes on, without an interrupt to another CPU. With rings the
+// kernel arranges this. With /dev/fuse, where all threads read from one queue, the thread that
+// polls on an otherwise idle CPU would get the request. So a thread leaves requests to the other
+// one if that is up (attended), unless another thread has just run on its own CPU, or the request
+// was not taken for pollLook. It also stays awake while requests come, since the scheduler would
+// otherwise move the caller to its idle CPU. This doubles the speed of creates, and more than
+// doubles that of reads.
 func (s *source) together() bool { return s.cpus == pollTogether && len(s.pollers) == pollTogether }
 
-// attended is whether each CPU has a poller, and all are up.
+// attended reports whether each CPU has a poller, and all of these are up.
 func (s *source) attended() bool { return s.together() && s.pollers.in(pollAsleep) == 0 }
 
-// last is when the last request that keeps a poller awake came or had been served, of clock.
+// last returns when the last request that keeps p awake came or was served, in ns of clock.
 func (s *source) last(p *poller) int64 {
 	at := p.last.Load()
 	if s.together() {
@@ -118,7 +114,7 @@ func (s *source) last(p *poller) int64 {
 	return at
 }
 
-// came notes that a request has come, at a time of clock.
+// came records that a request came at the time now, in ns of clock.
 func (p *poller) came(now int64) {
 	if p.load == nil {
 		return
@@ -131,8 +127,8 @@ func (p *poller) came(now int64) {
 	p.last.Store(now)
 }
 
-// stays is until when the thread stays awake, to which a request has come, at a time of clock; 0:
-// it sleeps.
+// stays returns until when the thread polls after a request that came at the time now, both in ns
+// of clock; 0: it sleeps.
 func (p *poller) stays(now int64) int64 {
 	if now-p.source.last(p) >= int64(pollFor) || now < p.pause || !p.load.maySpin(now) ||
 		!p.awake() && p.source.pollers.in(pollAwake) >= pollMost {
@@ -141,10 +137,11 @@ func (p *poller) stays(now int64) int64 {
 	return now + int64(pollFor)
 }
 
-// awake is whether to look, and not to sleep.
+// awake reports whether the thread polls.
 func (p *poller) awake() bool { return p.until != 0 }
 
-// idle is told that a look found nothing. It returns when it is time for the next, or to sleep.
+// idle is called when polling found no request. It returns when it is time to look again, or to
+// sleep.
 func (p *poller) idle() {
 	from := clock()
 	p.waits(from)
@@ -158,15 +155,15 @@ func (p *poller) idle() {
 	}
 }
 
-// waits notes that there is no request, at a time of clock.
+// waits records that there is no request at the time now, in ns of clock.
 func (p *poller) waits(now int64) {
 	if p.state.Swap(pollAwake) == pollServing {
 		p.last.Store(now)
 	}
 }
 
-// yielded notes that others could run from one time to another, since it has looked in vain. It is
-// whether to look now.
+// yielded records a yield that lasted from one time to another; the last look was at the time
+// looked. It reports whether to look now. Times are in ns of clock.
 func (p *poller) yielded(looked, from, to int64) bool {
 	if to >= p.until {
 		p.until = p.source.last(p) + int64(pollFor)

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// loadFile is a load of a file that says how many threads run, and what changes that.
+// loadFile returns a load that reads from a file, and a function that sets the number of running
+// threads in the file.
 func loadFile(t *testing.T, cpus int) (*load, func(running string)) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "loadavg"))
 	if err != nil {
@@ -24,8 +25,8 @@ func loadFile(t *testing.T, cpus int) (*load, func(running string)) {
 	}
 }
 
-// TestPoller: a queue stays awake while requests come close upon one another, and not beside others
-// that compute.
+// TestPoller checks that a queue stays awake while requests come in quick succession, and not
+// beside other threads that compute.
 func TestPoller(t *testing.T) {
 	const us = int64(1000)
 	l, running := loadFile(t, 2)
@@ -44,7 +45,7 @@ func TestPoller(t *testing.T) {
 			t.Errorf("%s: the others are told that it sleeps: %v", what, asleep)
 		}
 	}
-	two := func(want bool, what string) { // requests, the first of which is late
+	two := func(want bool, what string) { // two requests; the first is late
 		t.Helper()
 		now += 2000 * us
 		p.came(now)
@@ -66,7 +67,7 @@ func TestPoller(t *testing.T) {
 	p.yielded(now+199*us, now+199*us, now+200*us)
 	check(false, "when nothing came for long enough")
 	two(true, "to wait for the end of a long one")
-	now += 3000 * us // it took so long
+	now += 3000 * us // the request took so long
 	p.waits(now)
 	check(true, "and it waits for the next from then on")
 	p.came(now + 199*us)
@@ -107,7 +108,7 @@ func TestPoller(t *testing.T) {
 	two(true, "later")
 
 	running("1")
-	from.cpus = 3 // of which one has no poller
+	from.cpus = 3 // one CPU has no poller
 	now += 2000 * us
 	other.came(now)
 	p.came(now + 1)
@@ -149,7 +150,8 @@ func TestPoller(t *testing.T) {
 	}
 }
 
-// TestPollerLook: who waits awake leaves requests to the threads of the CPUs where they are made.
+// TestPollerLook checks that a polling thread leaves requests to the threads of the CPUs where they
+// are made.
 func TestPollerLook(t *testing.T) {
 	const us = int64(1000)
 	l, running := loadFile(t, 2)
@@ -194,7 +196,7 @@ func TestPollerLook(t *testing.T) {
 	begin := clock()
 	p.came(begin)
 	p.came(begin)
-	for p.awake() { // nothing comes
+	for p.awake() { // no request comes
 		p.idle()
 	}
 	if took := clock() - begin; took < 200*us {
@@ -206,8 +208,7 @@ func TestPollerLook(t *testing.T) {
 	}
 }
 
-// TestRunning: what /proc/loadavg says, and whatever else is there, which must not make a queue
-// look.
+// TestRunning checks the parsing of /proc/loadavg. Malformed text must not make a queue poll.
 func TestRunning(t *testing.T) {
 	for text, want := range map[string]int{
 		"0.20 0.18 0.12 1/80 11206\n": 1,

@@ -9,21 +9,22 @@ import (
 )
 
 const (
-	// niceness is the daemon's, if it may have one and whoever started it did not choose another.
-	// Everybody who uses the filesystem waits for it; above all, a thread that other programs keep
-	// from running keeps the garbage collector from stopping it, and with it all others.
+	// niceness is the daemon's nice value, if it may set one and its starter did not choose
+	// another. Every user of the filesystem waits for the daemon. Moreover, a thread that is kept
+	// from running by other programs delays the garbage collector's stop of the world, and with it
+	// all threads.
 	niceness = -10
-	// slice is what the scheduler gives the daemon's threads at a time (sched_setattr(2), since
-	// Linux 6.12; the least there is). Who asks for less comes sooner: before those of the same
-	// weight that are running with a longer one, and not at the next tick. docs/performance.md says
-	// what both do to pauses.
+	// slice is the scheduler's time slice for the daemon's threads: the minimum of
+	// sched_setattr(2), since Linux 6.12. A thread with a shorter slice preempts running threads of
+	// the same weight that have a longer one, instead of waiting for the next tick.
+	// docs/performance.md has the effect of both on pauses.
 	slice = 100 * time.Microsecond
 )
 
-// Prioritize gives all threads of the process those, as far as it may; threads that they start have
-// them, too.
+// Prioritize sets niceness and slice for all threads of the process, as far as permitted. Threads
+// that they start inherit both.
 func Prioritize() {
-	for range 3 { // a thread may start another while we look
+	for range 3 { // a thread may start another during the scan
 		tasks, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			return
@@ -36,7 +37,7 @@ func Prioritize() {
 	}
 }
 
-// prioritizeThread gives them to one thread, if it is one of the scheduler's ordinary class.
+// prioritizeThread sets niceness and slice for a thread that is in the scheduler's ordinary class.
 func prioritizeThread(id int) {
 	a, err := unix.SchedGetAttr(id, 0)
 	if err != nil || a.Policy != unix.SCHED_NORMAL {

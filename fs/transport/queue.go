@@ -5,30 +5,32 @@ import (
 	"syscall"
 )
 
-// SlowPath is what a Queue answers if a request has to wait, or is not its to serve.
+// SlowPath is the error of a Queue for a request that has to wait, or that the Queue does not
+// serve.
 const SlowPath = syscall.Errno(1 << 20)
 
 // Filesystem is what a connection serves. It is safe for concurrent use.
 type Filesystem interface {
-	// Queue makes the entry of the n-th thread.
+	// Queue makes the entry for the n-th thread.
 	Queue(n int) Queue
-	// SlowPath answers a request as it came, one that a Queue answered SlowPath to or does not
-	// know; out takes the answer, of which the length is returned, 0 for none. It may block, by
-	// s.Wait if that is for long, and is called by any goroutine.
+	// SlowPath answers a request that a Queue answered with SlowPath or does not know. in is the
+	// whole request; the answer goes to out, and its length in bytes is returned, 0 for no answer.
+	// SlowPath may block, inside s.Wait if for long, and is called by any goroutine.
 	SlowPath(in, out []byte, s *Slot) int
-	// Ended is told, once, that the connection has ended: nobody waits for answers any more.
-	// SlowPath requests may still run.
+	// Ended is called once, when the connection has ended and no program waits for answers any
+	// more. Slow requests may still run.
 	Ended()
-	// Panicked is told of a panic while a request was served, of which locks may be held.
+	// Panicked is called with the value of a panic while a request was served. The panicking code
+	// may still hold locks.
 	Panicked(v any)
 }
 
-// Queue serves the requests that must be fast: those that move data, and those that a program
-// makes for each of many files. No call may keep what it is given. An error of
-// SlowPath makes the request a slow one, before anything was done that doing it again would spoil.
-// It is used by one thread.
+// Queue serves the requests that must be fast: those that move data, and those that a program makes
+// for each of many files. No method may retain its arguments. A method returns the error SlowPath
+// before it has done anything that must not be done twice; the request then becomes a slow one. A
+// Queue is used by one thread.
 type Queue interface {
-	// Write stores data, and returns how much of it.
+	// Write stores data, and returns how many bytes it stored.
 	Write(h *InHeader, in *WriteIn, data []byte) (int, syscall.Errno)
 	Release(h *InHeader, in *ReleaseIn) syscall.Errno
 	Fsync(h *InHeader, in *FsyncIn) syscall.Errno
@@ -46,16 +48,16 @@ type Queue interface {
 	Rmdir(h *InHeader, name string) syscall.Errno
 	Rename(h *InHeader, in *Rename2In, from, to string) syscall.Errno
 	// Read, Readlink and Readdir (READDIRPLUS if plus) put the answer into out and return its
-	// length.
+	// length in bytes.
 	Read(h *InHeader, in *ReadIn, out []byte) (int, syscall.Errno)
 	Readlink(h *InHeader, out []byte) (int, syscall.Errno)
 	Readdir(h *InHeader, in *ReadIn, plus bool, out []byte) (int, syscall.Errno)
 }
 
-// answer is what goes back of a request.
+// answer is the answer to a request.
 type answer struct {
 	OutHeader
-	// arg is the operation's structure.
+	// arg is the answer's structure, one for each kind of operation.
 	arg struct {
 		write  WriteOut
 		attr   AttrOut
@@ -63,14 +65,17 @@ type answer struct {
 		open   OpenOut
 		create CreateOut
 	}
-	rename Rename2In // of a RENAME, which says less
-	room   []byte    // for answers of other lengths: MaxIO bytes; what followed the request's structure may lie there
-	body   []byte    // the structure, or the beginning of room
+	rename Rename2In // the arguments of a RENAME in the form of RENAME2
+	// room is for answers of variable length: MaxIO bytes. It may overlap the part of the request
+	// after the operation's structure.
+	room []byte
+	body []byte // the structure in arg, or the beginning of room
 }
 
-// Serve serves a request as it came by q, which may wait: in Filesystem.SlowPath, what a queue
-// answered SlowPath to. It puts the answer into out and returns its length, 0 if there is none; ok
-// is false, and nothing was done, for operations that a Queue does not know.
+// Serve serves a whole request with a q that may wait. Filesystem.SlowPath calls it for what a
+// queue answered SlowPath to. It puts the answer into out and returns its length in bytes, 0 for no
+// answer. ok is false, and nothing was done, for operations that a Queue does not know and for
+// malformed requests.
 func Serve(q Queue, in, out []byte) (n int, ok bool) {
 	h := as[InHeader](in)
 	if h == nil || int(h.Len) != len(in) || int(h.TotalExtlen)*8 > len(in)-inHeaderSize || len(out) < outHeaderSize {
@@ -97,20 +102,20 @@ func splitArg(h *InHeader, body []byte) (arg, rest []byte) {
 	return body, nil
 }
 
-// verdict is what becomes of a request.
+// verdict is what to do after serve.
 type verdict int
 
 const (
-	answered verdict = iota // the answer is to be sent
-	silent                  // there is none
-	slow                    // it is for SlowPath
+	answered verdict = iota // send the answer
+	silent                  // send no answer
+	slow                    // hand the request to SlowPath
 )
 
-// serve serves one request: its header, the structure of its operation and what follows that.
-// For a request whose parts arrive separately they need not lie together.
+// serve serves one request, given its header, the structure of its operation and the bytes after
+// the structure. The parts need not be contiguous, since a ring delivers them separately.
 func serve(q Queue, h *InHeader, arg, rest []byte, a *answer) verdict {
 	a.Unique, a.body = h.Unique, nil
-	e := syscall.EIO // of what is too short
+	e := syscall.EIO // for a request that is too short
 	switch h.Opcode {
 	case opRead:
 		if in := as[ReadIn](arg); in != nil && in.Size <= uint32(len(a.room)) {
@@ -180,7 +185,8 @@ func (a *answer) fill(n int, e syscall.Errno) syscall.Errno {
 	return e
 }
 
-// serveName is serve for operations on attributes and names.
+// serveName is the part of serve for operations on attributes and names. known is false for other
+// operations.
 func (a *answer) serveName(q Queue, h *InHeader, arg, rest []byte) (e syscall.Errno, known bool) {
 	e = syscall.EIO
 	switch h.Opcode {
@@ -196,7 +202,7 @@ func (a *answer) serveName(q Queue, h *InHeader, arg, rest []byte) (e syscall.Er
 		if in := as[OpenIn](arg); in != nil {
 			e = q.Open(h, in, out(a, &a.arg.open))
 		}
-	case opOpendir: // nothing is kept of an open directory
+	case opOpendir: // an open directory has no state
 		out(a, &a.arg.open)
 		e = 0
 	case opLookup:
@@ -247,26 +253,28 @@ func (a *answer) serveName(q Queue, h *InHeader, arg, rest []byte) (e syscall.Er
 	return e, true
 }
 
+// serveRename serves RENAME and RENAME2.
 func (a *answer) serveRename(q Queue, h *InHeader, arg []byte, from, to string) syscall.Errno {
 	if h.Opcode == opRename2 {
 		if in := as[Rename2In](arg); in != nil {
 			return q.Rename(h, in, from, to)
 		}
-	} else if old := as[LinkIn](arg); old != nil { // struct fuse_rename_in has a nodeid, too
+	} else if old := as[LinkIn](arg); old != nil { // struct fuse_rename_in starts with the same field
 		a.rename = Rename2In{Newdir: old.Oldnodeid}
 		return q.Rename(h, &a.rename, from, to)
 	}
 	return syscall.EIO
 }
 
-// out makes a structure of a.arg, zeroed, the answer.
+// out zeroes v, a structure of a.arg, and makes it the answer's body.
 func out[T any](a *answer, v *T) *T {
 	*v = *new(T)
 	a.body = bytesOf(v)
 	return v
 }
 
-// cutName is the name that b begins with, and what follows its NUL.
+// cutName splits b after its first NUL, and returns the name before the NUL and the bytes after it.
+// ok is false if b has no NUL. The name is valid as long as b.
 func cutName(b []byte) (name string, rest []byte, ok bool) {
 	n := bytes.IndexByte(b, 0)
 	if n < 0 {
@@ -275,8 +283,8 @@ func cutName(b []byte) (name string, rest []byte, ok bool) {
 	return nameOf(b[:n]), b[n+1:], true
 }
 
-// argSize is the length of the operation's structure at the beginning of a request's body, for
-// those that serve knows; what follows is the rest.
+// argSize returns the size in bytes of the operation's structure at the beginning of a request's
+// body, for the operations that serve knows; 0 for all others.
 func argSize(opcode uint32) int {
 	switch opcode {
 	case opRead, opWrite, opReaddir, opReaddirplus:

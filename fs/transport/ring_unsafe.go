@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// From include/uapi/linux/io_uring.h.
+// Constants from include/uapi/linux/io_uring.h.
 const (
 	setupCQSize       = 1 << 3
 	setupSQE128       = 1 << 10
@@ -23,13 +23,13 @@ const (
 	opRingUringCmd = 46
 )
 
-// sqe is struct io_uring_sqe of 128 bytes, as far as it is used.
+// sqe is struct io_uring_sqe in its size of 128 bytes; unused fields have no name.
 type sqe struct {
 	opcode   uint8
 	_        uint8  // flags
 	_        uint16 // ioprio
 	fd       int32
-	off      uint64 // of a command: its number
+	off      uint64 // for IORING_OP_URING_CMD: the command's number
 	addr     uint64
 	len      uint32
 	_        uint32 // rw_flags
@@ -67,19 +67,19 @@ var (
 	_ = [1]int{}[unsafe.Sizeof(ringParams{})-120]
 )
 
-// ringEntries is the size of a ring's submission queue: its entries fill a page, as the kernel
-// wants the memory that is given to it.
+// ringEntries is the number of entries of a ring's submission queue. They fill a page, as the
+// kernel requires of memory that the user provides.
 const ringEntries = 32
 
-// ringCompletions is the size of a ring's completion queue: one for each place and the event's, so
-// it never overflows.
+// ringCompletions is the number of entries of a ring's completion queue: one for each uringEntry
+// and one for the eventfd, so it never overflows.
 const ringCompletions = 128
 
 var _ = [ringCompletions - uringDepth - 1]int{}
 
-// ring is an io_uring instance, used by the thread that made it alone: that is what
-// SINGLE_ISSUER and DEFER_TASKRUN mean, with which completions are worked on only when that
-// thread waits for them.
+// ring is an io_uring instance. Only the thread that made it may use it, as SINGLE_ISSUER and
+// DEFER_TASKRUN require. With these flags the kernel handles completions only while that thread
+// waits for them.
 type ring struct {
 	fd             int
 	mem            []byte // the queues, then the submission entries
@@ -87,11 +87,11 @@ type ring struct {
 	cqes           []cqe
 	sqTail, cqHead *atomic.Uint32
 	sqHead, cqTail *atomic.Uint32
-	tail           uint32 // of what is filled in and not yet submitted
-	told           uint32 // how far enter has told the kernel
+	tail           uint32 // after the last entry that was filled in
+	told           uint32 // after the last entry that the kernel has taken
 }
 
-// newRing makes a ring. It must be used by the calling thread.
+// newRing makes a ring for the calling thread.
 func newRing() (*ring, error) {
 	mem, err := unix.Mmap(-1, 0, 2*pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
@@ -120,7 +120,7 @@ func (r *ring) close() {
 	_ = unix.Munmap(r.mem)
 }
 
-// next is a submission entry to fill in, zeroed; nil if there is none until enter.
+// next returns a zeroed submission entry to fill in, or nil if all entries wait for enter.
 func (r *ring) next() *sqe {
 	if r.tail-r.sqHead.Load() == ringEntries {
 		return nil
@@ -131,7 +131,7 @@ func (r *ring) next() *sqe {
 	return s
 }
 
-// enter submits what was filled in and waits for n completions at least.
+// enter submits the entries that were filled in, and waits for at least n completions.
 func (r *ring) enter(n uintptr) unix.Errno {
 	r.sqTail.Store(r.tail)
 	submit := r.tail - r.told
@@ -144,7 +144,7 @@ func (r *ring) enter(n uintptr) unix.Errno {
 	return e
 }
 
-// completion takes the next completion; ok is false if there is none.
+// completion takes the next completion; ok is false if there is no completion.
 func (r *ring) completion() (c cqe, ok bool) {
 	h := r.cqHead.Load()
 	if h == r.cqTail.Load() {
@@ -155,8 +155,8 @@ func (r *ring) completion() (c cqe, ok bool) {
 	return c, true
 }
 
-// uringHeader is struct fuse_uring_req_header: what a request and its answer have beside the
-// payload.
+// uringHeader is struct fuse_uring_req_header: everything but the payload of a request or its
+// answer.
 type uringHeader struct {
 	inOut [128]byte // InHeader, OutHeader
 	opIn  [128]byte // the operation's structure
@@ -182,17 +182,17 @@ var (
 	_ = [1]int{}[unsafe.Sizeof(uringCmd{})-24]
 )
 
-// uringEntry is one place for a request: submitted (with the kernel) -> taken (a completion
-// came; its request is served) -> submitted, with the answer.
+// uringEntry is a ring entry (struct fuse_ring_ent), with room for one request. States: submitted
+// (the kernel's) -> taken (a completion came; the request is served) -> submitted, with the answer.
 type uringEntry struct {
 	hdr     *uringHeader
 	payload []byte
-	iov     [2]unix.Iovec // of hdr and payload, for the kernel
+	iov     [2]unix.Iovec // hdr and payload, for the kernel
 }
 
-const uringHeaderRoom = 4096 // in front of each payload
+const uringHeaderRoom = 4096 // bytes before each payload
 
-// newEntries makes n places, and the memory of all of them.
+// newEntries makes n ring entries in one mapping, and returns both.
 func newEntries(n int) (es []*uringEntry, mem []byte, err error) {
 	const each = uringHeaderRoom + MaxIO
 	if mem, err = mapMemory(n * each); err != nil {
@@ -208,13 +208,15 @@ func newEntries(n int) (es []*uringEntry, mem []byte, err error) {
 	return es, mem, nil
 }
 
-// register and commit fill in a submission entry: the first offers a place to the kernel, the
-// second sends the answer in it and offers it again.
+// register fills in a submission entry that offers the ring entry to the kernel. qid is the number
+// of the queue, which is that of its CPU.
 func (e *uringEntry) register(s *sqe, fd int, qid uint16, userData uint64) {
 	e.command(s, 1, fd, qid, userData) // FUSE_IO_URING_CMD_REGISTER
 	s.addr, s.len = uint64(uintptr(unsafe.Pointer(&e.iov[0]))), uint32(len(e.iov))
 }
 
+// commit fills in a submission entry that sends the answer in the ring entry, and offers the ring
+// entry again.
 func (e *uringEntry) commit(s *sqe, fd int, qid uint16, userData uint64) {
 	e.command(s, 2, fd, qid, userData) // FUSE_IO_URING_CMD_COMMIT_AND_FETCH
 }
@@ -224,14 +226,14 @@ func (e *uringEntry) command(s *sqe, cmd uint64, fd int, qid uint16, userData ui
 	*(*uringCmd)(unsafe.Pointer(&s.cmd)) = uringCmd{commitID: e.hdr.ent.commitID, qid: qid}
 }
 
-// awaitEvent fills in a submission entry that completes when fd, of an eventfd, was written to.
+// awaitEvent fills in a submission entry that completes when the eventfd fd has been written to.
 func awaitEvent(s *sqe, fd int, buf *[8]byte, userData uint64) {
 	s.opcode, s.fd, s.userData = opRingRead, int32(fd), userData
 	s.addr, s.len, s.off = uint64(uintptr(unsafe.Pointer(buf))), uint32(len(buf)), ^uint64(0)
 }
 
-// inHeader is the request's header.
+// inHeader returns the request's header.
 func (h *uringHeader) inHeader() *InHeader { return (*InHeader)(unsafe.Pointer(&h.inOut)) }
 
-// outHeader is the answer's.
+// outHeader returns the place of the answer's header, which overlaps the request's.
 func (h *uringHeader) outHeader() *OutHeader { return (*OutHeader)(unsafe.Pointer(&h.inOut)) }

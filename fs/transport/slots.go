@@ -2,20 +2,22 @@ package transport
 
 import "sync"
 
-// slots decides which slow requests run. One of a user's may always run, and more as long as there
-// are CPUs for all that run, of one user half as many as there are CPUs, but two at least. The
-// others wait until one has ended, and then the users have their turns. So no user's requests wait
-// for another's to end, however long those take or however many they are.
+// slots decides which slow requests run. One request of each user may always run. More may run
+// while there are CPUs for all that run; one user gets at most half as many as there are CPUs, but
+// at least two. The other requests wait until one has ended, and the users then take turns. So no
+// user's requests wait for another user's requests to end, however long and many those are.
 //
-// A request's life: submitted -> waiting (maybe not at all) -> running -> ended. While it runs it
-// may be away (Slot.Wait), as often as it wants.
+// A request's states: submitted -> waiting (maybe skipped) -> running -> ended. A running request
+// may be away (Slot.Wait) any number of times.
 type slots struct {
-	total, each int // requests that run at a time: of all users, of one; each user may have one beyond total
+	// total and each are the numbers of requests that may run at a time: of all users, and of one
+	// user. Each user may have one request beyond total.
+	total, each int
 
-	mu      sync.Mutex // protects what follows
+	mu      sync.Mutex // protects the following fields
 	running int
 	users   map[uint32]*tenant
-	turn    []*tenant // who has requests that wait, the next one first
+	turn    []*tenant // the users with waiting requests, the next one first
 }
 
 // tenant is a user with slow requests.
@@ -23,10 +25,11 @@ type tenant struct {
 	uid     uint32
 	waiting []func(*Slot)
 	running int
-	all     int // waiting, running or away
+	all     int // requests that are waiting, running or away
 }
 
-// Slot is what a request that runs has taken. A nil one is of a request that is not counted.
+// Slot is the right to run that a running request holds. A nil Slot belongs to a request that is
+// not counted.
 type Slot struct {
 	s *slots
 	t *tenant
@@ -37,7 +40,7 @@ func newSlots(cpus int) *slots {
 	return &slots{total: max(each, cpus), each: each, users: map[uint32]*tenant{}}
 }
 
-// submit has job run by a goroutine, when it is its turn.
+// submit runs job on a goroutine when it is the user's turn.
 func (s *slots) submit(uid uint32, job func(*Slot)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,7 +56,7 @@ func (s *slots) submit(uid uint32, job func(*Slot)) {
 	s.dispatchLocked()
 }
 
-// dispatchLocked begins what may run. Called with mu held.
+// dispatchLocked starts the requests that may run. The caller holds s.mu.
 func (s *slots) dispatchLocked() {
 	for i := 0; i < len(s.turn); {
 		t := s.turn[i]
@@ -78,6 +81,7 @@ func (s *slots) dispatchLocked() {
 	}
 }
 
+// end gives up the slot when the request has ended.
 func (k *Slot) end() {
 	k.s.mu.Lock()
 	defer k.s.mu.Unlock()
@@ -88,13 +92,15 @@ func (k *Slot) end() {
 	k.s.dispatchLocked()
 }
 
+// leaveLocked stops counting the request as running. The caller holds k.s.mu.
 func (k *Slot) leaveLocked() {
 	k.t.running--
 	k.s.running--
 }
 
-// Wait calls f, which waits for what others do, and lets other requests run meanwhile. It goes on
-// at once when f has returned, however many run then: the request may hold what they wait for.
+// Wait calls f, which waits for other requests or threads, and lets other requests run meanwhile.
+// The request continues at once when f has returned, however many run then, because it may hold a
+// lock that those wait for.
 func (k *Slot) Wait(f func()) {
 	if k == nil {
 		f()

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// TestSlots: one user's requests take half of the slots and no more; another's first one runs at
-// once, whoever else runs and waits; who is away takes no slot.
+// TestSlots checks that one user's requests take half of the slots and no more, that another user's
+// first request runs at once whatever else runs and waits, and that a request that is away takes no
+// slot.
 func TestSlots(t *testing.T) {
 	s := newSlots(4)
 	type begun struct {
@@ -61,10 +62,10 @@ func TestSlots(t *testing.T) {
 		t.Fatalf("a request of user %d began, expected one of 4", f.uid)
 	}
 	close(f.end)
-	close(a.end) // two have waited for their turns: another of user 1's, and then the one of user 2
+	close(a.end) // two users have waited: user 1's request runs, and then user 2's
 	f = next()
 	none()
-	// One of those that run waits for others.
+	// One of the running requests waits for others.
 	back := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Add(1)
@@ -78,7 +79,7 @@ func TestSlots(t *testing.T) {
 	for _, x := range []begun{b, c, d, f, g} {
 		close(x.end)
 	}
-	for { // the rest
+	for { // the remaining requests
 		s.mu.Lock()
 		left := len(s.users)
 		s.mu.Unlock()

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// slowSizes are the sizes in bytes of the buffers that slow requests and their answers are in. The
-// second is for attributes, whose values and lists of names are 64 KiB at most, and for ioctl(2),
-// of which an argument has less than 16.
+// slowSizes are the sizes in bytes of the buffers for slow requests and their answers. The second
+// size is for extended attributes, whose values and lists of names have at most 64 KiB, and for
+// ioctl(2), whose argument has less than 16 KiB.
 var slowSizes = [...]int{8 << 10, 80 << 10, MaxIO + 64<<10}
 
 // slowBuffer is memory for a slow request or for its answer.
@@ -18,12 +18,12 @@ type slowBuffer struct {
 
 func (c *slowBuffer) free() { c.pool.Put(c) }
 
-// slowRequests serves slow requests, on goroutines.
+// slowRequests serves slow requests on goroutines.
 type slowRequests struct {
 	fs    Filesystem
 	done  *sync.WaitGroup
 	slots *slots
-	pools [len(slowSizes)]sync.Pool // *coldBuffer
+	pools [len(slowSizes)]sync.Pool // *slowBuffer
 }
 
 func newSlowRequests(fs Filesystem, done *sync.WaitGroup) *slowRequests {
@@ -35,7 +35,7 @@ func newSlowRequests(fs Filesystem, done *sync.WaitGroup) *slowRequests {
 	return c
 }
 
-// buffer is one of n bytes or more.
+// buffer returns a buffer of at least n bytes.
 func (c *slowRequests) buffer(n int) *slowBuffer {
 	size := 0
 	for n > slowSizes[size] {
@@ -44,7 +44,7 @@ func (c *slowRequests) buffer(n int) *slowBuffer {
 	return c.pools[size].Get().(*slowBuffer)
 }
 
-// answerSize is how long the answer to a request may be.
+// answerSize returns the size in bytes of the buffer for the answer to a request.
 func answerSize(opcode uint32) int {
 	switch opcode {
 	case opGetxattr, opListxattr, opIoctl:
@@ -55,8 +55,8 @@ func answerSize(opcode uint32) int {
 	return slowSizes[0]
 }
 
-// start has a request served when it is its turn, and then calls answer, with nothing if there is
-// none. The request comes in pieces, which are copied.
+// start serves a request on a goroutine when it is the user's turn, and then calls answer. out is
+// empty if the request has no answer. start copies the request, which comes in pieces.
 func (c *slowRequests) start(answer func(out []byte), pieces ...[]byte) {
 	n := 0
 	for _, p := range pieces {
@@ -71,12 +71,12 @@ func (c *slowRequests) start(answer func(out []byte), pieces ...[]byte) {
 	c.done.Add(1)
 	job := func(s *Slot) {
 		defer c.done.Done()
-		out := c.buffer(answerSize(h.Opcode)) // now, not while it waits for its turn
+		out := c.buffer(answerSize(h.Opcode)) // not before its turn: a waiting request needs no buffer
 		answer(out.b[:c.fs.SlowPath(all, out.b, s)])
 		in.free()
 		out.free()
 	}
-	if h.Opcode == opInterrupt { // what it is for may wait for its turn
+	if h.Opcode == opInterrupt { // not counted: the request that it interrupts may be waiting for its turn
 		go job(nil)
 		return
 	}

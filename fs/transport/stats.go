@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// opNames are the operations, as the kernel calls them (enum fuse_opcode, without FUSE_).
+// opNames are the kernel's names of the operations (enum fuse_opcode, without FUSE_), by opcode.
 var opNames = [...]string{
-	0: "UNKNOWN", // whatever is not in this list
+	0: "UNKNOWN", // any operation that is not in this list
 	1: "LOOKUP", 2: "FORGET", 3: "GETATTR", 4: "SETATTR", 5: "READLINK", 6: "SYMLINK", 8: "MKNOD", 9: "MKDIR",
 	10: "UNLINK", 11: "RMDIR", 12: "RENAME", 13: "LINK", 14: "OPEN", 15: "READ", 16: "WRITE", 17: "STATFS",
 	18: "RELEASE", 20: "FSYNC", 21: "SETXATTR", 22: "GETXATTR", 23: "LISTXATTR", 24: "REMOVEXATTR", 25: "FLUSH",
@@ -20,7 +20,7 @@ var opNames = [...]string{
 	48: "SETUPMAPPING", 49: "REMOVEMAPPING", 50: "SYNCFS", 51: "TMPFILE", 52: "STATX", 53: "COPY_FILE_RANGE_64",
 }
 
-// opIndex is an operation's place in opNames.
+// opIndex returns the operation's index in opNames.
 func opIndex(opcode uint32) uint32 {
 	if opcode >= uint32(len(opNames)) || opNames[opcode] == "" {
 		return 0
@@ -28,37 +28,37 @@ func opIndex(opcode uint32) uint32 {
 	return opcode
 }
 
-// counters are what a queue counts. Only its thread and the goroutines of its slow requests
-// write to them, so that no cache line travels between queues; whoever reads adds up.
+// counters are the counts of one queue. Only its thread and the goroutines of its slow requests
+// write to them, so that no cache line travels between queues. Readers add up the queues' counters.
 type counters [len(opNames)]opCounters
 
-// opCounters are one operation's: 15 cache lines.
+// opCounters are the counts of one operation: 15 cache lines.
 type opCounters struct {
 	begun    atomic.Uint64 // requests read
-	failed   atomic.Uint64
-	negative atomic.Uint64
+	failed   atomic.Uint64 // with an errno that failure accepts
+	negative atomic.Uint64 // with another errno
 	bytes    atomic.Uint64
-	max      atomic.Uint64           // ns
+	max      atomic.Uint64           // longest latency, ns
 	buckets  [nbuckets]atomic.Uint64 // requests ended, by latency
 	_        [2]uint64
 }
 
 // call is a request between begin and end.
 type call struct {
-	op     *opCounters // nil: it has ended
+	op     *opCounters // nil: ended
 	opcode uint32
-	since  int64
-	req    *Request // nil: nobody traces
+	since  int64    // when it was read, ns of clock
+	req    *Request // nil: not traced
 	trace  func(*Request)
 }
 
 var epoch = time.Now()
 
-// clock is the time in ns. It is cheaper than time.Now.
+// clock returns the time since the program's start in ns. It is cheaper than time.Now.
 func clock() int64 { return int64(time.Since(epoch)) }
 
-// begin counts a request that has just been read: its header and what follows that, maybe in
-// two pieces.
+// begin counts a request that has just been read. arg and rest are the bytes after its header, in
+// one or two pieces.
 func (c *counters) begin(h *InHeader, arg, rest []byte, trace func(*Request)) call {
 	k := call{op: &c[opIndex(h.Opcode)], opcode: h.Opcode, since: clock()}
 	k.op.begun.Add(1)
@@ -68,15 +68,15 @@ func (c *counters) begin(h *InHeader, arg, rest []byte, trace func(*Request)) ca
 	return k
 }
 
-// take is the call, for another to end.
+// take moves the call to the caller, which then has to end it.
 func (k *call) take() call {
 	c := *k
 	*k = call{}
 	return c
 }
 
-// end counts the request as answered: with an error, 0 or a negative errno as in OutHeader, and so
-// many bytes moved. Once: what comes later does nothing.
+// end counts the request as answered. e is 0 or a negative errno as in OutHeader, moved the number
+// of bytes moved. Further calls of end do nothing.
 func (k *call) end(e int32, moved uint64) {
 	if k.op == nil {
 		return
@@ -102,9 +102,9 @@ func (k *call) end(e int32, moved uint64) {
 	k.op = nil
 }
 
-// failure reports whether a negative errno says that the filesystem could not do what it should,
-// for lack of space or memory or because of damage. All others are answers that a program gets from
-// a filesystem in good health: there is no such name, it exists already, that is not allowed.
+// failure reports whether a negative errno means that the filesystem failed, for lack of space or
+// memory or because of damage. All other errors are regular answers of a healthy filesystem: no
+// such name, the name exists, not permitted.
 func failure(e int32) bool {
 	switch syscall.Errno(-e) {
 	case syscall.EIO, syscall.ENOMEM, syscall.EFAULT, syscall.ENFILE, syscall.EMFILE, syscall.ENOSPC, syscall.EDQUOT, syscall.ENOBUFS,
@@ -114,7 +114,7 @@ func failure(e int32) bool {
 	return false
 }
 
-// endSlow is end with the answer to a slow request, or none.
+// endSlow ends the call of a slow request with its answer, which may be empty.
 func (k *call) endSlow(out []byte) {
 	if h := as[OutHeader](out); h != nil {
 		k.end(h.Error, moved(k.opcode, h.Error, len(out)-outHeaderSize, out[outHeaderSize:]))
@@ -123,8 +123,8 @@ func (k *call) endSlow(out []byte) {
 	}
 }
 
-// moved is how many bytes a request moved whose answer has n bytes after its header, and begins
-// with body.
+// moved returns how many bytes a request moved. e is the answer's error, n the number of bytes
+// after the answer's header, and body begins with these bytes.
 func moved(opcode uint32, e int32, n int, body []byte) uint64 {
 	switch {
 	case e != 0:
@@ -138,18 +138,18 @@ func moved(opcode uint32, e int32, n int, body []byte) uint64 {
 	return 0
 }
 
-// Stats is what has been served, by the kernel's name of the operation, since the connection
-// exists. What never happened is missing.
+// Stats are the operations served since the connection began, by the kernel's name of the
+// operation. Operations that never happened are missing.
 type Stats map[string]Operation
 
-// Operation is what one operation did. Times are in ns, from the request being read until its
-// answer was written or, on io_uring, stood ready in the ring: what it waited before, and the
-// kernel's part, is not in there.
+// Operation is the statistics of one operation. Latencies are in ns, from reading the request to
+// writing its answer or, with io_uring, to putting the answer into the ring. The time before the
+// read and the kernel's part are not included.
 type Operation struct {
 	Count    uint64 `json:"count"`     // requests served
-	Errors   uint64 `json:"errors"`    // of these, failed: for lack of space or memory, or because of damage
-	Negative uint64 `json:"negative"`  // of these, answered with another errno, such as that there is no such name
-	Bytes    uint64 `json:"bytes"`     // that READ, WRITE and COPY_FILE_RANGE moved
+	Errors   uint64 `json:"errors"`    // of Count, failed for lack of space or memory, or because of damage
+	Negative uint64 `json:"negative"`  // of Count, answered with another errno, such as ENOENT
+	Bytes    uint64 `json:"bytes"`     // moved by READ, WRITE and COPY_FILE_RANGE
 	InFlight uint64 `json:"in_flight"` // requests read and not yet answered
 	P50      uint64 `json:"p50_ns"`
 	P90      uint64 `json:"p90_ns"`
@@ -160,13 +160,13 @@ type Operation struct {
 	Latency Histogram `json:"buckets,omitempty"`
 }
 
-// takeQuantiles takes the quantiles from Latency.
+// takeQuantiles computes the quantiles from Latency.
 func (o *Operation) takeQuantiles() {
 	at := func(p float64) uint64 { return min(o.Latency.Quantile(p), o.Max) }
 	o.P50, o.P90, o.P99, o.P999 = at(.5), at(.9), at(.99), at(.999)
 }
 
-// Plus is what both did; the quantiles are 0 without both histograms.
+// Plus returns the sum of both; the quantiles are 0 without both histograms.
 func (o Operation) Plus(p Operation) Operation {
 	o.Count += p.Count
 	o.Errors, o.Negative = o.Errors+p.Errors, o.Negative+p.Negative
@@ -176,7 +176,7 @@ func (o Operation) Plus(p Operation) Operation {
 	return o
 }
 
-// minus is what was done since p. Its Max is no more than the bound of a bucket.
+// minus returns what was done since p. Its Max is at most the bound of a bucket.
 func (o Operation) minus(p Operation) Operation {
 	o.Errors, o.Negative = o.Errors-min(o.Errors, p.Errors), o.Negative-min(o.Negative, p.Negative)
 	o.Bytes -= min(o.Bytes, p.Bytes)
@@ -187,7 +187,7 @@ func (o Operation) minus(p Operation) Operation {
 	return o
 }
 
-// Plus is what both did.
+// Plus returns the sum of both.
 func (s Stats) Plus(t Stats) Stats {
 	sum := Stats{}
 	for name, o := range s {
@@ -199,8 +199,8 @@ func (s Stats) Plus(t Stats) Stats {
 	return sum
 }
 
-// Since is what was done after before was taken, of the same connection. What is
-// in flight is what is now.
+// Since returns what was done after before was taken from the same connection. InFlight is the
+// current number, not a difference.
 func (s Stats) Since(before Stats) Stats {
 	diff := Stats{}
 	for name, o := range s {
@@ -211,7 +211,7 @@ func (s Stats) Since(before Stats) Stats {
 	return diff
 }
 
-// Total is all operations together.
+// Total returns the sum of all operations.
 func (s Stats) Total() (t Operation) {
 	for _, o := range s {
 		t = t.Plus(o)
@@ -219,11 +219,11 @@ func (s Stats) Total() (t Operation) {
 	return t
 }
 
-// Stats is what the connection has served. It is safe for concurrent use; what is served meanwhile
-// may be in some of the figures only.
+// Stats returns what the connection has served. It is safe for concurrent use; requests that end
+// meanwhile may be in some of the figures only.
 func (s *Server) Stats() Stats { return sum(s.counters) }
 
-// sum adds up what queues have counted.
+// sum adds up the counters of queues.
 func sum(queues []*counters) Stats {
 	s := Stats{}
 	for i, name := range opNames {
@@ -238,7 +238,7 @@ func sum(queues []*counters) Stats {
 			o.Count += n
 			o.Errors, o.Negative = o.Errors+c.failed.Load(), o.Negative+c.negative.Load()
 			o.Bytes, o.Max = o.Bytes+c.bytes.Load(), max(o.Max, c.max.Load())
-			o.InFlight += c.begun.Load() - n // read last: what has ended had begun
+			o.InFlight += c.begun.Load() - n // read begun last: every ended request has begun
 		}
 		if o.Count == 0 && o.InFlight == 0 {
 			continue

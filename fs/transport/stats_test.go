@@ -16,7 +16,8 @@ import (
 	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
-// Every latency is in the bucket whose bounds it is between, and the bounds are close.
+// TestBuckets checks that every latency is in the bucket with the bounds around it, and that bounds
+// are close together.
 func TestBuckets(t *testing.T) {
 	for i := range nbuckets - 1 {
 		from, to := bucketBound(i-1), bucketBound(i)
@@ -37,7 +38,8 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// Quantiles of a histogram are those of the latencies, but for a quarter.
+// TestQuantile checks that the quantiles of a histogram are those of the latencies, to within a
+// quarter.
 func TestQuantile(t *testing.T) {
 	if q := Histogram(nil).Quantile(.5); q != 0 {
 		t.Errorf("of nothing: %d", q)
@@ -59,8 +61,8 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-// What one queue counts and what another does add up, and the difference of two moments is what was
-// done between them.
+// TestStatsAddUp checks that the counts of two queues add up, and that the difference of two
+// moments is what was done between them.
 func TestStatsAddUp(t *testing.T) {
 	var c, d counters
 	do := func(c *counters, opcode uint32, e int32, moved uint64, took time.Duration) {
@@ -100,7 +102,8 @@ func TestStatsAddUp(t *testing.T) {
 	}
 }
 
-// TestNegativeAnswers: what a program gets from a filesystem in good health is no error of that.
+// TestNegativeAnswers checks that the regular answers of a healthy filesystem do not count as
+// errors.
 func TestNegativeAnswers(t *testing.T) {
 	var c counters
 	for e, failed := range map[unix.Errno]bool{
@@ -119,7 +122,7 @@ func TestNegativeAnswers(t *testing.T) {
 	}
 }
 
-// What is asked on a connection is counted and traced, all of it.
+// TestStatsAndTrace checks that every request of a connection is counted and traced.
 func TestStatsAndTrace(t *testing.T) {
 	var mu sync.Mutex
 	var trace []Request
@@ -139,7 +142,7 @@ func TestStatsAndTrace(t *testing.T) {
 	} {
 		k.ask(req)
 	}
-	f.refuse.Store(true) // a WRITE becomes a slow one, and is counted once
+	f.refuse.Store(true) // a WRITE becomes a slow request, which is counted once
 	k.ask(request(opWrite, 2, WriteIn{Offset: 6, Size: 2}, "xy"))
 	if err := unix.Send(k.fd, request(opForget, 2, ForgetIn{1}), 0); err != nil {
 		t.Fatal(err)
@@ -181,7 +184,7 @@ func TestStatsAndTrace(t *testing.T) {
 		{Op: "WRITE", NodeID: 2, Ranged: true, Offset: 6, Size: 2, Moved: inHeaderSize + writeInSize + 2},
 		{Op: "FORGET", NodeID: 2},
 	}
-	// Two queues may end two requests in either order.
+	// Two queues may end their requests in either order.
 	order := func(a, b Request) int {
 		return bytes.Compare([]byte(a.Op+string(rune('a'+a.Offset%7))+string(rune('a'+a.NodeID))), []byte(b.Op+string(rune('a'+b.Offset%7))+string(rune('a'+b.NodeID))))
 	}
@@ -198,8 +201,8 @@ func TestStatsAndTrace(t *testing.T) {
 	}
 }
 
-// TestUringServeAllocatesNothing: nor does it on the other transport. The ring is the kernel's, the
-// connection is missing.
+// TestUringServeAllocatesNothing checks that the io_uring transport serves without allocating. The
+// ring is a real one; there is no connection.
 func TestUringServeAllocatesNothing(t *testing.T) {
 	if invariants.Enabled {
 		t.Skip("checks allocate")
@@ -225,7 +228,7 @@ func TestUringServeAllocatesNothing(t *testing.T) {
 			copy(e.hdr.opIn[:], req[inHeaderSize:][:readInSize])
 			e.hdr.ent.payloadSz = uint32(copy(e.payload, req[inHeaderSize+readInSize:]))
 			q.serve(0)
-			r.tail = 0 // it is not submitted
+			r.tail = 0 // the entry is not submitted
 		}
 		if n := testing.AllocsPerRun(1000, serve); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -236,7 +239,7 @@ func TestUringServeAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkServe is what the daemon's part of a READ costs without a filesystem and the kernel.
+// BenchmarkServe measures the daemon's part of a READ, without a filesystem and the kernel.
 func BenchmarkServe(b *testing.B) {
 	f := &echo{data: make([]byte, 1<<20)}
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -253,8 +256,8 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// The value of an extended attribute has 64 KiB at most: a million requests in every bucket of
-// every operation fit.
+// TestStatsFit checks that the statistics as JSON fit into the value of an extended attribute,
+// which has at most 64 KiB, even with a million requests in every bucket of every operation.
 func TestStatsFit(t *testing.T) {
 	s := Stats{}
 	for _, name := range opNames {

@@ -37,10 +37,10 @@ func TestUringDepth(t *testing.T) {
 
 const poisoned = 0xbd
 
-// echo is a filesystem of one file that is data.
+// echo is a filesystem with one file, whose content is data.
 type echo struct {
 	wrong  func(format string, a ...any)
-	refuse atomic.Bool // make every WRITE cold
+	refuse atomic.Bool // make every WRITE and CREATE a slow request
 	ended  atomic.Int32
 
 	mu     sync.Mutex
@@ -74,7 +74,7 @@ func (f *echo) SlowPath(in, out []byte, _ *Slot) int {
 	return int(o.Len)
 }
 
-// Read finds EIO where a byte is poisoned, when it has begun to fill out.
+// Read returns EIO where a byte is poisoned, after it has begun to fill out.
 func (q echoQueue) Read(h *InHeader, in *ReadIn, out []byte) (int, syscall.Errno) {
 	switch h.NodeID {
 	case 2:
@@ -148,7 +148,7 @@ func (q echoQueue) Symlink(h *InHeader, name, target string, out *EntryOut) sysc
 	return q.Lookup(h, name, out)
 }
 
-// Unlink, Rmdir and Rename of names tell how long these are.
+// Unlink, Rmdir and Rename answer with the lengths of the names.
 func (q echoQueue) Unlink(_ *InHeader, name string) syscall.Errno { return syscall.Errno(len(name)) }
 func (q echoQueue) Rmdir(_ *InHeader, name string) syscall.Errno  { return syscall.Errno(len(name)) }
 
@@ -176,7 +176,7 @@ func (q echoQueue) Forget(nodeID, n uint64) {
 	q.forgot[nodeID] += n
 }
 
-// request is a request as the kernel sends it.
+// request returns a request as the kernel sends it.
 func request(opcode uint32, node uint64, body ...any) []byte {
 	var b bytes.Buffer
 	for _, v := range body {
@@ -191,7 +191,7 @@ func request(opcode uint32, node uint64, body ...any) []byte {
 	return append(bytes.Clone(bytesOf(&h)), b.Bytes()...)
 }
 
-// kernel is the other end of a connection: a socket that keeps messages apart, as /dev/fuse
+// kernel is the other end of a connection: a socket that preserves message boundaries, as /dev/fuse
 // does.
 type kernel struct {
 	t  *testing.T
@@ -259,7 +259,7 @@ func (k *kernel) ask(req []byte) (syscall.Errno, []byte) {
 	return syscall.Errno(-h.Error), b[outHeaderSize:n]
 }
 
-// TestAnswers: what is asked on a connection, and the answers.
+// TestAnswers checks the answers to the requests of a connection.
 func TestAnswers(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 10000)
 	f := &echo{data: bytes.Clone(data)}
@@ -328,12 +328,12 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("told of %d panics", len(f.panics))
 	}
 	f.mu.Unlock()
-	// What has no answer, and what is no request, then something to wait for.
+	// Requests without an answer, and malformed ones; then a request whose answer the test awaits.
 	f.refuse.Store(true)
 	for _, b := range [][]byte{
 		request(opForget, 5, ForgetIn{3}),
 		request(opBatchForget, 0, BatchForgetIn{Count: 2}, ForgetOne{5, 1}, ForgetOne{6, 1}),
-		request(opBatchForget, 0, BatchForgetIn{Count: 1 << 31}, ForgetOne{6, 1}, uint64(1)), // says more than there is
+		request(opBatchForget, 0, BatchForgetIn{Count: 1 << 31}, ForgetOne{6, 1}, uint64(1)), // Count is larger than the list
 		request(opForget, 5), {1, 2, 3}, make([]byte, inHeaderSize),
 	} {
 		if err := unix.Send(k.fd, b, 0); err != nil {
@@ -356,7 +356,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestReadFails: what cannot be read is EIO, and the next READ is served.
+// TestReadFails checks that unreadable memory is EIO, and that the next READ is served.
 func TestReadFails(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), MaxIO/16)
 	want := bytes.Clone(data)
@@ -378,7 +378,8 @@ func TestReadFails(t *testing.T) {
 	}
 }
 
-// TestExtensions: what a request carries behind its body is not taken for part of it.
+// TestExtensions checks that extensions behind a request's body are not taken for a part of the
+// body.
 func TestExtensions(t *testing.T) {
 	f := &echo{data: make([]byte, 100)}
 	k := connect(t, f, 1)
@@ -387,7 +388,7 @@ func TestExtensions(t *testing.T) {
 	if e, b := k.ask(req); e != 0 || as[EntryOut](b).NodeID != 3 {
 		t.Errorf("lookup with an extension: %v", e)
 	}
-	as[InHeader](req).TotalExtlen = 100 // more than there is: no request
+	as[InHeader](req).TotalExtlen = 100 // more than there are: malformed
 	if e, _ := k.ask(req); e != syscall.EIO {
 		t.Errorf("extensions that are not there: %v", e)
 	}
@@ -396,7 +397,7 @@ func TestExtensions(t *testing.T) {
 	}
 }
 
-// TestServeAllocatesNothing: parsing and answering cost no memory.
+// TestServeAllocatesNothing checks that parsing and answering do not allocate.
 func TestServeAllocatesNothing(t *testing.T) {
 	if invariants.Enabled {
 		t.Skip("checks allocate")
@@ -425,7 +426,7 @@ func TestServeAllocatesNothing(t *testing.T) {
 	}
 }
 
-// FuzzServe: no request, however made, does more than get an error.
+// FuzzServe checks that no request, however malformed, gets more than an error.
 func FuzzServe(f *testing.F) {
 	for _, b := range [][]byte{
 		request(opRead, 2, ReadIn{Size: 4096}), request(opWrite, 2, WriteIn{Size: 3}, "abc"),
@@ -448,7 +449,7 @@ func FuzzServe(f *testing.F) {
 			h.Len = uint32(len(b))
 			if h.NodeID == 13 || (h.Opcode == opReaddir || h.Opcode == opReaddirplus) && len(b) >= inHeaderSize+readInSize && as[ReadIn](b[inHeaderSize:]) != nil && as[ReadIn](b[inHeaderSize:]).Offset > 4096 ||
 				len(b) >= inHeaderSize+writeInSize && h.Opcode == opWrite && as[WriteIn](b[inHeaderSize:]) != nil && as[WriteIn](b[inHeaderSize:]).Offset > 4096 {
-				return // the filesystem's matter
+				return // the filesystem's concern
 			}
 		}
 		s := newServer(e, Options{Warn: func(string, ...any) {}})

@@ -11,70 +11,71 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CapUring is FUSE_OVER_IO_URING of INIT.
+// CapUring is the flag FUSE_OVER_IO_URING of INIT.
 const CapUring = 1 << 41
 
-// UringParameter turns FUSE over io_uring on, for all mounts to come.
+// UringParameter is the file that turns FUSE over io_uring on, for all later mounts.
 const UringParameter = "/sys/module/fuse/parameters/enable_uring"
 
-// ErrUring says why FUSE over io_uring is not there. It comes wrapped in one sentence.
+// ErrUring is returned where FUSE over io_uring is not available. It is wrapped in one sentence
+// that gives the reason.
 var ErrUring = errors.New("FUSE over io_uring is not available")
 
-// Memory for payloads, in bytes, of all queues, and how many requests a queue takes at once. From
-// 128 possible CPUs on each has the least number: another 8 MiB. The system gives only what is
-// used, so nothing to a CPU that is not there; and the kernel takes the place that was given back
-// last, so what is used is as many as there were requests at a time. They are many because cold
-// requests keep theirs.
+// The budget for payloads, in bytes, of all queues, and how many requests a queue takes at once.
+// From 128 possible CPUs on, each queue has the minimum, and each CPU adds 8 MiB. Memory is used
+// only once touched, so a CPU that does not exist costs none. The kernel uses the ring entry that
+// was given back last, so the memory in use is that of the most requests at a time. There are many
+// entries because slow requests keep theirs.
 const (
 	uringBudget   = 1 << 30
 	uringDepth    = 64
 	uringDepthMin = 8
-	uringMaxCPUs  = 1024 // each has a thread
+	uringMaxCPUs  = 1024 // each CPU has a thread
 )
 
-// Uring is a set of queues, one for each possible CPU, that are ready to be registered with a
-// connection. Prepared (NewUring) -> serving (Serve), or closed (Close).
+// Uring is a set of queues, one for each possible CPU, that can be registered with a connection.
+// States: prepared (NewUring) -> serving (Serve), or prepared -> closed (Close).
 type Uring struct {
 	queues []*uringQueue
-	begin  chan *Server // closed without any by Close
+	begin  chan *Server // Serve sends the server to each queue; Close closes the channel
 }
 
-// uringQueue serves the requests that are made on one CPU, by a thread that stays there.
+// uringQueue serves the requests that are made on one CPU, with a thread that is bound to that CPU.
 //
-// A slow request keeps its place until it is answered; the goroutine that served it leaves it in
-// finished and wakes the thread, since no other may use the ring.
+// A slow request keeps its ring entry until it is answered. The goroutine that served it adds the
+// entry to finished and wakes the thread, since no other thread may use the ring.
 type uringQueue struct {
 	counters
-	call call     // the request that is being served,
-	h    InHeader // and its header
+	call call     // the request being served
+	h    InHeader // its header
 
 	s       *Server
 	cpu     int
-	depth   int
-	fd      int // of the connection
+	depth   int // requests at a time
+	fd      int // descriptor of the connection
 	q       Queue
 	ring    *ring
 	entries []*uringEntry
 	mem     []byte
 	ans     answer
-	pinned  bool
+	pinned  bool // the thread is bound to cpu
 	poll    poller
-	event   int     // eventfd
-	woken   [8]byte // what was read from it; the kernel's while the ring runs
+	event   int     // eventfd that wakes the thread; -1: none
+	woken   [8]byte // buffer for reading event; owned by the kernel while the ring runs
 
 	slows    sync.WaitGroup
 	mu       sync.Mutex
 	finished []slowAnswer // protected by mu
 }
 
-// slowAnswer is a slow request that has been served: its answer is in its place.
+// slowAnswer is a slow request that has been served; the answer is in its ring entry.
 type slowAnswer struct {
-	place int
+	entry int
 	call  call
 }
 
-// NewUring prepares the queues; what the machine or the kernel lacks is found out here, before
-// the kernel is told that it may use them. ErrUring.
+// NewUring prepares the queues, before the kernel is told that it may use them. It returns
+// ErrUring, wrapped, if the machine or the kernel lacks anything that they need.
 func NewUring() (*Uring, error) {
 	b, err := os.ReadFile(UringParameter)
 	if err != nil {
@@ -83,7 +84,7 @@ func NewUring() (*Uring, error) {
 	if strings.TrimSpace(string(b)) != "Y" {
 		return nil, fmt.Errorf("%w: turn it on with `echo Y > %s`", ErrUring, UringParameter)
 	}
-	n, err := cpusThatAre("possible")
+	n, err := cpusInState("possible")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUring, err)
 	}
@@ -110,18 +111,18 @@ func NewUring() (*Uring, error) {
 	return u, nil
 }
 
-// uringDepthFor is how many requests each of n queues takes at once.
+// uringDepthFor returns how many requests each of n queues takes at once.
 func uringDepthFor(n int) int { return max(uringDepthMin, min(uringDepth, uringBudget/MaxIO/n)) }
 
-// Depth is how many requests a queue takes at once. A slow request keeps its place until it
-// is answered: who waits for other requests must leave places for them.
+// Depth returns how many requests a queue takes at once. A slow request keeps its ring entry until
+// it is answered, so requests that wait for other requests must leave entries free.
 func (u *Uring) Depth() int { return u.queues[0].depth }
 
-// Close ends the queues. Not after Serve.
+// Close ends the queues. It must not be called after Serve.
 func (u *Uring) Close() { close(u.begin) }
 
-// Serve serves the connection of fd, whose INIT was answered with CapUring. FORGET, INTERRUPT and
-// what else does not come over the rings is read from /dev/fuse by one more queue. It returns at
+// Serve serves the connection of fd, whose INIT was answered with CapUring. One more queue reads
+// FORGET, INTERRUPT and whatever else does not come over the rings from /dev/fuse. Serve returns at
 // once.
 func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
 	s := newServer(fs, o)
@@ -140,9 +141,10 @@ func (u *Uring) Serve(fd int, fs Filesystem, o Options) *Server {
 	return s
 }
 
-// live is the thread's life.
+// live is the body of the queue's thread. It makes the ring, reports the result on ready, and
+// serves once it gets a server from begin.
 func (q *uringQueue) live(begin <-chan *Server, ready chan<- error) {
-	runtime.LockOSThread() // and the thread ends with it
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	err := q.open()
 	defer q.close()
 	ready <- err
@@ -157,13 +159,13 @@ func (q *uringQueue) live(begin <-chan *Server, ready chan<- error) {
 	if err := q.loop(); err != nil {
 		q.s.fail(fmt.Errorf("queue of CPU %d: %w", q.cpu, err))
 	}
-	q.slows.Wait() // they write to places
+	q.slows.Wait() // slow requests write to ring entries
 }
 
-// open makes the ring, on the queue's thread.
+// open makes the ring. The queue's thread calls it, since a ring belongs to its maker.
 func (q *uringQueue) open() (err error) {
 	q.event = -1
-	q.pinned = pin(q.cpu) // or it is not there, and few requests come
+	q.pinned = pin(q.cpu) // false: the CPU does not exist or is not allowed, and few requests come from it
 	if q.ring, err = newRing(); err != nil {
 		return err
 	}
@@ -188,9 +190,9 @@ func (q *uringQueue) close() {
 	}
 }
 
-const eventData = ^uint64(0) // of the completion of awaitEvent
+const eventData = ^uint64(0) // userData of awaitEvent's completion
 
-// loop registers the places and serves what comes, until the kernel has taken back all.
+// loop registers the ring entries and serves requests, until the kernel has given all entries back.
 func (q *uringQueue) loop() error {
 	for i, e := range q.entries {
 		e.register(q.next(), q.fd, uint16(q.cpu), uint64(i))
@@ -206,23 +208,24 @@ func (q *uringQueue) loop() error {
 		default:
 			return fmt.Errorf("io_uring_enter: %w", e)
 		}
-		c, ok := q.ring.completion()
+		done, ok := q.ring.completion()
 		if !ok && wait == 0 {
 			q.poll.idle()
 		}
-		for ; ok; c, ok = q.ring.completion() {
+		for ; ok; done, ok = q.ring.completion() {
 			switch {
-			case c.userData == eventData:
+			case done.userData == eventData:
 				q.commitFinished()
 				awaitEvent(q.next(), q.event, &q.woken, eventData)
-			case c.res == 0:
-				q.serve(int(c.userData))
-			default: // the place is no longer the kernel's
+			case done.res == 0:
+				q.serve(int(done.userData))
+			default: // the kernel has given the entry back
 				left--
-				switch e := unix.Errno(-c.res); e {
-				case unix.ENOTCONN, unix.ECONNABORTED, unix.ENODEV, unix.ECANCELED, unix.ENOENT: // the end, or ENOENT: near it
+				switch e := unix.Errno(-done.res); e {
+				// The connection has ended, or is about to end (ENOENT).
+				case unix.ENOTCONN, unix.ECONNABORTED, unix.ENODEV, unix.ECANCELED, unix.ENOENT:
 				default:
-					q.s.fail(fmt.Errorf("queue of CPU %d: a place for requests came back: %w", q.cpu, e))
+					q.s.fail(fmt.Errorf("queue of CPU %d: a ring entry came back: %w", q.cpu, e))
 				}
 			}
 		}
@@ -230,14 +233,14 @@ func (q *uringQueue) loop() error {
 	return nil
 }
 
-// serve serves the request in a place.
+// serve serves the request in ring entry i.
 func (q *uringQueue) serve(i int) {
 	e := q.entries[i]
 	h := &q.h
-	*h = *e.hdr.inHeader() // the answer's header goes to its place
+	*h = *e.hdr.inHeader() // a copy, since the answer's header overwrites it
 	n, arg := int(e.hdr.ent.payloadSz), 0
 	if arg = int(h.Len) - inHeaderSize - n; n > len(e.payload) || arg < 0 || arg > len(e.hdr.opIn) {
-		q.s.opt.Warn("a request of %d bytes with a payload of %d is none", h.Len, n)
+		q.s.opt.Warn("malformed FUSE request: length %d with a payload of %d bytes, which does not fit its ring entry; answered with EIO", h.Len, n)
 		q.answer(i, &answer{OutHeader: OutHeader{Error: -int32(unix.EIO), Unique: h.Unique}})
 		return
 	}
@@ -251,12 +254,12 @@ func (q *uringQueue) serve(i int) {
 		q.slow(i, h, arg)
 	case answered:
 		q.answer(i, &q.ans)
-	case silent: // the kernel does not send these here
+	case silent: // not sent over rings
 		q.answer(i, &answer{OutHeader: OutHeader{Unique: h.Unique}})
 	}
 }
 
-// answer puts the answer into its place and gives that to the kernel.
+// answer puts the answer into ring entry i and gives the entry to the kernel.
 func (q *uringQueue) answer(i int, a *answer) {
 	e := q.entries[i]
 	n := len(a.body)
@@ -269,7 +272,8 @@ func (q *uringQueue) answer(i int, a *answer) {
 	q.call.end(a.Error, moved(q.call.opcode, a.Error, n, e.payload))
 }
 
-// next is a submission entry to fill in. If there is none, what is filled in is submitted first.
+// next returns a submission entry to fill in. If the queue is full, it submits the filled entries
+// first.
 func (q *uringQueue) next() *sqe {
 	for {
 		if s := q.ring.next(); s != nil {
@@ -277,17 +281,18 @@ func (q *uringQueue) next() *sqe {
 		}
 		switch q.ring.enter(0) {
 		case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY:
-		default: // which loop finds, too
+		default: // loop gets the same error
 			return &sqe{}
 		}
 	}
 }
 
+// commit gives ring entry i, with its answer, to the kernel at the next enter.
 func (q *uringQueue) commit(i int) {
 	q.entries[i].commit(q.next(), q.fd, uint16(q.cpu), uint64(i))
 }
 
-// recover ends a request that panicked, if whoever is told of it returns.
+// recover answers a request that panicked with EIO, provided that Filesystem.Panicked returns.
 func (q *uringQueue) recover(i int, unique uint64) {
 	if v := recover(); v != nil {
 		q.s.fs.Panicked(v)
@@ -295,7 +300,8 @@ func (q *uringQueue) recover(i int, unique uint64) {
 	}
 }
 
-// slow hands the request in a place to a goroutine.
+// slow hands the request in ring entry i to a goroutine. arg is the size in bytes of its
+// operation's structure.
 func (q *uringQueue) slow(i int, h *InHeader, arg int) {
 	e := q.entries[i]
 	k := q.call.take()
@@ -320,13 +326,13 @@ func (q *uringQueue) slow(i int, h *InHeader, arg int) {
 	}, bytesOf(h), e.hdr.opIn[:arg], e.payload[:e.hdr.ent.payloadSz])
 }
 
-// commitFinished gives the answers of slow requests to the kernel.
+// commitFinished gives the answers of finished slow requests to the kernel.
 func (q *uringQueue) commitFinished() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, c := range q.finished {
-		q.commit(c.place)
-		e := q.entries[c.place]
+		q.commit(c.entry)
+		e := q.entries[c.entry]
 		h, n := e.hdr.outHeader(), int(e.hdr.ent.payloadSz)
 		c.call.end(h.Error, moved(c.call.opcode, h.Error, n, e.payload))
 	}

@@ -1,6 +1,6 @@
 package transport
 
-// The operations that are parsed here: enum fuse_opcode.
+// The opcodes (enum fuse_opcode) that this package parses.
 const (
 	opLookup        = 1
 	opForget        = 2
@@ -50,7 +50,7 @@ type InHeader struct {
 	UID         uint32
 	GID         uint32
 	PID         uint32
-	TotalExtlen uint16 // of extensions at the end, in 8 bytes
+	TotalExtlen uint16 // of the extensions at the end, in units of 8 bytes
 	Padding     uint16
 }
 
@@ -72,7 +72,7 @@ type ReadIn struct {
 	Padding   uint32
 }
 
-// WriteIn is struct fuse_write_in, which the data follow.
+// WriteIn is struct fuse_write_in, followed by the data.
 type WriteIn struct {
 	Fh         uint64
 	Offset     uint64
@@ -129,7 +129,7 @@ type OpenOut struct {
 	BackingID int32
 }
 
-// CreateIn is struct fuse_create_in, which the name follows.
+// CreateIn is struct fuse_create_in, followed by the name.
 type CreateIn struct {
 	Flags     uint32 // of open(2)
 	Mode      uint32
@@ -137,26 +137,26 @@ type CreateIn struct {
 	OpenFlags uint32
 }
 
-// CreateOut is what answers a CREATE.
+// CreateOut is the answer to CREATE.
 type CreateOut struct {
 	Entry EntryOut
 	Open  OpenOut
 }
 
-// MkdirIn is struct fuse_mkdir_in, which the name follows.
+// MkdirIn is struct fuse_mkdir_in, followed by the name.
 type MkdirIn struct {
 	Mode  uint32
 	Umask uint32
 }
 
-// Rename2In is struct fuse_rename2_in, which the old and the new name follow.
+// Rename2In is struct fuse_rename2_in, followed by the old and the new name.
 type Rename2In struct {
 	Newdir  uint64
 	Flags   uint32 // RENAME_*
 	Padding uint32
 }
 
-// LinkIn is struct fuse_link_in, which the name follows.
+// LinkIn is struct fuse_link_in, followed by the name.
 type LinkIn struct {
 	Oldnodeid uint64
 }
@@ -166,7 +166,7 @@ type ForgetIn struct {
 	Nlookup uint64
 }
 
-// BatchForgetIn is struct fuse_batch_forget_in, which Count times ForgetOne follows.
+// BatchForgetIn is struct fuse_batch_forget_in, followed by Count times ForgetOne.
 type BatchForgetIn struct {
 	Count uint32
 	Dummy uint32
@@ -223,10 +223,10 @@ type AttrOut struct {
 
 // EntryOut is struct fuse_entry_out.
 type EntryOut struct {
-	NodeID         uint64 // 0: there is none of that name, and it may be remembered
+	NodeID         uint64 // 0: the name does not exist, and the kernel may cache that
 	Generation     uint64
 	EntryValid     uint64 // seconds
-	AttrValid      uint64
+	AttrValid      uint64 // seconds
 	EntryValidNsec uint32
 	AttrValidNsec  uint32
 	Attr           Attr
