@@ -1,12 +1,12 @@
 package refcnt
 
-// Count is what a walk over the folios counts, as of no single moment.
+// Count holds the results of a walk over the folios. They are not of one moment.
 type Count struct {
 	Words  uint64 // folios of 4 KiB that are not free
 	Shared uint64 // blocks with more than one owner
 }
 
-// Count looks at every folio: about a millisecond per TiB that is whole.
+// Count walks over all folios. It takes about a millisecond per TiB of large folios.
 func (t *Table) Count() (c Count) {
 	for p := range t.pairs {
 		h := t.pairs[p].head.Load()

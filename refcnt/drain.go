@@ -5,28 +5,29 @@ import (
 	"sync/atomic"
 )
 
-// drain is a large folio that was split while it was referenced. Nobody knows which part of it the
-// references are used for, so none of its blocks may become free before they are gone. New
-// references are taken to the smaller folios that stand there now and do not count here: what was
-// taken before drains, whoever comes meanwhile.
+// drain is a large folio that was split while it was referenced. Which part of the folio its
+// references use is not known, so none of its blocks may become free before they are gone. New
+// references are taken to the smaller folios in its place, and do not count here: only the
+// references from before the split drain.
 //
-// Life: made by who splits the folio, which takes the references out of the folio's word and is
-// one more itself until the smaller folios stand -> the last Put or Unmap of those references takes
-// it away, and reports what it pinned.
+// Life: the thread that splits the folio makes the drain. It takes the references out of the
+// folio's word, and holds one more itself until the smaller folios are in place. The last Put or
+// Unmap of these references removes the drain, and reports what it pinned.
 //
-// A block is pinned by a drain if nobody owns it, and no smaller folio of it is referenced. At
-// least one is, or there would have been no need to split: so no folio of the drain's order can be
-// made there, and there is one drain for one aligned piece and order. A PMD folio in a PUD drain
-// may get a drain of its own: what that gives up the other one pins.
+// A drain pins a block if the block has no owner, and its smaller folio is not referenced. A drain
+// always pins at least one block, or there would have been no need to split. So no folio of the
+// drain's order can be made there, and there is at most one drain for an aligned piece and order. A
+// PMD folio in a PUD drain may get a drain of its own: what that drain releases, the other one
+// pins.
 type drain struct {
-	block, n   uint64 // as the folio's
+	block, n   uint64 // as in the folio
 	refs, maps uint64 // protected by drains.mu
 	pinned     []run  // protected by drains.mu
 }
 
-// drains are the drains of a table.
+// drains is the set of drains of a table.
 type drains struct {
-	count  atomic.Int64 // drains; zero nearly always
+	count  atomic.Int64 // drains; nearly always zero
 	pinned atomic.Int64 // blocks pinned by all of them
 
 	mu sync.Mutex
@@ -35,13 +36,14 @@ type drains struct {
 
 type drainKey struct{ block, kind uint64 }
 
-// begin moves the references of a folio from its word to a drain, by the change of its word from
-// old to now, which says splitting. It returns false if the word is not old.
+// begin changes a folio's word from old to now, which says splitting, and moves the folio's
+// references from the word to a new drain. It makes no drain if there are no references. It returns
+// false if the word is not old.
 func (d *drains) begin(f *folio, old, now uint64) (x *drain, ok bool) {
 	if old&refMask == 0 {
 		return nil, f.w.CompareAndSwap(old, now)
 	}
-	d.mu.Lock() // who does not find its reference in the word waits, and finds it here
+	d.mu.Lock() // a Put that misses its reference in the word waits for mu, and then finds the drain
 	defer d.mu.Unlock()
 	d.count.Add(1)
 	if !f.w.CompareAndSwap(old, now) {
@@ -56,7 +58,7 @@ func (d *drains) begin(f *folio, old, now uint64) (x *drain, ok bool) {
 	return x, true
 }
 
-// put drops a reference to what was the folio f when it was taken.
+// put drops a reference to a folio that was f when the reference was taken.
 func (d *drains) put(f *folio, delta uint64, op string, r *idleRun) {
 	d.mu.Lock()
 	x := d.of[drainKey{f.block, f.kind}]
@@ -76,13 +78,13 @@ func (d *drains) put(f *folio, delta uint64, op string, r *idleRun) {
 	d.count.Add(-1)
 	for _, u := range x.pinned {
 		r.late += u.n
-		r.add(u.block, u.n) // a larger drain may pin it
+		r.add(u.block, u.n) // a larger drain may pin the run
 		d.pinned.Add(-int64(u.n))
 	}
 }
 
-// pin looks at the first k of n free blocks, those in one piece, and gives them to the smallest
-// drain that covers them, if there is one.
+// pin gives the first k of n free blocks to the smallest drain that covers them, if there is one.
+// These k blocks are the ones in the first piece.
 func (d *drains) pin(t *Table, block, n uint64) (k uint64, pinned bool) {
 	k = min(n, (block>>t.pmd+1)<<t.pmd-block)
 	d.mu.Lock()
@@ -100,7 +102,7 @@ func (d *drains) pin(t *Table, block, n uint64) (k uint64, pinned bool) {
 	return k, true
 }
 
-// atLocked returns the smallest drain that covers a block. Called with mu held.
+// atLocked returns the smallest drain that covers a block, or nil. Called with mu held.
 func (d *drains) atLocked(t *Table, block uint64) *drain {
 	if x := d.of[drainKey{block >> t.pmd << t.pmd, kindPMD}]; x != nil {
 		return x
@@ -108,8 +110,8 @@ func (d *drains) atLocked(t *Table, block uint64) *drain {
 	return d.of[drainKey{block >> t.pud << t.pud, kindPUD}]
 }
 
-// drainRefs returns how many references to the block's former folios are left, and how many of them
-// are granted mappings.
+// drainRefs returns how many references the drains that cover a block have left, and how many of
+// these are granted mappings.
 func (t *Table) drainRefs(block uint64) (refs, maps uint64) {
 	d := &t.drains
 	if d.count.Load() == 0 {
@@ -126,7 +128,7 @@ func (t *Table) drainRefs(block uint64) (refs, maps uint64) {
 	return refs, maps
 }
 
-// draining reports whether a drain covers one of n blocks.
+// draining reports whether a drain covers any of n blocks.
 func (t *Table) draining(block, n uint64) bool {
 	d := &t.drains
 	if d.count.Load() == 0 || n == 0 {

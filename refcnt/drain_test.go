@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// TestDrainEnds: what is cut from a large folio is free when those who referenced it before the cut
-// are done, though there is never a moment without a reader.
+// TestDrainEnds checks that blocks cut from a large folio become free when the references from
+// before the cut are gone, although there is never a moment without a reader.
 func TestDrainEnds(t *testing.T) {
 	const pmd, pud = 3, 6
 	tab, err := New(1<<pud, pmd, pud)
@@ -32,7 +32,7 @@ func TestDrainEnds(t *testing.T) {
 		if n > 0 {
 			waited++
 		}
-		next := get(t, tab, last, 1) // before the last one ends
+		next := get(t, tab, last, 1) // before the current reference is dropped
 		tab.Put(cur, got.add)
 		cur = next
 		if n := tab.Deferred(); n != 0 {
@@ -49,8 +49,8 @@ func TestDrainEnds(t *testing.T) {
 	}
 }
 
-// TestDrainHolds: a long-lived reference keeps all that was cut from its folio, whatever becomes of
-// the smaller ones there, and nothing else.
+// TestDrainHolds checks that a long-lived reference keeps all blocks that were cut from its folio,
+// whatever happens to the smaller folios there, and no other blocks.
 func TestDrainHolds(t *testing.T) {
 	const pmd, pud = 3, 6
 	tab, err := New(2<<pud, pmd, pud)
@@ -74,9 +74,9 @@ func TestDrainHolds(t *testing.T) {
 	read := get(t, tab, 16, 8)
 	tab.Disown(16, 4, got.add) // a drain within the other
 	tab.Put(read, got.add)
-	tab.Disown(0, 8, got.add) // a folio of the smaller ones goes as a whole
+	tab.Disown(0, 8, got.add) // a whole one of the smaller folios
 	tab.Disown(64, 1, got.add)
-	wantRuns(t, "elsewhere", got.take(), run{64, 1})
+	wantRuns(t, "outside the drain", got.take(), run{64, 1})
 	if n := tab.Deferred(); n != 20 {
 		t.Errorf("%d blocks deferred, want 20", n)
 	}
@@ -86,6 +86,6 @@ func TestDrainHolds(t *testing.T) {
 		n += r.n
 	}
 	if n != 20 || tab.Deferred() != 0 || !tab.Sole(24, 40) {
-		t.Errorf("%d blocks came free: %+v", n, tab.Stats())
+		t.Errorf("%d blocks became free: %+v", n, tab.Stats())
 	}
 }

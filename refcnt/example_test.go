@@ -7,15 +7,15 @@ import (
 )
 
 // A file owns a folio, a read references it, and the file is deleted meanwhile. The folio becomes
-// free when the last of the two lets go, and whoever that is learns it.
+// free when the last of the two gives it up, and that caller frees the blocks.
 func Example() {
 	t, err := refcnt.New(1024, 9, 18) // 4 MiB in 4 KiB blocks; large folios of 2 MiB and 1 GiB
 	if err != nil {
 		panic(err)
 	}
 	defer t.Close()
-	free := func(who string) func(block, n uint64) {
-		return func(block, n uint64) { fmt.Printf("%s frees %d blocks from block %d\n", who, n, block) }
+	free := func(caller string) func(block, n uint64) {
+		return func(block, n uint64) { fmt.Printf("%s frees %d blocks from block %d\n", caller, n, block) }
 	}
 
 	t.Own(512, 512)              // one folio of 2 MiB

@@ -7,12 +7,12 @@ import (
 	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
-// folio is where the counts of a folio are, and what it covers. It is as of the moment
-// of find: it holds while the caller has a reference to it, or owns it and keeps others
-// from splitting it; else the word's kind tells that it has changed.
+// folio is the location of a folio's counts, and the blocks that it covers. It is as of the moment
+// of find. It stays true while the caller has a reference to the folio, or owns it and keeps others
+// from splitting it. Otherwise the word's kind shows that the folio has changed.
 type folio struct {
 	w        *atomic.Uint64
-	kind     uint64 // 0: 4 KiB
+	kind     uint64 // 0: a folio of 4 KiB
 	block, n uint64
 }
 
@@ -32,7 +32,7 @@ func (t *Table) find(block uint64) folio {
 		if h = &t.pairs[p].head; h.Load()&kindMask == kindPUD {
 			return folio{h, kindPUD, p << t.pmd, 1 << t.pud}
 		}
-		// Just being made, split or freed: a few stores.
+		// The PUD folio is being made, split or freed: a few stores.
 		p = block >> t.pmd
 	}
 }
@@ -62,17 +62,18 @@ func add(f *folio, delta uint64) error {
 	}
 }
 
-// run is n blocks from block on.
+// run is a range of n blocks from block on.
 type run struct{ block, n uint64 }
 
-// idleRun gathers adjacent blocks that became free, to report them in one piece. They no
-// longer count before anyone may own them again. What a drain covers it pins.
+// idleRun collects adjacent blocks that became free, and reports them as one run. Their words no
+// longer count them, and no caller may own them before the report. A block that a drain covers is
+// pinned instead.
 type idleRun struct {
 	t        *Table
 	block, n uint64
 	op       string
 	idle     func(block, n uint64)
-	late     uint64 // blocks that were Deferred
+	late     uint64 // blocks that were Deferred until now
 }
 
 func (r *idleRun) add(block, n uint64) {
@@ -102,7 +103,7 @@ func (r *idleRun) report() {
 		return
 	}
 	if r.idle == nil {
-		r.t.noOwner(r.op+" of the last count, with nobody to free it,", r.block, 0)
+		r.t.noOwner(r.op+" of the last count, without an idle function,", r.block, 0)
 		return
 	}
 	block, n := r.block, r.n
@@ -110,8 +111,8 @@ func (r *idleRun) report() {
 	r.idle(block, n)
 }
 
-// disown takes an owner from the folios of n blocks, and reports what became free. Of a large folio
-// of which the range is a part it takes an owner of that part only.
+// disown takes an owner from the folios of n blocks, and reports what became free. If the range
+// covers a part of a large folio, it takes an owner of that part only.
 func (t *Table) disown(block, n uint64, op string, idle func(block, n uint64)) {
 	t.check(op, block, n)
 	r := idleRun{t: t, op: op, idle: idle}
@@ -135,10 +136,10 @@ func (t *Table) disown(block, n uint64, op string, idle func(block, n uint64)) {
 	r.report()
 }
 
-// dropWords takes delta from the counts of folios of 4 KiB within one piece.
+// dropWords subtracts delta from the counts of n folios of 4 KiB within one piece.
 func (t *Table) dropWords(block, n, delta uint64, op string, r *idleRun) {
 	words := t.words[block : block+n]
-	run := uint64(0) // free blocks that end at block+i
+	run := uint64(0) // blocks just before block+i that became free
 	for i := range words {
 		if t.sub(&words[i], block+uint64(i), delta, op) {
 			if delta&refMask != 0 {
@@ -159,7 +160,7 @@ func (t *Table) dropWords(block, n, delta uint64, op string, r *idleRun) {
 	}
 }
 
-// disownLarge takes an owner of all of it from a large folio.
+// disownLarge takes an owner of the whole folio from a large folio.
 func (t *Table) disownLarge(f *folio, op string, r *idleRun) {
 	for {
 		old := f.w.Load()
@@ -176,7 +177,7 @@ func (t *Table) disownLarge(f *folio, op string, r *idleRun) {
 				return
 			}
 		case now&shareMask == 0:
-			t.unlinked.Add(int64(f.n)) // first: the last Put takes it back
+			t.unlinked.Add(int64(f.n)) // before the swap: the last Put subtracts it
 			if f.w.CompareAndSwap(old, now) {
 				return
 			}
@@ -191,7 +192,7 @@ func (t *Table) disownLarge(f *folio, op string, r *idleRun) {
 	}
 }
 
-// vacate makes the pieces of a folio free, whose word says splitting.
+// vacate makes the pieces of a folio free. The folio's word says splitting.
 func (t *Table) vacate(f *folio) {
 	p := f.block >> t.pmd
 	if f.kind == kindPUD {
@@ -205,7 +206,7 @@ func (t *Table) vacate(f *folio) {
 	f.w.Store(0)
 }
 
-// sub takes delta from a word of 4 KiB and reports whether that made the block free.
+// sub subtracts delta from a word of 4 KiB, and reports whether that made the block free.
 func (t *Table) sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 	for {
 		old := w.Load()
@@ -229,7 +230,7 @@ func (t *Table) sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 			unlinks = 1
 		}
 		if unlinks > 0 {
-			t.unlinked.Add(1) // first: the last Put takes it back
+			t.unlinked.Add(1) // before the swap: the last Put subtracts it
 		}
 		if w.CompareAndSwap(old, now) {
 			if unlinks < 0 {
@@ -249,7 +250,7 @@ func checkMaps(now, block uint64, op string, old uint64) {
 	}
 }
 
-// underflows reports whether a count of old that delta takes from is zero.
+// underflows reports whether delta takes from a count that is zero in old.
 func underflows(old, delta uint64) bool {
 	return delta&refOne != 0 && old&refMask == 0 ||
 		delta&mapOne != 0 && old&mapMask == 0 ||

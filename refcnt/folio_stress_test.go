@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestStressFolios: owners own, share and disown folios of all orders, whole and in parts,
-// split and merge them, while readers get and put any range. Each block is reported free exactly
-// once for each time that it was owned, and is nobody's then.
+// TestStressFolios has owners own, share and disown folios of all orders, whole and in parts, and
+// split and merge them, while readers get and put any range. Each block must be reported free
+// exactly once for each time that it was owned, and have no owner then.
 func TestStressFolios(t *testing.T) {
 	const pmd, pud, span, owners = 3, 5, 128, 3
 	tab, err := New(owners*span, pmd, pud)
@@ -42,7 +42,7 @@ func TestStressFolios(t *testing.T) {
 				}
 				n = min(n, span-b)
 				switch r.IntN(8) {
-				case 0, 1, 2: // own what is free of it
+				case 0, 1, 2: // own the free blocks of the range
 					for n > 0 && !taken[base+b].Load() && mine[b] == 0 {
 						k := uint64(1)
 						for k < n && !taken[base+b+k].Load() && mine[b+k] == 0 {
@@ -56,7 +56,7 @@ func TestStressFolios(t *testing.T) {
 						lives.Add(int64(k))
 						b, n = b+k, n-k
 					}
-				case 3, 4: // disown what is owned of it
+				case 3, 4: // disown the owned blocks of the range
 					for i := b; i < b+n; {
 						j := i
 						for j < b+n && mine[j] > 0 {
@@ -68,7 +68,7 @@ func TestStressFolios(t *testing.T) {
 						}
 						i = max(j, i+1)
 					}
-				case 5, 6: // share what is owned of it
+				case 5, 6: // share the owned blocks at its start
 					k := uint64(0)
 					for k < n && mine[b+k] > 0 && mine[b+k] < 4 {
 						k++
@@ -136,7 +136,7 @@ func TestStressFolios(t *testing.T) {
 					gets.Add(1)
 					held = append(held, f)
 				}
-				// Most are short, some overlap for long.
+				// Most references are short; some overlap for long.
 				for i := 0; i < len(held); i++ {
 					if len(held) > 8 || r.IntN(4) > 0 {
 						tab.Put(held[i], idle)
@@ -168,7 +168,7 @@ func TestStressFolios(t *testing.T) {
 	}
 }
 
-// TestReportedIsFree: what idle is told of may be owned at once, by idle itself.
+// TestReportedIsFree checks that idle itself may own the blocks that it is called with.
 func TestReportedIsFree(t *testing.T) {
 	for _, c := range []struct{ block, n uint64 }{{8, 8}, {32, 32}, {3, 4}} {
 		for _, busy := range []bool{false, true} {

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// busy reports whether the folio is still there, and referenced.
+// busy reports whether the folio is still there and referenced.
 func (f *folio) busy() bool {
 	w := f.w.Load()
 	return w&kindMask == f.kind && w&refMask != 0
 }
 
-// one returns the word of the folio that covers n blocks and its kind, if they are in one
-// PMD block and one folio: the usual case.
+// one returns the word and the kind of the folio that covers n blocks, if they lie in one PMD block
+// and one folio, which is the usual case. Otherwise w is nil.
 func (t *Table) one(block, n uint64) (w *atomic.Uint64, kind uint64) {
 	p := block >> t.pmd
 	if p >= uint64(len(t.pairs)) || n-1 >= 1<<t.pmd-block&(1<<t.pmd-1) {
@@ -33,11 +33,11 @@ func (t *Table) one(block, n uint64) (w *atomic.Uint64, kind uint64) {
 	return w, kind
 }
 
-// TryGet takes a reference to the folios of the first N of n blocks, whatever part of them these
-// are: to all that are of one order, up to one that cannot be had. It fails if that is the first:
-// it is free, unlinked, frozen, or just being split or merged. The block number may be stale; after
-// TryGet the caller looks its extent up again, and puts and retries if it changed. (Analogous to
-// Linux's folio_try_get, but idle is zero here.)
+// TryGet takes a reference to the folios that cover the first N of n blocks, whatever part of a
+// folio these are. It stops at the first folio that is of another order or not available. It fails
+// if the first folio is not available: free, unlinked, frozen, or being split or merged. The block
+// number may be stale: after TryGet the caller looks its extent up again, and puts and retries if
+// it changed. (Analogous to Linux's folio_try_get, but idle is zero here.)
 func (t *Table) TryGet(block, n uint64) (Ref, bool) {
 	if w, kind := t.one(block, n); w != nil { // acquire without its loops
 		old := w.Load()
@@ -49,14 +49,14 @@ func (t *Table) TryGet(block, n uint64) (Ref, bool) {
 	return r, err == nil
 }
 
-// TryMap is TryGet for a granted mapping, which is a reference that also counts
-// in Maps. It fails with ErrUnavailable as TryGet does, or with ErrOverflow.
+// TryMap is TryGet for a granted mapping: a reference that also counts in Maps. It returns
+// ErrUnavailable where TryGet fails, or ErrOverflow.
 func (t *Table) TryMap(block, n uint64) (Ref, error) {
 	return t.acquire(block, n, refOne+mapOne)
 }
 
-// Put drops a reference. It calls idle for each maximal run of blocks that nobody owns any
-// more and whose last reference this was; the caller frees those. See Disown about idle.
+// Put drops a reference. It calls idle for each maximal run of blocks that have no owner and whose
+// last reference this was; the caller frees them. See Disown about idle.
 func (t *Table) Put(r Ref, idle func(block, n uint64)) {
 	if w := t.word(&r); w != nil { // release without its loops
 		old := w.Load()
@@ -72,11 +72,11 @@ func (t *Table) Unmap(r Ref, idle func(block, n uint64)) {
 	t.release(r, refOne+mapOne, "unmap", idle)
 }
 
-// Freeze makes TryGet fail on the owned folio that covers a block, provided that it has
-// exactly expected references, those of the caller. It returns false otherwise.
-// (Analogous to Linux's folio_ref_freeze.)
+// Freeze makes TryGet fail on the owned folio that covers a block, provided that the folio has
+// exactly expected references, all of them the caller's. It returns false otherwise. References
+// that drain count as well. (Analogous to Linux's folio_ref_freeze.)
 //
-// Precondition: the caller excludes the owners (holds the inode's lock).
+// Precondition: the caller excludes the owners, by holding the inode's lock.
 func (t *Table) Freeze(block uint64, expected int) bool {
 	for {
 		f := t.find(block)
@@ -108,10 +108,10 @@ func (t *Table) Unfreeze(block uint64) {
 	}
 }
 
-// WaitIdle waits until no block of the range is referenced, or ctx is done,
-// whose error it then returns. It looks at one block after the other: the
-// caller keeps new users out. I/O in flight takes microseconds; whoever may
-// have granted mappings recalls them first (Maps).
+// WaitIdle waits until no block of the range is referenced, or until ctx is done, whose error it
+// then returns. It looks at one folio after the other: the caller keeps new users out. I/O in
+// flight takes microseconds. A caller whose blocks may have granted mappings recalls them first
+// (Maps).
 func (t *Table) WaitIdle(ctx context.Context, block, n uint64) error {
 	const spins = 64
 	pause := 20 * time.Microsecond

@@ -4,8 +4,7 @@ package refcnt
 
 import "sync/atomic"
 
-// memory is empty under the race detector, which sees only Go's own heap:
-// the table lives there.
+// memory is empty under the race detector, which sees only Go's own heap: the table is there.
 type memory struct{}
 
 func (t *Table) reserve(pairs uint64) error {

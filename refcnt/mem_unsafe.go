@@ -16,9 +16,9 @@ type memory struct {
 	words []byte
 }
 
-// reserve maps the table. Nothing is resident yet, and reading what is not
-// resident gives zeros. No swap is reserved: 2 GiB per TiB of addresses is
-// what it would take if all of the region were in use in 4 KiB folios.
+// reserve maps the table. Nothing is resident yet, and memory that is not resident reads as zeros.
+// No swap is reserved: the words would take 2 GiB per TiB of region, but only if all of it were in
+// use in 4 KiB folios.
 func (t *Table) reserve(pairs uint64) (err error) {
 	if t.mem.pairs, err = anonymous(pairs * pairBytes); err != nil {
 		return err
@@ -26,8 +26,8 @@ func (t *Table) reserve(pairs uint64) (err error) {
 	if t.mem.words, err = anonymous(pairs << t.pmd * wordBytes); err != nil {
 		return errors.Join(err, t.mem.release())
 	}
-	// One word touched must not bring in the words of a whole GiB. EINVAL is a
-	// kernel without transparent huge pages.
+	// Touching one word must not make the words of a whole GiB resident. EINVAL comes from a kernel
+	// without transparent huge pages.
 	if err = unix.Madvise(t.mem.words, unix.MADV_NOHUGEPAGE); err != nil && err != unix.EINVAL {
 		return errors.Join(err, t.mem.release())
 	}
@@ -41,18 +41,19 @@ func anonymous(bytes uint64) ([]byte, error) {
 		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 }
 
-// discard gives back the memory of a pair's words.
-// Precondition: all of them are zero, and none is about to be written.
+// discard gives back the memory of the words of pair p.
+//
+// Precondition: all of them are zero, and no thread is about to write one.
 func (t *Table) discard(p uint64) {
 	if t.pmd != pageOrder {
 		return
 	}
 	const page = wordBytes << pageOrder
-	// Should the kernel refuse, the words stay resident, zero all the same.
+	// If the kernel refuses, the words stay resident, and are zero all the same.
 	_ = unix.Madvise(t.mem.words[p*page:(p+1)*page], unix.MADV_DONTNEED)
 }
 
-// fill makes the words of n blocks w. Precondition: nobody else uses them.
+// fill sets the words of n blocks to w. Precondition: no other thread uses them.
 func (t *Table) fill(block, n, w uint64) {
 	words := unsafe.Slice((*uint64)(unsafe.Pointer(&t.words[block])), n)
 	for i := range words {

@@ -13,56 +13,56 @@ type mfolio struct {
 	block, n           uint64
 	refs, maps, shares int
 	frozen             bool
-	split              bool           // it is no folio any more: its references drain
-	cuts               map[uint64]int // by block: how many owners own others only
+	split              bool           // the folio was split: its references drain
+	missing            map[uint64]int // by block: how many of shares do not own it
 }
 
-// mref is a reference, and the folios that it counts in.
+// mref is a reference, and the folios that count it.
 type mref struct {
 	ref  Ref
 	at   []*mfolio
 	maps bool
 }
 
-func (f *mfolio) cutsAt(b uint64) int { return f.cuts[b] }
+func (f *mfolio) missingAt(b uint64) int { return f.missing[b] }
 
-// cut takes an owner from the blocks that in names.
+// cut takes an owner from the blocks for which in is true.
 func (f *mfolio) cut(in func(b uint64) bool) {
-	if f.cuts == nil {
-		f.cuts = map[uint64]int{}
+	if f.missing == nil {
+		f.missing = map[uint64]int{}
 	}
 	least := 1
 	for b := f.block; b < f.block+f.n; b++ {
 		if in(b) {
-			f.cuts[b]++
+			f.missing[b]++
 		}
-		least = min(least, f.cuts[b])
+		least = min(least, f.missing[b])
 	}
 	if least == 0 {
 		return
 	}
-	f.shares-- // one owns nothing of it any more
-	for b := range f.cuts {
-		f.cuts[b]--
+	f.shares-- // one owner has no block left
+	for b := range f.missing {
+		f.missing[b]--
 	}
 }
 
-// sameStateRun: all owners of a block own the others, too.
+// sameStateRun reports whether all of n blocks have the same number of owners.
 func (f *mfolio) sameStateRun(block, n uint64) bool {
 	for b := block; b < block+n; b++ {
-		if f.cuts[b] != f.cuts[block] {
+		if f.missing[b] != f.missing[block] {
 			return false
 		}
 	}
 	return true
 }
 
-// model is what a table is, said as simply as possible: who covers each block.
+// model describes a table as simply as possible: by the folio that covers each block.
 type model struct {
 	pmd, pud uint64 // blocks
 	at       map[uint64]*mfolio
 	draining []*mfolio // split, and still referenced
-	limbo    []uint64  // blocks that nobody owns, not reported free yet
+	pinned   []uint64  // blocks without an owner, not reported free yet
 	freed    []uint64
 }
 
@@ -72,13 +72,13 @@ func (m *model) put(f *mfolio) {
 	}
 }
 
-// free: nobody owns a block any more, nor references its folio.
+// free records that a block has no owner, and that its folio is not referenced.
 func (m *model) free(b uint64) {
 	delete(m.at, b)
-	m.limbo = append(m.limbo, b)
+	m.pinned = append(m.pinned, b)
 }
 
-// drained returns the references to former folios of the block.
+// drained returns how many references and mappings the drains that cover a block have left.
 func (m *model) drained(b uint64) (refs, maps int) {
 	for _, f := range m.draining {
 		if f.block <= b && b < f.block+f.n {
@@ -88,10 +88,10 @@ func (m *model) drained(b uint64) (refs, maps int) {
 	return refs, maps
 }
 
-// settle reports what is free.
+// settle reports the pinned blocks that no drain covers any more.
 func (m *model) settle() {
 	m.draining = slices.DeleteFunc(m.draining, func(f *mfolio) bool { return f.refs == 0 })
-	m.limbo = slices.DeleteFunc(m.limbo, func(b uint64) bool {
+	m.pinned = slices.DeleteFunc(m.pinned, func(b uint64) bool {
 		refs, _ := m.drained(b)
 		if refs == 0 {
 			m.freed = append(m.freed, b)
@@ -100,14 +100,14 @@ func (m *model) settle() {
 	})
 }
 
-// deferred is how many blocks nobody owns that are not free.
+// deferred returns how many blocks have no owner but are not free.
 func (m *model) deferred() (n int) {
 	for _, f := range m.at {
 		if f.shares == 0 {
 			n++
 		}
 	}
-	return n + len(m.limbo)
+	return n + len(m.pinned)
 }
 
 func (m *model) own(block, n uint64) {
@@ -124,7 +124,7 @@ func (m *model) own(block, n uint64) {
 	}
 }
 
-// folios are those of a range, in order; nil if a block of it is free.
+// folios returns the folios of a range, in order; nil if one of its blocks is free.
 func (m *model) folios(block, n uint64) (fs []*mfolio) {
 	for b := block; b < block+n; b++ {
 		f := m.at[b]
@@ -148,18 +148,18 @@ func (m *model) all(block, n uint64, ok func(*mfolio) bool) bool {
 	return fs != nil
 }
 
-// owned: each block of the range has an owner.
+// owned reports whether each block of the range has an owner.
 func (m *model) owned(block, n uint64) bool {
 	for b := block; b < block+n; b++ {
-		if f := m.at[b]; f == nil || f.shares <= f.cutsAt(b) {
+		if f := m.at[b]; f == nil || f.shares <= f.missingAt(b) {
 			return false
 		}
 	}
 	return true
 }
 
-// split makes smaller folios of f: by one order where all blocks are owned alike, down to
-// blocks where they are not.
+// split replaces f by folios of the next smaller order where all blocks have the same number of
+// owners, and by single blocks elsewhere.
 func (m *model) split(f *mfolio) {
 	f.split = true
 	m.draining = append(m.draining, f)
@@ -168,12 +168,12 @@ func (m *model) split(f *mfolio) {
 		size = m.pmd
 	}
 	for p := f.block; p < f.block+f.n; p += size {
-		if s := f.shares - f.cutsAt(p); size > 1 && f.sameStateRun(p, size) && s > 0 {
+		if s := f.shares - f.missingAt(p); size > 1 && f.sameStateRun(p, size) && s > 0 {
 			m.put(&mfolio{block: p, n: size, shares: s})
 			continue
 		}
 		for b := p; b < p+size; b++ {
-			if s := f.shares - f.cutsAt(b); s > 0 {
+			if s := f.shares - f.missingAt(b); s > 0 {
 				m.put(&mfolio{block: b, n: 1, shares: s})
 			} else {
 				m.free(b)
@@ -190,7 +190,7 @@ func (m *model) dropped(f *mfolio) {
 			m.free(b)
 		}
 	default:
-		for _, n := range f.cuts {
+		for _, n := range f.missing {
 			if n >= f.shares {
 				m.split(f)
 				return
@@ -278,7 +278,7 @@ func TestModel(t *testing.T) {
 		}
 		usable := func(f *mfolio) bool { return f.shares > 0 && !f.frozen }
 		var held []mref
-		// took compares a reference that was taken, or was not, to the folios of a range.
+		// took compares the result of taking a reference to a range with the folios of the range.
 		took := func(t *rapid.T, block, n uint64, h mref, ok bool) {
 			end := block
 			for end < block+n {
@@ -343,15 +343,15 @@ func TestModel(t *testing.T) {
 					if n := tab.Maps(b); n != x.maps+maps {
 						t.Fatalf("block %d has %d mappings, want %d and %d of former folios", b, n, x.maps, maps)
 					}
-					if sole := tab.Sole(b, 1); x.shares > 0 && sole != (x.refs+former == 0 && x.shares-x.cutsAt(b) <= 1) {
-						t.Fatalf("block %d: Sole is %t with %d+%d references and %d owners", b, sole, x.refs, former, x.shares-x.cutsAt(b))
+					if sole := tab.Sole(b, 1); x.shares > 0 && sole != (x.refs+former == 0 && x.shares-x.missingAt(b) <= 1) {
+						t.Fatalf("block %d: Sole is %t with %d+%d references and %d owners", b, sole, x.refs, former, x.shares-x.missingAt(b))
 					}
-					if n := tab.Shares(b); n != x.shares-x.cutsAt(b) {
-						t.Fatalf("block %d has %d owners, want %d of %d", b, n, x.shares-x.cutsAt(b), x.shares)
+					if n := tab.Shares(b); n != x.shares-x.missingAt(b) {
+						t.Fatalf("block %d has %d owners, want %d of %d", b, n, x.shares-x.missingAt(b), x.shares)
 					}
 				}
 				if s := tab.Stats(); int(s.Deferred) != m.deferred() || int(s.Draining) != len(m.draining) {
-					t.Fatalf("%d blocks deferred by %d drains, want %d and %d", s.Deferred, s.Draining, m.deferred(), len(m.draining))
+					t.Fatalf("%d blocks deferred and %d drains, want %d and %d", s.Deferred, s.Draining, m.deferred(), len(m.draining))
 				}
 				for p := range tab.pairs {
 					if n := tab.pairs[p].table.Load() & liveMask; n != words[uint64(p)] {
@@ -362,7 +362,7 @@ func TestModel(t *testing.T) {
 			"own": func(t *rapid.T) {
 				block, n := span(t)
 				for b := block; b < block+n; b++ {
-					if m.at[b] != nil || slices.Contains(m.limbo, b) {
+					if m.at[b] != nil || slices.Contains(m.pinned, b) {
 						return
 					}
 				}
@@ -389,7 +389,7 @@ func TestModel(t *testing.T) {
 				for b := block; b < block+n; b++ {
 					f := m.at[b]
 					former, _ := m.drained(b)
-					want = want && f.refs+former == 0 && f.shares-f.cutsAt(b) == 1
+					want = want && f.refs+former == 0 && f.shares-f.missingAt(b) == 1
 				}
 				if tab.Sole(block, n) != want {
 					t.Fatalf("Sole(%d, %d) = %t", block, n, !want)
@@ -460,7 +460,7 @@ func TestModel(t *testing.T) {
 					same(t)
 				}
 			},
-			"restore": func(t *rapid.T) { // and go on with the copy
+			"restore": func(t *rapid.T) { // and continue with the copy
 				if len(held) > 0 {
 					return
 				}

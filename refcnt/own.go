@@ -5,9 +5,10 @@ import (
 	"runtime"
 )
 
-// Own makes n free blocks owned, in the largest folios that are aligned in the region:
-// shares 0 -> 1.
-// Precondition: they are free, that is they came from the allocator.
+// Own gives n free blocks an owner, in the largest folios that are aligned in the region: shares 0
+// -> 1.
+//
+// Precondition: the blocks are free, that is, they came from the allocator.
 func (t *Table) Own(block, n uint64) {
 	t.check("own", block, n)
 	for n > 0 {
@@ -43,7 +44,8 @@ func (t *Table) ownWords(block, n uint64) {
 	}
 }
 
-// ownHead makes a free piece, or the first of a PUD folio, one with the word w.
+// ownHead gives piece p, which is free, the word w: that of a PMD folio, or of a piece of a PUD
+// folio.
 func (t *Table) ownHead(p, w uint64) {
 	if live := t.pairs[p].table.Load() & liveMask; live != 0 {
 		misuse("own of a piece in use", p<<t.pmd, live)
@@ -62,11 +64,12 @@ func (t *Table) ownPUD(block uint64) {
 	t.puds.Add(1)
 }
 
-// Share adds an owner to n blocks (reflink), or to none of them: to the folios that the
-// range covers, and to a part of those that it does not cover wholly. ErrOverflow: one has
-// as many owners as can be counted. ErrUnowned: one has none, see Doubt.
-// Precondition: the blocks are owned, and an owner of theirs that the caller
-// has locked stays for the length of the call.
+// Share adds an owner to n blocks (reflink): to the folios that the range covers, and to a part of
+// each folio that it covers in part. On an error it has added none. ErrOverflow: a folio has as
+// many owners as can be counted. ErrNoOwner: a folio has no owner, see Doubt.
+//
+// Precondition: the blocks have an owner that the caller has locked, and which stays their owner
+// during the call.
 func (t *Table) Share(block, n uint64) error {
 	t.check("share", block, n)
 	for at, end := block, block+n; at < end; {
@@ -91,7 +94,8 @@ func (t *Table) Share(block, n uint64) error {
 	return nil
 }
 
-// share adds an owner of all of a folio. doubt: that it has none is an error.
+// share adds an owner of a whole folio. If doubt is set, a folio without an owner is ErrNoOwner
+// instead of a broken precondition.
 func (f *folio) share(doubt bool) error {
 	for {
 		old := f.w.Load()
@@ -111,24 +115,24 @@ func (f *folio) share(doubt bool) error {
 	}
 }
 
-// unshare takes back what a failing Share added, up to end.
+// unshare removes the owners that a failing Share added to blocks [block, end).
 func (t *Table) unshare(block, end uint64) {
 	if block < end {
 		t.disown(block, end-block, "unshare (the locked owner left)", nil)
 	}
 }
 
-// Disown takes one owner from each of n blocks. It calls idle for each maximal
-// run of them that nobody references either; the caller frees those. Blocks
-// still referenced are reported by the last Put.
+// Disown takes one owner from each of n blocks. It calls idle for each maximal run of blocks that
+// then have neither owner nor reference; the caller frees them. The last Put reports blocks that
+// are still referenced.
 //
-// Of a large folio of which the range is a part only that part is disowned. As long as
-// every block of it has another owner it stays whole, for them; when one has not it is
-// split at once. References to it go on as those of a drain, which keeps what has no owner
-// from being free: new references do not prolong that.
+// If the range covers a part of a large folio, only that part is disowned. As long as each block of
+// the folio has another owner, the folio stays whole. When a block has none, the folio is split at
+// once. The folio's references become those of a drain, which keeps blocks without an owner from
+// being free. New references do not prolong that.
 //
-// idle runs on this goroutine with no lock held; a func value made once and
-// kept costs no allocation. It may be nil where another owner is known to remain.
+// idle runs on this goroutine with no lock held. A func value that is made once and kept costs no
+// allocation. idle may be nil if another owner is known to remain.
 func (t *Table) Disown(block, n uint64, idle func(block, n uint64)) {
 	t.disown(block, n, "disown", idle)
 }

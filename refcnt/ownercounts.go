@@ -1,23 +1,24 @@
 package refcnt
 
-// owner counts says how the owners of a large folio are spread over its blocks, where some own a
-// part only. It has a value for each block, which an owner that comes or goes raises or
-// lowers in the blocks that are its own. A block of the top value has all the owners that
-// the folio's word counts, one of a lower value as many fewer: owners. So one that comes
-// to what others lack, or leaves the blocks that only it had, changes no word.
+// ownerCounts records how the owners of a large folio are spread over its blocks, if some own a
+// part only. It has a value for each block. A new owner of a part raises the values of the blocks
+// of that part, and an owner that leaves lowers them. A block with the top value has all the owners
+// that the folio's word counts; a block whose value is lower by d has d owners fewer (see owners).
+// So the word does not change when an owner comes to blocks that had fewer than all owners, or when
+// the only owner of some blocks leaves them.
 //
-// Whoever owns all of the folio comes and goes through the word alone.
+// An owner of the whole folio comes and goes through the word alone.
 type ownerCounts struct {
 	shift       uint8 // log2 of a piece's blocks
 	pieces      []countsPiece
-	count       map[int64]uint64 // blocks of each value
+	count       map[int64]uint64 // number of blocks by value
 	top, bottom int64            // the largest and the smallest value
 }
 
-// countsPiece is the values of a PMD block.
+// countsPiece holds the values of the blocks of a PMD block.
 type countsPiece struct {
-	all  int64   // if each is nil
-	each []int64 // made when not all are changed alike
+	all  int64   // the value of all blocks, if each is nil
+	each []int64 // the values by block; made when a part of the piece changes
 }
 
 func newOwnerCounts(f *folio, shift uint8) *ownerCounts {
@@ -28,9 +29,9 @@ func newOwnerCounts(f *folio, shift uint8) *ownerCounts {
 	}
 }
 
-// add adds d to the values of n blocks, the first of them block at of the folio, and returns
-// how far the top moves. If d is neither 1 nor -1 the top must stay. It takes as many steps
-// as there are blocks in pieces that are not whole.
+// add adds d to the values of n blocks, from block at of the folio on, and returns how far the top
+// rises. If d is neither 1 nor -1, the top must stay. It takes a step for each block of pieces that
+// are not changed as a whole.
 func (y *ownerCounts) add(at, n uint64, d int64) (rise int64) {
 	was, size := y.top, uint64(1)<<y.shift
 	for n > 0 {
@@ -52,7 +53,7 @@ func (y *ownerCounts) add(at, n uint64, d int64) (rise int64) {
 			run = run[same:]
 		}
 	}
-	// All of an extreme that is left has gone to the value next to it.
+	// If all blocks with the top or the bottom value were moved, they have the next value now.
 	if y.count[y.top] == 0 {
 		y.top--
 	}
@@ -72,7 +73,7 @@ func (p *countsPiece) values(size uint64) []int64 {
 	return p.each
 }
 
-// move counts n blocks from value v to v+d.
+// move counts n blocks as having value v+d instead of v.
 func (y *ownerCounts) move(v int64, n uint64, d int64) {
 	if y.count[v] -= n; y.count[v] == 0 {
 		delete(y.count, v)
@@ -81,17 +82,17 @@ func (y *ownerCounts) move(v int64, n uint64, d int64) {
 	y.top, y.bottom = max(y.top, v+d), min(y.bottom, v+d)
 }
 
-// even reports whether all blocks have the same owners.
+// even reports whether all blocks have the same number of owners.
 func (y *ownerCounts) even() bool { return y.top == y.bottom }
 
-// owners returns how many owners a block of value v has, if the word counts shares.
+// owners returns how many owners a block with value v has, if the folio's word counts shares.
 func (y *ownerCounts) owners(v int64, shares uint64) int64 { return int64(shares) - (y.top - v) }
 
-// least returns how many owners the block has that has the fewest.
+// least returns how many owners the block with the fewest owners has.
 func (y *ownerCounts) least(shares uint64) int64 { return y.owners(y.bottom, shares) }
 
-// runs calls f for runs of one value within n blocks, the first of them block at of the
-// folio, until f returns false.
+// runs calls f for each run of blocks of one value within n blocks, from block at of the folio on,
+// until f returns false. A run lies in one piece.
 func (y *ownerCounts) runs(at, n uint64, f func(at, n uint64, v int64) bool) {
 	size := uint64(1) << y.shift
 	for n > 0 {
@@ -118,14 +119,14 @@ func (p *countsPiece) value(i uint64) int64 {
 	return p.each[i]
 }
 
-// max returns the largest value of n blocks, the first of them block at of the folio.
+// max returns the largest value of n blocks, from block at of the folio on.
 func (y *ownerCounts) max(at, n uint64) int64 {
 	m := y.bottom
 	y.runs(at, n, func(_, _ uint64, v int64) bool { m = max(m, v); return true })
 	return m
 }
 
-// blocks returns how many blocks ok is true for, given their owners.
+// blocks returns for how many blocks ok is true of the number of their owners.
 func (y *ownerCounts) blocks(shares uint64, ok func(owners int64) bool) (n uint64) {
 	for v, k := range y.count {
 		if ok(y.owners(v, shares)) {
@@ -135,8 +136,8 @@ func (y *ownerCounts) blocks(shares uint64, ok func(owners int64) bool) (n uint6
 	return n
 }
 
-// piece returns how many owners each block of piece i has: each is nil if all have the
-// same. A nil owner counts is one where everybody owns all.
+// piece returns how many owners each block of piece i has. If all have the same number, each is nil
+// and all is that number. A nil y is that of a folio whose owners all own the whole.
 func (y *ownerCounts) piece(i uint64, shares uint64) (all uint64, each []uint64) {
 	if y == nil {
 		return shares, nil

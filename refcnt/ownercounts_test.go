@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A part may get an owner as long as none of its own blocks has as many as can be counted,
-// however many the rest of the folio has.
+// TestShareOfPartOverflows checks that a part may get another owner as long as none of its own
+// blocks has as many owners as can be counted, however many the rest of the folio has.
 func TestShareOfPartOverflows(t *testing.T) {
 	tab, err := New(64, 3, 5)
 	if err != nil {
@@ -36,8 +36,9 @@ func TestShareOfPartOverflows(t *testing.T) {
 	}
 }
 
-// What an owner of a part costs does not grow with how the folio's other parts are owned:
-// half a million changes of a PUD folio's single blocks take a moment.
+// TestManyParts checks that the time to add or remove an owner of a part does not grow with the
+// number of other parts that are owned: half a million changes of single blocks of a PUD folio take
+// a moment.
 func TestManyParts(t *testing.T) {
 	const pmd, pud = 9, 18
 	tab, err := New(1<<pud, pmd, pud)

@@ -15,21 +15,21 @@ import (
 //	bits 0-31  live       folios of this piece that are not free, or are
 //	                      just becoming owned
 //	bit  32    resident   the words of this piece may be in memory
-//	bit  33    queued     the piece is in Table.retired
+//	bit  33    queued     the piece is in Table.recycleQueue
 //	bit  34    recycling  its words are being given back
 //
-// States of a piece's words and who moves them:
+// States of a piece's words and the calls that move it between them:
 //
 //	absent     0                        Own -> live
 //	live       resident, live > 0       last Disown or Put -> empty
 //	empty      resident, queued         Own -> live; oldest of many -> recycling
 //	recycling  recycling                recycler only -> absent; Own waits
 //
-// A word is non-zero only while it is counted in live: Own counts before it
-// writes, and whoever frees counts down after. So live = 0 means that all the
-// words are zero and that nobody is about to write one.
+// A word is non-zero only while live counts it: Own counts before it writes the word, and a thread
+// that frees counts down after it has cleared the word. So live = 0 means that all words of the
+// piece are zero, and that no thread is about to write one.
 type pair struct {
-	head  atomic.Uint64 // the word of a large folio, see kindMask; 0: none
+	head  atomic.Uint64 // the word of a large folio, see kindMask; 0: no large folio
 	table atomic.Uint64
 }
 
@@ -40,15 +40,15 @@ const (
 	recycling = uint64(1) << 34
 )
 
-// keepEmpty is how many empty pieces keep their words (1 MiB in all), so that
-// a file created and deleted again and again costs no system call.
+// keepEmpty is how many empty pieces keep their words (1 MiB in all), so that creating and deleting
+// a file again and again costs no system call.
 const keepEmpty = 256
 
-// recycleQueue is a queue of pieces that were empty when they entered it.
+// recycleQueue is a ring of pieces that were empty when they entered it, oldest first.
 type recycleQueue struct {
 	mu    sync.Mutex
-	first int               // protected by mu
-	n     int               // protected by mu
+	first int               // protected by mu: index in ring of the oldest
+	n     int               // protected by mu: pieces queued
 	ring  [keepEmpty]uint64 // protected by mu
 }
 
@@ -58,7 +58,7 @@ func (t *Table) appear(p, n uint64) {
 	for {
 		old := w.Load()
 		if old&recycling != 0 {
-			runtime.Gosched() // one system call long
+			runtime.Gosched() // for one system call
 			continue
 		}
 		if w.CompareAndSwap(old, (old|resident)+n) {
@@ -83,7 +83,7 @@ func (t *Table) queueRecycle(p uint64) {
 	for {
 		old := w.Load()
 		if old&liveMask != 0 || old&(queued|recycling) != 0 || old&resident == 0 {
-			return // in use again, or someone else sees to it
+			return // in use again, or queued or recycled by another thread
 		}
 		if w.CompareAndSwap(old, old|queued) {
 			break
@@ -105,8 +105,8 @@ func (t *Table) queueRecycle(p uint64) {
 	}
 }
 
-// recycle gives back the words of a piece that left the queue, unless it is in
-// use again. Only one caller has p: the one who took it off the queue.
+// recycle gives back the words of a piece that left the queue, unless the piece is in use again.
+// Only the caller that took p off the queue may call it.
 func (t *Table) recycle(p uint64) {
 	w := &t.pairs[p].table
 	for {

@@ -2,15 +2,16 @@ package refcnt
 
 import "sync/atomic"
 
-// Ref is a reference to each folio that covers the N blocks from Block on. They are folios of
-// one order. The Ref keeps that order, since a folio may be split under its references
-// (see drain): Put then finds who counts them.
+// Ref is a reference to each folio that covers the N blocks from Block on. The folios are of one
+// order. The Ref keeps that order, since a folio may be split while it is referenced (see drain):
+// with it Put finds the count.
 type Ref struct {
 	Block, N uint64 // blocks; N = 0: no reference
-	kind     uint64 // of the folios when the reference was taken
+	kind     uint64 // kind of the folios when the reference was taken
 }
 
-// word returns the word of the folio of a reference to one folio, as the reference found it.
+// word returns the word of the folio that r referenced when it was taken. It returns nil if r is to
+// more than one folio.
 func (t *Table) word(r *Ref) *atomic.Uint64 {
 	last := r.Block + r.N - 1
 	switch {
@@ -24,8 +25,9 @@ func (t *Table) word(r *Ref) *atomic.Uint64 {
 	return nil
 }
 
-// acquire adds delta to the counts of the folios of n blocks, as far as they are of one order
-// and can be had: at least those of the first one, or it is an error.
+// acquire adds delta to the counts of the folios that cover the first blocks of n: those up to the
+// first folio that is of another order or not available. It fails if that is the first folio of the
+// range.
 func (t *Table) acquire(block, n, delta uint64) (Ref, error) {
 	t.check("get", block, n)
 	if n == 0 {
@@ -57,7 +59,7 @@ func (t *Table) acquire(block, n, delta uint64) (Ref, error) {
 	return r, nil
 }
 
-// release drops a reference: delta from each folio's counts.
+// release drops a reference: it subtracts delta from each folio's counts.
 func (t *Table) release(f Ref, delta uint64, op string, idle func(block, n uint64)) {
 	t.check(op, f.Block, f.N)
 	r := idleRun{t: t, op: op, idle: idle}
@@ -81,7 +83,7 @@ func (t *Table) release(f Ref, delta uint64, op string, idle func(block, n uint6
 	}
 }
 
-// putLarge drops a reference to a large folio, or to what was one when it was taken.
+// putLarge drops a reference to f, which is a large folio or was one when the reference was taken.
 func (t *Table) putLarge(f folio, delta uint64, op string, r *idleRun) {
 	for {
 		old := f.w.Load()

@@ -5,47 +5,47 @@ import (
 	"fmt"
 )
 
-// ErrRun: a run that no Walk tells.
+// ErrRun reports a run that Walk cannot have returned.
 var ErrRun = errors.New("refcnt: bad run")
 
-// ErrNoOwner: nobody owns what was to be shared; see Doubt.
+// ErrNoOwner reports that the blocks to be shared have no owner; see Doubt.
 var ErrNoOwner = errors.New("refcnt: block has no owner")
 
-// Run is a run of folios as Walk tells and Restore takes it.
+// Run is a run of folios, as Walk returns it and Restore takes it.
 type Run struct {
-	Block, N uint64 // in blocks
-	Order    uint8  // of the folios: 0, PMD or PUD
-	Owners   uint64 // of each of them
-	// Missing: no folios, but blocks of the large folio that came last, which that many of
-	// its owners do not own.
+	Block, N uint64 // first block, number of blocks
+	Order    uint8  // order of the folios: 0, PMD or PUD
+	Owners   uint64 // owners of each folio; if Missing, see there
+	// Missing says that the run is not of folios, but of blocks of the large folio of the run
+	// before: blocks that Owners of its owners do not own.
 	Missing bool
 }
 
-// Walk calls f for each maximal run of folios of one order that have as many owners, in
-// ascending order, until f returns false. A large folio of which some own a part only is a
-// run of its own, and its Lack runs follow.
+// Walk calls f for each maximal run of folios of one order that have the same number of owners, in
+// ascending order, until f returns false. A large folio that some owners own in part only is a run
+// by itself, and its Missing runs follow.
 //
-// Precondition: nobody uses the table meanwhile.
+// Precondition: no other method runs meanwhile.
 func (t *Table) Walk(f func(Run) bool) {
-	var last Run // not told yet; N = 0: none
-	tell := func(r Run) bool {
-		if last.N > 0 && !last.Missing && !r.Missing && last.Block+last.N == r.Block && last.Order == r.Order && last.Owners == r.Owners {
-			last.N += r.N
+	var last Run // not yet passed to f; N = 0: no run
+	tell := func(current Run) bool {
+		if last.N > 0 && !last.Missing && !current.Missing && last.Block+last.N == current.Block && last.Order == current.Order && last.Owners == current.Owners {
+			last.N += current.N
 			return true
 		}
 		ok := last.N == 0 || f(last)
-		last = r
+		last = current
 		return ok
 	}
-	for p := range t.pairs {
-		base := uint64(p) << t.pmd
-		h := t.pairs[p].head.Load()
-		r := Run{Block: base, N: 1 << t.pmd, Order: t.pmd, Owners: sharesOf(h)}
-		switch h & kindMask {
+	for piece := range t.pairs {
+		base := uint64(piece) << t.pmd
+		head := t.pairs[piece].head.Load()
+		current := Run{Block: base, N: 1 << t.pmd, Order: t.pmd, Owners: sharesOf(head)}
+		switch head & kindMask {
 		case kindTail:
 			continue
 		case 0:
-			if t.pairs[p].table.Load()&liveMask == 0 {
+			if t.pairs[piece].table.Load()&liveMask == 0 {
 				continue
 			}
 			words := t.words[base:min(base+1<<t.pmd, t.blocks)]
@@ -56,27 +56,27 @@ func (t *Table) Walk(f func(Run) bool) {
 			}
 			continue
 		case kindPUD:
-			r.N, r.Order = 1<<t.pud, t.pud
+			current.N, current.Order = 1<<t.pud, t.pud
 		}
 		switch {
-		case r.Owners == 0: // only referenced
+		case current.Owners == 0: // free, or only referenced
 			continue
-		case h&partial == 0:
-			if !tell(r) {
+		case head&partial == 0:
+			if !tell(current) {
 				return
 			}
 			continue
 		}
-		if last.N > 0 && !f(last) { // so that the lacks are of this folio alone
+		if last.N > 0 && !f(last) { // so that the Missing runs follow a run of this folio alone
 			return
 		}
 		last = Run{}
-		if !f(r) {
+		if !f(current) {
 			return
 		}
-		y, ok := t.partlyOwned.of[base], true
-		y.runs(0, r.N, func(at, n uint64, v int64) bool {
-			ok = v == y.top || f(Run{Block: base + at, N: n, Order: r.Order, Owners: uint64(y.top - v), Missing: true})
+		counts, ok := t.partlyOwned.of[base], true
+		counts.runs(0, current.N, func(at, n uint64, value int64) bool {
+			ok = value == counts.top || f(Run{Block: base + at, N: n, Order: current.Order, Owners: uint64(counts.top - value), Missing: true})
 			return ok
 		})
 		if !ok {
@@ -88,13 +88,15 @@ func (t *Table) Walk(f func(Run) bool) {
 	}
 }
 
-// Doubt makes f be told of a block that somebody disowns or shares and nobody owns. Counts that
-// Restore took from media may be wrong where nothing else is; counts that Own made cannot be, so
-// without Doubt that is a broken precondition. Called before the table is used; f may be called
-// concurrently, with no lock held, and must not use the table.
+// Doubt sets f as the function that is called with a block that is disowned or shared and has no
+// owner. Counts that Restore took from the media may be wrong although everything else is right.
+// Counts that Own made cannot be: without Doubt, a missing owner is a broken precondition. Called
+// before the table is used. f may be called concurrently, with no lock held, and must not use the
+// table.
 func (t *Table) Doubt(f func(block uint64)) { t.doubt = f }
 
-// noOwner is where a block is found to have no owner that must have one.
+// noOwner reports that a block that must have an owner has none: to the function that Doubt set, or
+// else as a misuse.
 func (t *Table) noOwner(op string, block, w uint64) {
 	if t.doubt == nil {
 		misuse(op, block, w)
@@ -102,10 +104,10 @@ func (t *Table) noOwner(op string, block, w uint64) {
 	t.doubt(block)
 }
 
-// Restore makes folios owned as Walk told. ErrRun: no Walk can have told that; the
-// table is good for nothing but Close then.
+// Restore gives folios owners as a run of Walk describes them. It returns ErrRun if Walk cannot
+// have returned that run; then the table may only be closed.
 //
-// Precondition: the blocks are free (but for a Lack), and nobody uses the table meanwhile.
+// Precondition: the blocks are free (except for a Missing run), and no other method runs meanwhile.
 func (t *Table) Restore(r Run) error {
 	size := uint64(1) << r.Order
 	if r.Block > t.blocks || r.N > t.blocks-r.Block || r.Owners == 0 || r.Owners > maxShares ||
@@ -141,7 +143,7 @@ func (t *Table) restoreMissing(r Run) error {
 	f := t.find(r.Block)
 	w := f.w.Load()
 	if r.N == 0 || r.Block+r.N > f.end() || f.kind == 0 || r.Owners >= sharesOf(w) {
-		return fmt.Errorf("%w: %d owners lack blocks %d+%d", ErrRun, r.Owners, r.Block, r.N)
+		return fmt.Errorf("%w: blocks %d+%d that %d owners do not own: want blocks of a large folio with more owners", ErrRun, r.Block, r.N, r.Owners)
 	}
 	y, whole := t.partlyOwned.of[f.block], true
 	if y != nil {
@@ -153,5 +155,5 @@ func (t *Table) restoreMissing(r Run) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: all owners of blocks %d+%d lack some", ErrRun, r.Block, r.N)
+	return fmt.Errorf("%w: blocks %d+%d that some owners do not own: listed twice, or no block of the folio has all owners", ErrRun, r.Block, r.N)
 }

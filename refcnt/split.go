@@ -7,18 +7,19 @@ import (
 	"sync"
 )
 
-// errChanged: the folio was split, merged or freed since it was found.
+// errChanged reports that the folio was split, merged or freed since find returned it.
 var errChanged = errors.New("refcnt: folio changed")
 
-// partlyOwned are the large folios of which some owners own a part only.
+// partlyOwned is the set of large folios that some owners own in part only.
 type partlyOwned struct {
 	mu sync.Mutex
-	of map[uint64]*ownerCounts // protected by mu: by the folio's first block; its word says partial
+	of map[uint64]*ownerCounts // protected by mu; by the folio's first block, whose word says partial
 }
 
-// addLocked adds an owner of a part of a folio (d is 1) or takes one away (-1), and returns its
-// owner counts and how many more owners its word has to count. Called with mu held, which is kept
-// until the word says so too, or until add has undone it.
+// addLocked adds an owner of n blocks of a folio (d is 1), or takes one away (d is -1). It returns
+// the folio's owner counts, and by how much the number of owners in its word has to rise. Called
+// with mu held: the caller keeps mu until the word agrees, or until another addLocked has undone
+// the change.
 func (c *partlyOwned) addLocked(f *folio, shift uint8, block, n uint64, d int64) (y *ownerCounts, rise int64) {
 	y = c.of[f.block]
 	if y == nil {
@@ -35,8 +36,9 @@ func (c *partlyOwned) addLocked(f *folio, shift uint8, block, n uint64, d int64)
 	return y, rise
 }
 
-// cut takes an owner from a part of a large folio. If that leaves a block without any,
-// the folio is split. It returns false if the folio has changed: look again.
+// cut takes an owner from n blocks, a part of a large folio. If that leaves a block without an
+// owner, the folio is split. It returns false if the folio has changed, and the caller has to find
+// it again.
 func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 	c := &t.partlyOwned
 	c.mu.Lock()
@@ -44,7 +46,7 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 	for {
 		old := f.w.Load()
 		switch {
-		case old&kindMask != f.kind || old&splitting != 0: // the latter by somebody else, for a few stores
+		case old&kindMask != f.kind || old&splitting != 0: // another thread is splitting it, for a few stores
 			c.addLocked(f, t.pmd, block, n, 1)
 			c.mu.Unlock()
 			runtime.Gosched()
@@ -77,7 +79,8 @@ func (t *Table) cut(f *folio, block, n uint64, op string, r *idleRun) bool {
 	}
 }
 
-// word returns a folio's word with rise more owners, that says whether y is needed.
+// word returns the word w of a folio with rise more owners. The word says partial if the owner
+// counts are still needed.
 func (y *ownerCounts) word(w uint64, rise int64) uint64 {
 	w += uint64(rise) * shareOne
 	if y.even() {
@@ -86,17 +89,18 @@ func (y *ownerCounts) word(w uint64, rise int64) uint64 {
 	return w | partial
 }
 
-// parting is the word w of a folio that is split now: without references, which go to a drain.
+// parting returns the word w of a folio that is about to be split: marked as splitting, and without
+// its references, which go to a drain.
 func parting(w uint64) uint64 { return w&^(refMask|mapMask) | splitting }
 
-// disownWhole takes an owner of all of it from a folio that says partial: old becomes now, and the
-// folio is split if that leaves a block without an owner. It returns false if the word has
-// changed.
+// disownWhole takes an owner of the whole folio from a folio whose word says partial: old becomes
+// now. The folio is split if that leaves a block without an owner. It returns false if the word is
+// not old.
 func (t *Table) disownWhole(f *folio, old, now uint64, r *idleRun) bool {
 	c := &t.partlyOwned
 	c.mu.Lock()
 	y := c.of[f.block]
-	if y == nil || y.least(sharesOf(now)) > 0 { // nil: it has changed
+	if y == nil || y.least(sharesOf(now)) > 0 { // nil: the word has changed, and the swap fails
 		ok := f.w.CompareAndSwap(old, now)
 		c.mu.Unlock()
 		return ok
@@ -112,7 +116,8 @@ func (t *Table) disownWhole(f *folio, old, now uint64, r *idleRun) bool {
 	return ok
 }
 
-// sharePart adds an owner of a part of a large folio; errChanged: look again.
+// sharePart adds an owner of n blocks, a part of a large folio. It returns errChanged if the folio
+// has changed, and the caller has to find it again.
 func (t *Table) sharePart(f *folio, block, n uint64) error {
 	c := &t.partlyOwned
 	c.mu.Lock()
@@ -140,13 +145,14 @@ func (t *Table) sharePart(f *folio, block, n uint64) error {
 	}
 }
 
-// split makes smaller folios of one that is splitting, with the owners that w counts and
-// y spreads. A PMD folio becomes folios of 4 KiB; a PUD folio PMD folios, and folios of
-// 4 KiB where not all is owned alike. What has no owner left is free, and added to r.
+// split replaces a folio that is splitting by smaller folios, with the owners that w counts and y
+// spreads over the blocks. A PMD folio becomes folios of 4 KiB. A PUD folio becomes PMD folios, and
+// folios of 4 KiB in pieces whose blocks have different owner counts. Blocks that have no owner
+// left are free, and added to r.
 //
-// The word of the folio changes last: until then TryGet fails, and so it does on what is
-// free afterwards. Only then are the free blocks reported, since their next owner writes
-// words of its own; or d pins them, which has the references that the folio had (nil: none).
+// The word of the folio changes last: until then TryGet fails, and so it does on free blocks
+// afterwards. The free blocks are reported only then, since their next owner writes words of its
+// own. If d is not nil, it has the references that the folio had, and pins the free blocks.
 func (t *Table) split(f *folio, w uint64, y *ownerCounts, d *drain, r *idleRun) {
 	shares, first := sharesOf(w), f.block>>t.pmd
 	var freed []run
@@ -179,12 +185,12 @@ func (t *Table) split(f *folio, w uint64, y *ownerCounts, d *drain, r *idleRun) 
 		r.add(u.block, u.n)
 	}
 	if d != nil {
-		t.drains.put(f, refOne, "split", r) // our own
+		t.drains.put(f, refOne, "split", r) // the reference that begin added for this split
 	}
 }
 
-// shatter writes the words of a piece, whose head still hides them, with each block's
-// owners, or as many for all, and appends what has none left to freed.
+// shatter writes the words of a piece, whose head still hides them. Each block gets the number of
+// owners in each, or all if each is nil. It appends the blocks without an owner to freed.
 func (t *Table) shatter(p, all uint64, each []uint64, freed []run) []run {
 	base, live := p<<t.pmd, uint64(1)<<t.pmd
 	for i, n := range each {
@@ -211,10 +217,10 @@ func (t *Table) shatter(p, all uint64, each []uint64, freed []run) []run {
 	return freed
 }
 
-// Split makes the large folio that covers a block smaller by one order: PUD to PMD, PMD to
-// 4 KiB. False if it is of 4 KiB, free, frozen or referenced.
+// Split replaces the large folio that covers a block by folios of the next smaller order: PUD to
+// PMD, PMD to 4 KiB. It returns false if the folio is of 4 KiB, free, frozen or referenced.
 //
-// Precondition: as Freeze.
+// Precondition: as for Freeze.
 func (t *Table) Split(block uint64) bool {
 	for {
 		f := t.find(block)
@@ -239,11 +245,11 @@ func (t *Table) Split(block uint64) bool {
 	}
 }
 
-// Merge makes one folio of the aligned blocks of an order, PMD or PUD, that are folios of
-// the next smaller one, each idle and with exactly one owner. It returns false, and has
-// changed nothing, if they are not.
+// Merge makes one folio of an order, PMD or PUD, from the aligned blocks at block. These must be
+// folios of the next smaller order, each idle and with exactly one owner. Otherwise it returns
+// false and has changed nothing.
 //
-// Precondition: as Freeze, and the owner is the same.
+// Precondition: as for Freeze, and all of them have the same owner.
 func (t *Table) Merge(block uint64, order uint8) bool {
 	switch {
 	case order == t.pmd && block&(1<<t.pmd-1) == 0 && block+1<<t.pmd <= t.blocks:

@@ -10,10 +10,9 @@ import (
 	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
-// TestStress has owners and readers race for a few folios, readers with stale
-// block numbers too, and counts idle reports: one per life. Every folio that is
-// reported goes into a pool that plays the allocator, and every piece is
-// emptied again and again, so that tables come and go.
+// TestStress has owners and readers race for a few folios, readers with stale block numbers too. It
+// counts the idle reports: one per life of a block. Blocks that are reported go into a pool that
+// acts as the allocator. Every piece is emptied again and again, so that tables come and go.
 func TestStress(t *testing.T) {
 	const (
 		pieces  = keepEmpty + 64 // so that the oldest empty one is recycled
@@ -87,7 +86,7 @@ func TestStress(t *testing.T) {
 						}
 						tab.Disown(b, 1, idle)
 					}
-				default: // a reader, who has no idea what is owned
+				default: // a reader, which does not know what is owned
 					b := r.Uint64N(pieces)*512 + 512 - perLife
 					n := 1 + r.Uint64N(perLife)
 					if ref, ok := tab.TryGet(b, n); ok {
@@ -106,7 +105,7 @@ func TestStress(t *testing.T) {
 	}
 	wg.Wait()
 	if len(pool) != total {
-		t.Errorf("%d blocks came back of %d", len(pool), total)
+		t.Errorf("%d blocks came back, want %d", len(pool), total)
 	}
 	for b := range uint64(pieces * 512) {
 		if w := tab.words[b].Load(); w != 0 {
@@ -120,8 +119,8 @@ func TestStress(t *testing.T) {
 	t.Logf("%d gets, %+v", gets.Load(), s)
 }
 
-// TestStressRecycling makes owners meet the recycler: few blocks, and the
-// queue of empty pieces always full.
+// TestStressRecycling has owners meet the recycler: few blocks, and a queue of empty pieces that is
+// always full.
 func TestStressRecycling(t *testing.T) {
 	const pieces = keepEmpty + 4
 	rounds := 300

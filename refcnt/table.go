@@ -11,13 +11,13 @@ const (
 	wordBytes  = 8
 	pairBytes  = 16
 
-	// pageOrder: the words of a piece of 2 MiB fill one page of memory, which is why
-	// recycling them is giving back that page. Smaller pieces keep theirs.
+	// pageOrder is the order of a piece whose words fill one page of memory: 2 MiB. Recycling such
+	// words gives back that page. The words of smaller pieces stay resident.
 	pageOrder = 9
 )
 
-// maxBlocks bounds a region to 2^46 bytes, so that sizes in bytes never
-// overflow an int and the reserved range fits any address space.
+// maxBlocks bounds a region to 2^46 bytes, so that sizes in bytes never overflow an int, and the
+// reserved range fits in any address space.
 const maxBlocks = uint64(1) << (46 - blockShift)
 
 // Table is the folio table of one region. All methods but Close may be called
@@ -26,16 +26,16 @@ type Table struct {
 	// immutable after New
 	blocks   uint64
 	pmd, pud uint8  // orders, log2 of blocks
-	span     uint64 // pieces of a PUD folio
+	span     uint64 // pieces in a PUD folio
 	pairs    []pair
 
-	words []atomic.Uint64 // one per 4 KiB, resident only where pairs say so
+	words []atomic.Uint64 // one per block; resident only where the pair's table word says so
 	mem   memory
 
 	// slow path
 	recycleQueue recycleQueue
 	partlyOwned  partlyOwned
-	doubt        func(block uint64) // see Doubt; set before use
+	doubt        func(block uint64) // see Doubt; immutable once the table is used
 	drains       drains
 
 	pmds, puds atomic.Int64  // folios of these orders, not free
@@ -46,21 +46,21 @@ type Table struct {
 	recycled atomic.Uint64 // pairs whose words were given back, ever
 }
 
-// Stats are the table's figures at some recent moment.
+// Stats holds the table's figures at some recent moment.
 type Stats struct {
 	Blocks     uint64 // size of the region in 4 KiB blocks
 	PairBytes  uint64 // bytes of word pairs: 8 MiB per TiB of region
-	Tables     uint64 // 2 MiB pieces whose 4 KiB words are in memory
+	Tables     uint64 // 2 MiB pieces whose words of 4 KiB folios are resident
 	TableBytes uint64 // bytes of those words
 	Recycled   uint64 // tables given back since New
 	PMDs, PUDs uint64 // large folios that are not free
-	Partly     uint64 // of these, of how many some owners own a part only
-	Deferred   uint64 // blocks that nobody owns and that are not free, see Deferred
+	Partly     uint64 // large folios that some owners own in part only
+	Deferred   uint64 // blocks without an owner that are not free, see Deferred
 	Draining   uint64 // large folios that were split while they were referenced, and still are
 }
 
-// New makes the table of a region of that many 4 KiB blocks, all of them free, with large
-// folios of the orders pmd and pud: 9 and 18 on real hardware, less in tests.
+// New makes the table of a region of blocks blocks of 4 KiB, all of them free. Its large folios
+// have the orders pmd and pud: 9 and 18 on real hardware, less in tests.
 func New(blocks uint64, pmd, pud uint8) (*Table, error) {
 	if blocks == 0 || blocks > maxBlocks {
 		return nil, fmt.Errorf("%w: %d blocks, want 1 to %d", ErrSize, blocks, maxBlocks)
@@ -77,8 +77,8 @@ func New(blocks uint64, pmd, pud uint8) (*Table, error) {
 	return t, nil
 }
 
-// Close gives the table's memory back. Precondition: nobody uses the table any
-// more; what does afterwards panics.
+// Close gives the table's memory back. Precondition: no thread uses the table any more; later uses
+// panic.
 func (t *Table) Close() error {
 	t.pairs, t.words, t.blocks = nil, nil, 0
 	return t.mem.release()
@@ -87,8 +87,8 @@ func (t *Table) Close() error {
 // Blocks returns the size of the region in 4 KiB blocks.
 func (t *Table) Blocks() uint64 { return t.blocks }
 
-// Refs returns how many references are held to the block's folio, and to larger ones that
-// it was split from.
+// Refs returns how many references are held to the block's folio, and to larger folios that it was
+// split from.
 func (t *Table) Refs(block uint64) int {
 	w := t.find(block).w.Load()
 	former, _ := t.drainRefs(block)
@@ -102,13 +102,13 @@ func (t *Table) Maps(block uint64) int {
 	return int(mapsOf(w) + former)
 }
 
-// Deferred returns how many blocks nobody owns that are not free, since they, or a large folio
-// that they were of, are still referenced: they become free by Put and Unmap alone.
+// Deferred returns how many blocks have no owner but are not free, since they, or a large folio
+// that they were part of, are still referenced. Only Put and Unmap make them free.
 func (t *Table) Deferred() uint64 {
 	return uint64(max(t.unlinked.Load()+t.drains.pinned.Load(), 0))
 }
 
-// Released counts the blocks that Put and Unmap made free, ever: those that were Deferred.
+// Released returns how many Deferred blocks Put and Unmap have made free since New.
 func (t *Table) Released() uint64 { return t.released.Load() }
 
 // Shares returns how many owners a block has.
@@ -131,13 +131,12 @@ func (t *Table) Shares(block uint64) int {
 	}
 }
 
-// Sole reports whether each of n blocks has one owner only, and nobody references its
-// folio or a larger one that it was split from: then whoever owns and locks them may store to them
-// in place. That the other owners left is not enough, since a reader that came by one of them may
-// still be at it.
+// Sole reports whether each of n blocks has only one owner, and its folio is not referenced, nor a
+// larger folio that it was split from. Then the owner, with its lock held, may store to the blocks
+// in place. That other owners have left is not enough, since a reader that came through one of them
+// may still be reading.
 //
-// Precondition: the blocks are owned, and the caller keeps whoever owns them from
-// sharing them.
+// Precondition: the blocks are owned, and the caller keeps their owner from sharing them.
 func (t *Table) Sole(block, n uint64) bool {
 	for at, end := block, block+n; at < end; {
 		f := t.find(at)
@@ -170,7 +169,8 @@ func (t *Table) Sole(block, n uint64) bool {
 	return !t.draining(block, n)
 }
 
-// Owned reports whether each of n blocks has an owner. Precondition: nobody changes that.
+// Owned reports whether each of n blocks has an owner. It returns false if the range does not lie
+// in the region. Precondition: no thread changes the owners meanwhile.
 func (t *Table) Owned(block, n uint64) bool {
 	if block > t.blocks || n > t.blocks-block {
 		return false
@@ -185,7 +185,7 @@ func (t *Table) Owned(block, n uint64) bool {
 	return true
 }
 
-// Order returns the order of the folio that covers a block, 0 if it is free.
+// Order returns the order of the folio that covers a block; 0 if the block is free.
 func (t *Table) Order(block uint64) uint8 {
 	switch t.find(block).kind {
 	case kindPMD:

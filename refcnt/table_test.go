@@ -36,7 +36,7 @@ func (i *idles) take() []run {
 	return r
 }
 
-// get takes a reference that must be had.
+// get takes a reference, and fails the test if it cannot.
 func get(t testing.TB, tab *Table, block, n uint64) Ref {
 	t.Helper()
 	r, ok := tab.TryGet(block, n)
@@ -204,7 +204,7 @@ func TestMisusePanics(t *testing.T) {
 		{"unmap of a reference", func(tab *Table) { r, _ := tab.TryGet(1, 1); tab.Unmap(r, nil) }},
 		{"share of free", func(tab *Table) { _ = tab.Share(2, 1) }},
 		{"unfreeze", func(tab *Table) { tab.Unfreeze(1) }},
-		{"last with nobody to free", func(tab *Table) { tab.Disown(1, 1, nil) }},
+		{"last count without idle", func(tab *Table) { tab.Disown(1, 1, nil) }},
 		{"outside", func(tab *Table) { tab.TryGet(9, 2) }},
 		{"wrapped", func(tab *Table) { tab.TryGet(9, ^uint64(0)) }},
 		{"put of a mapping", func(tab *Table) {
@@ -309,7 +309,8 @@ func TestRecycling(t *testing.T) {
 	}
 }
 
-// TestBusyPiecesStay keeps pieces in use that the queue has seen empty.
+// TestBusyPiecesStay checks that pieces in use are not recycled, although they are still in the
+// queue of empty pieces.
 func TestBusyPiecesStay(t *testing.T) {
 	const pieces = 2 * keepEmpty
 	tab := newTable(t, pieces*512)
@@ -334,7 +335,7 @@ func TestBusyPiecesStay(t *testing.T) {
 	}
 }
 
-// TestRestoreRefuses: runs that no Walk tells are an error.
+// TestRestoreRefuses checks that Restore refuses runs that Walk cannot have returned.
 func TestRestoreRefuses(t *testing.T) {
 	const pmd, pud, blocks = 3, 5, 150
 	for _, rs := range [][]Run{

@@ -7,15 +7,15 @@ import (
 
 // Sentinel errors of this package.
 var (
-	// ErrOverflow: a count is as high as its field allows.
+	// ErrOverflow reports that a count has reached the limit of its field.
 	ErrOverflow = errors.New("refcnt: count overflow")
-	// ErrUnavailable: a folio of the range is free, or frozen.
+	// ErrUnavailable reports that a folio of the range is free, unlinked, frozen or splitting.
 	ErrUnavailable = errors.New("refcnt: folio free or frozen")
-	// ErrSize: a table for that many blocks, or of these orders, cannot be made.
+	// ErrSize reports that New cannot make a table of that many blocks, or with these orders.
 	ErrSize = errors.New("refcnt: bad size")
 )
 
-// The states of a folio and who moves it between them:
+// The states of a folio and the calls that move it between them:
 //
 //	free       counts 0              Own, Merge -> owned
 //	owned      shares > 0, refs = 0  TryGet -> busy; last Disown -> free, reported;
@@ -24,22 +24,22 @@ var (
 //	                                 Disown of a part -> splitting, and a drain gets refs
 //	unlinked   shares = 0, refs > 0  last Put -> free, reported; TryGet fails
 //	frozen     owned or busy, and TryGet fails: Freeze sets it, Unfreeze clears it
-//	splitting  refs = 0, TryGet fails: whoever set it makes smaller folios of it
+//	splitting  refs = 0, TryGet fails: the thread that set it makes smaller folios
 //
-// What is free and covered by a drain (see there) is pinned: reported by the drain's last Put.
+// A free block that a drain covers is pinned: the drain's last Put reports it.
 //
-// Who froze a folio may also Disown it and Put its own references: the last of
-// these frees it, and the mark goes with the word.
+// The caller that froze a folio may also Disown it and Put its own references: the last of these
+// frees the folio, and clears the mark with the word.
 //
 // The word of a folio, low bits first:
 //
 //	bits  0-23  refs      users in flight, granted mappings included
 //	bits 24-39  maps      how many of refs are granted mappings
 //	bits 40-56  shares    owners
-//	bit  57     partial   some owners own a part only, see Table.cuts
+//	bit  57     partial   some owners own a part only, see Table.partlyOwned
 //	bit  58     splitting
 //	bit  59     frozen
-//	bits 60-61  kind      of a pair's head: what folio starts here
+//	bits 60-61  kind      of a pair's head: the kind of folio that starts here
 //	bits 62-63  zero
 const (
 	refOne   = uint64(1)
@@ -50,11 +50,11 @@ const (
 	splitting = uint64(1) << 58
 	frozen    = uint64(1) << 59
 
-	// The kinds of a pair's head. Without one the piece is free, or in folios of 4 KiB
-	// whose words count.
+	// The kinds of a pair's head. With no kind the piece is free, or it is in folios of 4 KiB, each
+	// with a word of its own.
 	kindPMD  = uint64(1) << 60 // a PMD folio
 	kindPUD  = uint64(2) << 60 // the first piece of a PUD folio
-	kindTail = uint64(3) << 60 // a later piece of one
+	kindTail = uint64(3) << 60 // a later piece of a PUD folio
 	kindMask = uint64(3) << 60
 
 	refMask   = mapOne - 1
