@@ -1,10 +1,11 @@
-// Command crash runs the crash explorer (docs/crash.md): every operation of the filesystem alone,
-// pairs and triples of them, operations at once, and others, crashed at every fence; and a
-// sample of mutants, which it must notice.
+// Command crash runs the crash explorer (docs/crash.md). It crashes workloads at every fence:
+// single operations, pairs and triples of operations, operations that run at once, and others. It
+// also runs a sample of mutants, which the explorer must notice.
 //
 //	go run ./test/crash [--json] [--full] [--mutate] [--workload NAME [--state N]]
 //
-// It exits 1 if a crash state is not recovered rightly, 2 if it could not run.
+// It exits 1 if the filesystem is wrong after the recovery of a crash state, and 2 if it could not
+// run.
 package main
 
 import (
@@ -31,19 +32,19 @@ func run() int {
 	cfg := explore.DefaultConfig()
 	var (
 		asJSON   = flag.Bool("json", false, "print the result as JSON")
-		workload = flag.String("workload", "", "run only workloads whose name matches this expression wholly")
+		workload = flag.String("workload", "", "run only workloads whose whole name matches this regular expression")
 		list     = flag.Bool("list", false, "list the workloads")
-		mutants  = flag.Int("mutants", 40, "how many mutants to try, chosen by seed; 0: none")
+		mutants  = flag.Int("mutants", 40, "number of mutants to try, chosen by seed; 0: none")
 		mutate   = flag.Bool("mutate", false, "try every mutant and list the survivors")
 		full     = flag.Bool("full", false, "every workload, higher limits, and all mutants: hours")
-		workers  = flag.Int("workers", runtime.GOMAXPROCS(0), "explorers at once")
-		verbose  = flag.Bool("v", false, "a line for every workload")
+		workers  = flag.Int("workers", runtime.GOMAXPROCS(0), "number of explorers that run at once")
+		verbose  = flag.Bool("v", false, "print a line for every workload")
 		worker   = flag.Bool("worker", false, "answer jobs from standard input, as the workers of this command do")
 	)
 	flag.IntVar(&cfg.State, "state", -1, "judge only this state of the workload")
-	flag.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "of what is chosen at random")
-	flag.IntVar(&cfg.Nested, "nested", cfg.Nested, "crash the recovery of one state in this many; 0: of none")
-	flag.IntVar(&cfg.DeleteAll, "delete-all", cfg.DeleteAll, "delete everything in one state in this many; 0: in none")
+	flag.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "seed of all random choices")
+	flag.IntVar(&cfg.Nested, "nested", cfg.Nested, "crash the recovery of one state in this many; 0: never")
+	flag.IntVar(&cfg.DeleteAll, "delete-all", cfg.DeleteAll, "delete everything in one state in this many; 0: never")
 	flag.Parse()
 	if *worker {
 		return serve()
@@ -123,7 +124,7 @@ func run() int {
 	return 0
 }
 
-// start starts this program once more, as a worker of one thread.
+// start starts this program again, as a worker with GOMAXPROCS=1.
 func start() (*explore.Worker, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -150,7 +151,7 @@ func start() (*explore.Worker, error) {
 }
 
 func serve() int {
-	debug.SetGCPercent(400) // every state mounts a filesystem anew
+	debug.SetGCPercent(400) // each state mounts a filesystem and leaves garbage
 	debug.SetMemoryLimit(1 << 30)
 	err := explore.Serve(os.Stdin, os.Stdout, func(what string) {
 		fmt.Fprintf(os.Stderr, "crash: stuck for a minute: %s\n", what)

@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// atomics are writes of a filesystem mounted with Options.Atomic: each is judged as one
-// operation, done or not done. They are all single writes, and those that mix what a range
-// can hold.
+// atomics returns workloads of writes on a filesystem mounted with Options.Atomic. Each write is
+// judged as one operation, done or not done. They are the single writes of singles, and writes to
+// ranges of mixed content.
 func atomics() (ws []Workload) {
 	for _, w := range singles() {
 		switch {
 		case w.Name == "write-many-pieces" || strings.HasPrefix(w.Name, "write-overwrite") || strings.Contains(w.Name, "-at-") || strings.Contains(w.Name, "-across-"):
 			// below
-		case strings.HasPrefix(w.Name, "write-"), strings.HasPrefix(w.Name, "clone-write"), strings.HasPrefix(w.Name, "gather"):
+		case strings.HasPrefix(w.Name, "write-"), strings.HasPrefix(w.Name, "clone-write"), strings.HasPrefix(w.Name, "collapse"):
 			w.Name, w.atomic = "atomic-"+w.Name, true
 			ws = append(ws, w)
 		}
@@ -23,11 +23,11 @@ func atomics() (ws []Workload) {
 	over := func(name string, setup func(w *world), path string, off int64, n int) {
 		ws = append(ws, Workload{Name: "atomic-" + name, atomic: true, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
 			w.doWrite("write", path, off, fill(200, n))
-			w.doWrite("again", path, off, fill(201, n)) // its record's body takes the place of the first one's
+			w.doWrite("again", path, off, fill(201, n)) // the body of its record replaces that of the first
 			w.onOtherThread(func() { w.doWrite("write on another thread", path, off, fill(202, n)) })
 		}})
 	}
-	for n := 1; n <= 7; n++ { // over the border of a word, too, or the media would do it at once
+	for n := 1; n <= 7; n++ { // across a word border, too: within a word, any write is atomic
 		over(fmt.Sprintf("%d-over-line-border", n), none, "f", 64-int64(n+1)/2, n)
 		over(fmt.Sprintf("%d-over-block-border", n), none, "f", 4096-int64(n+1)/2, n)
 	}
@@ -79,8 +79,8 @@ func atomics() (ws []Workload) {
 	}})
 }
 
-// onOtherThread calls op on another thread than the caller's, with another lane: no fence there
-// drains what was left here.
+// onOtherThread calls op on another thread than the caller's, with another lane, so that no fence
+// in op drains lines that the caller's thread left.
 func (w *world) onOtherThread(op func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -100,7 +100,7 @@ func (w *world) onOtherThread(op func()) {
 
 func none(*world) {}
 
-// mixture makes d/mix of written, unwritten and shared blocks, and of holes.
+// mixture makes the file d/mix of written, unwritten and shared blocks, and holes.
 func mixture(w *world) {
 	w.write("f", 0, fill(208, 40000))
 	w.create("d/mix")
@@ -111,8 +111,8 @@ func mixture(w *world) {
 	w.write("d/mix", 60000, fill(211, 30000))
 }
 
-// manyLines makes d/many of every second block, unwritten: a write to all of it changes more
-// lines than a lane's slot has room for.
+// manyLines makes the file d/many of every second block, unwritten. A write to all of the file
+// changes more lines than fit a slot of a lane.
 func manyLines(w *world) {
 	unmoved(w)
 	w.create("d/many")
@@ -121,15 +121,15 @@ func manyLines(w *world) {
 	}
 }
 
-// unmoved uses up what may be moved for the sake of large folios: a write is not followed by
-// dozens of moves, which other workloads explore.
+// unmoved uses up the budget of blocks that may be moved for large folios, so that a write is not
+// followed by dozens of moves. Other workloads explore moves.
 func unmoved(w *world) {
 	fragmented(w, "moved", 60)
 	w.write("moved", 0, fill(212, 60*8192))
 }
 
-// notCheckpointed leaves a crashed filesystem with a logged record, of lines and data, that was
-// committed just now.
+// notCheckpointed leaves a crashed filesystem with a logged record, of lines and data, that is
+// committed but not checkpointed.
 func notCheckpointed(w *world) {
 	tree(w)
 	w.cut(func() { w.write("f", 9000, fill(205, 9000)) }, func(log []event, i int) bool {
@@ -137,8 +137,8 @@ func notCheckpointed(w *world) {
 	})
 }
 
-// cut leaves the filesystem as a crash within op does, with all that was stored until after the
-// first event that last is true of.
+// cut leaves the filesystem as a crash within op would, with all stores up to and including the
+// first event for which last returns true.
 func (w *world) cut(op func(), last func(log []event, i int) bool) {
 	before := append([]byte(nil), w.r.Bytes(0, regionSize)...)
 	from := len(w.rec.log)
@@ -161,7 +161,7 @@ func (w *world) cut(op func(), last func(log []event, i int) bool) {
 	panic("no such moment: the workload shows nothing")
 }
 
-// put stores to the region.
+// put stores b at byte off of the region, durably.
 func (w *world) put(off int64, b []byte) {
 	if err := w.r.NTStore(off, b); err != nil {
 		panic(err)

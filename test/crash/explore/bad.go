@@ -4,7 +4,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// lacks says whether a block of the file may, and must, be one that cannot be read.
+// lacks reports whether a file block may be unreadable, and whether it must be.
 func (n *node) lacks(block int64) (may, must bool) {
 	now := n.lost[block]
 	if !n.inflight {
@@ -13,7 +13,8 @@ func (n *node) lacks(block int64) (may, must bool) {
 	return now || n.wasLost[block], now && n.wasLost[block]
 }
 
-// heal keeps of the lost blocks those that keep says.
+// heal removes from the lost blocks those for which keep is false. keep is called with each block's
+// byte range.
 func (n *node) heal(keep func(lo, hi int64) bool) {
 	left := map[int64]bool{}
 	for b := range n.lost {
@@ -25,7 +26,7 @@ func (n *node) heal(keep func(lo, hi int64) bool) {
 	n.lost = left
 }
 
-// markBad finds out that the memory of a block of a file is bad.
+// markBad marks the memory of a file block as bad.
 func (w *world) markBad(path string, block int64) {
 	n := w.regular(path)
 	if err := w.f.MarkBad(n.ino, block<<layout.BlockShift, layout.BlockSize); err != nil {
@@ -38,7 +39,7 @@ func (w *world) markBad(path string, block int64) {
 	n.lost = lost
 }
 
-// badWorkloads are what becomes of files whose memory is bad.
+// badWorkloads returns workloads on files that have bad memory.
 func badWorkloads() []Workload {
 	bad := func(path string, blocks ...int64) func(w *world) {
 		return func(w *world) {
@@ -49,7 +50,7 @@ func badWorkloads() []Workload {
 	}
 	return []Workload{
 		with("bad-found", none, bad("f", 1)),
-		with("bad-found-next", bad("f", 0, 2), bad("f", 1)), // which joins two ranges
+		with("bad-found-next", bad("f", 0, 2), bad("f", 1)), // joins two bad ranges
 		{Name: "bad-found-unmount", bare: true, setup: func(w *world) { tree(w); bad("f", 0, 2)(w) }, op: func(w *world) {
 			w.do("bad-found", func() { w.markBad("f", 1) })
 			w.doUnmount()

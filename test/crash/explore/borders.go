@@ -7,10 +7,10 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// folioSize is a PMD folio of the explorer's filesystems, in bytes.
+// folioSize is the size in bytes of a PMD folio in the explorer's filesystems.
 const folioSize = 32768
 
-// inFolios makes big, which begins in large folios.
+// inFolios creates the file "big" of 300 000 bytes, whose beginning is in large folios.
 func inFolios(w *world) {
 	w.create("big")
 	w.write("big", 0, fill(203, 300000))
@@ -19,8 +19,8 @@ func inFolios(w *world) {
 	}
 }
 
-// borders are small writes across what divides media, at every alignment, and cuts out of the
-// middle of large folios.
+// borders returns workloads of small writes across the borders of lines, blocks and folios, at
+// every alignment, and of cuts out of the middle of large folios.
 func borders() (ws []Workload) {
 	for n := 2; n <= 7; n++ {
 		for before := 1; before < n; before++ {
@@ -50,7 +50,7 @@ func borders() (ws []Workload) {
 	)
 }
 
-// drop takes an attribute away.
+// drop removes an extended attribute.
 func (n *node) drop(name string) {
 	n.xattrs = maps.Clone(n.xattrs)
 	delete(n.xattrs, name)
@@ -58,7 +58,8 @@ func (n *node) drop(name string) {
 
 const capability = "security.capability"
 
-// privileges are changes that take set-user-ID, set-group-ID and file capabilities away.
+// privileges returns workloads of changes that remove set-user-ID, set-group-ID and file
+// capabilities.
 func privileges() []Workload {
 	suid := func(w *world) { w.chmod("f", 0o6755) }
 	kill := func(valid uint32, size uint64) func(w *world) {
@@ -72,7 +73,7 @@ func privileges() []Workload {
 				op(w)
 				w.at("d/g").drop(capability)
 			})
-			s := &w.steps[len(w.steps)-1] // it goes by a transaction of its own, first
+			s := &w.steps[len(w.steps)-1] // the capability is removed first, by a transaction of its own
 			s.mid = s.old.clone()
 			s.mid.find(parts("d/g")).drop(capability)
 		}}

@@ -29,8 +29,9 @@ func TestAll(t *testing.T) {
 	t.Logf("%d workloads, %d states, %.1f s", rep.Workloads, rep.States, rep.Seconds)
 }
 
-// TestRecords runs every workload of the full scope, and explores none: each has a name of
-// its own, the filesystem does what the model says, and no sample holds one that cannot run.
+// TestRecords runs every workload of the full scope without exploring it. It checks that each has a
+// name of its own, that the filesystem does what the model says, and that no sample holds a
+// workload that cannot run.
 func TestRecords(t *testing.T) {
 	ws := Workloads(DefaultConfig().Seed, FullScope)
 	names := map[string]bool{}
@@ -59,8 +60,8 @@ func workload(t *testing.T, name string) *Workload {
 	return nil
 }
 
-// TestNotices plants bugs that the explorer must notice: without these it would prove
-// nothing.
+// TestNotices plants bugs that the explorer must notice. If it missed them, the explorer would
+// prove nothing.
 func TestNotices(t *testing.T) {
 	x, err := newExplorer(DefaultConfig())
 	if err != nil {
@@ -79,8 +80,8 @@ func TestNotices(t *testing.T) {
 		{"no fence of a fresh directory block", "create-grow-dir", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "FormatBlock") }},
 		{"no fence of an overwrite", "write-overwrite", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "overwrite") }},
 		{"no fence of a logged record", "atomic-block", func(e *event) bool { return e.kind == evFence && strings.Contains(e.site, "commitLogged") }},
-		{"logged records that are never retired", "atomic-block", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "clearSlot") }},
-		{"no retiring in recovery", "atomic-recovery", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "clearSlot") }},
+		{"logged records that are never checkpointed", "atomic-block", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "clearSlot") }},
+		{"no checkpoint in recovery", "atomic-recovery", func(e *event) bool { return e.kind == evFlush && strings.Contains(e.site, "clearSlot") }},
 		{"no fence in recovery", "mount-dirty", func(e *event) bool {
 			return e.kind == evFence && strings.Contains(e.site, "journal.(*Journal).Recover")
 		}},
@@ -97,7 +98,8 @@ func TestNotices(t *testing.T) {
 	}
 }
 
-// TestUndo: after an exploration the scratch region is what the recording made durable.
+// TestUndo checks that after an exploration the scratch region equals the image that the recording
+// made durable.
 func TestUndo(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Limits = Limits{Lines: 4}
@@ -118,8 +120,8 @@ func TestUndo(t *testing.T) {
 	}
 }
 
-// TestSame: a recording explored twice gives the same states, so that a number found
-// once can be made again.
+// TestSame checks that exploring a workload twice gives the same states, so that a state can be
+// reproduced by its number.
 func TestSame(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Limits = Limits{Lines: 6, Torn: 2, Random: 2}
@@ -146,8 +148,8 @@ func TestImage(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		events []event
-		want   byte // of byte 0 of line 0, durable
-		pend   int  // pending lines
+		want   byte // durable value of byte 0
+		pend   int  // number of pending lines
 	}{
 		{"store alone", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFence, tid: 1}}, 0, 1},
 		{"store, flush", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}}, 0, 1},
@@ -183,7 +185,7 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// TestWriteRule: what a crash may leave of a write.
+// TestWriteRule checks which contents a crash during a write may leave.
 func TestWriteRule(t *testing.T) {
 	old, now := []byte("AAAAAAAABBBBBBBBCCCC"), []byte("AAAAaaaabbbbbbbbccccdddd")
 	n := &node{data: now, was: old, inflight: true}
@@ -195,8 +197,8 @@ func TestWriteRule(t *testing.T) {
 		{"AAAAaaaabbbbbbbbccccdddd", true},
 		{"AAAAAAAAbbbbbbbbCCCCdddd", true},
 		{"AAAAaaaaBBBBBBBBccccdddd", true},
-		{"AAAAaaaaBBBBbbbbccccdddd", false}, // a word is old or new
-		{"AAAAaaaaBBBBBBBBccccxxxx", false}, // bytes nobody wrote
+		{"AAAAaaaaBBBBbbbbccccdddd", false}, // half a word is old
+		{"AAAAaaaaBBBBBBBBccccxxxx", false}, // bytes that were never written
 		{"AAAAaaaaBBBBBBBBcccc\x00\x00\x00\x00", false},
 	} {
 		if why := n.compare(0, []byte(c.got)); (why == "") != c.ok {

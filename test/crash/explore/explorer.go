@@ -11,18 +11,20 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Failure is a crash state that recovery does not make right.
+// Failure describes a crash state after whose recovery the filesystem is wrong.
 type Failure struct {
-	Workload string   `json:"workload"`
-	Step     string   `json:"step"`
-	Fence    int      `json:"fence"` // crash point: fences since the step began; -1: it had returned
-	State    int      `json:"state"` // number of the state within the workload
-	Kind     string   `json:"kind"`
-	Seed     uint64   `json:"seed"`
-	Flags    string   `json:"flags,omitempty"` // of the command, that the number depends on
-	What     string   `json:"what"`
-	Lost     []string `json:"lost,omitempty"`   // whose stores the state lacks, all or some of a line
-	Nested   string   `json:"nested,omitempty"` // crash during recovery: its state
+	Workload string `json:"workload"`
+	Step     string `json:"step"`
+	Fence    int    `json:"fence"` // crash point: number of fences since the step began; -1: it had returned
+	State    int    `json:"state"` // number of the state within the workload
+	Kind     string `json:"kind"`
+	Seed     uint64 `json:"seed"`
+	// Flags are the command's options that the numbering of states depends on.
+	Flags string `json:"flags,omitempty"`
+	What  string `json:"what"`
+	// Lost lists the call sites whose stores the state lacks, for all or part of a line.
+	Lost   []string `json:"lost,omitempty"`
+	Nested string   `json:"nested,omitempty"` // the state at which recovery was crashed; "": it was not
 }
 
 func (f *Failure) String() string {
@@ -42,46 +44,46 @@ func (f *Failure) String() string {
 		f.Workload, f.Step, at, f.State, f.Kind, n, f.What, lost, f.Flags, regexp.QuoteMeta(f.Workload), f.State, f.Seed)
 }
 
-// Config is what to explore and how thoroughly.
+// Config selects what to explore and how thoroughly.
 type Config struct {
 	Seed        uint64
-	Limits      Limits // of workloads that stand alone
-	Composed    Limits // of those composed of their operations
-	Flags       string // of the command, that are needed to have this
-	State       int    // only this state; -1: all
-	MaxFailures int    // of a workload
-	// One state in Nested has its recovery crashed too, one in DeleteAll has
-	// everything deleted afterwards; 0: none.
+	Limits      Limits // for single operations
+	Composed    Limits // for workloads composed of several operations
+	Flags       string // the command's options that give this configuration
+	State       int    // number of the only state to judge; -1: all
+	MaxFailures int    // stop a workload after this many
+	// The recovery of one state in Nested is crashed too. In one state in DeleteAll everything is
+	// deleted afterwards. 0: never.
 	Nested, DeleteAll int
 }
 
-// DefaultConfig is the default run.
+// DefaultConfig returns the configuration of the default run.
 func DefaultConfig() Config {
 	return Config{Seed: 1, Limits: DefaultLimits, Composed: DefaultLimits, State: -1, MaxFailures: 3, Nested: 400, DeleteAll: 16}
 }
 
-// Result is what exploring one workload gave.
+// Result is the result of exploring one workload.
 type Result struct {
 	Workload string
 	States   int // distinct states judged
-	Made     int // states made, equal ones included
-	Nested   int // states of crashed recoveries
+	Made     int // states made, including equal ones
+	Nested   int // states made within crashed recoveries
 	Points   int // crash points
 	Failures []Failure
 	Costs    []Cost
 }
 
-// Cost is what an operation asks of the media.
+// Cost counts the primitives of one operation. Flushes, NTLines and Stores count lines of 64 bytes.
 type Cost struct {
 	Workload string `json:"workload"`
 	Step     string `json:"step"`
 	Fences   int    `json:"fences"`
 	Flushes  int    `json:"flushed_lines"`      // CLWB
-	NTLines  int    `json:"non_temporal_lines"` // stored past the caches
-	Stores   int    `json:"stored_lines"`       // left to the next transaction's flush, or flushed
+	NTLines  int    `json:"non_temporal_lines"` // non-temporal stores
+	Stores   int    `json:"stored_lines"`       // ordinary stores; flushed here, or by the next transaction
 }
 
-// costs counts what the steps of a workload asked for.
+// costs returns the costs of the recording's steps.
 func (rec *recording) costs(name string) []Cost {
 	var out []Cost
 	in := false
@@ -112,17 +114,19 @@ func (rec *recording) costs(name string) []Cost {
 	return out
 }
 
-// explorer walks a recording and judges the crash states. It is used for many
-// recordings in turn; its regions are put back each time.
+// explorer walks a recording and judges its crash states. It is used for many recordings in turn;
+// its regions are restored in between.
 type explorer struct {
 	cfg     Config
 	scratch *pmem.Region
 	dirt    *dirt
-	durable []byte // of the image under exploration; the scratch region equals it between states
+	// durable holds the durable bytes of the image under exploration. The scratch region equals it
+	// between states.
+	durable []byte
 	touched map[int64]bool
-	inner   *explorer // crashes recoveries; made when needed
+	inner   *explorer // explores crashed recoveries; created when needed
 	doing   atomic.Pointer[string]
-	made    atomic.Int64 // states
+	made    atomic.Int64 // number of states made
 }
 
 func newExplorer(cfg Config) (*explorer, error) {
@@ -135,10 +139,10 @@ func newExplorer(cfg Config) (*explorer, error) {
 	return x, nil
 }
 
-// put stores a line to the scratch region without noting it as dirt.
+// put stores a line to the scratch region at byte off and does not mark it dirty.
 func (x *explorer) put(off int64, l *line) { x.quietly(func() { x.store(off, l) }) }
 
-// quietly calls f while nobody hears what is stored.
+// quietly calls f with no recorder attached to the scratch region.
 func (x *explorer) quietly(f func()) {
 	x.scratch.SetRecorder(nil)
 	f()
@@ -151,7 +155,7 @@ func (x *explorer) store(off int64, l *line) {
 	}
 }
 
-// patch makes a state of the durable image.
+// patch turns the scratch region from the durable image into a crash state.
 func (x *explorer) patch(ps []patch) {
 	x.quietly(func() {
 		for i := range ps {
@@ -171,7 +175,7 @@ func (x *explorer) undo() {
 	x.dirt.reset()
 }
 
-// clear forgets the last recording.
+// clear zeroes the durable image and the scratch region wherever the last recording changed them.
 func (x *explorer) clear() {
 	var zero line
 	x.quietly(func() {
@@ -183,15 +187,16 @@ func (x *explorer) clear() {
 	clear(x.touched)
 }
 
-// recovered is what a recovery made of a crash state within a step: the image but for the
-// journal's lanes, in which nothing is valid any more.
+// recovered identifies the image that a recovery made from a crash state of a step. The hash leaves
+// out the journal's lanes, in which no record is valid after recovery.
 type recovered struct {
 	step    int
 	hash    uint64
 	unclean bool
 }
 
-// recovered says what the scratch region has become of an image.
+// recovered returns the identity of the scratch region's present content, which differs from image
+// m in the dirty lines.
 func (x *explorer) recovered(m *image, step int, unclean bool) recovered {
 	h := m.rest
 	for _, off := range x.dirt.lines {
@@ -210,18 +215,18 @@ type walk struct {
 	m       *image
 	mutant  mutant
 	mutated bool
-	same    bool                  // nothing is mutated yet: these states were judged before
-	seen    map[uint64]verdict    // crash states, by their hash
-	good    map[recovered]outcome // recovered states that were found right
-	step    int                   // -1: outside
+	same    bool                  // the mutation has not applied yet: the unmutated recording has the same states
+	seen    map[uint64]verdict    // crash states, by hash
+	good    map[recovered]outcome // recovered images that were judged right
+	step    int                   // -1: outside any step
 	fence   int
 	limits  Limits
-	done    uint8 // of operations at once: which have returned
+	done    uint8 // for operations that run at once: bits of those that have returned
 	state   int
 	stop    bool
 }
 
-// explore judges all crash states of a recording. Of a mutant, the first failure ends it.
+// explore judges all crash states of a recording. For a mutant, it stops at the first failure.
 func (x *explorer) explore(name string, rec *recording, mut mutant) Result {
 	x.clear()
 	log := rec.log
@@ -272,7 +277,7 @@ func (k *walk) event(i int, e *event) {
 		if k.mutant.order != nil && k.mutant.kind == k.rec.steps[k.step].kind() {
 			k.same = false
 		}
-		k.point() // what the set-up left pending may be lost now, too
+		k.point() // lines that the set-up left pending may be lost now, too
 	case evDone:
 		k.done |= 1 << e.n
 		k.point()
@@ -292,7 +297,7 @@ func (k *walk) skip(e *event) bool {
 	return true
 }
 
-// point judges the crash states of the present moment.
+// point judges the crash states of the current moment.
 func (k *walk) point() {
 	if k.same {
 		return
@@ -317,7 +322,7 @@ func (k *walk) point() {
 	})
 }
 
-// lost are those whose stores a state lacks.
+// lost returns the call sites whose stores a state lacks.
 func (m *image) lost(ps []patch) (sites []string) {
 	has := map[int64]line{}
 	for _, p := range ps {
@@ -336,7 +341,7 @@ func (m *image) lost(ps []patch) (sites []string) {
 	return sites
 }
 
-// close gives the regions back.
+// close releases the regions.
 func (x *explorer) close() {
 	if x.inner != nil {
 		x.inner.close()

@@ -5,7 +5,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// savedMap is the owner record's word about the saved free map.
+// savedMap returns the owner record's reference to the saved free map.
 func (w *world) savedMap() layout.FreeMapRef {
 	o, ok, err := fs.ReadOwner(w.r, w.super())
 	if err != nil || !ok || o.State != layout.OwnerSaved {
@@ -14,14 +14,14 @@ func (w *world) savedMap() layout.FreeMapRef {
 	return o.Map
 }
 
-// doUnmount is an unmount as a step: when it has returned the filesystem is clean.
+// doUnmount runs an unmount as a step. When it has returned, the filesystem must be clean.
 func (w *world) doUnmount() {
 	w.do("unmount", w.unmount)
 	w.steps[len(w.steps)-1].clean = true
 }
 
-// holes makes two files that share every second block of what is free, and leave the
-// others free: the free map takes more than one segment then.
+// holes makes two files that share every second block of nearly all free space and leave the other
+// blocks free. The saved free map then needs more than one segment.
 func holes(w *world) {
 	const n = 2900
 	w.create("a")
@@ -38,7 +38,7 @@ func holes(w *world) {
 	w.at("c").data = data
 }
 
-// freeMaps are the lives of a saved free map.
+// freeMaps returns workloads that save, use, overwrite and lack a free map.
 func freeMaps() []Workload {
 	clean := func(w *world) { tree(w); w.unmount() }
 	return []Workload{

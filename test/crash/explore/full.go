@@ -2,10 +2,10 @@ package explore
 
 import "fmt"
 
-// filler is the file that takes all space.
+// filler is the name of the file that takes all space.
 const filler = "filler"
 
-// fillUp takes all space for data but n blocks, and with meta all for metadata, too.
+// fillUp takes all space for data except n blocks; with meta, also all space for metadata.
 func fillUp(w *world, n int64, meta bool) {
 	w.create(filler)
 	off := int64(0)
@@ -30,8 +30,8 @@ func fillUp(w *world, n int64, meta bool) {
 	}
 }
 
-// whenFull are all actions on a filesystem that has no space left, or hardly any. What is
-// refused must have no effect, what is cut short (a write) be whole as far as it goes.
+// whenFull returns all actions on a filesystem that has little or no space left. A refused action
+// must have no effect. A write that is cut short must be whole as far as it goes.
 func whenFull() (ws []Workload) {
 	acts := append(actions(),
 		action{kind: "append", name: "append f, 40000 bytes", writes: "f", do: func(w *world) { w.write("f", 10000, fill(61, 40000)) }},
@@ -40,7 +40,8 @@ func whenFull() (ws []Workload) {
 		action{kind: "write", name: "write e/h into unwritten", writes: "e/h", do: func(w *world) { w.write("e/h", 4096, fill(63, 100)) }},
 	)
 	for _, a := range acts {
-		for _, left := range []int64{-3, -2, -1, 0, 1, 3} { // below 0: metadata is full, too, but for so many blocks more than -1
+		// left < 0: no data block is free, and -1-left metadata blocks are.
+		for _, left := range []int64{-3, -2, -1, 0, 1, 3} {
 			name := fmt.Sprintf("%s, with %d blocks left", a.name, max(0, left))
 			if left < 0 {
 				name = fmt.Sprintf("%s, with %d metadata blocks left", a.name, -1-left)
@@ -55,7 +56,7 @@ func whenFull() (ws []Workload) {
 					w.fallocate("e/h", keep, 0, 16384)
 				}
 				fillUp(w, max(0, left), left < 0)
-				for i := range -1 - left { // a directory that was given one has its block back
+				for i := range -1 - left { // a directory that loses its only entry frees its block
 					w.unlink(fmt.Sprintf("many/%d/x", i))
 				}
 			}, op: func(w *world) {

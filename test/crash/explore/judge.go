@@ -14,15 +14,15 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// judge decides about one crash state.
+// judge judges one crash state.
 type judge struct {
 	r         *pmem.Region
 	step      *step
-	may       outcome // what to compare with
+	may       outcome // trees to compare with
 	deleteAll bool
-	returned  bool // the operation has
-	// mounted is called when recovery is done. What is judged already it says the outcome
-	// of; 0: nothing.
+	returned  bool // the operation had returned before the crash
+	// mounted is called when recovery is done. It returns the outcome if this recovered image was
+	// judged before, else 0.
 	mounted func() outcome
 
 	unclean bool // the crash image is not marked clean
@@ -32,11 +32,12 @@ type judge struct {
 	now int64
 }
 
-// run recovers the region and says what it became, or why it is wrong:
+// run recovers the region and returns the outcome, or why the state is wrong. The state is right
+// if:
 //
 //	(a) fsck finds nothing in the crash image
 //	(b) the real recovery mounts it
-//	(c) the whole tree is that of before, or of after, or a write under way
+//	(c) the whole tree is that of before, or of after, or of a write under way
 //	(d) it is usable: create, write, read, delete in every directory; free space
 //	    returns to what it was
 //	(e) after a clean unmount fsck finds nothing and counts the same free blocks
@@ -47,7 +48,7 @@ func (j *judge) run() (v verdict) {
 		}
 	}()
 	if j.step.repair && !j.returned {
-		// A repair that was cut off has broken nothing, and is begun again.
+		// A crashed repair must have broken nothing. It is run again.
 		rep, err := fsck.Check(j.r, fsck.Options{})
 		if err != nil {
 			return verdict{why: fmt.Sprintf("fsck after a crash of fsck -y: %v", err)}
@@ -101,7 +102,7 @@ func (j *judge) run() (v verdict) {
 	return v
 }
 
-// compare says which of the step's trees the filesystem has.
+// compare returns which of the step's trees the filesystem holds.
 func (j *judge) compare() (v verdict) {
 	s := j.step
 	if s.alts != nil {
@@ -143,7 +144,7 @@ func (j *judge) compare() (v verdict) {
 	return v
 }
 
-// refused: what fsck does not know as a filesystem must not mount either.
+// refused checks that mount, too, refuses a region in which fsck finds no filesystem.
 func (j *judge) refused() verdict {
 	f, err := fs.Mount(j.r, fs.Options{})
 	j.mounted()
@@ -154,21 +155,21 @@ func (j *judge) refused() verdict {
 	return verdict{is: isNone}
 }
 
-// fsck checks the region (err: it could not be checked at all); with st, that it counts the same
-// free blocks and that the filesystem is clean.
+// fsck checks the region. It returns err if the region could not be checked at all. If st is not
+// nil, fsck must count the same free blocks as st, and the filesystem must be clean.
 func (j *judge) fsck(what string, st *fs.StatFS) (why string, err error) {
 	rep, err := fsck.Check(j.r, fsck.Options{})
 	if err != nil {
 		return fmt.Sprintf("fsck of %s: %v", what, err), err
 	}
 	if j.step.format {
-		// A crash within mkfs may have cleared one of the old superblocks: the old
-		// filesystem mounts by the other.
+		// A crash within mkfs may have cleared one of the old superblocks: the old filesystem then
+		// mounts by the other.
 		rep.Problems = slices.DeleteFunc(rep.Problems, func(p fsck.Problem) bool {
 			return p.Code == fsck.SuperPrimary || p.Code == fsck.SuperBackup
 		})
 	}
-	// Whether the right data is lost the comparison with the model says.
+	// The comparison with the model judges whether only the right data is lost.
 	rep.Problems = slices.DeleteFunc(rep.Problems, func(p fsck.Problem) bool { return p.Code == fsck.LostData })
 	if len(rep.Problems) > 0 {
 		return fmt.Sprintf("fsck of %s: %d problems: %v", what, len(rep.Problems), rep.Problems[0]), nil
@@ -189,8 +190,8 @@ func (j *judge) fsck(what string, st *fs.StatFS) (why string, err error) {
 	return why, nil
 }
 
-// use makes, writes, reads and deletes a file in every directory, and sometimes deletes
-// everything.
+// use creates, writes, reads and deletes a file in every directory, and in a sample of states
+// deletes everything.
 func (j *judge) use() string {
 	if j.step.full {
 		if e := j.f.Unlink(&j.ctx, layout.RootIno, filler); e != 0 {
@@ -228,8 +229,8 @@ func (j *judge) use() string {
 		}
 		j.f.Forget(a.Ino, 1)
 	}
-	// A crash between a delete and the tidying behind it leaves an empty directory block,
-	// which the next delete there gives back: never less, then.
+	// A crash between a delete and its clean-up leaves an empty directory block, which the next
+	// delete in that directory frees. So free space may have grown, but never shrunk.
 	if j.f.StatFS(&after); after.Bfree < st.Bfree || after.Bfree > st.Bfree+uint64(len(dirs)) {
 		return fmt.Sprintf("free blocks after making and deleting files: %d, before: %d", after.Bfree, st.Bfree)
 	}
@@ -242,14 +243,14 @@ func (j *judge) use() string {
 	if e := j.f.AwaitReclaim(&j.ctx); e != 0 {
 		return fmt.Sprintf("waiting for large files to be free: %v", e)
 	}
-	retired := j.f.Stats().OfflineBytes >> layout.BlockShift
-	if j.f.StatFS(&after); after.Bfree+retired != emptyFree() {
-		return fmt.Sprintf("free blocks with everything deleted: %d and %d retired, of an empty filesystem: %d", after.Bfree, retired, emptyFree())
+	offline := j.f.Stats().OfflineBytes >> layout.BlockShift
+	if j.f.StatFS(&after); after.Bfree+offline != emptyFree() {
+		return fmt.Sprintf("free blocks with everything deleted: %d and %d offline, of an empty filesystem: %d", after.Bfree, offline, emptyFree())
 	}
 	return ""
 }
 
-// list is all directories from dir down.
+// list appends dir and all directories below it to out.
 func (j *judge) list(dir uint64, out []uint64) ([]uint64, string) {
 	out = append(out, dir)
 	var kids []uint64

@@ -20,21 +20,21 @@ type node struct {
 	data   []byte
 	target string
 	kids   map[string]*node
-	xattrs map[string]string // replaced, not changed
+	xattrs map[string]string // the map is replaced, never changed
 
-	mtimes []int64 // what mtime may be; nil: not judged
+	mtimes []int64 // allowed values of mtime, in ns; nil: not judged
 
-	lost map[int64]bool // blocks whose memory is bad; replaced, not changed
+	lost map[int64]bool // file blocks whose memory is bad; the map is replaced, never changed
 
-	// A write under way: was is the content before it, and each aligned word of
-	// data may still be that of was.
+	// A write under way: was is the content before the write, and each aligned 8-byte word may
+	// still be that of was instead of data.
 	was      []byte
 	wasLost  map[int64]bool
 	inflight bool
 
-	ino  uint64 // in the filesystem under test
-	refs uint64 // lookups not yet given back
-	open bool   // its last reference is kept when its last name goes
+	ino  uint64 // inode number in the filesystem under test
+	refs uint64 // lookup references not yet given back
+	open bool   // the last reference is kept when the last name is removed
 }
 
 func (n *node) isDir() bool { return n.mode&syscall.S_IFMT == syscall.S_IFDIR }
@@ -43,7 +43,7 @@ func newTree() *node {
 	return &node{mode: syscall.S_IFDIR | 0o755, nlink: 2, kids: map[string]*node{}, ino: layout.RootIno}
 }
 
-// clone copies a tree; hard links stay links, contents are shared.
+// clone returns a copy of the tree. Hard links stay links; contents are shared.
 func (n *node) clone() *node { return n.cloneInto(map[*node]*node{}) }
 
 func (n *node) cloneInto(done map[*node]*node) *node {
@@ -62,7 +62,7 @@ func (n *node) cloneInto(done map[*node]*node) *node {
 	return c
 }
 
-// find follows a path given as its components.
+// find returns the node at a path, given as its components; nil if there is none.
 func (n *node) find(path []string) *node {
 	for _, p := range path {
 		if n == nil || n.kids == nil {
@@ -109,10 +109,10 @@ type matcher struct {
 	toIno map[*node]uint64
 	toN   map[uint64]*node
 	pin   *fs.PinnedRead
-	buf   [4 << 10]byte // names of attributes, and values
+	buf   [4 << 10]byte // names and values of extended attributes
 }
 
-// match says how the filesystem differs from the model; "" if it does not.
+// match returns how the filesystem differs from the model; "" if they are equal.
 func match(f *fs.FS, root *node) string {
 	m := matcher{f: f, pin: f.NewPinnedRead(), toIno: map[*node]uint64{root: layout.RootIno}, toN: map[uint64]*node{layout.RootIno: root}}
 	var a fs.Attr
@@ -204,8 +204,8 @@ func (m *matcher) dir(path string, n *node, ino uint64) string {
 		if a.Ino != d.ino || uint32(d.typ) != a.Mode>>12 {
 			s = fmt.Sprintf("%s/%.40s: readdir says inode %d type %d, lookup says inode %d mode %#o", path, d.name, d.ino, d.typ, a.Ino, a.Mode)
 		} else if was, ok := m.toIno[k]; ok && was != a.Ino || m.toN[a.Ino] != nil && m.toN[a.Ino] != k {
-			s = fmt.Sprintf("%s/%.40s: is inode %d, which other names say otherwise of", path, d.name, a.Ino)
-		} else if !ok { // else another name of what was compared
+			s = fmt.Sprintf("%s/%.40s: is inode %d, but another name of the same file is not, or one of another file is", path, d.name, a.Ino)
+		} else if !ok { // otherwise another name of an inode that was compared already
 			m.toIno[k], m.toN[a.Ino] = a.Ino, k
 			s = m.node(path+"/"+short(d.name), k, &a)
 		}
@@ -262,7 +262,7 @@ func (m *matcher) file(path string, n *node, a *fs.Attr) string {
 			return fmt.Sprintf("%s: read at %d: %v", path, off, e)
 		} else if must {
 			m.pin.Done()
-			return fmt.Sprintf("%s: what is lost at %d can be read", path, off)
+			return fmt.Sprintf("%s: the block at %d is lost, but can be read", path, off)
 		}
 		got := m.pin.Len()
 		for _, s := range m.pin.Slices() {
@@ -280,7 +280,8 @@ func (m *matcher) file(path string, n *node, a *fs.Attr) string {
 	return ""
 }
 
-// compare checks got, read at off.
+// compare returns how the bytes got, read at byte off, differ from those allowed; "" if they do
+// not.
 func (n *node) compare(off int64, got []byte) string {
 	want := tail(n.data, off, len(got))
 	if !n.inflight && bytes.Equal(want, got) || n.inflight && len(want) == len(got) && bytes.Equal(want, got) {
@@ -288,8 +289,8 @@ func (n *node) compare(off int64, got []byte) string {
 	}
 	old := tail(n.was, off, len(got))
 	for i := 0; i < len(got); {
-		// The rest of the aligned word, which is old or new as a whole where the
-		// file had it before and has it after.
+		// The rest of the aligned word. It is old or new as a whole where the file had it before
+		// and has it after.
 		k := min(8-int(off+int64(i))%8, len(got)-i)
 		w := got[i : i+k]
 		switch {
@@ -304,7 +305,8 @@ func (n *node) compare(off int64, got []byte) string {
 	return ""
 }
 
-// mixed: at an end of the old or new file a word is not whole; byte by byte then.
+// mixed reports whether each byte of a word is old or new. This is allowed only in a word that is
+// not whole: at the end of the old or the new file.
 func mixed(w, old, now []byte) bool {
 	if len(old) == len(w) && len(now) == len(w) {
 		return false

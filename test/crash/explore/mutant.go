@@ -5,15 +5,16 @@ import (
 	"strings"
 )
 
-// mutant is a way in which one operation would be wrong. The explorer must notice each, in
-// one of the workloads where that operation is a step.
+// mutant describes a bug in one kind of operation. The explorer must notice each mutant in one of
+// the workloads where that operation is a step.
 type mutant struct {
-	kind  string                                                            // of the steps that it is of
-	skip  func(e *event) bool                                               // flushes and fences that never happened; nil: none
-	order func(log []event, in func(step int) bool) (out []event, any bool) // another order of the stores in some steps; nil: as recorded
+	kind  string                                                            // kind of the steps that it changes
+	skip  func(e *event) bool                                               // reports which flushes and fences are left out; nil: none
+	order func(log []event, in func(step int) bool) (out []event, any bool) // reorders the stores of some steps; nil: as recorded
 }
 
-// kind is the operation that a step is of: rename, of "rename-over-file" and "then rename f d/g".
+// kind returns the kind of operation of a step: rename for "rename-over-file" and for "then rename
+// f d/g".
 func (s *step) kind() string {
 	name := strings.TrimPrefix(s.name, "then ")
 	if strings.Contains(name, " and ") {
@@ -29,7 +30,7 @@ func (s *step) kind() string {
 	return name
 }
 
-// siteKey names what a mutant leaves out: a kind of primitive at a call site.
+// siteKey names the primitives that a mutant leaves out: flushes or fences at one call site.
 func siteKey(e *event) string {
 	if e.kind == evFlush {
 		return "flush in " + e.site
@@ -37,14 +38,15 @@ func siteKey(e *event) string {
 	return "fence in " + e.site
 }
 
-// orders are the ways to swap a commit with what it stands for.
+// orders maps names to functions that move a commit record before the stores that must come first,
+// or stores in place before their commit record.
 var orders = map[string]func([]event, func(step int) bool) ([]event, bool){
 	"commit before the data that it shows": commitFirst,
 	"lines in place before their record":   placeFirst,
 }
 
-// mutants are all of a recording: for each operation, each call site of a flush or fence left
-// out of its steps, and each order.
+// mutants returns all mutants of a recording: for each kind of operation, each call site of a flush
+// or fence left out of its steps, and each order.
 func mutants(rec *recording) map[string]mutant {
 	ms := map[string]mutant{}
 	kind := ""
@@ -75,20 +77,20 @@ func mutants(rec *recording) map[string]mutant {
 	return ms
 }
 
-// in tells of a step whether it is of that kind.
+// in returns a function that reports whether a step is of that kind.
 func (rec *recording) in(kind string) func(step int) bool {
 	return func(step int) bool { return rec.steps[step].kind() == kind }
 }
 
-// isCommit reports whether log[i] and [i+1] are a record and its fence.
+// isCommit reports whether log[i] and log[i+1] are the store of a record and its fence.
 func isCommit(log []event, i int) bool {
 	return log[i].kind == evNT && lanes().has(log[i].off) && i+1 < len(log) && log[i+1].kind == evFence
 }
 
-// commitFirst moves each record, with its fence, before what its step stored past the caches
-// until then: the data that it makes visible.
+// commitFirst moves each record, with its fence, before the non-temporal stores of the step that
+// precede the record: the data that the record makes visible.
 func commitFirst(log []event, of func(step int) bool) (out []event, any bool) {
-	data := -1 // where in out the data begins that the next record shows; -1: none yet
+	data := -1 // index in out where the data of the next record begins; -1: none yet
 	in := false
 	for i := 0; i < len(log); i++ {
 		e := &log[i]
@@ -113,7 +115,7 @@ func commitFirst(log []event, of func(step int) bool) (out []event, any bool) {
 	return out, any
 }
 
-// placeFirst moves what a transaction stores in place before its record.
+// placeFirst moves a transaction's stores in place before its record.
 func placeFirst(log []event, of func(step int) bool) (out []event, any bool) {
 	in := false
 	for i := 0; i < len(log); i++ {
@@ -126,7 +128,7 @@ func placeFirst(log []event, of func(step int) bool) (out []event, any bool) {
 			continue
 		}
 		to := i + 2
-		logged := e.n == lineSize // of which the header alone is in the lane
+		logged := e.n == lineSize // a logged record: only its header is in the lane
 		for to < len(log) && (log[to].kind == evStore || logged && log[to].kind != evFence) {
 			to++
 		}

@@ -11,15 +11,16 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// turns decides, by seed, which of two threads executes its next primitive. Who is not at a
-// primitive soon after its turn came (it waits for a lock of the other) loses it.
+// turns decides, by seed, which of two threads executes its next primitive. A thread that does not
+// reach a primitive within patience after its turn came (it may wait for a lock of the other
+// thread) loses the turn.
 type turns struct {
 	mu    sync.Mutex
 	rnd   rnd
 	tids  [2]int
 	ended [2]bool
 	turn  int
-	moved chan struct{} // closed when turn or ended changed
+	moved chan struct{} // closed and replaced when turn or ended changes
 }
 
 const patience = 2 * time.Millisecond
@@ -33,7 +34,7 @@ func (t *turns) who(tid int) int {
 	return -1
 }
 
-// wait returns when it is the thread's turn.
+// wait returns when it is the turn of thread tid. It returns at once for other threads.
 func (t *turns) wait(tid int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -64,14 +65,14 @@ func (t *turns) give(to int) {
 	t.moved = make(chan struct{})
 }
 
-// alt is a tree that a crash may leave of operations that run at once: has are those it
-// shows wholly, part those it may show in part (writes; bits).
+// alt is a tree that a crash may leave of two operations that run at once. Bits of has are the
+// operations that it shows wholly, bits of part the writes that it may show in part.
 type alt struct {
 	tree      *node
 	has, part uint8
 }
 
-// atOnce runs two actions on two lanes as one step, in an order that depends on seed.
+// atOnce runs two actions on two lanes as one step, under a schedule that depends on seed.
 func (w *world) atOnce(seed uint64, acts [2]action) {
 	s := step{name: acts[0].name + " and " + acts[1].name, old: w.root.clone(), alts: alternatives(w.root, acts)}
 	t := &turns{rnd: rnd(seed), moved: make(chan struct{})}
@@ -90,7 +91,7 @@ func (w *world) atOnce(seed uint64, acts [2]action) {
 			t.tids[i] = unix.Gettid()
 			ready.Done()
 			<-begin
-			// Its own copy of the model: what really comes out is seen at the end.
+			// A copy of the model of its own: the real result is compared at the end.
 			me := &world{f: w.f, root: w.root.clone(), rec: w.rec, steps: nil}
 			me.ctx.Lane = uint32(i)
 			acts[i].do(me)
@@ -113,7 +114,7 @@ func (w *world) atOnce(seed uint64, acts [2]action) {
 			panic(fmt.Sprintf("%s: %v", acts[i].name, f))
 		}
 	}
-	// Of the orders, the one that happened is the only right one once both have returned.
+	// Once both have returned, only the order that really happened is right.
 	kept := s.alts[:0]
 	for _, a := range s.alts {
 		if a.has != 3 {
@@ -130,14 +131,14 @@ func (w *world) atOnce(seed uint64, acts [2]action) {
 	w.root = s.new.clone()
 	w.root.all(func(n *node) {
 		if n != w.root {
-			n.ino, n.refs = 0, 0 // looked up anew
+			n.ino, n.refs = 0, 0 // so that at looks it up again
 		}
 	})
 	w.steps = append(w.steps, s)
 }
 
-// alternatives are the trees that two actions at once may lead to: each done, not done, or if
-// it is a write under way, in either order.
+// alternatives returns the trees that two actions at once may lead to, in either order. Each action
+// is done, not done, or, if it is a write, under way.
 func alternatives(root *node, acts [2]action) (alts []alt) {
 	for has := uint8(0); has < 4; has++ {
 		for part := uint8(0); part < 4; part++ {
@@ -146,10 +147,10 @@ func alternatives(root *node, acts [2]action) (alts []alt) {
 			}
 			for _, order := range [][2]int{{0, 1}, {1, 0}} {
 				if has|part != 3 && order[0] == 1 {
-					continue // only one of them, or none
+					continue // with one action or none, the order does not matter
 				}
-				// First what is done, then what is under way, so that its old bytes
-				// are known.
+				// First the actions that are done, then those under way, so that the latter's old
+				// bytes are known.
 				w := &world{root: root.clone()}
 				for _, i := range order {
 					if has&(1<<i) != 0 {
@@ -177,8 +178,8 @@ func alternatives(root *node, acts [2]action) (alts []alt) {
 	return alts
 }
 
-// together are pairs of actions that may run at once, whatever comes first, each under that
-// many schedules.
+// together returns workloads of two actions at once, for pairs that make sense in either order.
+// Each pair runs under the given number of schedules.
 func together(seed uint64, orders int) (ws []Workload) {
 	write := func(path string, off int64, n int) action {
 		return action{kind: "write", name: fmt.Sprintf("write %s at %d", path, off), writes: path, do: func(w *world) { w.write(path, off, fill(int(off)+n, n)) }}
@@ -226,14 +227,14 @@ func together(seed uint64, orders int) (ws []Workload) {
 	return ws
 }
 
-// big is a file of 120 000 bytes and an empty one to copy it to.
+// big creates the file "big" of 120 000 bytes, and the empty file "copy".
 func big(w *world) {
 	w.create("big")
 	w.write("big", 0, fill(60, 120000))
 	w.create("copy")
 }
 
-// inAnyOrder reports whether both orders make sense to the model.
+// inAnyOrder reports whether the model allows both orders of a and b.
 func inAnyOrder(a, b action) bool {
 	set := action{do: big}
 	return possible(set, a, b) && possible(set, b, a)

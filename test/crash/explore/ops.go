@@ -11,7 +11,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// fallocate is fallocate(2) on both.
+// fallocate calls fallocate(2) on the filesystem and the model.
 func (w *world) fallocate(path string, mode uint32, off, n int64) {
 	f := w.regular(path)
 	if w.f != nil {
@@ -36,8 +36,8 @@ const (
 	zero  = fs.FallocZeroRange
 )
 
-// falloc is a workload of one fallocate behind a further set-up. What it zeroes in place
-// may be torn by words, unless only whole blocks change.
+// falloc returns a workload of one fallocate after a further set-up. Zeroing in place may be torn
+// by words, unless only whole blocks change.
 func falloc(name string, setup func(w *world), path string, mode uint32, off, n int64) Workload {
 	return Workload{Name: name, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
 		w.do(name, func() { w.fallocate(path, mode, off, n) })
@@ -47,13 +47,13 @@ func falloc(name string, setup func(w *world), path string, mode uint32, off, n 
 	}}
 }
 
-// into is a workload of one write behind a further set-up.
+// into returns a workload of one write of n bytes after a further set-up.
 func into(name string, setup func(w *world), path string, off int64, n int) Workload {
 	return Workload{Name: name, setup: func(w *world) { tree(w); setup(w) },
 		op: func(w *world) { w.doWrite(name, path, off, fill(90, n)) }}
 }
 
-// setxattr and removexattr are on both.
+// setxattr sets an extended attribute in the filesystem and the model.
 func (w *world) setxattr(path, name string, value []byte) {
 	f := w.at(path)
 	if w.f != nil {
@@ -67,8 +67,8 @@ func (w *world) setxattr(path, name string, value []byte) {
 	f.xattrs = x
 }
 
-// aclOf is an access control list with n users, as the attribute's value: u::rwx, u:1000:rw-
-// and so on, g::r-x, m::rwx, o::r--.
+// aclOf returns an access control list with n users, in the format of the extended attribute:
+// u::rwx, u:1000:rw- and so on, g::r-x, m::rwx, o::r--.
 func aclOf(n int) []byte {
 	b := []byte{2, 0, 0, 0}
 	entry := func(tag, perm uint16, id uint32) {
@@ -89,13 +89,13 @@ func aclOf(n int) []byte {
 	return b
 }
 
-// The attributes that are access control lists.
+// Names of the extended attributes that hold access control lists.
 const (
 	aclAccess  = "system.posix_acl_access"
 	aclDefault = "system.posix_acl_default"
 )
 
-// chattr is on both.
+// chattr sets inode flags in the filesystem and the model.
 func (w *world) chattr(path string, flags uint32) {
 	n := w.at(path)
 	can(n.isDir() || n.mode&syscall.S_IFMT == syscall.S_IFREG, "%s has no flags", path)
@@ -105,13 +105,14 @@ func (w *world) chattr(path string, flags uint32) {
 	n.flags = flags
 }
 
-// inDir is op on a tree in which d has a default access control list with n users.
+// inDir returns a workload of op on a tree where d has a default access control list with n users.
 func inDir(name string, n int, op func(w *world)) Workload {
 	return with(name, func(w *world) { w.setxattr("d", aclDefault, aclOf(n)) }, op)
 }
 
-// adopt makes the model believe what the filesystem says of an inode's mode and attributes:
-// rules that fs/acl_test.go judges. Here it counts that a crash leaves all of it or nothing.
+// adopt copies an inode's mode and extended attributes from the filesystem to the model.
+// fs/acl_test.go judges the rules for them. Here it matters that a crash leaves all or none of the
+// change.
 func (w *world) adopt(path string) {
 	n := w.at(path)
 	if w.f == nil {
@@ -141,14 +142,14 @@ func (w *world) removexattr(path, name string) {
 	delete(f.xattrs, name)
 }
 
-// attributed gives d/g attributes of every size.
+// attributed gives d/g extended attributes of several sizes.
 func attributed(w *world) {
 	w.setxattr("d/g", "user.short", []byte("old"))
 	w.setxattr("d/g", "user.long", fill(91, 5000))
 	w.setxattr("d/g", "security.capability", fill(92, 20))
 }
 
-// tmpfile makes a file without a name.
+// tmpfile creates a file without a name.
 func (w *world) tmpfile(dir string) *node {
 	var a fs.Attr
 	can(w.at(dir).isDir(), "%s is no directory", dir)
@@ -158,7 +159,7 @@ func (w *world) tmpfile(dir string) *node {
 	return &node{mode: syscall.S_IFREG | 0o600, uid: w.ctx.UID, gid: w.ctx.GID, ino: a.Ino, refs: 1}
 }
 
-// name links a file that has no name.
+// name links a file without a name at path.
 func (w *world) name(n *node, path string) {
 	d, name := w.free(path)
 	var a fs.Attr
@@ -169,7 +170,7 @@ func (w *world) name(n *node, path string) {
 	d.kids[name] = n
 }
 
-// clone is copy_file_range(2) on both.
+// clone calls copy_file_range(2) on the filesystem and the model. Offsets and n are in bytes.
 func (w *world) clone(src string, srcOff int64, dst string, dstOff, n int64) {
 	s, d := w.regular(src), w.regular(dst)
 	can(srcOff+n <= int64(len(s.data)), "%s is too short", src)
@@ -186,26 +187,27 @@ func (w *world) clone(src string, srcOff int64, dst string, dstOff, n int64) {
 	d.data = data
 }
 
-// cloned makes e/h a copy of a file of 100 000 bytes.
+// cloned makes e/h a clone of 24 blocks of f, which has 100 000 bytes.
 func cloned(w *world) {
 	w.write("f", 0, fill(120, 100000))
 	w.clone("f", 0, "e/h", 0, 24*4096)
 }
 
-// append writes path from its end on in pieces, so that it grows into a home.
+// append extends path to the size to, in writes of piece bytes, so that it grows into a
+// reservation.
 func (w *world) append(path string, to, piece int64) {
 	for off := int64(len(w.at(path).data)); off < to; off += piece {
 		w.write(path, off, fill(int(off/piece), int(min(piece, to-off))))
 	}
 }
 
-// crowded makes d/big a file of one full PUD range, of which others stand in the home.
+// crowded makes d/big a file of 256 KiB. Other files have blocks in its reservation.
 func crowded(w *world) {
 	w.create("d/big")
 	for i, name := range []string{"e/s0", "e/s1", "e/s2"} {
 		w.append("d/big", int64(40000*(i+1)), 8000)
 		if w.f != nil {
-			w.unmount() // who mounts does not know of homes
+			w.unmount() // a mount does not know reservations
 			w.mount()
 		}
 		w.create(name)
@@ -214,7 +216,7 @@ func crowded(w *world) {
 	w.append("d/big", 1<<18, 8000)
 }
 
-// sparse leaves small files where there were many.
+// sparse creates 200 small files and deletes seven of eight.
 func sparse(w *world) {
 	for i := range 200 {
 		name := fmt.Sprintf("empty/f%d", i)
@@ -228,7 +230,7 @@ func sparse(w *world) {
 	}
 }
 
-// compact is a step of compaction that does something.
+// compact runs a step of compaction, which must move something.
 func (w *world) compact() {
 	c, e := w.f.Compact(&w.ctx)
 	must("compact", e)
@@ -237,7 +239,8 @@ func (w *world) compact() {
 	}
 }
 
-// allocationWorkloads are fallocate, extended attributes and files without a name.
+// allocationWorkloads returns workloads of fallocate, collapse, compaction, clones, extended
+// attributes and files without a name.
 func allocationWorkloads() []Workload {
 	prealloc := func(w *world) { w.fallocate("e/h", 0, 0, 200000) }
 	var tmp *node
@@ -268,8 +271,8 @@ func allocationWorkloads() []Workload {
 		with("truncate-unwritten", prealloc, func(w *world) { w.truncate("e/h", 10000) }),
 		with("truncate-up-over-unwritten", func(w *world) { w.fallocate("d/g", keep, 0, 100000) }, func(w *world) { w.truncate("d/g", 50000) }),
 
-		into("gather", func(w *world) { w.create("d/new"); w.append("d/new", 28000, 3000) }, "d/new", 28000, 8000),
-		into("gather-crowded", func(w *world) { crowded(w); w.truncate("d/big", 20000) }, "d/big", 20000, 20000),
+		into("collapse", func(w *world) { w.create("d/new"); w.append("d/new", 28000, 3000) }, "d/new", 28000, 8000),
+		into("collapse-crowded", func(w *world) { crowded(w); w.truncate("d/big", 20000) }, "d/big", 20000, 20000),
 		with("compact", crowded, (*world).compact),
 		with("compact-sparse", sparse, (*world).compact),
 

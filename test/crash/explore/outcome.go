@@ -4,22 +4,22 @@ import (
 	"fmt"
 )
 
-// outcome bits: which trees a state may lead to.
+// outcome is a set of bits: the trees that a state may lead to.
 type outcome uint32
 
 const (
 	isOld outcome = 1 << iota
 	isNew
 	isMid
-	isNone // no filesystem
+	isNone // the region holds no filesystem
 	isNewUnclean
-	isAlt0 // the first of a step's alts; the others follow
+	isAlt0 // the first of a step's alts; the bits of the others follow
 )
 
-// isAlt is the i-th of a step's alts.
+// isAlt returns the bit of the i-th of a step's alts.
 func isAlt(i int) outcome { return isAlt0 << i }
 
-// allowed says what a crash at the present point may leave.
+// allowed returns the outcomes that a crash at the current point may have.
 func (k *walk) allowed(s *step) outcome {
 	switch {
 	case s.alts != nil:
@@ -40,13 +40,15 @@ func (k *walk) allowed(s *step) outcome {
 	return isOld | isNew | isNewUnclean
 }
 
-// verdict is what is known of a state.
+// verdict is the judgement of a state: the trees that it equals, or why it is wrong.
 type verdict struct {
 	is  outcome
 	why string
 }
 
-// try makes a state, judges it unless it was judged before, and takes it back.
+// try makes state n, judges it unless an equal state was judged before, and takes it back. It
+// returns why the state is wrong ("": it is right), and the state of the crashed recovery if that
+// is wrong.
 func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested string) {
 	k.res.Made++
 	h := k.m.hash
@@ -55,7 +57,7 @@ func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested
 	}
 	key := h
 	if k.rec.steps[k.step].repair && k.fence < 0 {
-		key = ^h // a repair that has returned is not begun again
+		key = ^h // a repair that has returned is not run again, so it is judged separately
 	}
 	v, ok := k.seen[key]
 	if !ok {
@@ -63,7 +65,7 @@ func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested
 		v, nested = k.judge(n, ps, seed, h)
 		k.seen[key] = v
 	} else if v.why != "" {
-		return "", "" // reported when it was seen first
+		return "", "" // it was reported when it was first seen
 	}
 	if v.why == "" && v.is&allowed == 0 {
 		switch {
@@ -98,7 +100,7 @@ func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested strin
 		before = append([]byte(nil), x.scratch.Bytes(0, regionSize)...)
 		x.dirt.rec.log, x.dirt.rec.on = nil, true
 	}
-	// What recovery makes equal is judged once; a sample is judged all the same.
+	// States that recovery makes equal are judged once, except for a sample.
 	again := j.deleteAll || crash || r.n(32) == 0
 	var to recovered
 	j.mounted = func() outcome {
@@ -124,9 +126,9 @@ func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested strin
 	return v, nested
 }
 
-// crashRecovery explores the crash states of a recovery that began on the image
-// before and did log. Each must lead to the same tree as the recovery that was not
-// crashed.
+// crashRecovery explores the crash states of a recovery that began on the image before and whose
+// events are log. Each must lead to the same tree as the recovery that was not crashed. It returns
+// why a state is wrong, that state, and the number of states.
 func (k *walk) crashRecovery(before []byte, log []event, s *step, is outcome) (why, kind string, states int) {
 	x := k.x
 	if x.inner == nil {

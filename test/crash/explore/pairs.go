@@ -11,19 +11,19 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// action is one operation on the tree's fixed names.
+// action is one operation on the fixed names of tree.
 type action struct {
 	kind, name string
-	writes     string // the file whose data it may leave torn; "": none
+	writes     string // path of the file whose data a crash may leave torn; "": none
 	do         func(w *world)
-	rare       bool // though of a common kind
+	rare       bool // counts as rare although its kind is common
 }
 
-// commonest are the kinds of operation of which make test tries all ordered pairs.
+// commonest lists the kinds of operations of which a default run explores all ordered pairs.
 var commonest = []string{"create", "mkdir", "unlink", "rmdir", "rename", "link", "symlink", "append", "overwrite", "truncate", "punch", "setxattr"}
 
-// actions are all operations with those of the tree's names that matter: the same file by
-// both its links, a file in another directory, an empty one, directories at both levels.
+// actions returns all operations on those names of tree that matter: the same file by both its
+// links, a file in another directory, an empty one, directories at both levels.
 func actions() []action {
 	write := func(kind, path string, off int64, n int) action {
 		return action{kind: kind, name: fmt.Sprintf("%s %s at %d", kind, path, off), writes: path, do: func(w *world) { w.write(path, off, fill(int(off)+n, n)) }}
@@ -106,7 +106,9 @@ func actions() []action {
 			w.held = w.held[1:]
 		}),
 		act("compact", "", func(w *world) {
-			if w.f != nil { // behind itself, or without a block, it moves nothing; the workload "compact" shows that it does else
+			// After a compaction, or without a free block, it moves nothing. The workload "compact"
+			// shows that it moves blocks otherwise.
+			if w.f != nil {
 				_, e := w.f.Compact(&w.ctx)
 				must("compact", e)
 			}
@@ -114,7 +116,7 @@ func actions() []action {
 	}
 }
 
-// need makes what some actions find beside the tree.
+// need makes the files that some actions require besides tree.
 func need(w *world, acts ...action) {
 	has := func(kind string) bool {
 		return slices.ContainsFunc(acts, func(a action) bool { return a.kind == kind })
@@ -122,7 +124,7 @@ func need(w *world, acts ...action) {
 	if has("compact") {
 		crowded(w)
 	}
-	if has("forget") { // behind what mounts anew
+	if has("forget") { // after crowded, which remounts
 		w.create("gone")
 		w.write("gone", 0, fill(8, 9000))
 		w.at("gone").open = true
@@ -130,14 +132,14 @@ func need(w *world, acts ...action) {
 	}
 }
 
-// plainTree is the model of tree.
+// plainTree returns the model of tree.
 var plainTree = sync.OnceValue(func() *node {
 	w := &world{root: newTree(), rec: &recorder{}}
 	tree(w)
 	return w.root
 })
 
-// possible reports whether the actions can follow each other, by the model's rules.
+// possible reports whether the model allows the actions in this order.
 func possible(acts ...action) (ok bool) {
 	w := &world{root: plainTree().clone(), rec: &recorder{}}
 	defer func() {
@@ -155,7 +157,7 @@ func possible(acts ...action) (ok bool) {
 	return true
 }
 
-// inTurn is a workload that explores the last action behind the others.
+// inTurn returns a workload that explores the last action after the others.
 func inTurn(acts ...action) Workload {
 	name := acts[0].name
 	for _, a := range acts[1:] {
@@ -176,8 +178,8 @@ func inTurn(acts ...action) Workload {
 	}}
 }
 
-// pairs are all ordered pairs of actions that can follow each other. Of common ones both
-// are among the commonest.
+// pairs returns workloads of all possible ordered pairs of actions. In common, both are of the
+// commonest kinds.
 func pairs() (common, rare []Workload) {
 	common2 := map[string]bool{}
 	for _, k := range commonest {
@@ -197,7 +199,7 @@ func pairs() (common, rare []Workload) {
 	return common, rare
 }
 
-// triples are n of all ordered triples, chosen by seed.
+// triples returns up to n possible ordered triples, chosen by seed.
 func triples(seed uint64, n int) (ws []Workload) {
 	acts := actions()
 	r := rnd(seed ^ 0x3333)
@@ -213,7 +215,7 @@ func triples(seed uint64, n int) (ws []Workload) {
 	return ws
 }
 
-// sampled is n of ws, chosen by seed; all of them if n < 0.
+// sampled returns n of ws, chosen by seed; all of them if n < 0.
 func sampled(ws []Workload, seed uint64, n int) []Workload {
 	r := rnd(seed ^ uint64(len(ws)))
 	ws = slices.Clone(ws)
@@ -225,23 +227,23 @@ func sampled(ws []Workload, seed uint64, n int) []Workload {
 	return ws
 }
 
-// Scope is how many of the composed workloads to take; < 0: all there are.
+// Scope is the number of workloads of each composed kind; < 0: all.
 type Scope struct {
-	Rare    int // pairs of which one is not of the commonest operations
+	Rare    int // pairs with an operation that is not of the commonest kinds
 	Triples int
-	Once    int // operations at once, each under Orders schedules
+	Once    int // pairs of operations at once, with Orders schedules each
 	Orders  int
-	Full    int // operations on a full filesystem
+	Full    int
 }
 
-// The scopes of the default run and of the full one.
+// The scopes of the default run and of the full run.
 var (
 	DefaultScope = Scope{Rare: 60, Triples: 60, Once: 80, Orders: 1, Full: 50}
 	FullScope    = Scope{Rare: -1, Triples: 2000, Once: -1, Orders: 4, Full: -1}
 )
 
-// Workloads are all single operations, all pairs of the commonest, and of the others what
-// the scope says, chosen by seed. The same arguments give the same workloads.
+// Workloads returns all single operations, all pairs of the commonest kinds, and samples of the
+// other kinds, as sc says, chosen by seed. The same arguments give the same workloads.
 func Workloads(seed uint64, sc Scope) []Workload {
 	ws := append(append(singles(), repairs()...), atomics()...)
 	alone := len(ws)

@@ -11,38 +11,39 @@ const lineSize = 64
 // line is the content of one cache line.
 type line [lineSize]byte
 
-// image is what is durable, and beyond it what is stored and may or may not be.
+// image holds the durable bytes of the region and the pending stores, which a crash may or may not
+// lose.
 //
-// A line's life: durable -> pending (stored to) -> durable (each store by itself: an
-// ordinary one when the thread that flushed the line fences, a non-temporal one
-// when its own thread fences). While it is pending the media may hold any prefix of
-// its ordinary stores, since a cache may write the line back at any time, and any
-// subset of the aligned 8-byte words of its non-temporal ones.
+// The life of a line: durable -> pending (stored to) -> durable. Each store becomes durable by
+// itself: an ordinary store when a thread that flushed the line after the store fences, a
+// non-temporal store when the storing thread fences. While a line is pending, the media may hold
+// any prefix of its ordinary stores, since a cache may write the line back at any time, and any
+// subset of the aligned 8-byte words of its non-temporal stores.
 type image struct {
 	durable []byte
-	hash    uint64 // sum over all lines of their content's hash
-	rest    uint64 // the same without the journal's lanes
+	hash    uint64 // sum of the hashes of all lines' contents
+	rest    uint64 // the same sum without the journal's lanes
 	pend    map[int64]*pending
-	ready   map[int]map[int64]bool // by thread: lines that its next fence concerns
+	ready   map[int]map[int64]bool // by thread: lines that its next fence may make durable
 	order   int
-	changed func(off int64) // told each line whose durable content changed
+	changed func(off int64) // called with the byte offset of each line whose durable content changed
 }
 
-// pending are the stores to one line that are not durable yet, in order.
+// pending holds the stores to one line that are not durable yet, in order.
 type pending struct {
 	off    int64
-	order  int // of its first store
-	event  int // its first store's event, to group lines by
+	order  int // rank of its first store among all lines
+	event  int // index of its first store's event; lines of one event are grouped
 	stores []pstore
 }
 
 type pstore struct {
 	nt      bool
 	tid     int
-	site    string // who stored
-	mask    uint64 // which bytes
+	site    string // code line that stored
+	mask    uint64 // bytes of the line that the store wrote, one bit each
 	data    line
-	flushed []int // threads that flushed the line since
+	flushed []int // threads that flushed the line after this store
 }
 
 // nt reports whether all stores to the line were non-temporal.
@@ -73,7 +74,8 @@ func hashLine(off int64, l *line) uint64 {
 
 func (m *image) at(off int64) *line { return (*line)(m.durable[off:]) }
 
-// store splits a store into lines.
+// store splits the store event e, which has index ev in the log, into pending stores of single
+// lines.
 func (m *image) store(e *event, ev int) {
 	for i := int64(0); i < e.n; {
 		off := (e.off + i) &^ (lineSize - 1)
@@ -118,7 +120,7 @@ func (m *image) flush(e *event) {
 	}
 }
 
-// fence makes durable what thread tid flushed or stored non-temporally.
+// fence makes durable all stores that thread tid flushed or stored non-temporally.
 func (m *image) fence(tid int) {
 	for off := range m.ready[tid] {
 		p := m.pend[off]
@@ -132,7 +134,7 @@ func (m *image) fence(tid int) {
 				s.apply(m.at(off), s.mask)
 				done |= s.mask
 				for j := 0; j < i; j++ {
-					p.stores[j].mask &^= s.mask // superseded
+					p.stores[j].mask &^= s.mask // overwritten by the later store
 				}
 				s.mask = 0
 			}
@@ -172,7 +174,7 @@ func (s *pstore) drained(tid int) bool {
 	return false
 }
 
-// apply copies the bytes that mask says to l.
+// apply copies the store's bytes that are in mask to l.
 func (s *pstore) apply(l *line, mask uint64) {
 	for mask &= s.mask; mask != 0; mask &= mask - 1 {
 		i := bits.TrailingZeros64(mask)
@@ -180,7 +182,7 @@ func (s *pstore) apply(l *line, mask uint64) {
 	}
 }
 
-// newest is the line with all its stores.
+// newest returns the line's content with all its pending stores.
 func (m *image) newest(p *pending) line {
 	l := *m.at(p.off)
 	for i := range p.stores {
@@ -189,8 +191,8 @@ func (m *image) newest(p *pending) line {
 	return l
 }
 
-// list is the pending lines whose newest content differs from the durable one, or
-// which differed in between, in order of their first store.
+// list returns the pending lines whose newest content differs from the durable content, or that
+// have several stores, in order of their first store.
 func (m *image) list() []*pending {
 	var ps []*pending
 	for _, p := range m.pend {
@@ -202,13 +204,14 @@ func (m *image) list() []*pending {
 	return ps
 }
 
-// word is the mask of aligned 8-byte word w of a line.
+// word returns the mask of the aligned 8-byte word w (0 to 7) of a line.
 func word(w int) uint64 { return 0xff << (8 * w) }
 
-// partial are the contents that a line takes on while it is on its way, but not the newest.
-// Ordinary stores are written back in order: after each store, and within a store after each
-// 8-byte word. Of a non-temporal one any subset of its words may be there, beside what
-// was stored before: each alone, and all but each; with every, all subsets.
+// partial returns the contents that a line can have on the media before all its stores are there,
+// except the durable and the newest content. Ordinary stores are written back in order, so there is
+// one content after each store, and within a store one after each 8-byte word. Any subset of the
+// words of a non-temporal store may be there, besides what was stored before. With every set, all
+// subsets are returned; else each word alone, and all words but one.
 func (m *image) partial(p *pending, every bool) []line {
 	var out []line
 	seen := map[line]bool{*m.at(p.off): true, m.newest(p): true}
@@ -241,7 +244,7 @@ func (m *image) partial(p *pending, every bool) []line {
 	return out
 }
 
-// subset is the mask of the words of a line whose bits are set.
+// subset returns the byte mask of those 8-byte words of a line whose bits are set in words.
 func subset(words int) (mask uint64) {
 	for w := range 8 {
 		if words&(1<<w) != 0 {
@@ -251,8 +254,8 @@ func subset(words int) (mask uint64) {
 	return mask
 }
 
-// torn is a random content of a line: a prefix of its ordinary stores, and any
-// subset of the words of its non-temporal ones.
+// torn returns a random content of a line: a prefix of its ordinary stores, and any subset of the
+// words of its non-temporal stores.
 func (m *image) torn(p *pending, r *rnd) line {
 	l := *m.at(p.off)
 	words := 0
@@ -275,7 +278,7 @@ func (m *image) torn(p *pending, r *rnd) line {
 	return l
 }
 
-// rnd is a small seeded generator (splitmix64), so that a state can be made again.
+// rnd is a small seeded generator (splitmix64), so that a state can be reproduced.
 type rnd uint64
 
 func (r *rnd) next() uint64 {

@@ -8,42 +8,42 @@ import (
 	"sync/atomic"
 )
 
-// The kinds of event.
+// Kinds of events.
 const (
 	evStore = iota // ordinary stores
 	evNT           // non-temporal stores
 	evFlush
 	evFence
-	evBegin // a step begins; step is its number
-	evEnd   // it has returned
-	evDone  // one of the operations of the step has returned; n is its number
+	evBegin // a step begins; event.step is its number
+	evEnd   // the step has returned
+	evDone  // one of the operations that the step runs at once has returned; event.n is its number
 )
 
-// event is one entry of the record.
+// event is one entry of the log.
 type event struct {
 	kind int
 	tid  int
 	off  int64
 	n    int64
-	data []byte // stores
-	site string // stores, flush and fence: who asked for it
+	data []byte // bytes of a store
+	site string // stores, flushes and fences: the code line that called pmem
 	step int
 }
 
-// recorder logs what the primitives of pmem do. It implements pmem.Recorder.
+// recorder logs the primitives of pmem. It implements pmem.Recorder.
 type recorder struct {
-	sites  bool // ask who calls
+	sites  bool // find out the calling code line of each primitive
 	inStep atomic.Bool
-	turns  *turns // of operations that run at once; nil: none do
+	turns  *turns // scheduler of operations that run at once; nil: none do
 
 	mu    sync.Mutex
 	log   []event
 	on    bool
-	steps int // begun and ended
+	steps int // number of step begins and ends
 }
 
-// add logs an event. Each step counts as being on threads of its own, since a server's
-// requests come on any: no later one's fence drains what it left.
+// add logs an event. Each step counts as running on threads of its own, since a server's requests
+// may come on any thread: no fence of a later step drains the lines that this step left.
 func (r *recorder) add(e event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -57,36 +57,37 @@ func (r *recorder) add(e event) {
 	}
 }
 
-// Begin lets operations that run at once take turns.
+// Begin waits for the turn of thread tid, if operations run at once.
 func (r *recorder) Begin(tid int) {
 	if r.turns != nil {
 		r.turns.wait(tid)
 	}
 }
 
-// Store is called for ordinary stores.
+// Store logs an ordinary store of b at byte off.
 func (r *recorder) Store(tid int, off int64, b []byte) {
 	r.add(event{kind: evStore, tid: tid, off: off, n: int64(len(b)), data: append([]byte(nil), b...), site: r.site()})
 }
 
-// NTStore is called for non-temporal stores.
+// NTStore logs a non-temporal store of b at byte off.
 func (r *recorder) NTStore(tid int, off int64, b []byte) {
 	r.add(event{kind: evNT, tid: tid, off: off, n: int64(len(b)), data: append([]byte(nil), b...), site: r.site()})
 }
 
-// Flush is called for write-backs of whole lines.
+// Flush logs a write-back of the lines that hold bytes [off, off+n).
 func (r *recorder) Flush(tid int, off, n int64) {
 	r.add(event{kind: evFlush, tid: tid, off: off, n: n, site: r.site()})
 }
 
-// Fence is called for fences.
+// Fence logs a fence.
 func (r *recorder) Fence(tid int) {
 	r.add(event{kind: evFence, tid: tid, site: r.site()})
 }
 
 func (r *recorder) mark(kind, step int) { r.add(event{kind: kind, step: step}) }
 
-// site names the line outside pmem that asked for the primitive, within a step.
+// site returns the function and line outside pmem that called the primitive. It returns "" outside
+// a step.
 func (r *recorder) site() string {
 	if !r.sites || !r.inStep.Load() {
 		return ""
@@ -105,8 +106,8 @@ func (r *recorder) site() string {
 	}
 }
 
-// dirt is the recorder of a scratch region: it notes which lines were stored to, so
-// that they can be put back, and logs into rec while that is on.
+// dirt is the recorder of a scratch region. It collects the lines that were stored to, so that they
+// can be restored, and logs into rec while that is on.
 type dirt struct {
 	rec *recorder
 

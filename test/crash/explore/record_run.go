@@ -7,12 +7,12 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// recording is a workload that ran, and all it did to the region.
+// recording is the log of a workload that ran, and its steps.
 type recording struct {
 	log   []event
 	steps []step
 
-	composed bool // as its workload
+	composed bool // the workload's composed
 }
 
 // record runs a workload on a fresh region.

@@ -11,7 +11,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// damage changes the line at off and makes that durable.
+// damage changes the line at byte off with f and makes the change durable.
 func (w *world) damage(off int64, f func(l *layout.Line)) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -30,10 +30,9 @@ func (w *world) damage(off int64, f func(l *layout.Line)) {
 	w.r.Fence()
 }
 
-// smash makes the line fail its checksum.
 func smash(l *layout.Line) { l[20] ^= 0x55 }
 
-// super is the superblock.
+// super returns the superblock.
 func (w *world) super() *layout.Superblock {
 	sb, _, err := fs.ReadSuper(w.r)
 	if err != nil {
@@ -42,7 +41,7 @@ func (w *world) super() *layout.Superblock {
 	return sb
 }
 
-// core changes the core line of an inode: a wrong line with a right checksum.
+// core changes the core line of an inode and seals it again: wrong content with a right checksum.
 func (w *world) core(ino uint64, f func(c *layout.Core)) {
 	sb := w.super()
 	off := sb.InodeOff(ino)
@@ -55,7 +54,7 @@ func (w *world) core(ino uint64, f func(c *layout.Core)) {
 	})
 }
 
-// dentry finds the head line of a name by looking at the whole region.
+// dentry returns the byte offset of a name's head line. It searches the whole region.
 func (w *world) dentry(name string) int64 {
 	sb := w.super()
 	for off := sb.StaticEnd; off < sb.Size; off += lineSize {
@@ -67,14 +66,14 @@ func (w *world) dentry(name string) int64 {
 	panic("no dentry " + name)
 }
 
-// where is which problem p is, whatever is said of it.
+// where returns p without its descriptive fields, so that equal problems compare equal.
 func where(p fsck.Problem) fsck.Problem {
 	p.What, p.Path, p.Fixed, p.Fixable = "", "", false, false
 	return p
 }
 
-// repairs are fsck -y of damaged filesystems. A crash within it, and a second fsck -y, must
-// come to the same as one that was not crashed.
+// repairs returns workloads that run fsck -y on damaged filesystems. After a crash within fsck -y,
+// a second fsck -y must give the same filesystem as one that was not crashed.
 func repairs() []Workload {
 	repairOf := func(name string, setup, harm func(w *world)) Workload {
 		return Workload{Name: "fsck " + name, bare: true, setup: func(w *world) {
@@ -89,7 +88,7 @@ func repairs() []Workload {
 				if err != nil || rep.Left > 0 || rep.Repaired == 0 {
 					panic(fmt.Sprintf("fsck -y: %v, %+v", err, rep))
 				}
-				for _, p := range rep.Problems { // what is behind others is among them
+				for _, p := range rep.Problems { // includes problems that only show once others are repaired
 					damage[where(p)] = true
 				}
 			})
@@ -98,14 +97,14 @@ func repairs() []Workload {
 		}}
 	}
 	repair := func(name string, harm func(w *world)) Workload { return repairOf(name, none, harm) }
-	// lost moves d/g to lost+found.
+	// lost moves d/g to lost+found in the model.
 	lost := func(w *world) {
 		d, n := w.at("d"), w.at("d/g")
 		delete(d.kids, "g")
 		w.root.kids["lost+found"] = &node{mode: syscall.S_IFDIR | 0o700, nlink: 2, kids: map[string]*node{fmt.Sprintf("#%d", n.ino): n}}
 		w.root.nlink++
 	}
-	// junk is left in all free space.
+	// junk fills all free space with bytes that are not zero, and frees it again.
 	junk := func(w *world) {
 		w.create("junk")
 		w.full = true

@@ -8,8 +8,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// twoHandles changes one file through two handles, on two lanes, while it has a name and
-// when it has none, and closes one after the other.
+// twoHandles changes one file through two handles, on two lanes, while it has a name and when it
+// has none, and then drops the last reference.
 func twoHandles(w *world) {
 	n := w.at("d/g")
 	w.doWrite("write", "d/g", 200, fill(91, 5000))
@@ -36,11 +36,11 @@ func twoHandles(w *world) {
 	w.do("forget", func() { w.forget(n) })
 }
 
-// reused is an operation that gives the last block of a metadata chunk back, which then
-// becomes data. What another lane made of that chunk must not be replayed over it.
+// reused returns a workload whose op frees the last block of a metadata chunk, which then becomes
+// data. Records of another lane with lines of that chunk must not be replayed over the data.
 func reused(name string, setup, op func(w *world)) Workload {
 	name += "-and-reuse"
-	var block uint64 // of the chunk
+	var block uint64 // first block of the chunk
 	return Workload{
 		Name:  name,
 		setup: func(w *world) { block = lastChunk(w, setup) },
@@ -54,8 +54,9 @@ func reused(name string, setup, op func(w *world)) Workload {
 	}
 }
 
-// reusedAfterCrash is a mount after a crash between the transaction that makes a chunk data and
-// the retirement of the lanes, whose records still speak of it. Then it becomes data.
+// reusedAfterCrash returns a workload of a mount after a crash between the transaction that turns a
+// chunk into data and the checkpoint of the lanes, whose records still have lines of the chunk. The
+// chunk is then used for data.
 func reusedAfterCrash() Workload {
 	var block uint64
 	return Workload{
@@ -74,8 +75,8 @@ func reusedAfterCrash() Workload {
 	}
 }
 
-// lastChunk makes a tree of which setup's part takes a metadata chunk of its own. It returns
-// that chunk's first block.
+// lastChunk makes a tree in which setup takes a metadata chunk of its own. It returns that chunk's
+// first block.
 func lastChunk(w *world, setup func(w *world)) (block uint64) {
 	tree(w)
 	w.create(filler)
@@ -90,10 +91,10 @@ func lastChunk(w *world, setup func(w *world)) (block uint64) {
 	return block
 }
 
-// writeAt makes a free chunk that begins at a block data of the filler.
+// writeAt gives the free chunk that begins at block to the filler, and writes data there.
 func writeAt(w *world, block uint64) {
 	const high, much, piece = 4 << 20, 14 << 20, 32768
-	w.fallocate(filler, keep, high, much) // so that the rest is at low offsets
+	w.fallocate(filler, keep, high, much) // so that the remaining free blocks get low file offsets
 	at := int64(-1)
 	for off := int64(0); at < 0; off += piece {
 		w.fallocate(filler, keep, off, piece)
@@ -118,7 +119,7 @@ func reusedByForget() Workload {
 	}, func(w *world) { w.forget(n) })
 }
 
-// chunks are the metadata chunks.
+// chunks returns the set of metadata chunks.
 func (w *world) chunks() map[uint64]bool {
 	sb, cs := w.f.Super(), map[uint64]bool{}
 	for c := range sb.Size >> sb.ChunkShift {
@@ -130,7 +131,7 @@ func (w *world) chunks() map[uint64]bool {
 	return cs
 }
 
-// many fills a directory with n files 0, 1, ...
+// many creates n files named 0, 1, ... in a directory.
 func many(w *world, dir string, n int) {
 	for i := 0; i < n; i++ {
 		w.create(fmt.Sprintf("%s/%d", dir, i))
@@ -144,8 +145,8 @@ func fillInodes(w *world, dir string) {
 	}
 }
 
-// fillChunk creates directories and files until no metadata block is free, and
-// nothing but one inode slot.
+// fillChunk creates directories and files until no metadata block is free. Then hardly any inode
+// slot is free.
 func fillChunk(w *world) {
 	for i := 0; w.f.Stats().FreeMetaBlocks > 0; i++ {
 		w.mkdir(fmt.Sprintf("e/fill%d", i))
@@ -153,7 +154,7 @@ func fillChunk(w *world) {
 	}
 }
 
-// freeSlots is the number of free inode slots in existing inode blocks.
+// freeSlots returns the number of free inode slots in existing inode blocks.
 func (w *world) freeSlots() uint64 {
 	var s fs.StatFS
 	w.f.StatFS(&s)

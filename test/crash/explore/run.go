@@ -15,7 +15,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// emptyFree is how many blocks an empty filesystem has free.
+// emptyFree returns the number of free blocks of an empty filesystem.
 var emptyFree = sync.OnceValue(func() uint64 {
 	r, err := pmem.NewMemory(regionSize)
 	if err != nil {
@@ -31,12 +31,12 @@ var emptyFree = sync.OnceValue(func() uint64 {
 	return st.Bfree
 })
 
-// area is a part of the region.
+// area is the byte range [off, end) of the region.
 type area struct{ off, end int64 }
 
 func (a area) has(off int64) bool { return off >= a.off && off < a.end }
 
-// lanes is where the journal's lanes are.
+// lanes returns the area of the journal's lanes.
 var lanes = sync.OnceValue(func() area {
 	r, err := pmem.NewMemory(regionSize)
 	if err != nil {
@@ -50,13 +50,13 @@ var lanes = sync.OnceValue(func() area {
 	return area{sb.LaneOff, sb.LaneOff + int64(sb.Lanes)*2*int64(sb.LaneSlot)}
 })
 
-// Report is what a run found.
+// Report is the result of a run.
 type Report struct {
 	Workloads int       `json:"workloads"`
 	Points    int       `json:"crash_points"`
-	Made      int       `json:"states_made"` // before equal ones were left out
+	Made      int       `json:"states_made"` // including equal ones
 	States    int       `json:"states"`
-	Nested    int       `json:"recovery_states"` // crashed recoveries among them
+	Nested    int       `json:"recovery_states"` // those within crashed recoveries
 	Failures  []Failure `json:"failed"`
 	Failed    int       `json:"failures"`
 	Mutants   int       `json:"mutants"`
@@ -67,20 +67,20 @@ type Report struct {
 	Results   []Result  `json:"-"`
 }
 
-// Job is what a worker is asked for: to explore a workload, or one mutant of it.
+// Job asks a worker to explore a workload, or one mutant of the workload.
 type Job struct {
 	Workload string
 	Mutant   string // "": none
 }
 
-// Answer is what a worker says of a job. An Err is of the workload itself.
+// Answer is a worker's answer to a job. Err reports that the workload itself failed.
 type Answer struct {
 	Result
-	Mutants []string // of the workload
+	Mutants []string // the workload's mutants; only in the answer to a job without a mutant
 	Err     string
 }
 
-// Worker answers jobs, one at a time.
+// Worker is a connection to a worker, which answers jobs one at a time.
 type Worker struct {
 	Jobs    *json.Encoder
 	Answers *json.Decoder
@@ -90,26 +90,27 @@ type Worker struct {
 // Runner runs workloads on several workers at once.
 type Runner struct {
 	Config  Config
-	Scope   Scope // the workloads are among its
+	Scope   Scope // scope that contains the workloads
 	Workers int
-	// Start starts a worker that does what Serve does; nil: a goroutine. Processes of one
-	// thread each are faster: nothing of one makes the other wait.
+	// Start starts a worker that runs Serve; nil: a goroutine. Processes of one thread each are
+	// faster, since none waits for another.
 	Start func() (*Worker, error)
-	// Mutants is how many mutants to try, chosen by seed; < 0: all. Each is tried in as many
-	// workloads as Tries says until one notices; 0: in all.
+	// Mutants is the number of mutants to try, chosen by seed; < 0: all. Each is tried in up to
+	// Tries workloads, until one notices it; Tries 0: in all workloads.
 	Mutants, Tries int
-	// Progress is told how far it is; nil: nobody.
+	// Progress is called with the stage, the jobs done and in all, and the states so far; may be
+	// nil.
 	Progress func(stage string, done, total, states int)
 }
 
-// order is the first thing that a worker is told.
+// order is the first message to a worker, before all jobs.
 type order struct {
 	Config Config
 	Scope  Scope
 }
 
-// Serve answers jobs until there are no more. stuck is called
-// if one state takes longer than a minute.
+// Serve reads an order and then jobs from in, and writes answers to out, until in ends. It calls
+// stuck if one state takes longer than a minute.
 func Serve(in io.Reader, out io.Writer, stuck func(what string)) error {
 	d, e := json.NewDecoder(in), json.NewEncoder(out)
 	var o order
@@ -149,8 +150,8 @@ func Serve(in io.Reader, out io.Writer, stuck func(what string)) error {
 		}
 		if err != nil {
 			a.Err, rec, err = err.Error(), nil, nil
-		} else if m, ok := mutants(rec)[j.Mutant]; j.Mutant == "" || ok { // operations at once may take other turns than before
-
+		} else if m, ok := mutants(rec)[j.Mutant]; j.Mutant == "" || ok {
+			// Not ok: operations that run at once may have another schedule in this recording.
 			a.Result = x.explore(j.Workload, rec, m)
 			if j.Mutant == "" {
 				a.Mutants = slices.Sorted(maps.Keys(mutants(rec)))
@@ -163,8 +164,8 @@ func Serve(in io.Reader, out io.Writer, stuck func(what string)) error {
 	}
 }
 
-// watch calls stuck when the explorer is at the same state for that long. The function it
-// returns ends it.
+// watch calls stuck when the explorer spends longer than d on one state. The returned function ends
+// the watch.
 func (x *explorer) watch(d time.Duration, stuck func(what string)) (end func()) {
 	stop := make(chan struct{})
 	go func() {
@@ -187,7 +188,7 @@ func (x *explorer) watch(d time.Duration, stuck func(what string)) (end func()) 
 	return func() { close(stop) }
 }
 
-// goroutine is a worker within this process.
+// goroutine starts a worker within this process.
 func goroutine() (*Worker, error) {
 	jr, jw := io.Pipe()
 	ar, aw := io.Pipe()
@@ -201,7 +202,7 @@ func goroutine() (*Worker, error) {
 	return &Worker{json.NewEncoder(jw), json.NewDecoder(ar), func() error { jw.Close(); return <-done }}, nil
 }
 
-// Run explores the workloads.
+// Run explores the workloads and, if none failed, tries the mutants.
 func (r *Runner) Run(ws []Workload) (*Report, error) {
 	start := time.Now()
 	rep := &Report{Workloads: len(ws), Failures: []Failure{}}
@@ -213,7 +214,7 @@ func (r *Runner) Run(ws []Workload) (*Report, error) {
 		jobs[i].Workload = ws[i].Name
 	}
 	answers, err := r.ask("exploring", jobs)
-	in := map[string][]string{} // the workloads of each mutant
+	in := map[string][]string{} // workloads that have each mutant
 	for i := range answers {
 		a := &answers[i]
 		rep.Points += a.Points
@@ -235,8 +236,8 @@ func (r *Runner) Run(ws []Workload) (*Report, error) {
 	return rep, err
 }
 
-// mutate asks whether the explorer notices each mutant in one of the workloads that it is
-// in, and tries them one after the other.
+// mutate checks that the explorer notices each mutant. It tries the mutant's workloads (in) one
+// after the other, until one fails.
 func (r *Runner) mutate(in map[string][]string, rep *Report) error {
 	ms := slices.Sorted(maps.Keys(in))
 	if r.Mutants > 0 {
@@ -275,7 +276,8 @@ func (r *Runner) mutate(in map[string][]string, rep *Report) error {
 	return nil
 }
 
-// ask has the jobs done and returns the answers in their order, and the first error.
+// ask distributes the jobs to workers. It returns the answers in the jobs' order, and the first
+// error.
 func (r *Runner) ask(stage string, jobs []Job) ([]Answer, error) {
 	answers := make([]Answer, len(jobs))
 	var mu sync.Mutex

@@ -2,35 +2,36 @@ package explore
 
 import "fmt"
 
-// patch is one line of a crash state that differs from what is durable.
+// patch is one line of a crash state that differs from the durable image; off is its byte offset.
 type patch struct {
 	off int64
 	l   line
 }
 
-// Limits bound the states of one crash point. A point with more pending lines than
-// Lines has that many of them, chosen by seed, tried one by one.
+// Limits bounds the number of states of one crash point. If more than Lines lines are pending,
+// about that many of them, chosen by seed, are tried one by one.
 type Limits struct {
-	Lines  int // lines tried alone, left out, and as ends of prefixes
-	Torn   int // partial contents of each of these lines
-	TornNT int // ... of those that were stored past the caches only
+	Lines  int // lines that are tried alone, left out, and as ends of prefixes
+	Torn   int // partial contents tried of each such line with an ordinary store
+	TornNT int // partial contents tried of each such line with only non-temporal stores
 	Pairs  int // pairs of lines
 	Random int // random subsets of torn lines
 
-	EverySubset bool // all 256 subsets of the words of each non-temporal store are partial contents
+	// EverySubset makes all subsets of the words of each non-temporal store partial contents.
+	EverySubset bool
 }
 
-// DefaultLimits are what a run of a few minutes can afford.
+// DefaultLimits is what a run of a few minutes can afford.
 var DefaultLimits = Limits{Lines: 36, Torn: 4, TornNT: 1, Pairs: 90, Random: 14}
 
-// The limits of a full run: of what stands alone, and of what is composed of it. A record torn
-// in a pair is the record torn alone, so what the pairs are for are whole lines.
+// The limits of a full run, for single operations and for workloads composed of them. A record torn
+// in a pair is the same as that record torn alone, so pairs explore whole lines.
 var (
 	FullLimits         = Limits{Lines: 96, Torn: 16, TornNT: 24, Pairs: 400, Random: 64, EverySubset: true}
 	FullComposedLimits = Limits{Lines: 64, Torn: 4, TornNT: 1, Pairs: 150, Random: 24}
 )
 
-// emitter hands states out until it is told to stop.
+// emitter passes states to f until f returns false.
 type emitter struct {
 	f    func(kind string, ps []patch) bool
 	stop bool
@@ -43,15 +44,14 @@ func (e *emitter) emit(ps []patch, format string, a ...any) {
 	}
 }
 
-// but is ps without [from, to), and with more instead.
+// but returns ps with more in place of [from, to). The result is valid until the next call.
 func (e *emitter) but(ps []patch, from, to int, more ...patch) []patch {
 	e.buf = append(append(append(e.buf[:0], ps[:from]...), ps[to:]...), more...)
 	return e.buf
 }
 
-// states calls f for each crash state of the present moment, until it says false. The
-// patches are valid during the call. The same moment, seed and limits give the same
-// states in the same order.
+// states calls f for each crash state of the current moment, until f returns false. The patches are
+// valid during the call. The same moment, seed and limits give the same states in the same order.
 func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) bool) {
 	list := m.list()
 	n := len(list)
@@ -107,7 +107,7 @@ func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) 
 	}
 	for k := 0; k < lim.Random && !e.stop; k++ {
 		ps := []patch{}
-		some := 1 + r.n(4) // of a line: whole, torn or not at all, in changing shares
+		some := 1 + r.n(4) // of 6: the share of lines that are whole; others are torn or missing
 		for i, p := range list {
 			switch v := r.n(6); {
 			case v < some:
@@ -120,9 +120,9 @@ func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) 
 	}
 }
 
-// eventStates takes the lines of one store together: each store alone, all but it, all
-// before it and all from it on. "Everything but what this fence was to order" is one of
-// these, which no choice of single lines reaches.
+// eventStates emits states that take the lines of one store together: each store alone, all stores
+// but that one, all before it, and all from it on. One of these states holds everything except what
+// the fence was to order; no choice of single lines reaches that state.
 func (m *image) eventStates(list []*pending, full []patch, e *emitter) {
 	var ends []int
 	for i := range list {
@@ -143,8 +143,8 @@ func (m *image) eventStates(list []*pending, full []patch, e *emitter) {
 	}
 }
 
-// chosen is up to k numbers below n in order: all of them if n allows, else the
-// first, the last and a seeded choice.
+// chosen returns numbers below n in ascending order: all of them if n <= k, else the first four,
+// the last four and a seeded choice of about k.
 func chosen(n, k int, r *rnd) []int {
 	out := []int{}
 	for i := 0; i < n; i++ {
@@ -155,7 +155,7 @@ func chosen(n, k int, r *rnd) []int {
 	return out
 }
 
-// sample is up to k of ls.
+// sample returns up to k random elements of ls. It changes ls.
 func sample(ls []line, k int, r *rnd) []line {
 	for len(ls) > k {
 		i := r.n(len(ls))

@@ -16,20 +16,20 @@ type Workload struct {
 	Name  string
 	setup func(w *world)
 	op    func(w *world)
-	bare  bool // nothing of follow operations behind it
+	bare  bool // do not run follow after op
 
-	atomic   bool // mounted so that each write is all or nothing
-	composed bool // of operations that other workloads have alone
+	atomic   bool // mounted with Options.Atomic: each write is all or nothing
+	composed bool // composed of operations that other workloads have alone
 }
 
-// tree is what most workloads begin with: files and directories at two levels, a hard
-// link, links, a fifo.
+// tree makes the tree that most workloads begin with: files and directories at two levels, a hard
+// link, a symbolic link, a fifo.
 //
-// The space it takes held another file's data before: what is shown before it is
-// written, or never zeroed, is not zero by luck.
+// The space that it takes held another file's data before. So bytes that are shown before they are
+// written, or that are never zeroed, are not zero by luck.
 func tree(w *world) {
 	w.create("junk")
-	for i := int64(0); i < 100; i++ { // by small pieces, so that it lies where small files go
+	for i := int64(0); i < 100; i++ { // in small pieces, so that it gets blocks where small files go
 		w.write("junk", i*4096, bytes.Repeat([]byte("JUNK"), 1024))
 	}
 	w.unlink("junk")
@@ -38,7 +38,7 @@ func tree(w *world) {
 	w.mkdir("d/sub")
 	w.mkdir("empty")
 	w.create("f")
-	w.write("f", 0, fill(1, 12000)) // what lies behind the end is not zero either
+	w.write("f", 0, fill(1, 12000)) // so that the bytes beyond the end are not zero either
 	w.truncate("f", 10000)
 	w.create("d/g")
 	w.write("d/g", 0, fill(2, 4096))
@@ -47,11 +47,11 @@ func tree(w *world) {
 	w.link("f", "e/f2")
 	w.symlink("s", "d/g")
 	w.mknod("p", syscall.S_IFIFO|0o600, 0)
-	w.create("other") // what follow changes
+	w.create("other") // the file that follow changes
 }
 
-// fragmented makes path a file of n extents: every second block, so that none joins
-// its neighbour.
+// fragmented makes path a file of n extents: every second block, so that no extent joins its
+// neighbour.
 func fragmented(w *world, path string, n int) {
 	w.create(path)
 	for i := 0; i < n; i++ {
@@ -59,24 +59,24 @@ func fragmented(w *world, path string, n int) {
 	}
 }
 
-// follow is a few small transactions behind the operation: what it left unflushed must
-// hold while the journal's slots are used again.
+// follow runs a few small transactions after the operation: lines that the operation left unflushed
+// must survive while the journal's slots are used again.
 func follow(w *world) {
 	if w.root.kids["other"] == nil {
 		w.do("then create", func() { w.create("other") })
 	}
-	w.doWrite("then write", "other", 0, fill(3, 40000)) // over what was given back
+	w.doWrite("then write", "other", 0, fill(3, 40000)) // over freed blocks
 	for i, m := range []uint32{0o600, 0o640} {
 		w.do(fmt.Sprintf("then chmod %d", i), func() { w.chmod("other", m) })
 	}
 }
 
-// one is a workload of a single call.
+// one returns a workload of a single call.
 func one(name string, op func(w *world)) Workload {
 	return Workload{Name: name, setup: tree, op: func(w *world) { w.do(name, func() { op(w) }) }}
 }
 
-// with is a workload of a single call behind a further set-up.
+// with returns a workload of a single call after a further set-up.
 func with(name string, setup, op func(w *world)) Workload {
 	return Workload{Name: name, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) { w.do(name, func() { op(w) }) }}
 }
@@ -85,7 +85,7 @@ func write(name, path string, off int64, n int) Workload {
 	return Workload{Name: name, setup: tree, op: func(w *world) { w.doWrite(name, path, off, fill(77, n)) }}
 }
 
-// singles are all single operations.
+// singles returns the workloads of single operations.
 func singles() []Workload {
 	long := strings.Repeat("n", 255)
 	ws := []Workload{
@@ -209,7 +209,7 @@ func singles() []Workload {
 		reused("rename", func(w *world) { w.mkdir("d/more"); w.create("d/more/x") }, func(w *world) { w.rename("d/more/x", "moved", 0) }),
 		reused("rmdir", func(w *world) { fillInodes(w, "d"); w.mkdir("d/last") }, func(w *world) { w.rmdir("d/last") }),
 		reused("rmdir-of-parent-block", func(w *world) { w.mkdir("d/more"); w.mkdir("d/more/in") }, func(w *world) { w.rmdir("d/more/in") }),
-		reused("removexattr", func(w *world) { // a chunk of which the last records speak
+		reused("removexattr", func(w *world) { // the last records have lines in this chunk
 			fillInodes(w, "d")
 			w.create("d/last")
 			w.setxattr("f", "user.a", fill(1, 10))
@@ -227,7 +227,7 @@ func singles() []Workload {
 		reused("unlink-fragmented", func(w *world) { fragmented(w, "frag", 4) }, func(w *world) { w.unlink("frag") }),
 		reusedByForget(),
 		reusedAfterCrash(),
-		with("unlink-last-of-chunk", func(w *world) { // while others have room, so that nothing comes by there again
+		with("unlink-last-of-chunk", func(w *world) { // while other chunks have room, so that nothing uses this chunk again
 			fillChunk(w)
 			w.mkdir("d/more")
 			w.create("d/more/x")
@@ -248,7 +248,7 @@ func singles() []Workload {
 				w.do(fmt.Sprintf("chmod on lane %d", i%2), func() { w.chmod("f", 0o600+i) })
 				w.do(fmt.Sprintf("create on lane %d", i%2), func() { w.create(fmt.Sprintf("d/lane%d", i)) })
 			}
-			for i := uint32(0); i < 5; i++ { // one lane stands still while the other goes on
+			for i := uint32(0); i < 5; i++ { // one lane is idle while the other is used
 				w.ctx.Lane = 1
 				w.do("unlink on lane 1", func() { w.unlink(fmt.Sprintf("d/lane%d", i)) })
 			}
@@ -265,14 +265,14 @@ func singles() []Workload {
 			w.promise("f", w.mtime("f"))
 			w.steps[len(w.steps)-1].old.kids["f"].mtimes = []int64{first, w.mtime("f")}
 		}},
-		{Name: "fsync-times", setup: tree, op: func(w *world) { // the first time that these become durable
+		{Name: "fsync-times", setup: tree, op: func(w *world) { // the times become durable for the first time
 			w.write("f", 0, fill(87, 10))
 			at := w.mtime("f")
 			w.do("fsync", func() { must("fsync", w.f.Fsync(&w.ctx, w.at("f").ino, false)) })
 			w.promise("f", at)
 		}},
 		forgetMany(),
-		{Name: "forget-named", setup: tree, op: func(w *world) { // what is forgotten is read from media again
+		{Name: "forget-named", setup: tree, op: func(w *world) { // a forgotten inode is read from the media again
 			w.write("f", 0, fill(87, 10))
 			at := w.mtime("f")
 			w.do("forget", func() { w.forget(w.at("f")) })
@@ -310,7 +310,7 @@ func singles() []Workload {
 	return slices.Concat(ws, borders(), privileges(), allocationWorkloads(), freeMaps(), badWorkloads())
 }
 
-// orphan is a workload that drops the last reference of an unlinked file.
+// orphan returns a workload that drops the last reference to an unlinked file.
 func orphan(name string, setup func(w *world)) Workload {
 	var n *node
 	return Workload{Name: name, setup: func(w *world) {
@@ -321,8 +321,8 @@ func orphan(name string, setup func(w *world)) Workload {
 	}, op: func(w *world) { w.do(name, func() { w.forget(n) }) }}
 }
 
-// forgetMany drops the last references of several unlinked files: the records of the first
-// are overwritten by those of the last.
+// forgetMany returns a workload that drops the last references to several unlinked files. The
+// records of the last overwrite those of the first.
 func forgetMany() Workload {
 	var ns []*node
 	return Workload{Name: "forget-many", setup: func(w *world) {
@@ -346,8 +346,8 @@ func forgetMany() Workload {
 	}}
 }
 
-// chunkUnlinks says which unlinks of the workload chunk-given-back give a chunk back,
-// found by doing them all.
+// chunkUnlinks returns the unlinks of the workload chunk-given-back that free a metadata chunk. It
+// finds them by doing them all.
 func chunkUnlinks() map[int]bool {
 	r, err := pmem.NewMemory(regionSize)
 	if err != nil {
