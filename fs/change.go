@@ -148,8 +148,9 @@ func (c *change) create(n *newborn) {
 }
 
 // commit makes the change durable and current in DRAM, and ends it in any case. After an error
-// nothing has changed and everything that the change took is given back, unless the error is a
-// journal.DataError: then the change has happened. Called with the lane of the change and no other.
+// nothing has changed in DRAM, and everything that the change took is given back. A
+// journal.DataError is the exception: the change has happened, but some file data is not on the
+// media. Called with the lane of the change and no other.
 func (c *change) commit() error {
 	for i := range c.ups[:c.n] {
 		u := &c.ups[i]

@@ -10,16 +10,15 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// CopyRange is copy_file_range(2): it makes n bytes of dst from dstOff on what n bytes of
-// src from srcOff on are, and returns how many, fewer at src's end or after an error.
-// Where both offsets lie at the same place within a block whole blocks are shared, so that
-// no data moves and no space is taken until one side is written; holes stay holes. The
-// rest is copied. It is not atomic, neither to readers nor to a crash: pieces of it are.
+// CopyRange is copy_file_range(2): it copies n bytes of src from srcOff on to dst from dstOff on,
+// and returns how many bytes it copied. That is fewer than n at the end of src, after an error, or
+// when copyMax bytes were copied without sharing. If both offsets are at the same place within a
+// block, whole blocks are shared: no data moves, and no space is taken until one side is written.
+// Holes stay holes. All other bytes are copied. Each piece is atomic, to readers and to a crash;
+// the whole is not.
 //
-// It ends early when it has copied copyMax bytes.
-//
-// EISDIR and EINVAL if one is no regular file, or if the ranges overlap; EFBIG beyond the
-// largest file; EINTR if the caller gave up before anything was done.
+// EISDIR and EINVAL if one is not a regular file, EINVAL also if the ranges overlap; EFBIG beyond
+// the largest file; EINTR if the caller gave up before anything was done.
 func (fs *FS) CopyRange(ctx *Caller, src uint64, srcOff int64, dst uint64, dstOff, n int64) (done int64, e syscall.Errno) {
 	e = fs.retryNoSpace(ctx, func() syscall.Errno {
 		done, e = fs.tryCopy(ctx, src, srcOff, dst, dstOff, n)
@@ -28,6 +27,7 @@ func (fs *FS) CopyRange(ctx *Caller, src uint64, srcOff int64, dst uint64, dstOf
 	return done, e
 }
 
+// tryCopy is one attempt of CopyRange.
 func (fs *FS) tryCopy(ctx *Caller, src uint64, srcOff int64, dst uint64, dstOff, n int64) (int64, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return 0, e
@@ -35,17 +35,17 @@ func (fs *FS) tryCopy(ctx *Caller, src uint64, srcOff int64, dst uint64, dstOff,
 	if srcOff < 0 || dstOff < 0 || n < 0 {
 		return 0, syscall.EINVAL
 	}
-	s, e := fs.get(src)
+	srcInode, e := fs.get(src)
 	if e != 0 {
 		return 0, e
 	}
-	defer fs.put(s, 1)
-	d, e := fs.get(dst)
+	defer fs.put(srcInode, 1)
+	dstInode, e := fs.get(dst)
 	if e != 0 {
 		return 0, e
 	}
-	defer fs.put(d, 1)
-	for _, in := range [2]*inode{s, d} {
+	defer fs.put(dstInode, 1)
+	for _, in := range [2]*inode{srcInode, dstInode} {
 		if e := in.mustBeFile(); e != 0 {
 			return 0, e
 		}
@@ -53,34 +53,35 @@ func (fs *FS) tryCopy(ctx *Caller, src uint64, srcOff int64, dst uint64, dstOff,
 			return 0, errno(err)
 		}
 	}
-	if d.immutableOrAppend() {
+	if dstInode.immutableOrAppend() {
 		return 0, syscall.EPERM
 	}
-	n = min(n, int64(s.size.Load())-srcOff)
+	n = min(n, int64(srcInode.size.Load())-srcOff)
 	if n <= 0 {
 		return 0, 0
 	}
 	if dstOff > maxSize || n > maxSize-dstOff {
 		return 0, syscall.EFBIG
 	}
-	if s == d && srcOff < dstOff+n && dstOff < srcOff+n {
+	if srcInode == dstInode && srcOff < dstOff+n && dstOff < srcOff+n {
 		return 0, syscall.EINVAL
 	}
-	fs.accessed(ctx, s)
-	if e := fs.killCapability(ctx, d); e != 0 {
+	fs.accessed(ctx, srcInode)
+	if e := fs.killCapability(ctx, dstInode); e != 0 {
 		return 0, e
 	}
-	defer d.breakLayout(uint64(dstOff)>>layout.BlockShift, blocksOf(dstOff+n))()
-	c := copying{fs: fs, ctx: ctx, src: s, dst: d, srcOff: srcOff, dstOff: dstOff,
+	defer dstInode.breakLayout(uint64(dstOff)>>layout.BlockShift, blocksOf(dstOff+n))()
+	copier := copying{fs: fs, ctx: ctx, src: srcInode, dst: dstInode, srcOff: srcOff, dstOff: dstOff,
 		share: (srcOff-dstOff)%layout.BlockSize == 0 && fs.sb.Incompat&layout.IncompatShared != 0}
-	done, err := c.run(n)
+	done, err := copier.run(n)
 	if done > 0 {
-		fs.touch(d)
+		fs.touch(dstInode)
 	}
 	return done, errno(err)
 }
 
-// mustBeFile is EISDIR for a directory, and EINVAL for what else is no regular file.
+// mustBeFile returns EISDIR for a directory, and EINVAL for any other inode that is not a regular
+// file.
 func (in *inode) mustBeFile() syscall.Errno {
 	switch {
 	case in.isDir():
@@ -91,9 +92,9 @@ func (in *inode) mustBeFile() syscall.Errno {
 	return 0
 }
 
-// copyPiece bounds what copyBytes copies at once, and copyMax what CopyRange does for one request,
-// both in bytes: whoever wants more asks again, as copy_file_range(2) demands, and others have
-// their turns between.
+// copyPiece bounds the bytes that copyBytes copies at once. copyMax bounds the bytes that CopyRange
+// copies for one request, not counting shared blocks. A program that wants more asks again, as
+// copy_file_range(2) demands, so that other requests have their turns in between.
 const (
 	copyPiece = 256 << 10
 	copyMax   = 8 << 20
@@ -104,12 +105,12 @@ type copying struct {
 	fs             *FS
 	ctx            *Caller
 	src, dst       *inode
-	srcOff, dstOff int64 // of what is left, in bytes
+	srcOff, dstOff int64 // of the rest, in bytes
 	share          bool  // whole blocks may be shared
-	copied         int64 // bytes that were copied and not shared
+	copied         int64 // bytes that were copied instead of shared
 }
 
-// run copies up to n bytes. It fails only if it copied nothing.
+// run copies up to n bytes, and returns how many. It returns an error only if it copied nothing.
 func (c *copying) run(n int64) (done int64, err error) {
 	for done < n && c.copied < copyMax {
 		m, err := c.step(n - done)
@@ -125,7 +126,7 @@ func (c *copying) run(n int64) (done int64, err error) {
 	return done, nil
 }
 
-// step copies some of the n bytes that are left.
+// step copies some of the next n bytes, and returns how many.
 func (c *copying) step(n int64) (m int64, err error) {
 	if c.ctx.cancelled() {
 		return 0, syscall.EINTR
@@ -148,13 +149,13 @@ func (c *copying) step(n int64) (m int64, err error) {
 	return m, err
 }
 
-// copyBytes copies up to n bytes, but skip more than where what is left begins, as a read and a
-// write do. It holds no lock of src while it waits for one of dst.
+// copyBytes copies up to n bytes, by a read and a write, and returns how many. It begins skip bytes
+// after srcOff and dstOff. It holds no lock of src while it waits for a lock of dst.
 func (c *copying) copyBytes(skip, n int64) (int64, error) {
 	fs := c.fs
 	r := fs.NewPinnedRead()
 	defer r.Free()
-	c.src.refs.Add(1) // the reply's
+	c.src.refs.Add(1) // for the pinned read
 	if e := fs.read(c.ctx, c.src, c.srcOff+skip, int(min(n, copyPiece)), r); e != 0 {
 		fs.put(c.src, 1)
 		return 0, e
@@ -170,10 +171,10 @@ func (c *copying) copyBytes(skip, n int64) (int64, error) {
 	return int64(m), nil
 }
 
-// lock locks n bytes of src for reading and those of dst for
-// writing, as lockWrite does, and both io: in the order of inode numbers. In one file it
-// locks all from the first to the last of them for writing: with two locks that a
-// truncation makes overlap it would wait for itself.
+// lock locks n bytes of src for reading, the bytes of dst for writing as lockWrite does, and both
+// io, in the order of inode numbers. In one file it locks everything from the first to the last
+// byte for writing. Two locks would not do: after a truncation they can overlap, and the thread
+// would wait for itself.
 func (c *copying) lock(n int64) (unlock func()) {
 	src, srcOff, dst, dstOff := c.src, c.srcOff, c.dst, c.dstOff
 	for {
@@ -207,20 +208,20 @@ func (c *copying) lock(n int64) (unlock func()) {
 		if min(dstOff, int64(dst.size.Load())) >= from {
 			return unlock
 		}
-		unlock() // truncated meanwhile, see lockGrow
+		unlock() // dst was truncated meanwhile, see lockGrow
 	}
 }
 
-// shareRange lets dst share blocks of src: as many of the n bytes as one transaction
-// takes. All are multiples of the block size. It returns how many bytes that is, 0 if they
-// cannot be shared.
+// shareRange makes dst share the blocks of the next n bytes of src, as many as one transaction
+// takes. n and both offsets are multiples of the block size. It returns how many bytes are shared;
+// 0 if these cannot be shared.
 //
 // Persistence order:
-//  1. NT-zero from dst's old end of file to the end of its block, if that comes before
-//     the range; SFENCE
-//  2. transaction: src's slots say that their blocks may be shared
+//  1. NT-zero from dst's old end of file to the end of its block, if that precedes the range;
+//     SFENCE
+//  2. transaction: src's slots are marked as shared
 //  3. transaction: dst's slots, and its size if it grows
-//  4. only then is what dst had there free
+//  4. only then are the blocks that dst had there free
 func (c *copying) shareRange(n int64) (int64, error) {
 	defer c.lock(n)()
 	fs, ctx, src, srcOff, dst, dstOff := c.fs, c.ctx, c.src, c.srcOff, c.dst, c.dstOff
@@ -244,7 +245,7 @@ func (c *copying) shareRange(n int64) (int64, error) {
 	}
 	m, hi := c.planShare(lo, hi, at)
 	if m == nil {
-		return 0, nil // as many owners as can be counted
+		return 0, nil // a block has as many owners as can be counted
 	}
 	end := uint64(dstOff) + (hi-lo)<<layout.BlockShift
 	if err = fs.bypassLocked(ctx, dst, dstOff, int64(end)); err == nil {
@@ -262,8 +263,8 @@ func (c *copying) shareRange(n int64) (int64, error) {
 	return int64(hi-lo) << layout.BlockShift, nil
 }
 
-// readable is how far the file's blocks [lo, hi) can be read: bad blocks are not shared, so
-// that copying them fails.
+// readable returns the end of the readable part of src's file blocks [lo, hi). Bad blocks are not
+// shared, so that copying them reports the error.
 func (c *copying) readable(lo, hi uint64) uint64 {
 	fs := c.fs
 	if fs.bad.Ranges() == nil {
@@ -274,7 +275,7 @@ func (c *copying) readable(lo, hi uint64) uint64 {
 		if e.Logical >= hi {
 			return false
 		}
-		if count++; count > remapMax { // markShared takes no more
+		if count++; count > remapMax { // markShared takes no more extents
 			hi = e.Logical
 			return false
 		}
@@ -292,10 +293,9 @@ func (c *copying) readable(lo, hi uint64) uint64 {
 	return hi
 }
 
-// markShared marks src's written extents in a range, as many as one transaction takes, and
-// returns where it stopped.
-//
-// Persistence order: transaction: their slots.
+// markShared marks src's written extents in file blocks [lo, hi) as shared, as many as one
+// transaction takes, and returns the file block where it stopped. Called with the locks of lock
+// held.
 func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
 	src := c.src
 	var list []pagecache.Extent
@@ -334,61 +334,62 @@ func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
 	return hi, nil
 }
 
-// planShare is the remap by which dst's blocks from at on are src's [lo, hi), and makes dst their
-// owner. It returns how far it came. If they have as many owners as can be counted there is none.
-func (c *copying) planShare(lo, hi, at uint64) (m *remap, stop uint64) {
+// planShare plans the remap by which dst's file blocks from dstAt on share src's file blocks [lo,
+// hi). It makes dst an owner of the blocks, and returns the file block of src where it stopped. The
+// plan is nil if a block has as many owners as can be counted. Called with the locks of lock held.
+func (c *copying) planShare(lo, hi, dstAt uint64) (plan *remap, stop uint64) {
 	fs, src, dst := c.fs, c.src, c.dst
-	m = fs.newRemapLocked(dst, at)
-	b := lo
-	for b < hi && !m.full() {
-		e, ok := src.space.Lookup(b)
-		next := min(hi, e.End())
+	plan = fs.newRemapLocked(dst, dstAt)
+	pos := lo
+	for pos < hi && !plan.full() {
+		srcExtent, ok := src.space.Lookup(pos)
+		next := min(hi, srcExtent.End())
 		if !ok {
-			next = min(hi, e.Logical)
+			next = min(hi, srcExtent.Logical)
 		}
-		// What dst has there goes.
+		// dst gives up the blocks that it has there.
 		full := false
-		for d := b - lo + at; d < next-lo+at; {
-			old, ok := dst.space.Lookup(d)
+		for dstPos := pos - lo + dstAt; dstPos < next-lo+dstAt; {
+			old, ok := dst.space.Lookup(dstPos)
 			if !ok {
-				d = min(next-lo+at, old.Logical)
+				dstPos = min(next-lo+dstAt, old.Logical)
 				continue
 			}
-			if m.full() && d > b-lo+at {
-				next, full = d+lo-at, true
+			if plan.full() && dstPos > pos-lo+dstAt {
+				next, full = dstPos+lo-dstAt, true
 				break
 			}
-			m.take(old)
-			x := part(old, d, min(old.End(), next-lo+at))
-			m.gone = append(m.gone, run{x.Block, uint64(x.Len)})
-			d = x.End()
+			plan.take(old)
+			lost := part(old, dstPos, min(old.End(), next-lo+dstAt))
+			plan.gone = append(plan.gone, run{lost.Block, uint64(lost.Len)})
+			dstPos = lost.End()
 		}
-		if ok && e.Flags&layout.ExtentUnwritten == 0 {
-			x := part(e, b, next)
-			if err := fs.table.Share(x.Block, uint64(x.Len)); err != nil {
-				_ = m.abort(c.ctx, err)
+		if ok && srcExtent.Flags&layout.ExtentUnwritten == 0 {
+			added := part(srcExtent, pos, next)
+			if err := fs.table.Share(added.Block, uint64(added.Len)); err != nil {
+				_ = plan.abort(c.ctx, err)
 				return nil, lo
 			}
-			m.shared = append(m.shared, run{x.Block, uint64(x.Len)})
-			x.Logical = b - lo + at
-			m.put(x)
+			plan.shared = append(plan.shared, run{added.Block, uint64(added.Len)})
+			added.Logical = pos - lo + dstAt
+			plan.put(added)
 		}
-		if b = next; full {
+		if pos = next; full {
 			break
 		}
 	}
-	m.finish(b - lo + at)
-	return m, b
+	plan.finish(pos - lo + dstAt)
+	return plan, pos
 }
 
-// hasOtherUsers reports whether somebody has blocks of x through another file: an owner, or a
-// reader who came by one that left meanwhile.
+// hasOtherUsers reports whether blocks of x are in use through another file: by another owner, or
+// by a reader that found them through a file which no longer has them.
 func (fs *FS) hasOtherUsers(x pagecache.Extent) bool {
 	return x.Flags&layout.ExtentShared != 0 && !fs.table.Sole(x.Block, uint64(x.Len))
 }
 
-// placeCopy allocates blocks for a copy of up to want shared blocks, the first of them
-// file block b: no more than what changes.
+// placeCopy allocates up to want blocks for a copy of shared or bad blocks, of which the first is
+// file block b. It returns the first block and their number n.
 func (fs *FS) placeCopy(ctx *Caller, b, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
@@ -403,8 +404,8 @@ func (fs *FS) placeCopy(ctx *Caller, b, want uint64) (block, n uint64, ok bool) 
 	return fs.alloc.AllocFrom(ctx.Lane, 0, min(want, 1<<o.PMD-b&(1<<o.PMD-1)))
 }
 
-// unshareLocked makes the block at byte off the file's own, if it is shared, so that it can be
-// stored to. Called with io held, and no plan.
+// unshareLocked gives the file a copy of its own of the block at byte off, if that is shared, so
+// that it can be overwritten. Called with io held, and no plan.
 //
 // Persistence order:
 //  1. NT-store a copy of the block, SFENCE
@@ -422,8 +423,8 @@ func (fs *FS) unshareLocked(ctx *Caller, in *inode, off int64) (err error) {
 	return err
 }
 
-// tryUnshare is unshareLocked of file block b; errBadBlocks: the block of the copy was bad, unknown
-// till now.
+// tryUnshare is one attempt of unshareLocked, for file block b. errBadBlocks: the block of the copy
+// was not known to be bad. Called with io held.
 func (fs *FS) tryUnshare(ctx *Caller, in *inode, b uint64) error {
 	m, _, err := fs.planLocked(ctx, in, b, b+1, dispWrite)
 	if err != nil {
@@ -443,13 +444,13 @@ func (fs *FS) tryUnshare(ctx *Caller, in *inode, b uint64) error {
 	if err == errBadBlocks {
 		e, _ := in.space.Lookup(b)
 		if bad := fs.bad.Check(e.BlockAt(b), 1); bad != nil {
-			err = bad // what was to be copied
+			err = bad // the source of the copy is bad
 		}
 	}
 	return err
 }
 
-// copyBlocks copies n blocks within the region, to some that the remap brings.
+// copyBlocks copies n blocks of the region from block from to block to, which the remap allocated.
 //
 // Persistence order: NT-store, SFENCE.
 func (m *remap) copyBlocks(to, from, n uint64) error {

@@ -5,24 +5,24 @@ import (
 	"github.com/daxfsd/daxfsd/hugepage"
 )
 
-// rangeState says where in the region the blocks of a file's range are that one large folio could
-// hold.
+// rangeState describes where in the region the blocks of one aligned range of a file are. One large
+// folio could hold the range.
 type rangeState struct {
 	whole uint64           // length of the range in blocks
-	full  bool             // no block of it is missing, or shared with another file
-	best  uint64           // the aligned block where most of it is already
-	right uint64           // how many of its blocks are there
+	full  bool             // every block is allocated, and none is shared with another file
+	best  uint64           // first region block of the aligned block with most of it in place
+	right uint64           // number of blocks in place in best
 	at    [basesMax]inBase // candidates for best
-	n     int              // of at
+	n     int              // length of at
 }
 
-// inBase is how many blocks of a range are where they have to be in the aligned block at base.
+// inBase counts the blocks of a range that are in place in the aligned region block at base.
 type inBase struct{ base, blocks uint64 }
 
-const basesMax = 8
+const basesMax = 8 // bounds the candidates for best
 
-// rangeState looks at the range of an order around file block b. Called with io held, or as
-// a hint without.
+// rangeState examines the aligned range of an order around file block b. Called with io held;
+// without it the result is only a hint.
 func (in *inode) rangeState(b uint64, order uint8) (s rangeState) {
 	s.whole = 1 << order
 	start := hugepage.AlignDown(b, order)
@@ -32,7 +32,7 @@ func (in *inode) rangeState(b uint64, order uint8) (s rangeState) {
 			return s
 		}
 		if e.Flags&layout.ExtentShared != 0 {
-			return s // not to be moved
+			return s // shared blocks are not moved
 		}
 		x := part(e, at, min(e.End(), start+s.whole))
 		if base := x.Block - (x.Logical - start); x.Block >= x.Logical-start && hugepage.Aligned(base, order) {
@@ -49,7 +49,8 @@ func (in *inode) rangeState(b uint64, order uint8) (s rangeState) {
 	return s
 }
 
-// count adds n blocks at a base, unless there are too many bases.
+// count adds n blocks that are in place in the aligned block at base. It ignores them if there are
+// basesMax other bases.
 func (s *rangeState) count(base, n uint64) {
 	i := 0
 	for i < s.n && s.at[i].base != base {
@@ -65,11 +66,11 @@ func (s *rangeState) count(base, n uint64) {
 	s.at[i].blocks += n
 }
 
-// collapsed reports whether the range is in one aligned block, in order.
+// collapsed reports whether all blocks of the range are in place in one aligned block.
 func (s *rangeState) collapsed() bool { return s.full && s.right == s.whole }
 
-// collapseFilled collapses the PMD ranges that a change of file blocks [lo, hi) filled, and
-// leaves PUD ranges to Compact. Called with no lock held.
+// collapseFilled collapses the PMD ranges that a change of file blocks [lo, hi) filled, and notes
+// the file for Compact if PUD ranges may be full. Called with no lock held.
 func (d *defrag) collapseFilled(ctx *Caller, in *inode, lo, hi uint64) {
 	o := d.fs.alloc.Orders()
 	for b := hugepage.AlignDown(lo, o.PMD); b < hi; b += 1 << o.PMD {
@@ -92,7 +93,8 @@ func (d *defrag) collapseFilled(ctx *Caller, in *inode, lo, hi uint64) {
 	}
 }
 
-// collapsePMD collapses one PMD range, in the block where most of it is, or in a new one.
+// collapsePMD collapses the full PMD range around file block b, whose state is s: in the aligned
+// block that has most of it, or else in a new reservation.
 func (d *defrag) collapsePMD(ctx *Caller, in *inode, b uint64, s *rangeState) {
 	fs := d.fs
 	if s.right > 0 && d.mayMove(s.whole-s.right, moveShare) {
@@ -108,7 +110,7 @@ func (d *defrag) collapsePMD(ctx *Caller, in *inode, b uint64, s *rangeState) {
 	}
 	base, n, ok := fs.alloc.Reservation(o.PMD, 0, s.whole)
 	if ok && n == s.whole {
-		fs.alloc.Free(base, n) // collapse takes it piece by piece
+		fs.alloc.Free(base, n) // collapse allocates it piece by piece
 		n, _ = d.collapse(ctx, in, b, base)
 	} else if ok {
 		fs.alloc.Free(base, n)
@@ -117,10 +119,10 @@ func (d *defrag) collapsePMD(ctx *Caller, in *inode, b uint64, s *rangeState) {
 	d.moved.Add(n - s.whole)
 }
 
-// collapse moves the PMD range from file block b on to base, as far as it does not lie there. It
-// returns how many blocks it moved, and whether the range is collapsed afterwards. It moves nothing
-// if a block there is in use otherwise, a folio of the range is shared or referenced, or ctx may
-// not wait and another caller has the range.
+// collapse moves those blocks of the PMD range from file block b on that are not in place to the
+// aligned block at base. It returns how many blocks it moved, and whether the range is collapsed
+// now. It moves nothing if another user has a block there, or if a folio of the range is shared or
+// referenced. It also moves nothing if ctx may not wait and another caller has the range locked.
 func (d *defrag) collapse(ctx *Caller, in *inode, b, base uint64) (n uint64, ok bool) {
 	end := b + 1<<d.fs.alloc.Orders().PMD
 	lock, err := in.lockRange(ctx, int64(b)<<layout.BlockShift, int64(end)<<layout.BlockShift, true)

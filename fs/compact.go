@@ -6,17 +6,17 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// candidate is an aligned block of the region that may be emptied: for a range of a file that is
-// collapsed there then, or to be free as a whole.
+// candidate is an aligned block of the region that may be emptied: to collapse a range of a file
+// there, or to be free as a whole.
 type candidate struct {
-	base, size uint64 // in blocks
-	ino, lo    uint64 // the file and the first file block of the range; ino 0: none
+	base, size uint64 // in region blocks
+	ino, lo    uint64 // the file and the first file block of its range; ino 0: no range
 	cost       uint64 // blocks to move
 	done       uint64 // blocks moved
 }
 
-// easiest returns the candidate that takes the fewest blocks to collapse a PUD range. It looks at
-// what is allocated, however large the files say they are.
+// easiest returns the candidate that takes the fewest moved blocks to collapse a PUD range. Its
+// time depends on the blocks that are allocated, not on the sizes of the files.
 func (d *defrag) easiest(ctx *Caller) (best candidate, ok bool) {
 	fs := d.fs
 	for _, ino := range d.list() {
@@ -40,8 +40,9 @@ func (d *defrag) easiest(ctx *Caller) (best candidate, ok bool) {
 	return best, ok
 }
 
-// easiestOf makes best, which is valid if ok is set, the best of itself and the candidates for a
-// file's PUD ranges. It reports whether the file has a range that is full and not collapsed.
+// easiestOf replaces best by the cheapest candidate for the file's PUD ranges, if that is cheaper;
+// *ok reports whether best is valid. It returns whether the file has a PUD range that is full and
+// not collapsed.
 func (d *defrag) easiestOf(in *inode, best *candidate, ok *bool) (left bool) {
 	order := d.fs.alloc.Orders().PUD
 	end := in.size.Load() >> layout.BlockShift
@@ -67,8 +68,8 @@ func (d *defrag) easiestOf(in *inode, best *candidate, ok *bool) (left bool) {
 	return left
 }
 
-// candidatesLocked returns the blocks to collapse a PUD range in: those where some of it is
-// already, and the emptiest. Called with io held.
+// candidatesLocked returns the aligned blocks in which the PUD range at file block lo could be
+// collapsed: those that hold a part of it in place, and the emptiest. Called with io held.
 func (d *defrag) candidatesLocked(in *inode, lo uint64, s *rangeState) (cs []candidate) {
 	fs := d.fs
 	order := fs.alloc.Orders().PUD
@@ -90,8 +91,8 @@ func (d *defrag) candidatesLocked(in *inode, lo uint64, s *rangeState) (cs []can
 	return cs
 }
 
-// collapsePUD collapses the range that a candidate is for. It locks one PMD range of one file at a
-// time.
+// collapsePUD collapses the range of a candidate, and reports whether it is collapsed now. It locks
+// one PMD range of one file at a time.
 func (d *defrag) collapsePUD(ctx *Caller, c *candidate) bool {
 	fs := d.fs
 	o := fs.alloc.Orders()
@@ -131,9 +132,9 @@ func (d *defrag) collapsePUD(ctx *Caller, c *candidate) bool {
 	return false
 }
 
-// pack empties the PMD blocks of which least is used, into what is free in others: as far
-// as that is at most half, and as long as more than a 32nd of the free space is in broken
-// ones.
+// pack empties PMD blocks that are at most half used into the free space of other partial PMD
+// blocks, and returns how many blocks it moved. It does nothing if less than 1/32 of the free space
+// is in partial PMD blocks.
 func (d *defrag) pack(ctx *Caller) (moved uint64) {
 	fs := d.fs
 	st := fs.alloc.Stats()
@@ -142,7 +143,8 @@ func (d *defrag) pack(ctx *Caller) (moved uint64) {
 	}
 	o := fs.alloc.Orders()
 	var cs []*candidate
-	room := st.Free4K // in broken blocks that are not emptied, but for what is to go there
+	// Free blocks in partial PMD blocks that are not emptied, less the blocks to move there.
+	room := st.Free4K
 	for _, b := range fs.alloc.Sparse(1<<o.PMD/2, packMax) {
 		used := 1<<o.PMD - b.Free
 		if room < b.Free+used+1<<o.PMD {
@@ -172,16 +174,16 @@ func (d *defrag) pack(ctx *Caller) (moved uint64) {
 	return moved
 }
 
-// packMax bounds how many PMD blocks are emptied at once.
+// packMax bounds how many PMD blocks one call of pack empties.
 const packMax = 64
 
-// clear moves a file's blocks out of a candidate's block, but those that are where the candidate
-// wants them. It reports whether none is left.
+// clear moves a file's blocks out of a candidate's block, except those that are in place for the
+// candidate's range. It reports whether no other block of the file is left there.
 func (d *defrag) clear(ctx *Caller, c *candidate, ino uint64) bool {
 	fs := d.fs
 	in, e := fs.get(ino)
 	if e != 0 {
-		return true // gone meanwhile
+		return true // the file was deleted meanwhile
 	}
 	defer fs.put(in, 1)
 	if !in.isReg() || fs.extentsLoaded(ctx, in) != nil {
@@ -200,8 +202,9 @@ func (d *defrag) clear(ctx *Caller, c *candidate, ino uint64) bool {
 	}
 }
 
-// nextIn finds the next part of the file, from file block at on and within one PMD
-// range, that lies in the candidate's block, and not where the candidate wants it.
+// nextIn returns the next part of the file, from file block at on, that lies in the candidate's
+// block and is not in place for the candidate's range. The part does not cross the end of a PMD
+// range.
 func (in *inode) nextIn(at uint64, c *candidate, ino uint64, o hugepage.Orders) (x pagecache.Extent, ok bool) {
 	end := c.base + c.size
 	in.space.Ascend(at, func(e pagecache.Extent) bool {
@@ -224,7 +227,8 @@ func (in *inode) nextIn(at uint64, c *candidate, ino uint64, o hugepage.Orders) 
 	return x, ok
 }
 
-// moveAway moves x, which lies in one PMD range of the file, out of the candidate's block.
+// moveAway moves x, a part of one PMD range of the file, out of the candidate's block. It reports
+// whether that succeeded.
 func (d *defrag) moveAway(ctx *Caller, in *inode, c *candidate, x pagecache.Extent) bool {
 	lock := in.rl.Lock(int64(x.Logical)<<layout.BlockShift, int64(x.End())<<layout.BlockShift, true)
 	in.io.Lock()
@@ -233,7 +237,7 @@ func (d *defrag) moveAway(ctx *Caller, in *inode, c *candidate, x pagecache.Exte
 	for b := x.Logical; b < x.End(); {
 		e, ok := in.space.Lookup(b)
 		if !ok || e.BlockAt(b) != x.BlockAt(b) {
-			return true // changed meanwhile: usersOf finds it again, if it is still there
+			return true // changed meanwhile: if it is still in the way, a later step finds it
 		}
 		y := part(e, b, min(e.End(), x.End()))
 		if !d.movable(y) {
@@ -243,7 +247,7 @@ func (d *defrag) moveAway(ctx *Caller, in *inode, c *candidate, x pagecache.Exte
 		switch {
 		case n == 0:
 			return false
-		case to < c.base+c.size && to+n > c.base: // no space but in the way
+		case to < c.base+c.size && to+n > c.base: // free space is left only in the way
 			d.fs.alloc.Free(to, n)
 			return false
 		}
@@ -257,9 +261,10 @@ func (d *defrag) moveAway(ctx *Caller, in *inode, c *candidate, x pagecache.Exte
 	return true
 }
 
-// placeAway allocates blocks for y, or the beginning of it. What makes room for a file's range may
-// get a reservation of its own, which continues what was moved from file block first on. n is 0 if
-// there is no space.
+// placeAway allocates blocks for y, or for its first blocks, and returns the first block and their
+// number. n is 0 if there is no space. If the candidate is for a file's range, the blocks may go to
+// a reservation of their own; the reservation continues the file blocks that were moved from first
+// on.
 func (d *defrag) placeAway(in *inode, c *candidate, first uint64, y pagecache.Extent) (to, n uint64) {
 	fs := d.fs
 	want := fs.reserve.limitAlloc(uint64(y.Len))
@@ -286,8 +291,8 @@ func (d *defrag) placeAway(in *inode, c *candidate, first uint64, y pagecache.Ex
 	return to, n
 }
 
-// onlyData reports whether no metadata is in a range of blocks, and no bad block, which never
-// becomes free.
+// onlyData reports whether n region blocks from block on contain neither metadata nor a bad block.
+// Bad blocks never become free.
 func (d *defrag) onlyData(block, n uint64) bool {
 	fs := d.fs
 	if block < uint64(fs.sb.StaticEnd)>>layout.BlockShift || fs.bad.Has(block, n) {
@@ -299,8 +304,8 @@ func (d *defrag) onlyData(block, n uint64) bool {
 	return !fs.meta.Overlaps(block, n)
 }
 
-// usersOf lists the files that have blocks where the candidates are. It looks at every
-// inode, as a mount does: this is asked seldom, and nothing is kept to answer it faster.
+// usersOf lists the files that have blocks in the candidates' blocks. It reads every inode, as a
+// scan does: it is rarely called, so no index is kept for it.
 func (d *defrag) usersOf(ctx *Caller, cs []*candidate) (inos []uint64) {
 	fs := d.fs
 	for _, b := range d.fs.meta.InodeBlocks() {
@@ -318,7 +323,7 @@ func (d *defrag) usersOf(ctx *Caller, cs []*candidate) (inos []uint64) {
 	return inos
 }
 
-// isIn reports whether a file has blocks where one of the candidates is.
+// isIn reports whether a file has blocks in one of the candidates' blocks.
 func (in *inode) isIn(cs []*candidate) (found bool) {
 	in.space.Ascend(0, func(e pagecache.Extent) bool {
 		for _, c := range cs {

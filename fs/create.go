@@ -8,15 +8,15 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// node is what create makes.
+// node describes the inode that create makes.
 type node struct {
 	mode, rdev uint32
-	target     string // symbolic links
-	unnamed    bool   // O_TMPFILE: no name, no link
+	target     string // of a symbolic link
+	unnamed    bool   // O_TMPFILE: no name, and a link count of 0
 }
 
-// Mknod creates a regular file, fifo, socket or device node. Of the mode of what is created
-// ctx.Umask is taken, unless the directory has a default access control list.
+// Mknod creates a regular file, fifo, socket or device node. ctx.Umask is taken from its mode,
+// unless the directory has a default access control list.
 func (fs *FS) Mknod(ctx *Caller, dir uint64, name string, mode, rdev uint32, a *Attr) syscall.Errno {
 	switch mode & syscall.S_IFMT {
 	case 0:
@@ -28,8 +28,8 @@ func (fs *FS) Mknod(ctx *Caller, dir uint64, name string, mode, rdev uint32, a *
 	return fs.create(ctx, dir, name, &node{mode: mode, rdev: rdev}, a)
 }
 
-// Tmpfile creates a regular file without a name, as O_TMPFILE: it goes with its last
-// reference unless Link names it before. dir says where Link may name it.
+// Tmpfile creates a regular file without a name, as O_TMPFILE. It is freed with its last reference
+// unless Link gives it a name before. It inherits from directory dir what any new file does.
 func (fs *FS) Tmpfile(ctx *Caller, dir uint64, mode uint32, a *Attr) syscall.Errno {
 	return fs.create(ctx, dir, "", &node{mode: mode&0o7777 | syscall.S_IFREG, unnamed: true}, a)
 }
@@ -39,18 +39,19 @@ func (fs *FS) Mkdir(ctx *Caller, dir uint64, name string, mode uint32, a *Attr) 
 	return fs.create(ctx, dir, name, &node{mode: mode&0o7777 | syscall.S_IFDIR}, a)
 }
 
-// create makes a new inode and its name, if it has one.
+// create makes a new inode and its name, if it has one, and fills a.
 //
 // Persistence order:
-//  1. a long link's target: NT-store into a fresh block, SFENCE
-//  2. whatever the name needs: a fresh directory block is formatted and fenced
-//  3. what is inherited of access control lists: swapXattrsLocked
-//  4. transaction: the inode's core, times and extent lines; the dentry; the
-//     directory's times line, and its core line if its size or link count changes
+//  1. the target of a long link: NT-store into a fresh block, SFENCE
+//  2. if the name needs a fresh directory block: it is formatted and fenced
+//  3. inherited access control lists are stored: swapXattrsLocked
+//  4. transaction: the inode's core, times and extent lines; the dentry; the directory's times
+//     line, and its core line if its size or link count changes
 func (fs *FS) create(ctx *Caller, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
 	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.tryCreate(ctx, dir, name, nd, a) })
 }
 
+// tryCreate is one attempt of create.
 func (fs *FS) tryCreate(ctx *Caller, dir uint64, name string, nd *node, a *Attr) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
@@ -92,6 +93,7 @@ func (fs *FS) tryCreate(ctx *Caller, dir uint64, name string, nd *node, a *Attr)
 	return 0
 }
 
+// createLocked makes the inode and its name in directory d. Called with d.mu held and no lane.
 func (fs *FS) createLocked(ctx *Caller, d *inode, name string, nd *node) (in *inode, err error) {
 	var p dirPlace
 	if !nd.unnamed {
@@ -120,18 +122,19 @@ func (fs *FS) createLocked(ctx *Caller, d *inode, name string, nd *node) (in *in
 	return n.in, nil
 }
 
-// newborn is an inode on its way: in DRAM, where nobody finds it, and not yet on media.
+// newborn is an inode that is being created (inodeCreating): it is in DRAM, where get does not find
+// it, and not on the media yet.
 type newborn struct {
 	fs    *FS
 	ctx   *Caller
 	in    *inode
 	nd    *node
-	block uint64 // of a long link's target; 0: none
-	list  *xattrSwap
+	block uint64     // the target of a long link; 0: none
+	list  *xattrSwap // inherited access control lists; nil: none
 }
 
-// newNodeLocked makes everything of a new inode that stands outside the transaction which shows
-// it. Called with d.mu held.
+// newNodeLocked makes all parts of a new inode that precede the transaction which makes it visible.
+// Called with d.mu held and no lane.
 func (fs *FS) newNodeLocked(ctx *Caller, d *inode, nd *node) (*newborn, error) {
 	ino, err := fs.meta.AllocInode(ctx.Lane, ctx.UID)
 	if err != nil {
@@ -147,7 +150,7 @@ func (fs *FS) newNodeLocked(ctx *Caller, d *inode, nd *node) (*newborn, error) {
 		n.free(ino)
 		return nil, err
 	}
-	// Before its lines are on media, so that a get by number does not read them.
+	// In the cache before its lines are on the media, so that a get by number does not read them.
 	n.in.state = inodeCreating
 	s := fs.shard(ino)
 	s.mu.Lock()
@@ -156,7 +159,7 @@ func (fs *FS) newNodeLocked(ctx *Caller, d *inode, nd *node) (*newborn, error) {
 	return n, nil
 }
 
-// done is after commit: the inode can be found.
+// done makes the inode visible to get, after the commit.
 func (n *newborn) done() {
 	fs := n.fs
 	n.list.done()
@@ -169,14 +172,14 @@ func (n *newborn) done() {
 	s.mu.Unlock()
 }
 
-// undo is for a transaction that was not committed.
+// undo removes the inode after a transaction that was not committed.
 func (n *newborn) undo() {
 	n.fs.shard(n.in.ino).drop(n.in)
 	n.list.undo()
 	n.free(n.in.ino)
 }
 
-// free gives back what newNodeLocked took. Called with no lane.
+// free gives back what newNodeLocked allocated. Called with no lane held.
 func (n *newborn) free(ino uint64) {
 	if n.block != 0 {
 		n.fs.free.idle(n.block, 1)
@@ -184,50 +187,50 @@ func (n *newborn) free(ino uint64) {
 	n.fs.meta.FreeInode(n.ctx.Lane, ino)
 }
 
-// newInode is a new inode in DRAM, with one reference. Its generation follows that of the
-// slot's last user.
-func (n *newborn) newInode(d *inode, ino uint64) (*inode, error) {
-	fs, ctx, nd := n.fs, n.ctx, n.nd
-	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: nd.mode & syscall.S_IFMT}
+// newInode makes a new inode in DRAM, with one reference. Its generation follows that of the slot's
+// last user. Called with dir.mu held.
+func (n *newborn) newInode(dir *inode, ino uint64) (*inode, error) {
+	fs, ctx, node := n.fs, n.ctx, n.nd
+	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: node.mode & syscall.S_IFMT}
 	in.refs.Store(1)
-	var l layout.Line
-	if err := fs.journal.ReadLine(in.off+layout.InodeCoreOff, &l); err != nil {
+	var line layout.Line
+	if err := fs.journal.ReadLine(in.off+layout.InodeCoreOff, &line); err != nil {
 		return nil, err
 	}
-	if in.core.Get(&l); in.core.Mode != 0 {
+	if in.core.Get(&line); in.core.Mode != 0 {
 		return nil, fs.contradiction(corruptf("inode %d is in use, and is free by the saved free map", ino))
 	}
 	gen := in.core.Gen + 1
 	if gen == 0 {
 		gen = 1
 	}
-	in.core = layout.Core{Gen: gen, Mode: uint16(nd.mode), UID: ctx.UID, GID: ctx.GID, Nlink: 1, Rdev: nd.rdev, Size: uint64(len(nd.target))}
+	in.core = layout.Core{Gen: gen, Mode: uint16(node.mode), UID: ctx.UID, GID: ctx.GID, Nlink: 1, Rdev: node.rdev, Size: uint64(len(node.target))}
 	if in.isReg() || in.isDir() {
-		in.core.Flags = d.core.Flags & flagsInherited
+		in.core.Flags = dir.core.Flags & flagsInherited
 		if !in.isDir() {
 			in.core.Flags &^= layout.FlagProjInherit
 		}
 		in.flags.Store(in.core.Flags)
 	}
-	if d.core.Flags&layout.FlagProjInherit != 0 {
-		in.core.Proj = d.core.Proj
+	if dir.core.Flags&layout.FlagProjInherit != 0 {
+		in.core.Proj = dir.core.Proj
 	}
-	if d.core.Mode&syscall.S_ISGID != 0 {
-		in.core.GID = d.core.GID
+	if dir.core.Mode&syscall.S_ISGID != 0 {
+		in.core.GID = dir.core.GID
 		if in.isDir() {
 			in.core.Mode |= syscall.S_ISGID
 		}
 	}
 	if in.isDir() {
-		in.core.Nlink, in.core.Parent = 2, d.ino
-		in.parent.Store(d.ino)
-		in.up.Store(d)
+		in.core.Nlink, in.core.Parent = 2, dir.ino
+		in.parent.Store(dir.ino)
+		in.up.Store(dir)
 		in.anchored.Store(true)
 		in.content = &content{}
 		in.dir = &dirindex.Index{}
 		in.loaded.Store(true)
 	}
-	if nd.unnamed {
+	if node.unnamed {
 		in.core.Nlink, in.linkable = 0, true
 	}
 	in.size.Store(in.core.Size)
@@ -236,8 +239,8 @@ func (n *newborn) newInode(d *inode, ino uint64) (*inode, error) {
 	return in, nil
 }
 
-// stageContent writes the extent line of a new inode: a link's target, its block,
-// or nothing (over what the slot's last user left).
+// stageContent stages the extent line of a new inode: a link's target, the block that holds the
+// target, or an empty line in place of what the slot's last user left.
 func (in *inode) stageContent(t *journal.Tx, nd *node, block uint64) {
 	off := in.off + layout.InodeExtentOff
 	in.counted.Store(block == 0)
@@ -256,8 +259,8 @@ func (in *inode) stageContent(t *journal.Tx, nd *node, block uint64) {
 	}
 }
 
-// emptySlots reports whether the slot's last user left the extent line empty, so
-// that the transaction need not carry it.
+// emptySlots reports whether the extent line is empty already, so that the transaction need not
+// carry it.
 func (in *inode) emptySlots(t *journal.Tx, off int64) bool {
 	var l layout.Line
 	return t.Peek(off, &l) == nil && [layout.PayloadSize]byte(l.Payload()) == [layout.PayloadSize]byte{}

@@ -6,23 +6,23 @@ import (
 	"sync/atomic"
 )
 
-// damage is what metadata was found damaged since the mount. Each place is logged once; from the
-// first on the filesystem is unmounted as one that fsck has to look at.
+// damage records the damaged metadata that was found since the mount. Each message is logged once.
+// Once something is found, the unmount records that fsck must look at the filesystem.
 type damage struct {
 	found atomic.Bool
-	// unfinished: something was left on media for the next mount to finish, which must read all
-	// inodes to find it.
+	// unfinished is set if an operation left something on the media for the next mount to finish.
+	// That mount must read all inodes to find it.
 	unfinished atomic.Bool
 
 	mu     sync.Mutex
 	logged map[string]bool // protected by mu; at most damageLogged
 }
 
-// damageLogged is how many messages about damage one mount logs.
+// damageLogged bounds the messages about damage that one mount logs.
 const damageLogged = 100
 
-// met notes an error if it is that of damaged metadata, and returns it. What the mount itself meets
-// makes it fail.
+// met records err if it reports damaged metadata, and returns it. While the mount is under way it
+// records nothing: there such an error makes the mount fail.
 func (fs *FS) met(err error) error {
 	if err == nil || !fs.background.started() || !errors.Is(err, ErrNeedsFsck) {
 		return err

@@ -11,35 +11,36 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// defrag moves files' blocks within the region, to where one large folio can hold them. Nothing
-// else does.
+// defrag moves files' blocks within the region, to places where one large folio can hold them. No
+// other code does that.
 //
 // A range of a file, aligned to the size of a large folio and allocated in full, is collapsed when
 // its blocks lie in one aligned block of the region in their order (as khugepaged collapses base
-// pages). A PMD range is collapsed by the write that fills it (collapse.go). A PUD range is filled
-// in its reservation mostly; what is missing, and what is in the way, is moved in the background
-// (compact.go).
+// pages). A PMD range is collapsed by the write that fills it (collapse.go). A PUD range is mostly
+// filled in its reservation. Its missing blocks, and blocks of other files in the way, are moved in
+// the background (compact.go).
 //
-// Its methods take the locks of inodes, from the range lock on, and are called with none held
-// unless they say otherwise.
+// Its methods take the locks of inodes, from the range lock on. Unless their comments say otherwise
+// they are called with no lock held.
 type defrag struct {
 	fs      *FS           // immutable
-	placed  atomic.Uint64 // blocks that files were given since the mount
-	moved   atomic.Uint64 // blocks that were moved since the mount, and that moves under way may move
+	placed  atomic.Uint64 // blocks allocated for files since the mount
+	moved   atomic.Uint64 // blocks moved since the mount, or about to be by moves under way
 	running atomic.Bool   // a Compact is under way
 
-	mu   sync.Mutex          // a leaf; protects inos
-	inos map[uint64]struct{} // files that may have a PUD range that is full and not collapsed
+	mu   sync.Mutex          // a leaf
+	inos map[uint64]struct{} // files that may have a full PUD range to collapse; protected by mu
 }
 
-// What is moved, in thousandths of what was allocated, and a 64th of the region more: by
-// collapsing PUD ranges, and in all.
+// Budgets for moved blocks, in thousandths of placed: compactShare for collapsing PUD ranges,
+// moveShare for all moves. A 64th of the region's blocks comes on top (see mayMove).
 const (
 	compactShare = 95
 	moveShare    = 98
 )
 
-// mayMove takes n blocks from what may be moved; false if that is used up.
+// mayMove takes n blocks from the budget of share thousandths. It returns false if the budget does
+// not suffice.
 func (d *defrag) mayMove(n, share uint64) bool {
 	for {
 		m := d.moved.Load()
@@ -76,7 +77,7 @@ func (d *defrag) forget() {
 	d.mu.Unlock()
 }
 
-// list returns the noted files in the order of their numbers.
+// list returns the noted files by ascending inode number.
 func (d *defrag) list() (inos []uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,19 +88,19 @@ func (d *defrag) list() (inos []uint64) {
 	return inos
 }
 
-// Compaction is what a call of Compact did.
+// Compaction is the result of a call of Compact.
 type Compaction struct {
-	Collapsed bool   // a PUD range of a file can be mapped as one page now that could not before
+	Collapsed bool   // a PUD range of a file was collapsed, so it can be mapped as one page
 	Moved     uint64 // blocks
 }
 
-// Compact is one step of compaction in the background. It collapses the PUD range of a file
-// that takes the fewest blocks to collapse: moves away what is in the way, and there what is
-// missing. And it empties PMD blocks of which little is used. It moves no more than a
-// tenth of what was allocated since the mount. ctx.Cancel stops it between two folios;
-// what it has moved by then stays, and is right.
+// Compact is one step of compaction in the background. It collapses the PUD range of a file that
+// takes the fewest moved blocks: it moves other blocks out of the way, and the missing blocks of
+// the range into place. It also empties PMD blocks that are little used. It moves at most about a
+// tenth of the blocks that were allocated since the mount (see mayMove). ctx.Cancel stops it
+// between two folios; blocks moved by then stay moved.
 //
-// One call at a time does something; others return at once.
+// If another call is under way it returns at once.
 func (fs *FS) Compact(ctx *Caller) (Compaction, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return Compaction{}, e
@@ -107,7 +108,7 @@ func (fs *FS) Compact(ctx *Caller) (Compaction, syscall.Errno) {
 	return fs.defrag.step(ctx), 0
 }
 
-// step is Compact where changes are allowed.
+// step is Compact after the check that changes are allowed.
 func (d *defrag) step(ctx *Caller) (c Compaction) {
 	if !d.running.CompareAndSwap(false, true) {
 		return c
@@ -119,19 +120,19 @@ func (d *defrag) step(ctx *Caller) (c Compaction) {
 		c.Collapsed = d.collapsePUD(ctx, &best)
 		c.Moved += best.done
 		if !c.Collapsed && best.done == 0 {
-			d.drop(best.ino) // until it grows again: others come next
+			d.drop(best.ino) // until the file grows again, so that other files come next
 		}
 		d.moved.Add(best.done - best.cost)
 	}
 	return c
 }
 
-// moveToLocked moves the file blocks [lo, hi) to the region blocks base, base+1, ... as far as they
-// do not lie there. It returns how many blocks it moved, and whether all lie there now. Called with
-// the range locked for writing, and io held.
+// moveToLocked moves the file blocks [lo, hi) to the region blocks base, base+1, ... unless they
+// are there already. It returns how many blocks it moved, and whether all blocks are there now.
+// Called with the range locked for writing, and io held.
 func (d *defrag) moveToLocked(ctx *Caller, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
 	fs := d.fs
-	// Everything there must be free, or the file's own block of that place.
+	// Each target block must be free, or be the right block of the file already.
 	for b := lo; b < hi; {
 		e, ok := in.space.Lookup(b)
 		if !ok || !d.movable(part(e, b, min(hi, e.End()))) {
@@ -159,20 +160,21 @@ func (d *defrag) moveToLocked(ctx *Caller, in *inode, lo, hi, base uint64) (n ui
 	return n, true
 }
 
-// movable reports whether every folio of an extent has one owner and no reference, and can be
-// read: no other file shares it, and nobody has it mapped.
+// movable reports whether the blocks of an extent may be moved: no other file shares them, no
+// reader or mapping references their folios, and all can be read.
 func (d *defrag) movable(x pagecache.Extent) bool {
 	fs := d.fs
 	return x.Flags&layout.ExtentShared == 0 && !fs.bad.Has(x.Block, uint64(x.Len)) && fs.table.Sole(x.Block, uint64(x.Len))
 }
 
-// move moves x, which is part of an extent of the file, to allocated blocks. After an
-// error it has not happened, and the blocks are free.
+// move moves x, a part of one extent of the file, to the allocated blocks from to on. After an
+// error the file has not changed, and those blocks are free. Called with the range locked for
+// writing, and io held.
 //
 // Persistence order:
-//  1. NT-store the data where it goes, SFENCE
+//  1. NT-store the data to the new blocks, SFENCE
 //  2. transaction: the slots
-//  3. only then are the blocks it leaves free
+//  3. only then are the old blocks free
 func (d *defrag) move(ctx *Caller, in *inode, x pagecache.Extent, to uint64) error {
 	fs := d.fs
 	m := fs.newRemapLocked(in, x.Logical)
@@ -197,7 +199,8 @@ func (d *defrag) move(ctx *Caller, in *inode, x pagecache.Extent, to uint64) err
 	return m.commit(ctx, 0)
 }
 
-// mergeFolios makes large folios of the file blocks [lo, hi), which lie at base.
+// mergeFolios merges folios of the file blocks [lo, hi), which lie at region block base, into large
+// ones. Called with io held.
 func (d *defrag) mergeFolios(in *inode, lo, hi, base uint64) {
 	fs := d.fs
 	o := fs.alloc.Orders()

@@ -8,7 +8,8 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// getDir is get for directories, with the index in DRAM. EAGAIN as extentsLoaded.
+// getDir is get for a directory that is used: it is anchored, and its index is in DRAM. ENOTDIR for
+// other inodes; EAGAIN as from extentsLoaded. Called with no lock held.
 func (fs *FS) getDir(ctx *Caller, ino uint64) (*inode, syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -29,7 +30,8 @@ func (fs *FS) getDir(ctx *Caller, ino uint64) (*inode, syscall.Errno) {
 	return in, 0
 }
 
-// find looks a name up. It allocates nothing.
+// find looks up a name in a directory; the bool reports whether it exists. It allocates no memory.
+// Called with in.mu held for reading or writing.
 func (fs *FS) find(in *inode, name string) (dirindex.Entry, bool, error) {
 	var s dirindex.Search
 	off, ok := s.Start(in.dir, name)
@@ -47,11 +49,12 @@ func (fs *FS) find(in *inode, name string) (dirindex.Entry, bool, error) {
 	return e, true, nil
 }
 
-// lostLooked bounds the lost lines that are compared with a name: if there are more, one may have
-// held it.
+// lostLooked bounds the lost lines that are compared with a name. Beyond that any of them may have
+// held the name.
 const lostLooked = 1000
 
-// absent is the answer for a name that directory in has not, as far as it can be read.
+// absent returns nil if a name that find did not find cannot be in the directory, and an error if a
+// damaged line may have held it.
 func (fs *FS) absent(in *inode, name string) error {
 	n := in.dir.Lost()
 	if n == 0 {
@@ -66,7 +69,7 @@ func (fs *FS) absent(in *inode, name string) error {
 	return nil
 }
 
-// loadDir builds the index of a directory of size bytes from its blocks.
+// loadDir builds the index of a directory of size bytes from its blocks. Called with in.io held.
 func (fs *FS) loadDir(in *inode, size uint64) error {
 	n := size >> layout.BlockShift
 	if n > dirindex.MaxBlocks || n > fs.sb.Blocks() {
@@ -92,7 +95,7 @@ func (fs *FS) loadDir(in *inode, size uint64) error {
 	return nil
 }
 
-// dirDamage is the error of what a directory has lost.
+// dirDamage returns the error that describes damage found in a directory.
 func dirDamage(in *inode, x dirindex.Damage) error {
 	switch x.Kind {
 	case dirindex.Unreadable:
@@ -103,17 +106,16 @@ func dirDamage(in *inode, x dirindex.Damage) error {
 	return corruptf("directory %d has an entry at offset %d that is not whole, its name is lost", in.ino, x.Off)
 }
 
-// dirPlace is a place found for a new dentry.
+// dirPlace is a place for a new dentry.
 type dirPlace struct {
-	pos   uint32
-	n     int
-	block uint64 // != 0: a fresh block that the transaction links as directory block pos/64
-	remap *remap // that links it, settled; nil if there is none
+	pos   uint32 // in lines from the start of the directory
+	n     int    // number of lines
+	block uint64 // a fresh metadata block, which the transaction links at pos; 0: none
+	remap *remap // the settled remap that links block; nil: none
 }
 
-// placeNameLocked finds n adjacent free lines in the directory, in a fresh, formatted
-// metadata block if need be. Nothing is linked yet: change.link does that. Called
-// with mu held and no lane.
+// placeNameLocked finds n adjacent free lines in the directory, if necessary in a fresh, formatted
+// metadata block. It links nothing: change.link does. Called with in.mu held and no lane.
 func (fs *FS) placeNameLocked(ctx *Caller, in *inode, n int) (dirPlace, error) {
 	if pos, ok := in.dir.Room(n); ok {
 		return dirPlace{pos: pos, n: n}, nil
@@ -145,7 +147,7 @@ func (fs *FS) placeNameLocked(ctx *Caller, in *inode, n int) (dirPlace, error) {
 	return p, nil
 }
 
-// undoPlace gives back what placeNameLocked took. No lane may be held.
+// undoPlace gives back what placeNameLocked took. Called with no lane held.
 func (fs *FS) undoPlace(ctx *Caller, p *dirPlace) {
 	if p.block == 0 {
 		return
@@ -155,10 +157,9 @@ func (fs *FS) undoPlace(ctx *Caller, p *dirPlace) {
 	fs.meta.Free(ctx.Lane, p.block)
 }
 
-// trimDirLocked gives back the directory block of a position if it became empty, and all
-// blocks if the directory did. It comes after the transaction that emptied the
-// block: if it does not happen the directory is merely larger than it need be.
-// Called with mu held and no lane.
+// trimDirLocked frees the directory block of line pos if it is empty now, and all blocks if the
+// directory is empty. It follows the transaction that emptied the block; if it fails, the directory
+// is merely larger than necessary. Called with in.mu held and no lane.
 func (fs *FS) trimDirLocked(ctx *Caller, in *inode, pos uint32) {
 	if in.dir.Len() > 0 {
 		fs.trimBlock(ctx, in, pos/layout.LinesPerBlock)
@@ -171,11 +172,11 @@ func (fs *FS) trimDirLocked(ctx *Caller, in *inode, pos uint32) {
 	fs.freeChain(ctx, fs.dropChainLocked(ctx, in))
 }
 
-// trimBlock makes an empty directory block a hole, so that positions hold; the size
-// shrinks when the last blocks go.
+// trimBlock makes directory block b a hole if it is empty, so that the positions of other names
+// stay valid. The size shrinks when the last blocks go. Called with in.mu held and no lane.
 //
 // Persistence order:
-//  1. transaction: the block's slot cut (it may split in two), the directory's size
+//  1. transaction: the block's slot is cut (the extent may split in two), the directory's size
 //  2. only then is the block free
 func (fs *FS) trimBlock(ctx *Caller, in *inode, b uint32) {
 	d := in.dir

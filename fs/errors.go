@@ -11,10 +11,10 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Errors of Mount and Mkfs. They come wrapped in one sentence that says what was
-// found and what to do.
+// Errors of Mount and Mkfs. They are wrapped in one sentence that says what was found and what to
+// do.
 var (
-	// ErrInUse: the owner record names a live user, or one of which that is unclear.
+	// ErrInUse: the owner record names a user that is alive, or may be.
 	ErrInUse = owner.ErrInUse
 	// ErrNeedsFsck: a structure is damaged; nothing was changed.
 	ErrNeedsFsck = layout.ErrDamaged
@@ -29,16 +29,16 @@ var (
 // corruptf is layout.Damagedf.
 func corruptf(format string, a ...any) error { return layout.Damagedf(format, a...) }
 
-// errno speaks the language of the core's callers: the one place where errors of
-// the packages below become a syscall.Errno.
+// errno translates an error of the packages below into a syscall.Errno. No other function does
+// that.
 func errno(err error) syscall.Errno {
 	if err == nil {
 		return 0
 	}
 	if e, ok := err.(syscall.Errno); ok {
-		return e // as of a name that is missing
+		return e // for example ENOENT of a missing name
 	}
-	var e syscall.Errno // on the heap: not before the usual cases
+	var e syscall.Errno // escapes to the heap: after the usual cases
 	switch {
 	case err == errNoSpace:
 		return syscall.ENOSPC
