@@ -1,10 +1,10 @@
 package layout
 
-// ChunksPerLine is how many chunks one line of the chunk map speaks for: its
-// payload is a bitmap, bit i set when chunk i of the line holds metadata.
+// ChunksPerLine is the number of chunks in one line of the chunk map. The payload of the line is a
+// bitmap; bit i is set if chunk i of the line holds metadata.
 const ChunksPerLine = PayloadSize * 8
 
-// ChunkMapPos gives the line (counted from ChunkMapOff) and bit of chunk c.
+// ChunkMapPos returns the line (counted from ChunkMapOff) and the bit of chunk c.
 func ChunkMapPos(c int64) (line int64, bit int) { return c / ChunksPerLine, int(c % ChunksPerLine) }
 
 // ChunkBit reports bit i of a chunk-map line.
@@ -19,10 +19,9 @@ func (l *Line) SetChunkBit(i int, on bool) {
 	}
 }
 
-// The header block of a metadata chunk: line 0 identifies it, lines 1.. carry one
-// byte per block of the chunk: its BlockType. Only inode blocks must be listed
-// (they are what a mount scans); every other metadata block is found through an
-// inode and is BlockOther.
+// The header block of a metadata chunk: line 0 identifies the chunk, and lines 1.. hold one byte
+// (BlockType) for each block of the chunk. Only inode blocks are listed, because a mount scans
+// them. Every other metadata block is found through an inode and has the type BlockOther.
 //
 // Header line payload:
 //
@@ -36,7 +35,7 @@ const (
 	ChunkTypeLine0 = 1
 )
 
-// BlockType is what a block of a metadata chunk holds.
+// BlockType is the type of a block of a metadata chunk.
 type BlockType uint8
 
 // The block types. BlockOther covers free blocks, directory blocks, extent
@@ -46,7 +45,8 @@ const (
 	BlockInode BlockType = 1
 )
 
-// TypePos gives the line (within the header block) and byte of block i of a chunk.
+// TypePos returns the line (within the header block) and the byte of the payload for block i of a
+// chunk.
 func TypePos(i int) (line, b int) { return ChunkTypeLine0 + i/TypesPerLine, i % TypesPerLine }
 
 // BlockType returns byte i of a type line.
@@ -55,7 +55,7 @@ func (l *Line) BlockType(i int) BlockType { return BlockType(l.u8(i)) }
 // SetBlockType sets byte i of a type line.
 func (l *Line) SetBlockType(i int, t BlockType) { l.put8(i, uint8(t)) }
 
-// SetChunkHeader makes l the identifying line of chunk c.
+// SetChunkHeader writes the identity of chunk c to l, line 0 of the header block.
 func (l *Line) SetChunkHeader(c int64) {
 	l.put32(0, ChunkMagic)
 	l.put64(8, uint64(c))

@@ -1,9 +1,8 @@
 package layout
 
-// A directory is a file of metadata blocks. A dentry is one head line and, for
-// names longer than HeadName bytes, up to five continuation lines that follow it
-// in the same block. A continuation line counts only behind its head; anywhere
-// else it is free.
+// A directory is a file of metadata blocks. A dentry is one head line and, for names longer than
+// HeadName bytes, up to five continuation lines that follow it in the same block. A continuation
+// line counts only behind its head; anywhere else it is free.
 //
 //	head    offset size field
 //	        0      1    DentryHead
@@ -22,11 +21,11 @@ const (
 	HeadName = 40
 	ContName = 51
 	NameMax  = 255
-	// MaxDentryLines is the length of the longest dentry in lines.
+	// MaxDentryLines is the number of lines of the longest dentry.
 	MaxDentryLines = 1 + (NameMax-HeadName+ContName-1)/ContName
 )
 
-// DentryLines is how many lines a name of n bytes takes.
+// DentryLines returns the number of lines for a name of n bytes.
 func DentryLines(n int) int {
 	if n <= HeadName {
 		return 1
@@ -34,25 +33,26 @@ func DentryLines(n int) int {
 	return 1 + (n-HeadName+ContName-1)/ContName
 }
 
-// DentryKind is DentryFree, DentryHead, DentryCont or a value no writer makes.
+// DentryKind returns DentryFree, DentryHead or DentryCont, or another value if the line is
+// malformed.
 func (l *Line) DentryKind() uint8 { return l.u8(0) }
 
-// DentryIno is the inode number of a head line.
+// DentryIno returns the inode number in a head line.
 func (l *Line) DentryIno() uint64 { return l.u64(4) }
 
-// DentryType is the DT_* type of a head line.
+// DentryType returns the DT_* type in a head line.
 func (l *Line) DentryType() uint8 { return l.u8(1) }
 
-// DentryNameLen is the length of the name of a head line in bytes.
+// DentryNameLen returns the length of the name in bytes, from a head line.
 func (l *Line) DentryNameLen() int { return int(l.u8(2)) }
 
-// SetDentryTarget changes which inode a head line names.
+// SetDentryTarget changes the inode number and the DT_* type in a head line.
 func (l *Line) SetDentryTarget(ino uint64, typ uint8) {
 	l.put64(4, ino)
 	l.put8(1, typ)
 }
 
-// PutDentryHead makes l the head of a dentry.
+// PutDentryHead makes l the head line of a dentry. typ is a DT_* type.
 func (l *Line) PutDentryHead(name []byte, ino uint64, typ uint8) {
 	clear(l.Payload())
 	l.put8(0, DentryHead)
@@ -62,7 +62,7 @@ func (l *Line) PutDentryHead(name []byte, ino uint64, typ uint8) {
 	copy(l[PayloadOff+12:PayloadOff+PayloadSize], name)
 }
 
-// PutDentryCont makes l the i-th line (from 1) of a dentry.
+// PutDentryCont makes l continuation line i (from 1) of a dentry. name is the whole name.
 func (l *Line) PutDentryCont(name []byte, i int) {
 	clear(l.Payload())
 	l.put8(0, DentryCont)
@@ -74,8 +74,8 @@ func (l *Line) PutDentryCont(name []byte, i int) {
 // ClearDentry makes l a free line.
 func (l *Line) ClearDentry() { clear(l.Payload()) }
 
-// NamePart is the part of a name that line i (0: head) of a dentry holds, given
-// the whole name's length.
+// NamePart returns the part of a name that line i of a dentry holds. Line 0 is the head; nameLen is
+// the length of the whole name in bytes.
 func (l *Line) NamePart(i, nameLen int) []byte {
 	if i == 0 {
 		return l[PayloadOff+12 : PayloadOff+12+min(nameLen, HeadName)]

@@ -2,42 +2,44 @@ package layout
 
 import "encoding/binary"
 
-// The saved free map is what a mount otherwise finds out by reading every inode: who owns
-// which data blocks, which metadata blocks and inode slots are free. It stands in free
-// blocks, from a clean unmount to the next mount, and the owner record says where.
+// The saved free map records who owns which data blocks, and which metadata blocks and inode slots
+// are free. Without it a mount reads every inode to find that out. It is stored in free blocks,
+// from a clean unmount to the next mount. The owner record refers to it (FreeMapRef).
 //
-// It is cut into segments, runs of blocks that each begin with a line, FreeMapSegment. What
-// is behind these lines, one after the other, is a row of unsigned varints as
-// encoding/binary has them:
+// The map is stored in segments: runs of blocks that each begin with a header line, FreeMapSegment.
+// The bytes behind these lines, concatenated, are a sequence of unsigned varints as in
+// encoding/binary:
 //
-//	runs of folios       gap, n<<3 | many<<2 | kind, and if many is set count
-//	                     kind 0, 1, 2: n blocks in folios of 4 KiB, the chunk's size, the pud
-//	                     size, gap blocks behind the run before; owners: count, else 1
-//	                     kind 3: of the one large folio before, count (else 1) owners lack n
-//	                     blocks, gap blocks behind its begin or the lack before
-//	end of these         0, 0
-//	metadata chunks      for each, in order: a bitmap of one bit a block, not a varint: taken
-//	inode blocks with    gap to the one before, mask of free slots
+//	runs of folios       gap, n<<3 | many<<2 | kind, and count if many is set (else 1)
+//	                     kind 0, 1, 2: n blocks in folios of 4 KiB, the chunk size or PUD size.
+//	                     The run begins gap blocks behind the end of the previous run, and each of
+//	                     its folios has count owners.
+//	                     kind 3: n blocks of the preceding large folio that count of its owners
+//	                     do not own. They begin gap blocks behind the start of the folio, or
+//	                     behind the end of the previous run of kind 3.
+//	end of the runs      0, 0
+//	metadata chunks      for each, by number: a bitmap (no varint), one bit a block: in use
+//	inode blocks with    gap to the previous block number, mask of free slots
 //	free slots
-//	end of these         0, 0
-//	inodes that          gap to the one before
+//	end of the blocks    0, 0
+//	inodes that          gap to the previous inode number
 //	compaction looks at
-//	end of these         0
+//	end of the inodes    0
 
-// FreeMapRef says where a saved free map is.
+// FreeMapRef locates a saved free map.
 type FreeMapRef struct {
-	Block uint64 // the first segment's first
-	Len   uint64 // bytes, without the segments' lines
-	CRC   uint32 // of these bytes, from the filesystem's seed
+	Block uint64 // first block of the first segment
+	Len   uint64 // length in bytes, without the header lines of the segments
+	CRC   uint32 // CRC-32C of these bytes, continued from the filesystem's seed
 }
 
-// FreeMapMax is the longest free map that is saved, in bytes.
+// FreeMapMax is the largest size in bytes of a free map that is saved.
 const FreeMapMax = 256 << 20
 
-// FreeMapMagic marks the line of a segment: "FMAP".
+// FreeMapMagic marks the header line of a segment: "FMAP".
 const FreeMapMagic = 0x50414d46
 
-// FreeMapSegment is the line that a segment begins with.
+// FreeMapSegment is the header line of a segment.
 //
 //	offset size field
 //	0      4    FreeMapMagic
@@ -46,10 +48,10 @@ const FreeMapMagic = 0x50414d46
 //	16     8    length in blocks
 //	24     4    mount count of the owner record
 type FreeMapSegment struct {
-	Index  uint32
-	Next   uint64
-	Blocks uint64
-	Mounts uint32
+	Index  uint32 // from 0
+	Next   uint64 // first block of the next segment; 0: this is the last one
+	Blocks uint64 // length in blocks
+	Mounts uint32 // mount count of the owner record
 }
 
 // Put writes s into l.
@@ -61,32 +63,34 @@ func (s *FreeMapSegment) Put(l *Line) {
 	l.put32(24, s.Mounts)
 }
 
-// Get reads s from l and reports whether l is the line of a segment.
+// Get reads s from l and reports whether l is the header line of a segment.
 func (s *FreeMapSegment) Get(l *Line) bool {
 	*s = FreeMapSegment{Index: l.u32(4), Next: l.u64(8), Blocks: l.u64(16), Mounts: l.u32(24)}
 	return l.u32(0) == FreeMapMagic
 }
 
-// FreeMapRun is one of the runs of folios.
+// FreeMapRun is one run of the first part of the map: N blocks from Block on. Count is the number
+// of owners of each folio. For FreeMapMissing, Count is the number of owners that do not own the
+// blocks.
 type FreeMapRun struct {
 	Block, N, Count uint64
-	Kind            uint8 // 0, 1, 2; FreeMapLack
+	Kind            uint8 // 0, 1, 2: the size of the folios; or FreeMapMissing
 }
 
-// FreeMapMissing is the kind of a run of blocks that owners lack.
+// FreeMapMissing is the kind of a run of blocks that some owners of a large folio do not own.
 const FreeMapMissing = 3
 
-// FreeMapWriter builds a free map in B. What it is given must be in ascending order, and
-// each part is ended by End.
+// FreeMapWriter builds a free map in B. The elements of each part are added in ascending order, and
+// each part but the bitmaps is finished by End.
 type FreeMapWriter struct {
 	B       []byte
-	at      uint64 // where the gap of the next one begins
-	missing uint64 // and of the next lack
+	at      uint64 // block or inode number from which the next gap is counted
+	missing uint64 // block from which the next gap of a FreeMapMissing run is counted
 }
 
 func (w *FreeMapWriter) put(v uint64) { w.B = binary.AppendUvarint(w.B, v) }
 
-// Run appends a run.
+// Run appends a run of blocks.
 func (w *FreeMapWriter) Run(r FreeMapRun) {
 	from := &w.at
 	if r.Kind == FreeMapMissing {
@@ -105,7 +109,7 @@ func (w *FreeMapWriter) Run(r FreeMapRun) {
 	w.put(r.Count)
 }
 
-// Bits appends the bitmap of a metadata chunk.
+// Bits appends the bitmap of the blocks in use of a metadata chunk.
 func (w *FreeMapWriter) Bits(b []byte) { w.B = append(w.B, b...) }
 
 // Slots appends an inode block and the mask of its free slots.
@@ -120,22 +124,22 @@ func (w *FreeMapWriter) Ino(n uint64) {
 	w.at = n
 }
 
-// End ends a part whose elements are n varints.
+// End finishes a part with n zeros: n is the number of varints of each of its elements.
 func (w *FreeMapWriter) End(n int) {
 	w.B = append(w.B, make([]byte, n)...)
 	w.at = 0
 }
 
-// FreeMapReader reads what a FreeMapWriter wrote. It believes nothing: where the bytes are
-// not a free map it ends, and Done is false.
+// FreeMapReader reads what a FreeMapWriter wrote. It trusts none of the bytes: at the first
+// malformed element it stops, and Done returns false.
 type FreeMapReader struct {
 	b           []byte
-	blocks      uint64
-	at, missing uint64
+	blocks      uint64 // size of the filesystem in blocks
+	at, missing uint64 // as in FreeMapWriter
 	bad         bool
 }
 
-// NewFreeMapReader reads b, the free map of a filesystem of that many blocks.
+// NewFreeMapReader returns a reader of b, the free map of a filesystem of the given size in blocks.
 func NewFreeMapReader(b []byte, blocks uint64) *FreeMapReader {
 	return &FreeMapReader{b: b, blocks: blocks}
 }
@@ -150,7 +154,7 @@ func (r *FreeMapReader) get() uint64 {
 	return v
 }
 
-// Run is the next run; false: there are no more.
+// Run returns the next run; ok is false at the end of the part.
 func (r *FreeMapReader) Run() (x FreeMapRun, ok bool) {
 	gap, v := r.get(), r.get()
 	x = FreeMapRun{N: v >> 3, Count: 1, Kind: uint8(v & 3)}
@@ -179,7 +183,7 @@ func (r *FreeMapReader) Run() (x FreeMapRun, ok bool) {
 	return x, true
 }
 
-// Bits is the next n bytes; nil: there are not as many.
+// Bits returns the next n bytes, or nil if fewer are left.
 func (r *FreeMapReader) Bits(n int) (b []byte) {
 	if len(r.b) < n {
 		r.bad, r.b = true, nil
@@ -189,7 +193,8 @@ func (r *FreeMapReader) Bits(n int) (b []byte) {
 	return b
 }
 
-// Slots is the next inode block and its mask; false: there are no more.
+// Slots returns the next inode block and the mask of its free slots; ok is false at the end of the
+// part.
 func (r *FreeMapReader) Slots() (block uint64, mask uint16, ok bool) {
 	block, ok = r.number(r.blocks)
 	v := r.get()
@@ -199,7 +204,7 @@ func (r *FreeMapReader) Slots() (block uint64, mask uint16, ok bool) {
 	return block, uint16(v), ok && !r.bad
 }
 
-// Ino is the next inode number; false: there are no more.
+// Ino returns the next inode number; ok is false at the end of the part.
 func (r *FreeMapReader) Ino() (ino uint64, ok bool) { return r.number(r.blocks * InodesPerBlock) }
 
 func (r *FreeMapReader) number(limit uint64) (n uint64, ok bool) {
@@ -215,5 +220,5 @@ func (r *FreeMapReader) number(limit uint64) (n uint64, ok bool) {
 	return r.at, true
 }
 
-// Done reports whether all of it was a free map.
+// Done reports whether all bytes were read and were well-formed.
 func (r *FreeMapReader) Done() bool { return !r.bad && len(r.b) == 0 }

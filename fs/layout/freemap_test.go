@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzFreeMap: whatever the bytes are, a reader ends, tells only what lies within the
-// filesystem and in order, and a writer makes the same of that again.
+// FuzzFreeMap feeds arbitrary bytes to a reader. It must stop, must return only runs that are
+// within the filesystem and in order, and a writer must be able to write the same runs again.
 func FuzzFreeMap(f *testing.F) {
 	const blocks, chunk = 1 << 20, 8
 	var w FreeMapWriter
@@ -81,7 +81,7 @@ func FuzzFreeMap(f *testing.F) {
 	})
 }
 
-// TestOwner: an owner record says either who uses the region, or where the free map is.
+// TestOwner checks that owner records of all three states read back as they were written.
 func TestOwner(t *testing.T) {
 	for _, o := range []Owner{
 		{Machine: [8]byte{1}, Mount: [8]byte{6, 7}, Boot: [16]byte{2}, PID: 3, State: OwnerMounted, Start: 4, Mounts: 5},

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzSuper: what decodes has a geometry inside its size, and reads back the same.
+// FuzzSuper checks that a superblock that decodes has a geometry within its size, and reads back
+// unchanged.
 func FuzzSuper(f *testing.F) {
 	s := Superblock{Version: Version, Label: "pool", Size: 16 << 20, ChunkShift: 15, PUDShift: 18, Lanes: 2, Granule: BlockSize}
 	s.Place()
@@ -45,8 +46,8 @@ func FuzzSuper(f *testing.F) {
 	})
 }
 
-// FuzzLine: any line decodes as anything without a panic, what is put back is what was
-// got, and a name's parts make the name.
+// FuzzLine checks that any line decodes as any structure without a panic, that what is decoded
+// survives being encoded again, and that the parts of a name add up to its length.
 func FuzzLine(f *testing.F) {
 	var l Line
 	(&Core{Mode: 0o100644, Nlink: 1, Size: 9}).Put(&l)
@@ -93,7 +94,7 @@ func FuzzLine(f *testing.F) {
 	})
 }
 
-// same: what is got from a line, put into an empty one and got again has not changed.
+// same checks that a structure decoded from l does not change when it is encoded and decoded again.
 func same[T comparable](t *testing.T, l *Line, get func(*T, *Line), put func(*T, *Line)) {
 	var a, b T
 	var m Line
@@ -104,8 +105,8 @@ func same[T comparable](t *testing.T, l *Line, get func(*T, *Line), put func(*T,
 	}
 }
 
-// FuzzXattr: a list that decodes encodes to the same bytes; a block's part is no longer
-// than a block.
+// FuzzXattr checks that a list that decodes encodes to the same bytes, and that the list part of a
+// block fits the block.
 func FuzzXattr(f *testing.F) {
 	b := (&Xattr{Name: "user.a", Len: 3, CRC: 1, Value: []byte("abc")}).Append(nil)
 	b = (&Xattr{Name: "security.b", Len: 5000, CRC: 2, Runs: []XattrRun{{Block: 1 << 40, Len: 1}, {Block: 7, Len: 1}}}).Append(b)

@@ -16,19 +16,19 @@ const (
 
 // Inode format flags (Core.Format).
 const (
-	// FormatInline: the extent line holds up to InlineSize bytes of content
-	// (a symbolic link's target) instead of extents.
+	// FormatInline means that the extent line holds up to InlineSize bytes of content (a symbolic
+	// link's target) instead of extents.
 	FormatInline uint16 = 1 << 0
-	// FormatTruncating: a truncation was committed but not all extents beyond
-	// the size are cut yet; recovery cuts them.
+	// FormatTruncating means that a truncation was committed, but extents beyond the size may be
+	// left. Recovery removes them.
 	FormatTruncating uint16 = 1 << 1
 )
 
-// InlineSize is how many bytes of content fit the extent line.
+// InlineSize is the number of bytes of content that fit the extent line.
 const InlineSize = PayloadSize
 
-// Core is line 0 of an inode: what transactions change. Mode 0 is a free slot,
-// whose generation is that of its last user.
+// Core is line 0 of an inode: the attributes that transactions change. Mode 0 marks a free slot,
+// which keeps the generation of its last inode.
 //
 //	offset size field
 //	0      2    mode: type and permissions, as st_mode
@@ -46,21 +46,21 @@ const InlineSize = PayloadSize
 type Core struct {
 	Mode, Format     uint16
 	UID, GID, Nlink  uint32
-	Size             uint64
+	Size             uint64 // bytes
 	Gen, Flags, Proj uint32
 	Rdev             uint32
-	Parent           uint64
+	Parent           uint64 // inode number; directories only
 }
 
 // The flags of Core.Flags, FS_*_FL of linux/fs.h.
 const (
-	FlagSync        uint32 = 0x00000008 // writes are synchronous, as they are anyhow
+	FlagSync        uint32 = 0x00000008 // kept but without effect: all writes are synchronous
 	FlagImmutable   uint32 = 0x00000010
 	FlagAppend      uint32 = 0x00000020
 	FlagNoDump      uint32 = 0x00000040
 	FlagNoAtime     uint32 = 0x00000080
 	FlagDAX         uint32 = 0x02000000 // with -o dax=inode: bypass the page cache
-	FlagProjInherit uint32 = 0x20000000 // of directories: what is created gets their project
+	FlagProjInherit uint32 = 0x20000000 // of directories: new entries inherit the project id
 
 	FlagsKnown = FlagSync | FlagImmutable | FlagAppend | FlagNoDump | FlagNoAtime | FlagDAX | FlagProjInherit
 )
@@ -91,7 +91,7 @@ func (c *Core) Get(l *Line) {
 	}
 }
 
-// Times is line 1 of an inode, in ns since the epoch (1677 to 2262).
+// Times is line 1 of an inode. Times are in ns since the epoch (1677 to 2262).
 //
 //	offset size field
 //	0      8    atime
@@ -102,8 +102,8 @@ func (c *Core) Get(l *Line) {
 //	40     8    extended attribute root (block number, 0: none)
 //	48     4    reserved
 type Times struct {
-	Atime, Mtime, Ctime, Btime int64
-	ExtentRoot, XattrRoot      uint64
+	Atime, Mtime, Ctime, Btime int64  // ns since the epoch
+	ExtentRoot, XattrRoot      uint64 // block numbers; 0: none
 }
 
 // Put writes t into l.
@@ -125,9 +125,9 @@ func (t *Times) Get(l *Line) {
 	}
 }
 
-// Live is line 2 of an inode: what changes without a transaction. It counts only
-// while its line is valid and at least as new (by seq) as the times line; a torn
-// or older live line is ignored and the times line holds.
+// Live is line 2 of an inode: the times as stored without a transaction. It counts only while it is
+// valid, its sequence is not below that of the times line, and its generation is the inode's.
+// Otherwise it is ignored and the times line counts.
 //
 //	offset size field
 //	0      8    atime
@@ -138,9 +138,9 @@ func (t *Times) Get(l *Line) {
 //	40     4    inode generation the line belongs to
 //	44     8    reserved
 type Live struct {
-	Atime, Mtime, Ctime int64
-	Layout              uint64
-	Gen                 uint32
+	Atime, Mtime, Ctime int64  // ns since the epoch
+	Layout              uint64 // layout generation
+	Gen                 uint32 // generation of the inode that the line belongs to
 }
 
 // Put writes v into l.
@@ -161,14 +161,14 @@ func (v *Live) Get(l *Line) {
 
 // Extent flags.
 const (
-	// ExtentUnwritten: allocated, reads as zeros.
+	// ExtentUnwritten means that the blocks are allocated and read as zeros.
 	ExtentUnwritten uint8 = 1 << 0
-	// ExtentShared: other extents, so marked too, may have blocks of it. It stays when
-	// they are gone.
+	// ExtentShared means that other extents, which have the flag too, may contain some of the same
+	// blocks. The flag may remain when those extents are gone.
 	ExtentShared uint8 = 1 << 1
 )
 
-// Extent is one slot: a run of blocks of a file. Len 0 is an empty slot.
+// Extent is one slot: a contiguous run of a file's blocks. Len 0 marks an empty slot.
 //
 //	offset size field
 //	0      8    logical block (file offset / 4096)
@@ -178,17 +178,17 @@ const (
 //	21     1    flags
 //	22     2    reserved
 type Extent struct {
-	Logical, Block uint64
-	Len            uint32
+	Logical, Block uint64 // first file block and first region block
+	Len            uint32 // blocks
 	Dev, Flags     uint8
 }
 
 const (
 	extentSize = 24
-	// ExtentsPerLine slots fit one line; the inode's extent line holds slots 0
-	// and 1.
+	// ExtentsPerLine is the number of slots of a line. The inode's extent line holds slots 0 and 1.
 	ExtentsPerLine = 2
-	// ExtentsPerBlock slots fit an extent block: 63 lines after its header line.
+	// ExtentsPerBlock is the number of slots of an extent block: those of the 63 lines behind the
+	// header line.
 	ExtentsPerBlock = (LinesPerBlock - 1) * ExtentsPerLine
 )
 
@@ -209,9 +209,9 @@ func (l *Line) Extent(i int) Extent {
 	return Extent{Logical: l.u64(o), Block: l.u64(o + 8), Len: l.u32(o + 16), Dev: l.u8(o + 20), Flags: l.u8(o + 21)}
 }
 
-// ExtentBlock is the header line of an extent block: a chain from
-// Times.ExtentRoot, newest block first. Slot number s of a file is in the inode
-// for s < 2; the block that was linked k-th (from 0) holds 2+126k .. 2+126k+125.
+// ExtentBlock is the header line of an extent block. The extent blocks of a file are a chain from
+// Times.ExtentRoot, newest block first. Slots 0 and 1 of a file are in the inode. The k-th linked
+// block (from 0) holds slots 2+126k to 2+126k+125.
 //
 //	offset size field
 //	0      4    ExtentBlockMagic
@@ -220,10 +220,10 @@ func (l *Line) Extent(i int) Extent {
 //	16     8    next extent block (block number, 0: none)
 //	24     4    owner's generation
 type ExtentBlock struct {
-	Index uint32
-	Owner uint64
-	Next  uint64
-	Gen   uint32
+	Index uint32 // in the order of linking, from 0
+	Owner uint64 // inode number
+	Next  uint64 // block number of the next extent block; 0: none
+	Gen   uint32 // generation of the owner
 }
 
 // ExtentBlockMagic marks the header line of an extent block: "EXTB".
@@ -238,7 +238,7 @@ func (h *ExtentBlock) Put(l *Line) {
 	l.put32(24, h.Gen)
 }
 
-// Get reads h from l and reports whether l is the header of an extent block.
+// Get reads h from l and reports whether l is the header line of an extent block.
 func (h *ExtentBlock) Get(l *Line) bool {
 	*h = ExtentBlock{Index: l.u32(4), Owner: l.u64(8), Next: l.u64(16), Gen: l.u32(24)}
 	return l.u32(0) == ExtentBlockMagic

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestMovedLine: a line does not verify at another place, not even with another
-// sequence, as a torn store of another line over it in the journal can give it.
+// TestMovedLine checks that a line does not verify at another place, even with another sequence. A
+// torn store of another line over it in the journal can produce such a line.
 func TestMovedLine(t *testing.T) {
 	const seed = 0x12345678
 	var l Line
@@ -48,8 +48,8 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// TestXattrList: a list reads back as it was written, and no prefix or damage of it
-// panics.
+// TestXattrList checks that a list reads back as it was written, and that no truncated or damaged
+// list causes a panic.
 func TestXattrList(t *testing.T) {
 	want := []Xattr{
 		{Name: "user.a", Len: 3, CRC: 1, Value: []byte("abc")},

@@ -2,20 +2,20 @@ package layout
 
 // Owner states.
 const (
-	OwnerClean   uint32 = 0 // unmounted cleanly; nobody uses the region
-	OwnerMounted uint32 = 1 // in use, or its user died
-	OwnerSaved   uint32 = 2 // as OwnerClean, and there is a saved free map
+	OwnerClean   uint32 = 0 // unmounted cleanly; the region is unused
+	OwnerMounted uint32 = 1 // in use, or its user died without unmounting
+	OwnerSaved   uint32 = 2 // as OwnerClean, with a saved free map
 )
 
-// ownerDamaged is set in the state on media when damaged metadata was found while the filesystem
-// was mounted. Only fsck takes it off.
+// ownerDamaged is set in the state on media if damaged metadata was found while the filesystem was
+// mounted. Only fsck clears it.
 const ownerDamaged uint32 = 1 << 8
 
-// Owner is the line at Superblock.OwnerOff: who uses the region, or where the saved free
-// map is.
+// Owner is the line at Superblock.OwnerOff: it names the user of the region, or locates the saved
+// free map.
 //
 //	offset size field
-//	0      8    machine id: the first bytes of it
+//	0      8    machine id: its first 8 bytes
 //	8      8    mount id: random, new with each claim
 //	16     16   boot id
 //	32     4    pid
@@ -27,7 +27,7 @@ const ownerDamaged uint32 = 1 << 8
 //
 //	0      8    free map: block of its first segment
 //	8      8    length in bytes
-//	16     4    crc32c of these, seeded by the UUID
+//	16     4    crc32c of these bytes, seeded by the UUID
 //	20     12   reserved, zero
 type Owner struct {
 	Machine [8]byte
@@ -35,10 +35,10 @@ type Owner struct {
 	Boot    [16]byte
 	PID     uint32
 	State   uint32
-	Start   uint64
+	Start   uint64 // clock ticks since boot
 	Mounts  uint32
 	Map     FreeMapRef
-	Damaged bool // damaged metadata was found, and not repaired yet
+	Damaged bool // damaged metadata was found and is not repaired yet
 }
 
 // Put writes o into l.
@@ -74,9 +74,9 @@ func (o *Owner) Get(l *Line) {
 	copy(o.Boot[:], l[PayloadOff+16:])
 }
 
-// Beat is the line behind the owner record: the heartbeat of the region's user, who rewrites it as
-// long as it lives, and what tells where it lives. Its sequence is the count. It means something
-// only if its mount id is the owner record's.
+// Beat is the line behind the owner record: the heartbeat of the region's user. The user rewrites
+// the line as long as it runs; the line also identifies the inode and the pid namespace of the
+// user. Its sequence is the count. It is meaningful only if its mount id equals the owner record's.
 //
 //	offset size field
 //	0      8    mount id
@@ -113,7 +113,8 @@ func (b *Beat) Get(l *Line) {
 	copy(b.Mount[:], l[PayloadOff:])
 }
 
-// BadRange is one line of the bad-range list: media that must not be allocated.
+// BadRange is one line of the bad-range list: a range of memory that cannot be read. No block in it
+// is allocated.
 //
 //	offset size field
 //	0      8    first block

@@ -7,29 +7,29 @@ import (
 	"fmt"
 )
 
-// Magic opens both superblocks: "DAXFS", ^Z, CR, LF, so that a transfer as text shows.
+// Magic begins both superblocks: "DAXFS", ^Z, CR, LF. Transfers in text mode corrupt it, so they
+// are detected.
 var Magic = [8]byte{'D', 'A', 'X', 'F', 'S', 0x1a, '\r', '\n'}
 
-// Version is the format version written by this code. A reader accepts any
-// version whose incompatible feature bits it knows.
+// Version is the format version that this code writes. A reader accepts any other version except 0,
+// as long as it knows all incompatible feature bits.
 const Version = 1
 
-// Feature bits. Unknown compat bits are ignored, unknown ro-compat bits allow
-// reading only, unknown incompat bits refuse the mount.
+// Feature bits. Unknown compat bits are ignored, unknown ro-compat bits allow reading only, unknown
+// incompat bits make a mount fail.
 const (
 	KnownCompat   uint64 = 0
 	KnownROCompat uint64 = 0
 	KnownIncompat uint64 = IncompatShared | IncompatLogged
 
-	// IncompatShared: extents may share blocks (ExtentShared).
+	// IncompatShared means that extents may share blocks (ExtentShared).
 	IncompatShared uint64 = 1 << 0
-	// IncompatLogged: the journal may hold logged records.
+	// IncompatLogged means that the journal may hold logged records.
 	IncompatLogged uint64 = 1 << 1
 )
 
-// Superblock describes the filesystem. It is written by mkfs and is immutable
-// while mounted. Two copies: at offset 0 and at the last whole block of the
-// formatted size.
+// Superblock describes the filesystem. It is written by mkfs and is immutable while mounted. There
+// are two copies: at offset 0, and in the last whole block of the formatted size.
 //
 //	offset size field
 //	0      8    magic
@@ -68,27 +68,27 @@ type Superblock struct {
 	Compat, ROCompat, Incompat uint64
 	UUID                       [16]byte
 	Label                      string
-	Size                       int64
-	ChunkShift, PUDShift       uint8
+	Size                       int64 // bytes
+	ChunkShift, PUDShift       uint8 // log2 of bytes
 	Lanes                      uint16
-	LaneSlot                   uint32
-	Granule                    int64
-	LaneOff                    int64
+	LaneSlot                   uint32 // bytes
+	Granule                    int64  // bytes
+	LaneOff                    int64  // region offset in bytes, as the names below that end in Off
 	ChunkMapOff                int64
-	ChunkMapLines              int64
+	ChunkMapLines              int64 // lines
 	OwnerOff                   int64
 	BadOff                     int64
-	StaticEnd                  int64
-	InodeBase                  int64
-	Created                    int64
+	StaticEnd                  int64 // region offset in bytes
+	InodeBase                  int64 // region offset in bytes
+	Created                    int64 // ns since the epoch
 	UID, GID                   uint32
-	RootBlocks                 uint64
+	RootBlocks                 uint64 // blocks
 	BackupOff                  int64
-	RegionKind                 uint64
+	RegionKind                 uint64 // pmem.Kind
 }
 
-// MaxSize is the largest filesystem in bytes, 32 TiB: its region is mapped twice, and programs have
-// 128 TiB of addresses on amd64. It is that of pmem.MaxSize.
+// MaxSize is the largest filesystem in bytes: 32 TiB. Its region is mapped twice, and processes
+// have 128 TiB of addresses on amd64. It is the same as pmem.MaxSize.
 const MaxSize = 32 << 40
 
 // MinSize is the smallest filesystem in bytes.
@@ -100,19 +100,19 @@ const SuperSize = 512
 // LabelSize is the longest label, in bytes.
 const LabelSize = 64
 
-// The three ways a superblock is not one: kept apart because the user does
-// something different about each.
+// The errors of a superblock that is not usable. There are three because the user reacts
+// differently to each.
 var (
 	ErrMagic    = errors.New("not a daxfsd superblock")
 	ErrVersion  = errors.New("format is newer than this program")
 	ErrChecksum = errors.New("superblock is damaged")
 )
 
-// ErrDamaged is wrapped by the errors of a structure whose bytes no writer makes.
+// ErrDamaged is wrapped by the errors for malformed structures: bytes that no writer produces.
 var ErrDamaged = errors.New("filesystem is damaged")
 
-// Damagedf makes an ErrDamaged that names the structure, its offset, what was found and what was
-// expected.
+// Damagedf returns an error that wraps ErrDamaged. The message names the structure, its offset,
+// what was found and what was expected.
 func Damagedf(format string, a ...any) error {
 	return fmt.Errorf("%w: %s; run daxfsd fsck", ErrDamaged, fmt.Sprintf(format, a...))
 }
@@ -152,8 +152,8 @@ func (s *Superblock) Encode() []byte {
 	return b
 }
 
-// DecodeSuper reads a superblock found at region offset off. Its errors wrap
-// ErrMagic, ErrChecksum or ErrVersion and say what was found.
+// DecodeSuper decodes b, the superblock at region offset off. Its errors wrap ErrMagic, ErrChecksum
+// or ErrVersion, and name what was found.
 func DecodeSuper(b []byte, off int64) (*Superblock, error) {
 	le := binary.LittleEndian
 	if len(b) < SuperSize {
@@ -197,22 +197,24 @@ func DecodeSuper(b []byte, off int64) (*Superblock, error) {
 	return s, nil
 }
 
-// LaneSlot is the size of a lane's slot in bytes, and MaxLanes the most lanes, of version 1.
+// LaneSlot is the size of a lane's slot in bytes and MaxLanes is the largest number of lanes, in
+// version 1.
 const (
 	LaneSlot = 8192
 	MaxLanes = 64
 )
 
-// The two larger folios, log2 of bytes. Smaller ones, which tests use to have all of them in a
-// small region, are for filesystems of up to smallMax bytes: what a mount keeps in memory for each
-// chunk would be too much.
+// The two larger folio sizes, log2 of bytes. Tests use smaller ones to have all orders in a small
+// region. They are accepted only for filesystems of up to smallMax bytes, because a mount keeps
+// memory for each chunk.
 const (
 	ChunkShift = 21
 	PUDShift   = 30
 	smallMax   = 4 << 30
 )
 
-// Place computes the fixed area, which follows from version, size, shifts and lanes:
+// Place computes the fixed area, which follows from the version, the size, the shifts and the
+// number of lanes:
 //
 //	superblock block, with the owner record and the heartbeat
 //	bad-range list
@@ -236,7 +238,7 @@ func (s *Superblock) Place() {
 	s.BackupOff = s.Size - BlockSize
 }
 
-// check refuses geometry that no mkfs writes, so that later code may trust it.
+// check rejects geometry that no mkfs writes, so that other code may trust the fields.
 func (s *Superblock) check() error {
 	switch {
 	case s.Size < MinSize || s.Size > MaxSize || s.Size%BlockSize != 0:
@@ -278,26 +280,26 @@ func (s *Superblock) check() error {
 	return nil
 }
 
-// BeatOff is the region offset of the heartbeat, the line behind the owner record.
+// BeatOff returns the region offset of the heartbeat, the line behind the owner record.
 func (s *Superblock) BeatOff() int64 { return s.OwnerOff + LineSize }
 
-// Blocks is the size of the filesystem in blocks.
+// Blocks returns the size of the filesystem in blocks.
 func (s *Superblock) Blocks() uint64 { return uint64(s.Size >> BlockShift) }
 
-// Chunks is the number of whole or partial chunks.
+// Chunks returns the number of chunks; the last one may be partial.
 func (s *Superblock) Chunks() int64 { return (s.Size + s.ChunkSize() - 1) >> s.ChunkShift }
 
-// ChunkSize is a chunk's size in bytes.
+// ChunkSize returns the size of a chunk in bytes.
 func (s *Superblock) ChunkSize() int64 { return 1 << s.ChunkShift }
 
-// ChunkBlocks is a chunk's size in blocks.
+// ChunkBlocks returns the size of a chunk in blocks.
 func (s *Superblock) ChunkBlocks() int { return 1 << (s.ChunkShift - BlockShift) }
 
-// FirstChunk is the number of the chunk that holds the end of the fixed area:
-// the first metadata chunk. Chunks before it lie wholly in the fixed area.
+// FirstChunk returns the number of the first metadata chunk, which holds the end of the fixed area.
+// The chunks before it lie wholly in the fixed area.
 func (s *Superblock) FirstChunk() int64 { return s.StaticEnd >> s.ChunkShift }
 
-// InodeOff is the region offset of inode ino, or -1 if ino cannot exist here.
+// InodeOff returns the region offset of inode ino, or -1 if ino is 0 or beyond the filesystem.
 func (s *Superblock) InodeOff(ino uint64) int64 {
 	if ino == 0 || ino > uint64(s.Size)/InodeSize {
 		return -1
@@ -309,11 +311,11 @@ func (s *Superblock) InodeOff(ino uint64) int64 {
 	return off
 }
 
-// InodeAt is the number of the inode at region offset off.
+// InodeAt returns the number of the inode at region offset off.
 func (s *Superblock) InodeAt(off int64) uint64 { return uint64(off-s.InodeBase)/InodeSize + 1 }
 
-// ChunkHeader is the region offset of the header block of metadata chunk c: its
-// first block that is not part of the fixed area.
+// ChunkHeader returns the region offset of the header block of metadata chunk c: the first block of
+// the chunk that is not part of the fixed area.
 func (s *Superblock) ChunkHeader(c int64) int64 {
 	if c == s.FirstChunk() {
 		return s.StaticEnd

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestGeometry: a superblock with a right checksum whose geometry does not follow from its version
-// and size is refused, and says what was found and expected.
+// TestGeometry checks that a superblock with a matching checksum is refused if its geometry does
+// not follow from its version and size, and that the error names what was found and expected.
 func TestGeometry(t *testing.T) {
 	make := func(size int64, chunk, pud uint8, lanes uint16) Superblock {
 		s := Superblock{Version: Version, Size: size, ChunkShift: chunk, PUDShift: pud, Lanes: lanes, Granule: BlockSize}

@@ -2,12 +2,12 @@ package layout
 
 import "encoding/binary"
 
-// Extended attributes of an inode are a list in a chain of metadata blocks from
-// Times.XattrRoot. The chain is never changed: a change writes a new one and then moves
-// the root. Values longer than XattrInline bytes stand in data blocks of their own.
+// Extended attributes of an inode are a list in a chain of metadata blocks from Times.XattrRoot.
+// The chain is never changed in place: a change writes a new chain, then a transaction moves the
+// root. Values longer than XattrInline bytes are in data blocks of their own.
 //
-// XattrBlock is the header line of a block of the chain; the payloads of its other 63
-// lines are, one after the other, its part of the list.
+// XattrBlock is the header line of a block of the chain. The payloads of the block's other 63
+// lines, concatenated, are its part of the list.
 //
 //	offset size field
 //	0      4    XattrBlockMagic
@@ -17,23 +17,23 @@ import "encoding/binary"
 //	24     4    owner's generation
 //	28     4    bytes of the list in this block, 1..XattrBlockBytes
 type XattrBlock struct {
-	Index uint32
-	Owner uint64
-	Next  uint64
-	Gen   uint32
-	Bytes uint32
+	Index uint32 // in the chain, from 0
+	Owner uint64 // inode number
+	Next  uint64 // block number; 0: none
+	Gen   uint32 // generation of the owner
+	Bytes uint32 // bytes of the list in this block
 }
 
 const (
-	// XattrBlockMagic marks the header line: "XATB".
+	// XattrBlockMagic marks the header line of a block of attributes: "XATB".
 	XattrBlockMagic = 0x42544158
-	// XattrBlockBytes is how much of the list one block holds.
+	// XattrBlockBytes is the number of bytes of the list that fit one block.
 	XattrBlockBytes = (LinesPerBlock - 1) * PayloadSize
-	// XattrBlocksMax is the longest chain.
+	// XattrBlocksMax is the largest number of blocks in a chain.
 	XattrBlocksMax = 128
-	// XattrInline is the longest value that stands in the list.
+	// XattrInline is the largest size in bytes of a value that is stored in the list.
 	XattrInline = 1024
-	// XattrValueMax is the longest value, as XATTR_SIZE_MAX of linux/limits.h.
+	// XattrValueMax is the largest size of a value in bytes, as XATTR_SIZE_MAX of linux/limits.h.
 	XattrValueMax = 64 << 10
 )
 
@@ -47,7 +47,7 @@ func (h *XattrBlock) Put(l *Line) {
 	l.put32(28, h.Bytes)
 }
 
-// Get reads h from l and reports whether l is the header of a block of attributes.
+// Get reads h from l and reports whether l is the header line of a block of attributes.
 func (h *XattrBlock) Get(l *Line) bool {
 	*h = XattrBlock{Index: l.u32(4), Owner: l.u64(8), Next: l.u64(16), Gen: l.u32(24), Bytes: l.u32(28)}
 	return l.u32(0) == XattrBlockMagic && h.Bytes > 0 && h.Bytes <= XattrBlockBytes
@@ -58,20 +58,20 @@ func (h *XattrBlock) Get(l *Line) bool {
 //	offset size field
 //	0      1    length n of the name, 1..255
 //	1      1    reserved, zero
-//	2      2    number r of runs; 0: the value stands here
+//	2      2    number r of runs; 0: the value is in the entry
 //	4      4    length of the value
-//	8      4    crc32c of the value, seeded as a line's
+//	8      4    crc32c of the value, continued from the filesystem's seed
 //	12     n    name, with its namespace
 //	12+n        the value, or r runs of 12 bytes: 8 first block, 4 length in blocks
 type Xattr struct {
 	Name  string
-	Len   uint32
-	CRC   uint32
-	Value []byte // nil if Runs hold it
+	Len   uint32 // of the value, in bytes
+	CRC   uint32 // CRC-32C of the value, continued from the filesystem's seed
+	Value []byte // nil if Runs hold the value
 	Runs  []XattrRun
 }
 
-// XattrRun is a run of data blocks that holds a part of a value.
+// XattrRun is a run of Len data blocks from Block on that holds a part of a value.
 type XattrRun struct {
 	Block uint64
 	Len   uint32
@@ -97,8 +97,8 @@ func (x *Xattr) Append(b []byte) []byte {
 	return append(b, x.Value...)
 }
 
-// NextXattr reads the first entry of the list b and returns what follows it; ok is false
-// if it is not one. The value is a part of b.
+// NextXattr decodes the first entry of the list b and returns the bytes that follow it; ok is false
+// if the entry is malformed. The value aliases b.
 func NextXattr(b []byte) (x Xattr, rest []byte, ok bool) {
 	if len(b) < xattrHead {
 		return x, nil, false
@@ -128,8 +128,8 @@ func NextXattr(b []byte) (x Xattr, rest []byte, ok bool) {
 	return x, b[r*xattrRunSize:], blocks == (uint64(x.Len)+BlockSize-1)>>BlockShift
 }
 
-// Format fills b, formatted for region offset off already, with the header and its part
-// of the list.
+// Format writes the header and part, this block's part of the list, to b. b is the content of the
+// block at region offset off, formatted already.
 func (h *XattrBlock) Format(b, part []byte, seed uint32, off int64, seq uint64) {
 	var l Line
 	h.Put(&l)
@@ -141,7 +141,7 @@ func (h *XattrBlock) Format(b, part []byte, seed uint32, off int64, seq uint64) 
 	}
 }
 
-// XattrPart verifies the block b read from region offset off and returns its header and
+// XattrPart verifies b, the content of the block at region offset off, and returns its header and
 // its part of the list.
 func XattrPart(b []byte, seed uint32, off int64) (h XattrBlock, part []byte, ok bool) {
 	for i := 0; i < LinesPerBlock; i++ {

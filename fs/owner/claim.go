@@ -12,7 +12,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Interval is how often a daemon's heartbeat beats.
+// Interval is the time between two beats of a daemon's heartbeat.
 const Interval = time.Second
 
 // Claim is a region that this process uses. Its methods are safe for concurrent use.
@@ -22,32 +22,33 @@ type Claim struct {
 	seed uint32
 	now  func() int64 // ns since the epoch
 
-	mu    sync.Mutex // a leaf; orders beats, and the last of them before Release
+	mu    sync.Mutex // a leaf; serializes beats, and Release after the last beat
 	owner layout.Owner
 	beat  layout.Beat
-	ended bool // released
+	ended bool // Release has begun to write; protected by mu
 
-	stop chan struct{} // closed by Stop; nil: no heartbeat
+	stop chan struct{} // closed by Stop; nil: the heartbeat is not running
 	done sync.WaitGroup
 }
 
 // TakeOptions are the choices of Take.
 type TakeOptions struct {
-	Us       *User         // who claims; nil: this process
-	Seq      uint64        // of the owner record: larger than of any line that recovery may replay
-	Interval time.Duration // between beats; 0: none, and so nobody sees that the user is alive
+	Us       *User         // the claiming user; nil: this process
+	Seq      uint64        // of the owner record; above that of any line that recovery may replay
+	Interval time.Duration // between beats; 0: no heartbeat, so no process sees the user alive
 	Clock    func() int64  // ns since the epoch; nil: the real time
 }
 
-// Take makes the region ours, whatever verdict v was, unless its record has changed since, or the
-// heartbeat of who did not unmount has: long checks may lie between the verdict and Take.
+// Take claims the region for the user, whatever the verdict v is. It fails with ErrInUse if the
+// record has changed since v, or if the heartbeat of a user that did not unmount has advanced
+// since: long checks may run between the verdict and Take.
 //
 // Persistence order:
 //  1. heartbeat: our mount id, inode and pid namespace; flush, SFENCE
 //  2. owner record: mounted, by us, and no free map is saved; flush, SFENCE
 //
-// A crash between the two leaves a record whose heartbeat is of another mount: what that would say
-// (inode and pid namespace) is then not known, and the record is judged by its silence.
+// A crash between the two leaves a record and a heartbeat of different mounts. The inode and the
+// pid namespace of the user are then unknown, and the record is judged by its silence.
 func Take(r *pmem.Region, sb *layout.Superblock, v *Verdict, o TakeOptions) (*Claim, error) {
 	u := Us(r)
 	if o.Us != nil {
@@ -85,12 +86,13 @@ func Take(r *pmem.Region, sb *layout.Superblock, v *Verdict, o TakeOptions) (*Cl
 	return c, c.putOwner(o.Seq)
 }
 
-// Mounts counts the claims of this filesystem.
+// Mounts returns the number of claims of this filesystem so far.
 func (c *Claim) Mounts() uint32 { return c.owner.Mounts }
 
-// putOwner stores the owner record. A torn one fails its checksum and counts as
-// "mounted by somebody who died". In an ordinary file it is written back at once: what is
-// written back later, in whatever order, must not meet an older one, that says clean.
+// putOwner stores the owner record with sequence seq. A torn record fails its checksum and means
+// that a user died while mounted. In an ordinary file the record is written back at once. Other
+// lines are written back later, in any order, and must not meet an older record on disk that says
+// clean.
 //
 // Persistence order: store the line, flush, SFENCE.
 func (c *Claim) putOwner(seq uint64) error {
@@ -102,7 +104,7 @@ func (c *Claim) putOwner(seq uint64) error {
 	return c.r.Sync(c.sb.OwnerOff, layout.LineSize)
 }
 
-// putBeat stores the next heartbeat. It need not last, only be seen.
+// putBeat stores the next heartbeat. The heartbeat only has to be visible, not durable.
 //
 // Persistence order: store the line, flush, SFENCE.
 func (c *Claim) putBeat() error {
@@ -113,7 +115,7 @@ func (c *Claim) putBeat() error {
 	return c.put(c.sb.BeatOff(), &l, c.beat.Count)
 }
 
-// put stores one line. The caller is on one thread.
+// put stores one line at region offset off. The caller has locked the goroutine to its OS thread.
 func (c *Claim) put(off int64, l *layout.Line, seq uint64) error {
 	l.Seal(c.seed, off, seq)
 	if err := c.r.Store(off, l[:]); err != nil {
@@ -126,8 +128,8 @@ func (c *Claim) put(off int64, l *layout.Line, seq uint64) error {
 	return nil
 }
 
-// Beat shows that we are alive. It returns ErrLost, and changes nothing, if the owner record is not
-// ours any more.
+// Beat stores a heartbeat, which shows that the user is alive. If the owner record is no longer
+// ours, it returns ErrLost and changes nothing. After Release it does nothing.
 func (c *Claim) Beat() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,8 +144,8 @@ func (c *Claim) Beat() error {
 	return c.putBeat()
 }
 
-// checkLocked returns ErrLost if the owner record is not ours any more; c.mu is held. One that does
-// not verify may be half-written by another process, so it is looked at again.
+// checkLocked returns ErrLost if the owner record is no longer ours. A record that does not verify
+// may be half-written by another process, so Read reads it again. Called with c.mu held.
 func (c *Claim) checkLocked() error {
 	rec, err := Read(c.r, c.sb)
 	switch {
@@ -157,9 +159,8 @@ func (c *Claim) checkLocked() error {
 	return nil
 }
 
-// Start has the heartbeat beat until Stop or Release, in a goroutine. failed is told why a beat
-// could not be made: once for each row of failures, and always of ErrLost, after which there is no
-// beat any more.
+// Start runs the heartbeat in a goroutine until Stop or Release. failed is called with the error of
+// a beat: once for each series of failures, and always for ErrLost, after which the heartbeat ends.
 func (c *Claim) Start(failed func(error)) {
 	d := time.Duration(c.beat.Interval) * time.Millisecond
 	if d <= 0 {
@@ -188,7 +189,7 @@ func (c *Claim) Start(failed func(error)) {
 	}()
 }
 
-// Stop ends the heartbeat, as the user's death does: the record stays.
+// Stop ends the heartbeat and leaves the record as it is, as the death of the user would.
 func (c *Claim) Stop() {
 	if c.stop != nil {
 		close(c.stop)
@@ -197,8 +198,9 @@ func (c *Claim) Stop() {
 	}
 }
 
-// Release makes the region nobody's: clean, with a saved free map if m names one. damaged: fsck has
-// to look at it. The heartbeat goes on until that is written. After ErrLost nothing was written.
+// Release marks the region unused: clean, with a saved free map if m names one. seq is the sequence
+// of the owner record. damaged means that fsck has to check the filesystem. The heartbeat continues
+// until the record is written. If Release returns ErrLost, it has written nothing.
 func (c *Claim) Release(seq uint64, damaged bool, m layout.FreeMapRef) error {
 	err := c.release(seq, damaged, m)
 	c.Stop()

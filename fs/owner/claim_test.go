@@ -11,8 +11,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// TestClaimLostAfterFailure: a beat that could not be made does not hide that another process takes
-// the region afterwards.
+// TestClaimLostAfterFailure checks that a claim that is lost is reported even after a beat that
+// failed for another reason.
 func TestClaimLostAfterFailure(t *testing.T) {
 	r := region(t)
 	c := take(t, r, owner.User{PID: 4}, time.Millisecond)
@@ -25,7 +25,7 @@ func TestClaimLostAfterFailure(t *testing.T) {
 		case err := <-told:
 			return err
 		case <-time.After(10 * time.Second):
-			t.Fatalf("nobody was told of %s", what)
+			t.Fatalf("%s was not reported", what)
 			return nil
 		}
 	}
@@ -44,8 +44,9 @@ func TestClaimLostAfterFailure(t *testing.T) {
 	}
 }
 
-// TestTakeBeatsAgain: who was silent when it was judged, as a stopped daemon is, and beats since is
-// not taken over, whatever was said of it.
+// TestTakeBeatsAgain checks that Take refuses the region of a user that was silent when it was
+// judged, as a stopped daemon is, but whose heartbeat has advanced since. It does so whatever the
+// verdict was.
 func TestTakeBeatsAgain(t *testing.T) {
 	us := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5}
 	for _, torn := range []string{"", "heartbeat", "owner record"} {
@@ -70,7 +71,7 @@ func TestTakeBeatsAgain(t *testing.T) {
 				return v
 			}
 			v := judge()
-			if torn == "owner record" { // its user would find it lost, and not beat
+			if torn == "owner record" { // its user would find the claim lost, and not beat
 				b := v.Record.Beat
 				b.Count++
 				var l layout.Line

@@ -10,7 +10,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Use is what a record says of the region's use.
+// Use is the state of a region according to its owner record.
 type Use int
 
 // The states of a record; see the package comment.
@@ -25,46 +25,48 @@ const (
 type Verdict struct {
 	Record Record
 	Use    Use
-	// Copy: the region is a file that was copied while another was mounted, as far as its inode
-	// number tells. A copy that was not made at one instant may be damaged.
+	// Copy is set if the region is, judging by its inode number, a file that was copied while the
+	// original was mounted. A copy that was not made at one instant may be damaged.
 	Copy bool
-	// Why names the user and says what was found, for a message.
+	// Why names the user and what was found, for messages.
 	Why string
 }
 
-// Refusal is the error for who wants to change the region, or nil; takeover allows what is unclear.
-// It wraps ErrInUse. option is how a command's user says takeover.
+// Refusal returns the error for a caller that wants to change the region, or nil if it may. The
+// error wraps ErrInUse. takeover permits use of a region whose state is Unclear. option is how the
+// user of a command requests takeover.
 func (v *Verdict) Refusal(takeover bool, option string) error {
 	switch {
 	case v.Use == InUse:
 		return fmt.Errorf("%w: %s; unmount it there first", ErrInUse, v.Why)
 	case v.Use == Unclear && !takeover:
-		return fmt.Errorf("%w, perhaps: %s; if it is not used any more, say %s", ErrInUse, v.Why, option)
+		return fmt.Errorf("%w, perhaps: %s; if it is no longer used, repeat with %s", ErrInUse, v.Why, option)
 	}
 	return nil
 }
 
-// Options of Judge. The zero value is the usual one.
+// Options are the choices of Judge. The zero value is the usual one.
 type Options struct {
-	// Us is who judges; nil: this process.
+	// Us is the judging user; nil: this process.
 	Us *User
-	// Process tells of a process, by its number; nil: pmem.ProcessStatus.
+	// Process returns the state of the process with a number; nil: pmem.ProcessStatus.
 	Process func(pid int) (pmem.Process, error)
-	// Sleep waits; nil: time.Sleep. The heartbeat is looked at after each call.
+	// Sleep waits; nil: time.Sleep. The heartbeat is read after each call.
 	Sleep func(time.Duration)
-	// Progress is told how long the heartbeat has been watched, in ms; nil: nobody.
+	// Progress is called with the number of times the heartbeat was read, and their total; nil: no
+	// reports.
 	Progress func(stage string, done, total int64)
 }
 
 const (
-	silentBeats = 5                // intervals without a beat after which a heartbeat is silent
-	looks       = 20               // at a heartbeat, in each interval
-	maxInterval = 10 * time.Second // believed of a record
+	silentBeats = 5                // intervals without a beat, after which a heartbeat is silent
+	looks       = 20               // reads of the heartbeat in each interval
+	maxInterval = 10 * time.Second // longest interval between beats that is believed
 )
 
-// Judge says what the region's owner record means. It waits only where the record names a user that
-// did not unmount, and neither its life nor its death can be known otherwise: up to five intervals
-// of its heartbeat.
+// Judge returns what the region's owner record means. It waits only if the record names a user that
+// did not unmount, and whose life or death cannot be determined otherwise. It then waits for up to
+// five intervals of the heartbeat.
 func Judge(r *pmem.Region, sb *layout.Superblock, o Options) (*Verdict, error) {
 	rec, err := Read(r, sb)
 	if err != nil {
@@ -96,11 +98,11 @@ type judge struct {
 	v        *Verdict
 }
 
-// life is what is known of the user's process.
+// life is what is known about the user's process.
 type life int
 
 const (
-	unknown life = iota // it cannot be seen from here
+	unknown life = iota // not visible to this process
 	gone
 	self
 	alive
@@ -112,7 +114,7 @@ func (j *judge) decide() error {
 	sameBoot := rec.Valid && j.user.Boot == j.us.Boot && j.us.Boot != [16]byte{}
 	sameInode := sameBoot && rec.beat && j.user.Ino != 0 && j.user.Dev == j.us.Dev && j.user.Ino == j.us.Ino
 	if sameInode && j.r.Locked() {
-		v.Use, v.Why = Unused, j.name(unknown)+" had the lock that this process has"
+		v.Use, v.Why = Unused, j.name(unknown)+" had the lock that this process has now"
 		return nil
 	}
 	life := unknown
@@ -120,7 +122,7 @@ func (j *judge) decide() error {
 		life = j.life()
 	}
 	v.Copy = rec.beat && j.r.RegularFile() && !sameInode
-	if v.Copy && !sameBoot { // a reboot may number the devices anew
+	if v.Copy && !sameBoot { // device numbers may change at a reboot
 		v.Copy = j.user.Ino != j.us.Ino
 	}
 	switch life {
@@ -156,7 +158,8 @@ func (j *judge) decide() error {
 	return nil
 }
 
-// life asks the kernel about the user's process, if it is of this boot.
+// life asks the kernel for the state of the user's process. Called only if the record is of this
+// boot.
 func (j *judge) life() life {
 	if j.us.PIDNS == 0 || j.user.PIDNS != 0 && j.user.PIDNS != j.us.PIDNS {
 		return unknown
@@ -175,7 +178,7 @@ func (j *judge) life() life {
 	return gone
 }
 
-// interval is how often the record says that its user beats; 0: never.
+// interval returns the time between beats according to the record; 0: the user never beats.
 func (j *judge) interval() time.Duration {
 	if !j.v.Record.beat { // torn
 		return time.Second
@@ -185,8 +188,8 @@ func (j *judge) interval() time.Duration {
 
 func (j *judge) patience() time.Duration { return silentBeats * j.interval() }
 
-// watch looks at the heartbeat until it advances, its user is known to be gone, or it has been
-// silent for long enough.
+// watch reads the heartbeat until it advances, the user is known to be gone, or the heartbeat has
+// been silent for patience.
 func (j *judge) watch(l life) (advances bool, _ life, err error) {
 	for i, n := 0, int64(silentBeats*looks); int64(i) < n && j.interval() > 0; i++ {
 		if j.o.Progress != nil {
@@ -209,11 +212,11 @@ func (j *judge) watch(l life) (advances bool, _ life, err error) {
 	return false, l, nil
 }
 
-// name says who the user is.
+// name describes the user, for messages.
 func (j *judge) name(l life) string {
 	switch u := &j.user; {
 	case !j.v.Record.Valid:
-		return "somebody whose owner record is torn"
+		return "a process whose owner record is torn"
 	case u.Boot == j.us.Boot && (l == alive || l == stopped || l == self || u.PIDNS == j.us.PIDNS):
 		return fmt.Sprintf("process %d of this machine", u.PID)
 	case u.Boot == j.us.Boot:

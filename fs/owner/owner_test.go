@@ -15,10 +15,11 @@ import (
 
 const size = 1 << 20
 
-// The region holds nothing but an owner record and a heartbeat.
+// super is the superblock of a region that holds only an owner record and a heartbeat.
 var super = &layout.Superblock{UUID: [16]byte{1}, OwnerOff: 2048}
 
-// region makes a region of a file, which the race detector does not watch, with a clean record.
+// region returns a region in a file, whose memory the race detector does not watch, with a clean
+// record.
 func region(t *testing.T) *pmem.Region {
 	t.Helper()
 	path := t.TempDir() + "/region"
@@ -34,7 +35,7 @@ func region(t *testing.T) *pmem.Region {
 	return r
 }
 
-// put writes a record as any process might.
+// put stores an owner record and a heartbeat, as another process might.
 func put(t *testing.T, r *pmem.Region, o layout.Owner, b layout.Beat) {
 	t.Helper()
 	var l layout.Line
@@ -51,7 +52,7 @@ func put(t *testing.T, r *pmem.Region, o layout.Owner, b layout.Beat) {
 	}
 }
 
-// read is the record, which must be there.
+// read returns the record and fails the test on an error.
 func read(t *testing.T, r *pmem.Region) owner.Record {
 	t.Helper()
 	rec, err := owner.Read(r, super)
@@ -72,7 +73,7 @@ func take(t *testing.T, r *pmem.Region, u owner.User, interval time.Duration) *o
 	return c
 }
 
-// TestJudge: each line of the table of the package comment, and what is told of it.
+// TestJudge checks each rule of the table of the package comment, and the messages.
 func TestJudge(t *testing.T) {
 	us := func(r *pmem.Region) owner.User {
 		u := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5}
@@ -80,19 +81,19 @@ func TestJudge(t *testing.T) {
 		return u
 	}
 	otherInode := func(u *owner.User) { u.Ino++ }
-	elsewhere := func(u *owner.User) { u.Ino++; u.PIDNS++ } // another container, another device node
+	otherContainer := func(u *owner.User) { u.Ino++; u.PIDNS++ } // with a device node of its own
 	otherBoot := func(u *owner.User) { u.Ino++; u.Boot[0]++ }
 	otherMachine := func(u *owner.User) { u.Ino++; u.Boot[0]++; u.Machine[0]++ }
 	neighbour := func(u *owner.User) { u.Ino++; u.PID, u.Start = 77, 200 } // another process, another inode
 	for _, c := range []struct {
 		name    string
-		user    func(u *owner.User) // of the record: us, but for this
-		process pmem.Process        // number 77 as the kernel shows it; Start 0: there is none
+		user    func(u *owner.User) // makes the record's user from ours
+		process pmem.Process        // process 77 as the kernel shows it; Start 0: none
 		beats   int                 // of the user, while it is watched
-		dies    bool                // number 77, while it is watched
+		dies    bool                // process 77 ends while the heartbeat is watched
 		use     owner.Use
 		isCopy  bool
-		memory  bool // it is a copy only if the region is in tmpfs
+		memory  bool // isCopy is wanted only if the region is in tmpfs
 		waits   bool
 		why     string
 	}{
@@ -105,9 +106,9 @@ func TestJudge(t *testing.T) {
 		{name: "alive, and does not beat here", user: neighbour, process: pmem.Process{Start: 200}, use: owner.Unused, isCopy: true, waits: true, why: "of which this is a copy"},
 		{name: "stopped", user: neighbour, process: pmem.Process{Start: 200, Stopped: true}, use: owner.Unclear, isCopy: true, waits: true, why: "stopped"},
 		{name: "dies while it is watched", user: neighbour, process: pmem.Process{Start: 200}, dies: true, use: owner.Unused, isCopy: true, waits: true, why: "gone"},
-		{name: "another container, beats", user: elsewhere, beats: 1, use: owner.InUse, waits: true, why: "container"},
-		{name: "another container, our own number, silent", user: elsewhere, use: owner.Unused, isCopy: true, waits: true, why: "silent"},
-		{name: "another container, the number of a live process, silent", user: func(u *owner.User) { elsewhere(u); u.PID = 77 },
+		{name: "another container, beats", user: otherContainer, beats: 1, use: owner.InUse, waits: true, why: "container"},
+		{name: "another container, our own number, silent", user: otherContainer, use: owner.Unused, isCopy: true, waits: true, why: "silent"},
+		{name: "another container, the number of a live process, silent", user: func(u *owner.User) { otherContainer(u); u.PID = 77 },
 			process: pmem.Process{Start: 100}, use: owner.Unused, isCopy: true, waits: true},
 		{name: "another boot, silent", user: otherBoot, use: owner.Unused, isCopy: true, waits: true, why: "earlier boot"},
 		{name: "another boot, the same inode, silent", user: func(u *owner.User) { u.Boot[0]++; u.Dev++ }, use: owner.Unused, memory: true, waits: true, why: "earlier boot"},
@@ -164,7 +165,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestJudgeTorn: a user that died while it wrote the record, or the heartbeat.
+// TestJudgeTorn checks verdicts on users that died while they wrote the record or the heartbeat.
 func TestJudgeTorn(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -199,8 +200,8 @@ func TestJudgeTorn(t *testing.T) {
 	}
 }
 
-// TestJudgeClean: nobody waits for a clean record, and a crafted interval makes nobody wait for
-// long.
+// TestJudgeClean checks that Judge does not wait for a clean record, and that a crafted interval
+// does not make it wait long.
 func TestJudgeClean(t *testing.T) {
 	r := region(t)
 	sleep := func(time.Duration) { t.Error("waited") }
@@ -221,7 +222,7 @@ func TestJudgeClean(t *testing.T) {
 	}
 }
 
-// TestClaim: what is written, in which states, and that Release ends it.
+// TestClaim checks what a claim writes, in which states, and that Release ends the heartbeat.
 func TestClaim(t *testing.T) {
 	r := region(t)
 	v, err := owner.Judge(r, super, owner.Options{})
@@ -239,7 +240,7 @@ func TestClaim(t *testing.T) {
 		t.Errorf("record %+v", first)
 	}
 	if _, err := owner.Take(r, super, v, owner.TakeOptions{}); !errors.Is(err, owner.ErrInUse) {
-		t.Errorf("who judged before the claim could claim, too: %v", err)
+		t.Errorf("a claim by an outdated verdict: error %v, want ErrInUse", err)
 	}
 	c.Start(func(err error) { t.Error(err) })
 	for deadline := time.Now().Add(10 * time.Second); read(t, r).Beat.Count < first.Beat.Count+3; time.Sleep(time.Millisecond) {
@@ -262,7 +263,8 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// TestClaimLost: a user that slept while another took the region changes nothing any more.
+// TestClaimLost checks that a user that slept while another took the region changes nothing any
+// more.
 func TestClaimLost(t *testing.T) {
 	for _, next := range []struct {
 		name string
@@ -300,14 +302,14 @@ func TestClaimLost(t *testing.T) {
 			}
 			for deadline := time.Now().Add(10 * time.Second); told.Load() == 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
-					t.Fatal("nobody was told")
+					t.Fatal("the loss was not reported")
 				}
 			}
 			if err := c.Release(60, false, layout.FreeMapRef{}); !errors.Is(err, owner.ErrLost) {
 				t.Errorf("release: %v", err)
 			}
 			if err := r.Load(super.OwnerOff, after[:]); err != nil || after != before {
-				t.Errorf("it has written all the same, error %v", err)
+				t.Errorf("the record was changed after the loss, error %v", err)
 			}
 			if told.Load() != 1 {
 				t.Errorf("told %d times", told.Load())

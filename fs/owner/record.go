@@ -8,24 +8,24 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// ErrInUse: a live process uses the region, or it cannot be excluded.
+// ErrInUse means that a live process uses the region, or that this cannot be excluded.
 var ErrInUse = errors.New("region is in use")
 
-// ErrLost: another process has taken the region from a claim.
+// ErrLost means that another process has taken the region from a claim.
 var ErrLost = errors.New("another process has taken the region")
 
-// User is a process that uses a region, and the inode by which it reached it.
+// User is a process that uses a region, and the inode through which it reached the region.
 type User struct {
 	Machine [8]byte
 	Boot    [16]byte
 	PID     uint32
-	Start   uint64 // of the process, clock ticks since boot; 0: unknown
-	PIDNS   uint32 // inode number of its pid namespace; 0: unknown
+	Start   uint64 // start time of the process, clock ticks since boot; 0: unknown
+	PIDNS   uint32 // inode number of the process's pid namespace; 0: unknown
 	Dev     uint64 // st_dev and st_ino of the file or device node
 	Ino     uint64
 }
 
-// Us is this process as a user of r.
+// Us returns this process as a user of r.
 func Us(r *pmem.Region) User {
 	machine, boot := pmem.HostIdentity()
 	u := User{Machine: [8]byte(machine[:8]), Boot: boot, PID: uint32(pmem.Self().PID), Start: pmem.Self().Start, PIDNS: pmem.Self().Namespace}
@@ -33,24 +33,24 @@ func Us(r *pmem.Region) User {
 	return u
 }
 
-// Record is what two lines of the region say of its last user.
+// Record is what the owner record and the heartbeat contain about the last user.
 type Record struct {
 	Owner layout.Owner
-	Valid bool   // else it is torn: its user died while it wrote it
+	Valid bool   // the owner record verifies; otherwise its user died while writing it
 	Seq   uint64 // of the owner record, if valid
 	Beat  layout.Beat
-	beat  bool // the heartbeat is valid, and of the same mount
+	beat  bool // the heartbeat is valid, and of the same mount as a valid owner record
 }
 
 // Mounted reports whether the record was left by a user that did not unmount.
 func (rec *Record) Mounted() bool { return !rec.Valid || rec.Owner.State == layout.OwnerMounted }
 
-// beatsSince reports whether a heartbeat has been written between rec and now.
+// beatsSince reports whether a heartbeat was written between the reading of rec and of now.
 func (rec *Record) beatsSince(now *Record) bool {
 	return now.beat && (now.Beat.Mount != rec.Beat.Mount || now.Beat.Count != rec.Beat.Count)
 }
 
-// user is the last user; the inode and pid namespace are zero if its heartbeat is torn.
+// user returns the last user. The inode and pid namespace are zero if the heartbeat is torn.
 func (rec *Record) user() User {
 	o := &rec.Owner
 	u := User{Machine: o.Machine, Boot: o.Boot, PID: o.PID, Start: o.Start}
@@ -60,7 +60,8 @@ func (rec *Record) user() User {
 	return u
 }
 
-// Read reads the record. A line that is being written may look torn: it is read again.
+// Read reads the record. A line that is being written may look torn, so it is read again, up to
+// three times.
 func Read(r *pmem.Region, sb *layout.Superblock) (rec Record, err error) {
 	for try := range 4 {
 		if try > 0 {
