@@ -14,71 +14,69 @@ import (
 	"github.com/daxfsd/daxfsd/internal/kept"
 )
 
-// DAX is the cache choice of a mount, by the convention of ext4 and xfs.
+// DAX is a mount's choice whether the kernel caches file data, with the values of ext4 and xfs.
 type DAX int
 
 const (
-	// DAXAlways: read and write bypass the kernel's page cache. The default.
+	// DAXAlways makes reads and writes bypass the kernel's page cache. It is the default.
 	DAXAlways DAX = iota
-	// DAXNever: file data is cached by the kernel, writes go through.
+	// DAXNever lets the kernel cache file data, with write-through.
 	DAXNever
-	// DAXInode: as DAXAlways for files with the DAX flag (chattr +x), as DAXNever for others.
-	// A file goes by the flag it has when it is opened.
+	// DAXInode is DAXAlways for files with the DAX flag (chattr +x), and DAXNever for all others.
+	// The flag counts at the time when the file is opened.
 	DAXInode
 )
 
-// String is the value of the mount option.
+// String returns the value of the mount option.
 func (d DAX) String() string {
 	return [...]string{"always", "never", "inode"}[d]
 }
 
-// forever is how long the kernel may keep entries and attributes: we are the
-// only writer and every change passes through this kernel.
+// forever is how long the kernel may cache entries and attributes. The daemon is the only writer,
+// and every change passes through this kernel.
 const forever = 365 * 24 * time.Hour
 
-// Adapter implements fuse.RawFileSystem over a core. Its methods are safe for
-// concurrent use.
+// Adapter implements fuse.RawFileSystem over a core. It is safe for concurrent use.
 type Adapter struct {
-	fuse.RawFileSystem // ENOSYS for what is not implemented
+	fuse.RawFileSystem // answers ENOSYS to requests that Adapter does not implement
 
 	core *fs.FS
 	dax  DAX
-	info func() []byte // value of InfoXattr; may be nil
+	info func() []byte // returns the value of InfoXattr; may be nil
 
-	activity func() []byte // value of ActivityXattr; may be nil; set before any request comes
+	activity func() []byte // returns the value of ActivityXattr; may be nil; set before the first request
 
 	lastInfo, lastActivity kept.Value[[]byte]
 
-	// writeback bounds for how many requests the kernel writes a file back at a time. That comes as
-	// requests, too, for which there must be places.
+	// writeback limits how many requests wait at a time for the kernel to write a file back. The
+	// kernel writes back with requests of its own, which need free ring entries.
 	writeback fs.Waiters
-	slots     sync.Map // *transport.Slot of each slow request that go-fuse serves, by number
+	slots     sync.Map // *transport.Slot by the request's number, of each slow request that go-fuse serves
 
-	conn     int            // where notifications go; -1 in tests without a kernel
-	dropping fs.Waiters     // requests that wait for the kernel to drop pages; changed before any comes
-	late     sync.WaitGroup // of dropPages after the answer,
-	lateNow  atomic.Int32   // and how many they are
+	conn     int            // descriptor for notifications; -1 in tests without a kernel
+	dropping fs.Waiters     // requests that wait for the kernel to drop pages; limits set before the first request
+	late     sync.WaitGroup // goroutines in dropPages after the answer
+	lateNow  atomic.Int32   // their number
 
 	calls    sync.Pool // *call
-	waiting  sync.Pool // *queue that waits
+	waiting  sync.Pool // *queue with waits set
 	nextLane atomic.Uint32
 
 	server   atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
-	protocol *fuse.ProtocolServer        // of slow requests; set before any comes
+	protocol *fuse.ProtocolServer        // parses slow requests; set before the first request
 	early    earlyInterrupts
-	ended    atomic.Bool // the connection: nobody waits for an answer
+	ended    atomic.Bool // the connection has ended, and no caller waits for an answer
 	panicked func(any)
 }
 
 var _ fuse.RawFileSystem = (*Adapter)(nil)
 
-// droppingMax bounds the requests that wait for the kernel to drop pages. It first writes dirty
-// ones back, by requests in the background, of which the connection has 256 at a time (Conn.Start):
-// most must be left.
+// droppingMax limits how many requests wait for the kernel to drop pages. The kernel first writes
+// back dirty pages with background requests. A connection has 256 background requests at a time
+// (Conn.Start), most of which must remain available.
 const droppingMax = 64
 
-// New returns an adapter for core. info, if not nil, yields the value of
-// InfoXattr.
+// New returns an adapter for core. info, if not nil, returns the value of InfoXattr.
 func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, dax: dax, info: info, conn: -1}
 	a.writeback.Total, a.writeback.Each = 16, 8
@@ -95,8 +93,8 @@ func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	return a
 }
 
-// call is what one slow request needs from the core. Free in the pool -> held by the
-// goroutine of a request (get) -> free (put).
+// call holds the arguments of the core for one slow request. States: free in the pool -> held by a
+// request's goroutine (get) -> free (put).
 type call struct {
 	ctx  fs.Caller
 	attr fs.Attr
@@ -122,7 +120,8 @@ func status(e syscall.Errno) fuse.Status { return fuse.Status(e) }
 // String names the filesystem type.
 func (a *Adapter) String() string { return Type }
 
-// SlowPath answers a request by a queue that may wait, or by go-fuse.
+// SlowPath answers a request with a queue that may wait, or with go-fuse if a queue does not know
+// the operation.
 func (a *Adapter) SlowPath(in, out []byte, s *transport.Slot) int {
 	if len(in) == interruptSize && binary.NativeEndian.Uint32(in[4:]) == opInterrupt {
 		a.interrupt(in)
@@ -145,7 +144,7 @@ func (a *Adapter) SlowPath(in, out []byte, s *transport.Slot) int {
 	return n
 }
 
-// Panicked is told of a panic in the filesystem.
+// Panicked is called with the value of a panic in the filesystem.
 func (a *Adapter) Panicked(v any) {
 	if a.panicked != nil {
 		a.panicked(v)

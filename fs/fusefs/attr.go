@@ -15,8 +15,8 @@ import (
 
 const nsPerSec = 1_000_000_000
 
-// splitTime turns ns since the epoch into what stat(2) has; seconds before 1970
-// are negative, nanoseconds never.
+// splitTime converts ns since the epoch to the seconds and nanoseconds of stat(2). Before 1970 the
+// seconds are negative; the nanoseconds never are.
 func splitTime(ns int64) (sec uint64, nsec uint32) {
 	s, n := ns/nsPerSec, ns%nsPerSec
 	if n < 0 {
@@ -25,8 +25,8 @@ func splitTime(ns int64) (sec uint64, nsec uint32) {
 	return uint64(s), uint32(n)
 }
 
-// joinTime is the reverse; a time that 64 bits of nanoseconds do not reach (before
-// 1677 or after 2262) becomes the nearest that they do.
+// joinTime is the inverse of splitTime. A time out of the range of 64 bits of ns (before 1677 or
+// after 2262) becomes the nearest time in the range.
 func joinTime(sec uint64, nsec uint32) int64 {
 	switch s := int64(sec); {
 	case s > math.MaxInt64/nsPerSec-1:
@@ -60,7 +60,7 @@ func putEntry(o *fuse.EntryOut, a *fs.Attr) {
 	putAttr(&o.Attr, a)
 }
 
-// Statx answers statx(2) when it asks for more than GetAttr tells: the birth time.
+// Statx answers statx(2) if it asks for the birth time, which GetAttr does not return.
 func (a *Adapter) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
@@ -73,7 +73,7 @@ func (a *Adapter) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.Stat
 		Mask: unix.STATX_BASIC_STATS | unix.STATX_BTIME, Blksize: layout.BlockSize,
 		Nlink: at.Nlink, Uid: at.UID, Gid: at.GID, Mode: uint16(at.Mode),
 		Ino: at.Ino, Size: at.Size, Blocks: at.Blocks,
-		// The 32-bit device number is packed as the kernel's new_encode_dev does.
+		// The 32-bit device number is packed as by the kernel's new_encode_dev.
 		RdevMajor: at.Rdev >> 8 & 0xfff, RdevMinor: at.Rdev&0xff | at.Rdev>>12&0xfff00,
 	}
 	out.Atime.Sec, out.Atime.Nsec = splitTime(at.Atime)
@@ -106,12 +106,12 @@ func (a *Adapter) setattr(c *call, ino uint64, in *transport.SetattrIn, out *fus
 		s.Mtime = now
 	}
 	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
-		s.Valid |= fs.SetKillPriv // a chown does it anyhow
+		s.Valid |= fs.SetKillPriv // chown clears the bits in any case
 	}
-	if s.Valid == 0 { // chown(-1, -1), which changes just what every chown does
+	if s.Valid == 0 { // chown(-1, -1), which only clears what every chown clears
 		s.Valid = fs.SetKillPriv
 	}
-	// That a chown's caller has no CAP_FSETID is not said.
+	// A chown request does not contain whether its caller has CAP_FSETID.
 	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || s.Valid&(fs.SetUID|fs.SetGID|fs.SetKillPriv) != 0 && c.ctx.UID != 0 {
 		if e := a.killSGID(c, ino, s); e != 0 {
 			return e
@@ -124,7 +124,8 @@ func (a *Adapter) setattr(c *call, ino uint64, in *transport.SetattrIn, out *fus
 	return 0
 }
 
-// killSGID adds SetKillSGID if the caller is not in the group of a file that it matters for.
+// killSGID adds SetKillSGID to s if the caller is not in the file's group and the file's mode makes
+// that matter. It returns EAGAIN if /proc must be read and the caller may not wait.
 func (a *Adapter) killSGID(c *call, ino uint64, s *fs.SetAttr) syscall.Errno {
 	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
 		return e
@@ -133,7 +134,7 @@ func (a *Adapter) killSGID(c *call, ino uint64, s *fs.SetAttr) syscall.Errno {
 		return 0
 	}
 	if c.ctx.NoWait {
-		return syscall.EAGAIN // /proc is not for a queue's thread
+		return syscall.EAGAIN // a queue's thread must not read /proc
 	}
 	s.Valid |= killBits(&c.ctx, &c.attr) & fs.SetKillSGID
 	return 0

@@ -10,28 +10,30 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// Direct reads and writes of the kernel carry the owner of locks. Those of its page cache do not:
-// they belong to nobody.
+// READ_LOCKOWNER and WRITE_LOCKOWNER distinguish requests of programs from those of the page cache:
+// the kernel sends the lock owner with direct reads and writes, and without any for the page cache.
 
-// fills reports whether a READ fills the page cache.
+// fills reports whether a READ fills the kernel's page cache.
 func fills(readFlags uint32) bool { return readFlags&fuse.READ_LOCKOWNER == 0 }
 
-// direct reports whether a WRITE goes past the page cache.
+// direct reports whether a WRITE bypasses the kernel's page cache.
 func direct(writeFlags uint32) bool {
 	return writeFlags&(fuse.WRITE_LOCKOWNER|fuse.WRITE_CACHE) == fuse.WRITE_LOCKOWNER
 }
 
-// lateMax is how many goroutines drop pages after the answer before requests wait for them.
+// lateMax is the number of goroutines that drop pages after the answer from which on requests wait
+// for them.
 const lateMax = 1024
 
-// endBypass makes the kernel drop the pages that it may have read before a change past them, and
-// ends the Bypass. It comes before the answer, since nobody may see such a page afterwards.
+// endBypass makes the kernel drop the pages that it may have read before a change past the page
+// cache, and ends the Bypass. It is called before the answer, since no program may see such a page
+// afterwards.
 //
-// The kernel waits for locked pages, and writes back dirty ones, which takes requests to us. So a
-// thread that serves requests must not call it, and a limited number of requests may wait for it
-// (Adapter.dropping). Beyond that it happens after the answer. Until then no written-back page
-// undoes the change, and after a synchronous write(2) the kernel itself drops the pages; so
-// only a program that writes asynchronously, so many requests at once, may see an old page for a
+// The kernel waits for locked pages, and writes back dirty ones with requests to this daemon. So a
+// thread that serves requests must not call endBypass, and a limited number of requests may wait in
+// it (Adapter.dropping). Beyond the limit the pages are dropped after the answer. Until then no
+// written-back page undoes the change, and after a synchronous write(2) the kernel drops the pages
+// itself. So only a program with that many asynchronous writes at once may see an old page for a
 // moment.
 func (a *Adapter) endBypass(c *call, ino uint64) {
 	b := c.ctx.Bypass
@@ -44,7 +46,7 @@ func (a *Adapter) endBypass(c *call, ino uint64) {
 		a.dropping.Leave(c.ctx.UID)
 		return
 	}
-	for range 1000 { // not for ever: they may wait for the place of this request
+	for range 1000 { // limited, since the goroutines may wait for this request's ring entry
 		if a.lateNow.Load() < lateMax {
 			break
 		}
@@ -57,6 +59,7 @@ func (a *Adapter) endBypass(c *call, ino uint64) {
 	})
 }
 
+// dropPages drops the pages of the Bypass and ends it.
 func (a *Adapter) dropPages(ino uint64, b *fs.Bypass) {
 	if off, n := b.Range(); n > 0 && a.conn >= 0 {
 		invalidatePages(a.conn, ino, off, n)
@@ -65,8 +68,9 @@ func (a *Adapter) dropPages(ino uint64, b *fs.Bypass) {
 }
 
 // invalidatePages sends FUSE_NOTIFY_INVAL_INODE: the kernel writes back and drops its pages of
-// [off, off+n), and forgets the attributes. An error means that it has none, or that the
-// connection has ended. go-fuse would send one notification at a time, so that all waited for one.
+// bytes [off, off+n), and forgets the inode's attributes. Errors are ignored: the kernel does not
+// know the inode, or the connection has ended. It bypasses go-fuse, which sends one notification at
+// a time, so that all would wait for a slow one.
 func invalidatePages(conn int, ino uint64, off, n int64) {
 	const invalInode = 2
 	var b [40]byte

@@ -11,14 +11,14 @@ import (
 	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// How the kernel reads and writes an open file: past its page cache, or through it. Nothing
-// waits to be written when a file is closed.
+// The kernel accesses an open file past its page cache, or through it. Either way there is nothing
+// to flush at close(2).
 const (
 	openDirect = fuse.FOPEN_NOFLUSH | fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 	openCached = fuse.FOPEN_NOFLUSH | fuse.FOPEN_KEEP_CACHE
 )
 
-// openFlags are the FOPEN_* of a file that has flags (FS_*_FL).
+// openFlags returns the FOPEN_* flags for a file with the inode flags flags (FS_*_FL).
 func (a *Adapter) openFlags(flags uint32) uint32 {
 	if a.dax == DAXAlways || a.dax == DAXInode && flags&layout.FlagDAX != 0 {
 		return openDirect
@@ -26,17 +26,16 @@ func (a *Adapter) openFlags(flags uint32) uint32 {
 	return openCached
 }
 
-// open opens a file. There is no state to keep: permissions are the kernel's
-// (default_permissions), and O_TRUNC arrives as a SETATTR of its own because
-// ATOMIC_O_TRUNC is not asked for.
+// open opens a file. It keeps no state: the kernel checks permissions (default_permissions), and
+// O_TRUNC arrives as a separate SETATTR because ATOMIC_O_TRUNC is not negotiated.
 func (a *Adapter) open(c *call, ino uint64, open uint32, out *transport.OpenOut) syscall.Errno {
 	flags, e := a.core.Open(&c.ctx, ino, open)
 	out.OpenFlags = a.openFlags(flags)
 	return e
 }
 
-// create makes and opens a file. The kernel asks only for names that it knows to
-// be absent, so O_TRUNC has nothing to do. The umask is in c.
+// create makes and opens a file. The kernel sends CREATE only for names that it knows to be absent,
+// so O_TRUNC has no effect. The umask is in c.
 func (a *Adapter) create(c *call, dir uint64, name string, open, mode uint32, out *fuse.EntryOut) (fopen uint32, e syscall.Errno) {
 	e = a.core.Mknod(&c.ctx, dir, name, syscall.S_IFREG|mode&07777, 0, &c.attr)
 	if e == 0 {
@@ -52,8 +51,8 @@ func (a *Adapter) create(c *call, dir uint64, name string, open, mode uint32, ou
 	return a.openFlags(c.attr.Flags), entry(c, out, e)
 }
 
-// Tmpfile makes and opens a file without a name (O_TMPFILE). Whether it may be given one
-// (O_EXCL) is the kernel's to know.
+// Tmpfile makes and opens a file without a name (O_TMPFILE). The kernel enforces O_EXCL, which
+// forbids giving it one.
 func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
@@ -66,19 +65,20 @@ func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.C
 	return status(entry(c, &out.EntryOut, e))
 }
 
-// writeKind is what a WRITE says of where its data comes from and belongs.
+// writeKind returns whether a WRITE appends, and whether it writes back the page cache. open are
+// the file's open(2) flags, write the request's.
 func writeKind(open, write uint32) (atEnd, writeback bool) {
 	return open&unix.O_APPEND != 0, write&fuse.WRITE_CACHE != 0
 }
 
-// forgetAttr tells the kernel that it does not know an inode's attributes any more.
+// forgetAttr makes the kernel drop its cached attributes of an inode.
 func (a *Adapter) forgetAttr(ino uint64) {
 	if s := a.server.Load(); s != nil {
 		s.InodeNotify(ino, -1, 0)
 	}
 }
 
-// atime is an inode's access time; 0 if there is no such inode.
+// atime returns an inode's access time in ns, or 0 if the inode cannot be read.
 func (a *Adapter) atime(c *call, ino uint64) int64 {
 	if a.core.GetAttr(&c.ctx, ino, &c.attr) != 0 {
 		return 0
@@ -86,23 +86,24 @@ func (a *Adapter) atime(c *call, ino uint64) int64 {
 	return c.attr.Atime
 }
 
-// Flush would be close(2) on a descriptor; FOPEN_NOFLUSH spares it.
+// Flush answers close(2) on a descriptor. FOPEN_NOFLUSH avoids the request.
 func (a *Adapter) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status { return fuse.OK }
 
 const fsyncDatasync = 1 << 0 // FUSE_FSYNC_FDATASYNC
 
-// FsyncDir is fsync(2) on a directory.
+// FsyncDir answers fsync(2) on a directory.
 func (a *Adapter) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	return status(a.core.Fsync(&c.ctx, in.NodeId, in.FsyncFlags&fsyncDatasync != 0))
 }
 
-// CopyFileRange is copy_file_range(2). The answer has 32 bits, so it may be short.
+// CopyFileRange answers copy_file_range(2). The answer's length has 32 bits, so the copy may be
+// short.
 //
-// When it has been answered, the kernel throws away its pages of the range, and with a page that is
-// only partly in the range what a program stored to the rest of it meanwhile. So such a part is
-// left to the kernel, which reads and writes it.
+// After the answer the kernel discards its pages of the range. With a page that is only partly in
+// the range, it also discards what a program stored to the rest of the page meanwhile. So such a
+// page is left to the kernel, which copies it by reading and writing.
 func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	if in.OffIn > math.MaxInt64 || in.OffOut > math.MaxInt64 {
 		return 0, fuse.EINVAL
@@ -129,8 +130,9 @@ func (a *Adapter) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn
 	return uint32(n), status(e)
 }
 
-// wholePages returns how many bytes to copy so that all pages of the destination that the copy
-// touches are replaced, up to the end of file. EOPNOTSUPP if not even the first is.
+// wholePages returns how many bytes to copy, so that the copy replaces every page of the
+// destination that it touches, up to the end of the file. It returns EOPNOTSUPP if it cannot
+// replace even the first page.
 func (a *Adapter) wholePages(c *call, in *fuse.CopyFileRangeIn) (size int64, e syscall.Errno) {
 	const page = layout.BlockSize
 	if e := a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e != 0 {
@@ -138,7 +140,7 @@ func (a *Adapter) wholePages(c *call, in *fuse.CopyFileRangeIn) (size int64, e s
 	}
 	n := min(in.Len, 1<<31, max(c.attr.Size, in.OffIn)-in.OffIn)
 	if in.OffIn%page != in.OffOut%page {
-		n = min(n, 4<<20) // nothing is shared, so it is copied: as much as the core copies at once
+		n = min(n, 4<<20) // no blocks can be shared: copy as much as the core copies at once
 	}
 	if e := a.core.GetAttr(&c.ctx, in.NodeIdOut, &c.attr); e != 0 {
 		return 0, e
@@ -155,10 +157,10 @@ func (a *Adapter) wholePages(c *call, in *fuse.CopyFileRangeIn) (size int64, e s
 	return int64(n), 0
 }
 
-// Lseek answers SEEK_DATA and SEEK_HOLE; the others are the kernel's. Where there is a hole
-// the kernel may hold pages that a program has stored to through a mapping: they are written
-// to us first, or who copies a file by its data would lose them. That drops the pages of the hole,
-// and no others.
+// Lseek answers SEEK_DATA and SEEK_HOLE; the kernel handles the others. Over a hole the kernel may
+// hold pages that a program has stored to through a mapping. They are written back first, or a
+// program that copies only a file's data would lose them. That drops the hole's pages and no
+// others.
 func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
@@ -169,7 +171,7 @@ func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lsee
 			c.ctx.Wait(func() { s.InodeNotify(in.NodeId, at, n) })
 			a.writeback.Leave(c.ctx.UID)
 			off, e = a.core.Lseek(&c.ctx, in.NodeId, int64(in.Offset), int(in.Whence))
-		} else { // all of it may be data, which is always a right answer
+		} else { // report everything as data, which is always correct
 			if e = a.core.GetAttr(&c.ctx, in.NodeId, &c.attr); e == 0 && in.Offset >= c.attr.Size {
 				e = syscall.ENXIO
 			}
@@ -182,8 +184,8 @@ func (a *Adapter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lsee
 	return status(e)
 }
 
-// holeOf is the hole on which an answer to LSEEK rests, off or e: n bytes from at on; 0 if it rests
-// on none.
+// holeOf returns the hole that an answer to LSEEK, off or e, depends on: n bytes at offset at. n is
+// 0 if the answer depends on no hole.
 func (a *Adapter) holeOf(c *call, in *fuse.LseekIn, off int64, e syscall.Errno) (at, n int64) {
 	if e != 0 && e != syscall.ENXIO || e == 0 && in.Whence == unix.SEEK_DATA && uint64(off) == in.Offset ||
 		a.core.GetAttr(&c.ctx, in.NodeId, &c.attr) != 0 {
@@ -203,7 +205,7 @@ func (a *Adapter) holeOf(c *call, in *fuse.LseekIn, off int64, e syscall.Errno) 
 	return at, max(0, end-at)
 }
 
-// Fallocate is fallocate(2).
+// Fallocate answers fallocate(2).
 func (a *Adapter) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if in.Offset > math.MaxInt64 || in.Length > math.MaxInt64 {
 		return fuse.Status(syscall.EFBIG)

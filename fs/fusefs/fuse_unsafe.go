@@ -9,11 +9,11 @@ import (
 	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// nameString is b as a string without a copy: for a callee that copies it before
-// b changes.
+// nameString returns b as a string without copying it. The callee must copy the string before b
+// changes.
 func nameString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// ioctl is ioctl(2) with an argument of the size that cmd says.
+// ioctl is ioctl(2). buf must have the size that cmd encodes.
 func ioctl(fd int, cmd uint, buf []byte) error {
 	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(cmd), uintptr(unsafe.Pointer(unsafe.SliceData(buf)))); e != 0 {
 		return e
@@ -21,7 +21,7 @@ func ioctl(fd int, cmd uint, buf []byte) error {
 	return nil
 }
 
-// The kernel's structures as go-fuse calls them.
+// attrOut and entryOut return the kernel's structures under go-fuse's types.
 func attrOut(o *transport.AttrOut) *fuse.AttrOut    { return (*fuse.AttrOut)(unsafe.Pointer(o)) }
 func entryOut(o *transport.EntryOut) *fuse.EntryOut { return (*fuse.EntryOut)(unsafe.Pointer(o)) }
 
@@ -30,7 +30,7 @@ var (
 	_ = [1]int{}[unsafe.Sizeof(fuse.EntryOut{})-unsafe.Sizeof(transport.EntryOut{})]
 )
 
-// bytesOf is the memory of a structure.
+// bytesOf returns the memory of a structure.
 func bytesOf[T any](v *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }

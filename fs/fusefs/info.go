@@ -8,23 +8,23 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Extended attributes by which a program asks the daemon behind a mount point.
-// Every file and directory has them, unlisted: a bind mount may show any as its root.
+// Extended attributes that query the daemon behind a mount point. Every file and directory has
+// them, unlisted, since a bind mount may have any of them as its root.
 const (
-	// InfoXattr has an Info as JSON for its value.
+	// InfoXattr has an Info in JSON as its value.
 	InfoXattr = "system.daxfsd.info"
-	// ActivityXattr has an Activity as JSON for its value. It is cheap to ask for every second.
+	// ActivityXattr has an Activity in JSON as its value. It is cheap enough to read every second.
 	ActivityXattr = "system.daxfsd.activity"
 )
 
-// Info is what the daemon tells about a mount. Fields are only ever added.
+// Info describes a mount. Later versions may only add fields.
 type Info struct {
 	Version    string    `json:"version"` // of the daemon
 	PID        int       `json:"pid"`
 	Since      time.Time `json:"since"`
 	Mountpoint string    `json:"mountpoint"`
 	Options    []string  `json:"options"`
-	// WhyNotUring says why requests come by /dev/fuse, if nobody asked for that.
+	// WhyNotUring is the reason for using /dev/fuse, if no option asked for that.
 	WhyNotUring string `json:"why_not_uring,omitempty"`
 
 	Region     string      `json:"region"`
@@ -42,12 +42,12 @@ type Info struct {
 
 	fs.Stats
 
-	Operations   transport.Stats `json:"operations"`                 // without the histograms, if one did not ask for them
-	BucketBounds []uint64        `json:"bucket_bounds_ns,omitempty"` // theirs, if one did; see transport.BucketBounds
+	Operations   transport.Stats `json:"operations"`                 // without histograms, unless they were asked for
+	BucketBounds []uint64        `json:"bucket_bounds_ns,omitempty"` // the histograms' bounds, if they were asked for; see transport.BucketBounds
 	Runtime      Runtime         `json:"runtime"`
 }
 
-// Activity is what the daemon has done since it mounted. Fields are only ever added.
+// Activity is what the daemon has done since it mounted. Later versions may only add fields.
 type Activity struct {
 	PID        int             `json:"pid"`
 	Since      time.Time       `json:"since"`
@@ -56,16 +56,16 @@ type Activity struct {
 	Transport  string          `json:"transport"`
 	Used       uint64          `json:"used_bytes"`
 	Size       uint64          `json:"size_bytes"`
-	Operations transport.Stats `json:"operations"` // with the histograms
+	Operations transport.Stats `json:"operations"` // with histograms
 	Runtime    Runtime         `json:"runtime"`
 }
 
-// Runtime is what the daemon's memory does.
+// Runtime describes the memory of the daemon's process.
 type Runtime struct {
 	Mallocs      uint64 `json:"mallocs"`         // objects allocated on the heap since the process began
 	GCCycles     uint64 `json:"gc_cycles"`       // since the process began
 	GCPauseMax   uint64 `json:"gc_pause_max_ns"` // longest pause since the process began, rounded up a little
 	HeapBytes    uint64 `json:"heap_bytes"`      // occupied by objects
-	LiveBytes    uint64 `json:"live_bytes"`      // of them, what the last collection found in use
+	LiveBytes    uint64 `json:"live_bytes"`      // in use at the last collection
 	CachedInodes int    `json:"cached_inodes"`   // in DRAM
 }

@@ -8,22 +8,24 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// An INTERRUPT may overtake the request that it is for: the two come by different queues, and a
-// slow request begins in a goroutine of its own. go-fuse says EAGAIN to one for a request that it
-// does not know, on which the kernel ought to send it again; but the kernel looks for the request
-// only among those that went through the file descriptor the answer comes by. So we remember it.
+// An INTERRUPT may overtake the request that it interrupts: the two come by different queues, and a
+// slow request starts on a goroutine of its own. For an unknown request, go-fuse answers EAGAIN,
+// after which the kernel should send the INTERRUPT again. But the kernel looks for the request only
+// among those of the file descriptor that the answer comes from. So the adapter remembers early
+// INTERRUPTs.
 
 const (
 	opInterrupt   = 36
-	interruptSize = 48 // a whole one: a header and a number
+	interruptSize = 48 // bytes: a header and a request's number
 	earlyMax      = 64
 )
 
-// earlyInterrupts are those of the last INTERRUPTs whose request had not begun, or had ended: a
-// number never comes twice, so those that stay harm nobody. Safe for concurrent use.
+// earlyInterrupts are the request numbers of the last INTERRUPTs whose request was unknown: it had
+// not begun yet, or had ended. A number is never reused, so stale ones do no harm. Safe for
+// concurrent use.
 type earlyInterrupts struct {
 	n      atomic.Uint32
-	unique [earlyMax]atomic.Uint64 // the i-th is at i mod earlyMax
+	unique [earlyMax]atomic.Uint64 // the i-th number is at i mod earlyMax
 }
 
 func (e *earlyInterrupts) add(unique uint64) {
@@ -39,17 +41,18 @@ func (e *earlyInterrupts) has(unique uint64) bool {
 	return false
 }
 
-// gone is the Cancel of a caller that went before its request began.
+// gone is the Cancel channel of a caller that left before its request began.
 var gone = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
 }()
 
-// interrupt passes an INTERRUPT on to go-fuse, which closes the request's cancel channel.
+// interrupt passes an INTERRUPT on to go-fuse, which closes the request's cancel channel. An
+// INTERRUPT has no answer.
 //
-// go-fuse knows a request before get looks whether it was interrupted; we remember the INTERRUPT
-// before go-fuse is asked a second time. So one of the two sees the other. There is no answer.
+// go-fuse registers a request before get checks whether it was interrupted, and interrupt remembers
+// the INTERRUPT before it asks go-fuse a second time. So one of the two sees the other.
 func (a *Adapter) interrupt(in []byte) {
 	for try := range 2 {
 		var answer [interruptSize]byte
@@ -63,10 +66,10 @@ func (a *Adapter) interrupt(in []byte) {
 	}
 }
 
-// Ended is told that the connection has ended: who made the requests that are being served no
-// longer waits.
+// Ended interrupts all requests that go-fuse serves, when the connection has ended and their
+// callers no longer wait.
 //
-// A request that go-fuse does not know yet when it is interrupted here looks at ended later.
+// A request that go-fuse has not registered by then checks ended later.
 func (a *Adapter) Ended() {
 	a.ended.Store(true)
 	a.slots.Range(func(unique, _ any) bool {
@@ -79,7 +82,8 @@ func (a *Adapter) Ended() {
 	})
 }
 
-// cancelOf is what closes when the caller of h no longer waits: what go-fuse gave, or gone.
+// cancelOf returns the channel that is closed when the caller of h no longer waits: go-fuse's
+// channel, or gone.
 func (a *Adapter) cancelOf(h *fuse.InHeader, cancel <-chan struct{}) <-chan struct{} {
 	if a.ended.Load() || a.early.has(h.Unique) {
 		return gone

@@ -9,7 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// protocolOf lets go-fuse parse slow requests, for a, without a kernel.
+// protocolOf makes go-fuse parse slow requests for a, without a kernel.
 func (m *mounted) protocolOf(a fuse.RawFileSystem) {
 	m.t.Helper()
 	m.protocol = fuse.NewProtocolServer(a, &fuse.MountOptions{})
@@ -20,7 +20,7 @@ func (m *mounted) protocolOf(a fuse.RawFileSystem) {
 	}
 }
 
-// copyFile asks for a copy of n bytes and returns how many were, and the error of the answer.
+// copyFile asks for a copy of n bytes, and returns how many were copied and the answer's error.
 func (m *mounted) copyFile(unique, from, to uint64, n uint64) (uint32, syscall.Errno) {
 	in := fuse.CopyFileRangeIn{InHeader: header(from), NodeIdOut: to, OffIn: 1, Len: n}
 	in.Opcode, in.Unique, in.Length = 47, unique, uint32(len(bytesOf(&in)))
@@ -38,7 +38,7 @@ func (m *mounted) interruptOf(unique uint64) int {
 	return m.SlowPath(bytesOf(&in), make([]byte, 64), nil)
 }
 
-// An INTERRUPT counts whether it comes before its request or during it.
+// TestInterruptComesFirst checks that an INTERRUPT before its request takes effect.
 func TestInterruptComesFirst(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	m.protocolOf(m.Adapter)
@@ -60,7 +60,7 @@ func TestInterruptComesFirst(t *testing.T) {
 	}
 }
 
-// waiting is an adapter whose copies end when they are interrupted and not before.
+// waiting is an adapter whose copies end only when they are interrupted.
 type waiting struct{ *Adapter }
 
 func (w waiting) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
@@ -74,7 +74,7 @@ func (w waiting) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn)
 	}
 }
 
-// Wherever the two meet, the request hears of it.
+// TestInterruptRace checks that an INTERRUPT that races with the start of its request takes effect.
 func TestInterruptRace(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	m.protocolOf(waiting{m.Adapter})
@@ -100,7 +100,7 @@ func TestInterruptRace(t *testing.T) {
 	}
 }
 
-// TestEndInterrupts: the end of the connection interrupts what is served, and what begins later.
+// TestEndInterrupts checks that the end of the connection interrupts running and later requests.
 func TestEndInterrupts(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	m.protocolOf(waiting{m.Adapter})

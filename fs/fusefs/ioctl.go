@@ -11,10 +11,11 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// The commands of ioctl(2) that are answered, with the sizes in them that the kernel's FUSE
-// uses: it asks for flags with FS_IOC_GETFLAGS, and a program's own never get here.
+// The commands of ioctl(2) that are answered, with the sizes that the kernel's FUSE encodes in
+// them. The kernel itself queries flags with FS_IOC_GETFLAGS; a program's own FS_IOC_GETFLAGS never
+// gets here.
 const (
-	iocGetFlags   = 0x80086601 // FS_IOC_GETFLAGS: an int, though the number says long
+	iocGetFlags   = 0x80086601 // FS_IOC_GETFLAGS: an int, although the command encodes a long
 	iocSetFlags   = 0x40086602 // FS_IOC_SETFLAGS
 	iocGetXFlags  = 0x801c581f // FS_IOC_FSGETXATTR: a struct fsxattr
 	iocSetXFlags  = 0x401c5820 // FS_IOC_FSSETXATTR
@@ -22,19 +23,19 @@ const (
 	fsxattrSize   = 28
 	trimRangeSize = 24
 
-	// IocExtents fills ExtentsSize bytes with what ExtentTable decodes, of an open file or
-	// directory from the block on that the first 8 bytes of the argument say.
+	// IocExtents fills ExtentsSize bytes with the extents of an open file or directory. The first 8
+	// bytes of the argument are the file offset in bytes to start from. Extents decodes the result.
 	IocExtents  = 3<<30 | ExtentsSize<<16 | 'D'<<8 | 1
 	ExtentsSize = 8192
 )
 
-// The FS_XFLAG_* of struct fsxattr, and the flags that they are.
+// xflags maps the FS_XFLAG_* of struct fsxattr to inode flags.
 var xflags = [...]struct{ x, flag uint32 }{
 	{0x8, layout.FlagImmutable}, {0x10, layout.FlagAppend}, {0x20, layout.FlagSync},
 	{0x40, layout.FlagNoAtime}, {0x80, layout.FlagNoDump}, {0x200, layout.FlagProjInherit}, {0x8000, layout.FlagDAX},
 }
 
-// Ioctl answers the few commands that FUSE passes on. ENOTTY for all others.
+// Ioctl answers the commands above, and ENOTTY to all others.
 func (a *Adapter) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, out *fuse.IoctlOut, res []byte) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
@@ -78,6 +79,7 @@ func (a *Adapter) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, ou
 	return status(e)
 }
 
+// getXFlags fills res with a struct fsxattr: the flags, the number of extents and the project.
 func (a *Adapter) getXFlags(c *call, ino uint64, res []byte) syscall.Errno {
 	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
 		return e
@@ -102,6 +104,7 @@ func (a *Adapter) getXFlags(c *call, ino uint64, res []byte) syscall.Errno {
 	return 0
 }
 
+// setXFlags sets the flags and the project from a struct fsxattr.
 func (a *Adapter) setXFlags(c *call, ino uint64, arg []byte) syscall.Errno {
 	x, flags := binary.NativeEndian.Uint32(arg), uint32(0)
 	for _, f := range xflags {
@@ -110,15 +113,15 @@ func (a *Adapter) setXFlags(c *call, ino uint64, arg []byte) syscall.Errno {
 		}
 		x &^= f.x
 	}
-	x &^= 0x80000000 // FS_XFLAG_HASATTR, which is only told
+	x &^= 0x80000000 // FS_XFLAG_HASATTR is read-only
 	if x != 0 || binary.NativeEndian.Uint32(arg[4:]) != 0 || binary.NativeEndian.Uint32(arg[16:]) != 0 {
-		return syscall.EOPNOTSUPP // other flags; hints about the size of extents
+		return syscall.EOPNOTSUPP // other flags, or extent size hints
 	}
 	proj := binary.NativeEndian.Uint32(arg[12:])
 	return a.setFlags(c, ino, flags, &proj)
 }
 
-// setFlags also tells the kernel, which does not expect it, that the ctime has changed.
+// setFlags also makes the kernel drop the attributes, since it does not expect the ctime to change.
 func (a *Adapter) setFlags(c *call, ino uint64, flags uint32, proj *uint32) syscall.Errno {
 	e := a.core.SetFlags(&c.ctx, ino, flags, proj)
 	if e == 0 {
@@ -127,11 +130,12 @@ func (a *Adapter) setFlags(c *call, ino uint64, flags uint32, proj *uint32) sysc
 	return e
 }
 
-// trimGroup is the largest extent in bytes that FITRIM may ask for: that of a block group of ext4.
+// trimGroup is the largest minimum extent in bytes that FITRIM accepts: the size of an ext4 block
+// group.
 const trimGroup = 128 << 20
 
-// trim is FITRIM, of which there is nothing to tell a device: no bytes were. Arguments are refused
-// as by ext4 (ext4_trim_fs).
+// trim answers FITRIM. There is no device to trim, so it reports 0 bytes. It rejects the same
+// arguments as ext4 (ext4_trim_fs).
 func (a *Adapter) trim(c *call, arg, res []byte) syscall.Errno {
 	if c.ctx.UID != 0 {
 		return syscall.EPERM
@@ -147,18 +151,19 @@ func (a *Adapter) trim(c *call, arg, res []byte) syscall.Errno {
 	return 0
 }
 
-// Extent is one entry of what IocExtents tells, in bytes.
+// Extent is one extent of a file, as Extents returns it. All offsets and sizes are in bytes.
 type Extent struct {
 	Logical   uint64 `json:"logical"`
 	Region    uint64 `json:"region_offset"`
 	Length    uint64 `json:"length"`
-	Folio     uint64 `json:"folio"` // size of the folios that it is in
+	Folio     uint64 `json:"folio"` // size of the folios that contain the extent
 	Unwritten bool   `json:"unwritten"`
 	Shared    bool   `json:"shared"`
 }
 
-const extentSize = 32 // logical, region offset, length, flags and order: 8 bytes each
+const extentSize = 32 // bytes: logical, region offset, length, flags and order, 8 bytes each
 
+// extents fills res with the extents from the byte offset in arg on.
 func (a *Adapter) extents(c *call, ino uint64, arg, res []byte) syscall.Errno {
 	from := binary.NativeEndian.Uint64(arg)
 	clear(res)
@@ -184,8 +189,8 @@ func (a *Adapter) extents(c *call, ino uint64, arg, res []byte) syscall.Errno {
 	})
 }
 
-// merge makes y, which follows x, a part of x, if it is one: the daemon tells what has very many
-// folios in pieces.
+// merge appends y to x, and reports whether y directly continues x. The daemon reports an extent of
+// very many folios in pieces.
 func (x *Extent) merge(y *Extent) bool {
 	z := *x
 	z.Length += y.Length
@@ -196,8 +201,8 @@ func (x *Extent) merge(y *Extent) bool {
 	return true
 }
 
-// Extents asks the daxfsd behind an open file or directory where its data lies. ENOTTY if
-// it is on no daxfsd.
+// Extents asks the daxfsd that serves an open file or directory for its extents. It returns ENOTTY
+// if the file is not on a daxfsd.
 func Extents(fd int) (all []Extent, err error) {
 	buf := make([]byte, ExtentsSize)
 	for from := uint64(0); ; {

@@ -14,9 +14,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// kill takes set-user-ID and set-group-ID from a file about to be changed by
-// somebody without CAP_FSETID (HANDLE_KILLPRIV_V2). The kernel keeps the old mode
-// in its inode until it is told.
+// kill clears set-user-ID and set-group-ID of a file that a caller without CAP_FSETID is about to
+// change (HANDLE_KILLPRIV_V2). It also makes the kernel drop the old mode that it has cached.
 func (a *Adapter) kill(c *call, ino uint64) syscall.Errno {
 	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
 		return e
@@ -33,7 +32,8 @@ func (a *Adapter) kill(c *call, ino uint64) syscall.Errno {
 	return e
 }
 
-// killAsUser is kill for requests that do not say whether the caller has CAP_FSETID.
+// killAsUser is kill for requests that do not contain whether the caller has CAP_FSETID. It treats
+// only root as having it.
 func (a *Adapter) killAsUser(c *call, ino uint64) syscall.Errno {
 	if c.ctx.UID == 0 {
 		return 0
@@ -41,13 +41,13 @@ func (a *Adapter) killAsUser(c *call, ino uint64) syscall.Errno {
 	return a.kill(c, ino)
 }
 
-// mayKill reports whether kill may have something to do for a file.
+// mayKill reports whether kill may have to change a file.
 func mayKill(ctx *fs.Caller, at *fs.Attr) bool {
 	return fs.KillPriv(at.Mode) != at.Mode || fs.NeedsGroups(at.Mode) && ctx.GID != at.GID
 }
 
-// killBits are the fs.SetKill* of a caller without CAP_FSETID. Only for a file with set-group-ID
-// that its group may not execute the caller's groups are asked for.
+// killBits returns the fs.SetKill* flags for a caller without CAP_FSETID. It looks up the caller's
+// groups only for a file with set-group-ID and without group execution.
 func killBits(ctx *fs.Caller, at *fs.Attr) uint32 {
 	if fs.NeedsGroups(at.Mode) && !inGroup(ctx, at.GID) {
 		return fs.SetKillPriv | fs.SetKillSGID
@@ -55,9 +55,10 @@ func killBits(ctx *fs.Caller, at *fs.Attr) uint32 {
 	return fs.SetKillPriv
 }
 
-// inGroup reports whether a request's caller is in a group. FUSE tells one group and the thread,
-// and /proc the others. A caller that cannot be seen there is in none: one in a PID namespace that
-// is not below the mount's, one that is gone, or one that acts with other credentials than its own.
+// inGroup reports whether a request's caller is in a group. FUSE sends one group and the thread;
+// /proc has the other groups. A caller that /proc does not show is in no other group: one in a PID
+// namespace that is not below the mount's, one that has exited, or one that acts with other
+// credentials than its own.
 func inGroup(ctx *fs.Caller, gid uint32) bool {
 	if ctx.GID == gid {
 		return true
@@ -77,7 +78,7 @@ func inGroup(ctx *fs.Caller, gid uint32) bool {
 	return slices.Contains(statusIDs(b, "Groups:"), gid)
 }
 
-// statusIDs are the numbers of a line of /proc/PID/status.
+// statusIDs returns the numbers in a line of /proc/PID/status.
 func statusIDs(status []byte, name string) (ids []uint32) {
 	for line := range bytes.Lines(status) {
 		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
@@ -94,8 +95,9 @@ func statusIDs(status []byte, name string) (ids []uint32) {
 	return nil
 }
 
-// procIsOurs reports whether /proc counts processes as this process does, and with it the kernel in
-// the requests of our mount: it shows of this process one number, in our own PID namespace.
+// procIsOurs reports whether /proc numbers processes as this process's PID namespace does, and so
+// as the kernel numbers them in this mount's requests. It does if it shows exactly one PID for this
+// process, which is Getpid's.
 var procIsOurs = sync.OnceValue(func() bool {
 	b, err := os.ReadFile("/proc/self/status")
 	return err == nil && slices.Equal(statusIDs(b, "NSpid:"), []uint32{uint32(unix.Getpid())})

@@ -12,8 +12,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// TestKillSGID: a file with set-group-ID that its group may not execute keeps that if the writer is
-// in the group, and loses it if not, or if nobody can tell.
+// TestKillSGID checks that a file with set-group-ID and without group execution keeps set-group-ID
+// if the writer is in its group, and loses it if the writer is not, or if that is unknown.
 func TestKillSGID(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to run a program as somebody else")

@@ -14,18 +14,18 @@ import (
 	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// Errors of Attach and Unmount. They come wrapped in one sentence.
+// Errors of Attach and Unmount. They are wrapped in one sentence.
 var (
-	// ErrNoFUSE: the kernel has no FUSE, or not yet.
+	// ErrNoFUSE means that the kernel has no FUSE, or has not loaded it.
 	ErrNoFUSE = errors.New("there is no /dev/fuse")
-	// ErrBusy: somebody uses the mount.
+	// ErrBusy means that the mount is in use.
 	ErrBusy = errors.New("the mount is in use")
 )
 
 // helper is the setuid program that mounts for users other than root.
 const helper = "fusermount3"
 
-// open mounts o.Mountpoint and returns the file descriptor of its connection.
+// open mounts on o.Mountpoint and returns the descriptor of the connection.
 func (o *Options) open() (fd int, err error) {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		return -1, fmt.Errorf("%w: load the module with `modprobe fuse`, or give the container the device", ErrNoFUSE)
@@ -36,7 +36,7 @@ func (o *Options) open() (fd int, err error) {
 	return o.openHelper()
 }
 
-// flagOptions are the options that mount(2) takes as bits.
+// flagOptions are the mount options that mount(2) takes as flags: the flags to set and to clear.
 var flagOptions = map[string]struct{ set, clear uintptr }{
 	"ro": {unix.MS_RDONLY, 0}, "rw": {0, unix.MS_RDONLY},
 	"nosuid": {unix.MS_NOSUID, 0}, "suid": {0, unix.MS_NOSUID},
@@ -49,14 +49,15 @@ var flagOptions = map[string]struct{ set, clear uintptr }{
 	"nodiratime": {unix.MS_NODIRATIME, 0},
 }
 
-// FlagOption is what an option of flagOptions means to mount(2); ok is false for others.
+// FlagOption returns the flags of mount(2) that an option sets and clears; ok is false if the
+// option is not in flagOptions.
 func FlagOption(word string) (set, clear uintptr, ok bool) {
 	f, ok := flagOptions[word]
 	return f.set, f.clear, ok
 }
 
 // openDirect does what fusermount3 does, with the caller's own privilege. It mounts on the
-// directory that Dir is open on, wherever the name leads by now.
+// directory that Dir is open on, even if its name has changed.
 func (o *Options) openDirect() (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(o.Dir, &st); err != nil {
@@ -98,7 +99,7 @@ func (o *Options) openHelper() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("mounting as a user needs %s: install the package fuse3, or mount as root", helper)
 	}
-	if unix.Access("/dev/fuse", unix.R_OK|unix.W_OK) != nil { // the helper opens it with our rights
+	if unix.Access("/dev/fuse", unix.R_OK|unix.W_OK) != nil { // the helper opens it with the caller's rights
 		return -1, errors.New("no permission to open /dev/fuse: root can give it to all users with `chmod 666 /dev/fuse`, or mount as root")
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -109,7 +110,7 @@ func (o *Options) openHelper() (int, error) {
 	remote := os.NewFile(uintptr(pair[1]), "fusermount socket")
 	opts := []string{"fsname=" + escape(o.Source), "subtype=" + Type, fmt.Sprintf("max_read=%d", transport.MaxIO)}
 	for _, opt := range o.Kernel {
-		if opt != "rw" && opt != "strictatime" { // the helper does not know them by name
+		if opt != "rw" && opt != "strictatime" { // names that the helper does not know
 			opts = append(opts, opt)
 		}
 	}
@@ -126,6 +127,7 @@ func (o *Options) openHelper() (int, error) {
 	return receiveFD(pair[0])
 }
 
+// receiveFD receives the connection's descriptor from the helper.
 func receiveFD(sock int) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(sock, make([]byte, 16), oob, unix.MSG_CMSG_CLOEXEC)
@@ -143,10 +145,10 @@ func receiveFD(sock int) (int, error) {
 	return fds[0], nil
 }
 
-// escape protects what separates mount options.
+// escape escapes the separators of mount options.
 func escape(s string) string { return strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(s) }
 
-// helperError makes one sentence of what the helper printed.
+// helperError returns an error of one sentence, with what the helper printed.
 func helperError(doing, text string, err error) error {
 	text = strings.TrimSpace(text)
 	if i := strings.IndexByte(text, '\n'); i >= 0 {
@@ -162,15 +164,15 @@ func helperError(doing, text string, err error) error {
 	return fmt.Errorf("%s: %s: %s", doing, helper, text)
 }
 
-// UnmountMode is how much Unmount insists.
+// UnmountMode is how an unmount treats a mount in use.
 type UnmountMode int
 
 const (
 	// Plain fails with ErrBusy while the mount is in use.
 	Plain UnmountMode = iota
-	// Lazy takes the mount out of the tree now; it ends with its last user.
+	// Lazy detaches the mount at once; it ends when its last user does.
 	Lazy
-	// Force aborts requests that hang, and fails with ErrBusy if still in use.
+	// Force aborts pending requests, and fails with ErrBusy if the mount is still in use.
 	Force
 )
 

@@ -15,7 +15,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// truncating cuts the region's file when a READ has come.
+// truncating truncates the region's file when a READ arrives.
 type truncating struct {
 	transport.Filesystem
 	cut func()
@@ -33,7 +33,7 @@ func (q *truncatingQueue) Read(h *transport.InHeader, in *transport.ReadIn, out 
 	return q.Queue.Read(h, in, out)
 }
 
-// The reader of a region file that is truncated gets EIO, at once.
+// TestTruncated checks that a read gets EIO at once if the region's file has been truncated.
 func TestTruncated(t *testing.T) {
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and /dev/fuse")

@@ -9,7 +9,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// entry answers a request that yields a looked-up or created inode.
+// entry fills in the answer to a request that looks up or creates an inode.
 func entry(c *call, out *fuse.EntryOut, e syscall.Errno) syscall.Errno {
 	if e == 0 {
 		putEntry(out, &c.attr)
@@ -30,10 +30,10 @@ func (a *Adapter) lookup(c *call, dir uint64, name string, out *fuse.EntryOut) s
 	return entry(c, out, e)
 }
 
-// Forget gives back n lookups of an inode.
+// Forget drops n lookups of an inode.
 func (a *Adapter) Forget(nodeid, n uint64) { a.core.Forget(nodeid, n) }
 
-// Mknod creates a file of any type but a directory or a symbolic link.
+// Mknod creates a file of any type except directories and symbolic links.
 func (a *Adapter) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
@@ -46,10 +46,10 @@ func (a *Adapter) mkdir(c *call, dir uint64, name string, mode, umask uint32, ou
 	return entry(c, out, a.core.Mkdir(&c.ctx, dir, name, mode, &c.attr))
 }
 
-// Access is never asked on a mount with default_permissions.
+// Access is never called on a mount with default_permissions.
 func (a *Adapter) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.OK }
 
-// OpenDir opens a directory: there is no state to keep, the cookies are stable.
+// OpenDir opens a directory. It keeps no state, since the cookies are stable.
 func (a *Adapter) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
 	return fuse.OK
 }
@@ -57,9 +57,9 @@ func (a *Adapter) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Sta
 // ReleaseDir closes a directory.
 func (a *Adapter) ReleaseDir(*fuse.ReleaseIn) {}
 
-// readdir lists a directory from a cookie on. With plus it looks every entry up on the way: one
-// that vanished in between, or takes long to look up, has nodeid 0, like "." and "..": the kernel
-// then takes the name and looks it up when asked.
+// readdir lists a directory from a cookie on. With plus it also looks up every entry. An entry that
+// has vanished meanwhile, or whose lookup takes long, gets nodeid 0, as do "." and "..": the kernel
+// then takes the name only, and looks it up when needed.
 func (a *Adapter) readdir(c *call, dir, cookie uint64, flags uint32, plus bool, out *fuse.DirEntryList) syscall.Errno {
 	c.ctx.NoAtime = flags&unix.O_NOATIME != 0
 	look := c.ctx
@@ -82,7 +82,7 @@ func (a *Adapter) readdir(c *call, dir, cookie uint64, flags uint32, plus bool, 
 	})
 }
 
-// direntry is d for go-fuse, which copies the name before d ends.
+// direntry converts d for go-fuse, which copies the name while d is valid.
 func direntry(d *fs.Dirent) fuse.DirEntry {
 	return fuse.DirEntry{Mode: uint32(d.Type) << 12, Name: nameString(d.Name), Ino: d.Ino, Off: d.Next}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// TestNoSpaceLeavesTheQueue: a write that finds no space, while a read in flight holds some that is
-// no longer a file's, does not wait on the queue's thread. It becomes a request for a goroutine,
-// which waits.
+// TestNoSpaceLeavesTheQueue checks a write that finds no free space, because a read in flight still
+// references blocks that were freed. The write must not wait on the queue's thread, but become a
+// slow request, which waits on a goroutine.
 func TestNoSpaceLeavesTheQueue(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	ctx := &fs.Caller{}

@@ -7,8 +7,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// TestProtocolVersion: a kernel with a newer FUSE protocol is answered with the version that we say
-// we speak.
+// TestProtocolVersion checks that a kernel with a newer FUSE protocol gets the version in our
+// constants.
 func TestProtocolVersion(t *testing.T) {
 	const opInit, newer = 26, 1000
 	in := &fuse.InitIn{Major: ProtocolMajor, Minor: newer}

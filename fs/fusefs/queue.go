@@ -11,17 +11,17 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// queue is the entry to the core of one thread, or of a goroutine that serves a slow request: what
-// requests need, in one piece.
+// queue is the entry to the core for one thread, or for a goroutine that serves a slow request. It
+// holds what requests need in one allocation.
 type queue struct {
 	call
 	a     *Adapter
 	pin   *fs.PinnedRead
-	waits bool         // requests may wait, and take long: it is no thread's
-	away  func(func()) // of the request that is served, see fs.Caller.Away
+	waits bool         // requests may wait and take long; the queue belongs to a goroutine
+	away  func(func()) // the current request's fs.Caller.Away
 }
 
-// Queue makes the entry of the n-th thread, which selects its journal lane.
+// Queue makes the entry for the n-th thread. n selects its journal lane.
 func (a *Adapter) Queue(n int) transport.Queue { return a.newQueue(uint32(n), false) }
 
 func (a *Adapter) newQueue(lane uint32, waits bool) *queue {
@@ -35,7 +35,7 @@ func (q *queue) enter(h *transport.InHeader) *call {
 	return &q.call
 }
 
-// orSlow makes what would have to wait a slow request.
+// orSlow turns EAGAIN, which means that the request would have to wait, into SlowPath.
 func orSlow(e syscall.Errno) syscall.Errno {
 	if e == syscall.EAGAIN {
 		return transport.SlowPath
@@ -43,7 +43,7 @@ func orSlow(e syscall.Errno) syscall.Errno {
 	return e
 }
 
-// Read copies from the mapping.
+// Read copies file data from the region to out.
 func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn, out []byte) (int, syscall.Errno) {
 	ctx := &q.enter(h).ctx
 	ctx.NoAtime = in.Flags&unix.O_NOATIME != 0
@@ -54,10 +54,10 @@ func (q *queue) Read(h *transport.InHeader, in *transport.ReadIn, out []byte) (i
 	return q.pin.Take(out)
 }
 
-// Write stores data into the file.
+// Write stores data to the file.
 func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte) (int, syscall.Errno) {
 	ctx := &q.enter(h).ctx
-	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // of everybody without CAP_FSETID
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // set for all callers without CAP_FSETID
 		if e := q.a.core.GetAttr(ctx, h.NodeID, &q.attr); e != 0 {
 			return 0, orSlow(e)
 		} else if !mayKill(ctx, &q.attr) {
@@ -74,13 +74,14 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 	return n, orSlow(e)
 }
 
-// Release closes a file: its lazily kept times become durable.
+// Release answers the last close(2) of an open file, and makes lazily kept times durable.
 func (q *queue) Release(h *transport.InHeader, in *transport.ReleaseIn) syscall.Errno {
 	q.a.core.Release(&q.enter(h).ctx, h.NodeID, in.Flags)
 	return 0
 }
 
-// Fsync is fsync(2) and fdatasync(2). Of a region in an ordinary file it waits for the disk.
+// Fsync answers fsync(2) and fdatasync(2). With a region in an ordinary file it waits for the disk,
+// so it is a slow request.
 func (q *queue) Fsync(h *transport.InHeader, in *transport.FsyncIn) syscall.Errno {
 	if !q.waits && q.a.core.Region().Durability() == pmem.DurableDaemon {
 		return transport.SlowPath
@@ -88,10 +89,10 @@ func (q *queue) Fsync(h *transport.InHeader, in *transport.FsyncIn) syscall.Errn
 	return q.a.core.Fsync(&q.enter(h).ctx, h.NodeID, in.FsyncFlags&fsyncDatasync != 0)
 }
 
-// Forget gives back n lookups of an inode.
+// Forget drops n lookups of an inode.
 func (q *queue) Forget(nodeID, n uint64) { q.a.core.Forget(nodeID, n) }
 
-// Lookup answers a path component.
+// Lookup looks up a path component.
 func (q *queue) Lookup(h *transport.InHeader, name string, out *transport.EntryOut) syscall.Errno {
 	return orSlow(q.a.lookup(q.enter(h), h.NodeID, name, entryOut(out)))
 }
@@ -161,8 +162,8 @@ func (q *queue) Readlink(h *transport.InHeader, out []byte) (int, syscall.Errno)
 	return len(b), e
 }
 
-// readdirMax is how many bytes of a directory's list a queue answers at a time: what libraries ask
-// for. A longer answer would keep the queue from other requests for milliseconds.
+// readdirMax is how many bytes of a directory's list a queue answers at a time: as many as the C
+// libraries ask for. A longer answer would block the queue's other requests for milliseconds.
 const readdirMax = 32 << 10
 
 // Readdir lists a directory.

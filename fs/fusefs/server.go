@@ -17,9 +17,8 @@ import (
 // Type is the filesystem type: the kernel shows it as "fuse.daxfsd".
 const Type = "daxfsd"
 
-// ProtocolMajor and ProtocolMinor are the version of the FUSE protocol that INIT is answered with
-// at most: go-fuse's, which does not export them. A kernel that knows less gets its own minor
-// version.
+// ProtocolMajor and ProtocolMinor are the highest FUSE protocol version in the answer to INIT. It
+// is go-fuse's version, which go-fuse does not export. An older kernel gets its own minor version.
 const (
 	ProtocolMajor = 7
 	ProtocolMinor = 28
@@ -29,52 +28,54 @@ const (
 type Transport int
 
 const (
-	// TransportAuto is TransportUring where the machine has it, else TransportDev.
+	// TransportAuto is TransportUring if it is available, else TransportDev.
 	TransportAuto Transport = iota
-	// TransportUring is io_uring: Linux 6.14 with the fuse module's enable_uring.
+	// TransportUring is io_uring: Linux 6.14, with the fuse module's parameter enable_uring.
 	TransportUring
 	// TransportDev is /dev/fuse.
 	TransportDev
 )
 
-// String is the value of the mount option.
+// String returns the value of the mount option.
 func (t Transport) String() string { return [...]string{"auto", "uring", "dev"}[t] }
 
-// Options of Attach.
+// Options are the options of Attach.
 type Options struct {
 	Mountpoint string // absolute path of an existing directory, without symbolic links
-	Dir        int    // open on Mountpoint by O_PATH since it was checked; Attach closes it. 0: it opens Mountpoint
-	Source     string // what the mount table names as the device: the region
-	DAX        DAX
-	Transport  Transport
-	// Kernel are options for mount(2): those of flagOptions, and
-	// default_permissions and allow_other.
+	// Dir is Mountpoint, opened with O_PATH when it was checked; Attach closes it. If 0, Attach
+	// opens Mountpoint.
+	Dir       int
+	Source    string // device name in the mount table: the region
+	DAX       DAX
+	Transport Transport
+	// Kernel are the options for mount(2): those of flagOptions, default_permissions and
+	// allow_other.
 	Kernel []string
-	// Info and Activity yield the values of InfoXattr and ActivityXattr.
+	// Info and Activity return the values of InfoXattr and ActivityXattr.
 	Info, Activity func() []byte
-	// Trace is told of every request when it has been answered; nil: nobody. It is safe for
-	// concurrent use, and what it takes the next request waits.
+	// Trace, if not nil, is called with every request after it has been answered. It must be safe
+	// for concurrent use. A slow Trace delays the next request.
 	Trace func(*transport.Request)
-	// NoPoll is transport.Options.NoPoll; so it is anyway where our CPU time is limited (cgroups).
+	// NoPoll is transport.Options.NoPoll. It is implied where the process's CPU time is limited
+	// (cgroups).
 	NoPoll bool
-	// Log is told what go-fuse has to say; nil: nobody.
+	// Log receives go-fuse's messages; nil: they are discarded.
 	Log *log.Logger
-	// Panicked is told of a panic in the filesystem, after which locks may be
-	// held forever: the process should end. If it returns, the request gets EIO.
+	// Panicked is called with the value of a panic in the filesystem. Locks may then be held
+	// forever, so the process should end. If Panicked returns, the request gets EIO.
 	Panicked func(any)
 }
 
-// Conn is a mount whose kernel side exists and whose requests nobody answers yet.
-// Attached -> Start (it belongs to the Server) or Close (it never was).
+// Conn is a mount that exists in the kernel, but whose requests are not answered yet. States:
+// attached -> started (Start: the Server owns it), or attached -> closed (Close: unmounted again).
 type Conn struct {
 	opt Options
 	fd  int
 	at  place
 }
 
-// Attach mounts on o.Mountpoint: everything that can be refused is refused here,
-// before the core has changed anything on the region. Who touches the mount point
-// waits until Serve.
+// Attach mounts on o.Mountpoint. It checks everything that can be refused before the core changes
+// anything on the region. Programs that access the mount wait until Serve.
 func Attach(o Options) (*Conn, error) {
 	if o.Log == nil {
 		o.Log = log.New(io.Discard, "", 0)
@@ -102,40 +103,40 @@ func Attach(o Options) (*Conn, error) {
 	return &Conn{opt: o, fd: fd, at: at}, nil
 }
 
-// Close takes the mount back. Not after Start.
+// Close unmounts. It must not be called after Start.
 func (c *Conn) Close() {
 	_ = c.at.unmount(Lazy)
 	_ = unix.Close(c.fd)
 }
 
-// Server is a mounted filesystem. Mounted -> serving (Serve) -> unmounted (Serve
-// has returned): by Unmount, by umount(8), or by an abort of the connection.
+// Server is a mounted filesystem. States: mounted -> serving (Serve) -> unmounted (Serve has
+// returned), through Unmount, umount(8), or an abort of the connection.
 type Server struct {
 	opt    Options
-	uring  *transport.Uring // nil: by /dev/fuse
-	whyNot error            // TransportAuto: why uring is nil
+	uring  *transport.Uring // nil: /dev/fuse
+	whyNot error            // with TransportAuto: why uring is nil
 	fuse   *fuse.Server     // for notifications; it never serves
 	serves transport.Filesystem
 	late   *sync.WaitGroup // Adapter.late
 	fd     int
 	at     place
-	began  chan struct{}     // closed by Serve, when conn is set
-	conn   *transport.Server // immutable then
+	began  chan struct{}     // closed by Serve when conn is set
+	conn   *transport.Server // immutable once began is closed
 }
 
-// Capabilities are what we ask the kernel for beyond go-fuse's defaults. Each is
-// honoured: DONT_MASK in Mknod, Mkdir and Create, EXPORT_SUPPORT in Lookup,
-// HANDLE_KILLPRIV_V2 in SetAttr and Write, SETXATTR_EXT in SetXAttr, IOCTL_DIR in Ioctl.
+// Capabilities are the FUSE capabilities beyond go-fuse's defaults. DONT_MASK is honoured in Mknod,
+// Mkdir and Create, EXPORT_SUPPORT in Lookup, HANDLE_KILLPRIV_V2 in SetAttr and Write, SETXATTR_EXT
+// in SetXAttr, and IOCTL_DIR in Ioctl.
 //
-// ASYNC_DIO comes with DAXAlways only: the kernel drops pages before it sends an asynchronous
-// direct write, but not after it, so one that is read back in between would stay. Past the page
-// cache endBypass takes care of that; with a cache in use every file has such pages.
+// ASYNC_DIO is requested with DAXAlways only. The kernel drops pages before it sends an
+// asynchronous direct write, but not after it, so a page that is read in between would stay stale.
+// With DAXAlways endBypass drops such pages; with a page cache in use every file has them.
 const Capabilities = fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
 	fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_PARALLEL_DIROPS |
 	fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_SETXATTR_EXT | fuse.CAP_IOCTL_DIR
 
-// Start answers the kernel's INIT for core. It owns the connection, also when it
-// fails. The mount works from Serve on.
+// Start answers the kernel's INIT for core. It owns the connection, even if it fails. The mount
+// works once Serve runs.
 func (c *Conn) Start(core *fs.FS) (*Server, error) {
 	o := &c.opt
 	a := New(core, o.DAX, o.Info)
@@ -170,7 +171,8 @@ func (c *Conn) Start(core *fs.FS) (*Server, error) {
 	return s, nil
 }
 
-// Transport is how requests come; and if that is /dev/fuse though nobody asked for it, why.
+// Transport returns the transport in use, and the reason if that is /dev/fuse without an option
+// asking for it.
 func (s *Server) Transport() (t Transport, whyNot error) {
 	if s.uring != nil {
 		return TransportUring, nil
@@ -178,8 +180,8 @@ func (s *Server) Transport() (t Transport, whyNot error) {
 	return TransportDev, s.whyNot
 }
 
-// init answers INIT by a go-fuse server, which sends notifications from then on, and tells the
-// other one, which answers slow requests, what was negotiated: by the same INIT.
+// init answers INIT with s.fuse, which sends notifications from then on. It replays the same INIT
+// to a.protocol, which parses slow requests, so that both know what was negotiated.
 func (s *Server) init(a *Adapter) (err error) {
 	o := &s.opt
 	caps := uint64(Capabilities)
@@ -190,17 +192,17 @@ func (s *Server) init(a *Adapter) (err error) {
 		caps |= transport.CapUring
 		a.writeback.Total = min(a.writeback.Total, s.uring.Depth()/2)
 		a.writeback.Each = max(1, a.writeback.Total/2)
-		a.dropping.Total = min(droppingMax, max(1, s.uring.Depth()*3/8)) // some places are left for what they wait for
+		a.dropping.Total = min(droppingMax, max(1, s.uring.Depth()*3/8)) // leave entries for the kernel's write-back
 		a.dropping.Each = a.dropping.Total
 	}
-	mo := &fuse.MountOptions{
+	mountOpts := &fuse.MountOptions{
 		Name: Type, FsName: o.Source, Logger: o.Log,
 		MaxWrite: transport.MaxIO, MaxBackground: 256,
 		DisableSplice:        true,
 		EnableSymlinkCaching: true, // a link's target never changes
-		EnableAcl:            true, // the kernel judges; the core keeps mode and lists one
-		// With the kernel's cache in charge, a change of mtime by our own write
-		// must not throw its pages away.
+		EnableAcl:            true, // the kernel checks access; the core keeps mode and ACL consistent
+		// With the kernel's page cache in use, a change of mtime by the daemon's own write must not
+		// drop the cached pages.
 		ExplicitDataCacheControl: o.DAX != DAXAlways,
 		ExtraCapabilities:        caps,
 		PanicHandler: func(v any) fuse.Status {
@@ -208,35 +210,35 @@ func (s *Server) init(a *Adapter) (err error) {
 			return fuse.EIO
 		},
 	}
-	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0) // go-fuse closes it some time
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0) // go-fuse closes its descriptor at a time of its own
 	if err != nil {
 		return err
 	}
-	if s.fuse, err = fuse.NewServer(a, fmt.Sprintf("/dev/fd/%d", fd), mo); err != nil {
+	if s.fuse, err = fuse.NewServer(a, fmt.Sprintf("/dev/fd/%d", fd), mountOpts); err != nil {
 		return err
 	}
-	a.protocol = fuse.NewProtocolServer(a, mo)
+	a.protocol = fuse.NewProtocolServer(a, mountOpts)
 	var out [256]byte
-	if n, st := a.protocol.HandleRequest([][]byte{bytesOf(s.fuse.KernelSettings())}, [][]byte{out[:]}); n == 0 || !st.Ok() {
-		return fmt.Errorf("INIT once more: %v", st)
+	if n, code := a.protocol.HandleRequest([][]byte{bytesOf(s.fuse.KernelSettings())}, [][]byte{out[:]}); n == 0 || !code.Ok() {
+		return fmt.Errorf("replaying INIT for slow requests: %v", code)
 	}
 	return nil
 }
 
-// Serve answers the kernel until the filesystem is unmounted. No request is in
-// flight when it returns.
+// Serve answers the kernel until the filesystem is unmounted. When it returns, no request is in
+// flight.
 func (s *Server) Serve() {
 	n := runtime.NumCPU()
 	procs := runtime.GOMAXPROCS(0)
-	// A queue that has read a request must go on at once, also while goroutines keep as
-	// many processors busy as there are.
+	// A queue that has read a request must go on at once, even while goroutines keep all processors
+	// of the Go runtime busy.
 	runtime.GOMAXPROCS(procs + n)
 	defer runtime.GOMAXPROCS(procs)
 	o := transport.Options{
 		Warn:   s.opt.Log.Printf,
 		Abort:  s.abort,
 		Trace:  s.opt.Trace,
-		NoPoll: s.opt.NoPoll || procs < n, // Go knows of a limit to our CPU time
+		NoPoll: s.opt.NoPoll || procs < n, // the Go runtime has found a CPU limit
 	}
 	if s.uring != nil {
 		s.conn = s.uring.Serve(s.fd, s.serves, o)
@@ -249,26 +251,27 @@ func (s *Server) Serve() {
 	_ = unix.Close(s.fd)
 }
 
-// abort ends the connection: by its file of fusectl, which its owner may write to, else by an
-// unmount, which only root's aborts.
+// abort ends the connection through its file in fusectl, which the mount's owner may write. If that
+// fails, it unmounts, which aborts for root only.
 func (s *Server) abort() {
 	if Abort(s.at.minor) != nil {
 		_ = s.at.unmount(Force)
 	}
 }
 
-// Stats is what was served since Serve began, for which it waits. It is safe for concurrent use.
+// Stats returns what was served since Serve began; it waits for that. It is safe for concurrent
+// use.
 func (s *Server) Stats() transport.Stats {
 	<-s.began
 	return s.conn.Stats()
 }
 
-// SharedMmap reports whether files can be mapped shared: always with dax=never,
-// otherwise from Linux 6.6 on.
+// SharedMmap reports whether files can be mapped shared: always with dax=never, otherwise from
+// Linux 6.6 on.
 func (s *Server) SharedMmap() bool {
 	return s.opt.DAX == DAXNever || s.fuse.KernelSettings().Flags64()&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
 }
 
-// Unmount asks for the end of Serve. It unmounts what Attach mounted, also when that was moved, and
-// fails with ErrCovered while something else is mounted on it.
+// Unmount ends Serve: it unmounts what Attach mounted, even if that was moved. It fails with
+// ErrCovered while something else is mounted on the mount.
 func (s *Server) Unmount(mode UnmountMode) error { return s.at.unmount(mode) }

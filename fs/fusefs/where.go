@@ -12,21 +12,21 @@ import (
 )
 
 // ErrCovered is returned by Server.Unmount while other filesystems are mounted on the mount or
-// below it. They are not ours to take away.
+// below it. The daemon must not unmount them.
 var ErrCovered = errors.New("other filesystems are mounted on it")
 
-// ErrHidden is returned when the mount point of a mount leads to another one: that was mounted over
-// it or over a directory above, or has taken its place. It is not ours to take away.
+// ErrHidden is returned when a mount's mount point leads to another mount. That was mounted over it
+// or over a directory above, or has replaced it. The daemon must not unmount it.
 var ErrHidden = errors.New("its mount point leads to another mount")
 
-// place identifies one mount in the mount table of this namespace, wherever it has been moved to.
-// The kernel uses the number of a mount again once that is gone, so the device belongs to it.
+// place identifies a mount in the mount table of this namespace, even after a move. The kernel
+// reuses the number of a mount that is gone, so the device number is a part of the identity.
 type place struct {
 	id, major, minor int
 }
 
-// MountOf returns the mount that a descriptor lies on, or nil if this namespace does not have it.
-// The descriptor may be open by O_PATH; no request is sent to a filesystem.
+// MountOf returns the mount that contains fd's file, or nil if this namespace does not have the
+// mount. fd may be open with O_PATH; no request is sent to a filesystem.
 func MountOf(fd int) (*mountinfo.Info, error) {
 	id, err := tableID(fd)
 	if err != nil {
@@ -35,7 +35,7 @@ func MountOf(fd int) (*mountinfo.Info, error) {
 	return findMount(func(m *mountinfo.Info) bool { return m.ID == id })
 }
 
-// tableID returns the number in the mount table of the mount that a descriptor lies on.
+// tableID returns the mount table's number of the mount that contains fd's file.
 func tableID(fd int) (int, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
@@ -50,9 +50,9 @@ func tableID(fd int) (int, error) {
 	return id, nil
 }
 
-// MountID identifies the mount that a descriptor lies on. From Linux 6.8 on the number is never
-// used again; before, it is not while a descriptor keeps the mount. No request is sent to a
-// filesystem.
+// MountID returns a number that identifies the mount that contains fd's file. From Linux 6.8 on it
+// is never reused; before, it is not reused while a descriptor keeps the mount. No request is sent
+// to a filesystem.
 func MountID(fd int) (uint64, error) {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID_UNIQUE, &st)
@@ -63,15 +63,15 @@ func MountID(fd int) (uint64, error) {
 	return uint64(id), err
 }
 
-// MountsOfDevice lists the mounts of one filesystem in this namespace: m itself, bind mounts, moved
-// ones.
+// MountsOfDevice returns the mounts of one filesystem in this namespace, including bind mounts and
+// moved ones.
 func MountsOfDevice(major, minor int) ([]*mountinfo.Info, error) {
 	return mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
 		return m.Major != major || m.Minor != minor, false
 	})
 }
 
-// findMount returns the last mount in the table that is wanted, or nil.
+// findMount returns the last mount in the mount table that wanted accepts, or nil.
 func findMount(wanted func(*mountinfo.Info) bool) (*mountinfo.Info, error) {
 	all, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return !wanted(m), false })
 	if err != nil {
@@ -83,7 +83,7 @@ func findMount(wanted func(*mountinfo.Info) bool) (*mountinfo.Info, error) {
 	return all[len(all)-1], nil
 }
 
-// unmoved fails if the directory to mount on no longer has the name Mountpoint.
+// unmoved fails if the directory to mount on is no longer at the path Mountpoint.
 func (o *Options) unmoved() error {
 	switch at, err := os.Readlink(fdPath(o.Dir)); {
 	case err != nil:
@@ -94,8 +94,8 @@ func (o *Options) unmoved() error {
 	return nil
 }
 
-// takeBack unmounts what open has just mounted and place has not found: umount2(2) goes from Dir,
-// which lies below, to what is mounted on it.
+// takeBack unmounts what open has just mounted but place has not found. umount2(2) on Dir, the
+// directory below the new mount, finds the mount on top of it.
 func (o *Options) takeBack() {
 	if os.Geteuid() == 0 {
 		_ = unix.Unmount(fdPath(o.Dir), unix.MNT_DETACH)
@@ -118,8 +118,8 @@ func (o *Options) place() (place, error) {
 	return place{m.ID, m.Major, m.Minor}, nil
 }
 
-// unmount unmounts this mount, wherever it is now, and never another one. A mount that has left the
-// tree is no error.
+// unmount unmounts this mount, wherever it is now, and never another one. It succeeds if the mount
+// is no longer in the tree.
 func (p place) unmount(mode UnmountMode) error {
 	m, err := findMount(func(m *mountinfo.Info) bool {
 		return m.ID == p.id && m.Major == p.major && m.Minor == p.minor
@@ -136,8 +136,8 @@ func (p place) unmount(mode UnmountMode) error {
 	})
 }
 
-// UnmountID unmounts the mount at mountpoint if it is the one with that MountID, and otherwise
-// fails with ErrHidden.
+// UnmountID unmounts the mount at mountpoint if its MountID is id, and otherwise fails with
+// ErrHidden.
 func UnmountID(mountpoint string, id uint64, mode UnmountMode) error {
 	return unmountIf(mountpoint, mode, func(fd int) (bool, error) {
 		at, err := MountID(fd)
@@ -145,9 +145,10 @@ func UnmountID(mountpoint string, id uint64, mode UnmountMode) error {
 	})
 }
 
-// unmountIf unmounts the mount at mountpoint if it is wanted. Root's lazy unmount is of the very
-// mount that was looked at. A descriptor makes a mount busy, so that the others follow the path
-// again, at once.
+// unmountIf unmounts the mount at mountpoint if wanted accepts it, and otherwise fails with
+// ErrHidden. A lazy unmount by root applies to exactly the mount that was checked. Other unmounts
+// must close the descriptor first, since it keeps the mount busy; they resolve the path again at
+// once.
 func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, error)) error {
 	fd, err := unix.Open(mountpoint, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	hidden := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
@@ -163,7 +164,7 @@ func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, e
 	}
 	if err == nil && !hidden && mode == Lazy && os.Geteuid() == 0 {
 		err = unix.Unmount(fdPath(fd), unix.MNT_DETACH)
-		hidden = errors.Is(err, unix.EINVAL) // somebody has detached it
+		hidden = errors.Is(err, unix.EINVAL) // detached by another process
 		if err == nil {
 			return nil
 		}
@@ -179,11 +180,11 @@ func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, e
 	return Unmount(mountpoint, mode)
 }
 
-// fdPath is a path that leads to what a descriptor is open on, whatever its name is now.
+// fdPath returns a path to the file that fd is open on, whatever the file's name is now.
 func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// Uncovered fails with ErrCovered if other filesystems are mounted on a mount or below it.
-// Detached, it would take them along.
+// Uncovered fails with ErrCovered if other filesystems are mounted on m or below it. Detaching m
+// would take them along.
 func Uncovered(m *mountinfo.Info) error {
 	on, err := mountinfo.GetMounts(func(c *mountinfo.Info) (skip, stop bool) { return c.Parent != m.ID, false })
 	if err != nil {
@@ -199,13 +200,13 @@ func Uncovered(m *mountinfo.Info) error {
 	return fmt.Errorf("unmounting %s: %w: %s", m.Mountpoint, ErrCovered, strings.Join(names, ", "))
 }
 
-// Abort ends the connection of the filesystem with that device number: every request on it fails
-// from now on, and its daemon ends. The file of fusectl belongs to the user who mounted.
+// Abort ends the connection of the filesystem with the device number minor: every later request on
+// it fails, and its daemon ends. The file in fusectl belongs to the user that mounted.
 func Abort(minor int) error {
 	return os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", minor), []byte("1"), 0)
 }
 
-// lookHelper finds fusermount3: also without a PATH, which mount(8) gives to nobody.
+// lookHelper finds fusermount3, even without a PATH, as under mount(8).
 func lookHelper() (string, error) {
 	for _, dir := range append(strings.Split(os.Getenv("PATH"), ":"), "/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin") {
 		if bin := dir + "/" + helper; strings.HasPrefix(bin, "/") && unix.Access(bin, unix.X_OK) == nil {

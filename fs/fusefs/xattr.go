@@ -6,10 +6,10 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// asked is what yields the value of an attribute that is no attribute but a question to the daemon,
-// or nil. Every inode answers: a bind mount may show any of them as its root. Anybody may ask, so
-// for all but root, who gets the figures of the moment, a value is kept for a while
-// (internal/kept).
+// asked returns the function that computes the value of an attribute that queries the daemon, or
+// nil for any other attribute. Every inode has these attributes, since a bind mount may have any as
+// its root. Root gets current figures. All other users may ask as often as they like, so they get a
+// value that is kept for a while (internal/kept).
 func (a *Adapter) asked(name string, uid uint32) func() []byte {
 	find, last := a.info, &a.lastInfo
 	switch name {
@@ -25,8 +25,8 @@ func (a *Adapter) asked(name string, uid uint32) func() []byte {
 	return func() []byte { return last.Get(find) }
 }
 
-// GetXAttr reads an attribute, or asks the daemon. No refusal is ENOSYS, which the kernel would
-// remember for all names.
+// GetXAttr reads an attribute, or queries the daemon. It never returns ENOSYS, which the kernel
+// would remember for all names.
 func (a *Adapter) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	if f := a.asked(name, h.Uid); f != nil {
 		v := f()
