@@ -8,8 +8,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// contentOf names what a region holds; "" if that is nothing but zeros. cancel, which may be nil,
-// ends it with pmem.ErrCancelled when it is closed.
+// contentOf names what a region holds; "" if it holds only zeros. It fails with pmem.ErrCancelled
+// when cancel is closed; cancel may be nil.
 func contentOf(c pmem.Content, p progressFunc, cancel <-chan struct{}) (string, error) {
 	if what := recognise(c.Size(), c.Load); what != "" {
 		return what, nil
@@ -18,11 +18,11 @@ func contentOf(c pmem.Content, p progressFunc, cancel <-chan struct{}) (string, 
 	if err != nil || off < 0 {
 		return "", err
 	}
-	return fmt.Sprintf("data that is not recognised, the first of it at offset %d", off), nil
+	return fmt.Sprintf("unrecognised data, the first at offset %d", off), nil
 }
 
-// firstData returns the offset of the first byte that is not zero, or -1. Holes of a file are not
-// looked at, and memory that cannot be read holds nothing any more.
+// firstData returns the offset in bytes of the first byte that is not zero, or -1. It skips holes
+// of the file, and memory that cannot be read, which holds nothing any more.
 func firstData(c pmem.Content, p progressFunc, cancel <-chan struct{}) (int64, error) {
 	const page = 4096
 	buf := make([]byte, 256<<10)

@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A crash that Go's runtime reports (an unrecovered panic, a fault, SIGQUIT) goes to standard
-// error, which a daemon in the background has not. crashTo has it written to the log as well.
+// crashTo makes Go's runtime write the report of a crash (an unrecovered panic, a fault, SIGQUIT)
+// to the log as well as to standard error, which a background daemon does not have.
 func crashTo(log *os.File) error { return debug.SetCrashOutput(log, debug.CrashOptions{}) }
 
-// crashDir is where a daemon without a log leaves the report of a crash.
+// crashDir returns the directory where a daemon without a log leaves the report of a crash; "" if
+// there is none.
 func crashDir() string {
 	if os.Geteuid() == 0 {
 		return "/run/daxfsd"
@@ -23,8 +24,9 @@ func crashDir() string {
 	return ""
 }
 
-// newCrashFile makes a file for the report of a crash: empty, and locked while its daemon lives.
-// clean removes it at an orderly end. Empty files of daemons that were killed are removed here.
+// newCrashFile creates an empty file for the report of a crash, locked while its daemon lives.
+// clean removes the file at an orderly end. Empty files of daemons that were killed are removed
+// here.
 func newCrashFile(dir string) (f *os.File, clean func()) {
 	none := func() {}
 	if dir == "" || os.MkdirAll(dir, 0o700) != nil {
@@ -34,7 +36,7 @@ func newCrashFile(dir string) (f *os.File, clean func()) {
 	for _, name := range old {
 		removeIfDead(name)
 	}
-	f, err := os.CreateTemp(dir, "crash-*.log") // with O_EXCL and for its owner alone
+	f, err := os.CreateTemp(dir, "crash-*.log") // created with O_EXCL, readable only by its owner
 	if err != nil {
 		return nil, none
 	}
@@ -45,7 +47,7 @@ func newCrashFile(dir string) (f *os.File, clean func()) {
 	}
 }
 
-// removeIfDead removes a file of newCrashFile that is empty and that no daemon has locked.
+// removeIfDead removes a crash file that is empty and not locked by a daemon.
 func removeIfDead(name string) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {

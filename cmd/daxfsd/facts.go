@@ -14,7 +14,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// facts is what a daemon tells of itself to who asks by an extended attribute.
+// facts produces what a daemon reports about itself through extended attributes.
 type facts struct {
 	plan   *mountPlan
 	region *pmem.Region
@@ -22,11 +22,11 @@ type facts struct {
 	since  time.Time
 	// whyNotUring is fusefs.Info.WhyNotUring.
 	whyNotUring string
-	core        *fs.FS // this and the next are there before anybody can ask
+	core        *fs.FS // core and server are set before any request can arrive
 	server      *fusefs.Server
 }
 
-// info is the value of fusefs.InfoXattr.
+// info returns the value of fusefs.InfoXattr.
 func (f *facts) info() []byte {
 	d := describe(f.plan.region, f.region, f.super)
 	stats := f.core.Stats()
@@ -46,7 +46,7 @@ func (f *facts) info() []byte {
 	return b
 }
 
-// activity is the value of fusefs.ActivityXattr.
+// activity returns the value of fusefs.ActivityXattr.
 func (f *facts) activity() []byte {
 	var s fs.StatFS
 	f.core.StatFS(&s)
@@ -58,7 +58,7 @@ func (f *facts) activity() []byte {
 	return b
 }
 
-// runtimeFacts asks Go's runtime.
+// runtimeFacts returns the figures of Go's runtime, and the given number of cached inodes.
 func runtimeFacts(cachedInodes int) fusefs.Runtime {
 	s := []metrics.Sample{
 		{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/cycles/total:gc-cycles"},
@@ -72,8 +72,8 @@ func runtimeFacts(cachedInodes int) fusefs.Runtime {
 	}
 }
 
-// longest is the upper bound in ns of the last bucket of a histogram of seconds that has something
-// in it.
+// longest returns, in ns, the upper bound of the last bucket that is not empty, of a histogram in
+// seconds.
 func longest(h *metrics.Float64Histogram) uint64 {
 	for i := len(h.Counts) - 1; i >= 0; i-- {
 		if h.Counts[i] > 0 {

@@ -34,7 +34,7 @@ does not pass on.`,
 			all, failed := []fileExtents{}, false
 			for _, name := range names {
 				x, err := extentsOf(name)
-				if err != nil { // the others are told nevertheless
+				if err != nil { // go on with the other files
 					fmt.Fprintf(c.ErrOrStderr(), "daxfsd: filefrag: %s\n", oneSentence(err))
 					failed = true
 					continue
@@ -59,7 +59,7 @@ does not pass on.`,
 	return c
 }
 
-// fileExtents is what the command prints of one file; scripts rely on its fields.
+// fileExtents is the output for one file; scripts rely on its fields.
 type fileExtents struct {
 	File    string          `json:"file"`
 	Extents []fusefs.Extent `json:"extents"`
@@ -79,7 +79,7 @@ func extentsOf(name string) ([]fusefs.Extent, error) {
 	defer f.Close()
 	x, err := fusefs.Extents(int(f.Fd()))
 	if errors.Is(err, unix.ENOTTY) {
-		return nil, fmt.Errorf("%s is no file or directory on a mounted daxfsd", name)
+		return nil, fmt.Errorf("%s is not a file or directory on a mounted daxfsd", name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("asking for the extents of %s: %w", name, err)
@@ -90,7 +90,7 @@ func extentsOf(name string) ([]fusefs.Extent, error) {
 	return x, nil
 }
 
-// table is the extents of one file as filefrag -v has them.
+// table formats the extents of one file like filefrag -v.
 func (f *fileExtents) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d extent(s)\n", quoted(f.File), len(f.Extents))

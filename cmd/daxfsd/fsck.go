@@ -17,8 +17,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Exit codes of fsck, bits as in fsck(8). Its 2, reboot, and 128, a shared library, have no
-// use here.
+// Exit codes of fsck are bits, as in fsck(8). Its 2 (reboot) and 128 (shared library error) are not
+// used.
 const (
 	fsckClean       = 0
 	fsckCorrected   = 1
@@ -75,7 +75,7 @@ repair; with -n, as it would be.`,
 	return c
 }
 
-// fsckExit is the exit code for an error of the fsck command.
+// fsckExit returns the exit code for an error of the fsck command.
 func fsckExit(err error) int {
 	var e *exitError
 	switch {
@@ -117,8 +117,8 @@ func runFsck(c *cobra.Command, f *fsckFlags, arg string) error {
 	return nil
 }
 
-// cancelled ends the process at a signal until the returned function is called. A repair
-// is made of transactions, so it can be left wherever it is.
+// cancelled ends the process at a signal, until the returned function is called. A repair consists
+// of transactions, so it can be interrupted anywhere.
 func cancelled(path string) func() {
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
@@ -165,7 +165,7 @@ func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsc
 	return rep, nil
 }
 
-// fsckSummary is the last line that fsck prints.
+// fsckSummary returns the last line that fsck prints.
 func fsckSummary(r *fsck.Report) string {
 	var s strings.Builder
 	mended, left, verb := r.Repaired, r.Left-r.Fixable, "repaired"
@@ -185,7 +185,7 @@ func fsckSummary(r *fsck.Report) string {
 	fmt.Fprintf(&s, "; %d inodes: %d files, %d directories, %d symbolic links, %d others; %s used, %s free",
 		r.Files+r.Dirs+r.Symlinks+r.Special, r.Files, r.Dirs, r.Symlinks, r.Special, formatBlocks(r.UsedBlocks), formatBlocks(r.FreeBlocks))
 	if r.Incomplete {
-		s.WriteString("; what cannot be read hides what lies behind it")
+		s.WriteString("; some inodes or directories cannot be read, so what they lead to was not checked")
 	}
 	if !r.Clean {
 		fmt.Fprintf(&s, "; it was not unmounted (%d journal records, %d orphans, %d interrupted truncations)",

@@ -12,18 +12,16 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
-// heldMount is a mount that a descriptor keeps from making way for another one with the same
-// numbers, between the time when it is looked at and the time when something is done with it. It is
-// busy meanwhile.
-//
-// States: held -> released (release) -> held (again).
+// heldMount is a mount that is kept from being replaced by another mount with the same numbers,
+// between the time when it is examined and the time when it is changed. The descriptor that does so
+// also keeps it busy.
 type heldMount struct {
 	*mountinfo.Info
 	id uint64 // fusefs.MountID
-	fd int    // of its root, open by O_PATH; -1: released
+	fd int    // O_PATH descriptor of its root; -1: released
 }
 
-// hold holds a mount by a descriptor on its root, which it takes over.
+// hold holds a mount by a descriptor on its root, and becomes the owner of the descriptor.
 func hold(m *mountinfo.Info, fd int) (*heldMount, error) {
 	id, err := fusefs.MountID(fd)
 	if err != nil {
@@ -40,7 +38,7 @@ func (h *heldMount) release() {
 	h.fd = -1
 }
 
-// again holds a mount that was released, or fails with fusefs.ErrHidden if another one is there by
+// again holds a released mount again. It fails with fusefs.ErrHidden if another mount is there by
 // now.
 func (h *heldMount) again() error {
 	_, fd, err := findOpen(h.Mountpoint)
@@ -62,11 +60,11 @@ func (h *heldMount) again() error {
 // gone reports whether the mount's daemon is gone, or fails with a silentError.
 func (h *heldMount) gone() (bool, error) { return daemonGone(h.Info, h.fd) }
 
-// unmount unmounts this mount and no other, and releases it. A probe does so: umount2(2) may wait
-// for a daemon to take what is in the kernel's page cache, and while the daemon answers it may take
-// its time. Whoever drops the last reference to a detached mount waits, and cannot be killed, until
-// the daemon has given back what its ring holds (fuse_wait_aborted): so that is the probe, not this
-// process.
+// unmount unmounts this mount and no other, and releases it. A probe makes the call: umount2(2) may
+// wait until the daemon has taken what is in the kernel's page cache, and a daemon that answers may
+// take its time. The process that drops the last reference to a detached mount waits, and cannot be
+// killed, until the daemon has given back what its ring holds (fuse_wait_aborted). So the probe
+// must drop it, not this process.
 func (h *heldMount) unmount(mode fusefs.UnmountMode) error {
 	mp := h.Mountpoint
 	if mode != fusefs.Lazy || os.Geteuid() != 0 {
@@ -84,7 +82,7 @@ func (h *heldMount) unmount(mode fusefs.UnmountMode) error {
 	switch {
 	case errors.Is(err, errSilent):
 		if m, merr := mountAt(mp); merr == nil && (m == nil || m.FSType != fsType) {
-			return nil // out of the tree; the daemon's share may come later
+			return nil // removed from the tree; the daemon may finish later
 		}
 		return fmt.Errorf("unmounting %s: the kernel is not done after %v", mp, unmountLimit)
 	case errors.Is(err, unix.EBUSY):
@@ -97,7 +95,7 @@ func (h *heldMount) unmount(mode fusefs.UnmountMode) error {
 	return nil
 }
 
-// removeDead takes a mount away whose daemon is gone.
+// removeDead removes a mount whose daemon is gone.
 func (h *heldMount) removeDead() error {
 	if err := fusefs.Uncovered(h.Info); err != nil {
 		return err

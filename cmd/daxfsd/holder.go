@@ -14,24 +14,25 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// A region's lock is held by a daemon, or by a command at work on it. A daemon whose mount has gone
-// from the tree is ending, as umount(2) returns before the daemon has made the filesystem clean, or
-// it is detached and serves users that still have files open.
+// A region's lock is held by a daemon, or by a command that works on the region. After its mount
+// has left the tree, a daemon either makes the filesystem clean, since umount(2) returns before
+// that, or it is detached and serves users that still have files open.
 
-// endingName is the name of a daemon's process from the end of its mount on.
+// endingName is the name of a daemon's process after its mount has ended.
 const endingName = "daxfsd-ending"
 
-// How long a region may stay locked by a process that is expected to leave.
+// How long to wait for a process that is expected to release a region's lock.
 const (
-	leavingLimit = time.Second      // no mount shows it, and it may be about to notice
-	endingLimit  = 60 * time.Second // it is making the filesystem clean
+	leavingLimit = time.Second      // no mount shows the region; the daemon may be about to notice that
+	endingLimit  = 60 * time.Second // the daemon is making the filesystem clean
 )
 
-// sayEnding names this process so that others know that it leaves.
-func sayEnding() { _ = os.WriteFile("/proc/self/comm", []byte(endingName), 0) }
+// markEnding gives this process endingName, so that other processes know that it is about to exit.
+func markEnding() { _ = os.WriteFile("/proc/self/comm", []byte(endingName), 0) }
 
-// ending reports whether a process is a daemon on its way out. Anybody may call a process so, so it
-// is believed of ours and root's only: who may read a region may lock it.
+// ending reports whether a process is a daemon that is about to exit. Any process can take that
+// name, so only processes of this user and of root are believed: any reader of a region can lock
+// it.
 func ending(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil || pid <= 0 {
@@ -41,8 +42,8 @@ func ending(pid int) bool {
 	return name == endingName && (uid == 0 || uid == os.Geteuid())
 }
 
-// parseStatus finds a process's name and effective user in /proc/PID/status; the user is -1 if it
-// is not there. (The owner of /proc/PID itself is root for who is not dumpable.)
+// parseStatus finds the name and effective user of a process in /proc/PID/status; uid is -1 if
+// missing. (The owner of /proc/PID cannot be used: it is root if the process is not dumpable.)
 func parseStatus(status string) (name string, uid int) {
 	uid = -1
 	for line := range strings.Lines(status) {
@@ -60,9 +61,10 @@ func parseStatus(status string) (name string, uid int) {
 	return name, uid
 }
 
-// patiently opens a region, and again while its lock is held by a process that is about to
-// leave. Before it gives up it tries once more: a holder that is not found may have left since.
-func patiently[T any](path string, open func() (T, error)) (T, error) {
+// retryBusy opens a region, and retries while the lock is held by a process that is about to exit.
+// It makes a last attempt before it gives up, because a holder that is not found may just have
+// exited.
+func retryBusy[T any](path string, open func() (T, error)) (T, error) {
 	start := time.Now()
 	for last := false; ; {
 		v, err := open()
@@ -81,9 +83,9 @@ func patiently[T any](path string, open func() (T, error)) (T, error) {
 	}
 }
 
-// serving returns the mount whose daemon has the image at path open, or nil. It compares the
-// images, not their names: a region that was renamed is still served under its old name, which may
-// be another's by now.
+// serving returns the mount whose daemon has the image at path open, or nil. It compares file
+// identities, not names: a renamed region is still served under its old name, which may be another
+// file's name by now.
 func serving(path string) *mountinfo.Info {
 	if free, err := unlocked(path); err == nil && free {
 		return nil
@@ -105,7 +107,7 @@ func serving(path string) *mountinfo.Info {
 			switch {
 			case err == nil && d.RegionID == id, named && errors.Is(err, errSilent):
 				return m
-			case named && err == nil && d.RegionID == (pmem.FileID{}): // a daemon that does not tell
+			case named && err == nil && d.RegionID == (pmem.FileID{}): // a daemon that does not report an id
 				return m
 			}
 		}
@@ -113,7 +115,8 @@ func serving(path string) *mountinfo.Info {
 	return nil
 }
 
-// heldBy says who has the region at path locked while no mount here shows it; "" if nobody has.
+// heldBy describes the process that has the region at path locked although no mount here shows it.
+// It returns "" if the region is not locked.
 func heldBy(path string) string {
 	if free, err := unlocked(path); err != nil || free {
 		return ""
@@ -130,7 +133,7 @@ func heldBy(path string) string {
 	case stopped(pid):
 		return fmt.Sprintf("process %d has it open and is stopped", pid)
 	case len(words) > 1 && words[1] == "mount" || strings.HasPrefix(filepath.Base(words[0]), "mount."):
-		return fmt.Sprintf("process %d serves it without a mount point here: of a detached mount somebody still has files open, or the mount is in another namespace", pid)
+		return fmt.Sprintf("process %d serves it without a mount point here: files of a detached mount are still open, or the mount is in another namespace", pid)
 	}
-	return fmt.Sprintf("process %d is at work on it", pid)
+	return fmt.Sprintf("process %d has it locked", pid)
 }

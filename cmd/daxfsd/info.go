@@ -67,30 +67,30 @@ that took less than number i of "bucket_bounds_ns", and at least number i-1.
 	return c
 }
 
-// info is what the command prints; scripts rely on its fields. What is known only
-// of a mounted filesystem is in Mount.
+// info is the output of the command; scripts rely on its fields. What is known only of a mounted
+// filesystem is in Mount. Sizes are in bytes.
 type info struct {
 	Region     string       `json:"region"`
 	Kind       string       `json:"kind"`
 	RegionSize int64        `json:"region_size"`
 	Align      int64        `json:"align"`
 	Durability string       `json:"durability"`
-	Promise    string       `json:"promise"` // durability in one sentence
+	Promise    string       `json:"promise"` // explains Durability in one sentence
 	Size       int64        `json:"size"`
 	Label      string       `json:"label"`
 	UUID       string       `json:"uuid"`
 	Format     uint32       `json:"format"`
 	Created    time.Time    `json:"created"`
-	BadRanges  int          `json:"bad_ranges"` // of memory that cannot be read
-	BadBytes   int64        `json:"bad_bytes"`  // in them
+	BadRanges  int          `json:"bad_ranges"` // ranges of memory that cannot be read
+	BadBytes   int64        `json:"bad_bytes"`  // bytes in these ranges
 	State      string       `json:"state"`      // mounted, clean, dirty, damaged, stale, silent, in use
 	Note       string       `json:"note,omitempty"`
 	Mount      *fusefs.Info `json:"mount,omitempty"`
 
-	at string // mount point where the daemon was asked
+	at string // mount point through which the daemon was asked
 }
 
-// collectInfo finds out whether arg is a mount point or a region.
+// collectInfo describes arg, which is a mount point or a region.
 func collectInfo(arg string) (*info, error) {
 	f, err := find(arg)
 	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
@@ -118,7 +118,7 @@ func collectInfo(arg string) (*info, error) {
 	return regionInfo(path)
 }
 
-// mountInfo asks the daemon, and the region for what the daemon does not say.
+// mountInfo asks the daemon. If the daemon is gone or does not answer, it reads the region.
 func mountInfo(m *mountinfo.Info) (*info, error) {
 	d, err := askDaemon(m.Mountpoint, 5*time.Second)
 	if disconnected(err) {
@@ -147,7 +147,7 @@ func mountInfo(m *mountinfo.Info) (*info, error) {
 	return i, nil
 }
 
-// addBuckets asks the daemon for the histograms, if there is one.
+// addBuckets adds the daemon's histograms, if there is a daemon.
 func (i *info) addBuckets() error {
 	if i.Mount == nil {
 		return nil
@@ -197,7 +197,7 @@ func regionInfo(path string) (*info, error) {
 	}
 	if by := heldBy(path); by != "" {
 		i.State, i.Note = "in use", by
-	} else if i.State == "dirty" { // the lock does not see who uses another node, or is elsewhere
+	} else if i.State == "dirty" { // a user through another node or on another host does not hold this lock
 		v, err := owner.Judge(r, sb, owner.Options{})
 		switch {
 		case err != nil:
@@ -211,12 +211,12 @@ func regionInfo(path string) (*info, error) {
 		}
 	}
 	if backup {
-		i.Note = strings.TrimPrefix(i.Note+"; the first superblock is damaged, this is the second", "; ")
+		i.Note = strings.TrimPrefix(i.Note+"; the first superblock is damaged, this is read from the second", "; ")
 	}
 	return i, nil
 }
 
-// describe is what region and superblock say.
+// describe returns what the region and its superblock tell.
 func describe(path string, r *pmem.Region, sb *layout.Superblock) *info {
 	return &info{
 		Region: path, Kind: r.Kind().String(), RegionSize: r.Size(), Align: r.Align(),
@@ -226,10 +226,10 @@ func describe(path string, r *pmem.Region, sb *layout.Superblock) *info {
 	}
 }
 
-// formatBlocks is the size of n blocks for people.
+// formatBlocks formats the size of n blocks for people.
 func formatBlocks(n uint64) string { return formatSize(int64(n) * layout.BlockSize) }
 
-// served is all that a daemon did, in one line.
+// served describes in one line the requests that a daemon has served.
 func served(o transport.Operation) string {
 	return fmt.Sprintf("%d requests, %d of them failed, %s read and written", o.Count, o.Errors, formatSize(int64(o.Bytes)))
 }

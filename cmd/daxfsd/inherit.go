@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inherited lists the descriptors that this process got from its caller, standard streams left out:
-// those that an exec passes on. Go opens none that way.
+// inherited lists the descriptors that this process got from its caller, without the standard
+// streams: those that an exec passes on. Go opens no such descriptors.
 func inherited() (fds []int) {
 	d, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -26,16 +26,16 @@ func inherited() (fds []int) {
 	return fds
 }
 
-// keepFromChildren keeps the caller's descriptors from the processes that we start. Some outlive
-// us, and a lock or a pipe of the caller is held as long as anybody has it.
+// keepFromChildren keeps the caller's descriptors from the processes that this one starts. Some
+// outlive this process, and would keep a lock or a pipe of the caller open.
 func keepFromChildren() {
 	for _, fd := range inherited() {
 		unix.CloseOnExec(fd)
 	}
 }
 
-// closeInherited closes the caller's descriptors. The region may have been named by one of them
-// (/dev/fd/N), so its path must have been resolved.
+// closeInherited closes the caller's descriptors. The region's path must have been resolved,
+// because it may name one of them (/dev/fd/N).
 func closeInherited() {
 	for _, fd := range inherited() {
 		_ = unix.Close(fd)

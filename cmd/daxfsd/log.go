@@ -8,10 +8,11 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger logs to the file at path, to standard error (-), or, if nothing was said, to standard
-// error in the foreground and nowhere in the background: for people on a terminal, as JSON
-// otherwise. A crash is reported to the same place; where there is none, to a file of its own,
-// which end removes if there was none.
+// newLogger returns a logger to the file at path, or to standard error if path is "-". With an
+// empty path it logs to standard error in the foreground, and nowhere in the background. The log is
+// text for people on a terminal, and JSON otherwise. The report of a crash goes to the same place.
+// A background daemon without a log gets a file for that report, which end removes if there was no
+// crash.
 func newLogger(path string, background bool) (log *zap.Logger, end func(), err error) {
 	out, level, end := os.Stderr, zapcore.InfoLevel, func() {}
 	switch {

@@ -8,14 +8,15 @@ import (
 	"time"
 )
 
-// lineQueue writes a log to a pipe or a terminal, whose reader may stop reading without leaving
-// (Ctrl-S). Requests wait for that at most once, for stuckAfter; then lines are dropped, and
-// counted, until there is room again. A goroutine writes, for as long as the process lives.
+// lineQueue writes a log to a pipe or a terminal, whose reader may stop reading without closing
+// (Ctrl-S). Requests wait for the reader at most once, for stuckAfter. After that, lines are
+// dropped and counted until there is room again. A goroutine writes the lines, for as long as the
+// process lives.
 type lineQueue struct {
 	out   *os.File
 	lines chan []byte
-	busy  atomic.Int64 // lines taken and not yet written
-	lost  atomic.Int64 // lines dropped since the last was written
+	busy  atomic.Int64 // lines accepted and not yet written
+	lost  atomic.Int64 // lines dropped since the last one was written
 	stuck atomic.Bool  // the last line found no room
 }
 
@@ -61,7 +62,7 @@ func (w *lineQueue) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Sync waits until all is written, for stuckAfter at most.
+// Sync waits until everything is written, for at most stuckAfter.
 func (w *lineQueue) Sync() error {
 	for start := time.Now(); w.busy.Load() > 0 && time.Since(start) < stuckAfter; {
 		time.Sleep(time.Millisecond)

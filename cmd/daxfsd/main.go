@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// exitError carries an exit code other than 1. err may be nil: then everything
-// has been said.
+// exitError carries an exit code other than 1. If err is nil, the command has already printed its
+// messages.
 type exitError struct {
 	code int
 	err  error
@@ -26,7 +26,7 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-// usagef is an error of the command line: exit code 2.
+// usagef returns an error of the command line, with exit code 2.
 func usagef(format string, a ...any) error { return &exitError{2, fmt.Errorf(format, a...)} }
 
 func newRoot() *cobra.Command {
@@ -60,7 +60,7 @@ ordinary file, which then emulates persistent memory.`,
 	return root
 }
 
-// args wants exactly the named arguments.
+// args returns a check that accepts exactly the named arguments.
 func args(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, got []string) error {
 		if err := noneEmpty(got, names...); err != nil {
@@ -73,8 +73,8 @@ func args(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// noneEmpty refuses an empty argument, which the functions of path/filepath take for the current
-// directory.
+// noneEmpty refuses an empty argument, because the functions of path/filepath take it for the
+// current directory.
 func noneEmpty(got []string, names ...string) error {
 	if i := slices.Index(got, ""); i >= 0 {
 		return usagef("argument %d is empty; expected %s", i+1, strings.Join(names, " and "))
@@ -82,7 +82,8 @@ func noneEmpty(got []string, names ...string) error {
 	return nil
 }
 
-// run executes the command line and returns the exit code. What a command could not print fails it.
+// run executes the command line and returns the exit code. A command whose output could not be
+// written fails.
 func run(root *cobra.Command, stdout *os.File) int {
 	out := &output{f: stdout}
 	root.SetOut(out)
@@ -106,7 +107,7 @@ func run(root *cobra.Command, stdout *os.File) int {
 	return code
 }
 
-// exitCode is what the error of a command is to the shell.
+// exitCode returns the exit code for the error of a command.
 func exitCode(root, cmd *cobra.Command, err error) int {
 	var e *exitError
 	switch {
@@ -122,7 +123,7 @@ func exitCode(root, cmd *cobra.Command, err error) int {
 	return 1
 }
 
-// oneSentence keeps an error on one line, and visible.
+// oneSentence puts an error on one line and escapes invisible characters.
 func oneSentence(err error) string {
 	return visible(strings.Join(strings.Fields(err.Error()), " "))
 }

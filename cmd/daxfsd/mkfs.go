@@ -29,7 +29,7 @@ type mkfsFlags struct {
 	take   bool
 	keep   float64
 	json   bool
-	cancel <-chan struct{} // closed by a signal; may be nil
+	cancel <-chan struct{} // closed by a signal; nil: cannot be cancelled
 }
 
 func mkfsCommand() *cobra.Command {
@@ -74,7 +74,7 @@ The root directory will belong to the user who runs mkfs.`,
 	return c
 }
 
-// mkfsResult is what mkfs prints; scripts rely on its fields.
+// mkfsResult is the output of mkfs; scripts rely on its fields. Sizes are in bytes.
 type mkfsResult struct {
 	Region     string `json:"region"`
 	Kind       string `json:"kind"`
@@ -115,18 +115,19 @@ func mkfs(c *cobra.Command, f *mkfsFlags, arg string) error {
 	return printMkfs(c, f.json, path, r, sb)
 }
 
-// cancelOnSignal returns a channel that is closed by the first signal that would end the process.
-// The second one ends it.
+// cancelOnSignal returns a channel that is closed by the first signal that would end the process. A
+// second signal ends the process.
 func cancelOnSignal() (cancel <-chan struct{}, stop func()) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop)
 	return ctx.Done(), stop
 }
 
-// format makes the filesystem on a prepared region and, when it is durable, keeps the file.
+// format makes the filesystem on a prepared region, writes it back, and then gives the file its
+// name.
 func (f *mkfsFlags) format(path string, h *pmem.Handle, r *pmem.Region, o fs.MkfsOptions, p progressFunc) (*layout.Superblock, error) {
 	o.Size = int64(f.size)
-	if err := f.unused(path, r, p); err != nil { // others had all the time that reading and allocating took
+	if err := f.unused(path, r, p); err != nil { // reading and allocating took a while
 		return nil, err
 	}
 	sb, err := fs.Mkfs(r, o)
@@ -138,7 +139,7 @@ func (f *mkfsFlags) format(path string, h *pmem.Handle, r *pmem.Region, o fs.Mkf
 	}
 	if err := h.Keep(); err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("region %s was made by somebody else meanwhile; it was left alone", path)
+			return nil, fmt.Errorf("region %s was created by another process meanwhile; it was not changed", path)
 		}
 		return nil, regionError(path, err)
 	}
@@ -158,10 +159,10 @@ func printMkfs(c *cobra.Command, asJSON bool, path string, r *pmem.Region, sb *l
 	return nil
 }
 
-// regionForMkfs opens what mkfs is about to format: it makes a file that is not
-// there, gives one that is there the size asked for, and refuses what holds
-// something. After an error nothing has changed. All is decided by the one descriptor
-// that is opened and locked first: a name may lead elsewhere meanwhile.
+// regionForMkfs opens the region that mkfs is about to format: it creates a missing file, resizes
+// an existing one to --size, and refuses a region that holds something. After an error nothing has
+// changed. It works only on the one descriptor that is opened and locked first, because the name
+// may lead elsewhere meanwhile.
 func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Handle, *pmem.Region, error) {
 	if err := f.check(); err != nil {
 		return nil, nil, err
@@ -178,13 +179,13 @@ func regionForMkfs(path string, f *mkfsFlags, p progressFunc) (*pmem.Handle, *pm
 	return h, r, nil
 }
 
-// check refuses what no region could be formatted with.
+// check refuses flags that are out of range for any region.
 func (f *mkfsFlags) check() error {
 	if len(f.label) > layout.LabelSize || strings.ContainsRune(f.label, 0) {
-		return usagef("--label: %d bytes are too many or hold a NUL; the limit is %d bytes", len(f.label), layout.LabelSize)
+		return usagef("--label: %d bytes is too long or contains a NUL; the limit is %d bytes", len(f.label), layout.LabelSize)
 	}
 	if !(f.keep >= 0 && f.keep <= 50) {
-		return usagef("--reserve: %v %% is out of range: 0 to 50 are possible", f.keep)
+		return usagef("--reserve: %v %% is out of range; expected 0 to 50", f.keep)
 	}
 	if f.size != 0 && f.size < fs.MinSize {
 		return fmt.Errorf("%s is too small for a daxfsd: it needs at least %s", formatSize(int64(f.size)), formatSize(fs.MinSize))
@@ -195,31 +196,31 @@ func (f *mkfsFlags) check() error {
 	return nil
 }
 
-// acquireRegion opens and locks what is to be formatted, and makes a file that is not there, unless
-// it would be a device.
+// acquireRegion opens and locks the region to be formatted. It creates a missing file, unless the
+// path is that of a device.
 func acquireRegion(path string) (*pmem.Handle, error) {
 	device := onDevFilesystem(path)
-	h, err := patiently(path, func() (*pmem.Handle, error) { return pmem.Acquire(path, !device) })
+	h, err := retryBusy(path, func() (*pmem.Handle, error) { return pmem.Acquire(path, !device) })
 	var st unix.Stat_t
 	switch {
 	case err == nil:
 		return h, nil
 	case !device && errors.Is(err, os.ErrNotExist) && linkTarget(path) == "":
-		return nil, fmt.Errorf("region %s cannot be made: there is no directory %s", path, filepath.Dir(path))
+		return nil, fmt.Errorf("region %s cannot be created: there is no directory %s", path, filepath.Dir(path))
 	case errors.Is(err, pmem.ErrNotRegion) && unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR: // for the message only
 		return nil, fmt.Errorf("region %s is a directory; name a file in it", path)
 	}
 	return nil, regionError(path, err)
 }
 
-// onDevFilesystem reports whether a path is where device nodes are, and not on a filesystem that is
-// mounted below that, as /dev/shm and /dev/hugepages.
+// onDevFilesystem reports whether a path is on the filesystem of the device nodes. Filesystems
+// mounted below /dev, such as /dev/shm and /dev/hugepages, do not count.
 func onDevFilesystem(path string) bool {
 	var dev, dir unix.Stat_t
 	return strings.HasPrefix(path, "/dev/") && unix.Stat("/dev", &dev) == nil && unix.Stat(filepath.Dir(path), &dir) == nil && dev.Dev == dir.Dev
 }
 
-// prepare decides whether what was acquired may be formatted, and gives it its size.
+// prepare checks that the acquired region may be formatted, and gives it its size.
 func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.Region, error) {
 	if !h.Regular() {
 		return f.prepareDevice(path, h, p)
@@ -231,7 +232,7 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 	case size == 0 && old < fs.MinSize:
 		return nil, fmt.Errorf("region %s has %s, which is too small for a daxfsd: it needs at least %s; give it a --size", path, formatSize(old), formatSize(fs.MinSize))
 	case size == 0:
-		size = old // be it odd
+		size = old // even if not a multiple of the block size
 	}
 	if err := f.mayOverwrite(path, h, p); err != nil {
 		return nil, err
@@ -255,23 +256,23 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 	return mapRegion(path, h)
 }
 
-// unused makes sure that nobody uses the filesystem that is to be overwritten, through whatever
-// name. What cannot be judged may be used: by a newer daxfsd, or by one that had read it before its
-// memory failed or its file was cut.
+// unused fails if another process uses the filesystem that is to be overwritten, under whatever
+// name. A region that cannot be judged may be in use: by a newer daxfsd, or by one that read it
+// before its memory failed or its file was cut.
 func (f *mkfsFlags) unused(path string, r *pmem.Region, p progressFunc) error {
 	sb, _, err := fs.ReadSuper(r)
 	if errors.Is(err, layout.ErrMagic) || errors.Is(err, layout.ErrChecksum) {
-		return nil // no daxfsd, or one that nobody can mount
+		return nil // not a daxfsd, or one that cannot be mounted
 	}
 	var v *owner.Verdict
-	if sb != nil { // also of a file that was cut
+	if sb != nil { // even if the file was cut
 		v, err = owner.Judge(r, sb, owner.Options{Progress: p})
 	}
 	switch {
 	case err != nil && f.take:
 		return nil
 	case err != nil:
-		return &reworded{fmt.Sprintf("region %s: it cannot be found out whether somebody uses the daxfsd on it (%v); if nobody does, say --takeover", path, err), err}
+		return &reworded{fmt.Sprintf("region %s: whether the daxfsd on it is in use cannot be determined (%v); if it is not, use --takeover", path, err), err}
 	}
 	if err := v.Refusal(f.take, "--takeover"); err != nil {
 		return superError(path, r, err)
@@ -299,7 +300,7 @@ func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle, p progressFunc) (
 	return r, nil
 }
 
-// mayOverwrite refuses what holds anything but zeros, unless --force is given.
+// mayOverwrite refuses a region that holds anything but zeros, unless --force is given.
 func (f *mkfsFlags) mayOverwrite(path string, c pmem.Content, p progressFunc) error {
 	if f.force {
 		return nil
@@ -314,10 +315,11 @@ func (f *mkfsFlags) mayOverwrite(path string, c pmem.Content, p progressFunc) er
 	return nil
 }
 
-// errHolds is a region that holds something.
+// errHolds is returned for a region that holds something.
 var errHolds = errors.New("the region is not empty")
 
-// mapRegion maps an acquired region, and says in one sentence why it cannot.
+// mapRegion maps an acquired region; its error explains in one sentence why the region cannot be
+// mapped.
 func mapRegion(path string, h *pmem.Handle) (*pmem.Region, error) {
 	r, err := h.Region()
 	if err != nil {

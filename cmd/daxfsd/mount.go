@@ -96,7 +96,7 @@ type mountPlan struct {
 	flags      *mountFlags
 	region     string
 	mountpoint string
-	dir        int // open on the mount point by O_PATH, until something is mounted there
+	dir        int // O_PATH descriptor of the mount point, until the daxfsd is mounted there
 	opts       *mountOptions
 }
 
@@ -109,14 +109,14 @@ func mount(c *cobra.Command, f *mountFlags, region, mountpoint string) error {
 		return remount(opts, mountpoint)
 	}
 	if f.size != 0 && !f.formatIfEmpty {
-		return usagef("--size goes with --format-if-empty; an existing filesystem keeps its size")
+		return usagef("--size needs --format-if-empty; an existing filesystem keeps its size")
 	}
 	if f.formatIfEmpty && opts.readOnly {
-		return usagef("--format-if-empty writes and -o ro does not")
+		return usagef("--format-if-empty writes to the region, and -o ro forbids that; drop one of them")
 	}
 	p := &mountPlan{flags: f, opts: opts}
 	if opts.trace && f.log == "" && !f.foreground {
-		return usagef("-o trace writes to the log: say where that is with --log")
+		return usagef("-o trace writes to the log, and there is none; name a log file with --log")
 	}
 	if p.region, err = regionPath(region); err != nil {
 		return err
@@ -145,14 +145,14 @@ func (p *mountPlan) check(mountpoint string, tell func(string)) (err error) {
 	return nil
 }
 
-// daemon is mount in the process that spawn started: errors go to the starter.
+// daemon is mount in the process that spawn started: it reports errors to the starter.
 func daemon(p *mountPlan, mountpoint string, rep *reporter) error {
 	err := p.check(mountpoint, func(s string) { rep.send(reportLine{Kind: "note", Text: s}) })
-	// The starter has resolved it. If it leads elsewhere now, a symbolic link has been put there
-	// since.
+	// The starter has resolved the mount point. If it leads elsewhere now, a symbolic link was put
+	// there since.
 	if err == nil && p.mountpoint != mountpoint {
 		unix.Close(p.dir)
-		err = fmt.Errorf("mount point %s leads to %s by now: somebody has changed it, mount again", mountpoint, p.mountpoint)
+		err = fmt.Errorf("mount point %s now leads to %s: it was changed meanwhile; mount again", mountpoint, p.mountpoint)
 	}
 	if err == nil {
 		err = serveMount(p, rep)
@@ -164,7 +164,7 @@ func daemon(p *mountPlan, mountpoint string, rep *reporter) error {
 	return nil
 }
 
-// reporterFromEnv is how a daemon knows that it is one; nil if we are not.
+// reporterFromEnv returns the reporter of a process that spawn started, nil in any other process.
 func reporterFromEnv() *reporter {
 	fd, err := strconv.Atoi(os.Getenv(reportEnv))
 	if err != nil {
@@ -175,8 +175,8 @@ func reporterFromEnv() *reporter {
 	return &reporter{w: os.NewFile(uintptr(fd), "report")}
 }
 
-// spawn starts this program again as a daemon, in a session of its own, and waits
-// until it has mounted or failed.
+// spawn starts this program again as a daemon, in a session of its own, and waits until the daemon
+// has mounted or failed.
 func spawn(p *mountPlan) error {
 	rd, w, err := os.Pipe()
 	if err != nil {
@@ -219,7 +219,7 @@ func spawn(p *mountPlan) error {
 		return fmt.Errorf("starting the daemon: %w", err)
 	}
 	w.Close()
-	// Who interrupts us means the daemon, too.
+	// A signal to this process is meant for the daemon as well.
 	var interrupted atomic.Bool
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

@@ -14,11 +14,11 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
-// helperArgs makes arguments of ours of those that mount(8) and umount(8) give the programs
-// mount.fuse.daxfsd and umount.fuse.daxfsd (or mount.daxfsd, umount.daxfsd), which are this one by
-// other names: so that fstab(5), `mount -t fuse.daxfsd` and `mount -o remount` work, and umount(8)
-// returns when the region is free. ok is false if it has its own name; no arguments are nothing to
-// do.
+// helperArgs translates the arguments that mount(8) and umount(8) give to the programs
+// mount.fuse.daxfsd and umount.fuse.daxfsd (or mount.daxfsd, umount.daxfsd) into those of daxfsd.
+// These programs are this one under other names. They make fstab(5), `mount -t fuse.daxfsd` and
+// `mount -o remount` work, and let umount(8) return only when the region is free. ok is false if
+// the program was called by its own name. If ok is true and args is nil, there is nothing to do.
 //
 //	mount.fuse.daxfsd SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTIONS]
 //	umount.fuse.daxfsd DIRECTORY [-flnrv] [-N NAMESPACE] [-t TYPE]
@@ -57,7 +57,8 @@ func helperArgs(argv []string) (args []string, ok bool) {
 	return args, true
 }
 
-// helperExit is an exit code as mount(8) and umount(8) have it: 1 incorrect invocation, 32 failure.
+// helperExit converts an exit code to that of mount(8) and umount(8): 1 incorrect invocation, 32
+// failure.
 func helperExit(code int) int {
 	switch code {
 	case 0:
@@ -68,8 +69,8 @@ func helperExit(code int) int {
 	return 32
 }
 
-// helperOptions leaves out what is for mount(8) and systemd, what the mount table shows
-// and nobody said, and what is so anyhow (lazytime).
+// helperOptions removes the options that are for mount(8) and systemd, those that the mount table
+// shows without having been given, and those that are always in force (lazytime).
 func helperOptions(o string) string {
 	words := strings.Split(o, ",")
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool {
@@ -81,14 +82,14 @@ func helperOptions(o string) string {
 	}), ",")
 }
 
-// remountFlags are the bits of mount(2) by the words of the mount table.
+// remountFlags maps the words of the mount table to flags of mount(2).
 var remountFlags = map[string]uintptr{
 	"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
 	"sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC, "nosymfollow": unix.MS_NOSYMFOLLOW,
 	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
 }
 
-// remount changes what the kernel keeps of a mount; of the rest the daemon knows nothing.
+// remount changes the flags that the kernel keeps for a mount, and nothing that the daemon knows.
 func remount(o *mountOptions, mountpoint string) error {
 	f, fd, err := findOpen(mountpoint)
 	if err != nil {
@@ -131,9 +132,9 @@ func remount(o *mountOptions, mountpoint string) error {
 	return nil
 }
 
-// remountable refuses what a remount cannot change: all that the daemon decided when it mounted,
-// with the options that it tells. What is so already is accepted, since mount(8) repeats what fstab
-// says.
+// remountable refuses options that a remount cannot change: those that the daemon used when it
+// mounted (has lists them). It accepts an option that is in force already, because mount(8) repeats
+// what fstab says.
 func (o *mountOptions) remountable(has []string) error {
 	if o.readOnlySaid && !o.readOnly && slices.Contains(has, "ro") {
 		return usagef("rw: the daemon has opened the region read-only (-o ro): unmount it and mount it again")
@@ -141,8 +142,8 @@ func (o *mountOptions) remountable(has []string) error {
 	for _, w := range append(slices.Clone(o.other), o.kernel...) {
 		_, _, flag := fusefs.FlagOption(w)
 		switch {
-		case flag && !slices.Contains(o.other, w): // the kernel's
-		case w == "transport=auto": // it chose one
+		case flag && !slices.Contains(o.other, w): // the kernel changes it
+		case w == "transport=auto": // auto accepts whichever was chosen
 		case w == "diratime" && !slices.Contains(has, "nodiratime"):
 		case !slices.Contains(has, w):
 			return usagef("%s cannot be changed on a mounted filesystem: unmount it and mount it again", w)

@@ -18,18 +18,18 @@ import (
 
 const fsType = "fuse." + fusefs.Type
 
-// resolveCached is RESOLVE_CACHED of openat2(2): succeed without asking any filesystem, or not at
-// all.
+// resolveCached is RESOLVE_CACHED of openat2(2): resolve a path without asking any filesystem, or
+// fail.
 const resolveCached = 0x20
 
-// found is where a path leads.
+// found is the file that a path leads to.
 type found struct {
 	path     string          // absolute, without symbolic links
-	mount    *mountinfo.Info // that it lies on; nil: in no mount of this namespace
-	root     bool            // it is what the mount shows at its mount point
+	mount    *mountinfo.Info // that it is on; nil: no mount of this namespace
+	root     bool            // it is the root that the mount shows
 	mode     uint32          // type and permissions, as the kernel last knew them
-	dev, ino uint64          // of the filesystem and in it
-	rdev     uint64          // of a device node, its own
+	dev, ino uint64          // device number of the filesystem, inode number
+	rdev     uint64          // device number of a device node
 }
 
 // unreachableError is returned for a path that leads through a filesystem that does not answer.
@@ -41,9 +41,9 @@ func (e *unreachableError) Error() string {
 
 func (e *unreachableError) Is(target error) bool { return target == errSilent }
 
-// find looks a path up without a request to what is mounted at its end: the daemon there may be
-// gone or stopped. What the path leads through on the way is asked by a probe, unless the kernel's
-// cache knows.
+// find looks up a path without sending a request to the filesystem mounted at its end, whose daemon
+// may be gone or stopped. A probe asks the filesystems on the way, unless the kernel's cache has
+// the answer.
 func find(path string) (*found, error) {
 	f, fd, err := findOpen(path)
 	if err == nil {
@@ -52,7 +52,7 @@ func find(path string) (*found, error) {
 	return f, err
 }
 
-// findOpen is find, and returns a descriptor that is open by O_PATH as well.
+// findOpen is find, and also returns an O_PATH descriptor.
 func findOpen(path string) (f *found, fd int, err error) {
 	if path == "" {
 		return nil, -1, unix.ENOENT
@@ -95,7 +95,7 @@ func describeFD(fd int) (f *found, err error) {
 	return f, nil
 }
 
-// fileID is the identity of the region that was found, if it is one.
+// fileID returns the identity of the region that was found. It is meaningless if f is not a region.
 func (f *found) fileID() pmem.FileID {
 	if f.mode&unix.S_IFMT == unix.S_IFCHR {
 		return pmem.FileID{Dev: f.rdev}
@@ -103,9 +103,9 @@ func (f *found) fileID() pmem.FileID {
 	return pmem.FileID{Dev: f.dev, Ino: f.ino}
 }
 
-// region reports whether it can be a region: a file, or a device-dax. The source that the mount
-// table names is what the program said that mounted, which may be a user's, so that it must not be
-// opened whatever it is.
+// region reports whether f can be a region: a file, or a device-dax. The caller must not open
+// anything else: the source in the mount table is whatever the mounting program claimed, which may
+// be a user's.
 func (f *found) region() bool {
 	switch f.mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -117,7 +117,7 @@ func (f *found) region() bool {
 	return false
 }
 
-// daxfsd returns the mount whose mount point was found, or nil if it is not a daxfsd.
+// daxfsd returns the mount whose mount point was found, or nil if that is not a daxfsd.
 func (f *found) daxfsd() *mountinfo.Info {
 	if f.root && f.mount.FSType == fsType {
 		return f.mount
@@ -125,8 +125,8 @@ func (f *found) daxfsd() *mountinfo.Info {
 	return nil
 }
 
-// resolve makes a path absolute and free of symbolic links. Of one that leads nowhere only the
-// directory is: whoever uses it says what is wrong.
+// resolve makes a path absolute and resolves symbolic links. If the path leads nowhere, only its
+// directory is resolved: the caller's use of the path then reports what is wrong.
 func resolve(path string) (string, error) {
 	f, err := find(path)
 	if err == nil {
@@ -145,7 +145,7 @@ func resolve(path string) (string, error) {
 	return abs, nil
 }
 
-// mountAt is the mount on top at a path, or nil.
+// mountAt returns the topmost mount at a path, or nil.
 func mountAt(path string) (*mountinfo.Info, error) {
 	f, err := find(path)
 	switch {
@@ -167,8 +167,8 @@ func mountsOf(region string) []*mountinfo.Info {
 	return all
 }
 
-// stale reports whether a mount's daemon is gone. A plain stat would be answered from
-// the kernel's cache, which outlives the daemon.
+// stale reports whether a mount's daemon is gone. It does not use a plain stat, which the kernel's
+// cache may answer after the daemon's end.
 func stale(mountpoint string) bool {
 	_, err := probe(probeLimit, "stat", mountpoint)
 	return disconnected(err)
@@ -177,7 +177,7 @@ func stale(mountpoint string) bool {
 // silentError is returned for a daemon that does not answer.
 type silentError struct {
 	mountpoint string
-	pid        int // 0: not known
+	pid        int // 0: unknown
 }
 
 func (e *silentError) Error() string {
@@ -203,12 +203,12 @@ func (e *foreignError) Error() string {
 func (e *foreignError) Is(target error) bool { return target == errSilent }
 
 // request sends a request to the daemon of a mount, by a probe. It sends none to a daemon that is
-// visibly stopped: what waits for that makes the mount busy.
+// visibly stopped: a probe that waits for that daemon keeps the mount busy.
 func request(m *mountinfo.Info, limit time.Duration, args ...string) ([]byte, error) {
 	return requestOn(-1, m, limit, args...)
 }
 
-// requestOn is request, with a descriptor for the probe, or -1.
+// requestOn is request, and passes a copy of fd to the probe unless fd is -1.
 func requestOn(fd int, m *mountinfo.Info, limit time.Duration, args ...string) ([]byte, error) {
 	if m.FSType != fsType {
 		b, err := probeOn(fd, limit, args...)
@@ -228,8 +228,8 @@ func requestOn(fd int, m *mountinfo.Info, limit time.Duration, args ...string) (
 	return b, err
 }
 
-// daemonGone reports whether the daemon of a mount is gone, or fails with a silentError. It asks by
-// a descriptor on the mount's root, since the mount point may lead to another mount.
+// daemonGone reports whether the daemon of a mount is gone, or fails with a silentError. It asks
+// through a descriptor on the mount's root, because the mount point may lead to another mount.
 func daemonGone(m *mountinfo.Info, root int) (bool, error) {
 	_, err := requestOn(root, m, probeLimit, "stat", probeFD)
 	if errors.Is(err, errSilent) {
@@ -238,7 +238,7 @@ func daemonGone(m *mountinfo.Info, root int) (bool, error) {
 	return disconnected(err), nil
 }
 
-// askDaemon asks the daemon behind a mount point what it is.
+// askDaemon asks the daemon behind a mount point for its description.
 func askDaemon(mountpoint string, limit time.Duration) (*fusefs.Info, error) {
 	var i fusefs.Info
 	if err := ask(mountpoint, fusefs.InfoXattr, limit, &i); err != nil {
@@ -247,8 +247,8 @@ func askDaemon(mountpoint string, limit time.Duration) (*fusefs.Info, error) {
 	return &i, nil
 }
 
-// askActivity asks the daemon behind a mount point what it has done, and says in one sentence why
-// there is no answer.
+// askActivity asks the daemon behind a mount point what it has done. Its error explains in one
+// sentence why there is no answer.
 func askActivity(mountpoint string) (*fusefs.Activity, error) {
 	var a fusefs.Activity
 	err := ask(mountpoint, fusefs.ActivityXattr, 5*time.Second, &a)
@@ -265,8 +265,8 @@ func askActivity(mountpoint string) (*fusefs.Activity, error) {
 	return &a, nil
 }
 
-// answering fails for a file on a daxfsd, or on another FUSE, whose daemon does not answer: whoever
-// opens one then cannot be killed.
+// answering fails for a file on a daxfsd, or on another FUSE filesystem, whose daemon does not
+// answer: a process that opens such a file cannot be killed.
 func answering(name string) error {
 	f, fd, err := findOpen(name)
 	if err != nil {
@@ -276,7 +276,7 @@ func answering(name string) error {
 	return f.answering(fd)
 }
 
-// answering is the same of what was found and is open by O_PATH.
+// answering does the same for f, of which fd is an O_PATH descriptor.
 func (f *found) answering(fd int) error {
 	if f.mount == nil || !strings.HasPrefix(f.mount.FSType, "fuse") {
 		return nil
@@ -285,8 +285,8 @@ func (f *found) answering(fd int) error {
 	return err
 }
 
-// ask asks the daemon behind a mount point for an attribute whose value is v as JSON. A daemon
-// that does not answer within the limit is given up, with a silentError.
+// ask asks the daemon behind a mount point for an attribute and decodes its JSON value into v. If
+// the daemon does not answer within the limit, ask fails with a silentError.
 func ask(mountpoint, xattr string, limit time.Duration, v any) error {
 	m, err := mountAt(mountpoint)
 	if err != nil {
@@ -300,14 +300,14 @@ func ask(mountpoint, xattr string, limit time.Duration, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("the daemon's answer is not understood: %w", err)
+		return fmt.Errorf("the daemon's answer cannot be parsed: %w", err)
 	}
 	return nil
 }
 
-// checkMountpoint makes sure that path is a directory to mount on. It takes away daxfsd mounts
-// whose daemon is gone and tells about it; nothing else is touched. dir is open on the directory by
-// O_PATH: by the time of the mount its name may lead elsewhere.
+// checkMountpoint verifies that path is a directory to mount on. It removes daxfsd mounts whose
+// daemon is gone, reports each to tell, and changes nothing else. dir is an O_PATH descriptor of
+// the directory, because its name may lead elsewhere when the mount happens.
 func checkMountpoint(path string, tell func(string)) (mp string, dir int, err error) {
 	for range 16 { // stale mounts may be stacked
 		f, fd, err := findOpen(path)
@@ -334,7 +334,7 @@ func checkMountpoint(path string, tell func(string)) (mp string, dir int, err er
 		err = h.removeDead()
 		h.release()
 		switch {
-		case errors.Is(err, fusefs.ErrHidden): // somebody else has removed it
+		case errors.Is(err, fusefs.ErrHidden): // another process has removed it
 			continue
 		case err != nil:
 			return "", -1, fmt.Errorf("mount point %s is a dead daxfsd mount and could not be cleaned: %w", f.path, err)
@@ -345,8 +345,8 @@ func checkMountpoint(path string, tell func(string)) (mp string, dir int, err er
 	return "", -1, fmt.Errorf("mount point %s has dead daxfsd mounts, one on top of the other: unmount them first with `daxfsd umount %s`", path, path)
 }
 
-// mountable fails for what cannot be mounted on; dead is a daxfsd whose daemon is gone. fd is open
-// on what was found.
+// mountable fails if nothing can be mounted on f. dead is true for a daxfsd whose daemon is gone.
+// fd is an O_PATH descriptor of f.
 func (f *found) mountable(fd int) (dead bool, err error) {
 	mp, m := f.path, f.mount
 	if f.root && strings.HasPrefix(m.FSType, "fuse") {
@@ -373,9 +373,9 @@ func (f *found) mountable(fd int) (dead bool, err error) {
 	return false, nil
 }
 
-// disconnected reports whether an error of a mount says that its daemon is gone, or, which is
-// ECONNABORTED or ECANCELED, is just going: the kernel takes an io_uring down a little after its
-// owner.
+// disconnected reports whether an error of a system call on a mount means that the daemon is gone
+// or is just ending. The latter is ECONNABORTED or ECANCELED: the kernel dismantles an io_uring a
+// little after its owner's end.
 func disconnected(err error) bool {
 	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ECANCELED)
 }

@@ -5,8 +5,8 @@ import (
 	"os"
 )
 
-// notifySystemd tells a service manager that asked for it (Type=notify) how we
-// are: "READY=1", "STOPPING=1", "STATUS=...".
+// notifySystemd sends a state ("READY=1", "STOPPING=1", "STATUS=...") to a service manager that
+// asked for it (Type=notify).
 func notifySystemd(state string) {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {

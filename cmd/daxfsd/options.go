@@ -9,33 +9,33 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// mountOptions is what -o says.
+// mountOptions holds the values of -o.
 type mountOptions struct {
-	scan     bool // read all inodes, whatever free map is saved
+	scan     bool // read all inodes even if a free map is saved
 	readOnly bool
 	remount  bool
 	takeover bool
 	atomic   bool
-	noPoll   bool // queues do not stay awake between requests
+	noPoll   bool // threads do not wait awake between requests
 	trace    bool // a line in the log for each request
 	dax      fusefs.DAX
 	via      fusefs.Transport
 	atime    fs.Atime
-	noDirs   bool     // directories keep their access time
-	kernel   []string // for mount(2), in the order given
+	noDirs   bool     // reading a directory does not update its access time
+	kernel   []string // options for mount(2), in the order given
 
-	readOnlySaid bool     // ro or rw
-	other        []string // what else was said, that a remount cannot change
+	readOnlySaid bool     // ro or rw was given
+	other        []string // the given options that a remount cannot change
 }
 
-// knownOptions are the words -o takes, for the error message.
+// knownOptions lists the words that -o accepts, for the error message.
 var knownOptions = []string{
 	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "nopoll", "atomic", "trace", "takeover", "allow_other", "default_permissions",
 	"noatime", "relatime", "strictatime", "nodiratime", "diratime", "sync", "dirsync", "async", "nosymfollow", "symfollow", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "remount", "defaults",
 }
 
-// parseOptions reads the values of all -o flags, each a list separated by commas.
-// Of two that contradict each other the last one holds, as with mount(8).
+// parseOptions reads the values of all -o flags, each a list separated by commas. Of two words that
+// contradict each other the last one counts, as with mount(8).
 func parseOptions(flags []string) (*mountOptions, error) {
 	o := &mountOptions{}
 	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
@@ -94,11 +94,11 @@ func parseOptions(flags []string) (*mountOptions, error) {
 	return o, nil
 }
 
-// finish adds what holds unless it was said otherwise. Permissions are always the
-// kernel's to check. A mount by root is for everyone, and has set-user-ID programs
-// and devices like any filesystem root mounts, unless somebody else could have
-// written them into the region, or the filesystem that the region is on has none;
-// if somebody else could, no saved free map is believed either.
+// finish adds the defaults. The kernel always checks permissions. A mount by root is open to
+// everyone. It allows set-user-ID programs and devices, like any filesystem that root mounts,
+// unless anyone else could have written them into the region or the filesystem that the region is
+// on forbids them. If anyone but root can write to the region, the saved free map is not trusted
+// either.
 func (o *mountOptions) finish(root bool, region pmem.Access) {
 	add := func(words ...string) {
 		for _, w := range words {
@@ -114,10 +114,10 @@ func (o *mountOptions) finish(root bool, region pmem.Access) {
 		is   bool
 	}{{"nosuid", foreign || region.NoSUID}, {"nodev", foreign || region.NoDev}, {"noexec", region.NoExec}} {
 		if f.is {
-			o.kernel = slices.Insert(o.kernel, 0, f.word) // what was said comes later and wins
+			o.kernel = slices.Insert(o.kernel, 0, f.word) // a given option comes later and counts
 		}
 	}
-	switch o.atime { // so that the mount table tells it
+	switch o.atime { // so that the mount table shows it
 	case fs.Noatime:
 		add("noatime")
 	case fs.Strictatime:
@@ -135,7 +135,7 @@ func (o *mountOptions) finish(root bool, region pmem.Access) {
 	}
 }
 
-// list is the options in force, for `info`.
+// list returns the options in force, for `info`.
 func (o *mountOptions) list() []string {
 	l := []string{"rw", "dax=" + o.dax.String(), "transport=" + o.via.String()}
 	if o.readOnly {

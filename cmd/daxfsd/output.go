@@ -7,15 +7,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// output is standard output. It remembers the first error, so that no command has to look at each
-// of its prints. It is used by one goroutine.
+// output is standard output. It remembers the first error, so that commands need not check each
+// print. It is used by one goroutine.
 type output struct {
 	f    *os.File
 	used bool
 	err  error
 }
 
-// Write writes as long as nothing has failed.
+// Write writes unless an earlier write has failed.
 func (o *output) Write(b []byte) (n int, err error) {
 	o.used = true
 	if o.err == nil {
@@ -24,7 +24,8 @@ func (o *output) Write(b []byte) (n int, err error) {
 	return n, o.err
 }
 
-// close returns the first error. Some filesystems, such as NFS, tell theirs only now.
+// close closes the file and returns the first error. Some filesystems, such as NFS, report a write
+// error only when the file is closed.
 func (o *output) close() error {
 	if err := o.f.Close(); o.used && o.err == nil {
 		o.err = err
@@ -32,7 +33,7 @@ func (o *output) close() error {
 	return o.err
 }
 
-// helpCommand is cobra's, but an unknown topic is an error.
+// helpCommand is cobra's help command, except that an unknown topic is an error.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [command]",

@@ -15,11 +15,11 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
-// A system call on a mount waits for its daemon, and the daemon may be stopped or hang. Over
-// io_uring the caller then waits without being killable, once the daemon's ring has the request,
-// and its process cannot end. So whatever may send a request is done by a process of its own, the
-// probe: this program by another name. A probe without an answer is given up; it goes away when the
-// daemon answers or ends, or its connection is aborted.
+// A system call on a mount waits for the daemon, which may be stopped or hang. Over io_uring, once
+// the daemon's ring has the request, the caller cannot even be killed, and its process cannot end.
+// So a call that may send a request is made by a separate process, the probe: this program under
+// another name. A probe that does not answer in time is abandoned. It ends when the daemon answers
+// or exits, or when the connection is aborted.
 
 // probeName is argv[0] of a probe.
 const probeName = "daxfsd-probe"
@@ -30,20 +30,20 @@ const probeLimit = 2 * time.Second
 // errSilent is returned when a probe has no answer within its limit.
 var errSilent = errors.New("no answer")
 
-// probe makes one system call in a process of its own, and returns its result or its errno:
+// probe makes one system call in a separate process, and returns its result or errno. args:
 //
-//	open PATH            finds a path
-//	stat PATH            asks the daemon for attributes, never the kernel's cache
+//	open PATH            resolves a path
+//	stat PATH            asks the daemon for attributes, bypassing the kernel's cache
 //	getxattr PATH NAME   returns the value
-//	umount PATH MODE ID  as fusefs.UnmountID; EBUSY is ErrBusy, ESTALE is ErrHidden
+//	umount PATH MODE ID  calls fusefs.UnmountID; EBUSY is ErrBusy, ESTALE is ErrHidden
 func probe(limit time.Duration, args ...string) ([]byte, error) {
 	return probeOn(-1, limit, args...)
 }
 
-// probeFD is the path of the descriptor that probeOn gives to a probe.
+// probeFD is the path of the descriptor that probeOn passes to a probe.
 const probeFD = "/proc/self/fd/3"
 
-// probeOn is probe, with a descriptor for the probe, or -1.
+// probeOn is probe, and passes a copy of fd to the probe unless fd is -1.
 func probeOn(fd int, limit time.Duration, args ...string) ([]byte, error) {
 	p, err := startProbe(fd, args...)
 	if err != nil {
@@ -52,16 +52,17 @@ func probeOn(fd int, limit time.Duration, args ...string) ([]byte, error) {
 	return p.answer(limit)
 }
 
-// runningProbe is a probe whose answer is still to be read: by one call of answer.
+// runningProbe is a probe whose answer has not been read. answer is called once.
 type runningProbe struct {
 	cmd *exec.Cmd
 	rd  *os.File
 
-	// last: it may be the last user of a mount, and then ends when the daemon does.
+	// last is set for a probe that may be the last user of a mount, and then ends only when the
+	// daemon does.
 	last bool
 }
 
-// startProbe starts a probe that has a copy of a descriptor, unless it is -1.
+// startProbe starts a probe that has a copy of fd, unless fd is -1.
 func startProbe(fd int, args ...string) (*runningProbe, error) {
 	rd, w, err := os.Pipe()
 	if err != nil {
@@ -72,7 +73,7 @@ func startProbe(fd int, args ...string) (*runningProbe, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{probeName}, args...)
 	cmd.Stdout = w
-	cmd.Dir = "/" // and no mount is busy by it
+	cmd.Dir = "/" // keeps no mount busy
 	if fd >= 0 {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
@@ -90,9 +91,9 @@ func startProbe(fd int, args ...string) (*runningProbe, error) {
 	return &runningProbe{cmd: cmd, rd: rd}, nil
 }
 
-// answer waits for the probe's answer, and for its end, since a mount is busy as long as a probe
-// has a descriptor on it. It does not wait for the end of a probe that was killed, or is the last
-// user.
+// answer waits for the probe's answer and for the probe's end, because a probe with a descriptor on
+// a mount keeps that mount busy. It does not wait for the end of a probe that it killed, or that is
+// the last user.
 func (p *runningProbe) answer(limit time.Duration) ([]byte, error) {
 	defer p.rd.Close()
 	b, err := readAnswer(p.rd, limit)
@@ -113,7 +114,7 @@ func (p *runningProbe) answer(limit time.Duration) ([]byte, error) {
 	return b[8:], nil
 }
 
-// readAnswer reads errno, length (32 bits each) and bytes.
+// readAnswer reads the errno and the length (32 bits each), then the bytes.
 func readAnswer(rd *os.File, limit time.Duration) ([]byte, error) {
 	_ = rd.SetReadDeadline(time.Now().Add(limit))
 	b := make([]byte, 8)
@@ -131,7 +132,7 @@ func readAnswer(rd *os.File, limit time.Duration) ([]byte, error) {
 	return b, nil
 }
 
-// runProbe is the probe.
+// runProbe is the main function of a probe.
 func runProbe(args []string) {
 	var value []byte
 	var err error
@@ -172,7 +173,7 @@ func stopped(pid int) bool {
 	if err != nil || pid <= 0 {
 		return false
 	}
-	for i := len(b) - 1; i > 0; i-- { // the name before it may have parentheses
+	for i := len(b) - 1; i > 0; i-- { // the name before the state may contain parentheses
 		if b[i] == ')' {
 			return i+2 < len(b) && (b[i+2] == 'T' || b[i+2] == 't')
 		}

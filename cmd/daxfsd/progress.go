@@ -10,36 +10,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// progressFunc is told how far a stage of work is; total 0 or less: unknown.
+// progressFunc is called with the progress of a stage of work. The unit of done and total depends
+// on the stage; total is at most 0 if unknown.
 type progressFunc func(stage string, done, total int64)
 
-// throttled passes on at most ten reports a second, and each stage's first. The
-// result is safe for concurrent use, f need not be.
+// throttled passes on at most ten reports a second, and the first of each stage. The returned
+// function is safe for concurrent use; f need not be.
 func throttled(f progressFunc) progressFunc {
 	var mu sync.Mutex
 	var last time.Time
-	var in string
+	var current string
 	return func(stage string, done, total int64) {
 		mu.Lock()
 		defer mu.Unlock()
-		if now := time.Now(); stage != in || now.Sub(last) > 100*time.Millisecond {
-			in, last = stage, now
+		if now := time.Now(); stage != current || now.Sub(last) > 100*time.Millisecond {
+			current, last = stage, now
 			f(stage, done, total)
 		}
 	}
 }
 
-// isTerminal reports whether f is one.
+// isTerminal reports whether f is a terminal.
 func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
 
-// progress draws a bar on a terminal for a stage of work that takes longer than a
-// second, and nothing for shorter ones. Without a terminal it does nothing. It is
-// safe for concurrent use.
+// progress draws a bar on a terminal for work that takes longer than barDelay. Without a terminal
+// it does nothing. It is safe for concurrent use.
 type progress struct {
-	out *os.File // nil: no terminal
+	out *os.File // nil: not a terminal
 
 	mu    sync.Mutex
 	start time.Time
@@ -48,8 +48,8 @@ type progress struct {
 	bar   *mpb.Bar
 }
 
-// patience is how long work goes on before a bar appears.
-const patience = time.Second
+// barDelay is how long work goes on before a bar appears.
+const barDelay = time.Second
 
 func newProgress(out *os.File) *progress {
 	p := &progress{start: time.Now()}
@@ -59,7 +59,7 @@ func newProgress(out *os.File) *progress {
 	return p
 }
 
-// update says that done of total is done in a stage. total 0 or less: unknown.
+// update shows that done of total is done in a stage, and is a progressFunc.
 func (p *progress) update(stage string, done, total int64) {
 	if p.out == nil {
 		return
@@ -71,7 +71,7 @@ func (p *progress) update(stage string, done, total int64) {
 		p.stage = stage
 	}
 	if p.bar == nil {
-		if time.Since(p.start) < patience || done >= total {
+		if time.Since(p.start) < barDelay || done >= total {
 			return
 		}
 		if p.pool == nil {

@@ -43,7 +43,7 @@ func TestProgressOnATerminal(t *testing.T) {
 		t.Fatal("a terminal was not recognised")
 	}
 	p.update("too early to be shown", 1, 100)
-	p.start = time.Now().Add(-2 * patience)
+	p.start = time.Now().Add(-2 * barDelay)
 	for i := range int64(100) {
 		p.update("reading inodes", i, 100)
 		time.Sleep(5 * time.Millisecond)

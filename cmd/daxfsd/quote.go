@@ -10,11 +10,11 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// What an image, a mount table or another user says goes to a terminal only in characters that can
-// be seen: labels and names may hold escape sequences, which make a terminal do things.
+// Text from an image, a mount table or another user reaches a terminal only with invisible
+// characters escaped: labels and names may hold escape sequences, which would control the terminal.
 
-// quoted is a name or label as GNU ls and printf %q show it: itself if all of it can be seen,
-// else $'...' with escapes that a shell reads back.
+// quoted quotes a name or label like GNU ls and printf %q: it returns s if all characters are
+// visible, otherwise $'...' with escapes that a shell reads back.
 func quoted(s string) string {
 	v := escape(s, `\'`)
 	if v == s || strings.IndexFunc(s, hidden) < 0 && utf8.ValidString(s) {
@@ -23,7 +23,7 @@ func quoted(s string) string {
 	return "$'" + v + "'"
 }
 
-// visible is a message with escapes for what cannot be seen, but for the ends of lines.
+// visible escapes the invisible characters of a message, except for line ends.
 func visible(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, l := range lines {
@@ -32,11 +32,11 @@ func visible(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// hidden reports whether a character is not one that a terminal shows: a control, a mark that
-// changes the direction of what follows, or not valid.
+// hidden reports whether a terminal does not show a character: a control character, a mark that
+// changes the writing direction, or an invalid one.
 func hidden(r rune) bool { return !unicode.IsPrint(r) }
 
-// escape writes what is hidden in s, and the characters of also, as a shell's $'...' does.
+// escape escapes the hidden characters of s, and those in also, as a shell's $'...' does.
 func escape(s, also string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -58,13 +58,13 @@ func escape(s, also string) string {
 	return b.String()
 }
 
-// visibleEncoder is an encoder for a terminal whose messages can be seen.
+// visibleEncoder is an encoder for a terminal that escapes messages.
 type visibleEncoder struct{ zapcore.Encoder }
 
-// Clone keeps it one.
+// Clone returns a visibleEncoder too.
 func (e visibleEncoder) Clone() zapcore.Encoder { return visibleEncoder{e.Encoder.Clone()} }
 
-// EncodeEntry writes a message.
+// EncodeEntry encodes an entry with its message escaped.
 func (e visibleEncoder) EncodeEntry(x zapcore.Entry, f []zapcore.Field) (*buffer.Buffer, error) {
 	x.Message = visible(x.Message)
 	return e.Encoder.EncodeEntry(x, f)

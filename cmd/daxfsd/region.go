@@ -18,20 +18,21 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// defaultSize is that of a new region in an ordinary file.
+// defaultSize is the size in bytes of a new region in an ordinary file.
 const defaultSize = 1 << 30
 
-// openRegion opens a region, exclusively, and says in one sentence why it cannot.
+// openRegion opens a region exclusively; its error explains in one sentence why the region cannot
+// be opened.
 func openRegion(path string, o pmem.Options) (*pmem.Region, error) {
-	r, err := patiently(path, func() (*pmem.Region, error) { return pmem.Open(path, o) })
+	r, err := retryBusy(path, func() (*pmem.Region, error) { return pmem.Open(path, o) })
 	if err != nil {
 		return nil, regionError(path, err)
 	}
 	return r, nil
 }
 
-// daxMode says why there is no memory behind a /dev/daxX.Y that the kernel knows; "" if it
-// does not know it, or has it as device-dax.
+// daxMode explains why a /dev/daxX.Y that the kernel knows has no memory behind it. It returns ""
+// if the kernel does not know the device, or has it as device-dax.
 func daxMode(sysfs, path string) string {
 	name := filepath.Base(path)
 	dir := filepath.Join(sysfs, "bus/dax/devices", name)
@@ -50,7 +51,8 @@ func daxMode(sysfs, path string) string {
 	return ""
 }
 
-// usedBy is " by ..." or "".
+// usedBy describes the user of a region as the end of a sentence, such as " by process 7"; "" if
+// unknown.
 func usedBy(path string) string {
 	if m := serving(path); m != nil {
 		if i, err := askDaemon(m.Mountpoint, probeLimit); err == nil {
@@ -66,14 +68,14 @@ func usedBy(path string) string {
 	return ""
 }
 
-// lockHolder finds who holds a lock on a file, in /proc/locks; 0 if unknown.
+// lockHolder returns the process that holds a lock on a file, from /proc/locks; 0 if unknown.
 func lockHolder(path string) int {
 	r, err := find(path)
 	if err != nil || !r.region() {
 		return 0
 	}
 	major, minor := int(unix.Major(r.dev)), int(unix.Minor(r.dev))
-	if r.mount != nil { // the superblock's, as /proc/locks has it; stat(2) has another on btrfs
+	if r.mount != nil { // /proc/locks has the superblock's device; on btrfs stat(2) returns another one
 		major, minor = r.mount.Major, r.mount.Minor
 	}
 	want := fmt.Sprintf("%02x:%02x:%d", major, minor, r.ino)
@@ -92,8 +94,8 @@ func lockHolder(path string) int {
 	return 0
 }
 
-// regionPath makes a region's path absolute, without symbolic links: the name
-// under which the mount table knows it. It fails if the filesystem that it is on does not answer.
+// regionPath makes a region's path absolute and resolves symbolic links: under that name the mount
+// table knows the region. It fails if the filesystem that the region is on does not answer.
 func regionPath(path string) (string, error) {
 	if err := answering(path); errors.Is(err, errSilent) {
 		return "", err
@@ -101,16 +103,16 @@ func regionPath(path string) (string, error) {
 	return resolve(path)
 }
 
-// superError makes one sentence of an error of fs.ReadSuper.
+// superError turns an error of fs.ReadSuper into one sentence.
 func superError(path string, r *pmem.Region, err error) error {
 	switch {
 	case errors.Is(err, layout.ErrMagic):
 		what := recognise(r.Size(), r.Load)
-		if what == signatures[0].name { // too short to be one
+		if what == signatures[0].name { // only the superblock is left
 			return &reworded{fmt.Sprintf("region %s is truncated: it has %s, less than any daxfsd; restore its size and try again", path, formatSize(r.Size())), err}
 		}
 		if what == "" {
-			what = "no daxfsd"
+			what = "no daxfsd filesystem"
 		}
 		if _, found, ok := strings.Cut(err.Error(), layout.ErrMagic.Error()+": "); ok {
 			what += " (" + found + ")"
@@ -131,7 +133,7 @@ func superError(path string, r *pmem.Region, err error) error {
 	return fmt.Errorf("region %s: %w", path, err)
 }
 
-// durabilityText says what a power failure leaves of a region.
+// durabilityText describes what survives a power failure.
 func durabilityText(d pmem.Durability) string {
 	switch d {
 	case pmem.DurableFlush:
@@ -142,8 +144,8 @@ func durabilityText(d pmem.Durability) string {
 	return "volatile memory: what has returned survives the daemon's death, but not a reboot"
 }
 
-// uncleanHostStop reports whether the host went down while an emulated region was
-// in use: writeback of its file is unordered, so nothing is promised then.
+// uncleanHostStop reports whether the host went down while an emulated region was in use. Nothing
+// is promised then, because the kernel writes back the file's pages in any order.
 func uncleanHostStop(r *pmem.Region, sb *layout.Superblock) bool {
 	if r.Durability() != pmem.DurableDaemon {
 		return false
@@ -156,7 +158,7 @@ func uncleanHostStop(r *pmem.Region, sb *layout.Superblock) bool {
 	return o.State == layout.OwnerMounted && o.Boot != boot
 }
 
-// uuidString is a UUID as people write it.
+// uuidString formats a UUID with hyphens.
 func uuidString(u [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
@@ -168,12 +170,12 @@ func parseUUID(s string) (u [16]byte, err error) {
 	}
 	copy(u[:], b)
 	if u == ([16]byte{}) {
-		return u, usagef("--uuid %q: the zero UUID names nothing", s)
+		return u, usagef("--uuid %q: the zero UUID is not allowed", s)
 	}
 	return u, nil
 }
 
-// table prints names and values in two columns.
+// table prints names and values in two columns, without rows whose value is empty.
 func table(w io.Writer, rows [][2]string) {
 	width := 0
 	for _, r := range rows {

@@ -12,7 +12,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// reworded is an error that says something else than the one it wraps.
+// reworded replaces the text of the error that it wraps.
 type reworded struct {
 	text string
 	err  error
@@ -21,7 +21,7 @@ type reworded struct {
 func (e *reworded) Error() string { return e.text }
 func (e *reworded) Unwrap() error { return e.err }
 
-// regionError makes one sentence of an error of pmem.Open and pmem.Acquire.
+// regionError turns an error of pmem.Open or pmem.Acquire into one sentence.
 func regionError(path string, err error) error {
 	if text := describeRegionError(path, err); text != "" {
 		return &reworded{text, err}
@@ -33,7 +33,8 @@ func regionError(path string, err error) error {
 	return &reworded{"region " + text, err}
 }
 
-// describeRegionError is regionError of the errors that people meet; "" of others.
+// describeRegionError returns the sentence for an error that users can do something about; "" for
+// others.
 func describeRegionError(path string, err error) string {
 	missing := errors.Is(err, os.ErrNotExist)
 	var room *pmem.RoomError
@@ -55,11 +56,11 @@ func describeRegionError(path string, err error) string {
 		return fmt.Sprintf("region %s needs %s, and %s has %s free; choose a smaller --size, or --sparse",
 			path, formatSize(room.Need), room.Where, formatSize(room.Free))
 	case errors.As(err, &media) && media.Cause == pmem.CauseNoStorage:
-		return fmt.Sprintf("region %s is sparse, and has no storage at offset %d: the filesystem that it is on is full, or a quota used up; make room there", path, media.Off)
+		return fmt.Sprintf("region %s is sparse, and has no storage at offset %d: the filesystem that it is on is full, or a quota is used up; make room there", path, media.Off)
 	case errors.Is(err, pmem.ErrCancelled):
 		return fmt.Sprintf("cancelled by a signal; region %s is as it was", path)
 	case errors.Is(err, unix.EROFS):
-		return fmt.Sprintf("region %s is on a filesystem that is mounted read-only; `daxfsd mount -o ro` is possible", path)
+		return fmt.Sprintf("region %s is on a filesystem that is mounted read-only; mount it with `daxfsd mount -o ro`", path)
 	case errors.Is(err, unix.ETXTBSY):
 		return fmt.Sprintf("region %s is a program that is running, or a swap file", path)
 	case errors.Is(err, os.ErrPermission):
@@ -68,30 +69,30 @@ func describeRegionError(path string, err error) string {
 	return ""
 }
 
-// describePermission tells apart why a region may not be opened.
+// describePermission explains why a region may not be opened.
 func describePermission(path string, err error) string {
 	var op *os.PathError
 	flags := inodeFlags(path)
 	switch {
 	case errors.As(err, &op) && op.Op == "create":
-		return fmt.Sprintf("no permission to make region %s in %s; run as who may write there, or as root", path, filepath.Dir(path))
+		return fmt.Sprintf("no permission to make region %s in %s; run as a user who may write there, or as root", path, filepath.Dir(path))
 	case flags&unix.STATX_ATTR_IMMUTABLE != 0:
 		return fmt.Sprintf("region %s is immutable; `chattr -i %s` makes it writable, and `daxfsd mount -o ro` is possible as it is", path, path)
 	case flags&unix.STATX_ATTR_APPEND != 0:
 		return fmt.Sprintf("region %s can only be appended to; `chattr -a %s` makes it writable, and `daxfsd mount -o ro` is possible as it is", path, path)
 	case unix.Access(path, unix.R_OK) == nil:
-		return fmt.Sprintf("region %s can be read, but no permission to write to it was given; run as its owner or as root, or mount it with -o ro", path)
+		return fmt.Sprintf("region %s can be read, but you have no permission to write to it; run as its owner or as root, or mount it with -o ro", path)
 	}
 	return fmt.Sprintf("no permission to open region %s; run as its owner or as root", path)
 }
 
-// linkTarget is what a symbolic link says; "" if path is something else.
+// linkTarget returns the target of a symbolic link; "" if path is not one.
 func linkTarget(path string) string {
 	target, _ := os.Readlink(path)
 	return target
 }
 
-// inodeFlags are the STATX_ATTR_* of a file.
+// inodeFlags returns the STATX_ATTR_* flags of a file; 0 if unknown.
 func inodeFlags(path string) uint64 {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, path, 0, 0, &st) != nil {

@@ -9,10 +9,9 @@ import (
 	"sync"
 )
 
-// A daemon tells the command that started it how mounting goes, over a pipe whose
-// descriptor is in the environment variable reportEnv: one JSON object a line.
-// The last line is "ready" or "error"; end of file without either means that the
-// daemon died.
+// reportLine is a message from a daemon to the command that started it: one JSON object per line of
+// a pipe, whose descriptor is in the environment variable reportEnv. The last line is "ready" or
+// "error". End of file without either means that the daemon died.
 type reportLine struct {
 	Kind  string `json:"kind"` // progress, note, ready, error
 	Text  string `json:"text,omitempty"`
@@ -22,10 +21,10 @@ type reportLine struct {
 
 const reportEnv = "DAXFSD_REPORT_FD"
 
-// reporter is the daemon's side. Safe for concurrent use.
+// reporter is the daemon's end of the pipe. It is safe for concurrent use.
 type reporter struct {
 	mu sync.Mutex
-	w  *os.File // nil: nobody listens (any more)
+	w  *os.File // nil: no starter listens (any more)
 }
 
 func (r *reporter) send(l reportLine) {
@@ -42,7 +41,7 @@ func (r *reporter) send(l reportLine) {
 	}
 }
 
-// listen is the starter's side: it shows progress and notes until the daemon is
+// listen is the starter's end of the pipe: it passes progress and notes to show until the daemon is
 // ready (nil) or has failed.
 func listen(rd io.Reader, show func(reportLine)) error {
 	dec := json.NewDecoder(rd)
@@ -53,7 +52,7 @@ func listen(rd io.Reader, show func(reportLine)) error {
 		case errors.Is(err, io.EOF):
 			return errors.New("the daemon died before the filesystem was mounted; try again with --foreground")
 		case err != nil:
-			return fmt.Errorf("the daemon said something that is not understood: %w", err)
+			return fmt.Errorf("the daemon's report cannot be parsed: %w", err)
 		case l.Kind == "ready":
 			return nil
 		case l.Kind == "error":

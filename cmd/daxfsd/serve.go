@@ -20,20 +20,20 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// syncInterval is how often a region in an ordinary file is written back against
-// a crash of the host.
+// syncInterval is how often a region in an ordinary file is written back, in case the host crashes.
 const syncInterval = 30 * time.Second
 
-// timesInterval is how long a time that is kept lazily may be lost by a crash.
+// timesInterval is how old a lazily kept access or modification time gets before it is made
+// durable: a crash loses only younger ones.
 const timesInterval = 30 * time.Second
 
-// compactInterval is how often a step of compaction is taken, if there is one to take.
+// compactInterval is the time between two steps of compaction.
 const compactInterval = 2 * time.Second
 
-// serveMount mounts and serves until unmounted: the daemon's whole life.
+// serveMount mounts, and serves until it is unmounted: the whole life of a daemon.
 func serveMount(p *mountPlan, rep *reporter) error {
 	closeInherited()
-	signal.Ignore(syscall.SIGPIPE) // whoever reads the log may leave
+	signal.Ignore(syscall.SIGPIPE) // the reader of the log may close its end
 	log, endLog, err := newLogger(p.flags.log, rep.w != nil)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	log = log.With(zap.String("region", p.region), zap.String("mountpoint", p.mountpoint))
 	warn := func(s string) { log.Warn(s); rep.send(reportLine{Kind: "note", Text: s}) }
 
-	// From here on a signal must not end us half-way.
+	// From here on a signal must not end the process between two steps.
 	sig := make(chan os.Signal, 4)
 	signal.Notify(sig, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
 
@@ -109,14 +109,14 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	done := make(chan struct{})
 	go handleSignals(sig, done, server, log, p.flags.foreground)
 	if rep.w == nil {
-		go enterUtab(p.region, p.mountpoint) // in the background our starter does
+		go enterUtab(p.region, p.mountpoint) // in the background the starter does this
 	}
 	rep.send(reportLine{Kind: "ready"})
 	notifySystemd("READY=1")
 
 	server.Serve()
 	close(done)
-	sayEnding()
+	markEnding()
 	leaveUtab(p.mountpoint)
 	notifySystemd("STOPPING=1")
 	if err := core.Unmount(); err != nil {
@@ -127,13 +127,14 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	return nil
 }
 
-// handleSignals unmounts at SIGTERM and SIGINT: at once if nobody uses the mount,
-// otherwise when its last user goes. What others have mounted on it or over it stays, and it waits
-// until that is gone. A second signal ends the daemon as it is; recovery makes that safe. A
-// terminal that hangs up means the foreground only.
+// handleSignals unmounts at SIGTERM and SIGINT: at once if the mount is unused, otherwise it
+// detaches the mount, which ends with its last user. It never unmounts what others have mounted on
+// or over the mount, but retries every coveredInterval until that is gone. A second signal ends the
+// daemon without unmounting, which is safe because the next mount recovers. SIGHUP counts only in
+// the foreground.
 func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Server, log *zap.Logger, foreground bool) {
 	asked := false
-	var again <-chan time.Time // while something is mounted on it
+	var again <-chan time.Time // set while another mount covers it
 	for {
 		select {
 		case <-done:
@@ -151,13 +152,13 @@ func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Se
 		}
 		err := server.Unmount(fusefs.Plain)
 		if errors.Is(err, fusefs.ErrBusy) {
-			log.Warn("the mount is in use: taken out of the tree, ending with its last user; signal again to end now")
+			log.Warn("the mount is in use: detached, the daemon ends with its last user; signal again to end now")
 			err = server.Unmount(fusefs.Lazy)
 		}
 		covered := errors.Is(err, fusefs.ErrCovered) || errors.Is(err, fusefs.ErrHidden)
 		switch {
 		case covered && again == nil:
-			log.Warn("cannot be unmounted yet: unmount what is on it or over it, or signal again to end now", zap.Error(err))
+			log.Warn("cannot be unmounted yet: unmount what is mounted on or over it, or signal again to end now", zap.Error(err))
 		case err != nil && !covered:
 			log.Error("unmounting failed", zap.Error(err))
 		}
@@ -168,11 +169,11 @@ func handleSignals(sig <-chan os.Signal, done <-chan struct{}, server *fusefs.Se
 	}
 }
 
-// coveredInterval is how often a mount that others are mounted on is tried again.
+// coveredInterval is the time between two attempts to unmount a covered mount.
 const coveredInterval = 200 * time.Millisecond
 
-// openForMount opens the region, formats it if it is empty and that was asked for,
-// and makes sure that it can be mounted. After an error it is as it was.
+// openForMount opens the region, formats it if it is empty and --format-if-empty is given, and
+// verifies that it can be mounted. After an error the region is unchanged.
 func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem.Region, *layout.Superblock, *owner.Verdict, error) {
 	r, err := openOrFormat(p, progress, warn)
 	if err != nil {
@@ -186,8 +187,9 @@ func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 	return r, sb, v, nil
 }
 
-// examine reads the superblock, finds out whether somebody uses the region, and checks what may be
-// damaged though nobody made a mistake.
+// examine reads the superblock and finds out whether the region is in use. It checks the whole
+// filesystem if a copy was made or a host crashed while it was mounted, which may damage it through
+// no fault of a user.
 func (p *mountPlan) examine(r *pmem.Region, progress progressFunc, warn func(string)) (*layout.Superblock, *owner.Verdict, error) {
 	sb, _, err := fs.ReadSuper(r)
 	if err == nil {
@@ -216,7 +218,7 @@ func (p *mountPlan) examine(r *pmem.Region, progress progressFunc, warn func(str
 	}
 	warn(why + ": checking it first")
 	rep, err := fsck.Check(r, fsck.Options{Progress: progress, Owner: v})
-	if err == nil && rep.Left > rep.LostRanges { // what bad memory took is lost either way
+	if err == nil && rep.Left > rep.LostRanges { // a check does not bring lost data back
 		err = fmt.Errorf("region %s is damaged (%d problems, the first: %s): %s; `daxfsd fsck -y %s` repairs it",
 			p.region, len(rep.Problems), rep.Problems[0].What, why, p.region)
 	}
@@ -227,7 +229,8 @@ func (p *mountPlan) examine(r *pmem.Region, progress progressFunc, warn func(str
 	return sb, v, nil
 }
 
-// openOrFormat opens the region, once: whether it is empty is asked of what was opened.
+// openOrFormat opens the region, and formats it first if it is empty and --format-if-empty is
+// given. It opens the region once, so that what it formats is what it judged.
 func openOrFormat(p *mountPlan, progress progressFunc, warn func(string)) (*pmem.Region, error) {
 	if !p.flags.formatIfEmpty {
 		return openRegion(p.region, pmem.Options{ReadOnly: p.opts.readOnly})
@@ -240,7 +243,8 @@ func openOrFormat(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 	return formatIfEmpty(p, h, progress, warn)
 }
 
-// formatIfEmpty formats an acquired region that has length zero or is all zeros.
+// formatIfEmpty formats an acquired region that has length zero or is all zeros, and maps it. A
+// region that holds something is only mapped.
 func formatIfEmpty(p *mountPlan, h *pmem.Handle, progress progressFunc, warn func(string)) (*pmem.Region, error) {
 	cancel, stop := cancelOnSignal()
 	defer stop()

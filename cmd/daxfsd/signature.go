@@ -2,22 +2,23 @@ package main
 
 import "bytes"
 
-// signature is how something that lives on a block device or in an image file is
-// recognised: its magic at an offset. A negative offset counts from the end.
+// signature describes how something on a block device or in an image file is recognised: by magic
+// bytes at an offset in bytes. A negative offset counts from the end.
 type signature struct {
 	name  string
 	off   int64
 	magic string
-	// confirm, if set, must agree: for magics too short to be trusted.
+	// confirm, if set, must agree. It is for magics that are too short to be trusted.
 	confirm func(get func(off int64, n int) []byte) bool
 }
 
-// signatures are what mkfs has a name for when it refuses to overwrite it. Offsets and magics
-// as in libblkid. The first match is named, so special ones precede general ones
-// (a LUKS header before a partition table, NTFS and exFAT before a boot sector).
+// signatures lists what mkfs can name when it refuses to overwrite it. Offsets and magics are those
+// of libblkid. The first match counts, so special ones precede general ones (a LUKS header before a
+// partition table, NTFS and exFAT before a boot sector).
 var signatures = []signature{
 	{name: "a daxfsd filesystem", off: 0, magic: "DAXFS\x1a\r\n"},
-	// The kernel module's: its magic is a little-endian number, "dax" and the digit of a version.
+	// The magic of the kernel module's daxfs is a little-endian number: "dax" and the digit of a
+	// version.
 	{name: "a daxfs filesystem (of the kernel module)", off: 1, magic: "xad", confirm: func(get func(int64, int) []byte) bool {
 		b := get(0, 1)
 		return len(b) == 1 && b[0] >= '0' && b[0] <= '9'
@@ -67,7 +68,7 @@ var signatures = []signature{
 	{name: "a block translation table (sector mode namespace)", off: 0x1000, magic: "BTT_ARENA_INFO\x00"},
 	{name: "a GPT partition table", off: 0x200, magic: "EFI PART"},
 	{name: "a GPT partition table", off: 0x1000, magic: "EFI PART"}, // 4 KiB sectors
-	{name: "a GPT partition table", off: -0x200, magic: "EFI PART"}, // the copy at the end
+	{name: "a GPT partition table", off: -0x200, magic: "EFI PART"}, // the backup at the end
 	{name: "an ntfs filesystem", off: 3, magic: "NTFS    "},
 	{name: "an exfat filesystem", off: 3, magic: "EXFAT   "},
 	{name: "a vfat filesystem", off: 0x52, magic: "FAT32   "},
@@ -81,8 +82,8 @@ func lvm(off int64) func(get func(int64, int) []byte) bool {
 	return func(get func(int64, int) []byte) bool { return bytes.Equal(get(off+24, 4), []byte("LVM2")) }
 }
 
-// recognise names what lives on a region of the given size, or "". read fills b
-// from offset off; a read that fails recognises nothing there.
+// recognise names what is on a region of size bytes, or returns "". read fills b from offset off;
+// where it fails, nothing is recognised.
 func recognise(size int64, read func(off int64, b []byte) error) string {
 	get := func(off int64, n int) []byte {
 		b := make([]byte, n)
@@ -100,13 +101,13 @@ func recognise(size int64, read func(off int64, b []byte) error) string {
 			return s.name
 		}
 	}
-	// A young zfs pool has used few of the 128 slots of its first label.
+	// A new zfs pool has used few of the 128 slots of its first label.
 	for off := int64(0x20000); off < 0x40000; off += 1024 {
 		if m := get(off, 8); bytes.Equal(m, []byte("\x0c\xb1\xba\x00\x00\x00\x00\x00")) || bytes.Equal(m, []byte("\x00\x00\x00\x00\x00\xba\xb1\x0c")) {
 			return "a zfs label"
 		}
 	}
-	// A daxfsd whose first superblock is gone still has its second, in the last block.
+	// A daxfsd whose first superblock is gone still has the second one, in the last block.
 	if last := size&^4095 - 4096; bytes.Equal(get(last, 8), []byte(signatures[0].magic)) {
 		return signatures[0].name
 	}

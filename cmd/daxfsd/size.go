@@ -53,13 +53,13 @@ func parseSize(text string) (int64, error) {
 		return 0, fmt.Errorf("size %q: expected a whole number of bytes", text)
 	}
 	if !r.Num().IsInt64() {
-		return math.MaxInt64, nil // whatever bounds it, this is beyond
+		return math.MaxInt64, nil // larger than any limit
 	}
 	return r.Num().Int64(), nil
 }
 
-// formatSize is n bytes for people: exact when it is a whole number of a unit,
-// otherwise with two digits behind the point.
+// formatSize formats n bytes for people: exactly if n is a whole number of a unit, otherwise with
+// two decimals, rounded down.
 func formatSize(n int64) string {
 	for i := len(sizeUnits) - 1; i >= 0; i-- {
 		u := int64(1) << (10 * (i + 1))

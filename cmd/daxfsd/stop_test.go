@@ -288,7 +288,7 @@ func TestPatience(t *testing.T) {
 		}
 		want := fsckOperational
 		if _ = os.WriteFile("/proc/self/comm", name, 0); leaves {
-			sayEnding()
+			markEnding()
 			time.AfterFunc(leavingLimit+time.Second, func() { f.Close() })
 			want = 0
 		}
@@ -304,7 +304,7 @@ func TestPatience(t *testing.T) {
 func TestPatienceLast(t *testing.T) {
 	t.Parallel()
 	region, tries := newRegion(t), 0
-	_, err := patiently(region, func() (int, error) {
+	_, err := retryBusy(region, func() (int, error) {
 		if tries++; tries > 1 {
 			return 0, nil
 		}

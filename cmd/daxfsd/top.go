@@ -23,7 +23,7 @@ type topFlags struct {
 	once, json bool
 }
 
-// topInterval is the shortest that --interval takes.
+// topInterval is the shortest interval that --interval accepts.
 const topInterval = 50 * time.Millisecond
 
 func topCommand() *cobra.Command {
@@ -62,11 +62,11 @@ mount.`,
 func top(out io.Writer, f *topFlags, arg string) error {
 	switch {
 	case f.interval < topInterval:
-		return usagef("--interval %v is too short: %v is the least", f.interval, topInterval)
+		return usagef("--interval %v is too short; the minimum is %v", f.interval, topInterval)
 	case f.count < 0:
 		return usagef("--count %d: expected a number of intervals", f.count)
 	case f.once && (f.json || f.count > 1):
-		return usagef("--once prints one interval as text; --json and --count say otherwise")
+		return usagef("--once prints one interval as text; it excludes --json and --count")
 	}
 	w, err := watch(arg)
 	if err != nil {
@@ -95,7 +95,7 @@ func top(out io.Writer, f *topFlags, arg string) error {
 	}
 }
 
-// watcher asks a daemon again and again.
+// watcher asks a daemon repeatedly what it has done.
 type watcher struct {
 	mountpoint string
 	last       *fusefs.Activity
@@ -120,7 +120,7 @@ func watch(arg string) (*watcher, error) {
 	return w, err
 }
 
-// next is what was done since the last time.
+// next returns what the daemon did since the previous question.
 func (w *watcher) next() (*interval, error) {
 	at := time.Now()
 	now, err := askActivity(w.mountpoint)
@@ -140,7 +140,8 @@ func (w *watcher) next() (*interval, error) {
 	return i, nil
 }
 
-// interval is what a daemon did in some time; scripts rely on its fields. Total adds up Operations.
+// interval is what a daemon did in a period; scripts rely on its fields. Total is the sum of
+// Operations.
 type interval struct {
 	Time       time.Time                    `json:"time"` // of its end
 	Seconds    float64                      `json:"seconds"`
@@ -158,8 +159,8 @@ type interval struct {
 	up time.Duration
 }
 
-// operationInterval is one operation's. Of what it has in common with transport.Operation all is
-// the interval's.
+// operationInterval is what was done for one operation in an interval. The embedded counters count
+// only that interval.
 type operationInterval struct {
 	transport.Operation
 	Rate     float64 `json:"per_second"`
@@ -184,7 +185,7 @@ func newInterval(was, now *fusefs.Activity, took time.Duration) *interval {
 	return i
 }
 
-// head is what is shown above the table.
+// head returns the lines above the table.
 func (i *interval) head() []string {
 	return []string{
 		fmt.Sprintf("daxfsd on %s: %s, by %s, up %v", quoted(i.Mountpoint), quoted(i.Region), via(i.Transport), i.up.Round(time.Second)),
@@ -195,7 +196,7 @@ func (i *interval) head() []string {
 	}
 }
 
-// via is a transport for people.
+// via names a transport for people.
 func via(t string) string {
 	if t == fusefs.TransportUring.String() {
 		return "io_uring"
@@ -219,7 +220,7 @@ const topFormat = "%-16s %10s %10s %9s %9s %9s %9s %9s\n"
 
 var topHeader = strings.TrimRight(fmt.Sprintf(topFormat, "OPERATION", "per s", "MiB/s", "p50", "p99", "max", "errors/s", "in flight"), "\n")
 
-// table is the operations, of which at most so many lines are shown (-1: all), and their total.
+// table returns the rows of the operations and of their total, lines rows at most (-1: all).
 func (i *interval) table(by topOrder, lines int) string {
 	names := slices.SortedFunc(maps.Keys(i.Operations), func(a, b string) int {
 		x, y := i.Operations[a], i.Operations[b]
@@ -251,7 +252,7 @@ func (o operationInterval) row(name string) string {
 		formatRate(float64(o.Errors)*o.Rate/float64(max(o.Count, 1))), fmt.Sprint(o.InFlight))
 }
 
-// formatRate is a number with a digit behind the point if it is small.
+// formatRate formats a number, with one decimal if it is below 100.
 func formatRate(v float64) string {
 	if v < 100 {
 		return fmt.Sprintf("%.1f", v)
@@ -259,7 +260,7 @@ func formatRate(v float64) string {
 	return fmt.Sprintf("%.0f", v)
 }
 
-// formatTime is a time in ns for people, to about three digits.
+// formatTime formats a time in ns for people, with about three digits.
 func formatTime(ns uint64) string {
 	v, unit := float64(ns), "ns"
 	for _, u := range []string{"µs", "ms", "s"} {

@@ -10,18 +10,18 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// topModel is the live view: asked (a question is on its way) -> shown, until the interval is
-// over -> asked. It ends with a key or an error.
+// topModel is the live view. States: asked (a question is on its way) -> shown (until the interval
+// is over) -> asked. A key or an error ends it.
 type topModel struct {
 	interval      time.Duration
 	next          func() (*interval, error)
-	shown         *interval // nil: the first is not over
+	shown         *interval // nil: the first interval is not over
 	by            topOrder
-	width, height int // of the terminal; 0: not known yet
+	width, height int // of the terminal, in characters; 0: not known yet
 	err           error
 }
 
-// asking says that an interval is over; answered brings what happened in it.
+// asking is the message that an interval is over; answered carries what happened in it.
 type (
 	asking   struct{}
 	answered struct {
@@ -30,7 +30,7 @@ type (
 	}
 )
 
-// topLive shows what w sees until somebody ends it.
+// topLive shows what w sees until the user quits.
 func topLive(w *watcher, each time.Duration) error {
 	end, err := tea.NewProgram(&topModel{interval: each, next: w.next}).Run()
 	if err != nil {
@@ -46,7 +46,8 @@ func (m *topModel) wait() tea.Cmd {
 // Init begins the first interval.
 func (m *topModel) Init() tea.Cmd { return m.wait() }
 
-// Update takes a key, a size, the end of an interval, or the daemon's answer.
+// Update handles a key, a change of the terminal's size, the end of an interval, or the daemon's
+// answer.
 func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
@@ -80,7 +81,7 @@ var (
 	topFaint = lipgloss.NewStyle().Faint(true)
 )
 
-// View is the screen.
+// View renders the screen.
 func (m *topModel) View() tea.View {
 	v := tea.NewView(m.screen())
 	v.AltScreen = true
@@ -96,7 +97,7 @@ func (m *topModel) screen() string {
 	lines := append(head, topHead.Render(topHeader))
 	room := -1
 	if m.height > 0 {
-		room = max(m.height-len(lines)-1, 1) // and the keys below
+		room = max(m.height-len(lines)-1, 1) // the line of keys is below
 	}
 	lines = append(lines, strings.Split(strings.TrimSuffix(m.shown.table(m.by, room), "\n"), "\n")...)
 	lines = append(lines, topFaint.Render(fmt.Sprintf("each %v; s sorts (by %v), q ends", m.interval, m.by)))

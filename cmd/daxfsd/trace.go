@@ -8,7 +8,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// tracer logs one line for each request (-o trace), or is nil.
+// tracer returns a function that logs one line for each request (-o trace), or nil.
 func tracer(o *mountOptions, log *zap.Logger) func(*transport.Request) {
 	if !o.trace {
 		return nil
@@ -16,7 +16,7 @@ func tracer(o *mountOptions, log *zap.Logger) func(*transport.Request) {
 	return func(r *transport.Request) { log.Info("request", zap.Inline((*tracedRequest)(r))) }
 }
 
-// tracedRequest is a request as fields of the log.
+// tracedRequest encodes a request as fields of the log.
 type tracedRequest transport.Request
 
 func (r *tracedRequest) MarshalLogObject(e zapcore.ObjectEncoder) error {

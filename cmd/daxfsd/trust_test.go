@@ -170,8 +170,8 @@ func TestMkfsByDescriptor(t *testing.T) {
 			defer r.Close()
 			_, err = c.f.format(p, h, r, fs.MkfsOptions{}, func(string, int64, int64) {})
 			if c.old < 0 {
-				if err == nil || !strings.Contains(err.Error(), "somebody else") {
-					t.Errorf("a new file took the name that somebody else had made: %v", err)
+				if err == nil || !strings.Contains(err.Error(), "another process") {
+					t.Errorf("a new file took a name that another process had created: %v", err)
 				}
 			} else if err != nil {
 				t.Fatal(err)

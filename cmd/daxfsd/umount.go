@@ -113,14 +113,15 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 	if f.lazy || len(others) > 0 { // still mounted elsewhere, by a bind mount
 		return nil
 	}
-	if aborted && silent != nil { // it may never end by itself
+	if aborted && silent != nil { // the daemon may never exit by itself
 		f.timeout = min(f.timeout, probeLimit)
 	}
 	m.release() // the daemon ends with the last user of the mount
 	return waitFree(m.Source, pid, f.timeout)
 }
 
-// daxfsdAt returns the daxfsd mounted at a mount point, or says what is there instead.
+// daxfsdAt returns the daxfsd mounted at a mount point, or an error that names what is there
+// instead.
 func daxfsdAt(arg string) (*heldMount, error) {
 	f, fd, err := findOpen(arg)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -141,22 +142,22 @@ func daxfsdAt(arg string) (*heldMount, error) {
 	return nil, fmt.Errorf("%s is not a mount point; see `findmnt -t %s`", arg, fsType)
 }
 
-// otherMounts lists the other mounts of the same filesystem in this namespace.
+// otherMounts lists the other mounts of the same filesystem in this mount namespace.
 func otherMounts(m *mountinfo.Info) []*mountinfo.Info {
 	all, _ := fusefs.MountsOfDevice(m.Major, m.Minor)
 	return slices.DeleteFunc(all, func(o *mountinfo.Info) bool { return o.ID == m.ID })
 }
 
-// unmountLimit is how long writing back all of the kernel's page cache may take.
+// unmountLimit is how long an unmount may take, which writes back the kernel's whole page cache.
 const unmountLimit = 2 * time.Minute
 
-// abort ends the filesystem for everybody and takes the mount out of the tree.
+// abort ends the filesystem for all its users and removes the mount from the tree.
 func abort(m *heldMount) error {
 	if err := fusefs.Abort(m.Minor); err != nil {
 		if os.Geteuid() != 0 {
 			return fmt.Errorf("aborting the filesystem on %s: %w", m.Mountpoint, err)
 		}
-		// Without fusectl: MNT_FORCE aborts, whether the mount is busy or not.
+		// Without fusectl, MNT_FORCE aborts, even a busy mount.
 		if err := m.unmount(fusefs.Force); err == nil || !errors.Is(err, fusefs.ErrBusy) {
 			return err
 		}
@@ -175,8 +176,8 @@ func regionMounts(arg string) []*mountinfo.Info {
 	return mountsOf(path)
 }
 
-// waitFree waits until the daemon has given up the region: it can be locked, or,
-// if we may not open it, the process pid is gone.
+// waitFree waits until the daemon has given up the region: the region can be locked or, if this
+// process may not open it, process pid is gone. pid is 0 if unknown.
 func waitFree(region string, pid int, limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
@@ -184,10 +185,10 @@ func waitFree(region string, pid int, limit time.Duration) error {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
-		if err != nil { // not ours to open
+		if err != nil { // this process may not open it
 			free = pid == 0 || errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 		}
-		if next := lockHolder(region); free || pid != 0 && next != 0 && next != pid { // it is somebody else's by now
+		if next := lockHolder(region); free || pid != 0 && next != 0 && next != pid { // another process has it now
 			return nil
 		}
 		if time.Now().After(deadline) {
@@ -198,14 +199,14 @@ func waitFree(region string, pid int, limit time.Duration) error {
 			if stopped(pid) {
 				return fmt.Errorf("unmounted, but region %s is still in use%s, which is stopped: `kill -CONT %d` lets it end, `kill -9 %d` ends it, and the next mount recovers", region, who, pid, pid)
 			}
-			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: it is being written back, somebody holds files of the mount open, or it is mounted in another namespace", region, who, limit)
+			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: it is being written back, files of the mount are still open, or it is mounted in another namespace", region, who, limit)
 		}
 		time.Sleep(wait)
 	}
 }
 
-// unlocked reports whether nobody has the region open exclusively. It takes a
-// shared lock for a moment.
+// unlocked reports whether no process has the region open exclusively. It takes a shared lock for a
+// moment.
 func unlocked(region string) (bool, error) {
 	f, path, err := findOpen(region)
 	if err != nil {

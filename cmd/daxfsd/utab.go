@@ -10,16 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// umount(8) learns a mount's type from statfs(2), which says fuse for all of FUSE, and so looks for
-// umount.fuse, not for umount.fuse.daxfsd. The table that mount(8) and umount(8) keep of options in
-// user space can name the helper: a line with helper=fuse.daxfsd. They write it themselves.
+// umount(8) learns a mount's type from statfs(2), which returns fuse for every FUSE filesystem, so
+// it looks for umount.fuse and not for umount.fuse.daxfsd. The table of user space options that
+// mount(8) and umount(8) keep (utab) can name the helper: a line with helper=fuse.daxfsd. Only
+// these programs write the table, so daxfsd calls them.
 
 const (
 	umountHelper = "/sbin/umount." + fsType
 	utab         = "/run/mount/utab"
 )
 
-// wantsUtab reports whether there is a helper to be named, and a table for it.
+// wantsUtab reports whether the helper is installed and the table can be written.
 func wantsUtab() bool {
 	return os.Geteuid() == 0 && unix.Access(umountHelper, unix.X_OK) == nil && unix.Access("/run/mount", unix.W_OK) == nil
 }
@@ -35,15 +36,15 @@ func inUtab(mp string) bool {
 	return false
 }
 
-// enterUtab has umount(8) call our helper for a mount.
+// enterUtab makes umount(8) call the helper for a mount.
 func enterUtab(source, mp string) {
 	if wantsUtab() && !inUtab(mp) {
 		utabTool("mount", "-i", "-f", "--no-canonicalize", "-t", fsType, "-o", "helper="+fsType, "--", source, mp)
 	}
 }
 
-// leaveUtab undoes enterUtab when the mount is gone, unless umount(8) has. The line stays for a
-// daxfsd that somebody else has mounted there meanwhile.
+// leaveUtab undoes enterUtab after the mount has gone, unless umount(8) did. It keeps the line if
+// another daxfsd is mounted there by now.
 func leaveUtab(mp string) {
 	if m, err := mountAt(mp); err == nil && m != nil && m.FSType == fsType {
 		return
@@ -53,8 +54,8 @@ func leaveUtab(mp string) {
 	}
 }
 
-// utabTool runs a program of util-linux, where there is one. Without it umount(8) returns a little
-// too early.
+// utabTool runs a program of util-linux, if there is one. Without it umount(8) returns a little too
+// early.
 func utabTool(name string, args ...string) {
 	bin, err := exec.LookPath(name)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// release is the version of the program by semantic versioning. CHANGELOG.md begins with it.
+// release is the version of the program, by semantic versioning. CHANGELOG.md begins with it.
 const release = "0.1.0"
 
 // commit is set by the build: -ldflags "-X main.commit=1f3870be2741".
