@@ -1,9 +1,11 @@
-// Package bench holds what measures daxfsd: Go benchmarks of the core with no FUSE in
-// between, here; bench/ageing, which ages a filesystem and says what large pages can
-// still map; and bench/mounttime, which mounts by the saved free map and without it.
-// Figures are compared within one run only: machines are shared and noisy.
+// Package bench holds the measurements of daxfsd: the Go benchmarks of the core without FUSE, in
+// this directory; bench/compare, which measures daxfsd beside other filesystems; bench/ageing,
+// which ages a filesystem and reports what large pages can still map; and bench/mounttime, which
+// times mounts with and without the saved free map. Compare figures only within one run: machines
+// are shared and noisy.
 //
 //	go test -bench . ./bench
+//	go run ./bench/compare --quick
 //	go run ./bench/ageing --util 75 --seed 1
 //	go run ./bench/mounttime
 package bench

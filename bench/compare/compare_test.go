@@ -81,7 +81,7 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// A target of a row that is never measured could never be met.
+// A target for a row that is never measured could never be met.
 func TestTargetsAreOfRows(t *testing.T) {
 	rows := append([]string{"load/fairness", "extents/one", "extents/many", "bigdir/empty", "bigdir/million",
 		"inodes/live", "inodes/memory", "inodes/pause", "inodes/left"}, treeRows...)
@@ -100,7 +100,7 @@ func TestTargetsAreOfRows(t *testing.T) {
 	}
 }
 
-// Whatever a pattern is called there is a job of that name.
+// There is a job file for every pattern.
 func TestJobs(t *testing.T) {
 	for _, r := range fioRows() {
 		if _, err := jobs.Files.Open(r.pattern + ".fio"); err != nil {
@@ -171,7 +171,7 @@ func build(t *testing.T) (binary string) {
 	return binary
 }
 
-// A quick run measures every kind of row on every target, and leaves nothing.
+// A quick run measures every kind of row on every contender, and leaves nothing behind.
 func TestQuick(t *testing.T) {
 	binary := build(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
@@ -217,7 +217,7 @@ func TestQuick(t *testing.T) {
 	left(t, dir)
 }
 
-// Interrupted, it leaves nothing either.
+// An interrupted run leaves nothing behind.
 func TestInterrupt(t *testing.T) {
 	binary := build(t)
 	dir := t.TempDir()
@@ -248,7 +248,7 @@ func TestInterrupt(t *testing.T) {
 	left(t, dir)
 }
 
-// left looks for what a run left in dir.
+// left checks that a run has left no files in dir and no processes.
 func left(t *testing.T, dir string) {
 	t.Helper()
 	l, err := filepath.Glob(filepath.Join(dir, "daxfsd-compare-*"))

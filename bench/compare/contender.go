@@ -16,44 +16,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dataFiles is how many files fio has: one for each of its processes.
+// dataFiles is the number of fio's data files, one for each of its processes.
 const dataFiles = 4
 
-// exitUnavailable is what a server exits with where the machine lacks what it needs.
+// exitUnavailable is the exit code of a server on a machine that lacks what it needs.
 const exitUnavailable = 3
 
-// errUnavailable: this machine cannot have the target; nothing is wrong.
+// errUnavailable is returned if this machine cannot serve the contender. It is not a failure.
 var errUnavailable = errors.New("not available here")
 
-// contender is what rows are measured on. stopped -> started (start) -> stopped (stop); files stay,
-// but for the null bound's, which has none.
+// contender is a filesystem that rows are measured on. States: stopped -> started (start) ->
+// stopped (stop). Its files stay, except those of the null bound, which has none.
 type contender struct {
 	name string
-	dir  string // where the client works; the mount point of what is served
+	dir  string // where clients work; the mount point of a served contender
 
 	env     *environment
-	region  string // daxfsd: of this size
-	size    int64
-	asking  float64 // daxfsd: objects that the daemon allocates when it is asked for its state
-	options string  // daxfsd: of the mount
-	backing string  // loopbacks: what they show
+	region  string  // daxfsd: path of the region
+	size    int64   // daxfsd: bytes of the region
+	asking  float64 // daxfsd: heap objects that the daemon allocates to report its state
+	options string  // daxfsd: mount options
+	backing string  // loopbacks: the directory that they serve
 	cmd     *exec.Cmd
 	stderr  bytes.Buffer
 	ended   chan error
 }
 
-// environment is what all targets share.
+// environment is what all contenders share.
 type environment struct {
 	conf    *config
-	dir     string // of everything
+	dir     string // parent of all files
 	memory  string // a tmpfs of 4 KiB pages
 	regions string // the tmpfs for regions
-	daxfsd  string // the binary
+	daxfsd  string // path of the binary
 	disk    string // a directory on ext4
-	noDisk  string // why there is none
+	noDisk  string // why there is no ext4; "": there is
 }
 
-// targetNames in the order they are shown.
+// contenderNames lists the contenders in the order in which they are shown.
 var contenderNames = []string{
 	"daxfsd-uring", "daxfsd-dev", "daxfsd-uring-cached", "daxfsd-dev-cached",
 	"loopback", "loopback-cached", "passthrough", "null-uring", "null-dev", "tmpfs", "ext4",
@@ -63,8 +63,8 @@ func (t *contender) daxfsd() bool { return strings.HasPrefix(t.name, "daxfsd-") 
 func (t *contender) null() bool   { return strings.HasPrefix(t.name, "null-") }
 func (t *contender) served() bool { return t.name != "tmpfs" && t.name != "ext4" }
 
-// newContender makes a target below a directory of its own; a daxfsd has a region of that size,
-// newly formatted.
+// newContender makes a contender in a directory of its own. A daxfsd gets a newly formatted region
+// of region bytes.
 func (e *environment) newContender(ctx context.Context, name, phase string, region int64) (*contender, error) {
 	t := &contender{name: name, env: e}
 	switch {
@@ -109,7 +109,7 @@ func (e *environment) newContender(ctx context.Context, name, phase string, regi
 	return t, nil
 }
 
-// format makes the region. All its memory is there before anything is measured.
+// format makes the region. mkfs allocates its memory, so that no measurement does.
 func (t *contender) format(ctx context.Context) error {
 	out, err := program(ctx, "", t.env.daxfsd, "mkfs", "--force", "--size", fmt.Sprint(t.size), t.region)
 	if err != nil {
@@ -118,7 +118,8 @@ func (t *contender) format(ctx context.Context) error {
 	return nil
 }
 
-// start has it served. The process dies with the thread that starts it, which is the main one.
+// start serves the contender. The server dies with the thread that starts it, which is the main
+// thread.
 func (t *contender) start(ctx context.Context) error {
 	if !t.served() {
 		return nil
@@ -160,7 +161,7 @@ func (t *contender) start(ctx context.Context) error {
 	}
 }
 
-// answers waits until the mount does, in a process that may be left behind if it never does.
+// answers waits until the mount answers. It asks in a separate process, which can be abandoned.
 func (t *contender) answers(ctx context.Context, deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
@@ -170,7 +171,7 @@ func (t *contender) answers(ctx context.Context, deadline time.Time) error {
 	return nil
 }
 
-// stop unmounts it and waits for the server's end.
+// stop unmounts the contender and waits for the end of its server.
 func (t *contender) stop() error {
 	if t.cmd == nil {
 		return nil
@@ -201,7 +202,7 @@ func (t *contender) stop() error {
 	return err
 }
 
-// remove stops it and deletes what it kept.
+// remove stops the contender and deletes its files.
 func (t *contender) remove() error {
 	err := t.stop()
 	for _, f := range []string{t.region, t.backing, t.dir} {
@@ -212,7 +213,7 @@ func (t *contender) remove() error {
 	return err
 }
 
-// restart has it served anew, with none of the kernel's caches.
+// restart serves the contender anew, so that the kernel has cached nothing.
 func (t *contender) restart(ctx context.Context) error {
 	if err := t.stop(); err != nil {
 		return err
@@ -220,7 +221,8 @@ func (t *contender) restart(ctx context.Context) error {
 	return t.start(ctx)
 }
 
-// program runs a program, with its children, until it ends or ctx does.
+// program runs a program until it ends or ctx is done, and then kills it with its children. It
+// returns standard output and standard error together.
 func program(ctx context.Context, dir, name string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, name, args...)
 	c.Dir = dir

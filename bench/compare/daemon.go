@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// daemonState is what daxfsd tells of itself.
+// daemonState is the part of `daxfsd info --json` that is used.
 type daemonState struct {
 	Mount struct {
 		Operations map[string]struct {
@@ -24,7 +24,7 @@ type daemonState struct {
 	} `json:"mount"`
 }
 
-// state asks the daemon of a daxfsd target.
+// state asks the daemon of a daxfsd contender for its state.
 func (t *contender) state(ctx context.Context) (*daemonState, error) {
 	out, err := program(ctx, "", t.env.daxfsd, "info", "--json", t.dir)
 	if err != nil {
@@ -35,18 +35,18 @@ func (t *contender) state(ctx context.Context) (*daemonState, error) {
 		return nil, fmt.Errorf("%s: info: %w", t.name, err)
 	}
 	if s.Mount.Runtime == nil {
-		return nil, fmt.Errorf("%s: info tells nothing of the runtime", t.name)
+		return nil, fmt.Errorf("%s: info has no mount.runtime", t.name)
 	}
 	return &s, nil
 }
 
-// fewRequests are too few to tell what each of them allocated from what opening the files did. The
-// kernel's cache answers most reads, with dax=never.
+// fewRequests is the number of requests below which the allocations for each request cannot be told
+// from those for opening the files. With dax=never the kernel's cache answers most reads.
 const fewRequests = 1000
 
-// watch asks before and after f, and keeps what f made the daemon allocate for each READ and
-// WRITE. What asking itself costs is found out by asking twice, and the least of it ever seen taken
-// off.
+// watch runs f, and records what the daemon allocated meanwhile for each READ and WRITE. Reporting
+// its state makes the daemon allocate, too: watch measures that by asking twice, and subtracts the
+// smallest value ever seen.
 func (t *contender) watch(ctx context.Context, c *cell, f func() error) error {
 	if !t.daxfsd() {
 		return f()
@@ -76,7 +76,7 @@ func (t *contender) watch(ctx context.Context, c *cell, f func() error) error {
 	n := count(after) - count(before)
 	c.add("requests", float64(n))
 	if n >= fewRequests {
-		// What asking costs varies a little, so that the difference may be below nothing.
+		// The cost of asking varies a little, so the difference may be negative.
 		c.add("allocs_per_op", max(0, (float64(a.Mallocs)-float64(b.Mallocs)-t.asking)/float64(n)))
 	}
 	c.add("gc_cycles", float64(a.GCCycles-b.GCCycles))
@@ -84,7 +84,7 @@ func (t *contender) watch(ctx context.Context, c *cell, f func() error) error {
 	return nil
 }
 
-// anonymous is the memory of a server that is its own, in bytes: neither region nor program.
+// anonymous returns the anonymous memory of a server in bytes: neither its region nor its program.
 func (t *contender) anonymous() (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", t.cmd.Process.Pid))
 	if err != nil {
@@ -96,5 +96,5 @@ func (t *contender) anonymous() (float64, error) {
 			return float64(kb << 10), nil
 		}
 	}
-	return 0, fmt.Errorf("/proc/%d/status tells no RssAnon", t.cmd.Process.Pid)
+	return 0, fmt.Errorf("/proc/%d/status has no RssAnon", t.cmd.Process.Pid)
 }

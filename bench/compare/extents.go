@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// manyExtents is how many pieces the fragmented file has, at least.
+// manyExtents is the approximate number of pieces of the fragmented file.
 const manyExtents = 100_000
 
-// extents measures random reads of a file of one extent, and of one as large that is in pieces.
+// extents measures random reads of a file of one extent, and of a file of the same size in many
+// extents.
 func (m *measurement) extents() error {
 	rows := m.rowsOf("ops/s", false, "extents/one", "extents/many")
 	if len(rows) == 0 {
@@ -25,7 +26,7 @@ func (m *measurement) extents() error {
 	for _, name := range m.wanted("daxfsd-uring", "daxfsd-dev") {
 		err := m.try(0, "extents", name, rows, func() error {
 			if need := region + 1<<30; available() < need {
-				return fmt.Errorf("%w: it takes %d MiB of memory, and %d are free", errUnavailable, need>>20, available()>>20)
+				return fmt.Errorf("%w: it takes %d MiB of memory, and only %d MiB are free", errUnavailable, need>>20, available()>>20)
 			}
 			return m.fresh(name, "extents", region, func(t *contender) error { return m.extentsOn(t, rows) })
 		})
@@ -50,7 +51,7 @@ func (m *measurement) extentsOn(t *contender, rows []*row) error {
 		if err != nil {
 			return err
 		}
-		// A few pieces come to lie side by side by chance.
+		// By chance a few pieces are adjacent in the region.
 		if name == "extents/many" && n < pieces*9/10 || name == "extents/one" && n > pieces/1000+8 {
 			return fmt.Errorf("%s has %d extents", file, n)
 		}
@@ -59,7 +60,7 @@ func (m *measurement) extentsOn(t *contender, rows []*row) error {
 				x.cell(t.name).add("extents", float64(n))
 			}
 		}
-		if err := readThrough(file); err != nil { // every page of the mapping is there
+		if err := readThrough(file); err != nil { // populates the daemon's mapping
 			return err
 		}
 	}
@@ -84,8 +85,8 @@ func (m *measurement) extentsOn(t *contender, rows []*row) error {
 	return nil
 }
 
-// scatter makes a file of pieces that lie in any order: it shares them with a whole one, which
-// is deleted, so that they are the file's own.
+// scatter makes a file whose pieces are in random order in the region. It shares the pieces with a
+// contiguous file, which is then deleted, so that the file owns them alone.
 func scatter(file string, size int64) (pieces int, err error) {
 	whole := file + ".whole"
 	if err := fill(whole, size); err != nil {
@@ -113,7 +114,7 @@ func scatter(file string, size int64) (pieces int, err error) {
 			return 0, err
 		}
 	}
-	if rest := int64(pieces) * piece; rest < size { // what does not divide
+	if rest := int64(pieces) * piece; rest < size { // the remainder
 		if err := share(from, to, rest, rest, size-rest); err != nil {
 			return 0, err
 		}
@@ -121,7 +122,8 @@ func scatter(file string, size int64) (pieces int, err error) {
 	return pieces, os.Remove(whole)
 }
 
-// share makes a piece of one file one of another, too.
+// share makes [out, out+size) of to share the blocks of [in, in+size) of from. Offsets and size are
+// in bytes.
 func share(from, to *os.File, in, out, size int64) error {
 	var n int
 	err := again(func() (err error) {
@@ -137,7 +139,7 @@ func share(from, to *os.File, in, out, size int64) error {
 	return nil
 }
 
-// fill writes a file in the largest requests, after its space was allocated in one piece.
+// fill writes a file of size bytes in the largest requests, after allocating its space in one call.
 func fill(file string, size int64) error {
 	f, err := os.Create(file)
 	if err != nil {
@@ -174,7 +176,7 @@ func readThrough(file string) error {
 	}
 }
 
-// countExtents asks daxfsd.
+// countExtents returns the number of a file's extents, as `daxfsd filefrag` reports it.
 func (m *measurement) countExtents(file string) (int, error) {
 	out, err := program(m.ctx, "", m.daxfsd, "filefrag", "--json", file)
 	if err != nil {
@@ -184,7 +186,7 @@ func (m *measurement) countExtents(file string) (int, error) {
 		Extents []json.RawMessage `json:"extents"`
 	}
 	if err := json.Unmarshal([]byte(out), &files); err != nil || len(files) != 1 {
-		return 0, fmt.Errorf("filefrag printed something else: %w", err)
+		return 0, fmt.Errorf("filefrag printed no JSON for one file: %w", err)
 	}
 	return len(files[0].Extents), nil
 }

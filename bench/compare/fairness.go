@@ -2,20 +2,20 @@ package main
 
 import "fmt"
 
-// The thousand-fold load.
+// The load of row load/fairness.
 const (
 	clients        = 64
 	filesPerClient = 16
 )
 
-// fairness has many clients with all their files open, and tells how the slowest fared: its rate
-// in that of the mean.
+// fairness runs many clients with all their files open, and records the rate of the slowest client
+// as a ratio of the mean.
 func (m *measurement) fairness(t *contender, c *cell) error {
 	var o *fioOutput
 	err := t.watch(m.ctx, c, func() (err error) {
 		o, err = m.fio(m.ctx, "fairness", map[string]string{
 			"DIR": t.dir, "CLIENTS": fmt.Sprint(clients), "FILES": fmt.Sprint(filesPerClient),
-			// Longer than others, so that each client gets its turns.
+			// Longer than in other rows, so that each client gets its turns.
 			"RUNTIME": fmt.Sprintf("%dms", 4*m.conf.Runtime.Milliseconds()),
 		})
 		return err

@@ -14,7 +14,7 @@ import (
 	"github.com/daxfsd/daxfsd/bench/jobs"
 )
 
-// fioRow is a row that fio measures.
+// fioRow is a row that fio measures, with jobs processes.
 type fioRow struct {
 	pattern, engine string
 	jobs            int
@@ -22,7 +22,7 @@ type fioRow struct {
 
 func (r fioRow) String() string { return fmt.Sprintf("%s/%s/%d", r.pattern, r.engine, r.jobs) }
 
-// metric is what a row is about: how many, or how much.
+// metric returns the metric that the row shows: requests or bytes per second.
 func (r fioRow) metric() string {
 	if r.pattern == "seqread" || r.pattern == "seqwrite" {
 		return "MiB/s"
@@ -30,7 +30,7 @@ func (r fioRow) metric() string {
 	return "ops/s"
 }
 
-// fioRows are all of them.
+// fioRows returns all fio rows.
 func fioRows() (all []fioRow) {
 	for _, engine := range []string{"psync", "io_uring", "mmap"} {
 		for _, pattern := range []string{"randread", "randwrite", "mixed", "seqread", "seqwrite"} {
@@ -42,7 +42,7 @@ func fioRows() (all []fioRow) {
 	return all
 }
 
-// fioOutput is what we read of fio's JSON.
+// fioOutput is the part of fio's JSON that is used.
 type fioOutput struct {
 	Jobs []struct {
 		Error       int `json:"error"`
@@ -59,12 +59,12 @@ type fioSide struct {
 	} `json:"clat_ns"`
 }
 
-// writeJobs puts the job files where fio finds them.
+// writeJobs writes the job files into dir.
 func writeJobs(dir string) error { return os.CopyFS(dir, jobs.Files) }
 
-// fio runs a job with that environment, in which RUNTIME may be left out.
+// fio runs a job with the environment env. RUNTIME defaults to that of the configuration.
 func (e *environment) fio(ctx context.Context, job string, env map[string]string) (*fioOutput, error) {
-	// fio takes far longer than this only if it hangs.
+	// A fio that takes longer than this hangs.
 	ctx, cancel := context.WithTimeout(ctx, 10*e.conf.Runtime+2*time.Minute)
 	defer cancel()
 	result := filepath.Join(e.dir, "fio.json")
@@ -96,7 +96,7 @@ func (e *environment) fio(ctx context.Context, job string, env map[string]string
 	return &o, nil
 }
 
-// measure runs a row once on a target.
+// measure runs a row once on a contender.
 func (r fioRow) measure(ctx context.Context, t *contender, c *cell) error {
 	depth := 1
 	if r.engine == "io_uring" {
@@ -128,8 +128,8 @@ func (r fioRow) measure(ctx context.Context, t *contender, c *cell) error {
 	return nil
 }
 
-// layout makes the data files: all written, and all read once, so that no page is touched for
-// the first time when it is measured.
+// layout creates the data files, writes them completely and reads them once, so that the measured
+// accesses are never the first to a page.
 func (t *contender) layout() error {
 	flags := os.O_RDWR
 	if !t.null() {

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// million is how many files make a directory large, and inodes many.
+// million is the number of files in the large directory, and of cached inodes.
 const million = 1_000_000
 
-// inodes measures, with --full, what a million inodes cost that are cached: memory, pauses, and
-// the next ones in the same directory.
+// inodes measures, with --full, the cost of a million cached inodes: memory, pauses, and further
+// creates in the same directory.
 func (m *measurement) inodes() error {
 	big := m.rowsOf("ops/s", false, "bigdir/empty", "bigdir/million")
 	rows := append(append(append([]*row{}, big...), m.rowsOf("B", true, "inodes/live", "inodes/memory")...), m.rowsOf("us", true, "inodes/pause")...)
@@ -24,7 +24,7 @@ func (m *measurement) inodes() error {
 	names := m.wanted("daxfsd-uring", "daxfsd-dev")
 	if !m.conf.Full {
 		for _, name := range names {
-			unmeasured(rows, name, "takes --full")
+			unmeasured(rows, name, "needs --full")
 		}
 		return nil
 	}
@@ -63,7 +63,7 @@ func (m *measurement) inodesOn(t *contender, rows []*row) error {
 	if cached < million*9/10 {
 		return fmt.Errorf("only %.0f inodes are cached", cached)
 	}
-	// This includes the names, which stay, and garbage that waits for its collection.
+	// This includes the names, which stay, and garbage that is not collected yet.
 	record(rows, "inodes/memory", t.name, (grown-memory)/cached)
 	more := numbered("more", max(m.conf.Files/10, 100))
 	for range m.conf.Rounds {
@@ -90,11 +90,11 @@ func (m *measurement) inodesOn(t *contender, rows []*row) error {
 	if err != nil {
 		return err
 	}
-	// The kernel forgets what it had cached, and the daemon then gives it back.
+	// The kernel drops its cached inodes, and the daemon then frees its own.
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
 		return err
 	}
-	time.Sleep(time.Second) // FORGET has no answer to wait for
+	time.Sleep(time.Second) // FORGET has no answer that could be awaited
 	left, err := t.state(m.ctx)
 	if err != nil {
 		return err
@@ -108,8 +108,8 @@ func (m *measurement) inodesOn(t *contender, rows []*row) error {
 	return nil
 }
 
-// live is the heap that a daemon uses, garbage not counted: what its next collection finds, for
-// which Go's runtime waits two minutes at most.
+// live returns the bytes of the daemon's heap without garbage, as its next garbage collection finds
+// them. Go's runtime starts a collection after at most two minutes.
 func (m *measurement) live(t *contender) (float64, error) {
 	before, err := t.state(m.ctx)
 	if err != nil {
@@ -131,7 +131,8 @@ func (m *measurement) live(t *contender) (float64, error) {
 	}
 }
 
-// createIn creates files in a directory, which may not be there yet, and tells how long they took.
+// createIn creates files in a directory, and the directory if necessary. It returns how long the
+// files took.
 func createIn(dir string, names []string) (time.Duration, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, err

@@ -17,15 +17,15 @@ import (
 	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// errNoPassthrough: the kernel does not offer it.
-var errNoPassthrough = errors.New("this kernel does not do passthrough, which came with Linux 6.9")
+// errNoPassthrough is returned if the kernel does not offer passthrough.
+var errNoPassthrough = errors.New("this kernel does not support FUSE passthrough, which needs Linux 6.9")
 
-// serveCommand is what the program runs as to serve one of the targets that are not daxfsd.
+// serveCommand returns the hidden command that serves a contender other than daxfsd.
 func serveCommand() *cobra.Command {
 	var backing string
 	var size int64
 	c := &cobra.Command{
-		Use: "serve TARGET MOUNTPOINT", Hidden: true, Args: cobra.ExactArgs(2),
+		Use: "serve CONTENDER MOUNTPOINT", Hidden: true, Args: cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, a []string) error {
 			switch a[0] {
 			case "null-dev":
@@ -36,38 +36,38 @@ func serveCommand() *cobra.Command {
 			return serveLoopback(a[0], backing, a[1])
 		},
 	}
-	c.Flags().StringVar(&backing, "backing", "", "directory that a loopback shows")
+	c.Flags().StringVar(&backing, "backing", "", "directory that a loopback serves")
 	c.Flags().Int64Var(&size, "size", 0, "bytes of each of the null bound's files")
 	return c
 }
 
-// loopbackNode is go-fuse's own with other FOPEN_* flags.
+// loopbackNode is go-fuse's loopback node, with other FOPEN_* flags.
 type loopbackNode struct {
 	fs.LoopbackNode
 	flags uint32 // FOPEN_*; immutable
 }
 
-// WrapChild makes every node below the root one of ours.
+// WrapChild makes every node below the root a loopbackNode.
 func (n *loopbackNode) WrapChild(_ context.Context, _ fs.InodeEmbedder) fs.InodeEmbedder {
 	return &loopbackNode{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, flags: n.flags}
 }
 
-// Open opens the file below.
+// Open opens the backing file.
 func (n *loopbackNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	f, ff, e := n.LoopbackNode.Open(ctx, flags)
 	return f, ff | n.flags, e
 }
 
-// Create creates the file below.
+// Create creates the backing file.
 func (n *loopbackNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
 	in, f, ff, e := n.LoopbackNode.Create(ctx, name, flags, mode, out)
 	return in, f, ff | n.flags, e
 }
 
-// serveLoopback serves go-fuse's loopback of backing, tuned as well as it can be: names and
-// attributes are valid for an hour, requests as large as daxfsd's, no xattrs (of which the kernel
-// asks before each write otherwise), no splice (which takes more system calls), as many requests at
-// a time.
+// serveLoopback serves go-fuse's loopback of backing, tuned as well as possible: names and
+// attributes stay valid for an hour, requests are as large as daxfsd's, and as many run at a time.
+// There are no xattrs, which the kernel otherwise asks for before each write, and there is no
+// splice, which takes more system calls.
 func serveLoopback(name, backing, mountpoint string) error {
 	var st syscall.Stat_t
 	if err := syscall.Stat(backing, &st); err != nil {
@@ -96,7 +96,7 @@ func serveLoopback(name, backing, mountpoint string) error {
 		root.flags = fuse.FOPEN_NOFLUSH
 		o.DisabledCapabilities = 0
 	default:
-		return fmt.Errorf("no target is named %q", name)
+		return fmt.Errorf("no contender is named %q", name)
 	}
 	s, err := fuse.NewServer(fs.NewNodeFS(root, o), mountpoint, &o.MountOptions)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine is what a report was measured on.
+// machine describes the machine of a measurement.
 type machine struct {
 	CPU     string `json:"cpu"`
 	Cores   int    `json:"cores"`
@@ -18,12 +18,12 @@ type machine struct {
 	Kernel  string `json:"kernel"`
 	Go      string `json:"go"`
 	Fio     string `json:"fio"`
-	Version string `json:"version"` // of daxfsd
-	Load    string `json:"load"`    // averages at the start, of 1, 5 and 15 minutes
-	Uring   string `json:"uring"`   // why there is no io_uring; "": there is
+	Version string `json:"version"` // daxfsd's version
+	Load    string `json:"load"`    // load averages at the start, of 1, 5 and 15 minutes
+	Uring   string `json:"uring"`   // why FUSE over io_uring is not available; "": it is
 }
 
-// describe asks the machine.
+// describe collects the facts about the machine.
 func (e *environment) describe() machine {
 	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: "unknown", Uring: noUring()}
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -64,7 +64,7 @@ func (m *machine) String() string {
 		m.CPU, m.Cores, float64(m.Memory)/(1<<30), m.Kernel, m.Go, m.Fio, m.Version, m.Load)
 }
 
-// available is how much memory could be taken, in bytes.
+// available returns how many bytes of memory could be allocated.
 func available() int64 {
 	b, _ := os.ReadFile("/proc/meminfo")
 	for l := range strings.Lines(string(b)) {

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// metadataTargets are what names and attributes are measured on.
+// metadataContenders are the contenders of the rows on names and attributes.
 var metadataContenders = []string{"daxfsd-uring", "daxfsd-dev", "loopback", "loopback-cached", "null-uring", "null-dev", "tmpfs", "ext4"}
 
-// keepsNothing is why the null bound has no more rows.
+// keepsNothing is why some rows are not measured on the null bound.
 const keepsNothing = "it keeps no files"
 
-// metaRows in the order in which they are measured.
+// metaRows lists the rows in the order in which they are measured.
 var metaRows = []string{"create", "stat-created", "readdir", "stat-listed", "stat-cold", "rename", "unlink"}
 
-// metadata measures operations on names: those of metaRows, source trees, and many clients.
+// metadata measures operations on names: metaRows, source trees, and many clients.
 func (m *measurement) metadata() error {
 	var names []string
 	for _, n := range metaRows {
@@ -67,7 +67,7 @@ func (m *measurement) metadata() error {
 	return nil
 }
 
-// rowsOf makes those of the rows that were selected.
+// rowsOf adds to the report the named rows that were selected, and returns them.
 func (m *measurement) rowsOf(metric string, lower bool, names ...string) (l []*row) {
 	for _, n := range names {
 		if m.wants(n) {
@@ -77,7 +77,7 @@ func (m *measurement) rowsOf(metric string, lower bool, names ...string) (l []*r
 	return l
 }
 
-// record keeps a sample of a row, if that was selected.
+// record adds a sample to a row, if the row was selected.
 func record(rows []*row, name, contender string, v float64) {
 	for _, x := range rows {
 		if x.Name == name {
@@ -86,7 +86,7 @@ func record(rows []*row, name, contender string, v float64) {
 	}
 }
 
-// names measures metaRows: one client, plain system calls on names in one directory.
+// names measures metaRows: one client makes plain system calls on names in one directory.
 func (m *measurement) names(t *contender, rows []*row) error {
 	n := m.conf.Files
 	old, renamed := numbered("file", n), numbered("renamed", n)
@@ -111,7 +111,7 @@ func (m *measurement) names(t *contender, rows []*row) error {
 	list := func() error {
 		got, err := listed(path)
 		if err == nil && got != n {
-			err = fmt.Errorf("%d names are listed of %d", got, n)
+			err = fmt.Errorf("%d of %d names are listed", got, n)
 		}
 		return err
 	}
@@ -127,7 +127,7 @@ func (m *measurement) names(t *contender, rows []*row) error {
 	case t.null():
 		unmeasured(rows, t.name, keepsNothing, "meta/readdir", "meta/stat-listed", "meta/stat-cold")
 	case !t.served():
-		unmeasured(rows, t.name, "its caches cannot be dropped without everybody else's", "meta/stat-cold")
+		unmeasured(rows, t.name, "its caches cannot be dropped without those of the whole machine", "meta/stat-cold")
 	default:
 		unix.Close(d)
 		if err := t.restart(m.ctx); err != nil {
@@ -153,8 +153,8 @@ func (m *measurement) names(t *contender, rows []*row) error {
 	return step("unlink", func() error { return unlinkAll(d, renamed) })
 }
 
-// again makes a call again that a signal interrupted: of those the Go runtime sends itself many,
-// and a request to FUSE that nobody has taken yet is taken back then.
+// again repeats a call that a signal interrupted. The Go runtime sends itself many signals, and a
+// signal withdraws a FUSE request that the server has not read yet.
 func again(f func() error) error {
 	for {
 		if err := f(); err != unix.EINTR {
@@ -186,7 +186,7 @@ func createAll(d int, names []string) error {
 		}); err != nil {
 			return err
 		}
-		if err := unix.Close(fd); err != nil && err != unix.EINTR { // closed it is
+		if err := unix.Close(fd); err != nil && err != unix.EINTR { // on EINTR it is closed nevertheless
 			return err
 		}
 	}
@@ -212,14 +212,14 @@ func unlinkAll(d int, names []string) error {
 	return nil
 }
 
-// listed lists a directory as ls does, and counts the names but . and ..
+// listed lists a directory as ls does, and counts the names except . and ..
 func listed(path string) (n int, err error) {
 	d, err := openDir(path)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(d)
-	buf := make([]byte, 32<<10) // as glibc's
+	buf := make([]byte, 32<<10) // the size that glibc uses
 	for {
 		var l int
 		err := again(func() (err error) { l, err = unix.Getdents(d, buf); return err })

@@ -19,20 +19,20 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// nullFS is the null bound: what the transports can do with no filesystem behind them. There are
-// dataFiles files, each a part of one slice. A READ is answered with a slice of that, exactly as
-// daxfsd answers from its region, and a WRITE is copied into it, since bytes that are not put
-// anywhere would make a bound that no filesystem can come near. No lock, no lookup, no
-// times, nothing durable. What else is created is only a number: no name is there, and each can be
-// taken away.
+// nullFS is the null bound: the most that a filesystem over these transports can reach. It has
+// dataFiles files, each a part of one slice. A READ is answered with a part of the slice, exactly
+// as daxfsd answers from its region. A WRITE is copied into the slice; a bound that discarded the
+// bytes could be approached by no filesystem. There are no locks, no lookups, no times, and no
+// durability. A file or directory that is created is only a number: its name cannot be found, but
+// any name can be removed.
 type nullFS struct {
 	size  int64
 	slice []byte
-	raw   *fuse.ProtocolServer // answers what Queue does not
-	nodes atomic.Uint64        // created so far
+	raw   *fuse.ProtocolServer // answers the requests that nullQueue does not
+	nodes atomic.Uint64        // files and directories created so far
 }
 
-// nullQueue is a thread's entry.
+// nullQueue is one thread's entry for requests.
 type nullQueue struct {
 	*nullFS
 }
@@ -40,8 +40,8 @@ type nullQueue struct {
 // forever is how long names and attributes are valid, in seconds.
 const forever = 1 << 30
 
-// serveNull serves files of size bytes on mountpoint, with the INIT of daxfsd and as many threads
-// of the same priority.
+// serveNull serves files of size bytes on mountpoint, with daxfsd's INIT and as many threads of the
+// same priority.
 func serveNull(mountpoint string, size int64, uring bool) error {
 	n := &nullFS{size: size}
 	var err error
@@ -56,7 +56,7 @@ func serveNull(mountpoint string, size int64, uring bool) error {
 	if err := unix.Mount("null", mountpoint, "fuse.compare", 0, data); err != nil {
 		return fmt.Errorf("mounting on %s: %w", mountpoint, err)
 	}
-	// As fs/fusefs does with dax=always.
+	// The same options as fs/fusefs uses with dax=always.
 	o := &fuse.MountOptions{
 		Name: "compare", FsName: "null", Logger: log.New(io.Discard, "", 0),
 		MaxWrite: transport.MaxIO, MaxBackground: 256,
@@ -100,22 +100,22 @@ func serveNull(mountpoint string, size int64, uring bool) error {
 	return nil
 }
 
-// Queue makes the entry of a thread.
+// Queue returns the entry of a thread.
 func (n *nullFS) Queue(int) transport.Queue { return &nullQueue{nullFS: n} }
 
-// SlowPath answers whatever Queue does not: nearly all with ENOSYS.
+// SlowPath answers the requests that nullQueue does not, nearly all with ENOSYS.
 func (n *nullFS) SlowPath(in, out []byte, _ *transport.Slot) int {
 	l, _ := n.raw.HandleRequest([][]byte{in}, [][]byte{out})
 	return l
 }
 
-// Ended is told of the connection's end.
+// Ended is called at the end of the connection.
 func (n *nullFS) Ended() {}
 
-// Panicked is told of a panic.
+// Panicked is called with the value of a panic.
 func (n *nullFS) Panicked(v any) { panic(v) }
 
-// part is what [off, off+size) of a file is of the slice.
+// part returns the part of the slice that holds bytes [off, off+size) of a file.
 func (n *nullFS) part(node, off uint64, size int) []byte {
 	if node < 2 || node >= 2+dataFiles || off >= uint64(n.size) {
 		return nil
@@ -146,13 +146,13 @@ func (n *nullFS) attr(node uint64, a *transport.Attr) {
 	}
 }
 
-// Numbers of what was created.
+// Node numbers of created files and directories.
 const (
 	nullMade = 1 << 20
-	nullDir  = 1 << 50 // a directory
+	nullDir  = 1 << 50 // set for a directory
 )
 
-// made answers the creation of a file, or of a directory.
+// made answers the creation of a file (dir is 0) or of a directory (dir is nullDir).
 func (n *nullFS) made(dir uint64, out *transport.EntryOut) syscall.Errno {
 	out.NodeID, out.EntryValid, out.AttrValid = dir|nullMade+n.nodes.Add(1), forever, forever
 	n.attr(out.NodeID, &out.Attr)
@@ -183,28 +183,28 @@ func (q *nullQueue) Setattr(h *transport.InHeader, _ *transport.SetattrIn, out *
 	return q.Getattr(h, nil, out)
 }
 
-// Open opens as daxfsd does with dax=always.
+// Open returns the flags that daxfsd returns with dax=always.
 func (q *nullQueue) Open(_ *transport.InHeader, _ *transport.OpenIn, out *transport.OpenOut) syscall.Errno {
 	out.OpenFlags = fuse.FOPEN_NOFLUSH | fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 	return 0
 }
 
-// Release has nothing to give back.
+// Release does nothing.
 func (q *nullQueue) Release(*transport.InHeader, *transport.ReleaseIn) syscall.Errno { return 0 }
 
-// Fsync has nothing to drain.
+// Fsync does nothing.
 func (q *nullQueue) Fsync(*transport.InHeader, *transport.FsyncIn) syscall.Errno { return 0 }
 
-// Forget keeps no count.
+// Forget does nothing.
 func (q *nullQueue) Forget(uint64, uint64) {}
 
-// Create makes a file.
+// Create creates a file.
 func (q *nullQueue) Create(h *transport.InHeader, _ *transport.CreateIn, _ string, out *transport.CreateOut) syscall.Errno {
 	_ = q.Open(h, nil, &out.Open)
 	return q.made(0, &out.Entry)
 }
 
-// Mkdir makes a directory.
+// Mkdir creates a directory.
 func (q *nullQueue) Mkdir(_ *transport.InHeader, _ *transport.MkdirIn, _ string, out *transport.EntryOut) syscall.Errno {
 	return q.made(nullDir, out)
 }
@@ -219,13 +219,13 @@ func (q *nullQueue) Link(*transport.InHeader, *transport.LinkIn, string, *transp
 	return syscall.EROFS
 }
 
-// Unlink takes away nothing.
+// Unlink succeeds and does nothing.
 func (q *nullQueue) Unlink(*transport.InHeader, string) syscall.Errno { return 0 }
 
-// Rmdir takes away nothing.
+// Rmdir succeeds and does nothing.
 func (q *nullQueue) Rmdir(*transport.InHeader, string) syscall.Errno { return 0 }
 
-// Rename moves nothing.
+// Rename succeeds and does nothing.
 func (q *nullQueue) Rename(*transport.InHeader, *transport.Rename2In, string, string) syscall.Errno {
 	return 0
 }

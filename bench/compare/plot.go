@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/vgimg"
 )
 
-// colours of the filesystems by the first part of their names.
+// colours of the contenders, by the first part of their names.
 var colours = map[string]color.Color{
 	"daxfsd":      color.RGBA{0x1f, 0x77, 0xb4, 0xff},
 	"loopback":    color.RGBA{0xd6, 0x27, 0x28, 0xff},
@@ -25,8 +25,8 @@ var colours = map[string]color.Color{
 	"ext4":        color.RGBA{0x98, 0xdf, 0x8a, 0xff},
 }
 
-// draw makes the plot of a row, as PNG: a bar for each filesystem, from the least to the largest
-// sample a whisker. ok is false if there is nothing to show.
+// draw plots a row as PNG: a bar for each contender, with a line from the smallest to the largest
+// sample. ok is false if there is nothing to show.
 func (x *row) draw() (b []byte, ok bool, err error) {
 	p := plot.New()
 	p.Title.Text = x.Name
@@ -73,9 +73,10 @@ func (x *row) draw() (b []byte, ok bool, err error) {
 	}
 	p.NominalY(names...)
 	p.Y.Min, p.Y.Max = -0.5, float64(len(names))-0.5
-	p.X.Max *= 1.03 // and the end of a whisker is seen
+	p.X.Max *= 1.03 // leaves room for the end of a line
 	c := vgimg.New(16*vg.Centimeter, vg.Length(len(names))*0.6*vg.Centimeter+3*vg.Centimeter)
-	// The longest name reaches beyond what is reserved for it, and the last bar for its figure.
+	// The longest name extends beyond the space reserved for names, and the last bar's label beyond
+	// the plot.
 	p.Draw(draw.Crop(draw.New(c), vg.Centimeter/2, -vg.Centimeter/2, 0, -vg.Centimeter/4))
 	var buf bytes.Buffer
 	if _, err := (vgimg.PngCanvas{Canvas: c}).WriteTo(&buf); err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Report is a whole measurement; --json writes it.
+// Report is the result of a whole measurement; --json writes it.
 type Report struct {
 	Started time.Time     `json:"started"`
 	Took    time.Duration `json:"took_ns"`
@@ -15,24 +15,25 @@ type Report struct {
 	Config  *config       `json:"config"`
 	Rows    []*row        `json:"rows"`
 	Targets []*target     `json:"targets"`
-	Errors  []string      `json:"errors"` // of runs that failed
+	Errors  []string      `json:"errors"` // messages of the runs that failed
 }
 
-// row is one thing that was measured, on all targets.
+// row is one thing that is measured on all contenders.
 type row struct {
 	Name   string           `json:"name"`
-	Metric string           `json:"metric"` // the one that is shown and compared
-	Lower  bool             `json:"lower"`  // less of it is better
-	Cells  map[string]*cell `json:"cells"`  // by target
+	Metric string           `json:"metric"` // the metric that is shown and compared
+	Lower  bool             `json:"lower"`  // lower values are better
+	Cells  map[string]*cell `json:"cells"`  // by contender
 }
 
-// cell is a row on one target: the samples of the rounds by metric, or why there are none.
+// cell is a row on one contender: the samples of all rounds by metric, or the reason why there are
+// none.
 type cell struct {
 	Samples map[string][]float64 `json:"samples,omitempty"`
 	Why     string               `json:"why,omitempty"`
 }
 
-// row finds or makes the row of that name.
+// row returns the row of that name, and adds it if necessary.
 func (r *Report) row(name, metric string, lower bool) *row {
 	for _, x := range r.Rows {
 		if x.Name == name {
@@ -53,8 +54,8 @@ func (x *row) cell(contender string) *cell {
 	return c
 }
 
-// unmeasured says why a target has no samples in the rows, or in those of the names if there are
-// any.
+// unmeasured records why the rows have no samples of a contender. If names are given, it does so
+// only for the rows of these names.
 func unmeasured(rows []*row, contender, why string, names ...string) {
 	for _, x := range rows {
 		if len(names) == 0 || slices.Contains(names, x.Name) {
@@ -63,10 +64,10 @@ func unmeasured(rows []*row, contender, why string, names ...string) {
 	}
 }
 
-// add keeps a sample.
+// add adds a sample.
 func (c *cell) add(metric string, v float64) { c.Samples[metric] = append(c.Samples[metric], v) }
 
-// median of a metric in a row on a target; ok is false if there is none.
+// median returns the median of a metric in a row on a contender; ok is false if there is none.
 func (r *Report) median(name, contender, metric string) (v float64, ok bool) {
 	for _, x := range r.Rows {
 		if x.Name == name {
@@ -92,7 +93,7 @@ func (x *row) median(contender, metric string) (v float64, ok bool) {
 	return s[len(s)/2], true
 }
 
-// ratio is how much better target is than against, of the row's metric.
+// ratio returns by what factor a contender is better than against, in the row's metric.
 func (x *row) ratio(contender, against string) (float64, bool) {
 	a, ok1 := x.median(contender, x.Metric)
 	b, ok2 := x.median(against, x.Metric)
@@ -105,7 +106,7 @@ func (x *row) ratio(contender, against string) (float64, bool) {
 	return a / b, true
 }
 
-// write writes it as JSON.
+// write writes the report as JSON.
 func (r *Report) write(file string) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

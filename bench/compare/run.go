@@ -24,9 +24,10 @@ type measurement struct {
 	report *Report
 }
 
-// run measures, and writes what was asked for. It is the process in the namespace.
+// run measures, and writes the reports that the command line names. It runs in the process in the
+// namespace.
 func run(ctx context.Context, o *config) error {
-	runtime.LockOSThread() // what it starts dies with this thread
+	runtime.LockOSThread() // its children die with this thread (Pdeathsig)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	e, err := newEnvironment(ctx, o)
@@ -60,7 +61,7 @@ func run(ctx context.Context, o *config) error {
 	return nil
 }
 
-// publish writes the files that were asked for.
+// publish writes the report files that the command line names.
 func (r *Report) publish(o *config) error {
 	for _, f := range []struct {
 		name  string
@@ -75,7 +76,7 @@ func (r *Report) publish(o *config) error {
 	return nil
 }
 
-// newEnvironment builds daxfsd and makes the places where everything goes.
+// newEnvironment builds daxfsd and creates the directories and memory filesystems.
 func newEnvironment(ctx context.Context, o *config) (*environment, error) {
 	for _, p := range []string{"fio", "git", "tar"} {
 		if _, err := exec.LookPath(p); err != nil {
@@ -89,7 +90,7 @@ func newEnvironment(ctx context.Context, o *config) (*environment, error) {
 	}
 	commit, err := program(ctx, "", "git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
 	if err != nil {
-		commit = "unknown" // no clone, but an archive
+		commit = "unknown" // an archive of the source, not a clone
 	}
 	if out, err := program(ctx, "", "go", "build", "-trimpath", "-ldflags", "-X main.commit="+strings.TrimSpace(commit), "-o", e.daxfsd, "github.com/daxfsd/daxfsd/cmd/daxfsd"); err != nil {
 		return nil, fmt.Errorf("building daxfsd: %w\n%s", err, out)
@@ -106,7 +107,7 @@ func newEnvironment(ctx context.Context, o *config) (*environment, error) {
 	return e, e.findDisk(ctx)
 }
 
-// findDisk finds an ext4, or makes one.
+// findDisk finds a directory on ext4, or makes an ext4 in an image file.
 func (e *environment) findDisk(ctx context.Context) error {
 	e.disk = filepath.Join(e.dir, "ext4")
 	if err := os.Mkdir(e.disk, 0o755); err != nil {
@@ -135,19 +136,19 @@ func (e *environment) findDisk(ctx context.Context) error {
 	return nil
 }
 
-// close takes the mounts away that the namespace would keep as long as anybody is in it.
+// close unmounts what would stay mounted as long as any process is in the namespace.
 func (e *environment) close() {
 	for _, d := range []string{e.disk, e.regions, e.memory} {
 		_ = unix.Unmount(d, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
 }
 
-// wants tells whether a row was selected.
+// wants reports whether a row was selected.
 func (e *environment) wants(row string) bool {
 	return e.conf.rows.MatchString(row) && (!e.conf.TargetsOnly || hasTarget(row))
 }
 
-// wanted are those of names that were selected.
+// wanted returns those of the contenders' names that were selected.
 func (e *environment) wanted(names ...string) (l []string) {
 	for _, n := range names {
 		if e.conf.contenders.MatchString(n) {
@@ -157,8 +158,8 @@ func (e *environment) wanted(names ...string) (l []string) {
 	return l
 }
 
-// try runs f, which measures rows on a target. A failure is kept and shown, and the others go on;
-// an interrupt is returned.
+// try runs f, which measures rows on a contender. It records and prints a failure of f and returns
+// nil, so that the others are measured; it returns an error only if the run was interrupted.
 func (m *measurement) try(round int, what, contender string, rows []*row, f func() error) error {
 	if err := m.ctx.Err(); err != nil {
 		return err
@@ -180,7 +181,7 @@ func (m *measurement) try(round int, what, contender string, rows []*row, f func
 	return nil
 }
 
-// data measures what fio does, on mounts that stay for all rounds.
+// data measures the fio rows, on mounts that stay for all rounds.
 func (m *measurement) data() (err error) {
 	var rows []fioRow
 	var shown []*row
@@ -201,7 +202,7 @@ func (m *measurement) data() (err error) {
 	}()
 	for _, name := range m.wanted(contenderNames...) {
 		err := m.try(0, "data files", name, shown, func() error {
-			// Room for the files, journals, and what is not free to everybody.
+			// Room for the files, for journals, and for the space that is reserved.
 			t, err := m.newContender(m.ctx, name, "data", dataFiles*m.conf.Size*5/4+128<<20)
 			if err != nil {
 				return err
@@ -232,7 +233,8 @@ func (m *measurement) data() (err error) {
 	return nil
 }
 
-// fresh has f measure on a new target, which is gone afterwards.
+// fresh makes f measure on a new contender, and removes the contender afterwards. region is in
+// bytes.
 func (m *measurement) fresh(name, phase string, region int64, f func(*contender) error) (err error) {
 	t, err := m.newContender(m.ctx, name, phase, region)
 	if err != nil {

@@ -14,12 +14,12 @@ import (
 	"github.com/daxfsd/daxfsd/fs/transport"
 )
 
-// dirEnv tells the process that measures where its files go.
+// dirEnv names the environment variable with the directory for the files of the measuring process.
 const dirEnv = "DAXFSD_COMPARE_DIR"
 
-// supervise runs this program again, in a mount namespace of its own, and when that has ended,
-// however it did, takes away what is left: files, and the setting of the machine that was changed.
-// Servers and mounts go with the process that started them.
+// supervise runs this program again, in a mount namespace of its own. However that process ends,
+// supervise then removes its files and restores the changed setting of the machine. Servers and
+// mounts end with the process that started them.
 func supervise(o *config) error {
 	if os.Geteuid() != 0 {
 		return errors.New("measuring mounts filesystems and must run as root")
@@ -27,7 +27,7 @@ func supervise(o *config) error {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		return fmt.Errorf("there is no /dev/fuse: load the kernel's module with `modprobe fuse`")
 	}
-	runtime.LockOSThread() // Pdeathsig means this thread
+	runtime.LockOSThread() // Pdeathsig is sent when this thread ends
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	dir, err := os.MkdirTemp(o.dir, "daxfsd-compare-")
@@ -43,7 +43,7 @@ func supervise(o *config) error {
 	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
 		Env:   append(os.Environ(), dirEnv+"="+dir),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		// A group of its own: ^C comes through this process, once.
+		// In its own process group, so that ^C reaches it only once, through this process.
 		Sys: &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true, Pdeathsig: syscall.SIGTERM},
 	})
 	if err != nil {
@@ -64,26 +64,26 @@ func supervise(o *config) error {
 	return nil
 }
 
-// enableUring turns FUSE over io_uring on, where the kernel has it.
+// enableUring enables FUSE over io_uring, if the kernel has it.
 func enableUring() (restore func(), err error) {
 	was, err := os.ReadFile(transport.UringParameter)
 	if errors.Is(err, fs.ErrNotExist) {
-		return func() {}, nil // its targets say so
+		return func() {}, nil // the contenders that need it report that
 	}
 	if err == nil {
 		err = os.WriteFile(transport.UringParameter, []byte("Y"), 0)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("turning FUSE over io_uring on: %w", err)
+		return nil, fmt.Errorf("enabling FUSE over io_uring: %w", err)
 	}
 	return func() {
 		if err := os.WriteFile(transport.UringParameter, was, 0); err != nil {
-			fmt.Fprintf(os.Stderr, "compare: putting %s back: %v\n", transport.UringParameter, err)
+			fmt.Fprintf(os.Stderr, "compare: restoring %s: %v\n", transport.UringParameter, err)
 		}
 	}, nil
 }
 
-// noUring says why io_uring is not there; "": it is.
+// noUring explains why FUSE over io_uring is not available; "" if it is.
 func noUring() string {
 	u, err := transport.NewUring()
 	if err != nil {

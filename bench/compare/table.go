@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// columns of the tables. Ratios above 1 say that the target is better.
-var columns = []string{"target", "median", "spread", "× loopback", "× null", "× tmpfs", "p50 µs", "p99 µs", "allocs/op"}
+// columns of the tables. A ratio above 1 means that the contender is better.
+var columns = []string{"filesystem", "median", "spread", "× loopback", "× null", "× tmpfs", "p50 µs", "p99 µs", "allocs/op"}
 
-// line is a row on a target, as it is shown.
+// line is the table line of a row on one contender.
 type line struct {
-	Cells []string // as columns; two if Why is set
-	Why   string
+	Cells []string // one for each column; only two if nothing was measured
+	Why   string   // why something was not measured; else ""
 }
 
-// loopbackFor is the loopback that is cached as target is.
+// loopbackFor names the loopback with the same caching as a contender.
 func loopbackFor(contender string) string {
 	if strings.HasSuffix(contender, "-cached") {
 		return "loopback-cached"
@@ -27,7 +27,7 @@ func loopbackFor(contender string) string {
 	return "loopback"
 }
 
-// nullFor is the null bound of target's transport; "": it has none.
+// nullFor names the null bound of a contender's transport; "" if there is none.
 func nullFor(contender string) string {
 	if tr, ok := strings.CutPrefix(contender, "daxfsd-"); ok && !strings.HasSuffix(tr, "-cached") {
 		return "null-" + tr
@@ -35,7 +35,7 @@ func nullFor(contender string) string {
 	return ""
 }
 
-// Lines of the table of a row.
+// Lines returns the table lines of a row.
 func (x *row) Lines() (all []line) {
 	for _, t := range contenderNames {
 		c := x.Cells[t]
@@ -71,7 +71,7 @@ func (x *row) Lines() (all []line) {
 	return all
 }
 
-// spread is what lies between the least and the largest sample, as a share of the median.
+// spread is the difference of the largest and the smallest sample, as a share of the median.
 func (x *row) spread(contender string) string {
 	s := x.Cells[contender].Samples[x.Metric]
 	m, _ := x.median(contender, x.Metric)
@@ -85,13 +85,13 @@ func (x *row) spread(contender string) string {
 	return fmt.Sprintf("%.0f %%", 100*(most-least)/m)
 }
 
-// firstOf is the first line of a text.
+// firstOf returns the first line of a text.
 func firstOf(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	return s
 }
 
-// number shows a figure with about three digits.
+// number formats a figure with about three digits.
 func number(v float64) string {
 	switch {
 	case v >= 10_000:
@@ -104,7 +104,7 @@ func number(v float64) string {
 	return fmt.Sprintf("%.4f", v)
 }
 
-// how is what the figures come from, in a sentence.
+// how explains in a sentence how the figures were measured.
 func (r *Report) how() string {
 	s := fmt.Sprintf("Medians of %d rounds, interleaved; fio ran for %v each; %s, %v in all.",
 		r.Config.Rounds, r.Config.Runtime, r.Started.UTC().Format("2006-01-02 15:04 UTC"), r.Took.Round(time.Second))
@@ -114,11 +114,11 @@ func (r *Report) how() string {
 	return s
 }
 
-// explained is what a reader must know of the tables.
-const explained = "Ratios are of medians within this run, and above 1 the target is better than what it is compared with. " +
-	"daxfsd-* are dax=always, without the kernel's cache, as loopback and the null bounds are; *-cached have it. " +
-	"The null bound answers READ from a slice and copies WRITE into it. spread is from the least to the largest sample. allocs/op are heap objects of " +
-	"the whole daemon for each READ and WRITE."
+// explained is what a reader must know about the tables.
+const explained = "Ratios are of medians within this run; above 1 the filesystem of the line is better than the one in the column's title. " +
+	"daxfsd-* run with dax=always, without the kernel's cache, like loopback and the null bounds; *-cached use it. " +
+	"The null bound answers READ from a slice and copies WRITE into it. The spread is the largest minus the smallest sample. allocs/op counts the heap objects that " +
+	"the whole daemon allocates for each READ and WRITE."
 
 // text prints all tables for a terminal.
 func (r *Report) text(w io.Writer) {
@@ -143,10 +143,10 @@ func (r *Report) text(w io.Writer) {
 	}
 }
 
-// unit says what a row's figures are.
+// unit names the unit of a row's figures.
 func (x *row) unit() string {
 	if x.Lower {
-		return x.Metric + ", less is better"
+		return x.Metric + ", lower is better"
 	}
 	return x.Metric
 }

@@ -12,22 +12,22 @@ const (
 	unjudged = "not measured"
 )
 
-// target is what the project demands of itself: a median of this run, or its ratio to another.
+// target is a figure that the project demands of daxfsd: a median of this run, or the ratio of two.
 type target struct {
 	Name    string  `json:"name"`
-	Min     float64 `json:"min,omitempty"` // one of these two
+	Min     float64 `json:"min,omitempty"` // only one of Min and Max is set
 	Max     float64 `json:"max,omitempty"`
 	Value   float64 `json:"value"`
 	Verdict string  `json:"verdict"`
 
-	of, by figure // by of no row: of by itself
-	atMost bool   // Max counts, else Min
+	of, by figure // the value is of/by; if by has no row, it is of
+	atMost bool   // true: Value must be at most Max; false: at least Min
 }
 
-// figure is a median.
+// figure names a median: the row, the contender, and the metric.
 type figure struct{ row, contender, metric string }
 
-// atLeast and atMost make targets; of two figures their ratio counts.
+// atLeast and atMost make a target for the figure of, or for the ratio of/by if by has a row.
 func atLeast(v float64, name string, of, by figure) *target {
 	return &target{Name: name, Min: v, of: of, by: by}
 }
@@ -35,11 +35,11 @@ func atMost(v float64, name string, of, by figure) *target {
 	return &target{Name: name, Max: v, atMost: true, of: of, by: by}
 }
 
-// maxAnonymous bounds a daemon under the thousand-fold load, in MiB: the rings' payload of two
-// CPUs (32), the buffers of as many slow requests, and Go's heap.
+// maxAnonymous limits the memory of a daemon under the load of load/fairness, in MiB: the payload
+// of two CPUs' rings (32), the buffers of the slow requests, and Go's heap.
 const maxAnonymous = 256
 
-// targets are all of them. All are of dax=always.
+// targets returns all targets. All are for dax=always.
 func targets() (all []*target) {
 	for _, tr := range []string{"uring", "dev"} {
 		d, null := "daxfsd-"+tr, "null-"+tr
@@ -89,7 +89,7 @@ func targets() (all []*target) {
 	return all
 }
 
-// hasTarget tells whether a row is part of a target.
+// hasTarget reports whether a target needs a row.
 func hasTarget(row string) bool {
 	for _, b := range targets() {
 		if b.of.row == row || b.by.row == row {
@@ -127,7 +127,7 @@ func (b *target) judge(r *Report) {
 	}
 }
 
-// Demand is the target in a few signs.
+// Demand formats the demanded value.
 func (b *target) Demand() string {
 	if b.atMost {
 		return "≤ " + strings.TrimSuffix(fmt.Sprintf("%.3g", b.Max), ".0")
@@ -135,7 +135,7 @@ func (b *target) Demand() string {
 	return fmt.Sprintf("≥ %.3g", b.Min)
 }
 
-// Shown is the value as it is shown.
+// Shown formats the measured value.
 func (b *target) Shown() string {
 	if b.Verdict == unjudged {
 		return "n/a"

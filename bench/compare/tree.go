@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// treeRows in the order in which they are measured.
+// treeRows lists the rows in the order in which they are measured.
 var treeRows = []string{"tree/untar", "tree/git-status", "tree/rm"}
 
-// pack makes an archive of a source tree in a git repository, in memory.
+// pack makes an archive, in memory, of a git repository that holds a source tree.
 func (e *environment) pack(ctx context.Context) (archive string, err error) {
 	src := e.conf.Tree
 	if src == "" {
@@ -33,7 +33,7 @@ func (e *environment) pack(ctx context.Context) (archive string, err error) {
 	tree := filepath.Join(stage, "tree")
 	archive = filepath.Join(e.memory, "tree.tar")
 	for _, c := range [][]string{
-		{"cp", "-rL", src, tree}, // a package may have put links there
+		{"cp", "-rL", src, tree}, // -L: a distribution's package may have put links there
 		{"git", "-C", tree, "init", "-q"},
 		{"git", "-C", tree, "add", "-A", "-f"},
 		{"git", "-C", tree, "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "gc.auto=0", "commit", "-q", "-m", "tree"},
@@ -46,12 +46,12 @@ func (e *environment) pack(ctx context.Context) (archive string, err error) {
 	return archive, nil
 }
 
-// tree unpacks the archive, has git look at every file, and deletes all.
+// tree unpacks the archive, makes git examine every file, and deletes everything.
 func (m *measurement) tree(t *contender, archive string, rows []*row) error {
 	tree := filepath.Join(t.dir, "tree")
 	for i, c := range [][]string{
 		{"tar", "--no-same-owner", "-xf", archive, "-C", t.dir},
-		// The tree may belong to somebody else, and a configuration of the user must not matter.
+		// The tree may belong to another user, and the user's git configuration must not matter.
 		{"git", "-c", "safe.directory=*", "-C", tree, "status", "--porcelain"},
 		{"rm", "-rf", tree},
 	} {
@@ -62,7 +62,7 @@ func (m *measurement) tree(t *contender, archive string, rows []*row) error {
 		}
 		took := time.Since(start)
 		if out != "" {
-			return fmt.Errorf("%s says that something changed:\n%s", strings.Join(c, " "), out)
+			return fmt.Errorf("%s printed something, expected no output:\n%s", strings.Join(c, " "), out)
 		}
 		record(rows, treeRows[i], t.name, took.Seconds())
 	}

@@ -1,6 +1,6 @@
-// Package jobs holds the fio jobs of bench/compare, one file for each pattern. They can be
-// run by hand as well: each says how in its first lines. What is varied comes from the
-// environment, as fio allows.
+// Package jobs holds the fio jobs of bench/compare, one file for each pattern. They can also be run
+// by hand; the first lines of each file show how. Parameters come from the environment, which fio
+// supports.
 package jobs
 
 import "embed"
