@@ -21,13 +21,13 @@ func Need(t *testing.T, programs ...string) {
 	}
 }
 
-// Command runs a program in dir with env added, ends it and its children after
-// limit, and returns what it printed.
+// Command runs a program in dir with env added to the environment. It kills the program and its
+// children after limit, and returns the program's output.
 func Command(limit time.Duration, dir string, env []string, name string, args ...string) (string, error) {
 	return Filter(limit, dir, env, "", name, args...)
 }
 
-// Filter is Command with a standard input.
+// Filter is Command with input as the standard input.
 func Filter(limit time.Duration, dir string, env []string, input, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -39,7 +39,7 @@ func Filter(limit time.Duration, dir string, env []string, input, name string, a
 	return out.String(), err
 }
 
-// prepare makes a command that is ended with its whole process group.
+// prepare returns a command that is killed with its whole process group when ctx ends.
 func prepare(ctx context.Context, dir string, env []string, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
@@ -50,13 +50,13 @@ func prepare(ctx context.Context, dir string, env []string, name string, args ..
 	return cmd
 }
 
-// Run is Command for what must succeed.
+// Run is Command, and fails the test if the program fails.
 func Run(t *testing.T, limit time.Duration, dir string, env []string, name string, args ...string) string {
 	t.Helper()
 	return Feed(t, limit, dir, env, "", name, args...)
 }
 
-// Feed is Filter for what must succeed.
+// Feed is Filter, and fails the test if the program fails.
 func Feed(t *testing.T, limit time.Duration, dir string, env []string, input, name string, args ...string) string {
 	t.Helper()
 	start := time.Now()
@@ -70,13 +70,14 @@ func Feed(t *testing.T, limit time.Duration, dir string, env []string, input, na
 	return out
 }
 
-// RunTests runs another package's test binary that has Main, and requires that it passes.
+// RunTests runs the test binary of another package, whose TestMain calls Main, and requires that it
+// passes.
 func RunTests(t *testing.T, limit time.Duration, binary string, args ...string) string {
 	t.Helper()
 	return Run(t, limit, "", []string{dirEnv + "="}, binary, args...)
 }
 
-// Child makes the command of one of Main's children.
+// Child returns a command that runs one of Main's children.
 func Child(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return prepare(ctx, "", []string{childEnv + "=" + name}, os.Args[0], args...)
 }

@@ -1,14 +1,13 @@
-// Package harness formats, mounts, kills and takes away filesystems for the tests
-// that look at daxfsd from outside: test/e2e, test/kill and others.
+// Package harness formats, mounts, kills and destroys filesystems for the tests that look at daxfsd
+// from outside: test/e2e, test/kill and others.
 //
-// It owns the mounts and all that belongs to them; it tests nothing itself. The test
-// process never serves a mount, so a daemon that hangs cannot hang it for good:
-// every external command has a deadline, and a watchdog aborts the connection of a
-// mount that outlives its own. Nothing is skipped: a missing tool, missing rights or
-// a missing /dev/fuse fails.
+// It owns the mounts with their regions, logs and daemons. It tests nothing itself. The test
+// process never serves a mount, so a daemon that hangs cannot hang the test forever: every external
+// command has a deadline, and a watchdog aborts the connection of a mount that outlives its own. A
+// missing tool, missing rights or a missing /dev/fuse fails the test; it is not skipped.
 //
-// A test binary runs as two processes (Main). The tests have a mount namespace of
-// their own, so that nobody else sees their mounts. The other process waits for
-// them; when they have ended, however they did, it kills the daemons they left,
-// with which the namespace and all its mounts are gone, and deletes their files.
+// A test binary runs as two processes (Main). The tests run in a mount namespace of their own, so
+// that no other process sees their mounts. The other process waits until they have ended, in
+// whatever way. Then it kills the daemons that are left, which removes the namespace and all its
+// mounts, and deletes their files.
 package harness

@@ -18,34 +18,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Daxfsd is the path of the binary that Main builds, or finds.
+// Daxfsd is the path of the binary that Main builds, or that BinaryEnv names.
 var Daxfsd string
 
 const (
-	// childEnv tells a test binary, started again by a test, which child to be.
+	// childEnv is the name of the child that a test binary, started again by a test, must run as.
 	childEnv = "DAXFSD_MOUNTTEST_CHILD"
-	// dirEnv tells it that it is the one with the tests, and where its files go.
+	// dirEnv is the directory for the tests' files. It is set in the process that runs the tests.
 	dirEnv = "DAXFSD_MOUNTTEST_DIR"
 )
 
-// Where there is no Go, as in a guest of test/vm, and where the tests are to run on a region of
-// its kind, or with other options than usual, the environment says so.
+// These environment variables are for runs without a Go toolchain, such as in a guest of test/vm,
+// and for runs on another kind of region or with other mount options.
 const (
-	// BinaryEnv names a daxfsd for Main to take instead of building one.
+	// BinaryEnv is the path of a daxfsd binary that Main uses instead of building one.
 	BinaryEnv = "DAXFSD_TEST_BINARY"
-	// RegionEnv names a region that is there, and is overwritten, for New and NewWith to take
-	// instead of an emulated one.
+	// RegionEnv is the path of an existing region, which is overwritten. New and NewWith use it
+	// instead of an emulated region.
 	RegionEnv = "DAXFSD_TEST_REGION"
-	// OptionsEnv has mount options for all mounts, such as another cache mode: what a test asks for
-	// itself comes later, and wins.
+	// OptionsEnv holds mount options for all mounts, such as another cache mode. A test's own
+	// options come later and override them.
 	OptionsEnv = "DAXFSD_TEST_OPTIONS"
 )
 
-// Children are programs that tests start as processes of their own, so that the
-// kernel sees mappings, open files and deaths that are not the test's.
+// Children are programs, by name, that tests start as processes of their own. So the kernel sees
+// mappings, open files and deaths that are not the test's.
 type Children map[string]func(args []string) error
 
-// Main is the TestMain of a package whose tests mount.
+// Main runs the tests of a package whose tests mount. TestMain calls it; it does not return.
 func Main(m *testing.M, children Children) {
 	switch name := os.Getenv(childEnv); {
 	case name != "":
@@ -59,7 +59,7 @@ func Main(m *testing.M, children Children) {
 			os.Exit(1)
 		}
 		os.Exit(0)
-	case os.Geteuid() != 0: // every test says what is missing
+	case os.Geteuid() != 0: // each test fails and reports what is missing
 		os.Exit(m.Run())
 	case os.Getenv(dirEnv) == "":
 		code, err := supervise()
@@ -75,22 +75,22 @@ func Main(m *testing.M, children Children) {
 	os.Exit(code)
 }
 
-// supervise runs this binary again in a mount namespace of its own, ends what that
-// leaves, and returns its exit code.
+// supervise runs this binary again in a mount namespace of its own, kills the processes that are
+// left at its end, and returns its exit code.
 func supervise() (code int, err error) {
-	runtime.LockOSThread() // Pdeathsig means this thread
+	runtime.LockOSThread() // Pdeathsig is sent when this thread dies
 	dir, err := os.MkdirTemp("", "daxfsd-test-")
 	if err != nil {
 		return 1, err
 	}
 	defer os.RemoveAll(dir) // nothing is mounted below it in this namespace
-	// Daemons outlive who starts them. They become our children then.
+	// Daemons outlive the process that starts them. They then become children of this process.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 1, err
 	}
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-	if err := os.Setenv(dirEnv, dir); err != nil { // once: of two the first would count
+	if err := os.Setenv(dirEnv, dir); err != nil { // not in ProcAttr.Env: of two equal names the first would count
 		return 1, err
 	}
 	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
@@ -113,7 +113,7 @@ func supervise() (code int, err error) {
 		if err == syscall.EINTR {
 			continue
 		}
-		if err != nil { // nobody is left
+		if err != nil { // no child is left
 			return code, nil
 		}
 		if pid != p.Pid {
@@ -124,13 +124,13 @@ func supervise() (code int, err error) {
 				code = ws.ExitStatus()
 			}
 		}
-		if last { // and whoever dies now leaves its children to us
+		if last { // their orphaned children become ours, and are killed in the next rounds
 			killChildren()
 		}
 	}
 }
 
-// tell leaves the tests a note of how a daemon ended.
+// tell writes the exit status of a daemon to a file, for the test process to read with ended.
 func tell(dir string, pid int, ws syscall.WaitStatus) {
 	name := endedName(dir, pid)
 	if os.WriteFile(name+".new", fmt.Append(nil, uint32(ws)), 0o600) == nil {
@@ -138,7 +138,8 @@ func tell(dir string, pid int, ws syscall.WaitStatus) {
 	}
 }
 
-// ended is how a daemon of the tests ended; nil: it has not. It says so once.
+// ended returns how a daemon of the tests ended; nil if it has not ended. Each status is returned
+// once.
 func ended(pid int) *syscall.WaitStatus {
 	name := endedName(os.Getenv(dirEnv), pid)
 	b, err := os.ReadFile(name)
@@ -166,7 +167,7 @@ func killChildren() {
 	}
 }
 
-// build makes the binary and runs the tests.
+// build builds or links the daxfsd binary and runs the tests.
 func build(m *testing.M) (code int, err error) {
 	dir := os.Getenv(dirEnv)
 	Daxfsd = filepath.Join(dir, "daxfsd")
@@ -187,13 +188,13 @@ func build(m *testing.M) (code int, err error) {
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		s := <-sig
-		leaving.Lock() // the tests fail now; they do not end this process first
+		leaving.Lock() // the tests may fail now, but must not end this process first
 		fmt.Fprintf(os.Stderr, "%v: taking the mounts away\n", s)
 		for _, mt := range liveMounts() {
 			mt.destroy()
 		}
-		// If the other process is dead, the rest is ours to delete, but for what may
-		// still be mounted.
+		// If the supervising process is dead, this process deletes the remaining files, but not
+		// what may still be mounted.
 		files, _ := filepath.Glob(filepath.Join(dir, "ended.*"))
 		for _, f := range append(files, Daxfsd, dir) {
 			_ = os.Remove(f)

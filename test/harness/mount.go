@@ -20,28 +20,29 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fsck"
 )
 
-// A Mount is one region, emulated unless RegionEnv says otherwise, and its mount point. Its life:
+// A Mount is one region, emulated unless RegionEnv names another, and its mount point. Its states
+// and transitions:
 //
 //	unmounted -> mounted   Up
 //	mounted   -> unmounted Umount
 //	mounted   -> dead      Kill9: the mount point is there, the daemon is not
-//	unmounted -> dead      KillUp, which kills a daemon that starts; or still unmounted
-//	mounted   -> unmounted KillUmount, which kills one that ends
+//	unmounted -> dead      KillUp, which kills a starting daemon; or still unmounted
+//	mounted   -> unmounted KillUmount, which kills an ending daemon
 //	dead      -> mounted   Up, which recovers
 //	any       -> gone      destroy, at the end of the test at the latest
 type Mount struct {
-	Dir        string // of the files below and of whatever the test keeps off the mount
+	Dir        string // directory of the files below, and of files that the test keeps off the mount
 	Region     string
 	Mountpoint string
-	Options    string // what Up says with -o, behind OptionsEnv; "": nothing
+	Options    string // mount options that Up adds after those of OptionsEnv
 
 	t      *testing.T
-	log    string // of the daemon
+	log    string // path of the daemon's log
 	ending bool   // the daemon may end by itself
 
 	mu   sync.Mutex
 	conn string // /sys/fs/fuse/connections/N while mounted or dead, protected by mu
-	pid  int    // of the daemon while mounted, protected by mu
+	pid  int    // the daemon's pid while mounted, protected by mu
 }
 
 var (
@@ -58,28 +59,28 @@ func liveMounts() (l []*Mount) {
 	return l
 }
 
-// New formats a sparse emulated region of size bytes and mounts it. If the
-// test still runs after limit, or shortly before the deadline of the test binary,
-// the mount is destroyed under it, which makes whatever hangs on it fail.
+// New formats a sparse emulated region of size bytes and mounts it. If the test still runs after
+// limit, or shortly before the deadline of the test binary, the mount is destroyed, which makes
+// every call that hangs on it fail.
 func New(t *testing.T, size int64, limit time.Duration) *Mount {
 	t.Helper()
 	return start(t, "", "", size, limit)
 }
 
-// NewOn is New of a region with that name.
+// NewOn is New on the region at the given path.
 func NewOn(t *testing.T, region string, size int64, limit time.Duration) *Mount {
 	t.Helper()
 	return start(t, region, "", size, limit)
 }
 
-// NewWith is New with options for -o.
+// NewWith is New with mount options.
 func NewWith(t *testing.T, options string, size int64, limit time.Duration) *Mount {
 	t.Helper()
 	return start(t, "", options, size, limit)
 }
 
-// Existing is a region that is there, with a filesystem that is not mounted: as a crash has
-// left it, perhaps. Up mounts it.
+// Existing returns a Mount of an existing region with a filesystem that is not mounted, and that
+// may need recovery. Up mounts it.
 func Existing(t *testing.T, region, options string, limit time.Duration) *Mount {
 	t.Helper()
 	return unmounted(t, region, options, limit)
@@ -97,7 +98,7 @@ func start(t *testing.T, region, options string, size int64, limit time.Duration
 	return m
 }
 
-// unmounted is a Mount with all but a filesystem.
+// unmounted returns a Mount whose region it does not format or mount.
 func unmounted(t *testing.T, region, options string, limit time.Duration) *Mount {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -130,7 +131,7 @@ func unmounted(t *testing.T, region, options string, limit time.Duration) *Mount
 		m.destroy()
 	})
 	t.Cleanup(func() {
-		// Also after a failure: the ordinary way first.
+		// Unmount in the ordinary way first, after a failed test, too.
 		if m.mounted() {
 			if out, err := Command(time.Minute, "", nil, Daxfsd, "umount", m.Mountpoint); err != nil {
 				t.Errorf("umount at the end: %v: %s", err, out)
@@ -188,7 +189,7 @@ func (m *Mount) Up() time.Duration {
 	return took
 }
 
-// Down unmounts and requires that the region is clean.
+// Down unmounts, and requires that the region is marked clean.
 func (m *Mount) Down() {
 	m.t.Helper()
 	m.Umount()
@@ -197,22 +198,22 @@ func (m *Mount) Down() {
 	}
 }
 
-// Umount unmounts with the command.
+// Umount unmounts with daxfsd umount.
 func (m *Mount) Umount() {
 	m.t.Helper()
 	Run(m.t, 2*time.Minute, "", nil, Daxfsd, "umount", m.Mountpoint)
 	m.forget()
 }
 
-// Again unmounts, checks and mounts.
+// Again unmounts, checks and mounts again.
 func (m *Mount) Again() {
 	m.t.Helper()
 	m.Down()
 	m.Up()
 }
 
-// Fsck requires that the region, which no daemon serves, has nothing wrong that
-// mounting would not mend.
+// Fsck requires that fsck finds no problem, other than those that the next mount mends. No daemon
+// may serve the region.
 func (m *Mount) Fsck() (rep fsck.Report) {
 	m.t.Helper()
 	out, err := Command(2*time.Minute, "", nil, Daxfsd, "fsck", "-n", "--json", m.Region)
@@ -225,7 +226,7 @@ func (m *Mount) Fsck() (rep fsck.Report) {
 	return rep
 }
 
-// Kill9 ends the daemon as a crash would and waits until it is gone.
+// Kill9 kills the daemon with SIGKILL and waits until it is gone.
 func (m *Mount) Kill9() {
 	m.t.Helper()
 	if err := Signal(m.PID(), syscall.SIGKILL); err != nil {
@@ -234,8 +235,8 @@ func (m *Mount) Kill9() {
 	m.gone()
 }
 
-// Abort aborts the connection, by umount -f, and waits until the daemon is gone. If somebody
-// uses the mount it is dead then, otherwise unmounted.
+// Abort aborts the connection, as umount -f does, and waits until the daemon is gone. The mount is
+// dead afterwards if a process uses it, otherwise unmounted.
 func (m *Mount) Abort() {
 	m.t.Helper()
 	m.ending = true
@@ -246,13 +247,13 @@ func (m *Mount) Abort() {
 	m.gone()
 }
 
-// Kill9AtWork is Kill9 by the kernel, at a clock tick that finds the daemon running when
-// it has used up to a second of processor time more. Whoever sends a signal needs a
-// processor to do so, and meets a daemon that waits for one, or for requests.
+// Kill9AtWork has the kernel kill the daemon at a clock tick that finds it running, after it has
+// used up to one more second of CPU time. A process that sends a signal needs a CPU itself, so it
+// mostly hits a daemon that waits for a CPU or for requests.
 func (m *Mount) Kill9AtWork() {
 	m.t.Helper()
 	var used unix.Timespec
-	if err := unix.ClockGettime(int32(^m.PID()<<3|2), &used); err != nil { // as clock_getcpuclockid(3)
+	if err := unix.ClockGettime(int32(^m.PID()<<3|2), &used); err != nil { // the clock's id, as clock_getcpuclockid(3) computes it
 		m.t.Fatalf("processor time of the daemon: %v", err)
 	}
 	limit := unix.Rlimit{Cur: uint64(used.Sec) + 1, Max: uint64(used.Sec) + 1}
@@ -261,7 +262,7 @@ func (m *Mount) Kill9AtWork() {
 	}
 	for start := time.Now(); m.running() && time.Since(start) < 20*time.Second; time.Sleep(time.Millisecond) {
 	}
-	if m.running() { // it has nothing to do
+	if m.running() { // it is idle
 		_ = Signal(m.PID(), syscall.SIGKILL)
 	}
 	m.gone()
@@ -271,8 +272,8 @@ func (m *Mount) running() bool {
 	return Signal(m.PID(), 0) == nil
 }
 
-// Signal sends a signal to a daemon, and ESRCH to whoever has none: kill(2) takes pid 0 for the
-// tests themselves.
+// Signal sends a signal to a daemon. It returns ESRCH for a pid of 0 or 1: kill(2) of pid 0 would
+// signal the tests themselves.
 func Signal(pid int, sig syscall.Signal) error {
 	if pid <= 1 {
 		return syscall.ESRCH
@@ -280,8 +281,8 @@ func Signal(pid int, sig syscall.Signal) error {
 	return syscall.Kill(pid, sig)
 }
 
-// gone waits until the killed daemon is, and with it its lock of the region. It must have
-// died of that, and not by itself before, unless it was to end.
+// gone waits until the killed daemon has ended, and with it its lock on the region. The daemon must
+// have died of SIGKILL; it may have ended by itself only if ending is set.
 func (m *Mount) gone() {
 	m.t.Helper()
 	pid := m.PID()
@@ -305,8 +306,8 @@ func (m *Mount) gone() {
 	}
 }
 
-// KillUp starts a daemon and kills it after that time, in recovery or wherever it is
-// then. It reports whether it was serving by then.
+// KillUp starts a daemon and kills it after the given time, in recovery or in whatever it does
+// then. It reports whether the daemon had begun to serve.
 func (m *Mount) KillUp(after time.Duration) (serving bool) {
 	m.t.Helper()
 	before := m.logged("mounted")
@@ -325,12 +326,12 @@ func (m *Mount) KillUp(after time.Duration) (serving bool) {
 	return m.logged("mounted") > before
 }
 
-// KillUmount unmounts and kills the daemon that time after the command began. It
-// reports whether all was done by then.
+// KillUmount unmounts, and kills the daemon the given time after the command began. It reports
+// whether the daemon had finished the unmount.
 func (m *Mount) KillUmount(after time.Duration) (unmounted bool) {
 	m.t.Helper()
 	before := m.logged("unmounted")
-	daemon, err := os.FindProcess(m.PID()) // holds on to it: the number may be another's by then
+	daemon, err := os.FindProcess(m.PID()) // a pidfd: the pid may belong to another process by then
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -349,7 +350,7 @@ func (m *Mount) KillUmount(after time.Duration) (unmounted bool) {
 	return m.logged("unmounted") > before
 }
 
-// logged counts the daemons' messages of that text.
+// logged returns how many messages with that text are in the log.
 func (m *Mount) logged(msg string) int {
 	b, err := os.ReadFile(m.log)
 	if err != nil {
@@ -358,7 +359,7 @@ func (m *Mount) logged(msg string) int {
 	return bytes.Count(b, []byte(`"msg":"`+msg+`"`))
 }
 
-// PID is the daemon's.
+// PID returns the daemon's pid; 0 if there is no daemon.
 func (m *Mount) PID() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -373,7 +374,7 @@ func (m *Mount) Alive() {
 	}
 }
 
-// destroy takes the mount away by force; harmless if it is gone already.
+// destroy kills the daemon and detaches the mount. It does nothing if that was done already.
 func (m *Mount) destroy() {
 	liveMu.Lock()
 	ours := live[m]
@@ -391,19 +392,18 @@ func (m *Mount) destroy() {
 	for unix.Unmount(m.Mountpoint, unix.MNT_DETACH) == nil {
 	}
 	m.conn, m.pid = "", 0
-	// Not RemoveAll of everything at once: were something mounted still, it would
-	// be emptied.
+	// Remove the mount point first: RemoveAll would empty a filesystem that is still mounted.
 	if os.Remove(m.Mountpoint) == nil {
 		os.RemoveAll(m.Dir)
 	}
 }
 
-// Path is a name on the mount.
+// Path returns the path of a name on the mount.
 func (m *Mount) Path(elem ...string) string {
 	return filepath.Join(append([]string{m.Mountpoint}, elem...)...)
 }
 
-// Stats asks the daemon, as a user would.
+// Stats returns the daemon's figures, as daxfsd info prints them.
 func (m *Mount) Stats() (s fs.Stats) {
 	m.t.Helper()
 	out := Run(m.t, time.Minute, "", nil, Daxfsd, "info", "--json", m.Mountpoint)

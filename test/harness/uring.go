@@ -10,7 +10,7 @@ import (
 )
 
 // Uring turns FUSE over io_uring on until the end of the test, for mounts with -o transport=uring.
-// Without a kernel that has it (Linux 6.14) the test is skipped.
+// It skips the test on a kernel without it (before Linux 6.14).
 func Uring(t *testing.T) {
 	t.Helper()
 	was, err := os.ReadFile(transport.UringParameter)

@@ -14,7 +14,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
-// TestJudge: what is right passes, and each thing that can be wrong is noticed.
+// TestJudge checks that the judge accepts the right tree and notices each kind of difference.
 func TestJudge(t *testing.T) {
 	m := begin(t, 1, time.Minute)
 	m.burst(600, func() {})
@@ -24,7 +24,7 @@ func TestJudge(t *testing.T) {
 	if err := m.trees[w].Save(state); err != nil {
 		t.Fatal(err)
 	}
-	// first is the first name, in order, that f likes.
+	// first returns the first name, in sorted order, for which f is true.
 	first := func(tr *oracle.Tree, f func(name string, n *oracle.Node) bool) (string, *oracle.Node) {
 		for _, name := range slices.Sorted(maps.Keys(tr.Names)) {
 			if n := tr.At(name); f(name, n) {
@@ -82,7 +82,7 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: %v; want an error with %q", c.what, err, c.want)
 		}
 	}
-	// A call in flight that has happened, one that has not, and a part of one.
+	// A call in flight: not done, done in part, and done.
 	tr := m.trees[w]
 	name, n := first(tr, file)
 	o := oracle.Op{Kind: "write", A: name, Off: 4096, Len: 8192, Seed: 99}

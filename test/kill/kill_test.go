@@ -22,8 +22,8 @@ import (
 )
 
 var (
-	rounds = flag.Int("rounds", 15, "how often the daemon is killed under load")
-	seed   = flag.Uint64("seed", 0, "of what is done, and when the daemon is killed; 0: of the time")
+	rounds = flag.Int("rounds", 15, "number of rounds; in each the daemon is killed under load")
+	seed   = flag.Uint64("seed", 0, "seed of the workers' calls and of the moments when the daemon is killed; 0: from the clock")
 	keep   = flag.String("keep", "", "copy the region and the logs to this directory if the test fails")
 )
 
@@ -31,27 +31,28 @@ func TestMain(m *testing.M) {
 	harness.Main(m, harness.Children{"work": oracle.Work})
 }
 
-// murder is the state of TestKill9.
+// murder is the state of TestKill9 and TestJudge.
 type murder struct {
 	*harness.Mount
 	t      *testing.T
 	seed   uint64
-	rng    *rand.Rand // of what the test chooses; the workers have their own
+	rng    *rand.Rand // for the choices of the test; the workers have generators of their own
 	round  int
 	bursts int
-	dirs   []string // of the root
+	dirs   []string // directories below the root
 	trees  [oracle.Workers]*oracle.Tree
-	// Of the last burst: the logs, and the calls that were not acknowledged.
+	// logs are those of the last burst. flight holds its calls that were not acknowledged, by
+	// worker.
 	logs   [oracle.Workers]string
 	flight [oracle.Workers]*oracle.Op
 
 	acknowledged int
 	outcomes     map[oracle.Outcome]int
 	kills        int
-	short        int // writes of which a part was acknowledged
+	short        int // number of writes that were acknowledged in part
 }
 
-// begin mounts a new filesystem with the workers' directories.
+// begin mounts a new filesystem and creates the workers' directories.
 func begin(t *testing.T, seed uint64, limit time.Duration) *murder {
 	t.Helper()
 	m := &murder{
@@ -119,7 +120,7 @@ func TestKill9(t *testing.T) {
 		clean := m.check()
 		m.Up()
 		if m.round%3 == 0 {
-			m.judge() // a clean mount shows the same
+			m.judge() // a clean mount shows the same files
 		}
 		t.Logf("round %d: %d calls acknowledged, %d orphans, %d journal records; %d%% full%s; %.1f s", m.round,
 			m.acknowledged-was, rep.Orphans, rep.JournalRecords, clean.UsedBlocks*100/(clean.UsedBlocks+clean.FreeBlocks), said, time.Since(start).Seconds())
@@ -137,11 +138,11 @@ func TestKill9(t *testing.T) {
 	}
 }
 
-// upTo is a random time.
+// upTo returns a random duration below d.
 func (m *murder) upTo(d time.Duration) time.Duration { return time.Duration(m.rng.Int64N(int64(d))) }
 
-// load lets the workers work and kills the daemon under them: after some time, whatever
-// it does then, or by the tick that finds it at work after some time on a processor.
+// load lets the workers work and kills the daemon: after a random time, or by the clock tick that
+// finds it running after it has used some CPU time.
 func (m *murder) load() {
 	after := m.upTo(200 * time.Millisecond)
 	if m.rng.IntN(4) > 0 { // compaction takes a step every two seconds
@@ -155,8 +156,8 @@ func (m *murder) load() {
 	m.kills++
 }
 
-// burst lets the workers make that many calls each, or as many as they can (0), calls
-// meanwhile when all have begun, and applies what they logged.
+// burst lets each worker make the given number of calls, or as many as it can (0). It calls
+// meanwhile when all workers have begun, and at the end applies their logs to the trees.
 func (m *murder) burst(calls int, meanwhile func()) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -206,7 +207,7 @@ func (m *murder) burst(calls int, meanwhile func()) {
 	}
 }
 
-// judge compares what is mounted with what must be there.
+// judge compares the mounted filesystem with the trees.
 func (m *murder) judge() {
 	m.t.Helper()
 	dirs := uint64(2)
@@ -247,8 +248,8 @@ func (m *murder) judge() {
 	}
 }
 
-// shared requires that every name in the shared directory is a worker's, and counts
-// the directories.
+// shared requires that every name in the shared directory belongs to a worker, and adds the number
+// of directories to dirs.
 func (m *murder) shared(dirs *uint64) error {
 	entries, err := os.ReadDir(m.Path(oracle.Shared))
 	for _, e := range entries {
@@ -263,11 +264,12 @@ func (m *murder) shared(dirs *uint64) error {
 	return err
 }
 
-// check requires that the unmounted region is clean and has just what the trees have.
+// check requires that the unmounted region is clean and has as many files of each type as the
+// trees.
 func (m *murder) check() fsck.Report {
 	m.t.Helper()
 	rep := m.Fsck()
-	files, dirs, symlinks := uint64(0), uint64(2), uint64(0) // the root and the shared one
+	files, dirs, symlinks := uint64(0), uint64(2), uint64(0) // the root and the shared directory
 	for _, t := range m.trees {
 		files += t.Count(unix.S_IFREG)
 		dirs += t.Count(unix.S_IFDIR)
@@ -280,7 +282,7 @@ func (m *murder) check() fsck.Report {
 	return rep
 }
 
-// saveFailed copies what a failed test leaves, for -keep.
+// saveFailed copies the region and the logs of a failed test to the directory of -keep.
 func (m *murder) saveFailed() {
 	if *keep == "" || !m.t.Failed() {
 		return

@@ -1,14 +1,14 @@
-// Package oracle makes calls on a filesystem that are acknowledged one by one, and judges what
-// is there of them after a crash.
+// Package oracle makes system calls on a filesystem, logs which of them returned, and judges after
+// a crash whether their effects are there.
 //
-// Its nouns: an Op is one system call; a Tree is what must be there of one worker's; Work is a
-// worker, a process that chooses calls by a seed, and logs each before it is made and after
-// it has returned; Replay applies a log to a tree; Judge compares it with the filesystem. Of the
-// one call that was under way, all may be there or nothing; of its data each 8-byte word is old or
-// new, and the size covers only what was written.
+// Its types: an Op is one system call. A Tree is the model of the files that one worker must have.
+// Work is a worker, a process that chooses calls by a seed, and logs each call before it is made
+// and after it has returned. Replay applies a log to a tree; Judge compares the tree with the
+// filesystem. The one call that was in flight may be there wholly or not at all; each 8-byte word
+// of its data is old or new, and the size covers only bytes that were written.
 //
-// A worker owns its directory and the names with its prefix in a shared one, so what must be
-// there is known exactly.
+// A worker owns its directory, and the names with its prefix in a shared directory, so its tree is
+// known exactly.
 //
-// It mounts and kills nothing: that is for those who use it, test/kill and test/vm.
+// The package mounts and kills nothing: its users, test/kill and test/vm, do.
 package oracle

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Replay applies what a log says was acknowledged. It returns how many calls that were
-// and the one that was not, or nil. A last line that has no end was not written: what it
-// would have said had not happened yet.
+// Replay applies the acknowledged calls of a log to the tree. It returns their number, and the call
+// in flight, or nil. A last line without a newline counts as not written: what it reports had not
+// happened yet.
 func (t *Tree) Replay(log string) (n int, flight *Op, err error) {
 	f, err := os.Open(log)
 	if err != nil {
@@ -56,7 +56,8 @@ func (t *Tree) Replay(log string) (n int, flight *Op, err error) {
 	}
 }
 
-// An Outcome is what became of a call that was not acknowledged.
+// An Outcome is the effect of a call that was not acknowledged: none, all of it, or part of its
+// data.
 type Outcome string
 
 const (
@@ -65,8 +66,8 @@ const (
 	Part   Outcome = "part"
 )
 
-// Judge compares worker w's files with the tree. The call in flight, if there is one,
-// may have happened or not, and of its data a part; the tree becomes what is there.
+// Judge compares worker w's files with the tree. The call in flight (nil: none) may have happened
+// or not, and its data may be there in part. The tree is updated to what is there.
 func (t *Tree) Judge(mnt string, w int, flight *Op) (Outcome, error) {
 	before := t.diff(mnt, w, nil)
 	if before == nil {
@@ -92,15 +93,16 @@ func (t *Tree) Judge(mnt string, w int, flight *Op) (Outcome, error) {
 	return Done, nil
 }
 
-// data is a file whose data was being changed.
+// data describes a file whose data the call in flight was changing.
 type data struct {
 	o    Op
 	node *Node
 	old  []byte
-	got  []byte // what was found
+	got  []byte // the content found
 }
 
-// diff says how the files found differ from the tree; d, if not nil, may be torn.
+// diff returns how the files on the mount differ from the tree; nil if they do not. The file of d,
+// if d is not nil, may be torn.
 func (t *Tree) diff(mnt string, w int, d *data) error {
 	found := map[string]bool{}
 	tops, err := filepath.Glob(filepath.Join(mnt, Shared, WorkerDir(w)+"-*"))
@@ -154,7 +156,7 @@ func (t *Tree) diff(mnt string, w int, d *data) error {
 	return nil
 }
 
-// diff says how what is at p, of that size, differs from the node.
+// diff returns how the file at path p, of size bytes, differs from the node.
 func (n *Node) diff(p string, size int64, d *data) error {
 	switch {
 	case n.Is(unix.S_IFREG):
@@ -181,7 +183,7 @@ func (n *Node) diff(p string, size int64, d *data) error {
 		if got, err := os.Readlink(p); err != nil || got != string(n.Data) {
 			return fmt.Errorf("its target is %q, want %q (%v)", got, n.Data, err)
 		}
-		return nil // and no user.* attributes
+		return nil // a symbolic link has no user.* attributes
 	}
 	buf := make([]byte, 64<<10)
 	m, err := unix.Llistxattr(p, buf)

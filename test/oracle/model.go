@@ -17,20 +17,20 @@ import (
 
 // Op is one system call. Names are relative to the mount.
 type Op struct {
-	N    int    // counts the worker's calls of a round
-	Kind string // one of calls
+	N    int    // number of the call in the worker's round
+	Kind string // an element of calls
 	A    string
 	B    string `json:",omitempty"` // second name, target, or attribute
-	From int64  `json:",omitempty"` // offset in A, of copy; all in bytes
-	Off  int64  `json:",omitempty"`
-	Len  int64  `json:",omitempty"`
-	Seed uint64 `json:",omitempty"` // of the data
-	Skip int64  `json:",omitempty"` // what an earlier call wrote of the data
+	From int64  `json:",omitempty"` // copy: source offset in A, in bytes
+	Off  int64  `json:",omitempty"` // bytes
+	Len  int64  `json:",omitempty"` // bytes
+	Seed uint64 `json:",omitempty"` // seed of the data, see Fill
+	Skip int64  `json:",omitempty"` // bytes of the data that an earlier call wrote
 	Mode uint32 `json:",omitempty"` // permissions, or the mode of fallocate
 	Hold bool   `json:",omitempty"` // unlink: the file stays open
 }
 
-// Fill is the data that a seed stands for.
+// Fill returns n bytes that depend on seed.
 func Fill(seed uint64, n int64) []byte {
 	b := make([]byte, n+7)
 	for i := int64(0); i < n; i += 8 {
@@ -41,7 +41,7 @@ func Fill(seed uint64, n int64) []byte {
 	return b[:n]
 }
 
-// data is what the call stores; nil: it has none.
+// data returns the bytes that the call stores; nil for calls without data.
 func (o Op) data() []byte {
 	switch o.Kind {
 	case "write", "append", "setxattr":
@@ -50,7 +50,8 @@ func (o Op) data() []byte {
 	return nil
 }
 
-// Target is the file whose data the call changes; "": it changes none, or truncates.
+// Target returns the path of the file whose data the call changes; "" for other calls and for
+// truncate.
 func (o Op) Target() string {
 	switch o.Kind {
 	case "write", "append", "fallocate":
@@ -61,30 +62,30 @@ func (o Op) Target() string {
 	return ""
 }
 
-// Node is an inode as it must be.
+// Node is an inode of the model.
 type Node struct {
 	Mode  uint32 // type and permissions
-	Data  []byte // content, or target
+	Data  []byte // content, or target of a symbolic link
 	Xattr map[string][]byte
 }
 
-// Is reports whether it is of that type, S_IFREG or another.
+// Is reports whether the node is of the given type (S_IFREG and others).
 func (n *Node) Is(format uint32) bool { return n.Mode&unix.S_IFMT == format }
 
-// Tree is what must be there of one worker's.
+// Tree is the model of the files that one worker must have.
 type Tree struct {
 	Nodes map[int]*Node
-	Names map[string]int // of Nodes, by path
+	Names map[string]int // keys of Nodes, by path
 	Next  int
 }
 
-// Shared is the directory in which every worker has names of its own.
+// Shared is the directory, below the root, in which every worker has names of its own.
 const Shared = "shared"
 
-// WorkerDir is the directory of worker w, below the root like Shared.
+// WorkerDir returns the name of worker w's directory, below the root like Shared.
 func WorkerDir(w int) string { return fmt.Sprintf("w%d", w) }
 
-// New is the tree of worker w who has a directory and nothing in it.
+// New returns the tree of worker w with an empty directory.
 func New(w int) *Tree {
 	t := &Tree{Nodes: map[int]*Node{}, Names: map[string]int{}}
 	t.Add(WorkerDir(w), unix.S_IFDIR|0o755, nil)
@@ -112,7 +113,7 @@ func (t *Tree) Save(name string) error {
 	return gob.NewEncoder(f).Encode(t)
 }
 
-// At is what has that name; nil: nothing.
+// At returns the node with that name, or nil.
 func (t *Tree) At(name string) *Node {
 	if id, ok := t.Names[name]; ok {
 		return t.Nodes[id]
@@ -120,14 +121,14 @@ func (t *Tree) At(name string) *Node {
 	return nil
 }
 
-// Add puts a new inode there.
+// Add adds a new inode with that name.
 func (t *Tree) Add(name string, mode uint32, data []byte) {
 	t.Nodes[t.Next] = &Node{Mode: mode, Data: data}
 	t.Names[name] = t.Next
 	t.Next++
 }
 
-// Nlink is the link count that name's inode must have.
+// Nlink returns the link count that name's inode must have.
 func (t *Tree) Nlink(name string) (n uint64) {
 	id := t.Names[name]
 	if t.Nodes[id].Is(unix.S_IFDIR) {
@@ -147,7 +148,7 @@ func (t *Tree) Nlink(name string) (n uint64) {
 	return n
 }
 
-// Drop takes a name away, and with the last one its inode.
+// Drop removes a name, and with the last name its inode.
 func (t *Tree) Drop(name string) {
 	id := t.Names[name]
 	delete(t.Names, name)
@@ -159,7 +160,7 @@ func (t *Tree) Drop(name string) {
 	delete(t.Nodes, id)
 }
 
-// move gives what is at from, and below, the name to.
+// move renames from, with all names below it, to to.
 func (t *Tree) move(from, to string) {
 	moved := map[string]int{}
 	for name, id := range t.Names {
@@ -173,7 +174,7 @@ func (t *Tree) move(from, to string) {
 	maps.Copy(t.Names, moved)
 }
 
-// Apply does what the system call, which returned n, did.
+// Apply changes the tree as the system call o did, which returned n.
 func (t *Tree) Apply(o Op, n int64) {
 	f := t.At(o.A)
 	switch o.Kind {
@@ -189,14 +190,14 @@ func (t *Tree) Apply(o Op, n int64) {
 		t.Drop(o.A)
 	case "rename":
 		if t.At(o.B) == f {
-			return // two names of one file: nothing happens
+			return // two names of one file: rename(2) does nothing
 		}
 		if t.At(o.B) != nil {
 			t.Drop(o.B)
 		}
 		t.move(o.A, o.B)
 	case "exchange":
-		const aside = "/" // no name
+		const aside = "/" // no file has this name
 		t.move(o.A, aside)
 		t.move(o.B, o.A)
 		t.move(aside, o.B)
@@ -234,14 +235,14 @@ func (t *Tree) Apply(o Op, n int64) {
 	}
 }
 
-// Grow makes the data at least size bytes long.
+// Grow extends the data with zeros to at least size bytes.
 func (n *Node) Grow(size int64) {
 	if more := size - int64(len(n.Data)); more > 0 {
 		n.Data = append(n.Data, make([]byte, more)...)
 	}
 }
 
-// size is how many bytes the files have, in whole blocks.
+// size returns the bytes that the files take, in whole blocks.
 func (t *Tree) size() (n int64) {
 	for _, f := range t.Nodes {
 		n += (int64(len(f.Data)) + 4095) &^ 4095
@@ -249,7 +250,7 @@ func (t *Tree) size() (n int64) {
 	return n
 }
 
-// Count is how many inodes of that type there are.
+// Count returns the number of inodes of the given type.
 func (t *Tree) Count(format uint32) (n uint64) {
 	for _, f := range t.Nodes {
 		if f.Is(format) {
@@ -259,15 +260,15 @@ func (t *Tree) Count(format uint32) (n uint64) {
 	return n
 }
 
-// A worker's files, their sizes, and its names are limited, so that the filesystem
-// ages at three quarters of its capacity and never is full.
+// The number of a worker's names and the sizes of its files are limited, so that the filesystem
+// ages at three quarters of its capacity and is never full.
 const (
-	RegionSize = 256 << 20 // bytes that a region must have at least
-	Workers    = 4         // how many there are
+	RegionSize = 256 << 20 // minimum size of the region, in bytes
+	Workers    = 4         // number of workers
 	maxBytes   = RegionSize / Workers / 4 * 3
 	maxFile    = 6 << 20
 	maxNames   = 250
-	maxHeld    = 256 << 10 // bytes of a file that stays open without a name
+	maxHeld    = 256 << 10 // maximum size in bytes of a file that stays open without a name
 )
 
 // chooser chooses a worker's calls.
@@ -277,11 +278,11 @@ type chooser struct {
 	w     int
 	n     int
 	round int
-	large bool     // mostly overwrites whole files: a long call is likely to be cut
-	names []string // of t, sorted
+	large bool     // mostly overwrite whole files: a crash is likely to cut a long call
+	names []string // the names of t, sorted
 }
 
-// calls are weighted by how often they stand here.
+// calls lists the kinds of calls. A kind is chosen as often as it occurs in the list.
 var calls = slices.Concat(
 	slices.Repeat([]string{"create"}, 10), slices.Repeat([]string{"mkdir"}, 3), slices.Repeat([]string{"symlink"}, 3),
 	slices.Repeat([]string{"link"}, 5), slices.Repeat([]string{"rename"}, 12), slices.Repeat([]string{"exchange"}, 2),
@@ -310,7 +311,8 @@ func (c *chooser) kind() string {
 	return calls[c.IntN(len(calls))]
 }
 
-// complete fills in the rest of a call of that kind; false: there is none for A.
+// complete fills in the rest of call o. It returns false if no call of that kind makes sense for
+// o.A.
 func (c *chooser) complete(o *Op) bool {
 	f := c.t.At(o.A)
 	file, dir, top := f.Is(unix.S_IFREG), f.Is(unix.S_IFDIR), o.A == WorkerDir(c.w)
@@ -344,7 +346,7 @@ func (c *chooser) complete(o *Op) bool {
 	case "exchange":
 		o.B = c.names[c.IntN(len(c.names))]
 		return !top && o.B != WorkerDir(c.w) && c.apart(o.A, o.B) && c.apart(o.B, o.A) && c.t.At(o.B) != f
-	case "write": // over what is there, and sometimes beyond
+	case "write": // overwrites, and sometimes extends
 		o.Len = c.length()
 		o.Off = c.offset(size + size/8 + 1)
 		if c.large {
@@ -363,7 +365,7 @@ func (c *chooser) complete(o *Op) bool {
 		o.Mode = []uint32{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
 			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE}[c.IntN(5)]
 		if o.Mode&unix.FALLOC_FL_KEEP_SIZE != 0 && o.Mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
-			o.Len = min(o.Len, max(size-o.Off, 32<<10)) // what it takes beyond the end is not counted
+			o.Len = min(o.Len, max(size-o.Off, 32<<10)) // size does not count blocks beyond the end of file
 		}
 		return file && o.Off+o.Len <= maxFile && o.Off+o.Len-size <= space
 	case "copy":
@@ -398,7 +400,7 @@ func (c *chooser) complete(o *Op) bool {
 	panic("no call is named " + o.Kind)
 }
 
-// fresh is a new name in one of the worker's directories or in the shared one.
+// fresh returns a new name in one of the worker's directories or in the shared one.
 func (c *chooser) fresh() string {
 	name := fmt.Sprintf("%d.%d", c.round, c.n)
 	for {
@@ -419,8 +421,8 @@ func (c *chooser) empty(dir string) bool {
 // apart reports whether b is neither a nor below it.
 func (c *chooser) apart(a, b string) bool { return a != b && !strings.HasPrefix(b, a+"/") }
 
-// length is that of a write: one in five below a block, a few above the 1 MiB that one
-// request of the kernel has, otherwise 4 KiB to 1 MiB; half of these in whole blocks.
+// length returns the length of a write, in bytes: one in five less than a block, a few above 1 MiB,
+// which is the limit of one FUSE request, otherwise 4 KiB to 1 MiB, half of these in whole blocks.
 func (c *chooser) length() int64 {
 	switch k := c.IntN(40); {
 	case k < 8:
@@ -436,7 +438,7 @@ func (c *chooser) length() int64 {
 	return n
 }
 
-// offset is one below limit, half of the time at a block.
+// offset returns an offset below limit, in bytes; half of the time at a block border.
 func (c *chooser) offset(limit int64) int64 {
 	n := c.Int64N(max(limit, 1))
 	if c.IntN(2) == 0 {
@@ -445,23 +447,24 @@ func (c *chooser) offset(limit int64) int64 {
 	return n
 }
 
-// parted reports whether the 8 bytes of the file at off belong to two requests of a write: the
-// kernel makes one of each maxPages of the caller's buffer, which begins at a page, or Skip bytes
-// later.
+// parted reports whether the 8 bytes of the file at byte off belong to two FUSE requests of a
+// write. The kernel makes one request of every maxPages pages of the caller's buffer, whose data
+// begins at a page border or Skip bytes later.
 func (o Op) parted(off int64) bool {
 	const page, maxPages = 4096, 256
 	in := off - o.Off + o.Skip%page
 	return (o.Kind == "write" || o.Kind == "append") && in/(maxPages*page) != (in+7)/(maxPages*page)
 }
 
-// torn says what is wrong with the data of a file that o, which makes old to want, was
-// changing when the daemon died; "": nothing.
+// torn returns what is wrong with the content got of a file that o was changing from old to want
+// when the daemon died; "" if got is allowed.
 func torn(o Op, old, want, got []byte) string {
 	if len(got) < len(old) || len(got) > len(want) || len(got) > len(old) && int64(len(got)) <= o.Off {
 		return fmt.Sprintf("%d bytes, want %d or, behind offset %d, up to %d", len(got), len(old), o.Off, len(want))
 	}
 	for i := 0; i < len(got); {
-		// Of what was in the file before, 8 bytes that one request covers are one.
+		// An aligned 8-byte word is old or new as a whole, if the old file had it and one request
+		// covers it.
 		n := 1
 		if i%8 == 0 && i+8 <= len(old) && int64(i) >= o.Off && int64(i)+8 <= o.Off+o.Len && !o.parted(int64(i)) {
 			n = 8

@@ -8,7 +8,7 @@ import (
 
 func TestTorn(t *testing.T) {
 	old, data := bytes.Repeat([]byte("o"), 64), bytes.Repeat([]byte("N"), 64)
-	// The call writes 64 bytes at 20: 4 bytes of a word, then words, then beyond the end.
+	// The call writes 64 bytes at 20: the last 4 bytes of a word, then words, then beyond the end.
 	o := Op{Kind: "write", Off: 20, Len: 64}
 	want := slices.Concat(old[:20], data)
 	at := func(n int, b byte) []byte { g := slices.Clone(want); g[n] = b; return g }
@@ -36,8 +36,8 @@ func TestTorn(t *testing.T) {
 			t.Errorf("%s: judged %q", c.what, why)
 		}
 	}
-	// A call of two requests, which meet within a word: 1 MiB of the buffer, which begins 3 bytes
-	// behind a page's begin.
+	// A call of two requests, which meet within a word: the buffer's data begins 3 bytes after a
+	// page border, and the first request ends 1 MiB after that border.
 	const mib = 1 << 20
 	large := Op{Kind: "write", Off: 8, Len: mib + 64, Skip: 4096 + 3}
 	old, want = bytes.Repeat([]byte("o"), mib+128), bytes.Repeat([]byte("o"), mib+128)

@@ -13,23 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The log of a worker has two lines for a call:
+// The log of a worker has two lines for each call:
 //
-//	? {"N":17,"Kind":"write",...}   it is going to be made
-//	! 17 4096                       it returned that
+//	? {"N":17,"Kind":"write",...}   call 17 is about to be made
+//	! 17 4096                       call 17 returned 4096
 //
-// It is a file: a line is one write(2), so the log holds whatever the worker got to. Or it is a
-// serial port of a guest to its host: there write(2) returns before the host has the line, so the
-// host answers each with a byte.
+// It is a file, or a serial port from a guest to its host. In a file, a line is one write(2), so
+// the log holds all lines until the worker died. On a port, write(2) returns before the host has
+// the line, so the host answers each line with a byte.
 
-// Log is where a worker, or who does something in its stead, says what it does.
+// Log is the log to which a worker, or a test in its place, writes its calls.
 type Log struct {
 	f       *os.File
 	answers bool
-	due     int // answers
+	due     int // answers that the host still owes
 }
 
-// OpenLog opens a file, which is made if it is not there, or a port.
+// OpenLog opens a file, which it creates if needed, or a port.
 func OpenLog(name string) (*Log, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
 	if err != nil {
@@ -51,7 +51,8 @@ func (l *Log) Say(format string, a ...any) error {
 	return err
 }
 
-// Calling says that a call is going to be made. When it returns no line is lost, whatever dies.
+// Calling logs that call o is about to be made. When it returns, no line can be lost, whatever
+// dies.
 func (l *Log) Calling(o Op) error {
 	line, err := json.Marshal(o)
 	if err == nil {
@@ -63,17 +64,18 @@ func (l *Log) Calling(o Op) error {
 	return l.decide()
 }
 
-// Returned says what it returned.
+// Returned logs that call o returned n.
 func (l *Log) Returned(o Op, n int64) error { return l.Say("! %d %d", o.N, n) }
 
-// decide waits until no line can be lost.
+// decide waits for the host's answers, so that no line can be lost.
 func (l *Log) decide() error {
 	n, err := io.ReadFull(l.f, make([]byte, l.due))
 	l.due -= n
 	return err
 }
 
-// Close closes it. The next who opens a port does not get answers that were for this one.
+// Close waits for all answers and closes the log, so that the next process that opens the port does
+// not get answers for this one.
 func (l *Log) Close() error {
 	if err := l.decide(); err != nil {
 		return err
@@ -81,8 +83,9 @@ func (l *Log) Close() error {
 	return l.f.Close()
 }
 
-// Work makes calls on the mount until the daemon dies, or a number of them. Arguments:
-// mount point, worker, file of its tree, log, seed, round, number of calls (0: no limit).
+// Work makes calls on the mount until the daemon dies, or until a number of calls is reached.
+// Arguments: mount point, worker, file of its tree, log, seed, round, number of calls (0: no
+// limit).
 func Work(args []string) error {
 	var num [7]uint64
 	for _, i := range []int{1, 4, 5, 6} {
@@ -118,7 +121,7 @@ func Work(args []string) error {
 			return err
 		}
 		n, err := h.call(o, data)
-		for err == unix.EINTR { // a signal of Go's scheduler; nothing has happened, or a part that can happen again
+		for err == unix.EINTR { // a signal of Go's scheduler; nothing is done, or a part that can be done again
 			n, err = h.call(o, data)
 		}
 		if err != nil {
@@ -132,8 +135,8 @@ func Work(args []string) error {
 		}
 		t.Apply(o, n)
 		if (o.Kind == "write" || o.Kind == "append") && n < o.Len {
-			// Of its requests the first were answered. What became of the next we are
-			// told when we ask for the rest, as any program would.
+			// The first FUSE requests of the call were answered. The error of the next one is
+			// reported when the rest is written, as for any program.
 			if !died(unix.ENOTCONN) {
 				return fmt.Errorf("%+v: %d bytes written", o, n)
 			}
@@ -144,8 +147,8 @@ func Work(args []string) error {
 	return log.Close()
 }
 
-// died reports whether err is what a call gets when the daemon does not live to answer
-// it, and whether that is so.
+// died reports whether err is an error that a call gets when the daemon dies before it answers, and
+// the daemon is in fact dead.
 func died(err error) bool {
 	if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.EIO) {
 		return false
@@ -160,7 +163,7 @@ func died(err error) bool {
 	return false
 }
 
-// holder keeps some files open that have lost their names: orphans, if the daemon dies.
+// holder keeps some unlinked files open: they are orphans if the daemon dies.
 type holder [4]int
 
 func (h *holder) hold(fd, n int) {
@@ -171,7 +174,7 @@ func (h *holder) hold(fd, n int) {
 	*old = fd
 }
 
-// call makes the system call of o, which has that data.
+// call makes the system call o, with data as its data.
 func (h *holder) call(o Op, data []byte) (n int64, err error) {
 	switch o.Kind {
 	case "create":
@@ -239,7 +242,8 @@ func (h *holder) call(o Op, data []byte) (n int64, err error) {
 	panic("no call is named " + o.Kind)
 }
 
-// with opens a file for f. What close says is not asked: what f did is done.
+// with opens a file, calls f and closes the file. It ignores the result of close, since the effect
+// of f is complete.
 func with(name string, flags int, mode uint32, f func(fd int) error) error {
 	fd, err := unix.Open(name, flags|unix.O_CLOEXEC, mode)
 	if err != nil {
