@@ -9,12 +9,12 @@ import (
 // LinkMax is the largest link count.
 const LinkMax = 1<<32 - 2
 
-// Link gives an inode another name.
+// Link gives an inode another name, fills a, and adds a reference to the inode, as Lookup does.
 //
 // Persistence order:
 //  1. a fresh directory block, if the name needs one, is formatted and fenced
-//  2. transaction: the dentry, the inode's core and times lines, the directory's
-//     times line and, if it grows, its core line
+//  2. transaction: the dentry, the inode's core and times lines, the directory's times line and, if
+//     it grows, its core line
 func (fs *FS) Link(ctx *Caller, ino, dir uint64, name string, a *Attr) syscall.Errno {
 	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.tryLink(ctx, ino, dir, name, a) })
 }
@@ -40,7 +40,7 @@ func (fs *FS) tryLink(ctx *Caller, ino, dir uint64, name string, a *Attr) syscal
 		err = syscall.EPERM
 	}
 	if err == nil {
-		err = fs.blocksKnown(ctx, in) // for a, while nothing has changed
+		err = fs.blocksKnown(ctx, in) // attr needs this; it may fail only before the change
 	}
 	if err == nil {
 		err = fs.link(ctx, in, d, name)
@@ -52,7 +52,7 @@ func (fs *FS) tryLink(ctx *Caller, ino, dir uint64, name string, a *Attr) syscal
 	if e != 0 {
 		fs.put(in, 1)
 	}
-	return e // 0: the reference of get stays: it is the caller's
+	return e // after success the caller has the reference of get
 }
 
 func (fs *FS) link(ctx *Caller, in, d *inode, name string) error {

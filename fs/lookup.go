@@ -7,7 +7,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// checkName refuses what cannot be a directory entry's name.
+// checkName returns an error if name cannot be the name of a directory entry. "." and ".." are
+// EEXIST.
 func checkName(name string) syscall.Errno {
 	switch {
 	case len(name) > layout.NameMax:
@@ -22,11 +23,11 @@ func checkName(name string) syscall.Errno {
 	return 0
 }
 
-// dtype is the DT_* of a mode.
+// dtype returns the DT_* type of a mode.
 func dtype(mode uint32) uint8 { return uint8(mode >> 12 & 15) }
 
-// Lookup finds a name in a directory and adds a reference to what it names, to be
-// given back with Forget. "." and ".." are answered too.
+// Lookup finds a name in a directory, fills a, and adds a reference to the inode, which the caller
+// gives back with Forget. It answers "." and ".." too.
 func (fs *FS) Lookup(ctx *Caller, dir uint64, name string, a *Attr) syscall.Errno {
 	if name == "." {
 		return fs.Ref(ctx, dir, a)
@@ -46,14 +47,14 @@ func (fs *FS) Lookup(ctx *Caller, dir uint64, name string, a *Attr) syscall.Errn
 	if err != nil {
 		return errno(err)
 	}
-	if e := fs.attr(ctx, in, a); e != 0 { // without d's lock
+	if e := fs.attr(ctx, in, a); e != 0 { // d.mu is not held here
 		fs.put(in, 1)
 		return e
 	}
 	return 0
 }
 
-// lookupChild returns what a name of d leads to, with one more reference.
+// lookupChild returns the inode that a name in directory d leads to, with one more reference.
 func (fs *FS) lookupChild(d *inode, name string) (*inode, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -67,8 +68,9 @@ func (fs *FS) lookupChild(d *inode, name string) (*inode, error) {
 	return fs.childLocked(d, de.Ino)
 }
 
-// RefEntry is Ref of what an entry leads to, for the function that ReadDir calls. ESTALE also if it
-// has moved meanwhile.
+// RefEntry adds a reference to the inode of an entry and fills a. The function that ReadDir calls
+// uses it. ESTALE if there is no such inode, or if it is a directory that has moved to another
+// parent meanwhile.
 func (fs *FS) RefEntry(ctx *Caller, d *Dirent, a *Attr) syscall.Errno {
 	in, e := fs.get(d.Ino)
 	if e != 0 {
@@ -85,9 +87,9 @@ func (fs *FS) RefEntry(ctx *Caller, d *Dirent, a *Attr) syscall.Errno {
 	return e
 }
 
-// Ref adds a reference to an inode by number and fills a; ESTALE if there is none, or if it has
-// lost its last name: a kernel asks by number only for what nobody has open, and what it told us to
-// forget may be on its way.
+// Ref adds a reference to the inode with number ino and fills a. ESTALE if there is no such inode,
+// or if it has no name left: a kernel asks by number only for inodes that no process has open, and
+// its Forget of this one may be on its way.
 func (fs *FS) Ref(ctx *Caller, ino uint64, a *Attr) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -103,7 +105,7 @@ func (fs *FS) Ref(ctx *Caller, ino uint64, a *Attr) syscall.Errno {
 	return e
 }
 
-// Forget gives n references of Lookup and its like back.
+// Forget drops n references that Lookup and similar calls added. The root is never forgotten.
 func (fs *FS) Forget(ino, n uint64) {
 	if ino == layout.RootIno || n == 0 {
 		return

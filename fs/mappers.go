@@ -2,15 +2,15 @@ package fs
 
 import "syscall"
 
-// A program stores to the kernel's pages of a file through a shared mapping, for which it opens the
-// file for reading and writing. The kernel writes such pages back before the last mapping goes, and
-// releases the open file after that. So while nobody has a file open like this, the kernel has no
-// page of it that says more than the region.
+// A program stores to the kernel's pages of a file through a shared mapping, for which it must open
+// the file for reading and writing. The kernel writes such pages back before the last mapping goes,
+// and releases the open file after that. So while no program has the file open for reading and
+// writing, the kernel has no page of the file that is newer than the region.
 
-// opensMappable reports whether O_* flags let a file be mapped for storing.
+// opensMappable reports whether open flags O_* allow the file to be mapped for storing.
 func opensMappable(flags uint32) bool { return flags&syscall.O_ACCMODE == syscall.O_RDWR }
 
-// Opened says that a file was made and opened with flags O_*. Open says it itself.
+// Opened records that a file was created and opened with flags O_*. Open records this itself.
 func (fs *FS) Opened(ino uint64, flags uint32) {
 	if !opensMappable(flags) {
 		return
@@ -21,7 +21,7 @@ func (fs *FS) Opened(ino uint64, flags uint32) {
 	}
 }
 
-// Release is the end of an open file with flags O_*: lazily kept times become durable.
+// Release ends one open of a file with flags O_*, and makes lazily kept times durable.
 func (fs *FS) Release(ctx *Caller, ino uint64, flags uint32) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {

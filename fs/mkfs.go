@@ -6,11 +6,11 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// The core's callers know fs/format by these names.
+// The core's callers use these names instead of importing fs/format.
 type (
-	// MkfsOptions are the choices of Mkfs.
+	// MkfsOptions are the options of Mkfs.
 	MkfsOptions = format.Options
-	// AlignError is a device-dax that cannot be mapped in pieces as small as the filesystem needs.
+	// AlignError reports a device-dax whose mapping granule is larger than the filesystem's.
 	AlignError = format.AlignError
 )
 
@@ -20,13 +20,13 @@ const (
 	MaxSize = format.MaxSize
 )
 
-// Mkfs is format.Mkfs.
+// Mkfs makes a filesystem on the region; see format.Mkfs.
 func Mkfs(r *pmem.Region, o MkfsOptions) (*layout.Superblock, error) { return format.Mkfs(r, o) }
 
-// ReadSuper is format.ReadSuper.
+// ReadSuper reads the superblock; see format.ReadSuper.
 func ReadSuper(r *pmem.Region) (s *layout.Superblock, fromBackup bool, err error) {
 	return format.ReadSuper(r)
 }
 
-// CheckAlign is format.CheckAlign.
+// CheckAlign compares the region's mapping granule with the filesystem's; see format.CheckAlign.
 func CheckAlign(r *pmem.Region, s *layout.Superblock) error { return format.CheckAlign(r, s) }

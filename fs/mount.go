@@ -14,43 +14,44 @@ import (
 	"github.com/daxfsd/daxfsd/refcnt"
 )
 
-// Mount recovers the filesystem on the region and makes it usable. The region
-// must be open exclusively. After an error nothing was changed that recovery does
-// not change again. The free map that a clean unmount saved makes it independent of the
-// number of files; else all inodes are read.
+// Mount recovers the filesystem on the region and makes it usable. The region must be open
+// exclusively. If Mount fails, it has changed nothing that recovery would not change again. With
+// the free map that a clean unmount saved, its time does not depend on the number of files. Without
+// that map it reads all inodes.
 //
 // Persistence order:
 //  1. heartbeat, SFENCE; owner record: mounted, by us, and no free map is saved; SFENCE
 //     (owner.Take)
 //  2. the journal is replayed and emptied (journal.Recover)
-//  3. the bad-range list says what the kernel knows to be bad (badmem.List.StartSaving)
-//  4. orphans are freed, interrupted truncations finished, and inode blocks and chunks
-//     that are empty given back, each by transactions
-func Mount(r *pmem.Region, o Options) (*FS, error) {
-	sb, backup, err := ReadSuper(r)
+//  3. ranges that the kernel knows to be bad are added to the bad-range list
+//     (badmem.List.StartSaving)
+//  4. orphans are freed, interrupted truncations finished, and empty inode blocks and chunks given
+//     back, each by transactions
+func Mount(region *pmem.Region, options Options) (*FS, error) {
+	sb, backup, err := ReadSuper(region)
 	if err != nil {
 		return nil, err
 	}
-	if err := CheckAlign(r, sb); err != nil {
+	if err := CheckAlign(region, sb); err != nil {
 		return nil, err
 	}
-	if sb.ROCompat&^layout.KnownROCompat != 0 && !o.ReadOnly {
+	if sb.ROCompat&^layout.KnownROCompat != 0 && !options.ReadOnly {
 		return nil, fmt.Errorf("the filesystem has features %#x that this program can only read: mount it with -o ro", sb.ROCompat)
 	}
-	if o.Atomic && sb.Incompat&layout.IncompatLogged == 0 {
+	if options.Atomic && sb.Incompat&layout.IncompatLogged == 0 {
 		return nil, errors.New("the filesystem was made by a daxfsd that did not know -o atomic: mount it without, or make it anew")
 	}
-	fs := &FS{r: r, sb: sb, opt: o}
+	fs := &FS{r: region, sb: sb, opt: options}
 	if backup {
 		fs.warn("the first superblock is damaged, using the second; run daxfsd fsck -y to restore it")
 	}
-	fs.bad = badmem.New(r, sb, fs.warn)
+	fs.bad = badmem.New(region, sb, fs.warn)
 	fs.pools.pinnedReads.New = func() any { return newPinnedRead(fs) }
 	fs.pools.dirBatches.New = func() any { return newDirBatch() }
 	for i := range fs.icache {
 		fs.icache[i].m = make(map[uint64]*inode)
 	}
-	fs.journal = journal.New(r, sb, fs.atomic(), journal.Hooks{
+	fs.journal = journal.New(region, sb, fs.atomic(), journal.Hooks{
 		MediaFailed: func(err error) { fs.bad.Faulted(err) },
 		FreshFailed: func(block, n uint64, err error) { fs.bad.FreshFaulted(block, n, err) },
 		Damaged:     fs.met,
@@ -72,15 +73,15 @@ func Mount(r *pmem.Region, o Options) (*FS, error) {
 	return fs, nil
 }
 
-// mountReport says how the mount went. It is immutable after the mount.
+// mountReport is the result of the mount. It is immutable after the mount.
 type mountReport struct {
-	fromFreeMap bool   // by the saved free map, so that no inode was read
-	replayed    int    // journal records
-	orphans     int    // freed
-	fixed       uint64 // blocks that are neither data nor in metadata chunks, ever
+	fromFreeMap bool   // free space comes from the saved free map: the mount read no inode
+	replayed    int    // journal records that were replayed
+	orphans     int    // orphans that were freed
+	fixed       uint64 // blocks of the fixed area and the second superblock
 }
 
-// newSpace makes everything free, as far as DRAM knows.
+// newSpace makes new indexes of space in DRAM, by which all blocks are free.
 func (fs *FS) newSpace() (err error) {
 	fs.meta = fs.newMeta()
 	orders := hugepage.Orders{PMD: uint8(fs.chunkShift()), PUD: fs.sb.PUDShift - layout.BlockShift}
@@ -153,7 +154,7 @@ func (fs *FS) mount() error {
 	if e != 0 || !root.isDir() {
 		return corruptf("the root directory at offset %d cannot be read", fs.sb.InodeBase)
 	}
-	if fs.opt.BeatInterval > 0 { // whoever claimed it at the same moment has done so by now
+	if fs.opt.BeatInterval > 0 { // a mount that claimed the region at the same moment has done so by now
 		if err := fs.Beat(); errors.Is(err, owner.ErrLost) {
 			return err
 		}
@@ -162,11 +163,11 @@ func (fs *FS) mount() error {
 	return nil
 }
 
-// Unmount makes the filesystem clean. No call may be in flight; the kernel's
-// references end here, so orphans are freed. The region stays open.
+// Unmount makes the filesystem clean. No call may be in flight. It drops the kernel's references,
+// so orphans are freed. The region stays open.
 //
 // Persistence order:
-//  1. lazy times and freed orphans, each on its own
+//  1. lazily kept times and freed orphans, each separately
 //  2. the journal is checkpointed: every line is in place
 //  3. the free map, in free blocks; SFENCE (saveFreeMap)
 //  4. owner record: clean, and where the free map is; SFENCE (owner.Claim.Release)
@@ -204,8 +205,8 @@ func (fs *FS) Unmount() error {
 	return fs.owner.release(fs.journal.Seq(), fs.damage.found.Load(), ref)
 }
 
-// Abandon ends the filesystem as the daemon's death would: nothing more is stored, the next
-// mount recovers. No call may be in flight. The region stays open.
+// Abandon ends the filesystem as the death of the daemon would: nothing more is stored, and the
+// next mount recovers. No call may be in flight. The region stays open.
 func (fs *FS) Abandon() {
 	fs.background.end()
 	fs.owner.end()

@@ -10,19 +10,20 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// ownership is this mount's hold on the region: what the owner record said before, and the claim in
-// it. All but the claim's heartbeat and lost is immutable after the mount.
+// ownership is this mount's claim on the region, and the contents of the owner record before the
+// mount. All fields but lost, and all of the claim but its heartbeat, are immutable after the
+// mount.
 type ownership struct {
 	claim      *owner.Claim // nil: mounted read-only
-	seq        uint64       // of the owner record
+	seq        uint64       // sequence of the owner record
 	wasDamaged bool         // the record said that metadata was found damaged
 	saved      layout.Owner // the record before, if in state OwnerSaved
 
-	lost atomic.Pointer[error] // set once the region was taken from us: everything is EIO
+	lost atomic.Pointer[error] // set once another process took the region: everything fails with EIO
 }
 
-// take refuses a region that somebody else uses, and makes it ours: from then on the heartbeat
-// beats, until end.
+// take returns an error if another process uses the region. Unless the mount is read-only it claims
+// the region: from then on the heartbeat beats, until end.
 func (o *ownership) take(fs *FS) error {
 	v := fs.opt.Owner
 	if v == nil {
@@ -61,21 +62,21 @@ func (o *ownership) take(fs *FS) error {
 	return nil
 }
 
-// release says in the owner record that the filesystem is clean, and where its free map is. seq is
-// larger than that of every line; damaged tells that metadata was found damaged.
+// release writes to the owner record that the filesystem is clean, and where its free map is. seq
+// is at least the sequence of every line; damaged means that metadata was found damaged.
 func (o *ownership) release(seq uint64, damaged bool, ref layout.FreeMapRef) error {
 	return o.claim.Release(max(o.seq, seq)+1, o.wasDamaged || damaged, ref)
 }
 
-// end stops the heartbeat, as the daemon's death does.
+// end stops the heartbeat, as the death of the daemon does.
 func (o *ownership) end() {
 	if o.claim != nil {
 		o.claim.Stop()
 	}
 }
 
-// Beat shows that the filesystem is in use, and finds out whether it still is ours: what
-// Options.BeatInterval has done from time to time.
+// Beat shows that the filesystem is in use, and checks that the region is still this mount's. With
+// Options.BeatInterval it happens periodically.
 func (fs *FS) Beat() error {
 	if fs.owner.claim == nil {
 		return nil
@@ -93,8 +94,8 @@ func ReadOwner(r *pmem.Region, sb *layout.Superblock) (o layout.Owner, ok bool, 
 	return rec.Owner, rec.Valid, err
 }
 
-// lose makes the filesystem refuse everything after another process has taken the region: what it
-// knows of the blocks may be wrong by now.
+// lose makes the filesystem refuse everything after another process has taken the region: what is
+// known of the blocks may be wrong by now.
 func (fs *FS) lose(err error) {
 	e := fmt.Errorf("this mount reads and changes nothing any more, unmount it: %w", err)
 	fs.journal.Fail(e)
@@ -103,7 +104,7 @@ func (fs *FS) lose(err error) {
 	}
 }
 
-// whyFailed says why changes are refused, or everything is; "" if the filesystem works.
+// whyFailed returns why the filesystem refuses changes, or everything; "" if it works.
 func (fs *FS) whyFailed() string {
 	if err := fs.owner.lost.Load(); err != nil {
 		return (*err).Error()

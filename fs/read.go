@@ -11,58 +11,59 @@ import (
 	"github.com/daxfsd/daxfsd/refcnt"
 )
 
-// PinnedRead is the answer to a read: slices of the region itself, the folio
-// references that keep those blocks from being reused, and the byte range that
-// stays locked against writers, all until Done.
+// PinnedRead is the answer to a read: slices of the region itself, the folio references that keep
+// those blocks from being reused, and the byte range that stays locked against writers, all until
+// Done.
 //
 // Life: pooled -> filled by Read -> Done -> pooled.
 type PinnedRead struct {
 	fs     *FS
 	in     *inode // nil: holds nothing
 	lock   rangelock.Token
-	n      int
+	n      int // bytes in slices
 	slices [][]byte
 	refs   []refcnt.Ref
 }
 
-// run is a run of blocks of the region.
+// run is n blocks of the region, from block on.
 type run struct{ block, n uint64 }
 
-// zeros answers holes; it is never written.
+// zeros is the answer for holes. It is never written.
 var zeros [1 << 20]byte
 
 func newPinnedRead(fs *FS) *PinnedRead {
 	return &PinnedRead{fs: fs, slices: make([][]byte, 0, 16), refs: make([]refcnt.Ref, 0, 16)}
 }
 
-// NewPinnedRead takes a reply from the pool; Free returns it.
+// NewPinnedRead takes a pinned read from the pool; Free returns it.
 func (fs *FS) NewPinnedRead() *PinnedRead { return fs.pools.pinnedReads.Get().(*PinnedRead) }
 
-// Free returns a reply to the pool, after Done.
+// Free returns a pinned read to the pool, after Done.
 func (r *PinnedRead) Free() { r.fs.pools.pinnedReads.Put(r) }
 
-// Slices is the answer, in order, valid until Done. Nobody has seen whether the media can be read
-// there.
+// Slices returns the answer, in order, valid until Done. Its bytes have not been read yet, so an
+// access may fault where the media cannot be read.
 func (r *PinnedRead) Slices() [][]byte { return r.slices }
 
-// Take copies the answer to dst, as far as it fits, and is done with it. It returns how many bytes
-// that is; EIO where the media cannot be read. That is a fault here, and becomes an error; inside
-// the kernel's copy it could take the host down, so no system call is given the region itself.
+// Take copies the answer to dst, as far as it fits, and ends with Done. It returns the number of
+// bytes copied, or EIO where the media cannot be read. A fault in this copy becomes an error. A
+// fault in the kernel's copy could take the host down, so no system call is given the region
+// itself.
 func (r *PinnedRead) Take(dst []byte) (int, syscall.Errno) {
 	n, err := r.fs.r.Gather(dst, r.slices)
 	if err != nil {
-		r.fs.bad.Faulted(err) // before the block may become free
+		r.fs.bad.Faulted(err) // while the references keep the block from becoming free
 		n = 0
 	}
 	r.Done()
 	return n, errno(err)
 }
 
-// Len is the answer's length in bytes.
+// Len returns the answer's length in bytes.
 func (r *PinnedRead) Len() int { return r.n }
 
-// Done drops the references and the range lock. It must be called exactly once
-// for every successful Read, from any goroutine, unless Take was.
+// Done drops the references and the range lock. It must be called exactly once for every successful
+// Read, from any goroutine, unless Take was called.
 func (r *PinnedRead) Done() {
 	in := r.in
 	if in == nil {
@@ -76,9 +77,9 @@ func (r *PinnedRead) Done() {
 	r.fs.put(in, 1)
 }
 
-// Read answers with up to size bytes of the file from off on; less only at its
-// end. The answer stands until r.Done. EISDIR for directories, EINVAL for what has
-// no content, EIO when the media cannot be read.
+// Read answers with up to size bytes of the file from byte off on, fewer only at the end of file.
+// The answer is valid until r.Done. EISDIR for a directory, EINVAL for another inode without
+// content, EIO if the media cannot be read.
 func (fs *FS) Read(ctx *Caller, ino uint64, off int64, size int, r *PinnedRead) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -95,7 +96,7 @@ func (fs *FS) Read(ctx *Caller, ino uint64, off int64, size int, r *PinnedRead) 
 	return 0
 }
 
-func (fs *FS) read(ctx *Caller, in *inode, off int64, size int, r *PinnedRead) syscall.Errno {
+func (fs *FS) read(ctx *Caller, in *inode, off int64, size int, answer *PinnedRead) syscall.Errno {
 	if !in.isReg() {
 		if in.isDir() {
 			return syscall.EISDIR
@@ -116,40 +117,40 @@ func (fs *FS) read(ctx *Caller, in *inode, off int64, size int, r *PinnedRead) s
 	if err != nil {
 		return errno(err)
 	}
-	r.in, r.lock, r.n = in, lock, 0
+	answer.in, answer.lock, answer.n = in, lock, 0
 	end = min(end, int64(in.size.Load()))
 	for off < end {
 		n := end - off
-		u, m, flags := fs.refRun(in, off, n)
-		if n = m; m == 0 {
-			r.drop()
+		ref, found, flags := fs.refRun(in, off, n)
+		if n = found; found == 0 {
+			answer.drop()
 			return syscall.EIO
 		}
-		if u.N != 0 {
-			r.refs = append(r.refs, u)
+		if ref.N != 0 {
+			answer.refs = append(answer.refs, ref)
 		}
-		if u.N == 0 || flags&layout.ExtentUnwritten != 0 {
+		if ref.N == 0 || flags&layout.ExtentUnwritten != 0 {
 			n = min(n, int64(len(zeros)))
-			r.slices = append(r.slices, zeros[:n])
+			answer.slices = append(answer.slices, zeros[:n])
 		} else {
-			at := int64(u.Block)<<layout.BlockShift + off%layout.BlockSize
-			if err := fs.bad.Check(u.Block, u.N); err != nil {
-				r.drop()
+			pos := int64(ref.Block)<<layout.BlockShift + off%layout.BlockSize
+			if err := fs.bad.Check(ref.Block, ref.N); err != nil {
+				answer.drop()
 				return errno(err)
 			}
-			r.slices = append(r.slices, fs.r.Bytes(at, n))
+			answer.slices = append(answer.slices, fs.r.Bytes(pos, n))
 		}
 		off += n
-		r.n += int(n)
+		answer.n += int(n)
 	}
-	// A truncation takes no range lock, and has perhaps cut blocks before they were looked up.
+	// A truncation takes no range lock, so it may have cut blocks before they were looked up.
 	if size := int64(in.size.Load()); size < end {
-		r.cut(end - size)
+		answer.cut(end - size)
 	}
 	return 0
 }
 
-// cut takes the last n bytes of the answer off, or all there are.
+// cut removes the last n bytes of the answer, or all bytes if there are fewer.
 func (r *PinnedRead) cut(n int64) {
 	for n > 0 && len(r.slices) > 0 {
 		last := &r.slices[len(r.slices)-1]
@@ -163,10 +164,11 @@ func (r *PinnedRead) cut(n int64) {
 	}
 }
 
-// refRun looks up what holds the file's n bytes from off on, as far as that is in one
-// piece and in folios of one order: m bytes, in the blocks of u. Its folios come referenced: after
-// the try-get the extent was looked up again. Of a hole u is empty. No bytes: the file's blocks are
-// somebody else's, or nobody's.
+// refRun looks up n bytes of the file from byte off on, as far as they are contiguous in the region
+// and in folios of one order. It returns how many bytes these are (m), their blocks with a
+// reference to their folios (u), and the extent's flags. After the try-get it has looked the extent
+// up again. For a hole, u is empty. m is 0 if the blocks have no owner, because the saved free map
+// was wrong.
 func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint8) {
 	b := uint64(off) >> layout.BlockShift
 	for tries := 1; ; tries++ {
@@ -187,7 +189,7 @@ func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint
 		}
 		u, ok := fs.table.TryGet(block, uint64(off+m-1)>>layout.BlockShift-b+1)
 		if !ok {
-			runtime.Gosched() // just being split or merged, or gone from the file
+			runtime.Gosched() // the folio is being split or merged, or the file has lost the block
 			if tries%256 == 0 && fs.mounted.fromFreeMap && fs.hasNoOwner(in, b) {
 				return refcnt.Ref{}, 0, 0
 			}
@@ -200,11 +202,11 @@ func (fs *FS) refRun(in *inode, off, n int64) (u refcnt.Ref, m int64, flags uint
 	}
 }
 
-// hasNoOwner reports whether block b of a file belongs to nobody: the saved free map was wrong.
+// hasNoOwner reports whether block b of a file has no owner, because the saved free map was wrong.
 // Called without in.mu.
 func (fs *FS) hasNoOwner(in *inode, b uint64) bool {
 	if !in.mu.TryRLock() {
-		return false // it is just being changed
+		return false // the inode is being changed
 	}
 	defer in.mu.RUnlock()
 	e, ok := in.space.Lookup(b)
@@ -215,8 +217,7 @@ func (fs *FS) hasNoOwner(in *inode, b uint64) bool {
 	return true
 }
 
-// drop undoes a read that failed half-way; the caller still holds its inode
-// reference.
+// drop undoes a read that failed half-way. The caller still holds its reference to the inode.
 func (r *PinnedRead) drop() {
 	in := r.in
 	for _, u := range r.refs {
@@ -226,14 +227,15 @@ func (r *PinnedRead) drop() {
 	r.in, r.slices, r.refs, r.n = nil, r.slices[:0], r.refs[:0], 0
 }
 
-// SEEK_DATA and SEEK_HOLE of lseek(2).
+// seekData and seekHole are SEEK_DATA and SEEK_HOLE of lseek(2).
 const (
 	seekData = 3
 	seekHole = 4
 )
 
-// Lseek finds the next data or hole at or after off, for SEEK_DATA and SEEK_HOLE.
-// Unwritten extents count as holes. It holds no lock, as Extents.
+// Lseek finds the next data or hole at or after byte off, for SEEK_DATA and SEEK_HOLE. Unwritten
+// extents count as holes. Like Extents it holds no lock. ENXIO if off is beyond the end of file, or
+// if no data follows it.
 func (fs *FS) Lseek(ctx *Caller, ino uint64, off int64, whence int) (int64, syscall.Errno) {
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL
@@ -269,8 +271,9 @@ func (fs *FS) Lseek(ctx *Caller, ino uint64, off int64, whence int) (int64, sysc
 	}
 }
 
-// extentAndSize is Space.Lookup, with the size of the file at that time: a truncation stores the
-// size before it removes extents, an append after it inserts them. Called without in.mu.
+// extentAndSize returns Space.Lookup of a file block, and the size of the file in bytes at that
+// time. They agree since a truncation stores the size before it removes extents, and an append
+// after it inserts them. Called without in.mu.
 func (in *inode) extentAndSize(logical uint64) (x pagecache.Extent, ok bool, size int64) {
 	for {
 		seq := in.space.Seq()

@@ -6,21 +6,21 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// Dirent is one entry that ReadDir hands out. Name is valid during the call only.
+// Dirent is one directory entry, as ReadDir passes it on. Name is valid during the call only.
 type Dirent struct {
 	Ino  uint64
 	Type uint8 // DT_*
 	Name []byte
-	Next uint64 // the cookie that resumes behind this entry
-	dir  *inode // whose entry it is
+	Next uint64 // cookie that resumes after this entry
+	dir  *inode // the directory that the entry is in
 }
 
-// firstCookie is the cookie of position 0: "." and ".." stand before it.
+// firstCookie is the cookie of position 0. The cookies before it are those of "." and "..".
 const firstCookie = 2
 
-// ReadDir calls emit for the entries of a directory from the cookie on (0: from the
-// start), "." and ".." first, until emit says false. Cookies hold across changes of
-// the directory and across mounts.
+// ReadDir calls emit for the entries of a directory from the cookie on (0: from the start), "." and
+// ".." first, until emit returns false. Cookies stay valid across changes of the directory and
+// across mounts.
 func (fs *FS) ReadDir(ctx *Caller, ino, cookie uint64, emit func(*Dirent) bool) syscall.Errno {
 	in, e := fs.getDir(ctx, ino)
 	if e != 0 {
@@ -51,7 +51,7 @@ func (fs *FS) ReadDir(ctx *Caller, ino, cookie uint64, emit func(*Dirent) bool) 
 			}
 			told = true
 		}
-		if err != nil && told { // what was told counts; the next call has the error
+		if err != nil && told { // after entries a call succeeds; the next call has the error
 			return 0
 		}
 		if err != nil || b.n == 0 {
@@ -60,20 +60,20 @@ func (fs *FS) ReadDir(ctx *Caller, ino, cookie uint64, emit func(*Dirent) bool) 
 	}
 }
 
-// dirBatch is some entries of a directory, copied so that emit is called without the directory's
-// lock: it looks the children up, and a lock of theirs comes after that of the directory that they
-// are in, which on damaged media need not be this one.
+// dirBatch is a copy of some entries of a directory, so that emit is called without the directory's
+// lock. emit looks the children up. A child's lock comes after the lock of the directory that the
+// child is in, and on damaged media that need not be this directory.
 type dirBatch struct {
 	ents  [32]Dirent
-	n     int
-	names []byte // what the entries' names are slices of; its capacity suffices for all
+	n     int    // entries in ents
+	names []byte // holds the entries' names; its capacity suffices for all
 }
 
 func newDirBatch() *dirBatch {
 	return &dirBatch{names: make([]byte, 0, len(dirBatch{}.ents)*layout.NameMax)}
 }
 
-// add takes a copy of e, and is false when the batch is full.
+// add appends a copy of e, and reports whether there is room for another entry.
 func (b *dirBatch) add(e *Dirent) bool {
 	at := len(b.names)
 	b.names = append(b.names, e.Name...)
@@ -91,7 +91,7 @@ func (fs *FS) readDir(in *inode, pos uint64, emit func(*Dirent) bool) error {
 			return err
 		}
 		if l.DentryKind() != layout.DentryHead {
-			pos = at + 1 // a cookie that pointed into a dentry
+			pos = at + 1 // the cookie pointed into a dentry
 			continue
 		}
 		nl, n := l.DentryNameLen(), layout.DentryLines(l.DentryNameLen())

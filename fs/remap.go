@@ -8,43 +8,44 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// remap is a change of a file's extents: those it touches and what stands in their
-// place afterwards. Whatever changes extents (writing, allocating, zeroing, punching,
-// truncating, moving, sharing, a directory's growth) is one.
+// remap is one change of a file's extents: those that it replaces, and those that replace them.
+// Every change of extents (writing, allocating, zeroing, punching, truncating, moving, sharing, a
+// directory's growth) is a remap.
 //
-// Life: empty -> planned (begin, take, put, finish) -> settled (slots known: settle) -> committed
-// (commit) or aborted (abort) -> empty. Each of commit and abort is the whole end: of a remap that
-// was not committed nothing remains, neither slots nor blocks nor owners. From planned to the end a
-// file's io is held throughout. A directory's remap is a part of a larger transaction, under its
-// mu: stage -> apply or unstage.
+// Life: empty -> planned (newRemapLocked, take, put, finish) -> settled (the slots that it needs
+// are available: reserveSlots) -> committed (commit) or aborted (abort) -> empty. Each of commit
+// and abort ends it completely: a remap that was not committed leaves no slots, blocks or owners
+// behind. From planned to the end a file's io is held throughout. A directory's remap is a part of
+// a larger transaction, under its mu: stage -> apply or unstage.
 //
-// Its memory is the inode's, so that a growing file allocates nothing: an inode has one at a time.
+// Its memory belongs to the inode, so that a growing file allocates nothing. So an inode has one
+// remap at a time.
 type remap struct {
 	fs *FS
 	in *inode // nil: empty
 
-	old    []pagecache.Extent // extents it replaces, in order
-	now    []pagecache.Extent // what replaces them, in order; contiguous ones are merged
-	parts  []piece            // plan of a write: where each piece of it goes
-	runs   []run              // newly allocated: owned once committed, free again if aborted
-	gone   []run              // no longer the file's once committed
-	shared []run              // of another file, and this one's already; not any more if aborted
-	data   []journal.Data     // of a write that is all or nothing: what the transaction stores in place
-	max    int                // bounds the extents
-	owned  bool               // runs have their owner
-	staged bool               // it has the slots that it takes
+	old    []pagecache.Extent // extents that are replaced, in order
+	now    []pagecache.Extent // extents that replace them, in order; contiguous ones are merged
+	parts  []piece            // plan of a write: where each piece goes
+	runs   []run              // newly allocated blocks: owned once committed, freed if aborted
+	gone   []run              // blocks that the file loses once committed
+	shared []run              // another file's blocks that have this file as an owner, too; disowned if aborted
+	data   []journal.Data     // for a write that is all or nothing: bytes that the transaction stores in place
+	max    int                // bounds old and now, in extents
+	owned  bool               // runs have this file as their owner
+	staged bool               // it has taken its slots
 	stored bool               // something was stored to its blocks
 }
 
-// piece is where a part of a write goes. If it is unwritten its blocks hold no data yet,
-// and what the write does not cover of them is zeros, or a copy of what is at from.
+// piece is where a part of a write goes. If it is unwritten, its blocks hold no data yet: the bytes
+// that the write does not cover become zeros, or a copy of the bytes at from.
 type piece struct {
 	pagecache.Extent
-	from uint64 // region block of the shared one that it replaces; 0: none
+	from uint64 // first region block of the shared or bad blocks that it replaces; 0: none
 }
 
-// remapMax bounds the extents, and so the lines, of one transaction. A write that is all
-// or nothing may have as many as there are blocks, and one on either side.
+// remapMax bounds the extents, and so the lines, of one transaction. A write that is all or nothing
+// may have as many extents as it has blocks, and one on either side.
 const remapMax = 40
 
 // remapRuns bounds the allocations of one remap that merge to few extents.
@@ -53,23 +54,23 @@ const remapRuns = 256
 // maxExtent is the longest extent in blocks: 4 TiB.
 const maxExtent = 1 << 30
 
-// part is the piece [lo, hi) of an extent.
-// Precondition: e covers it.
+// part returns the part of an extent that covers file blocks [lo, hi).
+// Precondition: e covers them.
 func part(e pagecache.Extent, lo, hi uint64) pagecache.Extent {
 	e.Block = e.BlockAt(lo)
 	e.Logical, e.Len = lo, uint32(hi-lo)
 	return e
 }
 
-// full reports whether nothing more should be planned: a hole or an extent adds one
-// extent on either side, the end one more.
+// full reports whether nothing more should be planned. One step of a plan, for a hole or an extent,
+// adds at most one extent to each list, and finish one more.
 func (m *remap) full() bool {
 	return max(len(m.old), len(m.now)) >= m.max || len(m.runs) >= max(m.max, remapRuns)
 }
 
-// newRemapLocked begins a plan for the file's blocks from lo on. What ends at lo takes part: it may
-// be lengthened. Called with io held (of a directory mu). Precondition: there is no other remap of
-// the inode.
+// newRemapLocked begins a plan for the file's blocks from lo on. An extent that begins before lo
+// and ends at lo or later takes part: it may be lengthened or cut. Called with io held (for a
+// directory, mu). Precondition: the inode has no other remap.
 func (fs *FS) newRemapLocked(in *inode, lo uint64) *remap {
 	m := &in.remap
 	if m.in != nil {
@@ -85,13 +86,13 @@ func (fs *FS) newRemapLocked(in *inode, lo uint64) *remap {
 	return m
 }
 
-// end makes it empty.
+// end makes the remap empty.
 func (m *remap) end() {
-	clear(m.data) // the caller's
+	clear(m.data) // it refers to the caller's bytes
 	m.in, m.data = nil, m.data[:0]
 }
 
-// finish ends a plan at block hi: what follows takes part, too.
+// finish ends a plan at file block hi. An extent that covers hi takes part, too.
 func (m *remap) finish(hi uint64) {
 	if x, ok := m.in.space.Lookup(hi); ok {
 		m.take(x)
@@ -99,14 +100,14 @@ func (m *remap) finish(hi uint64) {
 	}
 }
 
-// take notes that e is replaced.
+// take records that e is replaced.
 func (m *remap) take(e pagecache.Extent) {
 	if n := len(m.old); n == 0 || m.old[n-1].Logical != e.Logical {
 		m.old = append(m.old, e)
 	}
 }
 
-// put notes that e stands there afterwards, behind all that was put before.
+// put records that e is there afterwards. It follows all extents that were put before.
 func (m *remap) put(e pagecache.Extent) {
 	if n := len(m.now); n > 0 {
 		p := &m.now[n-1]
@@ -118,8 +119,8 @@ func (m *remap) put(e pagecache.Extent) {
 	m.now = append(m.now, e)
 }
 
-// reduce takes what stays as it is out of both lists. It returns how many slots the rest needs
-// beyond those it has.
+// reduce removes the extents that stay as they are from both lists. It returns how many slots the
+// rest needs beyond those it has.
 func (m *remap) reduce() (slots int) {
 	old, now := m.old[:0], m.now[:0]
 	i, j := 0, 0
@@ -143,8 +144,8 @@ func (m *remap) reduce() (slots int) {
 // idle reports whether a settled remap changes nothing.
 func (m *remap) idle() bool { return len(m.old)+len(m.now) == 0 }
 
-// reserveSlots ends the planning, and makes sure of the slots that it takes. Called with neither mu
-// nor a lane.
+// reserveSlots ends the planning, and makes sure that the slots that the remap needs are available.
+// Called with neither mu nor a lane.
 func (m *remap) reserveSlots(ctx *Caller) error {
 	n := m.reduce()
 	if m.in.freeSlots() >= n {
@@ -155,21 +156,22 @@ func (m *remap) reserveSlots(ctx *Caller) error {
 	return m.fs.needSlotsLocked(ctx, m.in, n)
 }
 
-// reserveSlotsLocked is settle with a directory's mu held.
+// reserveSlotsLocked is reserveSlots for a directory, called with its mu held.
 func (m *remap) reserveSlotsLocked(ctx *Caller) error {
 	return m.fs.needSlotsLocked(ctx, m.in, m.reduce())
 }
 
-// commit makes a settled remap of a file durable and current, and with it a new size if that is
-// larger than the present one. After an error, but a journal.DataError, it has not happened, and is
-// aborted. Called with neither mu nor a lane.
+// commit makes a settled remap of a file durable and current. If size (bytes) is larger than the
+// file's present size, it becomes the new size in the same transaction. After an error other than a
+// journal.DataError the change has not happened, and the remap is aborted. Called with neither mu
+// nor a lane.
 //
 // Persistence order:
 //  1. transaction: the slots; the core line if the size grows
-//  2. only then are the blocks that it takes away free
+//  2. only then are the blocks free that the remap removes from the file
 func (m *remap) commit(ctx *Caller, size uint64) error {
 	if size <= m.in.size.Load() && m.idle() && len(m.data) == 0 {
-		m.committed(ctx) // of what it shares already it became an owner once more
+		m.committed(ctx) // the file owns blocks twice that it shared before: drop one share
 		return nil
 	}
 	return m.commitWith(ctx, func(c layout.Core) (layout.Core, uint32) {
@@ -178,9 +180,10 @@ func (m *remap) commit(ctx *Caller, size uint64) error {
 	})
 }
 
-// commitWith is commit with any change of the core line, and of the times that are told.
+// commitWith is commit with any change of the core line. times says which times change, too
+// (SetAtime, SetMtime, SetCtime).
 func (m *remap) commitWith(ctx *Caller, change func(c layout.Core) (now layout.Core, times uint32)) error {
-	for _, r := range m.runs { // before readers find them: a block of a file has an owner
+	for _, r := range m.runs { // before readers find them: every block of a file has an owner
 		m.fs.table.Own(r.block, r.n)
 	}
 	m.owned = true
@@ -210,8 +213,8 @@ func (m *remap) transact(ctx *Caller, change func(c layout.Core) (now layout.Cor
 	return c.commit()
 }
 
-// committed is the end of an applied remap of a file: what is no longer its own goes to whoever
-// holds it last. A large folio of which a part goes is split.
+// committed ends an applied remap of a file. The file disowns the blocks that it lost; the last
+// holder of each frees it. A large folio that loses a part is split.
 func (m *remap) committed(ctx *Caller) {
 	for _, r := range m.runs {
 		m.mergeFolios(r)
@@ -222,9 +225,9 @@ func (m *remap) committed(ctx *Caller) {
 	m.end()
 }
 
-// abort is the end of a remap of a file that was not committed, because of cause: what it got goes
-// back. It returns cause, or errBadBlocks if that was of bad blocks nobody knew, so that another
-// try finds others.
+// abort ends a remap of a file that was not committed because of cause, and gives back the blocks
+// that it got. It returns cause, or errBadBlocks if bad blocks that were not known are the cause,
+// so that another try finds other blocks.
 func (m *remap) abort(ctx *Caller, cause error) error {
 	if m.storeFailed(cause) { // before they are free
 		cause = errBadBlocks
@@ -242,15 +245,17 @@ func (m *remap) abort(ctx *Caller, cause error) error {
 	return cause
 }
 
-// leaveAllocated is where blocks go that lose their owner and are freed in one piece then.
+// leaveAllocated is called with blocks that lose their owner, and that the caller then frees in one
+// piece.
 func leaveAllocated(block, n uint64) {}
 
-// storeFailed is told of the error of a store of the remap: all of its blocks are looked at. It
-// reports whether there are bad ones that were not known, so that the change should be tried again.
+// storeFailed is called with an error of the remap, and if that is of a store, probes all blocks
+// that were stored to. It reports whether it found bad blocks that were not known, so that the
+// change should be tried again.
 func (m *remap) storeFailed(err error) (news bool) {
 	bad := m.fs.bad
 	if !m.stored || !bad.Unknown(err) {
-		return false // or what was to be kept of a block cannot be
+		return false // no store, or known bad memory whose other bytes cannot be kept
 	}
 	for _, r := range m.runs {
 		news = bad.ProbeFresh(r.block, r.n) || news
@@ -260,10 +265,10 @@ func (m *remap) storeFailed(err error) (news bool) {
 			news = bad.ProbeOwned(p.Block, uint64(p.Len)) || news
 		}
 	}
-	return bad.Faulted(err) || news // which may be of what was to be copied
+	return bad.Faulted(err) || news // err may also be of the source of a copy
 }
 
-// stage writes the slots of a settled remap.
+// stage stages the slots of a settled remap in a transaction.
 func (m *remap) stage(t *journal.Tx) {
 	m.staged = true
 	for i := range m.now {
@@ -279,7 +284,7 @@ func (m *remap) stage(t *journal.Tx) {
 	}
 }
 
-// unstage gives back what stage took, if it did, after a commit that failed.
+// unstage gives back the slots that stage took, if it took any, after a commit that failed.
 func (m *remap) unstage() {
 	if !m.staged {
 		return
@@ -290,48 +295,48 @@ func (m *remap) unstage() {
 	}
 }
 
-// apply makes a committed remap current in DRAM, as one change to readers.
+// apply makes a committed remap current in DRAM, as one change for readers.
 func (m *remap) apply() {
 	in := m.in
 	if invariants.Enabled && in.isReg() {
-		for _, e := range m.now {
-			if !m.fs.table.Owned(e.Block, uint64(e.Len)) {
+		for _, extent := range m.now {
+			if !m.fs.table.Owned(extent.Block, uint64(extent.Len)) {
 				panic("fs: a file gets blocks that have no owner")
 			}
 		}
 	}
 	in.space.BeginChange()
-	j := 0
-	for _, o := range m.old {
-		for j < len(m.now) && m.now[j].Logical < o.Logical {
-			j++
+	next := 0
+	for _, old := range m.old {
+		for next < len(m.now) && m.now[next].Logical < old.Logical {
+			next++
 		}
-		if j == len(m.now) || m.now[j].Logical != o.Logical {
-			in.space.Remove(o.Logical)
+		if next == len(m.now) || m.now[next].Logical != old.Logical {
+			in.space.Remove(old.Logical)
 		}
 	}
-	for _, insert := range []bool{false, true} { // what stays may shrink to make room
+	for _, insert := range []bool{false, true} { // first the extents that stay: they may shrink to make room
 		i := 0
-		for _, e := range m.now {
-			for i < len(m.old) && m.old[i].Logical < e.Logical {
+		for _, extent := range m.now {
+			for i < len(m.old) && m.old[i].Logical < extent.Logical {
 				i++
 			}
-			stays := i < len(m.old) && m.old[i].Logical == e.Logical
+			stays := i < len(m.old) && m.old[i].Logical == extent.Logical
 			switch {
 			case stays && !insert:
-				in.space.Update(e.Logical, e)
+				in.space.Update(extent.Logical, extent)
 			case !stays && insert:
-				in.space.Insert(e)
+				in.space.Insert(extent)
 			}
 		}
 	}
 	in.space.EndChange()
 	n := uint64(0)
-	for _, e := range m.now {
-		n += uint64(e.Len)
+	for _, extent := range m.now {
+		n += uint64(extent.Len)
 	}
-	for _, e := range m.old {
-		n -= uint64(e.Len)
+	for _, extent := range m.old {
+		n -= uint64(extent.Len)
 	}
 	in.blocks.Add(n)
 	for i := len(m.now); i < len(m.old); i++ {
@@ -339,8 +344,8 @@ func (m *remap) apply() {
 	}
 }
 
-// mergeFolios makes larger folios of those that r completes: a file that grows in place by
-// small appends ends up in large ones. One that is busy stays as it is.
+// mergeFolios merges the folios that run r completes into larger ones, so that a file that grows in
+// place by small appends ends up in large folios. A busy folio stays as it is.
 func (m *remap) mergeFolios(r run) {
 	fs := m.fs
 	i := 0
@@ -348,13 +353,13 @@ func (m *remap) mergeFolios(r run) {
 		i++
 	}
 	if i == len(m.now) {
-		return // merged with nothing, and left as it was
+		return // r is in none of the new extents
 	}
 	e := m.now[i]
 	o := fs.alloc.Orders()
 	for _, order := range [2]uint8{o.PMD, o.PUD} {
 		size := uint64(1) << order
-		for _, b := range [2]uint64{r.block, r.block + r.n - 1} { // what r has of it in the middle is whole
+		for _, b := range [2]uint64{r.block, r.block + r.n - 1} { // in the middle of r folios are large already
 			b = hugepage.AlignDown(b, order)
 			if b >= e.Block && b+size <= e.Block+uint64(e.Len) && fs.table.Order(b) < order {
 				fs.table.Merge(b, order)
@@ -371,7 +376,8 @@ func (in *inode) payer(ctx *Caller) uint32 {
 	return ctx.UID
 }
 
-// dataBlock returns the first block of an extent's data; 0: it is unwritten and holds none.
+// dataBlock returns the first region block of an extent's data; 0 if the extent is unwritten, and
+// so holds none.
 func dataBlock(e pagecache.Extent) uint64 {
 	if e.Flags&layout.ExtentUnwritten != 0 {
 		return 0
@@ -379,7 +385,7 @@ func dataBlock(e pagecache.Extent) uint64 {
 	return e.Block
 }
 
-// disposition is what becomes of the blocks of a range.
+// disposition is what a remap does with a range of a file.
 type disposition int
 
 const (
@@ -389,80 +395,80 @@ const (
 	dispPunch                       // all becomes a hole
 )
 
-// planLocked is the remap that gives blocks [lo, hi) of a file their fate, as far as one
-// transaction goes: up to stop. If there is no space for the first block it is errNoSpace, and
-// there is none. Called with io held (of a directory mu).
-func (fs *FS) planLocked(ctx *Caller, in *inode, lo, hi uint64, f disposition) (m *remap, stop uint64, err error) {
-	m = fs.newRemapLocked(in, lo)
-	if f == dispWrite && fs.atomic() {
-		m.max = layout.LoggedMax - 1 // and the core line
+// planLocked returns the remap that does disp to file blocks [lo, hi), as far as one transaction
+// goes: up to file block stop. If there is no space for the first block it returns errNoSpace and
+// no remap. Called with io held (for a directory, mu).
+func (fs *FS) planLocked(ctx *Caller, in *inode, lo, hi uint64, disp disposition) (plan *remap, stop uint64, err error) {
+	plan = fs.newRemapLocked(in, lo)
+	if disp == dispWrite && fs.atomic() {
+		plan.max = layout.LoggedMax - 1 // and the core line
 	}
 	uid := in.payer(ctx)
-	b, none := lo, false // none: there is no space for the first block
-	for b < hi && !m.full() {
-		e, ok := in.space.Lookup(b)
+	next, noSpace := lo, false
+	for next < hi && !plan.full() {
+		found, ok := in.space.Lookup(next)
 		switch {
 		case ok:
-			m.take(e)
-			x := part(e, b, min(hi, e.End()))
-			if f == dispWrite || f == dispZero {
-				same, bad := fs.bad.SameState(x.Block, uint64(x.Len))
-				x = part(x, b, b+same)
-				if bad || fs.hasOtherUsers(x) {
-					block, n, ok := fs.placeCopy(ctx, b, fs.reserve.spare(uid, uint64(x.Len)))
+			plan.take(found)
+			cur := part(found, next, min(hi, found.End()))
+			if disp == dispWrite || disp == dispZero {
+				same, bad := fs.bad.SameState(cur.Block, uint64(cur.Len))
+				cur = part(cur, next, next+same)
+				if bad || fs.hasOtherUsers(cur) {
+					block, n, ok := fs.placeCopy(ctx, next, fs.reserve.spare(uid, uint64(cur.Len)))
 					if !ok {
-						hi, none = b, b == lo
+						hi, noSpace = next, next == lo
 						continue
 					}
-					m.runs = append(m.runs, run{block, n})
-					m.gone = append(m.gone, run{x.Block, n})
-					y := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
-					m.parts = append(m.parts, piece{y, dataBlock(x)})
-					if f == dispWrite {
-						y.Flags = 0
+					plan.runs = append(plan.runs, run{block, n})
+					plan.gone = append(plan.gone, run{cur.Block, n})
+					fresh := pagecache.Extent{Logical: next, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
+					plan.parts = append(plan.parts, piece{fresh, dataBlock(cur)})
+					if disp == dispWrite {
+						fresh.Flags = 0
 					}
-					m.put(y)
-					b += n
+					plan.put(fresh)
+					next += n
 					continue
 				}
-				x.Flags &^= layout.ExtentShared
+				cur.Flags &^= layout.ExtentShared
 			}
-			m.parts = append(m.parts, piece{Extent: x})
-			switch f {
+			plan.parts = append(plan.parts, piece{Extent: cur})
+			switch disp {
 			case dispWrite:
-				x.Flags &^= layout.ExtentUnwritten
+				cur.Flags &^= layout.ExtentUnwritten
 			case dispZero:
-				x.Flags |= layout.ExtentUnwritten
+				cur.Flags |= layout.ExtentUnwritten
 			}
-			if f == dispPunch {
-				m.gone = append(m.gone, run{x.Block, uint64(x.Len)})
+			if disp == dispPunch {
+				plan.gone = append(plan.gone, run{cur.Block, uint64(cur.Len)})
 			} else {
-				m.put(x)
+				plan.put(cur)
 			}
-			b = x.End()
-		case f == dispPunch:
-			b = min(hi, e.Logical)
+			next = cur.End()
+		case disp == dispPunch:
+			next = min(hi, found.Logical)
 		default:
-			block, n, ok := fs.placeLocked(ctx, m, b, fs.reserve.spare(uid, min(hi, e.Logical)-b))
+			block, n, ok := fs.placeLocked(ctx, plan, next, fs.reserve.spare(uid, min(hi, found.Logical)-next))
 			if !ok {
-				hi, none = b, b == lo
+				hi, noSpace = next, next == lo
 				continue
 			}
 			fs.defrag.placed.Add(n)
-			m.runs = append(m.runs, run{block, n})
-			x := pagecache.Extent{Logical: b, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
-			m.parts = append(m.parts, piece{Extent: x})
-			if f == dispWrite {
-				x.Flags = 0
+			plan.runs = append(plan.runs, run{block, n})
+			fresh := pagecache.Extent{Logical: next, Block: block, Len: uint32(n), Flags: layout.ExtentUnwritten}
+			plan.parts = append(plan.parts, piece{Extent: fresh})
+			if disp == dispWrite {
+				fresh.Flags = 0
 			}
-			m.put(x)
-			b += n
+			plan.put(fresh)
+			next += n
 		}
 	}
-	if none {
-		m.end()
+	if noSpace {
+		plan.end()
 		return nil, lo, errNoSpace
 	}
-	m.finish(b)
-	return m, b, nil
+	plan.finish(next)
+	return plan, next, nil
 }
