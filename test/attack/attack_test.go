@@ -25,24 +25,25 @@ import (
 var long = flag.Bool("long", false, "attack for 20 s each, not for 0.7 s")
 
 const (
-	threads     = 40                    // of the attacker
-	mayWait     = 50 * time.Millisecond // the victim, for one create and unlink
-	attempts    = 6                     // for a machine that is busy with something else
-	mayTake     = 256 << 20             // bytes of the daemon's memory, the region's pages excepted
+	threads     = 40                    // threads of the attacker
+	mayWait     = 50 * time.Millisecond // maximum wait of the victim for one create and unlink
+	attempts    = 6                     // repeated measurements, since the machine may be busy with something else
+	mayTake     = 256 << 20             // maximum bytes of the daemon's memory, without the region's pages
 	attackerUID = 1000
 	victimUID   = 2000
 )
 
-// attack is something that a user may ask for. All names are relative to the user's directory.
+// attack is an expensive request that any user may make. All names are relative to the user's
+// directory.
 type attack struct {
 	name    string
-	prepare func(dir string) error        // by root, once; nil: nothing
-	ask     func(thread, round int) error // by each thread, over and over
-	within  time.Duration                 // what the victim may wait, if that is not mayWait
+	prepare func(dir string) error        // called by root, once; may be nil
+	ask     func(thread, round int) error // called by each thread, over and over
+	within  time.Duration                 // maximum wait of the victim; 0: mayWait
 	shared  bool                          // the victim's files are in the attacker's directory
 }
 
-// TestPlaces: no request that somebody may make keeps another user's requests waiting.
+// TestPlaces checks that no request of one user keeps another user's requests waiting.
 func TestPlaces(t *testing.T) {
 	for _, via := range []string{"dev", "uring"} {
 		t.Run(via, func(t *testing.T) {
@@ -71,7 +72,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// ownMemory is how many KiB of a process's memory are no file's.
+// ownMemory returns the anonymous resident memory of a process, in KiB.
 func ownMemory(t *testing.T, pid int) (kib int) {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -85,7 +86,7 @@ func ownMemory(t *testing.T, pid int) (kib int) {
 	return kib
 }
 
-// fill writes a file, which makes as much of the region resident in the daemon.
+// fill writes a file of size bytes, so that as much of the region is resident in the daemon.
 func fill(t *testing.T, name string, size int) {
 	t.Helper()
 	f, err := os.Create(name)
@@ -104,13 +105,13 @@ func fill(t *testing.T, name string, size int) {
 	}
 }
 
-// run has attacker and victim work side by side.
+// run runs attacker and victim side by side.
 func (a *attack) run(t *testing.T, m *harness.Mount) {
 	dir := m.Path("attacker", a.name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir) // the next one wants its space
+	defer os.RemoveAll(dir) // the next attack needs its space
 	if a.prepare != nil {
 		if err := a.prepare(dir); err != nil {
 			t.Fatal(err)
@@ -175,7 +176,7 @@ func (a *attack) run(t *testing.T, m *harness.Mount) {
 	}
 }
 
-// become makes the process another user's, in a directory of theirs.
+// become changes the process's directory to dir and its user to uid.
 func become(dir string, uid int) error {
 	if err := os.Chdir(dir); err != nil {
 		return err
@@ -189,13 +190,13 @@ func become(dir string, uid int) error {
 	return syscall.Setuid(uid)
 }
 
-// victim creates and unlinks files, and says how many and what the longest took, in ns.
+// victim creates and unlinks files. It prints their number and the longest time for one, in ns.
 func victim(args []string) error {
 	last, err := time.ParseDuration(args[1])
 	if err != nil {
 		return err
 	}
-	// What it waits for is not a CPU.
+	// The highest priority: it shall not wait for a CPU.
 	runtime.LockOSThread()
 	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20); err != nil {
 		return err
@@ -222,7 +223,7 @@ func victim(args []string) error {
 	return nil
 }
 
-// attacker attacks until its standard input ends, and says how many requests it made.
+// attacker attacks until its standard input ends. It prints the number of requests that it made.
 func attacker(args []string) error {
 	attacks := append(attacks, extentAttacks...)
 	i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == args[1] })

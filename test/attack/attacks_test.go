@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attacks are what TestPlaces tries.
+// attacks lists the attacks that TestPlaces tries.
 var attacks = []attack{
-	{name: "nothing", ask: func(int, int) error { // how long the victim waits anyhow
+	{name: "nothing", ask: func(int, int) error { // the victim's wait without an attack
 		time.Sleep(time.Millisecond)
 		return nil
 	}},
@@ -70,8 +70,8 @@ var attacks = []attack{
 		_, err = f.Seek(0, unix.SEEK_HOLE)
 		return err
 	}},
-	// The region is an ordinary file: stores to pages that are being written to the disk may wait
-	// for it.
+	// The region is an ordinary file: a store to a page that is being written to the disk may wait
+	// for the disk.
 	{name: "fsync", within: time.Second, ask: func(th, _ int) error {
 		f, err := os.Create(fmt.Sprint(th))
 		if err != nil {
@@ -122,7 +122,7 @@ var attacks = []attack{
 			return err
 		}
 		defer out.Close()
-		from, to := int64(1), int64(0) // at different places within a block
+		from, to := int64(1), int64(0) // different offsets within a block: the blocks cannot be shared
 		_, err = unix.CopyFileRange(int(in.Fd()), &from, int(out.Fd()), &to, 63<<20, 0)
 		if err == unix.ENOSPC {
 			err = nil
@@ -131,7 +131,7 @@ var attacks = []attack{
 	}},
 }
 
-// sparse makes a file with holes for each thread.
+// sparse creates a file with holes for each thread.
 func sparse(dir string) error {
 	for th := range threads {
 		f, err := os.Create(filepath.Join(dir, "sparse"+strconv.Itoa(th)))
@@ -146,7 +146,7 @@ func sparse(dir string) error {
 	return nil
 }
 
-// attributes makes a file with a long list of attributes for each thread.
+// attributes creates a file with a long list of extended attributes for each thread.
 func attributes(dir string) error {
 	for th := range threads {
 		name := filepath.Join(dir, strconv.Itoa(th))

@@ -14,11 +14,11 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
-// manyExtents is how many extents a file of an attack has: what is done to all of them takes long.
+// manyExtents is the number of extents of an attacked file. An operation on all of them takes long.
 const manyExtents = 30_000
 
-// extentAttacks keep the attacker's own inodes busy for as long as they can. The victim's files are
-// elsewhere, or beside them in one directory.
+// extentAttacks lists attacks that keep the attacker's own inodes busy for as long as they can. The
+// victim's files are in another directory, or beside them in the same one.
 var extentAttacks = []attack{
 	{name: "work on many extents", shared: true, prepare: extents("many", manyExtents), ask: func(th, round int) error {
 		f, err := os.OpenFile("many", os.O_RDWR, 0)
@@ -36,7 +36,7 @@ var extentAttacks = []attack{
 			return err
 		case 3:
 			_, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA)
-			if err == unix.ENXIO { // all is unwritten
+			if err == unix.ENXIO { // the whole file is unwritten
 				err = nil
 			}
 			return err
@@ -99,7 +99,7 @@ var extentAttacks = []attack{
 	}},
 }
 
-// extents returns a function that makes a file of n extents in a directory.
+// extents returns a function that creates a file of n extents in a directory.
 func extents(name string, n int) func(dir string) error {
 	return func(dir string) error {
 		f, err := os.Create(filepath.Join(dir, name))
@@ -111,7 +111,7 @@ func extents(name string, n int) func(dir string) error {
 	}
 }
 
-// scatter gives a file n extents of a block each, with holes between.
+// scatter allocates n extents of one block each, with holes in between.
 func scatter(f *os.File, n int) error {
 	for i := range n {
 		if err := unix.Fallocate(int(f.Fd()), 0, int64(i)*8192, 4096); err != nil {
@@ -121,7 +121,8 @@ func scatter(f *os.File, n int) error {
 	return nil
 }
 
-// statBeside asks for a file's attributes by its name, and by a way that the kernel has not cached.
+// statBeside asks for a file's attributes by its name, and by two calls that the kernel does not
+// answer from its caches.
 func statBeside(f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Stat(f.Name(), &st); err != nil {
@@ -134,16 +135,16 @@ func statBeside(f *os.File) error {
 	return unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_ALL, &x)
 }
 
-// depth is how many directories are above those of the renames. A path cannot name them.
+// depth is the number of directories above those of the renames. No path can name so many.
 const depth = 10_000
 
 var (
 	deepOnce sync.Once
 	deepErr  error
-	deep     [2]int // directories at the bottom, one of which has "tree"
+	deep     [2]int // descriptors of the directories at the bottom; one of them contains "tree"
 )
 
-// digDown makes the directories of deep.
+// digDown creates the directories of deep.
 func digDown() error {
 	at, err := unix.Open(".", unix.O_DIRECTORY|unix.O_PATH, 0)
 	if err != nil {
@@ -167,7 +168,7 @@ func digDown() error {
 		if deep[i], err = down(name); err != nil {
 			return err
 		}
-		_ = unix.Unlinkat(deep[i], "tree/below", unix.AT_REMOVEDIR) // of an earlier attempt
+		_ = unix.Unlinkat(deep[i], "tree/below", unix.AT_REMOVEDIR) // left by an earlier attempt
 		_ = unix.Unlinkat(deep[i], "tree", unix.AT_REMOVEDIR)
 	}
 	if err := unix.Mkdirat(deep[0], "tree", 0o700); err != nil {

@@ -8,21 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// aligned is memory for O_DIRECT.
+// aligned returns n bytes of page-aligned memory, for O_DIRECT.
 func aligned(n int) []byte {
 	b := make([]byte, n+page)
 	off := -int(uintptr(unsafe.Pointer(&b[0]))) & (page - 1)
 	return b[off : off+n : off+n]
 }
 
-// load and store go through the mapping as one access.
+// load reads 8 bytes of a mapping at byte off in one access. store writes them in one access.
 func load(m []byte, off int64) uint64 { return atomic.LoadUint64((*uint64)(unsafe.Pointer(&m[off]))) }
 
 func store(m []byte, off int64, v uint64) {
 	atomic.StoreUint64((*uint64)(unsafe.Pointer(&m[off])), v)
 }
 
-// aio is a context of io_setup(2). Requests are made one at a time.
+// aio is a context of io_setup(2). It serves one request at a time.
 type aio struct{ ctx uintptr }
 
 // iocb is struct iocb.
@@ -79,7 +79,7 @@ func (a *aio) do(write bool, fd int, b []byte, off int64) (int, error) {
 
 func (a *aio) close() { _, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, a.ctx, 0, 0) }
 
-// uring is an io_uring instance. Requests are made one at a time.
+// uring is an io_uring instance. It serves one request at a time.
 type uring struct {
 	fd             int
 	rings, sqes    []byte
@@ -128,7 +128,7 @@ func (u *uring) do(write bool, fd int, b []byte, off int64) (int, error) {
 	if write {
 		s.opcode = 23
 	}
-	for i := range uint32(4) { // every entry of the queue is this one
+	for i := range uint32(4) { // every index of the submission queue refers to entry 0
 		*(*uint32)(unsafe.Pointer(&u.rings[u.array+4*i])) = 0
 	}
 	u.sqTail.Add(1)

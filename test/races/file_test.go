@@ -12,20 +12,20 @@ import (
 
 const (
 	page = 4096
-	slot = 512 // bytes of the page that one operation changes: what O_DIRECT on a loop device takes
+	slot = 512 // bytes of the page that one operation changes: the smallest O_DIRECT request to a loop device
 )
 
-// race is one file under two operations.
+// race is one file on which two operations race.
 type race struct {
 	name   string
 	fd     int // O_RDWR
 	app    int // O_RDWR|O_APPEND
 	direct int // O_RDWR|O_DIRECT
-	other  int // a file to copy from
-	copied int // a file to copy to
+	other  int // descriptor of a file to copy from
+	copied int // descriptor of a file to copy to
 	m      []byte
 	size   int64 // bytes when the race begins
-	async  bool  // descriptors for AIO and io_uring are O_DIRECT
+	async  bool  // AIO and io_uring use the O_DIRECT descriptor
 }
 
 func open(name string, flags int) (int, error) {
@@ -36,7 +36,7 @@ func open(name string, flags int) (int, error) {
 	return fd, nil
 }
 
-// newRace makes the file, with size bytes of zeros, and maps two pages of it.
+// newRace creates the file with size bytes of zeros, and maps two pages of it.
 func newRace(name string, size int64) (r *race, err error) {
 	r = &race{name: name, size: size, fd: -1, app: -1, direct: -1, other: -1, copied: -1}
 	defer func() {
@@ -85,7 +85,8 @@ func (r *race) close() {
 	}
 }
 
-// contents reads the file in every way, last of all when nothing of it is open. It closes the race.
+// contents returns the file's first two pages as read in each way, the last time after all
+// descriptors were closed. It closes the race.
 func (r *race) contents() (map[string][]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(r.fd, &st); err != nil {
@@ -119,7 +120,7 @@ func (r *race) contents() (map[string][]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	// The pages go, and what the filesystem has is read.
+	// Drop the cached pages, so that the filesystem's own bytes are read.
 	if err := unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED); err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func word(b []byte, off int64) uint64 {
 	return binary.NativeEndian.Uint64(b[off:])
 }
 
-// filled is a slot full of v.
+// filled fills b with words of v and returns it.
 func filled(b []byte, v uint64) []byte {
 	for i := 0; i < len(b); i += 8 {
 		binary.NativeEndian.PutUint64(b[i:], v)
@@ -141,7 +142,7 @@ func filled(b []byte, v uint64) []byte {
 	return b
 }
 
-// progress is how far a changing operation is.
+// progress counts the changes of a changing operation.
 type progress struct {
-	begun, done atomic.Uint64 // changes
+	begun, done atomic.Uint64 // changes that have begun, and that have returned
 }

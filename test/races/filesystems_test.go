@@ -11,12 +11,12 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// filesystem is one that the races run on.
+// filesystem is a filesystem that the races run on.
 type filesystem struct {
 	name    string
 	options string
-	flag    bool                      // chattr +x
-	control func(t *testing.T) string // mounts something else, returns where
+	flag    bool                      // set FS_DAX_FL on the root directory (chattr +x)
+	control func(t *testing.T) string // mounts another filesystem and returns its path
 }
 
 var filesystems = []*filesystem{
@@ -28,7 +28,7 @@ var filesystems = []*filesystem{
 	{name: "transport=uring", options: "dax=always,transport=uring"},
 }
 
-// up mounts it and returns a directory, and the daemon's process.
+// up mounts the filesystem. It returns a directory and the daemon's pid (0 for the control).
 func (f *filesystem) up(t *testing.T) (dir string, pid int) {
 	if f.control != nil {
 		return f.control(t), 0
@@ -43,9 +43,9 @@ func (f *filesystem) up(t *testing.T) (dir string, pid int) {
 	return m.Mountpoint, m.PID()
 }
 
-// report judges the n-th pair. Where one side goes past the page cache and the other through it, no
-// kernel filesystem promises anything: of such a race ext4 says "Possible data corruption" and
-// fails the next fsync. daxfsd does not get off as lightly.
+// report reports the error of the n-th pair. It fails the test, except on the control if one side
+// bypasses the page cache and the other uses it: no kernel filesystem promises anything then. ext4
+// logs "Possible data corruption" and fails the next fsync. daxfsd must be right there, too.
 func (f *filesystem) report(t *testing.T, p pair, n int, err error) {
 	if f.control != nil && p.mixed(n) {
 		t.Logf("%s itself, %v: %v", f.name, p, err)
@@ -54,8 +54,8 @@ func (f *filesystem) report(t *testing.T, p pair, n int, err error) {
 	t.Errorf("%v: %v", p, err)
 }
 
-// upExt4 mounts an ext4 in a file. The loop device detaches itself when it is unmounted, which
-// happens at the latest when the mount namespace dies.
+// upExt4 mounts an ext4 in a file. The loop device detaches itself at the unmount, which happens at
+// the latest when the mount namespace ends.
 func upExt4(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests mount and must run as root: try `sudo make races`")

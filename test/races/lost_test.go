@@ -16,8 +16,9 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestWriteBesideStore: while one thread stores to a page again and again, 200 records are written
-// to other bytes of it, each once. All are there in the end. So are 200 that are appended.
+// TestWriteBesideStore checks that no write is lost: while one thread stores to a page through a
+// mapping, 200 records are written to other bytes of the page, each once. In the end all are there.
+// So are 200 records that are appended.
 func TestWriteBesideStore(t *testing.T) {
 	for _, f := range filesystems {
 		t.Run(f.name, func(t *testing.T) {
@@ -42,7 +43,7 @@ func TestWriteBesideStore(t *testing.T) {
 	}
 }
 
-// records returns how many of 200 records are gone.
+// records writes or appends 200 records beside a storing thread, and returns how many are lost.
 func records(name string, appends bool) (lost int, err error) {
 	size := int64(page)
 	if appends {
@@ -85,8 +86,8 @@ func records(name string, appends bool) (lost int, err error) {
 	return lost, err
 }
 
-// TestFaultWhileStopped: a write(2) and a page fault on its page wait for a stopped daemon.
-// Whatever it serves first, the write is there.
+// TestFaultWhileStopped makes a write(2) and a page fault on its page wait for a stopped daemon. In
+// whichever order the daemon serves them, the write must be there.
 func TestFaultWhileStopped(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // see TestStopped
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
@@ -139,7 +140,7 @@ func TestFaultWhileStopped(t *testing.T) {
 			b, direct := make([]byte, 16), aligned(page)
 			for i := range n {
 				want := filled(make([]byte, 8), uint64(i+1))
-				_, err1 := unix.Pread(r.direct, direct, int64(i)*page) // flushes what is dirty
+				_, err1 := unix.Pread(r.direct, direct, int64(i)*page) // a direct read writes back dirty pages first
 				_, err2 := unix.Pread(r.fd, b[:8], int64(i)*page+written)
 				_, err3 := unix.Pread(r.fd, b[8:], int64(i)*page+stored)
 				if err1 != nil || err2 != nil || err3 != nil {
@@ -153,8 +154,9 @@ func TestFaultWhileStopped(t *testing.T) {
 	}
 }
 
-// TestAsyncLeavesNoOldPage: with many asynchronous O_DIRECT writes under way, others read the same
-// pages into the page cache. In the end the cache has what was written.
+// TestAsyncLeavesNoOldPage checks that the page cache keeps no old bytes: with many asynchronous
+// O_DIRECT writes under way, other threads read the same pages into the page cache. In the end the
+// cache must hold what was written.
 func TestAsyncLeavesNoOldPage(t *testing.T) {
 	const pages, rounds = 64, 12
 	for _, f := range filesystems {
@@ -183,7 +185,7 @@ func TestAsyncLeavesNoOldPage(t *testing.T) {
 				}
 			})
 			errs := make([]error, pages/4)
-			for w := range errs { // each with one request, so this many are under way
+			for w := range errs { // each has one request under way
 				writers.Go(func() {
 					runtime.LockOSThread()
 					defer runtime.UnlockOSThread()

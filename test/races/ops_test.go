@@ -7,44 +7,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asyncIO makes one asynchronous request and waits for it.
+// asyncIO makes one asynchronous read or write at byte off and waits for it.
 type asyncIO interface {
 	do(write bool, fd int, b []byte, off int64) (int, error)
 	close()
 }
 
-// worker is one side of a race, in a thread of its own.
+// worker is one side of a race, on a thread of its own.
 type worker struct {
 	r   *race
-	off int64  // of its slot, bytes
+	off int64  // byte offset of its slot
 	buf []byte // two pages, for O_DIRECT
 	io  asyncIO
 	progress
 }
 
-// op is an operation. One that changes the file has step, one that looks has look.
+// op is an operation. A changing operation has step, a reading one has look.
 type op struct {
 	name  string
 	async func() (asyncIO, error)
-	// step makes the i-th change, from 1 on.
+	// step makes the i-th change; i begins at 1.
 	step func(w *worker, i uint64) error
-	// zeroes: even changes make the slot zeros. Odd ones, and all of others, make it words of i.
+	// zeroes means that even changes zero the slot. All other changes fill the slot with words of
+	// i.
 	zeroes bool
-	// appends: the i-th change adds the word i to the end of the file.
+	// appends means that the i-th change appends the word i to the file.
 	appends bool
-	// cuts: what is behind the slot goes.
+	// cuts means that a change removes the bytes after the slot.
 	cuts bool
-	// look reads the word at off.
-	// What is behind the end of file is 0.
+	// look reads the word at byte off. It returns 0 beyond the end of file.
 	look func(w *worker, off int64) (uint64, error)
-	// direct: it goes past the page cache of every filesystem (the asynchronous ones do in half of
-	// the pairs).
+	// direct means that the operation bypasses the page cache of every filesystem. Asynchronous
+	// operations do in half of the pairs.
 	direct bool
-	// busy: it is so fast that it goes on for as long as the other side, not for a number of times.
+	// busy means that the operation is fast, so it runs for as long as the other side runs.
 	busy bool
 }
 
-const appendAt = 4 * slot // where appended words begin
+const appendAt = 4 * slot // byte offset where appended words begin
 
 func exactly(want int) func(n int, err error) error {
 	return func(n int, err error) error {
@@ -55,7 +55,7 @@ func exactly(want int) func(n int, err error) error {
 	}
 }
 
-// asyncFD is the descriptor for asynchronous requests. Past the page cache they are asynchronous
+// asyncFD returns the descriptor for asynchronous requests. With dax=always they are asynchronous
 // with and without O_DIRECT.
 func (r *race) asyncFD() int {
 	if r.async {
@@ -130,8 +130,8 @@ var ops = []*op{
 	}},
 }
 
-// copyRange is copy_file_range(2) at one offset of both files. A signal of Go's scheduler is no
-// error.
+// copyRange calls copy_file_range(2) for n bytes at the same offset of both files. It repeats a
+// call that a signal of Go's scheduler interrupted.
 func copyRange(from, to int, off int64, n int) (int, error) {
 	for {
 		a, b := off, off
@@ -151,7 +151,7 @@ func asyncStep(w *worker, i uint64) error {
 	return exactly(slot)(w.io.do(true, w.r.asyncFD(), filled(w.buf[:slot], i), w.off))
 }
 
-// where is where the i-th change is found, and what it leaves there.
+// where returns the byte offset of the i-th change and the word that the change leaves there.
 func (o *op) where(w *worker, i uint64) (off int64, v uint64) {
 	switch {
 	case o.appends:
@@ -162,7 +162,7 @@ func (o *op) where(w *worker, i uint64) (off int64, v uint64) {
 	return w.off, i
 }
 
-// begin makes what the operation needs, in its thread.
+// begin locks the goroutine to its thread and allocates what the operation needs.
 func (o *op) begin(w *worker) (err error) {
 	runtime.LockOSThread()
 	w.buf = aligned(2 * page)
@@ -179,7 +179,8 @@ func (w *worker) end() {
 	runtime.UnlockOSThread()
 }
 
-// once makes one change, or looks at the other side's last one. It returns what is wrong.
+// once makes one change, or reads the other side's last change (by operation oo). It returns an
+// error if it read older bytes than that change.
 func (o *op) once(w *worker, other *worker, oo *op) error {
 	if o.step != nil {
 		i := w.begun.Add(1)
@@ -209,7 +210,7 @@ func (o *op) once(w *worker, other *worker, oo *op) error {
 	return nil
 }
 
-// check compares what is there with what the side did.
+// check compares the contents, by the way they were read, with the changes that the side made.
 func (o *op) check(w *worker, all map[string][]byte) error {
 	n := w.done.Load()
 	if o.step == nil || n == 0 {

@@ -19,28 +19,29 @@ import (
 
 var (
 	each       = flag.Duration("each", 6*time.Millisecond, "how long a pair of operations runs on each filesystem")
-	lostRounds = flag.Int("lost", 6, "how many files TestWriteBesideStore writes")
-	stopped    = flag.Int("stopped", 1, "how often each side is the first of both to wait for a stopped daemon")
+	lostRounds = flag.Int("lost", 6, "number of files that TestWriteBesideStore writes")
+	stopped    = flag.Int("stopped", 1, "how often each side of a pair is the first to wait for a stopped daemon")
 )
 
-// pair is two operations, of which one at least changes the file.
+// pair is two operations, at least one of which changes the file.
 type pair [2]*op
 
 func (p pair) String() string { return p[0].name + ", " + p[1].name }
 
-// loose: one takes away what the other has left.
+// loose reports whether one operation may remove the other's changes, so that the outcome is not
+// known.
 func (p pair) loose() bool {
 	return p[0].cuts && (p[1].cuts || p[1].appends) || p[1].cuts && (p[0].cuts || p[0].appends) || p[0].appends && p[1].appends
 }
 
-// mixed: of the n-th pair, both sides change the file, and one of them past every filesystem's
-// page cache.
+// mixed reports whether both sides of the n-th pair change the file, and one of them bypasses every
+// filesystem's page cache.
 func (p pair) mixed(n int) bool {
 	past := func(o *op) bool { return o.direct || o.async != nil && odirect(n) }
 	return p[0].step != nil && p[1].step != nil && past(p[0]) != past(p[1])
 }
 
-// odirect: the asynchronous requests of the n-th pair are made with O_DIRECT.
+// odirect reports whether the asynchronous requests of the n-th pair use O_DIRECT.
 func odirect(n int) bool { return n%2 == 0 }
 
 func pairs() (all []pair) {
@@ -54,7 +55,7 @@ func pairs() (all []pair) {
 	return all
 }
 
-// setup makes the file of a race and its two sides.
+// setup creates the file of a race and its two sides.
 func (p pair) setup(name string, n int) (r *race, w [2]*worker, err error) {
 	size := int64(page)
 	if p[0].appends || p[1].appends {
@@ -66,7 +67,7 @@ func (p pair) setup(name string, n int) (r *race, w [2]*worker, err error) {
 	r.async = odirect(n)
 	for i := range w {
 		w[i] = &worker{r: r, off: slot * int64(1+i)}
-		if p[i].cuts { // behind everybody else
+		if p[i].cuts { // after all other slots
 			w[i].off = page - slot
 			if size == appendAt {
 				w[i].off = 3 * slot
@@ -76,7 +77,7 @@ func (p pair) setup(name string, n int) (r *race, w [2]*worker, err error) {
 	return r, w, nil
 }
 
-// verdict closes the race and says what is wrong with it.
+// verdict closes the race and returns what is wrong with the file.
 func (p pair) verdict(r *race, w [2]*worker) error {
 	all, err := r.contents()
 	if err != nil || p.loose() {
@@ -85,7 +86,7 @@ func (p pair) verdict(r *race, w [2]*worker) error {
 	return errors.Join(p[0].check(w[0], all), p[1].check(w[1], all))
 }
 
-// run lets both sides do what they do, for some time.
+// run lets both sides run freely for the duration d.
 func (p pair) run(name string, n int, d time.Duration) error {
 	r, w, err := p.setup(name, n)
 	if err != nil {
@@ -119,7 +120,7 @@ func (p pair) run(name string, n int, d time.Duration) error {
 	return errors.Join(errs[0], errs[1], p.verdict(r, w))
 }
 
-// TestPairs lets all pairs of operations run freely.
+// TestPairs runs all pairs of operations freely.
 func TestPairs(t *testing.T) {
 	for _, f := range filesystems {
 		t.Run(f.name, func(t *testing.T) {
@@ -133,12 +134,12 @@ func TestPairs(t *testing.T) {
 	}
 }
 
-// TestStopped has both sides of each pair wait for a stopped daemon.
+// TestStopped makes both sides of each pair wait for a stopped daemon.
 func TestStopped(t *testing.T) {
-	// A thread that waits for a page cannot be stopped for a garbage collection, nor can who is to
-	// let the daemon go on run during one.
+	// A thread that waits for a page fault cannot be stopped for a garbage collection, and the
+	// goroutine that continues the daemon cannot run during one. So there is none.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8)) // and who waits for a page keeps a processor
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8)) // a thread in a page fault keeps one of Go's processors
 	for _, f := range filesystems {
 		if f.control != nil {
 			continue
@@ -157,7 +158,8 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// stop lets each side go once, while the daemon is stopped.
+// stop starts one operation of each side while the daemon is stopped, and then continues the
+// daemon. k determines which side is first.
 func (p pair) stop(name string, pid, n, k int) error {
 	r, w, err := p.setup(name, n)
 	if err != nil {

@@ -12,29 +12,29 @@ import (
 )
 
 const (
-	remountEach = 2500 // operations
-	tail        = 30   // operations shown after a difference
+	remountEach = 2500 // operations between remounts
+	tail        = 30   // number of operations that are shown after a difference
 )
 
-// run is one seed of the file exerciser.
+// run is a run of the file exerciser with one seed.
 type run struct {
 	dice
 	t     *testing.T
 	p     *place
 	mode  string
 	seed  uint64
-	max   int64 // size of a file
-	n     int   // operation
+	max   int64 // largest size of a file, in bytes
+	n     int   // number of the current operation
 	log   [tail]string
 	files [2]*file
 	buf   []byte // page-aligned
-	made  int    // names
+	made  int    // number of names used so far
 	count map[string]int
 	wait  map[string]time.Duration
 }
 
-// TestFile does random operations on two files of a mount and compares all that it
-// reads with what it expects.
+// TestFile does random operations on two files of a mount and compares all that it reads with a
+// model.
 func TestFile(t *testing.T) {
 	first := firstSeed(t)
 	ms := modes(t)
@@ -71,7 +71,7 @@ func exercise(t *testing.T, p *place, mode string, seed uint64, each int) {
 			}
 		}
 	}()
-	defer r.closeAll() // the last: nothing of ours keeps the mount busy after a failure
+	defer r.closeAll() // deferred last, so run first: after a failure, the test must not keep the mount busy
 	for i := range r.files {
 		r.files[i] = &file{model: make([]byte, 0, r.max)}
 		r.create(r.files[i])
@@ -99,12 +99,13 @@ func exercise(t *testing.T, p *place, mode string, seed uint64, each int) {
 	}
 }
 
-// note remembers what is done next.
+// note records the next operation for report.
 func (r *run) note(format string, a ...any) {
 	r.log[r.n%tail] = fmt.Sprintf("%7d ", r.n) + fmt.Sprintf(format, a...)
 }
 
-// report says what was found and how to see it again.
+// report returns a message with what was found, the last operations and the command to reproduce
+// it.
 func (r *run) report(what string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "dax=%s, seed %d, operation %d: %s\nthe last operations:\n", r.mode, r.seed, r.n, what)
@@ -139,7 +140,7 @@ func (r *run) ok(err error, call string) {
 	}
 }
 
-// create makes the file anew, empty.
+// create gives f a new, empty file.
 func (r *run) create(f *file) {
 	r.made++
 	f.name = filepath.Join(r.p.dir, fmt.Sprintf("f%d-%d", r.seed, r.made))
@@ -147,7 +148,7 @@ func (r *run) create(f *file) {
 		return unix.Open(f.name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
 	})
 	r.ok(err, "create")
-	if r.mode == "inode" && r.made%2 == 0 { // a file goes by the flag it has when it is opened
+	if r.mode == "inode" && r.made%2 == 0 { // the flag takes effect at the next open
 		r.ok(setDAX(f.name), "chattr +x")
 		r.ok(unix.Close(fd), "close")
 		fd, err = retry(func() (int, error) { return unix.Open(f.name, unix.O_RDWR|unix.O_CLOEXEC, 0) })
@@ -157,7 +158,7 @@ func (r *run) create(f *file) {
 	f.model, f.claimed, f.orphan = f.model[:0], 0, 0
 }
 
-// setDAX is chattr +x.
+// setDAX sets FS_DAX_FL, as chattr +x does.
 func setDAX(name string) error {
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -190,7 +191,7 @@ func (r *run) closeAll() {
 	}
 }
 
-// remount closes everything, unmounts, checks, mounts, and compares the files.
+// remount closes all files, unmounts, checks, mounts, and compares the files.
 func (r *run) remount() {
 	start := time.Now()
 	for _, f := range r.files {
@@ -221,7 +222,7 @@ func (r *run) open(f *file, flags int) {
 	f.handles = append(f.handles, handle{fd, flags})
 }
 
-// whole compares all of the file, its size and its blocks.
+// whole compares the whole content of the file, its size and its blocks.
 func (r *run) whole(f *file) {
 	r.t.Helper()
 	h := f.handles[0]
@@ -247,7 +248,8 @@ func (r *run) whole(f *file) {
 	r.holes(f, 0, true)
 }
 
-// stat looks at size and blocks; all: also whether all that is not zero has blocks.
+// stat compares size, links and blocks; with all, also that all bytes that are not zero have
+// blocks.
 func (r *run) stat(f *file, all bool) {
 	r.t.Helper()
 	var st unix.Stat_t
@@ -262,7 +264,7 @@ func (r *run) stat(f *file, all bool) {
 	if uint64(st.Nlink) != links {
 		r.failf("%s has %d links, want %d", filepath.Base(f.name), st.Nlink, links)
 	}
-	most := (f.claimed+page-1)/page*8 + 64 + f.claimed/page/8 // and what metadata takes
+	most := (f.claimed+page-1)/page*8 + 64 + f.claimed/page/8 // including metadata blocks
 	if r.p.Mount != nil && st.Blocks > most {
 		r.failf("%s has %d blocks of 512, at most %d of them explained (size %d, allocated up to %d)", filepath.Base(f.name), st.Blocks, most, f.size(), f.claimed)
 	}
@@ -279,7 +281,8 @@ func (r *run) stat(f *file, all bool) {
 	}
 }
 
-// holes walks SEEK_DATA and SEEK_HOLE from off: nothing that is not zero is in a hole.
+// holes walks SEEK_DATA and SEEK_HOLE from byte off, and requires that holes read as zeros. It
+// takes a few steps, or with all goes to the end of file.
 func (r *run) holes(f *file, off int64, all bool) {
 	r.t.Helper()
 	h := f.handles[0]

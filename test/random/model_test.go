@@ -13,15 +13,15 @@ const (
 	huge = 2 << 20
 )
 
-// A file is what an exerciser does to one file, and what must be in it.
+// A file is one file of the file exerciser: its handles, its mappings and its model.
 type file struct {
 	name    string
 	model   []byte // the content; its capacity is the largest size
-	claimed int64  // nothing beyond this may be allocated: the size, or a fallocate with KEEP_SIZE
+	claimed int64  // bytes up to which blocks may be allocated: the size, or more after a fallocate with KEEP_SIZE
 	handles []handle
 	maps    []mapping
-	dirty   bool // something was stored through a mapping, and nothing made it be written back
-	orphan  int  // operations left until it gets a name again; 0: it has one
+	dirty   bool // stored to through a mapping, and not written back by the test since
+	orphan  int  // number of operations left without a name; 0: it has a name
 }
 
 // A handle is one open(2) of a file.
@@ -30,7 +30,7 @@ type handle struct {
 	flags int
 }
 
-// A mapping is shared and writable.
+// A mapping is a shared writable mapping of the file from byte off on.
 type mapping struct {
 	off int64
 	mem []byte
@@ -38,7 +38,7 @@ type mapping struct {
 
 func (f *file) size() int64 { return int64(len(f.model)) }
 
-// resize truncates the model; what a growing file shows is zero.
+// resize sets the size of the model to n bytes. New bytes are zero.
 func (f *file) resize(n int64) {
 	old := f.size()
 	f.model = f.model[:n]
@@ -47,7 +47,7 @@ func (f *file) resize(n int64) {
 	}
 }
 
-// put stores data into the model.
+// put stores data into the model at byte off.
 func (f *file) put(off int64, data []byte) {
 	if end := off + int64(len(data)); end > f.size() {
 		f.resize(end)
@@ -56,14 +56,14 @@ func (f *file) put(off int64, data []byte) {
 	f.claimed = max(f.claimed, f.size())
 }
 
-// zero clears what of [off, end) the file has.
+// zero clears the bytes [off, end) of the model, up to its size.
 func (f *file) zero(off, end int64) {
 	if end = min(end, f.size()); off < end {
 		clear(f.model[off:end])
 	}
 }
 
-// differs says where got is not want, or "".
+// differs returns where got, read at byte off, differs from want; "" if it does not.
 func differs(off int64, got, want []byte) string {
 	if bytes.Equal(got, want) {
 		return ""
@@ -85,7 +85,7 @@ func differs(off int64, got, want []byte) string {
 	return fmt.Sprintf("offset %d (%#x): got % x, want % x; %d bytes differ, the last at %d", off+int64(first), off+int64(first), part(got), part(want), n, off+int64(last))
 }
 
-// isZero reports whether all of b is.
+// isZero reports whether all bytes of b are zero.
 func isZero(b []byte) bool {
 	for len(b) > 0 {
 		n := min(len(b), len(zeros))
@@ -99,10 +99,10 @@ func isZero(b []byte) bool {
 
 var zeros = make([]byte, 64<<10)
 
-// dice chooses offsets and lengths where filesystems err.
+// dice chooses offsets and lengths at which filesystems tend to be wrong.
 type dice struct {
 	*rand.Rand
-	pool []byte // of random bytes
+	pool []byte // random bytes
 }
 
 func newDice(seed, stream uint64) dice {
@@ -113,7 +113,8 @@ func newDice(seed, stream uint64) dice {
 	return d
 }
 
-// offset is in [0, limit], often at or near the end of file or an edge of a page or folio.
+// offset returns an offset in [0, limit], in bytes, often at or near the end of file or an edge of
+// a page or folio.
 func (d dice) offset(size, limit int64) int64 {
 	o := d.Int64N(limit + 1)
 	switch d.IntN(8) {
@@ -137,7 +138,7 @@ func (d dice) offset(size, limit int64) int64 {
 	return min(max(o, 0), limit)
 }
 
-// length is at least 1 and at most limit, mostly small.
+// length returns a length in [1, limit], in bytes, mostly small.
 func (d dice) length(limit int64) int64 {
 	n := int64(1) << d.IntN(18)
 	n += d.Int64N(n)
@@ -156,7 +157,7 @@ func (d dice) length(limit int64) int64 {
 	return min(max(n, 1), limit)
 }
 
-// data is n bytes that were not written before.
+// data returns n bytes that begin with the number of the operation, or, rarely, zeros.
 func (d dice) data(n int64, op int) []byte {
 	if d.IntN(64) == 0 && n <= int64(len(zeros)) {
 		return zeros[:n]
@@ -179,7 +180,7 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
-// do is retry for calls that return nothing else.
+// do is retry for calls that return only an error.
 func do(call func() error) error {
 	_, err := retry(func() (int, error) { return 0, call() })
 	return err

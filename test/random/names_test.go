@@ -18,8 +18,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestNames lets processes work on one mount, each in a subtree of its own, which it models,
-// and all in a shared one.
+// TestNames runs processes on one mount, each in a private subtree, which it models, and all in a
+// shared one.
 func TestNames(t *testing.T) {
 	first := firstSeed(t)
 	for i, mode := range modes(t) {
@@ -34,7 +34,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// inhabit runs the processes and judges what they leave.
+// inhabit runs the processes and checks what they leave.
 func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Duration) {
 	where := "-dax " + mode
 	if p.Mount == nil {
@@ -49,7 +49,7 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 	if err := os.Mkdir(pub, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if mode == "inode" { // what is created in it goes past the page cache, what is not does not
+	if mode == "inode" { // files created in this directory inherit the flag, others lack it
 		if err := setDAX(pub); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 		}
 		wg.Go(func() {
 			if errs[w] = cmds[w].Wait(); errs[w] != nil {
-				cancel() // what the others do changes nothing any more
+				cancel() // the test has failed already
 			}
 		})
 	}
@@ -91,7 +91,7 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 	for w := range cmds {
 		var n map[string]int
 		if err := json.Unmarshal([]byte(outs[w].String()), &n); err != nil {
-			t.Fatalf("process %d says %q", w, outs[w].String())
+			t.Fatalf("process %d printed %q, not its counts", w, outs[w].String())
 		}
 		for k, v := range n {
 			if k == "longest ms" {
@@ -128,11 +128,11 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 		}
 	}
 	if p.Mount == nil {
-		return // others use it, too
+		return // other programs use the filesystem, too
 	}
 	for range 2 {
 		var after unix.Statfs_t
-		// The kernel tells the daemon some time after the call that nobody uses an inode any more.
+		// The kernel sends its FORGETs some time after the last use of an inode.
 		for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 			if err := unix.Statfs(p.dir, &after); err != nil {
 				t.Fatal(err)
@@ -152,7 +152,7 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 	}
 }
 
-// trees verifies every private subtree.
+// trees compares every private subtree with its saved model.
 func trees(t *testing.T, p *place, models []string, again string) {
 	t.Helper()
 	for w, name := range models {
@@ -170,7 +170,8 @@ func trees(t *testing.T, p *place, models []string, again string) {
 	}
 }
 
-// sharedTree judges what nobody changes any more: contents, and the links of every inode.
+// sharedTree checks the shared tree when no process changes it any more: contents, and the link
+// count of every inode. It returns the number of names.
 func sharedTree(pub string) (names int, err error) {
 	links, want := map[uint64]int{}, map[uint64]int{}
 	err = filepath.Walk(pub, func(name string, _ os.FileInfo, err error) error {
@@ -215,7 +216,8 @@ func sharedTree(pub string) (names int, err error) {
 	return names, err
 }
 
-// names is one process. Arguments: directory, mode, number, seed, duration, file for its model.
+// names is the main function of one process. Arguments: directory, mode, number, seed, duration,
+// file for its model.
 func names(args []string) error {
 	dir, mode := args[0], args[1]
 	w, err := strconv.Atoi(args[2])

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kinds are the operations of the file exerciser; the weight is how often they come.
+// kinds lists the operations of the file exerciser. An operation is chosen in proportion to its
+// weight.
 var kinds = []struct {
 	name   string
 	weight int
@@ -70,7 +71,7 @@ func (r *run) step() {
 
 func (r *run) id(f *file) string { return filepath.Base(f.name) }
 
-// handle is one of the file's, and how that reads in a note.
+// handle returns one of the file's handles, and its description for a note.
 func (r *run) handle(f *file) (handle, string) {
 	i := r.IntN(len(f.handles))
 	s := fmt.Sprintf("%s fd %d", r.id(f), f.handles[i].fd)
@@ -83,15 +84,15 @@ func (r *run) handle(f *file) (handle, string) {
 	return f.handles[i], s
 }
 
-// before is called before a call that looks at a file other than through a mapping.
+// before is called before a call that reads a file other than through a mapping.
 func (r *run) before(f *file) {
 	if *patient {
 		r.writeBack(f)
 	}
 }
 
-// writeBack writes back what is stored in mappings. st_blocks knows nothing of it before:
-// FUSE does not write back for stat.
+// writeBack writes back the stores of mappings. st_blocks does not count them before, since FUSE
+// does not write back for stat.
 func (r *run) writeBack(f *file) {
 	if !f.dirty {
 		return
@@ -103,7 +104,7 @@ func (r *run) writeBack(f *file) {
 	}
 }
 
-// split cuts a buffer for preadv and pwritev.
+// split cuts a buffer into parts for preadv and pwritev.
 func (r *run) split(b []byte) (parts [][]byte) {
 	for len(b) > 1 && len(parts) < 5 {
 		n := 1 + r.IntN(len(b)-1)
@@ -123,7 +124,7 @@ func (r *run) read(f *file) {
 	vec := h.flags&unix.O_DIRECT == 0 && r.IntN(4) == 0
 	r.note("read %s: %d at %d of %d, vector %v", s, n, off, f.size(), vec)
 	b := r.buf[:n]
-	if h.flags&unix.O_DIRECT == 0 { // another alignment of memory
+	if h.flags&unix.O_DIRECT == 0 { // a buffer of any alignment
 		at := r.Int64N(page)
 		b = r.buf[at : at+n]
 	}
@@ -142,7 +143,7 @@ func (r *run) read(f *file) {
 		got, err = retry(func() (int, error) { return unix.Pread(h.fd, b, off) })
 	}
 	r.ok(err, "read")
-	if got != len(want) && (got == 0 || got%page != 0) { // only a whole page is a good place to stop
+	if got != len(want) && (got == 0 || got%page != 0) { // a short read may only end at a page border
 		r.failf("read %d bytes, want %d", got, len(want))
 	}
 	if d := differs(off, b[:got], want[:got]); d != "" {
@@ -200,7 +201,7 @@ func (r *run) write(f *file) {
 	f.put(off, b)
 }
 
-// append opens with O_APPEND for one write.
+// append opens the file with O_APPEND for one write.
 func (r *run) append(f *file) {
 	if f.orphan > 0 {
 		return
@@ -225,7 +226,7 @@ func (r *run) append(f *file) {
 	f.put(f.size(), data)
 }
 
-// mapIt maps a part of the file.
+// mapIt adds a mapping of a part of the file.
 func (r *run) mapIt(f *file) {
 	if f.size() == 0 || len(f.maps) >= 3 {
 		return
@@ -239,7 +240,8 @@ func (r *run) mapIt(f *file) {
 	f.maps = append(f.maps, mapping{off, mem})
 }
 
-// mapped chooses a mapping and a part of it that the file has.
+// mapped chooses a mapping, and a part of the mapping below the end of file: n bytes from byte from
+// of the mapping. n is 0 if there is no such part.
 func (r *run) mapped(f *file) (m mapping, from, n int64) {
 	if len(f.maps) == 0 {
 		if r.mapIt(f); len(f.maps) == 0 {
@@ -279,7 +281,7 @@ func (r *run) mapWrite(f *file) {
 	f.put(off, data)
 	f.dirty = true
 	if end := f.size() - m.off; *pollute && end%page != 0 && end < int64(len(m.mem)) {
-		m.mem[end] = 'P' // never part of the file
+		m.mem[end] = 'P' // must never become part of the file
 	}
 	if r.IntN(8) == 0 {
 		r.ok(unix.Msync(m.mem, unix.MS_SYNC), "msync")
@@ -310,7 +312,7 @@ func (r *run) truncate(f *file) {
 	r.before(f)
 	h, s := r.handle(f)
 	to := r.offset(f.size(), r.max)
-	if r.IntN(3) > 0 && f.size() > 0 { // and not always far down
+	if r.IntN(3) > 0 && f.size() > 0 { // mostly close to the present size
 		to = min(r.max, max(0, f.size()+r.Int64N(64*page)-32*page))
 	}
 	r.note("truncate %s: %d, was %d", s, to, f.size())
@@ -319,14 +321,14 @@ func (r *run) truncate(f *file) {
 	} else {
 		r.ok(do(func() error { return unix.Truncate(f.name, to) }), "truncate")
 	}
-	if to <= f.size() { // else what was allocated beyond the end of file stays
+	if to <= f.size() { // otherwise blocks that were allocated beyond the end of file stay
 		f.claimed = to
 	}
 	f.resize(to)
 	f.claimed = max(f.claimed, to)
 }
 
-// span is a range that begins and ends anywhere in the largest size.
+// span returns a random range of bytes within the largest size.
 func (r *run) span(f *file) (off, n int64) {
 	off = r.offset(f.size(), r.max-1)
 	return off, r.length(r.max - off)
@@ -354,7 +356,8 @@ func (r *run) punch(f *file) {
 	f.zero(off, off+n)
 }
 
-// noZeroRange: the filesystem of -dir cannot, as tmpfs.
+// noZeroRange is set if the filesystem of -dir does not support FALLOC_FL_ZERO_RANGE, such as
+// tmpfs.
 var noZeroRange bool
 
 func (r *run) zeroRange(f *file) {
@@ -379,7 +382,7 @@ func (r *run) zeroRange(f *file) {
 	f.claimed = max(f.claimed, off+n)
 }
 
-// copy is copy_file_range(2) within a file or from the one to the other.
+// copy calls copy_file_range(2) within a file or from one file to the other.
 func (r *run) copy(f *file) {
 	src := r.files[r.IntN(len(r.files))]
 	if src.size() == 0 {
@@ -389,7 +392,7 @@ func (r *run) copy(f *file) {
 	n := r.length(r.max)
 	switch r.IntN(4) {
 	case 0: // nothing aligned
-	case 1: // the same place in a block, both ends
+	case 1: // the same offset within a block on both sides
 		to = to&^(page-1) + from%page
 	default: // whole blocks
 		from, to = from&^(page-1), to&^(page-1)
@@ -404,7 +407,7 @@ func (r *run) copy(f *file) {
 	if ho.flags&unix.O_APPEND != 0 {
 		return // EBADF
 	}
-	if r.p.Mount == nil { // others splice, for which O_DIRECT must be aligned
+	if r.p.Mount == nil { // other filesystems splice, for which O_DIRECT must be aligned
 		hi, ho = src.handles[0], f.handles[0]
 	}
 	r.before(src)
@@ -453,7 +456,8 @@ func (r *run) reopen(f *file) {
 	r.open(f, flags)
 }
 
-// closeOne closes a handle but the last; the first is neither O_DIRECT nor O_APPEND.
+// closeOne closes a handle other than the first, which is neither O_DIRECT nor O_APPEND. A single
+// handle is closed and opened again.
 func (r *run) closeOne(f *file) {
 	if len(f.handles) < 2 {
 		if f.orphan > 0 {
@@ -471,7 +475,7 @@ func (r *run) closeOne(f *file) {
 	f.handles = slices.Delete(f.handles, i, i+1)
 }
 
-// names links, renames and unlinks the file under its users.
+// names links, renames or unlinks the file while it is open.
 func (r *run) names(f *file) {
 	if f.orphan > 0 {
 		return

@@ -12,27 +12,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process is one of the namespace exerciser.
+// A process is one process of the namespace exerciser.
 type process struct {
 	dice
 	w     int
-	root  string // its private subtree
-	pub   string // the shared one
-	whole bool   // a read sees one write(2) wholly or not at all
+	root  string // path of its private subtree
+	pub   string // path of the shared subtree
+	whole bool   // a read sees each write(2) wholly or not at all
 	t     *tree
 	held  []heldFile
 	n     int
-	did   string // what is being done
+	did   string // the current call
 	count map[string]int
 }
 
-// A heldFile is open and has lost its name.
+// A heldFile is an open file without a name.
 type heldFile struct {
 	fd   int
 	data []byte
 }
 
-// dirOf is a random directory of the private tree, and name a name in one.
+// dirOf returns a random directory of the private tree.
 func (p *process) dirOf() string {
 	l := []string{"."}
 	for name, id := range p.t.Names {
@@ -40,15 +40,16 @@ func (p *process) dirOf() string {
 			l = append(l, name)
 		}
 	}
-	slices.Sort(l) // a map has no order, a seed has
+	slices.Sort(l) // the order of a map is random, but a seed must repeat the choice
 	return l[p.IntN(len(l))]
 }
 
+// name returns a name, used or not, in a random directory.
 func (p *process) name() string {
 	return path.Join(p.dirOf(), fmt.Sprintf("n%d", p.IntN(7)))
 }
 
-// some is a random name that is there and of one of the types.
+// some returns a random existing name of one of the types; "" if there is none.
 func (p *process) some(types ...uint32) string {
 	var l []string
 	for name, id := range p.t.Names {
@@ -65,7 +66,7 @@ func (p *process) some(types ...uint32) string {
 
 func (p *process) full(name string) string { return filepath.Join(p.root, name) }
 
-// want compares an errno.
+// want requires that err equals want.
 func (p *process) want(err, want error) error {
 	if err != want {
 		return fmt.Errorf("%v, want %v", err, want)
@@ -73,7 +74,7 @@ func (p *process) want(err, want error) error {
 	return nil
 }
 
-// taken is what making a name says.
+// taken returns the error that creating a name must give.
 func (p *process) taken(name string) error {
 	if p.t.at(name) != nil {
 		return unix.EEXIST
@@ -81,7 +82,7 @@ func (p *process) taken(name string) error {
 	return nil
 }
 
-// private does one call in the private subtree, and verifies what it touched.
+// private makes one call in the private subtree, and verifies the names that the call touched.
 func (p *process) private() error {
 	p.did = "nothing"
 	a, b := p.name(), p.name()
@@ -147,7 +148,7 @@ func (p *process) private() error {
 		return err
 	}
 	for _, name := range []string{a, b, path.Dir(a), path.Dir(b)} {
-		// A directory that was there may have been moved away.
+		// The directory may have been moved away.
 		if d := path.Dir(name); d != "." && (p.t.at(d) == nil || p.t.at(d).Type != unix.S_IFDIR) {
 			continue
 		}
@@ -172,7 +173,7 @@ func (p *process) create(a string) error {
 	return p.store(fd, n, 0, p.data(p.length(16<<10), p.n))
 }
 
-// store writes, all.
+// store writes all of data at byte off, to the file and to its node.
 func (p *process) store(fd int, n *node, off int64, data []byte) error {
 	k, err := retry(func() (int, error) { return unix.Pwrite(fd, data, off) })
 	if err != nil || k != len(data) {
@@ -186,7 +187,7 @@ func (p *process) store(fd int, n *node, off int64, data []byte) error {
 	return nil
 }
 
-// unlink keeps some files open.
+// unlink unlinks a file, and keeps some files open.
 func (p *process) unlink(a string) error {
 	p.did = "unlink " + a
 	n := p.t.at(a)
@@ -215,7 +216,7 @@ func (p *process) unlink(a string) error {
 	return nil
 }
 
-// useHeld reads a file without a name, and writes it.
+// useHeld reads and writes a file without a name.
 func (p *process) useHeld() error {
 	if len(p.held) == 0 {
 		return nil
@@ -237,6 +238,7 @@ func (p *process) useHeld() error {
 	return err
 }
 
+// tmpfile creates a file without a name, writes it and links it at a.
 func (p *process) tmpfile(a string) error {
 	p.did = "O_TMPFILE and link to " + a
 	fd, err := retry(func() (int, error) {
@@ -308,7 +310,7 @@ func (p *process) rename(a, b string) error {
 	return nil
 }
 
-// change changes an inode that is there.
+// change changes an existing inode.
 func (p *process) change() error {
 	a := p.some(unix.S_IFREG, unix.S_IFREG, unix.S_IFDIR)
 	if a == "" {
@@ -335,7 +337,7 @@ func (p *process) change() error {
 		at := time.Now().Unix() - 1 - p.Int64N(1e9)
 		ts := []unix.Timespec{{Sec: at - 5}, {Sec: at, Nsec: 7}}
 		err = do(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, full, ts, unix.AT_SYMLINK_NOFOLLOW) })
-		if n.Type == unix.S_IFREG { // a directory's is changed by its names
+		if n.Type == unix.S_IFREG { // a change of names sets a directory's mtime
 			n.Mtime = at
 		}
 	case x <= 4:

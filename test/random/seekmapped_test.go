@@ -12,8 +12,9 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestSeekMapped: what is stored through a mapping into a hole is data to SEEK_DATA, written
-// back or not, mapped still or not. cp(1) copies what SEEK_DATA shows, so it would lose it.
+// TestSeekMapped checks that SEEK_DATA shows bytes that were stored into a hole through a mapping,
+// whether or not they are written back or still mapped. cp(1) copies only what SEEK_DATA shows, so
+// it would lose them.
 func TestSeekMapped(t *testing.T) {
 	for _, mode := range modes(t) {
 		for _, how := range []string{"mapped", "unmapped", "closed"} {

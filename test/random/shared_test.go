@@ -13,10 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recordSize is the length of every content in the shared tree: one page and one request.
+// recordSize is the length in bytes of every content in the shared tree. It fits one page and one
+// request.
 const recordSize = 1000
 
-// record is a content that names its writer and proves that it is whole:
+// record returns a content that names its writer and shows that it is whole (offset, length,
+// meaning):
 //
 //	0  4   crc32 of the rest
 //	4  4   process
@@ -34,7 +36,7 @@ func record(w, n int) []byte {
 	return b
 }
 
-// checkRecord accepts an empty content and a whole one of anybody.
+// checkRecord accepts an empty content and a whole record of any process.
 func checkRecord(b []byte) error {
 	if len(b) == 0 {
 		return nil
@@ -49,11 +51,11 @@ func checkRecord(b []byte) error {
 	return nil
 }
 
-// walked are the errors of any path in the shared tree: others rename directories and
-// symbolic links in it.
+// walked lists the errors that any path in the shared tree may give, since other processes rename
+// directories and symbolic links in it.
 var walked = []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP}
 
-// allowed requires success, or an error that others' calls explain.
+// allowed requires success, or an error that calls of other processes explain.
 func allowed(err error, more ...error) error {
 	if err == nil || slices.Contains(walked, err) || slices.Contains(more, err) {
 		return nil
@@ -61,7 +63,7 @@ func allowed(err error, more ...error) error {
 	return fmt.Errorf("unexpected: %w", err)
 }
 
-// sharedName is one of few.
+// sharedName returns one of a few names in the shared tree.
 func (p *process) sharedName() string {
 	name := p.pub
 	for p.IntN(2) == 0 {
@@ -73,7 +75,8 @@ func (p *process) sharedName() string {
 	return path.Join(name, string(rune('a'+p.IntN(6))))
 }
 
-// open opens a file of the shared tree; nil: it was not there or not a file.
+// open opens a file of the shared tree and calls f. It returns nil without a call if the file is
+// not there or not a regular file.
 func (p *process) open(name string, flags int, f func(fd int) error) error {
 	fd, err := retry(func() (int, error) { return unix.Open(name, flags|unix.O_CLOEXEC, 0o666) })
 	if err != nil {
@@ -92,7 +95,7 @@ func (p *process) put(fd int) error {
 	return nil
 }
 
-// get reads a record of anybody.
+// get reads a record of any process.
 func (p *process) get(fd int) error {
 	var st unix.Stat_t
 	if err := do(func() error { return unix.Fstat(fd, &st) }); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -104,8 +107,8 @@ func (p *process) get(fd int) error {
 		if err != nil {
 			return err
 		}
-		// While a file is truncated, FUSE fills a page that it does not have with the nothing that
-		// the daemon already answers, and shows as much of it as the file had
+		// While a file is truncated, the daemon already answers a read with no bytes. FUSE fills
+		// the uncached page with zeros, and shows as much of the page as the file had before
 		// (docs/compatibility.md). It drops the page when the truncation returns.
 		if !p.whole && k == recordSize && isZero(b[:k]) && tries < 100 {
 			time.Sleep(time.Millisecond)
@@ -115,7 +118,7 @@ func (p *process) get(fd int) error {
 	}
 }
 
-// public does one call in the shared subtree.
+// public makes one call in the shared subtree.
 func (p *process) public() error {
 	p.did = "nothing"
 	a, b := p.sharedName(), p.sharedName()
@@ -181,14 +184,14 @@ func (p *process) public() error {
 	}
 }
 
-// publish gives a file a name when its content is whole, by link or by rename.
+// publish writes a file and then gives it a name in the shared tree, by link and by rename.
 func (p *process) publish(a, b string) error {
 	p.did = "O_TMPFILE and link to " + a
 	err := p.open(path.Dir(a), unix.O_TMPFILE|unix.O_RDWR, func(fd int) error {
 		if err := p.put(fd); err != nil {
 			return err
 		}
-		// ENOENT: its directory is gone, or this name's.
+		// ENOENT: the directory of the file or of the name is gone.
 		return allowed(do(func() error {
 			return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, a, unix.AT_SYMLINK_FOLLOW)
 		}), unix.EEXIST)

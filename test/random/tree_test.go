@@ -14,22 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A node is an inode that a process of the namespace exerciser has for itself.
+// A node is the model of an inode in a private subtree.
 type node struct {
 	Type   uint32 // S_IF*; S_IFCHR: a whiteout
 	Mode   uint32
 	UID    int
 	GID    int
-	Mtime  int64 // seconds that it was set to; 0: unknown
+	Mtime  int64 // the value in seconds that it was set to; 0: unknown
 	Data   []byte
 	Target string
 	Xattr  map[string][]byte
 }
 
-// A tree is the exact model of a private subtree. Names are paths below its root, which is
-// the name ".".
+// A tree is the exact model of a private subtree. Names are paths below the subtree's root, which
+// is ".".
 type tree struct {
-	Names map[string]int // to the number of a node
+	Names map[string]int // name to key of Nodes
 	Nodes map[int]*node
 	Next  int
 }
@@ -50,7 +50,7 @@ func (t *tree) add(name string, n *node) {
 	t.Next++
 }
 
-// drop takes a name away, and a node with its last one.
+// drop removes a name, and with its last name the node.
 func (t *tree) drop(name string) {
 	id := t.Names[name]
 	delete(t.Names, name)
@@ -59,7 +59,7 @@ func (t *tree) drop(name string) {
 	}
 }
 
-// links counts the names of a node.
+// links returns the number of names of a node.
 func (t *tree) links(id int) (n int) {
 	for _, i := range t.Names {
 		if i == id {
@@ -69,7 +69,7 @@ func (t *tree) links(id int) (n int) {
 	return n
 }
 
-// children are the names in a directory.
+// children returns the sorted names in a directory.
 func (t *tree) children(dir string) (l []string) {
 	for name := range t.Names {
 		if path.Dir(name) == dir {
@@ -80,7 +80,7 @@ func (t *tree) children(dir string) (l []string) {
 	return l
 }
 
-// move renames, with all that is below.
+// move renames from, with all names below it.
 func (t *tree) move(from, to string) {
 	for name, id := range maps.Clone(t.Names) {
 		if rest, ok := strings.CutPrefix(name, from+"/"); ok {
@@ -196,7 +196,7 @@ func (n *node) verifyXattrs(full string) error {
 	return nil
 }
 
-// all verifies everything.
+// all verifies the whole tree.
 func (t *tree) all(root string) error {
 	if err := t.verify(root, "."); err != nil {
 		return err
@@ -209,7 +209,7 @@ func (t *tree) all(root string) error {
 	return nil
 }
 
-// list is what readdir says is in a directory.
+// list returns the names that readdir reports in a directory.
 func list(dir string) ([]string, error) {
 	fd, err := retry(func() (int, error) { return unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
 	if err != nil {
@@ -220,7 +220,7 @@ func list(dir string) ([]string, error) {
 	names, err := f.Readdirnames(-1)
 	var e unix.Errno
 	if errors.As(err, &e) {
-		err = e // as a call gives it: ENOENT of a directory that was removed after it was opened
+		err = e // the bare errno: ENOENT if the directory was removed after it was opened
 	}
 	return names, err
 }
