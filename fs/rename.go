@@ -56,7 +56,7 @@ func (fs *FS) tryRename(ctx *Caller, odir uint64, oname string, ndir uint64, nna
 		return e
 	}
 	defer fs.put(nd, 1)
-	var before renaming // the last try, whose victim stays in DRAM for the next one
+	var before renaming // the previous try, which keeps its victim in DRAM for the next one
 	for {
 		r := renaming{fs: fs, ctx: ctx, od: od, nd: nd, oname: oname, nname: nname, flags: flags}
 		err := r.locked()
@@ -73,10 +73,11 @@ func (fs *FS) tryRename(ctx *Caller, odir uint64, oname string, ndir uint64, nna
 	}
 }
 
-// errUnread: the directory that would be replaced is unread. Nothing has changed.
+// errUnread reports that the names of the directory to be replaced are not in DRAM. Nothing has
+// changed.
 var errUnread = errors.New("the names of a directory are not in memory")
 
-// locked is run, with the locks that it takes.
+// locked calls run with the rename mutex, if needed, and the locks of the directories held.
 func (r *renaming) locked() error {
 	if r.od != r.nd {
 		if err := r.fs.lockRename(r.ctx); err != nil {
@@ -91,8 +92,8 @@ func (r *renaming) locked() error {
 // lockRename takes the rename mutex. EAGAIN as Caller.lock.
 func (fs *FS) lockRename(ctx *Caller) error { return ctx.lock(&fs.rename) }
 
-// lockDirs locks two directories. One may be an ancestor of the other, whose lock comes first, but
-// to find that out takes a walk up; so nobody waits for the second one while he holds the first.
+// lockDirs locks two directories. If one is an ancestor of the other, its lock comes first, but to
+// find that out takes a walk up. So no caller waits for one of the locks while it holds the other.
 func lockDirs(a, b *inode) (unlock func()) {
 	if a == b {
 		a.mu.Lock()
@@ -114,11 +115,11 @@ type renaming struct {
 	flags        uint32
 
 	from, to dirindex.Entry
-	in       *inode // what moves
-	victim   *inode // what the new name led to; nil if nothing
+	in       *inode // the inode that moves
+	victim   *inode // the inode that the new name led to; nil: none
 }
 
-// release drops the references to what moved and what was replaced.
+// release drops the references to the moved and the replaced inode.
 func (r *renaming) release(fs *FS) {
 	if r.in != nil {
 		fs.put(r.in, 1)
@@ -171,12 +172,12 @@ func (r *renaming) run() error {
 	if r.victim != nil && r.flags&RenameExchange == 0 && r.victim.unread() {
 		return errUnread
 	}
-	a, b := r.lockOrder()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if b != nil {
-		b.mu.Lock()
-		defer b.mu.Unlock()
+	first, second := r.lockOrder()
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	if second != nil {
+		second.mu.Lock()
+		defer second.mu.Unlock()
 	}
 	if r.flags&RenameExchange != 0 {
 		return r.exchange()
@@ -184,8 +185,8 @@ func (r *renaming) run() error {
 	return r.move()
 }
 
-// lockOrder is what moves and what it replaces, nil if nothing, as they are to be locked: a
-// directory before a file, which it may hold another name of, else by number.
+// lockOrder returns the moved and the replaced inode (nil: none) in the order in which to lock
+// them: a directory before a file, since it may hold another name of that file, else by number.
 func (r *renaming) lockOrder() (first, second *inode) {
 	a, b := r.in, r.victim
 	if b == nil || a.isDir() && !b.isDir() || a.isDir() == b.isDir() && a.ino < b.ino {
@@ -194,7 +195,7 @@ func (r *renaming) lockOrder() (first, second *inode) {
 	return b, a
 }
 
-// checkFlags refuses names that immutable and append-only inodes keep.
+// checkFlags returns an error if an immutable or append-only inode must keep one of the names.
 func (r *renaming) checkFlags() syscall.Errno {
 	e := mayDelete(r.od, r.in)
 	if e == 0 {
@@ -206,8 +207,8 @@ func (r *renaming) checkFlags() syscall.Errno {
 	return e
 }
 
-// checkTree refuses names that lead to directories which are not their children: on
-// damaged media, where following them would lock a directory twice.
+// checkTree refuses names that lead to directories which are not children of the directory of the
+// name. These exist on damaged media only, where following them would lock a directory twice.
 func (r *renaming) checkTree() error {
 	for _, n := range [2]struct{ d, in *inode }{{r.od, r.in}, {r.nd, r.victim}} {
 		if n.in != nil && !isChild(n.d, n.in) {
@@ -217,8 +218,8 @@ func (r *renaming) checkTree() error {
 	return nil
 }
 
-// checkLoops refuses to move a directory below itself, and to replace a directory
-// that the old name lies in. Within one directory neither can be.
+// checkLoops refuses to move a directory below itself, and to replace a directory that the old name
+// lies in. Within one directory neither can happen.
 func (r *renaming) checkLoops() error {
 	if r.od == r.nd {
 		return nil
@@ -239,8 +240,8 @@ func (r *renaming) checkLoops() error {
 	return nil
 }
 
-// isUnderLocked is FS.isUnderLocked, but walks nowhere if nothing can be below top: as most
-// directories that are moved, it has no directory in it.
+// isUnderLocked is FS.isUnderLocked, but does not walk up if top has no subdirectory. Most
+// directories that are moved have none. Called with the rename mutex held.
 func (r *renaming) isUnderLocked(d, top *inode) (bool, error) {
 	if d == top || top.leaf() {
 		return d == top, nil
@@ -248,8 +249,8 @@ func (r *renaming) isUnderLocked(d, top *inode) (bool, error) {
 	return r.fs.isUnderLocked(r.ctx, d, top)
 }
 
-// leaf reports whether no directory is in a directory. With the rename mutex held, what has none
-// gets none that was there before.
+// leaf reports whether a directory has no subdirectory. While the rename mutex is held, no existing
+// directory moves into a leaf.
 func (in *inode) leaf() bool {
 	if !in.mu.TryRLock() { // it may be above a directory whose lock we hold
 		return false
@@ -265,7 +266,7 @@ func orErr(err error, e syscall.Errno) error {
 	return e
 }
 
-// move is the plain rename.
+// move does a plain rename.
 func (r *renaming) move() error {
 	m := moving{renaming: r}
 	if err := m.prepare(); err != nil {
@@ -285,11 +286,11 @@ func (r *renaming) move() error {
 // moving is a plain rename under way.
 type moving struct {
 	*renaming
-	p dirPlace // of the new name, if it replaces none
+	p dirPlace // place of the new name, if it replaces none
 	w *newborn // whiteout under the old name; nil: none
 }
 
-// prepare checks what is left to check, and takes the space that the rename needs.
+// prepare does the remaining checks, and takes the space that the rename needs.
 func (m *moving) prepare() (err error) {
 	fs, in, v := m.fs, m.in, m.victim
 	if v != nil {
@@ -319,7 +320,7 @@ func (m *moving) prepare() (err error) {
 	return nil
 }
 
-// commit is the transaction, and makes it current in DRAM. If it fails nothing has changed.
+// commit does the transaction, and makes it current in DRAM. If it fails nothing has changed.
 func (m *moving) commit() error {
 	fs, in, v := m.fs, m.in, m.victim
 	now := fs.now()
@@ -354,7 +355,7 @@ func (m *moving) commit() error {
 	return nil
 }
 
-// exchange swaps what two names lead to.
+// exchange swaps the inodes that two names lead to.
 func (r *renaming) exchange() error {
 	in, v := r.in, r.victim
 	now := r.fs.now()
@@ -374,14 +375,14 @@ func (r *renaming) exchange() error {
 	return nil
 }
 
-// movedTo notes that an inode has a name in d now.
+// movedTo records that the inode now has its name in directory d.
 func (in *inode) movedTo(d *inode) {
 	if in.isDir() {
 		in.up.Store(d)
 	}
 }
 
-// dirs has both directories' times change.
+// dirs adds both directories to a change, with the time now (ns since 1970) as mtime and ctime.
 func (r *renaming) dirs(c *change, now int64) (od, nd *update) {
 	od = c.update(r.od)
 	od.stamp(SetMtime|SetCtime, now)
@@ -390,8 +391,8 @@ func (r *renaming) dirs(c *change, now int64) (od, nd *update) {
 	return od, nd
 }
 
-// move has an inode's name go from one directory to another: of a directory the parent and the
-// links change.
+// move makes an inode's name go from one directory to another. For a directory this changes its
+// parent, and the link counts of both.
 func (c *change) move(in *inode, from, to *update) {
 	if !in.isDir() || from == to {
 		return

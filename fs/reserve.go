@@ -7,18 +7,18 @@ import (
 	"github.com/daxfsd/daxfsd/fs/metaspace"
 )
 
-// reserve is what of the free space is kept from whom. Two reserves keep a full filesystem usable.
-// Root's reserve (Superblock.RootBlocks) is for root's data and metadata. The chunk reserve is
-// whole chunks that data may not take, so that metadata can still grow; where root has a reserve,
-// the last of these chunks is root's, too. Deleting needs no space at all.
+// reserve knows which part of the free space is kept back, and from which users. Two reserves keep
+// a full filesystem usable. Root's reserve (Superblock.RootBlocks) is for root's data and metadata.
+// The chunk reserve is whole chunks that data may not take, so that metadata can still grow. Where
+// root has a reserve, the last of these chunks is root's, too. Deleting needs no space at all.
 type reserve struct {
 	fs   *FS
-	kept atomic.Uint64 // chunks, see keep
+	kept atomic.Uint64 // chunks that data may not take, see keep
 
-	limit func(want uint64) uint64 // tests: see granted
+	limit func(want uint64) uint64 // tests: see limitAlloc
 }
 
-// chunks is how many free chunks the chunk reserve has while nothing was taken from it.
+// chunks returns how many free chunks the chunk reserve has while nothing was taken from it.
 func (r *reserve) chunks() uint64 {
 	n := min(1+uint64(r.fs.sb.Size>>r.fs.sb.ChunkShift)/256, 64)
 	if r.fs.sb.RootBlocks > 0 {
@@ -27,8 +27,9 @@ func (r *reserve) chunks() uint64 {
 	return n
 }
 
-// keep tells the allocator how many chunks data may not take: what is left of the chunk reserve
-// above root's. Else root could not put data where others' metadata left it space.
+// keep tells the allocator how many chunks data may not take: the rest of the chunk reserve above
+// root's reserve. Otherwise root could not put data into the space that others' metadata left to
+// root.
 func (r *reserve) keep() {
 	n := r.chunks()
 	if r.fs.sb.RootBlocks > 0 {
@@ -41,13 +42,13 @@ func (r *reserve) keep() {
 	}
 }
 
-// mayAddChunk reports whether a user may have another chunk for metadata. Of others than root it
+// mayAddChunk reports whether a user may have another chunk for metadata. Users other than root
 // must leave root's reserve, and one chunk for root's metadata.
 func (r *reserve) mayAddChunk(uid uint32) bool {
 	return uid == 0 || r.fs.sb.RootBlocks == 0 || r.fs.alloc.FreeBlocks() >= r.fs.sb.RootBlocks+2*uint64(r.fs.sb.ChunkBlocks())
 }
 
-// available is how many blocks data can take, of root or of others.
+// available returns how many blocks data of root, or of other users, can take.
 func (r *reserve) available(root bool) uint64 {
 	free, keep := r.fs.alloc.FreeBlocks(), r.kept.Load()*uint64(r.fs.sb.ChunkBlocks())
 	if !root {
@@ -56,8 +57,8 @@ func (r *reserve) available(root bool) uint64 {
 	return free - min(free, keep)
 }
 
-// spare is how many of want blocks a user may take. It does not say that there are as
-// many. Several at once may take a little more than is theirs.
+// spare returns how many of want blocks a user may take. There may be fewer free ones. Several
+// callers at once may take a little more than their users may have.
 func (r *reserve) spare(uid uint32, want uint64) uint64 {
 	want = r.limitAlloc(want)
 	if uid == 0 || r.fs.sb.RootBlocks == 0 {
@@ -66,7 +67,7 @@ func (r *reserve) spare(uid uint32, want uint64) uint64 {
 	return min(want, r.available(false))
 }
 
-// limitAlloc is how many of want blocks (or inodes, or chunks) an allocation may ask for: all,
+// limitAlloc returns how many of want blocks (or inodes, or chunks) an allocation may ask for: all,
 // unless a test makes space scarce.
 func (r *reserve) limitAlloc(want uint64) uint64 {
 	if r.limit == nil {
@@ -75,10 +76,10 @@ func (r *reserve) limitAlloc(want uint64) uint64 {
 	return r.limit(want)
 }
 
-// chunkShift is log2 of a chunk in blocks.
+// chunkShift returns log2 of a chunk's size in blocks.
 func (fs *FS) chunkShift() uint { return uint(fs.sb.ChunkShift) - layout.BlockShift }
 
-// newMeta returns a space for metadata that has no chunks yet, and gets more from the free space.
+// newMeta returns a metadata space that has no chunks yet, and takes chunks from the free space.
 func (fs *FS) newMeta() *metaspace.Space {
 	return metaspace.New(fs.journal, fs.sb, metaspace.Hooks{
 		AllocChunk: func(uid uint32) (block uint64, ok bool) {
@@ -99,8 +100,8 @@ func (fs *FS) newMeta() *metaspace.Space {
 	})
 }
 
-// metaFreeTwice is told of a metadata block that is given back and free: the saved free map was
-// wrong.
+// metaFreeTwice is called with a metadata block that is given back although it is free: the saved
+// free map was wrong.
 func (fs *FS) metaFreeTwice(block uint64) {
 	if !fs.mounted.fromFreeMap {
 		panic("fs: double free of a metadata block")
@@ -108,10 +109,11 @@ func (fs *FS) metaFreeTwice(block uint64) {
 	fs.doubt(block)
 }
 
-// inodeFreeTwice is told of an inode that is given back and free: the saved free map was wrong.
+// inodeFreeTwice is called with an inode that is given back although it is free: the saved free map
+// was wrong.
 func (fs *FS) inodeFreeTwice(ino uint64) {
 	if !fs.mounted.fromFreeMap {
 		panic("fs: double free of an inode")
 	}
-	fs.contradiction(corruptf("inode %d was in use, and is free by the saved free map", ino))
+	fs.contradiction(corruptf("inode %d was in use, but the saved free map had it as free", ino))
 }

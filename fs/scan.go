@@ -12,21 +12,21 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// scan rebuilds free space from what live inodes claim, with a worker per CPU.
+// scan rebuilds the free space from the blocks that live inodes claim, with a worker per CPU.
 type scan struct {
 	fs  *FS
-	seq atomic.Uint64
+	seq atomic.Uint64 // the highest sequence of an inode's lines
 
-	mu      sync.Mutex
-	todo    []uint64 // inode blocks
-	done    int
+	mu      sync.Mutex // protects the fields below while workers run
+	todo    []uint64   // inode blocks
+	done    int        // how many of todo a worker has taken
 	err     error
-	orphans []uint64 // inodes with nlink 0
-	trunc   []uint64 // inodes with an interrupted truncation
-	shared  []claimed
+	orphans []uint64  // inodes with nlink 0
+	trunc   []uint64  // inodes with an interrupted truncation
+	shared  []claimed // runs that other inodes may have, too
 }
 
-// claimed is a run of blocks and who claims it.
+// claimed is a run of n blocks, and the inode that claims it.
 type claimed struct{ ino, block, n uint64 }
 
 func newScan(fs *FS) *scan { return &scan{fs: fs} }
@@ -47,7 +47,7 @@ func (s *scan) run() error {
 	return s.claimShared()
 }
 
-// structures reserves what is neither data nor free, and lists the inode blocks.
+// structures reserves the blocks that are neither data nor free, and lists the inode blocks.
 func (s *scan) structures() error {
 	fs := s.fs
 	static := uint64(fs.sb.StaticEnd) >> layout.BlockShift
@@ -59,12 +59,13 @@ func (s *scan) structures() error {
 	return err
 }
 
-// claimShared claims what extents may share, once for all who have it.
+// claimShared claims the blocks that inodes may share: the first inode to claim a block gets it,
+// and each further one shares it.
 func (s *scan) claimShared() error {
 	slices.SortFunc(s.shared, func(a, b claimed) int {
 		return cmp.Or(cmp.Compare(a.block, b.block), cmp.Compare(b.n, a.n))
 	})
-	end := uint64(0) // what is before it was claimed by one of them
+	end := uint64(0) // blocks before end are claimed already
 	for _, c := range s.shared {
 		if c.block < end {
 			n := min(c.n, end-c.block)
@@ -107,87 +108,87 @@ func (s *scan) worker() {
 	}
 }
 
-// block claims what the inodes of one block own.
-func (s *scan) block(b uint64, buf []byte) error {
+// block claims the blocks that the inodes in one inode block own. buf has room for one block.
+func (s *scan) block(block uint64, buf []byte) error {
 	fs := s.fs
-	off := int64(b) << layout.BlockShift
+	off := int64(block) << layout.BlockShift
 	if err := fs.r.Load(off, buf); err != nil {
 		return err
 	}
 	free, used := uint16(0), 0
 	top := uint64(0)
 	for i := 0; i < layout.InodesPerBlock; i++ {
-		io := off + int64(i)*layout.InodeSize
-		at := func(o int64) *layout.Line { return (*layout.Line)(buf[io-off+o:]) }
-		core := at(layout.InodeCoreOff)
-		if !core.Valid(fs.journal.Seed(), io) {
-			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io)
+		inodeOff := off + int64(i)*layout.InodeSize
+		line := func(rel int64) *layout.Line { return (*layout.Line)(buf[inodeOff-off+rel:]) }
+		coreLine := line(layout.InodeCoreOff)
+		if !coreLine.Valid(fs.journal.Seed(), inodeOff) {
+			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(inodeOff), inodeOff)
 		}
-		top = max(top, core.Seq())
-		var c layout.Core
-		if c.Get(core); c.Mode == 0 {
+		top = max(top, coreLine.Seq())
+		var core layout.Core
+		if core.Get(coreLine); core.Mode == 0 {
 			free |= 1 << i
 			continue
 		}
 		used++
-		times := at(layout.InodeTimesOff)
-		if !times.Valid(fs.journal.Seed(), io+layout.InodeTimesOff) {
-			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(io), io+layout.InodeTimesOff)
+		timesLine := line(layout.InodeTimesOff)
+		if !timesLine.Valid(fs.journal.Seed(), inodeOff+layout.InodeTimesOff) {
+			return corruptf("inode %d at offset %d has a wrong checksum", fs.sb.InodeAt(inodeOff), inodeOff+layout.InodeTimesOff)
 		}
-		if err := checkCore(fs.sb.InodeAt(io), &c); err != nil {
+		if err := checkCore(fs.sb.InodeAt(inodeOff), &core); err != nil {
 			return err
 		}
-		top = max(top, times.Seq())
-		var t layout.Times
-		t.Get(times)
-		if err := s.inode(fs.sb.InodeAt(io), io, &c, &t); err != nil {
+		top = max(top, timesLine.Seq())
+		var times layout.Times
+		times.Get(timesLine)
+		if err := s.inode(fs.sb.InodeAt(inodeOff), inodeOff, &core, &times); err != nil {
 			return err
 		}
 	}
 	for {
-		m := s.seq.Load()
-		if top <= m || s.seq.CompareAndSwap(m, top) {
+		highest := s.seq.Load()
+		if top <= highest || s.seq.CompareAndSwap(highest, top) {
 			break
 		}
 	}
-	fs.meta.AddInodeBlock(b, free, used)
+	fs.meta.AddInodeBlock(block, free, used)
 	return nil
 }
 
-func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) error {
+func (s *scan) inode(ino uint64, off int64, core *layout.Core, times *layout.Times) error {
 	fs := s.fs
-	if c.Nlink == 0 || c.Format&layout.FormatTruncating != 0 {
+	if core.Nlink == 0 || core.Format&layout.FormatTruncating != 0 {
 		s.mu.Lock()
-		if c.Nlink == 0 {
+		if core.Nlink == 0 {
 			s.orphans = append(s.orphans, ino)
 		} else {
 			s.trunc = append(s.trunc, ino)
 		}
 		s.mu.Unlock()
 	}
-	if t.XattrRoot != 0 {
-		if err := s.xattrs(ino, c.Gen, t.XattrRoot); err != nil {
+	if times.XattrRoot != 0 {
+		if err := s.xattrs(ino, core.Gen, times.XattrRoot); err != nil {
 			return err
 		}
 	}
-	if c.Format&layout.FormatInline != 0 {
+	if core.Format&layout.FormatInline != 0 {
 		return nil
 	}
-	if int64(c.Size) >= 1<<fs.sb.PUDShift {
-		fs.defrag.add(ino) // which finds out whether there is something to do
+	if int64(core.Size) >= 1<<fs.sb.PUDShift {
+		fs.defrag.add(ino) // defrag finds out whether there is something to do
 	}
-	dir := c.Mode&syscall.S_IFMT == syscall.S_IFDIR
+	dir := core.Mode&syscall.S_IFMT == syscall.S_IFDIR
 	var chain []uint64
 	var list []layout.Extent
-	err := fs.walkExtents(ino, off, t.ExtentRoot, c.Gen, &chain, func(slot uint32, e layout.Extent) error {
+	err := fs.walkExtents(ino, off, times.ExtentRoot, core.Gen, &chain, func(slot uint32, extent layout.Extent) error {
 		if !dir {
-			e.Flags &= layout.ExtentShared
-			list = append(list, e)
+			extent.Flags &= layout.ExtentShared
+			list = append(list, extent)
 			return nil
 		}
-		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
-			if !fs.meta.Claim(b) {
-				return corruptf("directory %d claims block %d, which is not a free metadata block", ino, b)
+		for block := extent.Block; block < extent.Block+uint64(extent.Len); block++ {
+			if !fs.meta.Claim(block) {
+				return corruptf("directory %d claims block %d, which is not a free metadata block", ino, block)
 			}
 		}
 		return nil
@@ -198,16 +199,16 @@ func (s *scan) inode(ino uint64, off int64, c *layout.Core, t *layout.Times) err
 	if err != nil {
 		return err
 	}
-	for _, b := range chain {
-		if !fs.meta.Claim(b) {
-			return corruptf("inode %d claims extent block %d, which is not a free metadata block", ino, b)
+	for _, block := range chain {
+		if !fs.meta.Claim(block) {
+			return corruptf("inode %d claims extent block %d, which is not a free metadata block", ino, block)
 		}
 	}
 	return nil
 }
 
-// extents claims the data blocks of one file. What lies together there and in the region is
-// claimed as one run, so that a large folio of which a part is unwritten stays one.
+// extents claims the data blocks of one file. Extents that are contiguous in the file and in the
+// region are claimed as one run, so that a large folio stays whole if a part of it is unwritten.
 func (s *scan) extents(ino uint64, list []layout.Extent) error {
 	slices.SortFunc(list, func(a, b layout.Extent) int { return cmp.Compare(a.Logical, b.Logical) })
 	for i := 0; i < len(list); {
@@ -227,16 +228,17 @@ func (s *scan) extents(ino uint64, list []layout.Extent) error {
 	return nil
 }
 
-// claim makes data blocks the inode's.
+// claim makes n data blocks from block on the inode's. It returns an error if one of them is in
+// use.
 func (s *scan) claim(ino, block, n uint64) error {
 	if !s.fs.alloc.Reserve(block, n) {
-		return corruptf("inode %d claims blocks %d..%d, of which one belongs to somebody else", ino, block, block+n-1)
+		return corruptf("inode %d claims blocks %d..%d, of which one is in use already", ino, block, block+n-1)
 	}
 	s.fs.table.Own(block, n)
 	return nil
 }
 
-// xattrs claims what the attributes of an inode take.
+// xattrs claims the blocks of an inode's attributes, whose list begins with block root.
 func (s *scan) xattrs(ino uint64, gen uint32, root uint64) error {
 	xs, err := s.fs.walkXattrs(ino, gen, root)
 	if err != nil {
@@ -257,8 +259,8 @@ func (s *scan) xattrs(ino uint64, gen uint32, root uint64) error {
 	return nil
 }
 
-// finish frees the orphans, finishes the truncations and gives back the metadata blocks
-// that a crash left.
+// finish frees the orphans, finishes the truncations and gives back the metadata blocks that a
+// crash left behind.
 func (s *scan) finish() error {
 	fs := s.fs
 	var ctx Caller

@@ -8,7 +8,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// structureAt names what stands at an offset of the region.
+// structureAt names the structure at a byte offset of the region.
 func (fs *FS) structureAt(off int64) string {
 	sb := fs.sb
 	switch {
@@ -40,7 +40,7 @@ func (fs *FS) structureAt(off int64) string {
 	return "data"
 }
 
-// mountError names the structure that a fault kept from being read.
+// mountError adds to a media error the structure that could not be read.
 func (fs *FS) mountError(err error) error {
 	var m pmem.MediaError
 	if !errors.As(err, &m) {

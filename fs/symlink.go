@@ -17,8 +17,8 @@ func (fs *FS) Symlink(ctx *Caller, dir uint64, name, target string, a *Attr) sys
 	return fs.create(ctx, dir, name, &node{mode: 0o777 | syscall.S_IFLNK, target: target}, a)
 }
 
-// storeTarget puts a long link's target in a fresh block and returns it, or 0 if
-// the target fits the inode.
+// storeTarget stores a long link's target in a fresh block and returns that block, or 0 if the
+// target fits the inode.
 func (n *newborn) storeTarget() (block uint64, err error) {
 	fs, target := n.fs, n.nd.target
 	if len(target) <= layout.InlineSize {

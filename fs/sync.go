@@ -24,7 +24,7 @@ func (fs *FS) Fsync(ctx *Caller, ino uint64, datasync bool) syscall.Errno {
 	return errno(err)
 }
 
-// SyncAll is syncfs. EIO if the region is another's (lose).
+// SyncAll is syncfs(2). EIO if another process has taken the region (lose).
 func (fs *FS) SyncAll() syscall.Errno {
 	if fs.owner.lost.Load() != nil {
 		return syscall.EIO
@@ -35,8 +35,8 @@ func (fs *FS) SyncAll() syscall.Errno {
 	return errno(fs.r.Sync(0, fs.sb.Size))
 }
 
-// syncInode writes a file's data, long attribute values among it, then all metadata, back
-// to the file the region is in.
+// syncInode writes a file's data and long attribute values, then all metadata, back to the file
+// that the region is in.
 func (fs *FS) syncInode(in *inode) error {
 	if fs.readOnly() || !fs.needsSync() {
 		return nil
@@ -62,7 +62,8 @@ func (fs *FS) syncInode(in *inode) error {
 	return nil
 }
 
-// dataRuns lists the data blocks of an inode: what of it lies outside metadata chunks.
+// dataRuns lists the data blocks of an inode, long attribute values among them: all its blocks
+// outside metadata chunks.
 func (fs *FS) dataRuns(in *inode) (runs []run, err error) {
 	in.io.Lock()
 	defer in.io.Unlock()

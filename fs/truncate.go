@@ -9,7 +9,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// resize is a truncate(2) under way: the new size of s, and its SetKillPriv with it.
+// resize is a truncate(2) under way: the new size in s, and the SetKillPriv that came with it.
 type resize struct {
 	fs  *FS
 	ctx *Caller
@@ -17,7 +17,7 @@ type resize struct {
 	s   *SetAttr
 }
 
-// run is called with no lock held.
+// run changes the size. Called with no lock held.
 func (r *resize) run() error {
 	in, size := r.in, r.s.Size
 	switch {
@@ -47,7 +47,7 @@ func (r *resize) run() error {
 	}
 }
 
-// grow moves the end of file up; done is false if it is no longer below the new size.
+// grow moves the end of file up. done is false if the end is no longer below the new size.
 //
 // Persistence order:
 //  1. NT-zero from the old end of file to the end of its block, SFENCE
@@ -73,9 +73,9 @@ func (r *resize) grow() (done bool, err error) {
 	return true, r.commitLocked(r.fs.newRemapLocked(in, 0), false)
 }
 
-// shrink moves the end of file down (or leaves it and updates the times). It takes
-// no range lock and waits for no reader: blocks that replies still hold are freed
-// by whoever drops the last reference.
+// shrink moves the end of file down, or leaves it there and updates the times. done is false if the
+// new size is above the end. shrink takes no range lock and waits for no reader: the last reference
+// to a block, such as a pinned read's, frees it.
 func (r *resize) shrink() (done bool, err error) {
 	fs, ctx, in := r.fs, r.ctx, r.in
 	if err := in.lockIO(ctx); err != nil {
@@ -101,13 +101,13 @@ func (r *resize) shrink() (done bool, err error) {
 	return true, err
 }
 
-// commitLocked commits the new size, and with it m, what is cut beyond it. If some is left (more)
-// the inode is marked Truncating, and the caller (or recovery) calls finishTruncateLocked. Called
-// with io held, and not mu.
+// commitLocked commits the new size and m, the remap that cuts blocks beyond it. If blocks remain
+// there (more), the inode is marked Truncating, and the caller (or recovery) calls
+// finishTruncateLocked. Called with io held, and not mu.
 //
 // Persistence order:
 //  1. transaction: core line with size and mark, times line, slots cut
-//  2. only then the cut blocks go to whoever holds them last
+//  2. only then are the cut blocks disowned, and freed by their last holders
 func (r *resize) commitLocked(m *remap, more bool) error {
 	s := r.s
 	return m.commitWith(r.ctx, func(c layout.Core) (layout.Core, uint32) {
@@ -122,16 +122,16 @@ func (r *resize) commitLocked(m *remap, more bool) error {
 	})
 }
 
-// planCut plans the removal of what lies beyond size, which needs no new slot. more is
-// set if it takes another one.
+// planCut plans the removal of the blocks beyond size (bytes), which needs no new slot. more is set
+// if another remap is needed for the rest.
 func (fs *FS) planCut(ctx *Caller, in *inode, size uint64) (m *remap, more bool) {
 	m, stop, _ := fs.planLocked(ctx, in, blocksOf(int64(size)), maxBlock+1, dispPunch)
 	m.reduce()
 	return m, stop <= maxBlock
 }
 
-// finishTruncateLocked cuts what an interrupted or large truncation left, and takes the
-// mark off. Called with io held, and not mu.
+// finishTruncateLocked cuts the blocks that an interrupted or large truncation left, and clears the
+// mark. Called with io held, and not mu.
 //
 // Persistence order: transactions of slots cut; the last one also clears the mark.
 func (fs *FS) finishTruncateLocked(ctx *Caller, in *inode) error {
@@ -149,12 +149,13 @@ func (fs *FS) finishTruncateLocked(ctx *Caller, in *inode) error {
 	}
 }
 
-// recallTime is how long truncating and the like wait for holders of mappings to leave.
+// recallTime is how long truncating and similar operations wait for holders of mappings to leave.
 const recallTime = 20 * time.Millisecond
 
-// breakLayout is before blocks [lo, hi) change or go: no new mappings of them are granted
-// until end, and who has one is asked to leave. Who does not in that short time keeps the
-// folios, which are free when it does. Called with no lock held.
+// breakLayout is called before file blocks [lo, hi) change or go. Until end is called no new
+// mapping of them is granted, and holders of mappings are asked to leave. A holder that does not
+// leave within recallTime keeps the folios, which are freed when it leaves. Called with no lock
+// held.
 func (in *inode) breakLayout(lo, hi uint64) (end func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), recallTime)
 	defer cancel()
@@ -162,15 +163,15 @@ func (in *inode) breakLayout(lo, hi uint64) (end func()) {
 	return end
 }
 
-// blockEnd is where the block of a file's end ends: what a shorter file left up to there
-// was never zeroed, and is before it becomes visible.
+// blockEnd returns the end, in bytes, of the block in which a file of size bytes ends. The bytes up
+// to there may be left from a longer file: they are zeroed before they become visible.
 func blockEnd(size int64) int64 { return (size + layout.BlockSize - 1) &^ (layout.BlockSize - 1) }
 
 // span is a range of a file's bytes, [off, end), within one block; empty if off >= end.
 type span struct{ off, end int64 }
 
-// zeroBytes zeroes a part of a block, unless that reads as zeros anyway, and reports
-// whether it stored something. It does not fence.
+// zeroBytes zeroes a part of a block, unless the block reads as zeros anyway, and reports whether
+// it stored something. It does not fence.
 func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 	if s.off >= s.end {
 		return false, nil
@@ -190,11 +191,11 @@ func (fs *FS) zeroBytes(in *inode, s span) (stored bool, err error) {
 	return true, nil
 }
 
-// zeroFencedLocked zeroes parts of blocks. Called with io held, and no plan.
+// zeroFencedLocked zeroes parts of blocks. Called with io held, and no remap under way.
 //
 // Persistence order:
-//  1. those that are shared become the file's own (unshareLocked)
-//  2. NT-zero them, SFENCE
+//  1. shared blocks are replaced by the file's own (unshareLocked)
+//  2. NT-zero the parts, SFENCE
 func (fs *FS) zeroFencedLocked(ctx *Caller, in *inode, spans ...span) error {
 	for _, s := range spans {
 		if s.off < s.end {

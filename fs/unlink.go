@@ -7,8 +7,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// Unlink removes a name that is not a directory's. The inode goes with its last
-// name and last reference.
+// Unlink removes a name of an inode that is not a directory. The inode is freed with its last name
+// and last reference.
 func (fs *FS) Unlink(ctx *Caller, dir uint64, name string) syscall.Errno {
 	return fs.remove(ctx, dir, name, false)
 }
@@ -24,12 +24,12 @@ func (fs *FS) Rmdir(ctx *Caller, dir uint64, name string) syscall.Errno {
 	return fs.remove(ctx, dir, name, true)
 }
 
-// remove needs no space.
+// remove removes a name of a directory (rmdir) or of another inode. It needs no free space.
 //
 // Persistence order:
-//  1. transaction: the dentry's lines cleared; the inode's core line (link count)
-//     and times line; the directory's times line, and its core line for rmdir
-//  2. the inode, if that was its last name and nobody references it: reclaim
+//  1. transaction: the dentry's lines cleared; the inode's core line (link count) and times line;
+//     the directory's times line, and its core line for rmdir
+//  2. the inode, if that was its last name and it has no references: reclaim
 //  3. the directory's block, if it became empty: trimDirLocked
 func (fs *FS) remove(ctx *Caller, dir uint64, name string, rmdir bool) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
@@ -40,7 +40,7 @@ func (fs *FS) remove(ctx *Caller, dir uint64, name string, rmdir bool) syscall.E
 		return e
 	}
 	defer fs.put(d, 1)
-	var read *inode // what was unread, kept in DRAM for the next try
+	var read *inode // returned by the last try, kept in DRAM for this one
 	for {
 		unread, e := fs.tryRemove(ctx, d, name, rmdir)
 		if read != nil {
@@ -57,8 +57,9 @@ func (fs *FS) remove(ctx *Caller, dir uint64, name string, rmdir bool) syscall.E
 	}
 }
 
-// tryRemove is remove, but for a directory whose names are not in DRAM: it returns that with one
-// more reference, and nothing has changed. They are read while no lock of its parent is held.
+// tryRemove is remove, except that it does not remove a directory whose names are not in DRAM. It
+// returns that directory with one more reference, and has changed nothing. The caller reads the
+// names while it holds no lock of the parent.
 func (fs *FS) tryRemove(ctx *Caller, d *inode, name string, rmdir bool) (unread *inode, e syscall.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -116,16 +117,16 @@ func (fs *FS) removeLocked(ctx *Caller, d, in *inode, de *dirindex.Entry, rmdir 
 	return nil
 }
 
-// dropSubdir takes the link of a directory away that is no longer below it. A damaged count never
-// says that the directory itself is gone.
+// dropSubdir removes the link that a directory has for a subdirectory. A link count that damage
+// made too low stays as it is, so that it never says that the directory itself is gone.
 func dropSubdir(c *layout.Core) {
 	if c.Nlink > 2 {
 		c.Nlink--
 	}
 }
 
-// mayRemoveLocked checks what a removed name leads to. Called with in.mu held.
-// Precondition: a directory is not unread.
+// mayRemoveLocked returns an error if the inode must keep a name. Called with in.mu held.
+// Precondition: the names of a directory are in DRAM (not unread).
 func (in *inode) mayRemoveLocked(rmdir bool) error {
 	switch {
 	case in.core.Nlink == 0:
@@ -142,7 +143,7 @@ func (in *inode) mayRemoveLocked(rmdir bool) error {
 	return nil
 }
 
-// unlinked takes one link off: both of a directory.
+// unlinked removes one link of an inode, or both links of a directory.
 func (u *update) unlinked() {
 	if u.Core.Nlink--; u.in.isDir() {
 		u.Core.Nlink = 0

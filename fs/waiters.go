@@ -2,17 +2,17 @@ package fs
 
 import "sync"
 
-// Waiters bounds how many callers wait at a time for something that may never come: each of them
-// may keep a place that requests come by. Safe for concurrent use.
+// Waiters bounds how many callers wait at the same time for something that may never come. Each of
+// them may keep one of the transport's places for requests. Safe for concurrent use.
 type Waiters struct {
-	Total, Each int // of all users, of one; immutable
+	Total, Each int // most callers: of all users, of one user; immutable
 
-	mu  sync.Mutex // protects what follows
-	all int
-	by  map[uint32]int // by user
+	mu  sync.Mutex     // protects the fields below
+	all int            // callers that wait
+	by  map[uint32]int // callers that wait, by user
 }
 
-// Enter reports whether a user's caller may wait. If so, Leave ends that.
+// Enter reports whether a caller of user uid may wait. If so, the caller ends its wait with Leave.
 func (w *Waiters) Enter(uid uint32) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -27,7 +27,7 @@ func (w *Waiters) Enter(uid uint32) bool {
 	return true
 }
 
-// Leave ends what Enter began.
+// Leave ends a wait that Enter allowed.
 func (w *Waiters) Leave(uid uint32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -10,12 +10,12 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// Write stores data at off and returns how many bytes are durable. Overwrites of
-// allocated blocks run side by side; whatever changes extents or size takes the inode's lock.
-// ENOSPC and EIO come if nothing could be written; of a write with ctx.Writeback if not all could,
-// since the kernel takes any other answer for all of it. EPERM: the file is immutable, or
-// append-only and off is not its end. With Options.Atomic up to AtomicUnit bytes are all or
-// nothing. Of data with ctx.Writeback, bytes that would undo a Bypass are replaced in place.
+// Write stores data at byte off and returns how many bytes are durable. Overwrites of allocated
+// blocks run side by side; a write that changes extents or size takes the inode's lock. ENOSPC or
+// EIO if nothing could be written. With ctx.Writeback they come if not everything could be written,
+// since the kernel takes a short count for success. EPERM if the file is immutable, or if it is
+// append-only and off is not its end. With Options.Atomic a write of up to AtomicUnit bytes is all
+// or nothing. With ctx.Writeback, bytes that would undo a Bypass are replaced within data.
 func (fs *FS) Write(ctx *Caller, ino uint64, off int64, data []byte) (int, syscall.Errno) {
 	if e := fs.mayChange(); e != 0 {
 		return 0, e
@@ -37,7 +37,7 @@ func (fs *FS) Write(ctx *Caller, ino uint64, off int64, data []byte) (int, sysca
 		m, e = fs.write(ctx, in, off+int64(n), data[n:])
 		n += m
 	case wait == syscall.EAGAIN && ctx.Writeback:
-		n, e = 0, wait // all of it
+		n, e = 0, wait // the slow path writes all of data again
 	case n == 0:
 		e = wait
 	}
@@ -122,18 +122,18 @@ func (fs *FS) write(ctx *Caller, in *inode, off int64, data []byte) (int, syscal
 	return n, 0
 }
 
-// lockWrite locks the byte range of a write to [off, end), so that readers see all of
-// it or nothing. If the end of file lies before off the bytes between become zeros, and
-// are part of it. EAGAIN as lockRange.
+// lockWrite locks the byte range of a write to [off, end), so that readers see all of the write or
+// nothing. If the end of file lies before off, the bytes between become zeros and are locked, too:
+// the locked range begins at from. EAGAIN as lockRange.
 func (in *inode) lockWrite(ctx *Caller, off, end int64) (lock rangelock.Token, from int64, err error) {
 	from = min(off, int64(in.size.Load()))
 	lock, err = in.lockRange(ctx, from, max(end, from+1), true)
 	return lock, from, err
 }
 
-// lockGrow takes io after lockWrite. A truncation, which waits for no range, may have
-// moved the end of file down before the locked range meanwhile: then the range is
-// locked anew. EAGAIN as lockIO; then the range is locked no more.
+// lockGrow takes io after lockWrite. A truncation, which waits for no range lock, may have moved
+// the end of file to a place before the locked range meanwhile. Then lockGrow locks the range again
+// from there. EAGAIN as lockIO; then the range is unlocked.
 func (in *inode) lockGrow(ctx *Caller, lock rangelock.Token, from, off, end int64) (rangelock.Token, error) {
 	for {
 		if err := in.lockIO(ctx); err != nil {
@@ -152,12 +152,12 @@ func (in *inode) lockGrow(ctx *Caller, lock rangelock.Token, from, off, end int6
 	}
 }
 
-// overwrite is the write that changes data only: no lock but the byte range, no
-// transaction, no allocation. done is false, with nothing written, if some block
-// is missing or the file would grow.
+// overwrite does a write that changes data only: no lock but the byte range, no transaction, no
+// allocation. done is false if a block is missing or bad, or the file would grow. Then the caller
+// must write all of data by extendLocked, and some bytes may have been stored in place already.
 //
-// Persistence order: NT-store the data, SFENCE. Not atomic beyond 8 bytes, unless that was
-// asked for (overwriteLogged).
+// Persistence order: NT-store the data, SFENCE. Not atomic beyond 8 bytes, except with
+// Options.Atomic (overwriteLogged).
 func (fs *FS) overwrite(ctx *Caller, in *inode, off int64, data []byte) (done bool, err error) {
 	if fs.atomic() {
 		return fs.overwriteLogged(ctx, in, off, data)
@@ -168,24 +168,24 @@ func (fs *FS) overwrite(ctx *Caller, in *inode, off int64, data []byte) (done bo
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for len(data) > 0 {
-		u, n, flags := fs.refRun(in, off, int64(len(data)))
+		ref, n, flags := fs.refRun(in, off, int64(len(data)))
 		if n == 0 {
 			return false, syscall.EIO
 		}
-		if u.N == 0 {
-			// Cut since we looked (a truncation is not held up by our range): the
-			// bytes written so far went to blocks that are no longer the file's,
-			// or are the file's and get their new content anyway.
+		if ref.N == 0 {
+			// A truncation, which our range lock does not stop, has cut the block
+			// since inPlace. The bytes stored so far went to blocks that the file has
+			// lost, or to blocks that get the same bytes again.
 			fs.r.Fence()
 			return false, nil
 		}
-		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0 && !fs.bad.Has(u.Block, u.N)
+		inPlace := flags&(layout.ExtentUnwritten|layout.ExtentShared) == 0 && !fs.bad.Has(ref.Block, ref.N)
 		if inPlace {
-			if err = fs.r.NTStore(int64(u.Block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil && fs.bad.Faulted(err) {
-				inPlace, err = false, nil // but elsewhere
+			if err = fs.r.NTStore(int64(ref.Block)<<layout.BlockShift+off%layout.BlockSize, data[:n]); err != nil && fs.bad.Faulted(err) {
+				inPlace, err = false, nil // the data goes to another block
 			}
 		}
-		fs.table.Put(u, fs.free.idle)
+		fs.table.Put(ref, fs.free.idle)
 		if !inPlace {
 			fs.r.Fence()
 			return false, nil
@@ -200,8 +200,8 @@ func (fs *FS) overwrite(ctx *Caller, in *inode, off int64, data []byte) (done bo
 	return true, nil
 }
 
-// inPlace reports whether written blocks that the file shares with nobody, none of them bad, hold
-// all of [off, off+n).
+// inPlace reports whether all bytes [off, off+n) are in written blocks that are neither shared nor
+// bad.
 func (fs *FS) inPlace(in *inode, off, n int64) bool {
 	b, end := uint64(off)>>layout.BlockShift, uint64(off+n-1)>>layout.BlockShift
 	for b <= end {
@@ -214,9 +214,10 @@ func (fs *FS) inPlace(in *inode, off, n int64) bool {
 	return true
 }
 
-// extendLocked is the write that fills holes, makes unwritten blocks written, goes to new blocks
-// instead of shared or bad ones, or moves the end of file. It goes piece by piece, each piece a
-// transaction; n counts the bytes of the pieces done. Called with the range lock and io held.
+// extendLocked does a write that fills holes, makes unwritten blocks written, goes to new blocks
+// instead of shared or bad ones, or moves the end of file. It works in pieces, each of which is a
+// transaction; n is the number of bytes in the pieces that are done. Called with the range lock and
+// io held.
 func (fs *FS) extendLocked(ctx *Caller, in *inode, off int64, data []byte) (n int, err error) {
 	for again := 0; n < len(data) && err == nil; {
 		var m int
@@ -228,24 +229,24 @@ func (fs *FS) extendLocked(ctx *Caller, in *inode, off int64, data []byte) (n in
 				err = nil
 			}
 		case err == errNoSpace && again > 0:
-			err = errBadBlocks // there was some, until it was used
+			err = errBadBlocks // there was space, but it was bad
 		}
 	}
 	return n, err
 }
 
-// extendTries bounds how often one write meets bad blocks that nobody knew.
+// extendTries bounds how often one write is tried because it meets bad blocks that were not known.
 const extendTries = 16
 
-// extendPiece writes as much of data as one remap takes. If writes are all or nothing
-// that is AtomicUnit bytes, or it is errNoSpace.
+// extendPiece writes as much of data as one remap takes, and returns the number of bytes. With
+// Options.Atomic that is AtomicUnit bytes or all of data, or else errNoSpace.
 //
 // Persistence order:
-//  1. NT-store the data; zeros for the rest of the blocks that held none, a copy for that
-//     of those that were shared or that are bad (which fails), and zeros from the old end of file
-//     to the end of its block; SFENCE
-//  2. transaction: the extents' slots, and the size if it grows; of a write that is all or
-//     nothing also the data that replaces some of the file
+//  1. NT-store the data. The rest of its blocks gets zeros if they held no data, and a copy if they
+//     are shared or bad (which fails for bad ones). NT-zero from the old end of file to the end of
+//     its block. SFENCE
+//  2. transaction: the extents' slots, and the size if it grows; with Options.Atomic also the data
+//     that replaces data of the file
 //  3. only then are the blocks visible to readers
 func (fs *FS) extendPiece(ctx *Caller, in *inode, off int64, data []byte) (int, error) {
 	if fs.atomic() {
@@ -277,8 +278,8 @@ func (fs *FS) extendPiece(ctx *Caller, in *inode, off int64, data []byte) (int, 
 	return int(end - off), nil
 }
 
-// storePiece is step 1: everything on media that the transaction will show. What it carries
-// itself goes to the remap's data.
+// storePiece is step 1 of extendPiece: it stores everything that the transaction makes visible.
+// Data that the transaction itself carries is added to the remap's data.
 func (fs *FS) storePiece(m *remap, off int64, data []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -307,15 +308,15 @@ func (fs *FS) storePiece(m *remap, off int64, data []byte) error {
 	return err
 }
 
-// regionOff is where e holds the file's byte off.
+// regionOff returns the region offset of byte off of a file, which e covers.
 func regionOff(e pagecache.Extent, off int64) int64 {
 	return int64(e.BlockAt(uint64(off)>>layout.BlockShift))<<layout.BlockShift + off%layout.BlockSize
 }
 
-// storeAround stores what of e lies outside [from, to), which e covers: a copy of what it
-// replaces, or zeros, as behind the end of file. Where the range begins or ends within a cache
-// line, the rest of that line is left to the flush of the data, which must be stored next, by the
-// same thread.
+// storeAround stores the bytes of e that lie outside bytes [from, to) of the file, which e covers:
+// a copy of the blocks that e replaces, or zeros if there are none, and beyond the end of file
+// (size bytes). Where the range begins or ends within a cache line, the rest of that line is not
+// flushed: the flush of the data does it. The data must be stored next, by the same thread.
 func (fs *FS) storeAround(e piece, from, to, size int64) error {
 	lo, hi := int64(e.Logical)<<layout.BlockShift, int64(e.End())<<layout.BlockShift
 	head, tail := from&^(layout.LineSize-1), (to+layout.LineSize-1)&^(layout.LineSize-1)
@@ -353,7 +354,7 @@ func (fs *FS) storeAround(e piece, from, to, size int64) error {
 
 var zeroLine [layout.LineSize]byte
 
-// storeBlock writes a whole fresh block.
+// storeBlock stores a fresh block of the region.
 //
 // Persistence order: NT-store, SFENCE.
 func (fs *FS) storeBlock(block uint64, b []byte) error {

@@ -12,16 +12,16 @@ import (
 const (
 	XattrCreate  uint32 = 1 << 0
 	XattrReplace uint32 = 1 << 1
-	// XattrKillSGID: with an access control list of access the file loses set-group-ID, as
-	// with a chmod by who is not of its group.
+	// XattrKillSGID makes a file lose set-group-ID when its access ACL is set, as with a chmod by
+	// a user who is not in the file's group.
 	XattrKillSGID uint32 = 1 << 16
 )
 
-// capability is the attribute that a change of the file's content or owner takes away.
+// capability is the attribute that a change of the file's content or owner removes.
 const capability = "security.capability"
 
-// checkXattr refuses names of namespaces that are not kept. What may be read and changed
-// in those that are is the kernel's to decide, before it asks.
+// checkXattr refuses names in namespaces that are not kept, and malformed names in the others. The
+// kernel decides, before it asks, which attributes a caller may read and change.
 func checkXattr(name string) syscall.Errno {
 	switch ns, rest, ok := strings.Cut(name, "."); {
 	case posixacl.IsName(name):
@@ -35,10 +35,10 @@ func checkXattr(name string) syscall.Errno {
 	return 0
 }
 
-// GetXattr returns the length of an attribute's value, copied to buf unless that is
-// empty. ENODATA if there is none of that name, ERANGE (and the length) if buf is too
-// small, EOPNOTSUPP for other namespaces than user, trusted and security, and other names
-// of system than the two access control lists.
+// GetXattr returns the length of an attribute's value in bytes, and copies the value to buf unless
+// buf is empty. ENODATA if there is no attribute of that name. ERANGE (and the length) if buf is
+// too small. EOPNOTSUPP for namespaces other than user, trusted and security, and for names in
+// system other than the two access control lists.
 func (fs *FS) GetXattr(ctx *Caller, ino uint64, name string, buf []byte) (int, syscall.Errno) {
 	if e := checkXattr(name); e != 0 {
 		return 0, e
@@ -68,8 +68,9 @@ func (fs *FS) GetXattr(ctx *Caller, ino uint64, name string, buf []byte) (int, s
 	return int(x.Len), errno(fs.xattrValue(in, x, buf[:x.Len]))
 }
 
-// ListXattr returns the length of the list of names, each ended by a NUL, copied to buf
-// unless that is empty. Those of namespace trusted are told to root only.
+// ListXattr returns the length in bytes of the list of names, each ended by a NUL, and copies the
+// list to buf unless buf is empty. ERANGE (and the length) if buf is too small. Only root gets
+// names in namespace trusted.
 func (fs *FS) ListXattr(ctx *Caller, ino uint64, buf []byte) (int, syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -100,11 +101,11 @@ func (fs *FS) ListXattr(ctx *Caller, ino uint64, buf []byte) (int, syscall.Errno
 	return n, 0
 }
 
-// SetXattr sets an attribute: a new one only with XattrCreate (else EEXIST), a present
-// one only with XattrReplace (else ENODATA). E2BIG for values longer than 64 KiB, ENOSPC
-// also if the names and short values of one file exceed about 400 KiB. The access control
-// list of access changes the mode with it, and takes set-group-ID if XattrKillSGID is set, as
-// posix_acl_update_mode; EINVAL if a list is none. A crash leaves the old value or the new one.
+// SetXattr sets an attribute. With XattrCreate the attribute must be new (else EEXIST), with
+// XattrReplace it must be present (else ENODATA). E2BIG for values longer than 64 KiB. ENOSPC also
+// if the names and short values of one file exceed about 400 KiB. An access ACL changes the mode
+// with it, as posix_acl_update_mode does, and removes set-group-ID if XattrKillSGID is set. EINVAL
+// if an ACL is malformed. A crash leaves the old value or the new one.
 func (fs *FS) SetXattr(ctx *Caller, ino uint64, name string, value []byte, flags uint32) syscall.Errno {
 	if flags&^(XattrCreate|XattrReplace|XattrKillSGID) != 0 {
 		return syscall.EINVAL
@@ -133,8 +134,8 @@ func (fs *FS) SetXattr(ctx *Caller, ino uint64, name string, value []byte, flags
 	})
 }
 
-// RemoveXattr removes an attribute. ENODATA if there is none of that name, unless that is
-// an access control list.
+// RemoveXattr removes an attribute. ENODATA if there is no attribute of that name; to remove an ACL
+// that is not there succeeds.
 func (fs *FS) RemoveXattr(ctx *Caller, ino uint64, name string) syscall.Errno {
 	e := fs.changeXattr(ctx, ino, name, removal(name))
 	if e == syscall.ENODATA && posixacl.IsName(name) {
@@ -143,7 +144,7 @@ func (fs *FS) RemoveXattr(ctx *Caller, ino uint64, name string) syscall.Errno {
 	return e
 }
 
-// removal is the edit that removes an attribute.
+// removal returns the edit that removes an attribute.
 func removal(name string) xattrEdit {
 	return func(s *xattrSwap, _ *layout.Core) error {
 		if !s.remove(name) {
@@ -153,8 +154,9 @@ func removal(name string) xattrEdit {
 	}
 }
 
-// killCapability takes the file capabilities from a file that is about to change: the
-// kernel leaves it to us (HANDLE_KILLPRIV_V2). When it returns they are gone, whoever took them.
+// killCapability removes the file capabilities of a file that is about to change, which the kernel
+// leaves to us (HANDLE_KILLPRIV_V2). When it returns 0 they are gone, whether this call or another
+// one removed them.
 func (fs *FS) killCapability(ctx *Caller, in *inode) syscall.Errno {
 	if !in.caps.Load() {
 		return 0
@@ -172,10 +174,10 @@ func (fs *FS) killCapability(ctx *Caller, in *inode) syscall.Errno {
 	return e
 }
 
-// xattrEdit changes an inode's list of attributes, and its core.
+// xattrEdit changes an inode's list of attributes, and its core line.
 type xattrEdit func(s *xattrSwap, c *layout.Core) error
 
-// changeXattr is editXattrs for who asks from outside.
+// changeXattr checks that a program may change the attribute, and calls editXattrs.
 func (fs *FS) changeXattr(ctx *Caller, ino uint64, name string, edit xattrEdit) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
@@ -194,15 +196,15 @@ func (fs *FS) changeXattr(ctx *Caller, ino uint64, name string, edit xattrEdit) 
 	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.editXattrs(ctx, in, edit) })
 }
 
-// editXattrs replaces an inode's list of attributes by what edit makes of it, and its core,
-// if edit changes that, in the same transaction.
+// editXattrs replaces an inode's list of attributes by the list that edit makes from it. If edit
+// changes the core line, that changes in the same transaction.
 //
 // Persistence order:
 //  1. the new list is stored (swapXattrsLocked)
 //  2. transaction: the times line with the new root and ctime, and perhaps the core line
 //  3. only then is the old list free
 func (fs *FS) editXattrs(ctx *Caller, in *inode, edit xattrEdit) syscall.Errno {
-	if err := fs.blocksKnown(ctx, in); err != nil { // from here on
+	if err := fs.blocksKnown(ctx, in); err != nil { // so that it stays right from here on
 		return errno(err)
 	}
 	in.mu.Lock()

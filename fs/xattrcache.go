@@ -9,12 +9,13 @@ import (
 // most.
 const xattrListsKept = 16
 
-// xattrCache bounds what lists of attributes take in DRAM, however many files have long ones: the
-// one that was kept first goes first. An inode is in it if and only if its xattrs is not nil.
+// xattrCache bounds the DRAM that lists of attributes take, however many files have long ones. The
+// list that came first is dropped first. An inode is in the cache if and only if its xattrs is not
+// nil.
 type xattrCache struct {
 	mu   sync.Mutex // taken with an inode's mu, or its shard's lock, held
 	kept [xattrListsKept]*inode
-	next int // the next to go
+	next int // index in kept of the inode that is dropped next
 }
 
 // keepLocked keeps an inode's list. Called with the inode's mu held.

@@ -6,17 +6,17 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// xattrs is an inode's list of attributes, and where it is.
+// xattrs is an inode's list of attributes, and the blocks that it is in.
 type xattrs struct {
 	list  []layout.Xattr
-	chain []uint64 // blocks of the list
+	chain []uint64 // blocks of the list, in order
 }
 
 func findXattr(list []layout.Xattr, name string) int {
 	return slices.IndexFunc(list, func(x layout.Xattr) bool { return x.Name == name })
 }
 
-// root is the first block of the list; 0: there is none.
+// root returns the first block of the list; 0: there is no list.
 func (xs *xattrs) root() uint64 {
 	if len(xs.chain) == 0 {
 		return 0
@@ -24,7 +24,7 @@ func (xs *xattrs) root() uint64 {
 	return xs.chain[0]
 }
 
-// blocks is how many blocks the attributes take.
+// blocks returns how many blocks the list and the long values take.
 func (xs *xattrs) blocks() uint64 {
 	n := uint64(len(xs.chain))
 	for _, x := range xs.list {
@@ -35,9 +35,9 @@ func (xs *xattrs) blocks() uint64 {
 	return n
 }
 
-// loadXattrsLocked reads an inode's attributes, which nobody may change. A list of several blocks
-// is kept for a while (xattrCache), since reading each of n attributes would take n*n steps. Called
-// with mu held.
+// loadXattrsLocked reads an inode's attributes. The caller must not change the result. A list of
+// several blocks is kept for a while (xattrCache), since otherwise a program that reads each of n
+// attributes would take n*n steps. Called with mu held.
 func (fs *FS) loadXattrsLocked(in *inode) (xs xattrs, err error) {
 	if in.xroot == 0 {
 		return xs, nil
@@ -67,8 +67,8 @@ func (fs *FS) loadXattrsLocked(in *inode) (xs xattrs, err error) {
 	return xs, nil
 }
 
-// walkXattrs reads the attributes from root on. All of it was checked to lie within the
-// filesystem; a damaged chain is an error, never a loop.
+// walkXattrs reads the list of attributes that begins with block root. It checks that all blocks
+// lie within the filesystem; a damaged chain is an error, never a loop.
 func (fs *FS) walkXattrs(ino uint64, gen uint32, root uint64) (xs xattrs, err error) {
 	var list []byte
 	var buf [layout.BlockSize]byte
@@ -82,7 +82,7 @@ func (fs *FS) walkXattrs(ino uint64, gen uint32, root uint64) (xs xattrs, err er
 		}
 		h, part, ok := layout.XattrPart(buf[:], fs.journal.Seed(), off)
 		if !ok || h.Owner != ino || h.Gen != gen || int(h.Index) != len(xs.chain) {
-			return xs, corruptf("block %d is not block %d of the attributes of inode %d that it should be", b, len(xs.chain), ino)
+			return xs, corruptf("block %d should be block %d of the attributes of inode %d, but its header does not match", b, len(xs.chain), ino)
 		}
 		list = append(list, part...)
 		xs.chain = append(xs.chain, b)
@@ -104,7 +104,7 @@ func (fs *FS) walkXattrs(ino uint64, gen uint32, root uint64) (xs xattrs, err er
 	return xs, nil
 }
 
-// xattrValue reads a value to b, which has its length.
+// xattrValue reads the value of attribute x to b, which has the value's length.
 func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
 	copy(b, x.Value)
 	rest := b
@@ -124,14 +124,14 @@ func (fs *FS) xattrValue(in *inode, x *layout.Xattr, b []byte) error {
 	return nil
 }
 
-// disownValue gives back the blocks of a value that nothing on media names any more.
+// disownValue gives back the blocks of a value that no list on the media names any more.
 func (fs *FS) disownValue(x *layout.Xattr) {
 	for _, r := range x.Runs {
 		fs.table.Disown(r.Block, uint64(r.Len), fs.free.idle)
 	}
 }
 
-// freeXattrs gives back what the attributes of an inode took that is no longer on media.
+// freeXattrs gives back the blocks of a list of attributes that is no longer on the media.
 func (fs *FS) freeXattrs(ctx *Caller, xs *xattrs) {
 	for _, b := range xs.chain {
 		fs.meta.Free(ctx.Lane, b)

@@ -7,25 +7,25 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// xattrSwap is a change of an inode's attributes on its way: what they will be is stored, for a
-// change with the times line to link (change.swap).
+// xattrSwap is a change of an inode's attributes under way. The new list is stored, and a change
+// with the times line is to link it (change.swap).
 type xattrSwap struct {
 	fs       *FS
 	ctx      *Caller
 	in       *inode
 	old, now xattrs
-	fresh    []layout.XattrRun // of values that were just stored, and are not linked yet
-	gone     []layout.Xattr    // that are linked, and will not be
+	fresh    []layout.XattrRun // runs of values that were just stored, and are not linked yet
+	gone     []layout.Xattr    // attributes that are linked, and will not be
 }
 
-// swapXattrsLocked stores the attributes that edit makes of an inode's. With an error everything
+// swapXattrsLocked stores the attributes that edit makes from an inode's. After an error everything
 // is as it was. Called with mu held, and no lane.
 //
 // Persistence order:
 //  1. NT-store a long value into fresh blocks (edit)
 //  2. by the same thread, NT-store the new list into fresh metadata blocks, SFENCE each
 //  3. the caller's transaction: the times line with the new root
-//  4. only then are the old list, and old values that were long, free (done)
+//  4. only then are the old list, and long old values, free (done)
 func (fs *FS) swapXattrsLocked(ctx *Caller, in *inode, edit func(s *xattrSwap) error) (*xattrSwap, error) {
 	old, err := fs.loadXattrsLocked(in)
 	if err != nil {
@@ -44,7 +44,7 @@ func (fs *FS) swapXattrsLocked(ctx *Caller, in *inode, edit func(s *xattrSwap) e
 	return s, nil
 }
 
-// undo is for a transaction that was not committed.
+// undo gives back what a swap took, after a transaction that was not committed.
 func (s *xattrSwap) undo() {
 	if s == nil {
 		return
@@ -58,7 +58,7 @@ func (s *xattrSwap) undo() {
 	}
 }
 
-// done is step 4.
+// done is step 4 of swapXattrsLocked.
 func (s *xattrSwap) done() {
 	if s == nil {
 		return
@@ -81,7 +81,7 @@ func (s *xattrSwap) done() {
 // find returns the index of an attribute in the list, or -1.
 func (s *xattrSwap) find(name string) int { return findXattr(s.now.list, name) }
 
-// remove takes an attribute off the list, and reports whether there was one.
+// remove takes an attribute off the new list, and reports whether it was there.
 func (s *xattrSwap) remove(name string) bool {
 	i := s.find(name)
 	if i < 0 {
@@ -92,7 +92,7 @@ func (s *xattrSwap) remove(name string) bool {
 	return true
 }
 
-// set gives an attribute a value, which it stores in fresh blocks if it is long.
+// set gives an attribute a value. It stores a long value in fresh blocks.
 func (s *xattrSwap) set(name string, value []byte) error {
 	x := layout.Xattr{Name: name, Len: uint32(len(value)), CRC: layout.Checksum(s.fs.journal.Seed(), value)}
 	if len(value) <= layout.XattrInline {
@@ -114,7 +114,8 @@ func (s *xattrSwap) set(name string, value []byte) error {
 	return nil
 }
 
-// store is step 2 of swapXattrsLocked. After an error now.chain has the blocks that were allocated.
+// store is step 2 of swapXattrsLocked. After an error, now.chain holds the blocks that were
+// allocated.
 func (s *xattrSwap) store() error {
 	fs, in := s.fs, s.in
 	var b []byte
@@ -146,8 +147,8 @@ func (s *xattrSwap) store() error {
 	return nil
 }
 
-// storeValue is step 1 of swapXattrsLocked: a long value in fresh blocks. The list that names it is
-// stored, and fenced, next.
+// storeValue is step 1 of swapXattrsLocked: it stores a long value in fresh blocks. The list that
+// names the value is stored and fenced next.
 func (s *xattrSwap) storeValue(value []byte) (runs []layout.XattrRun, err error) {
 	for range extendTries {
 		if runs, err = s.tryStoreValue(value); err != errBadBlocks {
@@ -174,7 +175,7 @@ func (s *xattrSwap) tryStoreValue(value []byte) (runs []layout.XattrRun, err err
 	if err != nil {
 		for _, r := range runs {
 			if fs.bad.FreshFaulted(r.Block, uint64(r.Len), err) {
-				err = errBadBlocks // but elsewhere
+				err = errBadBlocks // try again with other blocks
 			}
 			fs.free.idle(r.Block, uint64(r.Len))
 		}
