@@ -81,7 +81,7 @@ type mountReport struct {
 	fixed       uint64 // blocks of the fixed area and the second superblock
 }
 
-// newSpace makes new indexes of space in DRAM, by which all blocks are free.
+// newSpace makes the allocator, the folio table and the metadata space anew, with all blocks free.
 func (fs *FS) newSpace() (err error) {
 	fs.meta = fs.newMeta()
 	orders := hugepage.Orders{PMD: uint8(fs.chunkShift()), PUD: fs.sb.PUDShift - layout.BlockShift}

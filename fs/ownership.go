@@ -17,7 +17,7 @@ type ownership struct {
 	claim      *owner.Claim // nil: mounted read-only
 	seq        uint64       // sequence of the owner record
 	wasDamaged bool         // the record said that metadata was found damaged
-	saved      layout.Owner // the record before, if in state OwnerSaved
+	saved      layout.Owner // the owner record before the mount, if in state OwnerSaved
 
 	lost atomic.Pointer[error] // set once another process took the region: everything fails with EIO
 }
@@ -94,8 +94,8 @@ func ReadOwner(r *pmem.Region, sb *layout.Superblock) (o layout.Owner, ok bool, 
 	return rec.Owner, rec.Valid, err
 }
 
-// lose makes the filesystem refuse everything after another process has taken the region: what is
-// known of the blocks may be wrong by now.
+// lose makes the filesystem refuse everything after another process has taken the region, since
+// what this mount has in DRAM about blocks may be wrong by now.
 func (fs *FS) lose(err error) {
 	e := fmt.Errorf("this mount reads and changes nothing any more, unmount it: %w", err)
 	fs.journal.Fail(e)

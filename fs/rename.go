@@ -17,8 +17,8 @@ const (
 	RenameWhiteout uint32 = 1 << 2
 )
 
-// Rename moves a name, replacing what the new name led to, in one transaction: a
-// crash leaves exactly the old or exactly the new names.
+// Rename moves a name, and replaces the inode that the new name led to, in one transaction: a crash
+// leaves exactly the old or exactly the new names.
 //
 // Persistence order:
 //  1. a fresh directory block, if the new name needs one, is formatted and fenced

@@ -15,7 +15,7 @@ type reserve struct {
 	fs   *FS
 	kept atomic.Uint64 // chunks that data may not take, see keep
 
-	limit func(want uint64) uint64 // tests: see limitAlloc
+	limit func(want uint64) uint64 // set by tests only, see limitAlloc
 }
 
 // chunks returns how many free chunks the chunk reserve has while nothing was taken from it.
