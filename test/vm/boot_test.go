@@ -17,7 +17,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/vm/machine"
 )
 
-// TestBoot: the job's output and exit code come back, and so does what keeps them from coming.
+// TestBoot checks that Boot.Run returns the job's output and exit code, or the reason why there is
+// no exit code.
 func TestBoot(t *testing.T) {
 	for _, c := range []struct {
 		what, job string
@@ -50,13 +51,13 @@ func TestBoot(t *testing.T) {
 	}
 }
 
-// qemuRuns reports whether that process is there and QEMU.
+// qemuRuns reports whether the process exists and is QEMU.
 func qemuRuns(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return err == nil && strings.Contains(string(b), "qemu-system")
 }
 
-// bootForEver boots a guest that does not end, and writes QEMU's process to a file.
+// bootForEver boots a guest that does not end, and writes QEMU's pid to a file.
 func bootForEver(ctx context.Context, pidFile string) error {
 	b := machine.Boot{Guest: guest, Job: "sleep 1000", Limit: time.Minute, Output: os.Stdout, Started: func(pid int) {
 		if os.WriteFile(pidFile+".new", fmt.Append(nil, pid), 0o644) == nil {
@@ -67,7 +68,7 @@ func bootForEver(ctx context.Context, pidFile string) error {
 	return err
 }
 
-// TestDidNotRun: without a guest the tests do not pass in silence, and in CI they fail.
+// TestDidNotRun checks that without a guest the tests print a warning, and that in CI they fail.
 func TestDidNotRun(t *testing.T) {
 	for _, c := range []struct {
 		ci   string
@@ -89,11 +90,12 @@ func TestDidNotRun(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft: QEMU dies with a process that is killed while it has a guest.
+// TestNothingIsLeft checks that QEMU dies with the process that runs a guest, even if that is
+// killed.
 func TestNothingIsLeft(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+pidFile, "TMPDIR="+t.TempDir()) // it cannot clean up
+	cmd.Env = append(os.Environ(), childEnv+"="+pidFile, "TMPDIR="+t.TempDir()) // a killed process cannot remove its files
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +118,7 @@ func TestNothingIsLeft(t *testing.T) {
 	for start := time.Now(); qemuRuns(pid); time.Sleep(10 * time.Millisecond) {
 		if time.Since(start) > 10*time.Second {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
-			t.Fatalf("QEMU, process %d, outlived who started it", pid)
+			t.Fatalf("QEMU, process %d, outlived the process that started it", pid)
 		}
 	}
 }

@@ -20,9 +20,9 @@ import (
 
 var errCut = errors.New("the power was cut")
 
-// TestPowerCut kills QEMU under load, boots again, and requires that everything that came
-// out of the guest as acknowledged is there; again and again on one region. The guest's part
-// is TestCut of test/vm/guest, which says what passes between them.
+// TestPowerCut kills QEMU under load, boots again, and requires that every call that the guest had
+// acknowledged is there; again and again on one region. The guest's part is TestCut of
+// test/vm/guest, which describes the protocol between both.
 func TestPowerCut(t *testing.T) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
@@ -41,7 +41,7 @@ func TestPowerCut(t *testing.T) {
 	t.Logf("%d calls acknowledged, none lost; of the calls in flight there was the %v", c.acknowledged, c.outcomes)
 }
 
-// A cutter is the host's side.
+// A cutter is the host's side of TestPowerCut.
 type cutter struct {
 	t      *testing.T
 	dir    string
@@ -54,8 +54,9 @@ type cutter struct {
 	outcomes     map[oracle.Outcome]int
 }
 
-// round boots, lets the guest judge and work, cuts its power that time (ns) after each worker had
-// its first acknowledgement, and returns how many there were. The last one only judges.
+// round boots the guest, which checks the last round's files and works. It cuts the guest's power
+// the given time (after, in ns) after every worker had its first acknowledgement. It returns the
+// number of acknowledged calls. In the last round the guest only checks.
 func (c *cutter) round(round int, after int64) int {
 	c.t.Helper()
 	last := round == *rounds
@@ -98,7 +99,7 @@ func (c *cutter) round(round int, after int64) int {
 	}
 	code, err := boot(b, "TestCut", env).Run(ctx)
 	for _, p := range ports {
-		p.first() // nobody waits any more
+		p.first() // end the goroutine that waits for all workers
 	}
 	switch {
 	case last && err == nil && code == 0:
@@ -115,11 +116,12 @@ func (c *cutter) round(round int, after int64) int {
 	return c.decideAll(round, ports, out.String())
 }
 
-// decideAll settles what all workers have said, and returns how many calls were acknowledged.
+// decideAll applies the output of all workers to their trees, and returns the number of
+// acknowledged calls.
 func (c *cutter) decideAll(round int, ports [oracle.Workers]*port, out string) (n int) {
 	c.t.Helper()
 	for w := range oracle.Workers {
-		if ports[w].Len() == 0 { // the emulator died before its turn
+		if ports[w].Len() == 0 { // the emulator died before this worker began
 			continue
 		}
 		k, err := c.decide(w, ports[w].String())
@@ -132,12 +134,13 @@ func (c *cutter) decideAll(round int, ports [oracle.Workers]*port, out string) (
 	return n
 }
 
-// decide applies what worker w's port has said to its tree.
+// decide applies the output of worker w's port to the worker's tree. It returns the number of
+// acknowledged calls.
 func (c *cutter) decide(w int, said string) (n int, err error) {
 	first, log, ok := strings.Cut(said, "\n")
 	outcome, is := strings.CutPrefix(first, "= ")
 	if !ok || !is {
-		return 0, fmt.Errorf("it began with %q, not with what became of the call in flight", first)
+		return 0, fmt.Errorf("it began with %q, not with the outcome of the call in flight", first)
 	}
 	if f := c.flight[w]; f != nil {
 		c.outcomes[oracle.Outcome(outcome)]++
@@ -153,7 +156,7 @@ func (c *cutter) decide(w int, said string) (n int, err error) {
 	return n, err
 }
 
-// A port keeps what a worker says, and notices its first acknowledgement.
+// A port keeps the output of a worker, and calls first at its first acknowledgement.
 type port struct {
 	strings.Builder
 	began bool

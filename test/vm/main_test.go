@@ -17,17 +17,17 @@ import (
 )
 
 var (
-	rounds = flag.Int("rounds", 5, "how often the power is cut")
-	seed   = flag.Uint64("seed", 0, "of what is done, and when the power is cut; 0: of the time")
+	rounds = flag.Int("rounds", 5, "number of rounds; each cuts the power")
+	seed   = flag.Uint64("seed", 0, "seed of the workers' calls and of the moments when the power is cut; 0: from the clock")
 	long   = flag.Bool("long", false, "run the whole of test/posix on device-dax too")
 )
 
-// childEnv tells this test binary to boot a guest that does not end, for TestNothingIsLeft.
+// childEnv makes this test binary boot a guest that does not end, for TestNothingIsLeft.
 const childEnv = "DAXFSD_VM_CHILD"
 
 var (
 	guest *machine.Guest
-	bin   string // where what is built for the guest lies
+	bin   string // directory of the programs that are built for the guest
 )
 
 func TestMain(m *testing.M) {
@@ -89,8 +89,8 @@ func start(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// inGuest runs tests of test/vm/guest in a guest with those devices, and fails if they do. One boot
-// that the emulator has spoilt is repeated.
+// inGuest runs tests of test/vm/guest in a guest with the given devices, and fails if they fail. A
+// boot that an error of the emulator has ended is repeated once.
 func inGuest(t *testing.T, limit time.Duration, run string, parts []string, devices ...machine.Device) {
 	t.Helper()
 	for n := 1; ; n++ {
@@ -113,7 +113,7 @@ func inGuest(t *testing.T, limit time.Duration, run string, parts []string, devi
 	}
 }
 
-// boot completes a boot that runs tests of test/vm/guest.
+// boot fills in a Boot that runs tests of test/vm/guest.
 func boot(b *machine.Boot, run string, env []string) *machine.Boot {
 	b.Guest = guest
 	if b.Files == nil {
@@ -127,7 +127,7 @@ func boot(b *machine.Boot, run string, env []string) *machine.Boot {
 	return b
 }
 
-// nvdimm is a device with a file of its own, of so many GiB.
+// nvdimm returns an NVDIMM of gib GiB with a file of its own.
 func nvdimm(t *testing.T, gib int64) machine.Device {
 	return machine.Device{File: filepath.Join(t.TempDir(), "nvdimm"), Size: gib << 30}
 }

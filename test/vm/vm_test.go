@@ -14,7 +14,7 @@ func TestRegions(t *testing.T) {
 		devices func(t *testing.T) []machine.Device
 	}{
 		{"devdax-2M", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 1)} }},
-		{"devdax-1G", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 3)} }}, // of which 2 lie for it
+		{"devdax-1G", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 3)} }}, // 2 GiB of the 3 are aligned to 1 GiB
 		{"fsdax-ext4", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 1)} }},
 		{"fsdax-xfs", func(t *testing.T) []machine.Device { return []machine.Device{nvdimm(t, 2)} }},
 		{"virtio-pmem", func(t *testing.T) []machine.Device {
@@ -30,12 +30,12 @@ func TestRegions(t *testing.T) {
 	}
 }
 
-// TestMisuse runs that of test/vm/guest.
+// TestMisuse runs TestMisuse of test/vm/guest.
 func TestMisuse(t *testing.T) {
 	inGuest(t, 3*time.Minute, "TestMisuse", nil, nvdimm(t, 3))
 }
 
-// TestShrunk boots again with less of a device than daxfsd mkfs has seen.
+// TestShrunk boots again with a smaller device than daxfsd mkfs has formatted.
 func TestShrunk(t *testing.T) {
 	d := nvdimm(t, 2)
 	inGuest(t, time.Minute, "TestFormat", nil, d)
@@ -43,12 +43,12 @@ func TestShrunk(t *testing.T) {
 	inGuest(t, time.Minute, "TestShrunk", nil, d)
 }
 
-// TestNFS runs that of test/vm/guest, in a guest with an NFS server.
+// TestNFS runs TestNFS of test/vm/guest in a guest with an NFS server.
 func TestNFS(t *testing.T) {
 	inGuest(t, 6*time.Minute, "TestNFS", []string{"nfs"})
 }
 
-// TestPosix is the whole of test/posix, by both transports, on device-dax.
+// TestPosix runs the whole of test/posix, over both transports, on device-dax.
 func TestPosix(t *testing.T) {
 	if !*long {
 		t.Skip("only with -long; TestRegions has a part of it")

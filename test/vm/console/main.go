@@ -1,5 +1,5 @@
-// Console runs a command in a guest with emulated persistent memory, and shows what it
-// prints; its exit code is the command's. test/vm/run starts it.
+// Console runs a command in a guest with emulated persistent memory, and shows its output. Its exit
+// code is the command's. test/vm/run starts it.
 package main
 
 import (
@@ -22,7 +22,7 @@ func main() {
 	code := 0
 	if err := command(&code).Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "run:", err)
-		code = 125 // as env(1) and chroot(8) say that the command was not run
+		code = 125 // the exit code of env(1) and chroot(8) if the command did not run
 	}
 	os.Exit(code)
 }
@@ -103,7 +103,7 @@ func (f *flags) run(args []string) (int, error) {
 	return b.Run(ctx)
 }
 
-// device reads SIZE or SIZE:FILE.
+// device parses SIZE or SIZE:FILE.
 func device(s, file string) (machine.Device, error) {
 	size, name, named := strings.Cut(s, ":")
 	if named {
@@ -116,7 +116,7 @@ func device(s, file string) (machine.Device, error) {
 	return machine.Device{File: file, Size: gib << 30}, nil
 }
 
-// quote makes one line for sh of a command.
+// quote returns a command as one line for sh.
 func quote(args []string) string {
 	q := make([]string, len(args))
 	for i, a := range args {

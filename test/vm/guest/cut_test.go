@@ -17,16 +17,16 @@ import (
 	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
-// TestCut is the guest's part of a round of the power cut: it judges what the last round
-// left, and works until the guest is killed. The host tells it by
+// TestCut is the guest's part of a round of the power cut. It checks the files that the last round
+// left, and works until the guest is killed. Its input from the host:
 //
 //	DAXFSD_CUT_ROUND   0: there is no filesystem yet
-//	DAXFSD_CUT_LAST    not empty: only judge
-//	DAXFSD_CUT_SEED    of what the workers do
-//	/job/tree.W       what must be there of worker W's
+//	DAXFSD_CUT_LAST    not empty: only check
+//	DAXFSD_CUT_SEED    seed of the workers' calls
+//	/job/tree.W       the tree that worker W must have
 //	/job/flight.W     the call that was not acknowledged, if there was one
 //
-// and is told on port 3 + W, first what became of that call, then what the worker logs.
+// Its output is on port 3 + W: first the outcome of that call, then the worker's log.
 func TestCut(t *testing.T) {
 	const region = "/dev/dax0.0"
 	round, err := strconv.Atoi(os.Getenv("DAXFSD_CUT_ROUND"))
@@ -84,9 +84,9 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// decide judges what is there of worker w's, says on the port what has become of the call in
-// flight, and returns a file with the tree as it is now. A file whose data is of two times is
-// emptied, so that the host knows it again.
+// decide compares worker w's files with its tree, writes the outcome of the call in flight to the
+// port, and returns a file with the present tree. A file with parts of old and new data is
+// truncated to 0 bytes, so that the host knows its content again.
 func decide(m *harness.Mount, w int, port string) (state string, err error) {
 	tree, err := oracle.Load(fmt.Sprint("/job/tree.", w))
 	if err != nil {

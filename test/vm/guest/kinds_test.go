@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A kind of region, and what daxfsd must say of one.
+// A kind describes a kind of region, and what daxfsd info must print about it.
 type kind struct {
 	name       string
 	make       func(t *testing.T) (region string, size int64)
 	kind       string
 	align      int64
 	durability string
-	page       int64 // that maps it, in bytes, as far as the memory lies for it
+	page       int64 // bytes of the pages that map it, as far as the memory is aligned
 }
 
 const (
@@ -38,19 +38,20 @@ var kinds = []kind{
 		run(t, "mkfs.xfs", "-q", "-f", "-m", "reflink=0", "-d", "su=2m,sw=1", "/dev/pmem0")
 		return inMount(t, "xfs", "/dev/pmem0", "dax=always")
 	}, "fsdax", 2 * mib, "flush", 2 * mib},
-	// To be durable there takes an fsync, so the kernel refuses MAP_SYNC.
+	// Durability takes an fsync on virtio-pmem, so the kernel refuses MAP_SYNC.
 	{"virtio-pmem", inExt4, "file", 4096, "daemon", 2 * mib},
 	{"tmpfs", func(t *testing.T) (string, int64) { return inMount(t, "tmpfs", "tmpfs", "huge=always,size=768m") }, "tmpfs", 4096, "volatile", 2 * mib},
 }
 
-// devdax makes a device-dax of the first namespace.
+// devdax makes a device-dax of the first namespace, with an alignment in bytes. It returns its path
+// and its usable size in bytes.
 func devdax(t *testing.T, align int64) (string, int64) {
 	t.Helper()
 	run(t, "ndctl", "create-namespace", "-f", "-e", "namespace0.0", "-m", "devdax", "--align", strconv.FormatInt(align, 10))
 	return "/dev/dax0.0", daxSize(t, align)
 }
 
-// daxSize is what of /dev/dax0.0 can be mapped by pages of that size.
+// daxSize returns how many bytes of /dev/dax0.0 can be mapped by pages of align bytes.
 func daxSize(t *testing.T, align int64) int64 {
 	t.Helper()
 	b, err := os.ReadFile("/sys/bus/dax/devices/dax0.0/size")
@@ -75,7 +76,8 @@ func inExt4(t *testing.T) (string, int64) {
 	return inMount(t, "ext4", "/dev/pmem0", "dax=always")
 }
 
-// inMount is a file of a filesystem that it mounts.
+// inMount mounts a filesystem until the end of the test. It returns the path of a file there and a
+// size in bytes.
 func inMount(t *testing.T, fstype, device, options string) (string, int64) {
 	t.Helper()
 	dir := t.TempDir()

@@ -13,8 +13,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
-// load writes files from several goroutines, in all sizes and places, some parts again and
-// again; reads them by other sizes; and wants every byte back, before and after a
+// load writes files from several goroutines, in requests of many sizes and offsets, some parts
+// repeatedly, and reads them in requests of other sizes. It compares every byte, before and after a
 // remount and an fsck.
 func load(t *testing.T, transport string) {
 	if transport == "uring" {
@@ -48,7 +48,8 @@ func load(t *testing.T, transport string) {
 	m.Down()
 }
 
-// write returns what the file must hold.
+// write creates and writes a file of size bytes, with further random writes, and returns the
+// content that the file must have.
 func write(name string, seed uint64, size, writes int) ([]byte, error) {
 	f, err := os.Create(name)
 	if err != nil {

@@ -18,16 +18,16 @@ func TestMain(m *testing.M) {
 	harness.Main(m, harness.Children{"work": oracle.Work})
 }
 
-// limit is how long a command may take under emulation on a busy host.
+// limit bounds the time of a command, under emulation on a busy host.
 const limit = 3 * time.Minute
 
-// run is a command that must succeed.
+// run runs a command that must succeed, and returns its output.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	return harness.Run(t, limit, "", nil, name, args...)
 }
 
-// refused is a daxfsd that must fail; it returns what it said.
+// refused runs a daxfsd command that must fail, and returns its output.
 func refused(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := harness.Command(limit, "", nil, harness.Daxfsd, args...)

@@ -15,7 +15,7 @@ import (
 
 const dax = "/dev/dax0.0"
 
-// says requires that a refusal is one line with those words.
+// says requires that a refusal is one line of daxfsd that contains the words.
 func says(t *testing.T, out string, words ...string) {
 	t.Helper()
 	t.Log(strings.TrimSpace(out))
@@ -29,7 +29,7 @@ func says(t *testing.T, out string, words ...string) {
 	}
 }
 
-// TestMisuse is what people do wrong with a device. Each is refused in a clear sentence.
+// TestMisuse makes common mistakes with a device. Each must be refused in one clear sentence.
 func TestMisuse(t *testing.T) {
 	t.Run("busy", func(t *testing.T) {
 		devdax(t, 2*mib)
@@ -45,7 +45,7 @@ func TestMisuse(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil { // another program
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil { // as another program would
 			t.Fatal(err)
 		}
 		says(t, refused(t, "mount", dax, second), dax, fmt.Sprint("in use by process ", os.Getpid()), "unmount it first")
@@ -98,13 +98,14 @@ func TestMisuse(t *testing.T) {
 	})
 }
 
-// TestFormat is the first boot of TestShrunk, with a larger device.
+// TestFormat formats the device in the first boot of the host's TestShrunk, where the device is
+// larger.
 func TestFormat(t *testing.T) {
 	devdax(t, 2*mib)
 	run(t, harness.Daxfsd, "mkfs", dax)
 }
 
-// TestShrunk: the namespace is smaller than mkfs has seen it.
+// TestShrunk checks the refusals if the namespace is smaller than when mkfs formatted it.
 func TestShrunk(t *testing.T) {
 	if _, err := os.Stat(dax); err != nil {
 		t.Fatalf("the namespace is not what it was: %v: %s", err, run(t, "ndctl", "list", "-Ni"))
@@ -114,7 +115,7 @@ func TestShrunk(t *testing.T) {
 	}
 }
 
-// TestPosix is the whole of test/posix on device-dax.
+// TestPosix runs the whole of test/posix on device-dax.
 func TestPosix(t *testing.T) {
 	devdax(t, 2*mib)
 	run(t, harness.Daxfsd, "mkfs", "--force", dax)

@@ -19,9 +19,9 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestNFS exports a mount by the kernel's NFS server and mounts that by its client. What is done on
-// one side must be seen on the other, whatever the server has cached, and whatever became of the
-// daemon.
+// TestNFS exports a mount by the kernel's NFS server and mounts the export by its client. Changes
+// on one side must be visible on the other, whatever the server has cached, and after a restart or
+// a kill of the daemon.
 func TestNFS(t *testing.T) {
 	s := startNFS(t)
 	on := func(mode string, test func(*testing.T, *nfsExport), versions ...nfsVersion) {
@@ -63,17 +63,17 @@ func TestNFS(t *testing.T) {
 		t.Run("stale", e.stale)
 		t.Run("restart", e.restart)
 	}, nfs4, nfs3)
-	on("dax=never", func(t *testing.T, e *nfsExport) { // here the kernel has content cached for the mount too
+	on("dax=never", func(t *testing.T, e *nfsExport) { // in this mode the kernel also caches content for the mount
 		t.Run("data", e.data)
 		t.Run("coherence", e.coherence)
 	}, nfs4)
 }
 
-// nfsExport is a directory of a mount that one looks at from both sides.
+// nfsExport is a directory that the tests access by NFS (remote) and on the mount (local).
 type nfsExport struct {
 	s   *nfsServer
 	m   *harness.Mount
-	nfs string // where it is mounted by NFS
+	nfs string // mount point of the NFS client
 	v   nfsVersion
 	dir string
 }
@@ -86,7 +86,7 @@ func (e *nfsExport) local(elem ...string) string {
 	return e.m.Path(append([]string{e.dir}, elem...)...)
 }
 
-// refuses: without fsid= the server does not know how to name a FUSE mount, and says so.
+// refuses requires that exportfs refuses a FUSE mount without fsid=.
 func (s *nfsServer) refuses(t *testing.T, m *harness.Mount) {
 	t.Helper()
 	if out, _ := harness.Command(limit, "", nil, "exportfs", "-o", "rw,no_subtree_check", "127.0.0.1:"+m.Mountpoint); !strings.Contains(out, "fsid=") {
@@ -95,7 +95,7 @@ func (s *nfsServer) refuses(t *testing.T, m *harness.Mount) {
 	run(t, "exportfs", "-au")
 }
 
-// must fails the test at the first call that failed.
+// must fails the test if any of the calls failed.
 func must(t *testing.T, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {
@@ -103,7 +103,7 @@ func must(t *testing.T, errs ...error) {
 	}
 }
 
-// tree describes all that is below a directory: attributes, targets and content.
+// tree describes everything below a directory: attributes, targets and content, by name.
 func tree(t *testing.T, root string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -142,11 +142,11 @@ func tree(t *testing.T, root string) map[string]string {
 	return all
 }
 
-// same requires that both sides show the same, and returns what.
+// same requires that both sides show the same tree, and returns it.
 func (e *nfsExport) same(t *testing.T) map[string]string {
 	t.Helper()
-	// A client of version 4.2 to which a file is delegated keeps its times until somebody here
-	// opens it.
+	// Local first: a client of version 4.2 that holds a delegation of a file keeps its times until
+	// the file is opened on the mount.
 	local := tree(t, e.local())
 	remote := tree(t, e.remote())
 	for name, want := range local {
@@ -162,7 +162,7 @@ func (e *nfsExport) same(t *testing.T) map[string]string {
 	return local
 }
 
-// names are made, changed and taken away, first from there and then from here.
+// names creates, changes and removes names, first by NFS and then on the mount.
 func (e *nfsExport) names(t *testing.T) {
 	r, l := e.remote, e.local
 	long := strings.Repeat("n", 255)
@@ -208,7 +208,8 @@ func (e *nfsExport) names(t *testing.T) {
 	}
 }
 
-// manyNames are more than a reply of the server holds, made from both sides, and taken away there.
+// manyNames creates more names than a reply of the server holds, on both sides, lists them and
+// removes them by NFS.
 func (e *nfsExport) manyNames(t *testing.T) {
 	const n, nth = 250, 15
 	must(t, os.Mkdir(e.remote("many"), 0o755))
@@ -244,7 +245,8 @@ func (e *nfsExport) manyNames(t *testing.T) {
 	}
 }
 
-// sillyRename: a file that was unlinked while open there lives on until it is closed.
+// sillyRename checks that a file that was unlinked while open by NFS stays usable until it is
+// closed.
 func (e *nfsExport) sillyRename(t *testing.T) {
 	must(t, os.Mkdir(e.remote("silly"), 0o755), os.WriteFile(e.remote("silly/f"), []byte("content"), 0o644))
 	f, err := os.OpenFile(e.remote("silly/f"), os.O_RDWR, 0)
@@ -266,7 +268,7 @@ func (e *nfsExport) sillyRename(t *testing.T) {
 	must(t, os.Remove(e.remote("silly")))
 }
 
-// until waits for something that comes by itself.
+// until waits up to a minute until done returns true.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for start := time.Now(); !done(); time.Sleep(50 * time.Millisecond) {
@@ -276,7 +278,7 @@ func until(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// users: somebody's files are theirs, and others have the rights that the mount gives them.
+// users checks owners and permissions of files that users create by NFS.
 func (e *nfsExport) users(t *testing.T) {
 	must(t, os.Mkdir(e.remote("common"), 0o755), unix.Chmod(e.remote("common"), 0o1777), os.WriteFile(e.remote("common/root"), []byte("r"), 0o600))
 	as := func(uid uint32, script string) error {
@@ -286,7 +288,7 @@ func (e *nfsExport) users(t *testing.T) {
 		return cmd.Run()
 	}
 	for dir := filepath.Dir(e.nfs); dir != os.TempDir(); dir = filepath.Dir(dir) {
-		must(t, os.Chmod(dir, 0o755)) // the way there
+		must(t, os.Chmod(dir, 0o755)) // users must be able to reach the directory
 	}
 	must(t, as(1000, "echo mine >mine && chmod 600 mine && mkdir own"))
 	for _, script := range []string{"cat root", "echo >root", "rm -f root", "chmod 666 root"} {

@@ -15,7 +15,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
-// data is written from there in all sizes and places, and cut.
+// data writes by NFS in many sizes and offsets, and truncates and extends. Both sides must read the
+// same.
 func (e *nfsExport) data(t *testing.T) {
 	const size = 3*mib + 4321
 	want := oracle.Fill(1, size)
@@ -67,8 +68,9 @@ func (e *nfsExport) data(t *testing.T) {
 	check("overwritten on the mount")
 }
 
-// coherence: what a write on one side has put there, a read on the other that begins later finds,
-// though the server reads files by the kernel's page cache. The client has none here.
+// coherence checks that a read on one side finds the bytes of every write on the other side that
+// had returned before the read began, although the server reads files by the kernel's page cache.
+// The client uses O_DIRECT, so it has no cache.
 func (e *nfsExport) coherence(t *testing.T) {
 	const block, rounds = 8192, 60
 	must(t, os.WriteFile(e.local("coherence"), make([]byte, block), 0o644))
@@ -78,7 +80,7 @@ func (e *nfsExport) coherence(t *testing.T) {
 	here, err := os.OpenFile(e.local("coherence"), os.O_RDWR, 0)
 	must(t, err)
 	defer here.Close()
-	number := func(b []byte) byte { // of a block of which all bytes are the same
+	number := func(b []byte) byte { // the value of a block whose bytes are all the same
 		if !bytes.Equal(b[1:], b[:len(b)-1]) {
 			t.Errorf("a block has parts of two writes")
 		}
@@ -95,7 +97,7 @@ func (e *nfsExport) coherence(t *testing.T) {
 	}
 	var written, stop atomic.Uint32
 	var readers sync.WaitGroup
-	for range 2 { // they fill the server's cache at any time
+	for range 2 { // they fill the server's cache at arbitrary moments
 		readers.Go(func() {
 			f, err := os.OpenFile(e.remote("coherence"), os.O_RDONLY|unix.O_DIRECT, 0)
 			if err != nil {
@@ -129,7 +131,8 @@ func (e *nfsExport) coherence(t *testing.T) {
 	readers.Wait()
 }
 
-// full: of a full filesystem the client hears, and afterwards there is room again.
+// full checks that the client gets ENOSPC (or EDQUOT) from a full filesystem, and that there is
+// space again after a deletion.
 func (e *nfsExport) full(t *testing.T) {
 	f, err := os.Create(e.local("filler"))
 	must(t, err)
@@ -146,7 +149,8 @@ func (e *nfsExport) full(t *testing.T) {
 	must(t, os.Remove(e.remote("too-large")), os.Remove(e.remote("filler")), f.Close(), os.WriteFile(e.remote("room"), make([]byte, 5*mib), 0o644), os.Remove(e.remote("room")))
 }
 
-// spaceAndAttributes are what only version 4.2 has.
+// spaceAndAttributes checks operations that only version 4.2 has: server-side copy, holes, extended
+// attributes.
 func (e *nfsExport) spaceAndAttributes(t *testing.T) {
 	const size = 2 * mib
 	want := oracle.Fill(3, size)
@@ -180,15 +184,15 @@ func (e *nfsExport) spaceAndAttributes(t *testing.T) {
 	if hole != 64<<10 || data != 192<<10 || err1 != nil || err2 != nil {
 		t.Errorf("the hole is from %d to %d (%v, %v)", hole, data, err1, err2)
 	}
-	// The server takes a filesystem for one without them unless its kernel part names them, and
-	// FUSE passes all on.
+	// The server offers extended attributes only if the filesystem's kernel part has a handler for
+	// user.*; FUSE has one handler for all names.
 	must(t, unix.Setxattr(e.local("copy"), "user.here", []byte("value"), 0))
 	if _, err := unix.Getxattr(e.remote("copy"), "user.here", make([]byte, 10)); err != unix.EOPNOTSUPP {
 		t.Errorf("an extended attribute by NFS: %v; docs/compatibility.md says that there are none", err)
 	}
 }
 
-// locks that are taken there exclude those here, and the other way round.
+// locks checks that locks taken by NFS exclude locks on the mount, and the other way round.
 func (e *nfsExport) locks(t *testing.T) {
 	must(t, os.WriteFile(e.remote("lock"), make([]byte, 100), 0o644))
 	there, err := os.OpenFile(e.remote("lock"), os.O_RDWR, 0)

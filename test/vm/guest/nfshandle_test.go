@@ -13,8 +13,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/oracle"
 )
 
-// hold takes hold of a file there without opening it: the client keeps its handle, the server
-// nothing.
+// hold takes a reference to a file by NFS without opening it: the client keeps its handle, the
+// server keeps nothing.
 func (e *nfsExport) hold(t *testing.T, name string) int {
 	t.Helper()
 	fd, err := unix.Open(e.remote(name), unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -23,12 +23,12 @@ func (e *nfsExport) hold(t *testing.T, name string) int {
 	return fd
 }
 
-// statHeld asks the server about the handle.
+// statHeld returns the server's attributes of the file of a held handle.
 func statHeld(fd int) (st unix.Stat_t, err error) {
 	return st, unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH)
 }
 
-// lookups counts those of a name that the daemon was asked for.
+// lookups returns how many LOOKUP requests for a name the daemon has logged.
 func (e *nfsExport) lookups(t *testing.T, name string) (n int) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(e.m.Dir, "log"))
@@ -41,8 +41,8 @@ func (e *nfsExport) lookups(t *testing.T, name string) (n int) {
 	return n
 }
 
-// handles are decoded by the server when its kernel knows nothing of the inode any more: it asks
-// the daemon for "." of the file, and for ".." of a directory up to the root.
+// handles checks that the server can decode handles when its kernel has dropped the inode. The
+// kernel then asks the daemon for "." of the file, and for ".." of each directory up to the root.
 func (e *nfsExport) handles(t *testing.T) {
 	must(t, os.MkdirAll(e.remote("a/b/c"), 0o755), os.WriteFile(e.remote("a/b/c/f"), []byte("content"), 0o644))
 	file, dir := e.hold(t, "a/b/c/f"), e.hold(t, "a/b/c")
@@ -50,7 +50,7 @@ func (e *nfsExport) handles(t *testing.T) {
 		t.Helper()
 		before := e.lookups(t, what)
 		until(t, "the kernel to look "+what+" up", func() bool {
-			run(t, "exportfs", "-f") // files that the server keeps open
+			run(t, "exportfs", "-f") // close the files that the server keeps open
 			must(t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0), use())
 			return e.lookups(t, what) > before
 		})
@@ -81,7 +81,8 @@ func (e *nfsExport) handles(t *testing.T) {
 	}
 }
 
-// stale: the handle of a file that is deleted is nobody's, also when its inode number is another's.
+// stale checks that the handle of a deleted file is refused, also when another file has its inode
+// number.
 func (e *nfsExport) stale(t *testing.T) {
 	must(t, os.WriteFile(e.remote("first"), []byte("1"), 0o644), os.WriteFile(e.remote("second"), []byte("2"), 0o644), os.Mkdir(e.remote("third"), 0o755))
 	first, second, third := e.hold(t, "first"), e.hold(t, "second"), e.hold(t, "third")
@@ -97,7 +98,7 @@ func (e *nfsExport) stale(t *testing.T) {
 	if err := unix.Mkdirat(third, "d", 0o755); err != unix.ESTALE && err != unix.ENOENT {
 		t.Errorf("in a directory that is gone: %v", err)
 	}
-	// The client that has heard so does not ask again, so it is asked of the other one.
+	// A client that got ESTALE does not ask again, so the other handle is used below.
 	must(t, os.Mkdir(e.local("again"), 0o755))
 	n := 0
 	until(t, "the inode number to be used again", func() bool {
@@ -114,8 +115,8 @@ func (e *nfsExport) stale(t *testing.T) {
 	must(t, os.RemoveAll(e.local("again")))
 }
 
-// restart: what the client has open, and what it only holds, goes on working when the filesystem
-// was unmounted and mounted in between, and when the daemon was killed.
+// restart checks that open files and held handles of the client still work after the filesystem was
+// unmounted and mounted again, and after the daemon was killed.
 func (e *nfsExport) restart(t *testing.T) {
 	must(t, os.MkdirAll(e.remote("x/y"), 0o755), os.WriteFile(e.remote("x/y/open"), []byte("content"), 0o644), os.WriteFile(e.remote("x/y/held"), []byte("held"), 0o644))
 	open, err := os.OpenFile(e.remote("x/y/open"), os.O_RDWR, 0)
@@ -125,7 +126,7 @@ func (e *nfsExport) restart(t *testing.T) {
 	must(t, err)
 	defer unsynced.Close()
 	held, dir := e.hold(t, "x/y/held"), e.hold(t, "x/y")
-	if e.v == nfs4 { // by which the server has files open as long as the client
+	if e.v == nfs4 { // with version 4 the server keeps files open for as long as the client
 		run(t, "exportfs", "-f")
 		if out := refused(t, "umount", e.m.Mountpoint); !strings.Contains(out, "in use") {
 			t.Errorf("unmounting what the server has files of open: %s", out)
@@ -153,7 +154,7 @@ func (e *nfsExport) restart(t *testing.T) {
 			_, err := unsynced.Write(more)
 			must(t, err)
 			want = append(want, more...)
-			if i > 0 { // what the client sends to a server without a daemon fails
+			if i > 0 { // requests to a server whose daemon is dead fail
 				must(t, unsynced.Sync())
 			}
 			again.do(t)

@@ -12,16 +12,17 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// nfsServer is the kernel's NFS server of this guest, with the programs of Debian's
-// nfs-kernel-server that it asks. These daemons are ended with the tests, by harness.Main.
+// nfsServer is the kernel's NFS server of this guest, with the user-space daemons of Debian's
+// nfs-kernel-server. harness.Main ends these daemons with the tests.
 type nfsServer struct {
-	exported string // a mount point
+	exported string // the exported mount point
 }
 
-// fsid stands for the filesystem in its handles, as nothing else of a FUSE mount lasts.
+// fsid identifies the filesystem in its handles, since a FUSE mount has no other lasting
+// identifier.
 const fsid = "7c6bd0f5-9ce3-4a07-8b06-5cdbd9bcbe97"
 
-// startNFS starts all but what is exported, until the end of the test.
+// startNFS starts the daemons until the end of the test. It exports nothing yet.
 func startNFS(t *testing.T) *nfsServer {
 	t.Helper()
 	for _, m := range []string{"nfsd", "nfsv3", "nfsv4"} {
@@ -41,7 +42,8 @@ func startNFS(t *testing.T) *nfsServer {
 			t.Fatal(err)
 		}
 	}
-	// So long the server grants no new locks, lest somebody had them before.
+	// In the grace period (seconds) the server grants no new locks, since clients may reclaim old
+	// ones.
 	if err := os.WriteFile("/proc/sys/fs/nfs/nlm_grace_period", []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,7 @@ func startNFS(t *testing.T) *nfsServer {
 			t.Fatalf("mounting %s: %v", fstype, err)
 		}
 		t.Cleanup(func() {
-			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil { // daemons have it open
+			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil { // the daemons have it open
 				t.Errorf("unmounting %s: %v", fstype, err)
 			}
 		})
@@ -63,8 +65,8 @@ func startNFS(t *testing.T) *nfsServer {
 	return s
 }
 
-// export has the server serve a mount from now on. The line is what docs/compatibility.md
-// recommends.
+// export makes the server export a mount until the end of the test. The line is the one that
+// docs/compatibility.md recommends.
 func (s *nfsServer) export(t *testing.T, m *harness.Mount) {
 	t.Helper()
 	s.exported = m.Mountpoint
@@ -85,8 +87,7 @@ func (s *nfsServer) start(t *testing.T) {
 	run(t, "rpc.nfsd", "--lease-time", "10", "8")
 }
 
-// stop does what nfs-server.service does, and waits until the server uses nothing of the mount,
-// which takes it a moment.
+// stop does what nfs-server.service does, and waits until the server no longer uses the mount.
 func (s *nfsServer) stop(t *testing.T) {
 	t.Helper()
 	run(t, "rpc.nfsd", "0")
@@ -96,16 +97,16 @@ func (s *nfsServer) stop(t *testing.T) {
 		t.Errorf("the server, stopped, has %q threads (%v)", b, err)
 	}
 	until(t, "the server to let go of the mount", func() bool {
-		return unix.Unmount(s.exported, unix.MNT_EXPIRE) != unix.EBUSY // EAGAIN: it is not in use
+		return unix.Unmount(s.exported, unix.MNT_EXPIRE) != unix.EBUSY // EAGAIN: the mount is not in use
 	})
-	_, _ = os.Stat(s.exported) // it is again, so that the next such call does not unmount it
+	_, _ = os.Stat(s.exported) // an access, so that the next MNT_EXPIRE does not unmount it
 }
 
-// nfsOptions make the kernel's client give up a server that says nothing, and keep no attributes:
-// the tests look at both sides.
+// nfsOptions make the kernel's client give up if the server does not answer, and make it cache no
+// attributes, since the tests compare both sides.
 const nfsOptions = ",addr=127.0.0.1,soft,timeo=300,retrans=2,actimeo=0"
 
-// nfsVersion is a version of the protocol, and how to mount by it.
+// nfsVersion is a version of the protocol, and the filesystem type and options to mount with it.
 type nfsVersion struct{ name, fstype, options string }
 
 var (
@@ -113,7 +114,7 @@ var (
 	nfs3 = nfsVersion{"v3", "nfs", "vers=3,nolock,proto=tcp,mountproto=tcp" + nfsOptions}
 )
 
-// mountNFS mounts what is exported and returns where, until the end of the test.
+// mountNFS mounts the export until the end of the test, and returns the mount point.
 func (s *nfsServer) mountNFS(t *testing.T, v nfsVersion) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -123,7 +124,7 @@ func (s *nfsServer) mountNFS(t *testing.T, v nfsVersion) string {
 	t.Cleanup(func() {
 		err := unix.Unmount(dir, 0)
 		for start := time.Now(); err == unix.EBUSY && time.Since(start) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
-			err = unix.Unmount(dir, 0) // what was closed last may be on its way
+			err = unix.Unmount(dir, 0) // the last close may still be in progress
 		}
 		if err != nil {
 			t.Errorf("unmounting the NFS client: %v", err)

@@ -11,12 +11,12 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestRegion holds daxfsd to the same on every kind of region.
+// TestRegion runs the same checks on every kind of region.
 func TestRegion(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			region, size := k.make(t)
-			mkfs := []string{"mkfs", "--force", region} // the memory holds what the last kind left
+			mkfs := []string{"mkfs", "--force", region} // the memory holds the filesystem of the last kind
 			if strings.HasSuffix(region, "/region") {
 				mkfs = []string{"mkfs", "--size", strconv.FormatInt(size, 10), region}
 			}
@@ -34,7 +34,7 @@ func TestRegion(t *testing.T) {
 	}
 }
 
-// facts are what `daxfsd info --json` says, of a region and of a mount.
+// facts checks the output of `daxfsd info --json` for a region and for a mount.
 func (k *kind) facts(t *testing.T, region string, size int64) {
 	type facts struct {
 		Kind       string
@@ -60,8 +60,9 @@ func (k *kind) facts(t *testing.T, region string, size int64) {
 	ask(region, "mounted")
 }
 
-// pages are those that the daemon has the region mapped by: as smaps says for device-dax.
-// Of files it says 4 kB whatever they are, so the faults of storing 64 MiB are counted.
+// pages checks the size of the pages by which the daemon has mapped the region. For device-dax,
+// smaps reports it. For files, smaps reports 4 kB in any case, so pages counts the faults of
+// storing 64 MiB.
 func (k *kind) pages(t *testing.T, region string) {
 	m := harness.NewWith(t, "transport=dev", 0, limit)
 	f, err := os.Create(m.Path("file"))
@@ -77,11 +78,11 @@ func (k *kind) pages(t *testing.T, region string) {
 			}
 		}
 	}
-	write() // what the daemon's own memory takes comes with the first
+	write() // faults of the daemon's own memory come with the first writes
 	before := faults(t, m.PID())
 	write()
 	n := faults(t, m.PID()) - before
-	most := 64*mib/k.page + 200 // and some of its own memory, of 16384 in 4 KiB pages
+	most := 64*mib/k.page + 200 // plus some of the daemon's own; with pages of 4 KiB there would be 16384
 	t.Logf("%d faults for 64 MiB, at most %d wanted", n, most)
 	if n > most {
 		t.Errorf("%d faults for 64 MiB: these are no pages of %d bytes", n, k.page)
@@ -112,7 +113,7 @@ func (k *kind) pages(t *testing.T, region string) {
 	}
 }
 
-// faults is how many page faults a process has had.
+// faults returns the number of page faults of a process.
 func faults(t *testing.T, pid int) int64 {
 	t.Helper()
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -129,7 +130,7 @@ func faults(t *testing.T, pid int) int64 {
 	return minor + major
 }
 
-// posix runs the brief part of test/posix.
+// posix runs the brief part of test/posix over a transport.
 func posix(t *testing.T, transport string) {
 	target := map[string]string{"dev": "dax=always", "uring": "transport=uring"}[transport]
 	start := time.Now()

@@ -19,12 +19,11 @@ var (
 	accelerated = []string{"-accel", "kvm", "-cpu", "host"}
 )
 
-// kvmLimit is what a boot takes with KVM that works, a few times over.
+// kvmLimit bounds a boot that tries KVM. It is several times what such a boot takes if KVM works.
 const kvmLimit = 15 * time.Second
 
-// accelerator is what QEMU is to run the guest with: KVM if the guest has really booted
-// with it since the host did, else emulation. DAXFSD_VM_ACCEL (kvm or tcg) decides without
-// trying.
+// accelerator returns QEMU's arguments for KVM, if a guest has booted with KVM since the host was
+// booted, else for emulation. DAXFSD_VM_ACCEL (kvm or tcg) decides without a trial.
 func (g *Guest) accelerator(ctx context.Context) ([]string, error) {
 	switch a := os.Getenv("DAXFSD_VM_ACCEL"); a {
 	case "tcg":
@@ -64,8 +63,8 @@ func (g *Guest) accelerator(ctx context.Context) ([]string, error) {
 	return emulated, nil
 }
 
-// kvmBoots tries it. KVM that is there may still not work: nested, it initialises and
-// fails in the guest.
+// kvmBoots tries to boot with KVM. KVM may exist and still not work: nested, it may initialise and
+// then fail in the guest.
 func (g *Guest) kvmBoots(ctx context.Context) bool {
 	dir, err := os.MkdirTemp("", "daxfsd-vm-")
 	if err != nil {
@@ -84,7 +83,7 @@ func (g *Guest) kvmBoots(ctx context.Context) bool {
 	return e.coded && e.code == 42
 }
 
-// Accelerator says in a word how guests run here: kvm or tcg.
+// Accelerator returns the accelerator that guests run with: kvm or tcg.
 func (g *Guest) Accelerator(ctx context.Context) (string, error) {
 	a, err := g.accelerator(ctx)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/cavaliergopher/cpio"
 )
 
-// writeArchive writes an initramfs: files by their name in the guest and on the host, and
-// the directories above them. The kernel unpacks several of these one after the other.
+// writeArchive writes an initramfs: files (name in the guest -> name on the host), and the
+// directories above them. The kernel unpacks several concatenated archives.
 func writeArchive(w io.Writer, dirs []string, files map[string]string) error {
 	b := bufio.NewWriterSize(w, 1<<20)
 	c := cpio.NewWriter(b)
@@ -80,19 +80,19 @@ func addFile(c *cpio.Writer, name, from string) error {
 	return nil
 }
 
-// A kernel image for booting is a small loader with the kernel compressed in it. Under
-// emulation it is QEMU that had better unpack it. The offsets are those of the boot
-// protocol of x86, Documentation/arch/x86/boot.rst.
+// payload returns the compressed kernel within a bootable image, so that the host can unpack it,
+// which is faster than the loader under emulation. The offsets are those of the x86 boot protocol,
+// Documentation/arch/x86/boot.rst.
 func payload(image []byte) ([]byte, error) {
 	const setupSects, magic, payloadOffset, payloadLength = 0x1f1, 0x202, 0x248, 0x24c
 	if len(image) < 0x260 || string(image[magic:magic+4]) != "HdrS" {
-		return nil, fmt.Errorf("it is no kernel for booting: no HdrS at %#x", magic)
+		return nil, fmt.Errorf("not a bootable kernel image: no HdrS at %#x", magic)
 	}
 	u32 := func(at int) int {
 		return int(image[at]) | int(image[at+1])<<8 | int(image[at+2])<<16 | int(image[at+3])<<24
 	}
 	from := (max(int(image[setupSects]), 1)+1)*512 + u32(payloadOffset)
-	to := from + u32(payloadLength) - 4 // the last 4 bytes are its unpacked size
+	to := from + u32(payloadLength) - 4 // the last 4 bytes are the unpacked size
 	if to > len(image) || to < from+4 {
 		return nil, fmt.Errorf("its payload is at %d to %d of %d bytes", from, to, len(image))
 	}

@@ -21,11 +21,11 @@ import (
 )
 
 // A Device is a file of the host that the guest sees as persistent memory: an NVDIMM, or
-// virtio-pmem, in the order of Boot.Devices each kind by itself (nmem0, nmem1, ...). What the
-// guest stores is in the file at once, whenever the guest dies. The memory behind it is what
-// the guest touches of it.
+// virtio-pmem. Devices of each kind are numbered in the order of Boot.Devices (nmem0, nmem1, ...).
+// The guest's stores are in the file at once, whenever the guest dies. The host's memory is only
+// taken for those parts that the guest touches.
 type Device struct {
-	File   string // made, or lengthened with a hole, to Size
+	File   string // created, or extended with a hole, to Size
 	Size   int64  // bytes, a multiple of 2 MiB
 	Virtio bool
 }
@@ -33,18 +33,19 @@ type Device struct {
 // A Boot is one start of a guest, for one job.
 type Boot struct {
 	Guest   *Guest
-	Parts   []string // of test/vm/machine/pins, that the guest gets besides
+	Parts   []string // names of further parts in test/vm/machine/pins
 	Devices []Device
-	Files   map[string]string // put into the guest's /job: name there -> name here
-	Job     string            // for sh, in /job; its exit code is the result
-	Append  string            // more for the kernel's command line
-	Limit   time.Duration     // then the guest is killed
-	Output  io.Writer         // what the job prints
-	Ports   []io.Writer       // what the job writes to /dev/vport0p3 and so on; see Run
-	Started func(pid int)     // called with QEMU's process, if not nil
+	Files   map[string]string // files for the guest's /job: name in the guest -> name on the host
+	Job     string            // script for sh, run in /job; its exit code is the result
+	Append  string            // additions to the kernel's command line
+	Limit   time.Duration     // time after which the guest is killed
+	Output  io.Writer         // receives the output of the job
+	Ports   []io.Writer       // receive what the job writes to /dev/vport0p3 and following; see Run
+	Started func(pid int)     // called with QEMU's pid; may be nil
 }
 
-// How a boot can end without an exit code of the job's, besides by its context.
+// Reasons why a boot ends without an exit code of the job. Another reason is the end of its
+// context.
 var (
 	ErrLimit    = errors.New("the guest has not ended in time")
 	ErrPanic    = errors.New("the guest's kernel panicked")
@@ -52,26 +53,26 @@ var (
 	ErrEmulator = errors.New("the emulator ran stale code of the guest's kernel")
 )
 
-// attempts is how often a guest is started that does not come up.
+// attempts is the number of times that a guest is started until it comes up.
 const attempts = 4
 
-// upLimit is when a guest whose job has not begun is given up, and started again: many times what
-// it takes.
+// upLimit is the time after which a guest whose job has not begun is killed and started again: many
+// times what it takes.
 const upLimit = 90 * time.Second
 
-// firstPort is the number of Ports[0]; before it are output and control.
+// firstPort is the number of the serial port of Ports[0]. Ports 1 and 2 are output and control.
 const firstPort = 3
 
-// Run boots, and returns the job's exit code. Cancelling ctx is the power cut: QEMU is
-// killed and the error is ctx's.
+// Run boots, and returns the job's exit code. Cancelling ctx is the power cut: QEMU is killed, and
+// Run returns the cause of ctx.
 //
-// A write to a port returns in the guest before the host has the bytes, and if QEMU is killed in
-// between they are lost. Therefore the job can read from a port a byte for each line that has
+// A write to a port returns in the guest before the host has the bytes. If QEMU is killed in
+// between, they are lost. Therefore the job can read from a port one byte for each line that has
 // reached Ports.
 //
-// A guest whose kernel dies before the job has begun is started again. QEMU's emulation of
-// several processors can run an instruction of the kernel that another processor has just
-// patched (of which the kernel's "Oops: int3" is the sign); later than that it is ErrEmulator.
+// A guest whose kernel dies before the job has begun is started again: QEMU's emulation of several
+// CPUs can run stale code of the kernel that another CPU has just patched (the sign is the kernel's
+// "Oops: int3"). If that happens later, Run returns ErrEmulator.
 func (b *Boot) Run(ctx context.Context) (code int, err error) {
 	accel, err := b.Guest.accelerator(ctx)
 	if err != nil {
@@ -102,7 +103,8 @@ func (b *Boot) Run(ctx context.Context) (code int, err error) {
 	}
 }
 
-// pack writes the initramfs: the guest's own, the parts asked for, and then the job's.
+// pack writes the initramfs: the guest's own archive, those of the parts that the boot asks for,
+// and the job's files.
 func (b *Boot) pack(dir, initrd string) error {
 	job := filepath.Join(dir, "job")
 	if err := os.WriteFile(job, []byte(b.Job+"\n"), 0o755); err != nil {
@@ -125,7 +127,8 @@ func (b *Boot) pack(dir, initrd string) error {
 	return writeArchive(out, nil, files)
 }
 
-// appendFile appends an archive, and zeros up to where the next can begin: at 4 bytes.
+// appendFile appends an archive to out, and zeros up to a multiple of 4 bytes, where the next
+// archive can begin.
 func appendFile(out io.Writer, name string) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -152,8 +155,8 @@ func (d Device) make() error {
 	return err
 }
 
-// command is QEMU's, with ports that are descriptors 3 and up of the process: pipes, and sockets
-// for b.Ports.
+// command returns QEMU's arguments. The ports are descriptors 3 and up of the process: pipes, and
+// sockets for b.Ports.
 func (b *Boot) command(initrd string, accel []string) []string {
 	args := append([]string{}, accel...)
 	args = append(args, "-M", "q35,nvdimm=on,nvdimm-persistence=cpu", "-m", "2G,slots=8,maxmem=64G", "-smp", "2",
@@ -185,14 +188,14 @@ func (b *Boot) command(initrd string, accel []string) []string {
 	return args
 }
 
-// end is what became of one start of QEMU.
+// end describes how one run of QEMU ended.
 type end struct {
 	up      bool // the job had begun
 	code    int
 	coded   bool   // there was an exit code
-	console string // the last of it
-	qemu    string // what QEMU itself said
-	err     error  // of its process
+	console string // the end of the console's output
+	qemu    string // output of QEMU itself
+	err     error  // error of QEMU's process
 }
 
 // once starts QEMU and waits until it has ended.
@@ -229,14 +232,14 @@ func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) 
 		}
 		copied.Go(func() {
 			defer r.Close()
-			if _, err := io.Copy(sink, r); err != nil { // the guest must not wait for a sink that is broken
+			if _, err := io.Copy(sink, r); err != nil { // the guest must not block on a broken sink
 				_, _ = io.Copy(io.Discard, r)
 			}
 		})
 	}
 	ended := make(chan error)
 	go func() {
-		runtime.LockOSThread() // Pdeathsig means this thread
+		runtime.LockOSThread() // Pdeathsig is sent when this thread dies
 		err := cmd.Start()
 		if err == nil {
 			if b.Started != nil {
@@ -265,7 +268,7 @@ func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) 
 	return e
 }
 
-// result is the job's exit code, or why there is none.
+// result returns the job's exit code, or why there is none.
 func (e *end) result(ctx context.Context) (int, error) {
 	switch {
 	case e.coded:
@@ -283,7 +286,7 @@ func (e *end) result(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("%w (%v): %s%s", ErrNoCode, e.err, e.qemu, e.console)
 }
 
-// socketpair is os.Pipe for both directions.
+// socketpair returns a bidirectional pipe.
 func socketpair() (ours, theirs *os.File, err error) {
 	fd, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -292,19 +295,19 @@ func socketpair() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(fd[0]), "port"), os.NewFile(uintptr(fd[1]), "port"), nil
 }
 
-// acknowledger answers each line that sink has got with a byte.
+// acknowledger passes writes to sink, and answers the guest with a byte for each line.
 type acknowledger struct{ sink, guest io.Writer }
 
 func (a acknowledger) Write(p []byte) (int, error) {
 	n, err := a.sink.Write(p)
 	if lines := bytes.Count(p[:n], []byte("\n")); lines > 0 {
-		_, _ = a.guest.Write(make([]byte, lines)) // a guest that has ended reads nothing more
+		_, _ = a.guest.Write(make([]byte, lines)) // a guest that has ended does not read
 	}
 	return n, err
 }
 
-// control keeps what the guest says of itself, which begins with being up. The buffer is no part of
-// it: io.Copy would call that one's ReadFrom, not Write.
+// control keeps the messages of the guest's init, and calls said with each; the first reports that
+// the guest is up. The buffer is not embedded: io.Copy would call its ReadFrom, not Write.
 type control struct {
 	text bytes.Buffer
 	said func()
@@ -315,7 +318,7 @@ func (c *control) Write(p []byte) (int, error) {
 	return c.text.Write(p)
 }
 
-// tail keeps the last of what is written to it. Not for concurrent use.
+// tail keeps the last tailSize bytes that were written to it. It is not safe for concurrent use.
 type tail struct{ b []byte }
 
 const tailSize = 16 << 10

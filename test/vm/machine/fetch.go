@@ -12,15 +12,15 @@ import (
 	"strings"
 )
 
-// ErrUnavailable is what Prepare returns, wrapped, when the host lacks a program, a mirror
-// or a package: there is no guest then, and nothing is wrong with daxfsd.
+// ErrUnavailable is returned by Prepare, wrapped, if the host lacks a program, a mirror or a
+// package. There is no guest then, which is not an error of daxfsd.
 var ErrUnavailable = errors.New("the guest cannot be made here")
 
-// programs are what this package runs, and the Debian packages that have them.
+// programs lists the programs that this package runs, and their Debian packages.
 var programs = [][2]string{{"qemu-system-x86_64", "qemu-system-x86"}, {"apt-get", "apt"}, {"dpkg-deb", "dpkg"},
 	{"depmod", "kmod"}, {"xz", "xz-utils"}, {"zstd", "zstd"}}
 
-// find is exec.LookPath that knows where Debian keeps what is for root.
+// find is exec.LookPath that also searches /usr/sbin and /sbin.
 func find(program string) (string, error) {
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin") {
 		if p, err := exec.LookPath(filepath.Join(dir, program)); err == nil {
@@ -39,7 +39,8 @@ func needPrograms() error {
 	return nil
 }
 
-// run is a program that must succeed; what it printed is part of the error.
+// run runs a program in dir and returns its output. The error includes what it printed on standard
+// error.
 func run(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
 	p, err := find(program)
 	if err != nil {
@@ -56,8 +57,8 @@ func run(ctx context.Context, dir, program string, args ...string) ([]byte, erro
 	return out.Bytes(), nil
 }
 
-// mirror is the address of a Debian archive: DAXFSD_VM_MIRROR, or the one that this
-// machine's apt uses.
+// mirror returns the address of a Debian archive: DAXFSD_VM_MIRROR, or the one that this machine's
+// apt uses.
 func mirror(ctx context.Context) (string, error) {
 	if m := os.Getenv("DAXFSD_VM_MIRROR"); m != "" {
 		return m, nil
@@ -74,7 +75,7 @@ func mirror(ctx context.Context) (string, error) {
 		case !ok || len(w) != 3:
 		case w[0] == "Debian" && w[1] == "Debian":
 			return w[2], nil
-		case guess == "" && path.Base(w[2]) == "debian": // apt-get update never ran here
+		case guess == "" && path.Base(w[2]) == "debian": // apt-get update has never run on this machine
 			guess = w[2]
 		}
 	}
@@ -84,8 +85,8 @@ func mirror(ctx context.Context) (string, error) {
 	return guess, nil
 }
 
-// fetch downloads the packages into dir. It has a list of sources and a state of its own:
-// nothing is installed, and the machine's lists stay as they are.
+// fetch downloads the packages into dir. It uses a list of sources and an apt state of its own: it
+// installs nothing, and the machine's package lists do not change.
 func (p *pins) fetch(ctx context.Context, dir string) error {
 	uri, err := mirror(ctx)
 	if err != nil {
@@ -130,7 +131,7 @@ func (p *pins) fetch(ctx context.Context, dir string) error {
 		args = append(args, k.name+"="+k.version)
 	}
 	if _, err := run(ctx, dir, "apt-get", args...); err != nil {
-		return fmt.Errorf("%w: of the packages in test/vm/machine/pins not all can be had from %s; where the archive has moved on, pin what it has now: %w",
+		return fmt.Errorf("%w: %s lacks some of the packages in test/vm/machine/pins; if the archive has newer versions, pin those: %w",
 			ErrUnavailable, uri, err)
 	}
 	return nil

@@ -15,19 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fetchLimit is how long making a guest may take.
+// fetchLimit bounds the time to make a guest.
 const fetchLimit = 5 * time.Minute
 
-// A Guest is a kernel and an initramfs, in files. Immutable; they may be used by several
-// processes at a time.
+// A Guest is a kernel and an initramfs, in files. It is immutable; several processes may use the
+// files at a time.
 type Guest struct {
-	Kernel string // release, as uname -r says in it
+	Kernel string // release, as printed by uname -r in the guest
 	dir    string
 }
 
 func (g *Guest) vmlinux() string { return filepath.Join(g.dir, "vmlinux") }
 
-// archive is the initramfs, or a part of it that only some boots get.
+// archive returns the path of the initramfs ("") or of a part that only some boots get.
 func (g *Guest) archive(part string) string {
 	if part == "" {
 		part = "base"
@@ -35,7 +35,7 @@ func (g *Guest) archive(part string) string {
 	return filepath.Join(g.dir, part+".cpio")
 }
 
-// cacheDir is where guests are kept.
+// cacheDir returns the directory where guests are kept.
 func cacheDir() (string, error) {
 	if d := os.Getenv("DAXFSD_VM_CACHE"); d != "" {
 		return filepath.Abs(d)
@@ -47,8 +47,8 @@ func cacheDir() (string, error) {
 	return filepath.Join(d, "daxfsd-vm"), nil
 }
 
-// Prepare finds the guest in the cache, or makes it of packages that it downloads, which
-// takes a minute; it says on w what it does. One process at a time makes one.
+// Prepare returns the guest from the cache, or makes it from packages that it downloads, which
+// takes a minute. It reports its progress to w. Only one process at a time makes a guest.
 func Prepare(ctx context.Context, w io.Writer) (*Guest, error) {
 	if err := needPrograms(); err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func Prepare(ctx context.Context, w io.Writer) (*Guest, error) {
 	return g, nil
 }
 
-// build makes the guest's files of tmp/debs.
+// build makes the guest's files from the packages in tmp/debs.
 func (p *pins) build(ctx context.Context, tmp string, g *Guest) error {
 	debs, err := filepath.Glob(filepath.Join(tmp, "debs", "*.deb"))
 	if err != nil || len(debs) != len(p.packages) {
@@ -124,7 +124,7 @@ func (p *pins) build(ctx context.Context, tmp string, g *Guest) error {
 	if err := copyIndexes(from, filepath.Join(mods, modules)); err != nil {
 		return err
 	}
-	content := make([]map[string]string, len(p.parts)) // of each archive
+	content := make([]map[string]string, len(p.parts)) // one map for each archive
 	for i, part := range p.parts {
 		content[i] = map[string]string{}
 		for _, name := range part.files {
@@ -145,7 +145,7 @@ func (p *pins) build(ctx context.Context, tmp string, g *Guest) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range made { // they name the modules of all parts
+	for _, name := range made { // depmod's indexes cover the modules of all parts
 		content[0][filepath.Join(modules, filepath.Base(name))] = name
 	}
 	initFile := filepath.Join(tmp, "init")
@@ -180,7 +180,7 @@ func unpackKernel(ctx context.Context, from, to string) error {
 	return err
 }
 
-// copyIndexes copies what depmod wants to know of the kernel.
+// copyIndexes copies the files about the kernel that depmod reads.
 func copyIndexes(from, to string) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
@@ -197,7 +197,7 @@ func copyIndexes(from, to string) error {
 	return nil
 }
 
-// unpackModules copies trees of modules, unpacked, and returns their names below to.
+// unpackModules unpacks trees of modules from from to to, and returns their names below to.
 func unpackModules(ctx context.Context, from, to string, trees []string) (names []string, err error) {
 	xz, err := find("xz")
 	if err != nil {

@@ -45,8 +45,8 @@ func TestPins(t *testing.T) {
 	}
 }
 
-// TestCopied requires that what a guest says is heard in the way that once copies it, while the
-// guest runs.
+// TestCopied checks that control and acknowledger receive a guest's output in the way that once
+// copies it.
 func TestCopied(t *testing.T) {
 	said := 0
 	c := &control{said: func() { said++ }}
@@ -68,7 +68,7 @@ func TestCopied(t *testing.T) {
 		}
 	}
 	if said == 0 {
-		t.Error("nobody was told that the guest is up: it would be started again while its job runs")
+		t.Error("said was not called: the guest would be started again while its job runs")
 	}
 	if c.text.String() != sink.String() || guest.Len() != 2 {
 		t.Errorf("heard %q and %q, acknowledged %d lines of 2", c.text.String(), sink.String(), guest.Len())
@@ -77,7 +77,7 @@ func TestCopied(t *testing.T) {
 
 func TestPayload(t *testing.T) {
 	want := bytes.Repeat([]byte("kernel"), 100)
-	const setup = 3 // sectors, besides the first
+	const setup = 3 // sectors after the first
 	image := make([]byte, (setup+1)*512)
 	image[0x1f1] = setup
 	copy(image[0x202:], "HdrS")
@@ -126,7 +126,7 @@ func TestArchive(t *testing.T) {
 	}
 }
 
-// TestUnavailable: what is missing on the host is said, and what to do.
+// TestUnavailable checks that Prepare reports what is missing on the host, and what to do.
 func TestUnavailable(t *testing.T) {
 	t.Setenv("DAXFSD_VM_CACHE", t.TempDir())
 	t.Setenv("DAXFSD_VM_MIRROR", "file:///nowhere")

@@ -10,23 +10,23 @@ import (
 //go:embed pins
 var pinsText string
 
-// pinned is a Debian package of one version.
+// pinned is a Debian package in one version.
 type pinned struct{ suite, name, version string }
 
-// pins are what the file of that name says.
+// pins is the content of the file pins.
 type pins struct {
-	kernel   string // release, as uname -r says
+	kernel   string // release, as printed by uname -r
 	modules  []string
 	packages []pinned
-	parts    []part // the first has no name: it is what every guest has
+	parts    []part // the first has no name; every guest has it
 }
 
-// part is what goes into one archive. All but the first are only for the boots that ask for them,
-// because each megabyte takes its time to unpack.
+// part is the content of one archive. All but the first are only for boots that ask for them,
+// because each megabyte takes time to unpack.
 type part struct {
 	name  string
-	files []string // from the packages' roots
-	trees []string // below the kernel's modules
+	files []string // paths in the packages
+	trees []string // paths below the kernel's module directory
 }
 
 func readPins(text string) (*pins, error) {
@@ -58,7 +58,7 @@ func readPins(text string) (*pins, error) {
 	return p, nil
 }
 
-// suites are those of the packages, once each.
+// suites returns the suites of the packages, without duplicates.
 func (p *pins) suites() (l []string) {
 	seen := map[string]bool{}
 	for _, k := range p.packages {
@@ -70,7 +70,7 @@ func (p *pins) suites() (l []string) {
 	return l
 }
 
-// key names a guest made of these pins with this init.
+// key returns the cache's name of a guest made of these pins and this init.
 func (p *pins) key() string {
 	return fmt.Sprintf("%s-%x", p.kernel, sha256.Sum256([]byte(pinsText+initScript)))[:len(p.kernel)+13]
 }
