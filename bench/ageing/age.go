@@ -17,7 +17,7 @@ const (
 	compactEvery = 500 // operations between two steps of compaction
 )
 
-// classes are the sizes of files: a share in per cent, and the range.
+// classes are the sizes of files: a share of all files in per cent, and the range in bytes.
 var classes = []struct {
 	share    float64
 	from, to int64
@@ -25,30 +25,30 @@ var classes = []struct {
 	{50, kib, 64 * kib}, {30, 64 * kib, 2 * mib}, {15, 2 * mib, 64 * mib}, {4, 64 * mib, gib}, {1, gib, 3 * gib},
 }
 
-// file is one file of the aged filesystem.
+// file is one file of the aged filesystem. Sizes are in bytes.
 type file struct {
-	ino          uint64
-	name         string
-	size, target int64
+	ino         uint64
+	name        string
+	size, final int64
 }
 
-// ager does the ageing.
+// ager ages a filesystem.
 type ager struct {
 	f    *fs.FS
 	res  *Result
 	ctx  fs.Caller
 	rnd  *rand.Rand
 	next int
-	grow []*file // not at their target yet
-	done []*file
-	ops  int
+	grow []*file // files smaller than their final size
+	done []*file // files that have reached their final size
+	ops  int     // operations made so far
 }
 
 func newAger(f *fs.FS, res *Result) *ager {
 	return &ager{f: f, res: res, rnd: rand.New(rand.NewSource(res.Seed))}
 }
 
-// between is log-uniform.
+// between returns a random number in [from, to), distributed log-uniformly.
 func (a *ager) between(from, to int64) int64 {
 	return int64(float64(from) * math.Exp(a.rnd.Float64()*math.Log(float64(to)/float64(from))))
 }
@@ -63,7 +63,7 @@ func (a *ager) fileSize() int64 {
 	return kib
 }
 
-// full reports whether the utilisation is reached.
+// full reports whether the wanted utilisation is reached.
 func (a *ager) full() bool {
 	var s fs.StatFS
 	a.f.StatFS(&s)
@@ -92,11 +92,11 @@ func (a *ager) run() error {
 	return nil
 }
 
-// append lets one of the growing files grow, which may be a new one.
+// append grows one of the growing files, or creates a new one.
 func (a *ager) append() error {
 	if len(a.grow) < a.res.Writers {
 		a.next++
-		f := &file{name: fmt.Sprint("f", a.next), target: a.fileSize()}
+		f := &file{name: fmt.Sprint("f", a.next), final: a.fileSize()}
 		var at fs.Attr
 		if e := a.f.Mknod(&a.ctx, 1, f.name, syscall.S_IFREG|0o644, 0, &at); e != 0 {
 			return fmt.Errorf("create: %w", e)
@@ -106,7 +106,7 @@ func (a *ager) append() error {
 	}
 	i := a.rnd.Intn(len(a.grow))
 	f := a.grow[i]
-	n := min(a.between(4*kib, 4*mib), f.target-f.size)
+	n := min(a.between(4*kib, 4*mib), f.final-f.size)
 	if e := a.f.Fallocate(&a.ctx, f.ino, 0, f.size, n); e != 0 && e != syscall.ENOSPC {
 		return fmt.Errorf("append: %w", e)
 	} else if e == syscall.ENOSPC {
@@ -114,7 +114,7 @@ func (a *ager) append() error {
 	}
 	f.size += n
 	a.res.Written += n
-	if f.size >= f.target {
+	if f.size >= f.final {
 		a.grow[i] = a.grow[len(a.grow)-1]
 		a.grow = a.grow[:len(a.grow)-1]
 		a.done = append(a.done, f)
@@ -134,7 +134,7 @@ func (a *ager) shrink() error {
 		if e := a.f.Fallocate(&a.ctx, f.ino, fs.FallocPunchHole|fs.FallocKeepSize, off, n); e != 0 {
 			return fmt.Errorf("punch: %w", e)
 		}
-		// And written again, so that holes come and go.
+		// Written again, so that holes come and go.
 		if e := a.f.Fallocate(&a.ctx, f.ino, 0, off, n); e != 0 && e != syscall.ENOSPC {
 			return fmt.Errorf("write into a hole: %w", e)
 		}
@@ -154,7 +154,7 @@ func (a *ager) shrink() error {
 			return fmt.Errorf("delete: %w", e)
 		}
 		a.f.Forget(f.ino, 1)
-		if e := a.f.AwaitReclaim(&a.ctx); e != 0 { // so that two runs are the same
+		if e := a.f.AwaitReclaim(&a.ctx); e != 0 { // makes runs with the same seed identical
 			return fmt.Errorf("delete: %w", e)
 		}
 		a.done[i] = a.done[len(a.done)-1]

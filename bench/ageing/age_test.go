@@ -2,8 +2,8 @@ package main
 
 import "testing"
 
-// TestRun ages a small filesystem a little: the figures are there, and the same seed gives
-// the same ones.
+// TestRun ages a small filesystem a little. The figures must be plausible, and the same seed must
+// give the same figures.
 func TestRun(t *testing.T) {
 	run2 := func() Result {
 		res := Result{Util: 75, Churn: 1, Seed: 4, Size: 8 << 30, Writers: 2}

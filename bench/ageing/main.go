@@ -1,15 +1,15 @@
-// Command ageing ages a filesystem in process, with no FUSE in between, and says how
-// much of it large pages can still map.
+// Command ageing ages a filesystem in process, without FUSE, and reports how much of it large pages
+// can still map.
 //
 //	go run ./bench/ageing --util 75 --churn 20 --seed 1 --json
 //
-// Files are created, grown by appends, overwritten, truncated, punched and deleted until
-// as many bytes were allocated as --churn times what the utilisation is. Their sizes are
-// log-uniform within classes (50 % of the files 1-64 KiB, 30 % to 2 MiB, 15 % to 64 MiB, 4 %
-// to 1 GiB, 1 % to 3 GiB). Nothing but metadata is stored: appends are fallocate, so that
-// the region may be sparse and larger than memory.
+// It creates files, grows them by appends, overwrites, truncates, punches and deletes them, until
+// the bytes allocated are --churn times the region's size. The sizes of files are log-uniform
+// within classes (50 % of the files 1-64 KiB, 30 % to 2 MiB, 15 % to 64 MiB, 4 % to 1 GiB, 1 % to 3
+// GiB). Only metadata is stored: appends are fallocate calls, so that the region may be sparse and
+// larger than memory.
 //
-// The same seed does the same, always.
+// Two runs with the same seed do the same.
 package main
 
 import (
@@ -26,23 +26,23 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Result is what a run measured.
+// Result is the result of a run.
 type Result struct {
 	Util  int   `json:"util"`  // per cent of the blocks in use
-	Churn int   `json:"churn"` // times that many bytes allocated
+	Churn int   `json:"churn"` // bytes allocated, as a multiple of Size
 	Seed  int64 `json:"seed"`
-	Size  int64 `json:"size"` // of the region in bytes
+	Size  int64 `json:"size"` // bytes of the region
 
 	Writers int `json:"writers"` // files that grow at the same time
 
-	FreeInAligned2M float64 `json:"free_in_aligned_2m"`       // share of the free bytes
-	PMDMappable     float64 `json:"pmd_mappable"`             // of what could at best be mapped by 2 MiB pages
-	PUDMappable     float64 `json:"pud_mappable"`             // of what could at best be mapped by 1 GiB pages
-	Faults          float64 `json:"faults_aged_over_fresh"`   // page-table leaves, against a fresh filesystem
-	Moved           float64 `json:"moved_over_written"`       // bytes moved by compaction
-	TableBytes      uint64  `json:"metadata_bytes_per_tib"`   // folio table, before any split
-	Seconds         float64 `json:"seconds"`                  //
-	OpsPerSecond    float64 `json:"allocator_ops_per_second"` // operations of the filesystem that allocate or free
+	FreeInAligned2M float64 `json:"free_in_aligned_2m"`     // share of the free data bytes
+	PMDMappable     float64 `json:"pmd_mappable"`           // share of the bytes that 2 MiB pages could map at best
+	PUDMappable     float64 `json:"pud_mappable"`           // share of the bytes that 1 GiB pages could map at best
+	Faults          float64 `json:"faults_aged_over_fresh"` // page-table leaves, as a multiple of a fresh filesystem's
+	Moved           float64 `json:"moved_over_written"`     // bytes moved by compaction, as a share of Written
+	TableBytes      uint64  `json:"metadata_bytes_per_tib"` // bytes of the folio table per TiB, before any split
+	Seconds         float64 `json:"seconds"`
+	OpsPerSecond    float64 `json:"allocator_ops_per_second"` // operations that allocate or free
 
 	Files   int   `json:"files"`
 	Written int64 `json:"bytes_written"`
@@ -55,7 +55,7 @@ func main() {
 	flag.IntVar(&res.Churn, "churn", 20, "bytes to allocate, as a multiple of the region's size")
 	flag.Int64Var(&res.Seed, "seed", 1, "seed of the random choices")
 	flag.IntVar(&res.Writers, "writers", 4, "files that grow at the same time")
-	check := flag.Bool("check", false, "fail if large pages, free space or what was moved is worse than docs/ageing.md says")
+	check := flag.Bool("check", false, "fail if a figure misses its target in docs/ageing.md")
 	asJSON := flag.Bool("json", false, "print JSON")
 	dir := flag.String("dir", "", "directory for the sparse region (default: a temporary one)")
 	flag.Parse()
@@ -77,23 +77,22 @@ func main() {
 	}
 }
 
-// bar is what a figure must reach, or stay below.
-type bar struct {
+// target is the range that a figure must lie in.
+type target struct {
 	name     string
 	v        float64
 	min, max float64
 }
 
-// missed lists the figures that are worse than they should be. The bar for 1 GiB pages,
-// and for the faults that follow from it, is what was measured at 90 %, see
-// docs/ageing.md; one run holds only some twenty ranges of 1 GiB, so it leaves room for
-// one more or less of each ten.
+// missed lists the figures that miss their targets. The targets for 1 GiB pages, and for the faults
+// that depend on them, follow from what was measured at 90 %, see docs/ageing.md. A run has only
+// about twenty ranges of 1 GiB, so the targets allow one in ten more or less.
 func (r *Result) missed() (bad []string) {
 	pud, faults := 0.70, 1.10
 	if r.Util > 80 {
 		pud, faults = 0.35, 1.25
 	}
-	for _, b := range []bar{
+	for _, b := range []target{
 		{"free in aligned 2 MiB", r.FreeInAligned2M, 0.95, 1},
 		{"mappable by 2 MiB pages", r.PMDMappable, 0.99, 1},
 		{"mappable by 1 GiB pages", r.PUDMappable, pud, 1},
@@ -131,7 +130,7 @@ func (r *Result) print() {
 	}
 }
 
-// volume makes a filesystem on a sparse region in a file that has no name any more.
+// volume makes a filesystem on a sparse region of size bytes, in a file that is already unlinked.
 func volume(dir string, size int64) (f *fs.FS, done func(), err error) {
 	tmp, err := os.MkdirTemp(dir, "ageing")
 	if err != nil {

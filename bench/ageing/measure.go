@@ -12,17 +12,17 @@ const (
 	blocksOfPUD = uint64(gib) >> 12
 )
 
-// mapping is how page tables would map all files, without their tails.
+// mapping is how page tables would map all files, except for the files' tails.
 type mapping struct {
 	leaves       uint64
-	pmd, pmdBest int64 // bytes in aligned 2 MiB or 1 GiB folios, and at best
-	pud, pudBest int64
+	pmd, pmdBest int64 // bytes in aligned 2 MiB folios, and the most that could be
+	pud, pudBest int64 // the same for 1 GiB
 	extents      uint64
 }
 
-// add counts one file of that size, with its extents in order.
+// add counts one file of size bytes, whose extents are es, in order.
 func (m *mapping) add(size int64, es []fs.ExtentInfo) {
-	end := uint64(size/(2*mib)) * blocksOfPMD // without its tail
+	end := uint64(size/(2*mib)) * blocksOfPMD // without the tail
 	m.pmdBest += int64(end) << 12
 	m.pudBest += size / gib * gib
 	m.extents += uint64(len(es))
@@ -50,7 +50,7 @@ func (m *mapping) add(size int64, es []fs.ExtentInfo) {
 func extents(f *fs.FS, ino uint64) (es []fs.ExtentInfo, err error) {
 	e := f.Extents(&fs.Caller{}, ino, 0, func(x fs.ExtentInfo) bool {
 		if n := len(es); n > 0 && es[n-1].Logical+es[n-1].Len == x.Logical && es[n-1].Block+es[n-1].Len == x.Block {
-			es[n-1].Len += x.Len // unwritten and written, for the page table one
+			es[n-1].Len += x.Len // unwritten and written: the page table makes no difference
 		} else {
 			es = append(es, x)
 		}
@@ -64,7 +64,7 @@ func extents(f *fs.FS, ino uint64) (es []fs.ExtentInfo, err error) {
 
 func (a *ager) files() []*file { return append(append([]*file(nil), a.done...), a.grow...) }
 
-// measure fills in what the aged filesystem is worth.
+// measure computes the figures of the aged filesystem.
 func (a *ager) measure() (m mapping, err error) {
 	for _, f := range a.files() {
 		es, err := extents(a.f, f.ino)
@@ -82,8 +82,7 @@ func (a *ager) measure() (m mapping, err error) {
 	return m, nil
 }
 
-// fresh makes the same files, with the same holes, on a fresh filesystem, one after the
-// other.
+// fresh makes the same files with the same holes, one after the other, on a fresh filesystem.
 func (a *ager) fresh(dir string) (m mapping, err error) {
 	g, done, err := volume(dir, a.res.Size)
 	if err != nil {

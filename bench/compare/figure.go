@@ -20,23 +20,23 @@ var figureRows = []struct{ row, label string }{
 
 // Geometry of the figure in pixels.
 const (
-	figureLeft  = 180 // where the bars begin
-	figureScale = 165 // the length of 1 ×
-	figureTop   = 84  // of the first bar
+	figureLeft  = 180 // x where the bars begin
+	figureScale = 165 // length of 1 ×
+	figureTop   = 84  // y of the first bar
 	figureStep  = 42  // from row to row
-	figureMost  = 4.6 // a longer bar would leave the page
+	figureMost  = 4.6 // ratio of the longest bar that fits on the page
 )
 
-// figureBar is one filesystem in one row.
+// figureBar is the bar of one contender in one row.
 type figureBar struct {
 	Class, Label       string
 	Y, From, To        int
 	TextY, Width, Null string
 }
 
-// figure writes the figure of docs/performance.md to an SVG file: the operations a second of daxfsd
-// over both transports as multiples of the loopback's, each beside its null bound. Rows that were
-// not measured are left out.
+// figure writes the figure of docs/performance.md to an SVG file. It shows the operations per
+// second of daxfsd over both transports as multiples of the loopback's, each beside its null bound.
+// Rows that were not measured are left out.
 func (r *Report) figure(path string) error {
 	type mark struct{ X, Label int }
 	type figureRow struct {
@@ -93,8 +93,8 @@ func (r *Report) figure(path string) error {
 	return f.Close()
 }
 
-// ratio returns the median of a row on one filesystem as a multiple of another's. ok is false
-// if one of them was not measured.
+// ratio returns the median of a row on one contender as a multiple of another's. ok is false if one
+// of them was not measured.
 func (r *Report) ratio(name, of, by string) (v float64, ok bool) {
 	for _, x := range r.Rows {
 		if x.Name == name {

@@ -1,10 +1,10 @@
-// Command mounttime measures how long a mount takes by the saved free map, and by reading
-// every inode, in rounds that alternate, and how long the unmount takes that saves it.
+// Command mounttime measures how long a mount takes with the saved free map and with a scan of all
+// inodes, in alternating rounds, and how long the unmount takes that saves the map.
 //
 //	go run ./bench/mounttime [--files 1000000] [--extents 1000000] [--rounds 7] [--dir DIR]
 //
-// Each case is a filesystem on a sparse region: an empty one, many files of one block, and a
-// file of many extents that fills 64 GiB. It prints medians in milliseconds.
+// It measures three filesystems on a sparse region: an empty one, one with many files of one block,
+// and one with a file of many extents that fills 64 GiB. It prints medians in milliseconds.
 package main
 
 import (
@@ -21,10 +21,10 @@ import (
 )
 
 func main() {
-	files := flag.Int("files", 1_000_000, "files of one block")
-	extents := flag.Int("extents", 1_000_000, "extents of the file that fills 64 GiB")
-	rounds := flag.Int("rounds", 7, "rounds")
-	dir := flag.String("dir", "/dev/shm", "where the regions are made; a tmpfs, or the disk is measured")
+	files := flag.Int("files", 1_000_000, "number of files of one block")
+	extents := flag.Int("extents", 1_000_000, "number of extents of the file that fills 64 GiB")
+	rounds := flag.Int("rounds", 7, "number of rounds")
+	dir := flag.String("dir", "/dev/shm", "directory for the regions; on a disk, the disk is measured too")
 	flag.Parse()
 	fmt.Println("case                       scan ms   map ms   ratio   unmount ms   map bytes")
 	for _, c := range []struct {
@@ -75,7 +75,7 @@ func measure(dir, name string, size int64, rounds int, fill func(*fs.FS) error) 
 	if err != nil {
 		return err
 	}
-	var took [3][]time.Duration // scan, map, unmount
+	var took [3][]time.Duration // of mounts with a scan, mounts with the map, unmounts
 	for i := range 2 * rounds {
 		start := time.Now()
 		f, err := fs.Mount(r, fs.Options{Scan: i%2 == 0})
@@ -101,7 +101,7 @@ func measure(dir, name string, size int64, rounds int, fill func(*fs.FS) error) 
 	return nil
 }
 
-// manyFiles makes files of one block, a thousand to a directory.
+// manyFiles creates n files of one block, a thousand in each directory.
 func manyFiles(f *fs.FS, n int) error {
 	var ctx fs.Caller
 	var d, a fs.Attr
@@ -122,7 +122,7 @@ func manyFiles(f *fs.FS, n int) error {
 	return nil
 }
 
-// manyExtents makes a file that takes nearly all space, and punches holes into it.
+// manyExtents makes a file of about n extents: it allocates nearly all space, and punches holes.
 func manyExtents(f *fs.FS, n int) error {
 	var ctx fs.Caller
 	var a fs.Attr

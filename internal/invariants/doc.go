@@ -1,11 +1,11 @@
-// Package invariants says whether expensive self-checks are compiled in.
+// Package invariants tells whether expensive self-checks are compiled in.
 //
-// It owns one constant, Enabled, and nothing else. A check guarded by it
-// compiles to nothing in an ordinary build:
+// It owns only the constant Enabled. A check guarded by it compiles to nothing in an ordinary
+// build:
 //
 //	if invariants.Enabled {
 //		t.check()
 //	}
 //
-// Enabled is true with the build tag invariants and under the race detector.
+// Enabled is true with the build tag invariants, and under the race detector.
 package invariants

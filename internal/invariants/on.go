@@ -2,5 +2,5 @@
 
 package invariants
 
-// Enabled reports whether checks that cost something are compiled in.
+// Enabled reports whether expensive checks are compiled in.
 const Enabled = true

@@ -1,3 +1,3 @@
-// Package kept keeps what is expensive to find out and may be asked for by anybody, however often.
-// It owns one Value; it never finds anything out by itself, and starts no goroutine.
+// Package kept caches a value that is expensive to compute and that anyone may ask for, however
+// often. It owns the type Value. It computes nothing by itself, and starts no goroutine.
 package kept

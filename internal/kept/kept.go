@@ -6,22 +6,24 @@ import (
 	"time"
 )
 
-// Value is found out by one caller at a time, and then kept Times as long as that took: finding out
-// takes at most one part in Times of a CPU, whoever asks. Safe for concurrent use.
+// Value caches a computed value. One caller at a time computes it; the result is then valid for
+// Times times as long as the computation took. So the computation takes at most about 1/Times of
+// one CPU, however many callers ask. It is safe for concurrent use.
 type Value[T any] struct {
-	Times int // immutable
+	Times int // validity, as a multiple of the time of the computation; immutable
 
-	mu   sync.Mutex // held while somebody finds out
+	mu   sync.Mutex // held while a caller computes the value
 	last atomic.Pointer[found[T]]
 }
 
+// found is a computed value.
 type found[T any] struct {
 	v     T
-	until time.Time
+	until time.Time // end of the validity
 }
 
-// Get is what find last said, or says. Who asks while another finds out gets the value of before,
-// and waits only for the first one.
+// Get returns the cached value, or calls find if there is none or it has expired. While one caller
+// computes a new value, the others get the expired one; they wait only for the first value.
 func (k *Value[T]) Get(find func() T) T {
 	f := k.last.Load()
 	if f.fresh() {

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestValue: however many ask, one finds out at a time, and seldom; the others do not wait.
+// TestValue checks that among many callers one at a time computes the value, rarely, and that the
+// others do not wait.
 func TestValue(t *testing.T) {
 	k := Value[int]{Times: 20}
 	n := 0
@@ -27,7 +28,7 @@ func TestValue(t *testing.T) {
 	}
 	wg.Wait()
 	old := k.last.Load()
-	k.last.Store(&found[int]{v: old.v}) // as if its time were over
+	k.last.Store(&found[int]{v: old.v}) // has expired
 	begun, end := make(chan struct{}), make(chan struct{})
 	got := make(chan int)
 	go func() {
@@ -39,10 +40,10 @@ func TestValue(t *testing.T) {
 	}()
 	<-begun
 	if v := k.Get(find); v != 1 {
-		t.Errorf("while another finds out, the value is %d, expected that of before", v)
+		t.Errorf("during a computation the value is %d, expected the old one", v)
 	}
 	close(end)
 	if v := <-got; v != 2 {
-		t.Errorf("who finds out gets %d, expected 2", v)
+		t.Errorf("the caller that computes gets %d, expected 2", v)
 	}
 }

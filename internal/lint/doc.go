@@ -1,5 +1,5 @@
-// Package lint holds the house rules that the compiler does not know, as tests:
-// which way imports run, where unsafe code, assembly, mappings, logging and FUSE
-// may live, how files are called, how imports are ordered and comments wrapped, and where documents
-// link to. Each failure says what to do instead.
+// Package lint holds the rules of this repository that the compiler does not check, as tests: the
+// direction of imports, where unsafe code, assembly, mappings, logging and FUSE may be, the names
+// of files, the order of imports, the width of comments, and links in documents. Each failure says
+// what to do instead.
 package lint

@@ -18,7 +18,7 @@ var (
 	testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark|Example)[A-Z][A-Za-z0-9_]*)`")
 )
 
-// TestLinks: what a document links to inside the repository is there, headings included.
+// TestLinks checks that what a document links to inside the repository exists, including headings.
 func TestLinks(t *testing.T) {
 	top := root(t)
 	checked := 0
@@ -50,7 +50,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestNames: files and tests of the repository that a document names are there.
+// TestNames checks that the files and tests of the repository that a document names exist.
 func TestNames(t *testing.T) {
 	top := root(t)
 	tests := map[string]bool{}
@@ -81,7 +81,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// documents shows f each document of the repository: its name and its text.
+// documents calls f with the name and the text of each document of the repository.
 func documents(t *testing.T, f func(name, text string)) {
 	walk(t, func(abs, name string) {
 		if !strings.HasSuffix(name, ".md") {
@@ -95,7 +95,7 @@ func documents(t *testing.T, f func(name, text string)) {
 	})
 }
 
-// anchors returns the names that the headings of a document have in links to them.
+// anchors returns the names by which links refer to the headings of a document.
 func anchors(text string) map[string]bool {
 	all := map[string]bool{}
 	for _, m := range heading.FindAllStringSubmatch(text, -1) {

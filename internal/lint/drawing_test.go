@@ -11,11 +11,12 @@ import (
 	"testing"
 )
 
-// drawn is a line of the drawing of packages: "    fs/journal/   what it is   -> layout, pmem".
+// drawn matches a line of the drawing of packages, such as " fs/journal/ what it is -> layout,
+// pmem".
 var drawn = regexp.MustCompile(`(?m)^    ([a-z/]+?)/? .*-> ([a-z, ]+)$`)
 
-// TestDrawing: docs/architecture.md draws the packages and their imports as they are. A package is
-// named by the last part of its path. internal/ is below everybody, and not drawn.
+// TestDrawing checks that docs/architecture.md draws the packages and their imports as they are. A
+// package is named by the last part of its path. internal/ is below all others, and is not drawn.
 func TestDrawing(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join(root(t), "docs/architecture.md"))
 	if err != nil {

@@ -18,14 +18,14 @@ import (
 
 const module = "github.com/daxfsd/daxfsd"
 
-// rung is a place on the ladder; imports run to larger numbers only. refcnt and
-// hugepage stand side by side.
-var rung = map[string]int{
+// layer is the position of a folder in the layering. Imports go to a larger number only; refcnt and
+// hugepage are in the same layer.
+var layer = map[string]int{
 	"cmd": 0, "fs": 1, "pagecache": 2, "refcnt": 3, "hugepage": 3, "pmem": 4,
 }
 
-// leaves are the packages below the core, and what each may import of the module. The core imports
-// all of them, and no other subpackage of fs.
+// leaves are the packages below the core, with the packages of the module that each may import. The
+// core imports all of them, and no other subpackage of fs.
 var leaves = map[string][]string{
 	"fs/layout":    nil,
 	"fs/posixacl":  nil,
@@ -38,14 +38,14 @@ var leaves = map[string][]string{
 	"fs/owner":     {"fs/layout", "pmem"},
 }
 
-// beside are folders that may import everybody and that nobody may import.
+// beside are the folders that may import all packages and that no package may import.
 var beside = map[string]bool{"bench": true, "test": true, "deploy": true}
 
 // file is one Go file of the module.
 type file struct {
 	name    string // slash-separated, from the module's root
 	dir     string
-	top     string // first folder
+	top     string // first folder of dir
 	test    bool
 	imports []string
 	ast     *ast.File
@@ -70,7 +70,7 @@ func root(t *testing.T) string {
 	}
 }
 
-// walk calls f for every file of the module that is not hidden or a testdata.
+// walk calls f for every file of the module, except hidden files and those in testdata and bin.
 func walk(t *testing.T, f func(abs, name string)) {
 	top := root(t)
 	err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
@@ -91,7 +91,7 @@ func walk(t *testing.T, f func(abs, name string)) {
 	}
 }
 
-var parsed []*file // what goFiles returned
+var parsed []*file // the result of goFiles
 
 // goFiles parses the module's Go files, once for all tests.
 func goFiles(t *testing.T) []*file {
@@ -126,7 +126,8 @@ func goFiles(t *testing.T) []*file {
 	return all
 }
 
-// mayImport judges one import inside the module; "" is yes.
+// mayImport judges an import inside the module. It returns "" if the import is allowed, otherwise
+// the reason.
 func mayImport(from, to string) string {
 	ft, _, _ := strings.Cut(from, "/")
 	tt, _, _ := strings.Cut(to, "/")
@@ -134,20 +135,20 @@ func mayImport(from, to string) string {
 	case tt == "internal":
 		return ""
 	case ft == "internal":
-		return "internal/ is below everybody and imports nobody else of the module"
+		return "internal/ is below all others and imports no other package of the module"
 	case beside[tt] && ft != tt:
-		return fmt.Sprintf("nobody imports %s/: move what is needed into the package it belongs to", tt)
+		return fmt.Sprintf("no package imports %s/: move what is needed into the package it belongs to", tt)
 	case beside[ft]:
 		return ""
 	}
 	if below, leaf := leaves[from]; leaf && !slices.Contains(below, to) {
 		return fmt.Sprintf("%s is a leaf below the core and imports only %q of the module", from, below)
 	}
-	fr, ok1 := rung[ft]
-	tr, ok2 := rung[tt]
+	fr, ok1 := layer[ft]
+	tr, ok2 := layer[tt]
 	switch {
 	case !ok1 || !ok2:
-		return "the ladder of the design does not know this folder: put the code into one that it knows"
+		return "this folder is not in the layering: put the code into a folder that is"
 	case ft == "cmd" && tt == "cmd":
 		return "commands do not import each other"
 	case ft == "fs" && tt == "fs":
@@ -155,23 +156,24 @@ func mayImport(from, to string) string {
 			return "the core knows no FUSE: fs/fusefs imports the core, not the other way round"
 		}
 		if _, leaf := leaves[to]; from == "fs" && !leaf {
-			return "of its subpackages the core imports the leaves only"
+			return "the core imports only those of its subpackages that are leaves"
 		}
 		return ""
 	case ft == tt:
-		return "" // subpackages of one rung
+		return "" // subpackages of one layer
 	case fr == tr:
-		return fmt.Sprintf("%s and %s stand side by side: have the caller in fs/ carry the value across", ft, tt)
+		return fmt.Sprintf("%s and %s are in the same layer: let the caller in fs/ pass the value", ft, tt)
 	case fr > tr:
-		return fmt.Sprintf("imports run down the ladder and %s is above %s: return a value or take a function instead", tt, ft)
+		return fmt.Sprintf("imports go down the layers and %s is above %s: return a value or take a function instead", tt, ft)
 	}
 	return ""
 }
 
+// TestImportsRunDown checks that every import inside the module is allowed.
 func TestImportsRunDown(t *testing.T) {
 	for _, f := range goFiles(t) {
 		if !strings.Contains(f.name, "/") {
-			t.Errorf("%s: the module's root holds no Go files: put it into a folder of the ladder", f.name)
+			t.Errorf("%s: the module's root holds no Go files: put it into a folder of the layering", f.name)
 			continue
 		}
 		for _, p := range f.imports {
@@ -179,10 +181,10 @@ func TestImportsRunDown(t *testing.T) {
 			if !inside || f.dir == to { // an external test imports its own package
 				continue
 			}
-			if to == "pmem" && f.test { // every package's tests may make a region
+			if to == "pmem" && f.test { // tests of every package may make a region
 				continue
 			}
-			if to == "fs/fsck" && strings.HasSuffix(f.ast.Name.Name, "_test") { // and the core's may have the checker judge
+			if to == "fs/fsck" && strings.HasSuffix(f.ast.Name.Name, "_test") { // external tests may run the checker
 				continue
 			}
 			if why := mayImport(f.dir, to); why != "" {
@@ -192,7 +194,7 @@ func TestImportsRunDown(t *testing.T) {
 	}
 }
 
-// The judge itself, both ways.
+// TestMayImport tests the judge, with allowed and forbidden imports.
 func TestMayImport(t *testing.T) {
 	for _, c := range []struct {
 		from, to string
@@ -216,7 +218,7 @@ func TestMayImport(t *testing.T) {
 	}
 }
 
-// Imports from outside the module, and where they belong.
+// TestForeignImports checks that other modules are imported only where they belong.
 func TestForeignImports(t *testing.T) {
 	rules := []struct {
 		prefix string
@@ -236,7 +238,7 @@ func TestForeignImports(t *testing.T) {
 		{"github.com/vbauerster/mpb", func(f *file) bool { return f.top == "cmd" || beside[f.top] },
 			"progress bars belong to cmd/: take a Progress function"},
 		{"charm.land/", func(f *file) bool { return f.top == "cmd" || beside[f.top] },
-			"what is drawn on a terminal belongs to cmd/: return figures"},
+			"drawing on a terminal belongs to cmd/: return figures"},
 		{"C", func(*file) bool { return false }, "no cgo: the binary is static"},
 		{"unsafe", func(f *file) bool { return unsafeName(f.name) },
 			"unsafe code lives in files called *_unsafe.go"},
@@ -257,15 +259,16 @@ func TestForeignImports(t *testing.T) {
 	}
 }
 
-// unsafeName accepts x_unsafe.go, x_unsafe_test.go and x_unsafe_amd64.go.
+// unsafeName reports whether a file's name is like x_unsafe.go, x_unsafe_test.go or
+// x_unsafe_amd64.go.
 func unsafeName(name string) bool {
 	base := strings.TrimSuffix(path.Base(name), ".go")
 	return strings.HasSuffix(base, "_unsafe") || strings.Contains(base, "_unsafe_") || base == "unsafe"
 }
 
-// Only pmem maps memory and holds assembly. refcnt's table, pagecache, and the rings and requests
-// of fs/transport live outside the Go heap in anonymous memory, by a mapping call in *_unsafe.go
-// files.
+// TestMappingsAndAssembly checks that only pmem maps memory and has assembly. The exceptions are
+// refcnt's table, pagecache, and the rings and requests of fs/transport: they are in anonymous
+// memory outside the Go heap, mapped by a call in a *_unsafe.go file.
 func TestMappingsAndAssembly(t *testing.T) {
 	calls := map[string]bool{"Mmap": true, "MmapPtr": true, "Munmap": true, "MunmapPtr": true, "SYS_MMAP": true, "Mprotect": true}
 	for _, f := range goFiles(t) {
@@ -290,7 +293,8 @@ func TestMappingsAndAssembly(t *testing.T) {
 	})
 }
 
-// A file is a noun; every package says what it owns; no file outgrows its reader.
+// TestFilesAndPackages checks that no file has a vague name or too many lines, and that every
+// package says what it owns.
 func TestFilesAndPackages(t *testing.T) {
 	vague := map[string]bool{"utils": true, "util": true, "helpers": true, "helper": true, "common": true, "types": true, "misc": true}
 	hasDoc, isPackage := map[string]bool{}, map[string]bool{}

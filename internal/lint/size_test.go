@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The largest sizes allowed in the core. What has outgrown its reader is split, not excused.
+// The largest sizes allowed in the core. A larger file or function is split, not excused.
 const (
 	fileLines  = 500
 	funcLines  = 80
@@ -14,12 +14,13 @@ const (
 	fsFields   = 24
 )
 
-// core are the packages below cmd: the filesystem with its subpackages, and what it imports.
+// core reports whether a file is in a package below cmd: the filesystem with its subpackages, and
+// what it imports.
 func core(f *file) bool {
 	return f.top != "cmd" && f.top != "internal" && !beside[f.top]
 }
 
-// TestCoreSizes counts lines of files and functions, and parameters.
+// TestCoreSizes limits the lines of files and functions, and the number of parameters.
 func TestCoreSizes(t *testing.T) {
 	files := 0
 	for _, f := range goFiles(t) {
@@ -50,8 +51,8 @@ func TestCoreSizes(t *testing.T) {
 	}
 }
 
-// TestFSStaysSmall counts what the central type has: a mechanism with state of its own is a type of
-// its own, or a package.
+// TestFSStaysSmall limits the methods and fields of the central type. A mechanism with state of its
+// own belongs in a type or a package of its own.
 func TestFSStaysSmall(t *testing.T) {
 	methods, fields := 0, 0
 	for _, f := range goFiles(t) {

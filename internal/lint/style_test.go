@@ -8,10 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-// commentWidth is the last column of a comment that has lines of its own. A tab counts four.
+// commentWidth is the last column of a comment on lines of its own. A tab counts four.
 const commentWidth = 100
 
-// TestCommentWidth: comments wrap. Directives do not, and neither does a line without a space to
+// TestCommentWidth checks that comments wrap. Directives need not, nor lines without a space to
 // break at.
 func TestCommentWidth(t *testing.T) {
 	for _, f := range goFiles(t) {
@@ -36,7 +36,8 @@ func TestCommentWidth(t *testing.T) {
 	}
 }
 
-// breakable reports whether a line of a comment can be wrapped: it is prose of more than one word.
+// breakable reports whether a line of a comment can be wrapped, because it is prose of more than
+// one word.
 func breakable(line string) bool {
 	text, isLine := strings.CutPrefix(line, "//")
 	if isLine && text != "" && text[0] != ' ' && text[0] != '\t' { // a directive: //go:build
@@ -45,7 +46,8 @@ func breakable(line string) bool {
 	return strings.Contains(strings.TrimSpace(text), " ")
 }
 
-// TestImportOrder: the standard library, then other modules, then this one, a blank line between.
+// TestImportOrder checks that imports are in groups, with a blank line between: the standard
+// library, then other modules, then this one.
 func TestImportOrder(t *testing.T) {
 	for _, f := range goFiles(t) {
 		last, lastLine := 0, 0
@@ -63,9 +65,9 @@ func TestImportOrder(t *testing.T) {
 				group, line := importGroup(p), f.set.Position(i.Pos()).Line
 				switch {
 				case group < last:
-					t.Errorf("%s:%d: import of %q: first the standard library, then other modules, then %s", f.name, line, p, module)
+					t.Errorf("%s:%d: import of %q: the order is the standard library, other modules, %s", f.name, line, p, module)
 				case last != 0 && (group != last) != (line > lastLine+1) && i.Doc == nil:
-					t.Errorf("%s:%d: import of %q: a blank line is between the groups and nowhere else", f.name, line, p)
+					t.Errorf("%s:%d: import of %q: blank lines belong between the groups and nowhere else", f.name, line, p)
 				}
 				last, lastLine = group, line
 			}

@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// walkStep is a function as docs/architecture.md names it: fs.(*FS).Write, transport.serve.
+// walkStep matches a function as docs/architecture.md names it: fs.(*FS).Write, transport.serve.
 var walkStep = regexp.MustCompile("`([a-z]+)\\.(?:\\(\\*?([A-Za-z]+)\\)\\.)?([A-Za-z0-9]+)`")
 
-// TestWalk: the walk from write(2) to the media in docs/architecture.md is true. Each function that
-// its numbered list names exists, and each but the first is called by one that is named before it.
+// TestWalk checks the walk from write(2) to the media in docs/architecture.md: each function that
+// its numbered list names exists and, except for the first, is called by one named before it.
 func TestWalk(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join(root(t), "docs/architecture.md"))
 	if err != nil {
@@ -53,7 +53,8 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// functions returns the functions of the module but its tests, by package, receiver and name.
+// functions returns the functions of the module, except those of tests, by package, receiver and
+// name.
 func functions(t *testing.T) map[string]*ast.FuncDecl {
 	all := map[string]*ast.FuncDecl{}
 	for _, f := range goFiles(t) {
