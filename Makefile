@@ -1,34 +1,34 @@
 # Two commands do everything on a fresh Debian machine with Go:
 #
-#   make demo   install what is missing, build, format and mount an emulated
-#               region, run a verified fio job on it, print what happened, clean up
-#   make test   install what is missing and run every test
+#   make demo   install missing packages, build, format and mount an emulated region, run a
+#               verified fio job on it, print what happened, clean up
+#   make test   install missing packages and run all tests
 #
-# make test-long runs for hours what make test has a sample of: 200 rounds of kill -9,
-# random tests with more cases, ageing with more seeds, the crash explorer with all its
-# mutants and far higher limits; and PostgreSQL, dbench, bonnie++, stress-ng, large trees and
-# overlayfs, of which make programs has a sample; and ten times the power cuts, with the whole of
-# test/posix in a guest.
+# make test-long runs for hours what make test runs a sample of: 200 rounds of kill -9, random tests
+# with more cases, ageing with more seeds, the crash explorer with all its mutants and far higher
+# limits; PostgreSQL, dbench, bonnie++, stress-ng, large trees and overlayfs (make programs runs a
+# sample); ten times as many power cuts, and the whole of test/posix in a guest.
 #
-# make bench compares daxfsd with tmpfs, ext4 and go-fuse for two hours (BENCH=--quick: a minute, to see that it works).
+# make bench compares daxfsd with tmpfs, ext4 and go-fuse for two hours. BENCH=--quick takes a
+# minute, to see that it works.
 #
-# Others: make build (bin/daxfsd), make install (PREFIX, DESTDIR), make clean, and
-# each step of make test by its name.
+# Others: make build (bin/daxfsd), make install (PREFIX, DESTDIR), make clean, and each step of make
+# test by its name.
 
 SHELL := /bin/bash
 GO ?= go
 PREFIX ?= /usr/local
 COMMIT ?= $(shell git describe --always --dirty --exclude="*" --abbrev=12 2>/dev/null)
 DAXFSD := bin/daxfsd
-LADDER := ./cmd/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/... ./internal/...
+LAYERS := ./cmd/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/... ./internal/...
 CRASH_SEED ?= 1
-# 0: another one each time; the test prints it.
+# 0: a new seed each time, which the test prints.
 KILL_SEED ?= 0
-# A version of its own: the project imports nothing of it.
+# Not in go.mod: the project imports no package of staticcheck.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-# What make bench measures: go run ./bench/compare --help.
+# The flags of make bench; see go run ./bench/compare --help.
 BENCH ?= --full
-# Written when the VM tests could not run.
+# The VM tests write this file when they cannot run.
 VM_NOT_RUN := $(CURDIR)/bin/vm-did-not-run
 
 export CGO_ENABLED = 0
@@ -64,23 +64,23 @@ deps-programs: deps-test
 	@deploy/need stress-ng:stress-ng dbench:dbench bonnie++:bonnie++ rsync:rsync e2fsprogs:mkfs.ext4 \
 		mount:mount postgresql:/usr/lib/postgresql
 
-# Run on a machine that does nothing else. The report goes to bin/bench.html, .json, .md and
+# Run this on an idle machine. It writes the report to bin/bench.html, .json, .md and .svg, and
 # plots to bin/bench/.
 bench: deps-demo
 	@deploy/need git:git tar:tar e2fsprogs:mkfs.ext4 mount:mount
 	@mkdir -p bin
 	$(GO) run ./bench/compare $(BENCH) --json bin/bench.json --html bin/bench.html --markdown bin/bench.md --plots bin/bench --figure bin/bench.svg
 
-# Without them the tests say that they did not run.
+# Without these packages the VM tests report that they did not run.
 deps-vm:
 	@deploy/need qemu-system-x86:qemu-system-x86_64 kmod:depmod xz-utils:xz zstd:zstd || echo "deps-vm: without these there is no guest"
 
 demo: deps-demo build
 	@deploy/demo $(DAXFSD)
 
-# Each step has a budget on two cores, a third more than it takes on a machine that does nothing
-# else; the whole takes less than 40 minutes.
-# $(call step,name,seconds of budget,command)
+# Each step has a budget in seconds, for an idle machine with two cores: a third more than it takes
+# there. All steps together take less than 40 minutes.
+# $(call step,name,budget in seconds,command)
 define step
 	@echo "== $(1)"; start=$$SECONDS; rc=0; { $(3); } || rc=$$?; took=$$((SECONDS - start)); \
 	over=; [ $$took -le $(2) ] || over=" OVER BUDGET"; \
@@ -88,8 +88,8 @@ define step
 	printf '== %-8s %s, %d s of %d s%s\n' "$(1)" "$$word" $$took $(2) "$$over"; exit $$rc
 endef
 
-# In this order: what fails fast comes first. One step runs at a time, because the
-# mounted ones measure time.
+# The steps that fail fast come first. They run one at a time, because those with mounts measure
+# time.
 test:
 	@start=$$SECONDS; \
 	for s in deps-test lint build unit race fuzz arm64 ageing crash kill random posix races e2e test-vm; do \
@@ -98,26 +98,27 @@ test:
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"; \
 	[ ! -e $(VM_NOT_RUN) ] || cat $(VM_NOT_RUN)
 
-# Before every commit: what is wrong at sight, and the unit tests.
+# Run this before every commit: the checks of lint, and the unit tests.
 check: lint unit
 
-# gofmt, go vet, staticcheck; by ./internal/lint imports and their order, the width of comments, links between documents.
+# gofmt, go vet, staticcheck, and ./internal/lint: imports and their order, the width of comments,
+# links between documents.
 lint:
 	$(call step,lint,180,bad=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); [ -z "$$bad" ] || { echo "gofmt these: $$bad"; false; } && \
-		$(GO) vet ./... && $(GO) vet -tags invariants $(LADDER) && $(GO) test -count=1 ./internal/lint && \
+		$(GO) vet ./... && $(GO) vet -tags invariants $(LAYERS) && $(GO) test -count=1 ./internal/lint && \
 		GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK) && bin/staticcheck ./... && GOARCH=arm64 bin/staticcheck ./pmem)
 
 unit:
-	$(call step,unit,180,$(GO) test -count=1 -timeout 6m $(LADDER) ./test/golden)
+	$(call step,unit,180,$(GO) test -count=1 -timeout 6m $(LAYERS) ./test/golden)
 
-# The race detector sees only Go's own memory: under it the tests put the region there.
+# The race detector sees only Go's own memory, so under it the tests put the region there.
 race:
-	$(call step,race,340,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LADDER) ./bench/... ./test/crash/...)
+	$(call step,race,340,CGO_ENABLED=1 $(GO) test -race -short -count=1 -timeout 8m $(LAYERS) ./bench/... ./test/crash/...)
 
-# Every fuzz target for a while; what it finds is written to its package's testdata/fuzz,
-# and kept there as a seed that make unit runs. By count, not by time: when its time is up,
-# Go before 1.27 now and then calls that a failure (go.dev/issue/75804). A case of fsck's is
-# a mount and an fsck, of FuzzCraft five mounts and three fscks, one of the others a call.
+# Every fuzz target runs for a while. An input that fails is written to testdata/fuzz of its
+# package, and kept there as a seed that make unit runs. The length is a count, not a time: when the
+# time is up, Go before 1.27 sometimes reports a failure (go.dev/issue/75804). A case of fsck's
+# targets is a mount and an fsck, of FuzzCraft five mounts and three fscks, of the others one call.
 FUZZ_FSCK ?= 4000x
 FUZZ_CRAFT ?= 600x
 FUZZ_CALLS ?= 200000x
@@ -128,8 +129,8 @@ fuzz:
 			n=$$m; k=200x; [ $$f != FuzzCraft ] || { n=$(FUZZ_CRAFT); k=10x; }; \
 			$(GO) test -run='^$$' -fuzz="^$$f\$$" -fuzztime=$$n -fuzzminimizetime=$$k $$p || { bad=$$f; break 2; }; done; done; [ -z "$$bad" ])
 
-# arm64 is cross-built, and its persistence primitives run under emulation. It is
-# untested on hardware.
+# arm64 is cross-built, and its persistence primitives run under emulation. It is not tested on
+# hardware.
 arm64:
 	$(call step,arm64,50,mkdir -p bin && GOARCH=arm64 $(GO) build -o bin/daxfsd.arm64 ./cmd/daxfsd && \
 		GOARCH=arm64 $(GO) test -c -o bin/pmem.arm64.test ./pmem && \
@@ -138,11 +139,11 @@ arm64:
 crash:
 	$(call step,crash,410,timeout 900 $(GO) run ./test/crash -seed $(CRASH_SEED))
 
-# How much large pages can still map of an aged filesystem; docs/ageing.md.
+# Measures how much of an aged filesystem large pages can still map; see docs/ageing.md.
 ageing:
 	$(call step,ageing,65,$(GO) run ./bench/ageing --util 75 --check && $(GO) run ./bench/ageing --util 90 --check)
 
-# The daemon killed under load, in recovery and in unmount.
+# Kills the daemon under load, in recovery and in unmount.
 kill:
 	$(call step,kill,75,$(GO) test -count=1 -timeout 10m -v ./test/kill -seed $(KILL_SEED))
 
@@ -150,24 +151,26 @@ kill:
 random:
 	$(call step,random,310,$(GO) test -count=1 -timeout 15m ./test/random -duration 2m)
 
-# One table of system calls and their errors, on daxfsd in each of its ways, and on ext4 and
-# tmpfs, which judge the table.
+# One table of system calls and their errors, on daxfsd in each of its modes. ext4 and tmpfs run it
+# too, to verify the table.
 posix:
 	$(call step,posix,125,$(GO) test -count=1 -timeout 20m ./test/posix)
 
-# All pairs of operations race on one page of one file, on daxfsd in each cache mode and on ext4, for some ms each.
+# All pairs of operations race on one page of one file, for some ms each, on daxfsd in each cache
+# mode and on ext4.
 races:
 	$(call step,races,60,$(GO) test -count=1 -timeout 10m ./test/races)
 
-# Programs that nobody here wrote, on a mount: cp, git, sqlite, go build, fio, go-fuse's
-# posixtest, a million files. After them a quick run of bench/compare, which turns FUSE over
-# io_uring on for the whole machine as some of them do.
+# Programs from outside this project, on a mount: cp, git, sqlite, go build, fio, go-fuse's
+# posixtest, a million files. After them a quick run of bench/compare, which enables FUSE over
+# io_uring for the whole machine, as some of them do.
 e2e:
 	$(call step,e2e,560,$(GO) test -count=1 -timeout 30m ./test/e2e && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./bench/compare)
 
-# In guests with emulated persistent memory: device-dax with 2 MiB and 1 GiB pages, fsdax, virtio-pmem; the
-# power cut. Where no guest can be made (no mirror, no QEMU) they say that they did not run, here and at the end
-# of make test; with CI set that fails. The first run fetches 60 MB of Debian packages.
+# In guests with emulated persistent memory: device-dax with 2 MiB and 1 GiB pages, fsdax,
+# virtio-pmem; the power cut. If no guest can be made (no mirror, no QEMU), the tests report that
+# they did not run, here and at the end of make test; if CI is set, that is a failure. The first run
+# fetches 60 MB of Debian packages.
 test-vm: deps-vm
 	$(call step,test-vm,480,mkdir -p bin && rm -f $(VM_NOT_RUN) && DAXFSD_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 30m -p 1 ./test/vm/machine ./test/vm && \
 		{ [ ! -e $(VM_NOT_RUN) ] || cat $(VM_NOT_RUN); })
@@ -175,7 +178,7 @@ test-vm: deps-vm
 # The whole of test/posix on a real /dev/dax0.0, and 50 power cuts.
 vm-long: vm-posix vm-cut
 
-# $(call guests,name,seconds of budget,arguments): where no guest can be made, it fails.
+# $(call guests,name,budget in seconds,arguments): fails if no guest can be made.
 define guests
 	$(call step,$(1),$(2),mkdir -p bin && rm -f $(VM_NOT_RUN); DAXFSD_VM_NOT_RUN=$(VM_NOT_RUN) $(GO) test -count=1 -timeout 3h -v ./test/vm $(3) && \
 		{ [ ! -e $(VM_NOT_RUN) ] || { cat $(VM_NOT_RUN); false; }; })
@@ -187,15 +190,15 @@ vm-posix: deps-vm
 vm-cut: deps-vm
 	$(call guests,vm-cut,3600,-run TestPowerCut -rounds 50)
 
-# More of them, that bring servers and kernel drivers with them: stress-ng, dbench, bonnie++, PostgreSQL, overlayfs,
-# tar, rsync; compared with ext4.
+# More programs, with servers and kernel drivers: stress-ng, dbench, bonnie++, PostgreSQL,
+# overlayfs, tar, rsync; compared with ext4.
 programs: deps-programs
 	$(call step,programs,300,$(GO) test -count=1 -timeout 20m -v ./test/e2e/programs)
 
 programs-long: deps-programs
 	$(call step,programs,2700,$(GO) test -count=1 -timeout 120m -v ./test/e2e/programs -long)
 
-# Budgets here are guesses at a quiet machine of two cores.
+# The budgets of these steps are guesses for an idle machine with two cores.
 test-long:
 	@start=$$SECONDS; \
 	for s in deps-test kill-long random-long races-long programs-long modes-long stress-long ageing-long vm-long crash-long; do \
@@ -213,16 +216,17 @@ random-long:
 races-long:
 	$(call step,races,1800,$(GO) test -count=1 -timeout 60m -v ./test/races -each 1s -stopped 20 -lost 200)
 
-# What make test runs on mounts in the default way, in each other one. test/posix has them all itself.
+# The mounted tests of make test, with each of the options that are not the default. test/posix
+# covers all options itself.
 modes-long: deps-programs
 	$(call step,modes,10800,(for o in dax=never dax=inode; do echo "-- $$o"; export DAXFSD_TEST_OPTIONS=$$o; \
 		$(GO) test -count=1 -timeout 45m ./test/e2e && $(GO) test -count=1 -timeout 120m ./test/e2e/programs -long && \
 		$(GO) test -count=1 -timeout 30m ./test/kill || exit 1; done))
 
-# The race detector without -short (but for regions of which the folio table would not fit
-# into Go's memory), far more random cases, and damage that the fuzzer thinks of.
+# The race detector without -short (except for regions whose folio table does not fit into Go's
+# memory), far more random cases, and more inputs from the fuzzer.
 stress-long:
-	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip 'TestRegionSizes|TestSoak' $(LADDER) && \
+	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip 'TestRegionSizes|TestSoak' $(LAYERS) && \
 		$(GO) test -count=1 -timeout 40m ./refcnt ./hugepage ./pagecache -run Model -rapid.checks=20000 && \
 		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 200000x ./fs/fsck && \
 		$(GO) test -run '^$$' -fuzz FuzzCraft -fuzztime 50000x -fuzzminimizetime 10x ./fs/fsck && \
@@ -230,7 +234,7 @@ stress-long:
 		$(GO) test -count=1 -timeout 40m ./test/e2e -run TestSoak -soak-steps 500000 && \
 		$(GO) test -count=1 -timeout 40m ./test/attack -long)
 
-# Other seeds than make test's.
+# Other seeds than those of make test.
 ageing-long:
 	$(call step,ageing,360,(for seed in 2 3 4; do for util in 75 90; do \
 		$(GO) run ./bench/ageing --util $$util --seed $$seed --check || exit 1; done; done))

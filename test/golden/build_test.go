@@ -13,11 +13,11 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// clock is the time of every change of an image, ns since the epoch: 2026-11-30, 12:00 UTC.
+// clock is the time of every change in an image, in ns since the epoch: 2026-11-30, 12:00 UTC.
 const clock = 1_796_040_000 * 1_000_000_000
 
-// pattern returns n bytes from offset off of a content that depends on seed: lines of 32 bytes that
-// name the 4 KiB block they are in, so that images compress well and no two blocks are alike.
+// pattern returns n bytes, from offset off, of a content that depends on seed. It consists of lines
+// of 32 bytes that name their 4 KiB block, so that images compress well and all blocks differ.
 func pattern(seed, off, n int) []byte {
 	var b bytes.Buffer
 	for at := off &^ 31; at < off+n; at += 32 {
@@ -26,16 +26,16 @@ func pattern(seed, off, n int) []byte {
 	return b.Bytes()[off&31:][:n]
 }
 
-// writer changes a filesystem by paths. All it does must succeed.
+// writer changes a filesystem by path names. Any failure fails the test.
 type writer struct {
 	t    *testing.T
 	f    *fs.FS
 	ctx  fs.Caller
-	held []uint64 // inodes whose references close gives back
-	seed int      // of the last file's content
+	held []uint64 // inodes with a reference that close drops
+	seed int      // seed of the last file's content
 }
 
-// close gives back the references to all inodes that were used.
+// close drops the references to all inodes that were used.
 func (w *writer) close() {
 	for _, ino := range w.held {
 		w.f.Forget(ino, 1)
@@ -50,7 +50,7 @@ func (w *writer) ok(what string, e syscall.Errno) {
 	}
 }
 
-// ino returns the inode number of a path, and keeps a reference to it until close.
+// ino returns the inode number of a path. It keeps a reference to the inode until close.
 func (w *writer) ino(p string) uint64 {
 	w.t.Helper()
 	ino := uint64(layout.RootIno)
@@ -81,7 +81,7 @@ func (w *writer) mknod(p string, mode, rdev uint32) uint64 {
 	return a.Ino
 }
 
-// file makes a file of size bytes.
+// file creates a file of size bytes.
 func (w *writer) file(p string, size int) uint64 {
 	w.t.Helper()
 	ino := w.mknod(p, syscall.S_IFREG|0o644, 0)
@@ -152,7 +152,8 @@ func (w *writer) clone(from, to string) {
 	}
 }
 
-// newFS makes a filesystem in memory. pudShift 0 is for folios of 2 MiB and 1 GiB.
+// newFS makes a filesystem of size bytes in memory. With pudShift 0 its folios are of 2 MiB and 1
+// GiB.
 func newFS(t *testing.T, size int64, chunkShift, pudShift uint8) *pmem.Region {
 	t.Helper()
 	r, err := pmem.NewMemory(size)
@@ -167,7 +168,8 @@ func newFS(t *testing.T, size int64, chunkShift, pudShift uint8) *pmem.Region {
 	return r
 }
 
-// bytesOf returns a copy of a region. Its owner record and heartbeat name no machine that exists.
+// bytesOf returns a copy of a region, whose owner record and heartbeat name a machine that does not
+// exist.
 func bytesOf(t *testing.T, r *pmem.Region, media []byte) []byte {
 	t.Helper()
 	sb, _, err := fs.ReadSuper(r)
@@ -195,7 +197,7 @@ func bytesOf(t *testing.T, r *pmem.Region, media []byte) []byte {
 	return media
 }
 
-// buildClean makes the image of a filesystem that was unmounted.
+// buildClean builds the image of a filesystem that was unmounted.
 func buildClean(t *testing.T) []byte {
 	r := newFS(t, 16<<20, 0, 0)
 	f := mount(t, r, fs.Options{})
@@ -256,8 +258,8 @@ func buildClean(t *testing.T) []byte {
 	return bytesOf(t, r, r.Bytes(0, r.Size()))
 }
 
-// buildCrashed makes the image that a power failure leaves which takes all that was not written
-// back.
+// buildCrashed builds the image of a power failure in which everything that was not written back is
+// lost.
 func buildCrashed(t *testing.T) []byte {
 	r := newFS(t, 16<<20, 15, 18)
 	m := newMedia(r)
@@ -280,14 +282,14 @@ func buildCrashed(t *testing.T) []byte {
 	w.link("/to/two names", "/from/two names")
 	w.fragmented("/cut", 3000)
 	w.file("/created before the failure", 3)
-	// Cutting 3000 extents takes many transactions. The first one has the new size.
+	// Freeing 3000 extents takes many transactions. The first one has the new size.
 	region := m.atFence(2, func() { w.setattr("/cut", fs.SetAttr{Valid: fs.SetSize, Size: 4096}) })
 	w.close()
 	f.Abandon()
 	return bytesOf(t, r, region)
 }
 
-// fragmented makes a file of n extents with holes between them.
+// fragmented creates a file of n extents with holes between them.
 func (w *writer) fragmented(p string, n int) {
 	w.t.Helper()
 	ino := w.mknod(p, syscall.S_IFREG|0o644, 0)
@@ -296,8 +298,8 @@ func (w *writer) fragmented(p string, n int) {
 	}
 }
 
-// buildAtomic makes the image of a power failure with -o atomic between the commit of a write and
-// the store of its data to its place.
+// buildAtomic builds the image of a power failure with -o atomic, between the commit of a write and
+// the store of its data in place.
 func buildAtomic(t *testing.T) []byte {
 	r := newFS(t, 16<<20, 15, 18)
 	m := newMedia(r)
@@ -315,8 +317,8 @@ func buildAtomic(t *testing.T) []byte {
 	return bytesOf(t, r, region)
 }
 
-// acl returns an access control list as the value of its attribute: user and group owner, user
-// 1000, the mask, others.
+// acl returns an access control list as the value of its attribute, with entries for owner, user
+// 1000, group, mask and others.
 func acl(owner, user, group, mask, other byte) []byte {
 	b := []byte{2, 0, 0, 0}
 	for _, e := range [][2]byte{{0x01, owner}, {0x02, user}, {0x04, group}, {0x10, mask}, {0x20, other}} {
@@ -329,8 +331,8 @@ func acl(owner, user, group, mask, other byte) []byte {
 	return b
 }
 
-// buildFeatures makes an image with large folios, clones, long attributes, access control lists,
-// and memory that went bad.
+// buildFeatures builds an image with large folios, clones, long attributes, access control lists,
+// and bad memory.
 func buildFeatures(t *testing.T) []byte {
 	r := newFS(t, 16<<20, 15, 18) // folios of 32 KiB and 256 KiB
 	f := mount(t, r, fs.Options{})

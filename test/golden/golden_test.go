@@ -12,13 +12,13 @@ import (
 
 var write = flag.Bool("write", false, "write the images that are missing")
 
-// The kinds of image that each release leaves behind, see the package comment.
+// kinds are the images that each release adds; see the package comment.
 var kinds = map[string]func(*testing.T) []byte{"clean": buildClean, "crashed": buildCrashed, "atomic": buildAtomic, "features": buildFeatures}
 
-// release is the version whose images -write makes.
+// release is the version whose images -write builds.
 const release = "0.1.0"
 
-// TestImages: what every version wrote can be checked, mounted and read, and then used.
+// TestImages checks, mounts, reads and then uses the images of every version.
 func TestImages(t *testing.T) {
 	images, err := filepath.Glob("testdata/*.img.gz")
 	if err != nil || len(images) < len(kinds) {
@@ -42,7 +42,8 @@ func TestImages(t *testing.T) {
 				compare(t, "read-only", strings.Split(tree(t, f), "\n"), want)
 				unmount(t, f)
 			}
-			// First recovery or the image's own free map, then ours, then none.
+			// The first mount recovers or uses the image's own free map, the second uses the map of
+			// this version, the third none.
 			for _, how := range []struct {
 				name string
 				o    fs.Options
@@ -77,7 +78,7 @@ func compare(t *testing.T, what string, got, want []string) {
 	}
 }
 
-// use changes a filesystem and unmounts it: a directory full of files, written, cloned and deleted.
+// use changes a filesystem and unmounts it: it creates, writes, clones and deletes files.
 func use(t *testing.T, f *fs.FS) {
 	t.Helper()
 	w := &writer{t: t, f: f}
@@ -92,8 +93,8 @@ func use(t *testing.T, f *fs.FS) {
 	unmount(t, f)
 }
 
-// TestBuild builds every kind of image and looks whether it shows what it is for, so that the
-// builders keep working. With -write it keeps those that are missing.
+// TestBuild builds every kind of image and checks that it shows what it is for, so that the
+// builders keep working. With -write it writes the images that are missing.
 func TestBuild(t *testing.T) {
 	for kind, build := range kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -118,7 +119,7 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-// shows requires that a manifest has what its image is for.
+// shows checks that a manifest has what its image is for.
 func shows(t *testing.T, kind, manifest string) {
 	t.Helper()
 	for _, want := range map[string][]string{

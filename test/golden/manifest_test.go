@@ -13,7 +13,7 @@ import (
 	"github.com/daxfsd/daxfsd/hugepage"
 )
 
-// facts are the lines of a manifest that fsck tells, of a region before it is mounted.
+// facts returns the lines of a manifest that come from fsck, before the region is mounted.
 func facts(r *fsck.Report) string {
 	return fmt.Sprintf("fsck: clean %v, free map %v, journal records %d, orphans %d, interrupted truncations %d, bad blocks %d\n"+
 		"fsck: files %d, directories %d, symlinks %d, special %d\n",
@@ -21,10 +21,10 @@ func facts(r *fsck.Report) string {
 		r.Files, r.Dirs, r.Symlinks, r.Special)
 }
 
-// lister writes the lines of a manifest that a mount tells: for each name, in order, its
-// attributes, and below them its extended attributes and its extents, without their places. The
-// form of a line never changes; what a later version wants to know besides goes to lines of another
-// kind.
+// lister writes the lines of a manifest that come from a mount: for each name, in order, its
+// attributes, and below them its extended attributes and its extents, without their positions in
+// the region. The form of these lines never changes: anything that a later version adds goes into
+// lines of another kind.
 type lister struct {
 	t   *testing.T
 	f   *fs.FS
@@ -46,7 +46,7 @@ func (l *lister) ok(what string, e syscall.Errno) {
 	}
 }
 
-// list writes the lines of an inode named path, and of all below it.
+// list writes the lines of an inode named path, and of everything below it.
 func (l *lister) list(path string, ino uint64) {
 	var a fs.Attr
 	l.ok(path, l.f.GetAttr(&l.ctx, ino, &a))
@@ -102,7 +102,7 @@ func (l *lister) directory(path string, ino uint64) {
 	}
 }
 
-// xattrs lists extended attributes by name: short values as they are, long ones by their checksum.
+// xattrs lists extended attributes by name: short values in full, long ones by their checksum.
 func (l *lister) xattrs(path string, ino uint64) {
 	names := make([]byte, 64<<10)
 	n, e := l.f.ListXattr(&l.ctx, ino, names)
@@ -124,8 +124,8 @@ func (l *lister) xattrs(path string, ino uint64) {
 	}
 }
 
-// content writes the checksum of a file's bytes, its extents, contiguous ones as one, and the order
-// of the largest folio that its extents have room for.
+// content writes the checksum of a file's bytes, its extents with contiguous ones merged, and the
+// order of the largest folio that its extents have room for.
 func (l *lister) content(path string, ino uint64, size int) {
 	if size > 0 {
 		fmt.Fprintf(&l.b, "  sha256 %x\n", l.checksum(path, ino, size))
@@ -158,7 +158,7 @@ func (l *lister) content(path string, ino uint64, size int) {
 	}
 }
 
-// checksum reads a file of size bytes to its end.
+// checksum returns the checksum of a file of size bytes.
 func (l *lister) checksum(path string, ino uint64, size int) []byte {
 	h := sha256.New()
 	pin := l.f.NewPinnedRead()

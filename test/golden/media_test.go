@@ -9,26 +9,26 @@ import (
 
 const lineSize = 64
 
-// media records what of a region is durable: a line is when it was flushed, or stored past the
-// caches, and a fence followed. It implements pmem.Recorder.
+// media records which bytes of a region are durable: those of a line that was flushed, or stored
+// past the caches, before the last fence. It implements pmem.Recorder.
 type media struct {
 	r *pmem.Region
 
 	mu      sync.Mutex
 	durable []byte
 	flushed map[int64][]byte // offset of a line: its bytes when it was flushed
-	left    int              // fences until the power fails; 0: it does not
-	failed  []byte           // what was durable then
+	left    int              // fences until the power failure; 0: none
+	failed  []byte           // the durable bytes at the power failure
 }
 
-// newMedia begins to record. Nobody may use r meanwhile.
+// newMedia starts to record r. No other goroutine may use r meanwhile.
 func newMedia(r *pmem.Region) *media {
 	m := &media{r: r, durable: bytes.Clone(r.Bytes(0, r.Size())), flushed: map[int64][]byte{}}
 	r.SetRecorder(m)
 	return m
 }
 
-// atFence returns what is durable after the nth fence of f.
+// atFence runs f and returns what is durable after its nth fence.
 func (m *media) atFence(n int, f func()) []byte {
 	m.mu.Lock()
 	m.left = n

@@ -66,7 +66,7 @@ func save(t *testing.T, path string, region []byte) {
 	}
 }
 
-// noSleep replaces waiting for a heartbeat: the region of an image has no other user.
+// noSleep replaces the wait for a heartbeat: no other process uses the region of an image.
 func noSleep(time.Duration) {}
 
 // check runs fsck without repairs, and fails the test if it finds anything.
@@ -82,8 +82,8 @@ func check(t *testing.T, r *pmem.Region) *fsck.Report {
 	return rep
 }
 
-// mount mounts a region whose owner record names a machine that does not exist. Reading changes no
-// time, and all changes are made at the same one.
+// mount mounts a region whose owner record names a machine that does not exist. Reads change no
+// times, and all changes have the same time.
 func mount(t *testing.T, r *pmem.Region, o fs.Options) *fs.FS {
 	t.Helper()
 	o.Takeover, o.Sleep, o.Atime, o.NoDirAtime = true, noSleep, fs.Noatime, true
