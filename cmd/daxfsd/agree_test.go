@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNumbersAgree: df, df -i, info (as JSON and for people) and fsck say the same of one
-// filesystem, in the same words, whatever is on it; and so they do after a remount.
+// TestNumbersAgree checks that df, df -i, info (as JSON and for people) and fsck give the same
+// figures, in the same words, for the same filesystem with any content, and again after a remount.
 func TestNumbersAgree(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)

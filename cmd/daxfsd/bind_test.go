@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// info and top describe a bind mount of a directory below the root, and of a file.
+// TestInfoOfBindMount checks that info and top work on a bind mount of a directory below the root,
+// and of a file.
 func TestInfoOfBindMount(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -32,8 +33,8 @@ umount "$mp-file"; "$0" umount "$mp-dir"; ended $p
 rmdir "$mp-dir"; rm "$mp-file"`, region, mp)
 }
 
-// umount --force aborts only what cannot be unmounted otherwise, says so, and spares what is
-// mounted elsewhere, too.
+// TestUmountForce checks that umount --force aborts only what cannot be unmounted otherwise,
+// reports that, and does not abort a filesystem that is also mounted elsewhere.
 func TestUmountForce(t *testing.T) {
 	t.Parallel()
 	region, mp := mounted(t)
@@ -85,8 +86,8 @@ umount "$mp/sub"; exec 5<&-
 "$0" umount "$mp"; ended $p; rmdir "$mp-bind"`, region, mp)
 }
 
-// info REGION says who has a region that no mount here shows, and describes the image that has the
-// name now.
+// TestInfoOfUnseenMount checks that info REGION names the user of a region that no mount here
+// shows, and describes the image that has the name now.
 func TestInfoOfUnseenMount(t *testing.T) {
 	t.Parallel()
 	region, mp := mounted(t)
@@ -126,8 +127,8 @@ func TestInfoOfUnseenMount(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// What a remount cannot change it refuses; what is so already, which mount(8) repeats from fstab,
-// it accepts.
+// TestRemount checks that a remount refuses to change what it cannot change. It accepts an option
+// that is in force already, which mount(8) repeats from fstab.
 func TestRemount(t *testing.T) {
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)

@@ -71,7 +71,7 @@ func TestFsckUsage(t *testing.T) {
 	}
 }
 
-// TestFsckJSON: a report of what was found and mended is one object on stdout.
+// TestFsckJSON checks that the report of problems and repairs is one object on stdout.
 func TestFsckJSON(t *testing.T) {
 	bad := damage(t, func(b []byte) { b[200]++ })
 	r := daxfsd(t, "fsck", "-y", "--json", bad)
@@ -85,7 +85,7 @@ func TestFsckJSON(t *testing.T) {
 	}
 }
 
-// TestFsckCancelled: a signal ends a check that takes long, here one of a large filesystem.
+// TestFsckCancelled checks that a signal ends a long check, here of a large filesystem.
 func TestFsckCancelled(t *testing.T) {
 	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-cancelled-")
 	if err != nil {
@@ -94,7 +94,7 @@ func TestFsckCancelled(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	large := filepath.Join(dir, "large")
 	must(t, "mkfs", "--sparse", "--size", "8TiB", large)
-	// It may come before the signal is asked for, or after the end.
+	// The signal may come before its handler is installed, or after the end.
 	for delay := 10 * time.Millisecond; delay < time.Second; delay += 10 * time.Millisecond {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		cmd := command(ctx, "fsck", "-n", large)
@@ -115,7 +115,8 @@ func TestFsckCancelled(t *testing.T) {
 	t.Error("no check was cancelled")
 }
 
-// TestFsckDryRun: -n lists what -y fixes, also what only its first fixes uncover, and counts it.
+// TestFsckDryRun checks that -n lists and counts what -y fixes, including problems that only the
+// first fixes uncover.
 func TestFsckDryRun(t *testing.T) {
 	path := newRegion(t)
 	r, err := pmem.Open(path, pmem.Options{})

@@ -15,7 +15,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
-// killed leaves the mount of a daemon that was killed.
+// killed returns a region and its mount point after the daemon was killed.
 func killed(t *testing.T) (region, mp string) {
 	t.Helper()
 	region, mp = mounted(t)
@@ -30,8 +30,9 @@ func killed(t *testing.T) (region, mp string) {
 	return region, mp
 }
 
-// Two starters find the same dead mount. What one of them has mounted when the other one comes to
-// remove the dead mount stays, although it may have the numbers of the dead one.
+// TestRemoveDeadOnly has two starters find the same dead mount. When the second one comes to remove
+// it, the first one has already mounted again: that mount must stay, although it may have the
+// numbers of the dead one.
 func TestRemoveDeadOnly(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -75,7 +76,7 @@ func TestRemoveDeadOnly(t *testing.T) {
 	}
 }
 
-// A released mount is found again only if it is still there.
+// TestHeldMountAgain checks that a released mount is held again only if it is still there.
 func TestHeldMountAgain(t *testing.T) {
 	needFUSE(t)
 	region, mp := mounted(t)
@@ -102,8 +103,8 @@ func TestHeldMountAgain(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// A user who owns the directory of the mount point puts a link to another directory in its place
-// while the mount begins. Nothing is mounted there.
+// TestMountPointSwapped checks that nothing is mounted elsewhere if the user who owns the parent
+// directory replaces the mount point by a link while the mount begins.
 func TestMountPointSwapped(t *testing.T) {
 	needFUSE(t)
 	region, mp, victim := newRegion(t), mountPoint(t), mountPoint(t)
@@ -133,7 +134,8 @@ func TestMountPointSwapped(t *testing.T) {
 	}
 }
 
-// A daemon whose starter resolved the mount point follows no link that was put there since.
+// TestDaemonFollowsNoLink checks that a daemon follows no link that was put there after its starter
+// resolved the mount point.
 func TestDaemonFollowsNoLink(t *testing.T) {
 	victim := mountPoint(t)
 	link := filepath.Join(filepath.Dir(victim), "link")
@@ -154,7 +156,8 @@ func TestDaemonFollowsNoLink(t *testing.T) {
 	}
 }
 
-// A filesystem of another type that does not answer is not for daxfsd to unmount.
+// TestForeignSilence checks that daxfsd does not unmount a filesystem of another type that does not
+// answer.
 func TestForeignSilence(t *testing.T) {
 	e := &foreignError{&mountinfo.Info{Mountpoint: "/remote", FSType: "fuse.sshfs"}}
 	if !errors.Is(e, errSilent) || strings.Contains(e.Error(), "daxfsd umount") || !strings.Contains(e.Error(), "/remote (fuse.sshfs)") {

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestEndingByUser: a process that calls itself an ending daemon is believed if it is ours or
-// root's, not if it is of another user, who could keep a region from being mounted for a minute by
-// it.
+// TestEndingByUser checks that a process that has the name of an ending daemon is believed if it
+// belongs to this user or to root. Otherwise another user could keep a region from being mounted
+// for a minute.
 func TestEndingByUser(t *testing.T) {
 	needRoot(t)
 	for uid, want := range map[uint32]bool{0: true, 65534: false} {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What scripts rely on.
+// TestInfoJSON checks the fields that scripts rely on.
 func TestInfoJSON(t *testing.T) {
 	region := newRegion(t)
 	i := decode(t, must(t, "info", "--json", region))
@@ -32,7 +32,7 @@ func TestInfoJSON(t *testing.T) {
 			t.Errorf("fields of the runtime: %s", got)
 		}
 		if g := ops["GETXATTR"].(map[string]any); strings.Join(keys(g), " ") != "bytes count errors in_flight max_ns negative p50_ns p90_ns p99_9_ns p99_ns" || g["in_flight"] != 1.0 && g["in_flight"] != 2.0 {
-			t.Errorf("the question itself: %v", g) // it is being answered; the one before was, and may not be counted yet
+			t.Errorf("the question itself: %v", g) // this one is not answered yet, and the one before may not be counted yet
 		}
 		for _, f := range []string{"blocks", "free_blocks", "available_blocks", "inodes", "free_inodes", "options", "since", "version"} {
 			if m[f] == nil {

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The holder of a lock is found where stat(2) names another device than the superblock's: as on
-// btrfs, so on an overlay whose layers are on two filesystems.
+// TestLockHolderByMount checks that the holder of a lock is found if stat(2) returns another device
+// than the superblock's. That is so on btrfs and, as here, on an overlay whose layers are on two
+// filesystems.
 func TestLockHolderByMount(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A reader that stops costs one wait; what it gets when it reads again is in order, with what is
-// lost counted.
+// TestLineQueue checks that a reader that stops costs one wait. When it reads again it gets the
+// lines in order, and the number of lost lines.
 func TestLineQueue(t *testing.T) {
 	rd, out, err := os.Pipe()
 	if err != nil {
@@ -50,7 +50,7 @@ func TestLineQueue(t *testing.T) {
 		next = n + 1
 		return n == all
 	}
-	for { // until there is room for one more
+	for { // until there is room for another line
 		select {
 		case text := <-got:
 			read(text)

@@ -23,12 +23,12 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
-// The test binary is the command, too: run with beCommand set it is daxfsd, so
-// that tests execute what users execute, daemon included.
+// The test binary is the command as well: with beCommand set in the environment it runs as daxfsd,
+// so that tests execute what users execute, including the daemon.
 const beCommand = "DAXFSD_TEST_BE_COMMAND"
 
-// commandEnv is the environment of a command under test. Under the race detector a
-// program would linger a second after its end.
+// commandEnv returns the environment of a command under test. Under the race detector a program
+// would otherwise linger a second after its end.
 func commandEnv() []string {
 	return append(os.Environ(), beCommand+"=1", "GORACE=atexit_sleep_ms=0 halt_on_error=1")
 }
@@ -42,26 +42,27 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	os.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1") // of the probes that tests start themselves
-	// What runs in parallel waits for most of its time. Tests that count requests or measure time
-	// do not: another test may ask any daemon that the mount table shows.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1") // for the probes that tests start themselves
+	// Parallel tests mostly wait. Tests that count requests or measure time do not run in parallel,
+	// because another test may ask any daemon in the mount table.
 	if flag.Parse(); !given("test.parallel") {
 		_ = flag.Set("test.parallel", "8")
 	}
 	os.Exit(m.Run())
 }
 
-// given reports whether the command line has a flag.
+// given reports whether the command line sets a flag.
 func given(name string) (given bool) {
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
 	return given
 }
 
-// leaveMounts in the environment has the test binary, in a mount namespace of its own, leave the
-// mounts that other tests have at the moment, and become the program that its arguments name.
+// leaveMounts in the environment makes the test binary, in a mount namespace of its own, unmount
+// the current mounts of other tests and then execute the program that its arguments name.
 const leaveMounts = "DAXFSD_TEST_LEAVE_MOUNTS"
 
-// leaveAndExec leaves the mounts. A daxfsd lives as long as any namespace has it mounted.
+// leaveAndExec unmounts and executes. Without the unmounts the daemons of other tests would live
+// on, because a daemon lives as long as any namespace has its mount.
 func leaveAndExec(args []string) error {
 	os.Unsetenv(leaveMounts)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -79,13 +80,13 @@ func leaveAndExec(args []string) error {
 	return unix.Exec(args[0], args, os.Environ())
 }
 
-// result is what a command did.
+// result is the exit code and output of a command.
 type result struct {
 	code           int
 	stdout, stderr string
 }
 
-// command is `daxfsd args...`, not started.
+// command returns `daxfsd args...`, not started.
 func command(ctx context.Context, args ...string) *exec.Cmd {
 	exe, err := os.Executable()
 	if err != nil {
@@ -93,7 +94,7 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(ctx, exe, args...)
 	cmd.Env = commandEnv()
-	cmd.WaitDelay = 10 * time.Second // a fork of another test has our pipes until its exec
+	cmd.WaitDelay = 10 * time.Second // until its exec, a process forked by another test has these pipes open
 	return cmd
 }
 
@@ -116,7 +117,7 @@ func daxfsd(t *testing.T, args ...string) result {
 	return finish(t, command(ctx, args...))
 }
 
-// must runs a command that has to succeed, and returns what it printed.
+// must runs a command that has to succeed, and returns its standard output.
 func must(t *testing.T, args ...string) string {
 	t.Helper()
 	r := daxfsd(t, args...)
@@ -126,7 +127,8 @@ func must(t *testing.T, args ...string) string {
 	return r.stdout
 }
 
-// refused checks that a command failed with one sentence that holds all the words.
+// refused checks that a command failed with the exit code and one sentence that contains all the
+// words.
 func refused(t *testing.T, r result, code int, words ...string) {
 	t.Helper()
 	if r.code != code {
@@ -142,7 +144,7 @@ func refused(t *testing.T, r result, code int, words ...string) {
 	}
 }
 
-// digest is a region's content, to see that nobody touched it.
+// digest returns a checksum of a region's content, to prove that nothing changed it.
 func digest(t *testing.T, path string) [32]byte {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -155,7 +157,7 @@ func digest(t *testing.T, path string) [32]byte {
 	return sha256.Sum256(b)
 }
 
-// newRegion is a formatted region of 32 MiB.
+// newRegion makes a formatted region of 32 MiB.
 func newRegion(t *testing.T) string {
 	t.Helper()
 	p := filepath.Join(t.TempDir(), "region.dax")
@@ -163,7 +165,7 @@ func newRegion(t *testing.T) string {
 	return p
 }
 
-// needFUSE skips a test where nothing can be mounted.
+// needFUSE skips a test if nothing can be mounted.
 func needFUSE(t *testing.T) {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
@@ -171,8 +173,7 @@ func needFUSE(t *testing.T) {
 	}
 }
 
-// mountPoint makes a directory to mount on, and whatever happens leaves no mount
-// and no daemon behind.
+// mountPoint makes a directory to mount on. After the test it removes any mount and daemon.
 func mountPoint(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())

@@ -9,8 +9,8 @@ import (
 	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
-// TestMaxSize: all commands state the same limit: they take a region of that size, and refuse a
-// larger one.
+// TestMaxSize checks that all commands have the same limit: they accept a region of that size, and
+// refuse a larger one.
 func TestMaxSize(t *testing.T) {
 	needFUSE(t)
 	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-maxsize-") // the files of ext4 end at 16 TiB
@@ -22,7 +22,7 @@ func TestMaxSize(t *testing.T) {
 	must(t, "mkfs", "--sparse", "--size", "32TiB", largest)
 	must(t, "fsck", "-n", largest)
 	has(t, decode(t, must(t, "info", "--json", largest)), map[string]any{"size": float64(fs.MaxSize)})
-	if !invariants.Enabled { // then the folio table is in Go's memory, which has not the room
+	if !invariants.Enabled { // with invariants the folio table is in Go's memory, which is too small
 		must(t, "mount", largest, mountPoint(t))
 	}
 

@@ -79,7 +79,7 @@ func TestMkfsSizes(t *testing.T) {
 	}
 }
 
-// What is refused, and leaves everything as it was.
+// TestMkfsRefuses checks that what mkfs refuses stays as it was.
 func TestMkfsRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -92,7 +92,7 @@ func TestMkfsRefuses(t *testing.T) {
 		}
 		return p
 	}
-	// last is a file of zeros with one byte behind them.
+	// last is a file of zeros that ends with one other byte.
 	last := func(name string, size int64) string {
 		p := filepath.Join(dir, name)
 		if err := os.WriteFile(p, nil, 0o600); err != nil {

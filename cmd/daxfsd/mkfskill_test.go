@@ -15,9 +15,9 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// TestMkfsKilled: mkfs --force is killed, at any moment and just when the old filesystem is gone.
-// It leaves a filesystem, the old one or the new one, or what every command refuses in one clear
-// sentence; the file is not cut before the new one is there; and it can be done again.
+// TestMkfsKilled kills mkfs --force at arbitrary moments, and just when the old filesystem is gone.
+// What is left is the old filesystem, the new one, or something that every command refuses in one
+// clear sentence. The file is not cut before the new filesystem is there, and mkfs can be repeated.
 func TestMkfsKilled(t *testing.T) {
 	t.Parallel()
 	const before, after = 32 << 20, 20 << 20
@@ -31,7 +31,7 @@ func TestMkfsKilled(t *testing.T) {
 	}
 	again := func() { must(t, "mkfs", "--force", "--sparse", "--size", "32MiB", "--label", "old", p) }
 	again()
-	first := func() string { // of the region's superblocks
+	first := func() string { // the first superblock
 		b := make([]byte, 512)
 		f, err := os.Open(p)
 		if err == nil {
@@ -75,7 +75,7 @@ func TestMkfsKilled(t *testing.T) {
 			}
 			time.Sleep(time.Duration(r.Int64N(int64(2 * time.Millisecond))))
 		}
-		cmd.Process.Kill() // it may be done
+		cmd.Process.Kill() // it may have ended already
 		cmd.Wait()
 		if ctx.Err() != nil {
 			t.Errorf("mkfs changes nothing; it said %q", said.String())
@@ -101,12 +101,12 @@ func TestMkfsKilled(t *testing.T) {
 	}
 }
 
-// leftByMkfs is the label of the filesystem on a region that mkfs may have been killed on,
-// which has to be whole, or "no filesystem", which has to be said clearly.
+// leftByMkfs returns the label of the filesystem that a killed mkfs left on a region, which must be
+// complete. If there is none it returns "no filesystem", and the error must say that clearly.
 func leftByMkfs(t *testing.T, path string) string {
 	t.Helper()
 	check := daxfsd(t, "fsck", "-n", path)
-	// Between its two superblocks a filesystem goes by the second.
+	// Between the writes of its two superblocks a filesystem is found by the second.
 	if check.code == fsckClean || check.code == fsckLeft && strings.Contains(check.stdout, "the second is used") && strings.Contains(check.stdout, "1 problem would be repaired") {
 		reg, err := pmem.Open(path, pmem.Options{})
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memoryFilesystem mounts a tmpfs with options of its own.
+// memoryFilesystem mounts a new tmpfs with the given options.
 func memoryFilesystem(t *testing.T, options string) string {
 	t.Helper()
 	needRoot(t)
@@ -27,7 +27,7 @@ func memoryFilesystem(t *testing.T, options string) string {
 	return dir
 }
 
-// used is how many bytes of a filesystem are allocated.
+// used returns the number of bytes allocated in a filesystem.
 func used(t *testing.T, dir string) int64 {
 	t.Helper()
 	var st unix.Statfs_t
@@ -37,7 +37,8 @@ func used(t *testing.T, dir string) int64 {
 	return int64(st.Blocks-st.Bfree) * st.Bsize
 }
 
-// TestMkfsAsksForRoom: what there is no room for is refused before anything is allocated.
+// TestMkfsAsksForRoom checks that mkfs refuses before it allocates anything if there is not enough
+// room.
 func TestMkfsAsksForRoom(t *testing.T) {
 	large, small := memoryFilesystem(t, "size=4t"), memoryFilesystem(t, "size=64m")
 	for _, c := range []struct {
@@ -64,7 +65,7 @@ func TestMkfsAsksForRoom(t *testing.T) {
 		}
 	}
 
-	// A file that is there keeps its size, its content and its storage.
+	// An existing file keeps its size, its content and its storage.
 	p := filepath.Join(small, "old")
 	must(t, "mkfs", "--sparse", "--size", "32MiB", p)
 	content, before := digest(t, p), used(t, small)
@@ -72,12 +73,13 @@ func TestMkfsAsksForRoom(t *testing.T) {
 	if digest(t, p) != content || used(t, small) != before {
 		t.Error("the file that was to grow was changed")
 	}
-	// Sparse, no storage is asked for.
+	// With --sparse no room is needed.
 	must(t, "mkfs", "--sparse", "--size", "1GiB", filepath.Join(small, "sparse"))
 	must(t, "mkfs", "--sparse", "--size", "2TiB", filepath.Join(large, "sparse"))
 }
 
-// TestMkfsFileLimit: the kernel ends who makes a file larger than the limit.
+// TestMkfsFileLimit checks that mkfs beyond the file size limit fails with a message. By default
+// the kernel kills a process that exceeds that limit.
 func TestMkfsFileLimit(t *testing.T) {
 	p := filepath.Join(t.TempDir(), "r")
 	exe, err := os.Executable()
@@ -92,8 +94,8 @@ func TestMkfsFileLimit(t *testing.T) {
 	}
 }
 
-// TestMkfsKilledNew: whatever ends mkfs of a new file, it leaves nothing or a whole filesystem; and
-// so does SIGTERM, and says so.
+// TestMkfsKilledNew checks that a mkfs of a new file that is killed in any way leaves nothing or a
+// complete filesystem. After SIGTERM it also says so.
 func TestMkfsKilledNew(t *testing.T) {
 	t.Parallel()
 	dir := memoryFilesystem(t, "size=600m")
@@ -113,7 +115,7 @@ func TestMkfsKilledNew(t *testing.T) {
 		if err := os.Remove(p); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
-		for limit := time.Now().Add(10 * time.Second); used(t, dir) > 0; { // the kernel frees it a little later
+		for limit := time.Now().Add(10 * time.Second); used(t, dir) > 0; { // the kernel frees the space a little later
 			if time.Now().After(limit) {
 				t.Fatalf("%d bytes are still allocated", used(t, dir))
 			}
@@ -131,7 +133,7 @@ func TestMkfsKilledNew(t *testing.T) {
 		if i%2 == 0 {
 			sig = syscall.SIGTERM
 		}
-		cmd.Process.Signal(sig) // it may be done
+		cmd.Process.Signal(sig) // it may have ended already
 		cmd.Wait()
 		cancel()
 		_, err := os.Stat(p)
@@ -150,8 +152,9 @@ func TestMkfsKilledNew(t *testing.T) {
 	}
 }
 
-// TestHolesStay: looking at a sparse region allocates none of it: not when mkfs asks whether it may
-// overwrite it, when a mount asks whether it is empty, and when fsck looks for a superblock.
+// TestHolesStay checks that examining a sparse region allocates nothing: when mkfs asks whether it
+// may overwrite the region, when a mount asks whether it is empty, and when fsck looks for a
+// superblock.
 func TestHolesStay(t *testing.T) {
 	needFUSE(t)
 	dir := memoryFilesystem(t, "size=64m")
@@ -176,14 +179,15 @@ func TestHolesStay(t *testing.T) {
 		t.Errorf("mkfs allocated %d bytes", n)
 	}
 	again()
-	// It allocates what it formats, for which there is no room; and leaves nothing of it.
+	// It allocates what it formats, and there is no room for that; nothing stays allocated.
 	refused(t, daxfsd(t, "mount", "--format-if-empty", p, mountPoint(t)), 1, p, "4 GiB", "free")
 	if n := used(t, dir); n > 1<<20 {
 		t.Errorf("a mount that was refused allocated %d bytes", n)
 	}
 }
 
-// TestMountFormatCancelled: SIGTERM ends the formatting of a mount, too, and nothing is left.
+// TestMountFormatCancelled checks that SIGTERM also ends the formatting by a mount, and that
+// nothing is left.
 func TestMountFormatCancelled(t *testing.T) {
 	needFUSE(t)
 	p, mp := filepath.Join(memoryFilesystem(t, "size=1g"), "region"), mountPoint(t)
@@ -206,7 +210,7 @@ func TestMountFormatCancelled(t *testing.T) {
 			}
 			return
 		}
-		os.Remove(p) // it came before the signal was asked for, or after the formatting
+		os.Remove(p) // the signal came before its handler, or after the formatting
 	}
 	t.Error("no formatting was cancelled")
 }

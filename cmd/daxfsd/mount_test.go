@@ -81,7 +81,7 @@ func TestKilledDaemon(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	has(t, decode(t, must(t, "info", "--json", mp)), map[string]any{"state": "stale"})
-	// The dead mount point is recognised, cleaned and told about.
+	// The dead mount point is recognised, removed and reported.
 	r := daxfsd(t, "mount", region, mp)
 	if r.code != 0 || !strings.Contains(r.stderr, "removed the dead mount") {
 		t.Fatalf("exit code %d: %s", r.code, r.stderr)
@@ -92,7 +92,7 @@ func TestKilledDaemon(t *testing.T) {
 	must(t, "umount", mp)
 	must(t, "fsck", "-n", region)
 
-	// umount removes a dead mount, too.
+	// umount removes a dead mount as well.
 	must(t, "mount", region, mp)
 	if err := syscall.Kill(daemonPID(t, mp), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -135,14 +135,14 @@ func TestForegroundEndsAtSIGTERM(t *testing.T) {
 	}
 	has(t, decode(t, must(t, "info", "--json", region)), map[string]any{"state": "clean"})
 	for _, line := range strings.Split(strings.TrimSpace(log.String()), "\n") {
-		if m := decode(t, line); m["level"] == nil || m["region"] != region { // JSON, not being a terminal
+		if m := decode(t, line); m["level"] == nil || m["region"] != region { // JSON, because stderr is not a terminal
 			t.Errorf("log line %q", line)
 		}
 	}
 }
 
-// SIGTERM on a mount in use takes it out of the tree; the daemon ends with the
-// last user.
+// TestSIGTERMWhileBusy checks that SIGTERM detaches a mount in use, and that the daemon ends with
+// the last user.
 func TestSIGTERMWhileBusy(t *testing.T) {
 	t.Parallel()
 	region, mp := mounted(t)
@@ -199,7 +199,7 @@ func TestFormatIfEmpty(t *testing.T) {
 	dir := t.TempDir()
 	for _, c := range []struct {
 		name string
-		size int64 // -1: absent
+		size int64 // bytes; -1: absent
 	}{{"absent", -1}, {"length zero", 0}, {"zeros", 20 << 20}} {
 		t.Run(c.name, func(t *testing.T) {
 			p, mp := filepath.Join(dir, c.name), mountPoint(t)
@@ -234,7 +234,7 @@ func TestFormatIfEmpty(t *testing.T) {
 	}
 }
 
-// damage changes a copy of a formatted region.
+// damage returns a copy of a formatted region that f has changed.
 func damage(t *testing.T, f func(b []byte)) string {
 	t.Helper()
 	p := newRegion(t)
@@ -244,12 +244,13 @@ func damage(t *testing.T, f func(b []byte)) string {
 	return p
 }
 
-// reseal makes a superblock's checksum right again.
+// reseal recomputes a superblock's checksum.
 func reseal(sb []byte) {
 	binary.LittleEndian.PutUint32(sb[508:], layout.Checksum(0, sb[:508]))
 }
 
-// What cannot be mounted is said in one sentence, and left as it was.
+// TestMountRefuses checks that what cannot be mounted is refused in one sentence, and stays as it
+// was.
 func TestMountRefuses(t *testing.T) {
 	t.Parallel()
 	good := newRegion(t)
@@ -350,7 +351,8 @@ func TestMountFallsBackToSecondSuperblock(t *testing.T) {
 	must(t, "fsck", "-n", region)
 }
 
-// After the host went down under an emulated region mount checks it first.
+// TestUncleanHostStop checks that mount first checks an emulated region if the host went down while
+// it was mounted.
 func TestUncleanHostStop(t *testing.T) {
 	t.Parallel()
 	region, mp := mounted(t)

@@ -27,15 +27,15 @@ func TestHelperArgs(t *testing.T) {
 	}
 }
 
-// helpers, in a script, has the links in /sbin that make install makes, and nothing else.
+// helpers is the part of a script that puts the links of make install into /sbin, and nothing else.
 const helpers = `
 mkdir -p /run/mount; mount -t tmpfs none /run/mount
 mount -t tmpfs none "$(readlink -f /sbin)"
 for n in mount.daxfsd mount.fuse.daxfsd umount.daxfsd umount.fuse.daxfsd; do ln -s "$0" "/sbin/$n"; done
 `
 
-// After umount(8) the region is free and clean: what follows it at once mounts it, copies it,
-// checks it.
+// TestUmountHelper checks that after umount(8) the region is free and clean: it can be mounted,
+// copied and checked at once.
 func TestUmountHelper(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -65,8 +65,8 @@ mount -t daxfsd "$region" "$mp"; p=$(pid "$mp"); kill -KILL $p; ended $p; "$0" u
 [ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, region, mp, rounds)
 }
 
-// The end of a daemon whose mount was detached leaves the line of the daxfsd that is mounted there
-// now.
+// TestUtabOfNextMount checks that the end of a daemon whose mount was detached keeps the line of
+// the daxfsd that is mounted there now.
 func TestUtabOfNextMount(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -82,8 +82,8 @@ umount "$mp"
 [ ! -s /run/mount/utab ] || fail "left in utab: $(cat /run/mount/utab)"`, newRegion(t), mountPoint(t))
 }
 
-// Users mount and unmount what fstab lets them. mount(8) gives the helper no PATH, in which it
-// would find fusermount3.
+// TestMountAsUserByFstab checks that users mount and unmount what fstab lets them. mount(8) gives
+// the helper no PATH in which it could find fusermount3.
 func TestMountAsUserByFstab(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)

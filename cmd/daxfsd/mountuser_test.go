@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// inNamespace runs a shell command in a mount namespace of its own, with the
-// command as $daxfsd.
+// inNamespace runs a shell script in a mount namespace of its own, with this program as $0.
 func inNamespace(t *testing.T, script string, args ...string) result {
 	t.Helper()
 	exe, err := os.Executable()
@@ -38,7 +37,7 @@ func TestNoDevFuse(t *testing.T) {
 	}
 }
 
-// userDir is a directory that belongs to a user and that he can reach.
+// userDir makes a directory that belongs to a user and that the user can reach.
 func userDir(t *testing.T, uid int) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "daxfsd-test-")
@@ -77,8 +76,8 @@ func TestNoPermission(t *testing.T) {
 	}
 }
 
-// A user mounts with fusermount3, and unmounts. In a mount namespace of its own,
-// where everybody may open /dev/fuse, as on most machines.
+// TestMountAsUser checks that a user mounts with fusermount3, and unmounts. It runs in a mount
+// namespace of its own where every user may open /dev/fuse, as on most machines.
 func TestMountAsUser(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -125,7 +124,7 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups /bin/sh -ec '
 	}
 }
 
-// reachable copies the test binary to where the user can execute it.
+// reachable copies the test binary to a directory where a user can execute it.
 func reachable(t *testing.T, dir string) string {
 	t.Helper()
 	exe, err := os.Executable()

@@ -55,7 +55,7 @@ func TestFinishOptions(t *testing.T) {
 		{"", true, pmem.Access{Perm: 0o660}, []string{"default_permissions", "allow_other"}, false},
 		{"", true, pmem.Access{Perm: 0o660, GID: 6}, []string{"nodev", "nosuid", "default_permissions", "allow_other"}, true},
 		{"", true, pmem.Access{Perm: 0o602}, []string{"nodev", "nosuid", "default_permissions", "allow_other"}, true},
-		// The filesystem that the region is on hands its flags down.
+		// The filesystem that the region is on passes its flags on.
 		{"", true, pmem.Access{Perm: 0o600, NoSUID: true}, []string{"nosuid", "default_permissions", "allow_other"}, false},
 		{"", true, pmem.Access{Perm: 0o600, NoDev: true}, []string{"nodev", "default_permissions", "allow_other"}, false},
 		{"", true, pmem.Access{Perm: 0o600, NoExec: true}, []string{"noexec", "default_permissions", "allow_other"}, false},

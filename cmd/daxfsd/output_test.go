@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// TestFullOutput: a command that could not print what it was asked for fails, and says so.
+// TestFullOutput checks that a command that could not write its output fails with a message.
 func TestFullOutput(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -44,13 +44,13 @@ func TestFullOutput(t *testing.T) {
 			refused(t, result{cmd.ProcessState.ExitCode(), "", said.String()}, c.code, "no space left")
 		})
 	}
-	// Without standard output, what prints nothing works.
+	// Without standard output, a command that prints nothing succeeds.
 	if out, err := runShell(t, `exec "$0" umount "$1" >&-`, mp); err != nil {
 		t.Errorf("umount without standard output: %v: %s", err, out)
 	}
 }
 
-// runShell runs a line of the shell with this program as $0.
+// runShell runs a line of shell with this program as $0.
 func runShell(t *testing.T, line string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -62,7 +62,7 @@ func runShell(t *testing.T, line string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// TestHelpUnknown: help about what does not exist is an error.
+// TestHelpUnknown checks that help about an unknown command is an error.
 func TestHelpUnknown(t *testing.T) {
 	refused(t, daxfsd(t, "help", "foo"), 2, "foo", "--help")
 	refused(t, daxfsd(t, "help", "mkfs", "foo"), 2, "mkfs foo")
@@ -76,8 +76,8 @@ func TestHelpUnknown(t *testing.T) {
 	}
 }
 
-// TestFilefragMissing: what can be told of several files is, and the exit code says that not all
-// could.
+// TestFilefragMissing checks that the files that exist are listed, and that the exit code reports
+// the missing one.
 func TestFilefragMissing(t *testing.T) {
 	needFUSE(t)
 	_, mp := mounted(t)
@@ -100,8 +100,8 @@ func TestFilefragMissing(t *testing.T) {
 	}
 }
 
-// TestMountQuiet: a mount that needs nothing said says nothing. Why it does not use io_uring is in
-// info.
+// TestMountQuiet checks that a mount without problems prints nothing. Why it does not use io_uring
+// is in info.
 func TestMountQuiet(t *testing.T) {
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)

@@ -17,9 +17,9 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// twoNames makes a region that has two inodes in front of one memory, as a device has that a
-// container got a node of its own for: the file of an overlay, and the same file below it. flock
-// does not help there.
+// twoNames makes a region with two inodes for the same memory, like a device for which a container
+// has a node of its own: a file of an overlay, and the same file in the layer below. flock does not
+// exclude users of the other inode.
 func twoNames(t *testing.T) (region, alias string) {
 	t.Helper()
 	needRoot(t)
@@ -46,11 +46,11 @@ func twoNames(t *testing.T) (region, alias string) {
 	return region, alias
 }
 
-// TestOwnerTwoNames: a region that is mounted through one inode is refused through another to
-// everybody who would change it, or would read what changes, and is free at once when its daemon is
-// killed.
+// TestOwnerTwoNames checks a region that is mounted through one inode. Through the other it is
+// refused to everything that would change it or would read while it changes. It is free as soon as
+// its daemon is killed.
 func TestOwnerTwoNames(t *testing.T) {
-	t.Parallel() // it waits for most of its time
+	t.Parallel() // it mostly waits
 	region, alias := twoNames(t)
 	mp, other := mountPoint(t), mountPoint(t)
 	must(t, "mount", region, mp)
@@ -81,9 +81,9 @@ func TestOwnerTwoNames(t *testing.T) {
 	must(t, "umount", other)
 }
 
-// TestOwnerStopped: a stopped daemon keeps its region where its process can be seen.
+// TestOwnerStopped checks that a stopped daemon keeps its region if its process is visible.
 func TestOwnerStopped(t *testing.T) {
-	t.Parallel() // it waits for most of its time
+	t.Parallel() // it mostly waits
 	region, alias := twoNames(t)
 	mp, other := mountPoint(t), mountPoint(t)
 	must(t, "mount", "-o", "transport=dev", region, mp)
@@ -99,10 +99,10 @@ func TestOwnerStopped(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// TestOwnerCopy: a copy of a mounted region is called a copy, is checked, and can be used beside
-// the original.
+// TestOwnerCopy checks that a copy of a mounted region is called a copy, is checked, and can be
+// used beside the original.
 func TestOwnerCopy(t *testing.T) {
-	t.Parallel() // it waits for most of its time
+	t.Parallel() // it mostly waits
 	region, mp := mounted(t)
 	other := mountPoint(t)
 	writeFile(t, mp+"/f", content)
@@ -122,18 +122,18 @@ func TestOwnerCopy(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// TestOwnerContainers: a daemon in a container is killed and replaced in another, with a host name
-// and a machine id of its own, and mounts by itself: at once where the region is the same file,
-// after a few seconds where it has a node of its own. While the first one lives the second one is
-// refused.
+// TestOwnerContainers kills a daemon in a container and replaces it by one in another container,
+// with another host name and machine id. The new one mounts without --takeover: at once if the
+// region is the same file, after a few seconds if it has a node of its own. While the first daemon
+// lives, the second one is refused.
 func TestOwnerContainers(t *testing.T) {
-	t.Parallel() // it waits for most of its time
+	t.Parallel() // it mostly waits
 	region, alias := twoNames(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// container runs the daemon in the foreground as process 1 of namespaces of its own.
+	// container runs a daemon in the foreground, as process 1 of its own namespaces.
 	container := func(host, region, mp string) *exec.Cmd {
 		t.Helper()
 		id := filepath.Join(t.TempDir(), "machine-id")
@@ -156,7 +156,8 @@ func TestOwnerContainers(t *testing.T) {
 		})
 		return c
 	}
-	// serves waits until the daemon's heartbeat names process 1, count claims on.
+	// serves waits until the owner record names process 1 and the number of claims, and returns how
+	// long it waited.
 	serves := func(path string, claims uint32, limit time.Duration) time.Duration {
 		t.Helper()
 		start := time.Now()
@@ -198,7 +199,7 @@ func TestOwnerContainers(t *testing.T) {
 	}
 }
 
-// record reads a region's owner record beside whoever uses it.
+// record reads the owner record of a region, beside any user.
 func record(t *testing.T, path string) owner.Record {
 	t.Helper()
 	r, err := pmem.Open(path, pmem.Options{ReadOnly: true, Shared: true})

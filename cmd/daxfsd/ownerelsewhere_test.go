@@ -15,8 +15,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// useElsewhere writes the owner record and the heartbeat of a daemon in another container, which
-// has a node of its own for the region behind path, and so another lock. It writes to the file.
+// useElsewhere writes to a file the owner record and the heartbeat of a daemon in another
+// container, which has a device node of its own for the region, and thus another lock.
 func useElsewhere(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -63,7 +63,7 @@ func useElsewhere(t *testing.T, path string) {
 	t.Cleanup(func() { close(stop); <-ended; f.Close() })
 }
 
-// newerFormat makes the filesystem in a file one that only a newer daxfsd knows.
+// newerFormat makes the filesystem in a file one that only a newer daxfsd understands.
 func newerFormat(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -88,7 +88,7 @@ func newerFormat(t *testing.T, path string) {
 	}
 }
 
-// TestMkfsUnreadable: mkfs --force does not take what it cannot judge for unused.
+// TestMkfsUnreadable checks that mkfs --force does not treat what it cannot judge as unused.
 func TestMkfsUnreadable(t *testing.T) {
 	t.Parallel()
 	newer := newRegion(t)
@@ -115,8 +115,8 @@ func TestMkfsUnreadable(t *testing.T) {
 	must(t, "mkfs", "--force", cut)
 }
 
-// TestMkfsTakenMeanwhile: a region that somebody mounts by another node while mkfs allocates is
-// left alone, whether it held a filesystem before or zeros.
+// TestMkfsTakenMeanwhile checks that mkfs does not change a region that is mounted through another
+// node while it allocates, whether the region held a filesystem before or zeros.
 func TestMkfsTakenMeanwhile(t *testing.T) {
 	for _, force := range []bool{true, false} {
 		path := newRegion(t)
@@ -150,8 +150,8 @@ func TestMkfsTakenMeanwhile(t *testing.T) {
 	}
 }
 
-// TestOwnerLost: a mount from which another process has taken the region answers nothing more; info
-// says why, without a log, and umount removes it.
+// TestOwnerLost checks a mount whose region another process has taken: it answers nothing any more,
+// info says why without a log, and umount removes it.
 func TestOwnerLost(t *testing.T) {
 	t.Parallel()
 	region, mp := mounted(t)

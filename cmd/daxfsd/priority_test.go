@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestPriority: all threads of a daemon have its niceness, unless it was started with one of its
-// own, and its slice.
+// TestPriority checks that all threads of a daemon have its niceness, unless the daemon was started
+// with another one, and its slice.
 func TestPriority(t *testing.T) {
 	needFUSE(t)
 	for _, own := range []int{0, 5} {
@@ -19,9 +19,10 @@ func TestPriority(t *testing.T) {
 			region, mp := newRegion(t), mountPoint(t)
 			want, slice, mounted := own, uint64(0), make(chan result)
 			go func() {
-				// The thread ends with us. If it may have that niceness, so may a daemon.
+				// The thread exits with this goroutine. If the thread may have that niceness, so
+				// may a daemon.
 				runtime.LockOSThread()
-				if a, err := unix.SchedGetAttr(0, 0); err == nil && a.Runtime != 0 { // 0: slices are not to be chosen
+				if a, err := unix.SchedGetAttr(0, 0); err == nil && a.Runtime != 0 { // 0: the kernel does not support custom slices
 					slice = 100_000
 				}
 				if own == 0 && unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -10) == nil {

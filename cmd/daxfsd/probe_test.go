@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestProbeEnds: when a probe has answered, its descriptor on the mount is closed, whether the
-// answer is good or bad. Else an umount behind it finds the mount in use.
+// TestProbeEnds checks that when a probe has answered, its descriptor on the mount is closed,
+// whether the answer is a success or an error. Otherwise an umount after it would find the mount in
+// use.
 func TestProbeEnds(t *testing.T) {
 	fd, err := unix.Open(t.TempDir(), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {

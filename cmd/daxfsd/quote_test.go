@@ -37,11 +37,11 @@ func TestQuoted(t *testing.T) {
 	}
 }
 
-// raw reports whether escape sequences would reach a terminal.
+// raw reports whether s contains escape sequences that would reach a terminal.
 func raw(s string) bool { return strings.ContainsAny(s, "\x1b\a") }
 
-// TestEscapesStayInside: what images and others say reaches no terminal as it is: labels, names,
-// mount points, messages.
+// TestEscapesStayInside checks that no escape sequence from images or other users reaches a
+// terminal, in labels, names, mount points or messages.
 func TestEscapesStayInside(t *testing.T) {
 	dir := t.TempDir()
 	p := filepath.Join(dir, "img"+nasty)

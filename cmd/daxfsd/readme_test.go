@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestReadmeOptions: the table of mount options in README.md has those that -o knows, and no
-// others.
+// TestReadmeOptions checks that the table of mount options in README.md has exactly those that -o
+// accepts.
 func TestReadmeOptions(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {

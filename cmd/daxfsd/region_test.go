@@ -8,7 +8,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// TestDaxMode: of a device without memory behind it, it is said why, and what to do.
+// TestDaxMode checks that the error for a device without memory says why, and what to do.
 func TestDaxMode(t *testing.T) {
 	sysfs := t.TempDir()
 	for name, driver := range map[string]string{"dax0.0": "device_dax", "dax1.0": "kmem", "dax2.0": "", "dax3.0": "fsdev_dax"} {

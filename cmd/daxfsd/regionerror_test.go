@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRegionErrors: what keeps a region from being used is called what it is, by all commands.
+// TestRegionErrors checks that all commands say why a region cannot be used.
 func TestRegionErrors(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -39,7 +39,7 @@ func TestRegionErrors(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, path string
-		reads      bool // what only reads works
+		reads      bool // commands that only read work
 		words      []string
 	}{
 		{"dangling link", link, false, []string{"symbolic link", "nowhere/else", "does not exist"}},
@@ -89,8 +89,8 @@ func TestRegionErrors(t *testing.T) {
 	refused(t, asUserExe(t, exe, uid, "mkfs", "--sparse", other), 1, "no permission", other, filepath.Dir(other))
 }
 
-// TestFullDiskBelow: a sparse region on a full disk is called that. Writes are ENOSPC, no memory is
-// taken for bad, and when there is room all goes on.
+// TestFullDiskBelow checks a sparse region on a full disk: the error says so, writes fail with
+// ENOSPC, no memory is taken for bad, and everything works again when there is room.
 func TestFullDiskBelow(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)

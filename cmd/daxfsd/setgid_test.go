@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestSetGIDOtherNamespace: of a writer that the daemon cannot see, because that is in a PID
-// namespace of its own, it is not believed that the writer is in the file's group; not even where
-// the daemon's /proc is that of the other namespace, in which its number is another process's.
+// TestSetGIDOtherNamespace checks that a writer in a PID namespace that the daemon cannot see is
+// not assumed to be in the file's group. This holds even if the daemon's /proc is that of the other
+// namespace, where the writer's number is another process's.
 func TestSetGIDOtherNamespace(t *testing.T) {
 	needFUSE(t)
 	needRoot(t)

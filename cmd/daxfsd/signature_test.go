@@ -12,7 +12,7 @@ func image(size int) ([]byte, func(off int64, b []byte) error) {
 	return img, func(off int64, b []byte) error { copy(b, img[off:]); return nil }
 }
 
-// Each signature is found where it stands, and nothing is found in zeros.
+// TestRecognise checks that each signature is found at its offset, and that zeros match none.
 func TestRecognise(t *testing.T) {
 	const size = 1 << 20
 	if img, read := image(size); recognise(int64(len(img)), read) != "" {
@@ -48,7 +48,7 @@ func TestRecognise(t *testing.T) {
 	}
 }
 
-// What real tools write is recognised, where they are installed.
+// TestRecogniseRealTools checks that what real tools write is recognised, if they are installed.
 func TestRecogniseRealTools(t *testing.T) {
 	for _, c := range []struct {
 		want string

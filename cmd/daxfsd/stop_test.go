@@ -19,7 +19,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// scriptHead is for scripts of inNamespace: nothing that they mount is seen outside.
+// scriptHead is the head of scripts of inNamespace: nothing that they mount is visible outside.
 const scriptHead = `set -eu
 mount --make-rprivate /
 region=$1 mp=${2-}
@@ -29,7 +29,8 @@ ended() { for i in $(seq 500); do kill -0 $1 2>/dev/null || return 0; sleep 0.01
 fail() { echo "$*" >&2; cat /proc/self/mountinfo >&2; exit 1; }
 `
 
-// scripted runs a script of which each line has to succeed, in a mount namespace of its own.
+// scripted runs a script in a mount namespace of its own, and fails the test unless every line
+// succeeds.
 func scripted(t *testing.T, script string, args ...string) {
 	t.Helper()
 	if r := inNamespace(t, scriptHead+script, args...); r.code != 0 {
@@ -37,7 +38,7 @@ func scripted(t *testing.T, script string, args ...string) {
 	}
 }
 
-// SIGTERM unmounts what the daemon mounted, and nothing else.
+// TestSIGTERMByMountID checks that SIGTERM unmounts what the daemon mounted, and nothing else.
 func TestSIGTERMByMountID(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -115,8 +116,8 @@ kill -TERM $p; for i in $(seq 300); do mounted "$mp-moved" || break; sleep 0.01;
 	}
 }
 
-// A daemon holds none of the descriptors of the command that started it, whether that waits for it
-// or not.
+// TestNoInheritedDescriptors checks that a daemon holds none of the descriptors of the command that
+// started it, whether that command waits for it or not.
 func TestNoInheritedDescriptors(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -172,8 +173,8 @@ func waitMounted(t *testing.T, mp string) {
 	}
 }
 
-// The reader of the log leaves, or stops reading; the daemon goes on, and unmounts when it is told
-// to.
+// TestLogReaderLeaves checks that a daemon goes on when the reader of its log closes or stops
+// reading, and then still unmounts.
 func TestLogReaderLeaves(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -209,7 +210,7 @@ func TestLogReaderLeaves(t *testing.T) {
 		if _, err := unix.FcntlInt(rd.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil && !c.leaves {
 			t.Fatal(err)
 		}
-		for i := range 400 { // each is a line in the log
+		for i := range 400 { // each adds a line to the log
 			writeFile(t, filepath.Join(mp, strconv.Itoa(i)), nil)
 		}
 		if err := syscall.Kill(pid, 0); err != nil {
@@ -223,8 +224,8 @@ func TestLogReaderLeaves(t *testing.T) {
 	}
 }
 
-// A crash that Go's runtime reports is reported in the log, and without one in a file of its own,
-// which a daemon that ends in order does not leave.
+// TestCrashReport checks that a crash that Go's runtime reports is in the log. Without a log it is
+// in a file of its own, which a daemon that ends in order does not leave.
 func TestCrashReport(t *testing.T) {
 	t.Parallel()
 	region, mp := newRegion(t), mountPoint(t)
@@ -253,7 +254,8 @@ kill -KILL $p; ended $p; "$0" umount "$mp" 2>/dev/null
 [ $(ls /run/daxfsd | wc -l) = 0 ] || fail "an orderly end leaves a file: $(ls -l /run/daxfsd)"`, region, mp)
 }
 
-// A region is waited for while its holder is on its way out, as after umount(2), and not otherwise.
+// TestPatience checks that commands wait for a region while its holder is about to exit, as after
+// umount(2), and not otherwise.
 func TestPatience(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
@@ -261,7 +263,7 @@ func TestPatience(t *testing.T) {
 	for _, args := range [][]string{{"mount", region, mp}, {"fsck", "-n", region}} {
 		must(t, "mount", region, mp)
 		pid := daemonPID(t, mp)
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // it notices nothing until it goes on
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // it notices nothing until it continues
 			t.Fatal(err)
 		}
 		err := unix.Unmount(mp, 0)
@@ -275,7 +277,7 @@ func TestPatience(t *testing.T) {
 		}
 	}
 
-	// This process holds the lock, and says that it is ending.
+	// This process holds the lock, and is marked as ending.
 	name := readFile(t, "/proc/self/comm")
 	defer os.WriteFile("/proc/self/comm", name, 0)
 	for _, leaves := range []bool{true, false} {
@@ -299,8 +301,8 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// A holder that leaves between the attempt to open its region and the look for it is not said to
-// use it.
+// TestPatienceLast checks that a holder that exits between the attempt to open its region and the
+// search for the holder is not reported as using the region.
 func TestPatienceLast(t *testing.T) {
 	t.Parallel()
 	region, tries := newRegion(t), 0
@@ -308,7 +310,7 @@ func TestPatienceLast(t *testing.T) {
 		if tries++; tries > 1 {
 			return 0, nil
 		}
-		time.Sleep(leavingLimit + 10*time.Millisecond) // and nobody holds it by now
+		time.Sleep(leavingLimit + 10*time.Millisecond) // now no process holds it
 		return 0, pmem.ErrBusy
 	})
 	if err != nil {
@@ -316,7 +318,8 @@ func TestPatienceLast(t *testing.T) {
 	}
 }
 
-// An empty argument is no directory, and not the current one.
+// TestEmptyArgument checks that an empty argument is refused, and does not mean the current
+// directory.
 func TestEmptyArgument(t *testing.T) {
 	region := newRegion(t)
 	for _, a := range [][]string{

@@ -28,7 +28,7 @@ func TestTopRefuses(t *testing.T) {
 	must(t, "mount", region, mp)
 	refused(t, daxfsd(t, "top", region), 1, "is a region", mp)
 
-	// A daemon that dies while it is watched, and one that is dead.
+	// A daemon that dies while top watches it, and one that is dead already.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := command(ctx, "top", "--json", "--interval", "100ms", mp)
@@ -47,7 +47,7 @@ func TestTopRefuses(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// What scripts rely on, and what is printed without a terminal.
+// TestTopPrints checks the fields that scripts rely on, and the output without a terminal.
 func TestTopPrints(t *testing.T) {
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)
@@ -81,12 +81,12 @@ func TestTopPrints(t *testing.T) {
 		if got, want := strings.Join(keys(g), " "), "bytes bytes_per_second count errors in_flight max_ns negative p50_ns p90_ns p99_9_ns p99_ns per_second"; got != want {
 			t.Errorf("fields of an operation: %s, want %s", got, want)
 		}
-		has(t, g, map[string]any{"count": 1.0, "errors": 0.0}) // top's own question
+		has(t, g, map[string]any{"count": 1.0, "errors": 0.0}) // the question of top itself
 	}
 	must(t, "umount", mp)
 }
 
-// TestTopLive: on a terminal, from the first screen to q.
+// TestTopLive runs top on a terminal, from the first screen to q.
 func TestTopLive(t *testing.T) {
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)
@@ -114,7 +114,7 @@ func TestTopLive(t *testing.T) {
 	}
 	for b := make([]byte, 4096); ; {
 		n, err := tty.Read(b)
-		if err != nil { // nobody has the other end
+		if err != nil { // no process has the other end open
 			break
 		}
 		seen.Write(b[:n])
@@ -132,7 +132,7 @@ func TestTopLive(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// someInterval has 30 operations.
+// someInterval returns an interval with 30 operations.
 func someInterval(t *testing.T) *interval {
 	t.Helper()
 	was := &fusefs.Activity{Operations: transport.Stats{"OP1": {Count: 5, Latency: transport.Histogram{5}, Max: 100}}}
@@ -167,7 +167,7 @@ func TestInterval(t *testing.T) {
 	}
 }
 
-// The live view fits the terminal, sorts, and ends.
+// TestTopModel checks that the live view fits the terminal, sorts, and ends.
 func TestTopModel(t *testing.T) {
 	var m tea.Model = &topModel{interval: time.Second}
 	if !strings.Contains(m.View().Content, "watching") {

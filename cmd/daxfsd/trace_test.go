@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// One line for each request, of what was asked and how it ended.
+// TestTrace checks that there is one line for each request, with its arguments and its result.
 func TestTrace(t *testing.T) {
 	region := newRegion(t)
 	refused(t, daxfsd(t, "mount", "-o", "trace", region, t.TempDir()), 2, "--log")
@@ -41,7 +41,7 @@ func TestTrace(t *testing.T) {
 		{"op": "CREATE", "nodeid": 1.0, "name": "some-file", "result": "ok"},
 		{"op": "WRITE", "offset": 0.0, "size": 3000.0, "bytes": 3000.0, "result": "ok"},
 		{"op": "RENAME", "name": "some-file", "new_name": "some-file2", "result": "ok"},
-		{"op": "LOOKUP", "name": "absent", "result": "ok"}, // that it is absent
+		{"op": "LOOKUP", "name": "absent", "result": "ok"}, // "ok": the answer is that it is absent
 	}
 	for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
 		var got map[string]any

@@ -16,7 +16,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// needRoot skips where the machine lets nobody chown or mount.
+// needRoot skips a test unless it can chown and mount.
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -24,7 +24,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// access opens a region as a mount does, and tells who may write to it.
+// access opens a region as a mount does, and returns who may write to it.
 func access(t *testing.T, path string) pmem.Access {
 	t.Helper()
 	r, err := pmem.Open(path, pmem.Options{})
@@ -53,8 +53,8 @@ func userACL() []byte {
 	return b
 }
 
-// TestTrustACL: a region of root:root that an access control list lets a user write to is not
-// trusted, although its mode says that root's group may write and nobody else.
+// TestTrustACL checks that a region of root:root is not trusted if an access control list lets a
+// user write to it, although the mode then shows that only root's group may write.
 func TestTrustACL(t *testing.T) {
 	needRoot(t)
 	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-trust-")
@@ -79,7 +79,8 @@ func TestTrustACL(t *testing.T) {
 	}
 }
 
-// TestTrustDescriptor: what is trusted is what was opened, whatever the name leads to since.
+// TestTrustDescriptor checks that trust is decided for the opened file, wherever its name leads
+// later.
 func TestTrustDescriptor(t *testing.T) {
 	needRoot(t)
 	p := newRegion(t)
@@ -103,7 +104,8 @@ func TestTrustDescriptor(t *testing.T) {
 	}
 }
 
-// TestTrustInherits: a region on a filesystem mounted nosuid, nodev, noexec is mounted so.
+// TestTrustInherits checks that a region on a filesystem mounted nosuid, nodev or noexec is mounted
+// with the same flags.
 func TestTrustInherits(t *testing.T) {
 	needRoot(t)
 	needFUSE(t)
@@ -125,7 +127,8 @@ func TestTrustInherits(t *testing.T) {
 	must(t, "umount", mp)
 }
 
-// TestMkfsByDescriptor: a name that is swapped while mkfs decides does not lead it to another file.
+// TestMkfsByDescriptor checks that mkfs does not write to another file if its name is swapped
+// meanwhile.
 func TestMkfsByDescriptor(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -133,7 +136,7 @@ func TestMkfsByDescriptor(t *testing.T) {
 	writeFile(t, victim, []byte(strings.Repeat("precious", 4<<20)))
 	before := digest(t, victim)
 	swap := func() {
-		if err := os.Rename(p, p+".mine"); err != nil && !errors.Is(err, os.ErrNotExist) { // a new one has no name yet
+		if err := os.Rename(p, p+".mine"); err != nil && !errors.Is(err, os.ErrNotExist) { // a new file has no name yet
 			t.Fatal(err)
 		}
 		if err := os.Symlink(victim, p); err != nil {
@@ -142,7 +145,7 @@ func TestMkfsByDescriptor(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name string
-		old  int64 // size of the file that is there, bytes; -1: none
+		old  int64 // bytes of the existing file; -1: none
 		f    mkfsFlags
 	}{
 		{"new", -1, mkfsFlags{size: 20 << 20}},
@@ -177,7 +180,7 @@ func TestMkfsByDescriptor(t *testing.T) {
 				t.Fatal(err)
 			}
 			if digest(t, victim) != before {
-				t.Fatal("the file that the name leads to now was changed")
+				t.Fatal("the file that the name now leads to was changed")
 			}
 			if c.old < 0 {
 				return
@@ -192,8 +195,8 @@ func TestMkfsByDescriptor(t *testing.T) {
 	}
 }
 
-// TestMountUserWritten: through a mount of a region that a user may write to, a set-user-ID program
-// that the user made in the image does not run as root.
+// TestMountUserWritten checks that a set-user-ID program does not run as root if a user made it in
+// the image of a region that the user may write to.
 func TestMountUserWritten(t *testing.T) {
 	needRoot(t)
 	needFUSE(t)

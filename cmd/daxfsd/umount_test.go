@@ -27,7 +27,7 @@ func TestWaitFree(t *testing.T) {
 		t.Error("it is locked, and was found free")
 	}
 	if err := waitFree(p, pid+1, time.Minute); err != nil {
-		t.Errorf("another process has it by now: %v", err)
+		t.Errorf("another process has the region now: %v", err)
 	}
 	fd, done := int(f.Fd()), make(chan struct{})
 	time.AfterFunc(50*time.Millisecond, func() { unix.Flock(fd, unix.LOCK_UN); close(done) })
@@ -40,8 +40,8 @@ func TestWaitFree(t *testing.T) {
 	}
 }
 
-// The source that a mount table names may be anything, since any user of fusermount3 says what it
-// is: only what can be a region is opened.
+// TestFoundRegion checks that only what can be a region is opened. The source in a mount table may
+// be anything, because any user of fusermount3 chooses it.
 func TestFoundRegion(t *testing.T) {
 	dir := t.TempDir()
 	fifo, file := filepath.Join(dir, "fifo"), filepath.Join(dir, "file")

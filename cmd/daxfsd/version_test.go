@@ -11,8 +11,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// TestVersion: both spellings say the same, one fact a line, and the first line says the release
-// and the commit.
+// TestVersion checks that both spellings print the same, one fact a line, with the release and the
+// commit in the first line.
 func TestVersion(t *testing.T) {
 	a, b := must(t, "--version"), must(t, "version")
 	if a != b {
@@ -25,7 +25,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestChangelog: the newest version that CHANGELOG.md describes is this one.
+// TestChangelog checks that the newest version in CHANGELOG.md is this one.
 func TestChangelog(t *testing.T) {
 	log, err := os.ReadFile("../../CHANGELOG.md")
 	if err != nil {
