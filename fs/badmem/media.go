@@ -118,23 +118,23 @@ func (l *List) saveLocked() error {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	lacks, cleared := false, false
-	for i, b := range l.lines {
-		if b == tornLine {
+	full, cleared := false, false
+	for i, line := range l.lines {
+		if line == tornLine {
 			if err := l.putLocked(i, layout.BadRange{}, seq); err != nil {
 				return err
 			}
 			cleared = true
 		}
 	}
-	for _, r := range l.durable {
-		want := layout.BadRange{Block: r.Block, Len: r.N}
+	for _, known := range l.durable {
+		want := layout.BadRange{Block: known.Block, Len: known.N}
 		if slices.Contains(l.lines[:], want) {
 			continue
 		}
 		unused, n, parts := l.placeForLocked(want)
 		if n == 0 || n == 1 && len(parts) == 0 { // the last one is for ranges that join others
-			lacks = true
+			full = true
 			continue
 		}
 		if err := l.putLocked(unused, want, seq); err != nil {
@@ -154,10 +154,10 @@ func (l *List) saveLocked() error {
 	if err := l.r.Sync(l.sb.BadOff, layout.BlockSize); err != nil {
 		return err
 	}
-	if lacks && !l.unsaved.Load() {
+	if full && !l.unsaved.Load() {
 		l.warn("the bad-range list is full: what else is bad is forgotten at the unmount, unless the kernel knows it")
 	}
-	l.unsaved.Store(lacks || l.volatile)
+	l.unsaved.Store(full || l.volatile)
 	return nil
 }
 

@@ -38,14 +38,14 @@ const (
 )
 
 // geometry lays out the fixed area of a filesystem of the given size.
-func geometry(r *pmem.Region, o *Options) (*layout.Superblock, error) {
-	size := o.Size
+func geometry(region *pmem.Region, opts *Options) (*layout.Superblock, error) {
+	size := opts.Size
 	if size == 0 {
-		size = r.Size()
+		size = region.Size()
 	}
 	size &^= layout.BlockSize - 1
-	if size > r.Size() {
-		return nil, fmt.Errorf("filesystem of %d bytes does not fit the region of %d bytes: choose a smaller --size", size, r.Size())
+	if size > region.Size() {
+		return nil, fmt.Errorf("filesystem of %d bytes does not fit the region of %d bytes: choose a smaller --size", size, region.Size())
 	}
 	if size < MinSize {
 		return nil, fmt.Errorf("region of %d bytes is too small: daxfsd needs at least %d bytes (16 MiB)", size, int64(MinSize))
@@ -53,39 +53,39 @@ func geometry(r *pmem.Region, o *Options) (*layout.Superblock, error) {
 	if size > MaxSize {
 		return nil, fmt.Errorf("filesystem of %d bytes is too large: the limit is %d bytes (32 TiB)", size, int64(MaxSize))
 	}
-	if !(o.Reserve >= 0 && o.Reserve <= 50) {
-		return nil, fmt.Errorf("a reserve of %v %% is out of range: 0 to 50 are possible", o.Reserve)
+	if !(opts.Reserve >= 0 && opts.Reserve <= 50) {
+		return nil, fmt.Errorf("a reserve of %v %% is out of range: 0 to 50 are possible", opts.Reserve)
 	}
-	if len(o.Label) > layout.LabelSize {
-		return nil, fmt.Errorf("label of %d bytes is too long: at most %d bytes", len(o.Label), layout.LabelSize)
+	if len(opts.Label) > layout.LabelSize {
+		return nil, fmt.Errorf("label of %d bytes is too long: at most %d bytes", len(opts.Label), layout.LabelSize)
 	}
-	s := &layout.Superblock{
-		Version: layout.Version, UUID: o.UUID, Label: o.Label, Size: size,
-		ChunkShift: o.ChunkShift, PUDShift: o.PUDShift, Lanes: uint16(o.Lanes),
+	super := &layout.Superblock{
+		Version: layout.Version, UUID: opts.UUID, Label: opts.Label, Size: size,
+		ChunkShift: opts.ChunkShift, PUDShift: opts.PUDShift, Lanes: uint16(opts.Lanes),
 		Incompat: layout.IncompatShared | layout.IncompatLogged,
-		Granule:  max(layout.BlockSize, r.Align()), Created: o.Now, UID: o.UID, GID: o.GID,
-		RegionKind: uint64(r.Kind()), RootBlocks: uint64(float64(size>>layout.BlockShift) * o.Reserve / 100),
+		Granule:  max(layout.BlockSize, region.Align()), Created: opts.Now, UID: opts.UID, GID: opts.GID,
+		RegionKind: uint64(region.Kind()), RootBlocks: uint64(float64(size>>layout.BlockShift) * opts.Reserve / 100),
 	}
-	if s.ChunkShift == 0 {
-		s.ChunkShift, s.PUDShift = layout.ChunkShift, layout.PUDShift
+	if super.ChunkShift == 0 {
+		super.ChunkShift, super.PUDShift = layout.ChunkShift, layout.PUDShift
 	}
-	if o.Lanes == 0 {
-		s.Lanes = layout.MaxLanes
+	if opts.Lanes == 0 {
+		super.Lanes = layout.MaxLanes
 		if size < 256<<20 {
-			s.Lanes = 8
+			super.Lanes = 8
 		}
 	}
-	if s.UUID == ([16]byte{}) {
-		if _, err := rand.Read(s.UUID[:]); err != nil {
+	if super.UUID == ([16]byte{}) {
+		if _, err := rand.Read(super.UUID[:]); err != nil {
 			return nil, err
 		}
-		s.UUID[6], s.UUID[8] = s.UUID[6]&0x0f|0x40, s.UUID[8]&0x3f|0x80
+		super.UUID[6], super.UUID[8] = super.UUID[6]&0x0f|0x40, super.UUID[8]&0x3f|0x80
 	}
-	if s.Created == 0 {
-		s.Created = time.Now().UnixNano()
+	if super.Created == 0 {
+		super.Created = time.Now().UnixNano()
 	}
-	s.Place()
-	return s, nil
+	super.Place()
+	return super, nil
 }
 
 // soundStart fails if the kernel knows that memory is bad which Mkfs needs: up to the block of the
@@ -171,61 +171,61 @@ func (w *mkfsWriter) fence() {
 }
 
 func (w *mkfsWriter) body() {
-	s := w.s
+	super := w.s
 	const seq = 1
-	w.zero(s.LaneOff, int64(s.Lanes)*2*int64(s.LaneSlot))
+	w.zero(super.LaneOff, int64(super.Lanes)*2*int64(super.LaneSlot))
 
 	bad := make([]byte, layout.BlockSize)
-	layout.FormatBlock(bad, w.seed, s.BadOff, seq)
-	w.store(s.BadOff, bad)
+	layout.FormatBlock(bad, w.seed, super.BadOff, seq)
+	w.store(super.BadOff, bad)
 
-	var l layout.Line
+	var line layout.Line
 	owner := layout.Owner{State: layout.OwnerClean}
-	owner.Put(&l)
-	l.Seal(w.seed, s.OwnerOff, seq)
-	w.store(s.OwnerOff, l[:])
-	l = layout.Line{}
-	l.Seal(w.seed, s.BeatOff(), seq)
-	w.store(s.BeatOff(), l[:])
+	owner.Put(&line)
+	line.Seal(w.seed, super.OwnerOff, seq)
+	w.store(super.OwnerOff, line[:])
+	line = layout.Line{}
+	line.Seal(w.seed, super.BeatOff(), seq)
+	w.store(super.BeatOff(), line[:])
 
-	first, bit := layout.ChunkMapPos(s.FirstChunk())
-	m := make([]byte, s.ChunkMapLines*layout.LineSize)
-	for i := int64(0); i < s.ChunkMapLines; i++ {
-		l = layout.Line{}
+	first, bit := layout.ChunkMapPos(super.FirstChunk())
+	chunkMap := make([]byte, super.ChunkMapLines*layout.LineSize)
+	for i := int64(0); i < super.ChunkMapLines; i++ {
+		line = layout.Line{}
 		if i == first {
-			l.SetChunkBit(bit, true)
+			line.SetChunkBit(bit, true)
 		}
-		l.Seal(w.seed, s.ChunkMapOff+i*layout.LineSize, seq)
-		copy(m[i*layout.LineSize:], l[:])
+		line.Seal(w.seed, super.ChunkMapOff+i*layout.LineSize, seq)
+		copy(chunkMap[i*layout.LineSize:], line[:])
 	}
-	w.store(s.ChunkMapOff, m)
+	w.store(super.ChunkMapOff, chunkMap)
 
 	// The first chunk: its header says that the block behind it holds inodes.
-	b := make([]byte, layout.BlockSize)
-	layout.FormatBlock(b, w.seed, s.StaticEnd, seq)
-	l = layout.Line{}
-	l.SetChunkHeader(s.FirstChunk())
-	layout.PutLine(b, 0, &l, w.seed, s.StaticEnd, seq)
-	l = layout.Line{}
-	tl, i := layout.TypePos(int(s.InodeBase>>layout.BlockShift) & (s.ChunkBlocks() - 1))
-	l.SetBlockType(i, layout.BlockInode)
-	layout.PutLine(b, tl, &l, w.seed, s.StaticEnd, seq)
-	w.store(s.StaticEnd, b)
+	block := make([]byte, layout.BlockSize)
+	layout.FormatBlock(block, w.seed, super.StaticEnd, seq)
+	line = layout.Line{}
+	line.SetChunkHeader(super.FirstChunk())
+	layout.PutLine(block, 0, &line, w.seed, super.StaticEnd, seq)
+	line = layout.Line{}
+	typeLine, i := layout.TypePos(int(super.InodeBase>>layout.BlockShift) & (super.ChunkBlocks() - 1))
+	line.SetBlockType(i, layout.BlockInode)
+	layout.PutLine(block, typeLine, &line, w.seed, super.StaticEnd, seq)
+	w.store(super.StaticEnd, block)
 
 	// The root directory: inode 1, empty.
-	layout.FormatBlock(b, w.seed, s.InodeBase, seq)
+	layout.FormatBlock(block, w.seed, super.InodeBase, seq)
 	for i := 0; i < layout.InodesPerBlock; i++ {
-		c := layout.Core{Gen: 1}
+		core := layout.Core{Gen: 1}
 		if i == 0 {
-			c = layout.Core{Mode: syscall.S_IFDIR | 0o755, UID: s.UID, GID: s.GID, Nlink: 2, Gen: 1, Parent: layout.RootIno}
+			core = layout.Core{Mode: syscall.S_IFDIR | 0o755, UID: super.UID, GID: super.GID, Nlink: 2, Gen: 1, Parent: layout.RootIno}
 		}
-		l = layout.Line{}
-		c.Put(&l)
-		layout.PutLine(b, i*layout.InodeSize/layout.LineSize, &l, w.seed, s.InodeBase, seq)
+		line = layout.Line{}
+		core.Put(&line)
+		layout.PutLine(block, i*layout.InodeSize/layout.LineSize, &line, w.seed, super.InodeBase, seq)
 	}
-	l = layout.Line{}
-	t := layout.Times{Atime: s.Created, Mtime: s.Created, Ctime: s.Created, Btime: s.Created}
-	t.Put(&l)
-	layout.PutLine(b, layout.InodeTimesOff/layout.LineSize, &l, w.seed, s.InodeBase, seq)
-	w.store(s.InodeBase, b)
+	line = layout.Line{}
+	times := layout.Times{Atime: super.Created, Mtime: super.Created, Ctime: super.Created, Btime: super.Created}
+	times.Put(&line)
+	layout.PutLine(block, layout.InodeTimesOff/layout.LineSize, &line, w.seed, super.InodeBase, seq)
+	w.store(super.InodeBase, block)
 }

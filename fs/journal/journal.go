@@ -14,20 +14,22 @@ import (
 // ErrFailed is the error of every transaction after Fail.
 var ErrFailed = errors.New("the filesystem has failed and changes nothing any more")
 
-// Hooks are what a Journal reports to its user; each may be nil. None may begin a transaction: a
-// lane may be held.
+// Hooks are the functions by which a Journal reports to its user; each may be nil. No hook may
+// begin a transaction, because the caller may hold a lane.
 type Hooks struct {
-	// MediaFailed is told of the error of an access to the region.
+	// MediaFailed is called with the error of an access to the region.
 	MediaFailed func(err error)
-	// FreshFailed is told of the error of a store to n blocks from block on that nothing refers to.
+	// FreshFailed is called with the error of a store to the n blocks from block on. Nothing refers
+	// to these blocks.
 	FreshFailed func(block, n uint64, err error)
-	// Damaged is told of a line with a wrong checksum, and returns the error.
+	// Damaged is called with the error for a line with a wrong checksum, and returns the error to
+	// use.
 	Damaged func(err error) error
-	// Warn is told what an administrator should know.
+	// Warn is called with a message for the administrator.
 	Warn func(format string, a ...any)
 }
 
-// complete returns the hooks with functions for those that are nil.
+// complete returns the hooks with empty functions in place of nil.
 func (h Hooks) complete() Hooks {
 	if h.MediaFailed == nil {
 		h.MediaFailed = func(error) {}
@@ -44,8 +46,8 @@ func (h Hooks) complete() Hooks {
 	return h
 }
 
-// Journal is the journal of a mounted filesystem. Its methods are safe for concurrent use, but for
-// Pending, Recover, SetSeq and UseBodies, which belong to mounting.
+// Journal is the journal of a mounted filesystem. Its methods are safe for concurrent use, except
+// Pending, Recover, SetSeq and UseBodies, which are called only while mounting.
 type Journal struct {
 	r     *pmem.Region
 	sb    *layout.Superblock
@@ -54,29 +56,29 @@ type Journal struct {
 
 	lanes  []*lane
 	bodies bodies
-	failed atomic.Pointer[error] // why nothing is changed any more; nil: it is
+	failed atomic.Pointer[error] // the first error given to Fail; nil: the journal has not failed
 
 	blockBufs sync.Pool // *[layout.BlockSize]byte
 }
 
-// A lane is one independent slice of the journal: two record slots used in turn, so that
-// transactions of different threads share no cache line. See the package comment for a slot's life.
+// lane is one independent slice of the journal: two record slots used in turn. Transactions of
+// different threads therefore share no cache line. See the package comment for the life of a slot.
 type lane struct {
 	j    *Journal
 	off  int64         // region offset of slot 0
 	seq  atomic.Uint64 // sequence of the newest record; read by other lanes
-	slot int           // protected by mu: the slot the next record goes to
+	slot int           // the slot for the next record; protected by mu
 
-	mu   sync.Mutex // held from begin to the end of commit
-	prev []int64    // lines stored in place by the newest record, not yet flushed
+	mu   sync.Mutex // held from Begin to the end of Commit or Abort
+	prev []int64    // region offsets of the newest record's lines, unflushed; protected by mu
 
-	body int64 // protected by mu: region offset of laneBody bytes for bodies of logged records; 0: none
+	body int64 // region offset of the small body, laneBody bytes; 0: none; protected by mu
 	tx   Tx
-	rec  []byte // where a record is built, but for its data
+	rec  []byte // buffer for a record without its data; protected by mu
 }
 
-// New returns the journal of the filesystem sb on r. With data, transactions may be logged, for
-// which UseBodies must be called before the first one.
+// New returns the journal of the filesystem sb on r. If data is set, transactions may be logged;
+// then UseBodies must be called before the first logged transaction.
 func New(r *pmem.Region, sb *layout.Superblock, data bool, hooks Hooks) *Journal {
 	j := &Journal{r: r, sb: sb, seed: layout.Seed(sb.UUID), hooks: hooks.complete()}
 	j.blockBufs.New = func() any { return new([layout.BlockSize]byte) }
@@ -97,14 +99,15 @@ func New(r *pmem.Region, sb *layout.Superblock, data bool, hooks Hooks) *Journal
 	return j
 }
 
-// slotOffLocked is the region offset of the slot that the next record goes to. Called with mu held.
+// slotOffLocked returns the region offset of the slot for the next record. Called with lane.mu
+// held.
 func (l *lane) slotOffLocked() int64 { return l.off + int64(l.slot)*int64(l.j.sb.LaneSlot) }
 
-// Seed is the seed of the filesystem's checksums.
+// Seed returns the seed of the filesystem's checksums.
 func (j *Journal) Seed() uint32 { return j.seed }
 
-// Seq is at least the sequence of every transaction that happened before. Freshly formatted lines
-// are stamped with it, so that no record that is still in a lane is taken for newer than they are.
+// Seq returns a sequence that is not below that of any earlier transaction. Freshly formatted lines
+// are stamped with it, so that no record that is still in a lane counts as newer than they are.
 func (j *Journal) Seq() uint64 {
 	var m uint64
 	for _, l := range j.lanes {
@@ -113,7 +116,8 @@ func (j *Journal) Seq() uint64 {
 	return m
 }
 
-// SetSeq says that the region has lines of sequences up to seq.
+// SetSeq records that the region has lines of sequences up to seq. Called before the first
+// transaction.
 func (j *Journal) SetSeq(seq uint64) {
 	for _, l := range j.lanes {
 		l.seq.Store(seq)
@@ -123,7 +127,7 @@ func (j *Journal) SetSeq(seq uint64) {
 // Failed reports whether Fail was called.
 func (j *Journal) Failed() bool { return j.failed.Load() != nil }
 
-// Failure is what Fail was called with first; nil if it was not.
+// Failure returns the error of the first call of Fail; nil if there was none.
 func (j *Journal) Failure() error {
 	if p := j.failed.Load(); p != nil {
 		return *p
@@ -131,14 +135,14 @@ func (j *Journal) Failure() error {
 	return nil
 }
 
-// Fail makes every later transaction fail, and reports whether it is the first call. What is
-// durable stays right: recovery replays it.
+// Fail makes every later transaction fail, and reports whether this is the first call. Committed
+// transactions stay valid: recovery replays them.
 func (j *Journal) Fail(err error) (first bool) { return j.failed.CompareAndSwap(nil, &err) }
 
-// mediaFailed is Fail after media failed where a transaction had to be stored, and returns
-// ErrFailed.
+// mediaFailed calls the hooks and Fail after the media failed while a transaction was being stored,
+// and returns ErrFailed.
 func (j *Journal) mediaFailed(err error) error {
-	j.hooks.MediaFailed(err) // while the list of bad memory can still be written
+	j.hooks.MediaFailed(err) // before Fail, while the bad-range list can still be written
 	err = fmt.Errorf("the region failed under a transaction, the filesystem is read-only until it is mounted again: %w", err)
 	if j.Fail(err) {
 		j.hooks.Warn("%v", err)
@@ -146,11 +150,11 @@ func (j *Journal) mediaFailed(err error) error {
 	return ErrFailed
 }
 
-// Checkpoint makes every line durable in place and durably forgets every record: needed before a
+// Checkpoint makes every line durable in place and clears every record. This is needed before a
 // metadata chunk becomes data, and at a clean unmount. The caller holds no lane.
 //
 // Persistence order, with all lanes locked, in their order:
-//  1. flush the lines of their newest records, SFENCE: everything is in place
+//  1. flush the lines of the lanes' newest records, SFENCE: everything is durable in place
 //  2. clear all slots' headers, flush, SFENCE
 func (j *Journal) Checkpoint() error {
 	for _, l := range j.lanes {
@@ -181,7 +185,7 @@ func (j *Journal) Checkpoint() error {
 
 var zeroLine [layout.LineSize]byte
 
-// clearSlot clears the header of the slot at region offset off, and flushes it.
+// clearSlot clears and flushes the header of the slot at region offset off. It does not fence.
 func (j *Journal) clearSlot(off int64) error {
 	if err := j.r.Store(off, zeroLine[:]); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// media is a region with empty lanes, and blocks of formatted lines behind the fixed area.
+// media is a region with empty lanes, and 8 blocks of formatted lines behind the fixed area.
 type media struct {
 	*testing.T
 	r  *pmem.Region
@@ -42,10 +42,10 @@ func (m *media) ok(err error) {
 
 func (m *media) journal(h journal.Hooks) *journal.Journal { return journal.New(m.r, m.sb, true, h) }
 
-// at is the region offset of line i of those that were formatted.
+// at returns the region offset of the i-th formatted line.
 func (m *media) at(i int64) int64 { return m.sb.StaticEnd + i*layout.LineSize }
 
-// set changes lines of the given numbers to value in one transaction, on lane 0.
+// set changes the given lines to value in one transaction, on lane 0.
 func (m *media) set(j *journal.Journal, value byte, lines ...int64) {
 	m.Helper()
 	t := j.Begin(0)
@@ -55,7 +55,7 @@ func (m *media) set(j *journal.Journal, value byte, lines ...int64) {
 	m.ok(t.Commit())
 }
 
-// want fails unless line i is valid and has the value.
+// want fails the test unless line i is valid and has the value.
 func (m *media) want(i int64, value byte) {
 	m.Helper()
 	var l layout.Line
@@ -65,8 +65,8 @@ func (m *media) want(i int64, value byte) {
 	}
 }
 
-// lose makes the region what it was before, but for the lanes: a crash in which nothing but the
-// records became durable.
+// lose runs change and then restores the formatted lines, but not the lanes: a crash in which only
+// the records became durable.
 func (m *media) lose(change func()) {
 	m.Helper()
 	before := bytes.Clone(m.r.Bytes(m.sb.StaticEnd, 8*layout.BlockSize))
@@ -74,7 +74,7 @@ func (m *media) lose(change func()) {
 	m.ok(m.r.Store(m.sb.StaticEnd, before))
 }
 
-// recover replays the journal and fails unless it has n records.
+// recover replays the journal and fails the test unless it replays n records.
 func (m *media) recover(n int) (seq uint64) {
 	m.Helper()
 	got, seq, err := m.journal(journal.Hooks{}).Recover()
@@ -84,8 +84,8 @@ func (m *media) recover(n int) (seq uint64) {
 	return seq
 }
 
-// TestTransaction: its lines change together, at once, and with one sequence, which is the
-// journal's.
+// TestTransaction checks that the lines of a transaction change together, with one sequence, which
+// is the journal's.
 func TestTransaction(t *testing.T) {
 	m := newMedia(t, 1)
 	j := m.journal(journal.Hooks{})
@@ -102,7 +102,7 @@ func TestTransaction(t *testing.T) {
 	}
 }
 
-// TestReplay: what a committed record says becomes true, once, in the order of the transactions.
+// TestReplay checks that committed records are replayed once, in the order of their transactions.
 func TestReplay(t *testing.T) {
 	m := newMedia(t, 1)
 	m.lose(func() {
@@ -123,7 +123,7 @@ func TestReplay(t *testing.T) {
 	m.recover(0)
 }
 
-// TestTornRecord: a record of which any line did not become durable says nothing.
+// TestTornRecord checks that a record is ignored if any of its lines did not become durable.
 func TestTornRecord(t *testing.T) {
 	const lines = 3
 	for i := range int64(layout.RecordSize(lines) / layout.LineSize) {
@@ -137,19 +137,20 @@ func TestTornRecord(t *testing.T) {
 	}
 }
 
-// TestOlderRecord: a record does not roll back a newer change that another lane made.
+// TestOlderRecord checks that a record does not roll back a newer change made by another lane.
 func TestOlderRecord(t *testing.T) {
 	m := newMedia(t, 2)
 	j := m.journal(journal.Hooks{})
 	m.set(j, 1, 0)
-	busy := j.Begin(0) // so the next one is on the other lane
+	busy := j.Begin(0) // so that the next transaction takes the other lane
 	m.set(j, 2, 0)
 	busy.Abort()
 	m.recover(2)
 	m.want(0, 2)
 }
 
-// TestCheckpoint: afterwards there is no record, and its lines need none.
+// TestCheckpoint checks that after a checkpoint there is no record, and that the lines do not need
+// one.
 func TestCheckpoint(t *testing.T) {
 	m := newMedia(t, 2)
 	j := m.journal(journal.Hooks{})
@@ -159,8 +160,8 @@ func TestCheckpoint(t *testing.T) {
 	m.want(2, 1)
 }
 
-// TestLogged: a transaction with file data, and with more lines than a slot holds, is replayed
-// whole.
+// TestLogged checks that a transaction with file data and more lines than a slot holds is replayed
+// completely.
 func TestLogged(t *testing.T) {
 	m := newMedia(t, 1)
 	j := m.journal(journal.Hooks{})
@@ -187,7 +188,8 @@ func TestLogged(t *testing.T) {
 	}
 }
 
-// committed keeps the region as it is after the fence that commits the first record.
+// committed is a recorder that keeps the region as it is after the fence that commits the first
+// record.
 type committed struct {
 	m      *media
 	header bool
@@ -206,7 +208,8 @@ func (c *committed) Fence(int) {
 	}
 }
 
-// TestFailure: after it no transaction changes anything, and the first reason stays.
+// TestFailure checks that no transaction changes anything after Fail, and that Failure returns the
+// first reason.
 func TestFailure(t *testing.T) {
 	m := newMedia(t, 1)
 	j := m.journal(journal.Hooks{})
@@ -222,8 +225,8 @@ func TestFailure(t *testing.T) {
 	m.want(0, 0)
 }
 
-// TestDamagedLine: a transaction that needs a line with a wrong checksum has no effect, and says
-// why.
+// TestDamagedLine checks that a transaction that needs a line with a wrong checksum has no effect
+// and fails with ErrDamaged.
 func TestDamagedLine(t *testing.T) {
 	m := newMedia(t, 1)
 	m.ok(m.r.Store(m.at(1)+8, []byte("8 bytes!")))
@@ -238,7 +241,7 @@ func TestDamagedLine(t *testing.T) {
 	m.want(0, 0)
 }
 
-// TestTooManyLines: a transaction of more lines than a record holds has no effect.
+// TestTooManyLines checks that a transaction of more lines than a record holds has no effect.
 func TestTooManyLines(t *testing.T) {
 	m := newMedia(t, 1)
 	x := journal.New(m.r, m.sb, false, journal.Hooks{}).Begin(0)
@@ -252,7 +255,7 @@ func TestTooManyLines(t *testing.T) {
 	m.want(0, 0)
 }
 
-// TestCommitAllocs: a transaction allocates nothing, logged or not.
+// TestCommitAllocs checks that a transaction allocates nothing, whether logged or not.
 func TestCommitAllocs(t *testing.T) {
 	m := newMedia(t, 1)
 	j := m.journal(journal.Hooks{})

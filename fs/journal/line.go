@@ -6,8 +6,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// ReadLine reads and verifies the metadata line at region offset off. The caller keeps its block
-// from becoming free, by a lock of the block's owner or a reference. Hooks are told of an error.
+// ReadLine reads and verifies the metadata line at region offset off. The caller keeps the line's
+// block from becoming free, by a lock of the block's owner or a reference. Errors are reported to
+// the hooks.
 func (j *Journal) ReadLine(off int64, l *layout.Line) error {
 	if err := j.r.LoadLine(off, (*[layout.LineSize]byte)(l)); err != nil {
 		j.hooks.MediaFailed(err)
@@ -19,9 +20,9 @@ func (j *Journal) ReadLine(off int64, l *layout.Line) error {
 	return nil
 }
 
-// FormatBlock makes the block at region offset off 64 valid empty lines, lets fill change them
-// (nil: nothing), and makes them durable. fill seals with seq what it changes. Nothing may refer to
-// the block.
+// FormatBlock fills the block at region offset off with 64 valid empty lines, lets fill change them
+// (nil: no change), and makes them durable. fill seals the lines that it changes with seq. Nothing
+// may refer to the block.
 //
 // Persistence order: NT-store the block, SFENCE.
 func (j *Journal) FormatBlock(off int64, fill func(b []byte, seq uint64)) error {

@@ -9,24 +9,24 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// The bodies of logged records, in bytes: BodySize for the largest one, laneBody for those that
-// each lane has a place of its own for.
+// Sizes of the bodies of logged records, in bytes: BodySize fits the largest record; laneBody is
+// the size of the small body of each lane.
 const (
 	BodySize = (layout.LoggedData + layout.LoggedMax*(layout.LineSize+8+16) + 3*layout.LineSize + layout.BlockSize - 1) &^ (layout.BlockSize - 1)
 	laneBody = 2 * layout.BlockSize
 )
 
-// bodies are where the bodies of logged records are put together.
+// bodies are the large bodies of logged records, which the lanes share.
 type bodies struct {
-	free chan int64   // region offsets of large ones that nobody uses; closed when none is usable any more
-	good atomic.Int32 // large ones that are usable
+	free chan int64   // region offsets of unused bodies; closed when no body is usable any more
+	good atomic.Int32 // number of usable bodies
 }
 
-// DataError is the error of a transaction that has happened, while media did not take all of the
+// DataError is the error of a transaction that has happened, although the media refused some of the
 // file data that it carried.
 type DataError struct{ error }
 
-// Unwrap is the error of the media.
+// Unwrap returns the error of the media.
 func (e DataError) Unwrap() error { return e.error }
 
 // Happened reports whether the transaction whose Commit returned err has happened.
@@ -38,12 +38,13 @@ func Happened(err error) bool {
 	return ok
 }
 
-// LaneBodies is the size in bytes of the small bodies of all lanes.
+// LaneBodies returns the size in bytes of the small bodies of all lanes.
 func (j *Journal) LaneBodies() int64 { return int64(len(j.lanes)) * laneBody }
 
 // UseBodies gives the journal space for the bodies of logged records: LaneBodies bytes at region
-// offset lanes (0: none), and BodySize bytes at each of large. Called once, before the first
-// transaction that is logged; the space is the journal's until its last transaction has ended.
+// offset lanes (0: none), and BodySize bytes at each region offset of large. It is called once,
+// before the first logged transaction. The space belongs to the journal until its last transaction
+// has ended.
 func (j *Journal) UseBodies(lanes int64, large []int64) {
 	if lanes != 0 {
 		for i, l := range j.lanes {
@@ -57,25 +58,25 @@ func (j *Journal) UseBodies(lanes int64, large []int64) {
 	j.bodies.good.Store(int32(len(large)))
 }
 
-// takeBodyLocked returns a place for a body of n bytes, which giveBody takes back. Called with the
-// lane held.
+// takeBodyLocked returns the region offset of a body of at least n bytes; giveBodyLocked gives the
+// body back. It waits if all large bodies are in use. Called with lane.mu held.
 func (l *lane) takeBodyLocked(n int) (off int64, err error) {
 	if n <= laneBody && l.body != 0 {
 		return l.body, nil
 	}
 	off, ok := <-l.j.bodies.free
 	if !ok {
-		return 0, fmt.Errorf("no place for the data of a write that is all or nothing is left that can be written: %w", pmem.ErrMedia)
+		return 0, fmt.Errorf("atomic writes are not possible any more: the journal's space for their data cannot be written: %w", pmem.ErrMedia)
 	}
 	return off, nil
 }
 
-// giveBodyLocked ends the use of a place. A bad one is not used again. Called with the lane held.
+// giveBodyLocked gives a body back. A bad body is not used again. Called with lane.mu held.
 func (l *lane) giveBodyLocked(off int64, bad bool) {
 	b := &l.j.bodies
 	switch {
 	case off == l.body && bad:
-		l.body = 0 // the lane uses the large ones from now on
+		l.body = 0 // the lane uses the large bodies from now on
 	case off == l.body:
 	case !bad:
 		b.free <- off
@@ -85,78 +86,79 @@ func (l *lane) giveBodyLocked(off int64, bad bool) {
 }
 
 // commitLogged is Commit of a transaction that carries file data, or more lines than a slot holds.
-// When it returns the record is forgotten: data has no sequence by which a replay would know what
-// is newer, and the body's place is used again. Until then the caller's locks keep others from what
-// the record holds.
+// When it returns, the record is cleared, for two reasons: data has no sequence by which a replay
+// could tell what is newer, and the body is reused. Until then the caller's locks keep other
+// threads from changing what the record holds.
 //
 // Persistence order:
-//  1. CLWB the lines the lane's previous transaction stored in place; NT-store the body,
-//     tables and data; SFENCE
+//  1. CLWB the lines that the lane's previous transaction stored in place; NT-store the body
+//     (tables and data); SFENCE
 //  2. NT-store the header into the slot, SFENCE: the record is committed
 //  3. store the lines in place, CLWB; NT-store the data in place; SFENCE
-//  4. clear the header, CLWB, SFENCE: the record is forgotten
+//  4. clear the header, CLWB, SFENCE: the record is gone
 //
-// If media fail under the body nothing has happened. If they fail under the data the transaction
-// has happened, but for that (DataError).
+// If the media fail under the body, nothing has happened. If they fail under the data in place, the
+// transaction has happened, except for the data that was refused (DataError).
 func (t *Tx) commitLogged(seq uint64) error {
-	l, j := t.lane, t.lane.j
-	h := layout.RecordHeader{Seq: seq}
-	for _, d := range t.data {
-		h.Data += uint32(len(d.Bytes))
+	lane, journal := t.lane, t.lane.j
+	header := layout.RecordHeader{Seq: seq}
+	for _, piece := range t.data {
+		header.Data += uint32(len(piece.Bytes))
 	}
 	var err error
-	if h.At, err = l.takeBodyLocked(layout.TablesSize(t.n, len(t.data)) + int(h.Data)); err != nil {
+	if header.At, err = lane.takeBodyLocked(layout.TablesSize(t.n, len(t.data)) + int(header.Data)); err != nil {
 		return err
 	}
 	bad := false
-	defer func() { l.giveBodyLocked(h.At, bad) }()
-	if j.Failed() {
-		return ErrFailed // a record whose body is there may still be committed
+	defer func() { lane.giveBodyLocked(header.At, bad) }()
+	if journal.Failed() {
+		return ErrFailed // a committed record may still refer to the body, so it is not overwritten
 	}
-	slot := l.slotOffLocked()
-	rec := t.buildRecord(&h)
+	slot := lane.slotOffLocked()
+	rec := t.buildRecord(&header)
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	for _, off := range l.prev {
-		if err := j.r.Flush(off, layout.LineSize); err != nil {
-			return j.mediaFailed(err)
+	for _, off := range lane.prev {
+		if err := journal.r.Flush(off, layout.LineSize); err != nil {
+			return journal.mediaFailed(err)
 		}
 	}
-	err = t.storeBody(h.At, rec[layout.LineSize:])
-	j.r.Fence()
+	err = t.storeBody(header.At, rec[layout.LineSize:])
+	journal.r.Fence()
 	if err != nil {
 		bad = true
 		n := uint64(BodySize)
-		if h.At == l.body {
+		if header.At == lane.body {
 			n = laneBody
 		}
-		j.hooks.FreshFailed(uint64(h.At)>>layout.BlockShift, n>>layout.BlockShift, err)
+		journal.hooks.FreshFailed(uint64(header.At)>>layout.BlockShift, n>>layout.BlockShift, err)
 		return err
 	}
-	if err = j.r.NTStore(slot, rec[:layout.LineSize]); err != nil {
-		return j.mediaFailed(err)
+	if err = journal.r.NTStore(slot, rec[:layout.LineSize]); err != nil {
+		return journal.mediaFailed(err)
 	}
-	j.r.Fence()
-	l.seq.Store(seq)
-	l.prev = l.prev[:0]
+	journal.r.Fence()
+	lane.seq.Store(seq)
+	lane.prev = lane.prev[:0]
 	if err = t.storeLines(); err != nil {
-		return j.mediaFailed(err)
+		return journal.mediaFailed(err)
 	}
 	missing := t.storeData()
-	j.r.Fence()
-	if err = j.clearSlot(slot); err != nil {
-		return j.mediaFailed(err)
+	journal.r.Fence()
+	if err = journal.clearSlot(slot); err != nil {
+		return journal.mediaFailed(err)
 	}
-	j.r.Fence()
-	clear(t.data) // the caller's
+	journal.r.Fence()
+	clear(t.data) // drops the references to the caller's memory
 	if missing != nil {
 		return DataError{missing}
 	}
 	return nil
 }
 
-// storeBody is step 1 of commitLogged, but for the lines.
+// storeBody stores the tables and the data to the body at region offset off: the NT-stores of step
+// 1 of commitLogged.
 func (t *Tx) storeBody(off int64, tables []byte) error {
 	r := t.lane.j.r
 	if err := r.NTStore(off, tables); err != nil {
@@ -172,7 +174,7 @@ func (t *Tx) storeBody(off int64, tables []byte) error {
 	return nil
 }
 
-// storeLines is the first half of step 3.
+// storeLines stores and flushes the lines in place: the first half of step 3 of commitLogged.
 func (t *Tx) storeLines() error {
 	r := t.lane.j.r
 	for i := 0; i < t.n; i++ {
@@ -186,7 +188,8 @@ func (t *Tx) storeLines() error {
 	return nil
 }
 
-// storeData is the second half. Where media fail it goes on, and returns the first error.
+// storeData stores the data in place: the second half of step 3 of commitLogged. If the media fail,
+// it continues with the next piece, and returns the first error.
 func (t *Tx) storeData() (first error) {
 	for _, d := range t.data {
 		if err := t.lane.j.r.NTStore(d.Off, d.Bytes); err != nil && first == nil {

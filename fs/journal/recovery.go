@@ -17,10 +17,10 @@ type record struct {
 	pieces []layout.Piece
 }
 
-// complete reports whether every line has a right checksum for its place, and the record's own
-// sequence. The checksum of the body does not say that: a sealed line ends in its own checksum by
-// the same polynomial, so one sealed line in place of another leaves the body's unchanged, and a
-// record half overwritten by the next one would pass.
+// complete reports whether every line has a matching checksum for its place, and the record's own
+// sequence. The checksum of the body does not imply this. A sealed line ends in its own checksum by
+// the same polynomial, so replacing one sealed line by another leaves the checksum of the body
+// unchanged. A record half overwritten by the next one would pass.
 func (rec *record) complete(seed uint32) bool {
 	for i := range int(rec.N) {
 		if off, l := rec.Line(i); l.Seq() != rec.Seq || !l.Valid(seed, off) {
@@ -30,24 +30,25 @@ func (rec *record) complete(seed uint32) bool {
 	return true
 }
 
-// Pending is the number of committed records that Recover would replay.
+// Pending returns the number of committed records that Recover would replay.
 func (j *Journal) Pending() (int, error) {
 	recs, err := j.readRecords()
 	return len(recs), err
 }
 
-// Recover replays what the lanes hold, and empties them. It is idempotent: a crash within it is
-// repaired by running it again. No record may stay. A line of one may lie in a chunk that is data
-// again, if a crash came before the lanes were emptied, and must not be replayed over what is
-// written there next; nor may the data of a logged one.
+// Recover replays the records in the lanes, and clears them. It is idempotent: if it is interrupted
+// by a crash, the next Recover completes it. Recover must clear all records. If a crash came before
+// a checkpoint had cleared the lanes, a line of a record may be in a chunk that is data again. It
+// must not be replayed over data that is written there later. The same holds for the data of a
+// logged record.
 //
 // Persistence order:
-//  1. store the lines of all committed records, in sequence order, skipping those whose
-//     place holds a valid line that is as new, flush; NT-store their data, but what media
-//     refuse; SFENCE
+//  1. store the lines of all committed records, in sequence order, except those whose place holds
+//     a valid line of the same or a higher sequence; flush; NT-store their data, except what the
+//     media refuse; SFENCE
 //  2. clear the records' headers, flush, SFENCE
 //
-// It returns the number of records and the largest sequence seen.
+// It returns the number of records and the largest sequence in them.
 func (j *Journal) Recover() (n int, seq uint64, err error) {
 	recs, err := j.readRecords()
 	if err != nil {
@@ -66,9 +67,9 @@ func (j *Journal) Recover() (n int, seq uint64, err error) {
 		for _, p := range rec.pieces {
 			err := j.r.NTStore(p.Off, j.r.Bytes(p.From, p.Len))
 			if errors.Is(err, pmem.ErrMedia) {
-				// Its write was never answered, or by EIO.
+				// Its write was not answered before the crash, or was answered by EIO.
 				j.hooks.MediaFailed(err)
-				j.hooks.Warn("a write that a crash interrupted stays unfinished: of the %d bytes of a file at region offset %d: %v", p.Len, p.Off, err)
+				j.hooks.Warn("a write that a crash interrupted cannot be completed: %d bytes of file data at region offset %d: %v", p.Len, p.Off, err)
 			} else if err != nil {
 				return 0, 0, err
 			}
@@ -87,19 +88,19 @@ func (j *Journal) Recover() (n int, seq uint64, err error) {
 	return len(recs), seq, nil
 }
 
-// replayLine stores and flushes a line of a record, unless its place at region offset off holds one
-// that is as new.
+// replayLine stores and flushes a line of a record at region offset off, unless that place holds a
+// line of the same or a higher sequence. Then it only flushes.
 func (j *Journal) replayLine(off int64, l *layout.Line) error {
 	if off < layout.SuperSize || off > j.sb.Size-layout.LineSize || off%layout.LineSize != 0 {
-		return layout.Damagedf("a journal record changes the line at offset %d, which is not one of this filesystem", off)
+		return layout.Damagedf("a journal record changes a line at offset %d, which is misaligned or outside the filesystem", off)
 	}
 	var cur layout.Line
 	if err := j.r.LoadLine(off, (*[layout.LineSize]byte)(&cur)); err != nil {
 		return err
 	}
 	if cur.Valid(j.seed, off) && cur.Seq() >= l.Seq() {
-		// As new, but perhaps only in the cache of a machine that is about to
-		// lose power again: it is flushed all the same.
+		// The line may be only in the cache of a machine that is about to lose power again, so it
+		// is flushed all the same.
 		return j.r.Flush(off, layout.LineSize)
 	}
 	if err := j.r.Store(off, l[:]); err != nil {
@@ -108,8 +109,8 @@ func (j *Journal) replayLine(off int64, l *layout.Line) error {
 	return j.r.Flush(off, layout.LineSize)
 }
 
-// readRecords collects the committed records of all lanes. A torn one was never committed, or is
-// being overwritten.
+// readRecords returns the committed records of all lanes. It skips torn records: they were never
+// committed, or were being overwritten.
 func (j *Journal) readRecords() ([]record, error) {
 	var recs []record
 	slot := int64(j.sb.LaneSlot)

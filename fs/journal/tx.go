@@ -7,21 +7,21 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// Tx is one transaction: a set of whole lines that change together. It lives in its lane, so
-// beginning one allocates nothing. It belongs to one goroutine, from Begin to Commit or Abort.
+// Tx is one transaction: a set of whole lines that change together. It is part of its lane, so
+// Begin allocates nothing. It belongs to one goroutine, from Begin to Commit or Abort.
 //
-// Rules of use: allocate blocks and inode slots before Begin (allocation may run transactions of
-// its own); free after Commit; take no inode lock in between.
+// Rules of use: allocate blocks and inode slots before Begin, because allocation may run
+// transactions of its own. Free after Commit. Take no inode lock in between.
 type Tx struct {
 	lane *lane
 	err  error
-	n    int
-	offs []int64
-	line []layout.Line
+	n    int           // lines so far
+	offs []int64       // region offsets of the lines
+	line []layout.Line // the lines, and one scratch line behind the last
 	data []Data
 }
 
-// Data is a part of a file's data that a transaction stores in place. Off is its region offset.
+// Data is a part of a file's data that a transaction stores in place, at region offset Off.
 type Data struct {
 	Off   int64
 	Bytes []byte
@@ -29,8 +29,8 @@ type Data struct {
 
 var errTooLarge = errors.New("transaction has too many lines")
 
-// Begin opens a transaction on lane number lane, modulo the number of lanes, or on the next free
-// one.
+// Begin begins a transaction on lane number lane, modulo the number of lanes. If that lane is held,
+// it takes the next lane that is not; if all are held, it waits for the first.
 func (j *Journal) Begin(lane uint32) *Tx {
 	n := uint32(len(j.lanes))
 	first := lane % n
@@ -51,13 +51,14 @@ func (j *Journal) Begin(lane uint32) *Tx {
 	return &l.tx
 }
 
-// Room is how many more lines the transaction takes.
+// Room returns how many more lines the transaction can take.
 func (t *Tx) Room() int { return len(t.offs) - t.n }
 
-// At returns the transaction's copy of the line at region offset off, read from the region the
-// first time, to be changed in place. After an error (media, checksum, too many lines) it returns a
-// scratch line, and Commit fails. Precondition: the caller holds the lock that protects the line
-// until Commit has returned.
+// At returns the transaction's copy of the line at region offset off, which the caller may change.
+// The first call for an offset reads the line from the region. After an error (media, checksum, too
+// many lines) At returns a scratch line, and Commit will fail.
+//
+// Precondition: the caller holds the lock that protects the line until Commit has returned.
 func (t *Tx) At(off int64) *layout.Line {
 	for i := 0; i < t.n; i++ {
 		if t.offs[i] == off {
@@ -80,7 +81,8 @@ func (t *Tx) At(off int64) *layout.Line {
 	return l
 }
 
-// Peek reads a line that the transaction does not change. After an error Commit fails.
+// Peek reads the line at region offset off, which the transaction does not change. After an error
+// Commit will fail.
 func (t *Tx) Peek(off int64, l *layout.Line) error {
 	err := t.lane.j.ReadLine(off, l)
 	if err != nil {
@@ -89,10 +91,10 @@ func (t *Tx) Peek(off int64, l *layout.Line) error {
 	return err
 }
 
-// AddData has the transaction carry file data, which must not change until Commit has returned.
+// AddData adds file data to the transaction. The bytes must not change until Commit has returned.
 func (t *Tx) AddData(d ...Data) { t.data = append(t.data, d...) }
 
-// Fail makes Commit fail with err, unless it does so already.
+// Fail makes Commit fail with err, unless an earlier error does already.
 func (t *Tx) Fail(err error) {
 	if t.err == nil {
 		t.err = err
@@ -102,64 +104,64 @@ func (t *Tx) Fail(err error) {
 // Abort ends the transaction without any effect.
 func (t *Tx) Abort() { t.lane.mu.Unlock() }
 
-// Commit makes the transaction durable and visible, and ends it either way. An error means that
-// nothing happened, unless the media failed. Then it is ErrFailed and the journal has failed, or it
-// is a DataError: only file data that the transaction carried was not stored.
+// Commit makes the transaction durable and visible. It ends the transaction in any case. An error
+// means that nothing happened, unless the media failed. Then it is ErrFailed and the journal has
+// failed, or it is a DataError: the transaction has happened, except for some of the file data.
 //
 // Persistence order:
-//  1. CLWB the lines the lane's previous transaction stored in place
+//  1. CLWB the lines that the lane's previous transaction stored in place
 //  2. NT-store the record into the lane's other slot
 //  3. SFENCE: the previous record is checkpointed, this one is committed
-//  4. store the lines in place; no flush, the record stands for them
+//  4. store the lines in place, without a flush: until then the record makes them durable
 //
-// With data, or more lines than a slot holds: commitLogged.
+// A transaction with data, or with more lines than a slot holds, is committed by commitLogged.
 func (t *Tx) Commit() error {
-	l := t.lane
-	defer l.mu.Unlock()
+	lane := t.lane
+	defer lane.mu.Unlock()
 	if t.err != nil {
 		return t.err
 	}
 	if t.n+len(t.data) == 0 {
 		return nil
 	}
-	j := l.j
-	if j.Failed() {
+	journal := lane.j
+	if journal.Failed() {
 		return ErrFailed
 	}
-	seq := l.seq.Load()
+	seq := lane.seq.Load()
 	for i := 0; i < t.n; i++ {
 		seq = max(seq, t.line[i].Seq())
 	}
 	seq++
-	if len(t.data) > 0 || t.n > layout.MaxRecordLines(j.sb.LaneSlot) {
+	if len(t.data) > 0 || t.n > layout.MaxRecordLines(journal.sb.LaneSlot) {
 		return t.commitLogged(seq)
 	}
 	rec := t.buildRecord(&layout.RecordHeader{Seq: seq})
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	for _, off := range l.prev {
-		if err := j.r.Flush(off, layout.LineSize); err != nil {
-			return j.mediaFailed(err)
+	for _, off := range lane.prev {
+		if err := journal.r.Flush(off, layout.LineSize); err != nil {
+			return journal.mediaFailed(err)
 		}
 	}
-	if err := j.r.NTStore(l.slotOffLocked(), rec); err != nil {
-		return j.mediaFailed(err)
+	if err := journal.r.NTStore(lane.slotOffLocked(), rec); err != nil {
+		return journal.mediaFailed(err)
 	}
-	j.r.Fence()
-	l.seq.Store(seq)
-	l.slot ^= 1
-	l.prev = append(l.prev[:0], t.offs[:t.n]...)
+	journal.r.Fence()
+	lane.seq.Store(seq)
+	lane.slot ^= 1
+	lane.prev = append(lane.prev[:0], t.offs[:t.n]...)
 	for i := 0; i < t.n; i++ {
-		if err := j.r.Store(t.offs[i], t.line[i][:]); err != nil {
-			return j.mediaFailed(err)
+		if err := journal.r.Store(t.offs[i], t.line[i][:]); err != nil {
+			return journal.mediaFailed(err)
 		}
 	}
 	return nil
 }
 
-// buildRecord seals the lines with h's sequence and builds the record in the lane's buffer, but for
-// the data of its pieces.
+// buildRecord seals the lines with h's sequence, completes h, and builds the record in the lane's
+// buffer, without the data of its pieces. Called with lane.mu held.
 func (t *Tx) buildRecord(h *layout.RecordHeader) []byte {
 	l, seed := t.lane, t.lane.j.seed
 	h.N, h.Pieces = uint32(t.n), uint32(len(t.data))

@@ -152,49 +152,49 @@ func (s *Superblock) Encode() []byte {
 	return b
 }
 
-// DecodeSuper decodes b, the superblock at region offset off. Its errors wrap ErrMagic, ErrChecksum
+// DecodeSuper decodes buf, the superblock at region offset off. Its errors wrap ErrMagic, ErrChecksum
 // or ErrVersion, and name what was found.
-func DecodeSuper(b []byte, off int64) (*Superblock, error) {
-	le := binary.LittleEndian
-	if len(b) < SuperSize {
-		return nil, fmt.Errorf("superblock at offset %d: %w: found %d bytes, expected %d", off, ErrMagic, len(b), SuperSize)
+func DecodeSuper(buf []byte, off int64) (*Superblock, error) {
+	endian := binary.LittleEndian
+	if len(buf) < SuperSize {
+		return nil, fmt.Errorf("superblock at offset %d: %w: found %d bytes, expected %d", off, ErrMagic, len(buf), SuperSize)
 	}
-	if !bytes.Equal(b[:8], Magic[:]) {
-		return nil, fmt.Errorf("superblock at offset %d: %w: found magic %x, expected %x", off, ErrMagic, b[:8], Magic)
+	if !bytes.Equal(buf[:8], Magic[:]) {
+		return nil, fmt.Errorf("superblock at offset %d: %w: found magic %x, expected %x", off, ErrMagic, buf[:8], Magic)
 	}
-	if got, want := Checksum(0, b[:508]), le.Uint32(b[508:]); got != want {
+	if got, want := Checksum(0, buf[:508]), endian.Uint32(buf[508:]); got != want {
 		return nil, fmt.Errorf("superblock at offset %d: %w: checksum is %08x, expected %08x", off, ErrChecksum, got, want)
 	}
-	s := &Superblock{
-		Version: le.Uint32(b[8:]),
-		Compat:  le.Uint64(b[16:]), ROCompat: le.Uint64(b[24:]), Incompat: le.Uint64(b[32:]),
-		Label:      string(bytes.TrimRight(b[56:120], "\x00")),
-		Size:       int64(le.Uint64(b[120:])),
-		ChunkShift: b[128], PUDShift: b[129],
-		Lanes: le.Uint16(b[130:]), LaneSlot: le.Uint32(b[132:]),
-		Granule:       int64(le.Uint64(b[136:])),
-		LaneOff:       int64(le.Uint64(b[144:])),
-		ChunkMapOff:   int64(le.Uint64(b[152:])),
-		ChunkMapLines: int64(le.Uint64(b[160:])),
-		OwnerOff:      int64(le.Uint64(b[168:])),
-		BadOff:        int64(le.Uint64(b[176:])),
-		StaticEnd:     int64(le.Uint64(b[184:])),
-		InodeBase:     int64(le.Uint64(b[192:])),
-		Created:       int64(le.Uint64(b[200:])),
-		UID:           le.Uint32(b[208:]), GID: le.Uint32(b[212:]),
-		RootBlocks: le.Uint64(b[216:]),
-		BackupOff:  int64(le.Uint64(b[232:])),
-		RegionKind: le.Uint64(b[240:]),
+	super := &Superblock{
+		Version: endian.Uint32(buf[8:]),
+		Compat:  endian.Uint64(buf[16:]), ROCompat: endian.Uint64(buf[24:]), Incompat: endian.Uint64(buf[32:]),
+		Label:      string(bytes.TrimRight(buf[56:120], "\x00")),
+		Size:       int64(endian.Uint64(buf[120:])),
+		ChunkShift: buf[128], PUDShift: buf[129],
+		Lanes: endian.Uint16(buf[130:]), LaneSlot: endian.Uint32(buf[132:]),
+		Granule:       int64(endian.Uint64(buf[136:])),
+		LaneOff:       int64(endian.Uint64(buf[144:])),
+		ChunkMapOff:   int64(endian.Uint64(buf[152:])),
+		ChunkMapLines: int64(endian.Uint64(buf[160:])),
+		OwnerOff:      int64(endian.Uint64(buf[168:])),
+		BadOff:        int64(endian.Uint64(buf[176:])),
+		StaticEnd:     int64(endian.Uint64(buf[184:])),
+		InodeBase:     int64(endian.Uint64(buf[192:])),
+		Created:       int64(endian.Uint64(buf[200:])),
+		UID:           endian.Uint32(buf[208:]), GID: endian.Uint32(buf[212:]),
+		RootBlocks: endian.Uint64(buf[216:]),
+		BackupOff:  int64(endian.Uint64(buf[232:])),
+		RegionKind: endian.Uint64(buf[240:]),
 	}
-	copy(s.UUID[:], b[40:56])
-	if un := s.Incompat &^ KnownIncompat; un != 0 || s.Version == 0 {
+	copy(super.UUID[:], buf[40:56])
+	if unknown := super.Incompat &^ KnownIncompat; unknown != 0 || super.Version == 0 {
 		return nil, fmt.Errorf("superblock at offset %d: %w: format version %d with incompatible features %#x, this program knows version %d with %#x; use a newer daxfsd",
-			off, ErrVersion, s.Version, s.Incompat, Version, KnownIncompat)
+			off, ErrVersion, super.Version, super.Incompat, Version, KnownIncompat)
 	}
-	if err := s.check(); err != nil {
+	if err := super.check(); err != nil {
 		return nil, fmt.Errorf("superblock at offset %d: %w: %w", off, ErrChecksum, err)
 	}
-	return s, nil
+	return super, nil
 }
 
 // LaneSlot is the size of a lane's slot in bytes and MaxLanes is the largest number of lanes, in

@@ -110,24 +110,24 @@ const (
 )
 
 func (j *judge) decide() error {
-	v, rec := j.v, &j.v.Record
+	verdict, rec := j.v, &j.v.Record
 	sameBoot := rec.Valid && j.user.Boot == j.us.Boot && j.us.Boot != [16]byte{}
 	sameInode := sameBoot && rec.beat && j.user.Ino != 0 && j.user.Dev == j.us.Dev && j.user.Ino == j.us.Ino
 	if sameInode && j.r.Locked() {
-		v.Use, v.Why = Unused, j.name(unknown)+" had the lock that this process has now"
+		verdict.Use, verdict.Why = Unused, j.name(unknown)+" had the lock that this process has now"
 		return nil
 	}
 	life := unknown
 	if sameBoot {
 		life = j.life()
 	}
-	v.Copy = rec.beat && j.r.RegularFile() && !sameInode
-	if v.Copy && !sameBoot { // device numbers may change at a reboot
-		v.Copy = j.user.Ino != j.us.Ino
+	verdict.Copy = rec.beat && j.r.RegularFile() && !sameInode
+	if verdict.Copy && !sameBoot { // device numbers may change at a reboot
+		verdict.Copy = j.user.Ino != j.us.Ino
 	}
 	switch life {
 	case gone, self:
-		v.Use, v.Why = Unused, j.name(life)+" is gone"
+		verdict.Use, verdict.Why = Unused, j.name(life)+" is gone"
 		return nil
 	}
 	advances, life, err := j.watch(life)
@@ -136,24 +136,24 @@ func (j *judge) decide() error {
 	case err != nil:
 		return err
 	case advances:
-		v.Use, v.Copy, v.Why = InUse, false, j.name(life)+" uses it, by its heartbeat"
+		verdict.Use, verdict.Copy, verdict.Why = InUse, false, j.name(life)+" uses it, by its heartbeat"
 	case life == gone:
-		v.Use, v.Why = Unused, j.name(life)+" is gone"
+		verdict.Use, verdict.Why = Unused, j.name(life)+" is gone"
 	case sameInode && (life == alive || life == stopped):
-		v.Use, v.Why = InUse, j.name(life)+" is alive"
+		verdict.Use, verdict.Why = InUse, j.name(life)+" is alive"
 	case life == stopped:
-		v.Use, v.Why = Unclear, j.name(life)+" is stopped"+silent+": this is the region it uses, or a copy of it"
-	case life == alive && !v.Copy:
-		v.Use, v.Why = Unclear, j.name(life)+" is alive"+silent
+		verdict.Use, verdict.Why = Unclear, j.name(life)+" is stopped"+silent+": this is the region it uses, or a copy of it"
+	case life == alive && !verdict.Copy:
+		verdict.Use, verdict.Why = Unclear, j.name(life)+" is alive"+silent
 	case life == alive:
-		v.Use, v.Why = Unused, j.name(life)+" uses another region, of which this is a copy"
+		verdict.Use, verdict.Why = Unused, j.name(life)+" uses another region, of which this is a copy"
 	case sameBoot, !rec.Valid:
-		v.Use, v.Why = Unused, j.name(life)+" is silent"
+		verdict.Use, verdict.Why = Unused, j.name(life)+" is silent"
 	case j.user.Machine == j.us.Machine:
-		v.Use, v.Why = Unused, j.name(life)+" is silent"
-		v.Copy = v.Copy || j.r.Durability() == pmem.Volatile && j.r.RegularFile() // memory does not outlive its boot
+		verdict.Use, verdict.Why = Unused, j.name(life)+" is silent"
+		verdict.Copy = verdict.Copy || j.r.Durability() == pmem.Volatile && j.r.RegularFile() // memory does not outlive its boot
 	default:
-		v.Use, v.Why = Unclear, "its owner record names "+j.name(life)+silent
+		verdict.Use, verdict.Why = Unclear, "its owner record names "+j.name(life)+silent
 	}
 	return nil
 }

@@ -2,26 +2,26 @@ package rangelock
 
 import "sync"
 
-// Lock locks ranges of int64 positions, such as a file's bytes. Shared holders may overlap each
-// other, an exclusive holder nobody. Overlapping ranges are served in order of arrival, so neither
-// side starves. The zero value is unlocked. A Lock must not be copied, and is safe for concurrent
-// use.
+// Lock locks ranges of int64 positions, such as the bytes of a file. The ranges of shared holders
+// may overlap; the range of an exclusive holder overlaps no other held range. Overlapping ranges
+// are granted in order of arrival, so neither readers nor writers starve. The zero value is
+// unlocked. A Lock must not be copied, and is safe for concurrent use.
 //
-// An entry's life: queued -> granted (no conflicting entry is before it) -> removed.
+// The life of an entry: queued -> granted (no earlier entry conflicts) -> removed.
 type Lock struct {
 	mu      sync.Mutex // protects the other fields
 	cond    sync.Cond  // signalled when an entry is removed
 	q       []entry    // granted and waiting entries in order of arrival
-	next    Token
-	waiters int // goroutines that wait for cond
+	next    Token      // the newest token given out
+	waiters int        // goroutines that wait on cond
 }
 
-// Token names a held range. It is valid from Lock or TryLock to Unlock.
+// Token identifies a held range. It is valid from Lock or TryLock until Unlock.
 type Token uint64
 
 type entry struct {
 	token      Token
-	start, end int64 // [start, end)
+	start, end int64 // positions [start, end)
 	excl       bool
 }
 
@@ -43,7 +43,7 @@ func (l *Lock) Lock(start, end int64, excl bool) Token {
 	return t
 }
 
-// TryLock is Lock if that would not wait; otherwise it returns false and changes nothing.
+// TryLock is Lock if it need not wait; otherwise it returns false and changes nothing.
 func (l *Lock) TryLock(start, end int64, excl bool) (Token, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -57,7 +57,8 @@ func (l *Lock) TryLock(start, end int64, excl bool) (Token, bool) {
 	return t, true
 }
 
-// blockedLocked reports whether an entry conflicts with one before it. Called with mu held.
+// blockedLocked reports whether the entry of token t conflicts with an earlier one. Called with mu
+// held.
 func (l *Lock) blockedLocked(t Token) bool {
 	i := len(l.q) - 1
 	for l.q[i].token != t {

@@ -44,8 +44,9 @@ func TestTryLock(t *testing.T) {
 	}
 }
 
-// TestOrderOfArrival: a reader that comes after a waiting writer waits for it, though it overlaps
-// only readers that hold their ranges. Else readers could keep a writer out without end.
+// TestOrderOfArrival checks that a reader that comes after a waiting writer waits for it, although
+// the reader overlaps only readers that hold their ranges. Otherwise readers could keep a writer
+// waiting forever.
 func TestOrderOfArrival(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l Lock
@@ -60,7 +61,7 @@ func TestOrderOfArrival(t *testing.T) {
 		if len(order) != 0 {
 			t.Fatalf("%v did not wait", order)
 		}
-		beside := l.Lock(20, 30, true) // overlaps nobody
+		beside := l.Lock(20, 30, true) // overlaps no other range
 		l.Unlock(beside)
 		l.Unlock(first)
 		synctest.Wait()
@@ -70,7 +71,8 @@ func TestOrderOfArrival(t *testing.T) {
 	})
 }
 
-// TestExclusion has goroutines lock random ranges of a few cells, and count who is in each.
+// TestExclusion lets goroutines lock random ranges of a few cells, and counts the holders of each
+// cell.
 func TestExclusion(t *testing.T) {
 	const cells, goroutines, rounds = 16, 8, 3000
 	var l Lock
