@@ -13,7 +13,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// media is a region with an empty list.
+// media is a region with an empty bad-range list.
 type media struct {
 	*testing.T
 	r      *pmem.Region
@@ -43,7 +43,7 @@ func (m *media) ok(err error) {
 	}
 }
 
-// mount reads the list on media, and saves from then on, if saving.
+// mount loads the list on media and, if saving is set, starts saving.
 func (m *media) mount(saving bool) *badmem.List {
 	m.Helper()
 	l := badmem.New(m.r, m.sb, func(format string, a ...any) { m.warned = append(m.warned, fmt.Sprintf(format, a...)) })
@@ -54,7 +54,7 @@ func (m *media) mount(saving bool) *badmem.List {
 	return l
 }
 
-// want fails unless a mount finds these ranges.
+// want fails the test unless a mount finds these ranges on media.
 func (m *media) want(ranges ...badmem.Range) {
 	m.Helper()
 	if got := m.mount(false).Ranges(); !slices.Equal(got, ranges) {
@@ -62,7 +62,7 @@ func (m *media) want(ranges ...badmem.Range) {
 	}
 }
 
-// TestJoin: ranges in order, not adjacent, whatever was added.
+// TestJoin checks that ranges are sorted and not adjacent, in whatever order they were added.
 func TestJoin(t *testing.T) {
 	for _, c := range []struct{ add, want []badmem.Range }{
 		{[]badmem.Range{{10, 1}, {12, 1}}, []badmem.Range{{10, 1}, {12, 1}}},
@@ -80,7 +80,7 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// TestQueries against a list of blocks.
+// TestQueries compares the queries with a set of bad blocks.
 func TestQueries(t *testing.T) {
 	m := newMedia(t)
 	l := m.mount(false)
@@ -103,7 +103,7 @@ func TestQueries(t *testing.T) {
 				}
 			}
 			if got, is := l.SameState(lo, n); got != same || is != bad[lo] {
-				t.Errorf("%d+%d: %d blocks are alike, bad %v; want %d, %v", lo, n, got, is, same, bad[lo])
+				t.Errorf("%d+%d: %d blocks in the same state, bad %v; want %d, %v", lo, n, got, is, same, bad[lo])
 			}
 			if err := l.Check(lo, n); l.Has(lo, n) != (count > 0) || errors.Is(err, pmem.ErrMedia) != (count > 0) {
 				t.Errorf("%d+%d: has %v, check %v; %d are bad", lo, n, l.Has(lo, n), err, count)
@@ -119,8 +119,7 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// TestSaved: what is durably known is there at the next mount, if saving has begun; what is not, is
-// not.
+// TestSaved checks that the next mount finds durable ranges if saving had begun, and no others.
 func TestSaved(t *testing.T) {
 	m := newMedia(t)
 	m.mount(false).Add(badmem.Range{Block: 600, N: 1}, true)
@@ -139,7 +138,7 @@ func TestSaved(t *testing.T) {
 	m.want(badmem.Range{Block: 600, N: 3})
 }
 
-// TestTornLine: a line that was torn is an unused one, which the next mount stores.
+// TestTornLine checks that a torn line counts as unused, and that the next mount stores it anew.
 func TestTornLine(t *testing.T) {
 	m := newMedia(t)
 	l := m.mount(true)
@@ -156,8 +155,8 @@ func TestTornLine(t *testing.T) {
 	}
 }
 
-// TestFullList: it keeps its last line for a range that joins others, says so once, and knows the
-// rest until the unmount.
+// TestFullList checks that a full list keeps its last line for a range that joins others, warns
+// once, and knows all ranges until the unmount.
 func TestFullList(t *testing.T) {
 	m := newMedia(t)
 	l := m.mount(true)
@@ -182,8 +181,8 @@ func TestFullList(t *testing.T) {
 	m.want(badmem.Range{Block: 600, N: 139})
 }
 
-// TestCrash: at every fence and between, the list on media has no less than before the addition,
-// and nothing else.
+// TestCrash checks that a crash during an addition leaves a list that contains all earlier ranges
+// and no wrong ones.
 func TestCrash(t *testing.T) {
 	m := newMedia(t)
 	l := m.mount(true)
@@ -205,7 +204,7 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// stores keeps the list as it is before each store.
+// stores is a recorder that keeps the list on media as it is before each store.
 type stores struct {
 	r      *pmem.Region
 	off    int64
@@ -220,7 +219,7 @@ func (s *stores) Store(int, int64, []byte) {
 	s.images = append(s.images, bytes.Clone(s.r.Bytes(s.off, layout.BlockSize)))
 }
 
-// TestNothingStored: when nothing may be stored any more, the list says that it is unsaved.
+// TestNothingStored checks that the list reports itself unsaved if nothing may be stored any more.
 func TestNothingStored(t *testing.T) {
 	m := newMedia(t)
 	l := m.mount(false)
@@ -232,7 +231,7 @@ func TestNothingStored(t *testing.T) {
 	m.want()
 }
 
-// TestQueryAllocs: the hot path's questions allocate nothing.
+// TestQueryAllocs checks that the queries of the hot path allocate nothing.
 func TestQueryAllocs(t *testing.T) {
 	l := newMedia(t).mount(false)
 	l.Add(badmem.Range{Block: 600, N: 1}, false)

@@ -1,10 +1,11 @@
-// Package badmem knows the memory of a region that cannot be read.
+// Package badmem keeps track of the memory of a region that cannot be read.
 //
 // # What it owns
 //
-// The bad-range list on media (layout.BadRange), which outlasts a mount, the list in DRAM, which
-// also has what the kernel knew at the mount and what faulted since, and the probing of blocks
-// after a fault. It never allocates or frees a block, and never decides what happens to a file.
+// The package owns the bad-range list on media (layout.BadRange), which survives unmounts, and the
+// list in DRAM. The latter also contains the ranges that the kernel listed at the mount and those
+// that faulted since. The package also probes blocks after a fault. It never allocates or frees a
+// block, and never decides what happens to a file.
 //
 // # Types
 //
@@ -13,14 +14,15 @@
 //
 // # States of a bad block
 //
-//	owned    a file has it: reading it is EIO and touches nothing; a write that covers it goes to
-//	         a new block
-//	offline  its last owner gave it back, or it was free when it was found: it is never allocated
+//	owned    it belongs to a file: reads fail with EIO and do not touch it; a write that covers it
+//	         goes to a new block
+//	offline  its last owner freed it, or it was free when it was found: never allocated
 //
-// The user of the package makes that transition, and counts it here (Offline).
+// The user of the package makes the transition from owned to offline, and counts offline blocks
+// here (Offline).
 //
 // # Lock order
 //
-// List.mu is a leaf. Queries take no lock: the hot path's Has and SameState read one pointer, and
-// allocate nothing (TestQueryAllocs).
+// List.mu is a leaf. Queries take no lock. The queries of the hot path, Has and SameState, read one
+// pointer and allocate nothing (TestQueryAllocs).
 package badmem

@@ -8,10 +8,10 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Faulted is told of the error of an access to a block that the caller keeps from becoming free, by
-// a lock of its owner or a reference. If it is a fault, and the block cannot be read either, the
-// block is bad from now on. Faulted reports whether that is news, so that a write should be tried
-// again.
+// Faulted is called with the error of an access to a block. The caller keeps the block from
+// becoming free, by a lock of the block's owner or a reference. If the error is a fault and the
+// block still cannot be read, the block is bad from now on. Faulted reports whether a new bad block
+// was found, so that a write should be tried again.
 func (l *List) Faulted(err error) (news bool) {
 	var m pmem.MediaError
 	if !errors.As(err, &m) || l.noStorage(err) {
@@ -20,37 +20,40 @@ func (l *List) Faulted(err error) (news bool) {
 	return l.probe(uint64(m.Off)>>layout.BlockShift, 1, l.lostForGood())
 }
 
-// FreshFaulted is told of the error of a store to n blocks from block on that were just allocated,
-// and go back: all of them are looked at. They have nothing to lose: in an emulated region the next
-// mount tries them again.
+// FreshFaulted is called with the error of a store to n newly allocated blocks from block on, which
+// the caller will free. All of them are probed. They hold no data, so in an emulated region their
+// bad blocks are not saved, and the next mount tries them again.
 func (l *List) FreshFaulted(block, n uint64, err error) (news bool) {
 	return errors.Is(err, pmem.ErrMedia) && !l.noStorage(err) && l.ProbeFresh(block, n)
 }
 
-// ProbeFresh looks for bad blocks in n that were just allocated, and have nothing to lose.
+// ProbeFresh looks for bad blocks among n newly allocated blocks from block on, which hold no data.
+// It reports whether it found new ones.
 func (l *List) ProbeFresh(block, n uint64) (news bool) {
 	return l.probe(block, n, l.r.Durability() == pmem.DurableFlush)
 }
 
-// ProbeOwned looks for bad blocks in n that hold data of a file.
+// ProbeOwned looks for bad blocks among n blocks from block on that hold data of a file. It reports
+// whether it found new ones.
 func (l *List) ProbeOwned(block, n uint64) (news bool) { return l.probe(block, n, l.lostForGood()) }
 
-// Unknown reports whether err is a fault of memory that is not known to be bad, and not merely
-// without storage.
+// Unknown reports whether err is a fault of memory that is not known to be bad, and that does not
+// merely lack storage.
 func (l *List) Unknown(err error) bool {
 	var m pmem.MediaError
 	return errors.As(err, &m) && !l.noStorage(err) && !l.Has(uint64(m.Off)>>layout.BlockShift, 1)
 }
 
-// lostForGood reports whether the data of a file where a load faults is to be known as lost by the
-// next mount, too. It is not if the filesystem that the region is in may just have had no space for
-// it.
+// lostForGood reports whether file data at which a load faults is recorded as lost for the next
+// mount, too. In an emulated region it is not, unless the region was truncated: the filesystem that
+// holds the region may only have had no space for the data.
 func (l *List) lostForGood() bool {
 	return l.r.Durability() == pmem.DurableFlush || errors.Is(l.r.CheckSize(l.sb.Size), pmem.ErrTruncated)
 }
 
-// noStorage reports whether err is that the region's file is sparse and the disk below is full.
-// Then no memory is bad and nothing is lost: it is ENOSPC. It warns, but once a minute at most.
+// noStorage reports whether err means that the region's file is sparse and its filesystem is full.
+// Then no memory is bad and nothing is lost: the caller fails with ENOSPC. It warns at most once a
+// minute.
 func (l *List) noStorage(err error) bool {
 	if !pmem.OutOfStorage(err) {
 		return false
@@ -58,13 +61,14 @@ func (l *List) noStorage(err error) bool {
 	const each = int64(time.Minute)
 	now := time.Now().UnixNano()
 	if last := l.toldStorage.Load(); now-last > each && l.toldStorage.CompareAndSwap(last, now) {
-		l.warn("the region's file is sparse, and the filesystem that it is on is full or a quota used up: what needs new space fails until there is room")
+		l.warn("the region's file is sparse, and its filesystem is full or a quota is used up: writes that need new space fail until there is room")
 	}
 	return true
 }
 
-// probe looks for blocks of n from block on that cannot be read, adds them, and reports whether
-// there are some that were not known.
+// probe looks for unreadable blocks among n blocks from block on, adds them to the list, and
+// reports whether some were not known. It ignores blocks of the fixed area or beyond the
+// filesystem. durably is as for Add.
 func (l *List) probe(block, n uint64, durably bool) (news bool) {
 	if block<<layout.BlockShift < uint64(l.sb.StaticEnd) || block+n > l.sb.Blocks() {
 		return false
@@ -82,14 +86,14 @@ func (l *List) probe(block, n uint64, durably bool) (news bool) {
 	return len(found) > 0
 }
 
-// Add adds a range of blocks, each of which somebody holds a reference to, or has for his own.
-// durably: the next mount knows it, too.
+// Add adds a range of blocks. The caller owns each of them or holds a reference to it. If durably
+// is set, the range is saved, so that the next mount knows it, too.
 func (l *List) Add(r Range, durably bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	list := join(l.Ranges(), r)
 	l.ranges.Store(&list)
-	l.warn("region memory at offset %d cannot be read: what its %d bytes held is lost, daxfsd fsck says of which file", int64(r.Block)<<layout.BlockShift, int64(r.N)<<layout.BlockShift)
+	l.warn("region memory at offset %d cannot be read: what its %d bytes held is lost, daxfsd fsck lists the files", int64(r.Block)<<layout.BlockShift, int64(r.N)<<layout.BlockShift)
 	if !durably {
 		l.volatile = true
 		l.unsaved.Store(true)
@@ -97,7 +101,7 @@ func (l *List) Add(r Range, durably bool) {
 	}
 	l.durable = join(l.durable, r)
 	if l.stamp == nil {
-		return // a mount that fails stores nothing
+		return // before StartSaving: a mount that fails stores nothing
 	}
 	if err := l.saveLocked(); err != nil {
 		l.unsaved.Store(true)

@@ -14,36 +14,36 @@ import (
 // Range is a run of N blocks of the region from Block on.
 type Range struct{ Block, N uint64 }
 
-// end is the first block behind r.
+// end returns the first block behind r.
 func (r Range) end() uint64 { return r.Block + r.N }
 
-// List is what is known of memory that cannot be read, in whole blocks. Its methods are safe for
-// concurrent use, but for Load, which comes first.
+// List is the set of blocks that cannot be read. Its methods are safe for concurrent use, except
+// Load, which is called first.
 type List struct {
 	r    *pmem.Region
 	sb   *layout.Superblock
 	warn func(format string, a ...any)
 
-	ranges  atomic.Pointer[[]Range] // in order, not adjacent; nil: there are none
-	offline atomic.Uint64           // blocks
+	ranges  atomic.Pointer[[]Range] // sorted, not adjacent; nil: no bad memory
+	offline atomic.Uint64           // number of offline blocks
 
 	mu       sync.Mutex
 	lines    [layout.LinesPerBlock]layout.BadRange // the list on media; protected by mu
-	durable  []Range                               // what the list on media is to say, in order; protected by mu
-	volatile bool                                  // ranges has more than durable; protected by mu
-	stamp    func() (seq uint64, ok bool)          // see StartSaving; nil: nothing is saved yet; protected by mu
-	unsaved  atomic.Bool                           // the list on media lacks some
+	durable  []Range                               // ranges to save, sorted; protected by mu
+	volatile bool                                  // ranges has blocks that durable lacks; protected by mu
+	stamp    func() (seq uint64, ok bool)          // see StartSaving; nil: not called yet; protected by mu
+	unsaved  atomic.Bool                           // the list on media does not contain all ranges
 
-	toldStorage atomic.Int64 // when a full disk below a sparse region was told last; ns since the epoch
+	toldStorage atomic.Int64 // time of the last noStorage warning; ns since the epoch
 }
 
-// New returns an empty list for the filesystem sb on r. warn is told what an administrator should
-// know.
+// New returns an empty list for the filesystem sb on r. warn is called with messages for the
+// administrator.
 func New(r *pmem.Region, sb *layout.Superblock, warn func(format string, a ...any)) *List {
 	return &List{r: r, sb: sb, warn: warn}
 }
 
-// Ranges is all bad ranges, in order and not adjacent. It must not be changed.
+// Ranges returns all bad ranges, sorted and not adjacent. The caller must not change the slice.
 func (l *List) Ranges() []Range {
 	if p := l.ranges.Load(); p != nil {
 		return *p
@@ -51,8 +51,8 @@ func (l *List) Ranges() []Range {
 	return nil
 }
 
-// SameState is how many of the n blocks from block on are bad as the first of them is, or are good
-// as it is.
+// SameState returns whether the first of the n blocks from block on is bad, and how many of them,
+// counted from the first, are in the same state.
 func (l *List) SameState(block, n uint64) (m uint64, bad bool) {
 	p := l.ranges.Load()
 	if p == nil {
@@ -85,12 +85,12 @@ func (l *List) Check(block, n uint64) error {
 	return nil
 }
 
-// errorAt is the error of memory that is known to be bad, at a block of the region.
+// errorAt returns the error for an access to a block that is known to be bad.
 func (l *List) errorAt(block uint64) error {
 	return pmem.MediaError{Path: l.r.Path(), Off: int64(block) << layout.BlockShift}
 }
 
-// Overlaps returns the parts of n blocks from block on that are bad, in order.
+// Overlaps returns the bad parts of the n blocks from block on, in order.
 func (l *List) Overlaps(block, n uint64) (out []Range) {
 	rs := l.Ranges()
 	i := sort.Search(len(rs), func(i int) bool { return rs[i].end() > block })
@@ -101,16 +101,16 @@ func (l *List) Overlaps(block, n uint64) (out []Range) {
 	return out
 }
 
-// Offline counts n bad blocks that no file has, and that are never allocated.
+// Offline counts n more bad blocks that belong to no file and are never allocated.
 func (l *List) Offline(n uint64) { l.offline.Add(n) }
 
-// OfflineBlocks is the number of blocks that Offline counted.
+// OfflineBlocks returns the number of blocks counted by Offline.
 func (l *List) OfflineBlocks() uint64 { return l.offline.Load() }
 
-// Unsaved reports whether the list on media lacks a range that is known now.
+// Unsaved reports whether a known bad range is missing in the list on media.
 func (l *List) Unsaved() bool { return l.unsaved.Load() }
 
-// join adds ranges to a list in order.
+// join returns the union of list and more, sorted and not adjacent.
 func join(list []Range, more ...Range) (out []Range) {
 	all := append(slices.Clone(list), more...)
 	slices.SortFunc(all, func(a, b Range) int { return cmp.Compare(a.Block, b.Block) })

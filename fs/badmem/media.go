@@ -8,11 +8,13 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// tornLine is a line of the list on media that has to be made an unused one.
+// tornLine stands for a torn line of the list on media, which has to be stored anew as an unused
+// line.
 var tornLine = layout.BadRange{Block: 1}
 
-// readLines reads the list on media. A line with a wrong checksum was torn when it was written;
-// nobody has relied on it yet, and it is tornLine.
+// readLines reads the list on media. A line with a wrong checksum was torn while it was written, so
+// its range is not relied on; it is returned as tornLine. So is a line whose range is outside the
+// filesystem.
 func readLines(r *pmem.Region, sb *layout.Superblock) (lines [layout.LinesPerBlock]layout.BadRange, err error) {
 	for i := range lines {
 		var l layout.Line
@@ -28,7 +30,7 @@ func readLines(r *pmem.Region, sb *layout.Superblock) (lines [layout.LinesPerBlo
 	return lines, nil
 }
 
-// rangesOf are the ranges of the list on media, in order.
+// rangesOf returns the ranges of the list on media, sorted and not adjacent.
 func rangesOf(lines []layout.BadRange) (list []Range) {
 	for _, b := range lines {
 		list = append(list, Range{b.Block, b.Len})
@@ -36,7 +38,7 @@ func rangesOf(lines []layout.BadRange) (list []Range) {
 	return join(nil, list...)
 }
 
-// blocksAround are the blocks that hold the bytes of ranges, as far as the filesystem has them.
+// blocksAround returns the blocks of the filesystem that contain the bytes of ranges.
 func blocksAround(bytes []pmem.Range, sb *layout.Superblock) (list []Range) {
 	for _, b := range bytes {
 		lo, hi := uint64(b.Off)>>layout.BlockShift, min(uint64(b.Off+b.Len+layout.BlockSize-1)>>layout.BlockShift, sb.Blocks())
@@ -47,9 +49,9 @@ func blocksAround(bytes []pmem.Range, sb *layout.Superblock) (list []Range) {
 	return list
 }
 
-// Known is what the list on media of a filesystem that is not mounted and the kernel's list have,
-// in order: whole blocks, in bytes. An error of the kernel's list comes with what the other one
-// has.
+// Known returns the bad ranges of a filesystem that is not mounted: those of the list on media and
+// those of the kernel's list. They are whole blocks, sorted, in bytes. If the kernel's list cannot
+// be read, Known returns the error together with the ranges on media.
 func Known(r *pmem.Region, sb *layout.Superblock) (out []pmem.Range, err error) {
 	lines, err := readLines(r, sb)
 	if err != nil {
@@ -62,9 +64,9 @@ func Known(r *pmem.Region, sb *layout.Superblock) (out []pmem.Range, err error) 
 	return out, err
 }
 
-// Load finds out what is bad, by the list on media and the kernel's list, before anything else of
-// the region is used. If the kernel's list cannot be read that is a warning. Bad memory in the
-// fixed area is a pmem.MediaError.
+// Load reads the list on media and the kernel's list. It is called before any other part of the
+// region is used. If the kernel's list cannot be read, Load only warns. If memory of the fixed area
+// is bad, Load returns a pmem.MediaError.
 func (l *List) Load() (err error) {
 	if l.lines, err = readLines(l.r, l.sb); err != nil {
 		return err
@@ -75,7 +77,7 @@ func (l *List) Load() (err error) {
 	}
 	found := blocksAround(kernel, l.sb)
 	for _, b := range found {
-		// The first superblock has a second, and is read before this.
+		// The first superblock is exempt: it has a copy, and has been read already.
 		if at := max(int64(b.Block)<<layout.BlockShift, l.sb.BadOff); at < l.sb.StaticEnd && at < int64(b.end())<<layout.BlockShift {
 			return l.errorAt(uint64(at) >> layout.BlockShift)
 		}
@@ -87,10 +89,10 @@ func (l *List) Load() (err error) {
 	return nil
 }
 
-// StartSaving saves the list to media, now and with each durable addition. stamp is the sequence
-// for its lines; not ok: nothing may be stored any more.
+// StartSaving saves the list to media, now and after each durable addition. stamp returns the
+// sequence for the lines; if ok is false, nothing may be stored any more.
 //
-// Persistence order: as save.
+// Persistence order: as saveLocked.
 func (l *List) StartSaving(stamp func() (seq uint64, ok bool)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,18 +100,18 @@ func (l *List) StartSaving(stamp func() (seq uint64, ok bool)) error {
 	return l.saveLocked()
 }
 
-// saveLocked makes the list on media say what is durably known. A line is never overwritten by
-// another range: torn, it would be lost. A range for which there is no line stays known until the
-// unmount. Called with mu held.
+// saveLocked saves the durable ranges to the list on media. A line is never overwritten by another
+// range, because a torn store would lose the old range. A range for which no line is left stays
+// known until the unmount. Called with mu held.
 //
 // Persistence order:
 //  1. torn lines: store an unused line, flush
 //
 // Then for each range that has no line:
-//  1. store it in an unused one, flush; SFENCE
+//  1. store it in an unused line, flush; SFENCE
 //  2. lines of ranges that are part of it: store an unused line, flush
 //
-// SFENCE in the end.
+// Finally SFENCE if a line was made unused, and write the block back (pmem.Region.Sync).
 func (l *List) saveLocked() error {
 	seq, ok := l.stamp()
 	if !ok {
@@ -133,7 +135,7 @@ func (l *List) saveLocked() error {
 			continue
 		}
 		unused, n, parts := l.placeForLocked(want)
-		if n == 0 || n == 1 && len(parts) == 0 { // the last one is for ranges that join others
+		if n == 0 || n == 1 && len(parts) == 0 { // the last unused line is for ranges that join others
 			full = true
 			continue
 		}
@@ -155,14 +157,14 @@ func (l *List) saveLocked() error {
 		return err
 	}
 	if full && !l.unsaved.Load() {
-		l.warn("the bad-range list is full: what else is bad is forgotten at the unmount, unless the kernel knows it")
+		l.warn("the bad-range list is full: further bad ranges are forgotten at the unmount, unless the kernel lists them")
 	}
 	l.unsaved.Store(full || l.volatile)
 	return nil
 }
 
-// placeForLocked finds an unused line of n for a range, and the lines of ranges that are part of
-// it. Called with mu held.
+// placeForLocked returns the index of an unused line for a range, the number of unused lines, and
+// the indexes of the lines whose ranges are part of it. Called with mu held.
 func (l *List) placeForLocked(want layout.BadRange) (unused, n int, parts []int) {
 	for i, b := range l.lines {
 		switch {
@@ -175,8 +177,8 @@ func (l *List) placeForLocked(want layout.BadRange) (unused, n int, parts []int)
 	return unused, n, parts
 }
 
-// putLocked stores a range in line i of the list on media, and flushes it. Called with mu held, on
-// one thread.
+// putLocked stores a range in line i of the list on media, and flushes the line. Called with mu
+// held, and with the goroutine locked to its OS thread.
 func (l *List) putLocked(i int, b layout.BadRange, seq uint64) error {
 	var line layout.Line
 	b.Put(&line)

@@ -20,8 +20,8 @@ func region(t *testing.T, size int64) *pmem.Region {
 	return r
 }
 
-// TestSuperblocks: either of the two is enough, and says which one it is; without both there is no
-// filesystem.
+// TestSuperblocks checks that either superblock is enough, that ReadSuper reports which one it
+// used, and that it fails without both.
 func TestSuperblocks(t *testing.T) {
 	r := region(t, format.MinSize)
 	if _, _, err := format.ReadSuper(r); !errors.Is(err, layout.ErrMagic) {
@@ -32,7 +32,7 @@ func TestSuperblocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		spoil  int64 // region offset; -1: none
+		spoil  int64 // region offset to overwrite; -1: none
 		backup bool
 		err    error
 	}{{-1, false, nil}, {8, true, nil}, {made.BackupOff + 8, false, layout.ErrChecksum}} {
@@ -48,7 +48,8 @@ func TestSuperblocks(t *testing.T) {
 	}
 }
 
-// TestMkfsAgain: an older, larger filesystem is not found behind a new, smaller one.
+// TestMkfsAgain checks that the superblock of an older, larger filesystem is not found behind a
+// new, smaller one.
 func TestMkfsAgain(t *testing.T) {
 	r := region(t, 2*format.MinSize)
 	if _, err := format.Mkfs(r, format.Options{Label: "old"}); err != nil {
@@ -65,7 +66,7 @@ func TestMkfsAgain(t *testing.T) {
 	}
 }
 
-// TestRefused: what cannot be made is one sentence, and changes nothing.
+// TestRefused checks the errors for options that Mkfs refuses, and that it then changes nothing.
 func TestRefused(t *testing.T) {
 	for want, o := range map[string]format.Options{
 		"does not fit": {Size: 2 * format.MinSize},

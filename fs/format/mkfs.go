@@ -11,18 +11,18 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// Options are the choices of Mkfs; the zero value is the usual one.
+// Options are the choices of Mkfs. The zero value selects the defaults.
 type Options struct {
 	Label    string
 	UUID     [16]byte // zero: random
 	Size     int64    // bytes; 0: the whole region
 	UID, GID uint32   // owner of the root directory
-	Reserve  float64  // share of the space that only root may take, in percent, up to 50
-	// ChunkShift and PUDShift are log2 of the two large folio sizes in bytes;
-	// 0 means 21 and 30. Tests use small ones to have all orders in a small region.
+	Reserve  float64  // percent of the space that only root may take for data, 0 to 50
+	// ChunkShift and PUDShift are log2 of the two large folio sizes in bytes; if ChunkShift is 0
+	// they are 21 and 30. Tests use small ones to have all orders in a small region.
 	ChunkShift, PUDShift uint8
-	Lanes                int   // 0: by size
-	Now                  int64 // ns since the epoch; 0: the clock
+	Lanes                int   // 0: chosen by the size
+	Now                  int64 // creation time, ns since the epoch; 0: the current time
 }
 
 // MinSize and MaxSize are the smallest and the largest filesystem in bytes.
@@ -31,13 +31,15 @@ const (
 	MaxSize = layout.MaxSize
 )
 
-// A filesystem may be as large as a region, and no larger.
+// The largest filesystem is exactly as large as the largest region: otherwise one of these
+// constants does not compile.
 const (
 	_ = uint64(MaxSize - pmem.MaxSize)
 	_ = uint64(pmem.MaxSize - MaxSize)
 )
 
-// geometry lays out the fixed area of a filesystem of the given size.
+// geometry returns the superblock of a new filesystem on the region, and chooses what opts leaves
+// open.
 func geometry(region *pmem.Region, opts *Options) (*layout.Superblock, error) {
 	size := opts.Size
 	if size == 0 {
@@ -88,12 +90,13 @@ func geometry(region *pmem.Region, opts *Options) (*layout.Superblock, error) {
 	return super, nil
 }
 
-// soundStart fails if the kernel knows that memory is bad which Mkfs needs: up to the block of the
-// root. What is bad elsewhere the first mount takes out of use.
+// soundStart fails if the kernel lists bad memory that Mkfs needs: from the start of the region up
+// to and including the block of the root inode. Other bad memory is taken out of use by the first
+// mount.
 func soundStart(r *pmem.Region, s *layout.Superblock) error {
 	bad, err := r.BadRanges()
 	if err != nil {
-		return nil // the first mount says so
+		return nil // the first mount reports the error
 	}
 	for _, b := range bad {
 		if b.Off < s.InodeBase+layout.BlockSize {
@@ -104,14 +107,15 @@ func soundStart(r *pmem.Region, s *layout.Superblock) error {
 	return nil
 }
 
-// Mkfs writes an empty filesystem to the region. It does not look at what was
-// there before: whoever calls it has.
+// Mkfs writes an empty filesystem to the region. It does not check whether the region is in use or
+// holds data; the caller has done so.
 //
 // Persistence order:
-//  1. both superblocks cleared, the second one of the filesystem that was there, and the
-//     region's last block; SFENCE: from here on it is no filesystem, old or new
-//  2. lanes, chunk map, owner record, bad-range list, first chunk header, root inode; SFENCE
-//  3. second superblock, SFENCE; first superblock, SFENCE: from here on it is one
+//  1. clear both superblocks, the second superblock of the old filesystem, and the region's last
+//     block; SFENCE: from here on the region holds no filesystem, neither old nor new
+//  2. lanes, bad-range list, owner record, heartbeat, chunk map, first chunk header, root inode;
+//     SFENCE
+//  3. second superblock, SFENCE; first superblock, SFENCE: the new filesystem is complete
 func Mkfs(r *pmem.Region, o Options) (*layout.Superblock, error) {
 	s, err := geometry(r, &o)
 	if err != nil {
@@ -129,9 +133,9 @@ func Mkfs(r *pmem.Region, o Options) (*layout.Superblock, error) {
 	w := mkfsWriter{r: r, s: s, seed: layout.Seed(s.UUID)}
 	w.zero(0, layout.BlockSize)
 	w.zero(s.BackupOff, layout.BlockSize)
-	w.zero(lastBlock(r), layout.BlockSize) // where ReadSuper would find an older one
+	w.zero(lastBlock(r), layout.BlockSize) // where ReadSuper would find an older superblock
 	if old != nil && old.BackupOff <= r.Size()-layout.BlockSize {
-		w.zero(old.BackupOff, layout.BlockSize) // and where fsck would
+		w.zero(old.BackupOff, layout.BlockSize) // where fsck would find an older superblock
 	}
 	w.fence()
 	w.body()
@@ -144,7 +148,8 @@ func Mkfs(r *pmem.Region, o Options) (*layout.Superblock, error) {
 	return s, w.err
 }
 
-// mkfsWriter carries the first error, so that mkfs reads as its list of steps.
+// mkfsWriter stores to the region and keeps the first error, after which it does nothing. So Mkfs
+// reads like its list of steps.
 type mkfsWriter struct {
 	r    *pmem.Region
 	s    *layout.Superblock
@@ -200,7 +205,7 @@ func (w *mkfsWriter) body() {
 	}
 	w.store(super.ChunkMapOff, chunkMap)
 
-	// The first chunk: its header says that the block behind it holds inodes.
+	// The first chunk: its header lists the block behind it as an inode block.
 	block := make([]byte, layout.BlockSize)
 	layout.FormatBlock(block, w.seed, super.StaticEnd, seq)
 	line = layout.Line{}

@@ -7,9 +7,9 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// ReadSuper reads the superblock, or if that one is damaged the second, and says
-// which. A region that holds no daxfsd gives layout.ErrMagic, one of a newer format
-// layout.ErrVersion, one damaged in both places layout.ErrChecksum.
+// ReadSuper reads the first superblock or, if that is damaged, the second one; fromBackup reports
+// which. The error is layout.ErrMagic for a region that holds no daxfsd, layout.ErrVersion for a
+// newer format, and layout.ErrChecksum if both superblocks are damaged.
 func ReadSuper(r *pmem.Region) (s *layout.Superblock, fromBackup bool, err error) {
 	var b [layout.SuperSize]byte
 	if r.Size() < MinSize {
@@ -30,7 +30,7 @@ func ReadSuper(r *pmem.Region) (s *layout.Superblock, fromBackup bool, err error
 	return nil, false, first
 }
 
-// lastBlock is the offset of the region's last whole block.
+// lastBlock returns the region offset of the region's last whole block.
 func lastBlock(r *pmem.Region) int64 { return r.Size()&^(layout.BlockSize-1) - layout.BlockSize }
 
 func checkSize(r *pmem.Region, s *layout.Superblock) error {
@@ -40,17 +40,17 @@ func checkSize(r *pmem.Region, s *layout.Superblock) error {
 	return nil
 }
 
-// AlignError is a device-dax that can only be mapped in larger pieces than the filesystem on
-// it was made for. Both are in bytes.
+// AlignError is the error for a device-dax that can only be mapped in larger pieces than the
+// filesystem on it was made for. Both fields are in bytes.
 type AlignError struct{ Found, Want int64 }
 
-// Error names both.
+// Error returns a message with both alignments.
 func (e *AlignError) Error() string {
 	return fmt.Sprintf("region has an alignment of %d bytes, the filesystem on it was made for %d", e.Found, e.Want)
 }
 
-// CheckAlign returns an AlignError for a device-dax on which pieces of the filesystem's mapping
-// granule cannot be mapped. Everywhere else pages are small enough.
+// CheckAlign returns an AlignError if the region is a device-dax that cannot be mapped in pieces of
+// the filesystem's mapping granule. On all other regions the pages are small enough.
 func CheckAlign(r *pmem.Region, s *layout.Superblock) error {
 	if r.Kind() == pmem.KindDevDax && r.Align() > s.Granule {
 		return &AlignError{Found: r.Align(), Want: s.Granule}

@@ -152,8 +152,8 @@ func (s *Superblock) Encode() []byte {
 	return b
 }
 
-// DecodeSuper decodes buf, the superblock at region offset off. Its errors wrap ErrMagic, ErrChecksum
-// or ErrVersion, and name what was found.
+// DecodeSuper decodes buf, the superblock at region offset off. Its errors wrap ErrMagic,
+// ErrChecksum or ErrVersion, and name what was found.
 func DecodeSuper(buf []byte, off int64) (*Superblock, error) {
 	endian := binary.LittleEndian
 	if len(buf) < SuperSize {

@@ -9,7 +9,7 @@ import (
 // The attributes that hold an inode's access control lists.
 const (
 	Access  = "system.posix_acl_access"
-	Default = "system.posix_acl_default" // of directories: what is created in them inherits it
+	Default = "system.posix_acl_default" // of directories: new entries inherit the list
 )
 
 // Errors of Parse.
@@ -22,15 +22,15 @@ var (
 func IsName(name string) bool { return name == Access || name == Default }
 
 // List is an access control list: entries in the order owner, users, owning group, groups, mask,
-// others. nil means that there is no list. Analogous to the kernel's struct posix_acl.
+// others. nil means that there is no list. It is analogous to the kernel's struct posix_acl.
 type List []entry
 
 type entry struct {
-	tag, perm uint16 // perm is a combination of r 4, w 2, x 1
-	id        uint32 // the user or group; undefinedID for other tags
+	tag, perm uint16 // perm is a combination of 4 (r), 2 (w) and 1 (x)
+	id        uint32 // uid or gid; undefinedID for other tags
 }
 
-// Tags of entries, and the sizes of an attribute's value in bytes.
+// Tags of entries, and sizes in an attribute's value in bytes.
 const (
 	tagUserObj  = 0x01
 	tagUser     = 0x02
@@ -45,7 +45,8 @@ const (
 	undefinedID = 1<<32 - 1
 )
 
-// follows lists the tags that may follow a tag; 0 is the beginning. Nothing follows tagOther.
+// follows lists the tags that may follow a tag. Tag 0 is the beginning of the list. No tag follows
+// tagOther.
 var follows = map[uint16][]uint16{
 	0:           {tagUserObj},
 	tagUserObj:  {tagUser, tagGroupObj},
@@ -55,8 +56,8 @@ var follows = map[uint16][]uint16{
 	tagMask:     {tagOther},
 }
 
-// Parse decodes an attribute's value; a value without entries is nil. It fails with ErrMalformed or
-// ErrVersion. Analogous to the kernel's posix_acl_from_xattr and posix_acl_valid.
+// Parse decodes an attribute's value; a value without entries gives nil. It fails with ErrMalformed
+// or ErrVersion. It is analogous to the kernel's posix_acl_from_xattr and posix_acl_valid.
 func Parse(b []byte) (List, error) {
 	if len(b) < headSize || (len(b)-headSize)%entrySize != 0 {
 		return nil, ErrMalformed
@@ -74,7 +75,7 @@ func Parse(b []byte) (List, error) {
 	return l, nil
 }
 
-// valid is the kernel's posix_acl_valid.
+// valid reports whether the list is well-formed. It is analogous to the kernel's posix_acl_valid.
 func (l List) valid() bool {
 	last, users := uint16(0), false
 	for _, e := range l {
@@ -112,7 +113,8 @@ func (l List) get(tag uint16) *entry {
 	return nil
 }
 
-// class returns the entry that a mode shows as the group's: the mask if there is one.
+// class returns the entry that the group bits of the mode show: the mask if there is one, otherwise
+// the owning group.
 func (l List) class() *entry {
 	if e := l.get(tagMask); e != nil {
 		return e

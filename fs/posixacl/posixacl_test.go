@@ -12,7 +12,7 @@ import (
 )
 
 // value encodes a list written as text, such as "u::rw-,u:5:r--,g::r--,m::rw-,o::---"; x is an
-// unknown tag. It shares nothing with the package.
+// unknown tag. It shares no code with the package.
 func value(text string) []byte {
 	b := []byte{2, 0, 0, 0}
 	if text == "" {
@@ -38,7 +38,7 @@ func value(text string) []byte {
 	return b
 }
 
-// list parses text; "" is nil.
+// list parses the value of text; "" gives nil.
 func list(t *testing.T, text string) List {
 	t.Helper()
 	l, err := Parse(value(text))
@@ -94,11 +94,11 @@ func TestParse(t *testing.T) {
 func TestModes(t *testing.T) {
 	for _, c := range []struct {
 		list    string
-		mode    uint16 // of the file before
-		set     uint16 // its mode once it has the list
-		kept    string // the list beside that mode
+		mode    uint16 // mode of the file before SetMode
+		set     uint16 // mode of the file after SetMode
+		kept    string // the list that SetMode keeps
 		chmod   uint16
-		changed string // the list after chmod; "": it stays
+		changed string // the list after Chmod; "": unchanged
 	}{
 		{"u::rw-,g::r--,o::---", 0o100777, 0o100640, "", 0o640, ""},
 		{"u::rw-,g::r--,o::---", 0o102777, 0o102640, "", 0o751, "u::rwx,g::r-x,o::--x"},
@@ -146,8 +146,8 @@ func TestInherit(t *testing.T) {
 	}
 }
 
-// TestParseRandom feeds values made of random entries: none panics, and what is accepted is encoded
-// as it was, but for the ids of entries that have none.
+// TestParseRandom parses values of random entries. No value causes a panic, and an accepted value
+// is encoded as it was, except for the ids of entries that have no id.
 func TestParseRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	tags, accepted := []uint16{1, 2, 4, 8, 0x10, 0x20}, 0
