@@ -17,6 +17,7 @@
 //   - Durability is what a flushed and fenced store survives there.
 //   - Recorder hears of every primitive; crash tests are made of it.
 //   - Range is a part of a region that the kernel knows to be poisoned.
+//   - LockShared, Region.Locks and FirstLock are the locks by which programs keep what they map.
 //
 // Create makes the file of an emulated region; NewMemory makes one for tests.
 // HostIdentity, Self, ProcessStatus and Region.Inode are the facts an owner record compares.
