@@ -66,27 +66,44 @@ func add(f *folio, delta uint64) error {
 type run struct{ block, n uint64 }
 
 // idleRun collects adjacent blocks that became free, and reports them as one run. Their words no
-// longer count them, and no caller may own them before the report. A block that a drain covers is
-// pinned instead.
+// longer count them, and no caller may own them before the report. A block that a drain or a
+// lease covers is pinned instead.
 type idleRun struct {
 	t        *Table
 	block, n uint64
 	op       string
 	idle     func(block, n uint64)
 	late     uint64 // blocks that were Deferred until now
+	kept     uint64 // blocks that a lease pins instead
 }
 
 func (r *idleRun) add(block, n uint64) {
 	for d := &r.t.drains; n > 0 && d.count.Load() != 0; {
 		k, pinned := d.pin(r.t, block, n)
 		if !pinned {
-			r.join(block, k)
+			r.addDrained(block, k)
 		}
 		block, n = block+k, n-k
 	}
 	if n > 0 {
-		r.join(block, n)
+		r.addDrained(block, n)
 	}
+}
+
+// addDrained is add for blocks that no drain covers.
+func (r *idleRun) addDrained(block, n uint64) {
+	l := &r.t.leases
+	if l.count.Load() == 0 {
+		r.join(block, n)
+		return
+	}
+	l.pin(block, n, func(block, n uint64, leased, _ bool) {
+		if leased {
+			r.kept += n
+		} else {
+			r.join(block, n)
+		}
+	})
 }
 
 func (r *idleRun) join(block, n uint64) {

@@ -78,8 +78,8 @@ func (t *Table) release(f Ref, delta uint64, op string, idle func(block, n uint6
 		at = next
 	}
 	r.report()
-	if r.late > 0 {
-		t.released.Add(r.late)
+	if late := r.late - r.kept; late > 0 {
+		t.released.Add(late)
 	}
 }
 

@@ -37,6 +37,7 @@ type Table struct {
 	partlyOwned  partlyOwned
 	doubt        func(block uint64) // see Doubt; immutable once the table is used
 	drains       drains
+	leases       leases
 
 	pmds, puds atomic.Int64  // folios of these orders, not free
 	unlinked   atomic.Int64  // blocks of folios that are unlinked
@@ -105,7 +106,7 @@ func (t *Table) Maps(block uint64) int {
 // Deferred returns how many blocks have no owner but are not free, since they, or a large folio
 // that they were part of, are still referenced. Only Put and Unmap make them free.
 func (t *Table) Deferred() uint64 {
-	return uint64(max(t.unlinked.Load()+t.drains.pinned.Load(), 0))
+	return uint64(max(t.unlinked.Load()+t.drains.pinned.Load()+t.leases.pinned.Load(), 0))
 }
 
 // Released returns how many Deferred blocks Put and Unmap have made free since New.
