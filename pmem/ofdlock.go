@@ -21,10 +21,10 @@ var (
 const probeByte = 1<<62 - 1
 
 // LockShared takes a shared lock on bytes [off, off+n) of an open file, as F_OFD_SETLK with F_RDLCK
-// does. The range may lie beyond the end of the file. The lock belongs to the open file description:
-// the kernel drops it when the last descriptor or mapping of the description is gone, be it by
-// munmap(2), exec(2) or the death of the process, and fork(2) hands it on. It needs a file open for
-// reading. ErrTooManyLocks.
+// does. The range may lie beyond the end of the file. The lock belongs to the open file
+// description: the kernel drops it when the last descriptor or mapping of the description is gone,
+// be it by munmap(2), exec(2) or the death of the process, and fork(2) hands it on. It needs a file
+// open for reading. ErrTooManyLocks.
 func LockShared(f *os.File, off, n int64) error {
 	l := unix.Flock_t{Type: unix.F_RDLCK, Whence: unix.SEEK_SET, Start: off, Len: n}
 	for {
@@ -42,9 +42,10 @@ func LockShared(f *os.File, off, n int64) error {
 }
 
 // FirstLock returns a part [lo, hi) of bytes [off, off+n) that some other open file description of
-// the region has locked; ok is false if there is none. Of several locks it returns any one, whole as
-// far as it lies in the range. The range may lie beyond the end of the region. A region in memory
-// has no locks. It asks with F_OFD_GETLK, and takes 1 to 6 µs as long as there are few locks.
+// the region has locked; ok is false if there is none. Of several locks it returns any one, whole
+// as far as it lies in the range. The range may lie beyond the end of the region. A region in
+// memory has no locks. It asks with F_OFD_GETLK, and takes 1 to 6 µs as long as there are few
+// locks.
 func (r *Region) FirstLock(off, n int64) (lo, hi int64, ok bool, err error) {
 	if r.file == nil {
 		return 0, 0, false, nil
@@ -73,10 +74,10 @@ func firstLock(f *os.File, off, n int64) (lo, hi int64, ok bool, err error) {
 	}
 }
 
-// Locks calls f for each part [lo, hi) of bytes [off, off+n) that other open file descriptions of the
-// region have locked, in ascending order, until f returns false. Parts of several locks may meet,
-// but never overlap. Locks that come or go meanwhile may be missed or reported. The kernel keeps
-// locks in a list: k locks take in the order of k² steps, 2 ms for 500 and 2 s for 10 000.
+// Locks calls f for each part [lo, hi) of bytes [off, off+n) that other open file descriptions of
+// the region have locked, in ascending order, until f returns false. Parts of several locks may
+// meet, but never overlap. Locks that come or go meanwhile may be missed or reported. The kernel
+// keeps locks in a list: k locks take in the order of k² steps, 2 ms for 500 and 2 s for 10 000.
 func (r *Region) Locks(off, n int64, f func(lo, hi int64) bool) error {
 	if r.file == nil {
 		return nil

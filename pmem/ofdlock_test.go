@@ -142,8 +142,8 @@ func TestLocks(t *testing.T) {
 	}
 }
 
-// TestKeepsLocks: on an ordinary filesystem a mapping keeps locks, and the probe leaves none; memory
-// of this process cannot be locked.
+// TestKeepsLocks: on an ordinary filesystem a mapping keeps locks, and the probe leaves none;
+// memory of this process cannot be locked.
 func TestKeepsLocks(t *testing.T) {
 	r, _ := lockedRegion(t, 4<<20)
 	if err := r.KeepsLocks(); err != nil {

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// leases are the blocks that programs outside of the daemon map. A lease is held on blocks and not on
-// folios: folios are split and merged under it, and of a large folio that nobody owns any more only
-// the blocks that are leased stay.
+// leases are the blocks that programs outside of the daemon map. A lease is held on blocks and not
+// on folios: folios are split and merged under it, and of a large folio that nobody owns any more
+// only the blocks that are leased stay.
 //
 // A leased block that has neither owner nor reference is pinned: it is not reported as free before
 // its last lease ends.
@@ -34,9 +34,9 @@ func (a *segment) joins(b *segment) bool {
 	return a.end() == b.block && a.holders == b.holders && a.pinned == b.pinned
 }
 
-// Lease adds a lease of n blocks from block on. Until Unlease has ended it, no block of the range is
-// reported as free, whatever becomes of its owners, references and folio. A block may have any number
-// of leases.
+// Lease adds a lease of n blocks from block on. Until Unlease has ended it, no block of the range
+// is reported as free, whatever becomes of its owners, references and folio. A block may have any
+// number of leases.
 //
 // Precondition: the caller keeps an owner of the blocks from leaving meanwhile.
 func (t *Table) Lease(block, n uint64) {
@@ -68,8 +68,8 @@ func (t *Table) LeaseFound(block, n uint64, free func(block, n uint64)) {
 	}
 }
 
-// Unlease ends a lease of n blocks from block on. It calls idle, as Put does, for each run of blocks
-// that are free now.
+// Unlease ends a lease of n blocks from block on. It calls idle, as Put does, for each run of
+// blocks that are free now.
 //
 // Precondition: Lease or LeaseFound added a lease of each of the blocks.
 func (t *Table) Unlease(block, n uint64, idle func(block, n uint64)) {
@@ -118,8 +118,8 @@ func (l *leases) at(block uint64) int {
 	return i
 }
 
-// change calls f for each segment of a range of blocks, cut to it. With add, blocks in no segment are
-// made one without holders before; else there must be none. Called with mu held.
+// change calls f for each segment of a range of blocks, cut to it. With add, blocks in no segment
+// are made one without holders before; else there must be none. Called with mu held.
 func (l *leases) change(block, n uint64, f func(s *segment), add bool) {
 	if n == 0 {
 		return

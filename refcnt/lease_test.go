@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestLeaseKeeps checks which blocks become free, and when, for each way in which a leased folio loses
-// its owners and references.
+// TestLeaseKeeps checks which blocks become free, and when, for each way in which a leased folio
+// loses its owners and references.
 func TestLeaseKeeps(t *testing.T) {
 	const pmd, pud = 3, 6
 	none := []run(nil)
@@ -86,7 +86,8 @@ func TestLeaseKeeps(t *testing.T) {
 	}
 }
 
-// TestLeaseFound checks that a mount's leases pin the blocks that have no owner, and report them once.
+// TestLeaseFound checks that a mount's leases pin the blocks that have no owner, and report them
+// once.
 func TestLeaseFound(t *testing.T) {
 	const pmd, pud = 3, 6
 	tab, err := New(1<<pud, pmd, pud)
