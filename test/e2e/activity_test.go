@@ -17,7 +17,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// operations is what the daemon has served, as `daxfsd info --json` says.
+// operations returns the operations that the daemon has served, from `daxfsd info --json`.
 func operations(t *testing.T, m *harness.Mount) transport.Stats {
 	t.Helper()
 	var i struct {
@@ -30,10 +30,10 @@ func operations(t *testing.T, m *harness.Mount) transport.Stats {
 	return i.Mount.Operations
 }
 
-// TestActivity: what programs do is counted exactly, by whichever queue it comes, and top shows it
-// while it happens.
+// TestActivity checks that the operations of programs are counted exactly, whichever queue served
+// them, and that daxfsd top shows them while they happen.
 func TestActivity(t *testing.T) {
-	t.Setenv(harness.OptionsEnv, "") // with a page cache not every read comes
+	t.Setenv(harness.OptionsEnv, "") // with a page cache, not every read reaches the daemon
 	eachTransport(t, 256<<20, 2*time.Minute, func(t *testing.T, m *harness.Mount) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -114,7 +114,8 @@ func TestActivity(t *testing.T) {
 			"READ":   {Count: clients * files * reads, Bytes: clients * files * reads * 1000},
 			"RENAME": {Count: clients * files}, "RMDIR": {Count: clients, Negative: clients}, "SYMLINK": {Count: clients}, "UNLINK": {Count: clients},
 		}
-		// differs says what got is, if it is not what is wanted; wait, that it may become so.
+		// differs returns how got differs from what is wanted. wait reports that got may still
+		// become right.
 		differs := func(got func(name string) transport.Operation) (what string, wait bool) {
 			for name, w := range want {
 				g := got(name)
@@ -125,7 +126,8 @@ func TestActivity(t *testing.T) {
 			}
 			return what, wait
 		}
-		// A queue may be about to count what the client has its answer of: then it is in flight.
+		// A client may have its answer before the queue has counted the request. The request then
+		// still counts as in flight.
 		for {
 			now := operations(t, m)
 			what, wait := differs(func(name string) transport.Operation {
@@ -149,7 +151,7 @@ func TestActivity(t *testing.T) {
 			}
 			watch()
 		}
-		watch() // and no more comes
+		watch() // and nothing more is counted
 		if what, _ := differs(func(name string) transport.Operation { return shown[name] }); what != "" {
 			t.Errorf("a little later top says of\n%s", what)
 		}

@@ -15,9 +15,10 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestBadMemory cuts the region file under a live mount, so that reading one block of a file
-// raises SIGBUS as poison does, and puts it back. That block is lost: EIO, also after a
-// remount; fsck names the file; overwriting the file takes the block out of use, and all is well.
+// TestBadMemory truncates the region file under a live mount, so that reading one block of a file
+// raises SIGBUS as poison does, and then restores it. The block is lost: reads return EIO, also
+// after a remount, and fsck names the file. Overwriting the file takes the block out of use, and
+// the filesystem is whole again.
 func TestBadMemory(t *testing.T) {
 	const size, blocks = 64 << 20, 64
 	eachTransport(t, size, 2*time.Minute, func(t *testing.T, m *harness.Mount) {
@@ -40,7 +41,7 @@ func TestBadMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		const bad = blocks - 1
-		at := int64(bytes.LastIndex(image, content[bad<<12:])) // the later one of the two files
+		at := int64(bytes.LastIndex(image, content[bad<<12:])) // in the later one of the two files
 		if at < 0 || at%4096 != 0 {
 			t.Fatalf("the last block of the file is at %d of the region", at)
 		}

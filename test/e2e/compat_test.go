@@ -15,7 +15,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// fstrim has FITRIM discard everything, which is nothing.
+// fstrim calls FITRIM on the whole mount, which must report 0 bytes.
 func fstrim(m *harness.Mount) error {
 	out, err := harness.Command(time.Minute, "", nil, "fstrim", "-v", m.Mountpoint)
 	if err == nil && !strings.Contains(out, "0 B") {
@@ -24,8 +24,8 @@ func fstrim(m *harness.Mount) error {
 	return err
 }
 
-// TestNotOffered: what docs/compatibility.md says that there is not is refused with the error
-// that it names.
+// TestNotOffered checks that each feature that docs/compatibility.md lists as missing is refused
+// with the documented error.
 func TestNotOffered(t *testing.T) {
 	m := harness.New(t, 64<<20, 2*time.Minute)
 	f, err := os.OpenFile(m.Path("f"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -79,8 +79,8 @@ func TestNotOffered(t *testing.T) {
 	}
 }
 
-// TestMountHelper: by the names that mount(8) looks for the program does what fstab, mount and
-// mount -o remount ask for.
+// TestMountHelper checks that under the names that mount(8) looks for, the program does what fstab,
+// mount and mount -o remount ask for.
 func TestMountHelper(t *testing.T) {
 	m := harness.New(t, 64<<20, 2*time.Minute)
 	m.Umount()
@@ -101,7 +101,7 @@ func TestMountHelper(t *testing.T) {
 		return st.Flags & (unix.ST_RDONLY | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_NOSUID)
 	}
 	if out, err := harness.Command(time.Minute, "", nil, helper, m.Region, m.Mountpoint, "-fv"); err != nil || out != "" || write() != nil || os.Remove(m.Path("f")) != nil {
-		t.Fatalf("-f: %v: %s", err, out) // what it wrote is below the mount
+		t.Fatalf("-f: %v: %s", err, out) // -f mounts nothing, so the file was written below the mount point
 	}
 	if out, err := mount("rw,noatime,nodiratime,nodev,lazytime,silent,uhelper=x,x-systemd.device-timeout=5,nofail"); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -132,7 +132,8 @@ func TestMountHelper(t *testing.T) {
 	}
 }
 
-// TestFilefrag: an extent for each order, and what is unwritten or shared is told.
+// TestFilefrag checks daxfsd filefrag: it must list an extent for each order, and report which
+// extents are unwritten or shared.
 func TestFilefrag(t *testing.T) {
 	m := harness.New(t, 128<<20, 2*time.Minute)
 	if err := os.WriteFile(m.Path("f"), make([]byte, 5<<20), 0o600); err != nil {
@@ -177,7 +178,7 @@ func TestFilefrag(t *testing.T) {
 	}
 }
 
-// TestOverlay: overlayfs with the mount as upper layer: copy-up, whiteouts by unlink and
+// TestOverlay checks overlayfs with the mount as upper layer: copy-up, whiteouts by unlink and
 // rename, an opaque directory.
 func TestOverlay(t *testing.T) {
 	m := harness.New(t, 64<<20, 2*time.Minute)
@@ -242,7 +243,8 @@ func TestOverlay(t *testing.T) {
 	m.Again()
 }
 
-// TestHandles: a file handle outlives the daemon, and is stale when the file is gone.
+// TestHandles checks that a file handle is still valid after a restart of the daemon, and stale
+// when the file is deleted.
 func TestHandles(t *testing.T) {
 	m := harness.New(t, 64<<20, 2*time.Minute)
 	if err := os.MkdirAll(m.Path("d/sub"), 0o755); err != nil {
@@ -293,7 +295,7 @@ func TestHandles(t *testing.T) {
 	if err := os.RemoveAll(m.Path("d")); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 50 { // whoever gets its slot is another file
+	for i := range 50 { // a file that gets its inode slot is another file
 		if err := os.WriteFile(m.Path("new"+strconv.Itoa(i)), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestCopyFileRange: a copy takes no space, and each side keeps its own content, before
-// and after a remount.
+// TestCopyFileRange checks that a copy takes no space, and that each side keeps its own content,
+// before and after a remount.
 func TestCopyFileRange(t *testing.T) {
 	m := harness.New(t, 128<<20, 2*time.Minute)
 	const size = 16<<20 + 1234

@@ -12,7 +12,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestCopy copies a real tree and finds it unchanged after a remount.
+// TestCopy copies a real tree and requires that it is unchanged after a remount.
 func TestCopy(t *testing.T) {
 	harness.Need(t, "cp", "diff")
 	const source, most = "/usr/share/doc", 200 << 20
@@ -57,8 +57,7 @@ func countEntries(t *testing.T, dir string) int {
 	return len(e)
 }
 
-// boundedTrees names entries of dir, the first ones that together hold at most
-// most bytes.
+// boundedTrees returns entries of dir: the first ones that together hold at most most bytes.
 func boundedTrees(t *testing.T, dir string, most int64) (names []string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -87,8 +86,7 @@ func boundedTrees(t *testing.T, dir string, most int64) (names []string) {
 	return names
 }
 
-// sameAttributes compares what `diff -r` does not look at, and returns the number
-// of files.
+// sameAttributes compares the attributes that `diff -r` ignores, and returns the number of files.
 func sameAttributes(t *testing.T, src, dst string) (n int) {
 	facts := func(name string) string {
 		st, err := os.Lstat(name)

@@ -1,10 +1,9 @@
-// Package e2e tests daxfsd from outside: it formats an emulated region, mounts
-// it with the command itself, and lets programs that nobody here wrote work on it. What a killed
-// daemon leaves is test/kill's to judge.
+// Package e2e tests daxfsd from outside: it formats an emulated region, mounts it with the daxfsd
+// command, and runs programs of other projects on the mount. test/kill tests what a killed daemon
+// leaves.
 //
-// It owns nothing but its tests; what mounts and takes mounts away is
-// test/harness.
+// The package owns only its tests; test/harness mounts and unmounts.
 //
-// Regions and logs live under $TMPDIR; a mount is taken away after its test,
-// whatever happened. -short makes the directory of a million files a tenth as large.
+// Regions and logs are below $TMPDIR. A mount is removed after its test, whether the test passed or
+// not. -short makes the directory of a million files a tenth as large.
 package e2e

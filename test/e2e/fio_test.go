@@ -10,8 +10,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestFio has fio write and verify with checksums, through every way into the
-// kernel that it knows, and verify again after a remount.
+// TestFio makes fio write and verify with checksums, through several I/O engines, and verify again
+// after a remount.
 func TestFio(t *testing.T) {
 	harness.Need(t, "fio")
 	m := harness.New(t, 1<<30, 6*time.Minute)
@@ -26,7 +26,7 @@ func TestFio(t *testing.T) {
 	}
 	var all []work
 	for _, e := range []string{"psync", "mmap", "libaio", "io_uring"} {
-		direct := e == "libaio" || e == "io_uring" // libaio waits without it
+		direct := e == "libaio" || e == "io_uring" // libaio is synchronous without O_DIRECT
 		all = append(all, work{e, "randwrite", "4k", direct}, work{e, "write", "128k", direct})
 	}
 	name := func(w work) string { return w.engine + "-" + w.rw }
@@ -45,7 +45,7 @@ func TestFio(t *testing.T) {
 			args = append(args, "--do_verify=1")
 		}
 		out := harness.Run(t, 3*time.Minute, m.Dir, nil, "fio", args...)
-		_, text, _ := strings.Cut(out, "{") // warnings come first
+		_, text, _ := strings.Cut(out, "{") // fio prints warnings before the JSON
 		var res struct {
 			Jobs []struct {
 				Name  string `json:"jobname"`

@@ -77,10 +77,10 @@ func TestFull(t *testing.T) {
 		t.Errorf("appending to a file on a full mount: %v, want ENOSPC", err)
 	}
 	kept("full")
-	// A full one is mounted and checked like any other.
+	// A full filesystem can be mounted and checked.
 	m.Again()
 	kept("full, after a remount")
-	// Deleting works, and what it frees can be used.
+	// Deleting works, and the freed space can be used.
 	if err := os.Remove(filepath.Join(junk, "large000001")); err != nil {
 		t.Fatalf("deleting on a full mount: %v", err)
 	}
@@ -90,7 +90,7 @@ func TestFull(t *testing.T) {
 	if err := os.RemoveAll(junk); err != nil {
 		t.Fatalf("deleting all: %v", err)
 	}
-	m.Again() // what was open at the end is free now
+	m.Again() // files that were still open are freed now
 	after := statfs(t, m)
 	if lost := int64(before.Bfree) - int64(after.Bfree); lost > int64(before.Bfree)/100 {
 		t.Errorf("%d of %d free blocks did not come back", lost, before.Bfree)

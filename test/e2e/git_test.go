@@ -12,7 +12,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestGit has git keep a repository on the mount.
+// TestGit runs git on a repository on the mount.
 func TestGit(t *testing.T) {
 	harness.Need(t, "git")
 	m := harness.New(t, 512<<20, 4*time.Minute)
@@ -70,7 +70,7 @@ func TestGit(t *testing.T) {
 	if git(repo, "rev-parse", "HEAD") != head || git(repo, "ls-files", "-s") != tree {
 		t.Error("HEAD or the index changed over the remount")
 	}
-	// Every file read and hashed again, not only believed by its times.
+	// Read and hash every file again, instead of trusting its times.
 	git(repo, "update-index", "-q", "--really-refresh")
 	git(repo, "diff", "--exit-code", "HEAD")
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestGoBuild has the go command work with sources, cache and temporary files on
-// the mount, and runs what it made from there.
+// TestGoBuild runs the go command with sources, cache and temporary files on the mount, and runs
+// the program that it built there.
 func TestGoBuild(t *testing.T) {
 	harness.Need(t, "go")
 	m := harness.New(t, 1<<30, 6*time.Minute)
@@ -56,7 +56,7 @@ func TestGoBuild(t *testing.T) {
 	if got := harness.Run(t, time.Minute, src, env, "./prog"); got != want {
 		t.Fatalf("after a remount the program says %q, want %q", got, want)
 	}
-	// The cache is there, whole, and believed: only what changed is built.
+	// The cache survived the remount: only changed packages are built.
 	write("p0/p.go", "// Package p0 has another number.\npackage p0\n\n// N is the number.\nfunc N() int { return 100 }\n")
 	start = time.Now()
 	built := harness.Run(t, 5*time.Minute, src, env, "go", "build", "-v", "-o", "prog", ".")

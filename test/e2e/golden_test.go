@@ -15,9 +15,9 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestGolden: the regions that earlier versions wrote (test/golden) are checked and mounted by the
-// command, and every name in them has the attributes and the content of its manifest. The owner of
-// the crashed ones is a machine that does not exist, so they need takeover.
+// TestGolden checks and mounts regions that earlier versions wrote (test/golden), and compares the
+// attributes and content of every name with the manifest. The owner of the crashed regions is a
+// machine that does not exist, so they need a takeover.
 func TestGolden(t *testing.T) {
 	images, err := filepath.Glob("../golden/testdata/*.img.gz")
 	if err != nil || len(images) < 4 {
@@ -65,8 +65,8 @@ func unpack(t *testing.T, image, region string) {
 	}
 }
 
-// compareTree compares what a manifest says of each name with the mount, and returns how many names
-// and how many checksums it had.
+// compareTree compares each name of a manifest with the mount. It returns the number of names and
+// of checksums.
 func compareTree(t *testing.T, mountpoint, manifest string) (names, files int) {
 	t.Helper()
 	name := ""

@@ -14,16 +14,16 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestHungDaemon runs every command on a mount whose daemon is stopped. Each ends in a few seconds
-// and says what is wrong. Over io_uring a request to such a daemon waits without being killable, so
-// none may make one itself.
+// TestHungDaemon runs every command on a mount whose daemon is stopped. Each must end within a few
+// seconds and report the cause. Over io_uring a process that waits for such a daemon cannot be
+// killed, so no command may send a request itself.
 func TestHungDaemon(t *testing.T) {
 	for _, via := range []string{"dev", "uring"} {
 		t.Run(via, func(t *testing.T) {
 			if via == "uring" {
 				harness.Uring(t)
 			}
-			t.Parallel() // it waits, mostly
+			t.Parallel() // the test mostly waits
 			m := harness.NewWith(t, "transport="+via, 64<<20, 2*time.Minute)
 			if err := os.WriteFile(m.Path("f"), []byte("content"), 0o600); err != nil {
 				t.Fatal(err)
@@ -42,7 +42,7 @@ func TestHungDaemon(t *testing.T) {
 			stop(t, m)
 			for _, c := range []struct {
 				args []string
-				code string // of the error
+				code string // exit status; "": success
 				word string
 			}{
 				{[]string{"info", m.Mountpoint}, "", "silent"},
@@ -58,11 +58,11 @@ func TestHungDaemon(t *testing.T) {
 			} {
 				quick(t, c.code, []string{pid, c.word}, c.args...)
 			}
-			// A region on it cannot be reached either.
+			// A region on this mount cannot be reached either.
 			quick(t, "exit status 1", nil, "info", inner)
 			quick(t, "exit status 8", nil, "fsck", "-n", inner)
 			quick(t, "exit status 1", nil, "mount", inner, other)
-			// Nobody can see that it is stopped: then it has time to answer.
+			// The commands cannot see that the daemon is stopped, so they give it time to answer.
 			moved := m.Region + ".moved"
 			if err := os.Rename(m.Region, moved); err != nil {
 				t.Fatal(err)
@@ -82,15 +82,15 @@ func TestHungDaemon(t *testing.T) {
 			}
 			quick(t, "", []string{"in use", pid}, "info", m.Region)
 			m.Kill9()
-			unix.Close(user) // not before: the last user of a mount waits for the daemon
+			unix.Close(user) // only now: the last user of a mount waits for the daemon
 			m.Up()
 			if b, err := os.ReadFile(m.Path("f")); err != nil || string(b) != "content" {
 				t.Errorf("after all that: %q, %v", b, err)
 			}
 
-			// Closed while the daemon is stopped, a directory leaves a request that its ring has
-			// taken and nobody answers; whoever drops the last reference to the mount then waits
-			// for the daemon to end.
+			// Closing a directory while the daemon is stopped leaves a request that its ring has
+			// taken and that is never answered. The process that drops the last reference to the
+			// mount then waits until the daemon ends.
 			for _, how := range []string{"--lazy", "--force"} {
 				dir, err := unix.Open(m.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 				if err != nil {
@@ -100,7 +100,7 @@ func TestHungDaemon(t *testing.T) {
 				unix.Close(dir)
 				code := ""
 				if how == "--force" {
-					code = "exit status 1" // the region is not free yet
+					code = "exit status 1" // the daemon still uses the region
 				}
 				quick(t, code, nil, "umount", how, m.Mountpoint)
 				if inTable(t, m.Mountpoint) {
@@ -114,7 +114,7 @@ func TestHungDaemon(t *testing.T) {
 	}
 }
 
-// stop stops the daemon until the end of the test at most.
+// stop stops the daemon, at most until the end of the test.
 func stop(t *testing.T, m *harness.Mount) {
 	t.Helper()
 	pid := m.PID()
@@ -132,7 +132,8 @@ func stop(t *testing.T, m *harness.Mount) {
 	}
 }
 
-// quick runs a command that has to end within 10 s, with that error, and say all the words.
+// quick runs a command that must end within 10 s with the given exit status, and whose output must
+// contain all words.
 func quick(t *testing.T, code string, words []string, args ...string) {
 	t.Helper()
 	start := time.Now()
@@ -154,7 +155,7 @@ func quick(t *testing.T, code string, words []string, args ...string) {
 	}
 }
 
-// inTable reports whether something is mounted at a mount point.
+// inTable reports whether a filesystem is mounted at mp.
 func inTable(t *testing.T, mp string) bool {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/mountinfo")

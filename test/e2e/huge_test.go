@@ -12,8 +12,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestTebibyte: a sparse region of 1 TiB mounts, and what the daemon keeps in memory for
-// its folios is what the design allows: 8 MiB, and 8 bytes for each 4 KiB that is split.
+// TestTebibyte checks that a sparse region of 1 TiB mounts, and that the daemon's memory for its
+// folios is what the design allows: 8 MiB, and 8 bytes for each 4 KiB that is split.
 func TestTebibyte(t *testing.T) {
 	m := harness.New(t, 1<<40, 3*time.Minute)
 	s := m.Stats()
@@ -35,7 +35,7 @@ func TestTebibyte(t *testing.T) {
 	if s.Folios1G < 298 || s.SplitTableBytes > 64<<10 {
 		t.Errorf("%d folios of 1 GiB in 300 GiB, %d bytes of split table", s.Folios1G, s.SplitTableBytes)
 	}
-	// The region's own pages are the machine's business: only the anonymous ones count.
+	// Count only the anonymous pages, not those of the region.
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.PID()))
 	if err != nil {
 		t.Fatal(err)

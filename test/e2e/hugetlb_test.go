@@ -15,8 +15,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestHugetlb: on a region in hugetlbfs the daemon's mapping has pages of that size, and a
-// file of 1 GiB is one folio at a multiple of 1 GiB.
+// TestHugetlb checks that on a region in hugetlbfs the daemon's mapping has pages of the hugetlbfs
+// size, and that a file of 1 GiB is one folio at a multiple of 1 GiB.
 func TestHugetlb(t *testing.T) {
 	for _, c := range []struct {
 		page, pages int64
@@ -24,7 +24,7 @@ func TestHugetlb(t *testing.T) {
 	}{
 		{2 << 20, 64, 32 << 20},
 		{1 << 30, 3, 1 << 30},
-		{1 << 30, 2, 512 << 20}, // where there are not three: either end of it holds metadata
+		{1 << 30, 2, 512 << 20}, // for a machine without three free pages: both ends of the region hold metadata
 	} {
 		t.Run(fmt.Sprintf("%d of %dM", c.pages, c.page>>20), func(t *testing.T) {
 			if !takeHugepages(t, c.page, c.pages) {
@@ -35,7 +35,7 @@ func TestHugetlb(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { // after the unmount below
+			t.Cleanup(func() { // runs after the unmount below
 				if err := os.Remove(dir); err != nil {
 					t.Error(err)
 				}
@@ -48,7 +48,7 @@ func TestHugetlb(t *testing.T) {
 					t.Errorf("umount of hugetlbfs: %v", err)
 				}
 			})
-			t.Run("mounted", func(t *testing.T) { // so that its cleanup comes first
+			t.Run("mounted", func(t *testing.T) { // a subtest, so that its cleanup runs first
 				m := harness.NewOn(t, filepath.Join(dir, "region"), c.page*c.pages, 2*time.Minute)
 				if got := kernelPageSize(t, m.PID(), m.Region); got != c.page {
 					t.Errorf("the daemon's mapping has pages of %d bytes, expected %d", got, c.page)
@@ -81,8 +81,8 @@ func TestHugetlb(t *testing.T) {
 	}
 }
 
-// takeHugepages makes the kernel's pool that much larger until the test ends; false if it
-// could not.
+// takeHugepages enlarges the kernel's pool of pages of page bytes by n pages until the test ends.
+// It returns false if the kernel could not.
 func takeHugepages(t *testing.T, page, n int64) bool {
 	t.Helper()
 	path := fmt.Sprintf("/sys/kernel/mm/hugepages/hugepages-%dkB/nr_hugepages", page>>10)
@@ -109,7 +109,7 @@ func takeHugepages(t *testing.T, page, n int64) bool {
 	return pool() >= old+n
 }
 
-// kernelPageSize is what smaps says of the first mapping of a file in a process.
+// kernelPageSize returns the page size in bytes of a process's first mapping of a file, from smaps.
 func kernelPageSize(t *testing.T, pid int, file string) int64 {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))

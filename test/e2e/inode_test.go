@@ -10,8 +10,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// reads is how many READs reach the daemon while a page of a file is read three times by a
-// descriptor opened just now.
+// reads returns how many READs reach the daemon while a page of a file is read three times by a
+// newly opened descriptor.
 func reads(t *testing.T, m *harness.Mount, name string) uint64 {
 	t.Helper()
 	f, err := os.Open(m.Path(name))
@@ -28,9 +28,8 @@ func reads(t *testing.T, m *harness.Mount, name string) uint64 {
 	return operations(t, m)["READ"].Count - before
 }
 
-// TestDaxInode: with dax=inode a file bypasses the page cache if it has the flag, which
-// FS_IOC_FSSETXATTR and chattr(1) set, from its next open on; and it has its directory's when it is
-// created.
+// TestDaxInode checks dax=inode: a file with the flag, set by FS_IOC_FSSETXATTR or chattr(1),
+// bypasses the page cache from its next open on, and a new file inherits its directory's flag.
 func TestDaxInode(t *testing.T) {
 	m := harness.NewWith(t, "dax=inode", 64<<20, time.Minute)
 	chattr := func(how, name string) { harness.Run(t, time.Minute, "", nil, "chattr", how, m.Path(name)) }

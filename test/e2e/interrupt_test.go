@@ -13,7 +13,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// copyUnaligned copies a file by copy_file_range from an offset that shares no block.
+// copyUnaligned copies a file by copy_file_range from an unaligned offset, so that no block can be
+// shared.
 func copyUnaligned(args []string) error {
 	from, err := os.Open(args[0])
 	if err != nil {
@@ -33,8 +34,8 @@ func copyUnaligned(args []string) error {
 	return nil
 }
 
-// TestKilledCopy: who is killed in a long call is gone at once, on either transport, and what the
-// call had done is whole.
+// TestKilledCopy checks that a process that is killed in a long call ends at once, on both
+// transports, and that the part the call had done is whole.
 func TestKilledCopy(t *testing.T) {
 	const size = 800 << 20
 	eachTransport(t, 2<<30, 3*time.Minute, func(t *testing.T, m *harness.Mount) {
@@ -75,8 +76,8 @@ func TestKilledCopy(t *testing.T) {
 	})
 }
 
-// TestCloseKeepsTimes: the lazily kept time of a write in place is durable soon after the last
-// close.
+// TestCloseKeepsTimes checks that the lazily kept time of a write in place becomes durable soon
+// after the last close.
 func TestCloseKeepsTimes(t *testing.T) {
 	m := harness.New(t, 64<<20, time.Minute)
 	name := m.Path("f")
@@ -113,9 +114,10 @@ func TestCloseKeepsTimes(t *testing.T) {
 	}
 }
 
-// TestAtimeOptions: which reads change the access time, through the mount and across a remount.
+// TestAtimeOptions checks which reads change the access time, through the mount and across a
+// remount.
 func TestAtimeOptions(t *testing.T) {
-	for option, want := range map[string][2]bool{ // whether the first read of a changed file does, and the second
+	for option, want := range map[string][2]bool{ // whether the first and the second read of a changed file do
 		"relatime": {true, false}, "strictatime": {true, true}, "noatime": {false, false},
 	} {
 		t.Run(option, func(t *testing.T) {

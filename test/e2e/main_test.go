@@ -9,7 +9,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(posixEnv) != "" {
-		os.Exit(m.Run()) // one function of posixtest on a given directory, see posix_test.go
+		os.Exit(m.Run()) // run one function of posixtest on a directory, see posix_test.go
 	}
 	harness.Main(m, harness.Children{
 		"copy-unaligned": copyUnaligned,

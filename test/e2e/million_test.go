@@ -16,7 +16,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestMillion has one directory with a million files.
+// TestMillion creates, lists, stats and deletes a million files in one directory.
 func TestMillion(t *testing.T) {
 	count := 1_000_000
 	if testing.Short() {
@@ -60,8 +60,8 @@ func TestMillion(t *testing.T) {
 
 func manyName(i int) string { return fmt.Sprintf("file-%07d", i) }
 
-// fourWays calls f for 0 to n-1 from four goroutines and prints what a call took in
-// the first and in the last tenth: growing must not make it slow.
+// fourWays calls f for 0 to n-1 from four goroutines. It prints the time of a call in the first and
+// in the last tenth, which must not grow with the directory.
 func fourWays(n int, f func(i int) error) error {
 	const ways = 4
 	var wg sync.WaitGroup

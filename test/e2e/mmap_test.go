@@ -30,7 +30,7 @@ func TestMmap(t *testing.T) {
 	m.Again()
 	harness.RunChild(t, time.Minute, "mmap-check", m.Mountpoint)
 
-	// What was stored and synchronised is there even if the daemon is killed.
+	// Bytes that were stored and synchronised survive a kill of the daemon.
 	if err := os.Remove(m.Path("shared")); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestMmap(t *testing.T) {
 	harness.RunChild(t, time.Minute, "mmap-check", m.Mountpoint)
 }
 
-// mmapPage is what page i of the file has in its round.
+// mmapPage returns the content of page i of the file in a round.
 func mmapPage(i, round int) []byte {
 	b := make([]byte, page)
 	rng := rand.New(rand.NewPCG(uint64(i), uint64(round)))
@@ -50,9 +50,8 @@ func mmapPage(i, round int) []byte {
 	return b
 }
 
-// mmapRound is the round whose content page i keeps: the odd ones are stored
-// through the mapping, the others are left from write(2), each fifth is written by
-// write(2) under the mapping.
+// mmapRound returns the round whose content page i keeps: odd pages are stored through the mapping,
+// the others are left from write(2), and each fifth page is written by write(2) while it is mapped.
 func mmapRound(i int) int {
 	switch {
 	case i%5 == 0:
@@ -99,7 +98,7 @@ func mmapWrite(args []string) error {
 			copy(at, mmapPage(i, 1))
 		}
 	}
-	for i := range mmapPages { // private stores, which nobody else may see
+	for i := range mmapPages { // stores to a private mapping, which no other process may see
 		copy(private[i*page:], mmapPage(i, 9)[:64])
 	}
 	if err := unix.Msync(shared, unix.MS_SYNC); err != nil {
@@ -121,7 +120,7 @@ func mmapWrite(args []string) error {
 			return fmt.Errorf("page %d: a private store is lost", i)
 		}
 	}
-	// Beyond the end of a mapping's file, growing it makes the rest accessible.
+	// A mapping beyond the end of file becomes accessible when the file grows.
 	if err := f.Truncate(mmapPages*page + 100); err != nil {
 		return err
 	}
@@ -130,7 +129,7 @@ func mmapWrite(args []string) error {
 		return err
 	}
 	copy(tail, "tail")
-	tail[200] = 'x' // beyond the end of file: never part of it
+	tail[200] = 'x' // beyond the end of file: must never become part of the file
 	if err := unix.Msync(tail, unix.MS_SYNC); err != nil {
 		return err
 	}
@@ -142,7 +141,7 @@ func mmapWrite(args []string) error {
 	return nil
 }
 
-// startWatch starts a process with a mapping; watch asks it for its verdict.
+// startWatch starts a process with a mapping. watch returns what that process found.
 func startWatch(name string) (watch func() error, stop func(), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	cmd := harness.Child(ctx, "mmap-watch", name)
@@ -166,8 +165,8 @@ func startWatch(name string) (watch func() error, stop func(), err error) {
 	}, cancel, nil
 }
 
-// mmapWatch maps and touches the file, waits for the end of its input, and then
-// must see everything that the first process stored and wrote.
+// mmapWatch maps and touches the file, and waits for the end of its input. Then it must see
+// everything that the first process stored and wrote.
 func mmapWatch(args []string) error {
 	f, err := os.Open(args[0])
 	if err != nil {

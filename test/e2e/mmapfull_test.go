@@ -12,9 +12,9 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestMmapFull: what was stored through a mapping of a sparse file, and for which there is no
-// space, is an error of msync(2), also if some of a request's pages found it: the kernel takes
-// any answer to a request of its writeback but an error for all of it.
+// TestMmapFull checks that msync(2) fails if bytes stored through a mapping of a sparse file find
+// no space, even if some pages of the same request found space. The kernel takes any answer to a
+// writeback request other than an error as success for all of its pages.
 func TestMmapFull(t *testing.T) {
 	m := harness.New(t, 64<<20, time.Minute)
 	const size = 1 << 20 // one request
@@ -29,7 +29,7 @@ func TestMmapFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := int64(0) // of junk, which takes all but 400 KiB
+	end := int64(0) // size of junk in bytes; it takes all but 400 KiB
 	for n := int64(32 << 20); n >= 4096; n /= 2 {
 		for unix.Fallocate(int(junk.Fd()), 0, end, n) == nil {
 			end += n

@@ -14,11 +14,11 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// posixEnv makes this binary run one function of posixtest, "Name=directory".
+// posixEnv makes this binary run one function of posixtest. Its value is "Name=directory".
 const posixEnv = "DAXFSD_MOUNTED_POSIX"
 
-// TestPosix runs go-fuse's posixtest on the mount. What fails on this machine's own
-// filesystem too is no failure here, and is logged.
+// TestPosix runs go-fuse's posixtest on the mount. A test that also fails on this machine's own
+// filesystem is only logged.
 func TestPosix(t *testing.T) {
 	m := harness.New(t, 256<<20, 4*time.Minute)
 	for _, name := range slices.Sorted(maps.Keys(posixtest.All)) {
@@ -38,7 +38,8 @@ func TestPosix(t *testing.T) {
 	}
 }
 
-// posixOne runs one function in a process of its own and says PASS, SKIP or FAIL.
+// posixOne runs one function in a process of its own. It returns PASS, SKIP or FAIL, and the
+// output.
 func posixOne(t *testing.T, name, dir string) (verdict, out string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -54,7 +55,7 @@ func posixOne(t *testing.T, name, dir string) (verdict, out string) {
 	return "FAIL", out
 }
 
-// TestPosixOne is what posixOne runs; by itself it does nothing.
+// TestPosixOne is the test that posixOne runs. Without posixEnv it does nothing.
 func TestPosixOne(t *testing.T) {
 	name, dir, ok := strings.Cut(os.Getenv(posixEnv), "=")
 	if !ok {

@@ -12,10 +12,10 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestTruncatedRegion cuts the region file under a live mount: what is lost
-// answers EIO, and nothing hangs or dies.
+// TestTruncatedRegion truncates the region file under a live mount: reads of the lost part must
+// return EIO, and no process may hang or die.
 func TestTruncatedRegion(t *testing.T) {
-	t.Setenv(harness.OptionsEnv, "") // with a page cache not every read comes
+	t.Setenv(harness.OptionsEnv, "") // with a page cache, not every read reaches the daemon
 	const size, files, each = 64 << 20, 24, 2 << 20
 	m := harness.New(t, size, 2*time.Minute)
 	name := func(i int) string { return m.Path(fmt.Sprintf("f%02d", i)) }
@@ -59,7 +59,7 @@ func TestTruncatedRegion(t *testing.T) {
 	if lost < 0 || whole < 0 {
 		t.Fatalf("half of the region was cut off: last file with EIO %d, last whole file %d; want some of both", lost, whole)
 	}
-	// Writing there is the writer's error, too.
+	// Writing to the lost part fails, too.
 	err := within("writing", func() error {
 		f, err := os.OpenFile(name(lost), os.O_WRONLY, 0)
 		if err != nil {
@@ -73,7 +73,7 @@ func TestTruncatedRegion(t *testing.T) {
 		t.Errorf("writing to the lost part: %v, want EIO", err)
 	}
 	m.Alive()
-	// The rest works: what is there is written, listed, renamed.
+	// The rest works: files that are not lost can be written, listed and renamed.
 	if err := within("overwriting", func() error {
 		f, err := os.OpenFile(name(whole), os.O_RDWR, 0)
 		if err != nil {

@@ -11,8 +11,9 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestSeekKeepsPages: looking for data and holes does not make the kernel drop a file's pages: none
-// if nobody may have stored to one through a mapping, and else those of the holes only.
+// TestSeekKeepsPages checks that SEEK_DATA and SEEK_HOLE do not make the kernel drop a file's
+// cached pages: none if no process may have stored through a mapping, and otherwise only those of
+// holes.
 func TestSeekKeepsPages(t *testing.T) {
 	const mib = 1 << 20
 	m := harness.NewWith(t, "dax=never", 64*mib, time.Minute)
@@ -22,7 +23,7 @@ func TestSeekKeepsPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	content := make([]byte, 4*mib)
-	for _, off := range []int{0, 2 * mib} { // data, hole, data, hole
+	for _, off := range []int{0, 2 * mib} {
 		copy(content[off:], bytes.Repeat([]byte("d"), mib))
 		if _, err := f.WriteAt(content[off:off+mib], int64(off)); err != nil {
 			t.Fatal(err)
@@ -33,8 +34,8 @@ func TestSeekKeepsPages(t *testing.T) {
 	}
 	f.Close()
 
-	// reads are the bytes that the kernel asks us for when a reader looks for data and holes, and
-	// then reads everything.
+	// reads returns the bytes that the kernel reads from the daemon while a reader seeks for data
+	// and holes, and then reads the whole file.
 	reads := func() uint64 {
 		t.Helper()
 		r, err := os.Open(name)
@@ -66,9 +67,9 @@ func TestSeekKeepsPages(t *testing.T) {
 		read()
 		return operations(t, m)["READ"].Bytes - before
 	}
-	for limit := time.Now().Add(10 * time.Second); reads() > 0; { // RELEASE comes a little after close(2)
+	for limit := time.Now().Add(10 * time.Second); reads() > 0; { // RELEASE is sent shortly after close(2)
 		if time.Now().After(limit) {
-			t.Error("a reader's seeks drop pages though nobody has the file open for writing")
+			t.Error("a reader's seeks drop pages though no process has the file open for writing")
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -87,7 +88,7 @@ func TestSeekKeepsPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Munmap(mem) }()
-	w.Close() // the mapping keeps it
+	w.Close() // the mapping keeps the file open for writing
 	r, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)

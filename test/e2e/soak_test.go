@@ -19,16 +19,16 @@ import (
 
 var soakSteps = flag.Int("soak-steps", 20_000, "TestSoak: how many times a few system calls")
 
-// soakBound is how many bytes of the daemon's heap TestSoak allows between its first tenth and its
-// end, and soakInodes how many inodes in its memory.
+// soakBound is the growth of the daemon's heap, in bytes, that TestSoak allows between the end of
+// its first tenth and its end. soakInodes is the allowed number of inodes in its memory.
 const (
 	soakBound  = 2 << 20
 	soakInodes = 32
 )
 
-// TestSoak: system calls on a tree that stays as it is take the daemon's memory once, and not
-// again. fs.TestSoak makes far more operations, without a kernel; here requests have their FORGETs,
-// buffers and goroutines, too.
+// TestSoak checks that system calls on a tree of constant size do not make the daemon's memory
+// grow. fs.TestSoak makes far more operations, but without a kernel; here requests also have
+// FORGETs, buffers and goroutines.
 func TestSoak(t *testing.T) {
 	for _, via := range []string{"dev", "uring"} {
 		t.Run(via, func(t *testing.T) {
@@ -46,8 +46,8 @@ func TestSoak(t *testing.T) {
 						t.Fatalf("step %d: %v", i, err)
 					}
 				}
-				// What is live is known from the last collection: there has to be one after the
-				// last step.
+				// The size of the live heap is that of the last collection, so wait for one after
+				// the last step.
 				for before, i := uint64(0), 0; ; i++ {
 					b := make([]byte, 60<<10)
 					n, err := unix.Getxattr(m.Mountpoint, fusefs.ActivityXattr, b)
@@ -79,7 +79,7 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// soak is a tree that stays as it is.
+// soak is a tree of constant size.
 type soak struct {
 	dir string
 	rng *rand.Rand
@@ -148,7 +148,7 @@ func (s *soak) step() error {
 		do(err)
 		do(unix.Removexattr(old, a))
 		clear(s.buf)
-	case 5: // unlinked while it is open, and then the space is asked for
+	case 5: // unlink an open file, then ask for the free space
 		f, err := os.Create(p)
 		if do(err); err != nil {
 			break
@@ -164,7 +164,7 @@ func (s *soak) step() error {
 		if do(err); err != nil {
 			break
 		}
-		do(unix.Fallocate(fd, 0, 0, 1<<20), unix.EINTR) // by a signal of Go's scheduler, as the next ones
+		do(unix.Fallocate(fd, 0, 0, 1<<20), unix.EINTR) // EINTR by a signal of Go's scheduler, also below
 		do(unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 4096, 8192), unix.EINTR)
 		_, err = unix.Seek(fd, 0, unix.SEEK_HOLE)
 		do(err, unix.EINTR)

@@ -13,8 +13,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestFallocate: allocating, punching and zeroing through the mount, and what stat,
-// lseek and read say afterwards, before and after a remount.
+// TestFallocate checks allocating, punching and zeroing through the mount, with stat, lseek and
+// read, before and after a remount.
 func TestFallocate(t *testing.T) {
 	m := harness.New(t, 128<<20, 2*time.Minute)
 	f, err := os.OpenFile(m.Path("f"), os.O_RDWR|os.O_CREATE, 0o644)
@@ -61,12 +61,13 @@ func TestFallocate(t *testing.T) {
 		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 			t.Fatal(err)
 		}
-		// The punched 20000 bytes hold four whole blocks; a block of slots comes on top.
+		// The punched 20000 bytes hold four whole blocks; there may be one block of extent slots in
+		// addition.
 		if blocks := st.Blocks * 512 / 4096; blocks < 12*mib/4096-4 || blocks > 12*mib/4096-4+1 || st.Size != 8*mib {
 			t.Errorf("%d blocks, size %d", blocks, st.Size)
 		}
 		for off, data := range map[int64]int64{
-			0: mib, mib: mib, mib + 12288: mib + 49152, // unwritten between
+			0: mib, mib: mib, mib + 12288: mib + 49152, // the range in between is unwritten
 			4 * mib: 4 * mib, 4*mib + 8192: 4*mib + 24576,
 		} {
 			if at, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA); err != nil || at != data {
@@ -86,7 +87,8 @@ func TestFallocate(t *testing.T) {
 	m.Fsck()
 }
 
-// TestXattr: attributes by the usual tools, kept by cp -a, over a remount and a kill.
+// TestXattr checks extended attributes with the usual tools: kept by cp -a, over a remount and a
+// kill.
 func TestXattr(t *testing.T) {
 	harness.Need(t, "cp", "setfattr", "getfattr")
 	m := harness.New(t, 64<<20, 2*time.Minute)
@@ -132,7 +134,7 @@ func TestXattr(t *testing.T) {
 	}
 	check()
 
-	// File capabilities go with the first write, whoever writes.
+	// The first write removes file capabilities, whichever user writes.
 	capability := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0} // cap_net_bind_service=e
 	if err := unix.Setxattr(m.Path("f"), "security.capability", capability, 0); err != nil {
 		t.Fatal(err)
@@ -147,7 +149,8 @@ func TestXattr(t *testing.T) {
 	m.Fsck()
 }
 
-// TestTmpfile: O_TMPFILE, named by linkat, and the other one gone.
+// TestTmpfile checks O_TMPFILE: one file is named by linkat, another one is closed without a name
+// and must be gone.
 func TestTmpfile(t *testing.T) {
 	m := harness.New(t, 64<<20, time.Minute)
 	open := func(flags int) int {

@@ -10,8 +10,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestSQLite writes a database in WAL mode, whose index of the log is a shared
-// mapping.
+// TestSQLite writes a database in WAL mode, whose index of the log is in a shared mapping.
 func TestSQLite(t *testing.T) {
 	harness.Need(t, "sqlite3")
 	m := harness.New(t, 256<<20, 4*time.Minute)
@@ -64,7 +63,7 @@ func TestSQLite(t *testing.T) {
 			}
 		}
 	}
-	// The last one leaves the log as it is, to be read after the remount.
+	// The last connection leaves the log in place, to be read after the remount.
 	sql(".dbconfig no_ckpt_on_close on\nPRAGMA wal_autocheckpoint=0;\nUPDATE t SET text=text||'x' WHERE n%3=0; DELETE FROM t WHERE n%7=0;")
 	if st, err := os.Stat(db + "-wal"); err != nil || st.Size() == 0 {
 		t.Errorf("there is no log to read after the remount (%v)", err)
@@ -76,7 +75,7 @@ func TestSQLite(t *testing.T) {
 			t.Fatalf("integrity_check: %s", got)
 		}
 		out := sql(".dbconfig no_ckpt_on_close on\n" + sum)
-		return out[strings.LastIndexByte(out, '\n')+1:] // .dbconfig answers, too
+		return out[strings.LastIndexByte(out, '\n')+1:] // .dbconfig prints a line, too
 	}
 	before := check()
 	m.Again()

@@ -11,7 +11,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestStale mounts again where a killed daemon left its mount point.
+// TestStale mounts again on the mount point that a killed daemon left.
 func TestStale(t *testing.T) {
 	m := harness.New(t, 64<<20, 2*time.Minute)
 	content := bytes.Repeat([]byte("still there\n"), 10000)

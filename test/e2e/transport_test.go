@@ -18,7 +18,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// eachTransport runs a test on every way in which requests come.
+// eachTransport runs a test over each transport.
 func eachTransport(t *testing.T, size int64, limit time.Duration, f func(t *testing.T, m *harness.Mount)) {
 	for _, name := range []string{"dev", "uring"} {
 		t.Run(name, func(t *testing.T) {
@@ -34,8 +34,8 @@ func eachTransport(t *testing.T, size int64, limit time.Duration, f func(t *test
 	}
 }
 
-// TestTransportClients: far more clients at once than there are places for requests, that create,
-// write, read back, list and delete.
+// TestTransportClients runs far more clients at once than there are places for requests. They
+// create, write, read back, list and delete.
 func TestTransportClients(t *testing.T) {
 	eachTransport(t, 512<<20, 3*time.Minute, func(t *testing.T, m *harness.Mount) {
 		const clients, rounds = 100, 20
@@ -78,8 +78,8 @@ func TestTransportClients(t *testing.T) {
 	})
 }
 
-// TestTransportSeekStorm: SEEK_DATA and SEEK_HOLE make the daemon ask the kernel to write back
-// first, which comes as requests of its own; many at once must not take all places from those.
+// TestTransportSeekStorm checks that many SEEK_DATA and SEEK_HOLE at once do not take all places
+// for requests: the daemon makes the kernel write back first, which comes as further requests.
 func TestTransportSeekStorm(t *testing.T) {
 	eachTransport(t, 512<<20, 2*time.Minute, func(t *testing.T, m *harness.Mount) {
 		const clients = 64
@@ -119,8 +119,8 @@ func TestTransportSeekStorm(t *testing.T) {
 	})
 }
 
-// TestTransportEnds: a connection that is aborted, a daemon that is killed, and an unmount, all
-// under load, leave nobody waiting, and nothing that was acknowledged is lost.
+// TestTransportEnds checks that after an aborted connection, a killed daemon and an unmount, all
+// under load, no client waits forever, and nothing that was acknowledged is lost.
 func TestTransportEnds(t *testing.T) {
 	eachTransport(t, 256<<20, 5*time.Minute, func(t *testing.T, m *harness.Mount) {
 		for _, end := range []struct {
@@ -175,13 +175,13 @@ func TestTransportEnds(t *testing.T) {
 						t.Errorf("%s: %v", end.name, err)
 					}
 				}
-				_ = os.Remove(m.Path(fmt.Sprintf("acknowledged-%d-%d", c, done[c]))) // perhaps
+				_ = os.Remove(m.Path(fmt.Sprintf("acknowledged-%d-%d", c, done[c]))) // it may not exist
 			}
 			if n == 0 {
-				t.Errorf("%s: nobody did anything before", end.name)
+				t.Errorf("%s: no client did anything before", end.name)
 			}
 		}
-		// Unmounting in the middle of it is refused, and nobody notices.
+		// Unmounting under load is refused, and no client notices.
 		f, err := os.Create(m.Path("open"))
 		if err != nil {
 			t.Fatal(err)

@@ -43,7 +43,8 @@ func aclBytes(l ...ace) []byte {
 	return b
 }
 
-// acl is what setfacl would take: "u:1001:6 g::4 m::7 o::0 u::6".
+// acl returns the attribute's value for a list in the words of setfacl: "u:1001:6 g::4 m::7 o::0
+// u::6".
 func acl(s string) []byte {
 	var l []ace
 	for _, w := range strings.Fields(s) {
@@ -76,7 +77,7 @@ func acl(s string) []byte {
 	return aclBytes(l...)
 }
 
-// aclOf is the list in the same words; "" if there is none.
+// aclOf returns a file's list in the same words; "" if it has none.
 func (c *ctx) aclOf(name, attr string) string {
 	b := make([]byte, 4096)
 	n, err := unix.Getxattr(name, attr, b)
@@ -117,12 +118,12 @@ var aclCases = []testCase{
 		}
 		want(ann, true, true)
 		want(bob, true, true)                                            // named
-		want(who{uid: 2003, gid: 4004}, false, false)                    // named with nothing, whatever its groups
+		want(who{uid: 2003, gid: 4004}, false, false)                    // named user without rights, whatever its groups
 		want(who{uid: 6, gid: 3003}, false, true)                        // named group
-		want(who{uid: 6, gid: 7, groups: []int{3003, 4004}}, true, true) // two named groups, each by itself
+		want(who{uid: 6, gid: 7, groups: []int{3003, 4004}}, true, true) // two named groups, each checked by itself
 		want(who{uid: 6, gid: ann.gid}, true, false)                     // owning group
 		want(who{uid: 6, gid: 6}, true, false)                           // others
-		c.do(unix.Chmod("f", 0o640))                                     // the mask is the group's bits now
+		c.do(unix.Chmod("f", 0o640))                                     // now the mask is the group bits
 		want(bob, true, false)
 		want(who{uid: 6, gid: 3003}, false, false)
 		want(who{uid: 6, gid: 6}, false, false)
@@ -195,7 +196,7 @@ var aclCases = []testCase{
 		c.mkdir("d", 0o755)
 		c.setACL("d", aclDefault, "u::7 u:2002:6 g::5 g:3003:7 m::7 o::0")
 		c.oct(c.mode("d"), 0o755, "a default list does not change the mode")
-		unix.Umask(0o777) // which does not count where a default list is
+		unix.Umask(0o777) // the umask does not apply where there is a default list
 		c.do(try("d/f", wo|unix.O_CREAT, 0o666))
 		eq(c, c.aclOf("d/f", aclAccess), "u::6 u:2002:6 g::5 g:3003:7 m::6 o::0", "of a file created with 0666")
 		c.oct(c.mode("d/f"), 0o660, "its mode")

@@ -2,8 +2,9 @@ package posix
 
 import "strings"
 
-// briefCases are those of -brief: some of each file of cases, of those that take few calls.
-// On an emulated machine they take ten seconds or two; all of them a quarter of an hour.
+// briefCases is the set of cases that -brief runs: some of each file of cases, of those that make
+// few calls. On an emulated machine they take about ten seconds; all cases take a quarter of an
+// hour.
 var briefCases = func() map[string]bool {
 	m := map[string]bool{}
 	for _, name := range strings.Fields(briefNames) {

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Calls that most cases make. What takes a name takes one relative to the case's directory;
-// those without an error must succeed.
+// The functions below are calls that most cases make. Names are relative to the case's directory. A
+// call without an error result must succeed.
 
 const cwd = unix.AT_FDCWD
 
-// open opens and closes at the end of the case.
+// open opens a file. The descriptor is closed at the end of the case.
 func (c *ctx) open(name string, flags int, mode ...uint32) int {
 	m := uint32(0)
 	if len(mode) > 0 {
@@ -29,6 +29,7 @@ func (c *ctx) open(name string, flags int, mode ...uint32) int {
 	return c.keep(fd)
 }
 
+// keep registers a descriptor to be closed at the end of the case.
 func (c *ctx) keep(fd int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -36,7 +37,7 @@ func (c *ctx) keep(fd int) int {
 	return fd
 }
 
-// close closes now.
+// close closes a descriptor before the end of the case.
 func (c *ctx) close(fd int) {
 	c.mu.Lock()
 	for i, f := range c.fds {
@@ -49,7 +50,7 @@ func (c *ctx) close(fd int) {
 	c.do(unix.Close(fd))
 }
 
-// try opens, closes and says what open said.
+// try opens and closes a file, and returns the error of open.
 func try(name string, flags int, mode ...uint32) error {
 	m := uint32(0)
 	if len(mode) > 0 {
@@ -62,7 +63,7 @@ func try(name string, flags int, mode ...uint32) error {
 	return err
 }
 
-// file makes a file with exactly that mode.
+// file creates or truncates a file, writes content, and sets the mode.
 func (c *ctx) file(name string, mode uint32, content ...string) {
 	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -77,7 +78,7 @@ func (c *ctx) file(name string, mode uint32, content ...string) {
 	c.do(unix.Fchmod(fd, mode))
 }
 
-// mkdir makes a directory with exactly that mode.
+// mkdir creates a directory and sets the mode.
 func (c *ctx) mkdir(name string, mode uint32) {
 	if err := unix.Mkdir(name, 0o700); err != nil {
 		c.fatalf("mkdir %.60q: %v", name, err)
@@ -99,7 +100,7 @@ func (c *ctx) fstat(fd int) (st unix.Stat_t) {
 	return st
 }
 
-// mode is the permission bits with set-user-ID, set-group-ID and sticky.
+// mode returns the permission bits with set-user-ID, set-group-ID and sticky.
 func (c *ctx) mode(name string) uint32 { return c.stat(name).Mode & 0o7777 }
 
 func (c *ctx) size(name string) int64 { return c.stat(name).Size }
@@ -131,24 +132,24 @@ func (c *ctx) pwrite(fd int, s string, off int64) {
 	}
 }
 
-// gone requires that there is no such name.
+// gone requires that the name does not exist.
 func (c *ctx) gone(name string) {
 	var st unix.Stat_t
 	c.is(unix.Lstat(name, &st), unix.ENOENT, "lstat of %.40q, which is gone", name)
 }
 
-// there requires that there is such a name.
+// there requires that the name exists.
 func (c *ctx) there(name string) {
 	var st unix.Stat_t
 	c.is(unix.Lstat(name, &st), nil, "lstat of %.40q", name)
 }
 
-// tick waits until a clock of the kernel's coarse kind has moved on.
+// tick waits until the kernel's coarse clock has advanced.
 func tick() { time.Sleep(12 * time.Millisecond) }
 
 func nano(ts unix.Timespec) int64 { return ts.Nano() }
 
-// An entry is what getdents64 says of a name.
+// An entry is a directory entry of getdents64.
 type entry struct {
 	ino  uint64
 	off  int64
@@ -156,7 +157,7 @@ type entry struct {
 	name string
 }
 
-// getdents reads one buffer of a directory.
+// getdents makes one call with a buffer of size bytes and returns its entries.
 func (c *ctx) getdents(fd, size int) (l []entry) {
 	buf := make([]byte, size)
 	n, err := unix.Getdents(fd, buf)
@@ -175,7 +176,7 @@ func (c *ctx) getdents(fd, size int) (l []entry) {
 	return l
 }
 
-// list is all entries of a directory.
+// list returns all entries of a directory.
 func (c *ctx) list(name string) (all []entry) {
 	fd := c.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
 	defer c.close(fd)
@@ -188,7 +189,7 @@ func (c *ctx) list(name string) (all []entry) {
 	}
 }
 
-// names are the entries but for the dots.
+// names returns the sorted names in a directory without "." and "..", separated by spaces.
 func (c *ctx) names(name string) string {
 	var l []string
 	for _, e := range c.list(name) {
@@ -200,7 +201,7 @@ func (c *ctx) names(name string) string {
 	return strings.Join(l, " ")
 }
 
-// kinds makes one file of every type and returns their names.
+// kinds creates one file of every type and returns their names.
 func (c *ctx) kinds() []string {
 	c.file("reg", 0o644, "content")
 	c.mkdir("dir", 0o755)

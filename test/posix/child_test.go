@@ -13,7 +13,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// children are what needs a process of its own. Each one prints what it found.
+// children lists programs that need a process of their own. Each prints its result.
 var children = harness.Children{
 	"fsize":    childFsize,
 	"peek":     childPeek,
@@ -23,7 +23,7 @@ var children = harness.Children{
 	"openlink": childOpen,
 }
 
-// child runs one in the case's directory and returns its output, and how it ended.
+// child runs one of children in the case's directory. It returns the output and the exit error.
 func (c *ctx) child(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -34,7 +34,7 @@ func (c *ctx) child(name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// childFsize limits file sizes to args[1] and does what args[0] says to the file args[2].
+// childFsize limits file sizes to args[1] bytes and makes the call args[0] on the file args[2].
 func childFsize(args []string) error {
 	limit, err := strconv.ParseUint(args[1], 10, 64)
 	if err != nil {
@@ -44,7 +44,8 @@ func childFsize(args []string) error {
 	if err != nil {
 		return err
 	}
-	// The Go runtime ignores SIGXFSZ only if nobody asks for it; the default would end us.
+	// The Go runtime ignores SIGXFSZ unless the program asks for it; the default action would end
+	// this process.
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 		return err
 	}
@@ -63,8 +64,8 @@ func childFsize(args []string) error {
 	return nil
 }
 
-// childPeek maps a page of a file shared and reads (args[1] is r) or stores (w) at offset
-// args[2] of it.
+// childPeek maps 1 MiB of the file args[0] shared, and reads (args[1] is r) or stores (w) the byte
+// at offset args[2].
 func childPeek(args []string) error {
 	fd, err := unix.Open(args[0], unix.O_RDWR, 0)
 	if err != nil {
@@ -87,7 +88,7 @@ func childPeek(args []string) error {
 	return nil
 }
 
-// childAppend appends args[1] records of 100 times the byte args[2] to the file.
+// childAppend appends args[1] records of 100 bytes args[2] to the file args[0].
 func childAppend(args []string) error {
 	fd, err := unix.Open(args[0], unix.O_WRONLY|unix.O_APPEND, 0)
 	if err != nil {
@@ -106,7 +107,8 @@ func childAppend(args []string) error {
 	return nil
 }
 
-// childHold locks a file as args[1] says, says so, and holds it until its input ends.
+// childHold locks the file args[0] in the way args[1], prints "locked", and holds the lock until
+// its input ends.
 func childHold(args []string) error {
 	fd, err := unix.Open(args[0], unix.O_RDWR, 0)
 	if err != nil {
@@ -115,7 +117,7 @@ func childHold(args []string) error {
 	switch args[1] {
 	case "flock":
 		err = unix.Flock(fd, unix.LOCK_EX)
-	case "posix", "posix-then-b": // and then waits for the file b
+	case "posix", "posix-then-b": // posix-then-b then waits for a lock on the file b
 		err = unix.FcntlFlock(uintptr(fd), unix.F_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK, Start: 0, Len: 100})
 	case "posix-read":
 		err = unix.FcntlFlock(uintptr(fd), unix.F_SETLKW, &unix.Flock_t{Type: unix.F_RDLCK, Start: 0, Len: 100})
@@ -147,13 +149,13 @@ func childHold(args []string) error {
 	return nil
 }
 
-// childHello is the program of the cases that execute one.
+// childHello is the program of cases that execute a program.
 func childHello(args []string) error {
 	fmt.Print("hello")
 	return nil
 }
 
-// childOpen opens its argument for writing and says how that went.
+// childOpen opens its argument for writing and prints the error.
 func childOpen(args []string) error {
 	fmt.Print(errName(try(args[0], unix.O_WRONLY)))
 	return nil

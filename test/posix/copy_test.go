@@ -116,7 +116,7 @@ var copyCases = []testCase{
 	}},
 }
 
-// patterned is n bytes of which no two pages are the same.
+// patterned returns n bytes with no two equal pages.
 func patterned(n int) string {
 	b := make([]byte, n)
 	x := uint32(n)

@@ -1,19 +1,21 @@
-// Package posix holds daxfsd to what POSIX and the man pages of Linux say, call by call.
+// Package posix compares daxfsd with POSIX and the man pages of Linux, call by call.
 //
-// It is one table of cases (cases, in table_test.go). A case has a fresh directory, works
-// there by system calls, and judges what they do and each errno that is named for them. The
-// whole table runs on every target: daxfsd mounted in each of its ways, and two controls, ext4
-// on a loop device and tmpfs. A case that fails on a control is a wrong case, not a finding.
+// It is one table of cases (cases, in table_test.go). A case gets a fresh directory, makes system
+// calls there, and checks their results and the documented errnos. The whole table runs on every
+// target: daxfsd mounted with each set of options, and two controls, ext4 on a loop device and
+// tmpfs. A case that fails on a control is a wrong case, not a bug of daxfsd.
 //
-// What a target cannot do it does not declare (need); cases that ask for it are counted and
-// logged, and not run. A case with known differences must fail on the targets that they
-// name: when it passes there, the test fails, and the difference is to be taken out.
+// A target declares the features that it has (need). Cases that need another feature do not run
+// there; they are counted and logged. A case may list known differences, with the targets that have
+// them. It must fail on those targets: if it passes there, the test fails, and the difference must
+// be removed from the table.
 //
-// A case runs in an OS thread of its own, with its own working directory and umask, so
-// names are relative and nobody needs to pass the directories above. ctx.as runs a part of
-// it as another user, in a thread that is thrown away. What changes a whole process (limits,
-// faults, images) is a child (child_test.go). A case that takes longer than caseLimit fails.
-// -brief runs a few of each kind (briefCases), for machines that are emulated: test/vm.
+// A case runs on an OS thread of its own, with its own working directory and umask. So names are
+// relative, and users need no permission for the directories above. ctx.as runs a part of a case as
+// another user, on a thread that is thrown away. A test that changes a whole process (limits,
+// faults, images) runs in a child (child_test.go). A case that takes longer than caseLimit fails.
+// -brief runs a few cases of each kind (briefCases), for emulated machines: test/vm.
 //
-// It mounts only what dies with its mount namespace; the loop device detaches itself.
+// The package mounts only filesystems that end with its mount namespace; the loop device detaches
+// itself.
 package posix

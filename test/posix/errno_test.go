@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// changing are all calls that change something, on a tree that prepare made.
+// changing returns all calls that change something, by name, for the tree that prepare makes.
 func (c *ctx) changing() map[string]func() error {
 	times := []unix.Timespec{{Sec: 1}, {Sec: 1}}
 	return map[string]func() error{
@@ -40,7 +40,7 @@ func (c *ctx) changing() map[string]func() error {
 	}
 }
 
-// fill takes all space there is for data.
+// fill creates a file that takes all space for data.
 func (c *ctx) fill(name string) {
 	c.file(name, 0o644)
 	fd := c.open(name, rw)
@@ -56,7 +56,7 @@ func (c *ctx) fill(name string) {
 	c.close(fd)
 }
 
-// until calls op with long names that are new until it fails.
+// until calls op with new long names until it fails.
 func (c *ctx) until(what string, limit int, op func(name string) error) {
 	for i := range limit {
 		name := fmt.Sprintf("full/%s-%s%d", strings.Fields(what)[0], strings.Repeat("n", 200), i)
@@ -68,7 +68,7 @@ func (c *ctx) until(what string, limit int, op func(name string) error) {
 	c.fatalf("%s %d times, and there is still space", what, limit)
 }
 
-// writes writes n bytes at an offset.
+// writes writes n bytes at byte off.
 func (c *ctx) writes(name string, off int64, n int) error {
 	fd := c.open(name, rw)
 	defer c.close(fd)
@@ -82,7 +82,7 @@ func (c *ctx) writes(name string, off int64, n int) error {
 	return unix.Fsync(fd)
 }
 
-// errnoCases are what a filesystem as a whole refuses.
+// errnoCases checks errors that concern the whole filesystem.
 var errnoCases = []testCase{
 	{name: "errno/read-only", run: func(c *ctx) {
 		c.file("f", 0o644, "content")
@@ -136,7 +136,7 @@ var errnoCases = []testCase{
 	{name: "errno/fault", run: func(c *ctx) {
 		c.file("f", 0o644)
 		at := ^uintptr(99) // cwd, AT_FDCWD
-		const bad = 1      // an address that nobody has
+		const bad = 1      // an address that is never mapped
 		fd := uintptr(c.open("f", rw))
 		for _, o := range []struct {
 			what                 string
@@ -163,7 +163,7 @@ var errnoCases = []testCase{
 		b := c.open("b", rw)
 		c.is(posixLock(b, unix.F_SETLKW, lk(unix.F_WRLCK, 0, 1)), nil, "locking one file")
 		release := c.hold("a", "posix-then-b")
-		time.Sleep(500 * time.Millisecond) // the child has the other, and waits for this one
+		time.Sleep(500 * time.Millisecond) // the child has locked a, and waits for b
 		a := c.open("a", rw)
 		c.is(posixLock(a, unix.F_SETLKW, lk(unix.F_WRLCK, 0, 1)), unix.EDEADLK, "waiting for who waits for us")
 		c.is(posixLock(b, unix.F_SETLK, lk(unix.F_UNLCK, 0, 1)), nil, "unlocking")

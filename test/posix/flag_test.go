@@ -14,7 +14,7 @@ const (
 	allFlags      = flagSync | flagImmutable | flagAppend | flagNodump | flagNoatime
 )
 
-// setFlags is chattr =, of those flags.
+// setFlags sets a file's flags to exactly the given ones, as chattr = does.
 func (c *ctx) setFlags(name string, flags int) error {
 	fd, err := unix.Open(name, ro|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -36,7 +36,7 @@ func (c *ctx) flags(name string) int {
 	return int(got) & allFlags
 }
 
-// flagged sets flags that are taken away again when the case ends.
+// flagged sets flags that are cleared when the case ends.
 func (c *ctx) flagged(name string, flags int) {
 	c.do(c.setFlags(name, flags))
 	c.atEnd(func() { _ = c.setFlags(c.dir+"/"+name, 0) })

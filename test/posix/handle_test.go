@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// byHandle opens a handle.
+// byHandle opens a file by its handle.
 func (c *ctx) byHandle(h *unix.FileHandle, flags int) (int, error) {
 	fd, err := unix.OpenByHandleAt(c.open(".", ro|unix.O_DIRECTORY), *h, flags|unix.O_CLOEXEC)
 	if err == nil {
@@ -73,7 +73,7 @@ var handleCases = []testCase{
 		c.is(err, unix.ESTALE, "a file that is gone")
 		_, err = c.byHandle(hd, ro)
 		c.is(err, unix.ESTALE, "a directory that is gone")
-		for i := range 200 { // some of which get its inode number
+		for i := range 200 { // one of them gets its inode number
 			c.file(fmt.Sprint(i), 0o644)
 		}
 		_, err = c.byHandle(h, ro)
@@ -87,7 +87,7 @@ var handleCases = []testCase{
 		fd := c.open("f", ro)
 		c.do(unix.Unlink("f"))
 		again, err := c.byHandle(h, ro)
-		if err != nil { // either is what filesystems do
+		if err != nil { // filesystems differ; both are correct
 			c.is(err, unix.ESTALE, "a file without a name that is open")
 		} else {
 			eq(c, c.fstat(again).Ino, c.fstat(fd).Ino, "inode")

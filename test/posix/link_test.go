@@ -95,7 +95,7 @@ var linkCases = []testCase{
 			name := fmt.Sprint(n)
 			err := unix.Symlink(target, name)
 			if n > 4000 && c.target.control && err == unix.ENAMETOOLONG {
-				continue // a block of ext4 holds the NUL besides
+				continue // ext4 also stores the final NUL in the block
 			}
 			c.is(err, nil, "symlink of %d bytes", n)
 			b := make([]byte, 5000)

@@ -10,7 +10,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// hold has a child lock the file as childHold says, and returns what ends the child.
+// hold starts a child that locks the file as childHold describes, and returns a function that ends
+// the child.
 func (c *ctx) hold(name, how string) (release func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), caseLimit())
 	cmd := harness.Child(ctx, "hold", name, how)

@@ -70,7 +70,7 @@ var mmapCases = []testCase{
 		b, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		c.do(err)
 		eq(c, string(b[:12]), "0123456789\x00\x00", "content")
-		b[50] = 'x' // which the file does not get
+		b[50] = 'x' // beyond the end of file: does not become part of the file
 		c.do(unix.Msync(b, unix.MS_SYNC))
 		c.do(unix.Munmap(b))
 		eq(c, c.size("f"), 10, "size")

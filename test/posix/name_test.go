@@ -9,10 +9,10 @@ import (
 
 const nameMax = 255
 
-// nameOps are calls with a name, for the errors that all of them have in common.
+// nameOps lists calls that take a name, for the errors that all of them have in common.
 var nameOps = []struct {
 	name   string
-	create bool // it makes the name
+	create bool // it creates the name
 	op     func(name string) error
 }{
 	{"open", false, func(n string) error { return try(n, ro) }},
@@ -56,7 +56,7 @@ var nameOps = []struct {
 	{"tmpfile", false, func(n string) error { return try(n, unix.O_TMPFILE|wo, 0o644) }},
 }
 
-// nameCases: what names may be, and what every call says of bad ones.
+// nameCases checks which names are valid, and the error of every call for an invalid name.
 var nameCases = append([]testCase{
 	{name: "name/every-byte", run: func(c *ctx) {
 		var want []string
@@ -77,7 +77,7 @@ var nameCases = append([]testCase{
 				all = append(all, byte(b))
 			}
 		}
-		long := string(all) + "x" // 255 bytes, each one there is
+		long := string(all) + "x" // 255 bytes, with every valid byte
 		c.do(unix.Mkdir(long, 0o755))
 		eq(c, c.names("."), long, "the directory")
 		c.do(unix.Rmdir(long))
@@ -100,7 +100,7 @@ var nameCases = append([]testCase{
 		eq(c, st.Namelen, nameMax, "f_namelen")
 	}},
 	{name: "name/path-max", run: func(c *ctx) {
-		// Directories nest deeper than any path can say; relative calls reach them.
+		// Directories may nest deeper than the longest path; relative calls reach them.
 		long := strings.Repeat("d", 200)
 		const depth = 40 // 8040 bytes
 		for range depth {
@@ -238,7 +238,7 @@ var nameCases = append([]testCase{
 	}},
 }, nameOpCases()...)
 
-// kindsIn is kinds in a new directory.
+// kindsIn calls kinds in a new directory.
 func (c *ctx) kindsIn(dir string) (l []string) {
 	c.mkdir(dir, 0o755)
 	c.do(unix.Chdir(dir))
@@ -249,7 +249,7 @@ func (c *ctx) kindsIn(dir string) (l []string) {
 	return l
 }
 
-// nameOpCases: ENOENT, ENOTDIR, ENAMETOOLONG, ELOOP of each.
+// nameOpCases checks ENOENT, ENOTDIR, ENAMETOOLONG and ELOOP of each call of nameOps.
 func nameOpCases() (l []testCase) {
 	for _, o := range nameOps {
 		l = append(l, testCase{name: "name/errno/" + o.name, run: func(c *ctx) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// events reads what inotify has, in the words of its masks.
+// events reads the pending inotify events, as the names of their masks.
 func (c *ctx) events(fd int) string {
 	var l []string
 	buf := make([]byte, 64<<10)
@@ -51,15 +51,15 @@ func (c *ctx) watch(name string, mask uint32) int {
 	return fd
 }
 
-// fanotify is a group of events with what flags ask of it.
+// fanotify creates a fanotify group with the given flags.
 func (c *ctx) fanotify(flags uint) int {
 	fd, err := unix.FanotifyInit(flags|unix.FAN_NONBLOCK|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
 	c.do(err)
 	return c.keep(fd)
 }
 
-// fanEvents reads what it has: the masks of all events together, and the names of the files that
-// came with them.
+// fanEvents reads the pending fanotify events. It returns the masks of all events combined, and the
+// names of their files.
 func (c *ctx) fanEvents(fd int) (mask uint64, files []string) {
 	buf := make([]byte, 64<<10)
 	for {

@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyProgram puts an executable of the machine onto the target.
+// copyProgram copies an executable of the machine to the target.
 func (c *ctx) copyProgram(from, name string) {
 	b, err := os.ReadFile(from)
 	c.do(err)
 	c.file(name, 0o755, string(b))
 }
 
-// execAs runs a program in the case's directory as somebody and returns what it printed.
+// execAs runs a program in the case's directory as the user w, and returns its output.
 func (c *ctx) execAs(w who, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = c.dir
@@ -39,7 +39,7 @@ func (c *ctx) execAs(w who, name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// aligned is a buffer for O_DIRECT.
+// aligned returns a page-aligned buffer of n bytes, for O_DIRECT.
 func aligned(n int) []byte {
 	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
@@ -149,7 +149,7 @@ var openCases = []testCase{
 		_, err = unix.Write(fd, []byte("67"))
 		c.do(err)
 		eq(c, c.content("f"), "01234567", "content")
-		_, err = unix.Pwrite(fd, []byte("89"), 0) // Linux: appends all the same, see pwrite(2)
+		_, err = unix.Pwrite(fd, []byte("89"), 0) // Linux appends in spite of the offset, see pwrite(2)
 		c.do(err)
 		eq(c, c.content("f"), "0123456789", "content after pwrite")
 		c.do(unix.Truncate("f", 2))
@@ -300,7 +300,7 @@ var openCases = []testCase{
 	}},
 }
 
-// records requires n whole records of 100 equal bytes.
+// records requires that the file consists of n whole records of 100 equal bytes.
 func (c *ctx) records(name string, n int) {
 	s := c.content(name)
 	eq(c, len(s), n*100, "bytes")

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The users of the cases. Nobody has them in a password file, and nobody needs to.
+// The users of the cases. They need no entry in the password file.
 var (
 	ann   = who{uid: 1001, gid: 1001}
 	bob   = who{uid: 2002, gid: 2002}
@@ -20,10 +20,10 @@ const (
 	rw = unix.O_RDWR
 )
 
-// permCases are who may do what with a file of which mode.
+// permCases checks which users may do what with files of each mode.
 var permCases = []testCase{
 	{name: "perm/open-by-class", run: func(c *ctx) {
-		// The class decides alone: an owner without a bit is refused what others may.
+		// Only the user's own class counts: an owner without a bit is refused what others may do.
 		for mode := uint32(0); mode <= 0o777; mode += 11 {
 			name := fmt.Sprintf("f%o", mode)
 			c.file(name, mode)
@@ -249,7 +249,7 @@ var permCases = []testCase{
 		c.mkdir("d", 0o777)
 		c.chown("d", 9, 3003)
 		c.do(unix.Chmod("d", 0o2777))
-		c.as(ann, func() { // who is not in the group
+		c.as(ann, func() { // ann is not in the group
 			c.do(unix.Chdir("d"))
 			c.do(try("f", wo|unix.O_CREAT, 0o2755))
 			c.do(unix.Mkdir("d", 0o755))
@@ -356,7 +356,7 @@ var permCases = []testCase{
 	{name: "perm/create-without-permission-to-write", run: func(c *ctx) {
 		c.mkdir("d", 0o777)
 		c.as(bob, func() {
-			fd := c.open("d/f", rw|unix.O_CREAT|unix.O_EXCL, 0) // POSIX: the mode does not concern this open
+			fd := c.open("d/f", rw|unix.O_CREAT|unix.O_EXCL, 0) // POSIX: the mode does not apply to the creating open
 			_, err := unix.Write(fd, []byte("x"))
 			c.is(err, nil, "write to what was created with mode 0")
 			c.is(try("d/f", ro), unix.EACCES, "opening it again")
@@ -374,11 +374,11 @@ var permCases = []testCase{
 	}},
 }
 
-// permOps are calls that need something of directories; d is the directory of the name,
-// which has mode 0 for everybody but what they ask.
+// permOps lists calls that need permissions of directories. d is the directory of the name; it
+// gives other users only the permissions under test.
 var permOps = []struct {
 	name string
-	need uint32 // of the directory, for others
+	need uint32 // permission bits of the directory, for others
 	prep func(c *ctx)
 	op   func(c *ctx) error
 }{
@@ -444,7 +444,7 @@ var permOps = []struct {
 	}},
 }
 
-// permOpCases: each of them with every mode of the directory.
+// permOpCases checks each of permOps with every mode of the directory.
 var permOpCases = func() (l []testCase) {
 	for _, o := range permOps {
 		l = append(l, testCase{name: "perm/op/" + o.name, run: func(c *ctx) {

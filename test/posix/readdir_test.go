@@ -67,7 +67,7 @@ var readdirCases = []testCase{
 		}
 	}},
 	{name: "readdir/while-deleting", run: func(c *ctx) {
-		// What is neither created nor deleted is returned exactly once.
+		// A name that is neither created nor deleted meanwhile is returned exactly once.
 		const n = 1000
 		for i := range n {
 			c.do(unix.Mknod(fmt.Sprint("f", i), unix.S_IFREG|0o644, 0))
@@ -142,8 +142,8 @@ var readdirCases = []testCase{
 		}
 	}},
 	{name: "readdir/seekdir", needs: needsSameSlot, run: func(c *ctx) {
-		// Every position that telldir gave leads to what followed there, whatever was
-		// deleted since.
+		// Every position of telldir leads to the entry that followed there, whatever was deleted
+		// since.
 		const n = 400
 		for i := range n {
 			c.do(unix.Mknod(fmt.Sprint("f", i), unix.S_IFREG|0o644, 0))
@@ -162,7 +162,7 @@ var readdirCases = []testCase{
 			c.true(!offs[e.off], "position %d is given once", e.off)
 			offs[e.off] = true
 		}
-		next := func(i int) string { // what follows entry i
+		next := func(i int) string { // the name after entry i
 			c.seek(fd, all[i].off, unix.SEEK_SET)
 			if l := c.getdents(fd, 300); len(l) > 0 {
 				return l[0].name
@@ -190,7 +190,7 @@ var readdirCases = []testCase{
 			eq(c, next(i), want, "what follows position %d after deletions", i)
 		}
 		c.seek(fd, 0, unix.SEEK_SET)
-		left := 0 // one call need not return all, however large its buffer
+		left := 0 // one call need not return all entries, however large the buffer
 		for l := c.getdents(fd, 1<<20); len(l) > 0; l = c.getdents(fd, 1<<20) {
 			left += len(l)
 		}

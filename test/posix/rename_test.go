@@ -129,7 +129,8 @@ var renameCases = []testCase{
 		eq(c, c.stat("d/f").Mode&unix.S_IFMT, unix.S_IFCHR, "type of what is left")
 	}},
 	{name: "rename/directory-without-write-permission", run: func(c *ctx) {
-		// Moving a directory changes its .., so it needs the right to write it.
+		// Moving a directory to another parent changes its "..", so it needs write permission on
+		// the directory.
 		c.mkdir("a", 0o777)
 		c.mkdir("b", 0o777)
 		c.mkdir("a/d", 0o555)
@@ -140,7 +141,7 @@ var renameCases = []testCase{
 		})
 	}},
 	{name: "rename/atomic-replace", run: func(c *ctx) {
-		// Nobody ever finds the name missing or half.
+		// No reader ever finds the name missing or the content incomplete.
 		c.file("f", 0o644, strings.Repeat("a", 5000))
 		var wg sync.WaitGroup
 		stop := make(chan struct{})
@@ -174,7 +175,7 @@ var renameCases = []testCase{
 		wg.Wait()
 	}},
 	{name: "rename/concurrent-directories", run: func(c *ctx) {
-		// Crossing renames neither hang nor make a loop.
+		// Concurrent crossing renames must neither hang nor make a loop.
 		c.mkdir("a", 0o755)
 		c.mkdir("b", 0o755)
 		c.mkdir("a/x", 0o755)

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interruptible makes SIGUSR1 interrupt system calls: Go's handlers restart them, so the
-// flag is taken out of the one that os/signal installed. What the returned function undoes
-// is that Go asks for the signal.
+// interruptible makes SIGUSR1 interrupt system calls. Go installs its handlers with SA_RESTART, so
+// interruptible removes that flag from the handler that os/signal installed. undo ends Go's
+// handling of the signal.
 func interruptible() (undo func(), err error) {
 	ch := make(chan os.Signal, 8)
 	signal.Notify(ch, unix.SIGUSR1)

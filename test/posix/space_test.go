@@ -15,7 +15,7 @@ const (
 	fZero  = unix.FALLOC_FL_ZERO_RANGE
 )
 
-// seek is the offset of lseek, or -1 with ENXIO.
+// seek returns the offset of lseek, or -1 for ENXIO.
 func (c *ctx) seek(fd int, off int64, whence int) int64 {
 	n, err := unix.Seek(fd, off, whence)
 	if err == unix.ENXIO {
@@ -25,7 +25,7 @@ func (c *ctx) seek(fd int, off int64, whence int) int64 {
 	return n
 }
 
-// flush makes a target that delays allocation allocate.
+// flush makes a target with delayed allocation allocate.
 func (c *ctx) flush(fd int) { c.do(unix.Fsync(fd)) }
 
 func (c *ctx) free() uint64 {
@@ -34,7 +34,7 @@ func (c *ctx) free() uint64 {
 	return st.Bfree * uint64(st.Bsize)
 }
 
-// freed waits until what was deleted is free again.
+// freed waits until the free space is nearly that of before (both in bytes).
 func (c *ctx) freed(before uint64) {
 	for start := time.Now(); c.free() < before-(16<<20) && time.Since(start) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
 	}
@@ -125,7 +125,7 @@ var spaceCases = []testCase{
 		c.is(unix.Fallocate(fd, 0, math.MaxInt64, 10), unix.EFBIG, "beyond 2^63")
 		c.is(unix.Fallocate(c.open("f", ro), 0, 0, 10), unix.EBADF, "a descriptor for reading")
 		c.is(unix.Fallocate(-1, 0, 0, 10), unix.EBADF, "no descriptor")
-		c.is(unix.Fallocate(c.open("d", ro), 0, 0, 10), unix.EBADF, "a directory") // which nobody can open for writing
+		c.is(unix.Fallocate(c.open("d", ro), 0, 0, 10), unix.EBADF, "a directory") // a directory cannot be opened for writing
 		c.is(unix.Fallocate(c.open("p", rw), 0, 0, 10), unix.ESPIPE, "a fifo")
 		c.is(unix.Fallocate(fd, 0x1000, 0, 10), unix.EOPNOTSUPP, "an unknown mode")
 		c.is(unix.Fallocate(fd, 0, 0, 1<<40), unix.ENOSPC, "more than there is")

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// specialCases are files that are no data.
+// specialCases checks files other than regular files.
 var specialCases = []testCase{
 	{name: "special/attributes", run: func(c *ctx) {
 		for i, k := range []uint32{unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR, unix.S_IFBLK} {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// suidCases are when set-user-ID and set-group-ID go.
+// suidCases checks which calls clear set-user-ID and set-group-ID.
 var suidCases = append([]testCase{
 	{name: "suid/chown-by-owner", run: func(c *ctx) {
 		both := who{uid: ann.uid, gid: ann.gid, groups: []int{3003}}
@@ -22,7 +22,7 @@ var suidCases = append([]testCase{
 			c.oct(got, x.want, "%04o after chown by its owner", x.mode)
 		}
 	}},
-	{name: "suid/chown-by-outsider", run: func(c *ctx) { // who owns the file and is not in its group
+	{name: "suid/chown-by-outsider", run: func(c *ctx) { // the owner, who is not in the file's group
 		for _, x := range []struct{ mode, want uint32 }{{0o2745, 0o745}, {0o6745, 0o745}, {0o2755, 0o755}, {0o745, 0o745}} {
 			name := fmt.Sprintf("f%o", x.mode)
 			c.file(name, 0o644)
@@ -92,7 +92,8 @@ var suidCases = append([]testCase{
 	}},
 }, suidOpCases()...)
 
-// suidOpCases: what changes a file's content by somebody unprivileged takes them.
+// suidOpCases checks that each call that changes a file's content clears them, if an unprivileged
+// user makes it.
 func suidOpCases() (l []testCase) {
 	for _, o := range []struct {
 		name  string
@@ -140,7 +141,7 @@ func suidOpCases() (l []testCase) {
 				c.do(unix.Unlink("f"))
 			}
 		}})
-		// Set-group-ID without execution by the group goes if the writer is not in the group.
+		// Set-group-ID without group execution is cleared if the writer is not in the group.
 		l = append(l, testCase{name: "suid/group-" + o.name, needs: o.needs, run: func(c *ctx) {
 			c.file("src", 0o644, "content")
 			for _, x := range []struct {

@@ -17,11 +17,11 @@ import (
 )
 
 var (
-	brief = flag.Bool("brief", false, "only the cases that are marked as brief: a few of each kind, quick on an emulated machine too")
-	slow  = flag.Int("slow", 1, "how many times slower than others this machine may be")
+	brief = flag.Bool("brief", false, "run only the brief cases: a few of each kind, quick on an emulated machine, too")
+	slow  = flag.Int("slow", 1, "factor of all time limits, for slow machines")
 )
 
-// caseLimit is how long a case may take.
+// caseLimit bounds the time of a case.
 func caseLimit() time.Duration { return time.Duration(*slow) * 30 * time.Second }
 
 // A testCase is one row of the table.
@@ -30,24 +30,24 @@ type testCase struct {
 	needs need
 	run   func(c *ctx)
 	known []known
-	slow  bool // it may take four times as long, and what it leaves is not removed
+	slow  bool // the limit is four times as long, and the case's files are not removed
 }
 
-// A known difference: the case fails on targets whose name begins with on ("": on all that
-// are not controls).
+// A known is a known difference: the case fails on targets whose name begins with on ("": on all
+// targets but controls).
 type known struct {
 	on, why string
-	race    bool // now and then it passes
+	race    bool // the case may also pass
 }
 
-// Differences that several cases meet.
+// Differences that several cases have.
 var (
-	kernelsFlags = []known{{why: "the kernel looks at flags of the inode in memory, which its FUSE never sets"}}
-	cachedPages  = []known{{on: "dax=never", why: "what the kernel answers from its page cache the daemon does not see"},
-		{on: "dax=inode", why: "likewise, of files without the x flag"}}
+	kernelsFlags = []known{{why: "the kernel checks flags of its in-memory inode, which FUSE never sets"}}
+	cachedPages  = []known{{on: "dax=never", why: "the daemon does not see requests that the kernel answers from its page cache"},
+		{on: "dax=inode", why: "the same, for files without the x flag"}}
 )
 
-// cases are all of them.
+// cases lists all cases.
 var cases = slices.Concat(permCases, permOpCases, suidCases, aclCases, xattrCases, nameCases, linkCases, renameCases, tmpfileCases,
 	timeCases, timeChangeCases, spaceCases, trimCases, copyCases, openCases, rwCases, lockCases, mmapCases, readdirCases, handleCases,
 	notifyCases, spliceCases, flagCases, specialCases, errnoCases)
@@ -73,11 +73,11 @@ func TestPosix(t *testing.T) {
 	}
 }
 
-// runAll runs the table on one target and says what became of it.
+// runAll runs the table on one target and logs a summary.
 func (tg *target) runAll(t *testing.T) {
 	up := tg.up(t)
 	if up == nil {
-		return // and it said why
+		return // up has logged why
 	}
 	var passed, failed, knownN, absent int
 	for i, tc := range cases {
@@ -130,7 +130,7 @@ func (tg *target) runAll(t *testing.T) {
 	up.done(t)
 }
 
-// held is what this process has open, mapped or as a working directory below dir.
+// held returns the descriptors, mappings and working directories of this process below dir.
 func held(dir string) (l []string) {
 	names, _ := filepath.Glob("/proc/self/task/*/cwd")
 	fds, _ := filepath.Glob("/proc/self/fd/*")
@@ -148,7 +148,7 @@ func held(dir string) (l []string) {
 	return l
 }
 
-// once runs a case in a fresh directory and returns what is wrong.
+// once runs a case in a fresh directory and returns its errors.
 func (tc *testCase) once(tg *target, up *mounted, dir string) []string {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return []string{err.Error()}
@@ -189,23 +189,23 @@ func (tc *testCase) once(tg *target, up *mounted, dir string) []string {
 type ctx struct {
 	target  *target
 	mounted *mounted
-	dir     string // absolute; the case's threads have it as their working directory
+	dir     string // absolute path; the working directory of the case's threads
 
 	mu    sync.Mutex
 	errs  []string // protected by mu
 	fds   []int    // protected by mu; closed at the end
-	after []func() // protected by mu; run at the end, last first
+	after []func() // protected by mu; called at the end, last first
 }
 
-// giveUp ends a case from any of its threads.
+// giveUp is the panic value that ends a case from any of its threads.
 type giveUp struct{}
 
-// inThread runs f in a new OS thread with a working directory and a umask of its own,
-// and throws the thread away. It returns when f has.
+// inThread runs f on a new OS thread with a working directory and a umask of its own, and throws
+// the thread away. It returns when f has returned.
 func (c *ctx) inThread(f func()) {
 	done := make(chan any)
 	go func() {
-		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		defer func() { done <- recover() }()
 		c.do(unix.Unshare(unix.CLONE_FS))
 		c.do(unix.Chdir(c.dir))
@@ -220,13 +220,13 @@ func (c *ctx) inThread(f func()) {
 	}
 }
 
-// A who is a user with groups.
+// A who is a user with supplementary groups.
 type who struct {
 	uid, gid int
 	groups   []int
 }
 
-// as runs f as another user, in the same directory, and says whether it was run to its end.
+// as runs f as another user, in the same directory, and reports whether f ran to its end.
 func (c *ctx) as(w who, f func()) (whole bool) {
 	c.inThread(func() {
 		c.do(become(w.uid, w))
@@ -249,17 +249,17 @@ func (c *ctx) cleanup() {
 	}
 }
 
-// atEnd runs f when the case has ended.
+// atEnd registers f to be called when the case has ended.
 func (c *ctx) atEnd(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.after = append(c.after, f)
 }
 
-// errorf notes what is wrong and goes on.
+// errorf records an error and continues.
 func (c *ctx) errorf(format string, args ...any) {
 	where := ""
-	for skip := 1; skip < 12; skip++ { // the innermost caller that is no helper
+	for skip := 1; skip < 12; skip++ { // the innermost caller outside the helpers
 		_, file, line, ok := runtime.Caller(skip)
 		if !ok {
 			break
@@ -274,27 +274,27 @@ func (c *ctx) errorf(format string, args ...any) {
 	c.errs = append(c.errs, where+fmt.Sprintf(format, args...))
 }
 
-// fatalf notes what is wrong and ends the case.
+// fatalf records an error and ends the case.
 func (c *ctx) fatalf(format string, args ...any) {
 	c.errorf(format, args...)
 	panic(giveUp{})
 }
 
-// do requires success, without which the case is pointless.
+// do ends the case if err is not nil.
 func (c *ctx) do(err error) {
 	if err != nil {
 		c.fatalf("%v", err)
 	}
 }
 
-// is requires that error; nil: success.
+// is requires that err is want; nil means success.
 func (c *ctx) is(err, want error, what string, args ...any) {
 	if want == nil && err != nil || want != nil && !errors.Is(err, want) {
 		c.errorf("%s: got %s, want %s", fmt.Sprintf(what, args...), errName(err), errName(want))
 	}
 }
 
-// oneOf requires one of those errors, where POSIX leaves the choice.
+// oneOf requires one of the wanted errors, where POSIX allows several.
 func (c *ctx) oneOf(err error, what string, wants ...unix.Errno) {
 	for _, w := range wants { // 0: success
 		if errors.Is(err, w) || w == 0 && err == nil {
@@ -304,20 +304,21 @@ func (c *ctx) oneOf(err error, what string, wants ...unix.Errno) {
 	c.errorf("%s: got %s, want one of %v", what, errName(err), wants)
 }
 
-// eq requires that two values are the same.
+// eq requires that two values are equal.
 func eq[T comparable](c *ctx, got, want T, what string, args ...any) {
 	if got != want {
 		c.errorf("%s: got %v, want %v", fmt.Sprintf(what, args...), got, want)
 	}
 }
 
-// oct is eq of modes.
+// oct is eq for file modes, and prints them in octal.
 func (c *ctx) oct(got, want uint32, what string, args ...any) {
 	if got != want {
 		c.errorf("%s: mode %04o, want %04o", fmt.Sprintf(what, args...), got, want)
 	}
 }
 
+// true requires ok.
 func (c *ctx) true(ok bool, what string, args ...any) {
 	if !ok {
 		c.errorf("not so: "+what, args...)

@@ -14,15 +14,15 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// need is a set of what not every target can do.
+// need is a set of features that some targets lack.
 type need uint32
 
 const (
 	needsFlags        need = 1 << iota // chattr: i and a
 	needsFlagsSync                     // chattr: S, A, d
 	needsBigXattr                      // values of 64 KiB
-	needsManyXattr                     // hundreds for one file
-	needsManyLinks                     // more than 65000 links of a file
+	needsManyXattr                     // hundreds of attributes of one file
+	needsManyLinks                     // more than 65000 links to a file
 	needsHuge                          // offsets up to 8 EiB
 	needsZeroRange                     // fallocate: ZERO_RANGE
 	needsCollapse                      // fallocate: COLLAPSE_RANGE, INSERT_RANGE
@@ -32,14 +32,14 @@ const (
 	needsNowait                        // RWF_NOWAIT
 	needsClone                         // FICLONE
 	needsFarTimes                      // before 1901 and after 2446
-	needsStatxFlags                    // statx says what chattr did
-	needsExactAtime                    // a read of nothing leaves atime
-	needsHandleTypes                   // the type of a file handle is looked at
-	needsZeroTail                      // what is stored behind the end through a mapping is never seen
-	needsFlagsOpen                     // i binds who has the file open already
-	needsSameSlot                      // names keep their readdir position
+	needsStatxFlags                    // statx reports the flags that chattr set
+	needsExactAtime                    // a read of 0 bytes does not change atime
+	needsHandleTypes                   // the type of a file handle is checked
+	needsZeroTail                      // bytes stored through a mapping beyond the end of file never become visible
+	needsFlagsOpen                     // i also applies to files that are open already
+	needsSameSlot                      // a name keeps its readdir position
 	needsTrim                          // FITRIM
-	needsFullMetadata                  // names and attributes take space of the filesystem
+	needsFullMetadata                  // names and attributes take space from the filesystem
 )
 
 var needNames = []string{"flags (i, a)", "flags (S, A, d)", "64 KiB xattrs", "hundreds of xattrs", "65001 links", "offsets of 8 EiB", "ZERO_RANGE",
@@ -61,20 +61,20 @@ type target struct {
 	name    string
 	control bool
 	has     need
-	up      func(t *testing.T) *mounted // nil: there is none on this machine, and it has logged why
+	up      func(t *testing.T) *mounted // returns nil, and logs why, if this machine cannot mount it
 }
 
-// mounted is one that is there.
+// mounted is a mounted target.
 type mounted struct {
 	dir   string
 	alive func() error
-	done  func(t *testing.T) // takes it away and checks it
+	done  func(t *testing.T) // unmounts and checks the target
 }
 
 const daxfsdHas = needsFlags | needsFlagsSync | needsBigXattr | needsManyXattr | needsManyLinks | needsHuge | needsZeroRange | needsUnwritten | needsBtime |
 	needsDirect | needsExactAtime | needsHandleTypes | needsZeroTail | needsFlagsOpen | needsSameSlot | needsTrim | needsFullMetadata
 
-// targets, the controls first: a case that fails there is wrong.
+// targets lists the targets, the controls first: a case that fails there is wrong.
 var targets = []*target{
 	{name: "ext4", control: true, up: upExt4,
 		has: needsFlags | needsFlagsSync | needsBigXattr | needsZeroRange | needsCollapse | needsUnwritten | needsBtime | needsDirect | needsNowait |
@@ -88,11 +88,11 @@ var targets = []*target{
 	{name: "transport=uring", up: upDaxfs("transport=uring"), has: daxfsdHas},
 }
 
-// targetLimit is how long the whole table may take on one mount of daxfsd.
+// targetLimit bounds the time of the whole table on one mount of daxfsd.
 func targetLimit() time.Duration { return time.Duration(*slow) * 10 * time.Minute }
 
-// scratch makes a directory that other users can pass, in the one that is deleted after
-// all tests.
+// scratch makes a directory that other users can search, inside the one that is deleted after all
+// tests.
 func scratch(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -111,13 +111,14 @@ func scratch(t *testing.T) string {
 	return dir
 }
 
-// upDaxfs mounts with those options and leaves an fsck to done.
+// upDaxfs returns a function that mounts daxfsd with the given options. done unmounts it and runs
+// fsck.
 func upDaxfs(options string) func(t *testing.T) *mounted {
 	return func(t *testing.T) *mounted { return mountDaxfs(t, options) }
 }
 
-// upFlagged is dax=inode where everything inherits the flag that makes a file go past the page
-// cache.
+// upFlagged mounts with dax=inode and sets the flag on the root, so that all files inherit it and
+// bypass the page cache.
 func upFlagged(t *testing.T) *mounted {
 	up := mountDaxfs(t, "dax=inode")
 	harness.Run(t, time.Minute, "", nil, "chattr", "+x", up.dir)
@@ -148,8 +149,8 @@ func mountDaxfs(t *testing.T, options string) *mounted {
 	}
 }
 
-// upExt4 mounts an ext4 in a file. mount(8) makes a loop device that detaches itself when it
-// is unmounted, which happens at the latest when the mount namespace dies.
+// upExt4 mounts an ext4 in a file. mount(8) makes a loop device that detaches itself at the
+// unmount, which happens at the latest when the mount namespace ends.
 func upExt4(t *testing.T) *mounted {
 	dir := scratch(t)
 	img, mnt := filepath.Join(dir, "ext4.img"), filepath.Join(dir, "mnt")

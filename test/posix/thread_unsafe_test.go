@@ -6,7 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// become changes the user of this thread alone; those of x/sys/unix change all threads.
+// become changes the real uid of this thread to real, and the other ids to those of w. It changes
+// only this thread; the functions of x/sys/unix change all threads.
 func become(real int, w who) error {
 	groups := make([]uint32, len(w.groups)+1)
 	for i, g := range w.groups {

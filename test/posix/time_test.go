@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// changes runs op and requires which times of each name it changes, and that they are now:
-// name, "amc" or some of it, name, ... A name may be gone after op.
+// changes runs op and requires which times of each name it changes, and that the changed ones are
+// now. The arguments are pairs: a name and its changed times, some of "amc". A name may be gone
+// after op.
 func (c *ctx) changes(op func(), what ...string) {
 	type watched struct {
 		name, want string
@@ -27,7 +28,7 @@ func (c *ctx) changes(op func(), what ...string) {
 	for i := range l {
 		l[i].before = c.fstat(l[i].fd)
 	}
-	start := time.Now().Add(-10 * time.Millisecond).UnixNano() // a coarse clock lags by a tick
+	start := time.Now().Add(-10 * time.Millisecond).UnixNano() // the coarse clock lags by a tick
 	op()
 	end := time.Now().UnixNano()
 	for _, w := range l {
@@ -149,7 +150,7 @@ var timeCases = []testCase{
 			eq(c, nano(c.stat("f").Atim), a.UnixNano(), "atime just set")
 		}
 		future := time.Now().Add(time.Hour)
-		set(future, time.Now().Add(-time.Hour)) // atime after mtime and ctime, and younger than a day
+		set(future, time.Now().Add(-time.Hour)) // atime is later than mtime and ctime, and less than a day old
 		before := c.stat("f").Atim
 		tick()
 		read()
@@ -195,8 +196,8 @@ var timeCases = []testCase{
 	}},
 }
 
-// timeChanges are calls and the times that they change, of the file f with content, the
-// directory d and the case's directory.
+// timeChanges lists calls and the times that they change, of the file f with content, the directory
+// d and the case's directory.
 var timeChanges = []struct {
 	name  string
 	op    func(c *ctx)
@@ -282,7 +283,7 @@ var timeChanges = []struct {
 	{"exec", func(c *ctx) { out, err := c.execAs(root, "./prog"); c.is(err, nil, "%s", out) }, []string{"prog", "a"}, 0, nil},
 }
 
-// timeChangeCases: each of them.
+// timeChangeCases has a case for each of timeChanges.
 var timeChangeCases = func() (l []testCase) {
 	for _, x := range timeChanges {
 		l = append(l, testCase{name: "time/change/" + x.name, needs: x.needs, known: x.known, run: func(c *ctx) {
@@ -308,7 +309,8 @@ var timeChangeCases = func() (l []testCase) {
 	return l
 }()
 
-// mmapTimes: mtime and ctime are marked between the store and msync; atime may be.
+// mmapTimes checks that a store through a mapping sets mtime and ctime between the store and the
+// end of msync. It may set atime.
 func (c *ctx) mmapTimes() {
 	c.do(unix.UtimesNanoAt(cwd, "f", []unix.Timespec{{Sec: 1e9}, {Sec: 1e9}}, 0))
 	tick()

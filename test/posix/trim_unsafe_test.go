@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trim is FITRIM of the case's filesystem. All is in bytes.
+// trim calls FITRIM on the case's filesystem. All arguments are in bytes.
 func (c *ctx) trim(start, length, least uint64) error {
 	r := [3]uint64{start, length, least}
 	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(c.open(".", ro)), 0xc0185879, uintptr(unsafe.Pointer(&r))); e != 0 {
@@ -16,7 +16,7 @@ func (c *ctx) trim(start, length, least uint64) error {
 	return nil
 }
 
-// trimCases: which arguments of FITRIM are refused.
+// trimCases checks which arguments of FITRIM are refused.
 var trimCases = []testCase{{name: "space/trim", needs: needsTrim, run: func(c *ctx) {
 	const all = math.MaxUint64
 	c.is(c.trim(0, all, 0), nil, "everything")

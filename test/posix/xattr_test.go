@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listxattr is the sorted names.
+// listxattr returns the sorted names of a file's extended attributes.
 func (c *ctx) listxattr(name string) string {
 	b := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(name, b)
@@ -180,7 +180,7 @@ var xattrCases = []testCase{
 				want = unix.EPERM
 			}
 			err := unix.Lsetxattr(k, "user.a", []byte("v"), 0)
-			if k == "sock" && err == nil { // newer kernels allow it: 7.3 does
+			if k == "sock" && err == nil { // newer kernels, such as 7.3, allow it
 				want = nil
 			}
 			c.is(err, want, "user of %s", k)

@@ -12,14 +12,14 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// A control is a filesystem that everybody trusts, in the mount namespace of the tests.
+// A control is a trusted filesystem, in the mount namespace of the tests.
 type control struct {
 	Dir  string
 	Kind string // ext4, or tmpfs
 }
 
-// newControl makes one below m.Dir, and takes it away before m: ext4 on a loop device, with
-// whose last unmount the device is free again; tmpfs where that does not work.
+// newControl mounts a control below m.Dir, and unmounts it before m: ext4 on a loop device, which
+// detaches itself at the unmount, or tmpfs if that does not work. size is in bytes.
 func newControl(t *testing.T, m *harness.Mount, size int64) control {
 	t.Helper()
 	c := control{Dir: filepath.Join(m.Dir, "control"), Kind: "ext4"}
@@ -51,7 +51,8 @@ func newControl(t *testing.T, m *harness.Mount, size int64) control {
 	return c
 }
 
-// scratch mounts a tmpfs below m.Dir, for what is neither under test nor compared with.
+// scratch mounts a tmpfs of size bytes below m.Dir, for files that are neither under test nor
+// compared with.
 func scratch(t *testing.T, m *harness.Mount, name string, size int64) string {
 	t.Helper()
 	dir := filepath.Join(m.Dir, name)
@@ -70,7 +71,7 @@ func scratchAt(t *testing.T, dir string, size int64) {
 	t.Cleanup(func() { unmount(t, dir) })
 }
 
-// unmount waits a little for those who are still leaving.
+// unmount unmounts dir. It waits a little while the filesystem is still busy.
 func unmount(t *testing.T, dir string) {
 	t.Helper()
 	var err error

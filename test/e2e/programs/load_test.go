@@ -14,7 +14,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// TestDbench replays what file servers do, by several clients, with and without extended
+// TestDbench replays the load of file servers, by several clients, with and without extended
 // attributes and fsync.
 func TestDbench(t *testing.T) {
 	harness.Need(t, "dbench", "mkfs.ext4", "mount")
@@ -37,7 +37,7 @@ func TestDbench(t *testing.T) {
 			args := append([]string{"-c", "/usr/share/dbench/client.txt", "-t", strconv.Itoa(seconds), "-D", dir}, run...)
 			out := harness.Run(t, time.Duration(seconds)*time.Second+time.Minute, dir, nil, "dbench", args...)
 			got := throughput.FindStringSubmatch(out)
-			// Clients do without the semaphore, which another dbench on the machine may have.
+			// Clients work without the semaphore, which another dbench on the machine may hold.
 			if bad := wrong.FindString(strings.ReplaceAll(out, "failed to create barrier semaphore", "")); bad != "" || got == nil {
 				t.Fatalf("dbench %s: %s\n%s", strings.Join(run, " "), bad, out)
 			}
@@ -50,15 +50,15 @@ func TestDbench(t *testing.T) {
 	empty(t, m)
 }
 
-// TestBonnie writes, rewrites and reads a file by characters and blocks, seeks in it, and makes,
-// looks up and deletes files in order and at random; bonnie++ checks what it reads.
+// TestBonnie writes, rewrites and reads a file by characters and blocks, seeks in it, and creates,
+// looks up and deletes files in order and at random. bonnie++ checks what it reads.
 func TestBonnie(t *testing.T) {
 	harness.Need(t, "bonnie++", "mkfs.ext4", "mount")
 	m := harness.New(t, 1<<30, choose(3*time.Minute, 15*time.Minute))
 	c := newControl(t, m, 1<<30)
-	// -s and -r: MiB of the file and, as far as bonnie++ knows, of memory; -n: files in thousands,
+	// -s and -r: MiB of the file and of the memory that bonnie++ assumes; -n: thousands of files,
 	// bytes of the largest and the smallest, directories. Without -f it also writes and reads
-	// single bytes, each of which is a request to the daemon: 4 MiB are eight million.
+	// single bytes, each of which is a request to the daemon: 4 MiB are eight million requests.
 	options := choose([]string{"-f", "-s", "128", "-r", "16", "-n", "1:20000:0:8"}, []string{"-s", "4", "-r", "2", "-n", "8:50000:0:16"})
 	options = append(options, "-q", "-u", "root", "-m", "daxfsd")
 	bench := func(dir string) string {
@@ -79,7 +79,7 @@ func TestBonnie(t *testing.T) {
 	empty(t, m)
 }
 
-// empty remounts what a test has emptied, and requires that it is.
+// empty remounts a mount from which a test has deleted everything, and requires that it is empty.
 func empty(t *testing.T, m *harness.Mount) {
 	t.Helper()
 	m.Alive()

@@ -12,7 +12,7 @@ var long = flag.Bool("long", false, "larger trees and longer runs")
 
 func TestMain(m *testing.M) { harness.Main(m, nil) }
 
-// choose is the size of a run: the first by default, the second with -long.
+// choose returns the size of a run: short by default, longer with -long.
 func choose[T any](short, longer T) T {
 	if *long {
 		return longer
@@ -20,5 +20,5 @@ func choose[T any](short, longer T) T {
 	return short
 }
 
-// round is for figures in tables.
+// round rounds a duration for a table.
 func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }

@@ -20,7 +20,8 @@ import (
 
 var history = flag.Int("history", 20, "calls to print before one that differs")
 
-// An overlay is a mounted overlayfs: lower on tmpfs, upper and work on the filesystem in question.
+// An overlay is a mounted overlayfs: lower on tmpfs, upper and work on the filesystem under test or
+// on the control.
 type overlay struct {
 	t                       *testing.T
 	dir, lower, upper, work string
@@ -50,7 +51,7 @@ func isMounted(dir string) bool {
 	return strings.Contains(string(b), " "+dir+" ")
 }
 
-// up mounts, and returns what the kernel says to that: it may mount and do without something.
+// up mounts, and returns the kernel's log messages: the kernel may mount without some features.
 func (o *overlay) up() (kernel []string, err error) {
 	o.t.Helper()
 	log, lerr := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -79,7 +80,7 @@ func (o *overlay) up() (kernel []string, err error) {
 	}
 }
 
-// lowerTree makes what lies below.
+// lowerTree makes the lower tree.
 func (o *overlay) lowerTree() {
 	o.t.Helper()
 	for i := range 4 {
@@ -90,7 +91,7 @@ func (o *overlay) lowerTree() {
 				o.must(os.WriteFile(filepath.Join(d, fmt.Sprintf("f%d", k)), []byte(strings.Repeat(fmt.Sprint("lower ", i, j, k, "\n"), 1+k*500)), 0o644))
 			}
 			o.must(os.Symlink("f0", filepath.Join(d, "l0")))
-			if !strings.Contains(o.options, "index=on") { // which keeps them one file, see TestOverlayLinks
+			if !strings.Contains(o.options, "index=on") { // with index=on they stay one file, see TestOverlayLinks
 				o.must(os.Link(filepath.Join(d, "f1"), filepath.Join(d, "h1")))
 			}
 		}
@@ -105,11 +106,12 @@ func (o *overlay) must(err error) {
 	}
 }
 
-// TestOverlay lays an overlayfs over a tmpfs with its upper and working directories on the mount,
-// and on the control. What it needs of an upper filesystem, all of which the kernel tries when it
-// is mounted, and complains about in its log or refuses: d_type, xattrs trusted.overlay.*,
-// O_TMPFILE, RENAME_WHITEOUT, file handles for index=on. Then every call gives the same result on
-// both, and the upper directory holds the same whiteouts and opaque directories.
+// TestOverlay mounts an overlayfs over a tmpfs with its upper and work directories on the mount,
+// and another one with both on the control. At the mount the kernel tries the features that
+// overlayfs needs of an upper filesystem, and complains in its log or refuses: d_type, xattrs
+// trusted.overlay.*, O_TMPFILE, RENAME_WHITEOUT, file handles for index=on. Then every call must
+// give the same result on both, and the upper directories must hold the same whiteouts and opaque
+// directories.
 func TestOverlay(t *testing.T) {
 	harness.Need(t, "mkfs.ext4", "mount")
 	for _, v := range []struct{ name, options string }{
@@ -175,13 +177,13 @@ func TestOverlay(t *testing.T) {
 				}
 			}
 			compare("at the end")
-			// Again from the media: of both the caches are gone.
+			// Remount both, so that the content comes from the media.
 			for _, o := range []*overlay{ours, theirs} {
 				unmount(t, o.dir)
 			}
 			m.Again()
 			if v.name == "volatile" {
-				for _, o := range []*overlay{ours, theirs} { // as whoever mounts it again has to
+				for _, o := range []*overlay{ours, theirs} { // required before a volatile overlay is mounted again
 					o.must(os.RemoveAll(filepath.Join(o.work, "work/incompat")))
 				}
 			}
@@ -191,7 +193,7 @@ func TestOverlay(t *testing.T) {
 				}
 			}
 			compare("after the remount")
-			// And removed through the overlay: everything becomes a whiteout, or nothing.
+			// Remove everything through the overlay: it becomes whiteouts, or is gone.
 			for _, o := range []*overlay{ours, theirs} {
 				harness.Run(t, time.Minute, "", nil, "sh", "-c", `rm -rf "$1"/*`, "sh", o.dir)
 			}
@@ -205,7 +207,7 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
-// overlaySteps are the cases that overlayfs has a mechanism for.
+// overlaySteps lists the cases for which overlayfs has a special mechanism.
 var overlaySteps = []struct {
 	what string
 	do   func(dir string) error
@@ -265,14 +267,13 @@ var overlaySteps = []struct {
 	}},
 }
 
-// TestOverlayLinks is the one difference to a local filesystem that programs see: of a file with
-// two names in the upper directory, the second is ESTALE once the first is deleted, until the
-// kernel forgets the second. Overlayfs keeps one dentry of the upper filesystem for each of its
-// inodes, the first name's, and asks FUSE to revalidate that one whichever name is used
-// (ovl_inode_upper, ovl_revalidate_real). FUSE looks up a name that is deleted, gets the ENOENT
-// there is, and overlayfs makes ESTALE of it. No answer of a daemon changes that: go-fuse's
-// loopback filesystem does the same. The file itself is intact, as is seen without the overlay and
-// after a remount.
+// TestOverlayLinks checks the one difference to a local filesystem that programs see. If a file has
+// two names in the upper directory and the first is deleted, the second gives ESTALE until the
+// kernel forgets it. Overlayfs keeps one dentry of the upper filesystem for each of its inodes,
+// that of the first name, and asks FUSE to revalidate this dentry whichever name is used
+// (ovl_inode_upper, ovl_revalidate_real). FUSE looks up the deleted name and gets ENOENT, which
+// overlayfs turns into ESTALE. No answer of a daemon changes that: go-fuse's loopback filesystem
+// does the same. The file itself is intact, as it shows without the overlay and after a remount.
 func TestOverlayLinks(t *testing.T) {
 	harness.Need(t, "mkfs.ext4", "mount")
 	m := harness.New(t, 64<<20, time.Minute)
@@ -314,8 +315,8 @@ func TestOverlayLinks(t *testing.T) {
 	m.Again()
 }
 
-// randomCall makes one call of few names, so that they meet, and says which and what it gave. It
-// makes no links, see TestOverlayLinks.
+// randomCall makes one call on one of few names, so that calls meet, and returns the call and its
+// result. It makes no links, see TestOverlayLinks.
 func randomCall(dir string, r *rand.Rand) string {
 	name := func() string {
 		s := fmt.Sprintf("d%d", r.IntN(4))
@@ -367,11 +368,11 @@ func randomCall(dir string, r *rand.Rand) string {
 	return strings.ReplaceAll(fmt.Sprintf("%s %s %s: %v", what, a, b, err), dir, "")
 }
 
-// walk describes a tree: what does not depend on the time or on the filesystem.
+// walk describes everything in a tree that does not depend on the time or on the filesystem.
 func walk(t *testing.T, root string) string {
 	t.Helper()
 	var l []string
-	seen := map[uint64]string{} // the first name of each file with several
+	seen := map[uint64]string{} // the first name of each file with several names
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -398,7 +399,7 @@ func walk(t *testing.T, root string) string {
 		case unix.S_IFCHR:
 			s += fmt.Sprintf(" device %x", st.Rdev)
 		}
-		// Overlayfs links its whiteouts as it pleases.
+		// Overlayfs may link its whiteouts, so only regular files count.
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
 			s += fmt.Sprintf(" links %d", st.Nlink)
 			if st.Nlink > 1 {
@@ -417,8 +418,8 @@ func walk(t *testing.T, root string) string {
 	return strings.Join(l, "\n") + "\n"
 }
 
-// attributes are the extended ones but for file handles and identifiers, which are the
-// filesystem's.
+// attributes returns a file's extended attributes without file handles and identifiers, which
+// depend on the filesystem.
 func attributes(path string) string {
 	b := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, b)
@@ -452,7 +453,7 @@ func fnv(b []byte) (h uint64) {
 	return h
 }
 
-// difference is the lines that only one of two descriptions has.
+// difference returns the lines that only one of two descriptions has.
 func difference(a, b string) string {
 	in := func(s string) map[string]bool {
 		m := map[string]bool{}

@@ -18,7 +18,7 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// A postgres is a PostgreSQL whose data is on a mount, and its server while it runs:
+// A postgres is a PostgreSQL cluster whose data is on a mount, and its server while it runs:
 //
 //	stopped -> running  start
 //	running -> stopped  stop, which waits; kill, which is a crash; the end of the test
@@ -33,7 +33,8 @@ type postgres struct {
 	done   chan error
 }
 
-// newPostgres makes a cluster on dir, for the user postgres: no server runs as root.
+// newPostgres makes a cluster in dir, for the user postgres, since the server refuses to run as
+// root.
 func newPostgres(t *testing.T, m *harness.Mount, dir string) *postgres {
 	t.Helper()
 	harness.Need(t, "setpriv")
@@ -43,7 +44,7 @@ func newPostgres(t *testing.T, m *harness.Mount, dir string) *postgres {
 	}
 	p := &postgres{t: t, bin: filepath.Dir(found[len(found)-1]), data: filepath.Join(dir, "data"),
 		socket: filepath.Join(m.Dir, "socket"), log: filepath.Join(m.Dir, "postgres.log")}
-	for _, d := range []string{filepath.Dir(m.Dir), m.Dir} { // which are root's alone
+	for _, d := range []string{filepath.Dir(m.Dir), m.Dir} { // only root may search them otherwise
 		if err := os.Chmod(d, 0o711); err != nil {
 			t.Fatal(err)
 		}
@@ -62,8 +63,8 @@ func newPostgres(t *testing.T, m *harness.Mount, dir string) *postgres {
 		}
 	})
 	p.run(2*time.Minute, "initdb", "--data-checksums", "--auth=trust", "--no-locale", "--encoding=UTF8", "-D", p.data)
-	// All it shares and writes is to be on the mount: so are its segments of shared memory that are
-	// files, and nothing of it is left in /dev/shm after a kill.
+	// Everything that it shares and writes must be on the mount: its shared memory segments are
+	// files there, so that nothing is left in /dev/shm after a kill.
 	conf := "listen_addresses = ''\nunix_socket_directories = '" + p.socket + "'\nport = 5432\n" +
 		"dynamic_shared_memory_type = mmap\nmin_dynamic_shared_memory = 1MB\nshared_buffers = 16MB\nmax_wal_size = 64MB\ncheckpoint_timeout = 30s\n" +
 		"full_page_writes = on\nfsync = on\nsynchronous_commit = on\nautovacuum_naptime = 5s\n"
@@ -78,8 +79,8 @@ func newPostgres(t *testing.T, m *harness.Mount, dir string) *postgres {
 	return p
 }
 
-// as is a command line for the user postgres; setpriv becomes the program, so the process is the
-// same.
+// as returns a command line that runs a program as the user postgres. setpriv executes the program,
+// so the pid is the same.
 func (p *postgres) as(program string, args ...string) (string, []string) {
 	return "setpriv", append([]string{"--reuid=postgres", "--regid=postgres", "--init-groups", filepath.Join(p.bin, program)}, args...)
 }
@@ -95,7 +96,7 @@ func (p *postgres) run(limit time.Duration, program string, args ...string) stri
 	return harness.Run(p.t, limit, p.socket, p.env(), name, args...)
 }
 
-// sql asks for one value.
+// sql executes a statement that returns one value.
 func (p *postgres) sql(statement string) string {
 	p.t.Helper()
 	return strings.TrimSpace(p.run(time.Minute, "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement))
@@ -114,7 +115,7 @@ func (p *postgres) start() time.Duration {
 	p.server = exec.Command(name, args...)
 	p.server.Dir, p.server.Env = p.socket, append(os.Environ(), p.env()...)
 	p.server.Stdout, p.server.Stderr = log, log
-	// Not the group that a signal from the terminal goes to.
+	// A process group of its own, which gets no signals from the terminal.
 	p.server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.server.Start(); err != nil {
 		p.server = nil
@@ -138,7 +139,7 @@ func (p *postgres) start() time.Duration {
 	return 0
 }
 
-// stop shuts the server down; it writes a checkpoint.
+// stop shuts the server down, which writes a checkpoint.
 func (p *postgres) stop() {
 	p.t.Helper()
 	_ = p.server.Process.Signal(syscall.SIGINT)
@@ -153,9 +154,9 @@ func (p *postgres) stop() {
 	}
 }
 
-// kill ends all processes of the server at once, as a crash would. First the one that
-// would start others is stopped, so that none is missed; each is held by a descriptor,
-// so that no other process is meant.
+// kill kills all processes of the server at once, as a crash would. It first stops the process that
+// starts others, so that none is missed. It holds a pidfd of each, so that it cannot hit another
+// process. It returns the number of processes.
 func (p *postgres) kill() (n int) {
 	if p.server == nil {
 		return 0
@@ -182,7 +183,7 @@ func (p *postgres) kill() (n int) {
 	}
 	p.server = nil
 	for _, fd := range fds {
-		// Readable once the process has ended.
+		// A pidfd is readable once its process has ended.
 		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 30000); n == 0 && err == nil {
 			p.t.Error("30 s after SIGKILL a process of the server is still there")
 		}
@@ -191,7 +192,7 @@ func (p *postgres) kill() (n int) {
 	return 1 + len(fds)
 }
 
-// end stops the server on the way out: politely, then not.
+// end stops the server at the end of the test, by a signal that asks it to and then by SIGKILL.
 func (p *postgres) end() {
 	if p.server == nil {
 		return
@@ -218,8 +219,8 @@ func (p *postgres) bench(seconds int, more ...string) string {
 	return got[1]
 }
 
-// crash calls how while pgbench works, and returns how many transactions were known to be
-// committed by then.
+// crash calls how after the given time while pgbench works, and returns how many transactions were
+// known to be committed by then.
 func (p *postgres) crash(after time.Duration, how func()) int {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -231,7 +232,7 @@ func (p *postgres) crash(after time.Duration, how func()) int {
 	if err := load.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	defer func() { // it ends by itself, with its connections
+	defer func() { // pgbench ends by itself when its connections end
 		cancel()
 		_ = load.Wait()
 	}()
@@ -245,7 +246,7 @@ func (p *postgres) crash(after time.Duration, how func()) int {
 }
 
 // check requires that the database is one that the transactions so far can have left: the sums
-// agree, at least that many are there, and every page, table and index is what it should be.
+// agree, at least atLeast transactions are there, and every page, table and index is valid.
 func (p *postgres) check(when string, atLeast int) int {
 	p.t.Helper()
 	sums := p.sql(`SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
@@ -262,8 +263,8 @@ func (p *postgres) check(when string, atLeast int) int {
 	return n
 }
 
-// TestPostgres lets PostgreSQL work on a mount, kills it, kills the daemon under it, and requires
-// after each that no committed transaction is missing and nothing is damaged.
+// TestPostgres runs PostgreSQL on a mount, kills the server, and kills the daemon under it. After
+// each kill no committed transaction may be missing and nothing may be damaged.
 func TestPostgres(t *testing.T) {
 	m := harness.New(t, 2<<30, choose(4*time.Minute, 20*time.Minute))
 	p := newPostgres(t, m, m.Mountpoint)

@@ -15,7 +15,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// copiers copy the tree $1 to the new directory $2, with all that a file has.
+// copiers lists programs that copy the tree $1 to the new directory $2 with all attributes of its
+// files.
 var copiers = []struct{ name, script string }{
 	{"cp", `cp -a -- "$1" "$2"`},
 	{"rsync", `rsync -aHAXS --numeric-ids "$1/" "$2/"`},
@@ -23,8 +24,8 @@ var copiers = []struct{ name, script string }{
 	{"tar", `mkdir "$2" && tar --xattrs --xattrs-include='*' --acls --sparse -C "$1" -cf - . | tar --xattrs --xattrs-include='*' --acls --numeric-owner -C "$2" -xpf -`},
 }
 
-// TestRoundTrips copies a tree in which everything is that a file can have, from the control to the
-// mount, on the mount and back, by each program that claims to keep all of it, and compares by
+// TestRoundTrips copies a tree with every kind of file and attribute from the control to the mount,
+// on the mount and back, by each program that claims to keep all of them, and compares the trees by
 // getfattr, getfacl, find and rsync.
 func TestRoundTrips(t *testing.T) {
 	harness.Need(t, "cp", "rsync", "tar", "setfattr", "getfattr", "setfacl", "getfacl", "find", "mkfs.ext4", "mount")
@@ -69,7 +70,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// everything makes a tree with what copies tend to lose.
+// everything makes a tree with the attributes that copies tend to lose.
 func everything(t *testing.T, dir string) {
 	t.Helper()
 	must := func(err error) {
@@ -88,7 +89,7 @@ func everything(t *testing.T, dir string) {
 		must(os.MkdirAll(d, 0o755))
 		must(os.WriteFile(filepath.Join(d, fmt.Sprintf("file%d", i)), bytes.Repeat([]byte{byte('a' + i%26)}, i*i*97), os.FileMode(0o600|i)))
 	}
-	// Names of all bytes that names can have, one of 255, and targets of links that are nothing.
+	// Names with unusual bytes, a name of 255 bytes, and links with targets that do not exist.
 	must(os.WriteFile(filepath.Join(dir, "\x01\t\n \"'\\\x7f\xff\xfe*?"), []byte("name"), 0o644))
 	must(os.WriteFile(filepath.Join(dir, strings.Repeat("n", 255)), []byte("long"), 0o644))
 	must(os.Symlink(strings.Repeat("../", 1300)+"nowhere", filepath.Join(dir, "long link")))
@@ -132,7 +133,7 @@ func everything(t *testing.T, dir string) {
 		touch -d '1999-12-31 23:59:59.000000042' dir6/file6 dir5 dir4`)
 }
 
-// describe is what getfattr, getfacl and find tell about a tree.
+// describe returns the output of getfattr, getfacl and find for a tree.
 func describe(t *testing.T, dir string) (d [3]string) {
 	t.Helper()
 	each := func(cmd string) string {
@@ -142,7 +143,7 @@ func describe(t *testing.T, dir string) (d [3]string) {
 	}
 	d[0] = blocks(each(`xargs -0 getfattr -h -d -m - -e hex --`))
 	d[1] = each(`xargs -0 getfacl -n -P --`)
-	// Sizes of directories are the filesystem's own, so are their counts of links.
+	// Sizes and link counts of directories depend on the filesystem.
 	d[2] = each(`xargs -0 -I{} find {} -maxdepth 0 \( -type d -printf '%p %y %m %U:%G %T@\n' \) -o -printf '%p %y %m %U:%G %T@ %n %s -> %l\n'`)
 	// Device numbers, which find does not print.
 	d[2] += each(`xargs -0 stat -c '%n %t:%T' -- | grep -E '(char|block) '`)

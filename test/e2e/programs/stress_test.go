@@ -17,8 +17,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// elsewhere are stressors of the class filesystem that do not use the directory they are
-// given, so they say nothing about a filesystem.
+// elsewhere lists stressors of the class filesystem that do not use the directory they are given,
+// so they do not test the filesystem.
 var elsewhere = map[string]string{
 	"binderfs":   "mounts a binderfs of its own",
 	"bind-mount": "mounts / on itself",
@@ -27,10 +27,11 @@ var elsewhere = map[string]string{
 	"procfs":     "reads /proc",
 }
 
-// besides are stressors of other classes that do use it.
+// besides lists stressors of other classes that do use the directory.
 var besides = []string{"aio", "aiol", "io-uring", "mmap", "msync", "readahead", "revio", "seek", "sendfile", "splice"}
 
-// bounds keep the emulated region small, and the runs short enough to see ends of files.
+// bounds limits the space of stressors, so that the emulated region is small and the runs reach the
+// ends of files.
 var bounds = map[string][]string{
 	"copy-file": {"--copy-file-bytes", "128M"},
 	"fallocate": {"--fallocate-bytes", "64M"},
@@ -46,17 +47,17 @@ var bounds = map[string][]string{
 	"sync-file": {"--sync-file-bytes", "32M"},
 }
 
-// less are stressors that do less on the mount than on ext4, and why.
+// less lists stressors that do less on the mount than on ext4, with the reason.
 var less = map[string]string{
 	"fiemap": "FUSE has no FS_IOC_FIEMAP; `daxfsd filefrag` tells",
 }
 
-// slow are stressors that do not finish one operation in the time there is, and why.
+// slow lists stressors that do not finish one operation in the given time, with the reason.
 var slow = map[string]string{
 	"xattr": "one operation sets 4096 attributes of one file, for which ext4 has no room; each call reads the whole list",
 }
 
-// A stressed is what one stressor did on one filesystem.
+// A stressed is the result of one stressor on one filesystem.
 type stressed struct {
 	code    int // exit code of stress-ng
 	skipped bool
@@ -66,7 +67,8 @@ type stressed struct {
 	out     string
 }
 
-// ok: it ran and found nothing. Some pass without counting an operation.
+// ok reports whether the stressor ran and found no error. Some stressors pass without counting an
+// operation.
 func (s stressed) ok() bool { return s.code == 0 && !s.skipped }
 
 func (s stressed) String() string {
@@ -81,8 +83,8 @@ func (s stressed) String() string {
 	return strconv.FormatInt(s.ops, 10)
 }
 
-// TestStress runs the stressors of stress-ng that use files, verifying, on the control and then on
-// the mount, two at a time. What passes there must pass here.
+// TestStress runs the stressors of stress-ng that use files, with verification, on the control and
+// then on the mount, two at a time. Stressors that pass on the control must pass on the mount.
 func TestStress(t *testing.T) {
 	harness.Need(t, "stress-ng", "mkfs.ext4", "mount")
 	m := harness.New(t, 2<<30, choose(5*time.Minute, 25*time.Minute))
@@ -140,7 +142,8 @@ func TestStress(t *testing.T) {
 	empty(t, m)
 }
 
-// stressors asks stress-ng for the names of its class.
+// stressors returns the names of stress-ng's class filesystem, without those of elsewhere and
+// besides.
 func stressors(t *testing.T) (names []string) {
 	out, _ := harness.Command(time.Minute, "", nil, "stress-ng", "--class", "filesystem?") // exits with 1 or 0
 	_, list, ok := strings.Cut(out, "stressors:")
@@ -173,7 +176,7 @@ func stress(t *testing.T, dir, name string, seconds int) (s stressed) {
 	args := append([]string{"--" + name, "1"}, bounds[name]...)
 	args = append(args, "--verify", "--no-rand-seed", "--metrics-brief", "--timeout", strconv.Itoa(seconds), "--temp-path", dir)
 	start := time.Now()
-	// It ends late where one operation takes long; dirdeep deletes all it made.
+	// It ends late if one operation takes long; dirdeep deletes everything that it made.
 	out, err := harness.Command(time.Duration(seconds)*time.Second+time.Minute, dir, nil, "stress-ng", args...)
 	s = stressed{took: round(time.Since(start)), out: out, skipped: skippedLine.MatchString(out)}
 	var exit *exec.ExitError

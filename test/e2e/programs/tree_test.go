@@ -16,8 +16,8 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// A treeWriter makes a tree like that of a kernel's sources, the same one each time, and knows what
-// it made.
+// A treeWriter makes a tree like that of a kernel's sources, the same one each time, and counts
+// what it makes.
 type treeWriter struct {
 	rng     *rand.Rand
 	entries []*tar.Header
@@ -26,15 +26,15 @@ type treeWriter struct {
 	bytes              int64
 }
 
-// writeTree writes it as an archive. Sizes are lognormal, as those of Linux's sources: half of the
-// files are below 2.5 KiB, their mean is about 6 KiB, the largest some hundred; a directory has 16
-// files on average, few have hundreds, and the tree is up to eight deep.
+// writeTree writes the tree as an archive. Sizes are lognormal, like those of Linux's sources: half
+// of the files are below 2.5 KiB, the mean is about 6 KiB, the largest have some hundred KiB. A
+// directory has 16 files on average, few have hundreds, and the tree is up to eight levels deep.
 func writeTree(name string, files int) (*treeWriter, error) {
 	w := &treeWriter{rng: rand.New(rand.NewPCG(1, 70000))}
 	dirs := []string{"tree"}
 	w.dir("tree")
 	for w.files < files {
-		// The younger a directory, the likelier it gets one: the tree gets deep.
+		// Younger directories are likelier to get a subdirectory, so that the tree gets deep.
 		parent := dirs[len(dirs)-1-int(float64(len(dirs))*math.Pow(w.rng.Float64(), 2))]
 		if d := depth(parent); d >= 8 {
 			continue
@@ -54,7 +54,7 @@ func writeTree(name string, files int) (*treeWriter, error) {
 	return w, w.write(name)
 }
 
-// write writes a directory with all below it before the next, as who unpacks it expects, and files
+// write writes the archive: a directory with everything below it before the next one, and files
 // before links to them.
 func (w *treeWriter) write(name string) error {
 	slices.SortFunc(w.entries, func(a, b *tar.Header) int {
@@ -81,7 +81,7 @@ func (w *treeWriter) write(name string) error {
 }
 
 func (w *treeWriter) add(h tar.Header) {
-	h.ModTime = time.Unix(1.1e9+w.rng.Int64N(6e8), w.rng.Int64N(1e9)) // one of its own, with nanoseconds
+	h.ModTime = time.Unix(1.1e9+w.rng.Int64N(6e8), w.rng.Int64N(1e9)) // a different time for each entry, with nanoseconds
 	h.Format = tar.FormatPAX
 	w.entries = append(w.entries, &h)
 }
@@ -121,7 +121,7 @@ func (w *treeWriter) file(name string) {
 	w.add(tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: mode, Uid: w.rng.IntN(3), Gid: w.rng.IntN(3)})
 }
 
-// link is a symbolic link to a file beside it, and now and then a hard one.
+// link adds a symbolic link to a file in the same directory, or now and then a hard link.
 func (w *treeWriter) link(dir, to string) {
 	w.links++
 	h := tar.Header{Typeflag: tar.TypeSymlink, Name: dir + "/" + w.name("l"), Linkname: filepath.Base(to), Mode: 0o777}
@@ -131,9 +131,9 @@ func (w *treeWriter) link(dir, to string) {
 	w.add(h)
 }
 
-// TestTree unpacks a tree of source files on the mount, compares it with the same one unpacked on
-// tmpfs, packs it again, copies it on the mount, and removes all of it. With -long it is like
-// Linux's: 80 000 files of 1.3 GB.
+// TestTree unpacks a tree of source files on the mount, compares it with the same tree unpacked on
+// tmpfs, packs it again, copies it on the mount, and removes everything. With -long the tree is as
+// large as Linux's: 80 000 files of 1.3 GB.
 func TestTree(t *testing.T) {
 	harness.Need(t, "tar", "rsync", "diff", "cp", "rm", "cmp", "mkfs.ext4", "mount")
 	m := harness.New(t, choose[int64](1<<30, 4<<30), choose(3*time.Minute, 30*time.Minute))
@@ -162,7 +162,7 @@ func TestTree(t *testing.T) {
 		if *long {
 			timed("", "diff", "-r", "--no-dereference", source, dir)
 		}
-		// -H compares hard links, -i prints what it would change.
+		// -H compares hard links, -i prints what rsync would change.
 		timed("", "rsync", "-aHAXcn", "--delete", "-i", source+"/", dir+"/")
 		if t.Failed() {
 			t.Fatal(when)
@@ -170,7 +170,7 @@ func TestTree(t *testing.T) {
 	}
 	measure := func(dir string, check bool) string {
 		t.Helper()
-		unpack := timed(dir, "sh", "-c", `tar -xpf "$1" && sync -f .`, "sh", archive) // what the mount has is durable anyway
+		unpack := timed(dir, "sh", "-c", `tar -xpf "$1" && sync -f .`, "sh", archive) // sync for the control; on the mount, everything is durable already
 		if check {
 			same("unpacked", filepath.Join(dir, "tree"))
 			m.Again()
@@ -190,7 +190,7 @@ func TestTree(t *testing.T) {
 	t.Logf("%-5s %s", "daxfsd", ours)
 	empty(t, m)
 	after := m.Stats()
-	// Inodes and directories took blocks of their own, which stay theirs.
+	// Inodes and directories took metadata blocks, which stay metadata.
 	if lost := int64(before.FreeBlocks) - int64(after.FreeBlocks) - int64(after.FreeMetaBlocks); lost > int64(before.Blocks)/50 {
 		t.Errorf("of %d free blocks, %d did not come back: %+v", before.FreeBlocks, lost, after)
 	}
