@@ -14,12 +14,12 @@ import (
 
 const seed = 7
 
-// media is a directory on media: an index, and the region that it is the index of.
+// media is a directory on media, and its index.
 type media struct {
 	t      testing.TB
 	x      *Index
 	region map[uint64]*[layout.BlockSize]byte
-	fresh  uint64 // the next region block
+	fresh  uint64 // next unused region block
 	seq    uint64
 }
 
@@ -44,7 +44,7 @@ func (m *media) find(name string) (Entry, bool) {
 	return s.Result()
 }
 
-// add makes an entry, in a fresh block if need be, and returns its position.
+// add creates an entry, in a new block if necessary, and returns its position.
 func (m *media) add(name string, ino uint64) uint32 {
 	n := layout.DentryLines(len(name))
 	pos, ok := m.x.Room(n)
@@ -74,7 +74,7 @@ func (m *media) add(name string, ino uint64) uint32 {
 	return pos
 }
 
-// remove takes an entry away, and its block if that becomes idle.
+// remove removes an entry, and its block if that becomes idle.
 func (m *media) remove(e Entry) {
 	off := m.x.Off(e.Pos)
 	for i := range e.Lines() {
@@ -91,7 +91,7 @@ func (m *media) remove(e Entry) {
 	}
 }
 
-// load reads the directory anew.
+// load replaces the index by one that is read from media.
 func (m *media) load() (damage []Damage) {
 	x := New(uint64(m.x.Blocks()))
 	for b, block := range m.x.blocks {
@@ -109,7 +109,7 @@ func (m *media) load() (damage []Damage) {
 	return damage
 }
 
-// list reads the names by position.
+// list returns the names on media by position.
 func (m *media) list() map[uint32]string {
 	all := map[uint32]string{}
 	for pos := uint64(0); ; {
@@ -202,7 +202,7 @@ func TestIndexModel(t *testing.T) {
 	}
 }
 
-// TestLoadDamage damages one thing of a directory of three names.
+// TestLoadDamage damages one part of a directory of three names.
 func TestLoadDamage(t *testing.T) {
 	short, long, other := "short", strings.Repeat("l", 100), "other"
 	for _, c := range []struct {
@@ -210,8 +210,8 @@ func TestLoadDamage(t *testing.T) {
 		damage func(m *media, pos map[string]uint32)
 		kind   DamageKind
 		lost   []string
-		like   string // what LostLike takes for lost
-		room   int    // the first position that is free afterwards; -1: none
+		like   string // a name that LostLike reports as possibly lost
+		room   int    // first free position afterwards; -1: none
 	}{
 		{"a short name's line", func(m *media, pos map[string]uint32) { m.line(m.x.Off(pos[short]))[20] ^= 1 }, BadLine, []string{short}, short, 5},
 		{"a long name's second line", func(m *media, pos map[string]uint32) { m.line(m.x.Off(pos[long] + 1))[20] ^= 1 }, BadEntry, []string{long}, long, 5},
@@ -243,7 +243,7 @@ func TestLoadDamage(t *testing.T) {
 		if _, ok := m.x.LostLike("0123456789"); ok != (c.kind == Unreadable) {
 			t.Errorf("%s: an unlike name may have been lost: %v", c.name, ok)
 		}
-		for p := uint64(0); ; p++ { // what is lost is not listed, and not given away
+		for p := uint64(0); ; p++ { // lost lines are neither listed nor reused
 			at, off, ok := m.x.Next(p)
 			if !ok {
 				break

@@ -2,36 +2,38 @@ package dirindex
 
 import "github.com/daxfsd/daxfsd/fs/layout"
 
-// New returns the index of a directory of n blocks, which are holes until SetBlock.
+// New returns the index of a directory of n blocks. A block is a hole until SetBlock.
+//
 // Precondition: n <= MaxBlocks.
 func New(n uint64) *Index {
 	return &Index{blocks: make([]uint64, n), used: make([]uint64, n), listed: make([]uint32, n)}
 }
 
-// SetBlock says which region block directory block b is, before Load.
+// SetBlock sets the region block of directory block b. Called before Load.
 func (x *Index) SetBlock(b, block uint64) { x.blocks[b] = block }
 
-// Damage is something that Load could not read: the names in it are lost.
+// Damage is a part of a directory that Load could not read. The names in it are lost.
 type Damage struct {
 	Kind DamageKind
 	Off  int64 // region offset in bytes
-	Err  error // of Unreadable
+	Err  error // why the block cannot be read; for Unreadable only
 }
 
-// DamageKind says what is damaged.
+// DamageKind is the kind of a Damage.
 type DamageKind int
 
 const (
-	Unreadable DamageKind = iota // the medium of a block
-	BadLine                      // a line's checksum
-	BadEntry                     // an entry of which lines are missing
+	Unreadable DamageKind = iota // a block cannot be read
+	BadLine                      // a line has a wrong checksum
+	BadEntry                     // an entry with missing or malformed lines
 )
 
-// Load fills the index from the directory's blocks. read reads at a region offset in bytes; seed is
-// that of the filesystem's checksums; damaged is told what is lost, and Load goes on.
+// Load fills the index from the directory's blocks. read reads bytes at a region offset. seed is
+// the seed of the filesystem's checksums. damaged is called for each part that is lost, and Load
+// continues.
 func (x *Index) Load(seed uint32, read func(off int64, b []byte) error, damaged func(Damage)) {
 	l := loader{x: x, seed: seed, damaged: damaged}
-	for b := len(x.blocks) - 1; b >= 0; b-- { // the lowest are used first, so they are listed last
+	for b := len(x.blocks) - 1; b >= 0; b-- { // Room prefers blocks that are listed last
 		if x.blocks[b] == 0 {
 			x.holes = append(x.holes, uint32(b))
 			continue
@@ -49,13 +51,13 @@ func (x *Index) Load(seed uint32, read func(off int64, b []byte) error, damaged 
 	}
 }
 
-// loader is a Load under way, at one block.
+// loader is the state of Load at one block.
 type loader struct {
 	x       *Index
 	seed    uint32
 	damaged func(Damage)
-	b       uint32 // directory block
-	off     int64  // its region offset in bytes
+	b       uint32 // number of the directory block
+	off     int64  // region offset of the block in bytes
 	buf     [layout.BlockSize]byte
 }
 
@@ -65,7 +67,8 @@ func (l *loader) valid(i int) bool {
 	return l.line(i).Valid(l.seed, l.off+int64(i)*layout.LineSize)
 }
 
-// lineAt enters what begins at line i, and returns how many lines that is.
+// lineAt adds the entry that begins at line i, if any, and returns its number of lines; a line
+// without an entry counts as 1.
 func (l *loader) lineAt(i int) (n int) {
 	if !l.valid(i) {
 		l.lose(BadLine, i, 1)
@@ -76,7 +79,7 @@ func (l *loader) lineAt(i int) (n int) {
 	}
 	nl := l.line(i).DentryNameLen()
 	k := layout.DentryLines(nl)
-	whole, n := nl != 0 && i+k <= layout.LinesPerBlock, 1 // n: lines of the entry, as far as they can be its
+	whole, n := nl != 0 && i+k <= layout.LinesPerBlock, 1 // n: lines that may belong to the entry
 	for ; n < k && i+n < layout.LinesPerBlock; n++ {
 		if !l.valid(i + n) {
 			whole = false
@@ -99,7 +102,7 @@ func (l *loader) lineAt(i int) (n int) {
 	return k
 }
 
-// lose notes n lost lines from line i on.
+// lose records and reports n lost lines of the block from line i on.
 func (l *loader) lose(kind DamageKind, i, n int) {
 	l.damaged(Damage{Kind: kind, Off: l.off + int64(i)*layout.LineSize})
 	l.x.lose(l.b, i, n, l.line(i))

@@ -2,15 +2,16 @@ package dirindex
 
 import "github.com/daxfsd/daxfsd/fs/layout"
 
-// lostLine is a line that cannot be read, or has a wrong checksum, with the lines that belong to
-// it. They count as used, so that their block stays, and hold no name that can be found.
+// lostLine is a line that cannot be read or has a wrong checksum, or the head of an entry with such
+// lines. The lost lines count as used, so that their block is kept. They hold no name that can be
+// found.
 type lostLine struct {
 	pos  uint32
-	line *layout.Line // nil: it cannot be read
+	line *layout.Line // content of the line; nil: unreadable
 }
 
-// lose notes n lost lines of directory block b from line i on. l is the first one; nil: it cannot
-// be read.
+// lose records n lost lines of directory block b from line i on. l is the content of the first
+// line; nil if it cannot be read.
 func (x *Index) lose(b uint32, i, n int, l *layout.Line) {
 	lost := lostLine{pos: b*layout.LinesPerBlock + uint32(i)}
 	if l != nil {
@@ -25,11 +26,11 @@ func (x *Index) lose(b uint32, i, n int, l *layout.Line) {
 	x.lostLines[b] |= lineMask(i, n)
 }
 
-// Lost returns in how many places names are lost by damage.
+// Lost returns the number of places where damage has lost names.
 func (x *Index) Lost() int { return len(x.lost) }
 
-// LostLike returns the region offset in bytes of a damaged line that may have held a name; false:
-// none may. It looks at all of them.
+// LostLike returns the region offset in bytes of a damaged line that may have held a name; ok is
+// false if there is none. It checks all damaged lines, so it takes time proportional to Lost.
 func (x *Index) LostLike(name string) (off int64, ok bool) {
 	for i := range x.lost {
 		if x.lost[i].mayHold(name) {
@@ -39,8 +40,8 @@ func (x *Index) LostLike(name string) (off int64, ok bool) {
 	return 0, false
 }
 
-// mayHold reports whether a name may be what the line held: at least half of its first bytes are
-// the same. A line that cannot be read may have held any name.
+// mayHold reports whether the line may have held a name: at least half of the first bytes (at most
+// layout.HeadName) are equal. A line that cannot be read may have held any name.
 func (l *lostLine) mayHold(name string) bool {
 	if l.line == nil {
 		return true

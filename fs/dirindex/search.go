@@ -12,7 +12,8 @@ func hashName(name string) uint32 { return uint32(maphash.String(nameSeed, name)
 
 func hashBytes(name []byte) uint32 { return uint32(maphash.Bytes(nameSeed, name)) }
 
-// Search looks a name up among the lines of its hash. The caller loads the lines that it asks for:
+// Search looks up a name among the lines with the same hash. The caller loads the lines that the
+// search asks for:
 //
 //	var s Search
 //	for off, ok := s.Start(x, name); ok; {
@@ -21,19 +22,19 @@ func hashBytes(name []byte) uint32 { return uint32(maphash.Bytes(nameSeed, name)
 //	}
 //	entry, found := s.Result()
 //
-// It is valid as long as the index does not change.
+// The search and its result are valid until the index changes.
 type Search struct {
 	x    *Index
 	leaf *leaf // nil: the directory is empty
 	name string
-	e    Entry  // the candidate, or what was found
-	slot uint32 // the next candidate's, see leaf.next
-	done int    // bytes of the name that are the candidate's
-	line int    // which of the candidate's lines is wanted; those before it match
+	e    Entry  // the current candidate, or the result
+	slot uint32 // slot of the next candidate, see leaf.next
+	done int    // bytes of the name that match the candidate so far
+	line int    // index of the candidate's line that is needed next; all lines before it match
 }
 
-// Start begins to look a name up, and returns the region offset in bytes of the first line that the
-// search needs to see. ok is false if it has ended.
+// Start begins the lookup of a name, and returns the region offset in bytes of the first line that
+// the search needs. ok is false if the search has ended.
 func (s *Search) Start(x *Index, name string) (off int64, ok bool) {
 	h := hashName(name)
 	s.x, s.leaf, s.name = x, x.table.leaf(h), name
@@ -41,7 +42,8 @@ func (s *Search) Start(x *Index, name string) (off int64, ok bool) {
 	return s.next()
 }
 
-// next turns to the next candidate.
+// next moves to the next candidate, and returns the region offset in bytes of its first line. ok is
+// false if there is none.
 func (s *Search) next() (off int64, ok bool) {
 	s.done, s.line = 0, 0
 	if s.leaf == nil {
@@ -53,7 +55,8 @@ func (s *Search) next() (off int64, ok bool) {
 	return s.x.Off(s.e.Pos), true
 }
 
-// Show shows the search the line that it asked for, and returns the offset of the next one.
+// Show gives the search the line that it asked for, and returns the region offset in bytes of the
+// next one. ok is false if the search has ended.
 func (s *Search) Show(l *layout.Line) (off int64, ok bool) {
 	n := len(s.name)
 	if s.line == 0 {
@@ -73,6 +76,6 @@ func (s *Search) Show(l *layout.Line) (off int64, ok bool) {
 	return s.x.Off(s.e.Pos) + int64(s.line)*layout.LineSize, true
 }
 
-// Result returns the entry of the name after the search has ended; false: the directory has no such
-// name that can be read.
+// Result returns the entry of the name after the search has ended. ok is false if the directory has
+// no readable entry of that name.
 func (s *Search) Result() (Entry, bool) { return s.e, s.line > 0 && s.done == len(s.name) }

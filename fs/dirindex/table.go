@@ -1,30 +1,31 @@
 package dirindex
 
-// table finds the positions of a directory's entries by the hash of their names: an extendible hash
-// table (Fagin et al., 1979). It grows by splitting one leaf in two, so that no change of a
-// directory, however large, takes longer than moving the entries of one leaf. The zero value is
+// table maps the hashes of names to the positions of their entries. It is an extendible hash table
+// (Fagin et al., 1979): it grows by splitting one leaf in two. So a single change never takes much
+// longer than moving the entries of one leaf, however large the directory is. The zero value is
 // empty.
 type table struct {
-	leaves []*leaf // by the upper bits of the hash; some may be the same one
-	bits   uint8   // how many bits that are: len(leaves) is 1<<bits, or 0
-	count  int     // entries
+	leaves []*leaf // by the upper bits of the hash; several elements may be the same leaf
+	bits   uint8   // number of these bits: len(leaves) is 1<<bits, or 0 if the table is empty
+	count  int     // number of entries
 }
 
-// leaf is a table with open addressing and linear probing, at most 3/4 full.
+// leaf is a hash table with open addressing and linear probing. It is at most 3/4 full.
 type leaf struct {
-	slots []uint64 // hash<<32 | position+1; 0: empty. The lower bits of the hash say where probing begins
-	count int
-	bits  uint8 // how many upper bits of the hash all of its entries have in common
+	slots []uint64 // hash<<32 | position+1; 0: empty. Probing begins at the lower bits of the hash
+	count int      // number of entries
+	bits  uint8    // number of upper bits of the hash that all entries have in common
 }
 
 const (
 	leafMin = 16   // slots
-	leafMax = 4096 // slots; beyond that a leaf is split
-	// leafBits bounds the depth: entries of one hash cannot be split.
+	leafMax = 4096 // slots; a larger leaf is split instead
+	// leafBits is the largest leaf.bits. It is bounded because splitting does not separate entries
+	// of one hash.
 	leafBits = 20
 )
 
-// leaf returns the leaf of a hash; nil: the table is empty.
+// leaf returns the leaf of a hash; nil if the table is empty.
 func (t *table) leaf(h uint32) *leaf {
 	if t.leaves == nil {
 		return nil
@@ -50,7 +51,7 @@ func (t *table) insert(h, pos uint32) {
 	t.count++
 }
 
-// split replaces the leaf of a hash by two.
+// split replaces l, the leaf of hash h, by two.
 func (t *table) split(h uint32, l *leaf) {
 	if l.bits == t.bits {
 		wider := make([]*leaf, 2*len(t.leaves))
@@ -66,15 +67,16 @@ func (t *table) split(h uint32, l *leaf) {
 			half[v>>(64-bits)&1].add(v)
 		}
 	}
-	n := 1 << (t.bits - bits) // entries of leaves that each half gets
+	n := 1 << (t.bits - bits) // number of elements of leaves for each half
 	first := int(uint64(h)>>(32-t.bits)) &^ (2*n - 1)
 	for i := range 2 * n {
 		t.leaves[first+i] = half[i/n]
 	}
 }
 
-// remove takes a position away.
-// Precondition: it was inserted under that hash.
+// remove removes a position.
+//
+// Precondition: the position was inserted under that hash.
 func (t *table) remove(h, pos uint32) {
 	l := t.leaf(h)
 	l.remove(h, pos)
@@ -105,8 +107,8 @@ func (t *table) collapse() {
 	t.leaves, t.bits = []*leaf{one}, 0
 }
 
-// next returns the position of the next entry of a hash from slot *i on, which begins as the hash;
-// false: there are no more.
+// next returns the position of the next entry of hash h from slot *i on, and moves *i behind it.
+// The caller sets *i to the hash at first. ok is false if there is none.
 func (l *leaf) next(h uint32, i *uint32) (pos uint32, ok bool) {
 	mask := uint32(len(l.slots) - 1)
 	for ; ; *i++ {
@@ -142,8 +144,7 @@ func (l *leaf) resize(n int) {
 	}
 }
 
-// remove takes an entry away; those behind it move up (backward shift), so there are never
-// tombstones.
+// remove removes an entry. Entries behind it move up (backward shift), so there are no tombstones.
 func (l *leaf) remove(h, pos uint32) {
 	mask := uint32(len(l.slots) - 1)
 	i := h & mask

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// positions of a hash in a table, in order.
+// positions returns the positions of a hash in a table, sorted.
 func (t *table) positions(h uint32) (all []uint32) {
 	l := t.leaf(h)
 	if l == nil {
@@ -24,8 +24,8 @@ func (t *table) positions(h uint32) (all []uint32) {
 	}
 }
 
-// check is whether the table is one: each leaf where its bits say, every entry in its leaf, all
-// counted.
+// check fails the test unless the table is consistent: each leaf is where its bits require, every
+// entry is in its leaf, and all counts are right.
 func (t *table) check(tb interface{ Fatalf(string, ...any) }) {
 	if t.leaves == nil {
 		if t.count != 0 {
@@ -64,8 +64,8 @@ func (t *table) check(tb interface{ Fatalf(string, ...any) }) {
 	}
 }
 
-// TestTableModel compares a table with a map, with hashes that meet in their upper bits, or are the
-// same.
+// TestTableModel compares a table with a map, for hashes that collide in their upper bits or
+// completely.
 func TestTableModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		narrow := rapid.SampledFrom([]uint32{0xffffffff, 0xf, 0xff00000f, 0x0000ffff, 0xfff}).Draw(t, "bits of the hashes")
@@ -77,7 +77,7 @@ func TestTableModel(t *testing.T) {
 			n := rapid.IntRange(0, 8000).Draw(t, "entries")
 			for len(all) < n {
 				h := r.Uint32() & narrow
-				if narrow == 0xf && len(model[h]) > 300 { // probing is linear
+				if narrow == 0xf && len(model[h]) > 300 { // linear probing makes more too slow
 					break
 				}
 				tab.insert(h, next)
@@ -108,8 +108,8 @@ func TestTableModel(t *testing.T) {
 	})
 }
 
-// TestTableStep: no entry of a large directory moves many others when it is added or removed, so
-// that nobody waits long for the directory.
+// TestTableStep checks that adding or removing an entry of a large directory moves only few others,
+// so that no thread waits long for the directory.
 func TestTableStep(t *testing.T) {
 	const n = 400_000
 	r := rand.New(rand.NewPCG(1, 0))

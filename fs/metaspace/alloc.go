@@ -6,8 +6,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// Claim marks a free metadata block used: while mounting, or because it is bad. It returns false if
-// the block is not one of a metadata chunk, or is used already.
+// Claim marks a free metadata block as used, while mounting or because the block is bad. It returns
+// false if the block is outside the metadata chunks, or is used already.
 func (m *Space) Claim(block uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -19,9 +19,9 @@ func (m *Space) Claim(block uint64) bool {
 	return true
 }
 
-// Alloc returns a free metadata block for a user, goal if that is free (0: no goal), or ErrNoSpace.
-// Its content is undefined: format it before linking it. A new chunk takes a transaction on the
-// lane.
+// Alloc returns a free metadata block for the user uid, or ErrNoSpace. It returns block goal if
+// that is free (0: no goal). The content of the block is undefined: the caller formats the block
+// before linking it. If a new chunk is needed, Alloc runs a transaction on the lane.
 func (m *Space) Alloc(lane, uid uint32, goal uint64) (block uint64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,8 +92,8 @@ func (m *Space) writeHeader(no int64) error {
 	})
 }
 
-// setChunkBit is a transaction: it makes chunk no metadata, or no longer, and then its header
-// nobody's.
+// setChunkBit makes chunk no metadata, or no longer metadata, in one transaction. In the latter
+// case it also clears the chunk's header.
 func (m *Space) setChunkBit(lane uint32, no int64, on bool) error {
 	line, bit := layout.ChunkMapPos(no)
 	t := m.j.Begin(lane)
@@ -104,10 +104,10 @@ func (m *Space) setChunkBit(lane uint32, no int64, on bool) error {
 	return t.Commit()
 }
 
-// Free gives a metadata block back. Nothing durable may refer to it any more, and the caller holds
-// no lane. An empty chunk becomes data space again, by a transaction on the lane. A bad block stays
-// used. After the journal has failed nothing is free: what a transaction changed may have been
-// committed.
+// Free frees a metadata block. Nothing durable may refer to the block any more, and the caller
+// holds no lane. A chunk that becomes empty becomes data space again, by a transaction on the lane.
+// A bad block stays used. After the journal has failed, Free does nothing: the transaction that
+// unlinked the block may or may not have been committed.
 func (m *Space) Free(lane uint32, block uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -126,7 +126,7 @@ func (m *Space) freeLocked(lane uint32, block uint64) {
 		return
 	}
 	if m.hooks.Bad(block) {
-		return // it stays in use, and its chunk metadata
+		return // the block stays in use, so its chunk stays metadata
 	}
 	c.free[b/64] |= 1 << (b % 64)
 	c.nfree++
@@ -135,16 +135,16 @@ func (m *Space) freeLocked(lane uint32, block uint64) {
 	m.dropChunkLocked(lane, i)
 }
 
-// dropChunkLocked makes the i-th metadata chunk data space again, if it is empty. Called with mu
-// held.
+// dropChunkLocked makes the metadata chunk with index i data space again, if the chunk is empty.
+// Called with mu held.
 //
 // Persistence order:
-//  1. transaction: clear the chunk's bit, and its header, so that nothing takes it for
-//     metadata again
+//  1. transaction: clear the chunk's bit and its header, so that the chunk cannot be mistaken
+//     for metadata
 //  2. checkpoint the journal, so that no record can be replayed over the chunk
-//  3. only then give it back
+//  3. only then free the chunk
 //
-// If 1 or 2 fails the chunk stays metadata, which is always right.
+// If step 1 or 2 fails, the chunk stays metadata, which is always correct.
 func (m *Space) dropChunkLocked(lane uint32, i int) {
 	c := m.chunks[i]
 	if c.nfree < c.end-1 || c.first != 1 || c.end != m.sb.ChunkBlocks() {

@@ -8,9 +8,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// Load reads the chunk map and the chunk headers, and returns the inode blocks. Of all other blocks
-// it is not known yet whether they are free; they count as free until Claim or Restore. reserve
-// takes the blocks of a chunk out of data space, and returns false if some are not in it.
+// Load reads the chunk map and the chunk headers, and returns the inode blocks. It is not known yet
+// whether the other blocks are free: they count as free until Claim or Restore. reserve takes n
+// blocks from block on out of data space, and returns false if some of them are not in it.
 func (m *Space) Load(reserve func(block, n uint64) bool) (inodeBlocks []uint64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -35,8 +35,8 @@ func (m *Space) Load(reserve func(block, n uint64) bool) (inodeBlocks []uint64, 
 	return inodeBlocks, nil
 }
 
-// loadChunkLocked reads the header of a metadata chunk, adds the chunk, and appends its inode
-// blocks to a list. Called with mu held.
+// loadChunkLocked reads the header of metadata chunk no, adds the chunk, and returns inodeBlocks
+// with the chunk's inode blocks appended. Called with mu held.
 func (m *Space) loadChunkLocked(no int64, reserve func(block, n uint64) bool, inodeBlocks []uint64) ([]uint64, error) {
 	off := m.sb.ChunkHeader(no)
 	var l layout.Line
@@ -72,8 +72,9 @@ func (m *Space) loadChunkLocked(no int64, reserve func(block, n uint64) bool, in
 	return inodeBlocks, nil
 }
 
-// AddInodeBlock says of an inode block that Load found which slots are free, as a mask, and how
-// many are used. Free slots of a bad block are not used: who took one could not write it.
+// AddInodeBlock adds the slots of an inode block that Load returned: free is the mask of its free
+// slots, and used the number of its used slots. Free slots of a bad block are not added, because an
+// inode in them could not be written.
 func (m *Space) AddInodeBlock(block uint64, free uint16, used int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,7 +84,8 @@ func (m *Space) AddInodeBlock(block uint64, free uint16, used int) {
 	}
 }
 
-// addSlotsLocked notes the free slots of an inode block. Called with mu held.
+// addSlotsLocked adds the free slots of an inode block, unless the block is bad. Called with mu
+// held.
 func (m *Space) addSlotsLocked(block uint64, free uint16) {
 	if m.hooks.Bad(block) {
 		return
@@ -94,7 +96,7 @@ func (m *Space) addSlotsLocked(block uint64, free uint16) {
 }
 
 // Save writes to a free map which metadata blocks are used and which inode slots are free, in the
-// order of Restore. sum is the number of blocks in metadata chunks.
+// order in which Restore reads them. sum is the number of blocks in metadata chunks.
 func (m *Space) Save(w *layout.FreeMapWriter) (sum uint64) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -115,8 +117,8 @@ func (m *Space) Save(w *layout.FreeMapWriter) (sum uint64) {
 	return sum
 }
 
-// Restore reads what Save wrote, after Load, which found inodeBlocks inode blocks. After an error
-// the Space is unusable.
+// Restore reads what Save wrote. It is called after Load; inodeBlocks is the number of inode blocks
+// that Load returned. After an error the Space is unusable.
 func (m *Space) Restore(r *layout.FreeMapReader, inodeBlocks int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -130,7 +132,7 @@ func (m *Space) Restore(r *layout.FreeMapReader, inodeBlocks int) error {
 	}
 	for block, free, ok := r.Slots(); ok; block, free, ok = r.Slots() {
 		if c, i := m.blockLocked(block); c == nil || !c.isInode(i) {
-			return layout.Damagedf("it says that block %d holds inodes", block)
+			return layout.Damagedf("the saved free map lists block %d as an inode block, but no chunk header does", block)
 		}
 		m.addSlotsLocked(block, free)
 	}

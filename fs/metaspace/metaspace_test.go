@@ -11,15 +11,15 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// media is a region with a journal, a chunk map and the header of the first metadata chunk; and
-// what a Space asked of its user.
+// media is a region with a journal, a chunk map and the header of the first metadata chunk. It also
+// records what a Space reported to its hooks.
 type media struct {
 	*testing.T
 	r  *pmem.Region
 	sb *layout.Superblock
 	j  *journal.Journal
 
-	next   uint64 // first block of the next chunk; 0: there is none
+	next   uint64 // first block of the next free chunk; 0: none
 	freed  []uint64
 	bad    map[uint64]bool
 	twice  []uint64
@@ -61,7 +61,7 @@ func (m *media) ok(err error) {
 	}
 }
 
-// load returns a Space as a mount finds it, and the inode blocks.
+// load returns a Space as a mount loads it, and the inode blocks.
 func (m *media) load() (*metaspace.Space, []uint64) {
 	m.Helper()
 	s := metaspace.New(m.j, m.sb, metaspace.Hooks{
@@ -81,8 +81,8 @@ func (m *media) load() (*metaspace.Space, []uint64) {
 	return s, blocks
 }
 
-// TestBlocks: they are handed out once each, from a further chunk when the first is full, until
-// there is no chunk; and an empty chunk is data space again, in the next mount, too.
+// TestBlocks checks that each block is allocated once, from another chunk when the first is full,
+// until no chunk is left. An empty chunk becomes data space again, also for the next mount.
 func TestBlocks(t *testing.T) {
 	m := newMedia(t)
 	s, _ := m.load()
@@ -125,7 +125,7 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
-// TestGoal: the block that is asked for, if it is free.
+// TestGoal checks that Alloc returns the goal if it is free, and another block if not.
 func TestGoal(t *testing.T) {
 	s, _ := newMedia(t).load()
 	a, err := s.Alloc(0, 0, 0)
@@ -140,8 +140,8 @@ func TestGoal(t *testing.T) {
 	}
 }
 
-// TestInodes: each number once, the next mount finds their blocks, and an empty block is an
-// ordinary one again.
+// TestInodes checks that each inode number is allocated once, that the next mount finds the inode
+// blocks, and that an inode block without inodes becomes an ordinary block again.
 func TestInodes(t *testing.T) {
 	m := newMedia(t)
 	s, _ := m.load()
@@ -171,7 +171,7 @@ func TestInodes(t *testing.T) {
 	}
 }
 
-// TestFreeMap: what Save says is what Restore knows.
+// TestFreeMap checks that Restore restores what Save saved.
 func TestFreeMap(t *testing.T) {
 	m := newMedia(t)
 	s, _ := m.load()
@@ -197,7 +197,8 @@ func TestFreeMap(t *testing.T) {
 	}
 }
 
-// TestBad: a bad block stays used when it is freed, and no inode goes to one.
+// TestBad checks that a bad block stays used when it is freed, and that no inode is allocated in a
+// bad block.
 func TestBad(t *testing.T) {
 	m := newMedia(t)
 	s, _ := m.load()
@@ -220,7 +221,7 @@ func TestBad(t *testing.T) {
 	}
 }
 
-// TestTidy: what a crash left empty is given back.
+// TestTidy checks that Tidy frees inode blocks that a crash left empty.
 func TestTidy(t *testing.T) {
 	m := newMedia(t)
 	s, _ := m.load()
@@ -236,7 +237,8 @@ func TestTidy(t *testing.T) {
 	}
 }
 
-// TestNothingFreeAfterFailure: what a transaction changed may have been committed.
+// TestNothingFreeAfterFailure checks that nothing is freed after the journal has failed, because
+// the transaction that unlinked a block may have been committed.
 func TestNothingFreeAfterFailure(t *testing.T) {
 	m := newMedia(t)
 	s, _ := m.load()
@@ -257,7 +259,7 @@ func TestNothingFreeAfterFailure(t *testing.T) {
 	}
 }
 
-// TestDamagedMap: a chunk map or header that no writer makes is a damage, not a panic.
+// TestDamagedMap checks that a malformed chunk map or header gives ErrDamaged, not a panic.
 func TestDamagedMap(t *testing.T) {
 	for name, off := range map[string]func(sb *layout.Superblock) int64{
 		"map":    func(sb *layout.Superblock) int64 { return sb.ChunkMapOff },

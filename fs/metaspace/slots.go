@@ -8,9 +8,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// AllocInode reserves an inode slot for a user, or returns ErrNoSpace. The slot is in use on media
-// once a transaction writes its core line; until then FreeInode gives it back. A new inode block
-// takes a transaction on the lane.
+// AllocInode reserves an inode slot for the user uid, or returns ErrNoSpace. The slot is in use on
+// media once a transaction writes its core line; until then FreeInode gives it back. If a new inode
+// block is needed, AllocInode runs a transaction on the lane.
 func (m *Space) AllocInode(lane, uid uint32) (ino uint64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -21,7 +21,7 @@ func (m *Space) AllocInode(lane, uid uint32) (ino uint64, err error) {
 		for len(m.stack) > 0 {
 			block := m.stack[len(m.stack)-1]
 			ib := m.inodes[block]
-			if ib != nil && m.hooks.Bad(block) { // found since it got in here
+			if ib != nil && m.hooks.Bad(block) { // became bad since it was added
 				m.slots -= uint64(bits.OnesCount16(ib.free))
 				delete(m.inodes, block)
 				ib = nil
@@ -49,9 +49,9 @@ func (m *Space) AllocInode(lane, uid uint32) (ino uint64, err error) {
 // addInodeBlockLocked makes a metadata block an inode block. Called with mu held.
 //
 // Persistence order:
-//  1. NT-store the formatted block, every slot free and of a generation newer
-//     than any that was here before; SFENCE
-//  2. transaction: its type in the chunk header
+//  1. NT-store the formatted block, in which every slot is free and has a newer generation than
+//     any inode that was here before; SFENCE
+//  2. transaction: set the block's type in the chunk header
 func (m *Space) addInodeBlockLocked(lane, uid uint32) error {
 	block, err := m.allocLocked(lane, uid, 0)
 	if err != nil {
@@ -80,7 +80,7 @@ func (m *Space) addInodeBlockLocked(lane, uid uint32) error {
 	return nil
 }
 
-// setBlockType is a transaction: it sets a block's type in the header of its chunk.
+// setBlockType sets a block's type in the header of its chunk, in one transaction.
 func (m *Space) setBlockType(lane uint32, block uint64, typ layout.BlockType) error {
 	line, i := layout.TypePos(int(block & uint64(m.sb.ChunkBlocks()-1)))
 	t := m.j.Begin(lane)
@@ -88,20 +88,20 @@ func (m *Space) setBlockType(lane uint32, block uint64, typ layout.BlockType) er
 	return t.Commit()
 }
 
-// FreeInode gives an inode slot back whose core line is free on media, or was never written. The
-// caller holds no lane. An inode block that becomes empty becomes an ordinary metadata block again,
-// by a transaction on the lane, and free. A slot in a bad block is not used again.
+// FreeInode frees an inode slot whose core line is free on media, or was never written. The caller
+// holds no lane. An inode block without inodes becomes an ordinary metadata block, by a transaction
+// on the lane, and is freed. A slot in a bad block is not reused.
 func (m *Space) FreeInode(lane uint32, ino uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.j.Failed() {
-		return // as Free
+		return // for the same reason as Free
 	}
 	off := m.sb.InodeOff(ino)
 	block := uint64(off >> layout.BlockShift)
 	if m.hooks.Bad(block) {
 		m.used--
-		return // as AddInodeBlock
+		return // for the same reason as AddInodeBlock
 	}
 	ib := m.inodes[block]
 	if ib == nil {
@@ -122,15 +122,15 @@ func (m *Space) FreeInode(lane uint32, ino uint64) {
 	}
 }
 
-// dropInodeBlockLocked makes an inode block without inodes an ordinary metadata block, and free.
-// Called with mu held.
+// dropInodeBlockLocked makes an inode block without inodes an ordinary metadata block, and frees
+// it. Called with mu held.
 //
 // Persistence order:
-//  1. transaction: its type in the chunk header
-//  2. only then is the block free
+//  1. transaction: clear the block's type in the chunk header
+//  2. only then free the block
 func (m *Space) dropInodeBlockLocked(lane uint32, block uint64) {
 	if m.setBlockType(lane, block, layout.BlockOther) != nil {
-		return // it stays an inode block, which is always right
+		return // the block stays an inode block, which is always correct
 	}
 	m.setInodeBlockLocked(block, false)
 	delete(m.inodes, block)
@@ -138,8 +138,8 @@ func (m *Space) dropInodeBlockLocked(lane uint32, block uint64) {
 	m.freeLocked(lane, block)
 }
 
-// Tidy gives back the inode blocks and chunks that a crash left empty: it came between what emptied
-// them and the transaction that gives them back.
+// Tidy frees the inode blocks and chunks that a crash left empty: the crash came after they were
+// emptied, but before the transaction that frees them.
 func (m *Space) Tidy(lane uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

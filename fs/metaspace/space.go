@@ -9,22 +9,24 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// ErrNoSpace: no block or inode slot is free, and no chunk can be had.
+// ErrNoSpace means that no block or inode slot is free, and no chunk can be allocated.
 var ErrNoSpace = errors.New("no space left")
 
-// Hooks are what a Space asks of its user. They are called with its lock held, and all set.
+// Hooks are the functions that a Space needs from its user. All must be set. They are called with
+// Space.mu held.
 type Hooks struct {
-	// AllocChunk takes a free chunk of data space for metadata of a user, and returns its first
-	// block.
+	// AllocChunk takes a free chunk of data space for metadata of the user uid, and returns its
+	// first block.
 	AllocChunk func(uid uint32) (block uint64, ok bool)
-	// FreeChunk makes a chunk, by its first block, data space.
+	// FreeChunk makes the chunk with the given first block data space again.
 	FreeChunk func(block uint64)
 	// Bad reports whether a block cannot be read.
 	Bad func(block uint64) bool
-	// BlockFreeTwice and InodeFreeTwice are told of what is given back and free already.
+	// BlockFreeTwice and InodeFreeTwice are called with a block or inode that is freed but is free
+	// already.
 	BlockFreeTwice func(block uint64)
 	InodeFreeTwice func(ino uint64)
-	// MayAlloc says no to an allocation for which a test makes space scarce.
+	// MayAlloc reports whether an allocation may succeed. Tests use it to make space scarce.
 	MayAlloc func() bool
 }
 
@@ -38,28 +40,28 @@ type Space struct {
 
 	mu     sync.RWMutex           // protects everything below; taken before a lane
 	chunks []*chunk               // sorted by number
-	hint   int                    // no chunk before this index has a free block
-	inodes map[uint64]*inodeBlock // inode blocks with a free slot, by block
-	stack  []uint64               // blocks, candidates for the next inode slot; may hold stale entries
+	hint   int                    // no chunk below this index has a free block
+	inodes map[uint64]*inodeBlock // inode blocks with a free slot, by block number
+	stack  []uint64               // block numbers for the next inode slots; may hold stale ones
 	nfree  uint64                 // free blocks in metadata chunks
 	slots  uint64                 // free inode slots
 	used   uint64                 // inodes in use
 }
 
-// chunk is a metadata chunk. Its blocks are counted from its first one.
+// chunk is a metadata chunk. Block indexes count from its first block.
 type chunk struct {
 	no    int64
-	first int // first usable block: behind the fixed area and the header
-	end   int // blocks in this chunk (the last one of a region may be short)
-	nfree int
-	free  []uint64 // bitmap, set: free
-	ino   []uint64 // bitmap, set: inode block
+	first int      // index of the first usable block: behind the fixed area and the header
+	end   int      // number of blocks; the last chunk of a region may be short
+	nfree int      // free blocks
+	free  []uint64 // bitmap of free blocks
+	ino   []uint64 // bitmap of inode blocks
 }
 
 // inodeBlock is an inode block with at least one free slot.
-type inodeBlock struct{ free uint16 }
+type inodeBlock struct{ free uint16 } // mask of free slots
 
-// allSlots: an inode block in which no slot is used.
+// allSlots is the mask of free slots of an inode block without inodes.
 const allSlots = 1<<layout.InodesPerBlock - 1
 
 // New returns a Space without chunks.
@@ -68,7 +70,7 @@ func New(j *journal.Journal, sb *layout.Superblock, hooks Hooks) *Space {
 		inodes: make(map[uint64]*inodeBlock)}
 }
 
-// newChunk returns chunk no, with all usable blocks free.
+// newChunk returns chunk no, with all usable blocks free. It does not add the chunk to the Space.
 func (m *Space) newChunk(no int64) *chunk {
 	cb := m.sb.ChunkBlocks()
 	c := &chunk{no: no, end: cb, free: make([]uint64, (cb+63)/64), ino: make([]uint64, (cb+63)/64)}
@@ -87,7 +89,7 @@ func (m *Space) newChunk(no int64) *chunk {
 	return c
 }
 
-// start is the first block of a chunk.
+// start returns the first block of a chunk.
 func (m *Space) start(c *chunk) uint64 { return uint64(c.no) << m.shift }
 
 // addLocked adds a chunk. Called with mu held.
@@ -100,8 +102,8 @@ func (m *Space) addLocked(c *chunk) {
 	m.hint = min(m.hint, i)
 }
 
-// findLocked returns chunk no and its index; or nil, and the index of the first chunk behind it.
-// Called with mu held.
+// findLocked returns chunk no and its index; or nil and the index of the first chunk with a higher
+// number. Called with mu held.
 func (m *Space) findLocked(no int64) (int, *chunk) {
 	i := sort.Search(len(m.chunks), func(i int) bool { return m.chunks[i].no >= no })
 	if i < len(m.chunks) && m.chunks[i].no == no {
@@ -110,8 +112,8 @@ func (m *Space) findLocked(no int64) (int, *chunk) {
 	return i, nil
 }
 
-// blockLocked returns the chunk of a block, or nil, and the block's index within it. Called with mu
-// held.
+// blockLocked returns the chunk of a block and the block's index within it; the chunk is nil if the
+// block is not in a metadata chunk. Called with mu held.
 func (m *Space) blockLocked(block uint64) (*chunk, int) {
 	_, c := m.findLocked(int64(block >> m.shift))
 	return c, int(block & uint64(m.sb.ChunkBlocks()-1))
@@ -120,14 +122,14 @@ func (m *Space) blockLocked(block uint64) (*chunk, int) {
 func (c *chunk) isFree(i int) bool  { return c.free[i/64]&(1<<(i%64)) != 0 }
 func (c *chunk) isInode(i int) bool { return c.ino[i/64]&(1<<(i%64)) != 0 }
 
-// takeLocked marks a free block of a chunk used. Called with mu held.
+// takeLocked marks the free block with index i of a chunk as used. Called with mu held.
 func (m *Space) takeLocked(c *chunk, i int) {
 	c.free[i/64] &^= 1 << (i % 64)
 	c.nfree--
 	m.nfree--
 }
 
-// setInodeBlockLocked notes that a block holds inodes, or no longer does. Called with mu held.
+// setInodeBlockLocked records whether a block holds inodes. Called with mu held.
 func (m *Space) setInodeBlockLocked(block uint64, on bool) {
 	c, i := m.blockLocked(block)
 	if on {
@@ -138,7 +140,7 @@ func (m *Space) setInodeBlockLocked(block uint64, on bool) {
 }
 
 // HasInodes reports whether the block at region offset off holds inodes. It guards against handles
-// made up by a client.
+// forged by a client.
 func (m *Space) HasInodes(off int64) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -146,7 +148,8 @@ func (m *Space) HasInodes(off int64) bool {
 	return c != nil && c.isInode(i)
 }
 
-// InUse reports whether a block is one of a metadata chunk that is neither free nor an inode block.
+// InUse reports whether a block of a metadata chunk is neither free nor an inode block. It is false
+// for all other blocks.
 func (m *Space) InUse(block uint64) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -154,7 +157,7 @@ func (m *Space) InUse(block uint64) bool {
 	return c != nil && i >= c.first && i < c.end && !c.isFree(i) && !c.isInode(i)
 }
 
-// IsChunk reports whether chunk no is one of metadata.
+// IsChunk reports whether chunk no is a metadata chunk.
 func (m *Space) IsChunk(no int64) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -162,7 +165,7 @@ func (m *Space) IsChunk(no int64) bool {
 	return c != nil
 }
 
-// Overlaps reports whether a metadata chunk has one of n blocks from block on.
+// Overlaps reports whether one of the n blocks from block on is in a metadata chunk.
 func (m *Space) Overlaps(block, n uint64) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -170,7 +173,7 @@ func (m *Space) Overlaps(block, n uint64) bool {
 	return i < len(m.chunks) && m.start(m.chunks[i]) < block+n
 }
 
-// Chunks lists the numbers of the metadata chunks, in order.
+// Chunks returns the numbers of the metadata chunks, sorted.
 func (m *Space) Chunks() []int64 {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -181,7 +184,7 @@ func (m *Space) Chunks() []int64 {
 	return nos
 }
 
-// InodeBlocks lists the blocks that hold inodes, in order.
+// InodeBlocks returns the blocks that hold inodes, sorted.
 func (m *Space) InodeBlocks() (blocks []uint64) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -195,15 +198,15 @@ func (m *Space) InodeBlocks() (blocks []uint64) {
 	return blocks
 }
 
-// Usage is how much of a Space is used.
+// Usage is the amount of used and free space of a Space.
 type Usage struct {
-	Chunks     int
-	FreeBlocks uint64 // in metadata chunks
-	FreeSlots  uint64 // for inodes
-	Inodes     uint64 // in use
+	Chunks     int    // metadata chunks
+	FreeBlocks uint64 // free blocks in metadata chunks
+	FreeSlots  uint64 // free inode slots
+	Inodes     uint64 // inodes in use
 }
 
-// Usage returns the figures of the moment.
+// Usage returns the current figures.
 func (m *Space) Usage() Usage {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
