@@ -205,55 +205,55 @@ func TestIndexModel(t *testing.T) {
 // TestLoadDamage damages one part of a directory of three names.
 func TestLoadDamage(t *testing.T) {
 	short, long, other := "short", strings.Repeat("l", 100), "other"
-	for _, c := range []struct {
+	for _, test := range []struct {
 		name   string
-		damage func(m *media, pos map[string]uint32)
+		damage func(media *media, pos map[string]uint32)
 		kind   DamageKind
 		lost   []string
 		like   string // a name that LostLike reports as possibly lost
 		room   int    // first free position afterwards; -1: none
 	}{
-		{"a short name's line", func(m *media, pos map[string]uint32) { m.line(m.x.Off(pos[short]))[20] ^= 1 }, BadLine, []string{short}, short, 5},
-		{"a long name's second line", func(m *media, pos map[string]uint32) { m.line(m.x.Off(pos[long] + 1))[20] ^= 1 }, BadEntry, []string{long}, long, 5},
-		{"a long name without its second line", func(m *media, pos map[string]uint32) {
-			off := m.x.Off(pos[long] + 1)
-			m.line(off).ClearDentry()
-			m.seal(off)
+		{"a short name's line", func(media *media, pos map[string]uint32) { media.line(media.x.Off(pos[short]))[20] ^= 1 }, BadLine, []string{short}, short, 5},
+		{"a long name's second line", func(media *media, pos map[string]uint32) { media.line(media.x.Off(pos[long] + 1))[20] ^= 1 }, BadEntry, []string{long}, long, 5},
+		{"a long name without its second line", func(media *media, pos map[string]uint32) {
+			off := media.x.Off(pos[long] + 1)
+			media.line(off).ClearDentry()
+			media.seal(off)
 		}, BadEntry, []string{long}, long, 2},
-		{"the block", func(m *media, _ map[string]uint32) { delete(m.region, 100) }, Unreadable, []string{short, long, other}, "any name", -1},
+		{"the block", func(media *media, _ map[string]uint32) { delete(media.region, 100) }, Unreadable, []string{short, long, other}, "any name", -1},
 	} {
-		m := newMedia(t)
+		media := newMedia(t)
 		pos := map[string]uint32{}
 		for _, name := range []string{short, long, other} {
-			pos[name] = m.add(name, 5)
+			pos[name] = media.add(name, 5)
 		}
-		c.damage(m, pos)
-		damage := m.load()
-		if len(damage) == 0 || damage[0].Kind != c.kind || (damage[0].Err != nil) != (c.kind == Unreadable) {
-			t.Errorf("%s: damage %+v, want kind %d first", c.name, damage, c.kind)
+		test.damage(media, pos)
+		damage := media.load()
+		if len(damage) == 0 || damage[0].Kind != test.kind || (damage[0].Err != nil) != (test.kind == Unreadable) {
+			t.Errorf("%s: damage %+v, want kind %d first", test.name, damage, test.kind)
 		}
 		for _, name := range []string{short, long, other} {
-			if _, ok := m.find(name); ok == slices.Contains(c.lost, name) {
-				t.Errorf("%s: %q found %v", c.name, name, ok)
+			if _, ok := media.find(name); ok == slices.Contains(test.lost, name) {
+				t.Errorf("%s: %q found %v", test.name, name, ok)
 			}
 		}
-		if _, ok := m.x.LostLike(c.like); !ok || m.x.Lost() == 0 {
-			t.Errorf("%s: %q may not have been lost, of %d", c.name, c.like, m.x.Lost())
+		if _, ok := media.x.LostLike(test.like); !ok || media.x.Lost() == 0 {
+			t.Errorf("%s: %q may not have been lost, of %d", test.name, test.like, media.x.Lost())
 		}
-		if _, ok := m.x.LostLike("0123456789"); ok != (c.kind == Unreadable) {
-			t.Errorf("%s: an unlike name may have been lost: %v", c.name, ok)
+		if _, ok := media.x.LostLike("0123456789"); ok != (test.kind == Unreadable) {
+			t.Errorf("%s: an unlike name may have been lost: %v", test.name, ok)
 		}
-		for p := uint64(0); ; p++ { // lost lines are neither listed nor reused
-			at, off, ok := m.x.Next(p)
+		for next := uint64(0); ; next++ { // lost lines are neither listed nor reused
+			found, off, ok := media.x.Next(next)
 			if !ok {
 				break
 			}
-			if p = at; !m.line(off).Valid(seed, off) {
-				t.Errorf("%s: the damaged position %d is listed", c.name, at)
+			if next = found; !media.line(off).Valid(seed, off) {
+				t.Errorf("%s: the damaged position %d is listed", test.name, found)
 			}
 		}
-		if p, ok := m.x.Room(1); ok != (c.room >= 0) || ok && int(p) != c.room {
-			t.Errorf("%s: position %d is free, %v; want %d", c.name, p, ok, c.room)
+		if free, ok := media.x.Room(1); ok != (test.room >= 0) || ok && int(free) != test.room {
+			t.Errorf("%s: position %d is free, %v; want %d", test.name, free, ok, test.room)
 		}
 	}
 }

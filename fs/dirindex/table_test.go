@@ -69,39 +69,39 @@ func (t *table) check(tb interface{ Fatalf(string, ...any) }) {
 func TestTableModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		narrow := rapid.SampledFrom([]uint32{0xffffffff, 0xf, 0xff00000f, 0x0000ffff, 0xfff}).Draw(t, "bits of the hashes")
-		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		var tab table
 		model := map[uint32][]uint32{}
 		var all [][2]uint32
 		for next, phase := uint32(0), 0; phase < 4; phase++ {
 			n := rapid.IntRange(0, 8000).Draw(t, "entries")
 			for len(all) < n {
-				h := r.Uint32() & narrow
-				if narrow == 0xf && len(model[h]) > 300 { // linear probing makes more too slow
+				hash := random.Uint32() & narrow
+				if narrow == 0xf && len(model[hash]) > 300 { // linear probing makes more too slow
 					break
 				}
-				tab.insert(h, next)
-				model[h] = append(model[h], next)
-				all = append(all, [2]uint32{h, next})
+				tab.insert(hash, next)
+				model[hash] = append(model[hash], next)
+				all = append(all, [2]uint32{hash, next})
 				next++
 			}
 			for len(all) > n {
-				i := r.IntN(len(all))
-				e := all[i]
+				i := random.IntN(len(all))
+				entry := all[i]
 				all[i] = all[len(all)-1]
 				all = all[:len(all)-1]
-				tab.remove(e[0], e[1])
-				k := slices.Index(model[e[0]], e[1])
-				model[e[0]] = slices.Delete(model[e[0]], k, k+1)
+				tab.remove(entry[0], entry[1])
+				index := slices.Index(model[entry[0]], entry[1])
+				model[entry[0]] = slices.Delete(model[entry[0]], index, index+1)
 			}
 			tab.check(t)
 			for range 200 {
-				h := r.Uint32() & narrow
-				if len(all) > 0 && r.IntN(2) == 0 {
-					h = all[r.IntN(len(all))][0]
+				hash := random.Uint32() & narrow
+				if len(all) > 0 && random.IntN(2) == 0 {
+					hash = all[random.IntN(len(all))][0]
 				}
-				if got := tab.positions(h); !slices.Equal(got, model[h]) {
-					t.Fatalf("hash %x: positions %v, want %v", h, got, model[h])
+				if got := tab.positions(hash); !slices.Equal(got, model[hash]) {
+					t.Fatalf("hash %x: positions %v, want %v", hash, got, model[hash])
 				}
 			}
 		}

@@ -8,72 +8,72 @@ import (
 
 // FuzzFreeMap feeds arbitrary bytes to a reader. It must stop, must return only runs that are
 // within the filesystem and in order, and a writer must be able to write the same runs again.
-func FuzzFreeMap(f *testing.F) {
+func FuzzFreeMap(fuzz *testing.F) {
 	const blocks, chunk = 1 << 20, 8
-	var w FreeMapWriter
-	w.Run(FreeMapRun{Block: 0, N: 1, Count: 1})
-	w.Run(FreeMapRun{Block: 512, N: 512, Count: 3, Kind: 1})
-	w.Run(FreeMapRun{Block: 600, N: 7, Count: 2, Kind: FreeMapMissing})
-	w.Run(FreeMapRun{Block: 607, N: 1, Count: 1, Kind: FreeMapMissing})
-	w.Run(FreeMapRun{Block: 1 << 18, N: 1 << 18, Count: 1, Kind: 2})
-	w.Run(FreeMapRun{Block: blocks - 1, N: 1, Count: 1 << 16})
-	w.End(2)
-	w.Bits([]byte{1, 2, 3, 4, 5, 6, 7, 8})
-	w.Slots(9, 0xffff)
-	w.Slots(blocks-1, 1)
-	w.End(2)
-	w.Ino(1)
-	w.Ino(blocks*InodesPerBlock - 1)
-	w.End(1)
-	f.Add(w.B)
-	f.Add([]byte{0, 0})
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		in := bytes.Clone(b)
-		r := NewFreeMapReader(b, blocks)
-		var w FreeMapWriter
+	var writer FreeMapWriter
+	writer.Run(FreeMapRun{Block: 0, N: 1, Count: 1})
+	writer.Run(FreeMapRun{Block: 512, N: 512, Count: 3, Kind: 1})
+	writer.Run(FreeMapRun{Block: 600, N: 7, Count: 2, Kind: FreeMapMissing})
+	writer.Run(FreeMapRun{Block: 607, N: 1, Count: 1, Kind: FreeMapMissing})
+	writer.Run(FreeMapRun{Block: 1 << 18, N: 1 << 18, Count: 1, Kind: 2})
+	writer.Run(FreeMapRun{Block: blocks - 1, N: 1, Count: 1 << 16})
+	writer.End(2)
+	writer.Bits([]byte{1, 2, 3, 4, 5, 6, 7, 8})
+	writer.Slots(9, 0xffff)
+	writer.Slots(blocks-1, 1)
+	writer.End(2)
+	writer.Ino(1)
+	writer.Ino(blocks*InodesPerBlock - 1)
+	writer.End(1)
+	fuzz.Add(writer.B)
+	fuzz.Add([]byte{0, 0})
+	fuzz.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0})
+	fuzz.Fuzz(func(t *testing.T, buf []byte) {
+		in := bytes.Clone(buf)
+		reader := NewFreeMapReader(buf, blocks)
+		var writer FreeMapWriter
 		var runs []FreeMapRun
 		end := uint64(0)
-		for x, ok := r.Run(); ok; x, ok = r.Run() {
-			if x.N == 0 || x.N > blocks || x.Block > blocks-x.N || x.Count == 0 || x.Kind != FreeMapMissing && x.Block < end {
-				t.Fatalf("%+v after block %d", x, end)
+		for run, ok := reader.Run(); ok; run, ok = reader.Run() {
+			if run.N == 0 || run.N > blocks || run.Block > blocks-run.N || run.Count == 0 || run.Kind != FreeMapMissing && run.Block < end {
+				t.Fatalf("%+v after block %d", run, end)
 			}
-			if x.Kind != FreeMapMissing {
-				end = x.Block + x.N
+			if run.Kind != FreeMapMissing {
+				end = run.Block + run.N
 			}
-			runs = append(runs, x)
-			w.Run(x)
+			runs = append(runs, run)
+			writer.Run(run)
 		}
-		w.End(2)
-		w.Bits(r.Bits(chunk))
+		writer.End(2)
+		writer.Bits(reader.Bits(chunk))
 		last := uint64(0)
-		for block, mask, ok := r.Slots(); ok; block, mask, ok = r.Slots() {
+		for block, mask, ok := reader.Slots(); ok; block, mask, ok = reader.Slots() {
 			if block <= last || block >= blocks || mask == 0 {
 				t.Fatalf("inode block %d with the free slots %#x, after %d", block, mask, last)
 			}
 			last = block
-			w.Slots(block, mask)
+			writer.Slots(block, mask)
 		}
-		w.End(2)
+		writer.End(2)
 		last = 0
-		for ino, ok := r.Ino(); ok; ino, ok = r.Ino() {
+		for ino, ok := reader.Ino(); ok; ino, ok = reader.Ino() {
 			if ino <= last || ino >= blocks*InodesPerBlock {
 				t.Fatalf("inode %d after %d", ino, last)
 			}
 			last = ino
-			w.Ino(ino)
+			writer.Ino(ino)
 		}
-		w.End(1)
-		if !bytes.Equal(in, b) {
+		writer.End(1)
+		if !bytes.Equal(in, buf) {
 			t.Fatal("the reader changes what it reads")
 		}
-		if !r.Done() {
+		if !reader.Done() {
 			return
 		}
-		again := NewFreeMapReader(w.B, blocks)
+		again := NewFreeMapReader(writer.B, blocks)
 		var twice []FreeMapRun
-		for x, ok := again.Run(); ok; x, ok = again.Run() {
-			twice = append(twice, x)
+		for run, ok := again.Run(); ok; run, ok = again.Run() {
+			twice = append(twice, run)
 		}
 		if !slices.Equal(runs, twice) {
 			t.Fatalf("%+v, written and read again %+v", runs, twice)

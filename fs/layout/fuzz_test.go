@@ -48,45 +48,45 @@ func FuzzSuper(f *testing.F) {
 
 // FuzzLine checks that any line decodes as any structure without a panic, that what is decoded
 // survives being encoded again, and that the parts of a name add up to its length.
-func FuzzLine(f *testing.F) {
-	var l Line
-	(&Core{Mode: 0o100644, Nlink: 1, Size: 9}).Put(&l)
-	f.Add(l[:])
-	l.PutExtent(1, Extent{Logical: 7, Block: 9, Len: 3, Flags: ExtentShared})
-	f.Add(l[:])
-	l.PutDentryHead([]byte("name"), 3, 8)
-	f.Add(l[:])
-	h := RecordHeader{Seq: 1, N: 3}
-	h.Put(&l, 1, 64)
-	f.Add(l[:])
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < LineSize {
+func FuzzLine(fuzz *testing.F) {
+	var line Line
+	(&Core{Mode: 0o100644, Nlink: 1, Size: 9}).Put(&line)
+	fuzz.Add(line[:])
+	line.PutExtent(1, Extent{Logical: 7, Block: 9, Len: 3, Flags: ExtentShared})
+	fuzz.Add(line[:])
+	line.PutDentryHead([]byte("name"), 3, 8)
+	fuzz.Add(line[:])
+	header := RecordHeader{Seq: 1, N: 3}
+	header.Put(&line, 1, 64)
+	fuzz.Add(line[:])
+	fuzz.Fuzz(func(t *testing.T, buf []byte) {
+		if len(buf) < LineSize {
 			return
 		}
-		l := Line(b)
-		var h RecordHeader
-		binary.LittleEndian.PutUint32(l[crcOff:], lineChecksum(1, 64, &l))
-		if h.Get(&l, 1, 64, 8192) && (h.N > LoggedMax || !h.Logged() && RecordSize(int(h.N)) > 8192) {
-			t.Errorf("a record of %d lines does not fit its slot, or the space for its body", h.N)
+		line := Line(buf)
+		var header RecordHeader
+		binary.LittleEndian.PutUint32(line[crcOff:], lineChecksum(1, 64, &line))
+		if header.Get(&line, 1, 64, 8192) && (header.N > LoggedMax || !header.Logged() && RecordSize(int(header.N)) > 8192) {
+			t.Errorf("a record of %d lines does not fit its slot, or the space for its body", header.N)
 		}
-		same(t, &l, func(c *Core, l *Line) { c.Get(l) }, (*Core).Put)
-		same(t, &l, func(c *Times, l *Line) { c.Get(l) }, (*Times).Put)
-		same(t, &l, func(c *Live, l *Line) { c.Get(l) }, (*Live).Put)
-		same(t, &l, func(c *Owner, l *Line) { c.Get(l) }, (*Owner).Put)
-		same(t, &l, func(c *BadRange, l *Line) { c.Get(l) }, (*BadRange).Put)
-		same(t, &l, func(c *ExtentBlock, l *Line) { c.Get(l) }, (*ExtentBlock).Put)
-		same(t, &l, func(c *XattrBlock, l *Line) { c.Get(l) }, (*XattrBlock).Put)
+		same(t, &line, func(c *Core, line *Line) { c.Get(line) }, (*Core).Put)
+		same(t, &line, func(c *Times, line *Line) { c.Get(line) }, (*Times).Put)
+		same(t, &line, func(c *Live, line *Line) { c.Get(line) }, (*Live).Put)
+		same(t, &line, func(c *Owner, line *Line) { c.Get(line) }, (*Owner).Put)
+		same(t, &line, func(c *BadRange, line *Line) { c.Get(line) }, (*BadRange).Put)
+		same(t, &line, func(c *ExtentBlock, line *Line) { c.Get(line) }, (*ExtentBlock).Put)
+		same(t, &line, func(c *XattrBlock, line *Line) { c.Get(line) }, (*XattrBlock).Put)
 		for i := range ExtentsPerLine {
-			same(t, &l, func(e *Extent, l *Line) { *e = l.Extent(i) }, func(e *Extent, l *Line) { l.PutExtent(i, *e) })
+			same(t, &line, func(e *Extent, line *Line) { *e = line.Extent(i) }, func(e *Extent, line *Line) { line.PutExtent(i, *e) })
 		}
-		n := l.DentryNameLen()
+		n := line.DentryNameLen()
 		lines := DentryLines(n)
 		if lines > MaxDentryLines {
 			t.Fatalf("a name of %d bytes takes %d lines", n, lines)
 		}
 		got := 0
 		for i := range lines {
-			got += len(l.NamePart(i, n))
+			got += len(line.NamePart(i, n))
 		}
 		if got != n {
 			t.Errorf("the parts of a name of %d bytes have %d", n, got)

@@ -84,44 +84,44 @@ func (m *media) load() (*metaspace.Space, []uint64) {
 // TestBlocks checks that each block is allocated once, from another chunk when the first is full,
 // until no chunk is left. An empty chunk becomes data space again, also for the next mount.
 func TestBlocks(t *testing.T) {
-	m := newMedia(t)
-	s, _ := m.load()
+	media := newMedia(t)
+	space, _ := media.load()
 	var got []uint64
 	for {
-		b, err := s.Alloc(0, 0, 0)
+		block, err := space.Alloc(0, 0, 0)
 		if err != nil {
 			if !errors.Is(err, metaspace.ErrNoSpace) {
 				t.Fatal(err)
 			}
 			break
 		}
-		if slices.Contains(got, b) || !s.InUse(b) {
-			t.Fatalf("block %d after %v", b, got)
+		if slices.Contains(got, block) || !space.InUse(block) {
+			t.Fatalf("block %d after %v", block, got)
 		}
-		got = append(got, b)
+		got = append(got, block)
 	}
-	if u := s.Usage(); u.Chunks != 2 || u.FreeBlocks != 0 || len(got) < 8 {
-		t.Errorf("%+v, %d blocks", u, len(got))
+	if usage := space.Usage(); usage.Chunks != 2 || usage.FreeBlocks != 0 || len(got) < 8 {
+		t.Errorf("%+v, %d blocks", usage, len(got))
 	}
-	chunk := s.Chunks()[1]
-	if again, _ := m.load(); !slices.Equal(again.Chunks(), s.Chunks()) {
+	chunk := space.Chunks()[1]
+	if again, _ := media.load(); !slices.Equal(again.Chunks(), space.Chunks()) {
 		t.Errorf("chunks %v in the next mount", again.Chunks())
 	}
-	for _, b := range got {
-		s.Free(0, b)
+	for _, block := range got {
+		space.Free(0, block)
 	}
-	if want := uint64(chunk) << (m.sb.ChunkShift - layout.BlockShift); !slices.Equal(m.freed, []uint64{want}) {
-		t.Errorf("chunks at %v are free, want %d", m.freed, want)
+	if want := uint64(chunk) << (media.sb.ChunkShift - layout.BlockShift); !slices.Equal(media.freed, []uint64{want}) {
+		t.Errorf("chunks at %v are free, want %d", media.freed, want)
 	}
-	if again, _ := m.load(); len(again.Chunks()) != 1 || s.IsChunk(chunk) {
+	if again, _ := media.load(); len(again.Chunks()) != 1 || space.IsChunk(chunk) {
 		t.Errorf("chunks %v in the next mount", again.Chunks())
 	}
-	if n, err := m.j.Pending(); n != 0 || err != nil {
+	if n, err := media.j.Pending(); n != 0 || err != nil {
 		t.Errorf("%d records could be replayed over the chunk (%v)", n, err)
 	}
-	s.Free(0, got[0])
-	if !slices.Equal(m.twice, got[:1]) {
-		t.Errorf("freed twice: %v", m.twice)
+	space.Free(0, got[0])
+	if !slices.Equal(media.twice, got[:1]) {
+		t.Errorf("freed twice: %v", media.twice)
 	}
 }
 

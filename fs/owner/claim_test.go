@@ -51,46 +51,46 @@ func TestTakeBeatsAgain(t *testing.T) {
 	us := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5}
 	for _, torn := range []string{"", "heartbeat", "owner record"} {
 		t.Run("torn: "+torn, func(t *testing.T) {
-			r := region(t)
-			u := us
-			u.PIDNS++
-			c := take(t, r, u, time.Second)
+			region := region(t)
+			other := us
+			other.PIDNS++
+			claim := take(t, region, other, time.Second)
 			switch torn {
 			case "heartbeat":
-				put(t, r, read(t, r).Owner, layout.Beat{})
+				put(t, region, read(t, region).Owner, layout.Beat{})
 			case "owner record":
-				if err := r.Store(super.OwnerOff+32, []byte("8 bytes!")); err != nil {
+				if err := region.Store(super.OwnerOff+32, []byte("8 bytes!")); err != nil {
 					t.Fatal(err)
 				}
 			}
 			judge := func() *owner.Verdict {
-				v, err := owner.Judge(r, super, owner.Options{Us: &us, Sleep: func(time.Duration) {}})
-				if err != nil || v.Use != owner.Unused {
-					t.Fatalf("verdict %+v, error %v", v, err)
+				verdict, err := owner.Judge(region, super, owner.Options{Us: &us, Sleep: func(time.Duration) {}})
+				if err != nil || verdict.Use != owner.Unused {
+					t.Fatalf("verdict %+v, error %v", verdict, err)
 				}
-				return v
+				return verdict
 			}
-			v := judge()
+			verdict := judge()
 			if torn == "owner record" { // its user would find the claim lost, and not beat
-				b := v.Record.Beat
-				b.Count++
-				var l layout.Line
-				b.Put(&l)
-				l.Seal(layout.Seed(super.UUID), super.BeatOff(), b.Count)
-				if err := r.Store(super.BeatOff(), l[:]); err != nil {
+				beat := verdict.Record.Beat
+				beat.Count++
+				var line layout.Line
+				beat.Put(&line)
+				line.Seal(layout.Seed(super.UUID), super.BeatOff(), beat.Count)
+				if err := region.Store(super.BeatOff(), line[:]); err != nil {
 					t.Fatal(err)
 				}
-			} else if err := c.Beat(); err != nil {
+			} else if err := claim.Beat(); err != nil {
 				t.Fatal(err)
 			}
-			before := read(t, r)
-			if _, err := owner.Take(r, super, v, owner.TakeOptions{Us: &us, Seq: 100}); !errors.Is(err, owner.ErrInUse) {
+			before := read(t, region)
+			if _, err := owner.Take(region, super, verdict, owner.TakeOptions{Us: &us, Seq: 100}); !errors.Is(err, owner.ErrInUse) {
 				t.Errorf("taken from a user that beats: error %v, want ErrInUse", err)
 			}
-			if read(t, r) != before {
+			if read(t, region) != before {
 				t.Error("the record was changed")
 			}
-			if _, err := owner.Take(r, super, judge(), owner.TakeOptions{Us: &us, Seq: 100}); err != nil {
+			if _, err := owner.Take(region, super, judge(), owner.TakeOptions{Us: &us, Seq: 100}); err != nil {
 				t.Errorf("judged silent again: %v", err)
 			}
 		})

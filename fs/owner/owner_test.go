@@ -75,30 +75,30 @@ func take(t *testing.T, r *pmem.Region, u owner.User, interval time.Duration) *o
 
 // TestJudge checks each rule of the table of the package comment, and the messages.
 func TestJudge(t *testing.T) {
-	us := func(r *pmem.Region) owner.User {
-		u := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5}
-		u.Dev, u.Ino = r.Inode()
-		return u
+	us := func(region *pmem.Region) owner.User {
+		user := owner.User{Machine: [8]byte{1}, Boot: [16]byte{2}, PID: 1, Start: 100, PIDNS: 5}
+		user.Dev, user.Ino = region.Inode()
+		return user
 	}
-	otherInode := func(u *owner.User) { u.Ino++ }
-	otherContainer := func(u *owner.User) { u.Ino++; u.PIDNS++ } // with a device node of its own
-	otherBoot := func(u *owner.User) { u.Ino++; u.Boot[0]++ }
-	otherMachine := func(u *owner.User) { u.Ino++; u.Boot[0]++; u.Machine[0]++ }
-	neighbour := func(u *owner.User) { u.Ino++; u.PID, u.Start = 77, 200 } // another process, another inode
-	for _, c := range []struct {
+	otherInode := func(user *owner.User) { user.Ino++ }
+	otherContainer := func(user *owner.User) { user.Ino++; user.PIDNS++ } // with a device node of its own
+	otherBoot := func(user *owner.User) { user.Ino++; user.Boot[0]++ }
+	otherMachine := func(user *owner.User) { user.Ino++; user.Boot[0]++; user.Machine[0]++ }
+	neighbour := func(user *owner.User) { user.Ino++; user.PID, user.Start = 77, 200 } // another process, another inode
+	for _, test := range []struct {
 		name    string
-		user    func(u *owner.User) // makes the record's user from ours
-		process pmem.Process        // process 77 as the kernel shows it; Start 0: none
-		beats   int                 // of the user, while it is watched
-		dies    bool                // process 77 ends while the heartbeat is watched
+		user    func(user *owner.User) // makes the record's user from ours
+		process pmem.Process           // process 77 as the kernel shows it; Start 0: none
+		beats   int                    // of the user, while it is watched
+		dies    bool                   // process 77 ends while the heartbeat is watched
 		use     owner.Use
 		isCopy  bool
 		memory  bool // isCopy is wanted only if the region is in tmpfs
 		waits   bool
 		why     string
 	}{
-		{name: "killed, and the same inode", user: func(u *owner.User) { u.PID = 77 }, use: owner.Unused, why: "lock"},
-		{name: "killed, the same inode, in another container under another host name", user: func(u *owner.User) { u.PIDNS++; u.Machine[0]++ }, use: owner.Unused, why: "lock"},
+		{name: "killed, and the same inode", user: func(user *owner.User) { user.PID = 77 }, use: owner.Unused, why: "lock"},
+		{name: "killed, the same inode, in another container under another host name", user: func(user *owner.User) { user.PIDNS++; user.Machine[0]++ }, use: owner.Unused, why: "lock"},
 		{name: "this process, a copy", user: otherInode, use: owner.Unused, isCopy: true},
 		{name: "gone", user: neighbour, use: owner.Unused, isCopy: true, why: "process 77 of this machine is gone"},
 		{name: "gone, its number is another's", user: neighbour, process: pmem.Process{Start: 201}, use: owner.Unused, isCopy: true},
@@ -108,33 +108,33 @@ func TestJudge(t *testing.T) {
 		{name: "dies while it is watched", user: neighbour, process: pmem.Process{Start: 200}, dies: true, use: owner.Unused, isCopy: true, waits: true, why: "gone"},
 		{name: "another container, beats", user: otherContainer, beats: 1, use: owner.InUse, waits: true, why: "container"},
 		{name: "another container, our own number, silent", user: otherContainer, use: owner.Unused, isCopy: true, waits: true, why: "silent"},
-		{name: "another container, the number of a live process, silent", user: func(u *owner.User) { otherContainer(u); u.PID = 77 },
+		{name: "another container, the number of a live process, silent", user: func(user *owner.User) { otherContainer(user); user.PID = 77 },
 			process: pmem.Process{Start: 100}, use: owner.Unused, isCopy: true, waits: true},
 		{name: "another boot, silent", user: otherBoot, use: owner.Unused, isCopy: true, waits: true, why: "earlier boot"},
-		{name: "another boot, the same inode, silent", user: func(u *owner.User) { u.Boot[0]++; u.Dev++ }, use: owner.Unused, memory: true, waits: true, why: "earlier boot"},
-		{name: "another machine, the same inode, silent", user: func(u *owner.User) { u.Boot[0]++; u.Machine[0]++ }, use: owner.Unclear, waits: true, why: "another machine"},
+		{name: "another boot, the same inode, silent", user: func(user *owner.User) { user.Boot[0]++; user.Dev++ }, use: owner.Unused, memory: true, waits: true, why: "earlier boot"},
+		{name: "another machine, the same inode, silent", user: func(user *owner.User) { user.Boot[0]++; user.Machine[0]++ }, use: owner.Unclear, waits: true, why: "another machine"},
 		{name: "another boot, beats", user: otherBoot, beats: 3, use: owner.InUse, waits: true},
 		{name: "another machine, silent", user: otherMachine, use: owner.Unclear, isCopy: true, waits: true, why: "another machine (id 02"},
 		{name: "another machine, beats", user: otherMachine, beats: 1, use: owner.InUse, waits: true, why: "another machine"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := region(t)
-			me := us(r)
-			u := me
-			c.user(&u)
-			claim := take(t, r, u, time.Second)
+		t.Run(test.name, func(t *testing.T) {
+			region := region(t)
+			judging := us(region)
+			user := judging
+			test.user(&user)
+			claim := take(t, region, user, time.Second)
 			var slept time.Duration
-			v, err := owner.Judge(r, super, owner.Options{
-				Us: &me,
+			verdict, err := owner.Judge(region, super, owner.Options{
+				Us: &judging,
 				Process: func(pid int) (pmem.Process, error) {
-					if pid != 77 || c.process.Start == 0 || c.dies && slept > 0 {
+					if pid != 77 || test.process.Start == 0 || test.dies && slept > 0 {
 						return pmem.Process{}, os.ErrNotExist
 					}
-					return c.process, nil
+					return test.process, nil
 				},
-				Sleep: func(d time.Duration) {
-					if slept += d; c.beats > 0 && slept > time.Second/2 {
-						c.beats--
+				Sleep: func(wait time.Duration) {
+					if slept += wait; test.beats > 0 && slept > time.Second/2 {
+						test.beats--
 						if err := claim.Beat(); err != nil {
 							t.Error(err)
 						}
@@ -144,21 +144,21 @@ func TestJudge(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			isCopy := c.isCopy || c.memory && r.Durability() == pmem.Volatile
-			if v.Use != c.use || v.Copy != isCopy || !strings.Contains(v.Why, c.why) {
-				t.Errorf("use %d, copy %v, %q; want %d, %v, %q", v.Use, v.Copy, v.Why, c.use, isCopy, c.why)
+			isCopy := test.isCopy || test.memory && region.Durability() == pmem.Volatile
+			if verdict.Use != test.use || verdict.Copy != isCopy || !strings.Contains(verdict.Why, test.why) {
+				t.Errorf("use %d, copy %v, %q; want %d, %v, %q", verdict.Use, verdict.Copy, verdict.Why, test.use, isCopy, test.why)
 			}
-			if want := c.waits; (slept > 0) != want || slept > 5*time.Second {
+			if want := test.waits; (slept > 0) != want || slept > 5*time.Second {
 				t.Errorf("waited for %v", slept)
 			}
-			if silent := c.waits && c.beats == 0 && c.use != owner.InUse && !c.dies; silent && slept != 5*time.Second {
+			if silent := test.waits && test.beats == 0 && test.use != owner.InUse && !test.dies; silent && slept != 5*time.Second {
 				t.Errorf("judged silent after %v", slept)
 			}
-			refused, taken := v.Refusal(false, "-o takeover"), v.Refusal(true, "")
-			if (refused != nil) != (c.use >= owner.InUse) || (taken != nil) != (c.use == owner.InUse) {
+			refused, taken := verdict.Refusal(false, "-o takeover"), verdict.Refusal(true, "")
+			if (refused != nil) != (test.use >= owner.InUse) || (taken != nil) != (test.use == owner.InUse) {
 				t.Errorf("refusals %v, with takeover %v", refused, taken)
 			}
-			if refused != nil && (!errors.Is(refused, owner.ErrInUse) || !strings.Contains(refused.Error(), c.why)) {
+			if refused != nil && (!errors.Is(refused, owner.ErrInUse) || !strings.Contains(refused.Error(), test.why)) {
 				t.Errorf("refusal %v", refused)
 			}
 		})
@@ -268,36 +268,36 @@ func TestClaim(t *testing.T) {
 func TestClaimLost(t *testing.T) {
 	for _, next := range []struct {
 		name string
-		do   func(t *testing.T, r *pmem.Region)
+		do   func(t *testing.T, region *pmem.Region)
 	}{
-		{"mounted", func(t *testing.T, r *pmem.Region) { take(t, r, owner.User{PID: 5}, time.Second) }},
-		{"mounted and unmounted", func(t *testing.T, r *pmem.Region) {
-			if err := take(t, r, owner.User{PID: 5}, time.Second).Release(50, false, layout.FreeMapRef{}); err != nil {
+		{"mounted", func(t *testing.T, region *pmem.Region) { take(t, region, owner.User{PID: 5}, time.Second) }},
+		{"mounted and unmounted", func(t *testing.T, region *pmem.Region) {
+			if err := take(t, region, owner.User{PID: 5}, time.Second).Release(50, false, layout.FreeMapRef{}); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"formatted", func(t *testing.T, r *pmem.Region) {
-			if err := r.NTZero(0, 4096); err != nil {
+		{"formatted", func(t *testing.T, region *pmem.Region) {
+			if err := region.NTZero(0, 4096); err != nil {
 				t.Fatal(err)
 			}
 		}},
 	} {
 		t.Run(next.name, func(t *testing.T) {
-			r := region(t)
-			c := take(t, r, owner.User{PID: 4}, time.Millisecond)
-			next.do(t, r)
+			region := region(t)
+			claim := take(t, region, owner.User{PID: 4}, time.Millisecond)
+			next.do(t, region)
 			var before, after [2 * layout.LineSize]byte
-			if err := r.Load(super.OwnerOff, before[:]); err != nil {
+			if err := region.Load(super.OwnerOff, before[:]); err != nil {
 				t.Fatal(err)
 			}
 			var told atomic.Int32
-			c.Start(func(err error) {
+			claim.Start(func(err error) {
 				if !errors.Is(err, owner.ErrLost) {
 					t.Errorf("told of %v", err)
 				}
 				told.Add(1)
 			})
-			if err := c.Beat(); !errors.Is(err, owner.ErrLost) {
+			if err := claim.Beat(); !errors.Is(err, owner.ErrLost) {
 				t.Errorf("beat: %v", err)
 			}
 			for deadline := time.Now().Add(10 * time.Second); told.Load() == 0; time.Sleep(time.Millisecond) {
@@ -305,10 +305,10 @@ func TestClaimLost(t *testing.T) {
 					t.Fatal("the loss was not reported")
 				}
 			}
-			if err := c.Release(60, false, layout.FreeMapRef{}); !errors.Is(err, owner.ErrLost) {
+			if err := claim.Release(60, false, layout.FreeMapRef{}); !errors.Is(err, owner.ErrLost) {
 				t.Errorf("release: %v", err)
 			}
-			if err := r.Load(super.OwnerOff, after[:]); err != nil || after != before {
+			if err := region.Load(super.OwnerOff, after[:]); err != nil || after != before {
 				t.Errorf("the record was changed after the loss, error %v", err)
 			}
 			if told.Load() != 1 {

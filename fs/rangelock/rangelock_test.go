@@ -78,14 +78,14 @@ func TestExclusion(t *testing.T) {
 	var l Lock
 	var mu sync.Mutex
 	var readers, writers [cells]int
-	enter := func(lo, hi int64, excl bool, by int) {
+	enter := func(start, end int64, excl bool, delta int) {
 		mu.Lock()
 		defer mu.Unlock()
-		for i := lo; i < hi; i++ {
+		for i := start; i < end; i++ {
 			if excl {
-				writers[i] += by
+				writers[i] += delta
 			} else {
-				readers[i] += by
+				readers[i] += delta
 			}
 			if writers[i] > 1 || writers[i] == 1 && readers[i] > 0 {
 				t.Errorf("cell %d has %d writers and %d readers", i, writers[i], readers[i])
@@ -93,21 +93,21 @@ func TestExclusion(t *testing.T) {
 		}
 	}
 	var wg sync.WaitGroup
-	for g := range goroutines {
+	for seed := range goroutines {
 		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(g), 0))
+			random := rand.New(rand.NewPCG(uint64(seed), 0))
 			for range rounds {
-				lo := r.Int64N(cells)
-				hi, excl := lo+1+r.Int64N(cells-lo), r.IntN(2) == 0
+				start := random.Int64N(cells)
+				end, excl := start+1+random.Int64N(cells-start), random.IntN(2) == 0
 				token, ok := Token(0), false
-				if r.IntN(2) == 0 {
-					token, ok = l.TryLock(lo, hi, excl)
+				if random.IntN(2) == 0 {
+					token, ok = l.TryLock(start, end, excl)
 				}
 				if !ok {
-					token = l.Lock(lo, hi, excl)
+					token = l.Lock(start, end, excl)
 				}
-				enter(lo, hi, excl, 1)
-				enter(lo, hi, excl, -1)
+				enter(start, end, excl, 1)
+				enter(start, end, excl, -1)
 				l.Unlock(token)
 			}
 		})
