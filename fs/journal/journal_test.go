@@ -230,13 +230,13 @@ func TestFailure(t *testing.T) {
 func TestDamagedLine(t *testing.T) {
 	m := newMedia(t, 1)
 	m.ok(m.r.Store(m.at(1)+8, []byte("8 bytes!")))
-	told := 0
-	j := m.journal(journal.Hooks{Damaged: func(err error) error { told++; return err }})
+	reported := 0
+	j := m.journal(journal.Hooks{Damaged: func(err error) error { reported++; return err }})
 	x := j.Begin(0)
 	x.At(m.at(0)).Payload()[0] = 1
 	x.At(m.at(1)).Payload()[0] = 1
-	if err := x.Commit(); !errors.Is(err, layout.ErrDamaged) || told != 1 {
-		t.Errorf("commit: %v, told %d times", err, told)
+	if err := x.Commit(); !errors.Is(err, layout.ErrDamaged) || reported != 1 {
+		t.Errorf("commit: %v, reported %d times", err, reported)
 	}
 	m.want(0, 0)
 }

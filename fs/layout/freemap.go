@@ -2,9 +2,9 @@ package layout
 
 import "encoding/binary"
 
-// The saved free map records who owns which data blocks, and which metadata blocks and inode slots
-// are free. Without it a mount reads every inode to find that out. It is stored in free blocks,
-// from a clean unmount to the next mount. The owner record refers to it (FreeMapRef).
+// The saved free map records the owners of data blocks, and which metadata blocks and inode slots
+// are free. Without it a mount reads every inode to find that out. The map is stored in free
+// blocks, from a clean unmount to the next mount. The owner record refers to it (FreeMapRef).
 //
 // The map is stored in segments: runs of blocks that each begin with a header line, FreeMapSegment.
 // The bytes behind these lines, concatenated, are a sequence of unsigned varints as in

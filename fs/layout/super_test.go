@@ -50,7 +50,7 @@ func TestGeometry(t *testing.T) {
 		if !errors.Is(err, ErrChecksum) {
 			t.Errorf("%s: %v, expected ErrChecksum", name, err)
 		} else if !strings.Contains(err.Error(), strings.TrimPrefix(name, "no ")) {
-			t.Errorf("%s: the error does not say so: %v", name, err)
+			t.Errorf("%s: the error does not name it: %v", name, err)
 		}
 	}
 }

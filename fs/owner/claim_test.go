@@ -16,13 +16,13 @@ import (
 func TestClaimLostAfterFailure(t *testing.T) {
 	r := region(t)
 	c := take(t, r, owner.User{PID: 4}, time.Millisecond)
-	told := make(chan error, 100)
-	c.Start(func(err error) { told <- err })
+	reported := make(chan error, 100)
+	c.Start(func(err error) { reported <- err })
 	defer c.Stop()
 	next := func(what string) error {
 		t.Helper()
 		select {
-		case err := <-told:
+		case err := <-reported:
 			return err
 		case <-time.After(10 * time.Second):
 			t.Fatalf("%s was not reported", what)
@@ -33,14 +33,14 @@ func TestClaimLostAfterFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := next("the lost memory"); !errors.Is(err, pmem.ErrMedia) {
-		t.Fatalf("told of %v, want ErrMedia", err)
+		t.Fatalf("reported %v, want ErrMedia", err)
 	}
 	if err := os.Truncate(r.Path(), size); err != nil {
 		t.Fatal(err)
 	}
 	put(t, r, layout.Owner{Mount: [8]byte{5}, State: layout.OwnerMounted}, layout.Beat{Mount: [8]byte{5}})
 	if err := next("the new owner"); !errors.Is(err, owner.ErrLost) {
-		t.Errorf("told of %v, want ErrLost", err)
+		t.Errorf("reported %v, want ErrLost", err)
 	}
 }
 

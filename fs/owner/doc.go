@@ -1,5 +1,5 @@
-// Package owner decides who uses a region. It reads, judges and writes the owner record and the
-// heartbeat beside it. Mount, fsck and mkfs all use it, so their decisions agree.
+// Package owner decides which process uses a region. It reads, judges and writes the owner record
+// and the heartbeat beside it. Mount, fsck and mkfs all use it, so their decisions agree.
 //
 // # What it owns
 //

@@ -146,7 +146,7 @@ func (j *judge) decide() error {
 	case life == alive && !verdict.Copy:
 		verdict.Use, verdict.Why = Unclear, j.name(life)+" is alive"+silent
 	case life == alive:
-		verdict.Use, verdict.Why = Unused, j.name(life)+" uses another region, of which this is a copy"
+		verdict.Use, verdict.Why = Unused, j.name(life)+" uses another region, this one is a copy"
 	case sameBoot, !rec.Valid:
 		verdict.Use, verdict.Why = Unused, j.name(life)+" is silent"
 	case j.user.Machine == j.us.Machine:

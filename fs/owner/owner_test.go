@@ -103,7 +103,7 @@ func TestJudge(t *testing.T) {
 		{name: "gone", user: neighbour, use: owner.Unused, isCopy: true, why: "process 77 of this machine is gone"},
 		{name: "gone, its number is another's", user: neighbour, process: pmem.Process{Start: 201}, use: owner.Unused, isCopy: true},
 		{name: "alive, and beats here", user: neighbour, process: pmem.Process{Start: 200}, beats: 1, use: owner.InUse, waits: true, why: "process 77 of this machine"},
-		{name: "alive, and does not beat here", user: neighbour, process: pmem.Process{Start: 200}, use: owner.Unused, isCopy: true, waits: true, why: "of which this is a copy"},
+		{name: "alive, and does not beat here", user: neighbour, process: pmem.Process{Start: 200}, use: owner.Unused, isCopy: true, waits: true, why: "this one is a copy"},
 		{name: "stopped", user: neighbour, process: pmem.Process{Start: 200, Stopped: true}, use: owner.Unclear, isCopy: true, waits: true, why: "stopped"},
 		{name: "dies while it is watched", user: neighbour, process: pmem.Process{Start: 200}, dies: true, use: owner.Unused, isCopy: true, waits: true, why: "gone"},
 		{name: "another container, beats", user: otherContainer, beats: 1, use: owner.InUse, waits: true, why: "container"},
@@ -290,17 +290,17 @@ func TestClaimLost(t *testing.T) {
 			if err := region.Load(super.OwnerOff, before[:]); err != nil {
 				t.Fatal(err)
 			}
-			var told atomic.Int32
+			var reported atomic.Int32
 			claim.Start(func(err error) {
 				if !errors.Is(err, owner.ErrLost) {
-					t.Errorf("told of %v", err)
+					t.Errorf("reported %v", err)
 				}
-				told.Add(1)
+				reported.Add(1)
 			})
 			if err := claim.Beat(); !errors.Is(err, owner.ErrLost) {
 				t.Errorf("beat: %v", err)
 			}
-			for deadline := time.Now().Add(10 * time.Second); told.Load() == 0; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(10 * time.Second); reported.Load() == 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("the loss was not reported")
 				}
@@ -311,8 +311,8 @@ func TestClaimLost(t *testing.T) {
 			if err := region.Load(super.OwnerOff, after[:]); err != nil || after != before {
 				t.Errorf("the record was changed after the loss, error %v", err)
 			}
-			if told.Load() != 1 {
-				t.Errorf("told %d times", told.Load())
+			if reported.Load() != 1 {
+				t.Errorf("reported %d times", reported.Load())
 			}
 		})
 	}

@@ -52,7 +52,7 @@ func TestOrderOfArrival(t *testing.T) {
 		var l Lock
 		var mu sync.Mutex
 		var order []string
-		done := func(who string) { mu.Lock(); order = append(order, who); mu.Unlock() }
+		done := func(name string) { mu.Lock(); order = append(order, name); mu.Unlock() }
 		first := l.Lock(0, 10, false)
 		go func() { w := l.Lock(5, 15, true); done("writer"); l.Unlock(w) }()
 		synctest.Wait()
