@@ -5,22 +5,22 @@ import (
 	"math/bits"
 )
 
-// stoop is how much shorter than wanted a run in space already broken may be
-// before a whole PMD or PUD block is broken instead: as log2, so a quarter.
+// stoop bounds how much shorter than wanted a run in a partial PMD block may be, as log2: down to a
+// quarter. If there is no such run, a free PMD block is used instead.
 const stoop = 2
 
-// Alloc allocates one run of 1 to want blocks and returns it; ok is false if
-// nothing may be had, or want is 0. In this order it takes
+// Alloc allocates one run of 1 to want blocks and returns it. ok is false if no block is available,
+// or want is 0. In this order it takes
 //
-//  1. what is free from block goal on in space already broken, which extends the
-//     caller's extent in place (goal 0: no wish);
-//  2. for a PMD block or more: free PMD blocks, as Reservation does;
-//  3. a run in a partial PMD block, the shortest class that has want blocks in
-//     a row, or up to a quarter of want; then from a free PMD block in the fullest
-//     PUD block; then the longest class there is.
+//  1. the free blocks from block goal on in a partial PMD block, which extend the caller's extent
+//     in place (goal 0: no goal);
+//  2. for a request of a PMD block or more: free PMD blocks, as Reservation does;
+//  3. a run in a partial PMD block, of the shortest class that surely has want blocks in a row, or
+//     else of a class down to a quarter of want; then a run in a free PMD block of the fullest PUD
+//     block; then a run of the longest class there is.
 //
-// Among equals the lowest address wins. It leaves the last SetReserve whole
-// PMD blocks alone, and what reservations keep while there is other space. The caller asks
+// Among equals the lowest address wins. It leaves the last SetReserve free PMD blocks to
+// AllocChunk. It takes what reservations keep only when there is no other space. The caller asks
 // again for the rest, with the end of the run as its goal.
 func (a *Allocator) Alloc(goal, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
@@ -47,8 +47,8 @@ func (a *Allocator) Alloc(goal, want uint64) (block, n uint64, ok bool) {
 	return block, n, true
 }
 
-// AllocChunk allocates one free PMD block, for metadata. It may use the
-// reserve, and takes the lowest one of the fullest PUD block.
+// AllocChunk allocates one free PMD block, for metadata: the lowest one of the fullest PUD block.
+// It may use the reserve (SetReserve).
 func (a *Allocator) AllocChunk() (block uint64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -64,9 +64,8 @@ func (a *Allocator) AllocChunk() (block uint64, ok bool) {
 	return block, true
 }
 
-// Reserve allocates exactly these blocks (mount found an extent there). It
-// changes nothing and returns false if one of them was allocated already or
-// lies outside the region.
+// Reserve allocates exactly these n blocks, where mount found an extent. If one of them is
+// allocated already or outside the region, it changes nothing and returns false.
 func (a *Allocator) Reserve(block, n uint64) bool {
 	if !a.inside(block, n) {
 		return false
@@ -80,16 +79,16 @@ func (a *Allocator) Reserve(block, n uint64) bool {
 	return ok
 }
 
-// ReserveAll is Reserve of all runs that next tells, which are in ascending order and do not
-// overlap: a PMD block at a time, so it is many times as fast for short ones. After false
-// some of them are reserved and others not. The allocator is locked meanwhile: next must
-// not call it.
+// ReserveAll is Reserve of all runs that next returns, in ascending order and without overlap. It
+// works a PMD block at a time, so it is many times as fast for short runs. If it returns false,
+// some of them are reserved and others not. The allocator is locked meanwhile: next must not call
+// it.
 func (a *Allocator) ReserveAll(next func() (block, n uint64, ok bool)) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.drainLocked()
 	size := a.orders.PMDBlocks()
-	at, used := uint64(0), make([]uint64, a.store.words) // what is to be taken of PMD block at
+	at, used := uint64(0), make([]uint64, a.store.words) // bits of the blocks to take in PMD block at
 	for block, n, ok := next(); ok; block, n, ok = next() {
 		if !a.inside(block, n) {
 			return false
@@ -119,7 +118,8 @@ func (a *Allocator) ReserveAll(next func() (block, n uint64, ok bool)) bool {
 	return a.reserveIn(at, used)
 }
 
-// reserveIn allocates the blocks of PMD block p whose bits are set in used.
+// reserveIn allocates the blocks of PMD block p whose bits are set in used. It returns false if one
+// of them is not free.
 func (a *Allocator) reserveIn(p uint64, used []uint64) bool {
 	size := a.orders.PMDBlocks()
 	n := uint64(0)
@@ -153,8 +153,8 @@ func (a *Allocator) reserveIn(p uint64, used []uint64) bool {
 	return true
 }
 
-// Free gives a run of blocks back, of any pieces of one or more allocations.
-// It panics if one of them is free already or outside the region.
+// Free frees a run of n blocks, which may be pieces of several allocations. It panics if one of
+// them is free already or outside the region.
 func (a *Allocator) Free(block, n uint64) {
 	if !a.inside(block, n) {
 		panic(fmt.Sprintf("hugepage: free of blocks %d to %d of a region of %d", block, block+n, a.blocks))
@@ -164,7 +164,7 @@ func (a *Allocator) Free(block, n uint64) {
 	a.giveChecked(block, n)
 }
 
-// giveChecked is Free with mu held.
+// giveChecked is Free with the mutex held. Called with mu held.
 func (a *Allocator) giveChecked(block, n uint64) {
 	if !a.allUsed(block, n) {
 		for !a.allFree(block, 1) {
@@ -178,8 +178,7 @@ func (a *Allocator) giveChecked(block, n uint64) {
 	}
 }
 
-// IsFree reports whether every block of a run is free. Blocks outside the
-// region are not.
+// IsFree reports whether every block of a run is free. Blocks outside the region are not free.
 func (a *Allocator) IsFree(block, n uint64) bool {
 	if !a.inside(block, n) {
 		return false
@@ -225,7 +224,7 @@ func (a *Allocator) inside(block, n uint64) bool {
 	return block <= a.blocks && n <= a.blocks-block
 }
 
-// spare returns how many free PMD blocks Alloc may break or take.
+// spare returns how many free PMD blocks Alloc may take, in whole or in part.
 func (a *Allocator) spare() uint64 {
 	if a.freePMDN <= a.reserve {
 		return 0
@@ -233,8 +232,8 @@ func (a *Allocator) spare() uint64 {
 	return a.freePMDN - a.reserve
 }
 
-// freeFrom returns how many blocks of PMD block p are free from from on, at
-// most limit.
+// freeFrom returns how many blocks of PMD block p are free in a row from its block from on, at most
+// limit.
 func (a *Allocator) freeFrom(p, from, limit uint64) uint64 {
 	r := &a.pmds[p]
 	switch {
@@ -247,7 +246,7 @@ func (a *Allocator) freeFrom(p, from, limit uint64) uint64 {
 	}
 }
 
-// extent returns how many of want blocks from a block on may be allocated.
+// extent returns how many of want blocks from a block on may be allocated in a row.
 func (a *Allocator) extent(block, want uint64) uint64 {
 	size, spare := a.orders.PMDBlocks(), a.spare()
 	want = min(want, a.blocks-block)
@@ -270,8 +269,8 @@ func (a *Allocator) extent(block, want uint64) uint64 {
 	return n
 }
 
-// inPartial returns how many of want blocks from a block on are free in its PMD block, if
-// that is broken and nobody keeps it.
+// inPartial returns how many of want blocks from a block on are free in a row in its PMD block. It
+// returns 0 if the PMD block is not partial, or a reservation keeps it.
 func (a *Allocator) inPartial(block, want uint64) uint64 {
 	size := a.orders.PMDBlocks()
 	p, from := block/size, block%size
@@ -281,9 +280,10 @@ func (a *Allocator) inPartial(block, want uint64) uint64 {
 	return a.freeFrom(p, from, min(size-from, want))
 }
 
-// large returns a run of up to count free PMD blocks in one PUD block, or of more if it
-// begins with free PUD blocks, in blocks; or n = 0. It takes the fullest PUD block that
-// has as many, or else the emptiest one: so full ones get full, and the others whole.
+// large returns a run of up to count free PMD blocks, in blocks; n is 0 if there is none. The run
+// lies in one PUD block, or is longer if it begins with free PUD blocks. It takes the fullest PUD
+// block that has enough of them, or else the emptiest one. So full PUD blocks get full, and the
+// others stay free.
 func (a *Allocator) large(count uint64) (block, n uint64) {
 	count = min(count, a.spare())
 	if count == 0 {
@@ -309,7 +309,7 @@ func (a *Allocator) large(count uint64) (block, n uint64) {
 	return (u*a.span + at) << a.orders.PMD, k << a.orders.PMD
 }
 
-// small returns a run within one PMD block, or n = 0.
+// small returns a run of up to want blocks within one PMD block; n is 0 if there is none.
 func (a *Allocator) small(want uint64) (block, n uint64) {
 	want = min(want, a.orders.PMDBlocks())
 	p, ok := fit(a.partial, want)
@@ -329,7 +329,7 @@ func (a *Allocator) small(want uint64) (block, n uint64) {
 	return p<<a.orders.PMD + at, k
 }
 
-// takeFreePMD returns the lowest free PMD block of the fullest PUD block that nobody keeps.
+// takeFreePMD returns the lowest free PMD block of the fullest PUD block that no reservation keeps.
 func (a *Allocator) takeFreePMD() (p uint64, ok bool) {
 	c, ok := a.counts.next(1)
 	if !ok {
@@ -340,8 +340,8 @@ func (a *Allocator) takeFreePMD() (p uint64, ok bool) {
 	return u*a.span + at, true
 }
 
-// runIn returns the lowest run of want children in a group of that class, or if
-// there is none, the lowest run as long as the class promises.
+// runIn returns the lowest run of want children in a group of that class. If there is none, it
+// returns the lowest run as long as the class promises.
 func (a *Allocator) runIn(group []uint64, class int8, want uint64) (at, n uint64) {
 	scratch := a.scratch[:len(group)]
 	if at, ok := findRun(group, scratch, want); ok {
@@ -351,8 +351,8 @@ func (a *Allocator) runIn(group []uint64, class int8, want uint64) (at, n uint64
 	return at, runFrom(group, at, want)
 }
 
-// fit returns a group for a run of want children: the lowest class that surely
-// has one, then the classes that have a good part of it.
+// fit returns a group for a run of want children: of the lowest class that surely has such a run,
+// else of the classes down to a quarter of want.
 func fit(sets []bitset, want uint64) (uint64, bool) {
 	sure := bits.Len64(want - 1)
 	for c := sure; c < len(sets); c++ {

@@ -9,77 +9,76 @@ import (
 // none is the class of a group without a free child.
 const none = int8(-1)
 
-// The states of a PMD block and who moves it between them:
+// The states of a PMD block and the calls that move it between them:
 //
-//	whole   used = 0              Alloc, AllocChunk, Reserve -> broken or full
-//	broken  0 < used < size       has bits and a class; Alloc, Reserve -> full;
-//	                              Free -> whole
-//	full    used = size           Free -> broken or whole
+//	free     used = 0          Alloc, AllocChunk, Reserve -> partial or full
+//	partial  0 < used < size   has bits and a class; Alloc, Reserve -> full;
+//	                           Free -> free
+//	full     used = size       Free -> partial or free
 //
-// A PMD block that the end of the region cuts off counts what is missing as
-// used: it is never whole. A PUD block is whole when all its PMD blocks are.
+// A PMD block that the end of the region cuts off counts the missing blocks as used: it is never
+// free. A PUD block is free when all its PMD blocks are.
 //
-// A partial PMD block may be kept besides, see Reservation: then it is in no set of broken.
+// A reservation may keep a partial PMD block, see reservations: then the block is in no set of
+// Allocator.partial.
 type pmd struct {
-	bits  uint32 // 1 + number of its bits in the store; 0: none, not broken
-	stamp uint32 // when its reservation last grew
-	used  uint16
-	class int8 // of its free blocks; valid while broken
-	kept  bool
+	bits  uint32 // 1 + number of its bits in the store; 0: free or full, no bits
+	stamp uint32 // reservations.clock when its reservation last grew
+	used  uint16 // blocks
+	class int8   // of its free blocks; valid while partial
+	kept  bool   // by a reservation
 }
 
-// pud is a PUD block. While it is kept it is in no set of clumps.
+// pud is a PUD block. While a reservation keeps it, it is in no set of Allocator.clumps.
 type pud struct {
-	free     uint32 // blocks
-	stamp    uint32 // when its reservation last grew
-	freePMDs uint16 // free PMD blocks in it
-	kept     bool
+	free     uint32 // free blocks
+	stamp    uint32 // reservations.clock when its reservation last grew
+	freePMDs uint16 // free PMD blocks
+	kept     bool   // by a reservation
 }
 
-// Allocator keeps the free space of a region. Its methods may be called
-// concurrently.
+// Allocator keeps the free space of a region. Its methods may be called concurrently.
 type Allocator struct {
 	// immutable
 	orders Orders
-	blocks uint64 // of the region
+	blocks uint64 // blocks of the region
 	span   uint64 // PMD blocks per PUD block
 
-	free  atomic.Uint64 // free blocks but for those in pools; written under mu
+	free  atomic.Uint64 // free blocks outside the pools; written under mu
 	pools [pools]pool
 
 	mu sync.Mutex
 	// protected by mu
 	pmds     []pmd
-	partial  []bitset // PMD blocks that are broken, by class 0 to PMD-1
+	partial  []bitset // sets of partial PMD blocks, by class 0 to PMD-1
 	store    bitStore // the bits of partial PMD blocks
-	partialN uint64   // how many are broken
+	partialN uint64   // partial PMD blocks, kept ones included
 
-	freePMDBits []uint64 // bits of level two: a group per PUD block
+	freePMDBits []uint64 // bits of level two: a group for each PUD block
 	puds        []pud
-	clumps      []bitset // PUD blocks by how many free PMD blocks they have
-	counts      bitset   // for which numbers there is one
+	clumps      []bitset // sets of PUD blocks, by their number of free PMD blocks
+	counts      bitset   // numbers of free PMD blocks whose set in clumps is not empty
 	freePMDN    uint64   // free PMD blocks
 	giants      uint64   // free PUD blocks
-	reserve     uint64   // free PMD blocks that Alloc leaves
+	reserve     uint64   // free PMD blocks that Alloc leaves to AllocChunk
 
-	reservations reservations // what growing files keep, see Reservation
+	reservations reservations // blocks kept for growing files
 
 	scratch []uint64 // for one computation at a time
 }
 
-// Stats is where the free blocks are.
+// Stats is where the free blocks are. All figures are in blocks, but for the last two.
 type Stats struct {
-	Blocks  uint64 // of the region
-	Free    uint64 // free blocks in all
+	Blocks  uint64 // size of the region
+	Free    uint64 // all free blocks
 	Free4K  uint64 // free blocks in partial PMD blocks
 	Free2M  uint64 // free blocks in free PMD blocks of partial PUD blocks
 	Free1G  uint64 // free blocks in free PUD blocks
-	Partial uint64 // PMD blocks partly free
-	Reserve uint64 // free PMD blocks that Alloc leaves for AllocChunk
+	Partial uint64 // partial PMD blocks
+	Reserve uint64 // free PMD blocks that Alloc leaves to AllocChunk
 }
 
-// NewAllocator makes the allocator of a region of that many 4 KiB blocks, all
-// of them free.
+// NewAllocator makes the allocator of a region of blocks blocks of 4 KiB, all of them free.
 func NewAllocator(blocks uint64, o Orders) (*Allocator, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -121,16 +120,16 @@ func NewAllocator(blocks uint64, o Orders) (*Allocator, error) {
 
 func wordsOf(bits uint64) uint64 { return (bits + 63) / 64 }
 
-// Orders returns the orders the allocator was made with.
+// Orders returns the orders that the allocator was made with.
 func (a *Allocator) Orders() Orders { return a.orders }
 
 // Blocks returns the size of the region in blocks.
 func (a *Allocator) Blocks() uint64 { return a.blocks }
 
-// FreeBlocks returns the number of free blocks, without a lock.
+// FreeBlocks returns the number of free blocks. It takes no lock.
 func (a *Allocator) FreeBlocks() uint64 { return a.free.Load() + a.inPools() }
 
-// WholeFree2M returns the number of PMD blocks wholly free.
+// WholeFree2M returns the number of free PMD blocks.
 func (a *Allocator) WholeFree2M() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -138,7 +137,7 @@ func (a *Allocator) WholeFree2M() uint64 {
 	return a.freePMDN
 }
 
-// WholeFree1G returns the number of PUD blocks wholly free.
+// WholeFree1G returns the number of free PUD blocks.
 func (a *Allocator) WholeFree1G() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -146,7 +145,7 @@ func (a *Allocator) WholeFree1G() uint64 {
 	return a.giants
 }
 
-// SetReserve sets how many free PMD blocks Alloc must leave to AllocChunk.
+// SetReserve sets how many free PMD blocks Alloc leaves to AllocChunk.
 func (a *Allocator) SetReserve(chunks uint64) {
 	a.mu.Lock()
 	a.reserve = chunks

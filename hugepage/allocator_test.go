@@ -7,7 +7,7 @@ import (
 
 var tiny = Orders{PMD: 3, PUD: 6}
 
-// newAllocator returns an allocator whose used runs are allocated.
+// newAllocator returns an allocator in which the runs of used are allocated.
 func newAllocator(t testing.TB, blocks uint64, o Orders, used ...[2]uint64) *Allocator {
 	t.Helper()
 	a, err := NewAllocator(blocks, o)
@@ -35,8 +35,8 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// TestAlloc is a table: what is allocated already, the request, what comes.
-// A PMD block is 8 blocks and a PUD block 64 in it.
+// TestAlloc is a table: the runs that are allocated already, the request, and the expected result.
+// A PMD block has 8 blocks, and a PUD block 64.
 func TestAlloc(t *testing.T) {
 	type runs = [][2]uint64
 	for _, c := range []struct {
@@ -49,28 +49,28 @@ func TestAlloc(t *testing.T) {
 	}{
 		{"nothing wanted", 64, nil, 0, 0, 0, 0, 0},
 		{"first", 256, nil, 0, 0, 3, 0, 3},
-		{"one whole PMD", 256, nil, 0, 0, 8, 0, 8},
-		{"whole PMDs, the rest later", 256, runs{{0, 1}}, 0, 0, 20, 8, 16},
-		{"whole PUD", 256, runs{{0, 1}}, 0, 0, 64, 64, 64},
-		{"whole PUDs, the rest later", 256, runs{{0, 1}}, 0, 0, 150, 64, 128},
-		{"PUD wanted, none whole", 128, runs{{0, 1}, {127, 1}}, 0, 0, 64, 8, 56},
-		{"packed into broken", 256, runs{{64, 3}}, 0, 0, 5, 67, 5},
+		{"one free PMD", 256, nil, 0, 0, 8, 0, 8},
+		{"free PMDs, the rest later", 256, runs{{0, 1}}, 0, 0, 20, 8, 16},
+		{"free PUD", 256, runs{{0, 1}}, 0, 0, 64, 64, 64},
+		{"free PUDs, the rest later", 256, runs{{0, 1}}, 0, 0, 150, 64, 128},
+		{"PUD wanted, none free", 128, runs{{0, 1}, {127, 1}}, 0, 0, 64, 8, 56},
+		{"packed into partial", 256, runs{{64, 3}}, 0, 0, 5, 67, 5},
 		{"best class first", 256, runs{{0, 3}, {8, 6}}, 0, 0, 2, 14, 2},
 		{"lowest of a class", 256, runs{{8, 6}, {16, 6}}, 0, 0, 2, 14, 2},
-		{"good part of it", 256, runs{{0, 4}}, 0, 0, 7, 4, 4},
+		{"good part of the request", 256, runs{{0, 4}}, 0, 0, 7, 4, 4},
 		{"too small a part", 256, runs{{0, 7}}, 0, 0, 7, 8, 7},
-		{"broken PUD before whole", 256, runs{{64, 8}}, 0, 0, 5, 72, 5},
-		{"PMD in broken PUD", 256, runs{{64, 8}}, 0, 0, 16, 72, 16},
+		{"partial PUD before free", 256, runs{{64, 8}}, 0, 0, 5, 72, 5},
+		{"PMD in partial PUD", 256, runs{{64, 8}}, 0, 0, 16, 72, 16},
 		{"goal", 256, runs{{0, 3}}, 0, 3, 4, 3, 4},
 		{"goal ends with its PMD", 256, runs{{0, 3}}, 0, 3, 40, 3, 5},
 		{"goal taken", 256, runs{{0, 3}}, 0, 2, 1, 3, 1},
 		{"goal outside", 256, runs{{0, 3}}, 0, 256, 1, 3, 1},
-		{"goal is whole", 256, runs{{0, 3}}, 0, 250, 3, 3, 3},
-		{"reserve: nothing broken", 64, nil, 8, 0, 1, 0, 0},
+		{"goal in a free PMD", 256, runs{{0, 3}}, 0, 250, 3, 3, 3},
+		{"reserve: nothing partial", 64, nil, 8, 0, 1, 0, 0},
 		{"reserve: one left", 64, nil, 7, 0, 1, 0, 1},
 		{"reserve: large", 64, nil, 6, 0, 64, 0, 16},
-		{"reserve: rest of broken", 64, runs{{0, 7}}, 7, 0, 64, 7, 1},
-		{"tail is broken", 13, nil, 0, 0, 4, 8, 4},
+		{"reserve: rest of partial", 64, runs{{0, 7}}, 7, 0, 64, 7, 1},
+		{"tail is partial", 13, nil, 0, 0, 4, 8, 4},
 		{"tail ends", 13, runs{{0, 8}}, 0, 0, 8, 8, 5},
 		{"longest of what is left", 16, runs{{0, 6}, {8, 4}}, 0, 0, 8, 12, 4},
 		{"full", 16, runs{{0, 16}}, 0, 0, 1, 0, 0},
@@ -84,7 +84,7 @@ func TestAlloc(t *testing.T) {
 				t.Fatalf("got %d+%d %t, want %d+%d", block, n, ok, c.block, c.n)
 			}
 			if a.FreeBlocks() != free-n {
-				t.Fatalf("free %d after %d", a.FreeBlocks(), free)
+				t.Fatalf("%d blocks free, want %d", a.FreeBlocks(), free-n)
 			}
 			if ok {
 				if a.IsFree(block, 1) {
@@ -158,6 +158,6 @@ func TestStats(t *testing.T) {
 	a.Free(0, 3)
 	a.Free(64, 8)
 	if a.WholeFree1G() != 3 || a.WholeFree2M() != 25 {
-		t.Errorf("whole: %d, %d", a.WholeFree1G(), a.WholeFree2M())
+		t.Errorf("%d free PUD blocks, %d free PMD blocks", a.WholeFree1G(), a.WholeFree2M())
 	}
 }

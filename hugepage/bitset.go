@@ -2,11 +2,11 @@ package hugepage
 
 import "math/bits"
 
-// bitset is a set of numbers below a bound whose lowest member at or above a
-// number is found in as many steps as the bound has digits to base 64.
+// bitset is a set of numbers below a bound. It finds the lowest member at or above a number in as
+// many steps as the bound has digits to base 64.
 //
-// level[0] has a bit per number; a bit of level[k+1] says whether a word of
-// level[k] has a bit set. The last level is one word.
+// level[0] has a bit for each number. A bit of level[k+1] is set if a word of level[k] is not zero.
+// The last level is one word.
 type bitset struct {
 	level [][]uint64
 }
@@ -70,7 +70,7 @@ func (b *bitset) next(i uint64) (uint64, bool) {
 		}
 		if rest := b.level[k][w] >> (i & 63); rest != 0 {
 			i += uint64(bits.TrailingZeros64(rest))
-			for k > 0 { // the lowest member below that bit
+			for k > 0 { // go down to the lowest member under that bit
 				k--
 				i = i<<6 + uint64(bits.TrailingZeros64(b.level[k][i]))
 			}

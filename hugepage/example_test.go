@@ -6,8 +6,8 @@ import (
 	"github.com/daxfsd/daxfsd/hugepage"
 )
 
-// Large requests get aligned space. Small ones share a block of 2 MiB, so that the others stay
-// whole.
+// Large requests get aligned space. Small ones share a PMD block of 2 MiB, so that the others stay
+// free.
 func Example() {
 	a, err := hugepage.NewAllocator(4*512, hugepage.DefaultOrders) // 8 MiB
 	if err != nil {
@@ -19,15 +19,15 @@ func Example() {
 	fmt.Println("small:", second, n)
 	large, n, _ := a.Alloc(0, 512)
 	fmt.Println("large:", large, n)
-	fmt.Println("whole 2 MiB blocks left:", a.WholeFree2M())
+	fmt.Println("free 2 MiB blocks:", a.WholeFree2M())
 
 	a.Free(first, 1)
-	a.Free(second, 3) // the last one of its 2 MiB: whole again
-	fmt.Println("whole 2 MiB blocks left:", a.WholeFree2M())
+	a.Free(second, 3) // its PMD block has no used block left: free again
+	fmt.Println("free 2 MiB blocks:", a.WholeFree2M())
 	// Output:
 	// small: 0 1
 	// small: 1 3
 	// large: 512 512
-	// whole 2 MiB blocks left: 2
-	// whole 2 MiB blocks left: 3
+	// free 2 MiB blocks: 2
+	// free 2 MiB blocks: 3
 }

@@ -2,11 +2,10 @@ package hugepage
 
 import "math/bits"
 
-// A group is the bits of the children of one PMD or PUD block, 1 meaning free,
-// in whole words; bits beyond the children are 0. These functions know nothing
-// else about it.
+// A group is the bits of the children of one PMD or PUD block, in whole words. 1 means free; bits
+// beyond the children are 0. The functions below use nothing else about a group.
 
-// mask returns the bits of word i that belong to [from, from+n).
+// mask returns the bits of word i that are in [from, from+n).
 func mask(i, from, n uint64) uint64 {
 	lo, hi := i*64, i*64+64
 	if from >= hi || from+n <= lo {
@@ -52,7 +51,7 @@ func allSet(group []uint64, from, n uint64) bool {
 	return true
 }
 
-// runFrom returns how many bits from from on are set, at most limit.
+// runFrom returns how many bits from bit from on are set in a row, at most limit.
 func runFrom(group []uint64, from, limit uint64) uint64 {
 	n := uint64(0)
 	for n < limit {
@@ -70,7 +69,7 @@ func runFrom(group []uint64, from, limit uint64) uint64 {
 	return min(n, limit)
 }
 
-// runBefore returns how many bits before at are set in a row.
+// runBefore returns how many bits before bit at are set in a row.
 func runBefore(group []uint64, at uint64) uint64 {
 	n := uint64(0)
 	for n < at {
@@ -85,8 +84,8 @@ func runBefore(group []uint64, at uint64) uint64 {
 	return n
 }
 
-// andShifted keeps the bits of x whose neighbour shift places up is set too,
-// and reports whether any is left.
+// andShifted keeps the bits of x whose neighbour shift places higher is set too. It reports whether
+// any bit is left.
 func andShifted(x []uint64, shift uint64) bool {
 	var left uint64
 	words, bit := int(shift/64), shift%64
@@ -103,7 +102,7 @@ func andShifted(x []uint64, shift uint64) bool {
 	for i := range kept {
 		up := x[i+words] >> bit
 		if i+1 < kept {
-			up |= x[i+words+1] << (64 - bit) // nothing if bit is 0
+			up |= x[i+words+1] << (64 - bit) // 0 if bit is 0
 		}
 		x[i] &= up
 		left |= x[i]
@@ -115,10 +114,10 @@ func andShifted(x []uint64, shift uint64) bool {
 // log2 returns the floor of log2 of n, none for 0.
 func log2(n uint64) int8 { return int8(bits.Len64(n)) - 1 }
 
-// classOf returns the class of a group: log2 of its longest run, none if no bit
-// is set. scratch is as long as the group.
+// classOf returns the class of a group: the floor of log2 of its longest run, none if no bit is
+// set. scratch is as long as the group.
 //
-// Round k leaves the bits that start a run of 2^k.
+// After round k, the bits that are left each start a run of 2^k.
 func classOf(group, scratch []uint64) int8 {
 	var any uint64
 	for i, w := range group {
@@ -135,14 +134,14 @@ func classOf(group, scratch []uint64) int8 {
 	return class
 }
 
-// grown returns the class of a group of class old after [from, from+n) was set.
+// grown returns the class of a group that had class old before [from, from+n) was set.
 func grown(group []uint64, old int8, from, n uint64) int8 {
 	rest := uint64(len(group))*64 - from - n
 	return max(old, log2(runBefore(group, from)+n+runFrom(group, from+n, rest)))
 }
 
-// shrunk returns the class of a group of class old after [from, from+n) was
-// cleared: the old one, unless that cut the longest run.
+// shrunk returns the class of a group that had class old before [from, from+n) was cleared. The
+// class is old, unless the longest run was cut.
 func shrunk(group, scratch []uint64, old int8, from, n uint64) int8 {
 	before := runBefore(group, from)
 	after := runFrom(group, from+n, uint64(len(group))*64-from-n)
@@ -152,8 +151,7 @@ func shrunk(group, scratch []uint64, old int8, from, n uint64) int8 {
 	return classOf(group, scratch)
 }
 
-// findRun returns the start of the lowest run of n bits. scratch is as long as
-// the group.
+// findRun returns the start of the lowest run of n bits. scratch is as long as the group.
 func findRun(group, scratch []uint64, n uint64) (uint64, bool) {
 	copy(scratch, group)
 	for have := uint64(1); have < n; {

@@ -2,9 +2,9 @@ package hugepage
 
 import "github.com/daxfsd/daxfsd/internal/invariants"
 
-// This file moves PMD and PUD blocks between their states. All of it runs
-// under Allocator.mu; the callers have checked that what is taken is free and
-// what is given is allocated.
+// This file moves PMD and PUD blocks between their states. All functions are called with
+// Allocator.mu held. Their callers have checked that the blocks to take are free, and the blocks to
+// give are allocated.
 
 // freePiece frees n allocated blocks from block from of PMD block p.
 func (a *Allocator) freePiece(p, from, n uint64) {
@@ -46,7 +46,7 @@ func (a *Allocator) takePiece(p, from, n uint64) {
 	group := a.store.at(r.bits)
 	clearRun(group, from, n)
 	class := r.class
-	if class == none { // it was whole
+	if class == none { // it was free
 		class = log2(max(from, size-from-n))
 	} else {
 		class = shrunk(group, a.scratch[:len(group)], class, from, n)
@@ -54,7 +54,8 @@ func (a *Allocator) takePiece(p, from, n uint64) {
 	a.file(p, r, class)
 }
 
-// breakUp gives a PMD block bits, the first free of them set.
+// breakUp makes a PMD block partial: it gives the block bits, of which the first free are set. size
+// is the blocks of a PMD block.
 func (a *Allocator) breakUp(r *pmd, size, free uint64) {
 	r.bits = a.store.get()
 	r.class = none
@@ -64,7 +65,7 @@ func (a *Allocator) breakUp(r *pmd, size, free uint64) {
 	setRun(group, 0, free)
 }
 
-// mend takes the bits from a PMD block that is whole or full. Nobody keeps it any more.
+// mend takes the bits from a PMD block that is free or full now, and ends its reservation.
 func (a *Allocator) mend(p uint64, r *pmd) {
 	if r.class != none && !r.kept {
 		a.partial[r.class].clear(p)
@@ -74,7 +75,7 @@ func (a *Allocator) mend(p uint64, r *pmd) {
 	a.partialN--
 }
 
-// file puts a partial PMD block under its present class.
+// file puts a partial PMD block into the set of its new class.
 func (a *Allocator) file(p uint64, r *pmd, class int8) {
 	if class == r.class {
 		return
@@ -88,13 +89,13 @@ func (a *Allocator) file(p uint64, r *pmd, class int8) {
 	r.class = class
 }
 
-// clump returns the bits of PUD block u.
+// clump returns the group of PUD block u: the bits of its free PMD blocks.
 func (a *Allocator) clump(u uint64) []uint64 {
 	w := wordsOf(a.span)
 	return a.freePMDBits[u*w : (u+1)*w]
 }
 
-// setFree notes that n PMD blocks of one PUD block are whole now.
+// setFree records that n PMD blocks from p on, all in one PUD block, have become free.
 func (a *Allocator) setFree(p, n uint64) {
 	u, from := p/a.span, p%a.span
 	setRun(a.clump(u), from, n)
@@ -102,7 +103,7 @@ func (a *Allocator) setFree(p, n uint64) {
 	a.fileClump(u, a.puds[u].freePMDs+uint16(n))
 }
 
-// clearFree notes that n PMD blocks of one PUD block are no longer whole.
+// clearFree records that n PMD blocks from p on, all in one PUD block, are no longer free.
 func (a *Allocator) clearFree(p, n uint64) {
 	u, from := p/a.span, p%a.span
 	clearRun(a.clump(u), from, n)
@@ -110,8 +111,8 @@ func (a *Allocator) clearFree(p, n uint64) {
 	a.fileClump(u, a.puds[u].freePMDs-uint16(n))
 }
 
-// fileClump puts a PUD block under its present number of free PMD blocks.
-func (a *Allocator) fileClump(u uint64, whole uint16) {
+// fileClump puts a PUD block into the set of its new number of free PMD blocks.
+func (a *Allocator) fileClump(u uint64, freePMDs uint16) {
 	r := &a.puds[u]
 	if !r.kept {
 		a.unfile(u)
@@ -119,8 +120,8 @@ func (a *Allocator) fileClump(u uint64, whole uint16) {
 	if uint64(r.freePMDs) == a.span {
 		a.giants--
 	}
-	r.freePMDs = whole
-	if uint64(whole) == a.span {
+	r.freePMDs = freePMDs
+	if uint64(freePMDs) == a.span {
 		a.giants++
 	}
 	if !r.kept {
@@ -128,7 +129,7 @@ func (a *Allocator) fileClump(u uint64, whole uint16) {
 	}
 }
 
-// unfile takes a PUD block out of the sets in which large looks.
+// unfile takes a PUD block out of its set in clumps.
 func (a *Allocator) unfile(u uint64) {
 	if n := a.puds[u].freePMDs; n != 0 {
 		a.clumps[n].clear(u)
@@ -138,6 +139,7 @@ func (a *Allocator) unfile(u uint64) {
 	}
 }
 
+// refile puts a PUD block back into its set in clumps.
 func (a *Allocator) refile(u uint64) {
 	if n := a.puds[u].freePMDs; n != 0 {
 		a.clumps[n].set(u)
@@ -189,7 +191,7 @@ func (a *Allocator) give(block, n uint64) {
 	}
 }
 
-// count adds a run, times sign, to the free blocks of its PUD blocks.
+// count adds n times sign to the number of free blocks in the PUD blocks of the run.
 func (a *Allocator) count(block, n uint64, sign uint32) {
 	for n > 0 {
 		k := min(n, a.orders.PUDBlocks()-block&(a.orders.PUDBlocks()-1))
@@ -224,7 +226,7 @@ func (a *Allocator) allUsed(block, n uint64) bool {
 	return true
 }
 
-// pieceFree reports whether all of a piece is free.
+// pieceFree reports whether n blocks of PMD block p, from its block from on, are free.
 func (a *Allocator) pieceFree(p, from, n uint64) bool {
 	r := &a.pmds[p]
 	if r.used == 0 {
@@ -233,7 +235,7 @@ func (a *Allocator) pieceFree(p, from, n uint64) bool {
 	return r.bits != 0 && allSet(a.store.at(r.bits), from, n)
 }
 
-// pieceUsed reports whether all of a piece is allocated.
+// pieceUsed reports whether n blocks of PMD block p, from its block from on, are allocated.
 func (a *Allocator) pieceUsed(p, from, n uint64) bool {
 	r := &a.pmds[p]
 	if r.used == 0 {
@@ -242,16 +244,15 @@ func (a *Allocator) pieceUsed(p, from, n uint64) bool {
 	return r.bits == 0 || !anySet(a.store.at(r.bits), from, n)
 }
 
-// bitStore holds the bits of the partial PMD blocks, in slabs that are never
-// moved and never given back.
+// bitStore holds the bits of the partial PMD blocks, in slabs that are never moved or freed.
 type bitStore struct {
-	words uint64 // per PMD block
+	words uint64 // words of bits for each PMD block
 	slabs [][]uint64
-	used  uint32 // ever handed out
-	spare uint32 // 1 + the latest one put back; its first word names the next
+	used  uint32 // handles handed out so far
+	spare uint32 // latest handle put back, whose first word of bits is the one before; 0: none
 }
 
-const slabOrder = 10 // log2 of PMD blocks per slab
+const slabOrder = 10 // log2 of PMD blocks in a slab
 
 // at returns the bits with that handle.
 func (s *bitStore) at(handle uint32) []uint64 {
@@ -260,7 +261,7 @@ func (s *bitStore) at(handle uint32) []uint64 {
 	return s.slabs[i>>slabOrder][at : at+s.words : at+s.words]
 }
 
-// get returns a handle to bits of any content.
+// get returns a handle to bits of unspecified content.
 func (s *bitStore) get() uint32 {
 	if h := s.spare; h != 0 {
 		s.spare = uint32(s.at(h)[0])

@@ -55,7 +55,7 @@ func TestFolioOrders(t *testing.T) {
 	}
 }
 
-// TestWithinIsSomeAt: what fits within an extent starts somewhere in it.
+// TestWithinIsSomeAt checks that a folio fits within an extent if it can start at some block there.
 func TestWithinIsSomeAt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		offset := rapid.Uint64Range(0, 200).Draw(t, "offset")

@@ -8,31 +8,32 @@ import (
 	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
-// A pool keeps the last few small runs that were freed through it for the next small
-// requests: those that come through the same pool, that is from the same thread, share no
-// lock and no cache line with others. (As the per-CPU page lists of Linux's page allocator;
-// but it takes nothing in advance, since what it holds keeps PMD blocks broken.)
+// A pool keeps the last few small runs that were freed through it for the next small requests
+// through it. Requests through one pool come from one thread, so they share no lock and no cache
+// line with other threads. (Like the per-CPU page lists of Linux's page allocator. But a pool takes
+// nothing in advance, since the blocks that it holds keep PMD blocks partial.)
 //
-// What is in a pool is free to everybody: it counts as free, and is given back to the
-// allocator when somebody looks for it or space is short (drain).
+// Blocks in a pool count as free. They go back to the allocator when a caller looks for them, or
+// when space is short (drainLocked).
 type pool struct {
 	mu     sync.Mutex
 	n      int           // protected by mu
-	runs   [poolRuns]run // protected by mu; the last one freed is last
-	blocks atomic.Uint64 // in all runs; written under mu
-	_      [64]byte      // a cache line of its own
+	runs   [poolRuns]run // protected by mu; the first n, in the order that they were freed
+	blocks atomic.Uint64 // blocks in all runs; written under mu
+	_      [64]byte      // keeps pools on separate cache lines
 }
 
+// run is a range of n blocks from block on.
 type run struct{ block, n uint64 }
 
 const (
 	poolRuns = 8  // runs in a pool
-	poolMax  = 16 // blocks of the longest run that goes there
-	pools    = 16 // more than there are threads that allocate at a time, or they share
+	poolMax  = 16 // blocks of the longest run that a pool takes
+	pools    = 16 // threads share a pool if more than these allocate at a time
 )
 
-// AllocFrom is Alloc through a pool, any number: threads that use different ones do not
-// wait for each other. Only small requests without a goal are served from the pool.
+// AllocFrom is Alloc through pool p modulo the number of pools. Threads that use different pools do
+// not wait for each other. Only small requests without a goal are served from the pool.
 func (a *Allocator) AllocFrom(p uint32, goal, want uint64) (block, n uint64, ok bool) {
 	if goal == 0 && want-1 < poolMax {
 		if block, ok := a.pools[p%pools].get(want); ok {
@@ -42,7 +43,7 @@ func (a *Allocator) AllocFrom(p uint32, goal, want uint64) (block, n uint64, ok 
 	return a.Alloc(goal, want)
 }
 
-// FreeTo is Free through a pool.
+// FreeTo is Free through pool p modulo the number of pools.
 func (a *Allocator) FreeTo(p uint32, block, n uint64) {
 	if n-1 >= poolMax || !a.inside(block, n) {
 		a.Free(block, n)
@@ -67,7 +68,7 @@ func (a *Allocator) FreeTo(p uint32, block, n uint64) {
 	}
 }
 
-// get takes want blocks of the latest run that has as many.
+// get takes want blocks from the last freed run that has enough.
 func (q *pool) get(want uint64) (block uint64, ok bool) {
 	if q.blocks.Load() < want {
 		return 0, false
@@ -90,7 +91,7 @@ func (q *pool) get(want uint64) (block uint64, ok bool) {
 	return 0, false
 }
 
-// inPools is how many blocks the pools have.
+// inPools returns how many blocks the pools hold.
 func (a *Allocator) inPools() (n uint64) {
 	for i := range a.pools {
 		n += a.pools[i].blocks.Load()
@@ -98,7 +99,7 @@ func (a *Allocator) inPools() (n uint64) {
 	return n
 }
 
-// pooled reports whether a pool has one of the blocks.
+// pooled reports whether a pool holds one of n blocks.
 func (a *Allocator) pooled(block, n uint64) bool {
 	for i := range a.pools {
 		q := &a.pools[i]
@@ -114,8 +115,8 @@ func (a *Allocator) pooled(block, n uint64) bool {
 	return false
 }
 
-// drainLocked gives what the pools have back to the allocator; false if that is nothing. Called
-// with mu held; a pool's mu is taken within it, never the other way round.
+// drainLocked gives all blocks in the pools back to the allocator. It returns false if there are
+// none. Called with mu held; a pool's mu is taken within mu, never the other way round.
 func (a *Allocator) drainLocked() (some bool) {
 	for i := range a.pools {
 		q := &a.pools[i]

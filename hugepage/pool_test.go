@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestPool: what was freed through a pool serves the next small request through it, counts
-// as free, and is there for everybody.
+// TestPool checks that a run freed through a pool serves the next small request through it, counts
+// as free, and can be had by all callers.
 func TestPool(t *testing.T) {
 	a := newAllocator(t, 256, tiny)
 	block, n, _ := a.AllocFrom(3, 0, 3)
@@ -15,7 +15,7 @@ func TestPool(t *testing.T) {
 		t.Errorf("%d blocks are free", a.FreeBlocks())
 	}
 	if b, _, _ := a.AllocFrom(4, 0, 3); b == block {
-		t.Error("another pool serves it")
+		t.Error("another pool serves the run")
 	}
 	if b, n, _ := a.AllocFrom(3, 0, 2); b != block || n != 2 {
 		t.Errorf("the pool gives %d+%d, not the beginning of %d", b, n, block)
@@ -24,7 +24,7 @@ func TestPool(t *testing.T) {
 		t.Error("a run of one block serves two")
 	}
 	if !a.IsFree(block+2, 1) || !a.Reserve(block+2, 1) {
-		t.Error("what a pool has is not free to others")
+		t.Error("blocks in a pool are not free to others")
 	}
 	if a.FreeBlocks() != 256-8 {
 		t.Errorf("%d blocks are free", a.FreeBlocks())
@@ -84,6 +84,6 @@ func TestPools(t *testing.T) {
 		_ = block
 	}
 	if free != 0 {
-		t.Errorf("%d blocks cannot be had", free)
+		t.Errorf("%d free blocks cannot be allocated", free)
 	}
 }

@@ -15,27 +15,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrProbe: the page size of a mapping could not be found out.
+// ErrProbe reports that PageSize could not find out the page size of a mapping.
 var ErrProbe = errors.New("hugepage: page size of the mapping not known")
 
-// How PageSize knows.
+// How PageSize found the size.
 const (
-	BySmaps  = "smaps"  // the kernel says so
-	ByFaults = "faults" // counted
+	BySmaps  = "smaps"  // from /proc/self/smaps
+	ByFaults = "faults" // by counting page faults
 )
 
-// probeSpan bounds what PageSize touches: as many faults as a small page each are a few
-// milliseconds.
+// probeSpan bounds how many bytes PageSize touches. With a fault for each small page, these take a
+// few milliseconds.
 const probeSpan = 64 << 20
 
-// PageSize reports the size in bytes of the largest pages that the kernel uses for a
-// mapping of this process, and how that is known. /proc/self/smaps tells it for hugetlbfs,
-// device-dax and transparent huge pages. Where it says 4 KiB, as always on a filesystem
-// mounted with DAX, faults are counted if touch is set: the page-table entries of the first
-// 64 MiB are dropped (MADV_DONTNEED; the content of a shared mapping stays) and one byte in
-// each 4 KiB is read. That allocates what is a hole of a file on tmpfs.
+// PageSize returns the size in bytes of the largest pages that the kernel uses for a mapping of
+// this process, and how that was found. /proc/self/smaps has the size for hugetlbfs, device-dax and
+// transparent huge pages. If smaps says 4 KiB, as it always does on a filesystem mounted with DAX,
+// PageSize counts faults if touch is set. It drops the page-table entries of the first 64 MiB
+// (MADV_DONTNEED; the content of a shared mapping stays), and reads one byte in each 4 KiB. In a
+// file on tmpfs, that allocates holes.
 //
-// ErrProbe if the slice is no mapping, or a part of it cannot be read.
+// It returns ErrProbe if the slice is not in a mapping, or a part of it cannot be read.
 func PageSize(mapping []byte, touch bool) (size int64, by string, err error) {
 	if len(mapping) == 0 {
 		return 0, "", fmt.Errorf("%w: it is empty", ErrProbe)
@@ -55,7 +55,8 @@ func PageSize(mapping []byte, touch bool) (size int64, by string, err error) {
 	return size, ByFaults, err
 }
 
-// smapsPageSize reads what smaps says of the mapping that an address lies in.
+// smapsPageSize returns the page size in bytes that smaps shows for the mapping that contains
+// address at.
 func smapsPageSize(r io.Reader, at uint64) (size int64, err error) {
 	s := bufio.NewScanner(r)
 	found := false
@@ -93,7 +94,8 @@ func smapsPageSize(r io.Reader, at uint64) (size int64, err error) {
 	return size, nil
 }
 
-// smapsRange is what a line says that begins a mapping's. There are thousands of others.
+// smapsRange parses a line that begins a mapping, and returns its addresses [lo, hi). It returns
+// false for other lines.
 func smapsRange(line []byte) (lo, hi uint64, ok bool) {
 	addresses, _, _ := bytes.Cut(line, []byte(" "))
 	from, to, ok := bytes.Cut(addresses, []byte("-"))
@@ -105,9 +107,10 @@ func smapsRange(line []byte) (lo, hi uint64, ok bool) {
 	return lo, hi, err1 == nil && err2 == nil
 }
 
-var touched atomic.Uint32 // so that the reads are not left out
+var touched atomic.Uint32 // so that the compiler keeps the reads
 
-// faultPageSize counts the faults that reading a mapping takes.
+// faultPageSize returns the page size in bytes by the number of faults that reading a mapping
+// takes.
 func faultPageSize(b []byte) (size int64, err error) {
 	b = b[:len(b)&^(BlockSize-1)]
 	runtime.LockOSThread()
@@ -134,8 +137,8 @@ func faultPageSize(b []byte) (size int64, err error) {
 	return pageSizeOf(int64(len(b)), after.Minflt-before.Minflt+after.Majflt-before.Majflt), nil
 }
 
-// pageSizeOf is the page size with which n bytes take that many faults. The kernel maps
-// several small pages at a fault (fault-around), never several large ones.
+// pageSizeOf returns the page size in bytes with which reading n bytes takes that many faults. The
+// kernel may map several small pages on one fault (fault-around), but never several large ones.
 func pageSizeOf(n, faults int64) int64 {
 	for _, order := range [2]uint8{DefaultOrders.PUD, DefaultOrders.PMD} {
 		size := int64(BlockSize) << order

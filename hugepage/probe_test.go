@@ -44,20 +44,20 @@ func TestPageSize(t *testing.T) {
 	}
 	for _, bad := range [][]byte{nil, {}} {
 		if _, _, err := PageSize(bad, true); !errors.Is(err, ErrProbe) {
-			t.Errorf("of nothing: %v", err)
+			t.Errorf("empty mapping: %v", err)
 		}
 	}
-	// What cannot be read is an error, not the end of the process.
+	// Unreadable memory is an error, and does not end the process.
 	gone := mapping(t, unix.MFD_CLOEXEC, 4<<20)
 	if err := unix.Mprotect(gone, unix.PROT_NONE); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := PageSize(gone, true); !errors.Is(err, ErrProbe) {
-		t.Errorf("of what cannot be read: %v", err)
+		t.Errorf("unreadable mapping: %v", err)
 	}
 }
 
-// TestPageSizeHuge: in hugetlbfs smaps tells.
+// TestPageSizeHuge checks that the page size in hugetlbfs comes from smaps.
 func TestPageSizeHuge(t *testing.T) {
 	const pool, pages = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", 4
 	read := func() int {
@@ -84,7 +84,7 @@ func TestPageSizeHuge(t *testing.T) {
 	if size, by, err := PageSize(b, true); size != 2<<20 || by != BySmaps || err != nil {
 		t.Errorf("%d by %q, %v", size, by, err)
 	}
-	// Counted, as on a filesystem mounted with DAX, where smaps says 4 KiB.
+	// Faults are counted, as on a filesystem mounted with DAX, where smaps says 4 KiB.
 	if size, err := faultPageSize(b); size != 2<<20 || err != nil {
 		t.Errorf("counted: %d, %v", size, err)
 	}

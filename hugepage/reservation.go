@@ -1,31 +1,31 @@
 package hugepage
 
-// StaleAfter is how many allocations later what a reservation keeps is kept no longer, unless
-// it has grown meanwhile.
+// StaleAfter is the number of allocations after which a reservation that has not grown is dropped.
 const StaleAfter = 256
 
-// reservations is what growing files keep for themselves, oldest first.
+// reservations is the queue of the reservations of growing files, oldest first.
 //
-// A reservation is an aligned block, PMD or PUD, that one file is filling at the place that a
-// large folio wants: file offset and region offset congruent modulo its size. It is not
-// allocated beyond what the file has: it is only left out where other requests look,
-// until it is stale or there is no other space. So a file that grows slowly among others
-// ends up in large folios, and one that stopped growing wastes nothing.
+// A reservation is an aligned block, PMD or PUD, that one file is filling in the place where a
+// large folio needs its blocks: file offset and region offset are congruent modulo the block's
+// size. The blocks that the file does not have yet are not allocated. Other requests only pass over
+// them, until the reservation is stale or there is no other space. So a file that grows slowly
+// among others ends up in large folios, and a file that stopped growing wastes nothing.
 //
-//	not kept -> kept          Reservation; Extend
-//	kept -> not kept          stale, evicted by others' need, or full
+//	not kept -> kept          Reservation, Extend, Keep
+//	kept -> not kept          stale, or evicted because space is short; a PMD
+//	                          block also when it gets full or free
 type reservations struct {
-	clock uint32        // allocations so far
-	queue []reservation // ring
+	clock uint32        // allocations so far; wraps
+	queue []reservation // a ring of n entries from head on
 	head  int
 	n     int
 }
 
-// reservation is an entry of the queue: a PMD or PUD block and when it was queued.
+// reservation is an entry of the queue.
 type reservation struct {
-	index uint64
-	at    uint32
-	pud   bool
+	index uint64 // number of the PMD or PUD block
+	at    uint32 // its stamp when it was last queued
+	pud   bool   // a PUD block
 }
 
 func (h *reservations) push(e reservation) {
@@ -47,7 +47,7 @@ func (h *reservations) pop() reservation {
 	return e
 }
 
-// keepPMD keeps a PMD block, if it is broken, or keeps it longer.
+// keepPMD makes a PMD block a reservation if it is partial, or renews its reservation.
 func (a *Allocator) keepPMD(p uint64) {
 	r := &a.pmds[p]
 	if r.bits == 0 {
@@ -61,7 +61,7 @@ func (a *Allocator) keepPMD(p uint64) {
 	}
 }
 
-// keepPUD keeps a PUD block, or keeps it longer.
+// keepPUD makes a PUD block a reservation, or renews its reservation.
 func (a *Allocator) keepPUD(u uint64) {
 	r := &a.puds[u]
 	r.stamp = a.reservations.clock
@@ -72,7 +72,7 @@ func (a *Allocator) keepPUD(u uint64) {
 	}
 }
 
-// expire counts an allocation, and lets go of what is stale.
+// expire counts an allocation, and drops stale reservations. Called with mu held.
 func (a *Allocator) expire() {
 	h := &a.reservations
 	h.clock++
@@ -90,7 +90,8 @@ func (a *Allocator) expire() {
 	}
 }
 
-// evict lets go of what has been kept longest; false if nothing is kept.
+// evict drops the reservation at the head of the queue. It returns false if there is none. Called
+// with mu held.
 func (a *Allocator) evict() bool {
 	for a.reservations.n > 0 {
 		e := a.reservations.pop()
@@ -102,6 +103,8 @@ func (a *Allocator) evict() bool {
 	return false
 }
 
+// stampOf returns the stamp of a queue entry's reservation, and whether the reservation still
+// exists. The stamp is when the reservation last grew.
 func (a *Allocator) stampOf(e reservation) (stamp uint32, kept bool) {
 	if e.pud {
 		r := &a.puds[e.index]
@@ -111,6 +114,7 @@ func (a *Allocator) stampOf(e reservation) (stamp uint32, kept bool) {
 	return r.stamp, r.kept
 }
 
+// letGo drops a reservation: other requests find its block again.
 func (a *Allocator) letGo(e reservation) {
 	if e.pud {
 		if r := &a.puds[e.index]; r.kept {
@@ -123,14 +127,14 @@ func (a *Allocator) letGo(e reservation) {
 	}
 }
 
-// Reservation finds a reservation of an order, PMD or PUD, and allocates up to want blocks from
-// offset on in it: base is its first block, n how many were allocated at base+offset. For a PMD
-// block the run may go on into free PMD blocks that follow it, and n is at least 1; of a PUD block
-// the place may be taken, then n is 0.
+// Reservation makes a reservation of an order, PMD or PUD, and allocates up to want blocks in it,
+// from its block offset on. base is its first block, and n is how many blocks were allocated at
+// base+offset. For a PMD reservation the run may continue in free PMD blocks that follow, and n is
+// at least 1. For a PUD reservation the block at base+offset may be taken already, then n is 0.
 //
-// A PMD reservation is a free PMD block of the fullest PUD block that has room; a PUD reservation
-// the emptiest PUD block, if at least half of it is free PMD blocks. ok is false if there is none.
-// Precondition: offset is less than the order's size.
+// A PMD reservation is a free PMD block of the fullest PUD block that has room. A PUD reservation
+// is the PUD block with the most free PMD blocks, if these are at least half of it. ok is false if
+// there is no such block. Precondition: offset is less than the order's size in blocks.
 func (a *Allocator) Reservation(order uint8, offset, want uint64) (base, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
@@ -169,7 +173,8 @@ func (a *Allocator) Reservation(order uint8, offset, want uint64) (base, n uint6
 	return base, n, true
 }
 
-// emptiest returns the PUD block for a PUD reservation.
+// emptiest returns the PUD block for a PUD reservation: the one with the most free PMD blocks, if
+// these are at least half of it.
 func (a *Allocator) emptiest() (uint64, bool) {
 	c, ok := a.counts.last()
 	if !ok || c < (a.span+1)/2 {
@@ -178,10 +183,10 @@ func (a *Allocator) emptiest() (uint64, bool) {
 	return a.clumps[c].next(0)
 }
 
-// Extend allocates what is free from a block on, up to want blocks, for the file whose
-// reservation of that order, PMD or PUD, the block lies in (0: none), and returns how many
-// blocks that is. From a PMD reservation it goes on within the PUD block, unless that is kept. It
-// leaves the last SetReserve free PMD blocks alone.
+// Extend allocates up to want free blocks in a row from a block on, and returns how many. The block
+// lies in the file's reservation of that order, PMD or PUD (0: in no reservation). A PMD
+// reservation extends beyond its PMD block within the PUD block, unless a reservation keeps that.
+// Extend leaves the last SetReserve free PMD blocks to AllocChunk.
 func (a *Allocator) Extend(block, want uint64, order uint8) (n uint64) {
 	if want == 0 || block >= a.blocks {
 		return 0
@@ -192,13 +197,14 @@ func (a *Allocator) Extend(block, want uint64, order uint8) (n uint64) {
 	return a.grow(block, want, order)
 }
 
-// grow is Extend.
+// grow is Extend without its clock. Called with mu held.
 func (a *Allocator) grow(block, want uint64, order uint8) (n uint64) {
 	if block >= a.blocks {
 		return 0
 	}
 	if order == a.orders.PMD {
-		// Not into another PUD block, and not into one that somebody else is filling.
+		// Not into another PUD block, and not out of this PMD block if the PUD block is a
+		// reservation.
 		limit := order
 		if !a.puds[block>>a.orders.PUD].kept {
 			limit = a.orders.PUD
@@ -209,7 +215,7 @@ func (a *Allocator) grow(block, want uint64, order uint8) (n uint64) {
 		want = min(want, 1<<limit-block&(1<<limit-1))
 	}
 	if order == a.orders.PUD {
-		// Beyond this PUD block only into free ones that nobody keeps.
+		// Beyond this PUD block only into free PUD blocks that no reservation keeps.
 		want = min(want, a.blocks-block)
 		for end := AlignUp(block+1, order); end < block+want; end += a.orders.PUDBlocks() {
 			if r := &a.puds[end>>order]; r.kept || uint64(r.freePMDs) != a.span {
@@ -232,8 +238,8 @@ func (a *Allocator) grow(block, want uint64, order uint8) (n uint64) {
 	return n
 }
 
-// Emptiest returns the aligned block of an order, PUD, that has the most free PMD blocks
-// and that nobody keeps; false if none has one.
+// Emptiest returns the first block of the PUD block that has the most free PMD blocks and that no
+// reservation keeps. ok is false if no PUD block has a free PMD block. order must be PUD.
 func (a *Allocator) Emptiest(order uint8) (base uint64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -245,8 +251,8 @@ func (a *Allocator) Emptiest(order uint8) (base uint64, ok bool) {
 	return u << order, ok
 }
 
-// FreeIn returns how many blocks of an aligned block of an order, PUD, are free, and
-// whether it is somebody's reservation.
+// FreeIn returns how many blocks of the PUD block at base are free, and whether it is a
+// reservation. order must be PUD.
 func (a *Allocator) FreeIn(order uint8, base uint64) (free uint64, kept bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -255,11 +261,11 @@ func (a *Allocator) FreeIn(order uint8, base uint64) (free uint64, kept bool) {
 	return uint64(r.free), r.kept
 }
 
-// Sparse is a partial PMD block.
+// Sparse is a partial PMD block: its first block, and how many of its blocks are free.
 type Sparse struct{ Base, Free uint64 }
 
-// Sparse returns up to max of the partial PMD blocks that nobody keeps and of which at
-// most used blocks are used, those with the longest runs of free blocks first.
+// Sparse returns up to max partial PMD blocks of which at most used blocks are used, those with the
+// longest free runs first. It leaves out those that a reservation keeps.
 func (a *Allocator) Sparse(used uint64, max int) (s []Sparse) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -273,7 +279,7 @@ func (a *Allocator) Sparse(used uint64, max int) (s []Sparse) {
 	return s
 }
 
-// Pack is Alloc in partial PMD blocks only. n is 0 if nothing fits there.
+// Pack is Alloc in partial PMD blocks only. n is 0 if none of them has a suitable run.
 func (a *Allocator) Pack(want uint64) (block, n uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -288,8 +294,9 @@ func (a *Allocator) Pack(want uint64) (block, n uint64) {
 	return block, n
 }
 
-// Keep makes an aligned block of an order, PMD or PUD, a reservation, whatever is in it: nothing is
-// allocated there for others, not even in what is broken, until it is stale.
+// Keep makes an aligned block of an order, PMD or PUD, a reservation, whatever blocks in it are
+// used. Until it is stale or evicted, no other request gets blocks there, and none in partial PMD
+// blocks of a PUD block either. With order PMD, a free or full block does not become a reservation.
 func (a *Allocator) Keep(order uint8, base uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestConcurrent has several callers allocate, free and reserve; every block
-// has one owner at a time, and at the end all of them are free again.
+// TestConcurrent has several callers allocate, free and reserve. Every block has one owner at a
+// time, and at the end all of them are free again.
 func TestConcurrent(t *testing.T) {
 	const blocks = 64*5 + 3
 	a := newAllocator(t, blocks, tiny)
@@ -73,7 +73,7 @@ func TestConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 	if a.FreeBlocks() != blocks || !a.IsFree(0, blocks) {
-		t.Errorf("%d free of %d", a.FreeBlocks(), blocks)
+		t.Errorf("%d blocks free, want %d", a.FreeBlocks(), blocks)
 	}
 }
 
@@ -122,7 +122,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}
 }
 
-// aged returns an allocator of so many blocks with seeded holes all over.
+// aged returns an allocator of that many blocks with holes in many places, from a fixed seed.
 func aged(b *testing.B, blocks uint64) *Allocator {
 	a := newAllocator(b, blocks, DefaultOrders)
 	r := rand.New(rand.NewPCG(9, 9))
