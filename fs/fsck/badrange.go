@@ -11,21 +11,21 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// lostFile is a file of which data stands in bad ranges.
+// lostFile is a file with data in bad ranges.
 type lostFile struct {
 	ranges   []lostRange
-	dir      uint64 // that names it; 0: none was found
-	at       int64  // the place of the name
-	attr     bool   // a value of an attribute is lost, too
-	attrAt   int64
+	dir      uint64 // a directory that contains a name of the file; 0: not found
+	at       int64  // region offset in bytes of the name's dentry
+	attr     bool   // the value of an attribute is lost, too
+	attrAt   int64  // region offset in bytes of that value
 	attrName string
 }
 
-// lostRange is data of a file that cannot be read, in bytes.
+// lostRange is unreadable data of a file: n bytes at the file offset off and the region offset at.
 type lostRange struct{ off, n, at int64 }
 
-// readBad reads what is known to be bad: the filesystem's list, and the kernel's. What belongs to
-// nobody of the first is retired; the next mount adds the second to it.
+// readBad reads the bad ranges of the filesystem's list and of the kernel's list. Blocks of the
+// first that have no owner are taken offline; the next mount adds the second to the first.
 func (p *pass) readBad() {
 	known := func(b layout.BadRange) {
 		p.rep.BadRanges++
@@ -37,7 +37,7 @@ func (p *pass) readBad() {
 		var l layout.Line
 		if err := p.line(off, &l); err != nil {
 			fix := p.put1(off, layout.Line{})
-			if err == errSum && !p.clean { // it was just being written, which a mount clears without a word
+			if err == errSum && !p.clean { // interrupted while it was written; a mount clears it silently
 				if p.try(fix) == nil {
 					continue
 				}
@@ -50,7 +50,7 @@ func (p *pass) readBad() {
 			continue
 		}
 		if b.Block >= p.sb.Blocks() || b.Len > p.sb.Blocks()-b.Block {
-			p.problem(BadList, 0, off, p.put1(off, layout.Line{}), "the bad-range list's line at offset %d names blocks %d+%d, the filesystem has %d", off, b.Block, b.Len, p.sb.Blocks())
+			p.problem(BadList, 0, off, p.put1(off, layout.Line{}), "the bad-range list's line at offset %d has blocks %d+%d, but the filesystem has %d blocks", off, b.Block, b.Len, p.sb.Blocks())
 			continue
 		}
 		p.bad.setRun(b.Block, b.Len)
@@ -69,7 +69,7 @@ func (p *pass) readBad() {
 	}
 }
 
-// offline claims what is bad and belongs to nobody, and counts it.
+// offline claims the bad blocks that have no owner, and returns their number.
 func (p *pass) offline() (n uint64) {
 	for w, bad := range p.bad {
 		if bad != 0 {
@@ -80,7 +80,7 @@ func (p *pass) offline() (n uint64) {
 	return n
 }
 
-// lostData notes what of a file's extent is lost.
+// lostData records the data that a file with size bytes has lost in an extent.
 func (p *pass) lostData(ino uint64, e layout.Extent, size uint64) {
 	n := uint64(e.Len)
 	if e.Flags&layout.ExtentUnwritten != 0 || !p.poison.hasAny(e.Block, n) {
@@ -101,7 +101,7 @@ func (p *pass) lostData(ino uint64, e layout.Extent, size uint64) {
 	}
 }
 
-// lostValue notes that the value of an attribute is lost, if it is.
+// lostValue records that the value of an attribute is lost, if it is in a bad range.
 func (p *pass) lostValue(ino uint64, r layout.XattrRun, name string) {
 	if p.poison.hasAny(r.Block, uint64(r.Len)) {
 		f := p.lostFile(ino)
@@ -109,6 +109,7 @@ func (p *pass) lostValue(ino uint64, r layout.XattrRun, name string) {
 	}
 }
 
+// lostFile returns the record of a file that lost data, and makes it if needed.
 func (p *pass) lostFile(ino uint64) *lostFile {
 	f := p.lost[ino]
 	if f == nil {
@@ -118,15 +119,16 @@ func (p *pass) lostFile(ino uint64) *lostFile {
 	return f
 }
 
-// named notes a name of a file that lost data.
+// named records the name of a file that lost data: the dentry at region offset at, in directory
+// dir.
 func (p *pass) named(ino, dir uint64, at int64) {
 	if f := p.lost[ino]; f != nil && f.dir == 0 {
 		f.dir, f.at = dir, at
 	}
 }
 
-// path is the path of the file that directory dir names at a place, from the root of the
-// filesystem.
+// path returns the path from the filesystem's root of the dentry at region offset at, in directory
+// dir. It returns "" if the path is unknown.
 func (p *pass) path(dir uint64, at int64) string {
 	var parts []string
 	for n := len(p.dirs) + 1; n > 0; n-- {
@@ -148,8 +150,8 @@ func (p *pass) path(dir uint64, at int64) string {
 	return ""
 }
 
-// reportLost reports the files that lost data, a problem for each range. Nothing mends that but
-// who overwrites or removes the file.
+// reportLost reports the files that lost data, with a problem for each range. No repair restores
+// the data; the user has to overwrite or remove the file.
 func (p *pass) reportLost() {
 	for _, ino := range slices.Sorted(maps.Keys(p.lost)) {
 		f := p.lost[ino]
@@ -171,6 +173,7 @@ func (p *pass) reportLost() {
 	}
 }
 
+// lostProblem reports lost data.
 func (p *pass) lostProblem(pr Problem) {
 	p.rep.LostRanges++
 	p.leave(pr)

@@ -13,26 +13,26 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// ErrTruncated: the region is shorter than the filesystem on it.
+// ErrTruncated means that the region is shorter than the filesystem on it.
 var ErrTruncated = errors.New("region is truncated")
 
-// maxPasses bounds a repair. Each pass mends what it sees, and a few are enough, unless
-// directories below each other are damaged; the bound is against a repair that undoes another.
+// maxPasses limits the passes of a repair. Each pass repairs what it sees, and a few are enough
+// unless nested directories are damaged. The limit ends repairs that undo each other.
 const maxPasses = 100
 
-// checker carries a whole check or repair.
+// checker is the state of a whole check or repair.
 type checker struct {
 	media
 	o       Options
 	rep     *Report
 	clean   bool
-	refused error // why nothing is mended (any more); nil: all that can be is
+	refused error // why nothing is repaired (any more); nil: all that can be is repaired
 }
 
-// Check examines the filesystem on r, and with o.Repair mends it. Without, it makes a dry run of
-// the same repair, and reports the same problems in the same order: nothing is written. An error
-// means that it could not be examined at all: no superblock verifies (layout.ErrMagic, ErrVersion,
-// ErrChecksum), the region is truncated, or the journal cannot be read.
+// Check examines the filesystem on r, and repairs it if o.Repair is set. Otherwise it makes a dry
+// run of the same repair, which reports the same problems in the same order and writes nothing. An
+// error means that the filesystem could not be examined: no superblock verifies (layout.ErrMagic,
+// ErrVersion, ErrChecksum), the region is truncated, it is in use, or the journal cannot be read.
 func Check(r *pmem.Region, o Options) (*Report, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -45,8 +45,8 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 	if err := c.supers(); err != nil {
 		return nil, err
 	}
-	if un := c.sb.ROCompat &^ layout.KnownROCompat; un != 0 {
-		if err := c.refuse(fmt.Errorf("the filesystem has features %#x that this program can only read: repair it with a newer daxfsd", un)); err != nil {
+	if unknown := c.sb.ROCompat &^ layout.KnownROCompat; unknown != 0 {
+		if err := c.refuse(fmt.Errorf("the filesystem has features %#x that this program can only read: repair it with a newer daxfsd", unknown)); err != nil {
 			return nil, err
 		}
 	}
@@ -65,7 +65,7 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 	var p *pass
 	for i := 0; ; i++ {
 		if i == maxPasses {
-			c.refused = fmt.Errorf("%d passes have each mended something", i) // this one says what is left
+			c.refused = fmt.Errorf("%d passes of repairs were not enough", i) // this pass reports what is left
 		}
 		p = c.newPass()
 		p.first = i == 0
@@ -74,16 +74,16 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 			break
 		}
 	}
-	for _, pr := range p.found {
-		c.tell(pr)
+	for _, problem := range p.found {
+		c.tell(problem)
 	}
-	c.rep.Left += p.left - len(p.found)                                  // which are only counted
-	if c.saved != nil && p.left == p.rep.LostRanges && !p.incomplete() { // else there is nothing to compare with
+	c.rep.Left += p.left - len(p.found)                                  // those that are only counted
+	if c.saved != nil && p.left == p.rep.LostRanges && !p.incomplete() { // otherwise there is nothing to compare with
 		if bad := p.freeMap(); bad != "" {
 			c.early(Problem{Code: FreeMap, Offset: int64(c.saved.Map.Block) << layout.BlockShift, What: "the saved free map " + bad}, c.begin)
 		}
 	}
-	if !p.incomplete() { // else who owns what is not known
+	if !p.incomplete() { // otherwise some owners are unknown
 		if err := p.offlineFaults(); err != nil {
 			return nil, err
 		}
@@ -96,8 +96,8 @@ func Check(r *pmem.Region, o Options) (*Report, error) {
 	return c.rep, nil
 }
 
-// refuse says that nothing can be repaired: an error if it should be. A dry run goes on, and says
-// so of each problem.
+// refuse records why nothing can be repaired. A repair gets it as an error; a dry run continues,
+// and adds it to each problem.
 func (c *checker) refuse(why error) error {
 	if c.o.Repair {
 		return why
@@ -106,7 +106,7 @@ func (c *checker) refuse(why error) error {
 	return nil
 }
 
-// tell lists a problem in the report, and says it.
+// tell adds a problem to the report, and calls Options.Found with it.
 func (c *checker) tell(pr Problem) {
 	if pr.Fixed {
 		c.rep.Repaired++
@@ -124,7 +124,7 @@ func (c *checker) tell(pr Problem) {
 	}
 }
 
-// try runs a fix, unless nothing is mended.
+// try runs a fix unless repairs are refused.
 func (c *checker) try(fix func() error) error {
 	if c.refused != nil {
 		return c.refused
@@ -132,7 +132,8 @@ func (c *checker) try(fix func() error) error {
 	return fix()
 }
 
-// mend mends a problem with fix (nil: it cannot be), and notes in it what came of that.
+// mend repairs a problem with fix, unless fix is nil, records the result in pr, and reports whether
+// it succeeded.
 func (c *checker) mend(pr *Problem, fix func() error) bool {
 	if fix == nil {
 		return false
@@ -145,7 +146,7 @@ func (c *checker) mend(pr *Problem, fix func() error) bool {
 	return true
 }
 
-// early reports a problem found outside the passes, mending it with fix (nil: cannot).
+// early reports a problem found outside the passes, and repairs it with fix unless fix is nil.
 func (c *checker) early(pr Problem, fix func() error) {
 	c.mend(&pr, fix)
 	c.tell(pr)
@@ -157,7 +158,7 @@ func (c *checker) progress(stage string, done, total int64) {
 	}
 }
 
-// supers reads both superblocks and chooses the one to believe.
+// supers reads both superblocks and chooses the valid one.
 func (c *checker) supers() error {
 	load := func(off int64) (*layout.Superblock, []byte, error) {
 		b := make([]byte, layout.SuperSize)
@@ -170,7 +171,7 @@ func (c *checker) supers() error {
 		s, err := layout.DecodeSuper(b, off)
 		return s, b, err
 	}
-	first, fb, ferr := load(0)
+	first, firstBytes, ferr := load(0)
 	if errors.Is(ferr, layout.ErrVersion) {
 		return ferr
 	}
@@ -178,24 +179,24 @@ func (c *checker) supers() error {
 		if err := c.trust(first); err != nil {
 			return err
 		}
-		second, sb, err := load(first.BackupOff)
-		restore := func() error { return c.putSuper(first.BackupOff, fb) }
+		second, secondBytes, err := load(first.BackupOff)
+		restore := func() error { return c.putSuper(first.BackupOff, firstBytes) }
 		switch {
 		case err != nil:
 			c.early(Problem{Code: SuperBackup, Offset: first.BackupOff, What: fmt.Sprintf("the second superblock is damaged: %v", err)}, restore)
-		case !bytes.Equal(fb, sb):
+		case !bytes.Equal(firstBytes, secondBytes):
 			c.early(Problem{Code: SuperDiffer, Offset: first.BackupOff, What: fmt.Sprintf(
 				"the superblocks differ: the first is of filesystem %x with %d bytes, the second of %x with %d bytes", first.UUID, first.Size, second.UUID, second.Size)}, restore)
 		}
 		return nil
 	}
-	// The backup stands in the last whole block of the filesystem, which is that of
-	// the region unless mkfs was given a size: then it is looked for. One of an older
-	// filesystem may come first: with that one nothing else there verifies.
+	// The second superblock is in the last whole block of the filesystem. That is the region's last
+	// block unless mkfs was given a size, in which case it is searched for. The search may find one
+	// of an older filesystem first: no other structure there verifies with it.
 	var doubtful *layout.Superblock
 	last := c.r.Size()&^(layout.BlockSize-1) - layout.BlockSize
 	for off := range c.magics(last) {
-		second, sb, err := load(off)
+		second, secondBytes, err := load(off)
 		if err != nil || second.BackupOff != off {
 			continue
 		}
@@ -210,13 +211,13 @@ func (c *checker) supers() error {
 		}
 		c.rep.BackupUsed = true
 		c.early(Problem{Code: SuperPrimary, What: fmt.Sprintf("the first superblock is damaged: %v; the second is used", ferr)},
-			func() error { return c.putSuper(0, sb) })
+			func() error { return c.putSuper(0, secondBytes) })
 		return nil
 	}
 	if doubtful == nil {
 		return ferr
 	}
-	if err := c.refuse(fmt.Errorf("the only superblock stands at offset %d, and nothing else is of its filesystem, which may be an older one: nothing was repaired", doubtful.BackupOff)); err != nil {
+	if err := c.refuse(fmt.Errorf("the only superblock is at offset %d, and no other structure belongs to its filesystem, which may be an older one: nothing was repaired", doubtful.BackupOff)); err != nil {
 		return err
 	}
 	c.rep.BackupUsed = true
@@ -224,8 +225,8 @@ func (c *checker) supers() error {
 	return c.trust(doubtful)
 }
 
-// magics yields the offsets of the blocks behind the first that begin with a superblock's magic,
-// from offset last downwards. Holes of the region's file are not looked at: a load would allocate
+// magics yields the offsets of the blocks after the first that begin with a superblock's magic,
+// from the offset last downwards. It skips holes of the region's file, since loads would allocate
 // them.
 func (c *checker) magics(last int64) iter.Seq[int64] {
 	return func(yield func(int64) bool) {
@@ -248,7 +249,7 @@ func (c *checker) magics(last int64) iter.Seq[int64] {
 	}
 }
 
-// confirmed reports whether the owner record, the bad-range list or the chunk map is of the
+// confirmed reports whether the owner record, the bad-range list or the chunk map belongs to the
 // filesystem that the superblock describes.
 func (c *checker) confirmed() bool {
 	var l layout.Line
@@ -263,6 +264,8 @@ func (c *checker) confirmed() bool {
 	return false
 }
 
+// trust makes s the superblock of the check. It fails if s describes a filesystem larger than the
+// region.
 func (c *checker) trust(s *layout.Superblock) error {
 	if s.Size > c.r.Size() {
 		return fmt.Errorf("%w: it has %d bytes, the filesystem on it needs %d; restore the region's size and try again", ErrTruncated, c.r.Size(), s.Size)
@@ -271,9 +274,9 @@ func (c *checker) trust(s *layout.Superblock) error {
 	return nil
 }
 
-// putSuper restores a superblock from the other one.
+// putSuper restores the superblock at off from the other one, b.
 //
-// Persistence order: NT-store, SFENCE. Torn, it fails its checksum as it did before.
+// Persistence order: NT-store, SFENCE. A torn superblock fails its checksum, as it did before.
 func (c *checker) putSuper(off int64, b []byte) error {
 	if err := c.judge(); err != nil {
 		return err
@@ -287,8 +290,8 @@ func (c *checker) putSuper(off int64, b []byte) error {
 	return nil
 }
 
-// judge refuses a region that somebody uses, and a repair of one of which that is unclear. Nothing
-// is stored before it has agreed.
+// judge rejects a region that is in use, and a repair of a region of which that is unclear. Nothing
+// is stored before judge succeeds.
 func (c *checker) judge() (err error) {
 	if c.verdict == nil {
 		c.verdict = c.o.Owner
@@ -302,7 +305,8 @@ func (c *checker) judge() (err error) {
 	return c.verdict.Refusal(c.o.Takeover || !c.o.Repair, "--takeover")
 }
 
-// owner reads the owner record. A torn one means: used by somebody who died.
+// owner reads the owner record. A torn record means that the region's user died while it used the
+// region.
 func (c *checker) owner() {
 	var l layout.Line
 	if c.line(c.sb.OwnerOff, &l) != nil {
@@ -324,8 +328,8 @@ func (c *checker) owner() {
 	}
 }
 
-// journal replays the committed records. Where some cannot be, a dry run looks at what the others
-// leave.
+// journal replays the committed records. If some cannot be replayed, a repair fails, and a dry run
+// checks what the others leave.
 func (c *checker) journal() error {
 	recs, err := c.readRecords()
 	if err != nil {
@@ -341,12 +345,12 @@ func (c *checker) journal() error {
 		if recs[i].bad {
 			bad++
 			c.early(Problem{Code: JournalData, Offset: recs[i].at, What: fmt.Sprintf(
-				"the journal record at offset %d, sequence %d, has its data where no file's data can be", recs[i].at, recs[i].seq)}, nil)
+				"the journal record at offset %d, sequence %d, has its data in blocks that cannot hold file data", recs[i].at, recs[i].seq)}, nil)
 		}
 		for _, off := range c.lay(newer, &recs[i]) {
 			bad++
 			c.early(Problem{Code: JournalLine, Offset: recs[i].at, What: fmt.Sprintf(
-				"the journal record at offset %d, sequence %d, changes the line at offset %d, which is no valid metadata line", recs[i].at, recs[i].seq, off)}, nil)
+				"the journal record at offset %d, sequence %d, changes the line at offset %d, which cannot be a metadata line", recs[i].at, recs[i].seq, off)}, nil)
 		}
 	}
 	if bad > 0 {
@@ -361,6 +365,6 @@ func (c *checker) journal() error {
 	}
 	return c.replay(recs, newer, func(p layout.Piece, err error) {
 		c.early(Problem{Code: Media, Offset: p.Off, What: fmt.Sprintf(
-			"an interrupted write stays unfinished: of the %d bytes of a file at offset %d: %v", p.Len, p.Off, err)}, replayed)
+			"an interrupted write of %d bytes of file data at offset %d cannot be completed: %v", p.Len, p.Off, err)}, replayed)
 	})
 }

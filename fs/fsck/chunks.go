@@ -7,8 +7,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// bounds are the usable blocks of metadata chunk no, as region block numbers: behind
-// its header, before what cuts it off.
+// bounds returns the usable blocks of metadata chunk no, as region blocks [first, end): after the
+// chunk's header, and before the second superblock or the end of the filesystem.
 func (p *pass) bounds(no int64) (first, end uint64) {
 	first = uint64(p.sb.ChunkHeader(no))>>layout.BlockShift + 1
 	end = min(uint64(no+1)<<(p.sb.ChunkShift-layout.BlockShift), p.sb.Blocks())
@@ -18,9 +18,10 @@ func (p *pass) bounds(no int64) (first, end uint64) {
 	return first, end
 }
 
+// chunkOf returns the number of the chunk that contains a region block.
 func (p *pass) chunkOf(block uint64) uint64 { return block >> (p.sb.ChunkShift - layout.BlockShift) }
 
-// isHeader reports whether the media hold the header of metadata chunk no.
+// isHeader reports whether the media have a valid header of metadata chunk no.
 func (p *pass) isHeader(no int64) bool {
 	var l layout.Line
 	return p.line(p.sb.ChunkHeader(no), &l) == nil && l.IsChunkHeader(no)
@@ -33,8 +34,8 @@ func (p *pass) chunks() {
 		off := p.sb.ChunkMapOff + i*layout.LineSize
 		var l layout.Line
 		if err := p.line(off, &l); err != nil {
-			// Believe the headers, but not one that a file has data behind: it was left by
-			// a chunk that is data again (settleGuesses).
+			// Use the headers instead. A header may be left over from a metadata chunk that is a
+			// data chunk now: decideGuesses then ignores it.
 			l = layout.Line{}
 			for b := 0; b < layout.ChunksPerLine && i*layout.ChunksPerLine+int64(b) < chunks; b++ {
 				no := i*layout.ChunksPerLine + int64(b)
@@ -50,12 +51,12 @@ func (p *pass) chunks() {
 			set := l.ChunkBit(b)
 			if set && (no >= chunks || no < p.sb.FirstChunk()) {
 				p.problem(ChunkMapBit, 0, off, p.edit(off, func(l *layout.Line) { l.SetChunkBit(b, false) }),
-					"the chunk map says that chunk %d holds metadata; metadata chunks are %d to %d", no, p.sb.FirstChunk(), chunks-1)
+					"the chunk map has chunk %d as a metadata chunk, expected chunks %d to %d only", no, p.sb.FirstChunk(), chunks-1)
 				continue
 			}
 			if !set && no == p.sb.FirstChunk() {
 				p.problem(ChunkMapBit, 0, off, p.edit(off, func(l *layout.Line) { l.SetChunkBit(b, true) }),
-					"the chunk map lacks the first metadata chunk %d", no)
+					"the chunk map does not have the first metadata chunk %d", no)
 				set = true
 			}
 			if set {
@@ -72,7 +73,7 @@ func (p *pass) chunk(no int64) {
 	p.meta.set(uint64(no))
 	first, end := p.bounds(no)
 	if p.bad.has(first - 1) {
-		p.problem(ExtentReserved, 0, off, nil, "the header of metadata chunk %d stands in the bad range of block %d", no, first-1)
+		p.problem(ExtentReserved, 0, off, nil, "the header of metadata chunk %d is in a bad range, at block %d", no, first-1)
 	}
 	p.used.set(first - 1)
 	var l layout.Line
@@ -88,9 +89,9 @@ func (p *pass) chunk(no int64) {
 	start := uint64(no) << (p.sb.ChunkShift - layout.BlockShift)
 	for b := first; b < end; {
 		line, _ := layout.TypePos(int(b - start))
-		lo := off + int64(line)*layout.LineSize
+		lineOff := off + int64(line)*layout.LineSize
 		last := min(end, start+uint64((line-layout.ChunkTypeLine0+1)*layout.TypesPerLine))
-		if err := p.line(lo, &l); err != nil {
+		if err := p.line(lineOff, &l); err != nil {
 			l = layout.Line{}
 			for k := b; k < last; k++ {
 				if _, i := layout.TypePos(int(k - start)); p.looksLikeInodes(k) {
@@ -99,7 +100,7 @@ func (p *pass) chunk(no int64) {
 					p.unsure.set(k)
 				}
 			}
-			if !p.unreadable(ChunkTypes, 0, lo, err, p.put1(lo, l), "a line of block types") {
+			if !p.unreadable(ChunkTypes, 0, lineOff, err, p.put1(lineOff, l), "a line of block types") {
 				p.namesLost = true
 			}
 		}
@@ -114,7 +115,7 @@ func (p *pass) chunk(no int64) {
 				if !ok {
 					p.unsure.set(b)
 				}
-				p.problem(ChunkType, 0, lo, p.edit(lo, func(l *layout.Line) {
+				p.problem(ChunkType, 0, lineOff, p.edit(lineOff, func(l *layout.Line) {
 					if l.SetBlockType(i, layout.BlockOther); ok {
 						l.SetBlockType(i, layout.BlockInode)
 					}
@@ -127,8 +128,8 @@ func (p *pass) chunk(no int64) {
 	}
 }
 
-// decideGuesses takes from the metadata what was only guessed to be, holds no inodes, and
-// has a file's data in it.
+// decideGuesses drops the metadata chunks that were only guessed from their header, if they hold no
+// inode and some file has data in them.
 func (p *pass) decideGuesses() {
 	for _, b := range p.inodeBlocks {
 		p.maybe.unset(p.chunkOf(b))
@@ -161,7 +162,8 @@ func (p *pass) decideGuesses() {
 	}
 }
 
-// fileExtents are the extents within the filesystem of the regular files in an inode block.
+// fileExtents returns the extents of the regular files in an inode block, as far as they lie within
+// the filesystem.
 func (p *pass) fileExtents(b uint64) (list []slotExtent) {
 	k := p.look(b)
 	for s := range k.in {
@@ -189,9 +191,10 @@ func (p *pass) fileExtents(b uint64) (list []slotExtent) {
 	return list
 }
 
+// addInodeBlock claims an inode block and adds it to those to check.
 func (p *pass) addInodeBlock(b uint64) {
 	if p.bad.has(b) {
-		p.problem(ExtentReserved, 0, int64(b)<<layout.BlockShift, nil, "inode block %d stands in a bad range", b)
+		p.problem(ExtentReserved, 0, int64(b)<<layout.BlockShift, nil, "inode block %d is in a bad range", b)
 	}
 	p.used.set(b)
 	p.inoB.set(b)
@@ -199,9 +202,10 @@ func (p *pass) addInodeBlock(b uint64) {
 	p.rep.InodeBlocks++
 }
 
-// looksLikeInodes: half of the slots at least verify, and all that do are inodes or
-// free slots with a generation, which neither dentries nor extents can look like. What is
-// behind the header of an attribute block can look like anything: users chose it.
+// looksLikeInodes reports whether a block of unknown type is an inode block: at least half of the
+// slots verify, and all that verify are inodes or free slots with a generation. Dentries and
+// extents cannot look like that. The lines after the header of an attribute block can, since users
+// choose their content, so such blocks are excluded.
 func (p *pass) looksLikeInodes(b uint64) bool {
 	off := int64(b) << layout.BlockShift
 	n := 0
@@ -225,6 +229,7 @@ func (p *pass) looksLikeInodes(b uint64) bool {
 	return n >= layout.InodesPerBlock/2
 }
 
+// knownType reports whether mode has a valid file type.
 func knownType(mode uint16) bool {
 	switch mode & syscall.S_IFMT {
 	case syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFIFO, syscall.S_IFSOCK, syscall.S_IFCHR, syscall.S_IFBLK:

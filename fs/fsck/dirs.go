@@ -9,17 +9,17 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// dirRun is a run of blocks of a directory: what a worker looks at in one go.
+// dirRun is a run of blocks of a directory: a worker's unit of work.
 type dirRun struct {
 	d        *dir
-	block, n uint64
-	first    bool // of its directory
+	block, n uint64 // region block; blocks
+	first    bool   // the first run of its directory
 }
 
-// lookDir is how many directory blocks a worker looks at in one go.
+// lookDir is the number of blocks in a dirRun.
 const lookDir = 16
 
-// dirRuns cuts the directories into runs.
+// dirRuns divides the directories into runs.
 func (p *pass) dirRuns() (out []dirRun) {
 	for _, d := range p.dirs {
 		first := true
@@ -33,29 +33,29 @@ func (p *pass) dirRuns() (out []dirRun) {
 	return out
 }
 
-// dentryLook is a line of a directory that says something, as a worker read it.
+// dentryLook is a directory line that is not empty, as a worker read it.
 type dentryLook struct {
-	off  int64
-	what uint8
-	n    uint8 // dentryWhole: lines
+	off  int64 // region offset in bytes
+	what uint8 // dentryWhole, ...
+	n    uint8 // of a dentryWhole: its number of lines
 	typ  uint8
 	ino  uint64
 	name []byte
 	hash uint64
-	bad  string // dentryBad
-	err  error  // dentryMedia
+	bad  string // of a dentryBad: the reason
+	err  error  // of a dentryMedia
 }
 
 const (
-	dentryWhole  uint8 = iota
-	dentryMedia        // its block cannot be read
-	dentryLine         // wrong checksum
-	dentryKind         // typ is a kind that no writer makes
-	dentryBroken       // a line of its name has a wrong checksum
-	dentryBad          // not one
+	dentryWhole  uint8 = iota // a valid dentry
+	dentryMedia               // its block cannot be read
+	dentryLine                // wrong checksum
+	dentryKind                // typ is an unknown line kind
+	dentryBroken              // a line of its name has a wrong checksum
+	dentryBad                 // malformed dentry
 )
 
-// allDirs reads every directory and counts the names that lead to each inode.
+// allDirs reads every directory and counts the names of each inode.
 func (p *pass) allDirs() {
 	runs := p.dirRuns()
 	var seen names
@@ -74,10 +74,12 @@ func (p *pass) allDirs() {
 
 var nameSeed = maphash.MakeSeed()
 
-// names finds duplicates in one directory: the place of a name by its hash.
+// names finds duplicate names in a directory: it maps a name's hash to the region offset in bytes
+// of its dentry.
 type names map[uint64]int64
 
-// lookDir reads a run of directory blocks. Many do at the same time: it says nothing.
+// lookDir reads a run of directory blocks. It runs on several goroutines at once and reports
+// nothing.
 func (p *pass) lookDir(r dirRun) (out []dentryLook) {
 	buf := make([]byte, r.n*layout.BlockSize)
 	for i := range r.n {
@@ -98,8 +100,8 @@ func (p *pass) lookDir(r dirRun) (out []dentryLook) {
 	return out
 }
 
-// lookDentry reads what begins at line i of the directory block in buf at off; a dentry of
-// no lines is a free one.
+// lookDentry reads the dentry that begins at line i of the directory block in buf, which is at
+// region offset off. A free line is returned as a dentry of no lines.
 func (p *pass) lookDentry(buf []byte, off int64, i int) dentryLook {
 	k := dentryLook{off: off + int64(i)*layout.LineSize}
 	l := p.at(buf, off, i)
@@ -131,7 +133,7 @@ func (p *pass) lookDentry(buf []byte, off int64, i int) dentryLook {
 			return k
 		}
 		if c.DentryKind() != layout.DentryCont {
-			k.what, k.bad = dentryBad, fmt.Sprintf("lacks its line %d", j)
+			k.what, k.bad = dentryBad, fmt.Sprintf("has no continuation in its line %d", j)
 			return k
 		}
 		k.name = append(k.name[:len(k.name):len(k.name)], c.NamePart(j, nl)...)
@@ -140,7 +142,7 @@ func (p *pass) lookDentry(buf []byte, off int64, i int) dentryLook {
 	return k
 }
 
-// dentry judges what lookDentry found.
+// dentry judges a result of lookDentry. seen are the names of the directory so far.
 func (p *pass) dentry(d *dir, k *dentryLook, seen names) {
 	switch lo := k.off; k.what {
 	case dentryWhole:
@@ -155,8 +157,8 @@ func (p *pass) dentry(d *dir, k *dentryLook, seen names) {
 	case dentryKind:
 		p.problem(DentrySyntax, d.ino, lo, p.put1(lo, layout.Line{}), "the line of directory %d at offset %d has the unknown kind %d", d.ino, lo, k.typ)
 	case dentryBroken:
-		// The name is lost: the inode goes to lost+found, and its damaged line is reported
-		// by itself.
+		// The name is lost: the inode goes to lost+found, and the damaged line is reported
+		// separately.
 		p.silently(p.clearDentry(lo, 1))
 		p.namesLost = true
 	case dentryBad:
@@ -166,7 +168,7 @@ func (p *pass) dentry(d *dir, k *dentryLook, seen names) {
 	}
 }
 
-// nameAt reads the name of the dentry at lo.
+// nameAt reads the name of the dentry at region offset lo; nil if it cannot be read.
 func (p *pass) nameAt(lo int64) []byte {
 	var buf [layout.BlockSize]byte
 	off := lo &^ (layout.BlockSize - 1)
@@ -176,7 +178,7 @@ func (p *pass) nameAt(lo int64) []byte {
 	return p.lookDentry(buf[:], off, int(lo-off)/layout.LineSize).name
 }
 
-// clearDentry frees the n lines of a dentry in one transaction.
+// clearDentry returns a fix that frees the n lines of the dentry at lo in one transaction.
 func (p *pass) clearDentry(lo int64, n int) func() error {
 	return func() error {
 		ch := make([]change, n)
@@ -187,7 +189,7 @@ func (p *pass) clearDentry(lo int64, n int) func() error {
 	}
 }
 
-// entry checks one whole dentry.
+// entry checks a dentry that was read completely.
 func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 	lo, name, ino, typ := k.off, k.name, k.ino, k.typ
 	drop := p.clearDentry(lo, int(k.n))
@@ -207,9 +209,9 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 	if in == nil {
 		off := p.sb.InodeOff(ino)
 		if off >= 0 && p.unsure.has(uint64(off)>>layout.BlockShift) {
-			return // its block may hold inodes: nothing is concluded
+			return // its block may hold inodes, so the entry may be right
 		}
-		p.problem(DentryDead, d.ino, lo, drop, "the entry %q of directory %d names inode %d, where there are no inodes", name, d.ino, ino)
+		p.problem(DentryDead, d.ino, lo, drop, "the entry %q of directory %d names inode %d, which is in no inode block", name, d.ino, ino)
 		return
 	}
 	switch in.state {
@@ -224,8 +226,8 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 		p.problem(DentryDead, d.ino, lo, drop, "the entry %q of directory %d names inode %d, which is free", name, d.ino, ino)
 		return
 	}
-	if me := p.info(d.ino); me != nil {
-		me.names = true
+	if self := p.info(d.ino); self != nil {
+		self.names = true
 	}
 	if want := uint8(in.mode >> 12 & 15); typ != want {
 		p.problem(DentryType, d.ino, lo, p.edit(lo, func(l *layout.Line) { l.SetDentryTarget(ino, want) }),
@@ -233,7 +235,7 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 	}
 	if in.isDir() {
 		if in.links > 0 || ino == layout.RootIno {
-			if ino != layout.RootIno && in.from != in.parent && d.ino == in.parent { // this is the right one
+			if ino != layout.RootIno && in.from != in.parent && d.ino == in.parent { // this entry is the right one
 				old := *in
 				in.from, in.at, in.lines = d.ino, lo, k.n
 				p.info(d.ino).subs++
@@ -249,8 +251,8 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 			return
 		}
 		in.from, in.at, in.lines = d.ino, lo, k.n
-		if me := p.info(d.ino); me != nil {
-			me.subs++
+		if self := p.info(d.ino); self != nil {
+			self.subs++
 		}
 	}
 	if in.links++; in.links == 1 && !in.isDir() {
@@ -259,8 +261,8 @@ func (p *pass) entry(d *dir, k *dentryLook, seen names) {
 	p.named(ino, d.ino, lo)
 }
 
-// tree checks that everything is reached from the root, and the link counts. It draws
-// no conclusions from directories that could not be read wholly.
+// tree checks that every inode is reachable from the root, and the link counts. It skips both if
+// some directory could not be read completely.
 func (p *pass) tree() {
 	if p.incomplete() {
 		return
@@ -272,7 +274,7 @@ func (p *pass) tree() {
 	p.parents()
 	p.reach()
 	if p.fixes > 0 {
-		return // counts change with what was moved
+		return // these repairs change counts
 	}
 	for _, b := range p.inodeBlocks {
 		for i := range p.inodes[b] {
@@ -295,9 +297,9 @@ func (p *pass) tree() {
 	}
 }
 
-// orphans frees what has no links and no name, as recovery does: on a filesystem that was
-// unmounted cleanly that is a mistake. A directory with names in it is none: it gets its
-// links, and then a name in lost+found.
+// orphans frees inodes without links and without a name, as recovery does. After a clean unmount
+// such an inode is a problem. A directory with entries is not an orphan: it gets its link count
+// back, and then a name in lost+found.
 func (p *pass) orphans() {
 	for _, b := range p.inodeBlocks {
 		for i := range p.inodes[b] {
@@ -317,7 +319,7 @@ func (p *pass) orphans() {
 	}
 }
 
-// editCore commits a change of an inode's core.
+// editCore returns a fix that changes an inode's core line.
 func (p *pass) editCore(ino uint64, f func(c *layout.Core)) func() error {
 	return p.edit(p.sb.InodeOff(ino), func(l *layout.Line) {
 		var c layout.Core
@@ -339,17 +341,19 @@ func (p *pass) parents() {
 			continue
 		}
 		p.problem(DirParent, d.ino, p.sb.InodeOff(d.ino), p.editCore(d.ino, func(c *layout.Core) { c.Parent = want }),
-			"directory %d says that its parent is %d; it is named in %d", d.ino, in.parent, want)
+			"directory %d has parent %d, expected %d, which has its name", d.ino, in.parent, want)
 	}
 }
 
-// reach finds what no name leads to, and gives it one in lost+found.
+// reach finds inodes that no name leads to, and gives them a name in lost+found. It also breaks
+// cycles of directories.
 func (p *pass) reach() {
 	p.info(layout.RootIno).seen = true
 	var path []*inodeInfo
 	for _, d := range p.dirs {
-		// Up to something seen or to where the way ends. What is on the way is marked,
-		// so all of this is linear, and a way that meets itself is a cycle.
+		// Walk up to a directory that was seen before, or to the end of the path. Each directory is
+		// marked as seen once, so all walks together are linear. A walk that meets itself is a
+		// cycle.
 		in := p.info(d.ino)
 		path = path[:0]
 		top := d.ino
@@ -360,7 +364,7 @@ func (p *pass) reach() {
 			in = p.info(in.from)
 		}
 		if inPath(path, in) {
-			p.problem(DirCycle, top, p.sb.InodeOff(top), p.breakCycle(top), "directory %d lies below itself", top)
+			p.problem(DirCycle, top, p.sb.InodeOff(top), p.breakCycle(top), "directory %d is below itself", top)
 		}
 	}
 	for _, b := range p.inodeBlocks {
@@ -379,6 +383,7 @@ func (p *pass) reach() {
 	}
 }
 
+// inPath reports whether path contains in.
 func inPath(path []*inodeInfo, in *inodeInfo) bool {
 	for _, q := range path {
 		if q == in {
@@ -388,13 +393,13 @@ func inPath(path []*inodeInfo, in *inodeInfo) bool {
 	return false
 }
 
-// breakCycle takes the name of a directory out of the one that names it, so that the
-// next pass finds it unreachable.
+// breakCycle returns a fix that removes the name of a directory, so that the next pass finds the
+// directory unreachable.
 func (p *pass) breakCycle(ino uint64) func() error {
 	return func() error {
 		from := p.byIno[p.info(ino).from]
 		if from == nil {
-			return fmt.Errorf("the directory that names it is not known")
+			return fmt.Errorf("the directory that contains its name is not known")
 		}
 		lo, n := p.findEntry(from, func(l *layout.Line) bool { return l.DentryIno() == ino })
 		if lo == 0 {
@@ -404,7 +409,8 @@ func (p *pass) breakCycle(ino uint64) func() error {
 	}
 }
 
-// findEntry is the place of the first dentry that match accepts; 0 if there is none.
+// findEntry returns the region offset in bytes and the number of lines of the first dentry that
+// match accepts; the offset is 0 if there is no such dentry.
 func (p *pass) findEntry(d *dir, match func(head *layout.Line) bool) (lo int64, n int) {
 	for _, e := range d.ext {
 		for b := e.Block; b < e.Block+uint64(e.Len); b++ {
@@ -420,5 +426,5 @@ func (p *pass) findEntry(d *dir, match func(head *layout.Line) bool) (lo int64, 
 	return 0, 0
 }
 
-// isDirMode is a directory's mode.
+// isDirMode reports whether mode is a directory's.
 func isDirMode(mode uint16) bool { return mode&syscall.S_IFMT == syscall.S_IFDIR }

@@ -11,13 +11,14 @@ import (
 )
 
 const (
-	// maxSize is the largest file in bytes: every block of it ends below 2^63.
+	// maxSize is the largest file in bytes: each of its blocks ends below 2^63.
 	maxSize = math.MaxInt64 &^ (layout.BlockSize - 1)
-	// maxLogical is the last block a file may have.
+	// maxLogical is the last file block that a file may have.
 	maxLogical = maxSize>>layout.BlockShift - 1
 )
 
-// content checks and claims the extents of an inode. k is what was read of them already.
+// content checks and claims the extents of an inode. first is the inode's own extent line; k is
+// what was read ahead of its extents, or nil.
 func (p *pass) content(ino uint64, io int64, c *layout.Core, t *layout.Times, first *layout.Line, k *contentLook) {
 	typ := c.Mode & syscall.S_IFMT
 	isDir := typ == syscall.S_IFDIR
@@ -66,12 +67,12 @@ type extentsOf struct {
 	ino   uint64
 	typ   uint16 // S_IFMT bits of the mode
 	isDir bool
-	eof   uint64 // blocks of its size
-	trunc bool   // its truncation was interrupted: blocks behind eof are to be cut
+	eof   uint64 // file blocks of its size
+	trunc bool   // its truncation was interrupted: blocks after eof are to be cut
 }
 
-// extent checks one extent and claims its blocks; false if it was not fit for that. end is the
-// block of the file behind the extent before.
+// extent checks one extent and claims its blocks, and reports whether both succeeded. end is the
+// file block after the previous extent.
 func (p *pass) extent(f *extentsOf, e slotExtent, end uint64) bool {
 	if !p.extentFits(f, e, end) || !p.claimExtent(f, e) {
 		return false
@@ -80,7 +81,7 @@ func (p *pass) extent(f *extentsOf, e slotExtent, end uint64) bool {
 	return true
 }
 
-// extentFits checks that an extent is where the file and the region may have it.
+// extentFits checks that an extent is where the file and the region allow it.
 func (p *pass) extentFits(f *extentsOf, e slotExtent, end uint64) bool {
 	ino, typ, isDir := f.ino, f.typ, f.isDir
 	clear := func() func() error {
@@ -109,35 +110,36 @@ func (p *pass) extentFits(f *extentsOf, e slotExtent, end uint64) bool {
 			}
 		}
 	} else {
-		for ch := p.chunkOf(e.Block); ch <= p.chunkOf(last); ch++ {
-			if p.meta.has(ch) {
-				p.problem(ExtentMetadata, ino, e.off, clear(), "inode %d has blocks %d..%d, which reach into metadata chunk %d", ino, e.Block, last, ch)
+		for chunk := p.chunkOf(e.Block); chunk <= p.chunkOf(last); chunk++ {
+			if p.meta.has(chunk) {
+				p.problem(ExtentMetadata, ino, e.off, clear(), "inode %d has blocks %d..%d, which overlap metadata chunk %d", ino, e.Block, last, chunk)
 				return false
 			}
 		}
 	}
 	if b := uint64(p.sb.BackupOff) >> layout.BlockShift; b >= e.Block && b <= last {
-		p.problem(ExtentReserved, ino, e.off, clear(), "inode %d has block %d, where the second superblock stands", ino, b)
+		p.problem(ExtentReserved, ino, e.off, clear(), "inode %d has block %d, which is the second superblock", ino, b)
 		return false
 	}
 	return true
 }
 
-// claimExtent claims the blocks of an extent; false if another file has one of them.
+// claimExtent claims the blocks of an extent. It returns false if one of them is claimed already
+// and not shared by both owners.
 func (p *pass) claimExtent(f *extentsOf, e slotExtent) bool {
 	ino, n, last := f.ino, uint64(e.Len), e.Block+uint64(e.Len)-1
 	if e.Flags&layout.ExtentShared != 0 {
 		again, ok := p.shareRun(e.Block, n)
 		if !ok {
 			p.unsure.setRun(e.Block, n)
-			p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody who does not share it", ino, e.Block, last)
+			p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, one of which another owner has without sharing it", ino, e.Block, last)
 			return false
 		}
 		p.rep.DataBlocks -= again
 		p.sharers = append(p.sharers, owners{block: e.Block, n: n})
 	} else if p.used.hasAny(e.Block, n) {
 		p.unsure.setRun(e.Block, n)
-		p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, of which one belongs to somebody else", ino, e.Block, last)
+		p.problem(ExtentShared, ino, e.off, nil, "inode %d has blocks %d..%d, one of which another owner has", ino, e.Block, last)
 		return false
 	}
 	p.used.setRun(e.Block, n)
@@ -149,7 +151,7 @@ func (p *pass) claimExtent(f *extentsOf, e slotExtent) bool {
 	return true
 }
 
-// extentEOF checks that no written block of an extent is behind the end of the file.
+// extentEOF checks that no written block of an extent is after the end of the file.
 func (p *pass) extentEOF(f *extentsOf, e slotExtent) {
 	ino, eof := f.ino, f.eof
 	if le := e.Logical + uint64(e.Len); le > eof && !f.trunc && (f.isDir || e.Flags&layout.ExtentUnwritten == 0) {
@@ -164,7 +166,7 @@ func (p *pass) extentEOF(f *extentsOf, e slotExtent) {
 			l.PutExtent(e.i, x)
 		})
 		if f.isDir {
-			// The size is lost rather than the blocks.
+			// Extend the size rather than lose the blocks.
 			io := p.sb.InodeOff(ino)
 			fix = p.edit(io, func(l *layout.Line) {
 				var c layout.Core
@@ -177,8 +179,9 @@ func (p *pass) extentEOF(f *extentsOf, e slotExtent) {
 	}
 }
 
-// shareRun claims blocks for an extent that may share them, unless one of them belongs to
-// somebody who does not. again is how many were claimed before.
+// shareRun claims n blocks for an extent that may share them. again is the number of blocks that
+// were claimed before. ok is false, and nothing is claimed, if one of them is claimed by an extent
+// that does not share it.
 func (p *pass) shareRun(block, n uint64) (again uint64, ok bool) {
 	alone := uint64(0)
 	forRun(block, n, func(w int, m uint64) {
@@ -192,8 +195,8 @@ func (p *pass) shareRun(block, n uint64) (again uint64, ok bool) {
 	return again, true
 }
 
-// metaBlock reports whether b is a block of a metadata chunk that may belong to an
-// inode: neither header nor inode block.
+// metaBlock reports whether region block b is a block of a metadata chunk that may belong to an
+// inode: not the chunk's header, and not an inode block.
 func (p *pass) metaBlock(b uint64) bool {
 	if b >= p.sb.Blocks() || !p.meta.has(p.chunkOf(b)) || p.inoB.has(b) {
 		return false
@@ -202,30 +205,32 @@ func (p *pass) metaBlock(b uint64) bool {
 	return b >= first && b < end
 }
 
-// contentLook is what the extent slots of an inode say.
+// contentLook is the content of an inode's extent slots.
 type contentLook struct {
 	chain []chainBlock
-	list  []slotExtent // by logical block
-	ok    bool         // all could be read
+	list  []slotExtent // sorted by file block
+	ok    bool         // everything was read
 }
 
-// chainBlock is a block of a chain of extent blocks. Behind a bad one nothing is known.
+// chainBlock is a block of a chain of extent blocks. A chain is not followed beyond a bad block.
 type chainBlock struct {
 	block uint64
-	bad   string // what is wrong with it; "" if nothing is
-	lines uint64 // those with a wrong checksum
+	bad   string // the reason why it is bad; "" if it is good
+	lines uint64 // bit i: line i has a wrong checksum
 	slots []slotExtent
 }
 
 const (
-	// longChain is the chain that is not read ahead, so that what is read ahead stays small.
+	// longChain is the number of extent blocks from which on a chain is not read ahead, which
+	// limits the memory for reading ahead.
 	longChain = 8
 	notMeta   = "is not an ordinary block of a metadata chunk"
 )
 
-// lookContent reads the extents of an inode, from its own line (nil: that is damaged) and
-// the chain that begins at root: with so many workers, or with 0 unless the chain is long,
-// when it returns nil. A chain ends, since each block must have the index before.
+// lookContent reads the extents of an inode, from the inode's own extent line (nil: damaged) and
+// from the chain that begins at block root. It uses the given number of workers. With 0 workers it
+// reads the chain itself, but returns nil if the chain is long. A chain is finite, since the index
+// decreases by one with each block.
 func (p *pass) lookContent(ino uint64, io int64, gen uint32, root uint64, first *layout.Line, workers int) *contentLook {
 	k := &contentLook{ok: first != nil}
 	for b, want := root, int64(-1); b != 0; {
@@ -242,7 +247,7 @@ func (p *pass) lookContent(ino uint64, io int64, gen uint32, root uint64, first 
 		} else if err != nil {
 			c.bad = "cannot be read"
 		} else if !h.Get(&l) || h.Owner != ino || h.Gen != gen || want >= 0 && int64(h.Index) != want || uint64(h.Index) > p.sb.Blocks() || (h.Index == 0) != (h.Next == 0) {
-			c.bad = "is not the one that should stand there"
+			c.bad = "is not the next block of its chain"
 		}
 		k.chain = append(k.chain, c)
 		if c.bad != "" {
@@ -268,7 +273,7 @@ func (p *pass) lookContent(ino uint64, io int64, gen uint32, root uint64, first 
 	if first != nil {
 		k.list = slots(k.list, first, io+layout.InodeExtentOff)
 	}
-	for i := len(k.chain) - 1; i >= 0; i-- { // the oldest first: they are in order mostly
+	for i := len(k.chain) - 1; i >= 0; i-- { // oldest first, which is mostly in order
 		k.list = append(k.list, k.chain[i].slots...)
 		k.chain[i].slots = nil
 	}
@@ -301,14 +306,14 @@ func (p *pass) lookChain(c *chainBlock, buf []byte) {
 	}
 }
 
-// chain claims the extent blocks of an inode, reports what is wrong with them, and returns
-// the extents that count, and whether that is all.
+// chain claims the extent blocks of an inode and reports those that are damaged. It returns the
+// usable extents, and whether these are all of the inode's.
 func (p *pass) chain(ino uint64, io int64, gen uint32, k *contentLook) ([]slotExtent, bool) {
 	for i := range k.chain {
 		c := &k.chain[i]
 		off := int64(c.block) << layout.BlockShift
 		if c.bad != notMeta && p.used.has(c.block) {
-			c.bad = "belongs to somebody else"
+			c.bad = "has another owner"
 		}
 		if c.bad != "" {
 			if !p.problem(ExtentChain, ino, off, p.mendChain(ino, io, gen, i == 0), "extent block %d of inode %d %s", c.block, ino, c.bad) {
@@ -330,7 +335,7 @@ func (p *pass) chain(ino uint64, io int64, gen uint32, k *contentLook) ([]slotEx
 	return k.list, k.ok
 }
 
-// slots appends the extents of the line at off.
+// slots appends the extents of the line at region offset off.
 func slots(list []slotExtent, l *layout.Line, off int64) []slotExtent {
 	for i := range layout.ExtentsPerLine {
 		if e := l.Extent(i); e.Len != 0 {
@@ -340,8 +345,8 @@ func slots(list []slotExtent, l *layout.Line, off int64) []slotExtent {
 	return list
 }
 
-// finishTruncateLocked cuts what lies beyond the size and takes the mark off, as recovery
-// does: slots first, the mark last.
+// finishTruncate returns a fix that cuts the extents beyond the size and clears the truncation
+// flag, in the order of recovery: slots first, the flag last.
 func (p *pass) finishTruncate(ino uint64, io int64, t *layout.Times) func() error {
 	return func() error {
 		var l layout.Line
@@ -357,28 +362,28 @@ func (p *pass) finishTruncate(ino uint64, io int64, t *layout.Times) func() erro
 		}
 		k := p.lookContent(ino, io, c.Gen, t.ExtentRoot, &first, p.o.Workers)
 		var cut []change
-		at := map[int64]int{} // in cut, by the line's offset
+		index := map[int64]int{} // index in cut, by the line's region offset
 		for _, e := range k.list {
 			if e.Logical+uint64(e.Len) <= eof {
 				continue
 			}
-			x := layout.Extent{}
+			rest := layout.Extent{}
 			if e.Logical < eof {
-				x = e.Extent
-				x.Len = uint32(eof - e.Logical)
+				rest = e.Extent
+				rest.Len = uint32(eof - e.Logical)
 			}
-			i, ok := at[e.off]
+			i, ok := index[e.off]
 			if !ok {
 				i = len(cut)
-				at[e.off], cut = i, append(cut, change{off: e.off})
+				index[e.off], cut = i, append(cut, change{off: e.off})
 				if err := p.line(e.off, &cut[i].line); err != nil {
 					return err
 				}
 			}
-			cut[i].line.PutExtent(e.i, x)
+			cut[i].line.PutExtent(e.i, rest)
 		}
-		for ch := range slices.Chunk(cut, layout.MaxRecordLines(p.sb.LaneSlot)) {
-			if err := p.commit(ch); err != nil {
+		for batch := range slices.Chunk(cut, layout.MaxRecordLines(p.sb.LaneSlot)) {
+			if err := p.commit(batch); err != nil {
 				return err
 			}
 		}

@@ -10,14 +10,14 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// faults are the blocks that could not be read. A repair may take away what named one of them: then
-// it is free memory that is bad, and belongs on the bad-range list.
+// faults are the blocks that could not be read. A repair may remove a block's owner. Then the block
+// is free and bad, and belongs on the bad-range list.
 type faults struct {
 	mu     sync.Mutex
 	blocks map[uint64]struct{} // protected by mu
 }
 
-// note remembers where an access faulted, and returns its error. Safe for concurrent use.
+// note records the block of a media error, and returns the error. Safe for concurrent use.
 func (f *faults) note(err error) error {
 	var m pmem.MediaError
 	if errors.As(err, &m) {
@@ -31,11 +31,12 @@ func (f *faults) note(err error) error {
 	return err
 }
 
-// offlineFaults adds to the bad-range list what could not be read and belongs to nobody after the
-// repair. In a region in an ordinary file such memory has nothing to lose: the next mount tries it
-// again. What finds no line in the list is known when somebody meets it again.
+// offlineFaults adds to the bad-range list the blocks that could not be read and have no owner
+// after the repair. It does nothing for a region in an ordinary file, whose free blocks the next
+// mount tries again. A range for which the list has no unused line is found again at the next
+// access.
 //
-// Persistence order, behind begin, for each range: store it in an unused line, flush, SFENCE.
+// Persistence order, after begin, for each range: store it in an unused line, flush, SFENCE.
 func (p *pass) offlineFaults() error {
 	if !p.begun || p.r.Durability() != pmem.DurableFlush {
 		return nil

@@ -10,27 +10,27 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// image is the region as a repair sees and changes it. A dry one keeps beside the region what it is
-// told to store, so that the same repair finds the same without changing anything. That takes 64
-// bytes for each line that is changed, and some 100 for each block.
+// image is the region as a repair sees and changes it. A dry image keeps all stores beside the
+// region, so that the repair finds the same problems without changing anything. That takes 64 bytes
+// for each changed line, and about 100 bytes for each block with changes.
 //
-// Loads are safe for concurrent use, also while one goroutine stores elsewhere.
+// Loads are safe for concurrent use, even while one goroutine stores elsewhere.
 type image struct {
 	r   *pmem.Region
 	dry bool
 
-	patched atomic.Bool       // there are patches: readers of what needs none take no lock
-	mu      sync.RWMutex      // a leaf
+	patched atomic.Bool       // there are patches; while it is false, loads take no lock
+	mu      sync.RWMutex      // a leaf of the lock order
 	patches map[uint64]*patch // by block; protected by mu
 }
 
-// patch is the lines of a block that were changed.
+// patch is the changed lines of a block.
 type patch struct {
-	has   uint64        // by line
-	lines []layout.Line // those, in order
+	has   uint64        // bit i: line i of the block was changed
+	lines []layout.Line // the changed lines, in order
 }
 
-// load reads the bytes at off.
+// load reads len(dst) bytes at region offset off.
 func (m *image) load(off int64, dst []byte) error {
 	if err := m.r.Load(off, dst); err != nil {
 		return err
@@ -39,7 +39,7 @@ func (m *image) load(off int64, dst []byte) error {
 	return nil
 }
 
-// loadLine reads the line at off; its checksum is not looked at.
+// loadLine reads the line at region offset off, without verifying its checksum.
 func (m *image) loadLine(off int64, l *layout.Line) error {
 	if err := m.r.LoadLine(off, (*[layout.LineSize]byte)(l)); err != nil {
 		return err
@@ -48,7 +48,7 @@ func (m *image) loadLine(off int64, l *layout.Line) error {
 	return nil
 }
 
-// overlay puts what was changed over dst, the region's bytes at off.
+// overlay copies the changed lines over dst, which holds the region's bytes at offset off.
 func (m *image) overlay(off int64, dst []byte) {
 	if !m.patched.Load() {
 		return
@@ -70,7 +70,7 @@ func (m *image) overlay(off int64, dst []byte) {
 	}
 }
 
-// put stores and flushes b at off.
+// put stores b at region offset off and flushes it.
 func (m *image) put(off int64, b []byte) error {
 	return m.store(off, b, func() error {
 		if err := m.r.Store(off, b); err != nil {
@@ -80,13 +80,13 @@ func (m *image) put(off int64, b []byte) error {
 	})
 }
 
-// ntStore stores b at off past the processor's caches.
+// ntStore stores b at region offset off with non-temporal stores.
 func (m *image) ntStore(off int64, b []byte) error {
 	return m.store(off, b, func() error { return m.r.NTStore(off, b) })
 }
 
-// store changes the bytes at off to b: by do, or beside the region. Memory that cannot be read is
-// not stored to, so that a dry run meets the same errors.
+// store changes the bytes at off to b: with do, or beside the region if the image is dry. It first
+// loads the affected lines, so that a dry run gets the same media errors as a repair.
 func (m *image) store(off int64, b []byte, do func() error) error {
 	lo, end := off&^(layout.LineSize-1), off+int64(len(b))
 	was := make([]byte, (end+layout.LineSize-1)&^(layout.LineSize-1)-lo)
@@ -130,7 +130,7 @@ func (m *image) keep(off int64, l *layout.Line) {
 	p.lines[i] = *l
 }
 
-// fence makes durable what this thread stored.
+// fence makes this thread's stores durable.
 func (m *image) fence() {
 	if !m.dry {
 		m.r.Fence()

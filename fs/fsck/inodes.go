@@ -7,24 +7,24 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// lookBlocks is how many inode blocks a worker looks at in one go.
+// lookBlocks is the number of inode blocks in a worker's unit of work.
 const lookBlocks = 8
 
-// blockLook is what a worker read of an inode block.
+// blockLook is an inode block as a worker read it.
 type blockLook struct {
 	err   error
 	buf   [layout.BlockSize]byte
-	valid uint64 // by line
+	valid uint64 // bit i: line i has a right checksum
 	in    [layout.InodesPerBlock]inodeLook
 }
 
-// inodeLook is what a worker read of an inode's blocks, as its lines in the block say.
+// inodeLook is the extents and attributes of an inode as a worker read them.
 type inodeLook struct {
-	content *contentLook // nil: it has none, or so much that it is read when it is judged
+	content *contentLook // nil: it has none, or too many to read ahead
 	xattrs  *xattrLook
 }
 
-// line is line i; nil if its checksum is wrong.
+// line returns line i, or nil if its checksum is wrong.
 func (k *blockLook) line(i int) *layout.Line {
 	if k.valid&(1<<i) == 0 {
 		return nil
@@ -32,8 +32,8 @@ func (k *blockLook) line(i int) *layout.Line {
 	return (*layout.Line)(k.buf[i*layout.LineSize:])
 }
 
-// look reads an inode block and what its inodes refer to. Many do at the same time: it
-// claims nothing and says nothing.
+// look reads an inode block, and the extents and attributes of its inodes. It runs on several
+// goroutines at once, and claims and reports nothing.
 func (p *pass) look(b uint64) *blockLook {
 	k := new(blockLook)
 	if k.err = p.block(b, k.buf[:]); k.err != nil {
@@ -113,7 +113,7 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 	ino := p.sb.InodeAt(io)
 	core := at(layout.InodeCoreOff)
 	if core == nil {
-		in.state = slotDamaged // judged by rebuild, when it is known who names it
+		in.state = slotDamaged // rebuild judges it, once all names are known
 		p.damaged++
 		if ino == layout.RootIno {
 			in.from, in.typ = layout.RootIno, syscall.DT_DIR
@@ -124,7 +124,7 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 	var c layout.Core
 	if c.Get(core); c.Mode == 0 {
 		in.state = slotFree
-		for _, o := range []int{layout.InodeTimesOff, layout.InodeExtentOff} { // its next user reads them
+		for _, o := range []int{layout.InodeTimesOff, layout.InodeExtentOff} { // the slot's next user reads them
 			if lo := io + int64(o); at(o) == nil {
 				p.problem(InodeFree, ino, lo, p.put1(lo, layout.Line{}), "the line of the free inode slot %d at offset %d has a wrong checksum", ino, lo)
 			}
@@ -152,27 +152,27 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 		t, made = p.lostTimes(ino, c.Gen, p.at(k.buf[:], off, s*lines+layout.InodeLiveOff/layout.LineSize))
 		var l layout.Line
 		t.Put(&l)
-		to := io + layout.InodeTimesOff
-		fix := p.put1(to, l)
+		timesOff := io + layout.InodeTimesOff
+		fix := p.put1(timesOff, l)
 		if !made {
 			fix = nil
 		}
 		if t.XattrRoot != 0 {
 			p.claimXattrs(p.lookXattrs(ino, c.Gen, t.XattrRoot))
 		}
-		p.problem(InodeTimes, ino, to, fix, "the times line of inode %d at offset %d has a wrong checksum", ino, to)
+		p.problem(InodeTimes, ino, timesOff, fix, "the times line of inode %d at offset %d has a wrong checksum", ino, timesOff)
 	}
 	ext := at(layout.InodeExtentOff)
 	if ext == nil {
-		eo := io + layout.InodeExtentOff
+		extOff := io + layout.InodeExtentOff
 		if typ == syscall.S_IFDIR {
 			p.namesLost = true
 		}
-		fix := p.put1(eo, layout.Line{})
+		fix := p.put1(extOff, layout.Line{})
 		if c.Format&layout.FormatInline != 0 {
-			fix = p.freeSlot(ino) // what the link said is gone
+			fix = p.freeSlot(ino) // the link's target is lost
 		}
-		p.problem(InodeExtents, ino, eo, fix, "the extent line of inode %d at offset %d has a wrong checksum", ino, eo)
+		p.problem(InodeExtents, ino, extOff, fix, "the extent line of inode %d at offset %d has a wrong checksum", ino, extOff)
 		if c.Format&layout.FormatInline != 0 {
 			return
 		}
@@ -188,7 +188,7 @@ func (p *pass) inode(in *inodeInfo, k *blockLook, off int64, s int) {
 // countInode counts an inode by its type.
 func (p *pass) countInode(ino uint64, c *layout.Core) {
 	switch typ := c.Mode & syscall.S_IFMT; {
-	case c.Nlink == 0 && ino != layout.RootIno: // what becomes of it is decided when it is known who names it (orphans)
+	case c.Nlink == 0 && ino != layout.RootIno: // orphans frees it or not, once all names are known
 		p.count(&p.rep.Orphans)
 	case typ == syscall.S_IFREG:
 		p.rep.Files++
@@ -201,14 +201,14 @@ func (p *pass) countInode(ino uint64, c *layout.Core) {
 	}
 }
 
-// count counts what the first pass finds: later ones look at what it mended.
+// count increments n in the first pass only: later passes see what the first one repaired.
 func (p *pass) count(n *int) {
 	if p.first {
 		*n++
 	}
 }
 
-// freeSlot makes ino's slot free; what it claimed is then free too.
+// freeSlot returns a fix that frees ino's slot. The next pass finds its blocks free.
 func (p *pass) freeSlot(ino uint64) func() error {
 	off := p.sb.InodeOff(ino)
 	return func() error {
@@ -225,7 +225,7 @@ func (p *pass) freeSlot(ino uint64) func() error {
 	}
 }
 
-// inline checks a symbolic link that stands in its inode.
+// inline checks a symbolic link whose target is in its inode.
 func (p *pass) inline(ino uint64, io int64, c *layout.Core, t *layout.Times, ext *layout.Line) {
 	if t.ExtentRoot != 0 {
 		p.problem(ExtentChain, ino, io+layout.InodeTimesOff, p.edit(io+layout.InodeTimesOff, func(l *layout.Line) {
@@ -233,49 +233,49 @@ func (p *pass) inline(ino uint64, io int64, c *layout.Core, t *layout.Times, ext
 			t.Get(l)
 			t.ExtentRoot = 0
 			t.Put(l)
-		}), "the symbolic link %d, which stands in its inode, has extent block %d", ino, t.ExtentRoot)
+		}), "the symbolic link %d, whose target is in its inode, has extent block %d, expected none", ino, t.ExtentRoot)
 	}
 	if n := bytes.IndexByte(ext.Payload()[:min(c.Size, layout.InlineSize)], 0); n >= 0 {
 		fix := p.editCore(ino, func(c *layout.Core) { c.Size = uint64(n) })
 		if n == 0 {
 			fix = p.freeSlot(ino)
 		}
-		p.problem(Symlink, ino, io, fix, "the symbolic link %d has %d bytes, of which byte %d is NUL", ino, c.Size, n)
+		p.problem(Symlink, ino, io, fix, "the target of the symbolic link %d has %d bytes, expected no NUL; byte %d is NUL", ino, c.Size, n)
 	}
 }
 
-// symlink checks one that stands in a block: slot 0, and nothing else. What it said is gone
-// if it does not.
+// symlink checks a symbolic link whose target is in a block: extent slot 0, and no other extent.
+// Otherwise the target is lost.
 func (p *pass) symlink(ino uint64, io int64, c *layout.Core, list []slotExtent) {
 	bad := ""
 	var buf [layout.BlockSize]byte
 	switch {
 	case len(list) != 1 || list[0].Logical != 0 || list[0].off != io+layout.InodeExtentOff || list[0].i != 0 || list[0].Flags&layout.ExtentUnwritten != 0:
-		bad = "has not just one block"
+		bad = "is not in exactly one block"
 	case p.block(list[0].Block, buf[:]) != nil:
-		return // a media error: whoever reads it is told
+		return // a media error, which a reader of the link gets
 	case c.Size < layout.BlockSize && bytes.IndexByte(buf[:c.Size], 0) >= 0:
-		bad = "has a NUL in it"
+		bad = "contains a NUL"
 	}
 	if bad != "" {
 		p.problem(Symlink, ino, io, p.freeSlot(ino), "the target of the symbolic link %d %s", ino, bad)
 	}
 }
 
-// format checks what the core line says of itself.
+// format checks that the core line is consistent: format flags and size against the file type.
 func (p *pass) format(ino uint64, io int64, c *layout.Core) {
 	typ := c.Mode & syscall.S_IFMT
-	if un := c.Format &^ (layout.FormatInline | layout.FormatTruncating); un != 0 ||
+	if unknown := c.Format &^ (layout.FormatInline | layout.FormatTruncating); unknown != 0 ||
 		c.Format&layout.FormatInline != 0 && typ != syscall.S_IFLNK || c.Format&layout.FormatTruncating != 0 && typ != syscall.S_IFREG {
 		p.problem(InodeFormat, ino, io, p.edit(io, func(l *layout.Line) {
-			k := *c
-			if k.Format &^= un; typ != syscall.S_IFLNK {
-				k.Format &^= layout.FormatInline
+			core := *c
+			if core.Format &^= unknown; typ != syscall.S_IFLNK {
+				core.Format &^= layout.FormatInline
 			}
 			if typ != syscall.S_IFREG {
-				k.Format &^= layout.FormatTruncating
+				core.Format &^= layout.FormatTruncating
 			}
-			k.Put(l)
+			core.Put(l)
 		}), "inode %d of mode %#o has the format flags %#x", ino, c.Mode, c.Format)
 	}
 	bad := ""
@@ -299,16 +299,16 @@ func (p *pass) format(ino uint64, io int64, c *layout.Core) {
 	}
 	if bad != "" {
 		fix := p.edit(io, func(l *layout.Line) {
-			k := *c
+			core := *c
 			switch typ {
 			case syscall.S_IFREG:
-				k.Size = maxSize
+				core.Size = maxSize
 			case syscall.S_IFDIR:
-				k.Size = c.Size &^ (layout.BlockSize - 1)
+				core.Size = c.Size &^ (layout.BlockSize - 1)
 			default:
-				k.Size = 0
+				core.Size = 0
 			}
-			k.Put(l)
+			core.Put(l)
 		})
 		if typ == syscall.S_IFLNK || typ == syscall.S_IFDIR && c.Size>>layout.BlockShift > p.sb.Blocks() {
 			fix = nil

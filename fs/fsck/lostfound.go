@@ -9,10 +9,10 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// lostFound is the name of the directory that takes what has lost its name.
+// lostFound is the name of the directory for inodes that have lost their names.
 const lostFound = "lost+found"
 
-// adopt gives a nameless inode the name "#ino" in lost+found.
+// adopt returns a fix that gives a nameless inode the name "#ino" in lost+found.
 func (p *pass) adopt(ino uint64, in *inodeInfo) func() error {
 	return func() error {
 		lf, err := p.lostFoundDir()
@@ -33,7 +33,7 @@ func (p *pass) adopt(ino uint64, in *inodeInfo) func() error {
 	}
 }
 
-// hasName reports whether a directory has a name, a short one.
+// hasName reports whether a directory has a name. The name must fit in one line.
 func (p *pass) hasName(d *dir, name string) bool {
 	lo, _ := p.findEntry(d, func(l *layout.Line) bool {
 		return l.DentryNameLen() == len(name) && string(l.NamePart(0, len(name))) == name
@@ -105,8 +105,8 @@ func (p *pass) makeLostFound(root *dir) (*dir, error) {
 	return d, nil
 }
 
-// now is a time for what a repair makes: that of the root's last change, since the
-// checker has no clock of its own.
+// now returns the time in ns for what a repair makes. It is the time of the root's last change,
+// since the checker has no clock.
 func (p *pass) now() int64 {
 	var l layout.Line
 	var t layout.Times
@@ -116,7 +116,7 @@ func (p *pass) now() int64 {
 	return max(t.Ctime, p.sb.Created)
 }
 
-// freeInode finds a free inode slot, making one more inode block if need be.
+// freeInode finds a free inode slot, and makes an inode block if there is none.
 func (p *pass) freeInode() (ino uint64, off int64, err error) {
 	for _, b := range p.inodeBlocks {
 		for i := range p.inodes[b] {
@@ -180,7 +180,8 @@ func (p *pass) addEntry(d *dir, name string, ino uint64, typ uint8) error {
 	return p.commit([]change{{place, l}})
 }
 
-// placeEntry finds a free line in a directory, giving it another block if need be.
+// placeEntry returns the region offset of a free line in a directory, and adds a block if there is
+// none.
 func (p *pass) placeEntry(d *dir) (int64, error) {
 	for k := len(d.ext) - 1; k >= 0; k-- {
 		e := d.ext[k]
@@ -203,8 +204,8 @@ func (p *pass) placeEntry(d *dir) (int64, error) {
 	return p.growDir(d)
 }
 
-// growDir gives a directory one more block, and one more extent block if it has no free
-// slot for that, and returns the block's first line.
+// growDir adds a block to a directory, and an extent block if no slot is free for it. It returns
+// the region offset of the block's first line.
 //
 // Persistence order:
 //  1. NT-store empty lines to the block, SFENCE; to the extent block, SFENCE
@@ -214,7 +215,7 @@ func (p *pass) growDir(d *dir) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	p.used.set(block) // the extent block is another
+	p.used.set(block) // so that the extent block is another one
 	io := p.sb.InodeOff(d.ino)
 	var core layout.Line
 	if err := p.line(io, &core); err != nil {
@@ -243,23 +244,23 @@ func (p *pass) growDir(d *dir) (int64, error) {
 	return int64(block) << layout.BlockShift, nil
 }
 
-// emptySlot is a free extent slot and the line it is in.
+// emptySlot is a free extent slot and its line.
 type emptySlot struct {
 	off  int64
 	i    int
 	line layout.Line
-	link []change // what links the extent block it is in; none if that is linked
+	link []change // changes that link a new extent block; none for an old one
 }
 
 // freeSlotOf finds a free extent slot of a directory, or formats an extent block for it.
 func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
 	lines := []int64{io + layout.InodeExtentOff}
-	var tl layout.Line
-	if err := p.line(io+layout.InodeTimesOff, &tl); err != nil {
+	var timesLine layout.Line
+	if err := p.line(io+layout.InodeTimesOff, &timesLine); err != nil {
 		return emptySlot{}, err
 	}
 	var t layout.Times
-	t.Get(&tl)
+	t.Get(&timesLine)
 	head := layout.ExtentBlock{Owner: d.ino, Gen: gen, Next: t.ExtentRoot}
 	for b, n := t.ExtentRoot, uint64(0); b != 0 && n < p.sb.Blocks(); n++ {
 		var l layout.Line
@@ -295,16 +296,17 @@ func (p *pass) freeSlotOf(d *dir, io int64, gen uint32) (emptySlot, error) {
 	if err := p.formatBlock(block, nil); err != nil {
 		return emptySlot{}, err
 	}
-	var hl layout.Line
-	head.Put(&hl)
+	var headLine layout.Line
+	head.Put(&headLine)
 	t.ExtentRoot = block
-	t.Put(&tl)
+	t.Put(&timesLine)
 	off := int64(block) << layout.BlockShift
-	return emptySlot{off: off + layout.LineSize, link: []change{{off, hl}, {io + layout.InodeTimesOff, tl}}}, nil
+	return emptySlot{off: off + layout.LineSize, link: []change{{off, headLine}, {io + layout.InodeTimesOff, timesLine}}}, nil
 }
 
-// freeMeta finds a free block of the metadata chunks, or makes one more chunk. What an
-// inode with a broken chain of extent blocks owns is not known: then nothing is free.
+// freeMeta returns a free block of the metadata chunks, and makes a metadata chunk if there is
+// none. It fails if a chain of extent blocks is broken, since the rest of the chain may then seem
+// free.
 func (p *pass) freeMeta() (uint64, error) {
 	if p.chainLost {
 		return 0, errors.New("a chain of extent blocks is broken, so what is free is not known")
@@ -323,10 +325,10 @@ func (p *pass) freeMeta() (uint64, error) {
 	return p.addChunk()
 }
 
-// addChunk makes a metadata chunk of free space and returns its first block.
+// addChunk makes a metadata chunk from free space and returns its first usable block.
 //
 // Persistence order:
-//  1. NT-store empty lines to its first block, SFENCE
+//  1. NT-store empty lines to its header block, SFENCE
 //  2. transaction: its header, its bit in the chunk map
 func (p *pass) addChunk() (uint64, error) {
 	for no := p.sb.FirstChunk() + 1; no < p.sb.Chunks(); no++ {

@@ -15,27 +15,27 @@ import (
 
 var errSum = errors.New("wrong checksum")
 
-// media is the region as recovery would leave it, and how repairs are written.
+// media is the region as recovery would leave it, and the means to write repairs.
 type media struct {
 	image
 	sb   *layout.Superblock
 	seed uint32
 
-	saved *layout.Owner // names the saved free map; nil: none
-	// damaged: the owner record says that damage was found, or is to say so.
+	saved *layout.Owner // contains the reference to the saved free map; nil: there is no saved map
+	// damaged is the owner record's flag for damage, as read or as end will write it.
 	damaged bool
-	seq     atomic.Uint64 // the largest sequence seen
+	seq     atomic.Uint64 // the largest sequence in use
 
-	verdict *owner.Verdict        // on the last user of the region
-	begun   bool                  // begin was called: something is changed
-	claim   *owner.Claim          // ours; nil: none yet, or dry
-	beat    time.Duration         // between our heartbeats; 0: none
-	lost    atomic.Pointer[error] // owner.ErrLost, once another process has taken the region from us
+	verdict *owner.Verdict        // the judgement of the region's last user
+	begun   bool                  // begin was called; repairs may have been stored
+	claim   *owner.Claim          // of this process; nil: not taken yet, or a dry run
+	beat    time.Duration         // interval between heartbeats; 0: none
+	lost    atomic.Pointer[error] // owner.ErrLost, once another process has taken the region
 
 	faults faults
 }
 
-// saw notes a sequence. Safe for concurrent use.
+// saw raises seq to at least the given sequence. Safe for concurrent use.
 func (m *media) saw(seq uint64) {
 	for {
 		was := m.seq.Load()
@@ -45,7 +45,7 @@ func (m *media) saw(seq uint64) {
 	}
 }
 
-// line reads the line at off; errSum if its checksum is wrong.
+// line reads the line at region offset off. It returns errSum if the checksum is wrong.
 func (m *media) line(off int64, l *layout.Line) error {
 	if err := m.loadLine(off, l); err != nil {
 		return m.faults.note(err)
@@ -57,7 +57,7 @@ func (m *media) line(off int64, l *layout.Line) error {
 	return nil
 }
 
-// block reads a whole block; its lines are not verified.
+// block reads a whole block, without verifying its lines.
 func (m *media) block(b uint64, buf []byte) error {
 	if err := m.load(int64(b)<<layout.BlockShift, buf[:layout.BlockSize]); err != nil {
 		return m.faults.note(err)
@@ -65,7 +65,7 @@ func (m *media) block(b uint64, buf []byte) error {
 	return nil
 }
 
-// at is line i of a block in buf that lies at region offset off; nil if its
+// at returns line i of the block in buf, which is at region offset off, or nil if the line's
 // checksum is wrong.
 func (m *media) at(buf []byte, off int64, i int) *layout.Line {
 	l := (*layout.Line)(buf[i*layout.LineSize:])
@@ -79,14 +79,14 @@ func (m *media) at(buf []byte, off int64, i int) *layout.Line {
 // record is a committed journal record.
 type record struct {
 	seq    uint64
-	at     int64
-	offs   []int64
+	at     int64   // region offset in bytes of its slot
+	offs   []int64 // region offsets in bytes of its lines in place
 	line   []layout.Line
 	pieces []layout.Piece
-	bad    bool // its data lies where no file's data can be
+	bad    bool // its data lies in blocks that cannot hold file data
 }
 
-// readRecords collects the committed records of all lanes in sequence order.
+// readRecords returns the committed records of all lanes, in sequence order.
 func (m *media) readRecords() ([]record, error) {
 	var recs []record
 	slot := int64(m.sb.LaneSlot)
@@ -96,31 +96,31 @@ func (m *media) readRecords() ([]record, error) {
 		if err := m.loadLine(at, &l); err != nil {
 			return nil, err
 		}
-		var h layout.RecordHeader
-		if !h.Get(&l, m.seed, at, m.sb.LaneSlot) {
+		var header layout.RecordHeader
+		if !header.Get(&l, m.seed, at, m.sb.LaneSlot) {
 			continue
 		}
-		n := int(h.N)
-		from, ok := h.Body(m.sb, at)
+		n := int(header.N)
+		from, ok := header.Body(m.sb, at)
 		if !ok {
-			recs = append(recs, record{seq: h.Seq, at: at, bad: true})
+			recs = append(recs, record{seq: header.Seq, at: at, bad: true})
 			continue
 		}
-		body := make([]byte, layout.TablesSize(n, int(h.Pieces)))
+		body := make([]byte, layout.TablesSize(n, int(header.Pieces)))
 		if err := m.load(from, body); err != nil {
 			return nil, err
 		}
-		if layout.Checksum(m.seed, body) != h.BodyCRC {
-			continue // torn: never committed, or being overwritten
+		if layout.Checksum(m.seed, body) != header.BodyCRC {
+			continue // not committed, or partly overwritten
 		}
-		m.saw(h.Seq)
-		rec := record{seq: h.Seq, at: at, offs: make([]int64, n), line: make([]layout.Line, n)}
-		tables := h.Tables(body)
+		m.saw(header.Seq)
+		rec := record{seq: header.Seq, at: at, offs: make([]int64, n), line: make([]layout.Line, n)}
+		tables := header.Tables(body)
 		for j := range rec.offs {
 			off, l := tables.Line(j)
 			rec.offs[j], rec.line[j] = off, *l
 		}
-		rec.pieces, ok = h.ListPieces(m.sb, from, body)
+		rec.pieces, ok = header.ListPieces(m.sb, from, body)
 		rec.bad = !ok
 		if rec.complete(m.seed) {
 			recs = append(recs, rec)
@@ -130,10 +130,10 @@ func (m *media) readRecords() ([]record, error) {
 	return recs, nil
 }
 
-// complete reports whether every line is of this record. The body's checksum does not
-// tell: a sealed line ends in its own crc32c, so whatever it holds it contributes the
-// same to a crc32c that runs over it, and a record half overwritten by one that changes
-// the same lines has a right one.
+// complete reports whether every line belongs to this record. The body's checksum does not show
+// that: a sealed line ends in its own crc32c, so a crc32c over the line has the same value whatever
+// the line contains. So a record that is half overwritten by one with the same lines has a right
+// checksum.
 func (rec *record) complete(seed uint32) bool {
 	for j := range rec.line {
 		if rec.line[j].Seq() != rec.seq || !rec.line[j].Valid(seed, rec.offs[j]) {
@@ -143,8 +143,8 @@ func (rec *record) complete(seed uint32) bool {
 	return true
 }
 
-// lay adds to newer the record's lines that are newer than their places, by the rules of recovery.
-// It returns the offsets of lines that cannot be.
+// lay adds to newer those lines of the record that are newer than the lines in place, by the rules
+// of recovery. It returns the region offsets of lines that must not be in a record.
 func (m *media) lay(newer map[int64]*layout.Line, rec *record) (bad []int64) {
 	for j, off := range rec.offs {
 		l := &rec.line[j]
@@ -167,7 +167,8 @@ func (m *media) lay(newer map[int64]*layout.Line, rec *record) (bad []int64) {
 	return bad
 }
 
-// mayJournal: records change the chunk map and lines behind the fixed area.
+// mayJournal reports whether a record may change the line at region offset off: a line of the chunk
+// map, or one after the fixed area.
 func (m *media) mayJournal(off int64) bool {
 	if off%layout.LineSize != 0 || off < 0 || off > m.sb.Size-layout.LineSize || off&^(layout.BlockSize-1) == m.sb.BackupOff {
 		return false
@@ -175,10 +176,10 @@ func (m *media) mayJournal(off int64) bool {
 	return off >= m.sb.StaticEnd || off >= m.sb.ChunkMapOff && off < m.sb.ChunkMapOff+m.sb.ChunkMapLines*layout.LineSize
 }
 
-// replay writes the lines of newer and the records' data to the media and empties the journal. lost
-// is told of data that the media refuse.
+// replay writes the lines of newer and the records' data to the media, and empties the journal. It
+// calls lost with data that the media cannot read or store.
 //
-// Persistence order, behind begin:
+// Persistence order, after begin:
 //  1. store the lines, flush; NT-store the data; SFENCE
 //  2. clear all slot headers, flush, SFENCE
 func (m *media) replay(recs []record, newer map[int64]*layout.Line, lost func(p layout.Piece, err error)) error {
@@ -218,17 +219,17 @@ func (m *media) replay(recs []record, newer map[int64]*layout.Line, lost func(p 
 	return nil
 }
 
-// change is one line of a repair.
+// change is the new content of one line.
 type change struct {
 	off  int64
 	line layout.Line
 }
 
-// commit makes the changes durable together: a redo record in the first slot of the
-// first lane, then the lines in place. Precondition: the journal is empty and there
-// are at most layout.MaxRecordLines changes, one per line.
+// commit makes the changes durable together: it writes a redo record to the first slot of the first
+// lane, and then the lines in place. Precondition: the journal is empty, and there are at most
+// layout.MaxRecordLines changes, one per line.
 //
-// Persistence order, behind begin:
+// Persistence order, after begin:
 //  1. NT-store the record, SFENCE
 //  2. store the lines in place, flush, SFENCE
 //  3. clear the record's header, flush: the next commit's fence, or that of end, drains it.
@@ -272,7 +273,7 @@ func (m *media) commit(ch []change) error {
 	return m.put(m.sb.LaneOff, zero[:])
 }
 
-// formatBlock writes 64 empty lines, changed by fill, to a block that nothing refers to yet.
+// formatBlock writes 64 empty lines, modified by fill, to a block that nothing refers to yet.
 //
 // Persistence order: NT-store the block, SFENCE.
 func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
@@ -295,9 +296,9 @@ func (m *media) formatBlock(b uint64, fill func(buf []byte, seq uint64)) error {
 	return nil
 }
 
-// begin makes the filesystem one that this process uses, with no free map: after a crash it
-// counts as one that was not unmounted. Every repair begins with it; a superblock that is
-// restored from the other one changes nothing that the owner record speaks of. A dry run claims
+// begin claims the filesystem for this process and drops the saved free map. After a crash it then
+// counts as not unmounted. Every repair calls begin first, except the restoring of a superblock
+// from the other one, which changes nothing that the owner record describes. A dry run claims
 // nothing.
 func (m *media) begin() error {
 	if m.begun {
@@ -322,7 +323,7 @@ func (m *media) begin() error {
 	return nil
 }
 
-// end makes the filesystem one that was unmounted cleanly.
+// end marks the filesystem as cleanly unmounted.
 //
 // Persistence order: what the repairs stored, SFENCE; owner.Claim.Release.
 func (m *media) end() error {

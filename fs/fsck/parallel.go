@@ -1,9 +1,9 @@
 package fsck
 
-// ordered looks at items 0..n-1 in workers goroutines and judges them in their order on the
-// caller's. What look does must not depend on what judge does to another item, so all that
-// is said and mended is the same whatever the number of workers. At most 4 items a worker
-// are looked at and not yet judged.
+// ordered calls look for the items 0..n-1 on the given number of worker goroutines, and judge for
+// them in order on the caller's goroutine. look must not depend on what judge does for other items,
+// so that reports and repairs do not depend on the number of workers. At most 4 items per worker
+// are looked at but not judged.
 func ordered[T any](workers, n int, look func(i int) T, judge func(i int, v T)) {
 	if workers = min(workers, n); workers <= 1 {
 		for i := range n {
@@ -14,7 +14,7 @@ func ordered[T any](workers, n int, look func(i int) T, judge func(i int, v T)) 
 	window := 4 * workers
 	todo := make(chan int, window)
 	defer close(todo)
-	done := make([]chan T, window) // item i comes by the one of i modulo window
+	done := make([]chan T, window) // item i is sent over channel i modulo window
 	for i := range done {
 		done[i] = make(chan T, 1)
 	}
@@ -34,7 +34,7 @@ func ordered[T any](workers, n int, look func(i int) T, judge func(i int, v T)) 
 	}
 }
 
-// batches cuts n things into pieces of size and is ordered for them.
+// batches divides n things into batches of size, and calls ordered for the batches.
 func batches[T any](workers, n, size int, look func(lo, hi int) T, judge func(lo int, v T)) {
 	ordered(workers, (n+size-1)/size,
 		func(i int) T { return look(i*size, min(n, (i+1)*size)) },

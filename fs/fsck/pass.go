@@ -9,89 +9,88 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// pass is one look at everything.
+// pass is one check of the whole filesystem.
 type pass struct {
 	*checker
-	first  bool      // nothing was mended yet
-	fixes  int       // problems mended; another pass must look again
-	found  []Problem // problems not mended, MaxProblems of them at most
-	left   int       // how many were found and not mended
-	mended []Problem // told when the pass ends, MaxProblems of them at most
+	first  bool      // no earlier pass repaired anything
+	fixes  int       // problems repaired; if any, another pass is needed
+	found  []Problem // problems not repaired, at most MaxProblems
+	left   int       // number of problems found and not repaired
+	mended []Problem // problems repaired, reported when the pass ends; at most MaxProblems
 
-	used   bitset // blocks claimed, by block
-	shared bitset // of these, by extents that may share them
+	used   bitset // claimed blocks, by block
+	shared bitset // of these, blocks claimed by extents that may share them, by block
 	meta   bitset // metadata chunks, by chunk
-	maybe  bitset // of these, by chunk: their header says so, their bit in the chunk map is lost
+	maybe  bitset // of these, chunks known from their header only, since their bit in the chunk map is lost, by chunk
 	inoB   bitset // inode blocks, by block
-	unsure bitset // blocks whose type or owner is not known, by block
+	unsure bitset // blocks whose type or owner is unknown, by block
 
 	fixed bitset // fixed area and second superblock, by block
-	bad   bitset // by the bad-range list, by block
-	// poison is that and what the kernel's list has more.
+	bad   bitset // bad blocks of the filesystem's list, by block
+	// poison is bad and the bad blocks of the kernel's list, by block.
 	poison  bitset
 	lost    map[uint64]*lostFile // by inode
-	sharers []owners             // what extents that may share their blocks claim
+	sharers []owners             // the claims of extents that may share their blocks
 
 	inodeBlocks []uint64
 	inodes      map[uint64]*inodeBlock // by block
 	dirs        []*dir
 	byIno       map[uint64]*dir
 
-	// namesLost: something that holds names could not be read. damaged counts inode
-	// slots whose core line does not verify. Either forbids conclusions from what is
-	// not there.
+	// namesLost: something that contains names could not be read. damaged is the number of inode
+	// slots whose core line does not verify. Either forbids conclusions from the absence of names.
 	namesLost bool
 	damaged   int
-	chainLost bool                      // blocks that belong to somebody may seem free
-	lists     map[uint64][]uint64       // lazily: the same of first blocks of attributes, by owner
-	exts      map[uint64][]extentHeader // lazily: extent blocks found by looking at every metadata block
+	chainLost bool                      // blocks with an owner may seem free
+	lists     map[uint64][]uint64       // first blocks of attribute lists, by owner; made when first needed
+	exts      map[uint64][]extentHeader // extent blocks, by owner, from a scan of all metadata blocks; made when first needed
 }
 
-// inodeBlock is what is known of the 16 inodes of a block.
+// inodeBlock is the state of the 16 inodes of a block.
 type inodeBlock [layout.InodesPerBlock]inodeInfo
 
 // The states of an inode slot.
 const (
-	slotUnknown uint8 = iota // its block could not be read, or is not known to hold inodes
+	slotUnknown uint8 = iota // its block could not be read, or may not be an inode block
 	slotFree
 	slotLive
 	slotDamaged // its core line does not verify
 )
 
-// inodeInfo is what is known of an inode.
+// inodeInfo is the state of an inode.
 type inodeInfo struct {
 	state  uint8
-	seen   bool // dirs: reached from the root
+	seen   bool // directories: reachable from the root
 	typ    uint8
 	format uint16
 	mode   uint16
 	nlink  uint32
-	links  uint32 // names that lead to it
-	subs   uint32 // dirs: directories named in it
+	links  uint32 // names of the inode
+	subs   uint32 // directories: names of directories in it
 	gen    uint32
-	from   uint64 // the directory that names it, or one of them
-	at     int64  // the place of that name
-	lines  uint8  // and how many it has
-	names  bool   // dirs: there are names in it
-	parent uint64 // dirs: the parent field
+	from   uint64 // the directory that contains its name, or one of its names; 0: none
+	at     int64  // region offset in bytes of that dentry
+	lines  uint8  // number of lines of that dentry
+	names  bool   // directories: contains names
+	parent uint64 // directories: the parent field
 }
 
 func (in *inodeInfo) isDir() bool {
 	return in.state == slotLive && in.mode&syscall.S_IFMT == syscall.S_IFDIR
 }
 
-// dir is a directory and the extents that hold it.
+// dir is a directory and its extents.
 type dir struct {
 	ino  uint64
 	size uint64
 	ext  []slotExtent
 }
 
-// slotExtent is an extent and the slot it stands in.
+// slotExtent is an extent and its slot.
 type slotExtent struct {
 	layout.Extent
-	off int64 // of the line
-	i   int   // slot in the line
+	off int64 // region offset in bytes of the line
+	i   int   // index of the slot in the line
 }
 
 type bitset []uint64
@@ -117,7 +116,8 @@ func (b bitset) count(i, n uint64) (c uint64) {
 	return c
 }
 
-// nextRun is the first run of bits that are set, of n from i on; k is 0 if there is none.
+// nextRun returns the first run of set bits among the n bits from i on: k bits from bit at on. k is
+// 0 if no bit is set.
 func (b bitset) nextRun(i, n uint64) (at, k uint64) {
 	end := i + n
 	for i < end && !b.has(i) {
@@ -140,7 +140,8 @@ func (b bitset) nextRun(i, n uint64) (at, k uint64) {
 	return i, min(k, end-i)
 }
 
-// forRun calls f for each word that n bits from i on touch.
+// forRun calls f for each word that contains any of the n bits from i on, with the mask of these
+// bits.
 func forRun(i, n uint64, f func(w int, mask uint64)) {
 	for n > 0 {
 		k := min(64-i%64, n)
@@ -163,8 +164,8 @@ func (c *checker) newPass() *pass {
 	return p
 }
 
-// run is the four steps. A step that mended something is followed by a new pass, since what comes
-// after it depends on it.
+// run does the four steps. A step that repaired something requires a new pass, since the later
+// steps depend on its results.
 func (p *pass) run() {
 	p.used.setRun(0, uint64(p.sb.StaticEnd)>>layout.BlockShift)
 	p.used.set(uint64(p.sb.BackupOff) >> layout.BlockShift)
@@ -183,8 +184,7 @@ func (p *pass) run() {
 	}
 	p.conclude()
 	bad := p.offline()
-	// The fixed area and the second superblock are not counted as used or free:
-	// the second superblock is used.
+	// The fixed area is not counted as used or free. The second superblock is counted as used.
 	static := uint64(p.sb.StaticEnd) >> layout.BlockShift
 	r := p.rep
 	r.Incomplete = p.incomplete()
@@ -192,11 +192,12 @@ func (p *pass) run() {
 	r.FreeBlocks = p.sb.Blocks() - static - min(r.UsedBlocks, p.sb.Blocks()-static)
 }
 
-// incomplete: what is not seen may be there all the same.
+// incomplete reports whether some names or inodes could not be read, so that absence proves
+// nothing.
 func (p *pass) incomplete() bool { return p.namesLost || p.damaged > 0 }
 
-// problem reports a problem and mends it with fix; fix nil: it cannot be mended. It says whether it
-// was mended.
+// problem reports a problem, and repairs it with fix unless fix is nil. It reports whether it was
+// repaired.
 func (p *pass) problem(code string, ino uint64, off int64, fix func() error, format string, a ...any) bool {
 	pr := Problem{Code: code, Ino: ino, Offset: off, What: fmt.Sprintf(format, a...)}
 	if what := loses[code]; what != "" && fix != nil {
@@ -207,7 +208,7 @@ func (p *pass) problem(code string, ino uint64, off int64, fix func() error, for
 		return false
 	}
 	p.fixes++
-	if len(p.mended) == MaxProblems { // told now, without a path
+	if len(p.mended) == MaxProblems { // reported now, without a path
 		p.tell(pr)
 		return true
 	}
@@ -215,7 +216,7 @@ func (p *pass) problem(code string, ino uint64, off int64, fix func() error, for
 	return true
 }
 
-// leave notes a problem that is not mended.
+// leave records a problem that is not repaired.
 func (p *pass) leave(pr Problem) {
 	p.left++
 	if len(p.found) < MaxProblems {
@@ -223,7 +224,7 @@ func (p *pass) leave(pr Problem) {
 	}
 }
 
-// silently runs a fix of what recovery, too, mends without a word, and says whether that worked.
+// silently runs a fix that recovery makes silently, too, and reports whether it succeeded.
 func (p *pass) silently(fix func() error) bool {
 	if p.try(fix) != nil {
 		return false
@@ -232,8 +233,8 @@ func (p *pass) silently(fix func() error) bool {
 	return true
 }
 
-// conclude tells what the pass mended, now that it is known which names lead where. What is left is
-// told in the end.
+// conclude reports what the pass repaired, now that the names of all inodes are known. Check
+// reports the other problems after the last pass.
 func (p *pass) conclude() {
 	for i := range p.mended {
 		p.mended[i].Path = p.pathOf(&p.mended[i])
@@ -244,8 +245,8 @@ func (p *pass) conclude() {
 	}
 }
 
-// pathOf is the path of the inode that a problem concerns, from the filesystem's root; "" if there
-// is none.
+// pathOf returns the path, from the filesystem's root, of the inode that a problem concerns, or ""
+// if it has none.
 func (p *pass) pathOf(pr *Problem) string {
 	if pr.Path != "" || pr.Ino == 0 {
 		return pr.Path
@@ -259,7 +260,7 @@ func (p *pass) pathOf(pr *Problem) string {
 	return ""
 }
 
-// unreadable reports a line that does not verify, or a media error.
+// unreadable reports a line with a wrong checksum, or a media error.
 func (p *pass) unreadable(code string, ino uint64, off int64, err error, fix func() error, what string) bool {
 	if err != errSum {
 		return p.problem(Media, ino, off, nil, "%s at offset %d cannot be read: %v", what, off, err)
@@ -267,12 +268,12 @@ func (p *pass) unreadable(code string, ino uint64, off int64, err error, fix fun
 	return p.problem(code, ino, off, fix, "%s at offset %d has a wrong checksum", what, off)
 }
 
-// put1 commits one changed line.
+// put1 returns a fix that writes one line.
 func (p *pass) put1(off int64, l layout.Line) func() error {
 	return func() error { return p.commit([]change{{off, l}}) }
 }
 
-// edit commits a change of the line at off.
+// edit returns a fix that changes the line at region offset off.
 func (p *pass) edit(off int64, f func(l *layout.Line)) func() error {
 	return func() error {
 		var l layout.Line
@@ -284,7 +285,7 @@ func (p *pass) edit(off int64, f func(l *layout.Line)) func() error {
 	}
 }
 
-// info is what is known of inode ino; nil if there can be no such inode.
+// info returns the state of inode ino, or nil if there can be no such inode.
 func (p *pass) info(ino uint64) *inodeInfo {
 	off := p.sb.InodeOff(ino)
 	if off < 0 {

@@ -9,13 +9,13 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// extentHeader is an extent block found by looking at every metadata block.
+// extentHeader is the header of an extent block found by a scan of all metadata blocks.
 type extentHeader struct {
 	block uint64
 	layout.ExtentBlock
 }
 
-// extentBlocksOf finds the extent blocks that name ino as their owner.
+// extentBlocksOf returns the extent blocks whose owner is ino.
 func (p *pass) extentBlocksOf(ino uint64) []extentHeader {
 	if p.exts == nil {
 		p.exts = map[uint64][]extentHeader{}
@@ -30,9 +30,9 @@ func (p *pass) extentBlocksOf(ino uint64) []extentHeader {
 	return p.exts[ino]
 }
 
-// chainRoot finds the root of an inode's chain of extent blocks on the media: the
-// block of the highest index from which the chain leads down to index 0. ok is false
-// if blocks were found and no chain fits.
+// chainRoot finds the root of an inode's chain of extent blocks on the media: the block with the
+// highest index from which the chain leads down to index 0. ok is false if blocks were found but no
+// complete chain.
 func (p *pass) chainRoot(ino uint64, gen uint32) (root uint64, ok bool) {
 	list := p.extentBlocksOf(ino)
 	byBlock := map[uint64]layout.ExtentBlock{}
@@ -42,7 +42,7 @@ func (p *pass) chainRoot(ino uint64, gen uint32) (root uint64, ok bool) {
 		}
 	}
 	best := int64(-1)
-	for _, h := range list { // in order, so that of equals always the same is taken
+	for _, h := range list { // in order, so that the choice between equal roots is always the same
 		if h.Gen != gen {
 			continue
 		}
@@ -59,8 +59,8 @@ func (p *pass) chainRoot(ino uint64, gen uint32) (root uint64, ok bool) {
 	return root, best >= 0 || len(byBlock) == 0
 }
 
-// lostTimes makes a times line for an inode whose own is damaged: the root from the
-// extent blocks on the media, the times from the live line if there is one.
+// lostTimes makes a times line for an inode whose times line is damaged. It takes the roots from
+// the blocks found on the media, and the times from the live line if that is valid.
 func (p *pass) lostTimes(ino uint64, gen uint32, live *layout.Line) (t layout.Times, ok bool) {
 	if live != nil {
 		var v layout.Live
@@ -73,16 +73,16 @@ func (p *pass) lostTimes(ino uint64, gen uint32, live *layout.Line) (t layout.Ti
 	return t, ok
 }
 
-// xattrHeader reads the header of a block of attributes.
+// xattrHeader reads the header of the attribute block b.
 func (p *pass) xattrHeader(b uint64) (h layout.XattrBlock, ok bool) {
 	var l layout.Line
 	ok = b != 0 && p.metaBlock(b) && p.line(int64(b)<<layout.BlockShift, &l) == nil && h.Get(&l)
 	return h, ok
 }
 
-// newestXattrs finds the newest whole list of attributes of an inode on the media; 0: there
-// is none. Lists of old are there until their blocks are used again, so an attribute that
-// was removed may come back with one: better that than to lose all.
+// newestXattrs finds the newest complete attribute list of an inode on the media, and returns its
+// first block, or 0. Old lists persist until their blocks are reused, so a removed attribute may
+// reappear, which is better than losing all attributes.
 func (p *pass) newestXattrs(ino uint64, gen uint32) (root uint64) {
 	if p.lists == nil {
 		p.lists = map[uint64][]uint64{}
@@ -102,7 +102,7 @@ func (p *pass) newestXattrs(ino uint64, gen uint32) (root uint64) {
 	return root
 }
 
-// metaBlocks calls f for each block of the metadata chunks that holds no inodes.
+// metaBlocks calls f for each block of the metadata chunks except headers and inode blocks.
 func (p *pass) metaBlocks(f func(b uint64)) {
 	for no := int64(0); no < p.sb.Chunks(); no++ {
 		if !p.meta.has(uint64(no)) {
@@ -116,13 +116,13 @@ func (p *pass) metaBlocks(f func(b uint64)) {
 	}
 }
 
-// mendChain points the inode at the best chain that the media still hold. Only when
-// its root itself is wrong: a chain broken further down still holds slots that would
-// be lost, so that is left to a human.
+// mendChain returns a fix that sets the inode's root to the best chain on the media. It only does
+// so if the root itself is wrong: a chain that is broken further down still has slots that would be
+// lost, so the user has to decide.
 func (p *pass) mendChain(ino uint64, io int64, gen uint32, atRoot bool) func() error {
 	return func() error {
 		if !atRoot {
-			return errors.New("the chain is broken in its middle")
+			return errors.New("the chain is broken after its first block")
 		}
 		root, ok := p.chainRoot(ino, gen)
 		if !ok || root == 0 {
@@ -137,15 +137,14 @@ func (p *pass) mendChain(ino uint64, io int64, gen uint32, atRoot bool) func() e
 	}
 }
 
-// rebuild judges the inodes whose core line is damaged, now that it is known who names
-// them and as what. One that is named gets a core made from its dentry and its
-// extents: owner and permissions are lost. One that nobody names becomes a free slot,
-// which most slots are.
+// rebuild judges the inodes with a damaged core line, now that all names are known. An inode with a
+// name gets a core line from its dentry and its extents, without its owner and permissions. An
+// inode without a name becomes a free slot, as most slots are.
 func (p *pass) rebuild() {
 	for _, b := range p.inodeBlocks {
 		for _, in := range p.inodes[b] {
 			if in.state == slotDamaged && in.links > 0 && (in.typ == syscall.DT_DIR || in.typ == 0) {
-				p.namesLost = true // its own are not known, so others may seem nameless
+				p.namesLost = true // its names are unknown, so other inodes may seem nameless
 			}
 		}
 	}
@@ -168,14 +167,15 @@ func (p *pass) rebuild() {
 				}
 				p.problem(InodeCore, ino, io, p.makeCore(ino, io, in), "the core line of inode %d at offset %d has a wrong checksum%s", ino, io, lost)
 			} else {
-				p.problem(InodeMode, ino, io, p.makeCore(ino, io, in), "inode %d at offset %d has mode %#o, which is no file type", ino, io, in.mode)
+				p.problem(InodeMode, ino, io, p.makeCore(ino, io, in), "inode %d at offset %d has mode %#o, which has no valid file type", ino, io, in.mode)
 			}
 		}
 	}
 }
 
-// madeOwner is the owner and the permissions of an inode whose own are lost: nobody else's may it
-// become, but the root directory goes back to who made the filesystem.
+// madeOwner returns the owner and permissions for an inode whose own are lost. No other user may
+// get access to it, so it becomes root's, except that the root directory goes to the user that made
+// the filesystem.
 func (p *pass) madeOwner(ino uint64) (uid, gid uint32, mode uint16) {
 	if ino == layout.RootIno {
 		return p.sb.UID, p.sb.GID, 0o600
@@ -183,7 +183,7 @@ func (p *pass) madeOwner(ino uint64) (uid, gid uint32, mode uint16) {
 	return 0, 0, 0o600
 }
 
-// makeCore writes a new core line for a damaged inode.
+// makeCore returns a fix that writes a new core line for a damaged inode.
 func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 	return func() error {
 		var first, times, core layout.Line
@@ -205,7 +205,7 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 			}
 		}
 		c.Size = min(end, p.sb.Blocks()) << layout.BlockShift
-		if p.line(io, &core) == nil && in.typ != 0 { // all but the type is right
+		if p.line(io, &core) == nil && in.typ != 0 { // everything but the type is right
 			c.Get(&core)
 			c.Mode = c.Mode&^syscall.S_IFMT | uint16(in.typ)<<12
 			c.Put(&core)
@@ -218,13 +218,13 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 			c.Mode = syscall.S_IFREG | 0o600
 		case syscall.DT_LNK:
 			c.Mode = syscall.S_IFLNK | 0o777
-			if n := bytes.IndexByte(first.Payload(), 0); haveFirst && n != 0 { // an extent begins with zeros: it is the file's block 0
+			if n := bytes.IndexByte(first.Payload(), 0); haveFirst && n != 0 { // an extent begins with zeros, since it is of file block 0
 				if n < 0 {
 					n = layout.InlineSize
 				}
 				c.Format, c.Size = layout.FormatInline, uint64(n)
 			} else {
-				return errors.New("what the symbolic link said is not known for sure")
+				return errors.New("the target of the symbolic link is not known for sure")
 			}
 		case syscall.DT_FIFO, syscall.DT_SOCK, syscall.DT_CHR, syscall.DT_BLK:
 			c.Mode, c.Size = uint16(in.typ)<<12|0o600, 0
@@ -233,9 +233,9 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 				return errors.New("its type is not known")
 			}
 			if p.namesLost {
-				return errors.New("something names it perhaps that cannot be read")
+				return errors.New("a directory that cannot be read may contain its name")
 			}
-			c = layout.Core{Gen: c.Gen} // all names were read and none is its
+			c = layout.Core{Gen: c.Gen} // all names were read, and none leads to it
 		}
 		var l layout.Line
 		c.Put(&l)
@@ -243,7 +243,8 @@ func (p *pass) makeCore(ino uint64, io int64, in *inodeInfo) func() error {
 	}
 }
 
-// guessGen is the generation that a damaged inode had, as far as the media say.
+// guessGen returns the generation of a damaged inode, as far as the media still have it: from its
+// extent blocks, its attributes or its live line.
 func (p *pass) guessGen(ino uint64, io int64, root, xattrs uint64) uint32 {
 	if root != 0 {
 		for _, h := range p.extentBlocksOf(ino) {

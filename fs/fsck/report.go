@@ -7,27 +7,26 @@ import (
 	"github.com/daxfsd/daxfsd/fs/owner"
 )
 
-// Options of Check. The zero value only reports.
+// Options are the options of Check. The zero value makes a dry run.
 type Options struct {
-	// Repair mends what can be mended without losing data. Without it the repair is run, and all
-	// that it would store is kept in memory.
+	// Repair repairs what can be repaired. Without it the repair is a dry run, whose stores are
+	// kept in DRAM.
 	Repair bool
-	// Workers is how many goroutines look at things; 0: GOMAXPROCS. What is found does not
-	// depend on it. Repairs are made by one.
+	// Workers is the number of goroutines that read; 0: GOMAXPROCS. The result does not depend on
+	// it. One goroutine makes all repairs.
 	Workers int
-	// Progress is told how far a stage is; nil: nobody.
+	// Progress, if not nil, is called with the progress of a stage.
 	Progress func(stage string, done, total int64)
-	// Owner is what the caller found out about the region's last user; nil: Check asks itself,
+	// Owner is the caller's verdict on the region's last user. If nil, Check judges by itself,
 	// which may take seconds.
 	Owner *owner.Verdict
-	// Sleep waits while it is watched whether the last user still lives; nil: time.Sleep. For
-	// tests.
+	// Sleep waits while the last user is watched for heartbeats; nil: time.Sleep. For tests.
 	Sleep func(time.Duration)
-	// Takeover repairs a region of which it is unclear whether somebody uses it.
+	// Takeover repairs a region even if it is unclear whether it is in use.
 	Takeover bool
-	// BeatInterval is how often others are shown that a repair is under way; 0: never.
+	// BeatInterval is the interval between heartbeats during a repair; 0: none.
 	BeatInterval time.Duration
-	// Found is told each problem as it is found or mended; nil: nobody.
+	// Found, if not nil, is called with each problem as it is found or repaired.
 	Found func(Problem)
 }
 
@@ -35,30 +34,30 @@ type Options struct {
 const (
 	SuperPrimary   = "super-primary"    // the first superblock is damaged
 	SuperBackup    = "super-backup"     // the second superblock is damaged
-	SuperDiffer    = "super-differ"     // both verify and say different things
-	OwnerState     = "owner-state"      // owner record with a state no writer makes
-	OwnerDamaged   = "owner-damaged"    // damage was found while it was mounted, and not repaired
-	FreeMap        = "free-map"         // the saved free map is damaged, or wrong
-	JournalLine    = "journal-line"     // a committed record holds a line that cannot be
-	JournalData    = "journal-data"     // a committed record holds data that cannot be
+	SuperDiffer    = "super-differ"     // both verify and differ
+	OwnerState     = "owner-state"      // owner record with an unknown state
+	OwnerDamaged   = "owner-damaged"    // damage was found while mounted, and not repaired
+	FreeMap        = "free-map"         // the saved free map is damaged or wrong
+	JournalLine    = "journal-line"     // a committed record contains an invalid line
+	JournalData    = "journal-data"     // a committed record has data in an invalid place
 	JournalClean   = "journal-clean"    // committed records on a cleanly unmounted filesystem
 	Media          = "media"            // the media cannot be read
-	LostData       = "lost-data"        // a file has data in a bad range: it is lost
+	LostData       = "lost-data"        // a file has lost data in a bad range
 	BadList        = "bad-list"         // damaged line of the bad-range list
 	ChunkMap       = "chunk-map"        // damaged line of the chunk map
-	ChunkMapBit    = "chunk-map-bit"    // a bit that cannot be: outside, or the first chunk's missing
-	ChunkHeader    = "chunk-header"     // the header of a metadata chunk is not one
+	ChunkMapBit    = "chunk-map-bit"    // an invalid bit: outside the chunks, or the first chunk's missing
+	ChunkHeader    = "chunk-header"     // the header of a metadata chunk is damaged
 	ChunkTypes     = "chunk-types"      // damaged line of block types
-	ChunkType      = "chunk-type"       // a block type no writer makes
+	ChunkType      = "chunk-type"       // an unknown block type
 	InodeCore      = "inode-core"       // damaged core line
 	InodeFree      = "inode-free"       // damaged line of a free slot
 	InodeTimes     = "inode-times"      // damaged times line
 	InodeExtents   = "inode-extents"    // damaged extent line
-	InodeMode      = "inode-mode"       // not a file type
-	InodeFormat    = "inode-format"     // format flags that cannot be
-	InodeSizeBad   = "inode-size"       // a size that cannot be
-	InodeXattr     = "inode-xattr"      // extended attributes that cannot be read or claim what is not theirs
-	Symlink        = "symlink"          // a symbolic link whose target cannot be
+	InodeMode      = "inode-mode"       // unknown file type
+	InodeFormat    = "inode-format"     // invalid format flags
+	InodeSizeBad   = "inode-size"       // invalid size
+	InodeXattr     = "inode-xattr"      // extended attributes that cannot be read, or with blocks of other owners
+	Symlink        = "symlink"          // a symbolic link with an invalid target
 	InodeRoot      = "inode-root"       // inode 1 is not a directory
 	Orphan         = "orphan"           // nlink 0 on a clean filesystem
 	Truncating     = "truncating"       // interrupted truncation on a clean filesystem
@@ -67,57 +66,58 @@ const (
 	ExtentOverlap  = "extent-overlap"   // two extents for one block of a file
 	ExtentShared   = "extent-shared"    // a block claimed twice
 	ExtentReserved = "extent-reserved"  // a block that no file may have: second superblock; a header or inode block in a bad range
-	ExtentMetadata = "extent-metadata"  // data in a metadata chunk
+	ExtentMetadata = "extent-metadata"  // file data in a metadata chunk
 	ExtentDir      = "extent-directory" // directory block outside metadata chunks, or a header or inode block
 	ExtentEOF      = "extent-eof"       // written blocks beyond the end of file
 	DirLine        = "dir-line"         // damaged line of a directory
-	DentrySyntax   = "dentry-syntax"    // not a dentry
-	DentryName     = "dentry-name"      // a name that cannot be
+	DentrySyntax   = "dentry-syntax"    // malformed dentry
+	DentryName     = "dentry-name"      // invalid name
 	DentryDup      = "dentry-duplicate" // a name twice in a directory
-	DentryDead     = "dentry-dead"      // its inode is not there
+	DentryDead     = "dentry-dead"      // its inode does not exist
 	DentryType     = "dentry-type"      // type differs from the inode's
-	DentryOrphan   = "dentry-orphan"    // a directory that is an orphan has entries
+	DentryOrphan   = "dentry-orphan"    // an orphan directory has entries
 	DirParents     = "dir-parents"      // a directory named twice
-	DirParent      = "dir-parent"       // parent field is not the directory that names it
+	DirParent      = "dir-parent"       // parent field is not the directory with its name
 	DirCycle       = "dir-cycle"        // a directory below itself
-	Unreachable    = "unreachable"      // no name leads to it
+	Unreachable    = "unreachable"      // no name leads to an inode
 	Nlink          = "nlink"            // link count differs from the names
 )
 
-// loses says what the repair of a problem cannot bring back.
+// loses is what the repair of a problem loses for good, by the problem's code.
 var loses = map[string]string{
-	InodeTimes:   "its times, and attributes if no whole list of them is found",
-	InodeExtents: "the blocks that the line told of, which read as zeros",
+	InodeTimes:   "its times, and its attributes if no complete list of them is found",
+	InodeExtents: "the blocks of the extents in the line, which then read as zeros",
 	InodeXattr:   "its attributes",
-	Symlink:      "what is wrong of the link, or all of it",
-	ExtentRange:  "the blocks of that extent, which read as zeros",
-	ExtentEOF:    "what lies beyond its end",
-	DirLine:      "the name in the line: what it led to goes to /lost+found",
-	DentrySyntax: "the name: what it led to goes to /lost+found",
-	DentryName:   "the name: what it led to goes to /lost+found",
+	Symlink:      "a part of its target, or the link",
+	ExtentRange:  "the blocks of that extent, which then read as zeros",
+	ExtentEOF:    "the data beyond its end",
+	DirLine:      "the name in the line; its inode goes to /lost+found",
+	DentrySyntax: "the name; its inode goes to /lost+found",
+	DentryName:   "the name; its inode goes to /lost+found",
 	DentryDup:    "the second of the names",
 	DentryDead:   "the name",
 	DirParents:   "that name",
-	DirCycle:     "its name: it goes to /lost+found",
+	DirCycle:     "its name; it goes to /lost+found",
 }
 
-// Problem is one thing that is wrong.
+// Problem is a problem of the filesystem.
 type Problem struct {
 	Code   string `json:"code"`
 	What   string `json:"what"`             // one sentence: the structure, what was found, what was expected
-	Ino    uint64 `json:"ino,omitempty"`    // the inode concerned; 0: none
+	Ino    uint64 `json:"ino,omitempty"`    // the inode concerned; 0: no inode
 	Offset int64  `json:"offset,omitempty"` // region offset in bytes
-	Path   string `json:"path,omitempty"`   // of the inode, from the filesystem's root; "": no name is known
-	// Of LostData: what is lost, in bytes. No bytes: the value of an attribute.
+	Path   string `json:"path,omitempty"`   // of the inode, from the filesystem's root; "": unknown
+	// FileOffset and Bytes are the lost data of a LostData, in bytes. Bytes is 0 if the value of an
+	// attribute is lost.
 	FileOffset int64 `json:"file_offset,omitempty"`
 	Bytes      int64 `json:"bytes,omitempty"`
 	Fixed      bool  `json:"fixed"`
-	Fixable    bool  `json:"fixable"` // it is left, and a repair would mend it
+	Fixable    bool  `json:"fixable"` // not repaired, and a repair would repair it
 }
 
 func (p Problem) String() string {
 	s := fmt.Sprintf("%s: %s", p.Code, p.What)
-	if p.Path != "" && p.Code != LostData { // which begins with it
+	if p.Path != "" && p.Code != LostData { // What begins with the path
 		s = fmt.Sprintf("%s: %q: %s", p.Code, p.Path, p.What)
 	}
 	switch {
@@ -129,23 +129,24 @@ func (p Problem) String() string {
 	return s
 }
 
-// MaxProblems is how many problems a report lists, and how many of those that are left are told to
-// Options.Found; the rest is only counted. Of more that one pass mends the paths are not told.
+// MaxProblems is the largest number of problems that a report lists, and the largest number of
+// unrepaired problems passed to Options.Found. Further problems are only counted. Further problems
+// that one pass repairs are reported without a path.
 const MaxProblems = 10000
 
-// Report is what a check found.
+// Report is the result of a check.
 type Report struct {
 	Problems []Problem `json:"problems"`
 	Repaired int       `json:"repaired"`
 	Left     int       `json:"left"`    // problems not repaired
-	Fixable  int       `json:"fixable"` // of these, what a repair would mend; after one 0
+	Fixable  int       `json:"fixable"` // of Left, those that a repair would repair; 0 after a repair
 
 	// Clean: the filesystem was cleanly unmounted.
 	Clean bool `json:"clean"`
-	// FreeMap: a free map was saved.
+	// FreeMap: there is a saved free map.
 	FreeMap bool `json:"free_map"`
-	// Incomplete: some directory or inode could not be read, so reachability and
-	// link counts were not judged.
+	// Incomplete: some directory or inode could not be read, so reachability and link counts were
+	// not checked.
 	Incomplete bool `json:"incomplete"`
 	// BackupUsed: the first superblock was unusable.
 	BackupUsed bool `json:"backup_superblock_used"`
@@ -155,13 +156,13 @@ type Report struct {
 	Symlinks uint64 `json:"symlinks"`
 	Special  uint64 `json:"special_files"`
 
-	// Work that recovery does at the next mount (or this repair did).
+	// Work that recovery does at the next mount, or that this repair did.
 	JournalRecords int `json:"journal_records"`
 	Orphans        int `json:"orphans"`
 	Truncations    int `json:"interrupted_truncations"`
 
-	// Memory that is known to be bad, by the filesystem's list and the kernel's, and how many
-	// ranges of files were lost by that: LostData, each of which is among those left.
+	// Memory known to be bad, from the filesystem's list and the kernel's, in ranges and in blocks,
+	// and the number of LostData problems that it causes. These are included in Left.
 	BadRanges  int    `json:"bad_ranges"`
 	BadBlocks  uint64 `json:"bad_blocks"`
 	LostRanges int    `json:"lost_ranges"`
@@ -171,14 +172,15 @@ type Report struct {
 	DirBlocks    uint64 `json:"directory_blocks"`
 	ExtentBlocks uint64 `json:"extent_blocks"`
 	XattrBlocks  uint64 `json:"xattr_blocks"`
-	DataBlocks   uint64 `json:"data_blocks"` // long attribute values among them
-	// UsedBlocks and FreeBlocks are 4 KiB each and leave the fixed area out, as
-	// statfs does. Like all counts they are of what the repair leaves, or would.
+	DataBlocks   uint64 `json:"data_blocks"` // including long attribute values
+	// UsedBlocks and FreeBlocks are in blocks of 4 KiB and exclude the fixed area, as statfs does.
+	// Like all counts they describe the filesystem after the repair, or after the repair that a dry
+	// run simulates.
 	UsedBlocks uint64 `json:"used_blocks"`
 	FreeBlocks uint64 `json:"free_blocks"`
 }
 
-// ExitCode is the exit status of fsck(8): bit 0 errors corrected, bit 2 errors left.
+// ExitCode returns the exit status of fsck(8): bit 0 for errors corrected, bit 2 for errors left.
 func (r *Report) ExitCode() int {
 	code := 0
 	if r.Repaired > 0 {

@@ -6,17 +6,17 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// xattrLook is what the blocks of an inode's attributes say, up to what is wrong with them.
+// xattrLook is the content of an inode's attribute blocks, up to the first damage.
 type xattrLook struct {
 	chain []uint64
 	runs  []layout.XattrRun
-	names []string // of the attribute, by run
-	bad   string   // "" if nothing is
+	names []string // names of the attributes, by run
+	bad   string   // the damage; "" if there is none
 }
 
-// xattrs checks an inode's extended attributes and claims their blocks. What cannot be
-// read is mended by taking all of the inode's attributes away. Values are not compared
-// with their checksums: as a file's data, whoever reads them is told.
+// xattrs checks an inode's extended attributes and claims their blocks. The repair for unreadable
+// attributes removes all attributes of the inode. The values' checksums are not checked, as file
+// data is not: a reader gets the error.
 func (p *pass) xattrs(ino uint64, io int64, k *xattrLook) {
 	if k == nil {
 		return
@@ -38,11 +38,11 @@ func (p *pass) xattrs(ino uint64, io int64, k *xattrLook) {
 	}
 }
 
-// claimXattrs says what is wrong with the attributes; "" if nothing is.
+// claimXattrs claims the attributes' blocks, and returns what is wrong with the attributes, or "".
 func (p *pass) claimXattrs(k *xattrLook) string {
 	for _, b := range k.chain {
 		if p.used.has(b) {
-			return fmt.Sprintf("have block %d, which belongs to somebody else", b)
+			return fmt.Sprintf("have block %d, which has another owner", b)
 		}
 		p.used.set(b)
 		p.rep.XattrBlocks++
@@ -55,14 +55,15 @@ func (p *pass) claimXattrs(k *xattrLook) string {
 	return k.bad
 }
 
-// lookXattrs reads the attributes from root on. A chain ends, since each block must have
-// the next index.
+// lookXattrs reads the attributes from the block root on. A chain is finite, since the index
+// increases by one with each block, up to layout.XattrBlocksMax.
 func (p *pass) lookXattrs(ino uint64, gen uint32, root uint64) *xattrLook {
 	k := new(xattrLook)
 	k.bad = p.xattrChain(k, ino, gen, root)
 	return k
 }
 
+// xattrChain reads the attributes into k, and returns what is wrong with them, or "".
 func (p *pass) xattrChain(k *xattrLook, ino uint64, gen uint32, root uint64) string {
 	var list []byte
 	buf := make([]byte, layout.BlockSize)
@@ -79,7 +80,7 @@ func (p *pass) xattrChain(k *xattrLook, ino uint64, gen uint32, root uint64) str
 		}
 		h, part, ok := layout.XattrPart(buf, p.seed, off)
 		if !ok || h.Owner != ino || h.Gen != gen || h.Index != i {
-			return fmt.Sprintf("have block %d, which is not the one that should stand there", b)
+			return fmt.Sprintf("have block %d, which is not the next block of their chain", b)
 		}
 		k.chain = append(k.chain, b)
 		list = append(list, part...)
@@ -89,7 +90,7 @@ func (p *pass) xattrChain(k *xattrLook, ino uint64, gen uint32, root uint64) str
 	for len(list) > 0 {
 		x, rest, ok := layout.NextXattr(list)
 		if !ok {
-			return "have an entry that is not one"
+			return "have a malformed entry"
 		}
 		if names[x.Name] {
 			return fmt.Sprintf("have the name %q twice", x.Name)
@@ -103,19 +104,19 @@ func (p *pass) xattrChain(k *xattrLook, ino uint64, gen uint32, root uint64) str
 	return ""
 }
 
-// claimData claims a run of data blocks, or says why it is not one.
+// claimData claims a run of data blocks, and returns why it cannot, or "".
 func (p *pass) claimData(block, n uint64) string {
 	blocks := p.sb.Blocks()
 	if n == 0 || block < uint64(p.sb.StaticEnd)>>layout.BlockShift || block >= blocks || blocks-block < n {
-		return "lies outside the filesystem"
+		return "is outside the filesystem"
 	}
 	for ch := p.chunkOf(block); ch <= p.chunkOf(block+n-1); ch++ {
 		if p.meta.has(ch) {
-			return fmt.Sprintf("reaches into metadata chunk %d", ch)
+			return fmt.Sprintf("overlaps metadata chunk %d", ch)
 		}
 	}
 	if p.used.hasAny(block, n) {
-		return fmt.Sprintf("has blocks %d..%d, of which one belongs to somebody else", block, block+n-1)
+		return fmt.Sprintf("has blocks %d..%d, one of which has another owner", block, block+n-1)
 	}
 	p.used.setRun(block, n)
 	p.rep.DataBlocks += n

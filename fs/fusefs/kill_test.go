@@ -16,7 +16,7 @@ import (
 // if the writer is in its group, and loses it if the writer is not, or if that is unknown.
 func TestKillSGID(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to run a program as somebody else")
+		t.Skip("needs root, to run a program as another user")
 	}
 	const uid, gid, group = 1234, 1235, 4242
 	member := exec.Command("sleep", "60")

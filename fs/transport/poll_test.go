@@ -42,7 +42,7 @@ func TestPoller(t *testing.T) {
 			t.Errorf("%s: awake is %v", what, !want)
 		}
 		if asleep := p.state.Load() == pollAsleep; asleep == want {
-			t.Errorf("%s: the others are told that it sleeps: %v", what, asleep)
+			t.Errorf("%s: its state is asleep: %v", what, asleep)
 		}
 	}
 	two := func(want bool, what string) { // two requests; the first is late
@@ -146,7 +146,7 @@ func TestPoller(t *testing.T) {
 	never.came(now)
 	never.came(now + 1)
 	if never.awake() {
-		t.Error("awake where nobody tells the load")
+		t.Error("awake without a load")
 	}
 }
 
@@ -167,7 +167,7 @@ func TestPollerLook(t *testing.T) {
 		p.came(now)
 		p.waits(now)
 		if p.state.Load() != pollAwake {
-			t.Error("the others are not told that it waits awake")
+			t.Error("its state is not awake")
 		}
 	}
 	check := func(p *poller, took int64, want bool, what string) {
@@ -181,7 +181,7 @@ func TestPollerLook(t *testing.T) {
 	for _, up := range []uint32{pollServing, pollAwake} {
 		other.state.Store(up)
 		check(&p, us, false, "while the other is up")
-		check(&p, us+1, true, "when somebody ran here")
+		check(&p, us+1, true, "when another thread ran here")
 		from.cpus = 3
 		check(&p, us, true, "while the other is up, and a CPU has none")
 		from.cpus = 2
@@ -191,7 +191,7 @@ func TestPollerLook(t *testing.T) {
 		t.Error("it looks too early, while the other is up")
 	}
 	if !p.yielded(now, now+50*us, now+50*us+1) {
-		t.Error("it does not look, although nobody ran here for long")
+		t.Error("it does not look, although no other thread ran here for long")
 	}
 	begin := clock()
 	p.came(begin)
@@ -204,7 +204,7 @@ func TestPollerLook(t *testing.T) {
 	}
 	p.came(clock())
 	if p.state.Load() == pollAwake {
-		t.Error("it is said to wait when a request has come")
+		t.Error("its state is awake when a request has come")
 	}
 }
 

@@ -95,9 +95,9 @@ func TestSlots(t *testing.T) {
 	if s.running != 0 || len(s.turn) != 0 {
 		t.Errorf("%d run and %d users wait at the end", s.running, len(s.turn))
 	}
-	var nobody *Slot
+	var uncounted *Slot
 	called := false
-	nobody.Wait(func() { called = true })
+	uncounted.Wait(func() { called = true })
 	if !called {
 		t.Error("Wait of no slot called nothing")
 	}

@@ -227,7 +227,7 @@ func connectWith(t *testing.T, f *echo, queues int, o Options) *kernel {
 		select {
 		case <-ended:
 			if n := f.ended.Load(); n != 1 {
-				t.Errorf("the filesystem was told of the end %d times", n)
+				t.Errorf("Ended was called %d times", n)
 			}
 			unix.Close(pair[0])
 			unix.Close(pair[1])
@@ -306,7 +306,7 @@ func TestAnswers(t *testing.T) {
 		{"readdir", request(opReaddir, 1, ReadIn{Offset: 16, Size: 16}), 0, data[:16]},
 		{"readdirplus", request(opReaddirplus, 1, ReadIn{Offset: 16, Size: 16}), 0, data[:8]},
 		{"readdir, more than there is room for", request(opReaddir, 1, ReadIn{Offset: 16, Size: 1 << 31}), 0, data[16:]},
-		{"cold, and nobody answers", request(1000, 2), syscall.EIO, nil},
+		{"slow, and no answer", request(1000, 2), syscall.EIO, nil},
 		{"more than it says", append(request(opRelease, 2, ReleaseIn{}), 0), syscall.EIO, nil},
 		{"cold", request(999, 2, "something"), 0, []byte{inHeaderSize + 9, 0, 0, 0, 0, 0, 0, 0}},
 	} {
@@ -325,7 +325,7 @@ func TestAnswers(t *testing.T) {
 	}
 	f.mu.Lock()
 	if len(f.panics) != 1 {
-		t.Errorf("told of %d panics", len(f.panics))
+		t.Errorf("Panicked was called %d times", len(f.panics))
 	}
 	f.mu.Unlock()
 	// Requests without an answer, and malformed ones; then a request whose answer the test awaits.
