@@ -106,8 +106,8 @@ func fill(t *testing.T, name string, size int) {
 }
 
 // run runs attacker and victim side by side.
-func (a *attack) run(t *testing.T, m *harness.Mount) {
-	dir := m.Path("attacker", a.name)
+func (a *attack) run(t *testing.T, mount *harness.Mount) {
+	dir := mount.Path("attacker", a.name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +125,11 @@ func (a *attack) run(t *testing.T, m *harness.Mount) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	place := m.Path("victim")
+	place := mount.Path("victim")
 	if a.shared {
 		place = dir
-		for _, d := range []string{dir, m.Path("attacker")} {
-			if err := os.Chmod(d, 0o1777); err != nil {
+		for _, writable := range []string{dir, mount.Path("attacker")} {
+			if err := os.Chmod(writable, 0o1777); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -66,41 +66,41 @@ func run() int {
 		tries = 0
 	}
 
-	var ws []explore.Workload
-	re, err := regexp.Compile("^(?:" + *workload + ")$")
+	var chosen []explore.Workload
+	wanted, err := regexp.Compile("^(?:" + *workload + ")$")
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "crash: --workload: %v\n", err)
 		return 2
 	}
-	for _, w := range explore.Workloads(cfg.Seed, scope) {
-		if *workload == "" || re.MatchString(w.Name) {
-			ws = append(ws, w)
+	for _, candidate := range explore.Workloads(cfg.Seed, scope) {
+		if *workload == "" || wanted.MatchString(candidate.Name) {
+			chosen = append(chosen, candidate)
 		}
 	}
-	if len(ws) == 0 {
+	if len(chosen) == 0 {
 		fmt.Fprintf(os.Stderr, "crash: no workload is called %q; --list names them\n", *workload)
 		return 2
 	}
 	if *list {
-		for _, w := range ws {
-			fmt.Println(w.Name)
+		for _, picked := range chosen {
+			fmt.Println(picked.Name)
 		}
 		return 0
 	}
 
-	r := explore.Runner{Config: cfg, Scope: scope, Workers: *workers, Mutants: *mutants, Tries: tries, Start: start}
+	runner := explore.Runner{Config: cfg, Scope: scope, Workers: *workers, Mutants: *mutants, Tries: tries, Start: start}
 	line, every := "\r%-10s %3d/%d, %d states ", time.Duration(0)
 	if !tty(os.Stderr) {
 		line, every = "%-10s %3d/%d, %d states\n", time.Minute
 	}
 	last := time.Now()
-	r.Progress = func(stage string, done, total, states int) {
+	runner.Progress = func(stage string, done, total, states int) {
 		if time.Since(last) >= every {
 			fmt.Fprintf(os.Stderr, line, stage, done, total, states)
 			last = time.Now()
 		}
 	}
-	rep, err := r.Run(ws)
+	rep, err := runner.Run(chosen)
 	if every == 0 {
 		fmt.Fprintln(os.Stderr)
 	}
@@ -112,9 +112,9 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "FAIL %v\n", &rep.Failures[i])
 	}
 	if *asJSON {
-		e := json.NewEncoder(os.Stdout)
-		e.SetIndent("", "  ")
-		e.Encode(rep)
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		enc.Encode(rep)
 	} else {
 		table(rep, *verbose)
 	}

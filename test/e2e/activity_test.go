@@ -34,10 +34,10 @@ func operations(t *testing.T, m *harness.Mount) transport.Stats {
 // them, and that daxfsd top shows them while they happen.
 func TestActivity(t *testing.T) {
 	t.Setenv(harness.OptionsEnv, "") // with a page cache, not every read reaches the daemon
-	eachTransport(t, 256<<20, 2*time.Minute, func(t *testing.T, m *harness.Mount) {
+	eachTransport(t, 256<<20, 2*time.Minute, func(t *testing.T, mount *harness.Mount) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		top := exec.CommandContext(ctx, harness.Daxfsd, "top", "--json", "--interval", "100ms", m.Mountpoint)
+		top := exec.CommandContext(ctx, harness.Daxfsd, "top", "--json", "--interval", "100ms", mount.Mountpoint)
 		out, err := top.StdoutPipe()
 		if err == nil {
 			err = top.Start()
@@ -64,11 +64,11 @@ func TestActivity(t *testing.T) {
 			shown, seconds = shown.Plus(i.Operations), seconds+i.Seconds
 		}
 		watch()
-		before := operations(t, m)
+		before := operations(t, mount)
 
 		const clients, files, writes, reads = 8, 5, 40, 60
 		var all sync.WaitGroup
-		for c := range clients {
+		for client := range clients {
 			all.Add(1)
 			go func() {
 				defer all.Done()
@@ -77,19 +77,19 @@ func TestActivity(t *testing.T) {
 						t.Errorf("%s: %v", what, err)
 					}
 				}
-				dir := m.Path(fmt.Sprint("dir", c))
+				dir := mount.Path(fmt.Sprint("dir", client))
 				must("mkdir", unix.Mkdir(dir, 0o755))
 				buf := make([]byte, 5000)
-				for f := range files {
-					name := fmt.Sprint(dir, "/", f)
+				for file := range files {
+					name := fmt.Sprint(dir, "/", file)
 					fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
 					must("open", err)
-					for w := range writes {
-						_, err := unix.Pwrite(fd, buf, int64(w*len(buf)))
+					for nth := range writes {
+						_, err := unix.Pwrite(fd, buf, int64(nth*len(buf)))
 						must("pwrite", err)
 					}
-					for r := range reads {
-						n, err := unix.Pread(fd, buf[:1000], int64(r*1000))
+					for nth := range reads {
+						n, err := unix.Pread(fd, buf[:1000], int64(nth*1000))
 						must("pread", err)
 						if n != 1000 {
 							t.Errorf("read %d bytes", n)
@@ -117,11 +117,11 @@ func TestActivity(t *testing.T) {
 		// differs returns how got differs from what is wanted. wait reports that got may still
 		// become right.
 		differs := func(got func(name string) transport.Operation) (what string, wait bool) {
-			for name, w := range want {
-				g := got(name)
-				if g.Count != w.Count || g.Errors != w.Errors || g.Negative != w.Negative || g.Bytes != w.Bytes {
-					what += fmt.Sprintf("%s: %+v, want %+v\n", name, g, w)
-					wait = wait || g.InFlight > 0 || g.Count < w.Count
+			for name, wanted := range want {
+				shownOp := got(name)
+				if shownOp.Count != wanted.Count || shownOp.Errors != wanted.Errors || shownOp.Negative != wanted.Negative || shownOp.Bytes != wanted.Bytes {
+					what += fmt.Sprintf("%s: %+v, want %+v\n", name, shownOp, wanted)
+					wait = wait || shownOp.InFlight > 0 || shownOp.Count < wanted.Count
 				}
 			}
 			return what, wait
@@ -129,10 +129,10 @@ func TestActivity(t *testing.T) {
 		// A client may have its answer before the queue has counted the request. The request then
 		// still counts as in flight.
 		for {
-			now := operations(t, m)
+			now := operations(t, mount)
 			what, wait := differs(func(name string) transport.Operation {
-				n, b := now[name], before[name]
-				n.Count, n.Errors, n.Negative, n.Bytes = n.Count-b.Count, n.Errors-b.Errors, n.Negative-b.Negative, n.Bytes-b.Bytes
+				n, old := now[name], before[name]
+				n.Count, n.Errors, n.Negative, n.Bytes = n.Count-old.Count, n.Errors-old.Errors, n.Negative-old.Negative, n.Bytes-old.Bytes
 				return n
 			})
 			if what == "" {
@@ -142,8 +142,8 @@ func TestActivity(t *testing.T) {
 				t.Fatalf("info says of\n%s", what)
 			}
 		}
-		if r := operations(t, m)["READ"]; r.P50 == 0 || r.P50 > r.P90 || r.P90 > r.P99 || r.P99 > r.P999 || r.P999 > r.Max || r.Max > uint64(time.Minute) {
-			t.Errorf("latencies of READ: %+v", r)
+		if read := operations(t, mount)["READ"]; read.P50 == 0 || read.P50 > read.P90 || read.P90 > read.P99 || read.P99 > read.P999 || read.P999 > read.Max || read.Max > uint64(time.Minute) {
+			t.Errorf("latencies of READ: %+v", read)
 		}
 		for what, wait := "?", true; what != ""; what, wait = differs(func(name string) transport.Operation { return shown[name] }) {
 			if !wait {
@@ -159,7 +159,7 @@ func TestActivity(t *testing.T) {
 			t.Errorf("top's intervals are %v s together", seconds)
 		}
 
-		one := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "top", "--json", "--count", "1", "--interval", "200ms", m.Mountpoint)
+		one := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "top", "--json", "--count", "1", "--interval", "200ms", mount.Mountpoint)
 		var i struct {
 			Transport  string
 			Seconds    float64
@@ -171,14 +171,14 @@ func TestActivity(t *testing.T) {
 		if err := json.Unmarshal([]byte(one), &i); err != nil {
 			t.Fatalf("%v in %s", err, one)
 		}
-		info := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "info", "--json", m.Mountpoint)
+		info := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "info", "--json", mount.Mountpoint)
 		var told struct {
 			Mount struct{ Options []string }
 		}
 		if err := json.Unmarshal([]byte(info), &told); err != nil {
 			t.Fatal(err)
 		}
-		if g := i.Operations["GETXATTR"]; !slices.Contains(told.Mount.Options, "transport="+i.Transport) || i.Seconds < .2 || g.Count == 0 || g.PerSecond <= 0 || i.Operations["READ"].Count != 0 {
+		if getxattr := i.Operations["GETXATTR"]; !slices.Contains(told.Mount.Options, "transport="+i.Transport) || i.Seconds < .2 || getxattr.Count == 0 || getxattr.PerSecond <= 0 || i.Operations["READ"].Count != 0 {
 			t.Errorf("an interval in which nobody did anything: %s", one)
 		}
 	})

@@ -27,21 +27,21 @@ func fstrim(m *harness.Mount) error {
 // TestNotOffered checks that each feature that docs/compatibility.md lists as missing is refused
 // with the documented error.
 func TestNotOffered(t *testing.T) {
-	m := harness.New(t, 64<<20, 2*time.Minute)
-	f, err := os.OpenFile(m.Path("f"), os.O_RDWR|os.O_CREATE, 0o600)
+	mount := harness.New(t, 64<<20, 2*time.Minute)
+	file, err := os.OpenFile(mount.Path("f"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	g, err := os.Create(m.Path("g"))
+	defer file.Close()
+	other, err := os.Create(mount.Path("g"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.Close()
-	if _, err := f.Write(make([]byte, 10000)); err != nil {
+	defer other.Close()
+	if _, err := file.Write(make([]byte, 10000)); err != nil {
 		t.Fatal(err)
 	}
-	fd := int(f.Fd())
+	fd := int(file.Fd())
 	falloc := func(mode uint32) error { return unix.Fallocate(fd, mode, 0, 4096) }
 	preadv := func(flags int) error {
 		_, err := unix.Preadv2(fd, [][]byte{make([]byte, 10)}, 0, flags)
@@ -52,7 +52,7 @@ func TestNotOffered(t *testing.T) {
 		return err
 	}
 	_, mapSync := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED_VALIDATE|unix.MAP_SYNC)
-	for _, c := range []struct {
+	for _, row := range []struct {
 		what string
 		err  error
 		want error
@@ -60,9 +60,9 @@ func TestNotOffered(t *testing.T) {
 		{"RWF_NOWAIT", preadv(unix.RWF_NOWAIT), unix.EOPNOTSUPP},
 		{"RWF_DONTCACHE", preadv(0x80), unix.EOPNOTSUPP},
 		{"RWF_ATOMIC", pwritev(0x40), unix.EOPNOTSUPP},
-		{"FITRIM", fstrim(m), nil},
+		{"FITRIM", fstrim(mount), nil},
 		{"RWF_HIPRI", preadv(unix.RWF_HIPRI), nil},
-		{"FICLONE", unix.IoctlFileClone(int(g.Fd()), fd), unix.EOPNOTSUPP},
+		{"FICLONE", unix.IoctlFileClone(int(other.Fd()), fd), unix.EOPNOTSUPP},
 		{"FIEMAP", unix.IoctlSetInt(fd, 0xc020660b, 0), unix.EOPNOTSUPP},
 		{"FIFREEZE", unix.IoctlSetInt(fd, 0xc0045877, 0), unix.EOPNOTSUPP},
 		{"an ioctl of nobody's", unix.IoctlSetInt(fd, 0x5a01, 0), unix.ENOTTY},
@@ -73,8 +73,8 @@ func TestNotOffered(t *testing.T) {
 		{"syncfs", unix.Syncfs(fd), nil},
 		{"a system attribute", unix.Fsetxattr(fd, "system.nothing", []byte("x"), 0), unix.EOPNOTSUPP},
 	} {
-		if !errors.Is(c.err, c.want) || c.want == nil && c.err != nil {
-			t.Errorf("%s: %v, docs/compatibility.md says %v", c.what, c.err, c.want)
+		if !errors.Is(row.err, row.want) || row.want == nil && row.err != nil {
+			t.Errorf("%s: %v, docs/compatibility.md says %v", row.what, row.err, row.want)
 		}
 	}
 }
@@ -82,31 +82,31 @@ func TestNotOffered(t *testing.T) {
 // TestMountHelper checks that under the names that mount(8) looks for, the program does what fstab,
 // mount and mount -o remount ask for.
 func TestMountHelper(t *testing.T) {
-	m := harness.New(t, 64<<20, 2*time.Minute)
-	m.Umount()
-	helper := filepath.Join(m.Dir, "mount.fuse.daxfsd")
+	mnt := harness.New(t, 64<<20, 2*time.Minute)
+	mnt.Umount()
+	helper := filepath.Join(mnt.Dir, "mount.fuse.daxfsd")
 	if err := os.Symlink(harness.Daxfsd, helper); err != nil {
 		t.Fatal(err)
 	}
 	mount := func(options string) (string, error) {
-		return harness.Command(time.Minute, "", nil, helper, m.Region, m.Mountpoint, "-n", "-o", options)
+		return harness.Command(time.Minute, "", nil, helper, mnt.Region, mnt.Mountpoint, "-n", "-o", options)
 	}
-	write := func() error { return os.WriteFile(m.Path("f"), []byte("content"), 0o600) }
+	write := func() error { return os.WriteFile(mnt.Path("f"), []byte("content"), 0o600) }
 	flags := func() int64 {
 		t.Helper()
-		var st unix.Statfs_t
-		if err := unix.Statfs(m.Mountpoint, &st); err != nil {
+		var stat unix.Statfs_t
+		if err := unix.Statfs(mnt.Mountpoint, &stat); err != nil {
 			t.Fatal(err)
 		}
-		return st.Flags & (unix.ST_RDONLY | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_NOSUID)
+		return stat.Flags & (unix.ST_RDONLY | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_NOSUID)
 	}
-	if out, err := harness.Command(time.Minute, "", nil, helper, m.Region, m.Mountpoint, "-fv"); err != nil || out != "" || write() != nil || os.Remove(m.Path("f")) != nil {
+	if out, err := harness.Command(time.Minute, "", nil, helper, mnt.Region, mnt.Mountpoint, "-fv"); err != nil || out != "" || write() != nil || os.Remove(mnt.Path("f")) != nil {
 		t.Fatalf("-f: %v: %s", err, out) // -f mounts nothing, so the file was written below the mount point
 	}
 	if out, err := mount("rw,noatime,nodiratime,nodev,lazytime,silent,uhelper=x,x-systemd.device-timeout=5,nofail"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	defer harness.Command(time.Minute, "", nil, harness.Daxfsd, "umount", m.Mountpoint)
+	defer harness.Command(time.Minute, "", nil, harness.Daxfsd, "umount", mnt.Mountpoint)
 	if err := write(); err != nil || flags() != unix.ST_NODEV {
 		t.Errorf("%v, flags %#x", err, flags())
 	}
@@ -122,12 +122,12 @@ func TestMountHelper(t *testing.T) {
 	if err := write(); err != nil || flags() != unix.ST_NOEXEC {
 		t.Errorf("after remount,rw: %v, flags %#x", err, flags())
 	}
-	for _, o := range []string{"strictatime", "relatime", "diratime"} {
-		if out, err := mount("remount," + o); err == nil || !strings.Contains(out, "unmount it and mount it again") {
-			t.Errorf("remount,%s: %v: %s", o, err, out)
+	for _, option := range []string{"strictatime", "relatime", "diratime"} {
+		if out, err := mount("remount," + option); err == nil || !strings.Contains(out, "unmount it and mount it again") {
+			t.Errorf("remount,%s: %v: %s", option, err, out)
 		}
 	}
-	if out, err := harness.Command(time.Minute, "", nil, helper, "/nowhere", m.Mountpoint); err == nil || err.Error() != "exit status 32" {
+	if out, err := harness.Command(time.Minute, "", nil, helper, "/nowhere", mnt.Mountpoint); err == nil || err.Error() != "exit status 32" {
 		t.Errorf("a region that is not there: %v: %s", err, out)
 	}
 }
@@ -135,19 +135,19 @@ func TestMountHelper(t *testing.T) {
 // TestFilefrag checks daxfsd filefrag: it must list an extent for each order, and report which
 // extents are unwritten or shared.
 func TestFilefrag(t *testing.T) {
-	m := harness.New(t, 128<<20, 2*time.Minute)
-	if err := os.WriteFile(m.Path("f"), make([]byte, 5<<20), 0o600); err != nil {
+	mount := harness.New(t, 128<<20, 2*time.Minute)
+	if err := os.WriteFile(mount.Path("f"), make([]byte, 5<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g, err := os.Create(m.Path("g"))
+	file, err := os.Create(mount.Path("g"))
 	if err == nil {
-		err = unix.Fallocate(int(g.Fd()), 0, 8<<20, 8192)
-		g.Close()
+		err = unix.Fallocate(int(file.Fd()), 0, 8<<20, 8192)
+		file.Close()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	harness.Run(t, time.Minute, "", nil, "cp", m.Path("f"), m.Path("copy"))
+	harness.Run(t, time.Minute, "", nil, "cp", mount.Path("f"), mount.Path("copy"))
 	var all []struct {
 		File    string
 		Extents []struct {
@@ -156,19 +156,19 @@ func TestFilefrag(t *testing.T) {
 			Unwritten, Shared      bool
 		}
 	}
-	out := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "filefrag", "--json", m.Path("f"), m.Path("g"), m.Path("copy"), m.Mountpoint)
+	out := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "filefrag", "--json", mount.Path("f"), mount.Path("g"), mount.Path("copy"), mount.Mountpoint)
 	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 4 {
 		t.Fatalf("%v: %s", err, out)
 	}
-	f, gx, c := all[0].Extents, all[1].Extents, all[2].Extents
-	if len(f) != 2 || f[0].Length != 4<<20 || f[0].Folio != 2<<20 || f[0].Region%(2<<20) != 0 || !f[0].Shared || f[1].Logical != 4<<20 || f[1].Folio != 4096 {
-		t.Errorf("f: %+v", f)
+	large, unwritten, copied := all[0].Extents, all[1].Extents, all[2].Extents
+	if len(large) != 2 || large[0].Length != 4<<20 || large[0].Folio != 2<<20 || large[0].Region%(2<<20) != 0 || !large[0].Shared || large[1].Logical != 4<<20 || large[1].Folio != 4096 {
+		t.Errorf("f: %+v", large)
 	}
-	if len(c) != 2 || c[0] != f[0] || c[1] != f[1] {
-		t.Errorf("copy: %+v, f: %+v", c, f)
+	if len(copied) != 2 || copied[0] != large[0] || copied[1] != large[1] {
+		t.Errorf("copy: %+v, f: %+v", copied, large)
 	}
-	if len(gx) != 1 || gx[0].Logical != 8<<20 || gx[0].Length != 8192 || !gx[0].Unwritten || gx[0].Shared {
-		t.Errorf("g: %+v", gx)
+	if len(unwritten) != 1 || unwritten[0].Logical != 8<<20 || unwritten[0].Length != 8192 || !unwritten[0].Unwritten || unwritten[0].Shared {
+		t.Errorf("g: %+v", unwritten)
 	}
 	if len(all[3].Extents) == 0 {
 		t.Error("the root directory has no extents")
@@ -181,19 +181,19 @@ func TestFilefrag(t *testing.T) {
 // TestOverlay checks overlayfs with the mount as upper layer: copy-up, whiteouts by unlink and
 // rename, an opaque directory.
 func TestOverlay(t *testing.T) {
-	m := harness.New(t, 64<<20, 2*time.Minute)
-	lower, merged := filepath.Join(m.Dir, "lower"), filepath.Join(m.Dir, "merged")
-	for _, d := range []string{lower, merged, filepath.Join(lower, "dir"), m.Path("upper"), m.Path("work")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
+	mnt := harness.New(t, 64<<20, 2*time.Minute)
+	lower, merged := filepath.Join(mnt.Dir, "lower"), filepath.Join(mnt.Dir, "merged")
+	for _, sub := range []string{lower, merged, filepath.Join(lower, "dir"), mnt.Path("upper"), mnt.Path("work")} {
+		if err := os.MkdirAll(sub, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, f := range []string{"a", "b", "dir/c"} {
-		if err := os.WriteFile(filepath.Join(lower, f), []byte(f), 0o644); err != nil {
+	for _, rel := range []string{"a", "b", "dir/c"} {
+		if err := os.WriteFile(filepath.Join(lower, rel), []byte(rel), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := unix.Mount("overlay", merged, "overlay", 0, "lowerdir="+lower+",upperdir="+m.Path("upper")+",workdir="+m.Path("work")); err != nil {
+	if err := unix.Mount("overlay", merged, "overlay", 0, "lowerdir="+lower+",upperdir="+mnt.Path("upper")+",workdir="+mnt.Path("work")); err != nil {
 		t.Fatalf("mounting an overlay: %v", err)
 	}
 	defer unix.Unmount(merged, unix.MNT_DETACH)
@@ -204,11 +204,11 @@ func TestOverlay(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	f, err := os.OpenFile(at("a"), os.O_WRONLY|os.O_APPEND, 0)
+	file, err := os.OpenFile(at("a"), os.O_WRONLY|os.O_APPEND, 0)
 	do(err)
-	_, err = f.WriteString(" more")
+	_, err = file.WriteString(" more")
 	do(err)
-	do(f.Close())
+	do(file.Close())
 	do(os.Rename(at("a"), at("z")))
 	do(os.Remove(at("b")))
 	do(os.RemoveAll(at("dir")))
@@ -216,13 +216,13 @@ func TestOverlay(t *testing.T) {
 	do(os.WriteFile(at("dir/new"), []byte("new"), 0o644))
 	names := func(dir string) string {
 		t.Helper()
-		es, err := os.ReadDir(dir)
+		entries, err := os.ReadDir(dir)
 		do(err)
-		var s []string
-		for _, e := range es {
-			s = append(s, e.Name())
+		var listed []string
+		for _, entry := range entries {
+			listed = append(listed, entry.Name())
 		}
-		return strings.Join(s, " ")
+		return strings.Join(listed, " ")
 	}
 	if got := names(merged); got != "dir z" {
 		t.Errorf("the merged directory has %q", got)
@@ -230,78 +230,78 @@ func TestOverlay(t *testing.T) {
 	if got := names(at("dir")); got != "new" {
 		t.Errorf("the opaque directory has %q", got)
 	}
-	if b, err := os.ReadFile(at("z")); string(b) != "a more" {
-		t.Errorf("copied up: %q, %v", b, err)
+	if content, err := os.ReadFile(at("z")); string(content) != "a more" {
+		t.Errorf("copied up: %q, %v", content, err)
 	}
-	var st unix.Stat_t
-	for _, w := range []string{"a", "b"} {
-		if err := unix.Lstat(m.Path("upper", w), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
-			t.Errorf("%s is no whiteout: mode %o, %v", w, st.Mode, err)
+	var stat unix.Stat_t
+	for _, whiteout := range []string{"a", "b"} {
+		if err := unix.Lstat(mnt.Path("upper", whiteout), &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFCHR || stat.Rdev != 0 {
+			t.Errorf("%s is no whiteout: mode %o, %v", whiteout, stat.Mode, err)
 		}
 	}
 	do(unix.Unmount(merged, 0))
-	m.Again()
+	mnt.Again()
 }
 
 // TestHandles checks that a file handle is still valid after a restart of the daemon, and stale
 // when the file is deleted.
 func TestHandles(t *testing.T) {
-	m := harness.New(t, 64<<20, 2*time.Minute)
-	if err := os.MkdirAll(m.Path("d/sub"), 0o755); err != nil {
+	mount := harness.New(t, 64<<20, 2*time.Minute)
+	if err := os.MkdirAll(mount.Path("d/sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(m.Path("d/sub/f"), []byte("content"), 0o600); err != nil {
+	if err := os.WriteFile(mount.Path("d/sub/f"), []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var hs []unix.FileHandle
+	var handles []unix.FileHandle
 	for _, name := range []string{"d/sub/f", "d/sub"} {
-		h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, m.Path(name), 0)
+		handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, mount.Path(name), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		hs = append(hs, h)
+		handles = append(handles, handle)
 	}
-	open := func(h unix.FileHandle) (string, error) {
-		mfd, err := unix.Open(m.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	open := func(handle unix.FileHandle) (string, error) {
+		mfd, err := unix.Open(mount.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return "", err
 		}
 		defer unix.Close(mfd)
-		fd, err := unix.OpenByHandleAt(mfd, h, unix.O_RDONLY)
+		fd, err := unix.OpenByHandleAt(mfd, handle, unix.O_RDONLY)
 		if err != nil {
 			return "", err
 		}
-		f := os.NewFile(uintptr(fd), "by handle")
-		defer f.Close()
-		b := make([]byte, 100)
-		n, _ := f.Read(b)
+		file := os.NewFile(uintptr(fd), "by handle")
+		defer file.Close()
+		buf := make([]byte, 100)
+		n, _ := file.Read(buf)
 		link, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-		return strings.TrimPrefix(link, m.Mountpoint) + "=" + string(b[:n]), nil
+		return strings.TrimPrefix(link, mount.Mountpoint) + "=" + string(buf[:n]), nil
 	}
 	for _, how := range []string{"as mounted", "remounted", "killed"} {
 		switch how {
 		case "remounted":
-			m.Again()
+			mount.Again()
 		case "killed":
-			m.Kill9()
-			m.Up()
+			mount.Kill9()
+			mount.Up()
 		}
 		for i, want := range []string{"/d/sub/f=content", "/d/sub="} {
-			if got, err := open(hs[i]); err != nil || i == 1 && got != want || i == 0 && !strings.HasSuffix(got, "=content") {
+			if got, err := open(handles[i]); err != nil || i == 1 && got != want || i == 0 && !strings.HasSuffix(got, "=content") {
 				t.Errorf("%s: %q, %v; expected %q", how, got, err, want)
 			}
 		}
 	}
-	if err := os.RemoveAll(m.Path("d")); err != nil {
+	if err := os.RemoveAll(mount.Path("d")); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 50 { // a file that gets its inode slot is another file
-		if err := os.WriteFile(m.Path("new"+strconv.Itoa(i)), nil, 0o600); err != nil {
+		if err := os.WriteFile(mount.Path("new"+strconv.Itoa(i)), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, h := range hs {
-		if got, err := open(h); !errors.Is(err, unix.ESTALE) {
+	for _, handle := range handles {
+		if got, err := open(handle); !errors.Is(err, unix.ESTALE) {
 			t.Errorf("of what is deleted: %q, %v; expected ESTALE", got, err)
 		}
 	}

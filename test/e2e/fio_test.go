@@ -14,7 +14,7 @@ import (
 // after a remount.
 func TestFio(t *testing.T) {
 	harness.Need(t, "fio")
-	m := harness.New(t, 1<<30, 6*time.Minute)
+	mount := harness.New(t, 1<<30, 6*time.Minute)
 	const jobs = 4
 	size := int64(16 << 20)
 	if testing.Short() {
@@ -25,18 +25,18 @@ func TestFio(t *testing.T) {
 		direct         bool
 	}
 	var all []work
-	for _, e := range []string{"psync", "mmap", "libaio", "io_uring"} {
-		direct := e == "libaio" || e == "io_uring" // libaio is synchronous without O_DIRECT
-		all = append(all, work{e, "randwrite", "4k", direct}, work{e, "write", "128k", direct})
+	for _, engine := range []string{"psync", "mmap", "libaio", "io_uring"} {
+		direct := engine == "libaio" || engine == "io_uring" // libaio is synchronous without O_DIRECT
+		all = append(all, work{engine, "randwrite", "4k", direct}, work{engine, "write", "128k", direct})
 	}
-	name := func(w work) string { return w.engine + "-" + w.rw }
-	fio := func(t *testing.T, w work, verifyOnly bool) {
+	name := func(load work) string { return load.engine + "-" + load.rw }
+	fio := func(t *testing.T, load work, verifyOnly bool) {
 		args := []string{
-			"--name=" + name(w), "--directory=" + m.Mountpoint, "--ioengine=" + w.engine, "--rw=" + w.rw, "--bs=" + w.bs, fmt.Sprintf("--size=%d", size),
+			"--name=" + name(load), "--directory=" + mount.Mountpoint, "--ioengine=" + load.engine, "--rw=" + load.rw, "--bs=" + load.bs, fmt.Sprintf("--size=%d", size),
 			fmt.Sprintf("--numjobs=%d", jobs), "--thread", "--iodepth=8", "--fallocate=none", "--randrepeat=1",
 			"--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--output-format=json",
 		}
-		if w.direct {
+		if load.direct {
 			args = append(args, "--direct=1")
 		}
 		if verifyOnly {
@@ -44,7 +44,7 @@ func TestFio(t *testing.T) {
 		} else {
 			args = append(args, "--do_verify=1")
 		}
-		out := harness.Run(t, 3*time.Minute, m.Dir, nil, "fio", args...)
+		out := harness.Run(t, 3*time.Minute, mount.Dir, nil, "fio", args...)
 		_, text, _ := strings.Cut(out, "{") // fio prints warnings before the JSON
 		var res struct {
 			Jobs []struct {
@@ -64,20 +64,20 @@ func TestFio(t *testing.T) {
 		if len(res.Jobs) != jobs {
 			t.Fatalf("%d jobs, want %d", len(res.Jobs), jobs)
 		}
-		for _, j := range res.Jobs {
-			if j.Error != 0 || j.Read.Bytes != size || !verifyOnly && j.Write.Bytes != size {
-				t.Errorf("job %s: error %d, %d bytes written and %d verified of %d\n%s", j.Name, j.Error, j.Write.Bytes, j.Read.Bytes, size, out)
+		for _, job := range res.Jobs {
+			if job.Error != 0 || job.Read.Bytes != size || !verifyOnly && job.Write.Bytes != size {
+				t.Errorf("job %s: error %d, %d bytes written and %d verified of %d\n%s", job.Name, job.Error, job.Write.Bytes, job.Read.Bytes, size, out)
 			}
 		}
 	}
-	for _, w := range all {
-		t.Run("write/"+name(w), func(t *testing.T) { fio(t, w, false) })
+	for _, load := range all {
+		t.Run("write/"+name(load), func(t *testing.T) { fio(t, load, false) })
 	}
 	if t.Failed() {
 		return
 	}
-	m.Again()
-	for _, w := range all {
-		t.Run("remounted/"+name(w), func(t *testing.T) { fio(t, w, true) })
+	mount.Again()
+	for _, load := range all {
+		t.Run("remounted/"+name(load), func(t *testing.T) { fio(t, load, true) })
 	}
 }

@@ -19,16 +19,16 @@ import (
 
 // TestFull fills a mount to the last block and the last name, and empties it.
 func TestFull(t *testing.T) {
-	m := harness.New(t, 64<<20, 3*time.Minute)
+	mount := harness.New(t, 64<<20, 3*time.Minute)
 	rng := rand.NewChaCha8([32]byte{7})
 	fill := func(name string, size int) error {
-		b := make([]byte, size)
-		_, _ = rng.Read(b)
-		return os.WriteFile(name, b, 0o644)
+		content := make([]byte, size)
+		_, _ = rng.Read(content)
+		return os.WriteFile(name, content, 0o644)
 	}
 	keep := map[string][32]byte{}
 	for i := range 8 {
-		name := m.Path(fmt.Sprintf("keep%d", i))
+		name := mount.Path(fmt.Sprintf("keep%d", i))
 		if err := fill(name, 1<<20+i*1001); err != nil {
 			t.Fatal(err)
 		}
@@ -42,17 +42,17 @@ func TestFull(t *testing.T) {
 			}
 		}
 	}
-	before := statfs(t, m)
-	junk := m.Path("junk")
+	before := statfs(t, mount)
+	junk := mount.Path("junk")
 	if err := os.Mkdir(junk, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	// Large files, then small ones, then names alone.
 	made := 0
-	until := func(what string, most int, f func(name string) error) {
+	until := func(what string, most int, create func(name string) error) {
 		t.Helper()
 		for i := range most {
-			err := f(filepath.Join(junk, fmt.Sprintf("%s%06d", what, i)))
+			err := create(filepath.Join(junk, fmt.Sprintf("%s%06d", what, i)))
 			if errors.Is(err, unix.ENOSPC) {
 				t.Logf("%d %s until ENOSPC", i, what)
 				return
@@ -62,7 +62,7 @@ func TestFull(t *testing.T) {
 			}
 			made++
 		}
-		t.Fatalf("%d %s made and still no ENOSPC: %+v", most, what, statfs(t, m))
+		t.Fatalf("%d %s made and still no ENOSPC: %+v", most, what, statfs(t, mount))
 	}
 	until("large", 64, func(name string) error { return fill(name, 1<<20) })
 	until("small", 20000, func(name string) error { return fill(name, 4096) })
@@ -78,7 +78,7 @@ func TestFull(t *testing.T) {
 	}
 	kept("full")
 	// A full filesystem can be mounted and checked.
-	m.Again()
+	mount.Again()
 	kept("full, after a remount")
 	// Deleting works, and the freed space can be used.
 	if err := os.Remove(filepath.Join(junk, "large000001")); err != nil {
@@ -90,17 +90,17 @@ func TestFull(t *testing.T) {
 	if err := os.RemoveAll(junk); err != nil {
 		t.Fatalf("deleting all: %v", err)
 	}
-	m.Again() // files that were still open are freed now
-	after := statfs(t, m)
+	mount.Again() // files that were still open are freed now
+	after := statfs(t, mount)
 	if lost := int64(before.Bfree) - int64(after.Bfree); lost > int64(before.Bfree)/100 {
 		t.Errorf("%d of %d free blocks did not come back", lost, before.Bfree)
 	}
 	kept("emptied")
-	if err := fill(m.Path("big"), int(before.Bavail)*int(before.Bsize)/10*9); err != nil {
+	if err := fill(mount.Path("big"), int(before.Bavail)*int(before.Bsize)/10*9); err != nil {
 		t.Errorf("a file as large as 9/10 of the free space: %v", err)
 	}
 	kept("filled again")
-	m.Down()
+	mount.Down()
 }
 
 func appendTo(name string, size int) error {

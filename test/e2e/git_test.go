@@ -15,17 +15,17 @@ import (
 // TestGit runs git on a repository on the mount.
 func TestGit(t *testing.T) {
 	harness.Need(t, "git")
-	m := harness.New(t, 512<<20, 4*time.Minute)
-	repo := m.Path("repo")
+	mount := harness.New(t, 512<<20, 4*time.Minute)
+	repo := mount.Path("repo")
 	env := []string{
-		"HOME=" + m.Dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0",
+		"HOME=" + mount.Dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0",
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=c", "GIT_COMMITTER_EMAIL=c@example.org",
 	}
 	git := func(dir string, args ...string) string {
 		t.Helper()
 		return harness.Run(t, 2*time.Minute, dir, env, "git", args...)
 	}
-	git(m.Mountpoint, "init", "-q", "-b", "main", repo)
+	git(mount.Mountpoint, "init", "-q", "-b", "main", repo)
 	rng := rand.New(rand.NewPCG(1, 2))
 	edit := func(from, n int) {
 		t.Helper()
@@ -54,17 +54,17 @@ func TestGit(t *testing.T) {
 	commit("side")
 	git(repo, "checkout", "-q", "main")
 	git(repo, "merge", "-q", "-m", "merge", "side")
-	git(m.Mountpoint, "clone", "-q", "--local", repo, m.Path("clone")) // hard links
+	git(mount.Mountpoint, "clone", "-q", "--local", repo, mount.Path("clone")) // hard links
 	git(repo, "gc", "-q", "--prune=now")
 	edit(0, 40)
 	commit("after gc")
 	head, tree := git(repo, "rev-parse", "HEAD"), git(repo, "ls-files", "-s")
 
-	m.Again()
-	for _, dir := range []string{repo, m.Path("clone")} {
+	mount.Again()
+	for _, dir := range []string{repo, mount.Path("clone")} {
 		git(dir, "fsck", "--full", "--strict", "--no-dangling")
-		if s := git(dir, "status", "--porcelain"); s != "" {
-			t.Errorf("git status is not clean:\n%s", s)
+		if status := git(dir, "status", "--porcelain"); status != "" {
+			t.Errorf("git status is not clean:\n%s", status)
 		}
 	}
 	if git(repo, "rev-parse", "HEAD") != head || git(repo, "ls-files", "-s") != tree {

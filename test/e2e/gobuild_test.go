@@ -15,8 +15,8 @@ import (
 // the program that it built there.
 func TestGoBuild(t *testing.T) {
 	harness.Need(t, "go")
-	m := harness.New(t, 1<<30, 6*time.Minute)
-	src := m.Path("src")
+	mount := harness.New(t, 1<<30, 6*time.Minute)
+	src := mount.Path("src")
 	write := func(name, text string) {
 		t.Helper()
 		name = filepath.Join(src, name)
@@ -40,10 +40,10 @@ func TestGoBuild(t *testing.T) {
 	want := fmt.Sprintf("{\"sum\":%d}\n", 4*packages+packages*(packages-1)/2)
 
 	env := []string{
-		"GOCACHE=" + m.Path("cache"), "GOPATH=" + m.Path("gopath"), "TMPDIR=" + m.Path("tmp"), "GOTMPDIR=" + m.Path("tmp"), "HOME=" + m.Dir,
+		"GOCACHE=" + mount.Path("cache"), "GOPATH=" + mount.Path("gopath"), "TMPDIR=" + mount.Path("tmp"), "GOTMPDIR=" + mount.Path("tmp"), "HOME=" + mount.Dir,
 		"GOPROXY=off", "GOFLAGS=", "GOTOOLCHAIN=local", "GOWORK=off", "GOENV=off", "CGO_ENABLED=0",
 	}
-	if err := os.Mkdir(m.Path("tmp"), 0o755); err != nil {
+	if err := os.Mkdir(mount.Path("tmp"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
@@ -52,7 +52,7 @@ func TestGoBuild(t *testing.T) {
 	if got := harness.Run(t, time.Minute, src, env, "./prog"); got != want {
 		t.Fatalf("the program says %q, want %q", got, want)
 	}
-	m.Again()
+	mount.Again()
 	if got := harness.Run(t, time.Minute, src, env, "./prog"); got != want {
 		t.Fatalf("after a remount the program says %q, want %q", got, want)
 	}

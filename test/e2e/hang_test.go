@@ -24,91 +24,91 @@ func TestHungDaemon(t *testing.T) {
 				harness.Uring(t)
 			}
 			t.Parallel() // the test mostly waits
-			m := harness.NewWith(t, "transport="+via, 64<<20, 2*time.Minute)
-			if err := os.WriteFile(m.Path("f"), []byte("content"), 0o600); err != nil {
+			mount := harness.NewWith(t, "transport="+via, 64<<20, 2*time.Minute)
+			if err := os.WriteFile(mount.Path("f"), []byte("content"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			inner := m.Path("inner")
+			inner := mount.Path("inner")
 			harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "mkfs", "--sparse", "--size", "16MiB", inner)
-			other := filepath.Join(m.Dir, "other")
+			other := filepath.Join(mount.Dir, "other")
 			if err := os.Mkdir(other, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			pid := strconv.Itoa(m.PID())
-			user, err := unix.Open(m.Path("f"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			pid := strconv.Itoa(mount.PID())
+			user, err := unix.Open(mount.Path("f"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			stop(t, m)
-			for _, c := range []struct {
+			stop(t, mount)
+			for _, row := range []struct {
 				args []string
 				code string // exit status; "": success
 				word string
 			}{
-				{[]string{"info", m.Mountpoint}, "", "silent"},
-				{[]string{"info", m.Region}, "", "silent"},
-				{[]string{"top", "--once", m.Mountpoint}, "exit status 1", "stopped"},
-				{[]string{"fsck", "-n", m.Region}, "exit status 8", "stopped"},
-				{[]string{"mkfs", "--force", m.Region}, "exit status 1", "stopped"},
-				{[]string{"mount", m.Region, m.Mountpoint}, "exit status 1", "stopped"},
-				{[]string{"mount", m.Region, other}, "exit status 1", "stopped"},
-				{[]string{"mount", "-o", "remount,ro", m.Region, m.Mountpoint}, "exit status 1", "stopped"},
-				{[]string{"filefrag", m.Path("f")}, "exit status 1", "stopped"},
-				{[]string{"umount", m.Mountpoint}, "exit status 1", "stopped"},
+				{[]string{"info", mount.Mountpoint}, "", "silent"},
+				{[]string{"info", mount.Region}, "", "silent"},
+				{[]string{"top", "--once", mount.Mountpoint}, "exit status 1", "stopped"},
+				{[]string{"fsck", "-n", mount.Region}, "exit status 8", "stopped"},
+				{[]string{"mkfs", "--force", mount.Region}, "exit status 1", "stopped"},
+				{[]string{"mount", mount.Region, mount.Mountpoint}, "exit status 1", "stopped"},
+				{[]string{"mount", mount.Region, other}, "exit status 1", "stopped"},
+				{[]string{"mount", "-o", "remount,ro", mount.Region, mount.Mountpoint}, "exit status 1", "stopped"},
+				{[]string{"filefrag", mount.Path("f")}, "exit status 1", "stopped"},
+				{[]string{"umount", mount.Mountpoint}, "exit status 1", "stopped"},
 			} {
-				quick(t, c.code, []string{pid, c.word}, c.args...)
+				quick(t, row.code, []string{pid, row.word}, row.args...)
 			}
 			// A region on this mount cannot be reached either.
 			quick(t, "exit status 1", nil, "info", inner)
 			quick(t, "exit status 8", nil, "fsck", "-n", inner)
 			quick(t, "exit status 1", nil, "mount", inner, other)
 			// The commands cannot see that the daemon is stopped, so they give it time to answer.
-			moved := m.Region + ".moved"
-			if err := os.Rename(m.Region, moved); err != nil {
+			moved := mount.Region + ".moved"
+			if err := os.Rename(mount.Region, moved); err != nil {
 				t.Fatal(err)
 			}
-			quick(t, "exit status 1", []string{"does not answer"}, "umount", m.Mountpoint)
-			quick(t, "exit status 1", []string{"does not answer"}, "info", m.Mountpoint)
-			quick(t, "exit status 1", []string{"does not answer"}, "filefrag", m.Path("f"))
-			if err := os.Rename(moved, m.Region); err != nil {
+			quick(t, "exit status 1", []string{"does not answer"}, "umount", mount.Mountpoint)
+			quick(t, "exit status 1", []string{"does not answer"}, "info", mount.Mountpoint)
+			quick(t, "exit status 1", []string{"does not answer"}, "filefrag", mount.Path("f"))
+			if err := os.Rename(moved, mount.Region); err != nil {
 				t.Fatal(err)
 			}
-			if !inTable(t, m.Mountpoint) {
+			if !inTable(t, mount.Mountpoint) {
 				t.Fatal("something unmounted it")
 			}
-			quick(t, "exit status 1", []string{"aborted", "kill -9 " + pid}, "umount", "--force", m.Mountpoint)
-			if inTable(t, m.Mountpoint) {
+			quick(t, "exit status 1", []string{"aborted", "kill -9 " + pid}, "umount", "--force", mount.Mountpoint)
+			if inTable(t, mount.Mountpoint) {
 				t.Error("umount --force left the mount")
 			}
-			quick(t, "", []string{"in use", pid}, "info", m.Region)
-			m.Kill9()
+			quick(t, "", []string{"in use", pid}, "info", mount.Region)
+			mount.Kill9()
 			unix.Close(user) // only now: the last user of a mount waits for the daemon
-			m.Up()
-			if b, err := os.ReadFile(m.Path("f")); err != nil || string(b) != "content" {
-				t.Errorf("after all that: %q, %v", b, err)
+			mount.Up()
+			if content, err := os.ReadFile(mount.Path("f")); err != nil || string(content) != "content" {
+				t.Errorf("after all that: %q, %v", content, err)
 			}
 
 			// Closing a directory while the daemon is stopped leaves a request that its ring has
 			// taken and that is never answered. The process that drops the last reference to the
 			// mount then waits until the daemon ends.
 			for _, how := range []string{"--lazy", "--force"} {
-				dir, err := unix.Open(m.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+				dir, err := unix.Open(mount.Mountpoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 				if err != nil {
 					t.Fatal(err)
 				}
-				stop(t, m)
+				stop(t, mount)
 				unix.Close(dir)
 				code := ""
 				if how == "--force" {
 					code = "exit status 1" // the daemon still uses the region
 				}
-				quick(t, code, nil, "umount", how, m.Mountpoint)
-				if inTable(t, m.Mountpoint) {
+				quick(t, code, nil, "umount", how, mount.Mountpoint)
+				if inTable(t, mount.Mountpoint) {
 					t.Errorf("umount %s left the mount", how)
 				}
-				m.Kill9()
-				m.Fsck()
-				m.Up()
+				mount.Kill9()
+				mount.Fsck()
+				mount.Up()
 			}
 		})
 	}

@@ -18,7 +18,7 @@ import (
 // TestHugetlb checks that on a region in hugetlbfs the daemon's mapping has pages of the hugetlbfs
 // size, and that a file of 1 GiB is one folio at a multiple of 1 GiB.
 func TestHugetlb(t *testing.T) {
-	for _, c := range []struct {
+	for _, row := range []struct {
 		page, pages int64
 		file        int64
 	}{
@@ -26,9 +26,9 @@ func TestHugetlb(t *testing.T) {
 		{1 << 30, 3, 1 << 30},
 		{1 << 30, 2, 512 << 20}, // for a machine without three free pages: both ends of the region hold metadata
 	} {
-		t.Run(fmt.Sprintf("%d of %dM", c.pages, c.page>>20), func(t *testing.T) {
-			if !takeHugepages(t, c.page, c.pages) {
-				fmt.Fprintf(os.Stderr, "%s: NOT RUN: this machine has no %d free pages of %d MiB in one piece\n", t.Name(), c.pages, c.page>>20)
+		t.Run(fmt.Sprintf("%d of %dM", row.pages, row.page>>20), func(t *testing.T) {
+			if !takeHugepages(t, row.page, row.pages) {
+				fmt.Fprintf(os.Stderr, "%s: NOT RUN: this machine has no %d free pages of %d MiB in one piece\n", t.Name(), row.pages, row.page>>20)
 				t.SkipNow()
 			}
 			dir, err := os.MkdirTemp("", "daxfsd-hugetlb-")
@@ -40,7 +40,7 @@ func TestHugetlb(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			if err := unix.Mount("none", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d", c.page)); err != nil {
+			if err := unix.Mount("none", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d", row.page)); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
@@ -49,32 +49,32 @@ func TestHugetlb(t *testing.T) {
 				}
 			})
 			t.Run("mounted", func(t *testing.T) { // a subtest, so that its cleanup runs first
-				m := harness.NewOn(t, filepath.Join(dir, "region"), c.page*c.pages, 2*time.Minute)
-				if got := kernelPageSize(t, m.PID(), m.Region); got != c.page {
-					t.Errorf("the daemon's mapping has pages of %d bytes, expected %d", got, c.page)
+				mount := harness.NewOn(t, filepath.Join(dir, "region"), row.page*row.pages, 2*time.Minute)
+				if got := kernelPageSize(t, mount.PID(), mount.Region); got != row.page {
+					t.Errorf("the daemon's mapping has pages of %d bytes, expected %d", got, row.page)
 				}
-				if s := m.Stats(); s.PageSize != c.page {
-					t.Errorf("the daemon says %d", s.PageSize)
+				if now := mount.Stats(); now.PageSize != row.page {
+					t.Errorf("the daemon says %d", now.PageSize)
 				}
-				f, err := os.Create(m.Path("f"))
+				file, err := os.Create(mount.Path("f"))
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer f.Close()
-				if err := fallocate(f, c.file); err != nil {
+				defer file.Close()
+				if err := fallocate(file, row.file); err != nil {
 					t.Fatal(err)
 				}
 				data := bytes.Repeat([]byte("hugetlb!"), 1<<16)
-				if _, err := f.WriteAt(data, c.file-int64(len(data))); err != nil {
+				if _, err := file.WriteAt(data, row.file-int64(len(data))); err != nil {
 					t.Fatal(err)
 				}
 				got := make([]byte, len(data))
-				if _, err := f.ReadAt(got, c.file-int64(len(data))); err != nil || !bytes.Equal(got, data) {
+				if _, err := file.ReadAt(got, row.file-int64(len(data))); err != nil || !bytes.Equal(got, data) {
 					t.Errorf("wrong content (%v)", err)
 				}
-				s := m.Stats()
-				if s.Folios2M+s.Folios1G<<9 < uint64(c.file>>21) || s.Folios1G != uint64(c.file>>30) {
-					t.Errorf("%d folios of 2 MiB and %d of 1 GiB: %+v", s.Folios2M, s.Folios1G, s)
+				stats := mount.Stats()
+				if stats.Folios2M+stats.Folios1G<<9 < uint64(row.file>>21) || stats.Folios1G != uint64(row.file>>30) {
+					t.Errorf("%d folios of 2 MiB and %d of 1 GiB: %+v", stats.Folios2M, stats.Folios1G, stats)
 				}
 			})
 		})

@@ -64,21 +64,21 @@ func mmapRound(i int) int {
 
 func mmapWrite(args []string) error {
 	name := filepath.Join(args[0], "shared")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer file.Close()
 	for i := range mmapPages {
-		if _, err := f.WriteAt(mmapPage(i, 0), int64(i)*page); err != nil {
+		if _, err := file.WriteAt(mmapPage(i, 0), int64(i)*page); err != nil {
 			return err
 		}
 	}
-	shared, err := unix.Mmap(int(f.Fd()), 0, mmapPages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	shared, err := unix.Mmap(int(file.Fd()), 0, mmapPages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("MAP_SHARED: %w", err)
 	}
-	private, err := unix.Mmap(int(f.Fd()), 0, mmapPages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	private, err := unix.Mmap(int(file.Fd()), 0, mmapPages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
 	if err != nil {
 		return fmt.Errorf("MAP_PRIVATE: %w", err)
 	}
@@ -90,12 +90,12 @@ func mmapWrite(args []string) error {
 	defer stop()
 
 	for _, i := range rand.New(rand.NewPCG(3, 4)).Perm(mmapPages) {
-		at := shared[i*page : (i+1)*page]
-		if !bytes.Equal(at, mmapPage(i, 0)) {
+		content := shared[i*page : (i+1)*page]
+		if !bytes.Equal(content, mmapPage(i, 0)) {
 			return fmt.Errorf("page %d is not what write(2) wrote", i)
 		}
 		if i%2 == 1 {
-			copy(at, mmapPage(i, 1))
+			copy(content, mmapPage(i, 1))
 		}
 	}
 	for i := range mmapPages { // stores to a private mapping, which no other process may see
@@ -105,7 +105,7 @@ func mmapWrite(args []string) error {
 		return fmt.Errorf("msync: %w", err)
 	}
 	for i := 0; i < mmapPages; i += 5 {
-		if _, err := f.WriteAt(mmapPage(i, 2), int64(i)*page); err != nil {
+		if _, err := file.WriteAt(mmapPage(i, 2), int64(i)*page); err != nil {
 			return err
 		}
 		if !bytes.Equal(shared[i*page:(i+1)*page], mmapPage(i, 2)) {
@@ -121,10 +121,10 @@ func mmapWrite(args []string) error {
 		}
 	}
 	// A mapping beyond the end of file becomes accessible when the file grows.
-	if err := f.Truncate(mmapPages*page + 100); err != nil {
+	if err := file.Truncate(mmapPages*page + 100); err != nil {
 		return err
 	}
-	tail, err := unix.Mmap(int(f.Fd()), mmapPages*page, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	tail, err := unix.Mmap(int(file.Fd()), mmapPages*page, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return err
 	}
@@ -133,8 +133,8 @@ func mmapWrite(args []string) error {
 	if err := unix.Msync(tail, unix.MS_SYNC); err != nil {
 		return err
 	}
-	for _, b := range [][]byte{shared, private, tail} {
-		if err := unix.Munmap(b); err != nil {
+	for _, mapping := range [][]byte{shared, private, tail} {
+		if err := unix.Munmap(mapping); err != nil {
 			return err
 		}
 	}

@@ -16,16 +16,16 @@ import (
 // no space, even if some pages of the same request found space. The kernel takes any answer to a
 // writeback request other than an error as success for all of its pages.
 func TestMmapFull(t *testing.T) {
-	m := harness.New(t, 64<<20, time.Minute)
+	mount := harness.New(t, 64<<20, time.Minute)
 	const size = 1 << 20 // one request
-	f, err := os.OpenFile(m.Path("f"), os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(mount.Path("f"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Truncate(size); err != nil {
+	if err := file.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
-	junk, err := os.Create(m.Path("junk"))
+	junk, err := os.Create(mount.Path("junk"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,23 +38,23 @@ func TestMmapFull(t *testing.T) {
 	if err := junk.Truncate(end - 400<<10); err != nil {
 		t.Fatal(err)
 	}
-	b, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mapping, err := unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := bytes.Repeat([]byte{7}, size)
-	copy(b, want)
-	err = errors.Join(unix.Msync(b, unix.MS_SYNC), f.Sync(), unix.Munmap(b))
+	copy(mapping, want)
+	err = errors.Join(unix.Msync(mapping, unix.MS_SYNC), file.Sync(), unix.Munmap(mapping))
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EIO) {
 		t.Errorf("storing 1 MiB where 400 KiB are free: %v, want ENOSPC", err)
 	}
 	if t.Failed() {
-		unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
 		got := make([]byte, size)
-		n, err := f.ReadAt(got, 0)
+		n, err := file.ReadAt(got, 0)
 		t.Logf("read back %d %v: %d bytes lost", n, err, bytes.Count(got, []byte{0}))
 	}
-	f.Close()
+	file.Close()
 	junk.Close()
-	m.Down()
+	mount.Down()
 }

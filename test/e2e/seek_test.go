@@ -16,43 +16,43 @@ import (
 // holes.
 func TestSeekKeepsPages(t *testing.T) {
 	const mib = 1 << 20
-	m := harness.NewWith(t, "dax=never", 64*mib, time.Minute)
-	name := m.Path("f")
-	f, err := os.Create(name)
+	mount := harness.NewWith(t, "dax=never", 64*mib, time.Minute)
+	name := mount.Path("f")
+	file, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	content := make([]byte, 4*mib)
 	for _, off := range []int{0, 2 * mib} {
 		copy(content[off:], bytes.Repeat([]byte("d"), mib))
-		if _, err := f.WriteAt(content[off:off+mib], int64(off)); err != nil {
+		if _, err := file.WriteAt(content[off:off+mib], int64(off)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := f.Truncate(4 * mib); err != nil {
+	if err := file.Truncate(4 * mib); err != nil {
 		t.Fatal(err)
 	}
-	f.Close()
+	file.Close()
 
 	// reads returns the bytes that the kernel reads from the daemon while a reader seeks for data
 	// and holes, and then reads the whole file.
 	reads := func() uint64 {
 		t.Helper()
-		r, err := os.Open(name)
+		another, err := os.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.Close()
+		defer another.Close()
 		read := func() {
 			t.Helper()
-			b := make([]byte, 4*mib)
-			if _, err := r.ReadAt(b, 0); err != nil || !bytes.Equal(b, content) {
+			buf := make([]byte, 4*mib)
+			if _, err := another.ReadAt(buf, 0); err != nil || !bytes.Equal(buf, content) {
 				t.Fatalf("other content was read, or %v", err)
 			}
 		}
 		read()
-		before := operations(t, m)["READ"].Bytes
-		for _, c := range []struct {
+		before := operations(t, mount)["READ"].Bytes
+		for _, row := range []struct {
 			off    int64
 			whence int
 			want   int64
@@ -60,12 +60,12 @@ func TestSeekKeepsPages(t *testing.T) {
 			{0, unix.SEEK_DATA, 0}, {0, unix.SEEK_HOLE, mib}, {mib, unix.SEEK_DATA, 2 * mib}, {mib + 10, unix.SEEK_HOLE, mib + 10},
 			{2 * mib, unix.SEEK_HOLE, 3 * mib}, {3 * mib, unix.SEEK_DATA, -1},
 		} {
-			if at, err := unix.Seek(int(r.Fd()), c.off, c.whence); at != c.want || (err == unix.ENXIO) != (c.want < 0) {
-				t.Errorf("seek from %d, %d: %d, %v, want %d", c.off, c.whence, at, err, c.want)
+			if at, err := unix.Seek(int(another.Fd()), row.off, row.whence); at != row.want || (err == unix.ENXIO) != (row.want < 0) {
+				t.Errorf("seek from %d, %d: %d, %v, want %d", row.off, row.whence, at, err, row.want)
 			}
 		}
 		read()
-		return operations(t, m)["READ"].Bytes - before
+		return operations(t, mount)["READ"].Bytes - before
 	}
 	for limit := time.Now().Add(10 * time.Second); reads() > 0; { // RELEASE is sent shortly after close(2)
 		if time.Now().After(limit) {
@@ -75,35 +75,35 @@ func TestSeekKeepsPages(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 
-	w, err := os.OpenFile(name, os.O_RDWR, 0)
+	writer, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
+	defer writer.Close()
 	if n := reads(); n > 2*mib {
 		t.Errorf("%d bytes were read anew, more than the holes have", n)
 	}
-	mem, err := unix.Mmap(int(w.Fd()), 0, 4*mib, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(int(writer.Fd()), 0, 4*mib, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Munmap(mem) }()
-	w.Close() // the mapping keeps the file open for writing
-	r, err := os.Open(name)
+	writer.Close() // the mapping keeps the file open for writing
+	reader, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	defer reader.Close()
 	mem[3*mib+500_000] = 'x'
-	if at, err := unix.Seek(int(r.Fd()), 3*mib, unix.SEEK_DATA); err != nil || at > 3*mib+500_000 {
+	if at, err := unix.Seek(int(reader.Fd()), 3*mib, unix.SEEK_DATA); err != nil || at > 3*mib+500_000 {
 		t.Errorf("what was stored through a mapping: the next data is at %d, %v", at, err)
 	}
 	mem[mib+5000] = 'x'
-	if at, err := unix.Seek(int(r.Fd()), mib, unix.SEEK_HOLE); err != nil || at < mib || at > mib+4096 {
+	if at, err := unix.Seek(int(reader.Fd()), mib, unix.SEEK_HOLE); err != nil || at < mib || at > mib+4096 {
 		t.Errorf("the next hole is at %d, %v", at, err)
 	}
 	mem[mib] = 'x'
-	if at, err := unix.Seek(int(r.Fd()), mib, unix.SEEK_HOLE); err != nil || at == mib {
+	if at, err := unix.Seek(int(reader.Fd()), mib, unix.SEEK_HOLE); err != nil || at == mib {
 		t.Errorf("a hole that was stored to through a mapping is one still: %d, %v", at, err)
 	}
 }

@@ -35,34 +35,34 @@ func TestSoak(t *testing.T) {
 			if via == "uring" {
 				harness.Uring(t)
 			}
-			m := harness.NewWith(t, "transport="+via, 256<<20, 10*time.Minute)
-			s := soak{dir: m.Path("dir"), rng: rand.New(rand.NewSource(1)), buf: make([]byte, 64<<10)}
-			if err := s.make(); err != nil {
+			mount := harness.NewWith(t, "transport="+via, 256<<20, 10*time.Minute)
+			tree := soak{dir: mount.Path("dir"), rng: rand.New(rand.NewSource(1)), buf: make([]byte, 64<<10)}
+			if err := tree.make(); err != nil {
 				t.Fatal(err)
 			}
-			steps := func(n int) (r fusefs.Runtime) {
+			steps := func(n int) (mem fusefs.Runtime) {
 				for i := range n {
-					if err := s.step(); err != nil {
+					if err := tree.step(); err != nil {
 						t.Fatalf("step %d: %v", i, err)
 					}
 				}
 				// The size of the live heap is that of the last collection, so wait for one after
 				// the last step.
 				for before, i := uint64(0), 0; ; i++ {
-					b := make([]byte, 60<<10)
-					n, err := unix.Getxattr(m.Mountpoint, fusefs.ActivityXattr, b)
+					buf := make([]byte, 60<<10)
+					n, err := unix.Getxattr(mount.Mountpoint, fusefs.ActivityXattr, buf)
 					if err != nil {
 						t.Fatal(err)
 					}
-					var a fusefs.Activity
-					if err := json.Unmarshal(b[:n], &a); err != nil {
+					var activity fusefs.Activity
+					if err := json.Unmarshal(buf[:n], &activity); err != nil {
 						t.Fatal(err)
 					}
-					if r = a.Runtime; before == 0 {
-						before = r.GCCycles
+					if mem = activity.Runtime; before == 0 {
+						before = mem.GCCycles
 					}
-					if r.GCCycles >= before+2 || i == 200_000 {
-						return r
+					if mem.GCCycles >= before+2 || i == 200_000 {
+						return mem
 					}
 				}
 			}
@@ -109,11 +109,11 @@ func (s *soak) step() error {
 	if s.rng.Intn(4) == 0 {
 		name = strings.Repeat("x", 60+s.rng.Intn(150))
 	}
-	p, old := s.path(name), s.path(fmt.Sprintf("n%02d", s.rng.Intn(63)))
+	path, old := s.path(name), s.path(fmt.Sprintf("n%02d", s.rng.Intn(63)))
 	var errs []error
 	do := func(err error, may ...error) {
-		for _, m := range may {
-			if err == m {
+		for _, allowed := range may {
+			if err == allowed {
 				return
 			}
 		}
@@ -123,42 +123,42 @@ func (s *soak) step() error {
 	}
 	switch s.rng.Intn(10) {
 	case 0:
-		do(os.WriteFile(p, s.buf[:s.rng.Intn(len(s.buf))], 0o644))
-		do(os.Rename(p, s.path("sub/y")))
+		do(os.WriteFile(path, s.buf[:s.rng.Intn(len(s.buf))], 0o644))
+		do(os.Rename(path, s.path("sub/y")))
 		do(unix.Unlink(s.path("sub/y")))
 	case 1:
-		do(os.Mkdir(p, 0o755))
-		do(os.WriteFile(p+"/x", nil, 0o644))
-		do(unix.Unlink(p + "/x"))
-		do(unix.Rmdir(p))
+		do(os.Mkdir(path, 0o755))
+		do(os.WriteFile(path+"/x", nil, 0o644))
+		do(unix.Unlink(path + "/x"))
+		do(unix.Rmdir(path))
 	case 2:
-		do(os.Symlink(strings.Repeat("t", 1+s.rng.Intn(200)), p))
-		_, err := os.Readlink(p)
+		do(os.Symlink(strings.Repeat("t", 1+s.rng.Intn(200)), path))
+		_, err := os.Readlink(path)
 		do(err)
-		do(unix.Unlink(p))
+		do(unix.Unlink(path))
 	case 3:
-		do(os.Link(old, p))
-		do(unix.Unlink(p))
+		do(os.Link(old, path))
+		do(unix.Unlink(path))
 	case 4:
-		a := fmt.Sprint("user.", s.rng.Intn(8))
-		do(unix.Setxattr(old, a, s.buf[:s.rng.Intn(6000)], 0))
-		_, err := unix.Getxattr(old, a, s.buf)
+		attr := fmt.Sprint("user.", s.rng.Intn(8))
+		do(unix.Setxattr(old, attr, s.buf[:s.rng.Intn(6000)], 0))
+		_, err := unix.Getxattr(old, attr, s.buf)
 		do(err)
 		_, err = unix.Listxattr(old, s.buf)
 		do(err)
-		do(unix.Removexattr(old, a))
+		do(unix.Removexattr(old, attr))
 		clear(s.buf)
 	case 5: // unlink an open file, then ask for the free space
-		f, err := os.Create(p)
+		file, err := os.Create(path)
 		if do(err); err != nil {
 			break
 		}
-		do(unix.Unlink(p))
-		_, err = f.Write(s.buf[:8192])
+		do(unix.Unlink(path))
+		_, err = file.Write(s.buf[:8192])
 		do(err)
-		f.Close()
-		var st unix.Statfs_t
-		do(unix.Statfs(s.dir, &st))
+		file.Close()
+		var statfs unix.Statfs_t
+		do(unix.Statfs(s.dir, &statfs))
 	case 6:
 		fd, err := unix.Open(s.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
 		if do(err); err != nil {
@@ -172,12 +172,12 @@ func (s *soak) step() error {
 	case 7:
 		in, err := os.Open(old)
 		do(err)
-		out, err2 := os.Create(p)
+		out, err2 := os.Create(path)
 		do(err2)
 		if err == nil && err2 == nil {
 			_, err = unix.CopyFileRange(int(in.Fd()), nil, int(out.Fd()), nil, 1<<20, 0)
 			do(err, unix.EINTR)
-			do(unix.Unlink(p))
+			do(unix.Unlink(path))
 		}
 		in.Close()
 		out.Close()
@@ -187,10 +187,10 @@ func (s *soak) step() error {
 		_, err = os.ReadFile(old)
 		do(err)
 	case 9:
-		var st unix.Stat_t
-		do(unix.Stat(s.path("absent"), &st), unix.ENOENT)
-		do(unix.Mknod(p, unix.S_IFIFO|0o600, 0))
-		do(unix.Unlink(p))
+		var stat unix.Stat_t
+		do(unix.Stat(s.path("absent"), &stat), unix.ENOENT)
+		do(unix.Mknod(path, unix.S_IFIFO|0o600, 0))
+		do(unix.Unlink(path))
 		do(unix.Chmod(old, 0o600+uint32(s.rng.Intn(64))))
 	}
 	if len(errs) > 0 {

@@ -16,12 +16,12 @@ import (
 // TestFallocate checks allocating, punching and zeroing through the mount, with stat, lseek and
 // read, before and after a remount.
 func TestFallocate(t *testing.T) {
-	m := harness.New(t, 128<<20, 2*time.Minute)
-	f, err := os.OpenFile(m.Path("f"), os.O_RDWR|os.O_CREATE, 0o644)
+	mount := harness.New(t, 128<<20, 2*time.Minute)
+	file, err := os.OpenFile(mount.Path("f"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fd := int(f.Fd())
+	fd := int(file.Fd())
 	falloc := func(mode uint32, off, n int64) {
 		t.Helper()
 		if err := unix.Fallocate(fd, mode, off, n); err != nil {
@@ -31,12 +31,12 @@ func TestFallocate(t *testing.T) {
 	const mib = 1 << 20
 	falloc(0, 0, 8*mib)
 	want := make([]byte, 8*mib)
-	store := func(off int64, b []byte) {
+	store := func(off int64, content []byte) {
 		t.Helper()
-		if _, err := f.WriteAt(b, off); err != nil {
+		if _, err := file.WriteAt(content, off); err != nil {
 			t.Fatal(err)
 		}
-		copy(want[off:], b)
+		copy(want[off:], content)
 	}
 	store(mib+100, bytes.Repeat([]byte("data"), 50000))
 	store(4*mib, bytes.Repeat([]byte("more"), 50000))
@@ -51,102 +51,102 @@ func TestFallocate(t *testing.T) {
 	if err := unix.Fallocate(fd, 0, 0, 1<<40); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("a terabyte: %v", err)
 	}
-	check := func(f *os.File) {
+	check := func(opened *os.File) {
 		t.Helper()
 		got := make([]byte, len(want)+1)
-		if n, _ := f.ReadAt(got, 0); n != len(want) || !bytes.Equal(got[:n], want) {
+		if n, _ := opened.ReadAt(got, 0); n != len(want) || !bytes.Equal(got[:n], want) {
 			t.Fatalf("%d bytes read back wrong", n)
 		}
-		var st unix.Stat_t
-		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		var stat unix.Stat_t
+		if err := unix.Fstat(int(opened.Fd()), &stat); err != nil {
 			t.Fatal(err)
 		}
 		// The punched 20000 bytes hold four whole blocks; there may be one block of extent slots in
 		// addition.
-		if blocks := st.Blocks * 512 / 4096; blocks < 12*mib/4096-4 || blocks > 12*mib/4096-4+1 || st.Size != 8*mib {
-			t.Errorf("%d blocks, size %d", blocks, st.Size)
+		if blocks := stat.Blocks * 512 / 4096; blocks < 12*mib/4096-4 || blocks > 12*mib/4096-4+1 || stat.Size != 8*mib {
+			t.Errorf("%d blocks, size %d", blocks, stat.Size)
 		}
 		for off, data := range map[int64]int64{
 			0: mib, mib: mib, mib + 12288: mib + 49152, // the range in between is unwritten
 			4 * mib: 4 * mib, 4*mib + 8192: 4*mib + 24576,
 		} {
-			if at, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA); err != nil || at != data {
+			if at, err := unix.Seek(int(opened.Fd()), off, unix.SEEK_DATA); err != nil || at != data {
 				t.Errorf("SEEK_DATA from %d is %d (%v), expected %d", off, at, err, data)
 			}
 		}
 	}
-	check(f)
-	f.Close()
-	m.Again()
-	if f, err = os.Open(m.Path("f")); err != nil {
+	check(file)
+	file.Close()
+	mount.Again()
+	if file, err = os.Open(mount.Path("f")); err != nil {
 		t.Fatal(err)
 	}
-	check(f)
-	f.Close()
-	m.Down()
-	m.Fsck()
+	check(file)
+	file.Close()
+	mount.Down()
+	mount.Fsck()
 }
 
 // TestXattr checks extended attributes with the usual tools: kept by cp -a, over a remount and a
 // kill.
 func TestXattr(t *testing.T) {
 	harness.Need(t, "cp", "setfattr", "getfattr")
-	m := harness.New(t, 64<<20, 2*time.Minute)
-	if err := os.WriteFile(m.Path("f"), []byte("x"), 0o644); err != nil {
+	mount := harness.New(t, 64<<20, 2*time.Minute)
+	if err := os.WriteFile(mount.Path("f"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"user.one", "trusted.two", "security.three"} {
-		harness.Run(t, time.Minute, "", nil, "setfattr", "-n", name, "-v", "value of "+name, m.Path("f"))
+		harness.Run(t, time.Minute, "", nil, "setfattr", "-n", name, "-v", "value of "+name, mount.Path("f"))
 	}
 	long := bytes.Repeat([]byte("long"), 15000)
-	if err := unix.Setxattr(m.Path("f"), "user.long", long, unix.XATTR_CREATE); err != nil {
+	if err := unix.Setxattr(mount.Path("f"), "user.long", long, unix.XATTR_CREATE); err != nil {
 		t.Fatal(err)
 	}
-	harness.Run(t, time.Minute, "", nil, "cp", "-a", m.Path("f"), m.Path("copy"))
+	harness.Run(t, time.Minute, "", nil, "cp", "-a", mount.Path("f"), mount.Path("copy"))
 	check := func() {
 		t.Helper()
-		for _, f := range []string{"f", "copy"} {
+		for _, base := range []string{"f", "copy"} {
 			for _, name := range []string{"user.one", "trusted.two", "security.three"} {
-				out, err := harness.Command(time.Minute, "", nil, "getfattr", "--absolute-names", "--only-values", "-n", name, m.Path(f))
+				out, err := harness.Command(time.Minute, "", nil, "getfattr", "--absolute-names", "--only-values", "-n", name, mount.Path(base))
 				if err != nil || out != "value of "+name {
-					t.Errorf("%s of %s is %q (%v)", name, f, out, err)
+					t.Errorf("%s of %s is %q (%v)", name, base, out, err)
 				}
 			}
 			buf := make([]byte, 1<<16)
-			if n, err := unix.Getxattr(m.Path(f), "user.long", buf); err != nil || !bytes.Equal(buf[:n], long) {
-				t.Errorf("user.long of %s has %d bytes, %v", f, n, err)
+			if n, err := unix.Getxattr(mount.Path(base), "user.long", buf); err != nil || !bytes.Equal(buf[:n], long) {
+				t.Errorf("user.long of %s has %d bytes, %v", base, n, err)
 			}
 		}
 	}
 	check()
-	m.Again()
+	mount.Again()
 	check()
-	if err := unix.Removexattr(m.Path("copy"), "user.one"); err != nil {
+	if err := unix.Removexattr(mount.Path("copy"), "user.one"); err != nil {
 		t.Fatal(err)
 	}
-	m.Kill9()
-	m.Up()
-	if _, err := unix.Getxattr(m.Path("copy"), "user.one", nil); !errors.Is(err, unix.ENODATA) {
+	mount.Kill9()
+	mount.Up()
+	if _, err := unix.Getxattr(mount.Path("copy"), "user.one", nil); !errors.Is(err, unix.ENODATA) {
 		t.Errorf("a removed attribute after a kill: %v", err)
 	}
-	if err := unix.Setxattr(m.Path("copy"), "user.one", []byte("value of user.one"), 0); err != nil {
+	if err := unix.Setxattr(mount.Path("copy"), "user.one", []byte("value of user.one"), 0); err != nil {
 		t.Fatal(err)
 	}
 	check()
 
 	// The first write removes file capabilities, whichever user writes.
 	capability := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0} // cap_net_bind_service=e
-	if err := unix.Setxattr(m.Path("f"), "security.capability", capability, 0); err != nil {
+	if err := unix.Setxattr(mount.Path("f"), "security.capability", capability, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(m.Path("f"), []byte("y"), 0o644); err != nil {
+	if err := os.WriteFile(mount.Path("f"), []byte("y"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := unix.Getxattr(m.Path("f"), "security.capability", make([]byte, 100)); !errors.Is(err, unix.ENODATA) {
+	if n, err := unix.Getxattr(mount.Path("f"), "security.capability", make([]byte, 100)); !errors.Is(err, unix.ENODATA) {
 		t.Errorf("a written program keeps its capabilities: %d, %v", n, err)
 	}
-	m.Down()
-	m.Fsck()
+	mount.Down()
+	mount.Fsck()
 }
 
 // TestTmpfile checks O_TMPFILE: one file is named by linkat, another one is closed without a name

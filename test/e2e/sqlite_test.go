@@ -13,11 +13,11 @@ import (
 // TestSQLite writes a database in WAL mode, whose index of the log is in a shared mapping.
 func TestSQLite(t *testing.T) {
 	harness.Need(t, "sqlite3")
-	m := harness.New(t, 256<<20, 4*time.Minute)
-	db := m.Path("db")
+	mount := harness.New(t, 256<<20, 4*time.Minute)
+	db := mount.Path("db")
 	sql := func(script string) string {
 		t.Helper()
-		return strings.TrimSpace(harness.Feed(t, 2*time.Minute, m.Mountpoint, []string{"HOME=" + m.Dir}, ".timeout 30000\n"+script, "sqlite3", "-batch", "-bail", db))
+		return strings.TrimSpace(harness.Feed(t, 2*time.Minute, mount.Mountpoint, []string{"HOME=" + mount.Dir}, ".timeout 30000\n"+script, "sqlite3", "-batch", "-bail", db))
 	}
 	if mode := sql("PRAGMA journal_mode=WAL;"); mode != "wal" {
 		t.Fatalf("journal_mode=WAL gives %q", mode)
@@ -27,26 +27,26 @@ func TestSQLite(t *testing.T) {
 	// Two writers and a reader, three processes.
 	const batches, batch, single = 20, 250, 150
 	writer := func(who int) string {
-		var b strings.Builder
+		var statements strings.Builder
 		insert := func(n int) {
-			fmt.Fprintf(&b, "INSERT INTO t(who,n,text) VALUES(%d,%d,'%s');\n", who, n, strings.Repeat(fmt.Sprint(n%10), 1+n*7%300))
+			fmt.Fprintf(&statements, "INSERT INTO t(who,n,text) VALUES(%d,%d,'%s');\n", who, n, strings.Repeat(fmt.Sprint(n%10), 1+n*7%300))
 		}
 		for i := range batches {
-			b.WriteString("BEGIN IMMEDIATE;\n")
-			for j := range batch {
-				insert(i*batch + j)
+			statements.WriteString("BEGIN IMMEDIATE;\n")
+			for row := range batch {
+				insert(i*batch + row)
 			}
-			b.WriteString("COMMIT;\n")
+			statements.WriteString("COMMIT;\n")
 		}
 		for i := range single {
 			insert(batches*batch + i)
 		}
-		return b.String()
+		return statements.String()
 	}
 	errs := make(chan error, 2)
 	for who := range 2 {
 		go func() {
-			_, err := sqlScript(m, db, writer(who))
+			_, err := sqlScript(mount, db, writer(who))
 			errs <- err
 		}()
 	}
@@ -65,7 +65,7 @@ func TestSQLite(t *testing.T) {
 	}
 	// The last connection leaves the log in place, to be read after the remount.
 	sql(".dbconfig no_ckpt_on_close on\nPRAGMA wal_autocheckpoint=0;\nUPDATE t SET text=text||'x' WHERE n%3=0; DELETE FROM t WHERE n%7=0;")
-	if st, err := os.Stat(db + "-wal"); err != nil || st.Size() == 0 {
+	if info, err := os.Stat(db + "-wal"); err != nil || info.Size() == 0 {
 		t.Errorf("there is no log to read after the remount (%v)", err)
 	}
 	const sum = "SELECT count(*), sum(length(text)), sum(n*(who+1)) FROM t;"
@@ -78,7 +78,7 @@ func TestSQLite(t *testing.T) {
 		return out[strings.LastIndexByte(out, '\n')+1:] // .dbconfig prints a line, too
 	}
 	before := check()
-	m.Again()
+	mount.Again()
 	if after := check(); after != before {
 		t.Errorf("after the remount the table has %q, before %q", after, before)
 	}

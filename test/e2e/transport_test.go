@@ -37,21 +37,21 @@ func eachTransport(t *testing.T, size int64, limit time.Duration, f func(t *test
 // TestTransportClients runs far more clients at once than there are places for requests. They
 // create, write, read back, list and delete.
 func TestTransportClients(t *testing.T) {
-	eachTransport(t, 512<<20, 3*time.Minute, func(t *testing.T, m *harness.Mount) {
+	eachTransport(t, 512<<20, 3*time.Minute, func(t *testing.T, mount *harness.Mount) {
 		const clients, rounds = 100, 20
 		var all sync.WaitGroup
-		for c := range clients {
+		for client := range clients {
 			all.Add(1)
 			go func() {
 				defer all.Done()
-				dir := m.Path(fmt.Sprintf("client%d", c))
+				dir := mount.Path(fmt.Sprintf("client%d", client))
 				if err := os.Mkdir(dir, 0o755); err != nil {
 					t.Error(err)
 					return
 				}
-				for r := range rounds {
-					name := filepath.Join(dir, fmt.Sprint("file", r))
-					want := bytes.Repeat([]byte{byte(c), byte(r), 1}, []int{1, 1000, 30_000, 400_000}[(c+r)%4])
+				for round := range rounds {
+					name := filepath.Join(dir, fmt.Sprint("file", round))
+					want := bytes.Repeat([]byte{byte(client), byte(round), 1}, []int{1, 1000, 30_000, 400_000}[(client+round)%4])
 					if err := os.WriteFile(name, want, 0o644); err != nil {
 						t.Error(err)
 						return
@@ -59,11 +59,11 @@ func TestTransportClients(t *testing.T) {
 					if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
 						t.Errorf("%s: read %d bytes of %d: %v", name, len(got), len(want), err)
 					}
-					if l, err := os.ReadDir(dir); err != nil || len(l) != r%2+1 {
-						t.Errorf("%s: %d entries, %v", dir, len(l), err)
+					if entries, err := os.ReadDir(dir); err != nil || len(entries) != round%2+1 {
+						t.Errorf("%s: %d entries, %v", dir, len(entries), err)
 					}
-					if r%2 == 1 {
-						for _, n := range []int{r - 1, r} {
+					if round%2 == 1 {
+						for _, n := range []int{round - 1, round} {
 							if err := os.Remove(filepath.Join(dir, fmt.Sprint("file", n))); err != nil {
 								t.Error(err)
 							}
@@ -73,8 +73,8 @@ func TestTransportClients(t *testing.T) {
 			}()
 		}
 		all.Wait()
-		m.Alive()
-		m.Again()
+		mount.Alive()
+		mount.Again()
 	})
 }
 
@@ -122,24 +122,24 @@ func TestTransportSeekStorm(t *testing.T) {
 // TestTransportEnds checks that after an aborted connection, a killed daemon and an unmount, all
 // under load, no client waits forever, and nothing that was acknowledged is lost.
 func TestTransportEnds(t *testing.T) {
-	eachTransport(t, 256<<20, 5*time.Minute, func(t *testing.T, m *harness.Mount) {
+	eachTransport(t, 256<<20, 5*time.Minute, func(t *testing.T, mount *harness.Mount) {
 		for _, end := range []struct {
 			name string
 			do   func()
 		}{
-			{"abort", m.Abort},
-			{"kill", m.Kill9},
-			{"kill at work", m.Kill9AtWork},
-			{"abort", m.Abort},
+			{"abort", mount.Abort},
+			{"kill", mount.Kill9},
+			{"kill at work", mount.Kill9AtWork},
+			{"abort", mount.Abort},
 		} {
 			ctx, cancel := context.WithCancel(context.Background())
 			var all sync.WaitGroup
 			var done [16]int
-			for c := range done {
+			for client := range done {
 				all.Add(1)
 				go func() {
 					defer all.Done()
-					name := m.Path(fmt.Sprint("load", c))
+					name := mount.Path(fmt.Sprint("load", client))
 					for ctx.Err() == nil {
 						if err := os.WriteFile(name, bytes.Repeat([]byte("load"), 30_000), 0o644); err != nil {
 							return
@@ -147,12 +147,12 @@ func TestTransportEnds(t *testing.T) {
 						if _, err := os.ReadFile(name); err != nil {
 							return
 						}
-						f, err := os.Create(m.Path(fmt.Sprintf("acknowledged-%d-%d", c, done[c])))
+						made, err := os.Create(mount.Path(fmt.Sprintf("acknowledged-%d-%d", client, done[client])))
 						if err != nil {
 							return
 						}
-						f.Close()
-						done[c]++
+						made.Close()
+						done[client]++
 					}
 				}()
 			}
@@ -166,35 +166,35 @@ func TestTransportEnds(t *testing.T) {
 				t.Fatalf("%s: 30 s later somebody waits for an answer", end.name)
 			}
 			cancel()
-			m.Up()
+			mount.Up()
 			n := 0
-			for c := range done {
-				for i := range done[c] {
+			for client := range done {
+				for i := range done[client] {
 					n++
-					if err := os.Remove(m.Path(fmt.Sprintf("acknowledged-%d-%d", c, i))); err != nil {
+					if err := os.Remove(mount.Path(fmt.Sprintf("acknowledged-%d-%d", client, i))); err != nil {
 						t.Errorf("%s: %v", end.name, err)
 					}
 				}
-				_ = os.Remove(m.Path(fmt.Sprintf("acknowledged-%d-%d", c, done[c]))) // it may not exist
+				_ = os.Remove(mount.Path(fmt.Sprintf("acknowledged-%d-%d", client, done[client]))) // it may not exist
 			}
 			if n == 0 {
 				t.Errorf("%s: no client did anything before", end.name)
 			}
 		}
 		// Unmounting under load is refused, and no client notices.
-		f, err := os.Create(m.Path("open"))
+		file, err := os.Create(mount.Path("open"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Unmount(m.Mountpoint, 0); !errors.Is(err, syscall.EBUSY) {
+		if err := unix.Unmount(mount.Mountpoint, 0); !errors.Is(err, syscall.EBUSY) {
 			t.Errorf("unmounting with an open file: %v", err)
 		}
-		if _, err := f.Write(make([]byte, 1<<20)); err != nil {
+		if _, err := file.Write(make([]byte, 1<<20)); err != nil {
 			t.Error(err)
 		}
-		f.Close()
-		m.Again()
-		if rep := m.Stats(); rep.ReplayedRecords != 0 {
+		file.Close()
+		mount.Again()
+		if rep := mount.Stats(); rep.ReplayedRecords != 0 {
 			t.Errorf("%d records replayed after a clean unmount", rep.ReplayedRecords)
 		}
 	})

@@ -93,7 +93,7 @@ func supervise() (code int, err error) {
 	if err := os.Setenv(dirEnv, dir); err != nil { // not in ProcAttr.Env: of two equal names the first would count
 		return 1, err
 	}
-	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+	tests, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
 		Env:   os.Environ(),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM},
@@ -102,26 +102,26 @@ func supervise() (code int, err error) {
 		return 1, fmt.Errorf("starting the tests in a mount namespace of their own: %w", err)
 	}
 	go func() {
-		for s := range sig {
-			_ = syscall.Kill(p.Pid, s.(syscall.Signal))
+		for received := range sig {
+			_ = syscall.Kill(tests.Pid, received.(syscall.Signal))
 		}
 	}()
 	code = 1
 	for last := false; ; {
-		var ws syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
 		if err == syscall.EINTR {
 			continue
 		}
 		if err != nil { // no child is left
 			return code, nil
 		}
-		if pid != p.Pid {
-			tell(dir, pid, ws)
+		if pid != tests.Pid {
+			tell(dir, pid, status)
 		} else {
 			last = true
-			if ws.Exited() {
-				code = ws.ExitStatus()
+			if status.Exited() {
+				code = status.ExitStatus()
 			}
 		}
 		if last { // their orphaned children become ours, and are killed in the next rounds

@@ -111,44 +111,44 @@ func unmounted(t *testing.T, region, options string, limit time.Duration) *Mount
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Mount{t: t, Options: options, Dir: dir, Region: filepath.Join(dir, "region"), Mountpoint: filepath.Join(dir, "mnt"), log: filepath.Join(dir, "log")}
+	mount := &Mount{t: t, Options: options, Dir: dir, Region: filepath.Join(dir, "region"), Mountpoint: filepath.Join(dir, "mnt"), log: filepath.Join(dir, "log")}
 	if region != "" {
-		m.Region = region
+		mount.Region = region
 	}
-	if err := os.Mkdir(m.Mountpoint, 0o755); err != nil {
+	if err := os.Mkdir(mount.Mountpoint, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	liveMu.Lock()
-	live[m] = true
+	live[mount] = true
 	liveMu.Unlock()
-	if d, ok := t.Deadline(); ok {
-		limit = min(limit, time.Until(d)-20*time.Second)
+	if deadline, ok := t.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)-20*time.Second)
 	}
 	watchdog := time.AfterFunc(limit, func() {
 		buf := make([]byte, 1<<20)
 		fmt.Fprintf(os.Stderr, "%s: not done after %v: destroying its mount\n%s\n", t.Name(), limit, buf[:runtime.Stack(buf, true)])
 		t.Errorf("not done after %v", limit)
-		m.destroy()
+		mount.destroy()
 	})
 	t.Cleanup(func() {
 		// Unmount in the ordinary way first, after a failed test, too.
-		if m.mounted() {
-			if out, err := Command(time.Minute, "", nil, Daxfsd, "umount", m.Mountpoint); err != nil {
+		if mount.mounted() {
+			if out, err := Command(time.Minute, "", nil, Daxfsd, "umount", mount.Mountpoint); err != nil {
 				t.Errorf("umount at the end: %v: %s", err, out)
 			} else {
-				m.forget()
+				mount.forget()
 			}
 		}
 		watchdog.Stop()
-		if b, err := os.ReadFile(m.log); err == nil && t.Failed() {
-			if len(b) > 8<<10 {
-				b = b[len(b)-8<<10:]
+		if logged, err := os.ReadFile(mount.log); err == nil && t.Failed() {
+			if len(logged) > 8<<10 {
+				logged = logged[len(logged)-8<<10:]
 			}
-			t.Logf("the daemon's log:\n%s", b)
+			t.Logf("the daemon's log:\n%s", logged)
 		}
-		m.destroy()
+		mount.destroy()
 	})
-	return m
+	return mount
 }
 
 func (m *Mount) mounted() bool {

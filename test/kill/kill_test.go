@@ -79,61 +79,61 @@ func TestKill9(t *testing.T) {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("-rounds %d -seed %d", *rounds, *seed)
-	m := begin(t, *seed, 2*time.Minute+time.Duration(*rounds)*20*time.Second)
+	run := begin(t, *seed, 2*time.Minute+time.Duration(*rounds)*20*time.Second)
 	begin := time.Now()
-	m.Umount()
+	run.Umount()
 	down := time.Since(begin)
-	fresh := m.check()
-	up := m.Up()
-	for m.round = range *rounds {
-		start, was := time.Now(), m.acknowledged
-		m.load()
-		rep := m.Fsck()
+	fresh := run.check()
+	up := run.Up()
+	for run.round = range *rounds {
+		start, was := time.Now(), run.acknowledged
+		run.load()
+		rep := run.Fsck()
 		if rep.Clean {
 			t.Fatal("killed, and fsck says that it was unmounted")
 		}
 		said := ""
-		if m.round%3 == 1 {
-			for range 1 + m.rng.IntN(3) {
-				after := m.upTo(up)
-				serving := m.KillUp(after)
+		if run.round%3 == 1 {
+			for range 1 + run.rng.IntN(3) {
+				after := run.upTo(up)
+				serving := run.KillUp(after)
 				said += fmt.Sprintf("; killed %.1f ms after its start (serving: %v)", after.Seconds()*1000, serving)
-				m.kills++
-				m.Fsck()
+				run.kills++
+				run.Fsck()
 			}
 		}
-		up = m.Up()
-		m.judge()
-		if m.round%3 == 2 {
-			m.burst(200, func() {})
-			after := m.upTo(down)
-			unmounted := m.KillUmount(after)
+		up = run.Up()
+		run.judge()
+		if run.round%3 == 2 {
+			run.burst(200, func() {})
+			after := run.upTo(down)
+			unmounted := run.KillUmount(after)
 			said += fmt.Sprintf("; killed %.1f ms after umount began (unmounted: %v)", after.Seconds()*1000, unmounted)
-			m.kills++
-			m.Fsck()
-			m.Up()
-			m.judge()
+			run.kills++
+			run.Fsck()
+			run.Up()
+			run.judge()
 		}
 		begin = time.Now()
-		m.Umount()
+		run.Umount()
 		down = time.Since(begin)
-		clean := m.check()
-		m.Up()
-		if m.round%3 == 0 {
-			m.judge() // a clean mount shows the same files
+		clean := run.check()
+		run.Up()
+		if run.round%3 == 0 {
+			run.judge() // a clean mount shows the same files
 		}
-		t.Logf("round %d: %d calls acknowledged, %d orphans, %d journal records; %d%% full%s; %.1f s", m.round,
-			m.acknowledged-was, rep.Orphans, rep.JournalRecords, clean.UsedBlocks*100/(clean.UsedBlocks+clean.FreeBlocks), said, time.Since(start).Seconds())
+		t.Logf("round %d: %d calls acknowledged, %d orphans, %d journal records; %d%% full%s; %.1f s", run.round,
+			run.acknowledged-was, rep.Orphans, rep.JournalRecords, clean.UsedBlocks*100/(clean.UsedBlocks+clean.FreeBlocks), said, time.Since(start).Seconds())
 	}
 	t.Logf("%d calls acknowledged, none lost; the daemon killed %d times; of the calls in flight there was the %v, and of %d writes a part was acknowledged",
-		m.acknowledged, m.kills, m.outcomes, m.short)
-	for _, dir := range m.dirs {
-		if err := os.RemoveAll(m.Path(dir)); err != nil {
+		run.acknowledged, run.kills, run.outcomes, run.short)
+	for _, dir := range run.dirs {
+		if err := os.RemoveAll(run.Path(dir)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m.Down()
-	if rep := m.Fsck(); rep.DataBlocks != 0 || rep.UsedBlocks > fresh.UsedBlocks {
+	run.Down()
+	if rep := run.Fsck(); rep.DataBlocks != 0 || rep.UsedBlocks > fresh.UsedBlocks {
 		t.Errorf("with everything deleted %d blocks are used, %d of them data; %d when it was new", rep.UsedBlocks, rep.DataBlocks, fresh.UsedBlocks)
 	}
 }
@@ -165,42 +165,42 @@ func (m *murder) burst(calls int, meanwhile func()) {
 	m.bursts++
 	var cmds [oracle.Workers]*exec.Cmd
 	var out [oracle.Workers]bytes.Buffer
-	for w := range oracle.Workers {
-		state := filepath.Join(m.Dir, fmt.Sprintf("tree.%d", w))
-		if err := m.trees[w].Save(state); err != nil {
+	for worker := range oracle.Workers {
+		state := filepath.Join(m.Dir, fmt.Sprintf("tree.%d", worker))
+		if err := m.trees[worker].Save(state); err != nil {
 			m.t.Fatal(err)
 		}
-		m.logs[w] = filepath.Join(m.Dir, fmt.Sprintf("calls.%d.%d", m.bursts, w))
-		cmds[w] = harness.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, m.logs[w],
+		m.logs[worker] = filepath.Join(m.Dir, fmt.Sprintf("calls.%d.%d", m.bursts, worker))
+		cmds[worker] = harness.Child(ctx, "work", m.Mountpoint, strconv.Itoa(worker), state, m.logs[worker],
 			strconv.FormatUint(m.seed, 10), strconv.Itoa(m.bursts), strconv.Itoa(calls))
-		cmds[w].Stdout, cmds[w].Stderr = &out[w], &out[w]
-		if err := cmds[w].Start(); err != nil {
+		cmds[worker].Stdout, cmds[worker].Stderr = &out[worker], &out[worker]
+		if err := cmds[worker].Start(); err != nil {
 			m.t.Fatal(err)
 		}
 	}
-	for w := range oracle.Workers {
+	for worker := range oracle.Workers {
 		for ctx.Err() == nil {
-			if st, err := os.Stat(m.logs[w]); err == nil && st.Size() > 0 {
+			if info, err := os.Stat(m.logs[worker]); err == nil && info.Size() > 0 {
 				break
 			}
 			time.Sleep(time.Millisecond)
 		}
 	}
 	meanwhile()
-	for w := range oracle.Workers {
-		if err := cmds[w].Wait(); err != nil {
-			m.t.Errorf("round %d, worker %d: %v: %s", m.round, w, err, out[w].Bytes())
+	for worker := range oracle.Workers {
+		if err := cmds[worker].Wait(); err != nil {
+			m.t.Errorf("round %d, worker %d: %v: %s", m.round, worker, err, out[worker].Bytes())
 			continue
 		}
-		n, flight, err := m.trees[w].Replay(m.logs[w])
+		n, flight, err := m.trees[worker].Replay(m.logs[worker])
 		if err == nil && calls > 0 && (n != calls || flight != nil) {
 			err = fmt.Errorf("%d calls acknowledged, want %d", n, calls)
 		}
 		if err != nil {
-			m.t.Errorf("round %d, worker %d: %v", m.round, w, err)
+			m.t.Errorf("round %d, worker %d: %v", m.round, worker, err)
 		}
 		m.acknowledged += n
-		m.flight[w] = flight
+		m.flight[worker] = flight
 	}
 	if m.t.Failed() {
 		m.t.FailNow()

@@ -103,15 +103,15 @@ type data struct {
 
 // diff returns how the files on the mount differ from the tree; nil if they do not. The file of d,
 // if d is not nil, may be torn.
-func (t *Tree) diff(mnt string, w int, d *data) error {
+func (t *Tree) diff(mnt string, worker int, tornFile *data) error {
 	found := map[string]bool{}
-	tops, err := filepath.Glob(filepath.Join(mnt, Shared, WorkerDir(w)+"-*"))
+	tops, err := filepath.Glob(filepath.Join(mnt, Shared, WorkerDir(worker)+"-*"))
 	if err != nil {
 		return err
 	}
-	for _, top := range append(tops, filepath.Join(mnt, WorkerDir(w))) {
-		err := filepath.WalkDir(top, func(p string, _ fs.DirEntry, err error) error {
-			name, _ := filepath.Rel(mnt, p)
+	for _, top := range append(tops, filepath.Join(mnt, WorkerDir(worker))) {
+		err := filepath.WalkDir(top, func(path string, _ fs.DirEntry, err error) error {
+			name, _ := filepath.Rel(mnt, path)
 			found[name] = true
 			return err
 		})
@@ -128,28 +128,28 @@ func (t *Tree) diff(mnt string, w int, d *data) error {
 	for _, name := range slices.Sorted(maps.Keys(t.Names)) {
 		id := t.Names[name]
 		n := t.Nodes[id]
-		p := filepath.Join(mnt, name)
-		var st unix.Stat_t
-		if err := unix.Lstat(p, &st); err != nil || !found[name] {
+		path := filepath.Join(mnt, name)
+		var stat unix.Stat_t
+		if err := unix.Lstat(path, &stat); err != nil || !found[name] {
 			return fmt.Errorf("%s: listed: %v; lstat: %w", name, found[name], err)
 		}
-		if st.Mode != n.Mode {
-			return fmt.Errorf("%s has mode %o, want %o", name, st.Mode, n.Mode)
+		if stat.Mode != n.Mode {
+			return fmt.Errorf("%s has mode %o, want %o", name, stat.Mode, n.Mode)
 		}
-		if want := t.Nlink(name); uint64(st.Nlink) != want {
-			return fmt.Errorf("%s has %d links, want %d", name, st.Nlink, want)
+		if want := t.Nlink(name); uint64(stat.Nlink) != want {
+			return fmt.Errorf("%s has %d links, want %d", name, stat.Nlink, want)
 		}
-		if other, ok := nodes[st.Ino]; ok && other != id {
-			return fmt.Errorf("%s is inode %d, and so is another file", name, st.Ino)
+		if other, ok := nodes[stat.Ino]; ok && other != id {
+			return fmt.Errorf("%s is inode %d, and so is another file", name, stat.Ino)
 		}
 		if ino, ok := inos[id]; ok {
-			if ino != st.Ino {
-				return fmt.Errorf("%s is inode %d, and its other name inode %d", name, st.Ino, ino)
+			if ino != stat.Ino {
+				return fmt.Errorf("%s is inode %d, and its other name inode %d", name, stat.Ino, ino)
 			}
 			continue
 		}
-		nodes[st.Ino], inos[id] = id, st.Ino
-		if err := n.diff(p, st.Size, d); err != nil {
+		nodes[stat.Ino], inos[id] = id, stat.Ino
+		if err := n.diff(path, stat.Size, tornFile); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -157,46 +157,46 @@ func (t *Tree) diff(mnt string, w int, d *data) error {
 }
 
 // diff returns how the file at path p, of size bytes, differs from the node.
-func (n *Node) diff(p string, size int64, d *data) error {
+func (n *Node) diff(path string, size int64, tornFile *data) error {
 	switch {
 	case n.Is(unix.S_IFREG):
-		got, err := os.ReadFile(p)
+		got, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
 		if int64(len(got)) != size {
 			return fmt.Errorf("its size is %d and %d bytes can be read", size, len(got))
 		}
-		if d != nil && n == d.node {
-			d.got = got
-			if why := torn(d.o, d.old, n.Data, got); why != "" {
+		if tornFile != nil && n == tornFile.node {
+			tornFile.got = got
+			if why := torn(tornFile.o, tornFile.old, n.Data, got); why != "" {
 				return fmt.Errorf("torn: %s", why)
 			}
 		} else if !bytes.Equal(got, n.Data) {
-			at := 0
-			for at < min(len(got), len(n.Data)) && got[at] == n.Data[at] {
-				at++
+			off := 0
+			for off < min(len(got), len(n.Data)) && got[off] == n.Data[off] {
+				off++
 			}
-			return fmt.Errorf("%d bytes, want %d; the first difference is at %d", len(got), len(n.Data), at)
+			return fmt.Errorf("%d bytes, want %d; the first difference is at %d", len(got), len(n.Data), off)
 		}
 	case n.Is(unix.S_IFLNK):
-		if got, err := os.Readlink(p); err != nil || got != string(n.Data) {
+		if got, err := os.Readlink(path); err != nil || got != string(n.Data) {
 			return fmt.Errorf("its target is %q, want %q (%v)", got, n.Data, err)
 		}
 		return nil // a symbolic link has no user.* attributes
 	}
 	buf := make([]byte, 64<<10)
-	m, err := unix.Llistxattr(p, buf)
+	length, err := unix.Llistxattr(path, buf)
 	if err != nil {
 		return fmt.Errorf("listing attributes: %w", err)
 	}
-	names := strings.FieldsFunc(string(buf[:m]), func(r rune) bool { return r == 0 })
+	names := strings.FieldsFunc(string(buf[:length]), func(char rune) bool { return char == 0 })
 	slices.Sort(names)
 	if want := slices.Sorted(maps.Keys(n.Xattr)); !slices.Equal(names, want) {
 		return fmt.Errorf("attributes %v, want %v", names, want)
 	}
 	for name, want := range n.Xattr {
-		if m, err := unix.Lgetxattr(p, name, buf); err != nil || !bytes.Equal(buf[:m], want) {
+		if valueLength, err := unix.Lgetxattr(path, name, buf); err != nil || !bytes.Equal(buf[:valueLength], want) {
 			return fmt.Errorf("%s is not the value of %d bytes that was set (%v)", name, len(want), err)
 		}
 	}

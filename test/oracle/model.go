@@ -175,63 +175,63 @@ func (t *Tree) move(from, to string) {
 }
 
 // Apply changes the tree as the system call o did, which returned n.
-func (t *Tree) Apply(o Op, n int64) {
-	f := t.At(o.A)
-	switch o.Kind {
+func (t *Tree) Apply(call Op, n int64) {
+	node := t.At(call.A)
+	switch call.Kind {
 	case "create":
-		t.Add(o.A, unix.S_IFREG|o.Mode, nil)
+		t.Add(call.A, unix.S_IFREG|call.Mode, nil)
 	case "mkdir":
-		t.Add(o.A, unix.S_IFDIR|o.Mode, nil)
+		t.Add(call.A, unix.S_IFDIR|call.Mode, nil)
 	case "symlink":
-		t.Add(o.A, unix.S_IFLNK|0o777, []byte(o.B))
+		t.Add(call.A, unix.S_IFLNK|0o777, []byte(call.B))
 	case "link":
-		t.Names[o.B] = t.Names[o.A]
+		t.Names[call.B] = t.Names[call.A]
 	case "unlink", "rmdir":
-		t.Drop(o.A)
+		t.Drop(call.A)
 	case "rename":
-		if t.At(o.B) == f {
+		if t.At(call.B) == node {
 			return // two names of one file: rename(2) does nothing
 		}
-		if t.At(o.B) != nil {
-			t.Drop(o.B)
+		if t.At(call.B) != nil {
+			t.Drop(call.B)
 		}
-		t.move(o.A, o.B)
+		t.move(call.A, call.B)
 	case "exchange":
 		const aside = "/" // no file has this name
-		t.move(o.A, aside)
-		t.move(o.B, o.A)
-		t.move(aside, o.B)
+		t.move(call.A, aside)
+		t.move(call.B, call.A)
+		t.move(aside, call.B)
 	case "write", "append":
-		f.Grow(o.Off + n)
-		copy(f.Data[o.Off:], o.data()[:n])
+		node.Grow(call.Off + n)
+		copy(node.Data[call.Off:], call.data()[:n])
 	case "truncate":
-		if o.Len < int64(len(f.Data)) {
-			f.Data = f.Data[:o.Len:o.Len]
+		if call.Len < int64(len(node.Data)) {
+			node.Data = node.Data[:call.Len:call.Len]
 		}
-		f.Grow(o.Len)
+		node.Grow(call.Len)
 	case "fallocate":
-		if o.Mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
-			f.Grow(o.Off + o.Len)
+		if call.Mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
+			node.Grow(call.Off + call.Len)
 		}
-		if o.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 && o.Off < int64(len(f.Data)) {
-			clear(f.Data[o.Off:min(o.Off+o.Len, int64(len(f.Data)))])
+		if call.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 && call.Off < int64(len(node.Data)) {
+			clear(node.Data[call.Off:min(call.Off+call.Len, int64(len(node.Data)))])
 		}
 	case "copy":
-		to := t.At(o.B)
-		to.Grow(o.Off + n)
-		copy(to.Data[o.Off:], t.At(o.A).Data[o.From:o.From+n])
+		to := t.At(call.B)
+		to.Grow(call.Off + n)
+		copy(to.Data[call.Off:], t.At(call.A).Data[call.From:call.From+n])
 	case "chmod":
-		f.Mode = f.Mode&unix.S_IFMT | o.Mode
+		node.Mode = node.Mode&unix.S_IFMT | call.Mode
 	case "setxattr":
-		if f.Xattr == nil {
-			f.Xattr = map[string][]byte{}
+		if node.Xattr == nil {
+			node.Xattr = map[string][]byte{}
 		}
-		f.Xattr[o.B] = o.data()
+		node.Xattr[call.B] = call.data()
 	case "removexattr":
-		delete(f.Xattr, o.B)
+		delete(node.Xattr, call.B)
 	case "fsync":
 	default:
-		panic("no call is named " + o.Kind)
+		panic("no call is named " + call.Kind)
 	}
 }
 
@@ -313,91 +313,91 @@ func (c *chooser) kind() string {
 
 // complete fills in the rest of call o. It returns false if no call of that kind makes sense for
 // o.A.
-func (c *chooser) complete(o *Op) bool {
-	f := c.t.At(o.A)
-	file, dir, top := f.Is(unix.S_IFREG), f.Is(unix.S_IFDIR), o.A == WorkerDir(c.w)
-	size := int64(len(f.Data))
+func (c *chooser) complete(call *Op) bool {
+	node := c.t.At(call.A)
+	file, dir, top := node.Is(unix.S_IFREG), node.Is(unix.S_IFDIR), call.A == WorkerDir(c.w)
+	size := int64(len(node.Data))
 	room := len(c.names) < maxNames
 	space := maxBytes - c.t.size()
-	switch o.Kind {
+	switch call.Kind {
 	case "create", "mkdir":
-		o.A, o.Mode = c.fresh(), 0o400|uint32(c.IntN(0o1000))
+		call.A, call.Mode = c.fresh(), 0o400|uint32(c.IntN(0o1000))
 		return room
 	case "symlink":
-		o.A, o.B = c.fresh(), strings.Repeat("target/", 1+c.IntN(400))
+		call.A, call.B = c.fresh(), strings.Repeat("target/", 1+c.IntN(400))
 		return room
 	case "link":
-		o.B = c.fresh()
+		call.B = c.fresh()
 		return room && !dir
 	case "unlink":
-		o.Hold = file && size <= maxHeld && c.IntN(4) == 0
+		call.Hold = file && size <= maxHeld && c.IntN(4) == 0
 		return !dir
 	case "rmdir":
-		return dir && !top && c.empty(o.A)
+		return dir && !top && c.empty(call.A)
 	case "rename":
-		o.B = c.fresh()
+		call.B = c.fresh()
 		if c.IntN(2) == 0 {
-			o.B = c.names[c.IntN(len(c.names))]
-			if b := c.t.At(o.B); b.Is(unix.S_IFDIR) != dir || dir && !c.empty(o.B) {
+			call.B = c.names[c.IntN(len(c.names))]
+			if other := c.t.At(call.B); other.Is(unix.S_IFDIR) != dir || dir && !c.empty(call.B) {
 				return false
 			}
 		}
-		return !top && o.B != WorkerDir(c.w) && c.apart(o.A, o.B)
+		return !top && call.B != WorkerDir(c.w) && c.apart(call.A, call.B)
 	case "exchange":
-		o.B = c.names[c.IntN(len(c.names))]
-		return !top && o.B != WorkerDir(c.w) && c.apart(o.A, o.B) && c.apart(o.B, o.A) && c.t.At(o.B) != f
+		call.B = c.names[c.IntN(len(c.names))]
+		return !top && call.B != WorkerDir(c.w) && c.apart(call.A, call.B) && c.apart(call.B, call.A) && c.t.At(call.B) != node
 	case "write": // overwrites, and sometimes extends
-		o.Len = c.length()
-		o.Off = c.offset(size + size/8 + 1)
+		call.Len = c.length()
+		call.Off = c.offset(size + size/8 + 1)
 		if c.large {
-			o.Off = c.offset(size/4 + 1)
-			o.Len = size - o.Off
+			call.Off = c.offset(size/4 + 1)
+			call.Len = size - call.Off
 		}
-		return file && size > 0 && o.Off+o.Len <= maxFile && o.Off+o.Len-size <= space
+		return file && size > 0 && call.Off+call.Len <= maxFile && call.Off+call.Len-size <= space
 	case "append":
-		o.Off, o.Len = size, c.length()
-		return file && size+o.Len <= maxFile && o.Len <= space
+		call.Off, call.Len = size, c.length()
+		return file && size+call.Len <= maxFile && call.Len <= space
 	case "truncate":
-		o.Len = c.offset(size + size/4 + 2)
-		return file && o.Len <= maxFile && o.Len-size <= space
+		call.Len = c.offset(size + size/4 + 2)
+		return file && call.Len <= maxFile && call.Len-size <= space
 	case "fallocate":
-		o.Off, o.Len = c.offset(size+1), c.length()
-		o.Mode = []uint32{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
+		call.Off, call.Len = c.offset(size+1), c.length()
+		call.Mode = []uint32{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
 			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE}[c.IntN(5)]
-		if o.Mode&unix.FALLOC_FL_KEEP_SIZE != 0 && o.Mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
-			o.Len = min(o.Len, max(size-o.Off, 32<<10)) // size does not count blocks beyond the end of file
+		if call.Mode&unix.FALLOC_FL_KEEP_SIZE != 0 && call.Mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
+			call.Len = min(call.Len, max(size-call.Off, 32<<10)) // size does not count blocks beyond the end of file
 		}
-		return file && o.Off+o.Len <= maxFile && o.Off+o.Len-size <= space
+		return file && call.Off+call.Len <= maxFile && call.Off+call.Len-size <= space
 	case "copy":
-		o.B = c.names[c.IntN(len(c.names))]
-		to := c.t.At(o.B)
-		o.From, o.Len = c.offset(size), c.length()
-		o.Off = c.offset(int64(len(to.Data)) + 1)
+		call.B = c.names[c.IntN(len(c.names))]
+		to := c.t.At(call.B)
+		call.From, call.Len = c.offset(size), c.length()
+		call.Off = c.offset(int64(len(to.Data)) + 1)
 		if c.IntN(3) > 0 { // whole blocks can be shared
-			o.From, o.Off = o.From&^4095, o.Off&^4095
+			call.From, call.Off = call.From&^4095, call.Off&^4095
 		}
-		o.Len = min(o.Len, size-o.From)
-		return file && size > 0 && to.Is(unix.S_IFREG) && to != f && o.Off+o.Len <= maxFile && o.Off+o.Len-int64(len(to.Data)) <= space
+		call.Len = min(call.Len, size-call.From)
+		return file && size > 0 && to.Is(unix.S_IFREG) && to != node && call.Off+call.Len <= maxFile && call.Off+call.Len-int64(len(to.Data)) <= space
 	case "chmod":
-		o.Mode = 0o400 | uint32(c.IntN(0o1000))
+		call.Mode = 0o400 | uint32(c.IntN(0o1000))
 		return file || dir
 	case "setxattr":
-		o.B, o.Len = fmt.Sprintf("user.k%d", c.IntN(6)), int64(1+c.IntN(200))
+		call.B, call.Len = fmt.Sprintf("user.k%d", c.IntN(6)), int64(1+c.IntN(200))
 		if c.IntN(4) == 0 {
-			o.Len = int64(1 + c.IntN(9000))
+			call.Len = int64(1 + c.IntN(9000))
 		}
 		return file || dir
 	case "removexattr":
-		if len(f.Xattr) == 0 {
+		if len(node.Xattr) == 0 {
 			return false
 		}
-		names := slices.Sorted(maps.Keys(f.Xattr))
-		o.B = names[c.IntN(len(names))]
+		names := slices.Sorted(maps.Keys(node.Xattr))
+		call.B = names[c.IntN(len(names))]
 		return true
 	case "fsync":
 		return file
 	}
-	panic("no call is named " + o.Kind)
+	panic("no call is named " + call.Kind)
 }
 
 // fresh returns a new name in one of the worker's directories or in the shared one.

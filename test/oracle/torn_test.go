@@ -9,10 +9,10 @@ import (
 func TestTorn(t *testing.T) {
 	old, data := bytes.Repeat([]byte("o"), 64), bytes.Repeat([]byte("N"), 64)
 	// The call writes 64 bytes at 20: the last 4 bytes of a word, then words, then beyond the end.
-	o := Op{Kind: "write", Off: 20, Len: 64}
+	call := Op{Kind: "write", Off: 20, Len: 64}
 	want := slices.Concat(old[:20], data)
-	at := func(n int, b byte) []byte { g := slices.Clone(want); g[n] = b; return g }
-	for _, c := range []struct {
+	with := func(n int, value byte) []byte { content := slices.Clone(want); content[n] = value; return content }
+	for _, row := range []struct {
 		what string
 		got  []byte
 		ok   bool
@@ -24,16 +24,16 @@ func TestTorn(t *testing.T) {
 		{"data new, a part of the size", want[:70], true},
 		{"a word old", slices.Concat(want[:32], old[32:40], want[40:]), true},
 		{"half a word old", slices.Concat(want[:32], old[32:36], want[36:]), false},
-		{"a byte old where the call begins within a word", at(20, 'o'), true},
-		{"a byte of neither", at(20, 'x'), false},
-		{"a byte beside the call", at(19, 'N'), false},
-		{"beyond the old end not yet written", at(80, 0), false},
-		{"beyond the old end what was there", at(80, 'o'), false},
+		{"a byte old where the call begins within a word", with(20, 'o'), true},
+		{"a byte of neither", with(20, 'x'), false},
+		{"a byte beside the call", with(19, 'N'), false},
+		{"beyond the old end not yet written", with(80, 0), false},
+		{"beyond the old end what was there", with(80, 'o'), false},
 		{"too small", want[:63], false},
 		{"too large", slices.Concat(want, data[:1]), false},
 	} {
-		if why := torn(o, old, want, c.got); (why == "") != c.ok {
-			t.Errorf("%s: judged %q", c.what, why)
+		if why := torn(call, old, want, row.got); (why == "") != row.ok {
+			t.Errorf("%s: judged %q", row.what, why)
 		}
 	}
 	// A call of two requests, which meet within a word: the buffer's data begins 3 bytes after a
@@ -42,9 +42,9 @@ func TestTorn(t *testing.T) {
 	large := Op{Kind: "write", Off: 8, Len: mib + 64, Skip: 4096 + 3}
 	old, want = bytes.Repeat([]byte("o"), mib+128), bytes.Repeat([]byte("o"), mib+128)
 	copy(want[8:], bytes.Repeat([]byte("N"), mib+64))
-	for at, ok := range map[int]bool{mib + 5: true, mib + 8: true, mib + 10: false, mib - 3: false, mib: true} {
-		if why := torn(large, old, want, slices.Concat(want[:at], old[at:])); (why == "") != ok {
-			t.Errorf("two requests, new up to %d: judged %q", at, why)
+	for end, ok := range map[int]bool{mib + 5: true, mib + 8: true, mib + 10: false, mib - 3: false, mib: true} {
+		if why := torn(large, old, want, slices.Concat(want[:end], old[end:])); (why == "") != ok {
+			t.Errorf("two requests, new up to %d: judged %q", end, why)
 		}
 	}
 	old = old[:64]

@@ -95,7 +95,7 @@ func Work(args []string) error {
 		}
 		num[i] = n
 	}
-	w, seed, round, most := int(num[1]), num[4], int(num[5]), int(num[6])
+	worker, seed, round, most := int(num[1]), num[4], int(num[5]), int(num[6])
 	t, err := Load(args[2])
 	if err != nil {
 		return err
@@ -108,40 +108,40 @@ func Work(args []string) error {
 	if err := os.Chdir(args[0]); err != nil {
 		return err
 	}
-	c := &chooser{Rand: rand.New(rand.NewPCG(seed, uint64(round)<<8|uint64(w))), t: t, w: w, round: round, large: round%Workers == w}
-	var h holder
+	choose := &chooser{Rand: rand.New(rand.NewPCG(seed, uint64(round)<<8|uint64(worker))), t: t, w: worker, round: round, large: round%Workers == worker}
+	var held holder
 	var rest *Op
-	for most == 0 || c.n < most {
-		o := c.next()
+	for most == 0 || choose.n < most {
+		call := choose.next()
 		if rest != nil {
-			o = *rest
+			call = *rest
 		}
-		data := o.data()
-		if err := log.Calling(o); err != nil {
+		data := call.data()
+		if err := log.Calling(call); err != nil {
 			return err
 		}
-		n, err := h.call(o, data)
+		n, err := held.call(call, data)
 		for err == unix.EINTR { // a signal of Go's scheduler; nothing is done, or a part that can be done again
-			n, err = h.call(o, data)
+			n, err = held.call(call, data)
 		}
 		if err != nil {
 			if died(err) {
 				return nil
 			}
-			return fmt.Errorf("%+v: %w", o, err)
+			return fmt.Errorf("%+v: %w", call, err)
 		}
-		if err := log.Returned(o, n); err != nil {
+		if err := log.Returned(call, n); err != nil {
 			return err
 		}
-		t.Apply(o, n)
-		if (o.Kind == "write" || o.Kind == "append") && n < o.Len {
+		t.Apply(call, n)
+		if (call.Kind == "write" || call.Kind == "append") && n < call.Len {
 			// The first FUSE requests of the call were answered. The error of the next one is
 			// reported when the rest is written, as for any program.
 			if !died(unix.ENOTCONN) {
-				return fmt.Errorf("%+v: %d bytes written", o, n)
+				return fmt.Errorf("%+v: %d bytes written", call, n)
 			}
-			rest = &o
-			rest.Off, rest.Len, rest.Skip = o.Off+n, o.Len-n, o.Skip+n
+			rest = &call
+			rest.Off, rest.Len, rest.Skip = call.Off+n, call.Len-n, call.Skip+n
 		}
 	}
 	return log.Close()
@@ -175,55 +175,55 @@ func (h *holder) hold(fd, n int) {
 }
 
 // call makes the system call o, with data as its data.
-func (h *holder) call(o Op, data []byte) (n int64, err error) {
-	switch o.Kind {
+func (h *holder) call(call Op, data []byte) (n int64, err error) {
+	switch call.Kind {
 	case "create":
-		return 0, with(o.A, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, o.Mode, func(int) error { return nil })
+		return 0, with(call.A, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, call.Mode, func(int) error { return nil })
 	case "mkdir":
-		return 0, unix.Mkdir(o.A, o.Mode)
+		return 0, unix.Mkdir(call.A, call.Mode)
 	case "symlink":
-		return 0, unix.Symlink(o.B, o.A)
+		return 0, unix.Symlink(call.B, call.A)
 	case "link":
-		return 0, unix.Link(o.A, o.B)
+		return 0, unix.Link(call.A, call.B)
 	case "unlink":
-		if o.Hold {
-			fd, err := unix.Open(o.A, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if call.Hold {
+			fd, err := unix.Open(call.A, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return 0, err
 			}
-			h.hold(fd, o.N)
+			h.hold(fd, call.N)
 		}
-		return 0, unix.Unlink(o.A)
+		return 0, unix.Unlink(call.A)
 	case "rmdir":
-		return 0, unix.Rmdir(o.A)
+		return 0, unix.Rmdir(call.A)
 	case "rename":
-		return 0, unix.Rename(o.A, o.B)
+		return 0, unix.Rename(call.A, call.B)
 	case "exchange":
-		return 0, unix.Renameat2(unix.AT_FDCWD, o.A, unix.AT_FDCWD, o.B, unix.RENAME_EXCHANGE)
+		return 0, unix.Renameat2(unix.AT_FDCWD, call.A, unix.AT_FDCWD, call.B, unix.RENAME_EXCHANGE)
 	case "write", "append":
 		flags := unix.O_WRONLY
-		if o.Kind == "append" {
+		if call.Kind == "append" {
 			flags |= unix.O_APPEND
 		}
-		err = with(o.A, flags, 0, func(fd int) error {
+		err = with(call.A, flags, 0, func(fd int) error {
 			put := unix.Pwrite
-			if o.Kind == "append" {
-				put = func(fd int, b []byte, _ int64) (int, error) { return unix.Write(fd, b) }
+			if call.Kind == "append" {
+				put = func(fd int, part []byte, _ int64) (int, error) { return unix.Write(fd, part) }
 			}
-			m, err := put(fd, data, o.Off)
-			n = int64(m)
+			count, err := put(fd, data, call.Off)
+			n = int64(count)
 			return err
 		})
 		return n, err
 	case "truncate":
-		return 0, unix.Truncate(o.A, o.Len)
+		return 0, unix.Truncate(call.A, call.Len)
 	case "fallocate":
-		return 0, with(o.A, unix.O_WRONLY, 0, func(fd int) error { return unix.Fallocate(fd, o.Mode, o.Off, o.Len) })
+		return 0, with(call.A, unix.O_WRONLY, 0, func(fd int) error { return unix.Fallocate(fd, call.Mode, call.Off, call.Len) })
 	case "copy":
-		err = with(o.A, unix.O_RDONLY, 0, func(from int) error {
-			return with(o.B, unix.O_WRONLY, 0, func(to int) error {
-				m, err := unix.CopyFileRange(from, &o.From, to, &o.Off, int(o.Len), 0)
-				if n = int64(m); err == nil && m == 0 {
+		err = with(call.A, unix.O_RDONLY, 0, func(from int) error {
+			return with(call.B, unix.O_WRONLY, 0, func(to int) error {
+				count, err := unix.CopyFileRange(from, &call.From, to, &call.Off, int(call.Len), 0)
+				if n = int64(count); err == nil && count == 0 {
 					err = errors.New("nothing copied")
 				}
 				return err
@@ -231,15 +231,15 @@ func (h *holder) call(o Op, data []byte) (n int64, err error) {
 		})
 		return n, err
 	case "chmod":
-		return 0, unix.Chmod(o.A, o.Mode)
+		return 0, unix.Chmod(call.A, call.Mode)
 	case "setxattr":
-		return 0, unix.Setxattr(o.A, o.B, data, 0)
+		return 0, unix.Setxattr(call.A, call.B, data, 0)
 	case "removexattr":
-		return 0, unix.Removexattr(o.A, o.B)
+		return 0, unix.Removexattr(call.A, call.B)
 	case "fsync":
-		return 0, with(o.A, unix.O_RDONLY, 0, unix.Fsync)
+		return 0, with(call.A, unix.O_RDONLY, 0, unix.Fsync)
 	}
-	panic("no call is named " + o.Kind)
+	panic("no call is named " + call.Kind)
 }
 
 // with opens a file, calls f and closes the file. It ignores the result of close, since the effect

@@ -94,8 +94,8 @@ var suidCases = append([]testCase{
 
 // suidOpCases checks that each call that changes a file's content clears them, if an unprivileged
 // user makes it.
-func suidOpCases() (l []testCase) {
-	for _, o := range []struct {
+func suidOpCases() (list []testCase) {
+	for _, change := range []struct {
 		name  string
 		needs need
 		op    func(c *ctx, fd int) error
@@ -122,29 +122,29 @@ func suidOpCases() (l []testCase) {
 		}},
 		{"sendfile", 0, func(c *ctx, fd int) error { _, err := unix.Sendfile(fd, c.open("src", ro), nil, 4); return err }},
 		{"direct", needsDirect, func(c *ctx, fd int) error {
-			d, err := unix.Open("f", wo|unix.O_DIRECT, 0)
+			direct, err := unix.Open("f", wo|unix.O_DIRECT, 0)
 			if err != nil {
 				return err
 			}
-			defer unix.Close(d)
-			_, err = unix.Pwrite(d, aligned(4096), 0)
+			defer unix.Close(direct)
+			_, err = unix.Pwrite(direct, aligned(4096), 0)
 			return err
 		}},
 	} {
-		l = append(l, testCase{name: "suid/cleared-by-" + o.name, needs: o.needs, run: func(c *ctx) {
+		list = append(list, testCase{name: "suid/cleared-by-" + change.name, needs: change.needs, run: func(c *ctx) {
 			c.file("src", 0o644, "content")
-			for _, x := range []struct{ mode, want uint32 }{{0o6777, 0o777}, {0o4766, 0o766}, {0o2776, 0o776}, {0o3777, 0o1777}} {
+			for _, row := range []struct{ mode, want uint32 }{{0o6777, 0o777}, {0o4766, 0o766}, {0o2776, 0o776}, {0o3777, 0o1777}} {
 				c.file("f", 0o666, "some content")
-				c.do(unix.Chmod("f", x.mode))
-				c.as(bob, func() { c.is(o.op(c, c.open("f", rw)), nil, "the call") })
-				c.oct(c.mode("f"), x.want, "%04o", x.mode)
+				c.do(unix.Chmod("f", row.mode))
+				c.as(bob, func() { c.is(change.op(c, c.open("f", rw)), nil, "the call") })
+				c.oct(c.mode("f"), row.want, "%04o", row.mode)
 				c.do(unix.Unlink("f"))
 			}
 		}})
 		// Set-group-ID without group execution is cleared if the writer is not in the group.
-		l = append(l, testCase{name: "suid/group-" + o.name, needs: o.needs, run: func(c *ctx) {
+		list = append(list, testCase{name: "suid/group-" + change.name, needs: change.needs, run: func(c *ctx) {
 			c.file("src", 0o644, "content")
-			for _, x := range []struct {
+			for _, row := range []struct {
 				who        who
 				mode, want uint32
 			}{
@@ -156,12 +156,12 @@ func suidOpCases() (l []testCase) {
 			} {
 				c.file("f", 0o666, "some content")
 				c.chown("f", ann.uid, 3003)
-				c.do(unix.Chmod("f", x.mode))
-				c.as(x.who, func() { c.is(o.op(c, c.open("f", rw)), nil, "the call") })
-				c.oct(c.mode("f"), x.want, "%04o, by %+v", x.mode, x.who)
+				c.do(unix.Chmod("f", row.mode))
+				c.as(row.who, func() { c.is(change.op(c, c.open("f", rw)), nil, "the call") })
+				c.oct(c.mode("f"), row.want, "%04o, by %+v", row.mode, row.who)
 				c.do(unix.Unlink("f"))
 			}
 		}})
 	}
-	return l
+	return list
 }

@@ -80,26 +80,26 @@ func (tg *target) runAll(t *testing.T) {
 		return // up has logged why
 	}
 	var passed, failed, knownN, absent int
-	for i, tc := range cases {
-		if *brief && !briefCases[tc.name] {
+	for i, row := range cases {
+		if *brief && !briefCases[row.name] {
 			continue
 		}
-		if lacks := tc.needs &^ tg.has; lacks != 0 {
+		if lacks := row.needs &^ tg.has; lacks != 0 {
 			absent++
-			t.Logf("%s: not on %s, which has no %v", tc.name, tg.name, lacks)
+			t.Logf("%s: not on %s, which has no %v", row.name, tg.name, lacks)
 			continue
 		}
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			start := time.Now()
-			errs := tc.once(tg, up, filepath.Join(up.dir, fmt.Sprintf("case%03d", i)))
-			if d := time.Since(start); d > 5*time.Second {
-				t.Logf("took %v", d.Round(time.Millisecond))
+			errs := row.once(tg, up, filepath.Join(up.dir, fmt.Sprintf("case%03d", i)))
+			if took := time.Since(start); took > 5*time.Second {
+				t.Logf("took %v", took.Round(time.Millisecond))
 			}
 			var why string
 			var race bool
-			for _, k := range tc.known {
-				if k.matches(tg) {
-					why, race = k.why, k.race
+			for _, difference := range row.known {
+				if difference.matches(tg) {
+					why, race = difference.why, difference.race
 				}
 			}
 			switch {
@@ -124,8 +124,8 @@ func (tg *target) runAll(t *testing.T) {
 		})
 	}
 	t.Logf("%s: %d of %d cases: %d passed, %d failed, %d known differences, %d not for it", tg.name, passed+failed+knownN+absent, len(cases), passed, failed, knownN, absent)
-	if l := held(up.dir); len(l) > 0 {
-		t.Errorf("the cases left open: %v", l)
+	if left := held(up.dir); len(left) > 0 {
+		t.Errorf("the cases left open: %v", left)
 	}
 	up.done(t)
 }

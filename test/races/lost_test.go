@@ -49,24 +49,24 @@ func records(name string, appends bool) (lost int, err error) {
 	if appends {
 		size = page / 2
 	}
-	r, err := newRace(name, size)
+	race, err := newRace(name, size)
 	if err != nil {
 		return 0, err
 	}
-	defer r.close()
+	defer race.close()
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for i := uint64(1); !stop.Load(); i++ {
-			store(r.m, 0, i)
+			store(race.m, 0, i)
 		}
 	})
-	b := make([]byte, 8)
+	buf := make([]byte, 8)
 	for i := range int64(200) {
-		if filled(b, uint64(i+1)); appends {
-			err = exactly(8)(unix.Write(r.app, b))
+		if filled(buf, uint64(i+1)); appends {
+			err = exactly(8)(unix.Write(race.app, buf))
 		} else {
-			err = exactly(8)(unix.Pwrite(r.fd, b, page/2+8*i))
+			err = exactly(8)(unix.Pwrite(race.fd, buf, page/2+8*i))
 		}
 		if err != nil {
 			break
@@ -77,7 +77,7 @@ func records(name string, appends bool) (lost int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	all, err := r.contents()
+	all, err := race.contents()
 	for i := range int64(200) {
 		if word(all["another open"], page/2+8*i) != uint64(i+1) {
 			lost++
@@ -91,37 +91,37 @@ func records(name string, appends bool) (lost int, err error) {
 func TestFaultWhileStopped(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // see TestStopped
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
-	for _, f := range filesystems {
-		if f.control != nil {
+	for _, fsys := range filesystems {
+		if fsys.control != nil {
 			continue
 		}
-		t.Run(f.name, func(t *testing.T) {
-			dir, pid := f.up(t)
-			r, err := newRace(filepath.Join(dir, "f"), page)
+		t.Run(fsys.name, func(t *testing.T) {
+			dir, pid := fsys.up(t)
+			race, err := newRace(filepath.Join(dir, "f"), page)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer r.close()
+			defer race.close()
 			n := 5 * *lostRounds
-			if err := unix.Ftruncate(r.fd, int64(n)*page); err != nil {
+			if err := unix.Ftruncate(race.fd, int64(n)*page); err != nil {
 				t.Fatal(err)
 			}
-			m, err := unix.Mmap(r.fd, 0, n*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			mapping, err := unix.Mmap(race.fd, 0, n*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer unix.Munmap(m)
+			defer unix.Munmap(mapping)
 			const written, stored = 1024, 3072 // bytes of the page
 			for i := range n {
 				var wg sync.WaitGroup
 				var werr error
-				at := int64(i) * page
+				off := int64(i) * page
 				if err := harness.Signal(pid, unix.SIGSTOP); err != nil {
 					t.Fatal(err)
 				}
-				wg.Go(func() { werr = exactly(8)(unix.Pwrite(r.fd, filled(make([]byte, 8), uint64(i+1)), at+written)) })
+				wg.Go(func() { werr = exactly(8)(unix.Pwrite(race.fd, filled(make([]byte, 8), uint64(i+1)), off+written)) })
 				time.Sleep(2 * time.Millisecond)
-				wg.Go(func() { store(m, at+stored, uint64(i+1)) })
+				wg.Go(func() { store(mapping, off+stored, uint64(i+1)) })
 				time.Sleep(2 * time.Millisecond)
 				if err := harness.Signal(pid, unix.SIGCONT); err != nil {
 					t.Fatal(err)
@@ -130,24 +130,24 @@ func TestFaultWhileStopped(t *testing.T) {
 				if werr != nil {
 					t.Fatal(werr)
 				}
-				if v := load(m, at+written); v != uint64(i+1) {
-					t.Errorf("page %d: the mapping has %d where %d was written", i, v, i+1)
+				if value := load(mapping, off+written); value != uint64(i+1) {
+					t.Errorf("page %d: the mapping has %d where %d was written", i, value, i+1)
 				}
 			}
-			if err := unix.Msync(m, unix.MS_SYNC); err != nil {
+			if err := unix.Msync(mapping, unix.MS_SYNC); err != nil {
 				t.Fatal(err)
 			}
-			b, direct := make([]byte, 16), aligned(page)
+			words, direct := make([]byte, 16), aligned(page)
 			for i := range n {
 				want := filled(make([]byte, 8), uint64(i+1))
-				_, err1 := unix.Pread(r.direct, direct, int64(i)*page) // a direct read writes back dirty pages first
-				_, err2 := unix.Pread(r.fd, b[:8], int64(i)*page+written)
-				_, err3 := unix.Pread(r.fd, b[8:], int64(i)*page+stored)
+				_, err1 := unix.Pread(race.direct, direct, int64(i)*page) // a direct read writes back dirty pages first
+				_, err2 := unix.Pread(race.fd, words[:8], int64(i)*page+written)
+				_, err3 := unix.Pread(race.fd, words[8:], int64(i)*page+stored)
 				if err1 != nil || err2 != nil || err3 != nil {
 					t.Fatal(err1, err2, err3)
 				}
-				if !bytes.Equal(b[:8], want) || !bytes.Equal(b[8:], want) {
-					t.Errorf("page %d: %x was written, %x stored, want %x for both", i, b[:8], b[8:], want)
+				if !bytes.Equal(words[:8], want) || !bytes.Equal(words[8:], want) {
+					t.Errorf("page %d: %x was written, %x stored, want %x for both", i, words[:8], words[8:], want)
 				}
 			}
 		})
@@ -159,48 +159,48 @@ func TestFaultWhileStopped(t *testing.T) {
 // cache must hold what was written.
 func TestAsyncLeavesNoOldPage(t *testing.T) {
 	const pages, rounds = 64, 12
-	for _, f := range filesystems {
-		t.Run(f.name, func(t *testing.T) {
-			dir, _ := f.up(t)
-			r, err := newRace(filepath.Join(dir, "f"), page)
+	for _, fsys := range filesystems {
+		t.Run(fsys.name, func(t *testing.T) {
+			dir, _ := fsys.up(t)
+			race, err := newRace(filepath.Join(dir, "f"), page)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer r.close()
-			if _, err := unix.Pwrite(r.fd, make([]byte, pages*page), 0); err != nil {
+			defer race.close()
+			if _, err := unix.Pwrite(race.fd, make([]byte, pages*page), 0); err != nil {
 				t.Fatal(err)
 			}
-			m, err := unix.Mmap(r.fd, 0, pages*page, unix.PROT_READ, unix.MAP_SHARED)
+			mapping, err := unix.Mmap(race.fd, 0, pages*page, unix.PROT_READ, unix.MAP_SHARED)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer unix.Munmap(m)
+			defer unix.Munmap(mapping)
 			var stop atomic.Bool
 			var readers, writers sync.WaitGroup
 			readers.Go(func() {
-				b := make([]byte, 8)
+				seen := make([]byte, 8)
 				for i := int64(0); !stop.Load(); i = (i + 7) % pages {
-					_ = load(m, i*page)
-					_, _ = unix.Pread(r.fd, b, i*page)
+					_ = load(mapping, i*page)
+					_, _ = unix.Pread(race.fd, seen, i*page)
 				}
 			})
 			errs := make([]error, pages/4)
-			for w := range errs { // each has one request under way
+			for writer := range errs { // each has one request under way
 				writers.Go(func() {
 					runtime.LockOSThread()
 					defer runtime.UnlockOSThread()
-					a, err := newAIO()
+					async, err := newAIO()
 					if err != nil {
-						errs[w] = err
+						errs[writer] = err
 						return
 					}
-					defer a.close()
-					b := aligned(page)
+					defer async.close()
+					block := aligned(page)
 					for i := uint64(1); i <= rounds; i++ {
-						for p := w * 4; p < w*4+4 && errs[w] == nil; p++ {
-							errs[w] = exactly(page)(a.do(true, r.direct, filled(b, i), int64(p)*page))
-							if v := load(m, int64(p)*page); errs[w] == nil && v != i {
-								errs[w] = fmt.Errorf("page %d: the mapping has %d when the write of %d is complete", p, v, i)
+						for index := writer * 4; index < writer*4+4 && errs[writer] == nil; index++ {
+							errs[writer] = exactly(page)(async.do(true, race.direct, filled(block, i), int64(index)*page))
+							if value := load(mapping, int64(index)*page); errs[writer] == nil && value != i {
+								errs[writer] = fmt.Errorf("page %d: the mapping has %d when the write of %d is complete", index, value, i)
 							}
 						}
 					}
@@ -214,11 +214,11 @@ func TestAsyncLeavesNoOldPage(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			b := make([]byte, 8)
-			for p := range int64(pages) {
-				_, err := unix.Pread(r.fd, b, p*page)
-				if v := word(b, 0); err != nil || v != rounds || load(m, p*page) != rounds {
-					t.Errorf("page %d: %d by read, %d by the mapping, want %d (%v)", p, v, load(m, p*page), rounds, err)
+			buf := make([]byte, 8)
+			for index := range int64(pages) {
+				_, err := unix.Pread(race.fd, buf, index*page)
+				if value := word(buf, 0); err != nil || value != rounds || load(mapping, index*page) != rounds {
+					t.Errorf("page %d: %d by read, %d by the mapping, want %d (%v)", index, value, load(mapping, index*page), rounds, err)
 				}
 			}
 		})

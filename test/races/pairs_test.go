@@ -136,8 +136,8 @@ func TestPairs(t *testing.T) {
 
 // TestStopped makes both sides of each pair wait for a stopped daemon.
 func TestStopped(t *testing.T) {
-	// A thread that waits for a page fault cannot be stopped for a garbage collection, and the
-	// goroutine that continues the daemon cannot run during one. So there is none.
+	// The garbage collector is off: a thread that waits for a page fault cannot be stopped for a
+	// collection, and the goroutine that continues the daemon cannot run during one.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8)) // a thread in a page fault keeps one of Go's processors
 	for _, f := range filesystems {

@@ -51,51 +51,51 @@ func TestFile(t *testing.T) {
 }
 
 // exercise runs one seed.
-func exercise(t *testing.T, p *place, mode string, seed uint64, each int) {
-	r := &run{dice: newDice(seed, 1), t: t, p: p, mode: mode, seed: seed, max: 4 << 20, count: map[string]int{}, wait: map[string]time.Duration{}}
+func exercise(t *testing.T, where *place, mode string, seed uint64, each int) {
+	session := &run{dice: newDice(seed, 1), t: t, p: where, mode: mode, seed: seed, max: 4 << 20, count: map[string]int{}, wait: map[string]time.Duration{}}
 	if seed%5 == 4 {
-		r.max = 64 << 20
+		session.max = 64 << 20
 	}
 	var err error
-	if r.buf, err = unix.Mmap(-1, 0, 10<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
+	if session.buf, err = unix.Mmap(-1, 0, 10<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = unix.Munmap(r.buf) }()
+	defer func() { _ = unix.Munmap(session.buf) }()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // SIGBUS in a mapping
 	defer func() {
-		if e := recover(); e != nil {
-			if s, ok := e.(error); ok {
-				t.Errorf("%s", r.report("panic: "+s.Error()+"\n"+string(debug.Stack())))
+		if panicked := recover(); panicked != nil {
+			if fault, ok := panicked.(error); ok {
+				t.Errorf("%s", session.report("panic: "+fault.Error()+"\n"+string(debug.Stack())))
 			} else {
-				panic(e)
+				panic(panicked)
 			}
 		}
 	}()
-	defer r.closeAll() // deferred last, so run first: after a failure, the test must not keep the mount busy
-	for i := range r.files {
-		r.files[i] = &file{model: make([]byte, 0, r.max)}
-		r.create(r.files[i])
+	defer session.closeAll() // deferred last, so run first: after a failure, the test must not keep the mount busy
+	for i := range session.files {
+		session.files[i] = &file{model: make([]byte, 0, session.max)}
+		session.create(session.files[i])
 	}
 	start := time.Now()
-	for r.n = 1; r.n <= each; r.n++ {
-		r.step()
-		if r.n%remountEach == 0 {
-			r.remount()
+	for session.n = 1; session.n <= each; session.n++ {
+		session.step()
+		if session.n%remountEach == 0 {
+			session.remount()
 		}
 	}
-	r.remount()
+	session.remount()
 	took := time.Since(start)
-	for _, f := range r.files {
-		r.closeFile(f)
-		r.ok(unix.Unlink(f.name), "unlink")
+	for _, closing := range session.files {
+		session.closeFile(closing)
+		session.ok(unix.Unlink(closing.name), "unlink")
 	}
-	t.Logf("dax=%s seed %d, up to %d MiB: %d operations in %.1f s, %.0f/s: %v", mode, seed, r.max>>20, each, took.Seconds(), float64(each)/took.Seconds(), r.count)
+	t.Logf("dax=%s seed %d, up to %d MiB: %d operations in %.1f s, %.0f/s: %v", mode, seed, session.max>>20, each, took.Seconds(), float64(each)/took.Seconds(), session.count)
 	if testing.Verbose() {
-		var l []string
-		for k, d := range r.wait {
-			l = append(l, fmt.Sprintf("%s %.0f", k, d.Seconds()*1000))
+		var times []string
+		for kind, spent := range session.wait {
+			times = append(times, fmt.Sprintf("%s %.0f", kind, spent.Seconds()*1000))
 		}
-		t.Logf("milliseconds: %s", strings.Join(l, ", "))
+		t.Logf("milliseconds: %s", strings.Join(times, ", "))
 	}
 }
 

@@ -35,15 +35,15 @@ func TestNames(t *testing.T) {
 }
 
 // inhabit runs the processes and checks what they leave.
-func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Duration) {
+func inhabit(t *testing.T, area *place, mode string, first uint64, each time.Duration) {
 	where := "-dax " + mode
-	if p.Mount == nil {
+	if area.Mount == nil {
 		where = "-dir " + *onDir
 	}
 	again := fmt.Sprintf("again: go test ./test/random -count=1 -v -run TestNames %s -seed %d -duration %v -procs %d", where, first, each, *procs)
-	pub := filepath.Join(p.dir, "shared")
+	pub := filepath.Join(area.dir, "shared")
 	var before unix.Statfs_t
-	if err := unix.Statfs(p.dir, &before); err != nil {
+	if err := unix.Statfs(area.dir, &before); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(pub, 0o777); err != nil {
@@ -63,24 +63,24 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 	errs := make([]error, *procs)
 	models := make([]string, *procs)
 	start := time.Now()
-	for w := range cmds {
-		models[w] = filepath.Join(logs, strconv.Itoa(w))
-		cmds[w] = harness.Child(ctx, "names", p.dir, mode, strconv.Itoa(w), strconv.FormatUint(first, 10), each.String(), models[w])
-		cmds[w].Stdout, cmds[w].Stderr = &outs[w], &outs[w]
-		if err := cmds[w].Start(); err != nil {
+	for proc := range cmds {
+		models[proc] = filepath.Join(logs, strconv.Itoa(proc))
+		cmds[proc] = harness.Child(ctx, "names", area.dir, mode, strconv.Itoa(proc), strconv.FormatUint(first, 10), each.String(), models[proc])
+		cmds[proc].Stdout, cmds[proc].Stderr = &outs[proc], &outs[proc]
+		if err := cmds[proc].Start(); err != nil {
 			t.Fatal(err)
 		}
 		wg.Go(func() {
-			if errs[w] = cmds[w].Wait(); errs[w] != nil {
+			if errs[proc] = cmds[proc].Wait(); errs[proc] != nil {
 				cancel() // the test has failed already
 			}
 		})
 	}
 	wg.Wait()
 	took := time.Since(start)
-	for w, err := range errs {
+	for proc, err := range errs {
 		if err != nil && !strings.Contains(err.Error(), "killed") {
-			t.Errorf("process %d: %v: %s", w, err, outs[w].String())
+			t.Errorf("process %d: %v: %s", proc, err, outs[proc].String())
 		}
 	}
 	if ctx.Err() != nil {
@@ -88,53 +88,53 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 	}
 	total := 0
 	kinds := map[string]int{}
-	for w := range cmds {
+	for proc := range cmds {
 		var n map[string]int
-		if err := json.Unmarshal([]byte(outs[w].String()), &n); err != nil {
-			t.Fatalf("process %d printed %q, not its counts", w, outs[w].String())
+		if err := json.Unmarshal([]byte(outs[proc].String()), &n); err != nil {
+			t.Fatalf("process %d printed %q, not its counts", proc, outs[proc].String())
 		}
-		for k, v := range n {
-			if k == "longest ms" {
-				kinds[k] = max(kinds[k], v)
+		for kind, count := range n {
+			if kind == "longest ms" {
+				kinds[kind] = max(kinds[kind], count)
 				continue
 			}
-			kinds[k] += v
-			if !strings.Contains(k, " ") {
-				total += v
+			kinds[kind] += count
+			if !strings.Contains(kind, " ") {
+				total += count
 			}
 		}
 	}
 	t.Logf("dax=%s: %d calls by %d processes in %.1f s, %.0f/s: %v", mode, total, *procs, took.Seconds(), float64(total)/took.Seconds(), kinds)
 	for range 2 {
-		trees(t, p, models, again)
+		trees(t, area, models, again)
 		if n, err := sharedTree(pub); err != nil {
 			t.Errorf("the shared tree: %v; %s", err, again)
 		} else {
 			t.Logf("%d names in the shared tree", n)
 		}
-		p.again()
+		area.again()
 	}
-	trees(t, p, models, again)
+	trees(t, area, models, again)
 	if t.Failed() {
 		return
 	}
-	ents, err := os.ReadDir(p.dir)
+	ents, err := os.ReadDir(area.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range ents {
-		if err := os.RemoveAll(filepath.Join(p.dir, e.Name())); err != nil {
+	for _, entry := range ents {
+		if err := os.RemoveAll(filepath.Join(area.dir, entry.Name())); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if p.Mount == nil {
+	if area.Mount == nil {
 		return // other programs use the filesystem, too
 	}
 	for range 2 {
 		var after unix.Statfs_t
 		// The kernel sends its FORGETs some time after the last use of an inode.
 		for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-			if err := unix.Statfs(p.dir, &after); err != nil {
+			if err := unix.Statfs(area.dir, &after); err != nil {
 				t.Fatal(err)
 			}
 			if after.Bfree == before.Bfree && after.Ffree == before.Ffree {
@@ -148,7 +148,7 @@ func inhabit(t *testing.T, p *place, mode string, first uint64, each time.Durati
 			t.Errorf("with everything deleted %d blocks and %d of %d inodes are free, in the beginning %d and %d of %d; %s",
 				after.Bfree, after.Ffree, after.Files, before.Bfree, before.Ffree, before.Files, again)
 		}
-		p.again()
+		area.again()
 	}
 }
 
@@ -179,30 +179,30 @@ func sharedTree(pub string) (names int, err error) {
 			return err
 		}
 		names++
-		var st unix.Stat_t
-		if err := unix.Lstat(name, &st); err != nil {
+		var stat unix.Stat_t
+		if err := unix.Lstat(name, &stat); err != nil {
 			return err
 		}
-		links[st.Ino] = int(st.Nlink)
-		want[st.Ino]++
-		switch st.Mode & unix.S_IFMT {
+		links[stat.Ino] = int(stat.Nlink)
+		want[stat.Ino]++
+		switch stat.Mode & unix.S_IFMT {
 		case unix.S_IFDIR:
-			want[st.Ino]++ // "."
-			l, err := os.ReadDir(name)
+			want[stat.Ino]++ // "."
+			entries, err := os.ReadDir(name)
 			if err != nil {
 				return err
 			}
-			for _, e := range l {
-				if e.IsDir() {
-					want[st.Ino]++
+			for _, entry := range entries {
+				if entry.IsDir() {
+					want[stat.Ino]++
 				}
 			}
 		case unix.S_IFREG:
-			b, err := os.ReadFile(name)
+			content, err := os.ReadFile(name)
 			if err != nil {
 				return err
 			}
-			if err := checkRecord(b); err != nil {
+			if err := checkRecord(content); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -220,7 +220,7 @@ func sharedTree(pub string) (names int, err error) {
 // file for its model.
 func names(args []string) error {
 	dir, mode := args[0], args[1]
-	w, err := strconv.Atoi(args[2])
+	number, err := strconv.Atoi(args[2])
 	if err != nil {
 		return err
 	}
@@ -233,44 +233,44 @@ func names(args []string) error {
 		return err
 	}
 	unix.Umask(0)
-	p := &process{dice: newDice(first, uint64(w)+100), w: w, root: filepath.Join(dir, fmt.Sprintf("p%d", w)), pub: filepath.Join(dir, "shared"),
+	proc := &process{dice: newDice(first, uint64(number)+100), w: number, root: filepath.Join(dir, fmt.Sprintf("p%d", number)), pub: filepath.Join(dir, "shared"),
 		whole: mode != "never", t: newTree(), count: map[string]int{}}
-	if err := unix.Mkdir(p.root, 0o755); err != nil {
+	if err := unix.Mkdir(proc.root, 0o755); err != nil {
 		return err
 	}
-	for start := time.Now(); time.Since(start) < each; p.n++ {
-		where, step := "private", p.private
-		if p.IntN(2) == 0 {
-			where, step = "public", p.public
+	for start := time.Now(); time.Since(start) < each; proc.n++ {
+		where, step := "private", proc.private
+		if proc.IntN(2) == 0 {
+			where, step = "public", proc.public
 		}
 		begin := time.Now()
 		if err := step(); err != nil {
-			return fmt.Errorf("process %d, call %d, %s: %w", w, p.n, p.did, err)
+			return fmt.Errorf("process %d, call %d, %s: %w", number, proc.n, proc.did, err)
 		}
-		if ms := int(time.Since(begin).Milliseconds()); ms > p.count["longest ms"] {
-			p.count["longest ms"] = ms
+		if elapsed := int(time.Since(begin).Milliseconds()); elapsed > proc.count["longest ms"] {
+			proc.count["longest ms"] = elapsed
 		}
-		kind, _, _ := strings.Cut(p.did, " ")
-		p.count[where]++
-		p.count[where+" "+kind]++
-		if p.n%500 == 0 {
-			if err := p.t.all(p.root); err != nil {
-				return fmt.Errorf("process %d, after call %d, all: %w", w, p.n, err)
+		kind, _, _ := strings.Cut(proc.did, " ")
+		proc.count[where]++
+		proc.count[where+" "+kind]++
+		if proc.n%500 == 0 {
+			if err := proc.t.all(proc.root); err != nil {
+				return fmt.Errorf("process %d, after call %d, all: %w", number, proc.n, err)
 			}
 		}
 	}
-	if err := p.t.all(p.root); err != nil {
-		return fmt.Errorf("process %d, in the end: %w", w, err)
+	if err := proc.t.all(proc.root); err != nil {
+		return fmt.Errorf("process %d, in the end: %w", number, err)
 	}
-	for _, h := range p.held {
-		_ = unix.Close(h.fd)
+	for _, held := range proc.held {
+		_ = unix.Close(held.fd)
 	}
-	b, err := json.Marshal(p.t)
+	model, err := json.Marshal(proc.t)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(args[5], b, 0o600); err != nil {
+	if err := os.WriteFile(args[5], model, 0o600); err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(p.count)
+	return json.NewEncoder(os.Stdout).Encode(proc.count)
 }

@@ -151,46 +151,46 @@ func (r *run) read(f *file) {
 	}
 }
 
-func (r *run) write(f *file) {
-	r.before(f)
-	h, s := r.handle(f)
-	off := r.offset(f.size(), r.max-page)
+func (r *run) write(target *file) {
+	r.before(target)
+	handle, desc := r.handle(target)
+	off := r.offset(target.size(), r.max-page)
 	n := r.length(r.max - off)
-	if h.flags&unix.O_APPEND != 0 {
-		off = f.size()
+	if handle.flags&unix.O_APPEND != 0 {
+		off = target.size()
 		if n = min(n, r.max-off); n <= 0 {
 			return
 		}
 	}
-	if h.flags&unix.O_DIRECT != 0 {
+	if handle.flags&unix.O_DIRECT != 0 {
 		off, n = off&^(page-1), (n+page-1)&^(page-1)
-		if n = min(n, r.max-off); n <= 0 || n%page != 0 || h.flags&unix.O_APPEND != 0 && f.size()%page != 0 {
+		if n = min(n, r.max-off); n <= 0 || n%page != 0 || handle.flags&unix.O_APPEND != 0 && target.size()%page != 0 {
 			return
 		}
 	}
 	data := r.data(n, r.n)
-	at := int64(0)
-	if h.flags&unix.O_DIRECT == 0 {
-		at = r.Int64N(page)
+	shift := int64(0)
+	if handle.flags&unix.O_DIRECT == 0 {
+		shift = r.Int64N(page)
 	}
-	b := r.buf[at : at+n]
-	copy(b, data)
-	vec := h.flags&unix.O_DIRECT == 0 && r.IntN(4) == 0
+	buf := r.buf[shift : shift+n]
+	copy(buf, data)
+	vec := handle.flags&unix.O_DIRECT == 0 && r.IntN(4) == 0
 	seek := r.IntN(4) == 0
-	r.note("write %s: %d at %d of %d, vector %v", s, n, off, f.size(), vec)
+	r.note("write %s: %d at %d of %d, vector %v", desc, n, off, target.size(), vec)
 	for done := int64(0); done < n; {
 		var got int
 		var err error
 		switch {
 		case vec:
-			parts := r.split(b[done:])
-			got, err = retry(func() (int, error) { return unix.Pwritev(h.fd, parts, off+done) })
+			parts := r.split(buf[done:])
+			got, err = retry(func() (int, error) { return unix.Pwritev(handle.fd, parts, off+done) })
 		case seek:
-			_, err = unix.Seek(h.fd, off+done, unix.SEEK_SET)
+			_, err = unix.Seek(handle.fd, off+done, unix.SEEK_SET)
 			r.ok(err, "lseek")
-			got, err = retry(func() (int, error) { return unix.Write(h.fd, b[done:]) })
+			got, err = retry(func() (int, error) { return unix.Write(handle.fd, buf[done:]) })
 		default:
-			got, err = retry(func() (int, error) { return unix.Pwrite(h.fd, b[done:], off+done) })
+			got, err = retry(func() (int, error) { return unix.Pwrite(handle.fd, buf[done:], off+done) })
 		}
 		r.ok(err, "write")
 		if got <= 0 {
@@ -198,7 +198,7 @@ func (r *run) write(f *file) {
 		}
 		done += int64(got)
 	}
-	f.put(off, b)
+	target.put(off, buf)
 }
 
 // append opens the file with O_APPEND for one write.
@@ -383,12 +383,12 @@ func (r *run) zeroRange(f *file) {
 }
 
 // copy calls copy_file_range(2) within a file or from one file to the other.
-func (r *run) copy(f *file) {
+func (r *run) copy(dst *file) {
 	src := r.files[r.IntN(len(r.files))]
 	if src.size() == 0 {
 		return
 	}
-	from, to := r.Int64N(src.size()), r.offset(f.size(), r.max-1)
+	from, to := r.Int64N(src.size()), r.offset(dst.size(), r.max-1)
 	n := r.length(r.max)
 	switch r.IntN(4) {
 	case 0: // nothing aligned
@@ -399,31 +399,31 @@ func (r *run) copy(f *file) {
 		n = (n + page - 1) &^ (page - 1)
 	}
 	n = min(n, src.size()-from, r.max-to)
-	if n <= 0 || src == f && from < to+n && to < from+n {
+	if n <= 0 || src == dst && from < to+n && to < from+n {
 		return
 	}
-	hi, hs := r.handle(src)
-	ho, hos := r.handle(f)
-	if ho.flags&unix.O_APPEND != 0 {
+	srcHandle, srcDesc := r.handle(src)
+	dstHandle, dstDesc := r.handle(dst)
+	if dstHandle.flags&unix.O_APPEND != 0 {
 		return // EBADF
 	}
 	if r.p.Mount == nil { // other filesystems splice, for which O_DIRECT must be aligned
-		hi, ho = src.handles[0], f.handles[0]
+		srcHandle, dstHandle = src.handles[0], dst.handles[0]
 	}
 	r.before(src)
-	r.before(f)
-	r.note("copy_file_range %s to %s: %d at %d of %d to %d of %d", hs, hos, n, from, src.size(), to, f.size())
+	r.before(dst)
+	r.note("copy_file_range %s to %s: %d at %d of %d to %d of %d", srcDesc, dstDesc, n, from, src.size(), to, dst.size())
 	data := append([]byte(nil), src.model[from:from+n]...)
 	for done := int64(0); done < n; {
-		o, i := to+done, from+done
-		got, err := retry(func() (int, error) { return unix.CopyFileRange(hi.fd, &i, ho.fd, &o, int(n-done), 0) })
+		off, i := to+done, from+done
+		got, err := retry(func() (int, error) { return unix.CopyFileRange(srcHandle.fd, &i, dstHandle.fd, &off, int(n-done), 0) })
 		r.ok(err, "copy_file_range")
 		if got <= 0 {
 			r.failf("copy_file_range returned %d after %d of %d bytes", got, done, n)
 		}
 		done += int64(got)
 	}
-	f.put(to, data)
+	dst.put(to, data)
 }
 
 func (r *run) seek(f *file) {

@@ -85,61 +85,61 @@ func (p *process) taken(name string) error {
 // private makes one call in the private subtree, and verifies the names that the call touched.
 func (p *process) private() error {
 	p.did = "nothing"
-	a, b := p.name(), p.name()
-	x := p.IntN(100)
+	first, second := p.name(), p.name()
+	choice := p.IntN(100)
 	var err error
 	switch {
-	case x < 12:
-		p.did = "create " + a
-		err = p.create(a)
-	case x < 20:
-		p.did = "mkdir " + a
-		want := p.taken(a)
-		if err = p.want(do(func() error { return unix.Mkdir(p.full(a), 0o750) }), want); err == nil && want == nil {
-			p.t.add(a, &node{Type: unix.S_IFDIR, Mode: 0o750})
+	case choice < 12:
+		p.did = "create " + first
+		err = p.create(first)
+	case choice < 20:
+		p.did = "mkdir " + first
+		want := p.taken(first)
+		if err = p.want(do(func() error { return unix.Mkdir(p.full(first), 0o750) }), want); err == nil && want == nil {
+			p.t.add(first, &node{Type: unix.S_IFDIR, Mode: 0o750})
 		}
-	case x < 24:
+	case choice < 24:
 		target := strings.Repeat("x/", p.IntN(60)) + fmt.Sprint(p.n)
-		p.did = "symlink " + a
-		want := p.taken(a)
-		if err = p.want(do(func() error { return unix.Symlink(target, p.full(a)) }), want); err == nil && want == nil {
-			p.t.add(a, &node{Type: unix.S_IFLNK, Target: target})
+		p.did = "symlink " + first
+		want := p.taken(first)
+		if err = p.want(do(func() error { return unix.Symlink(target, p.full(first)) }), want); err == nil && want == nil {
+			p.t.add(first, &node{Type: unix.S_IFLNK, Target: target})
 		}
-	case x < 30:
-		p.did = "link " + a + " " + b
+	case choice < 30:
+		p.did = "link " + first + " " + second
 		var want error
 		switch {
-		case p.t.at(a) == nil:
+		case p.t.at(first) == nil:
 			want = unix.ENOENT
-		case p.t.at(b) != nil:
+		case p.t.at(second) != nil:
 			want = unix.EEXIST
-		case p.t.at(a).Type == unix.S_IFDIR:
+		case p.t.at(first).Type == unix.S_IFDIR:
 			want = unix.EPERM
 		}
-		if err = p.want(do(func() error { return unix.Link(p.full(a), p.full(b)) }), want); err == nil && want == nil {
-			p.t.Names[b] = p.t.Names[a]
+		if err = p.want(do(func() error { return unix.Link(p.full(first), p.full(second)) }), want); err == nil && want == nil {
+			p.t.Names[second] = p.t.Names[first]
 		}
-	case x < 38:
-		err = p.unlink(a)
-	case x < 42:
-		p.did = "rmdir " + a
+	case choice < 38:
+		err = p.unlink(first)
+	case choice < 42:
+		p.did = "rmdir " + first
 		var want error
-		switch n := p.t.at(a); {
+		switch n := p.t.at(first); {
 		case n == nil:
 			want = unix.ENOENT
 		case n.Type != unix.S_IFDIR:
 			want = unix.ENOTDIR
-		case len(p.t.children(a)) > 0:
+		case len(p.t.children(first)) > 0:
 			want = unix.ENOTEMPTY
 		}
-		if err = p.want(do(func() error { return unix.Rmdir(p.full(a)) }), want); err == nil && want == nil {
-			p.t.drop(a)
+		if err = p.want(do(func() error { return unix.Rmdir(p.full(first)) }), want); err == nil && want == nil {
+			p.t.drop(first)
 		}
-	case x < 60:
-		err = p.rename(a, b)
-	case x < 64:
-		err = p.tmpfile(a)
-	case x < 68:
+	case choice < 60:
+		err = p.rename(first, second)
+	case choice < 64:
+		err = p.tmpfile(first)
+	case choice < 68:
 		err = p.useHeld()
 	default:
 		err = p.change()
@@ -147,9 +147,9 @@ func (p *process) private() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{a, b, path.Dir(a), path.Dir(b)} {
+	for _, name := range []string{first, second, path.Dir(first), path.Dir(second)} {
 		// The directory may have been moved away.
-		if d := path.Dir(name); d != "." && (p.t.at(d) == nil || p.t.at(d).Type != unix.S_IFDIR) {
+		if dir := path.Dir(name); dir != "." && (p.t.at(dir) == nil || p.t.at(dir).Type != unix.S_IFDIR) {
 			continue
 		}
 		if err := p.t.verify(p.root, name); err != nil {
@@ -263,10 +263,10 @@ func (p *process) tmpfile(a string) error {
 	return nil
 }
 
-func (p *process) rename(a, b string) error {
+func (p *process) rename(old, into string) error {
 	flags := []uint{0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE, unix.RENAME_WHITEOUT, unix.RENAME_WHITEOUT | unix.RENAME_NOREPLACE}[p.IntN(6)]
-	p.did = fmt.Sprintf("rename %s %s, flags %d", a, b, flags)
-	from, to := p.t.at(a), p.t.at(b)
+	p.did = fmt.Sprintf("rename %s %s, flags %d", old, into, flags)
+	from, to := p.t.at(old), p.t.at(into)
 	var want error
 	switch {
 	case from == nil:
@@ -275,77 +275,77 @@ func (p *process) rename(a, b string) error {
 		want = unix.EEXIST
 	case flags == unix.RENAME_EXCHANGE && to == nil:
 		want = unix.ENOENT
-	case strings.HasPrefix(b, a+"/"):
+	case strings.HasPrefix(into, old+"/"):
 		want = unix.EINVAL
-	case strings.HasPrefix(a, b+"/") && flags == unix.RENAME_EXCHANGE:
+	case strings.HasPrefix(old, into+"/") && flags == unix.RENAME_EXCHANGE:
 		want = unix.EINVAL
-	case strings.HasPrefix(a, b+"/"):
+	case strings.HasPrefix(old, into+"/"):
 		want = unix.ENOTEMPTY
 	case from == to || flags == unix.RENAME_EXCHANGE || to == nil:
 	case from.Type == unix.S_IFDIR && to.Type != unix.S_IFDIR:
 		want = unix.ENOTDIR
 	case from.Type != unix.S_IFDIR && to.Type == unix.S_IFDIR:
 		want = unix.EISDIR
-	case to.Type == unix.S_IFDIR && len(p.t.children(b)) > 0:
+	case to.Type == unix.S_IFDIR && len(p.t.children(into)) > 0:
 		want = unix.ENOTEMPTY
 	}
-	err := do(func() error { return unix.Renameat2(unix.AT_FDCWD, p.full(a), unix.AT_FDCWD, p.full(b), flags) })
+	err := do(func() error { return unix.Renameat2(unix.AT_FDCWD, p.full(old), unix.AT_FDCWD, p.full(into), flags) })
 	if err := p.want(err, want); err != nil || want != nil || from == to {
 		return err
 	}
 	if flags == unix.RENAME_EXCHANGE {
 		const aside = "aside"
-		p.t.move(a, aside)
-		p.t.move(b, a)
-		p.t.move(aside, b)
+		p.t.move(old, aside)
+		p.t.move(into, old)
+		p.t.move(aside, into)
 		return nil
 	}
 	if to != nil {
-		p.t.drop(b)
+		p.t.drop(into)
 	}
-	p.t.move(a, b)
+	p.t.move(old, into)
 	if flags&unix.RENAME_WHITEOUT != 0 {
-		p.t.add(a, &node{Type: unix.S_IFCHR})
+		p.t.add(old, &node{Type: unix.S_IFCHR})
 	}
 	return nil
 }
 
 // change changes an existing inode.
 func (p *process) change() error {
-	a := p.some(unix.S_IFREG, unix.S_IFREG, unix.S_IFDIR)
-	if a == "" {
+	name := p.some(unix.S_IFREG, unix.S_IFREG, unix.S_IFDIR)
+	if name == "" {
 		return nil
 	}
-	n, full := p.t.at(a), p.full(a)
+	n, full := p.t.at(name), p.full(name)
 	var err error
-	switch x := p.IntN(9); {
-	case x == 0:
-		p.did = "chmod " + a
+	switch choice := p.IntN(9); {
+	case choice == 0:
+		p.did = "chmod " + name
 		mode := uint32(p.IntN(0o1000)) | 0o600
 		if n.Type == unix.S_IFDIR {
 			mode |= 0o100
 		}
 		err = do(func() error { return unix.Chmod(full, mode) })
 		n.Mode = mode
-	case x == 1:
-		p.did = "chown " + a
-		u, g := p.IntN(3)*1000, p.IntN(3)*1000
-		err = do(func() error { return unix.Lchown(full, u, g) })
-		n.UID, n.GID = u, g
-	case x == 2:
-		p.did = "utimens " + a
-		at := time.Now().Unix() - 1 - p.Int64N(1e9)
-		ts := []unix.Timespec{{Sec: at - 5}, {Sec: at, Nsec: 7}}
-		err = do(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, full, ts, unix.AT_SYMLINK_NOFOLLOW) })
+	case choice == 1:
+		p.did = "chown " + name
+		uid, gid := p.IntN(3)*1000, p.IntN(3)*1000
+		err = do(func() error { return unix.Lchown(full, uid, gid) })
+		n.UID, n.GID = uid, gid
+	case choice == 2:
+		p.did = "utimens " + name
+		mtime := time.Now().Unix() - 1 - p.Int64N(1e9)
+		times := []unix.Timespec{{Sec: mtime - 5}, {Sec: mtime, Nsec: 7}}
+		err = do(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, full, times, unix.AT_SYMLINK_NOFOLLOW) })
 		if n.Type == unix.S_IFREG { // a change of names sets a directory's mtime
-			n.Mtime = at
+			n.Mtime = mtime
 		}
-	case x <= 4:
-		err = p.xattr(n, a)
+	case choice <= 4:
+		err = p.xattr(n, name)
 	case n.Type == unix.S_IFDIR:
 		return nil
-	case x == 5:
-		p.did = "truncate " + a
+	case choice == 5:
+		p.did = "truncate " + name
 		to := p.Int64N(24 << 10)
 		err = do(func() error { return unix.Truncate(full, to) })
 		n.Mtime = 0
@@ -354,10 +354,10 @@ func (p *process) change() error {
 		}
 		n.Data = n.Data[:to:to]
 	default:
-		p.did = "write " + a
-		fd, e := retry(func() (int, error) { return unix.Open(full, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
-		if e != nil {
-			return e
+		p.did = "write " + name
+		fd, openErr := retry(func() (int, error) { return unix.Open(full, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
+		if openErr != nil {
+			return openErr
 		}
 		defer unix.Close(fd)
 		err = p.store(fd, n, p.Int64N(int64(len(n.Data))+100), p.data(p.length(8<<10), p.n))
@@ -365,7 +365,7 @@ func (p *process) change() error {
 	if err != nil {
 		return err
 	}
-	return p.t.verify(p.root, a)
+	return p.t.verify(p.root, name)
 }
 
 func (p *process) xattr(n *node, a string) error {

@@ -19,17 +19,17 @@ func TestSeekMapped(t *testing.T) {
 	for _, mode := range modes(t) {
 		for _, how := range []string{"mapped", "unmapped", "closed"} {
 			t.Run(mode+"/"+how, func(t *testing.T) {
-				p := newPlace(t, mode, 64<<20, time.Minute)
-				name := filepath.Join(p.dir, "f")
-				f, err := os.Create(name)
+				where := newPlace(t, mode, 64<<20, time.Minute)
+				name := filepath.Join(where.dir, "f")
+				file, err := os.Create(name)
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer func() { f.Close() }()
-				if err := f.Truncate(1 << 20); err != nil {
+				defer func() { file.Close() }()
+				if err := file.Truncate(1 << 20); err != nil {
 					t.Fatal(err)
 				}
-				mem, err := unix.Mmap(int(f.Fd()), 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+				mem, err := unix.Mmap(int(file.Fd()), 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -40,18 +40,18 @@ func TestSeekMapped(t *testing.T) {
 					t.Fatal(err)
 				}
 				if how == "closed" {
-					f.Close()
-					if f, err = os.Open(name); err != nil {
+					file.Close()
+					if file, err = os.Open(name); err != nil {
 						t.Fatal(err)
 					}
 				}
-				if off, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA); err != nil || off > 500_000 {
+				if off, err := unix.Seek(int(file.Fd()), 0, unix.SEEK_DATA); err != nil || off > 500_000 {
 					t.Errorf("SEEK_DATA from 0: %d, %v, and 500000 has data", off, err)
 				}
-				harness.Run(t, time.Minute, p.dir, nil, "cp", "f", "copy")
-				b, err := os.ReadFile(filepath.Join(p.dir, "copy"))
-				if err != nil || len(b) != 1<<20 || !bytes.HasPrefix(b[500_000:], []byte("stored")) {
-					t.Errorf("cp lost what was stored (%d bytes, %v)", len(b), err)
+				harness.Run(t, time.Minute, where.dir, nil, "cp", "f", "copy")
+				content, err := os.ReadFile(filepath.Join(where.dir, "copy"))
+				if err != nil || len(content) != 1<<20 || !bytes.HasPrefix(content[500_000:], []byte("stored")) {
+					t.Errorf("cp lost what was stored (%d bytes, %v)", len(content), err)
 				}
 			})
 		}

@@ -121,56 +121,56 @@ func (p *process) get(fd int) error {
 // public makes one call in the shared subtree.
 func (p *process) public() error {
 	p.did = "nothing"
-	a, b := p.sharedName(), p.sharedName()
-	call := func(name string, f func() error, more ...error) error {
+	path1, path2 := p.sharedName(), p.sharedName()
+	call := func(name string, attempt func() error, more ...error) error {
 		p.did = name
-		return allowed(do(f), more...)
+		return allowed(do(attempt), more...)
 	}
 	switch p.IntN(24) {
 	case 0, 1, 2:
-		p.did = "create " + a
-		return p.open(a, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, p.put)
+		p.did = "create " + path1
+		return p.open(path1, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, p.put)
 	case 3:
 		if !p.whole {
 			return nil
 		}
-		p.did = "write " + a
-		return p.open(a, unix.O_CREAT|unix.O_WRONLY, p.put)
+		p.did = "write " + path1
+		return p.open(path1, unix.O_CREAT|unix.O_WRONLY, p.put)
 	case 4, 5, 6:
-		p.did = "read " + a
-		return p.open(a, unix.O_RDONLY, p.get)
+		p.did = "read " + path1
+		return p.open(path1, unix.O_RDONLY, p.get)
 	case 7, 8:
-		return call("mkdir "+a, func() error { return unix.Mkdir(a, 0o777) }, unix.EEXIST)
+		return call("mkdir "+path1, func() error { return unix.Mkdir(path1, 0o777) }, unix.EEXIST)
 	case 9:
-		return call("symlink "+a, func() error { return unix.Symlink(filepath.Base(b), a) }, unix.EEXIST)
+		return call("symlink "+path1, func() error { return unix.Symlink(filepath.Base(path2), path1) }, unix.EEXIST)
 	case 10, 11:
-		return call("link "+a+" "+b, func() error { return unix.Link(a, b) }, unix.EEXIST, unix.EPERM)
+		return call("link "+path1+" "+path2, func() error { return unix.Link(path1, path2) }, unix.EEXIST, unix.EPERM)
 	case 12:
-		return call("unlink "+a, func() error { return unix.Unlink(a) }, unix.EISDIR)
+		return call("unlink "+path1, func() error { return unix.Unlink(path1) }, unix.EISDIR)
 	case 13:
-		return call("rmdir "+a, func() error { return unix.Rmdir(a) }, unix.ENOTEMPTY)
+		return call("rmdir "+path1, func() error { return unix.Rmdir(path1) }, unix.ENOTEMPTY)
 	case 14, 15, 16:
 		flags := []uint{0, 0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE, unix.RENAME_WHITEOUT}[p.IntN(6)]
-		return call(fmt.Sprintf("rename %s %s, flags %d", a, b, flags), func() error { return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, flags) },
+		return call(fmt.Sprintf("rename %s %s, flags %d", path1, path2, flags), func() error { return unix.Renameat2(unix.AT_FDCWD, path1, unix.AT_FDCWD, path2, flags) },
 			unix.EEXIST, unix.EINVAL, unix.ENOTEMPTY, unix.EISDIR)
 	case 17:
-		return call("chmod "+a, func() error { return unix.Chmod(a, 0o700|uint32(p.IntN(0o100))) })
+		return call("chmod "+path1, func() error { return unix.Chmod(path1, 0o700|uint32(p.IntN(0o100))) })
 	case 18:
-		return call("chown "+a, func() error { return unix.Lchown(a, p.IntN(3), p.IntN(3)) })
+		return call("chown "+path1, func() error { return unix.Lchown(path1, p.IntN(3), p.IntN(3)) })
 	case 19:
-		return call("utimens "+a, func() error {
-			return unix.UtimesNanoAt(unix.AT_FDCWD, a, []unix.Timespec{{Sec: p.Int64N(1e9)}, {Sec: p.Int64N(1e9)}}, unix.AT_SYMLINK_NOFOLLOW)
+		return call("utimens "+path1, func() error {
+			return unix.UtimesNanoAt(unix.AT_FDCWD, path1, []unix.Timespec{{Sec: p.Int64N(1e9)}, {Sec: p.Int64N(1e9)}}, unix.AT_SYMLINK_NOFOLLOW)
 		})
 	case 20:
 		name := fmt.Sprintf("user.s%d", p.IntN(3))
 		if p.IntN(2) == 0 {
-			return call("removexattr "+a, func() error { return unix.Removexattr(a, name) }, unix.ENODATA, unix.EPERM)
+			return call("removexattr "+path1, func() error { return unix.Removexattr(path1, name) }, unix.ENODATA, unix.EPERM)
 		}
 		value := slices.Clone(p.data(p.length(200), p.n))
-		return call("setxattr "+a, func() error { return unix.Setxattr(a, name, value, 0) }, unix.EPERM)
+		return call("setxattr "+path1, func() error { return unix.Setxattr(path1, name, value, 0) }, unix.EPERM)
 	case 21:
-		p.did = "readdir " + path.Dir(a)
-		names, err := list(path.Dir(a))
+		p.did = "readdir " + path.Dir(path1)
+		names, err := list(path.Dir(path1))
 		for _, n := range names {
 			if len(n) > 2 || n[0] < 'a' || n[0] > 'f' {
 				return fmt.Errorf("a name that nobody made: %q", n)
@@ -178,9 +178,9 @@ func (p *process) public() error {
 		}
 		return allowed(err)
 	case 22:
-		return call("truncate "+a, func() error { return unix.Truncate(a, 0) }, unix.EISDIR, unix.EINVAL)
+		return call("truncate "+path1, func() error { return unix.Truncate(path1, 0) }, unix.EISDIR, unix.EINVAL)
 	default:
-		return p.publish(a, b)
+		return p.publish(path1, path2)
 	}
 }
 

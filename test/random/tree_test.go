@@ -97,8 +97,8 @@ func (t *tree) move(from, to string) {
 func (t *tree) verify(root, name string) error {
 	full := filepath.Join(root, name)
 	n := t.at(name)
-	var st unix.Stat_t
-	err := do(func() error { return unix.Lstat(full, &st) })
+	var stat unix.Stat_t
+	err := do(func() error { return unix.Lstat(full, &stat) })
 	if n == nil {
 		if err != unix.ENOENT {
 			return fmt.Errorf("%s: stat says %v, and it must not be there", full, err)
@@ -108,8 +108,8 @@ func (t *tree) verify(root, name string) error {
 	if err != nil {
 		return fmt.Errorf("stat %s: %w", full, err)
 	}
-	if st.Mode&unix.S_IFMT != n.Type {
-		return fmt.Errorf("%s: type %o, want %o", full, st.Mode&unix.S_IFMT, n.Type)
+	if stat.Mode&unix.S_IFMT != n.Type {
+		return fmt.Errorf("%s: type %o, want %o", full, stat.Mode&unix.S_IFMT, n.Type)
 	}
 	if n.Type == unix.S_IFDIR {
 		names, err := list(full)
@@ -122,50 +122,50 @@ func (t *tree) verify(root, name string) error {
 			return fmt.Errorf("readdir %s: %v, want %v", full, names, kids)
 		}
 		want := uint64(2)
-		for _, k := range kids {
-			if t.at(path.Join(name, k)).Type == unix.S_IFDIR {
+		for _, kid := range kids {
+			if t.at(path.Join(name, kid)).Type == unix.S_IFDIR {
 				want++
 			}
 		}
-		if uint64(st.Nlink) != want {
-			return fmt.Errorf("%s: %d links, want %d", full, st.Nlink, want)
+		if uint64(stat.Nlink) != want {
+			return fmt.Errorf("%s: %d links, want %d", full, stat.Nlink, want)
 		}
-	} else if links := t.links(t.Names[name]); int(st.Nlink) != links {
-		return fmt.Errorf("%s: %d links, want %d", full, st.Nlink, links)
+	} else if links := t.links(t.Names[name]); int(stat.Nlink) != links {
+		return fmt.Errorf("%s: %d links, want %d", full, stat.Nlink, links)
 	}
 	if name == "." {
 		return nil
 	}
 	switch n.Type {
 	case unix.S_IFLNK:
-		b := make([]byte, 300)
-		k, err := retry(func() (int, error) { return unix.Readlink(full, b) })
-		if err != nil || string(b[:k]) != n.Target {
-			return fmt.Errorf("readlink %s: %q, %v, want %q", full, b[:max(k, 0)], err, n.Target)
+		buf := make([]byte, 300)
+		count, err := retry(func() (int, error) { return unix.Readlink(full, buf) })
+		if err != nil || string(buf[:count]) != n.Target {
+			return fmt.Errorf("readlink %s: %q, %v, want %q", full, buf[:max(count, 0)], err, n.Target)
 		}
 		return nil
 	case unix.S_IFCHR:
-		if st.Rdev != 0 {
-			return fmt.Errorf("%s: device %d, want a whiteout", full, st.Rdev)
+		if stat.Rdev != 0 {
+			return fmt.Errorf("%s: device %d, want a whiteout", full, stat.Rdev)
 		}
 		return nil
 	}
-	if st.Mode&0o7777 != n.Mode || int(st.Uid) != n.UID || int(st.Gid) != n.GID {
-		return fmt.Errorf("%s: mode %o of %d:%d, want %o of %d:%d", full, st.Mode&0o7777, st.Uid, st.Gid, n.Mode, n.UID, n.GID)
+	if stat.Mode&0o7777 != n.Mode || int(stat.Uid) != n.UID || int(stat.Gid) != n.GID {
+		return fmt.Errorf("%s: mode %o of %d:%d, want %o of %d:%d", full, stat.Mode&0o7777, stat.Uid, stat.Gid, n.Mode, n.UID, n.GID)
 	}
-	if n.Mtime != 0 && st.Mtim.Sec != n.Mtime {
-		return fmt.Errorf("%s: mtime %d, want %d", full, st.Mtim.Sec, n.Mtime)
+	if n.Mtime != 0 && stat.Mtim.Sec != n.Mtime {
+		return fmt.Errorf("%s: mtime %d, want %d", full, stat.Mtim.Sec, n.Mtime)
 	}
 	if n.Type == unix.S_IFREG {
-		if st.Size != int64(len(n.Data)) {
-			return fmt.Errorf("%s: %d bytes, want %d", full, st.Size, len(n.Data))
+		if stat.Size != int64(len(n.Data)) {
+			return fmt.Errorf("%s: %d bytes, want %d", full, stat.Size, len(n.Data))
 		}
-		b, err := os.ReadFile(full)
+		content, err := os.ReadFile(full)
 		if err != nil {
 			return err
 		}
-		if d := differs(0, b, n.Data); d != "" {
-			return fmt.Errorf("%s: %s", full, d)
+		if diff := differs(0, content, n.Data); diff != "" {
+			return fmt.Errorf("%s: %s", full, diff)
 		}
 	}
 	return n.verifyXattrs(full)

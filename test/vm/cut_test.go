@@ -63,29 +63,29 @@ func (c *cutter) round(round int, after int64) int {
 	ctx, cut := context.WithCancelCause(c.t.Context())
 	defer cut(nil)
 	var out bytes.Buffer
-	b := &machine.Boot{Devices: []machine.Device{c.device}, Files: map[string]string{}, Limit: 3 * time.Minute, Output: &out}
+	start := &machine.Boot{Devices: []machine.Device{c.device}, Files: map[string]string{}, Limit: 3 * time.Minute, Output: &out}
 	var working sync.WaitGroup
 	var ports [oracle.Workers]*port
-	for w := range oracle.Workers {
-		name := filepath.Join(c.dir, fmt.Sprintf("tree.%d", w))
-		if err := c.trees[w].Save(name); err != nil {
+	for worker := range oracle.Workers {
+		name := filepath.Join(c.dir, fmt.Sprintf("tree.%d", worker))
+		if err := c.trees[worker].Save(name); err != nil {
 			c.t.Fatal(err)
 		}
-		b.Files[filepath.Base(name)] = name
-		if c.flight[w] != nil {
-			line, err := json.Marshal(c.flight[w])
-			name := filepath.Join(c.dir, fmt.Sprintf("flight.%d", w))
+		start.Files[filepath.Base(name)] = name
+		if c.flight[worker] != nil {
+			line, err := json.Marshal(c.flight[worker])
+			name := filepath.Join(c.dir, fmt.Sprintf("flight.%d", worker))
 			if err == nil {
 				err = os.WriteFile(name, line, 0o644)
 			}
 			if err != nil {
 				c.t.Fatal(err)
 			}
-			b.Files[filepath.Base(name)] = name
+			start.Files[filepath.Base(name)] = name
 		}
 		working.Add(1)
-		ports[w] = &port{first: sync.OnceFunc(working.Done)}
-		b.Ports = append(b.Ports, ports[w])
+		ports[worker] = &port{first: sync.OnceFunc(working.Done)}
+		start.Ports = append(start.Ports, ports[worker])
 	}
 	env := []string{fmt.Sprintf("DAXFSD_CUT_ROUND=%d DAXFSD_CUT_SEED=%d", round, *seed)}
 	if last {
@@ -97,9 +97,9 @@ func (c *cutter) round(round int, after int64) int {
 			cut(errCut)
 		}()
 	}
-	code, err := boot(b, "TestCut", env).Run(ctx)
-	for _, p := range ports {
-		p.first() // end the goroutine that waits for all workers
+	code, err := boot(start, "TestCut", env).Run(ctx)
+	for _, each := range ports {
+		each.first() // end the goroutine that waits for all workers
 	}
 	switch {
 	case last && err == nil && code == 0:

@@ -10,18 +10,18 @@ import (
 // atomics returns workloads of writes on a filesystem mounted with Options.Atomic. Each write is
 // judged as one operation, done or not done. They are the single writes of singles, and writes to
 // ranges of mixed content.
-func atomics() (ws []Workload) {
-	for _, w := range singles() {
+func atomics() (list []Workload) {
+	for _, workload := range singles() {
 		switch {
-		case w.Name == "write-many-pieces" || strings.HasPrefix(w.Name, "write-overwrite") || strings.Contains(w.Name, "-at-") || strings.Contains(w.Name, "-across-"):
+		case workload.Name == "write-many-pieces" || strings.HasPrefix(workload.Name, "write-overwrite") || strings.Contains(workload.Name, "-at-") || strings.Contains(workload.Name, "-across-"):
 			// below
-		case strings.HasPrefix(w.Name, "write-"), strings.HasPrefix(w.Name, "clone-write"), strings.HasPrefix(w.Name, "collapse"):
-			w.Name, w.atomic = "atomic-"+w.Name, true
-			ws = append(ws, w)
+		case strings.HasPrefix(workload.Name, "write-"), strings.HasPrefix(workload.Name, "clone-write"), strings.HasPrefix(workload.Name, "collapse"):
+			workload.Name, workload.atomic = "atomic-"+workload.Name, true
+			list = append(list, workload)
 		}
 	}
 	over := func(name string, setup func(w *world), path string, off int64, n int) {
-		ws = append(ws, Workload{Name: "atomic-" + name, atomic: true, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
+		list = append(list, Workload{Name: "atomic-" + name, atomic: true, setup: func(w *world) { tree(w); setup(w) }, op: func(w *world) {
 			w.doWrite("write", path, off, fill(200, n))
 			w.doWrite("again", path, off, fill(201, n)) // the body of its record replaces that of the first
 			w.onOtherThread(func() { w.doWrite("write on another thread", path, off, fill(202, n)) })
@@ -51,15 +51,15 @@ func atomics() (ws []Workload) {
 	over("mixed-append", mixture, "d/mix", 30001, 90000)
 	over("overwrite-and-append", none, "f", 9000, 9000)
 	over("full", func(w *world) { folios(w); fillUp(w, 0, true) }, "big", 30000, 20000)
-	ws[len(ws)-1].bare = true
+	list[len(list)-1].bare = true
 	large := func(name string, setup func(w *world), path string, off int64, n int) {
-		ws = append(ws, Workload{Name: "atomic-" + name, atomic: true, bare: true, setup: func(w *world) { tree(w); setup(w) },
+		list = append(list, Workload{Name: "atomic-" + name, atomic: true, bare: true, setup: func(w *world) { tree(w); setup(w) },
 			op: func(w *world) { w.doWrite("write", path, off, fill(200, n)) }})
 	}
 	large("many-lines", manyLines, "d/many", 100, 248*4096)
 	large("fragmented", func(w *world) { unmoved(w); fragmented(w, "frag", 30) }, "frag", 2000, 240000)
 	for _, left := range []int64{0, 1, 3} {
-		ws = append(ws, Workload{Name: fmt.Sprintf("atomic-no-space-%d", left), atomic: true, bare: true,
+		list = append(list, Workload{Name: fmt.Sprintf("atomic-no-space-%d", left), atomic: true, bare: true,
 			setup: func(w *world) { tree(w); w.truncate("f", 40000); fillUp(w, left, false) },
 			op: func(w *world) {
 				w.do("write", func() {
@@ -70,7 +70,7 @@ func atomics() (ws []Workload) {
 				w.steps[len(w.steps)-1].full = true
 			}})
 	}
-	return append(ws, Workload{Name: "atomic-recovery", atomic: true, setup: notCheckpointed, op: func(w *world) {
+	return append(list, Workload{Name: "atomic-recovery", atomic: true, setup: notCheckpointed, op: func(w *world) {
 		w.do("mount after a crash", w.mount)
 		w.onOtherThread(func() {
 			w.doWrite("write", "f", 9000, fill(206, 3000))

@@ -144,43 +144,43 @@ func TestSame(t *testing.T) {
 }
 
 func TestImage(t *testing.T) {
-	le := func(b byte, n int) []byte { return bytes.Repeat([]byte{b}, n) }
-	for _, c := range []struct {
+	bytesOf := func(value byte, n int) []byte { return bytes.Repeat([]byte{value}, n) }
+	for _, row := range []struct {
 		name   string
 		events []event
 		want   byte // durable value of byte 0
 		pend   int  // number of pending lines
 	}{
-		{"store alone", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFence, tid: 1}}, 0, 1},
-		{"store, flush", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}}, 0, 1},
-		{"store, flush, fence", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evFence, tid: 1}}, 1, 0},
-		{"another thread's fence", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evFence, tid: 2}}, 0, 1},
-		{"another thread's flush and fence", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 2, n: 64}, {kind: evFence, tid: 2}}, 1, 0},
-		{"store behind the flush", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evStore, tid: 1, n: 64, data: le(2, 64)}, {kind: evFence, tid: 1}}, 1, 1},
-		{"non-temporal", []event{{kind: evNT, tid: 1, n: 128, data: le(1, 128)}, {kind: evFence, tid: 1}}, 1, 0},
-		{"another thread's non-temporal", []event{{kind: evNT, tid: 1, n: 128, data: le(1, 128)}, {kind: evFence, tid: 2}}, 0, 2},
-		{"non-temporal over a pending store", []event{{kind: evStore, tid: 1, n: 64, data: le(1, 64)}, {kind: evNT, tid: 1, n: 64, data: le(2, 64)}, {kind: evFence, tid: 1}}, 2, 0},
+		{"store alone", []event{{kind: evStore, tid: 1, n: 64, data: bytesOf(1, 64)}, {kind: evFence, tid: 1}}, 0, 1},
+		{"store, flush", []event{{kind: evStore, tid: 1, n: 64, data: bytesOf(1, 64)}, {kind: evFlush, tid: 1, n: 64}}, 0, 1},
+		{"store, flush, fence", []event{{kind: evStore, tid: 1, n: 64, data: bytesOf(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evFence, tid: 1}}, 1, 0},
+		{"another thread's fence", []event{{kind: evStore, tid: 1, n: 64, data: bytesOf(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evFence, tid: 2}}, 0, 1},
+		{"another thread's flush and fence", []event{{kind: evStore, tid: 1, n: 64, data: bytesOf(1, 64)}, {kind: evFlush, tid: 2, n: 64}, {kind: evFence, tid: 2}}, 1, 0},
+		{"store behind the flush", []event{{kind: evStore, tid: 1, n: 64, data: bytesOf(1, 64)}, {kind: evFlush, tid: 1, n: 64}, {kind: evStore, tid: 1, n: 64, data: bytesOf(2, 64)}, {kind: evFence, tid: 1}}, 1, 1},
+		{"non-temporal", []event{{kind: evNT, tid: 1, n: 128, data: bytesOf(1, 128)}, {kind: evFence, tid: 1}}, 1, 0},
+		{"another thread's non-temporal", []event{{kind: evNT, tid: 1, n: 128, data: bytesOf(1, 128)}, {kind: evFence, tid: 2}}, 0, 2},
+		{"non-temporal over a pending store", []event{{kind: evStore, tid: 1, n: 64, data: bytesOf(1, 64)}, {kind: evNT, tid: 1, n: 64, data: bytesOf(2, 64)}, {kind: evFence, tid: 1}}, 2, 0},
 	} {
-		m := newImage(make([]byte, 4096))
-		for i := range c.events {
-			switch e := &c.events[i]; e.kind {
+		img := newImage(make([]byte, 4096))
+		for i := range row.events {
+			switch entry := &row.events[i]; entry.kind {
 			case evStore, evNT:
-				m.store(e, i)
+				img.store(entry, i)
 			case evFlush:
-				m.flush(e)
+				img.flush(entry)
 			case evFence:
-				m.fence(e.tid)
+				img.fence(entry.tid)
 			}
 		}
-		if m.durable[0] != c.want || len(m.list()) != c.pend {
-			t.Errorf("%s: durable %d, %d pending; expected %d, %d", c.name, m.durable[0], len(m.list()), c.want, c.pend)
+		if img.durable[0] != row.want || len(img.list()) != row.pend {
+			t.Errorf("%s: durable %d, %d pending; expected %d, %d", row.name, img.durable[0], len(img.list()), row.want, row.pend)
 		}
 		var sum uint64
 		for off := int64(0); off < 4096; off += lineSize {
-			sum += hashLine(off, m.at(off))
+			sum += hashLine(off, img.at(off))
 		}
-		if sum != m.hash {
-			t.Errorf("%s: the hash of the image is wrong", c.name)
+		if sum != img.hash {
+			t.Errorf("%s: the hash of the image is wrong", row.name)
 		}
 	}
 }

@@ -52,13 +52,13 @@ func freeMaps() []Workload {
 		}},
 		{Name: "free-map-reused", setup: clean, bare: true, op: func(w *world) {
 			for i := range 2 {
-				at := w.savedMap().Block
+				block := w.savedMap().Block
 				w.do("mount", w.mount)
 				w.do("fallocate", func() { w.fallocate("other", keep, 0, int64(w.f.Stats().AvailableBlocks-16)<<layout.BlockShift) })
 				var off int64
-				must("extents", w.f.Extents(&w.ctx, w.at("other").ino, 0, func(x fs.ExtentInfo) bool {
-					if x.Block <= at && at < x.Block+x.Len {
-						off = int64(x.Logical+at-x.Block) << layout.BlockShift
+				must("extents", w.f.Extents(&w.ctx, w.at("other").ino, 0, func(extent fs.ExtentInfo) bool {
+					if extent.Block <= block && block < extent.Block+extent.Len {
+						off = int64(extent.Logical+block-extent.Block) << layout.BlockShift
 					}
 					return true
 				}))

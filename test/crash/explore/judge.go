@@ -41,10 +41,10 @@ type judge struct {
 //	(d) it is usable: create, write, read, delete in every directory; free space
 //	    returns to what it was
 //	(e) after a clean unmount fsck finds nothing and counts the same free blocks
-func (j *judge) run() (v verdict) {
+func (j *judge) run() (result verdict) {
 	defer func() {
-		if e := recover(); e != nil {
-			v = verdict{why: fmt.Sprintf("panic: %v\n%s", e, debug.Stack())}
+		if panicked := recover(); panicked != nil {
+			result = verdict{why: fmt.Sprintf("panic: %v\n%s", panicked, debug.Stack())}
 		}
 	}()
 	if j.step.repair && !j.returned {
@@ -53,9 +53,9 @@ func (j *judge) run() (v verdict) {
 		if err != nil {
 			return verdict{why: fmt.Sprintf("fsck after a crash of fsck -y: %v", err)}
 		}
-		for _, p := range rep.Problems {
-			if !j.step.damage[where(p)] {
-				return verdict{why: fmt.Sprintf("a crash of fsck -y left what was not wrong before: %v", p)}
+		for _, problem := range rep.Problems {
+			if !j.step.damage[where(problem)] {
+				return verdict{why: fmt.Sprintf("a crash of fsck -y left what was not wrong before: %v", problem)}
 			}
 		}
 		if rep, err := fsck.Check(j.r, fsck.Options{Repair: true}); err != nil || rep.Left > 0 {
@@ -68,38 +68,38 @@ func (j *judge) run() (v verdict) {
 		}
 		return verdict{why: why}
 	}
-	f, err := fs.Mount(j.r, fs.Options{Clock: func() int64 { j.now += 1000; return 2e18 + j.now }})
+	fsys, err := fs.Mount(j.r, fs.Options{Clock: func() int64 { j.now += 1000; return 2e18 + j.now }})
 	known := j.mounted()
 	if err != nil {
 		return verdict{why: fmt.Sprintf("mount: %v", err)}
 	}
 	if known != 0 {
-		f.Abandon()
+		fsys.Abandon()
 		return verdict{is: known}
 	}
-	j.f = f
+	j.f = fsys
 	defer func() {
-		if v.why != "" && j.f != nil {
+		if result.why != "" && j.f != nil {
 			defer func() { recover() }()
 			j.f.Unmount()
 		}
 	}()
-	if v = j.compare(); v.why != "" {
-		return v
+	if result = j.compare(); result.why != "" {
+		return result
 	}
-	if s := j.use(); s != "" {
-		return verdict{why: s}
+	if unusable := j.use(); unusable != "" {
+		return verdict{why: unusable}
 	}
-	var st fs.StatFS
-	f.StatFS(&st)
+	var stat fs.StatFS
+	fsys.StatFS(&stat)
 	j.f = nil
-	if err := f.Unmount(); err != nil {
+	if err := fsys.Unmount(); err != nil {
 		return verdict{why: fmt.Sprintf("unmount: %v", err)}
 	}
-	if s, _ := j.fsck("the region after a clean unmount", &st); s != "" {
-		return verdict{why: s}
+	if found, _ := j.fsck("the region after a clean unmount", &stat); found != "" {
+		return verdict{why: found}
 	}
-	return v
+	return result
 }
 
 // compare returns which of the step's trees the filesystem holds.
@@ -194,12 +194,12 @@ func (j *judge) fsck(what string, st *fs.StatFS) (why string, err error) {
 // deletes everything.
 func (j *judge) use() string {
 	if j.step.full {
-		if e := j.f.Unlink(&j.ctx, layout.RootIno, filler); e != 0 {
-			return fmt.Sprintf("unlink in a full filesystem: %v", e)
+		if errno := j.f.Unlink(&j.ctx, layout.RootIno, filler); errno != 0 {
+			return fmt.Sprintf("unlink in a full filesystem: %v", errno)
 		}
 	}
-	var st, after fs.StatFS
-	j.f.StatFS(&st)
+	var before, after fs.StatFS
+	j.f.StatFS(&before)
 	dirs, why := j.list(layout.RootIno, nil)
 	if why != "" {
 		return why
@@ -208,31 +208,31 @@ func (j *judge) use() string {
 	pin := j.f.NewPinnedRead()
 	defer pin.Free()
 	const name = "~crash test~"
-	for _, d := range dirs {
-		var a fs.Attr
-		if e := j.f.Mknod(&j.ctx, d, name, syscall.S_IFREG|0o600, 0, &a); e != 0 {
-			return fmt.Sprintf("create in directory %d: %v", d, e)
+	for _, dir := range dirs {
+		var attr fs.Attr
+		if errno := j.f.Mknod(&j.ctx, dir, name, syscall.S_IFREG|0o600, 0, &attr); errno != 0 {
+			return fmt.Sprintf("create in directory %d: %v", dir, errno)
 		}
-		if n, e := j.f.Write(&j.ctx, a.Ino, 4090, data); e != 0 || n != len(data) {
-			return fmt.Sprintf("write in directory %d: %d bytes, %v", d, n, e)
+		if n, errno := j.f.Write(&j.ctx, attr.Ino, 4090, data); errno != 0 || n != len(data) {
+			return fmt.Sprintf("write in directory %d: %d bytes, %v", dir, n, errno)
 		}
-		if e := j.f.Read(&j.ctx, a.Ino, 0, 8192, pin); e != 0 {
-			return fmt.Sprintf("read in directory %d: %v", d, e)
+		if errno := j.f.Read(&j.ctx, attr.Ino, 0, 8192, pin); errno != 0 {
+			return fmt.Sprintf("read in directory %d: %v", dir, errno)
 		}
 		got := bytes.Join(pin.Slices(), nil)
 		pin.Done()
 		if want := append(make([]byte, 4090), data...); !bytes.Equal(got, want) {
 			return fmt.Sprintf("a file made after recovery reads back wrong: %d bytes, expected %d zeros and %q", len(got), 4090, data)
 		}
-		if e := j.f.Unlink(&j.ctx, d, name); e != 0 {
-			return fmt.Sprintf("unlink in directory %d: %v", d, e)
+		if errno := j.f.Unlink(&j.ctx, dir, name); errno != 0 {
+			return fmt.Sprintf("unlink in directory %d: %v", dir, errno)
 		}
-		j.f.Forget(a.Ino, 1)
+		j.f.Forget(attr.Ino, 1)
 	}
 	// A crash between a delete and its clean-up leaves an empty directory block, which the next
 	// delete in that directory frees. So free space may have grown, but never shrunk.
-	if j.f.StatFS(&after); after.Bfree < st.Bfree || after.Bfree > st.Bfree+uint64(len(dirs)) {
-		return fmt.Sprintf("free blocks after making and deleting files: %d, before: %d", after.Bfree, st.Bfree)
+	if j.f.StatFS(&after); after.Bfree < before.Bfree || after.Bfree > before.Bfree+uint64(len(dirs)) {
+		return fmt.Sprintf("free blocks after making and deleting files: %d, before: %d", after.Bfree, before.Bfree)
 	}
 	if !j.deleteAll {
 		return ""
@@ -240,8 +240,8 @@ func (j *judge) use() string {
 	if why := j.empty(layout.RootIno); why != "" {
 		return why
 	}
-	if e := j.f.AwaitReclaim(&j.ctx); e != 0 {
-		return fmt.Sprintf("waiting for large files to be free: %v", e)
+	if errno := j.f.AwaitReclaim(&j.ctx); errno != 0 {
+		return fmt.Sprintf("waiting for large files to be free: %v", errno)
 	}
 	offline := j.f.Stats().OfflineBytes >> layout.BlockShift
 	if j.f.StatFS(&after); after.Bfree+offline != emptyFree() {

@@ -182,51 +182,51 @@ func (m *matcher) dir(path string, n *node, ino uint64) string {
 		typ  uint8
 	}
 	var list []entry
-	e := m.f.ReadDir(&m.ctx, ino, 0, func(d *fs.Dirent) bool {
-		if s := string(d.Name); s != "." && s != ".." {
-			list = append(list, entry{s, d.Ino, d.Type})
+	errno := m.f.ReadDir(&m.ctx, ino, 0, func(dirent *fs.Dirent) bool {
+		if name := string(dirent.Name); name != "." && name != ".." {
+			list = append(list, entry{name, dirent.Ino, dirent.Type})
 		}
 		return true
 	})
-	if e != 0 {
-		return fmt.Sprintf("%s: readdir: %v", path, e)
+	if errno != 0 {
+		return fmt.Sprintf("%s: readdir: %v", path, errno)
 	}
-	for _, d := range list {
-		k := n.kids[d.name]
-		if k == nil {
-			return fmt.Sprintf("%s: has the entry %.40q, expected none", path, d.name)
+	for _, found := range list {
+		kid := n.kids[found.name]
+		if kid == nil {
+			return fmt.Sprintf("%s: has the entry %.40q, expected none", path, found.name)
 		}
-		var a fs.Attr
-		if e := m.f.Lookup(&m.ctx, ino, d.name, &a); e != 0 {
-			return fmt.Sprintf("%s/%.40s: lookup: %v", path, d.name, e)
+		var attr fs.Attr
+		if lookupErr := m.f.Lookup(&m.ctx, ino, found.name, &attr); lookupErr != 0 {
+			return fmt.Sprintf("%s/%.40s: lookup: %v", path, found.name, lookupErr)
 		}
-		s := ""
-		if a.Ino != d.ino || uint32(d.typ) != a.Mode>>12 {
-			s = fmt.Sprintf("%s/%.40s: readdir says inode %d type %d, lookup says inode %d mode %#o", path, d.name, d.ino, d.typ, a.Ino, a.Mode)
-		} else if was, ok := m.toIno[k]; ok && was != a.Ino || m.toN[a.Ino] != nil && m.toN[a.Ino] != k {
-			s = fmt.Sprintf("%s/%.40s: is inode %d, but another name of the same file is not, or one of another file is", path, d.name, a.Ino)
+		why := ""
+		if attr.Ino != found.ino || uint32(found.typ) != attr.Mode>>12 {
+			why = fmt.Sprintf("%s/%.40s: readdir says inode %d type %d, lookup says inode %d mode %#o", path, found.name, found.ino, found.typ, attr.Ino, attr.Mode)
+		} else if was, ok := m.toIno[kid]; ok && was != attr.Ino || m.toN[attr.Ino] != nil && m.toN[attr.Ino] != kid {
+			why = fmt.Sprintf("%s/%.40s: is inode %d, but another name of the same file is not, or one of another file is", path, found.name, attr.Ino)
 		} else if !ok { // otherwise another name of an inode that was compared already
-			m.toIno[k], m.toN[a.Ino] = a.Ino, k
-			s = m.node(path+"/"+short(d.name), k, &a)
+			m.toIno[kid], m.toN[attr.Ino] = attr.Ino, kid
+			why = m.node(path+"/"+short(found.name), kid, &attr)
 		}
-		m.f.Forget(a.Ino, 1)
-		if s != "" {
-			return s
+		m.f.Forget(attr.Ino, 1)
+		if why != "" {
+			return why
 		}
 	}
 	if len(list) != len(n.kids) {
-		for _, d := range list {
-			if _, ok := n.kids[d.name]; !ok {
-				return fmt.Sprintf("%s: has the entry %.40q, expected none", path, d.name)
+		for _, found := range list {
+			if _, ok := n.kids[found.name]; !ok {
+				return fmt.Sprintf("%s: has the entry %.40q, expected none", path, found.name)
 			}
 		}
 		have := map[string]bool{}
-		for _, d := range list {
-			have[d.name] = true
+		for _, found := range list {
+			have[found.name] = true
 		}
-		for _, k := range n.names() {
-			if !have[k] {
-				return fmt.Sprintf("%s: lacks the entry %.40q", path, k)
+		for _, name := range n.names() {
+			if !have[name] {
+				return fmt.Sprintf("%s: lacks the entry %.40q", path, name)
 			}
 		}
 		return fmt.Sprintf("%s: has an entry twice", path)

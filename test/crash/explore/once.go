@@ -74,7 +74,7 @@ type alt struct {
 
 // atOnce runs two actions on two lanes as one step, under a schedule that depends on seed.
 func (w *world) atOnce(seed uint64, acts [2]action) {
-	s := step{name: acts[0].name + " and " + acts[1].name, old: w.root.clone(), alts: alternatives(w.root, acts)}
+	whole := step{name: acts[0].name + " and " + acts[1].name, old: w.root.clone(), alts: alternatives(w.root, acts)}
 	t := &turns{rnd: rnd(seed), moved: make(chan struct{})}
 	t.turn = t.rnd.n(2)
 	var ready, done sync.WaitGroup
@@ -109,32 +109,32 @@ func (w *world) atOnce(seed uint64, acts [2]action) {
 	done.Wait()
 	w.rec.turns = nil
 	w.rec.mark(evEnd, len(w.steps))
-	for i, f := range failed {
-		if f != nil {
-			panic(fmt.Sprintf("%s: %v", acts[i].name, f))
+	for i, why := range failed {
+		if why != nil {
+			panic(fmt.Sprintf("%s: %v", acts[i].name, why))
 		}
 	}
 	// Once both have returned, only the order that really happened is right.
-	kept := s.alts[:0]
-	for _, a := range s.alts {
-		if a.has != 3 {
-			kept = append(kept, a)
-		} else if s.new == nil && match(w.f, a.tree) == "" {
-			kept = append(kept, a)
-			s.new = a.tree
+	kept := whole.alts[:0]
+	for _, tree := range whole.alts {
+		if tree.has != 3 {
+			kept = append(kept, tree)
+		} else if whole.new == nil && match(w.f, tree.tree) == "" {
+			kept = append(kept, tree)
+			whole.new = tree.tree
 		}
 	}
-	if s.new == nil {
-		panic(fmt.Sprintf("%s: neither order of the two gives this: %s", s.name, match(w.f, s.alts[len(s.alts)-1].tree)))
+	if whole.new == nil {
+		panic(fmt.Sprintf("%s: neither order of the two gives this: %s", whole.name, match(w.f, whole.alts[len(whole.alts)-1].tree)))
 	}
-	s.alts = kept
-	w.root = s.new.clone()
+	whole.alts = kept
+	w.root = whole.new.clone()
 	w.root.all(func(n *node) {
 		if n != w.root {
 			n.ino, n.refs = 0, 0 // so that at looks it up again
 		}
 	})
-	w.steps = append(w.steps, s)
+	w.steps = append(w.steps, whole)
 }
 
 // alternatives returns the trees that two actions at once may lead to, in either order. Each action
@@ -180,7 +180,7 @@ func alternatives(root *node, acts [2]action) (alts []alt) {
 
 // together returns workloads of two actions at once, for pairs that make sense in either order.
 // Each pair runs under the given number of schedules.
-func together(seed uint64, orders int) (ws []Workload) {
+func together(seed uint64, orders int) (list []Workload) {
 	write := func(path string, off int64, n int) action {
 		return action{kind: "write", name: fmt.Sprintf("write %s at %d", path, off), writes: path, do: func(w *world) { w.write(path, off, fill(int(off)+n, n)) }}
 	}
@@ -212,19 +212,19 @@ func together(seed uint64, orders int) (ws []Workload) {
 			act("clone big e/new", func(w *world) { w.clone("big", 0, "copy", 0, 40960) }),
 		},
 	}
-	for _, a := range groups[0] {
-		for _, b := range groups[1] {
-			if !inAnyOrder(a, b) {
+	for _, first := range groups[0] {
+		for _, second := range groups[1] {
+			if !inAnyOrder(first, second) {
 				continue
 			}
-			for o := range orders {
-				ws = append(ws, Workload{Name: fmt.Sprintf("%s & %s, schedule %d", a.name, b.name, o), bare: true,
+			for schedule := range orders {
+				list = append(list, Workload{Name: fmt.Sprintf("%s & %s, schedule %d", first.name, second.name, schedule), bare: true,
 					setup: func(w *world) { tree(w); big(w) },
-					op:    func(w *world) { w.atOnce(seed<<8|uint64(o), [2]action{a, b}) }})
+					op:    func(w *world) { w.atOnce(seed<<8|uint64(schedule), [2]action{first, second}) }})
 			}
 		}
 	}
-	return ws
+	return list
 }
 
 // big creates the file "big" of 120 000 bytes, and the empty file "copy".

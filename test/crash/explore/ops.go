@@ -244,7 +244,7 @@ func (w *world) compact() {
 func allocationWorkloads() []Workload {
 	prealloc := func(w *world) { w.fallocate("e/h", 0, 0, 200000) }
 	var tmp *node
-	ws := []Workload{
+	list := []Workload{
 		falloc("fallocate", none, "e/h", 0, 0, 50000),
 		falloc("fallocate-grow", none, "f", 0, 9000, 50000),
 		falloc("fallocate-grow-same-block", none, "d/g", 0, 0, 4000),
@@ -321,5 +321,5 @@ func allocationWorkloads() []Workload {
 			w.name(tmp, "d/named")
 		}),
 	}
-	return ws
+	return list
 }

@@ -84,64 +84,64 @@ func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested
 	return v.why, nested
 }
 
-func (k *walk) judge(n int, ps []patch, seed, h uint64) (v verdict, nested string) {
-	x := k.x
-	x.patch(ps)
-	defer x.undo()
-	s := &k.rec.steps[k.step]
-	r := rnd(seed ^ uint64(n)*0x9e37)
-	j := judge{r: x.scratch, step: s, returned: k.fence < 0, deleteAll: x.cfg.DeleteAll > 0 && r.n(x.cfg.DeleteAll) == 0, may: isOld | isNew | isNone}
-	if s.mid != nil {
-		j.may |= isMid
+func (k *walk) judge(n int, patches []patch, seed, sum uint64) (result verdict, nested string) {
+	explorer := k.x
+	explorer.patch(patches)
+	defer explorer.undo()
+	step := &k.rec.steps[k.step]
+	rng := rnd(seed ^ uint64(n)*0x9e37)
+	judging := judge{r: explorer.scratch, step: step, returned: k.fence < 0, deleteAll: explorer.cfg.DeleteAll > 0 && rng.n(explorer.cfg.DeleteAll) == 0, may: isOld | isNew | isNone}
+	if step.mid != nil {
+		judging.may |= isMid
 	}
-	crash := !k.mutated && x.cfg.Nested > 0 && (r.n(x.cfg.Nested) == 0 || x.cfg.State >= 0)
+	crash := !k.mutated && explorer.cfg.Nested > 0 && (rng.n(explorer.cfg.Nested) == 0 || explorer.cfg.State >= 0)
 	var before []byte
 	if crash {
-		before = append([]byte(nil), x.scratch.Bytes(0, regionSize)...)
-		x.dirt.rec.log, x.dirt.rec.on = nil, true
+		before = append([]byte(nil), explorer.scratch.Bytes(0, regionSize)...)
+		explorer.dirt.rec.log, explorer.dirt.rec.on = nil, true
 	}
 	// States that recovery makes equal are judged once, except for a sample.
-	again := j.deleteAll || crash || r.n(32) == 0
-	var to recovered
-	j.mounted = func() outcome {
-		x.dirt.rec.on = false
-		to = x.recovered(k.m, k.step, j.unclean)
+	again := judging.deleteAll || crash || rng.n(32) == 0
+	var became recovered
+	judging.mounted = func() outcome {
+		explorer.dirt.rec.on = false
+		became = explorer.recovered(k.m, k.step, judging.unclean)
 		if again {
 			return 0
 		}
-		return k.good[to]
+		return k.good[became]
 	}
-	label := fmt.Sprintf("%s, step %q, state %d", k.res.Workload, s.name, n)
-	x.doing.Store(&label)
-	v = j.run()
-	x.dirt.rec.on = false
-	if v.why == "" && v.is != isNone {
-		k.good[to] = v.is
+	label := fmt.Sprintf("%s, step %q, state %d", k.res.Workload, step.name, n)
+	explorer.doing.Store(&label)
+	result = judging.run()
+	explorer.dirt.rec.on = false
+	if result.why == "" && result.is != isNone {
+		k.good[became] = result.is
 	}
-	if crash && v.why == "" && v.is != isNone {
+	if crash && result.why == "" && result.is != isNone {
 		var cnt int
-		v.why, nested, cnt = k.crashRecovery(before, x.dirt.rec.log, s, v.is)
+		result.why, nested, cnt = k.crashRecovery(before, explorer.dirt.rec.log, step, result.is)
 		k.res.Nested += cnt
 	}
-	return v, nested
+	return result, nested
 }
 
 // crashRecovery explores the crash states of a recovery that began on the image before and whose
 // events are log. Each must lead to the same tree as the recovery that was not crashed. It returns
 // why a state is wrong, that state, and the number of states.
-func (k *walk) crashRecovery(before []byte, log []event, s *step, is outcome) (why, kind string, states int) {
-	x := k.x
-	if x.inner == nil {
-		cfg := x.cfg
+func (k *walk) crashRecovery(before []byte, log []event, during *step, first outcome) (why, kind string, states int) {
+	explorer := k.x
+	if explorer.inner == nil {
+		cfg := explorer.cfg
 		cfg.Nested, cfg.DeleteAll = 0, 0
 		cfg.Limits = Limits{Lines: 24, Torn: 3, Random: 8}
 		inner, err := newExplorer(cfg)
 		if err != nil {
 			return err.Error(), "", 0
 		}
-		x.inner = inner
+		explorer.inner = inner
 	}
-	in := x.inner
+	in := explorer.inner
 	in.quietly(func() {
 		for off := int64(0); off < regionSize; off += 4096 {
 			if string(in.durable[off:off+4096]) != string(before[off:off+4096]) {
@@ -152,59 +152,59 @@ func (k *walk) crashRecovery(before []byte, log []event, s *step, is outcome) (w
 		}
 	})
 	copy(in.durable, before)
-	m := newImage(in.durable)
+	img := newImage(in.durable)
 	for off := int64(0); off < regionSize; off += lineSize {
 		if !lanes().has(off) {
-			m.rest += hashLine(off, m.at(off))
+			img.rest += hashLine(off, img.at(off))
 		}
 	}
-	m.changed = func(off int64) { in.put(off, m.at(off)) }
+	img.changed = func(off int64) { in.put(off, img.at(off)) }
 	seen := map[uint64]bool{}
-	try := func(kd string, ps []patch) bool {
-		h := m.hash
-		for i := range ps {
-			h += hashLine(ps[i].off, &ps[i].l) - hashLine(ps[i].off, m.at(ps[i].off))
+	try := func(name string, patches []patch) bool {
+		hash := img.hash
+		for i := range patches {
+			hash += hashLine(patches[i].off, &patches[i].l) - hashLine(patches[i].off, img.at(patches[i].off))
 		}
-		if seen[h] {
+		if seen[hash] {
 			return true
 		}
-		seen[h] = true
+		seen[hash] = true
 		states++
-		in.patch(ps)
-		j := judge{r: in.scratch, step: s, returned: k.fence < 0, may: is &^ isNewUnclean}
-		if is&isNewUnclean != 0 {
-			j.may = isNew
+		in.patch(patches)
+		judging := judge{r: in.scratch, step: during, returned: k.fence < 0, may: first &^ isNewUnclean}
+		if first&isNewUnclean != 0 {
+			judging.may = isNew
 		}
-		var to recovered
-		j.mounted = func() outcome {
-			to = in.recovered(m, k.step, j.unclean)
-			return k.good[to]
+		var became recovered
+		judging.mounted = func() outcome {
+			became = in.recovered(img, k.step, judging.unclean)
+			return k.good[became]
 		}
-		v := j.run()
-		if v.why == "" && v.is != isNone {
-			k.good[to] = v.is
+		result := judging.run()
+		if result.why == "" && result.is != isNone {
+			k.good[became] = result.is
 		}
 		in.undo()
-		if v.why == "" && v.is&(is|isNewUnclean) == 0 {
-			v.why = "the second recovery reached another state than the first"
+		if result.why == "" && result.is&(first|isNewUnclean) == 0 {
+			result.why = "the second recovery reached another state than the first"
 		}
-		why, kind = v.why, kd
+		why, kind = result.why, name
 		return why == ""
 	}
 	for i := range log {
-		switch e := &log[i]; e.kind {
+		switch entry := &log[i]; entry.kind {
 		case evStore, evNT:
-			m.store(e, i)
+			img.store(entry, i)
 		case evFlush:
-			m.flush(e)
+			img.flush(entry)
 		case evFence:
 			n := i
-			if m.states(uint64(i), in.cfg.Limits, func(kd string, ps []patch) bool { return try(fmt.Sprintf("event %d, %s", n, kd), ps) }); why != "" {
+			if img.states(uint64(i), in.cfg.Limits, func(name string, patches []patch) bool { return try(fmt.Sprintf("event %d, %s", n, name), patches) }); why != "" {
 				return why, kind, states
 			}
-			m.fence(e.tid)
+			img.fence(entry.tid)
 		}
 	}
-	m.states(0, in.cfg.Limits, func(kd string, ps []patch) bool { return try("mounted, "+kd, ps) })
+	img.states(0, in.cfg.Limits, func(name string, patches []patch) bool { return try("mounted, "+name, patches) })
 	return why, kind, states
 }

@@ -19,7 +19,7 @@ type action struct {
 	rare       bool // counts as rare although its kind is common
 }
 
-// commonest lists the kinds of operations of which a default run explores all ordered pairs.
+// commonest lists the kinds of operations for which a default run explores all ordered pairs.
 var commonest = []string{"create", "mkdir", "unlink", "rmdir", "rename", "link", "symlink", "append", "overwrite", "truncate", "punch", "setxattr"}
 
 // actions returns all operations on those names of tree that matter: the same file by both its
@@ -31,9 +31,9 @@ func actions() []action {
 	act := func(kind, what string, do func(w *world)) action {
 		return action{kind: kind, name: kind + " " + what, do: do}
 	}
-	rare := func(a action) action {
-		a.rare = true
-		return a
+	rare := func(row action) action {
+		row.rare = true
+		return row
 	}
 	rename := func(from, to string, flags uint32) action {
 		how := map[uint32]string{0: "", fs.RenameNoReplace: " noreplace", fs.RenameExchange: " exchange", fs.RenameWhiteout: " whiteout"}[flags]
@@ -109,8 +109,8 @@ func actions() []action {
 			// After a compaction, or without a free block, it moves nothing. The workload "compact"
 			// shows that it moves blocks otherwise.
 			if w.f != nil {
-				_, e := w.f.Compact(&w.ctx)
-				must("compact", e)
+				_, errno := w.f.Compact(&w.ctx)
+				must("compact", errno)
 			}
 		}),
 	}

@@ -210,8 +210,8 @@ func word(w int) uint64 { return 0xff << (8 * w) }
 // partial returns the contents that a line can have on the media before all its stores are there,
 // except the durable and the newest content. Ordinary stores are written back in order, so there is
 // one content after each store, and within a store one after each 8-byte word. Any subset of the
-// words of a non-temporal store may be there, besides what was stored before. With every set, all
-// subsets are returned; else each word alone, and all words but one.
+// words of a non-temporal store may be there, in addition to the earlier stores. With every set,
+// all subsets are returned; else each word alone, and all words but one.
 func (m *image) partial(p *pending, every bool) []line {
 	var out []line
 	seen := map[line]bool{*m.at(p.off): true, m.newest(p): true}

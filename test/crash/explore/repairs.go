@@ -88,19 +88,19 @@ func repairs() []Workload {
 				if err != nil || rep.Left > 0 || rep.Repaired == 0 {
 					panic(fmt.Sprintf("fsck -y: %v, %+v", err, rep))
 				}
-				for _, p := range rep.Problems { // includes problems that only show once others are repaired
-					damage[where(p)] = true
+				for _, problem := range rep.Problems { // includes problems that only show once others are repaired
+					damage[where(problem)] = true
 				}
 			})
-			s := &w.steps[len(w.steps)-1]
-			s.repair, s.damage, s.equal, s.old = true, damage, true, s.new
+			last := &w.steps[len(w.steps)-1]
+			last.repair, last.damage, last.equal, last.old = true, damage, true, last.new
 		}}
 	}
 	repair := func(name string, harm func(w *world)) Workload { return repairOf(name, none, harm) }
 	// lost moves d/g to lost+found in the model.
 	lost := func(w *world) {
-		d, n := w.at("d"), w.at("d/g")
-		delete(d.kids, "g")
+		dir, n := w.at("d"), w.at("d/g")
+		delete(dir.kids, "g")
 		w.root.kids["lost+found"] = &node{mode: syscall.S_IFDIR | 0o700, nlink: 2, kids: map[string]*node{fmt.Sprintf("#%d", n.ino): n}}
 		w.root.nlink++
 	}
@@ -118,7 +118,7 @@ func repairs() []Workload {
 	}
 	ino := func(w *world, name string) uint64 { return w.root.kids[name].ino }
 	return []Workload{
-		repair("link count", func(w *world) { w.core(ino(w, "f"), func(c *layout.Core) { c.Nlink = 7 }) }),
+		repair("link count", func(w *world) { w.core(ino(w, "f"), func(core *layout.Core) { core.Nlink = 7 }) }),
 		repair("lost name", func(w *world) { w.damage(w.dentry("g"), smash); lost(w) }),
 		repairOf("lost name, no inode free", func(w *world) { junk(w); fillChunk(w); fillInodes(w, "d"); w.create("d/last") },
 			func(w *world) { w.damage(w.dentry("g"), smash); lost(w) }),
@@ -128,13 +128,13 @@ func repairs() []Workload {
 		repair("superblock", func(w *world) { w.damage(0, smash) }),
 		repair("second superblock", func(w *world) { w.damage(w.super().BackupOff, smash) }),
 		repair("link counts of directories", func(w *world) {
-			w.core(ino(w, "d"), func(c *layout.Core) { c.Nlink = 9 })
-			w.core(ino(w, "e"), func(c *layout.Core) { c.Nlink = 1 })
-			w.core(layout.RootIno, func(c *layout.Core) { c.Nlink = 77 })
+			w.core(ino(w, "d"), func(core *layout.Core) { core.Nlink = 9 })
+			w.core(ino(w, "e"), func(core *layout.Core) { core.Nlink = 1 })
+			w.core(layout.RootIno, func(core *layout.Core) { core.Nlink = 77 })
 		}),
 		repair("several", func(w *world) {
 			w.damage(0, smash)
-			w.core(ino(w, "f"), func(c *layout.Core) { c.Nlink = 1 })
+			w.core(ino(w, "f"), func(core *layout.Core) { core.Nlink = 1 })
 			w.damage(w.dentry("g"), smash)
 			lost(w)
 		}),

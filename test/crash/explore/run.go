@@ -112,53 +112,53 @@ type order struct {
 // Serve reads an order and then jobs from in, and writes answers to out, until in ends. It calls
 // stuck if one state takes longer than a minute.
 func Serve(in io.Reader, out io.Writer, stuck func(what string)) error {
-	d, e := json.NewDecoder(in), json.NewEncoder(out)
-	var o order
-	if err := d.Decode(&o); err != nil {
+	dec, enc := json.NewDecoder(in), json.NewEncoder(out)
+	var ord order
+	if err := dec.Decode(&ord); err != nil {
 		return err
 	}
-	x, err := newExplorer(o.Config)
+	explorer, err := newExplorer(ord.Config)
 	if err != nil {
 		return err
 	}
-	defer x.close()
-	defer x.watch(time.Minute, stuck)()
+	defer explorer.close()
+	defer explorer.watch(time.Minute, stuck)()
 	byName := map[string]*Workload{}
-	ws := Workloads(o.Config.Seed, o.Scope)
-	for i := range ws {
-		byName[ws[i].Name] = &ws[i]
+	list := Workloads(ord.Config.Seed, ord.Scope)
+	for i := range list {
+		byName[list[i].Name] = &list[i]
 	}
 	var last string
 	var rec *recording
 	for {
-		var j Job
-		if err := d.Decode(&j); err != nil {
+		var job Job
+		if err := dec.Decode(&job); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return err
 		}
-		var a Answer
-		what := "recording " + j.Workload
-		x.doing.Store(&what)
-		x.made.Add(1)
-		if wl := byName[j.Workload]; wl == nil {
-			err = fmt.Errorf("there is no workload %s", j.Workload)
-		} else if rec == nil || j.Workload != last {
-			last = j.Workload
-			rec, err = record(wl)
+		var answer Answer
+		what := "recording " + job.Workload
+		explorer.doing.Store(&what)
+		explorer.made.Add(1)
+		if found := byName[job.Workload]; found == nil {
+			err = fmt.Errorf("there is no workload %s", job.Workload)
+		} else if rec == nil || job.Workload != last {
+			last = job.Workload
+			rec, err = record(found)
 		}
 		if err != nil {
-			a.Err, rec, err = err.Error(), nil, nil
-		} else if m, ok := mutants(rec)[j.Mutant]; j.Mutant == "" || ok {
+			answer.Err, rec, err = err.Error(), nil, nil
+		} else if mut, ok := mutants(rec)[job.Mutant]; job.Mutant == "" || ok {
 			// Not ok: operations that run at once may have another schedule in this recording.
-			a.Result = x.explore(j.Workload, rec, m)
-			if j.Mutant == "" {
-				a.Mutants = slices.Sorted(maps.Keys(mutants(rec)))
+			answer.Result = explorer.explore(job.Workload, rec, mut)
+			if job.Mutant == "" {
+				answer.Mutants = slices.Sorted(maps.Keys(mutants(rec)))
 			}
 		}
-		x.doing.Store(nil)
-		if err := e.Encode(&a); err != nil {
+		explorer.doing.Store(nil)
+		if err := enc.Encode(&answer); err != nil {
 			return err
 		}
 	}
@@ -288,8 +288,8 @@ func (r *Runner) ask(stage string, jobs []Job) ([]Answer, error) {
 			first = err
 		}
 	}
-	work := func(w *Worker) error {
-		if err := w.Jobs.Encode(order{r.Config, r.Scope}); err != nil {
+	work := func(worker *Worker) error {
+		if err := worker.Jobs.Encode(order{r.Config, r.Scope}); err != nil {
 			return err
 		}
 		for {
@@ -303,9 +303,9 @@ func (r *Runner) ask(stage string, jobs []Job) ([]Answer, error) {
 			if i >= len(jobs) {
 				return nil
 			}
-			err := w.Jobs.Encode(&jobs[i])
+			err := worker.Jobs.Encode(&jobs[i])
 			if err == nil {
-				err = w.Answers.Decode(&answers[i])
+				err = worker.Answers.Decode(&answers[i])
 			}
 			if err != nil {
 				return fmt.Errorf("%s: the worker died: %w", jobs[i].Workload, err)
@@ -313,15 +313,15 @@ func (r *Runner) ask(stage string, jobs []Job) ([]Answer, error) {
 			mu.Lock()
 			done++
 			states += answers[i].States + answers[i].Nested
-			if e := answers[i].Err; e != "" {
-				fail(errors.New(e))
+			if text := answers[i].Err; text != "" {
+				fail(errors.New(text))
 			}
 			mu.Unlock()
 		}
 	}
 	var wg sync.WaitGroup
 	for range max(1, min(r.Workers, len(jobs))) {
-		w, err := r.Start()
+		worker, err := r.Start()
 		if err != nil {
 			mu.Lock()
 			fail(err)
@@ -332,9 +332,9 @@ func (r *Runner) ask(stage string, jobs []Job) ([]Answer, error) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			err := work(w)
-			if e := w.Close(); err == nil {
-				err = e
+			err := work(worker)
+			if closeErr := worker.Close(); err == nil {
+				err = closeErr
 			}
 			mu.Lock()
 			defer mu.Unlock()

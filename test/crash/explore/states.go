@@ -52,71 +52,71 @@ func (e *emitter) but(ps []patch, from, to int, more ...patch) []patch {
 
 // states calls f for each crash state of the current moment, until f returns false. The patches are
 // valid during the call. The same moment, seed and limits give the same states in the same order.
-func (m *image) states(seed uint64, lim Limits, f func(kind string, ps []patch) bool) {
+func (m *image) states(seed uint64, lim Limits, visit func(kind string, patches []patch) bool) {
 	list := m.list()
 	n := len(list)
 	full := make([]patch, n)
-	for i, p := range list {
-		full[i] = patch{p.off, m.newest(p)}
+	for i, pend := range list {
+		full[i] = patch{pend.off, m.newest(pend)}
 	}
-	e := &emitter{f: f}
-	e.emit(nil, "none")
+	out := &emitter{f: visit}
+	out.emit(nil, "none")
 	if n == 0 {
 		return
 	}
-	e.emit(full, "all")
-	r := rnd(seed)
-	pick := chosen(n, lim.Lines, &r)
+	out.emit(full, "all")
+	rng := rnd(seed)
+	pick := chosen(n, lim.Lines, &rng)
 	if n > 1 {
 		for _, i := range pick {
-			e.emit(full[i:i+1], "line %#x alone", list[i].off)
+			out.emit(full[i:i+1], "line %#x alone", list[i].off)
 		}
 		for _, i := range pick {
-			e.emit(full[:i], "the first %d of %d lines", i, n)
+			out.emit(full[:i], "the first %d of %d lines", i, n)
 		}
 		for _, i := range pick {
-			e.emit(e.but(full, i, i+1), "all but line %#x", list[i].off)
+			out.emit(out.but(full, i, i+1), "all but line %#x", list[i].off)
 		}
-		m.eventStates(list, full, e)
+		m.eventStates(list, full, out)
 	}
 	for _, i := range pick {
 		torn := lim.Torn
 		if list[i].nt() {
 			torn = lim.TornNT
 		}
-		for k, l := range sample(m.partial(list[i], lim.EverySubset), torn, &r) {
-			e.emit([]patch{{list[i].off, l}}, "line %#x torn (%d) alone", list[i].off, k)
-			e.emit(e.but(full, i, i+1, patch{list[i].off, l}), "line %#x torn (%d), all others", list[i].off, k)
+		for nth, content := range sample(m.partial(list[i], lim.EverySubset), torn, &rng) {
+			out.emit([]patch{{list[i].off, content}}, "line %#x torn (%d) alone", list[i].off, nth)
+			out.emit(out.but(full, i, i+1, patch{list[i].off, content}), "line %#x torn (%d), all others", list[i].off, nth)
 		}
 	}
-	pair := func(i, j int) {
-		e.emit([]patch{full[i], full[j]}, "lines %#x and %#x", list[i].off, list[j].off)
+	pair := func(i, other int) {
+		out.emit([]patch{full[i], full[other]}, "lines %#x and %#x", list[i].off, list[other].off)
 	}
 	if n*(n-1)/2 <= lim.Pairs {
 		for i := range full {
-			for j := i + 1; j < n; j++ {
-				pair(i, j)
+			for other := i + 1; other < n; other++ {
+				pair(i, other)
 			}
 		}
 	} else {
 		for range lim.Pairs {
-			if i, j := r.n(n), r.n(n); i != j {
-				pair(i, j)
+			if i, other := rng.n(n), rng.n(n); i != other {
+				pair(i, other)
 			}
 		}
 	}
-	for k := 0; k < lim.Random && !e.stop; k++ {
-		ps := []patch{}
-		some := 1 + r.n(4) // of 6: the share of lines that are whole; others are torn or missing
-		for i, p := range list {
-			switch v := r.n(6); {
-			case v < some:
-				ps = append(ps, full[i])
-			case v == 5:
-				ps = append(ps, patch{p.off, m.torn(p, &r)})
+	for nth := 0; nth < lim.Random && !out.stop; nth++ {
+		patches := []patch{}
+		some := 1 + rng.n(4) // of 6: the share of lines that are whole; others are torn or missing
+		for i, pend := range list {
+			switch die := rng.n(6); {
+			case die < some:
+				patches = append(patches, full[i])
+			case die == 5:
+				patches = append(patches, patch{pend.off, m.torn(pend, &rng)})
 			}
 		}
-		e.emit(ps, "random subset %d", k)
+		out.emit(patches, "random subset %d", nth)
 	}
 }
 

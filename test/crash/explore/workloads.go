@@ -88,7 +88,7 @@ func write(name, path string, off int64, n int) Workload {
 // singles returns the workloads of single operations.
 func singles() []Workload {
 	long := strings.Repeat("n", 255)
-	ws := []Workload{
+	list := []Workload{
 		one("create", func(w *world) { w.create("d/new") }),
 		one("create-long-name", func(w *world) { w.create("d/" + long) }),
 		one("mkdir", func(w *world) { w.mkdir("d/newdir") }),
@@ -267,23 +267,23 @@ func singles() []Workload {
 		}},
 		{Name: "fsync-times", setup: tree, op: func(w *world) { // the times become durable for the first time
 			w.write("f", 0, fill(87, 10))
-			at := w.mtime("f")
+			mtime := w.mtime("f")
 			w.do("fsync", func() { must("fsync", w.f.Fsync(&w.ctx, w.at("f").ino, false)) })
-			w.promise("f", at)
+			w.promise("f", mtime)
 		}},
 		forgetMany(),
 		{Name: "forget-named", setup: tree, op: func(w *world) { // a forgotten inode is read from the media again
 			w.write("f", 0, fill(87, 10))
-			at := w.mtime("f")
+			mtime := w.mtime("f")
 			w.do("forget", func() { w.forget(w.at("f")) })
-			w.promise("f", at)
+			w.promise("f", mtime)
 		}},
 		{Name: "two-handles", setup: func(w *world) { tree(w); w.at("d/g").open = true }, op: twoHandles},
 		{Name: "unmount", setup: tree, bare: true, op: func(w *world) {
 			w.write("f", 0, fill(89, 10))
-			at := w.mtime("f")
+			mtime := w.mtime("f")
 			w.doUnmount()
-			w.promise("f", at)
+			w.promise("f", mtime)
 		}},
 		{Name: "mount-clean", setup: func(w *world) { tree(w); w.unmount() }, op: func(w *world) { w.do("mount", w.mount) }},
 		{Name: "mount-dirty", setup: func(w *world) {
@@ -305,9 +305,9 @@ func singles() []Workload {
 		}},
 	}
 	for n := 1; n <= 7; n++ {
-		ws = append(ws, write(fmt.Sprintf("write-%d-at-60", n), "f", 60, n))
+		list = append(list, write(fmt.Sprintf("write-%d-at-60", n), "f", 60, n))
 	}
-	return slices.Concat(ws, borders(), privileges(), allocationWorkloads(), freeMaps(), badWorkloads())
+	return slices.Concat(list, borders(), privileges(), allocationWorkloads(), freeMaps(), badWorkloads())
 }
 
 // orphan returns a workload that drops the last reference to an unlinked file.

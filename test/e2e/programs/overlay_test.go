@@ -114,95 +114,95 @@ func (o *overlay) must(err error) {
 // directories.
 func TestOverlay(t *testing.T) {
 	harness.Need(t, "mkfs.ext4", "mount")
-	for _, v := range []struct{ name, options string }{
+	for _, variant := range []struct{ name, options string }{
 		{"plain", ""},
 		{"all", "index=on,redirect_dir=on,metacopy=on,xino=on"},
 		{"user", "userxattr"},
 		{"volatile", "volatile,index=off,nfs_export=off"},
 	} {
-		t.Run(v.name, func(t *testing.T) {
-			m := harness.New(t, 256<<20, choose(2*time.Minute, 10*time.Minute))
-			c := newControl(t, m, 256<<20)
-			ours, theirs := newOverlay(t, m, "ours", m.Mountpoint, v.options), newOverlay(t, m, "theirs", c.Dir, v.options)
-			for _, o := range []*overlay{ours, theirs} {
-				o.lowerTree()
+		t.Run(variant.name, func(t *testing.T) {
+			mount := harness.New(t, 256<<20, choose(2*time.Minute, 10*time.Minute))
+			ctl := newControl(t, mount, 256<<20)
+			ours, theirs := newOverlay(t, mount, "ours", mount.Mountpoint, variant.options), newOverlay(t, mount, "theirs", ctl.Dir, variant.options)
+			for _, layer := range []*overlay{ours, theirs} {
+				layer.lowerTree()
 			}
 			theirLog, theirErr := theirs.up()
 			ourLog, ourErr := ours.up()
 			if theirErr != nil {
-				t.Fatalf("overlayfs refuses %s: %v %v", c.Kind, theirErr, theirLog)
+				t.Fatalf("overlayfs refuses %s: %v %v", ctl.Kind, theirErr, theirLog)
 			}
 			if ourErr != nil {
 				t.Fatalf("overlayfs refuses the mount as upper: %v; the kernel says %q", ourErr, ourLog)
 			}
 			if len(ourLog) > len(theirLog) {
-				t.Errorf("overlayfs on the mount does without something: the kernel says %q, and of %s %q", ourLog, c.Kind, theirLog)
+				t.Errorf("overlayfs on the mount does without something: the kernel says %q, and of %s %q", ourLog, ctl.Kind, theirLog)
 			}
 			compare := func(when string) {
 				t.Helper()
-				if a, b := walk(t, ours.dir), walk(t, theirs.dir); a != b {
-					t.Fatalf("%s: the overlay differs:\n%s", when, difference(a, b))
+				if got, want := walk(t, ours.dir), walk(t, theirs.dir); got != want {
+					t.Fatalf("%s: the overlay differs:\n%s", when, difference(got, want))
 				}
-				if a, b := walk(t, ours.upper), walk(t, theirs.upper); a != b {
-					t.Fatalf("%s: the upper directory differs:\n%s", when, difference(a, b))
+				if got, want := walk(t, ours.upper), walk(t, theirs.upper); got != want {
+					t.Fatalf("%s: the upper directory differs:\n%s", when, difference(got, want))
 				}
 			}
 			compare("at first")
 			for _, step := range overlaySteps {
-				a := strings.ReplaceAll(fmt.Sprint(step.do(ours.dir)), ours.dir, "")
-				b := strings.ReplaceAll(fmt.Sprint(step.do(theirs.dir)), theirs.dir, "")
-				if a != b {
-					t.Fatalf("%s: %s on the mount, %s on %s", step.what, a, b, c.Kind)
+				got := strings.ReplaceAll(fmt.Sprint(step.do(ours.dir)), ours.dir, "")
+				want := strings.ReplaceAll(fmt.Sprint(step.do(theirs.dir)), theirs.dir, "")
+				if got != want {
+					t.Fatalf("%s: %s on the mount, %s on %s", step.what, got, want, ctl.Kind)
 				}
-				if a != "<nil>" {
-					t.Logf("%s: %s on both", step.what, a)
+				if got != "<nil>" {
+					t.Logf("%s: %s on both", step.what, got)
 				}
 				compare(step.what)
 			}
-			if a := walk(t, ours.upper); !strings.Contains(a, "c") || !strings.Contains(a, "overlay.opaque") {
-				t.Errorf("the steps made no whiteout or no opaque directory:\n%s", a)
+			if upper := walk(t, ours.upper); !strings.Contains(upper, "c") || !strings.Contains(upper, "overlay.opaque") {
+				t.Errorf("the steps made no whiteout or no opaque directory:\n%s", upper)
 			}
 			const seed = 1
 			n := choose(1500, 20000)
-			ra, rb := rand.New(rand.NewPCG(seed, 2)), rand.New(rand.NewPCG(seed, 2))
+			rngOurs, rngTheirs := rand.New(rand.NewPCG(seed, 2)), rand.New(rand.NewPCG(seed, 2))
 			var calls []string
 			for i := range n {
-				a, b := randomCall(ours.dir, ra), randomCall(theirs.dir, rb)
-				calls = append(calls, a)
-				if a != b {
-					t.Fatalf("call %d of seed %d gives\n%s on the mount,\n%s on %s; before:\n%s", i, seed, a, b, c.Kind, strings.Join(calls[max(0, i-*history):], "\n"))
+				got, want := randomCall(ours.dir, rngOurs), randomCall(theirs.dir, rngTheirs)
+				calls = append(calls, got)
+				if got != want {
+					t.Fatalf("call %d of seed %d gives\n%s on the mount,\n%s on %s; before:\n%s", i, seed, got, want, ctl.Kind, strings.Join(calls[max(0, i-*history):], "\n"))
 				}
 				if i%(n/5) == 0 {
-					compare(fmt.Sprintf("after call %d of seed %d (%s)", i, seed, a))
+					compare(fmt.Sprintf("after call %d of seed %d (%s)", i, seed, got))
 				}
 			}
 			compare("at the end")
 			// Remount both, so that the content comes from the media.
-			for _, o := range []*overlay{ours, theirs} {
-				unmount(t, o.dir)
+			for _, layer := range []*overlay{ours, theirs} {
+				unmount(t, layer.dir)
 			}
-			m.Again()
-			if v.name == "volatile" {
-				for _, o := range []*overlay{ours, theirs} { // required before a volatile overlay is mounted again
-					o.must(os.RemoveAll(filepath.Join(o.work, "work/incompat")))
+			mount.Again()
+			if variant.name == "volatile" {
+				for _, layer := range []*overlay{ours, theirs} { // required before a volatile overlay is mounted again
+					layer.must(os.RemoveAll(filepath.Join(layer.work, "work/incompat")))
 				}
 			}
-			for _, o := range []*overlay{ours, theirs} {
-				if log, err := o.up(); err != nil {
+			for _, layer := range []*overlay{ours, theirs} {
+				if log, err := layer.up(); err != nil {
 					t.Fatalf("mounting the overlay again: %v %q", err, log)
 				}
 			}
 			compare("after the remount")
 			// Remove everything through the overlay: it becomes whiteouts, or is gone.
-			for _, o := range []*overlay{ours, theirs} {
-				harness.Run(t, time.Minute, "", nil, "sh", "-c", `rm -rf "$1"/*`, "sh", o.dir)
+			for _, layer := range []*overlay{ours, theirs} {
+				harness.Run(t, time.Minute, "", nil, "sh", "-c", `rm -rf "$1"/*`, "sh", layer.dir)
 			}
 			compare("after rm -rf")
-			for _, o := range []*overlay{ours, theirs} {
-				unmount(t, o.dir)
-				harness.Run(t, time.Minute, "", nil, "rm", "-rf", o.upper, o.work)
+			for _, layer := range []*overlay{ours, theirs} {
+				unmount(t, layer.dir)
+				harness.Run(t, time.Minute, "", nil, "rm", "-rf", layer.upper, layer.work)
 			}
-			empty(t, m)
+			empty(t, mount)
 		})
 	}
 }
@@ -317,105 +317,105 @@ func TestOverlayLinks(t *testing.T) {
 
 // randomCall makes one call on one of few names, so that calls meet, and returns the call and its
 // result. It makes no links, see TestOverlayLinks.
-func randomCall(dir string, r *rand.Rand) string {
+func randomCall(dir string, rng *rand.Rand) string {
 	name := func() string {
-		s := fmt.Sprintf("d%d", r.IntN(4))
-		if r.IntN(4) > 0 {
-			s += fmt.Sprintf("/d%d", r.IntN(3))
+		path := fmt.Sprintf("d%d", rng.IntN(4))
+		if rng.IntN(4) > 0 {
+			path += fmt.Sprintf("/d%d", rng.IntN(3))
 		}
-		if r.IntN(3) > 0 {
-			s += fmt.Sprintf("/%c%d", "fhl"[r.IntN(3)], r.IntN(4))
+		if rng.IntN(3) > 0 {
+			path += fmt.Sprintf("/%c%d", "fhl"[rng.IntN(3)], rng.IntN(4))
 		}
-		return s
+		return path
 	}
-	a, b := name(), name()
-	pa, pb := filepath.Join(dir, a), filepath.Join(dir, b)
-	mode, size := uint32(r.IntN(0o1000)), r.IntN(9000)
+	from, other := name(), name()
+	first, second := filepath.Join(dir, from), filepath.Join(dir, other)
+	mode, size := uint32(rng.IntN(0o1000)), rng.IntN(9000)
 	var what string
 	var err error
-	switch r.IntN(14) {
+	switch rng.IntN(14) {
 	case 0, 1:
-		what, err = "write", os.WriteFile(pa, []byte(strings.Repeat("w", size)), 0o644)
+		what, err = "write", os.WriteFile(first, []byte(strings.Repeat("w", size)), 0o644)
 	case 2:
 		what = "append"
-		var f *os.File
-		if f, err = os.OpenFile(pa, os.O_WRONLY|os.O_APPEND, 0); err == nil {
-			_, err = f.Write([]byte(strings.Repeat("a", size)))
-			f.Close()
+		var file *os.File
+		if file, err = os.OpenFile(first, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+			_, err = file.Write([]byte(strings.Repeat("a", size)))
+			file.Close()
 		}
 	case 3, 4:
-		what, err = "unlink", unix.Unlink(pa)
+		what, err = "unlink", unix.Unlink(first)
 	case 5:
-		what, err = "rmdir", unix.Rmdir(pa)
+		what, err = "rmdir", unix.Rmdir(first)
 	case 6:
-		what, err = "mkdir", unix.Mkdir(pa, 0o755)
+		what, err = "mkdir", unix.Mkdir(first, 0o755)
 	case 7, 8:
-		what, err = "rename", unix.Rename(pa, pb)
+		what, err = "rename", unix.Rename(first, second)
 	case 9:
-		what, err = "exchange", unix.Renameat2(unix.AT_FDCWD, pa, unix.AT_FDCWD, pb, unix.RENAME_EXCHANGE)
+		what, err = "exchange", unix.Renameat2(unix.AT_FDCWD, first, unix.AT_FDCWD, second, unix.RENAME_EXCHANGE)
 	case 10:
-		what, err = "truncate", unix.Truncate(pa, int64(size))
+		what, err = "truncate", unix.Truncate(first, int64(size))
 	case 11:
-		what, err = "symlink", unix.Symlink("f0", pa)
+		what, err = "symlink", unix.Symlink("f0", first)
 	case 12:
-		what, err = "chmod", unix.Fchmodat(unix.AT_FDCWD, pa, mode, 0)
+		what, err = "chmod", unix.Fchmodat(unix.AT_FDCWD, first, mode, 0)
 	case 13:
 		what, err = "removeall", nil
 		if size < 1000 {
-			err = os.RemoveAll(pa)
+			err = os.RemoveAll(first)
 		}
 	}
-	return strings.ReplaceAll(fmt.Sprintf("%s %s %s: %v", what, a, b, err), dir, "")
+	return strings.ReplaceAll(fmt.Sprintf("%s %s %s: %v", what, from, other, err), dir, "")
 }
 
 // walk describes everything in a tree that does not depend on the time or on the filesystem.
 func walk(t *testing.T, root string) string {
 	t.Helper()
-	var l []string
+	var lines []string
 	seen := map[uint64]string{} // the first name of each file with several names
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		rel, _ := filepath.Rel(root, path)
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
+		var stat unix.Stat_t
+		if err := unix.Lstat(path, &stat); err != nil {
 			return err
 		}
-		s := fmt.Sprintf("%s %v %o %d:%d", rel, d.Type(), st.Mode, st.Uid, st.Gid)
-		switch st.Mode & unix.S_IFMT {
+		line := fmt.Sprintf("%s %v %o %d:%d", rel, entry.Type(), stat.Mode, stat.Uid, stat.Gid)
+		switch stat.Mode & unix.S_IFMT {
 		case unix.S_IFREG:
-			b, err := os.ReadFile(path)
+			content, err := os.ReadFile(path)
 			if err != nil {
 				return err
 			}
-			s += fmt.Sprintf(" size %d sum %x", st.Size, fnv(b))
+			line += fmt.Sprintf(" size %d sum %x", stat.Size, fnv(content))
 		case unix.S_IFLNK:
 			target, err := os.Readlink(path)
 			if err != nil {
 				return err
 			}
-			s += " -> " + target
+			line += " -> " + target
 		case unix.S_IFCHR:
-			s += fmt.Sprintf(" device %x", st.Rdev)
+			line += fmt.Sprintf(" device %x", stat.Rdev)
 		}
 		// Overlayfs may link its whiteouts, so only regular files count.
-		if st.Mode&unix.S_IFMT == unix.S_IFREG {
-			s += fmt.Sprintf(" links %d", st.Nlink)
-			if st.Nlink > 1 {
-				if seen[st.Ino] == "" {
-					seen[st.Ino] = rel
+		if stat.Mode&unix.S_IFMT == unix.S_IFREG {
+			line += fmt.Sprintf(" links %d", stat.Nlink)
+			if stat.Nlink > 1 {
+				if seen[stat.Ino] == "" {
+					seen[stat.Ino] = rel
 				}
-				s += " of " + seen[st.Ino]
+				line += " of " + seen[stat.Ino]
 			}
 		}
-		l = append(l, s+attributes(path))
+		lines = append(lines, line+attributes(path))
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Join(l, "\n") + "\n"
+	return strings.Join(lines, "\n") + "\n"
 }
 
 // attributes returns a file's extended attributes without file handles and identifiers, which

@@ -35,48 +35,48 @@ type postgres struct {
 
 // newPostgres makes a cluster in dir, for the user postgres, since the server refuses to run as
 // root.
-func newPostgres(t *testing.T, m *harness.Mount, dir string) *postgres {
+func newPostgres(t *testing.T, mount *harness.Mount, dir string) *postgres {
 	t.Helper()
 	harness.Need(t, "setpriv")
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pg_amcheck")
 	if len(found) == 0 {
 		t.Fatal("PostgreSQL is missing: run `make deps-programs`, which installs it")
 	}
-	p := &postgres{t: t, bin: filepath.Dir(found[len(found)-1]), data: filepath.Join(dir, "data"),
-		socket: filepath.Join(m.Dir, "socket"), log: filepath.Join(m.Dir, "postgres.log")}
-	for _, d := range []string{filepath.Dir(m.Dir), m.Dir} { // only root may search them otherwise
-		if err := os.Chmod(d, 0o711); err != nil {
+	cluster := &postgres{t: t, bin: filepath.Dir(found[len(found)-1]), data: filepath.Join(dir, "data"),
+		socket: filepath.Join(mount.Dir, "socket"), log: filepath.Join(mount.Dir, "postgres.log")}
+	for _, parent := range []string{filepath.Dir(mount.Dir), mount.Dir} { // only root may search them otherwise
+		if err := os.Chmod(parent, 0o711); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, d := range []string{p.data, p.socket} {
-		if err := os.Mkdir(d, 0o700); err != nil {
+	for _, own := range []string{cluster.data, cluster.socket} {
+		if err := os.Mkdir(own, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		harness.Run(t, time.Minute, "", nil, "chown", "postgres:postgres", d)
+		harness.Run(t, time.Minute, "", nil, "chown", "postgres:postgres", own)
 	}
 	t.Cleanup(func() {
-		p.end()
+		cluster.end()
 		if t.Failed() {
-			b, _ := os.ReadFile(p.log)
-			t.Logf("the server's log:\n%s", b[max(0, len(b)-8<<10):])
+			logged, _ := os.ReadFile(cluster.log)
+			t.Logf("the server's log:\n%s", logged[max(0, len(logged)-8<<10):])
 		}
 	})
-	p.run(2*time.Minute, "initdb", "--data-checksums", "--auth=trust", "--no-locale", "--encoding=UTF8", "-D", p.data)
+	cluster.run(2*time.Minute, "initdb", "--data-checksums", "--auth=trust", "--no-locale", "--encoding=UTF8", "-D", cluster.data)
 	// Everything that it shares and writes must be on the mount: its shared memory segments are
 	// files there, so that nothing is left in /dev/shm after a kill.
-	conf := "listen_addresses = ''\nunix_socket_directories = '" + p.socket + "'\nport = 5432\n" +
+	conf := "listen_addresses = ''\nunix_socket_directories = '" + cluster.socket + "'\nport = 5432\n" +
 		"dynamic_shared_memory_type = mmap\nmin_dynamic_shared_memory = 1MB\nshared_buffers = 16MB\nmax_wal_size = 64MB\ncheckpoint_timeout = 30s\n" +
 		"full_page_writes = on\nfsync = on\nsynchronous_commit = on\nautovacuum_naptime = 5s\n"
-	f, err := os.OpenFile(filepath.Join(p.data, "postgresql.conf"), os.O_WRONLY|os.O_APPEND, 0)
+	confFile, err := os.OpenFile(filepath.Join(cluster.data, "postgresql.conf"), os.O_WRONLY|os.O_APPEND, 0)
 	if err == nil {
-		_, err = f.WriteString(conf)
-		f.Close()
+		_, err = confFile.WriteString(conf)
+		confFile.Close()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	return cluster
 }
 
 // as returns a command line that runs a program as the user postgres. setpriv executes the program,

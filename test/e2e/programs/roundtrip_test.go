@@ -29,12 +29,12 @@ var copiers = []struct{ name, script string }{
 // getfattr, getfacl, find and rsync.
 func TestRoundTrips(t *testing.T) {
 	harness.Need(t, "cp", "rsync", "tar", "setfattr", "getfattr", "setfacl", "getfacl", "find", "mkfs.ext4", "mount")
-	m := harness.New(t, 512<<20, choose(2*time.Minute, 10*time.Minute))
-	c := newControl(t, m, 512<<20)
-	if c.Kind != "ext4" {
-		t.Fatalf("the control is %s, on which not everything can be made", c.Kind)
+	mount := harness.New(t, 512<<20, choose(2*time.Minute, 10*time.Minute))
+	ctl := newControl(t, mount, 512<<20)
+	if ctl.Kind != "ext4" {
+		t.Fatalf("the control is %s, on which not everything can be made", ctl.Kind)
 	}
-	source := filepath.Join(c.Dir, "source")
+	source := filepath.Join(ctl.Dir, "source")
 	everything(t, source)
 	want := describe(t, source)
 	for _, copier := range copiers {
@@ -48,23 +48,23 @@ func TestRoundTrips(t *testing.T) {
 						t.Errorf("%s of %s:\n%s", what, to, strings.ReplaceAll(difference(got[i], want[i]), "control:", "wanted: "))
 					}
 				}
-				var st unix.Stat_t
-				if err := unix.Stat(filepath.Join(to, "sparse"), &st); err != nil || copier.name != "rsync-inplace" && st.Blocks > 2048 {
-					t.Errorf("the sparse file takes %d KiB (%v)", st.Blocks/2, err)
+				var stat unix.Stat_t
+				if err := unix.Stat(filepath.Join(to, "sparse"), &stat); err != nil || copier.name != "rsync-inplace" && stat.Blocks > 2048 {
+					t.Errorf("the sparse file takes %d KiB (%v)", stat.Blocks/2, err)
 				}
 				if out := harness.Run(t, time.Minute, "", nil, "rsync", "-aHAXcn", "--delete", "-i", source+"/", to+"/"); out != "" {
 					t.Errorf("rsync would change\n%s", out)
 				}
 			}
-			there, on, back := m.Path(copier.name), m.Path(copier.name+"-2"), filepath.Join(c.Dir, copier.name)
+			there, on, back := mount.Path(copier.name), mount.Path(copier.name+"-2"), filepath.Join(ctl.Dir, copier.name)
 			step(source, there)
 			step(there, on)
 			step(on, back)
 		})
 	}
-	m.Again()
+	mount.Again()
 	for _, copier := range copiers {
-		if got := describe(t, m.Path(copier.name+"-2")); got != want {
+		if got := describe(t, mount.Path(copier.name+"-2")); got != want {
 			t.Errorf("%s: after a remount:\n%s", copier.name, difference(strings.Join(got[:], "\n"), strings.Join(want[:], "\n")))
 		}
 	}
@@ -85,9 +85,9 @@ func everything(t *testing.T, dir string) {
 	}
 	must(os.Mkdir(dir, 0o755))
 	for i := range 40 {
-		d := filepath.Join(dir, fmt.Sprintf("dir%d", i%8))
-		must(os.MkdirAll(d, 0o755))
-		must(os.WriteFile(filepath.Join(d, fmt.Sprintf("file%d", i)), bytes.Repeat([]byte{byte('a' + i%26)}, i*i*97), os.FileMode(0o600|i)))
+		sub := filepath.Join(dir, fmt.Sprintf("dir%d", i%8))
+		must(os.MkdirAll(sub, 0o755))
+		must(os.WriteFile(filepath.Join(sub, fmt.Sprintf("file%d", i)), bytes.Repeat([]byte{byte('a' + i%26)}, i*i*97), os.FileMode(0o600|i)))
 	}
 	// Names with unusual bytes, a name of 255 bytes, and links with targets that do not exist.
 	must(os.WriteFile(filepath.Join(dir, "\x01\t\n \"'\\\x7f\xff\xfe*?"), []byte("name"), 0o644))
@@ -102,12 +102,12 @@ func everything(t *testing.T, dir string) {
 		must(os.Link(filepath.Join(dir, "dir1/file1"), filepath.Join(dir, fmt.Sprintf("hard%d", i))))
 	}
 	// Holes at the beginning, in the middle and at the end.
-	f, err := os.Create(filepath.Join(dir, "sparse"))
+	file, err := os.Create(filepath.Join(dir, "sparse"))
 	must(err)
-	_, err = f.WriteAt([]byte("middle"), 5<<20)
+	_, err = file.WriteAt([]byte("middle"), 5<<20)
 	must(err)
-	must(f.Truncate(20 << 20))
-	must(f.Close())
+	must(file.Truncate(20 << 20))
+	must(file.Close())
 	run(`
 		chown 1:2 dir2; chown 4294967294:4294967294 dir2/file2; chown -R 1000:1000 dir3
 		chmod 6755 dir1/file9; chmod 1777 dir4; chmod 2775 dir5; chmod 0 dir6/file6; chmod 4711 dir1/file17

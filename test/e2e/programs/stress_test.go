@@ -87,8 +87,8 @@ func (s stressed) String() string {
 // then on the mount, two at a time. Stressors that pass on the control must pass on the mount.
 func TestStress(t *testing.T) {
 	harness.Need(t, "stress-ng", "mkfs.ext4", "mount")
-	m := harness.New(t, 2<<30, choose(5*time.Minute, 25*time.Minute))
-	c := newControl(t, m, 2<<30)
+	mount := harness.New(t, 2<<30, choose(5*time.Minute, 25*time.Minute))
+	ctl := newControl(t, mount, 2<<30)
 	names := append(stressors(t), besides...)
 	slices.Sort(names)
 	type row struct{ control, mount stressed }
@@ -99,10 +99,10 @@ func TestStress(t *testing.T) {
 	for range 2 {
 		wg.Go(func() {
 			for i := range next {
-				rows[i].control = stress(t, c.Dir, names[i], seconds)
-				rows[i].mount = stress(t, m.Mountpoint, names[i], seconds)
+				rows[i].control = stress(t, ctl.Dir, names[i], seconds)
+				rows[i].mount = stress(t, mount.Mountpoint, names[i], seconds)
 				if rows[i].control.ops > 0 && rows[i].mount.ok() && rows[i].mount.ops == 0 && slow[names[i]] == "" { // it has verified nothing yet
-					rows[i].mount = stress(t, m.Mountpoint, names[i], 5*seconds)
+					rows[i].mount = stress(t, mount.Mountpoint, names[i], 5*seconds)
 				}
 			}
 		})
@@ -114,32 +114,32 @@ func TestStress(t *testing.T) {
 	wg.Wait()
 	var table strings.Builder
 	passed := 0
-	fmt.Fprintf(&table, "%-12s %12s %12s %7s  operations in %d s, or why none\n", "stressor", c.Kind, "daxfsd", "ratio", seconds)
-	for i, r := range rows {
+	fmt.Fprintf(&table, "%-12s %12s %12s %7s  operations in %d s, or why none\n", "stressor", ctl.Kind, "daxfsd", "ratio", seconds)
+	for i, res := range rows {
 		name, ratio, note := names[i], "", ""
 		switch {
-		case !r.control.ok():
-			note = "not on the control: " + firstComplaint(r.control.out)
-		case r.mount.ok() && r.mount.left <= r.control.left:
+		case !res.control.ok():
+			note = "not on the control: " + firstComplaint(res.control.out)
+		case res.mount.ok() && res.mount.left <= res.control.left:
 			passed++
 			ratio, note = "-", slow[name]
-			if r.control.ops > 0 {
-				ratio = fmt.Sprintf("%.2f", float64(r.mount.ops)/float64(r.control.ops))
-				if r.mount.took > 2*r.control.took {
-					note = fmt.Sprintf("in %v, the control in %v", r.mount.took, r.control.took)
+			if res.control.ops > 0 {
+				ratio = fmt.Sprintf("%.2f", float64(res.mount.ops)/float64(res.control.ops))
+				if res.mount.took > 2*res.control.took {
+					note = fmt.Sprintf("in %v, the control in %v", res.mount.took, res.control.took)
 				}
 			}
-		case r.mount.skipped && less[name] != "":
+		case res.mount.skipped && less[name] != "":
 			note = less[name]
 		default:
 			note = "DIFFERS"
 			t.Errorf("%s passes on %s; on the mount it exits with %d after %v (skipped: %v, operations: %d, files left: %d):\n%s",
-				name, c.Kind, r.mount.code, r.mount.took, r.mount.skipped, r.mount.ops, r.mount.left, r.mount.out)
+				name, ctl.Kind, res.mount.code, res.mount.took, res.mount.skipped, res.mount.ops, res.mount.left, res.mount.out)
 		}
-		fmt.Fprintf(&table, "%-12s %12v %12v %7s  %s\n", name, r.control, r.mount, ratio, note)
+		fmt.Fprintf(&table, "%-12s %12v %12v %7s  %s\n", name, res.control, res.mount, ratio, note)
 	}
 	t.Logf("%d of %d stressors pass on both\n%s", passed, len(names), table.String())
-	empty(t, m)
+	empty(t, mount)
 }
 
 // stressors returns the names of stress-ng's class filesystem, without those of elsewhere and

@@ -136,15 +136,15 @@ func (w *treeWriter) link(dir, to string) {
 // large as Linux's: 80 000 files of 1.3 GB.
 func TestTree(t *testing.T) {
 	harness.Need(t, "tar", "rsync", "diff", "cp", "rm", "cmp", "mkfs.ext4", "mount")
-	m := harness.New(t, choose[int64](1<<30, 4<<30), choose(3*time.Minute, 30*time.Minute))
-	c := newControl(t, m, choose[int64](1<<30, 4<<30))
-	ram := scratch(t, m, "ram", choose[int64](512<<20, 4<<30))
+	mount := harness.New(t, choose[int64](1<<30, 4<<30), choose(3*time.Minute, 30*time.Minute))
+	ctl := newControl(t, mount, choose[int64](1<<30, 4<<30))
+	ram := scratch(t, mount, "ram", choose[int64](512<<20, 4<<30))
 	archive := filepath.Join(ram, "tree.tar")
-	w, err := writeTree(archive, choose(5000, 80000))
+	tree, err := writeTree(archive, choose(5000, 80000))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d files of %d MiB in %d directories, %d links", w.files, w.bytes>>20, w.dirs, w.links)
+	t.Logf("%d files of %d MiB in %d directories, %d links", tree.files, tree.bytes>>20, tree.dirs, tree.links)
 	limit := choose(time.Minute, 10*time.Minute)
 	timed := func(dir, name string, args ...string) time.Duration {
 		t.Helper()
@@ -156,7 +156,7 @@ func TestTree(t *testing.T) {
 	}
 	timed(ram, "tar", "-xpf", archive)
 	source := filepath.Join(ram, "tree")
-	before := m.Stats()
+	before := mount.Stats()
 	same := func(when, dir string) {
 		t.Helper()
 		if *long {
@@ -173,7 +173,7 @@ func TestTree(t *testing.T) {
 		unpack := timed(dir, "sh", "-c", `tar -xpf "$1" && sync -f .`, "sh", archive) // sync for the control; on the mount, everything is durable already
 		if check {
 			same("unpacked", filepath.Join(dir, "tree"))
-			m.Again()
+			mount.Again()
 			same("after a remount", filepath.Join(dir, "tree"))
 		}
 		read := timed(dir, "sh", "-c", "tar -cf - tree | cat >/dev/null")
@@ -184,12 +184,12 @@ func TestTree(t *testing.T) {
 		status := timed(dir, "sh", "-c", `[ "$(find . -type f -size +0 | wc -l)" -gt 1000 ]`)
 		return fmt.Sprintf("tar -x %v, tar -c %v, cp -a %v, find %v, rm -r %v", unpack, read, copied, status, timed(dir, "rm", "-r", "tree", "copy"))
 	}
-	theirs := measure(c.Dir, false)
-	ours := measure(m.Mountpoint, true)
-	t.Logf("%-5s %s", c.Kind, theirs)
+	theirs := measure(ctl.Dir, false)
+	ours := measure(mount.Mountpoint, true)
+	t.Logf("%-5s %s", ctl.Kind, theirs)
 	t.Logf("%-5s %s", "daxfsd", ours)
-	empty(t, m)
-	after := m.Stats()
+	empty(t, mount)
+	after := mount.Stats()
 	// Inodes and directories took metadata blocks, which stay metadata.
 	if lost := int64(before.FreeBlocks) - int64(after.FreeBlocks) - int64(after.FreeMetaBlocks); lost > int64(before.Blocks)/50 {
 		t.Errorf("of %d free blocks, %d did not come back: %+v", before.FreeBlocks, lost, after)

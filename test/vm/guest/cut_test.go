@@ -38,70 +38,70 @@ func TestCut(t *testing.T) {
 		options = "transport=uring"
 		harness.Uring(t)
 	}
-	var m *harness.Mount
+	var mount *harness.Mount
 	if round == 0 {
 		devdax(t, 2*mib)
 		t.Setenv(harness.RegionEnv, region)
-		m = harness.NewWith(t, options, 0, limit)
+		mount = harness.NewWith(t, options, 0, limit)
 		for _, dir := range []string{oracle.Shared, oracle.WorkerDir(0), oracle.WorkerDir(1), oracle.WorkerDir(2), oracle.WorkerDir(3)} {
-			if err := os.Mkdir(m.Path(dir), 0o755); err != nil {
+			if err := os.Mkdir(mount.Path(dir), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}
 	} else {
-		m = harness.Existing(t, region, options, limit)
-		if m.Fsck().Clean {
+		mount = harness.Existing(t, region, options, limit)
+		if mount.Fsck().Clean {
 			t.Error("the power was cut, and fsck says that it was unmounted")
 		}
-		m.Up()
+		mount.Up()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	var cmds [oracle.Workers]*exec.Cmd
 	var out [oracle.Workers]bytes.Buffer
-	for w := range oracle.Workers {
-		port := fmt.Sprint("/dev/vport0p", 3+w)
-		state, err := decide(m, w, port)
+	for worker := range oracle.Workers {
+		port := fmt.Sprint("/dev/vport0p", 3+worker)
+		state, err := decide(mount, worker, port)
 		if err != nil {
-			t.Errorf("worker %d: %v", w, err)
+			t.Errorf("worker %d: %v", worker, err)
 			continue
 		}
-		cmds[w] = harness.Child(ctx, "work", m.Mountpoint, strconv.Itoa(w), state, port,
+		cmds[worker] = harness.Child(ctx, "work", mount.Mountpoint, strconv.Itoa(worker), state, port,
 			os.Getenv("DAXFSD_CUT_SEED"), strconv.Itoa(round), "0")
-		cmds[w].Stdout, cmds[w].Stderr = &out[w], &out[w]
+		cmds[worker].Stdout, cmds[worker].Stderr = &out[worker], &out[worker]
 	}
 	if os.Getenv("DAXFSD_CUT_LAST") != "" || t.Failed() {
-		m.Down()
+		mount.Down()
 		return
 	}
-	for w := range oracle.Workers {
-		if err := cmds[w].Start(); err != nil {
+	for worker := range oracle.Workers {
+		if err := cmds[worker].Start(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for w := range oracle.Workers {
-		t.Errorf("worker %d ended, which only the power cut may do: %v: %s", w, cmds[w].Wait(), out[w].Bytes())
+	for worker := range oracle.Workers {
+		t.Errorf("worker %d ended, which only the power cut may do: %v: %s", worker, cmds[worker].Wait(), out[worker].Bytes())
 	}
 }
 
 // decide compares worker w's files with its tree, writes the outcome of the call in flight to the
 // port, and returns a file with the present tree. A file with parts of old and new data is
 // truncated to 0 bytes, so that the host knows its content again.
-func decide(m *harness.Mount, w int, port string) (state string, err error) {
-	tree, err := oracle.Load(fmt.Sprint("/job/tree.", w))
+func decide(mount *harness.Mount, worker int, port string) (state string, err error) {
+	tree, err := oracle.Load(fmt.Sprint("/job/tree.", worker))
 	if err != nil {
 		return "", err
 	}
 	var flight *oracle.Op
-	if b, err := os.ReadFile(fmt.Sprint("/job/flight.", w)); err == nil {
+	if line, err := os.ReadFile(fmt.Sprint("/job/flight.", worker)); err == nil {
 		flight = &oracle.Op{}
-		if err := json.Unmarshal(b, flight); err != nil {
+		if err := json.Unmarshal(line, flight); err != nil {
 			return "", err
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	outcome, err := tree.Judge(m.Mountpoint, w, flight)
+	outcome, err := tree.Judge(mount.Mountpoint, worker, flight)
 	if err != nil {
 		return "", err
 	}
@@ -114,18 +114,18 @@ func decide(m *harness.Mount, w int, port string) (state string, err error) {
 		return "", err
 	}
 	if outcome == oracle.Part {
-		o := oracle.Op{Kind: "truncate", A: flight.Target()}
-		if err := log.Calling(o); err != nil {
+		truncate := oracle.Op{Kind: "truncate", A: flight.Target()}
+		if err := log.Calling(truncate); err != nil {
 			return "", err
 		}
-		if err := unix.Truncate(m.Path(o.A), 0); err != nil {
+		if err := unix.Truncate(mount.Path(truncate.A), 0); err != nil {
 			return "", err
 		}
-		if err := log.Returned(o, 0); err != nil {
+		if err := log.Returned(truncate, 0); err != nil {
 			return "", err
 		}
-		tree.Apply(o, 0)
+		tree.Apply(truncate, 0)
 	}
-	state = fmt.Sprint("/tmp/tree.", w)
+	state = fmt.Sprint("/tmp/tree.", worker)
 	return state, tree.Save(state)
 }

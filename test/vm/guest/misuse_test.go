@@ -34,18 +34,18 @@ func TestMisuse(t *testing.T) {
 	t.Run("busy", func(t *testing.T) {
 		devdax(t, 2*mib)
 		t.Setenv(harness.RegionEnv, dax)
-		m := harness.NewWith(t, "transport=dev", 0, limit)
+		mount := harness.NewWith(t, "transport=dev", 0, limit)
 		second := t.TempDir()
 		for _, args := range [][]string{{"mount", dax, second}, {"mkfs", "--force", dax}, {"fsck", dax}} {
-			says(t, refused(t, args...), dax, "mounted on "+m.Mountpoint, "unmount it first")
+			says(t, refused(t, args...), dax, "mounted on "+mount.Mountpoint, "unmount it first")
 		}
-		m.Down()
-		f, err := os.OpenFile(dax, os.O_RDWR, 0)
+		mount.Down()
+		file, err := os.OpenFile(dax, os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil { // as another program would
+		defer file.Close()
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil { // as another program would
 			t.Fatal(err)
 		}
 		says(t, refused(t, "mount", dax, second), dax, fmt.Sprint("in use by process ", os.Getpid()), "unmount it first")
@@ -54,20 +54,20 @@ func TestMisuse(t *testing.T) {
 		devdax(t, 2*mib)
 		run(t, harness.Daxfsd, "mkfs", "--force", "--size", "1GiB", dax)
 		super := make([]byte, mib)
-		r, err := pmem.Open(dax, pmem.Options{})
+		region, err := pmem.Open(dax, pmem.Options{})
 		if err == nil {
-			err = r.Load(0, super)
-			r.Close()
+			err = region.Load(0, super)
+			region.Close()
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		devdax(t, gib)
-		if r, err = pmem.Open(dax, pmem.Options{}); err == nil {
-			if err = r.Store(0, super); err == nil {
-				err = r.Flush(0, mib)
+		if region, err = pmem.Open(dax, pmem.Options{}); err == nil {
+			if err = region.Store(0, super); err == nil {
+				err = region.Flush(0, mib)
 			}
-			r.Close()
+			region.Close()
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -23,49 +23,49 @@ import (
 // on one side must be visible on the other, whatever the server has cached, and after a restart or
 // a kill of the daemon.
 func TestNFS(t *testing.T) {
-	s := startNFS(t)
+	server := startNFS(t)
 	on := func(mode string, test func(*testing.T, *nfsExport), versions ...nfsVersion) {
 		t.Run(mode, func(t *testing.T) {
-			m := harness.NewWith(t, "transport=dev,trace,"+mode, 96*mib, limit)
-			s.refuses(t, m)
-			s.export(t, m)
-			for _, v := range versions {
-				t.Run(v.name, func(t *testing.T) {
-					e := &nfsExport{s: s, m: m, nfs: s.mountNFS(t, v), v: v, dir: v.name}
-					must(t, os.Mkdir(e.remote(), 0o755))
-					test(t, e)
-					e.same(t)
+			mount := harness.NewWith(t, "transport=dev,trace,"+mode, 96*mib, limit)
+			server.refuses(t, mount)
+			server.export(t, mount)
+			for _, version := range versions {
+				t.Run(version.name, func(t *testing.T) {
+					export := &nfsExport{s: server, m: mount, nfs: server.mountNFS(t, version), v: version, dir: version.name}
+					must(t, os.Mkdir(export.remote(), 0o755))
+					test(t, export)
+					export.same(t)
 				})
 			}
-			s.stop(t)
-			m.Down()
-			s.start(t)
+			server.stop(t)
+			mount.Down()
+			server.start(t)
 			dir := t.TempDir()
-			if err := unix.Mount("127.0.0.1:"+m.Mountpoint, dir, nfs3.fstype, 0, nfs3.options); err == nil {
+			if err := unix.Mount("127.0.0.1:"+mount.Mountpoint, dir, nfs3.fstype, 0, nfs3.options); err == nil {
 				t.Error("what is below the mount point can be mounted by NFS, in spite of the option mountpoint")
 				_ = unix.Unmount(dir, 0)
 			}
 		})
 	}
-	on("dax=always", func(t *testing.T, e *nfsExport) {
-		t.Run("names", e.names)
-		t.Run("many-names", e.manyNames)
-		t.Run("data", e.data)
-		t.Run("coherence", e.coherence)
-		t.Run("silly-rename", e.sillyRename)
-		t.Run("users", e.users)
-		t.Run("full", e.full)
-		if e.v == nfs4 {
-			t.Run("space-and-attributes", e.spaceAndAttributes)
-			t.Run("locks", e.locks)
+	on("dax=always", func(t *testing.T, export *nfsExport) {
+		t.Run("names", export.names)
+		t.Run("many-names", export.manyNames)
+		t.Run("data", export.data)
+		t.Run("coherence", export.coherence)
+		t.Run("silly-rename", export.sillyRename)
+		t.Run("users", export.users)
+		t.Run("full", export.full)
+		if export.v == nfs4 {
+			t.Run("space-and-attributes", export.spaceAndAttributes)
+			t.Run("locks", export.locks)
 		}
-		t.Run("handles", e.handles)
-		t.Run("stale", e.stale)
-		t.Run("restart", e.restart)
+		t.Run("handles", export.handles)
+		t.Run("stale", export.stale)
+		t.Run("restart", export.restart)
 	}, nfs4, nfs3)
-	on("dax=never", func(t *testing.T, e *nfsExport) { // in this mode the kernel also caches content for the mount
-		t.Run("data", e.data)
-		t.Run("coherence", e.coherence)
+	on("dax=never", func(t *testing.T, export *nfsExport) { // in this mode the kernel also caches content for the mount
+		t.Run("data", export.data)
+		t.Run("coherence", export.coherence)
 	}, nfs4)
 }
 
@@ -164,16 +164,16 @@ func (e *nfsExport) same(t *testing.T) map[string]string {
 
 // names creates, changes and removes names, first by NFS and then on the mount.
 func (e *nfsExport) names(t *testing.T) {
-	r, l := e.remote, e.local
+	remote, local := e.remote, e.local
 	long := strings.Repeat("n", 255)
 	when := unix.Timespec{Sec: 1_000_000_000, Nsec: 123_456_789}
-	must(t, os.Mkdir(r("d"), 0o750), os.Mkdir(r("d/e"), 0o755), os.WriteFile(r("f"), []byte("content"), 0o640), os.WriteFile(r("d/g"), nil, 0o644),
-		os.WriteFile(r(long), []byte("long"), 0o600), os.Link(r("f"), r("d/e/hard")), os.Symlink("../f", r("d/soft")), unix.Mkfifo(r("fifo"), 0o644),
-		unix.Mknod(r("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), os.Rename(r("d/g"), r("d/h")), os.Rename(r("d/e"), r("e")),
-		os.WriteFile(r("over"), []byte("old"), 0o644), os.WriteFile(r("new"), []byte("new"), 0o644), os.Rename(r("new"), r("over")),
-		unix.Chmod(r("f"), 0o4751), os.Chown(r("d/h"), 1000, 2000), os.Lchown(r("d/soft"), 3, 4), os.Truncate(r(long), 2),
-		unix.UtimesNanoAt(unix.AT_FDCWD, r("d/h"), []unix.Timespec{when, when}, 0),
-		os.WriteFile(r("gone"), nil, 0o644), os.Remove(r("gone")), os.Mkdir(r("gone"), 0o755), os.Remove(r("gone")))
+	must(t, os.Mkdir(remote("d"), 0o750), os.Mkdir(remote("d/e"), 0o755), os.WriteFile(remote("f"), []byte("content"), 0o640), os.WriteFile(remote("d/g"), nil, 0o644),
+		os.WriteFile(remote(long), []byte("long"), 0o600), os.Link(remote("f"), remote("d/e/hard")), os.Symlink("../f", remote("d/soft")), unix.Mkfifo(remote("fifo"), 0o644),
+		unix.Mknod(remote("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), os.Rename(remote("d/g"), remote("d/h")), os.Rename(remote("d/e"), remote("e")),
+		os.WriteFile(remote("over"), []byte("old"), 0o644), os.WriteFile(remote("new"), []byte("new"), 0o644), os.Rename(remote("new"), remote("over")),
+		unix.Chmod(remote("f"), 0o4751), os.Chown(remote("d/h"), 1000, 2000), os.Lchown(remote("d/soft"), 3, 4), os.Truncate(remote(long), 2),
+		unix.UtimesNanoAt(unix.AT_FDCWD, remote("d/h"), []unix.Timespec{when, when}, 0),
+		os.WriteFile(remote("gone"), nil, 0o644), os.Remove(remote("gone")), os.Mkdir(remote("gone"), 0o755), os.Remove(remote("gone")))
 	all := e.same(t)
 	for name, part := range map[string]string{"f": "mode 104751 links 2", "e/hard": "size 7", "d/soft": "owner 3:4", "d/h": "owner 1000:2000 mtime 1000000000.123456789",
 		long: "size 2 ", "over": "size 3 ", "null": "device 103", "fifo": "mode 10644"} {
@@ -184,27 +184,27 @@ func (e *nfsExport) names(t *testing.T) {
 	if len(all) != 11 {
 		t.Errorf("there are %d names: %v", len(all), all)
 	}
-	for _, c := range []struct {
+	for _, row := range []struct {
 		what      string
 		err, want error
 	}{
-		{"a directory that is not empty", unix.Rmdir(r("d")), unix.ENOTEMPTY},
-		{"a name that is there", unix.Mkdir(r("d"), 0o755), unix.EEXIST},
-		{"a name too long", unix.Mkdir(r(long+"n"), 0o755), unix.ENAMETOOLONG},
-		{"a name that is not there", unix.Unlink(r("nothing")), unix.ENOENT},
-		{"a directory into itself", unix.Rename(r("d"), r("d/d")), unix.EINVAL},
+		{"a directory that is not empty", unix.Rmdir(remote("d")), unix.ENOTEMPTY},
+		{"a name that is there", unix.Mkdir(remote("d"), 0o755), unix.EEXIST},
+		{"a name too long", unix.Mkdir(remote(long+"n"), 0o755), unix.ENAMETOOLONG},
+		{"a name that is not there", unix.Unlink(remote("nothing")), unix.ENOENT},
+		{"a directory into itself", unix.Rename(remote("d"), remote("d/d")), unix.EINVAL},
 	} {
-		if c.err != c.want {
-			t.Errorf("%s: %v, want %v", c.what, c.err, c.want)
+		if row.err != row.want {
+			t.Errorf("%s: %v, want %v", row.what, row.err, row.want)
 		}
 	}
-	must(t, os.Chmod(l("f"), 0o600), os.Chown(l("d"), 5, 6), os.Rename(l("d/h"), l("h")), os.Remove(l("fifo")), os.WriteFile(l("f"), []byte("another"), 0),
-		os.Truncate(l("over"), 5), os.Link(l("h"), l("d/again")), os.Symlink("x", l("link")), unix.UtimesNanoAt(unix.AT_FDCWD, l("h"), []unix.Timespec{when, when}, 0))
+	must(t, os.Chmod(local("f"), 0o600), os.Chown(local("d"), 5, 6), os.Rename(local("d/h"), local("h")), os.Remove(local("fifo")), os.WriteFile(local("f"), []byte("another"), 0),
+		os.Truncate(local("over"), 5), os.Link(local("h"), local("d/again")), os.Symlink("x", local("link")), unix.UtimesNanoAt(unix.AT_FDCWD, local("h"), []unix.Timespec{when, when}, 0))
 	e.same(t)
 	var here, there unix.Statfs_t
-	must(t, unix.Statfs(r(), &there), unix.Statfs(l(), &here))
-	if a, b := int64(there.Blocks)*there.Bsize, int64(here.Blocks)*here.Bsize; max(a-b, b-a) >= there.Bsize || there.Files != here.Files {
-		t.Errorf("statfs: %d bytes and %d files by NFS, %d and %d on the mount", a, there.Files, b, here.Files)
+	must(t, unix.Statfs(remote(), &there), unix.Statfs(local(), &here))
+	if byNFS, onMount := int64(there.Blocks)*there.Bsize, int64(here.Blocks)*here.Bsize; max(byNFS-onMount, onMount-byNFS) >= there.Bsize || there.Files != here.Files {
+		t.Errorf("statfs: %d bytes and %d files by NFS, %d and %d on the mount", byNFS, there.Files, onMount, here.Files)
 	}
 }
 

@@ -20,13 +20,13 @@ import (
 func (e *nfsExport) data(t *testing.T) {
 	const size = 3*mib + 4321
 	want := oracle.Fill(1, size)
-	f, err := os.Create(e.remote("data"))
+	file, err := os.Create(e.remote("data"))
 	must(t, err)
-	defer f.Close()
+	defer file.Close()
 	rng := rand.New(rand.NewPCG(1, 2))
 	for off := 0; off < size; {
 		n := min(1+rng.IntN(400_000), size-off)
-		_, err := f.WriteAt(want[off:off+n], int64(off))
+		_, err := file.WriteAt(want[off:off+n], int64(off))
 		must(t, err)
 		off += n
 	}
@@ -34,7 +34,7 @@ func (e *nfsExport) data(t *testing.T) {
 		off := rng.IntN(size)
 		n := min(1+rng.IntN(20_000), size-off)
 		copy(want[off:], oracle.Fill(rng.Uint64(), int64(n)))
-		_, err := f.WriteAt(want[off:off+n], int64(off))
+		_, err := file.WriteAt(want[off:off+n], int64(off))
 		must(t, err)
 	}
 	check := func(what string) {
@@ -45,26 +45,26 @@ func (e *nfsExport) data(t *testing.T) {
 			}
 		}
 	}
-	must(t, f.Sync())
+	must(t, file.Sync())
 	check("fsync")
-	must(t, f.Truncate(1_000_001), f.Sync())
+	must(t, file.Truncate(1_000_001), file.Sync())
 	want = want[:1_000_001]
 	check("truncated")
-	must(t, f.Truncate(1_500_000), f.Sync())
+	must(t, file.Truncate(1_500_000), file.Sync())
 	want = append(want, make([]byte, 1_500_000-len(want))...)
 	check("lengthened")
-	must(t, f.Close())
-	f, err = os.OpenFile(e.remote("data"), os.O_WRONLY|os.O_APPEND, 0)
+	must(t, file.Close())
+	file, err = os.OpenFile(e.remote("data"), os.O_WRONLY|os.O_APPEND, 0)
 	must(t, err)
-	_, err = f.Write([]byte("the end"))
-	must(t, err, f.Close())
+	_, err = file.Write([]byte("the end"))
+	must(t, err, file.Close())
 	want = append(want, "the end"...)
 	check("appended")
-	f, err = os.OpenFile(e.local("data"), os.O_WRONLY, 0)
+	file, err = os.OpenFile(e.local("data"), os.O_WRONLY, 0)
 	must(t, err)
 	copy(want[500_000:], oracle.Fill(2, 100_000))
-	_, err = f.WriteAt(want[500_000:600_000], 500_000)
-	must(t, err, f.Close())
+	_, err = file.WriteAt(want[500_000:600_000], 500_000)
+	must(t, err, file.Close())
 	check("overwritten on the mount")
 }
 
@@ -80,50 +80,50 @@ func (e *nfsExport) coherence(t *testing.T) {
 	here, err := os.OpenFile(e.local("coherence"), os.O_RDWR, 0)
 	must(t, err)
 	defer here.Close()
-	number := func(b []byte) byte { // the value of a block whose bytes are all the same
-		if !bytes.Equal(b[1:], b[:len(b)-1]) {
+	number := func(content []byte) byte { // the value of a block whose bytes are all the same
+		if !bytes.Equal(content[1:], content[:len(content)-1]) {
 			t.Errorf("a block has parts of two writes")
 		}
-		return b[0]
+		return content[0]
 	}
-	read := func(f *os.File) byte {
-		b := make([]byte, block)
-		_, err := f.ReadAt(b, 0)
+	read := func(side *os.File) byte {
+		buf := make([]byte, block)
+		_, err := side.ReadAt(buf, 0)
 		if err != nil {
 			t.Error(err)
 			return 0
 		}
-		return number(b)
+		return number(buf)
 	}
 	var written, stop atomic.Uint32
 	var readers sync.WaitGroup
 	for range 2 { // they fill the server's cache at arbitrary moments
 		readers.Go(func() {
-			f, err := os.OpenFile(e.remote("coherence"), os.O_RDONLY|unix.O_DIRECT, 0)
+			file, err := os.OpenFile(e.remote("coherence"), os.O_RDONLY|unix.O_DIRECT, 0)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			defer f.Close()
+			defer file.Close()
 			for stop.Load() == 0 {
 				before := byte(written.Load())
-				b := make([]byte, block)
-				if _, err := f.ReadAt(b, 0); err != nil || slices.Min(b) < before {
-					t.Errorf("a reader found %d after write %d had returned (%v)", slices.Min(b), before, err)
+				buf := make([]byte, block)
+				if _, err := file.ReadAt(buf, 0); err != nil || slices.Min(buf) < before {
+					t.Errorf("a reader found %d after write %d had returned (%v)", slices.Min(buf), before, err)
 					return
 				}
 			}
 		})
 	}
 	for i := byte(1); i <= rounds; i++ {
-		w, r := here, there
+		writer, reader := here, there
 		if i%2 == 0 {
-			w, r = there, here
+			writer, reader = there, here
 		}
-		_, err := w.WriteAt(bytes.Repeat([]byte{i}, block), 0)
+		_, err := writer.WriteAt(bytes.Repeat([]byte{i}, block), 0)
 		must(t, err)
 		written.Store(uint32(i))
-		if got := read(r); got != i {
+		if got := read(reader); got != i {
 			t.Errorf("round %d: after the write the other side reads %d", i, got)
 		}
 	}

@@ -162,17 +162,17 @@ func (e *nfsExport) restart(t *testing.T) {
 			if got, err := os.ReadFile(e.local("x/y/unsynced")); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("what was written before differs after it and fsync: %d bytes of %d (%v)", len(got), len(want), err)
 			}
-			b := make([]byte, 7)
-			if _, err := open.ReadAt(b, 0); err != nil || string(b) != "content" {
-				t.Errorf("the open file has %q (%v)", b, err)
+			buf := make([]byte, 7)
+			if _, err := open.ReadAt(buf, 0); err != nil || string(buf) != "content" {
+				t.Errorf("the open file has %q (%v)", buf, err)
 			}
 			_, err = open.WriteAt([]byte{byte('0' + i)}, 7)
 			must(t, err, open.Sync())
-			if b, err := os.ReadFile(e.local("x/y/open")); err != nil || string(b) != "content"+string(rune('0'+i)) {
-				t.Errorf("the open file, written to, is %q (%v)", b, err)
+			if content, err := os.ReadFile(e.local("x/y/open")); err != nil || string(content) != "content"+string(rune('0'+i)) {
+				t.Errorf("the open file, written to, is %q (%v)", content, err)
 			}
-			if st, err := statHeld(held); err != nil || st.Size != 4 {
-				t.Errorf("the held file: %v, %d bytes", err, st.Size)
+			if stat, err := statHeld(held); err != nil || stat.Size != 4 {
+				t.Errorf("the held file: %v, %d bytes", err, stat.Size)
 			}
 			must(t, unix.Mkdirat(dir, "made", 0o755))
 			if _, err := os.Stat(e.local("x/y/made")); err != nil {

@@ -25,8 +25,8 @@ const fsid = "7c6bd0f5-9ce3-4a07-8b06-5cdbd9bcbe97"
 // startNFS starts the daemons until the end of the test. It exports nothing yet.
 func startNFS(t *testing.T) *nfsServer {
 	t.Helper()
-	for _, m := range []string{"nfsd", "nfsv3", "nfsv4"} {
-		run(t, "modprobe", m)
+	for _, module := range []string{"nfsd", "nfsv3", "nfsv4"} {
+		run(t, "modprobe", module)
 	}
 	for _, dir := range []string{"/run/rpcbind", "/var/lib/nfs/nfsdcld", "/var/lib/nfs/rpc_pipefs", "/etc/exports.d"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -60,9 +60,9 @@ func startNFS(t *testing.T) *nfsServer {
 	run(t, "rpcbind", "-w")
 	run(t, "nfsdcld", "-p", "/var/lib/nfs/rpc_pipefs")
 	run(t, "rpc.mountd", "-p", "20048")
-	s := &nfsServer{}
-	t.Cleanup(func() { s.stop(t) })
-	return s
+	server := &nfsServer{}
+	t.Cleanup(func() { server.stop(t) })
+	return server
 }
 
 // export makes the server export a mount until the end of the test. The line is the one that

@@ -64,24 +64,24 @@ func (k *kind) facts(t *testing.T, region string, size int64) {
 // smaps reports it. For files, smaps reports 4 kB in any case, so pages counts the faults of
 // storing 64 MiB.
 func (k *kind) pages(t *testing.T, region string) {
-	m := harness.NewWith(t, "transport=dev", 0, limit)
-	f, err := os.Create(m.Path("file"))
+	mount := harness.NewWith(t, "transport=dev", 0, limit)
+	file, err := os.Create(mount.Path("file"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer file.Close()
 	buf := make([]byte, mib)
 	write := func() {
 		for range 64 {
-			if _, err := f.Write(buf); err != nil {
+			if _, err := file.Write(buf); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	write() // faults of the daemon's own memory come with the first writes
-	before := faults(t, m.PID())
+	before := faults(t, mount.PID())
 	write()
-	n := faults(t, m.PID()) - before
+	n := faults(t, mount.PID()) - before
 	most := 64*mib/k.page + 200 // plus some of the daemon's own; with pages of 4 KiB there would be 16384
 	t.Logf("%d faults for 64 MiB, at most %d wanted", n, most)
 	if n > most {
@@ -91,7 +91,7 @@ func (k *kind) pages(t *testing.T, region string) {
 		return
 	}
 	want, found := strconv.FormatInt(k.page/1024, 10)+" kB", 0
-	smaps, err := os.ReadFile("/proc/" + strconv.Itoa(m.PID()) + "/smaps")
+	smaps, err := os.ReadFile("/proc/" + strconv.Itoa(mount.PID()) + "/smaps")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -199,7 +199,7 @@ type end struct {
 }
 
 // once starts QEMU and waits until it has ended.
-func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) {
+func (b *Boot) once(ctx context.Context, initrd string, accel []string) (result end) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	starting := time.AfterFunc(upLimit, cancel)
@@ -221,19 +221,19 @@ func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) 
 		if i >= firstPort {
 			pipe = socketpair
 		}
-		r, w, err := pipe()
+		ours, theirs, err := pipe()
 		if err != nil {
 			return end{err: err}
 		}
-		defer w.Close()
-		cmd.ExtraFiles = append(cmd.ExtraFiles, w)
+		defer theirs.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
 		if i >= firstPort {
-			sink = acknowledger{sink, r}
+			sink = acknowledger{sink, ours}
 		}
 		copied.Go(func() {
-			defer r.Close()
-			if _, err := io.Copy(sink, r); err != nil { // the guest must not block on a broken sink
-				_, _ = io.Copy(io.Discard, r)
+			defer ours.Close()
+			if _, err := io.Copy(sink, ours); err != nil { // the guest must not block on a broken sink
+				_, _ = io.Copy(io.Discard, ours)
 			}
 		})
 	}
@@ -249,23 +249,23 @@ func (b *Boot) once(ctx context.Context, initrd string, accel []string) (e end) 
 		}
 		ended <- err
 	}()
-	e.err = <-ended
-	for _, w := range cmd.ExtraFiles {
-		w.Close()
+	result.err = <-ended
+	for _, file := range cmd.ExtraFiles {
+		file.Close()
 	}
 	copied.Wait()
-	e.console, e.qemu = console.String(), said.String()
-	for s := bufio.NewScanner(&control.text); s.Scan(); {
-		word, rest, _ := strings.Cut(s.Text(), " ")
+	result.console, result.qemu = console.String(), said.String()
+	for lines := bufio.NewScanner(&control.text); lines.Scan(); {
+		word, rest, _ := strings.Cut(lines.Text(), " ")
 		switch word {
 		case "up":
-			e.up = true
+			result.up = true
 		case "exit":
-			e.code, err = strconv.Atoi(rest)
-			e.coded = err == nil
+			result.code, err = strconv.Atoi(rest)
+			result.coded = err == nil
 		}
 	}
-	return e
+	return result
 }
 
 // result returns the job's exit code, or why there is none.

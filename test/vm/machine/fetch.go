@@ -97,15 +97,15 @@ func (p *pins) fetch(ctx context.Context, dir string) error {
 		return err
 	}
 	defer os.RemoveAll(state)
-	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
-		if err := os.MkdirAll(filepath.Join(state, d), 0o755); err != nil {
+	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(state, sub), 0o755); err != nil {
 			return err
 		}
 	}
 	var list strings.Builder
 	const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-	for _, s := range p.suites() {
-		fmt.Fprintf(&list, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, uri, s)
+	for _, suite := range p.suites() {
+		fmt.Fprintf(&list, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, uri, suite)
 	}
 	for name, text := range map[string]string{"sources.list": list.String(), "status": ""} {
 		if err := os.WriteFile(filepath.Join(state, name), []byte(text), 0o644); err != nil {
@@ -127,8 +127,8 @@ func (p *pins) fetch(ctx context.Context, dir string) error {
 		return fmt.Errorf("%w: reading what %s has of %s: %w", ErrUnavailable, uri, strings.Join(p.suites(), " and "), err)
 	}
 	args := append(options, "download")
-	for _, k := range p.packages {
-		args = append(args, k.name+"="+k.version)
+	for _, pkg := range p.packages {
+		args = append(args, pkg.name+"="+pkg.version)
 	}
 	if _, err := run(ctx, dir, "apt-get", args...); err != nil {
 		return fmt.Errorf("%w: %s lacks some of the packages in test/vm/machine/pins; if the archive has newer versions, pin those: %w",

@@ -49,11 +49,11 @@ func cacheDir() (string, error) {
 
 // Prepare returns the guest from the cache, or makes it from packages that it downloads, which
 // takes a minute. It reports its progress to w. Only one process at a time makes a guest.
-func Prepare(ctx context.Context, w io.Writer) (*Guest, error) {
+func Prepare(ctx context.Context, progress io.Writer) (*Guest, error) {
 	if err := needPrograms(); err != nil {
 		return nil, err
 	}
-	p, err := readPins(pinsText)
+	wanted, err := readPins(pinsText)
 	if err != nil {
 		return nil, err
 	}
@@ -72,40 +72,40 @@ func Prepare(ctx context.Context, w io.Writer) (*Guest, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return nil, err
 	}
-	g := &Guest{Kernel: p.kernel, dir: filepath.Join(cache, p.key())}
-	if _, err := os.Stat(g.dir); err == nil {
-		return g, nil
+	guest := &Guest{Kernel: wanted.kernel, dir: filepath.Join(cache, wanted.key())}
+	if _, err := os.Stat(guest.dir); err == nil {
+		return guest, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
 	defer cancel()
 	start := time.Now()
-	fmt.Fprintf(w, "making the guest: Linux %s, %d packages\n", p.kernel, len(p.packages))
+	fmt.Fprintf(progress, "making the guest: Linux %s, %d packages\n", wanted.kernel, len(wanted.packages))
 	tmp, err := os.MkdirTemp(cache, "making-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
-	for _, d := range []string{"debs", "root", "out"} {
-		if err := os.Mkdir(filepath.Join(tmp, d), 0o755); err != nil {
+	for _, sub := range []string{"debs", "root", "out"} {
+		if err := os.Mkdir(filepath.Join(tmp, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.fetch(ctx, filepath.Join(tmp, "debs")); err != nil {
+	if err := wanted.fetch(ctx, filepath.Join(tmp, "debs")); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(w, "fetched in %.1f s\n", time.Since(start).Seconds())
-	if err := p.build(ctx, tmp, &Guest{dir: filepath.Join(tmp, "out")}); err != nil {
+	fmt.Fprintf(progress, "fetched in %.1f s\n", time.Since(start).Seconds())
+	if err := wanted.build(ctx, tmp, &Guest{dir: filepath.Join(tmp, "out")}); err != nil {
 		return nil, err
 	}
-	if err := os.Rename(filepath.Join(tmp, "out"), g.dir); err != nil {
+	if err := os.Rename(filepath.Join(tmp, "out"), guest.dir); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(w, "made in %.1f s, and kept in %s\n", time.Since(start).Seconds(), g.dir)
-	return g, nil
+	fmt.Fprintf(progress, "made in %.1f s, and kept in %s\n", time.Since(start).Seconds(), guest.dir)
+	return guest, nil
 }
 
 // build makes the guest's files from the packages in tmp/debs.
-func (p *pins) build(ctx context.Context, tmp string, g *Guest) error {
+func (p *pins) build(ctx context.Context, tmp string, guest *Guest) error {
 	debs, err := filepath.Glob(filepath.Join(tmp, "debs", "*.deb"))
 	if err != nil || len(debs) != len(p.packages) {
 		return fmt.Errorf("%d packages were downloaded, want %d (%w)", len(debs), len(p.packages), err)
@@ -117,7 +117,7 @@ func (p *pins) build(ctx context.Context, tmp string, g *Guest) error {
 		}
 	}
 	modules := filepath.Join("lib/modules", p.kernel)
-	if err := unpackKernel(ctx, filepath.Join(root, "usr", modules, "vmlinuz"), g.vmlinux()); err != nil {
+	if err := unpackKernel(ctx, filepath.Join(root, "usr", modules, "vmlinuz"), guest.vmlinux()); err != nil {
 		return err
 	}
 	from, mods := filepath.Join(root, "usr", modules), filepath.Join(tmp, "mods")
@@ -156,7 +156,7 @@ func (p *pins) build(ctx context.Context, tmp string, g *Guest) error {
 	content[0]["init"] = initFile
 	dirs := []string{"bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run", "mnt", "root", "etc", "lib64", "job"}
 	for i, part := range p.parts {
-		if err := writeArchiveFile(g.archive(part.name), dirs, content[i]); err != nil {
+		if err := writeArchiveFile(guest.archive(part.name), dirs, content[i]); err != nil {
 			return err
 		}
 	}
