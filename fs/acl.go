@@ -39,7 +39,7 @@ func (fs *FS) loadACLsLocked(in *inode) (*acls, error) {
 		}
 		a, err := posixacl.Parse(b)
 		if err != nil {
-			return nil, corruptf("attribute %q of inode %d is no access control list", x.Name, in.ino)
+			return nil, corruptf("attribute %q of inode %d is malformed: not an access control list", x.Name, in.ino)
 		}
 		if x.Name == posixacl.Access {
 			l.access = a

@@ -59,7 +59,7 @@ func (fs *FS) startBackground() {
 	if fs.needsSync() {
 		b.every(fs.opt.SyncInterval, func() {
 			if err := fs.r.Sync(0, fs.sb.Size); err != nil {
-				fs.warn("writing the region back: %v", err)
+				fs.warn("the region cannot be written back, so a crash of the host may lose recent changes: %v", err)
 			}
 		})
 	}

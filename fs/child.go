@@ -78,7 +78,7 @@ func (fs *FS) climb(ctx *Caller, in *inode) error {
 		}
 		p, e := fs.get(d)
 		if e != 0 {
-			return corruptf("directory %d lies in directory %d, which there is not", in.ino, d)
+			return corruptf("directory %d, a parent above directory %d, does not exist", d, in.ino)
 		}
 		isDir, done := p.isDir(), p.anchored.Load()
 		up := p.parent.Load()
@@ -87,7 +87,7 @@ func (fs *FS) climb(ctx *Caller, in *inode) error {
 		case done:
 			return nil
 		case !isDir || up == mark:
-			return corruptf("directory %d has no way up to the root", in.ino)
+			return corruptf("the parents of directory %d do not lead up to the root", in.ino)
 		}
 		if d = up; n&(n-1) == 0 {
 			mark = d
@@ -115,7 +115,7 @@ func (fs *FS) isUnderLocked(ctx *Caller, d, top *inode) (bool, error) {
 			return false, syscall.EAGAIN
 		}
 		if d.ino == mark {
-			return false, corruptf("directory %d has no way up to the root", d.ino)
+			return false, corruptf("the parents of directory %d do not lead up to the root", d.ino)
 		}
 		if n&(n-1) == 0 {
 			mark = d.ino

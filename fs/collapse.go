@@ -93,7 +93,7 @@ func (d *defrag) collapseFilled(ctx *Caller, in *inode, lo, hi uint64) {
 	}
 }
 
-// collapsePMD collapses the full PMD range around file block b, whose state is s: in the aligned
+// collapsePMD collapses the full PMD range from file block b on, whose state is s: in the aligned
 // block that has most of it, or else in a new reservation.
 func (d *defrag) collapsePMD(ctx *Caller, in *inode, b uint64, s *rangeState) {
 	fs := d.fs

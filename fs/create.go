@@ -198,7 +198,7 @@ func (n *newborn) newInode(dir *inode, ino uint64) (*inode, error) {
 		return nil, err
 	}
 	if in.core.Get(&line); in.core.Mode != 0 {
-		return nil, fs.contradiction(corruptf("inode %d is in use, and is free by the saved free map", ino))
+		return nil, fs.contradiction(corruptf("inode %d is in use, but free in the saved free map", ino))
 	}
 	gen := in.core.Gen + 1
 	if gen == 0 {

@@ -10,18 +10,18 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// extentSlots says which of a file's extent slots on media are free. Slots 0 and
-// 1 are in the inode; the k-th linked extent block holds 126 more. Protected by
-// the inode's io and mu, see inode.
+// extentSlots records which of a file's extent slots on media are free. Slots 0 and 1 are in the
+// inode; each linked extent block holds 126 more. Protected by the inode's io and mu, see inode.
 type extentSlots struct {
-	chain       []uint64 // extent blocks by index
+	chain       []uint64 // region block of each extent block, by index
 	free        []uint32 // free slots below next, last freed first
 	next        uint32   // slots from here on were never used
-	reservedFor uint64   // 1 + number of the PUD range whose reservation was decided last, see place
-	reservedAt  uint64   // where that reservation begins in the region, or noHome
+	reservedFor uint64   // 1 + the last PUD range with a decided reservation, see placeLocked
+	reservedAt  uint64   // region block where that reservation begins, or noReservation
 }
 
-// slotLine gives the line and half that hold slot s.
+// slotLine returns the region offset in bytes of the line that holds slot s, and the slot's index
+// in the line.
 func (in *inode) slotLine(s uint32) (off int64, i int) {
 	if s < layout.ExtentsPerLine {
 		return in.off + layout.InodeExtentOff, int(s)
@@ -31,11 +31,12 @@ func (in *inode) slotLine(s uint32) (off int64, i int) {
 	return int64(in.ext.chain[k])<<layout.BlockShift + int64(1+s/layout.ExtentsPerLine)*layout.LineSize, int(s % layout.ExtentsPerLine)
 }
 
+// slotCap returns the number of slots, free or not.
 func (in *inode) slotCap() uint32 {
 	return layout.ExtentsPerLine + uint32(len(in.ext.chain))*layout.ExtentsPerBlock
 }
 
-// stageSlot writes slot s. Free slots are staged with the zero Extent.
+// stageSlot stages extent e in slot s; the zero Extent marks the slot as free.
 func (in *inode) stageSlot(t *journal.Tx, s uint32, e layout.Extent) {
 	off, i := in.slotLine(s)
 	t.At(off).PutExtent(i, e)
@@ -45,11 +46,11 @@ func mediaExtent(e pagecache.Extent) layout.Extent {
 	return layout.Extent{Logical: e.Logical, Block: e.Block, Len: e.Len, Flags: e.Flags}
 }
 
-// freeSlots is how many slots can be taken.
+// freeSlots returns the number of free slots.
 func (in *inode) freeSlots() int { return len(in.ext.free) + int(in.slotCap()-in.ext.next) }
 
-// needSlotsLocked makes sure that n slots can be taken, linking extent blocks as
-// needed. Called with mu held and no lane.
+// needSlotsLocked makes sure that n slots are free, and links extent blocks if necessary. Called
+// with in.mu held and no lane.
 //
 // Persistence order, for each block:
 //  1. NT-store the formatted block with its header (next: the present root), SFENCE
@@ -80,8 +81,8 @@ func (fs *FS) needSlotsLocked(ctx *Caller, in *inode, n int) error {
 	return nil
 }
 
-// rootExtentsLocked has the list of extent blocks begin with a block. Called with mu held and no
-// lane.
+// rootExtentsLocked makes the chain of extent blocks begin with a block; 0: there is no chain.
+// Called with in.mu held and no lane.
 func (fs *FS) rootExtentsLocked(ctx *Caller, in *inode, block uint64) error {
 	c := fs.begin(ctx)
 	u := c.update(in)
@@ -90,12 +91,12 @@ func (fs *FS) rootExtentsLocked(ctx *Caller, in *inode, block uint64) error {
 	return c.commit()
 }
 
-// dropChainLocked unlinks the extent blocks once no extent is left, and returns them. If it does
-// not happen the inode is merely larger than it need be. Called with mu held and no lane.
+// dropChainLocked unlinks the extent blocks if no extent is left, and returns them. If that fails,
+// the inode is merely larger than necessary. Called with in.mu held and no lane.
 //
 // Persistence order:
-//  1. transaction: the inode's times line, root = none
-//  2. only then are the blocks free, which is left to the caller
+//  1. transaction: the inode's times line, root = 0
+//  2. only then are the blocks free; the caller frees them
 func (fs *FS) dropChainLocked(ctx *Caller, in *inode) (gone []uint64) {
 	if in.space.Len() > 0 || len(in.ext.chain) == 0 {
 		return nil
@@ -109,7 +110,7 @@ func (fs *FS) dropChainLocked(ctx *Caller, in *inode) (gone []uint64) {
 	return gone
 }
 
-// dropChain is dropChainLocked of a file, called with io held, and frees the blocks.
+// dropChain is dropChainLocked for a file, and frees the blocks. Called with io held, and not mu.
 func (fs *FS) dropChain(ctx *Caller, in *inode) {
 	in.mu.Lock()
 	gone := fs.dropChainLocked(ctx, in)
@@ -123,7 +124,7 @@ func (fs *FS) freeChain(ctx *Caller, gone []uint64) {
 	}
 }
 
-// takeSlot returns a free slot. Precondition: needSlotsLocked said there is one.
+// takeSlot takes a free slot. Precondition: needSlotsLocked found that there is one.
 func (in *inode) takeSlot() uint32 {
 	if n := len(in.ext.free); n > 0 {
 		s := in.ext.free[n-1]
@@ -136,8 +137,8 @@ func (in *inode) takeSlot() uint32 {
 
 func (in *inode) giveSlot(s uint32) { in.ext.free = append(in.ext.free, s) }
 
-// loadExtentsLocked brings an inode's extents, and a directory's index, to DRAM the
-// first time they are needed. Called with io held, and not mu.
+// loadExtentsLocked reads an inode's extents, and a directory's index, into DRAM when they are
+// first needed. Called with io held, and not mu.
 func (fs *FS) loadExtentsLocked(in *inode) (err error) {
 	if in.loaded.Load() {
 		return nil
@@ -177,15 +178,16 @@ func (fs *FS) loadExtentsLocked(in *inode) (err error) {
 	return fs.setBlocksLocked(in, n, &in.loaded)
 }
 
-// lines returns what the inode's lines say of its content, for callers that hold io and not mu.
+// lines returns the inode's core line and the root of its extent blocks. Called with io held, and
+// not mu.
 func (in *inode) lines() (c layout.Core, root uint64) {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
 	return in.core, in.troot
 }
 
-// setBlocksLocked notes how many blocks an inode has, of which n are for content, and that this is
-// known. Called with io held.
+// setBlocksLocked sets the number of blocks that an inode owns: n for its content, and those of its
+// attributes. It also sets known, one of counted and loaded. Called with io held, and not mu.
 func (fs *FS) setBlocksLocked(in *inode, n uint64, known *atomic.Bool) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -198,8 +200,8 @@ func (fs *FS) setBlocksLocked(in *inode, n uint64, known *atomic.Bool) error {
 	return nil
 }
 
-// countBlocksLocked finds out how many blocks an inode has, as loadExtentsLocked does, and keeps
-// nothing else. Called with io held, and not mu.
+// countBlocksLocked counts the blocks of an inode, as loadExtentsLocked does, and keeps nothing
+// else. Called with io held, and not mu.
 func (fs *FS) countBlocksLocked(in *inode) error {
 	c, root := in.lines()
 	n := uint64(0)
@@ -216,8 +218,8 @@ func (fs *FS) countBlocksLocked(in *inode) error {
 	return fs.setBlocksLocked(in, n, &in.counted)
 }
 
-// taken fails if the saved free map that the filesystem was mounted by has blocks of an inode
-// free: who read the inodes knows what they have.
+// taken returns an error if n blocks of an inode, as its lines on media show, are free in the saved
+// free map that the filesystem was mounted by. meta: they are metadata blocks.
 func (fs *FS) taken(ino, block, n uint64, meta bool) error {
 	if !fs.mounted.fromFreeMap || !meta && fs.table.Owned(block, n) {
 		return nil
@@ -228,63 +230,64 @@ func (fs *FS) taken(ino, block, n uint64, meta bool) error {
 	if n == 0 {
 		return nil
 	}
-	return fs.contradiction(corruptf("inode %d has block %d, and the saved free map has it free", ino, block))
+	return fs.contradiction(corruptf("block %d belongs to inode %d, but is free in the saved free map", block, ino))
 }
 
-// walkExtents calls f for every extent in slot order, and stores the extent
-// blocks by index in *chain. Everything it returns was checked to lie within the
-// filesystem; a damaged chain is an error, never a loop.
-func (fs *FS) walkExtents(ino uint64, off int64, root uint64, gen uint32, chain *[]uint64, f func(slot uint32, e layout.Extent) error) error {
+// walkExtents calls visit for every extent of an inode in slot order, and stores the extent blocks
+// by index in *chain. off is the inode's region offset in bytes, root its first extent block. It
+// checks that all results lie within the filesystem. A damaged chain is an error, never an endless
+// loop.
+func (fs *FS) walkExtents(ino uint64, off int64, root uint64, gen uint32, chain *[]uint64, visit func(slot uint32, extent layout.Extent) error) error {
 	*chain = (*chain)[:0]
-	for b, want := root, int64(-1); b != 0; {
-		var l layout.Line
-		var h layout.ExtentBlock
-		if b >= fs.sb.Blocks() {
-			return corruptf("extent block %d of inode %d is outside the filesystem", b, ino)
+	for block, want := root, int64(-1); block != 0; {
+		var line layout.Line
+		var header layout.ExtentBlock
+		if block >= fs.sb.Blocks() {
+			return corruptf("extent block %d of inode %d is outside the filesystem", block, ino)
 		}
-		if err := fs.journal.ReadLine(int64(b)<<layout.BlockShift, &l); err != nil {
+		if err := fs.journal.ReadLine(int64(block)<<layout.BlockShift, &line); err != nil {
 			return err
 		}
-		if !h.Get(&l) || h.Owner != ino || h.Gen != gen || want >= 0 && int64(h.Index) != want || uint64(h.Index) > fs.sb.Blocks() {
-			return corruptf("block %d is not the extent block of inode %d that it should be", b, ino)
+		if !header.Get(&line) || header.Owner != ino || header.Gen != gen || want >= 0 && int64(header.Index) != want || uint64(header.Index) > fs.sb.Blocks() {
+			return corruptf("block %d is not the expected extent block of inode %d", block, ino)
 		}
-		*chain = append(*chain, b)
-		want = int64(h.Index) - 1
-		if (want < 0) != (h.Next == 0) {
-			return corruptf("chain of extent blocks of inode %d ends wrongly at block %d", ino, b)
+		*chain = append(*chain, block)
+		want = int64(header.Index) - 1
+		if (want < 0) != (header.Next == 0) {
+			return corruptf("extent block %d of inode %d has index %d and next block %d: the chain must end at index 0", block, ino, header.Index, header.Next)
 		}
-		b = h.Next
+		block = header.Next
 	}
-	c := *chain
-	for i, j := 0, len(c)-1; i < j; i, j = i+1, j-1 {
-		c[i], c[j] = c[j], c[i]
+	blocks := *chain
+	for i, j := 0, len(blocks)-1; i < j; i, j = i+1, j-1 {
+		blocks[i], blocks[j] = blocks[j], blocks[i]
 	}
-	line := func(lo int64, slot uint32) error {
-		var l layout.Line
-		if err := fs.journal.ReadLine(lo, &l); err != nil {
+	readLine := func(lineOff int64, slot uint32) error {
+		var line layout.Line
+		if err := fs.journal.ReadLine(lineOff, &line); err != nil {
 			return err
 		}
 		for i := 0; i < layout.ExtentsPerLine; i++ {
-			e := l.Extent(i)
-			if e.Len == 0 {
+			extent := line.Extent(i)
+			if extent.Len == 0 {
 				continue
 			}
-			if e.Dev != 0 || e.Block >= fs.sb.Blocks() || fs.sb.Blocks()-e.Block < uint64(e.Len) || e.Logical > maxBlock || uint64(e.Len) > maxBlock+1-e.Logical || int64(e.Block)<<layout.BlockShift < fs.sb.StaticEnd {
-				return corruptf("extent of inode %d in the line at offset %d is out of range", ino, lo)
+			if extent.Dev != 0 || extent.Block >= fs.sb.Blocks() || fs.sb.Blocks()-extent.Block < uint64(extent.Len) || extent.Logical > maxBlock || uint64(extent.Len) > maxBlock+1-extent.Logical || int64(extent.Block)<<layout.BlockShift < fs.sb.StaticEnd {
+				return corruptf("an extent of inode %d in the line at offset %d is out of range", ino, lineOff)
 			}
-			if err := f(slot+uint32(i), e); err != nil {
+			if err := visit(slot+uint32(i), extent); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if err := line(off+layout.InodeExtentOff, 0); err != nil {
+	if err := readLine(off+layout.InodeExtentOff, 0); err != nil {
 		return err
 	}
-	for k, b := range c {
-		slot := uint32(layout.ExtentsPerLine + k*layout.ExtentsPerBlock)
+	for index, block := range blocks {
+		slot := uint32(layout.ExtentsPerLine + index*layout.ExtentsPerBlock)
 		for i := 1; i < layout.LinesPerBlock; i++ {
-			if err := line(int64(b)<<layout.BlockShift+int64(i)*layout.LineSize, slot+uint32(i-1)*layout.ExtentsPerLine); err != nil {
+			if err := readLine(int64(block)<<layout.BlockShift+int64(i)*layout.LineSize, slot+uint32(i-1)*layout.ExtentsPerLine); err != nil {
 				return err
 			}
 		}
@@ -292,22 +295,22 @@ func (fs *FS) walkExtents(ino uint64, off int64, root uint64, gen uint32, chain 
 	return nil
 }
 
-// maxSize is the largest file in bytes: every block of it ends below 2^63.
+// maxSize is the size of the largest file in bytes: every block of a file ends below 2^63.
 const maxSize = math.MaxInt64 &^ (layout.BlockSize - 1)
 
-// maxBlock is the last block a file may have.
+// maxBlock is the last file block that a file may have.
 const maxBlock = maxSize>>layout.BlockShift - 1
 
-// ExtentInfo is an extent as Extents tells it, in blocks.
+// ExtentInfo describes an extent, in blocks.
 type ExtentInfo struct {
-	Logical, Block, Len uint64 // of the file, of the region
+	Logical, Block, Len uint64 // file block, region block, and number of blocks
 	Unwritten, Shared   bool   // Shared: other files may have the same blocks
-	Order               uint8  // Folios only: of the folios that it is in
+	Order               uint8  // of the folios that hold it; set by Folios only
 }
 
-// Extents calls f for each extent of a file or directory in order, from the one that covers file
-// block from or follows it, until f says false: what FIEMAP tells. It holds no lock: a change that
-// happens meanwhile is told in part.
+// Extents calls f for each extent of a file or directory in order, as FIEMAP does, until f returns
+// false. It begins with the extent that covers or follows file block from. It holds no lock: of a
+// concurrent change f may see a part.
 func (fs *FS) Extents(ctx *Caller, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -323,7 +326,7 @@ func (fs *FS) Extents(ctx *Caller, ino, from uint64, f func(ExtentInfo) bool) sy
 	return 0
 }
 
-// CountExtents is how many extents a file or directory has.
+// CountExtents returns the number of extents of a file or directory.
 func (fs *FS) CountExtents(ctx *Caller, ino uint64) (n int, e syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -336,14 +339,14 @@ func (fs *FS) CountExtents(ctx *Caller, ino uint64) (n int, e syscall.Errno) {
 	return in.space.Len(), 0
 }
 
-// folioSteps bounds how many folios Folios looks at for one call of f.
+// folioSteps bounds the folios that Folios examines for one call of f.
 const folioSteps = 1 << 16
 
-// Folios is Extents from file block from on, each cut where the order of its folios changes, and
-// where more than folioSteps folios would be told as one.
+// Folios is Extents, with each extent cut where the order of its folios changes, and after at most
+// folioSteps folios.
 func (fs *FS) Folios(ctx *Caller, ino, from uint64, f func(ExtentInfo) bool) syscall.Errno {
 	return fs.Extents(ctx, ino, from, func(x ExtentInfo) bool {
-		if from > x.Logical { // the first one
+		if from > x.Logical { // the first extent
 			x.Block, x.Len, x.Logical = x.Block+from-x.Logical, x.Len-(from-x.Logical), from
 		}
 		for end := x.Block + x.Len; x.Block < end; {

@@ -13,32 +13,33 @@ const (
 	FallocZeroRange uint32 = 1 << 4
 )
 
-// Fallocate is fallocate(2) on [off, off+n): mode 0 allocates what is missing, as
-// unwritten blocks; FallocPunchHole (with FallocKeepSize) gives the blocks back;
-// FallocZeroRange makes them unwritten, all three so that holes read as zeros. Without
-// FallocKeepSize the file grows to the end of the range. What is no whole block at
-// either end of a range that is punched or zeroed is zeroed in place.
+// Fallocate is fallocate(2) on the file's bytes [off, off+n). Mode 0 allocates the missing blocks
+// as unwritten ones. FallocPunchHole (with FallocKeepSize) frees the blocks. FallocZeroRange makes
+// them unwritten. After all three the new blocks and holes read as zeros. Without FallocKeepSize
+// the file grows to the end of the range. A part of a block at either end of a range that is
+// punched or zeroed is zeroed in place.
 //
-// EOPNOTSUPP for other modes; ENOSPC if the space is not there: then nothing has changed if what is
-// missing are blocks of the range, and nobody else took them meanwhile; if it is a block for
-// extents, or one to copy a shared block to, a part of the range may be done. EINTR if the caller
-// gave up between two transactions.
+// EOPNOTSUPP for other modes. ENOSPC if there is not enough space. Then nothing has changed if the
+// missing space was for blocks of the range, and no other operation took them meanwhile. If it was
+// for an extent block, or for a copy of a shared block, a part of the range may be done. EINTR if
+// the caller gave up between two transactions.
 func (fs *FS) Fallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) syscall.Errno {
 	return fs.retryNoSpace(ctx, func() syscall.Errno { return fs.tryFallocate(ctx, ino, mode, off, n) })
 }
 
+// tryFallocate is one attempt of Fallocate.
 func (fs *FS) tryFallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
-	var f disposition
+	var disp disposition
 	switch mode {
 	case 0, FallocKeepSize:
-		f = dispAllocate
+		disp = dispAllocate
 	case FallocPunchHole | FallocKeepSize:
-		f = dispPunch
+		disp = dispPunch
 	case FallocZeroRange, FallocZeroRange | FallocKeepSize:
-		f = dispZero
+		disp = dispZero
 	default:
 		return syscall.EOPNOTSUPP
 	}
@@ -67,7 +68,7 @@ func (fs *FS) tryFallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) s
 	if e := fs.killCapability(ctx, in); e != 0 {
 		return e
 	}
-	if f != dispAllocate {
+	if disp != dispAllocate {
 		defer in.breakLayout(uint64(off)>>layout.BlockShift, blocksOf(off+n))()
 	}
 	lock, from, err := in.lockWrite(ctx, off, off+n)
@@ -77,12 +78,12 @@ func (fs *FS) tryFallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) s
 	if err != nil {
 		return errno(err)
 	}
-	if f != dispAllocate {
+	if disp != dispAllocate {
 		err = fs.bypassLocked(ctx, in, off, off+n)
 	}
 	if err == nil {
-		a := fallocation{fs, ctx, in, f, off, off + n, mode&FallocKeepSize == 0}
-		err = a.run()
+		falloc := fallocation{fs, ctx, in, disp, off, off + n, mode&FallocKeepSize == 0}
+		err = falloc.run()
 	}
 	if err != nil {
 		in.bypassTornLocked(ctx)
@@ -93,7 +94,7 @@ func (fs *FS) tryFallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) s
 		return errno(err)
 	}
 	fs.touch(in)
-	if f != dispPunch {
+	if disp != dispPunch {
 		fs.defrag.collapseFilled(ctx, in, uint64(off)>>layout.BlockShift, blocksOf(off+n))
 	}
 	return 0
@@ -105,24 +106,24 @@ type fallocation struct {
 	ctx      *Caller
 	in       *inode
 	f        disposition
-	off, end int64 // bytes
+	off, end int64 // the range [off, end), in bytes
 	grow     bool  // the file becomes at least end bytes long
 }
 
-// run gives the range its fate.
+// run applies the disposition to the range.
 //
 // Persistence order:
-//  1. NT-zero the parts of blocks at either end, and from the old end of file to the
-//     end of its block if the file grows; SFENCE
-//  2. transactions: slots, and the size as far as blocks were gone through
+//  1. NT-zero the parts of blocks at either end, and from the old end of file to the end of its
+//     block if the file grows; SFENCE
+//  2. transactions: slots, and the size as far as the blocks are done
 //  3. only then are punched blocks free
 //
-// One transaction does it unless the range holds dozens of extents; a crash between two
+// It is one transaction unless the range holds dozens of extents. A crash between two of them
 // leaves the beginning of the range done.
 func (a *fallocation) run() error {
 	fs, f, off, end := a.fs, a.f, a.off, a.end
-	first, last := uint64(off)>>layout.BlockShift, blocksOf(end)                // all blocks
-	lo, hi := blocksOf(off), max(blocksOf(off), uint64(end)>>layout.BlockShift) // whole blocks
+	first, last := uint64(off)>>layout.BlockShift, blocksOf(end)                // blocks touched
+	lo, hi := blocksOf(off), max(blocksOf(off), uint64(end)>>layout.BlockShift) // blocks covered
 	size := uint64(0)
 	if a.grow {
 		size = uint64(end)
@@ -141,7 +142,7 @@ func (a *fallocation) run() error {
 	case f == dispAllocate || lo == hi:
 		return a.reshape(dispAllocate, first, last, size)
 	}
-	for _, b := range [2]uint64{first, last - 1} { // of which only a part is zeroed
+	for _, b := range [2]uint64{first, last - 1} { // the ends, if zeroed in part
 		if b < lo || b >= hi {
 			if err := a.reshape(dispAllocate, b, b+1, 0); err != nil {
 				return err
@@ -151,10 +152,11 @@ func (a *fallocation) run() error {
 	return a.reshape(f, lo, hi, size)
 }
 
-// blocksOf is how many blocks n bytes take.
+// blocksOf returns the number of blocks that hold n bytes.
 func blocksOf(n int64) uint64 { return uint64(n+layout.BlockSize-1) >> layout.BlockShift }
 
-// reshape gives the blocks [lo, hi) their fate, and the file at least size bytes.
+// reshape applies disposition f to file blocks [lo, hi), and makes the file at least size bytes
+// long.
 func (a *fallocation) reshape(f disposition, lo, hi, size uint64) error {
 	fs, ctx, in := a.fs, a.ctx, a.in
 	for lo < hi {
@@ -179,8 +181,8 @@ func (a *fallocation) reshape(f disposition, lo, hi, size uint64) error {
 	return nil
 }
 
-// zeroEnds zeroes what a punched or zeroed range has of blocks that are not whole, and
-// what the file's growth makes visible of its last block.
+// zeroEnds zeroes the partial blocks at the ends of a punched or zeroed range. It also zeroes the
+// rest of the file's last block if the file grows.
 func (a *fallocation) zeroEnds() error {
 	in, off, end := a.in, a.off, a.end
 	var tail, head, foot span
@@ -198,8 +200,8 @@ func (a *fallocation) zeroEnds() error {
 	return a.fs.zeroFencedLocked(a.ctx, in, tail, head, foot)
 }
 
-// missing is how many blocks the range's fate takes for blocks [lo, hi): what is not allocated, and
-// what is zeroed while somebody else has it, too.
+// missing returns how many blocks must be allocated for file blocks [lo, hi). These are the holes,
+// and, if the range is zeroed, also the blocks that are bad or that others use.
 func (a *fallocation) missing(lo, hi uint64) (n uint64) {
 	fs, in, f := a.fs, a.in, a.f
 	for lo < hi {

@@ -6,12 +6,12 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// flagsInherited are the flags that what is created in a directory gets from it.
+// flagsInherited are the flags that a new inode inherits from its directory.
 const flagsInherited = layout.FlagSync | layout.FlagNoDump | layout.FlagNoAtime | layout.FlagDAX | layout.FlagProjInherit
 
-// SetFlags changes an inode's flags (FS_*_FL, chattr(1)), and its project if proj is not
-// nil. EOPNOTSUPP for flags that are not kept. Who may is the kernel's to decide, before it
-// asks.
+// SetFlags changes an inode's flags (FS_*_FL, chattr(1)), and its project if proj is not nil.
+// EOPNOTSUPP for unknown flags, and for inodes other than files and directories. The kernel has
+// checked that the caller may do it.
 //
 // Persistence order: transaction: core line, times line.
 func (fs *FS) SetFlags(ctx *Caller, ino uint64, flags uint32, proj *uint32) syscall.Errno {
@@ -42,10 +42,10 @@ func (fs *FS) SetFlags(ctx *Caller, ino uint64, flags uint32, proj *uint32) sysc
 	return errno(c.commit())
 }
 
-// Open says whether a file may be opened with the O_* in flags, and its own flags. The
-// kernel has judged by mode and access control lists; of ours it knows nothing. EPERM if an
-// immutable file would be written to, or one that can only be appended to otherwise. Release ends
-// it.
+// Open checks whether a file may be opened with the O_* flags, and returns the file's own flags.
+// The kernel has checked mode and access control lists, but does not know the file's flags. EPERM
+// for a write to an immutable file, and for a write without O_APPEND to an append-only one. Release
+// ends the open file.
 func (fs *FS) Open(ctx *Caller, ino uint64, flags uint32) (own uint32, e syscall.Errno) {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -62,18 +62,19 @@ func (fs *FS) Open(ctx *Caller, ino uint64, flags uint32) (own uint32, e syscall
 	return in.flags.Load(), 0
 }
 
-// immutable: nothing of it may change (chattr +i).
+// immutable reports whether the inode must not change at all (chattr +i).
 func (in *inode) immutable() bool { return in.flags.Load()&layout.FlagImmutable != 0 }
 
-// appendOnly: it may only grow (chattr +a). Of a directory: names may only be added.
+// appendOnly reports whether a file may only grow, or a directory only get new names (chattr +a).
 func (in *inode) appendOnly() bool { return in.flags.Load()&layout.FlagAppend != 0 }
 
-// immutableOrAppend: its attributes and names may not change.
+// immutableOrAppend reports whether the inode is immutable or append-only, so that its attributes
+// and names must not change.
 func (in *inode) immutableOrAppend() bool {
 	return in.flags.Load()&(layout.FlagImmutable|layout.FlagAppend) != 0
 }
 
-// mayAdd is for a name in d.
+// mayAdd returns EPERM if directory d must not get a new name.
 func mayAdd(d *inode) syscall.Errno {
 	if d.immutable() {
 		return syscall.EPERM
@@ -81,7 +82,7 @@ func mayAdd(d *inode) syscall.Errno {
 	return 0
 }
 
-// mayDelete is for d's name of in, as may_delete of the kernel.
+// mayDelete returns EPERM if d's name of in must not be removed, as the kernel's may_delete does.
 func mayDelete(d, in *inode) syscall.Errno {
 	if d.immutableOrAppend() || in.immutableOrAppend() {
 		return syscall.EPERM

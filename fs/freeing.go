@@ -7,34 +7,34 @@ import (
 	"time"
 )
 
-// freeing knows what is on its way to be free: inodes that lost their last name and have
-// references, large files that are being freed, and blocks that are no longer a file's and still
-// referenced. An operation that finds no space waits for it, but not long.
+// freeing tracks space that will be free soon: orphans that still have references, large files that
+// are being freed, and deferred blocks, which no file has any more but which are still referenced.
+// An operation that finds no space waits for them, for a bounded time.
 //
-// An orphan is free when its last reference is dropped. A kernel does that as soon as nobody has
-// the file open, but without waiting for it: a program that deletes a file and writes another would
+// An orphan is freed when its last reference is dropped. The kernel drops it as soon as no program
+// has the file open, but asynchronously: a program that deletes a file and writes another would
 // find the space still taken.
 type freeing struct {
 	fs *FS // immutable
 
-	made, freed atomic.Uint64 // orphans
-	open        atomic.Uint64 // of made and not freed, how many were waited for in vain: somebody has them open
-	last        atomic.Int64  // when a name was taken from one, ns since started
+	made, freed atomic.Uint64 // orphans ever made, and ever freed
+	open        atomic.Uint64 // pending orphans waited for in vain: programs have them open
+	last        atomic.Int64  // when an inode last lost its last name, in ns since started
 	heldLong    atomic.Uint64 // deferred blocks that were waited for in vain
 
 	large  sync.Mutex   // held while a large orphan is freed in the background
-	larges atomic.Int64 // such orphans
+	larges atomic.Int64 // number of large orphans that are being freed or queued
 
-	waiters Waiters // for any of these
+	waiters Waiters // bounds the callers that wait for any of these
 }
 
-// init makes the zero value usable.
+// init prepares the zero value for use.
 func (f *freeing) init(fs *FS) {
 	f.fs = fs
 	f.waiters.Total, f.waiters.Each = 32, 16
 }
 
-// inBackground has free free a large orphan soon: one at a time, since each uses a CPU.
+// inBackground runs free on a goroutine. Only one runs at a time, since each uses a CPU.
 func (f *freeing) inBackground(free func()) {
 	f.larges.Add(1)
 	f.fs.background.wg.Go(func() {
@@ -45,19 +45,21 @@ func (f *freeing) inBackground(free func()) {
 	})
 }
 
-// orphanWait is how long after the last deletion space may still be on its way: a request or
-// two of the kernel's, on a machine that is busy. It is waited for in vain only if the file is
-// open, and for that file once.
+// orphanWait bounds how long after the last deletion its space may still become free: the kernel
+// needs a request or two for that, on a busy machine. The wait is in vain only if the file is open,
+// and only once for that file.
 const orphanWait = 200 * time.Millisecond
 
-// deferWait is how long an operation that finds no space waits for blocks that are no longer a
-// file's and still referenced. What reads or writes them is done in microseconds, on a machine that
-// is busy in milliseconds; a granted mapping may hold them for hours, and is waited for once.
+// deferWait bounds how long an operation that finds no space waits for deferred blocks. Reads and
+// writes drop their references in microseconds, on a busy machine in milliseconds. A granted
+// mapping may keep them for hours, and is waited for once.
 const deferWait = 200 * time.Millisecond
 
+// started is the origin of freeing.last.
 var started = time.Now()
 
-// nameGoneLocked notes that the inode may have lost its last name. Called with in.mu held.
+// nameGoneLocked records that an inode lost a name; if that was the last one it is an orphan.
+// Called with in.mu held.
 func (f *freeing) nameGoneLocked(in *inode) {
 	if in.core.Nlink == 0 {
 		in.orphaned = true
@@ -66,17 +68,17 @@ func (f *freeing) nameGoneLocked(in *inode) {
 	}
 }
 
-// deletedNow reports whether anything was deleted just now.
+// deletedNow reports whether an inode lost its last name within orphanWait.
 func (f *freeing) deletedNow() bool {
 	last := f.last.Load()
 	return last != 0 && time.Since(started)-time.Duration(last) <= orphanWait
 }
 
-// AwaitDeleted waits until what was deleted just now is free, but not long; if many callers do so
-// already (Waiters), it does not. Called with no lock held.
+// AwaitDeleted waits, for at most orphanWait, until the space of recently deleted files is free. It
+// returns at once if many callers are waiting (see Waiters). Called with no lock held.
 func (fs *FS) AwaitDeleted(ctx *Caller) { fs.freeing.awaitDeleted(ctx) }
 
-// awaitDeleted is Settle for a caller that may give up (EINTR).
+// awaitDeleted is AwaitDeleted; EINTR if the caller gave up before.
 func (f *freeing) awaitDeleted(ctx *Caller) syscall.Errno {
 	if !f.deletedNow() || f.pending() == f.open.Load() {
 		return 0
@@ -92,9 +94,9 @@ func (f *freeing) awaitDeleted(ctx *Caller) syscall.Errno {
 	})
 }
 
-// await waits until done says so; EINTR if the caller gave up before. If many callers wait, it does
-// not. What is waited for usually comes in less than a millisecond: it looks less often the longer
-// it takes.
+// await waits until done returns true; EINTR if the caller gave up before. It returns at once if
+// many callers are waiting. The pause between two calls of done grows, since what it waits for
+// usually takes less than a millisecond.
 func (f *freeing) await(ctx *Caller, done func() bool) (e syscall.Errno) {
 	w := &f.waiters
 	if !w.Enter(ctx.UID) {
@@ -113,14 +115,13 @@ func (f *freeing) await(ctx *Caller, done func() bool) (e syscall.Errno) {
 	return e
 }
 
-// pending returns how many orphans are not free.
+// pending returns the number of orphans that are not freed yet.
 func (f *freeing) pending() uint64 {
-	freed := f.freed.Load() // first: it follows made
+	freed := f.freed.Load() // first, so that it never exceeds made
 	return f.made.Load() - freed
 }
 
-// deferring reports whether blocks are no longer a file's and not free yet, beyond those that were
-// waited for in vain.
+// deferring reports whether there are deferred blocks beyond those that were waited for in vain.
 func (f *freeing) deferring() bool {
 	n := f.fs.table.Deferred()
 	if n < f.heldLong.Load() {
@@ -133,8 +134,8 @@ func (f *freeing) deferring() bool {
 // freed.
 const reclaimWait = 10 * time.Second
 
-// AwaitReclaim waits until the large files that were deleted and have no user any more are free,
-// but not for longer than 10 s. EINTR if the caller gave up before. Called with no lock held.
+// AwaitReclaim waits, for at most 10 s, until the large deleted files without users are free. EINTR
+// if the caller gave up before. Called with no lock held.
 func (fs *FS) AwaitReclaim(ctx *Caller) syscall.Errno { return fs.freeing.awaitLarge(ctx) }
 
 // awaitLarge is AwaitReclaim.
@@ -146,7 +147,8 @@ func (f *freeing) awaitLarge(ctx *Caller) syscall.Errno {
 	return f.await(ctx, func() bool { return f.larges.Load() == 0 || time.Now().After(until) })
 }
 
-// awaitDeferred waits until what deferring speaks of is free, but not long.
+// awaitDeferred waits, for at most deferWait, until the deferred blocks are free; EINTR if the
+// caller gave up before.
 func (f *freeing) awaitDeferred(ctx *Caller) syscall.Errno {
 	if !f.deferring() {
 		return 0
@@ -164,10 +166,11 @@ func (f *freeing) awaitDeferred(ctx *Caller) syscall.Errno {
 	})
 }
 
-// spaceComes is asked by an operation that found no space whether it should be tried again: space
-// became free since released was what the folio table said, or was on its way and was waited for.
-// Else e is the operation's answer: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up.
-// Called with no lock held.
+// spaceComes reports whether an operation that found no space should be tried again: space became
+// free since the operation began, or spaceComes has waited for space to become free. released is
+// the folio table's count Released from when the operation began. If again is false, e is the
+// operation's error: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up. Called with no
+// lock held.
 func (f *freeing) spaceComes(ctx *Caller, released uint64) (again bool, e syscall.Errno) {
 	reclaims := f.larges.Load() > 0
 	switch {
@@ -187,8 +190,9 @@ func (f *freeing) spaceComes(ctx *Caller, released uint64) (again bool, e syscal
 	return e == 0, e
 }
 
-// retryNoSpace calls op, and once more if it found no space and some may have become free; or, if
-// the caller may not wait for that, says EAGAIN. op that found no space may be called again.
+// retryNoSpace calls op, and calls it once more if it returned ENOSPC and space may have become
+// free. It returns EAGAIN if the caller may not wait for that. op must allow a second call after
+// ENOSPC. Called with no lock held.
 func (fs *FS) retryNoSpace(ctx *Caller, op func() syscall.Errno) syscall.Errno {
 	released := fs.table.Released()
 	e := op()

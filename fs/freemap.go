@@ -9,17 +9,19 @@ import (
 	"github.com/daxfsd/daxfsd/refcnt"
 )
 
-// saveFreeMap writes the free map into free blocks, for the next mount, and returns where, for the
-// owner record. Where that is not possible none is saved, which is no error: the reference is zero,
-// and the next mount reads the inodes. Precondition: no lane holds a record.
+// saveFreeMap writes the free map into free blocks, for the next mount, and returns a reference to
+// it for the owner record. If that is not possible the reference is zero, and the next mount reads
+// all inodes; this is not an error. Precondition: no lane holds a record.
 //
 // Persistence order: NT-store the segments, SFENCE. The owner record comes after that.
 func (fs *FS) saveFreeMap() (ref layout.FreeMapRef) {
 	if fs.bad.Unsaved() {
-		return ref // what is bad and the next mount does not know is in use for this one
+		// The next mount would not know why bad blocks are in use that the list on media lacks.
+		return ref
 	}
 	if fs.damage.unfinished.Load() || fs.table.Stats().Deferred > 0 {
-		return ref // the next mount finds what is left to do, or is free, by reading the inodes
+		// Reading the inodes shows the next mount what is unfinished, and which blocks are free.
+		return ref
 	}
 	b, err := fs.encodeFreeMap()
 	if err == nil && len(b) <= layout.FreeMapMax {
@@ -32,14 +34,14 @@ func (fs *FS) saveFreeMap() (ref layout.FreeMapRef) {
 	return ref
 }
 
-// foliosOf are the orders by their kind in a free map.
+// foliosOf returns the folio order of each kind of run in a free map.
 func (fs *FS) foliosOf() [3]uint8 {
 	o := fs.alloc.Orders()
 	return [3]uint8{0, o.PMD, o.PUD}
 }
 
-// encodeFreeMap returns the free map, or more than FreeMapMax bytes. What is neither free nor
-// owned nor metadata was lost by a mistake of ours: an error.
+// encodeFreeMap returns the free map; more than FreeMapMax bytes mean that it is too large. It
+// fails if some block is neither free nor owned nor metadata: then a bug of this program lost it.
 func (fs *FS) encodeFreeMap() ([]byte, error) {
 	var w layout.FreeMapWriter
 	orders := fs.foliosOf()
@@ -56,10 +58,10 @@ func (fs *FS) encodeFreeMap() ([]byte, error) {
 	w.End(2)
 	sum += fs.meta.Save(&w)
 	if len(w.B) <= layout.FreeMapMax && sum != fs.sb.Blocks() {
-		return nil, corruptf("%d blocks are known of %d", sum, fs.sb.Blocks())
+		return nil, corruptf("%d blocks are free, owned, metadata or offline, but the filesystem has %d", sum, fs.sb.Blocks())
 	}
 	for _, ino := range fs.defrag.list() {
-		if fs.meta.HasInodes(fs.sb.InodeOff(ino)) { // it may be gone
+		if fs.meta.HasInodes(fs.sb.InodeOff(ino)) { // its inode block may have been freed
 			w.Ino(ino)
 		}
 	}
@@ -67,8 +69,8 @@ func (fs *FS) encodeFreeMap() ([]byte, error) {
 	return w.B, nil
 }
 
-// writeFreeMap stores a free map in free blocks, the lowest ones. The reference is zero if
-// there are not enough.
+// writeFreeMap stores a free map in the lowest free blocks. The reference is zero if there are not
+// enough.
 func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 	var segs []run
 	left := len(b)
@@ -106,24 +108,24 @@ func (fs *FS) writeFreeMap(b []byte) (ref layout.FreeMapRef, err error) {
 	return ref, nil
 }
 
-// readFreeMap reads the bytes of the saved free map.
+// readFreeMap returns the bytes of the saved free map.
 func (fs *FS) readFreeMap() (b []byte, err error) {
 	ref := fs.owner.saved.Map
 	if ref.Len > layout.FreeMapMax {
-		return nil, corruptf("it has %d bytes, at most %d are possible", ref.Len, layout.FreeMapMax)
+		return nil, corruptf("the saved free map has %d bytes, at most %d are possible", ref.Len, layout.FreeMapMax)
 	}
 	for i, at := uint32(0), ref.Block; uint64(len(b)) < ref.Len; i++ {
 		var l layout.Line
 		var h layout.FreeMapSegment
 		off := int64(at) << layout.BlockShift
 		if at >= fs.sb.Blocks() || off < fs.sb.StaticEnd {
-			return nil, corruptf("segment %d is at block %d, outside the filesystem", i, at)
+			return nil, corruptf("segment %d of the saved free map is at block %d, outside the filesystem", i, at)
 		}
 		if err := fs.journal.ReadLine(off, &l); err != nil {
 			return nil, err
 		}
 		if !h.Get(&l) || h.Index != i || h.Mounts != fs.owner.saved.Mounts || h.Blocks == 0 || h.Blocks > fs.sb.Blocks()-at {
-			return nil, corruptf("block %d is not segment %d of it", at, i)
+			return nil, corruptf("block %d is not segment %d of the saved free map", at, i)
 		}
 		n := min(h.Blocks<<layout.BlockShift-layout.LineSize, ref.Len-uint64(len(b)))
 		b = slices.Grow(b, int(n))[:len(b)+int(n)]
@@ -133,32 +135,32 @@ func (fs *FS) readFreeMap() (b []byte, err error) {
 		at = h.Next
 	}
 	if crc := layout.Checksum(fs.journal.Seed(), b); crc != ref.CRC {
-		return nil, corruptf("its checksum is %08x, expected %08x", crc, ref.CRC)
+		return nil, corruptf("the checksum of the saved free map is %08x, expected %08x", crc, ref.CRC)
 	}
 	return b, nil
 }
 
-// loadFreeMap does what a scan does, by the saved free map instead of the inodes. After an
-// error everything that it filled must be made anew.
+// loadFreeMap does the work of a scan from the saved free map instead of the inodes. After an error
+// the caller must replace the allocator, the folio table and all else that it filled.
 func (s *scan) loadFreeMap() error {
 	fs := s.fs
-	b, err := fs.readFreeMap()
+	data, err := fs.readFreeMap()
 	if err != nil {
 		return err
 	}
 	if err := s.structures(); err != nil {
 		return err
 	}
-	r := layout.NewFreeMapReader(b, fs.sb.Blocks())
+	reader := layout.NewFreeMapReader(data, fs.sb.Blocks())
 	orders := fs.foliosOf()
 	ok := fs.alloc.ReserveAll(func() (block, n uint64, ok bool) {
-		for x, ok := r.Run(); ok && err == nil; x, ok = r.Run() {
-			run := refcnt.Run{Block: x.Block, N: x.N, Owners: x.Count, Missing: x.Kind == layout.FreeMapMissing}
+		for saved, ok := reader.Run(); ok && err == nil; saved, ok = reader.Run() {
+			run := refcnt.Run{Block: saved.Block, N: saved.N, Owners: saved.Count, Missing: saved.Kind == layout.FreeMapMissing}
 			if !run.Missing {
-				run.Order = orders[x.Kind]
+				run.Order = orders[saved.Kind]
 			}
 			if err = fs.table.Restore(run); err == nil && !run.Missing {
-				return x.Block, x.N, true
+				return saved.Block, saved.N, true
 			}
 		}
 		return 0, 0, false
@@ -167,19 +169,19 @@ func (s *scan) loadFreeMap() error {
 		return fmt.Errorf("%w: %w", ErrNeedsFsck, err)
 	}
 	if !ok {
-		return corruptf("it says that blocks are data which are not")
+		return corruptf("the saved free map lists data blocks that are metadata, listed twice, or outside the region")
 	}
-	if err := fs.meta.Restore(r, len(s.todo)); err != nil {
+	if err := fs.meta.Restore(reader, len(s.todo)); err != nil {
 		return err
 	}
-	for ino, ok := r.Ino(); ok; ino, ok = r.Ino() {
+	for ino, ok := reader.Ino(); ok; ino, ok = reader.Ino() {
 		if off := fs.sb.InodeOff(ino); off < 0 || !fs.meta.HasInodes(off) {
-			return corruptf("it says that there is an inode %d", ino)
+			return corruptf("the saved free map lists inode %d, which does not exist", ino)
 		}
 		fs.defrag.add(ino)
 	}
-	if !r.Done() {
-		return corruptf("it ends too early, or too late")
+	if !reader.Done() {
+		return corruptf("the saved free map ends before or after its last entry")
 	}
 	return nil
 }

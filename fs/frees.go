@@ -1,14 +1,14 @@
 package fs
 
-// frees are the functions that make blocks free that nobody owns or references: bound once, so that
-// passing one allocates nothing. A bad block goes offline instead.
+// frees holds the functions that free blocks without owner and reference. They are bound once, so
+// that passing one allocates nothing. Bad blocks go offline instead.
 type frees struct {
-	idle  func(block, n uint64)
-	pools [16]func(block, n uint64) // idle, through an allocator's pool each
+	idle  func(block, n uint64)     // frees n blocks from block on
+	pools [16]func(block, n uint64) // idle through each of the allocator's pools
 }
 
-// bind makes them. After the journal has failed they do nothing: a transaction whose media failed
-// may have been committed all the same, so nothing that it changed is used again.
+// bind makes the functions. After the journal has failed they do nothing: a transaction may have
+// been committed although the media failed under it, so its blocks must not be used again.
 func (f *frees) bind(fs *FS) {
 	f.idle = func(block, n uint64) {
 		if fs.journal.Failed() {
@@ -37,7 +37,7 @@ func (f *frees) bind(fs *FS) {
 	}
 }
 
-// to is idle through the caller's pool.
+// to returns idle through the caller's pool.
 func (f *frees) to(ctx *Caller) func(block, n uint64) {
 	return f.pools[ctx.Lane%uint32(len(f.pools))]
 }

@@ -18,8 +18,7 @@ import (
 	"github.com/daxfsd/daxfsd/refcnt"
 )
 
-// FS is a mounted filesystem. All methods are safe for concurrent use until
-// Unmount is called.
+// FS is a mounted filesystem. All methods are safe for concurrent use until Unmount is called.
 type FS struct {
 	r   *pmem.Region
 	sb  *layout.Superblock
@@ -31,10 +30,10 @@ type FS struct {
 	bad     *badmem.List
 	free    frees
 	reserve reserve
-	bodies  []run // taken for the journal's logged records; only with Options.Atomic
+	bodies  []run // allocated for the journal's logged records; only with Options.Atomic
 
-	// journal refuses changes once the media failed under a transaction, or the region was taken
-	// from us.
+	// journal refuses changes after the media failed under a transaction, or after another process
+	// took the region.
 	journal *journal.Journal
 
 	defrag defrag
@@ -44,96 +43,96 @@ type FS struct {
 
 	owner   ownership
 	mounted mountReport
-	damage  damage // found since the mount
+	damage  damage
 	pools   pools
 	freeing freeing
 	xattrs  xattrCache
 
 	pageSize kept.Value[int64]
 
-	coarse atomic.Int64 // about what time it is: a second old at most
+	coarse atomic.Int64 // the time in ns since the epoch, at most about a second old
 
 	background background
 }
 
-// pools keep what an operation would otherwise allocate.
+// pools keeps objects that operations would otherwise allocate.
 type pools struct {
-	pinnedReads sync.Pool // *Reply
+	pinnedReads sync.Pool // *PinnedRead
 	dirBatches  sync.Pool // *dirBatch
 }
 
 // Options of Mount. The zero value mounts read-write.
 type Options struct {
 	ReadOnly bool
-	// Atomic makes each Write of up to AtomicUnit bytes all or nothing, whatever
-	// happens, and one that finds no space change nothing.
+	// Atomic makes each Write of up to AtomicUnit bytes all or nothing, even in a crash. A write
+	// that finds no space then changes nothing.
 	Atomic bool
-	// Owner is what the caller found out about the region's last user; nil: Mount asks itself,
+	// Owner is the caller's verdict about the region's last user; nil: Mount calls owner.Judge,
 	// which may take seconds.
 	Owner *owner.Verdict
-	// Takeover mounts a region of which it is unclear whether somebody uses it.
+	// Takeover mounts the region although it is unclear whether another user has it.
 	Takeover bool
-	// BeatInterval is how often others are shown that this mount is alive; 0: never, and then
-	// only the lock of the region keeps them out.
+	// BeatInterval is the interval of the heartbeat, which shows others that this mount is alive.
+	// 0: there is no heartbeat, and only the lock of the region keeps others out.
 	BeatInterval time.Duration
-	// Scan reads all inodes even if a free map was saved: that finds what contradicts
-	// itself though its checksums are right, where a mount by the free map believes it.
+	// Scan reads all inodes even if a free map was saved. That finds contradictions behind right
+	// checksums, which a mount by the free map would not see.
 	Scan bool
-	// Sleep waits while it is watched whether the last user still lives; nil: time.Sleep. For
-	// tests.
+	// Sleep pauses while Mount watches whether the last user is alive; nil: time.Sleep. For tests.
 	Sleep func(time.Duration)
-	// Clock returns the time in ns since the epoch; nil is the real time.
+	// Clock returns the time in ns since the epoch; nil: the real time.
 	Clock func() int64
-	// Progress is told how far a stage of mounting is; nil: nobody.
+	// Progress is called with the progress of a stage of mounting, in a unit of the stage; nil:
+	// none.
 	Progress func(stage string, done, total int64)
-	// Warn is told what an administrator should know; nil: nobody.
+	// Warn is called with messages for an administrator; nil: none.
 	Warn func(msg string)
-	// Atime is when reading a file changes its access time.
+	// Atime selects when a read updates the access time.
 	Atime Atime
-	// NoDirAtime: reading a directory does not.
+	// NoDirAtime: a read of a directory never updates its access time.
 	NoDirAtime bool
-	// TimesInterval is how often times that are kept lazily are made durable; 0: never, but
-	// for fsync, close and forget.
+	// TimesInterval is the interval at which lazily updated times become durable; 0: only fsync,
+	// close and forget make them durable.
 	TimesInterval time.Duration
-	// SyncInterval is how often a region in an ordinary file is written back
-	// against a crash of the host; 0: never.
+	// SyncInterval is the interval at which a region in an ordinary file is written back, against a
+	// crash of the host; 0: never.
 	SyncInterval time.Duration
-	// CompactInterval is how often Compact is called; 0: never.
+	// CompactInterval is the interval of calls of Compact; 0: never.
 	CompactInterval time.Duration
 }
 
-// Caller comes with every call. It is the caller's, may be reused, and must not
-// be shared between calls in flight.
+// Caller describes the caller of an operation. The caller owns it and may reuse it, but must not
+// share it between calls in flight.
 type Caller struct {
 	UID, GID, PID, Umask uint32
-	// Lane selects the journal lane, taken modulo their number: the index of
-	// the calling thread or queue.
+	// Lane is the index of the calling thread or queue. It selects the journal lane, modulo the
+	// number of lanes.
 	Lane uint32
-	// NoAtime: reading leaves the access time alone (O_NOATIME).
+	// NoAtime: reads do not update the access time (O_NOATIME).
 	NoAtime bool
-	// NoWait: fail with EAGAIN, before anything has changed, rather than wait for what other
-	// requests have to do first, or work for longer than about a millisecond.
+	// NoWait: the operation fails with EAGAIN, before anything has changed, instead of waiting for
+	// other requests or working for longer than about a millisecond.
 	NoWait bool
-	// Append: the data's place is the end of file (O_APPEND), which a write to an append-only
-	// file must be. Its pieces may come side by side, in any order.
+	// Append: the data is for the end of file (O_APPEND), as an append-only file demands. Pieces of
+	// one write may arrive at the same time, in any order.
 	Append bool
-	// Writeback: of the kernel's cache of pages, whoever stored to them. The owner is taken for
-	// the writer.
+	// Writeback: the kernel writes back pages of its cache, and it is not known which user stored
+	// to them. The file's owner is charged for the space.
 	Writeback bool
 	// Fill: the kernel reads pages into its cache.
 	Fill bool
-	// Direct: the change goes past the kernel's page cache, which may hold pages of the range. If
-	// it may, the operation leaves a Bypass, also when it fails.
+	// Direct: the change goes past the kernel's page cache. If that may hold pages of the file, the
+	// operation sets Bypass, even if it fails.
 	Direct bool
 	Bypass *Bypass
 	// Cancel is closed when the caller no longer waits; nil: never.
 	Cancel <-chan struct{}
-	// Away calls its argument, which takes no processor time but waits for what others do: the
-	// caller may let others run meanwhile. nil: it is just called.
+	// Away calls its argument, which waits for others without using a CPU; meanwhile the calling
+	// thread may let others run. nil: the argument is called directly.
 	Away func(func())
 }
 
-// Wait calls f, by Away if there is one.
+// Wait calls f, through Away if that is set.
 func (ctx *Caller) Wait(f func()) {
 	if ctx.Away == nil {
 		f()
@@ -152,7 +151,8 @@ func (ctx *Caller) cancelled() bool {
 	}
 }
 
-// Attr is what stat(2) tells. Blocks counts 512 bytes; times are ns since the epoch.
+// Attr holds the attributes that stat(2) returns. Size is in bytes, Blocks in units of 512 bytes;
+// times are ns since the epoch.
 type Attr struct {
 	Ino                        uint64
 	Gen, Mode                  uint32
@@ -162,12 +162,13 @@ type Attr struct {
 	Flags, Proj                uint32
 }
 
-// Super is the superblock; it must not be changed.
+// Super returns the superblock, which must not be changed.
 func (fs *FS) Super() *layout.Superblock { return fs.sb }
 
-// Region is the region the filesystem is on.
+// Region returns the region that holds the filesystem.
 func (fs *FS) Region() *pmem.Region { return fs.r }
 
+// now returns the time in ns since the epoch, and updates coarse.
 func (fs *FS) now() int64 {
 	now := int64(0)
 	if fs.opt.Clock != nil {
@@ -191,9 +192,9 @@ func (fs *FS) progress(stage string, done, total int64) {
 	}
 }
 
-// contradiction makes the filesystem refuse changes after what it reads of an inode was found to
-// contradict what it knows of free space, by a saved free map whose checksum is right. It stays
-// one that was not unmounted, so the next mount reads all inodes, and says what is damaged.
+// contradiction makes the filesystem refuse changes, after the lines of an inode were found to
+// contradict the saved free map although that has a right checksum. The owner record never becomes
+// clean, so the next mount reads all inodes and reports the damage. It returns EIO.
 func (fs *FS) contradiction(err error) error {
 	if fs.journal.Fail(err) {
 		fs.warn("the filesystem is read-only until it is mounted again: %v", err)
@@ -201,18 +202,20 @@ func (fs *FS) contradiction(err error) error {
 	return syscall.EIO
 }
 
-// doubt is told of a block of an inode that the saved free map has free.
+// doubt is called with a region block that an inode has, but that is free for this mount.
 func (fs *FS) doubt(block uint64) {
-	fs.contradiction(corruptf("block %d belongs to an inode, and is free by the saved free map or an inode that had it, too", block))
+	fs.contradiction(corruptf("block %d belongs to an inode, but is free: in the saved free map, or because another inode had it too", block))
 }
 
+// readOnly reports whether changes are refused.
 func (fs *FS) readOnly() bool { return fs.opt.ReadOnly || fs.journal.Failed() }
 
-// needsSync: the region is in an ordinary file, so that what survives a crash of
-// the host is what was written back.
+// needsSync reports whether the region is in an ordinary file, of which only the pages that were
+// written back survive a crash of the host.
 func (fs *FS) needsSync() bool { return fs.r.Durability() == pmem.DurableDaemon }
 
-// mayChange is the first check of every changing operation.
+// mayChange is the first check of every changing operation: EROFS if mounted read-only, EIO after
+// the journal has failed.
 func (fs *FS) mayChange() syscall.Errno {
 	if fs.opt.ReadOnly {
 		return syscall.EROFS
@@ -223,7 +226,7 @@ func (fs *FS) mayChange() syscall.Errno {
 	return 0
 }
 
-// StatFS is what statfs(2) tells; counts of blocks are in BlockSize.
+// StatFS holds the results of statfs(2); counts of blocks are in BlockSize bytes.
 type StatFS struct {
 	BlockSize             uint32
 	Blocks, Bfree, Bavail uint64
@@ -231,8 +234,8 @@ type StatFS struct {
 	NameLen               uint32
 }
 
-// StatFS fills s. Bavail is what data can take; Bfree also counts free metadata
-// blocks and the chunks kept for metadata.
+// StatFS fills s. Bavail counts the blocks that data may take; Bfree also counts free metadata
+// blocks and the chunks reserved for metadata.
 func (fs *FS) StatFS(s *StatFS) {
 	fs.reserve.keep()
 	free := fs.alloc.FreeBlocks()
@@ -247,47 +250,47 @@ func (fs *FS) StatFS(s *StatFS) {
 	}
 }
 
-// Stats is what `daxfsd info` shows of a mounted filesystem.
+// Stats holds the figures that `daxfsd info` shows of a mounted filesystem.
 type Stats struct {
 	Blocks          uint64  `json:"blocks"`
 	FreeBlocks      uint64  `json:"free_blocks"`
-	AvailableBlocks uint64  `json:"available_blocks"` // to all
-	RootBlocks      uint64  `json:"root_blocks"`      // that only root may take
+	AvailableBlocks uint64  `json:"available_blocks"` // available to all users
+	RootBlocks      uint64  `json:"root_blocks"`      // reserved for root
 	Inodes          uint64  `json:"inodes"`
 	FreeInodes      uint64  `json:"free_inodes"`
 	CachedInodes    int     `json:"cached_inodes"`
 	MetaChunks      int     `json:"metadata_chunks"`
 	FreeMetaBlocks  uint64  `json:"free_metadata_blocks"`
 	BadRanges       int     `json:"bad_ranges"`    // of memory that cannot be read
-	BadBytes        uint64  `json:"bad_bytes"`     // in them
-	OfflineBytes    uint64  `json:"offline_bytes"` // of these, data that belongs to no file any more, or never did
+	BadBytes        uint64  `json:"bad_bytes"`     // total size of these ranges
+	OfflineBytes    uint64  `json:"offline_bytes"` // of these, bytes that no file has
 	FreeData        uint64  `json:"free_data_bytes"`
 	FreeIn2M        uint64  `json:"free_in_2m_bytes"`  // of these, in wholly free aligned 2 MiB
 	FreeIn1G        uint64  `json:"free_in_1g_bytes"`  // of these, in wholly free aligned 1 GiB
-	FolioTableBytes uint64  `json:"folio_table_bytes"` // without what is split into 4 KiB
-	SplitTableBytes uint64  `json:"split_table_bytes"` // for what is split
+	FolioTableBytes uint64  `json:"folio_table_bytes"` // without the parts for split folios
+	SplitTableBytes uint64  `json:"split_table_bytes"` // the parts for split folios
 	Folios2M        uint64  `json:"folios_2m"`         // large folios of files
 	Folios1G        uint64  `json:"folios_1g"`
 	PageSize        int64   `json:"page_size"`   // see PageSize; Stats leaves it 0
 	MovedBytes      uint64  `json:"moved_bytes"` // copied within the region to make large folios
 	Folios4K        uint64  `json:"folios_4k"`
-	Split2M         uint64  `json:"split_2m"`            // 2 MiB blocks of which folios of 4 KiB are in use
-	PartlyOwned     uint64  `json:"partly_owned"`        // large folios of which some files own a part only
-	PMDMappable     float64 `json:"pmd_mappable"`        // share of the data that is in folios of 2 MiB or 1 GiB
-	PUDMappable     float64 `json:"pud_mappable"`        // in folios of 1 GiB
+	Split2M         uint64  `json:"split_2m"`            // 2 MiB blocks that contain folios of 4 KiB
+	PartlyOwned     uint64  `json:"partly_owned"`        // large folios with an owner of a part only
+	PMDMappable     float64 `json:"pmd_mappable"`        // share of data in folios of 2 MiB or 1 GiB
+	PUDMappable     float64 `json:"pud_mappable"`        // the same, in folios of 1 GiB
 	SharedBytes     uint64  `json:"shared_bytes"`        // with more than one owner
-	DeferredFrees   uint64  `json:"deferred_free_bytes"` // no longer of files, and still referenced
+	DeferredFrees   uint64  `json:"deferred_free_bytes"` // of no file, but still referenced
 	ReplayedRecords int     `json:"replayed_records"`
 	FreedOrphans    int     `json:"freed_orphans"`
 	ReadOnly        bool    `json:"read_only"`
-	Failed          string  `json:"failed,omitempty"`   // why changes, or all requests, have been refused since; empty: they are not
+	Failed          string  `json:"failed,omitempty"`   // why changes or all requests are refused; or empty
 	FreeMap         bool    `json:"free_map"`           // mounted by the free map that the last unmount saved
 	AtomicWrite     int     `json:"atomic_write_bytes"` // the largest write that is all or nothing; 8 without Options.Atomic
 }
 
-// PageSize is the page size of our mapping of the region, in bytes; 0: the kernel does not
-// tell. The kernel walks all pages of the mapping to tell it, 0.2 s for each GiB in small pages, so
-// an answer is kept (internal/kept).
+// PageSize returns the page size of the mapping of the region in bytes; 0: the kernel does not
+// report it. The kernel walks all pages of the mapping for the answer, 0.2 s for each GiB in small
+// pages, so answers are kept (internal/kept).
 func (fs *FS) PageSize() int64 {
 	return fs.pageSize.Get(func() int64 {
 		n, _, _ := hugepage.PageSize(fs.r.Bytes(0, fs.sb.Size), false)
@@ -295,7 +298,7 @@ func (fs *FS) PageSize() int64 {
 	})
 }
 
-// Stats gathers the figures of the moment; they need not belong to one instant.
+// Stats collects the current figures; they need not be from one instant.
 func (fs *FS) Stats() Stats {
 	var f StatFS
 	fs.StatFS(&f)
@@ -330,7 +333,8 @@ func (fs *FS) Stats() Stats {
 	return s
 }
 
-// CachedInodes is how many inodes are in DRAM: those that the kernel remembers, or that are in use.
+// CachedInodes returns the number of inodes in DRAM: those that the kernel remembers, or that are
+// in use.
 func (fs *FS) CachedInodes() (n int) {
 	for i := range fs.icache {
 		sh := &fs.icache[i]

@@ -13,7 +13,7 @@ import (
 	"github.com/daxfsd/daxfsd/pagecache"
 )
 
-// inodeState says whether an inode in the cache can be found (get).
+// inodeState says whether get finds an inode in the cache.
 type inodeState uint8
 
 const (
@@ -32,62 +32,63 @@ const (
 //	live -> absent       the last reference to any other inode is dropped
 //	freeing -> absent    its slot and blocks are free
 //
-// Of a regular file space, ext, and the size change under io and mu, so that either suffices to
-// read them. Of a directory all that changes under mu alone. See iolock.go, and doc.go for the lock
-// order.
+// For a regular file, space, ext, and the size change under io and mu, so either suffices to read
+// them. For a directory they change under mu alone. See iolock.go, and doc.go for the lock order.
 type inode struct {
 	ino  uint64       // immutable
-	off  int64        // region offset; immutable
-	refs atomic.Int64 // lookups by the kernel and operations in flight; 0 is reached under the shard's lock
+	off  int64        // region offset in bytes; immutable
+	refs atomic.Int64 // by the kernel's lookups and by operations; reaches 0 under the shard's lock
 	typ  uint32       // S_IFMT bits of the mode; immutable
-	// A directory whose parents lead up to the root, see anchor.
+	// anchored is set once the parents of a directory are known to lead up to the root, see anchor.
 	anchored atomic.Bool
 
 	state    inodeState // protected by the shard's lock
-	linkable bool       // protected by mu: made without a name, and none given yet
+	linkable bool       // protected by mu: created without a name, and without one so far
 	orphaned bool       // protected by mu: counted in FS.freeing
 	live     bool       // protected by mu: the live line holds newer times than the times line
 
 	io      sync.Mutex
 	mu      sync.RWMutex
 	mappers atomic.Int32          // opens for reading and writing, see MayBeMapped
-	core    layout.Core           // protected by mu, core.Size of a file by io too; that is mirrored in size
+	core    layout.Core           // protected by mu, core.Size of a file by io too (see size)
 	parent  atomic.Uint64         // mirrors core.Parent; changes only under the rename mutex
-	up      atomic.Pointer[inode] // of a directory: parent, if that is known; see parentOfLocked. No reference
-	troot   uint64                // protected by mu: Times.ExtentRoot
-	xroot   uint64                // protected by mu: Times.XattrRoot
-	btime   int64                 // immutable once created
-	size    atomic.Uint64
-	flags   atomic.Uint32 // mirrors core.Flags
-	caps    atomic.Bool   // it may have the attribute security.capability; false only under mu
+	up      atomic.Pointer[inode] // a directory's parent, if known; no reference, see parentOfLocked
+	troot   uint64                // protected by mu: Times.ExtentRoot, a region block
+	xroot   uint64                // protected by mu: Times.XattrRoot, a region block
+	btime   int64                 // ns since the epoch; immutable once created
+	size    atomic.Uint64         // mirrors core.Size, in bytes
+	flags   atomic.Uint32         // mirrors core.Flags
+	caps    atomic.Bool           // security.capability may exist; cleared only under mu
 
-	// Times are read and written without mu: writes in place do not serialise.
+	// Times, in ns since the epoch, are read and written without mu: writes in place do not
+	// serialise.
 	atime, mtime, ctime atomic.Int64
-	touched, flushed    atomic.Uint64 // lazy changes of the times, and how many of them are on media
+	touched, flushed    atomic.Uint64 // number of lazy updates of the times, and of those on media
 
-	acls   *acls                  // protected by mu, held for writing; nil: not known
-	xattrs atomic.Pointer[xattrs] // of xroot; see xattrCache, which may drop it any time; nil: not known, or short
+	acls   *acls                  // protected by mu, held for writing; nil: not read
+	xattrs atomic.Pointer[xattrs] // xroot's list; nil: not read, short, or dropped (xattrCache)
 
-	// Most inodes that a kernel remembers were looked at, and nothing else: they are small.
-	blocks   atomic.Uint64 // blocks owned, metadata of the file included; if loaded or counted
+	// The kernel remembers many inodes only because of a stat(2). These have no content, and stay
+	// small.
+	blocks   atomic.Uint64 // owned, including metadata; valid if loaded or counted
 	counted  atomic.Bool   // set under io and mu
-	loaded   atomic.Bool   // content is there; set under io and mu
+	loaded   atomic.Bool   // content is in DRAM; set under io and mu
 	*content               // immutable once loaded
 }
 
-// content is what of an inode is in DRAM from the first time on that its data, or the names in
-// it, are used (loadExtentsLocked).
+// content is the part of an inode that is read into DRAM when its data, or a directory's names, are
+// first used (loadExtentsLocked).
 type content struct {
 	rl     rangelock.Lock
 	space  pagecache.Space  // read without a lock
 	ext    extentSlots      // protected by io and mu, see inode
-	remap  remap            // the change of extents under way; protected by io, of a directory by mu
-	layout pagecache.Layout // holders of granted mappings; a lock of its own, taken with none held
+	remap  remap            // under way; protected by io, or by mu for a directory
+	layout pagecache.Layout // granted mappings; its lock is taken with no other held
 	dir    *dirindex.Index  // protected by mu; directories only
-	pages  kernelPages      // a lock of its own, a leaf but for reading the region
+	pages  kernelPages      // its lock is a leaf except for reading the region
 }
 
-// uid is the owner, for callers that do not hold mu.
+// uid returns the owner. Called with mu not held.
 func (in *inode) uid() uint32 {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
@@ -102,10 +103,10 @@ const icacheShards = 64
 type icacheShard struct {
 	mu sync.Mutex
 	m  map[uint64]*inode
-	// peak is the largest m has been. A map does not shrink: when few are left of many, they
-	// move to another one.
+	// peak is the largest size that m has had. A map does not shrink: once few inodes are left,
+	// they move to a new map.
 	peak int
-	_    [40]byte // a cache line of its own
+	_    [40]byte // pads the shard to a cache line
 }
 
 // addLocked inserts in. Called with s.mu held.
@@ -114,7 +115,7 @@ func (s *icacheShard) addLocked(in *inode) {
 	s.peak = max(s.peak, len(s.m))
 }
 
-// removeLocked is the reverse. Called with s.mu held.
+// removeLocked removes in. Called with s.mu held.
 func (s *icacheShard) removeLocked(in *inode) {
 	delete(s.m, in.ino)
 	if n := len(s.m); s.peak > 1024 && n < s.peak/8 {
@@ -123,7 +124,7 @@ func (s *icacheShard) removeLocked(in *inode) {
 	}
 }
 
-// drop removes in, unless the slot's next user has taken its place.
+// drop removes in, unless the slot's next user has replaced it.
 func (s *icacheShard) drop(in *inode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,8 +137,8 @@ func (fs *FS) shard(ino uint64) *icacheShard {
 	return &fs.icache[(ino^ino>>6)%icacheShards]
 }
 
-// get returns the inode with one more reference, reading it from media if it is
-// not cached. ESTALE if there is no such inode, EIO if the region is another's (lose).
+// get returns the inode with one more reference, and reads it from media if it is not cached.
+// ESTALE if there is no such inode, EIO if another process took the region (lose).
 func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 	if fs.owner.lost.Load() != nil {
 		return nil, syscall.EIO
@@ -162,8 +163,8 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 	return in, 0
 }
 
-// readInode reads an inode's lines. A free slot or an orphan is ESTALE: nobody
-// can have it open who is not in the cache.
+// readInode reads an inode's lines. ESTALE for a free slot, and for an orphan: an orphan that is
+// still open is in the cache. Called with the shard's lock held.
 func (fs *FS) readInode(ino uint64) (*inode, error) {
 	off := fs.sb.InodeOff(ino)
 	if off < 0 || !fs.meta.HasInodes(off) {
@@ -205,7 +206,7 @@ func (fs *FS) readInode(ino uint64) (*inode, error) {
 	return in, nil
 }
 
-// checkCore refuses a core line that no writer makes.
+// checkCore returns an error for a core line that no writer makes.
 func checkCore(ino uint64, c *layout.Core) error {
 	link := uint32(c.Mode)&syscall.S_IFMT == syscall.S_IFLNK
 	inline := c.Format&layout.FormatInline != 0
@@ -221,8 +222,8 @@ func (in *inode) setTimes(a, m, c int64) {
 	in.ctime.Store(c)
 }
 
-// touch sets mtime and ctime lazily: in DRAM now, on media with the next
-// transaction on the times line, close, fsync or forget.
+// touch updates mtime and ctime lazily: in DRAM now, on media with the next transaction on the
+// times line, close, fsync or forget.
 func (fs *FS) touch(in *inode) {
 	now := fs.now()
 	in.mtime.Store(now)
@@ -230,19 +231,19 @@ func (fs *FS) touch(in *inode) {
 	in.touched.Add(1)
 }
 
-// lazy reports whether the times are newer than the media's.
+// lazy reports whether the times are newer in DRAM than on media.
 func (in *inode) lazy() bool { return in.touched.Load() != in.flushed.Load() }
 
-// gone reports whether in has no name and never will: its times end with it. The caller
-// holds mu, or all references.
+// gone reports whether in has no name and never will, so that its times need not be stored. The
+// caller holds mu, or all references.
 func (in *inode) gone() bool { return in.core.Nlink == 0 && !in.linkable }
 
-// flushTimes persists lazily kept times: in the live line, or, when that holds the
-// newest times on media already, in the times line by a transaction, so that a torn
-// store never takes times away that were durable before.
+// flushTimes makes lazily updated times durable, in the live line. If that already holds the newest
+// times on media, it uses a transaction on the times line instead, so that a torn store never loses
+// times that were durable before. Called without mu.
 //
-// Persistence order: store the live line, flush, SFENCE. A torn line fails its
-// checksum and the times line holds.
+// Persistence order: store the live line, flush, SFENCE. If it is torn its checksum is wrong, and
+// the times line counts.
 func (fs *FS) flushTimes(in *inode) error {
 	if !in.lazy() || fs.readOnly() {
 		return nil
@@ -282,46 +283,46 @@ func (fs *FS) flushTimes(in *inode) error {
 	return nil
 }
 
-// put drops n references. Whoever drops the last one persists lazy times and
-// frees an orphan.
+// put drops n references. With the last one it makes lazily updated times durable, and frees an
+// orphan.
 func (fs *FS) put(in *inode, n int64) {
 	for {
-		r := in.refs.Load()
-		if r < n {
+		refs := in.refs.Load()
+		if refs < n {
 			panic("fs: inode reference count below zero")
 		}
-		if r == n {
+		if refs == n {
 			break
 		}
-		if in.refs.CompareAndSwap(r, r-n) {
+		if in.refs.CompareAndSwap(refs, refs-n) {
 			return
 		}
 	}
-	// Perhaps the last one: persist first, so that a later reader of the media
-	// sees what we knew.
+	// This may drop the last reference. Persist first, so that the next reader of the media sees
+	// the newest times.
 	err := fs.flushTimes(in)
 	if err != nil {
 		fs.warn("the times of inode %d are lost: %v", in.ino, err)
 	}
-	s := fs.shard(in.ino)
-	s.mu.Lock()
+	shard := fs.shard(in.ino)
+	shard.mu.Lock()
 	if in.refs.Load() == n && in.lazy() && !in.gone() && err == nil && !fs.readOnly() {
-		s.mu.Unlock()
-		fs.put(in, n) // touched since: persist again
+		shard.mu.Unlock()
+		fs.put(in, n) // updated since: persist again
 		return
 	}
 	if in.refs.Add(-n) > 0 {
-		s.mu.Unlock()
+		shard.mu.Unlock()
 		return
 	}
 	fs.xattrs.drop(in)
 	if in.core.Nlink != 0 || fs.readOnly() {
-		s.removeLocked(in)
-		s.mu.Unlock()
+		shard.removeLocked(in)
+		shard.mu.Unlock()
 		return
 	}
 	in.state = inodeFreeing
-	s.mu.Unlock()
+	shard.mu.Unlock()
 	if fs.reclaimsLong(in) {
 		fs.freeing.inBackground(func() { fs.end(in) })
 		return
@@ -329,19 +330,19 @@ func (fs *FS) put(in *inode, n int64) {
 	fs.end(in)
 }
 
-// end frees an orphan that nobody references.
+// end frees an orphan that has no reference.
 func (fs *FS) end(in *inode) {
 	ctx := Caller{Lane: uint32(in.ino)}
 	fs.reclaim(&ctx, in)
 	if in.orphaned {
 		fs.freeing.freed.Add(1)
 	}
-	fs.xattrs.drop(in) // reclaim read them once more
+	fs.xattrs.drop(in) // reclaim read them again
 	fs.shard(in.ino).drop(in)
 }
 
-// reclaimsLong reports whether freeing an orphan takes long: no caller that drops the last
-// reference, which may hold a directory or serve a queue, waits for that.
+// reclaimsLong reports whether freeing an orphan takes long. The caller that drops the last
+// reference may hold a directory's lock or serve a queue, so it does not do that itself.
 func (fs *FS) reclaimsLong(in *inode) bool {
 	if in.loaded.Load() {
 		return in.cutsMuchLocked()
@@ -349,12 +350,12 @@ func (fs *FS) reclaimsLong(in *inode) bool {
 	return fs.largeLocked(in, true) || in.counted.Load() && in.blocks.Load() > quickCutBlocks
 }
 
-// reclaim frees an orphan that nobody references, whatever its size, in one
-// transaction: free space is what no live inode claims.
+// reclaim frees an orphan that has no reference, in one transaction whatever its size: free space
+// is what no live inode claims.
 //
 // Persistence order:
 //  1. transaction: core line free (mode 0), generation kept
-//  2. only then its blocks, its metadata blocks and its slot may be reused
+//  2. only then may its blocks, its metadata blocks and its slot be reused
 //
 // If the transaction fails the orphan stays until the next recovery.
 func (fs *FS) reclaim(ctx *Caller, in *inode) {
@@ -388,7 +389,7 @@ func (fs *FS) reclaim(ctx *Caller, in *inode) {
 	}
 }
 
-// freeContent gives back every block of an inode that is no longer on media.
+// freeContent frees every block of an inode that is no longer on media. Called with io and mu held.
 func (fs *FS) freeContent(ctx *Caller, in *inode) {
 	meta := in.isDir()
 	in.space.Ascend(0, func(e pagecache.Extent) bool {
@@ -408,8 +409,8 @@ func (fs *FS) freeContent(ctx *Caller, in *inode) {
 	in.ext, in.dir = extentSlots{}, nil
 }
 
-// load reads from a block that the caller keeps from becoming free: it holds a lock of its
-// owner, or a reference. If it cannot be read that is remembered.
+// load reads the region at off, in bytes, into b. The caller keeps that block from becoming free,
+// by a lock of its owner or a reference. If the block cannot be read, load records it as bad.
 func (fs *FS) load(off int64, b []byte) error {
 	err := fs.r.Load(off, b)
 	if err != nil {

@@ -9,21 +9,20 @@ import (
 )
 
 // An inode has two locks, as an xfs inode has. io (IOLOCK) is held for a whole operation that
-// changes a file's extents or size, or that brings an inode's content to DRAM, however long that
+// changes a file's extents or size, or that reads an inode's content into DRAM, however long that
 // takes. mu (ILOCK) is held for one transaction on the inode's lines, from reading them until the
-// inode in DRAM says the same: microseconds. A holder of a directory waits for a child's mu only.
-// So a truncation of a million extents delays neither stat(2) of that file nor other names of its
-// directory.
+// inode in DRAM agrees with them: microseconds. A thread that holds a directory's mu waits only for
+// a child's mu. So a truncation of a million extents delays neither stat(2) of that file nor
+// operations on other names of its directory.
 //
-// The thread of a queue has other callers' requests behind the one that it serves. With
-// Caller.NoWait a lock that may be held long is tried for a moment only, and work that may take
-// long is not begun: both fail with EAGAIN, before anything has changed.
+// The thread of a queue has requests of other callers behind the one that it serves. With
+// Caller.NoWait, a lock that may be held long is tried for a moment only, and work that may take
+// long is not begun. Both fail with EAGAIN, before anything has changed.
 
-// lockTries bounds how often a lock is tried with NoWait: about 5 µs, as long as a transaction
-// takes.
+// lockTries bounds how often a lock is tried with NoWait: about 5 µs, the length of a transaction.
 const lockTries = 400
 
-// lock takes a lock that may be held long. EAGAIN if ctx may not wait and another caller keeps it.
+// lock locks a mutex that may be held long. EAGAIN if ctx may not wait and another caller keeps it.
 func (ctx *Caller) lock(mu *sync.Mutex) error {
 	for range lockTries {
 		if mu.TryLock() {
@@ -37,11 +36,11 @@ func (ctx *Caller) lock(mu *sync.Mutex) error {
 	return nil
 }
 
-// lockIO takes io. EAGAIN as Caller.lock.
+// lockIO locks io. EAGAIN as from Caller.lock.
 func (in *inode) lockIO(ctx *Caller) error { return ctx.lock(&in.io) }
 
-// lockRange takes the file's bytes [start, end) of rl and returns the token for rl.Unlock. EAGAIN
-// if ctx may not wait and another caller keeps some of them.
+// lockRange locks the file's bytes [start, end) in rl, for writing if excl is set, and returns the
+// token for rl.Unlock. EAGAIN if ctx may not wait and another caller keeps a part of the range.
 func (in *inode) lockRange(ctx *Caller, start, end int64, excl bool) (rangelock.Token, error) {
 	for range lockTries / 10 {
 		if lock, ok := in.rl.TryLock(start, end, excl); ok {
@@ -51,19 +50,20 @@ func (in *inode) lockRange(ctx *Caller, start, end int64, excl bool) (rangelock.
 	if ctx.NoWait {
 		return 0, syscall.EAGAIN
 	}
-	var token rangelock.Token // not a result: that would be on the heap
+	var token rangelock.Token // a named result would escape to the heap
 	ctx.Wait(func() { token = in.rl.Lock(start, end, excl) })
 	return token, nil
 }
 
-// What a request with NoWait reads of an inode's content at most, in blocks: about 100 µs.
+// Limits for the content that a request with NoWait reads, in blocks: about 100 µs.
 const (
 	quickExtentBlocks = 8
 	quickDirBlocks    = 32
 )
 
-// largeLocked reports whether an inode has so many extents on media, or with names a directory so
-// many blocks, that reading them takes long. Called with io held, before the content is loaded.
+// largeLocked reports whether reading an inode's content takes long, because it has many extent
+// blocks. With names, many blocks of a directory count too. Called with io held, before the content
+// is in DRAM.
 func (fs *FS) largeLocked(in *inode, names bool) bool {
 	c, root := in.lines()
 	if names && in.isDir() && c.Size > quickDirBlocks<<layout.BlockShift {
@@ -77,8 +77,8 @@ func (fs *FS) largeLocked(in *inode, names bool) bool {
 	return fs.journal.ReadLine(int64(root)<<layout.BlockShift, &l) == nil && h.Get(&l) && h.Index >= quickExtentBlocks
 }
 
-// extentsLoaded brings an inode's extents, and a directory's names, to DRAM the first time they are
-// needed. Called with no lock held. EAGAIN if ctx may not wait and that would take long.
+// extentsLoaded makes sure that an inode's extents, and a directory's names, are in DRAM. EAGAIN if
+// ctx may not wait and reading them takes long. Called with no lock held.
 func (fs *FS) extentsLoaded(ctx *Caller, in *inode) error {
 	if in.loaded.Load() {
 		return nil
@@ -93,8 +93,8 @@ func (fs *FS) extentsLoaded(ctx *Caller, in *inode) error {
 	return fs.loadExtentsLocked(in)
 }
 
-// blocksKnown makes sure that inode.blocks is right, which takes a walk over the extents the first
-// time. Called with no lock held. EAGAIN if ctx may not wait and that would take long.
+// blocksKnown makes sure that inode.blocks is valid; the first time that takes a walk over the
+// extents. EAGAIN if ctx may not wait and the walk takes long. Called with no lock held.
 func (fs *FS) blocksKnown(ctx *Caller, in *inode) error {
 	if in.counted.Load() || in.loaded.Load() {
 		return nil
@@ -112,13 +112,13 @@ func (fs *FS) blocksKnown(ctx *Caller, in *inode) error {
 	return fs.countBlocksLocked(in)
 }
 
-// What a request with NoWait cuts off a file at most.
+// Limits for what a request with NoWait cuts off a file, in extents and in blocks.
 const (
 	quickCutExtents = 256
 	quickCutBlocks  = 1 << 16
 )
 
-// cutsMuchLocked reports whether giving back a file's blocks takes long. Called with io held.
+// cutsMuchLocked reports whether freeing a file's blocks takes long. Called with io held.
 func (in *inode) cutsMuchLocked() bool {
 	return in.space.Len() > quickCutExtents || in.blocks.Load() > quickCutBlocks
 }
