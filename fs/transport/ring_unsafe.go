@@ -88,7 +88,7 @@ type ring struct {
 	sqTail, cqHead *atomic.Uint32
 	sqHead, cqTail *atomic.Uint32
 	tail           uint32 // after the last entry that was filled in
-	told           uint32 // after the last entry that the kernel has taken
+	taken          uint32 // after the last entry that the kernel has taken
 }
 
 // newRing makes a ring for the calling thread.
@@ -134,12 +134,12 @@ func (r *ring) next() *sqe {
 // enter submits the entries that were filled in, and waits for at least n completions.
 func (r *ring) enter(n uintptr) unix.Errno {
 	r.sqTail.Store(r.tail)
-	submit := r.tail - r.told
+	submit := r.tail - r.taken
 	done, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), n, enterGetevents, 0, 0)
 	if e == 0 {
-		r.told += uint32(done)
+		r.taken += uint32(done)
 	} else {
-		r.told = r.sqHead.Load()
+		r.taken = r.sqHead.Load()
 	}
 	return e
 }

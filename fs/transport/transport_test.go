@@ -308,7 +308,7 @@ func TestAnswers(t *testing.T) {
 		{"readdir, more than there is room for", request(opReaddir, 1, ReadIn{Offset: 16, Size: 1 << 31}), 0, data[16:]},
 		{"slow, and no answer", request(1000, 2), syscall.EIO, nil},
 		{"more than it says", append(request(opRelease, 2, ReleaseIn{}), 0), syscall.EIO, nil},
-		{"cold", request(999, 2, "something"), 0, []byte{inHeaderSize + 9, 0, 0, 0, 0, 0, 0, 0}},
+		{"slow", request(999, 2, "something"), 0, []byte{inHeaderSize + 9, 0, 0, 0, 0, 0, 0, 0}},
 	} {
 		if e, got := k.ask(c.req); e != c.e || !bytes.Equal(got, c.want) {
 			t.Errorf("%s: %v and %d bytes %.20q, expected %v and %d bytes", c.name, e, len(got), got, c.e, len(c.want))
@@ -370,7 +370,7 @@ func TestReadFails(t *testing.T) {
 			t.Errorf("read poison: %v and %d bytes", e, len(got))
 		}
 		if e, got := k.ask(request(opRead, 2, ReadIn{Offset: 5001, Size: MaxIO})); e != 0 || !bytes.Equal(got, want[5001:]) {
-			t.Errorf("read behind: %v and %d bytes", e, len(got))
+			t.Errorf("read beyond the end: %v and %d bytes", e, len(got))
 		}
 		if e, got := k.ask(request(opRead, 2, ReadIn{Size: MaxIO + 1})); e != syscall.EIO || len(got) != 0 {
 			t.Errorf("read more than was negotiated: %v and %d bytes", e, len(got))
