@@ -178,39 +178,39 @@ func TestQuick(t *testing.T) {
 	defer cancel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "r.json")
-	c := exec.CommandContext(ctx, binary, "--quick", "--dir", dir, "--json", file, "--html", filepath.Join(dir, "r.html"))
-	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
-	c.WaitDelay = time.Minute
-	if out, err := c.CombinedOutput(); err != nil {
+	cmd := exec.CommandContext(ctx, binary, "--quick", "--dir", dir, "--json", file, "--html", filepath.Join(dir, "r.html"))
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = time.Minute
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	var r Report
-	if err := json.Unmarshal(must(os.ReadFile(file))(t), &r); err != nil {
+	var report Report
+	if err := json.Unmarshal(must(os.ReadFile(file))(t), &report); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Rows) < 5+len(metaRows)+len(treeRows)+3 {
-		t.Errorf("only %d rows", len(r.Rows))
+	if len(report.Rows) < 5+len(metaRows)+len(treeRows)+3 {
+		t.Errorf("only %d rows", len(report.Rows))
 	}
-	for _, x := range r.Rows {
+	for _, row := range report.Rows {
 		contenders := metadataContenders
 		switch {
-		case strings.Contains(x.Name, "psync") || strings.Contains(x.Name, "mmap") || strings.Contains(x.Name, "io_uring"):
+		case strings.Contains(row.Name, "psync") || strings.Contains(row.Name, "mmap") || strings.Contains(row.Name, "io_uring"):
 			contenders = contenderNames
-		case strings.HasPrefix(x.Name, "extents/"):
+		case strings.HasPrefix(row.Name, "extents/"):
 			contenders = []string{"daxfsd-uring", "daxfsd-dev"}
 		}
 		for _, n := range contenders {
-			c := x.Cells[n]
-			if c == nil {
-				t.Errorf("%s: nothing of %s", x.Name, n)
+			cell := row.Cells[n]
+			if cell == nil {
+				t.Errorf("%s: nothing of %s", row.Name, n)
 				continue
 			}
-			if v, ok := x.median(n, x.Metric); c.Why == "" && (!ok || v <= 0) {
-				t.Errorf("%s: %s is %v", x.Name, n, v)
+			if median, ok := row.median(n, row.Metric); cell.Why == "" && (!ok || median <= 0) {
+				t.Errorf("%s: %s is %v", row.Name, n, median)
 			}
-			may := strings.Contains(n, "uring") && r.Machine.Uring != "" || n == "passthrough" || n == "ext4" || x.Name == "meta/stat-cold" || c.Why == keepsNothing
-			if c.Why != "" && !may {
-				t.Errorf("%s: %s was not measured: %s", x.Name, n, c.Why)
+			may := strings.Contains(n, "uring") && report.Machine.Uring != "" || n == "passthrough" || n == "ext4" || row.Name == "meta/stat-cold" || cell.Why == keepsNothing
+			if cell.Why != "" && !may {
+				t.Errorf("%s: %s was not measured: %s", row.Name, n, cell.Why)
 			}
 		}
 	}

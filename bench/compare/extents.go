@@ -67,14 +67,14 @@ func (m *measurement) extentsOn(t *contender, rows []*row) error {
 	for round := range m.conf.Rounds {
 		for _, x := range rows {
 			err := m.try(round, x.Name, t.name, []*row{x}, func() error {
-				o, err := m.fio(m.ctx, "extents", map[string]string{"FILE": files[x.Name], "SIZE": fmt.Sprint(m.conf.Extents)})
+				output, err := m.fio(m.ctx, "extents", map[string]string{"FILE": files[x.Name], "SIZE": fmt.Sprint(m.conf.Extents)})
 				if err != nil {
 					return err
 				}
-				c, j := x.cell(t.name), o.Jobs[0].Read
-				c.add("ops/s", j.IOPS)
-				c.add("p50_us", j.Latency.Percentile["50.000000"]/1e3)
-				c.add("p99_us", j.Latency.Percentile["99.000000"]/1e3)
+				cell, reads := x.cell(t.name), output.Jobs[0].Read
+				cell.add("ops/s", reads.IOPS)
+				cell.add("p50_us", reads.Latency.Percentile["50.000000"]/1e3)
+				cell.add("p99_us", reads.Latency.Percentile["99.000000"]/1e3)
 				return nil
 			})
 			if err != nil {

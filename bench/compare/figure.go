@@ -50,22 +50,22 @@ func (r *Report) figure(path string) error {
 		Grid           []mark
 		Rows           []figureRow
 	}{}
-	at := func(ratio float64) float64 { return figureLeft + figureScale*min(ratio, figureMost) }
-	for _, x := range figureRows {
+	xOf := func(ratio float64) float64 { return figureLeft + figureScale*min(ratio, figureMost) }
+	for _, entry := range figureRows {
 		top := figureTop + figureStep*len(page.Rows)
-		line := figureRow{Y: top + 20, Label: x.label}
-		for i, of := range []struct{ name, class string }{{"daxfsd-uring", "blue"}, {"daxfsd-dev", "green"}} {
-			ratio, ok := r.ratio(x.row, of.name, "loopback")
+		line := figureRow{Y: top + 20, Label: entry.label}
+		for i, contender := range []struct{ name, class string }{{"daxfsd-uring", "blue"}, {"daxfsd-dev", "green"}} {
+			ratio, ok := r.ratio(entry.row, contender.name, "loopback")
 			if !ok {
 				continue
 			}
 			y := top + 16*i
 			bar := figureBar{
-				Class: of.class, Label: fmt.Sprintf("%.2f", ratio), Y: y, From: y - 1, To: y + 15,
-				TextY: fmt.Sprintf("%.1f", float64(y)+11.5), Width: fmt.Sprintf("%.1f", at(ratio)-figureLeft),
+				Class: contender.class, Label: fmt.Sprintf("%.2f", ratio), Y: y, From: y - 1, To: y + 15,
+				TextY: fmt.Sprintf("%.1f", float64(y)+11.5), Width: fmt.Sprintf("%.1f", xOf(ratio)-figureLeft),
 			}
-			if null, ok := r.ratio(x.row, nullFor(of.name), "loopback"); ok {
-				bar.Null = fmt.Sprintf("%.1f", at(null))
+			if null, ok := r.ratio(entry.row, nullFor(contender.name), "loopback"); ok {
+				bar.Null = fmt.Sprintf("%.1f", xOf(null))
 			}
 			line.Bars = append(line.Bars, bar)
 		}
@@ -82,15 +82,15 @@ func (r *Report) figure(path string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(path)
+	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := t.Execute(f, &page); err != nil {
+	defer file.Close()
+	if err := t.Execute(file, &page); err != nil {
 		return err
 	}
-	return f.Close()
+	return file.Close()
 }
 
 // ratio returns the median of a row on one contender as a multiple of another's. ok is false if one

@@ -67,13 +67,13 @@ func (m *measurement) inodesOn(t *contender, rows []*row) error {
 	record(rows, "inodes/memory", t.name, (grown-memory)/cached)
 	more := numbered("more", max(m.conf.Files/10, 100))
 	for range m.conf.Rounds {
-		for _, r := range []struct{ row, dir string }{{"bigdir/empty", "empty"}, {"bigdir/million", "million"}} {
-			took, err := createIn(filepath.Join(t.dir, r.dir), more)
+		for _, step := range []struct{ row, dir string }{{"bigdir/empty", "empty"}, {"bigdir/million", "million"}} {
+			took, err := createIn(filepath.Join(t.dir, step.dir), more)
 			if err != nil {
 				return err
 			}
-			record(rows, r.row, t.name, float64(len(more))/took.Seconds())
-			if err := deleteIn(filepath.Join(t.dir, r.dir), more); err != nil {
+			record(rows, step.row, t.name, float64(len(more))/took.Seconds())
+			if err := deleteIn(filepath.Join(t.dir, step.dir), more); err != nil {
 				return err
 			}
 			if err := m.ctx.Err(); err != nil {

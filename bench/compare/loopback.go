@@ -75,7 +75,7 @@ func serveLoopback(name, backing, mountpoint string) error {
 	}
 	root := &loopbackNode{LoopbackNode: fs.LoopbackNode{RootData: &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}}}
 	hour := time.Hour
-	o := &fs.Options{
+	options := &fs.Options{
 		EntryTimeout: &hour, AttrTimeout: &hour, NegativeTimeout: &hour,
 		MountOptions: fuse.MountOptions{
 			FsName: name, Name: "compare", AllowOther: true,
@@ -91,21 +91,21 @@ func serveLoopback(name, backing, mountpoint string) error {
 		root.flags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES | fuse.FOPEN_NOFLUSH
 	case "loopback-cached":
 		root.flags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
-		o.ExplicitDataCacheControl = true
+		options.ExplicitDataCacheControl = true
 	case "passthrough":
 		root.flags = fuse.FOPEN_NOFLUSH
-		o.DisabledCapabilities = 0
+		options.DisabledCapabilities = 0
 	default:
 		return fmt.Errorf("no contender is named %q", name)
 	}
-	s, err := fuse.NewServer(fs.NewNodeFS(root, o), mountpoint, &o.MountOptions)
+	server, err := fuse.NewServer(fs.NewNodeFS(root, options), mountpoint, &options.MountOptions)
 	if err != nil {
 		return err
 	}
-	if name == "passthrough" && s.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
+	if name == "passthrough" && server.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
 		fmt.Fprintln(os.Stderr, errNoPassthrough)
 		os.Exit(exitUnavailable)
 	}
-	s.Serve()
+	server.Serve()
 	return nil
 }

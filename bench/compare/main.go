@@ -55,7 +55,7 @@ func main() {
 }
 
 func command() *cobra.Command {
-	var o config
+	var conf config
 	var rows, contenders string
 	c := &cobra.Command{
 		Use:   "compare [flags]",
@@ -97,46 +97,46 @@ that.`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true, SilenceErrors: true,
 		PreRun: func(c *cobra.Command, _ []string) {
-			if o.Quick {
+			if conf.Quick {
 				quick(c)
 			}
 		},
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if o.Rounds < 1 || o.Size < 1<<20 || o.Files < 1 {
+			if conf.Rounds < 1 || conf.Size < 1<<20 || conf.Files < 1 {
 				return fmt.Errorf("--rounds and --files are at least 1, --size at least 1 MiB")
 			}
-			if o.rows, err = regexp.Compile(rows); err != nil {
+			if conf.rows, err = regexp.Compile(rows); err != nil {
 				return fmt.Errorf("--rows: %w", err)
 			}
-			if o.contenders, err = regexp.Compile(contenders); err != nil {
+			if conf.contenders, err = regexp.Compile(contenders); err != nil {
 				return fmt.Errorf("--filesystems: %w", err)
 			}
 			if os.Getenv(dirEnv) == "" {
-				return supervise(&o)
+				return supervise(&conf)
 			}
-			return run(c.Context(), &o)
+			return run(c.Context(), &conf)
 		},
 	}
-	f := c.Flags()
-	f.IntVar(&o.Rounds, "rounds", 5, "number of rounds; the medians are shown")
-	f.DurationVar(&o.Runtime, "runtime", 2*time.Second, "time of each run of fio")
-	f.StringVar(&rows, "rows", "", "measure only the rows that match this regular expression")
-	f.StringVar(&contenders, "filesystems", "", "measure only the filesystems that match this regular expression")
-	f.BoolVar(&o.TargetsOnly, "targets", false, "measure only the rows that targets are set for")
-	f.Int64Var(&o.Size, "size", 128<<20, "bytes of each of the four data files")
-	f.IntVar(&o.Files, "files", 100_000, "number of files of the metadata benchmark")
-	f.Int64Var(&o.Extents, "extents-size", 4<<30, "bytes of each of the two files of the extents rows")
-	f.StringVar(&o.Tree, "tree", "", "source tree to unpack (default: the Go toolchain's own source)")
-	f.StringVar(&o.Huge, "region-huge", "never", "large pages of the tmpfs that the regions are on: never, always, within_size, advise")
-	f.StringVar(&o.dir, "dir", "/var/tmp", "directory for temporary files, best on ext4")
-	f.BoolVar(&o.Full, "full", false, "also measure a directory of a million files and a million cached inodes; takes long, and drops the machine's dentry and inode caches once")
-	f.BoolVar(&o.Quick, "quick", false, "run everything for a minute, to see that it works; the figures mean nothing")
-	f.BoolVar(&o.check, "check", false, "exit with 1 if a target is missed or was not measured")
-	f.StringVar(&o.json, "json", "", "write every sample to this file")
-	f.StringVar(&o.html, "html", "", "write a self-contained report with plots to this file")
-	f.StringVar(&o.plots, "plots", "", "write the plots into this directory, as PNG")
-	f.StringVar(&o.figure, "figure", "", "write the figure of docs/performance.md to this file, as SVG")
-	f.StringVar(&o.report, "markdown", "", "write the tables to this file")
+	flags := c.Flags()
+	flags.IntVar(&conf.Rounds, "rounds", 5, "number of rounds; the medians are shown")
+	flags.DurationVar(&conf.Runtime, "runtime", 2*time.Second, "time of each run of fio")
+	flags.StringVar(&rows, "rows", "", "measure only the rows that match this regular expression")
+	flags.StringVar(&contenders, "filesystems", "", "measure only the filesystems that match this regular expression")
+	flags.BoolVar(&conf.TargetsOnly, "targets", false, "measure only the rows that targets are set for")
+	flags.Int64Var(&conf.Size, "size", 128<<20, "bytes of each of the four data files")
+	flags.IntVar(&conf.Files, "files", 100_000, "number of files of the metadata benchmark")
+	flags.Int64Var(&conf.Extents, "extents-size", 4<<30, "bytes of each of the two files of the extents rows")
+	flags.StringVar(&conf.Tree, "tree", "", "source tree to unpack (default: the Go toolchain's own source)")
+	flags.StringVar(&conf.Huge, "region-huge", "never", "large pages of the tmpfs that the regions are on: never, always, within_size, advise")
+	flags.StringVar(&conf.dir, "dir", "/var/tmp", "directory for temporary files, best on ext4")
+	flags.BoolVar(&conf.Full, "full", false, "also measure a directory of a million files and a million cached inodes; takes long, and drops the machine's dentry and inode caches once")
+	flags.BoolVar(&conf.Quick, "quick", false, "run everything for a minute, to see that it works; the figures mean nothing")
+	flags.BoolVar(&conf.check, "check", false, "exit with 1 if a target is missed or was not measured")
+	flags.StringVar(&conf.json, "json", "", "write every sample to this file")
+	flags.StringVar(&conf.html, "html", "", "write a self-contained report with plots to this file")
+	flags.StringVar(&conf.plots, "plots", "", "write the plots into this directory, as PNG")
+	flags.StringVar(&conf.figure, "figure", "", "write the figure of docs/performance.md to this file, as SVG")
+	flags.StringVar(&conf.report, "markdown", "", "write the tables to this file")
 	c.AddCommand(serveCommand())
 	return c
 }

@@ -94,20 +94,20 @@ func (m *measurement) names(t *contender, rows []*row) error {
 	if err := again(func() error { return unix.Mkdir(path, 0o755) }); err != nil {
 		return err
 	}
-	d, err := openDir(path)
+	dir, err := openDir(path)
 	if err != nil {
 		return err
 	}
-	defer func() { unix.Close(d) }()
-	step := func(name string, f func() error) error {
+	defer func() { unix.Close(dir) }()
+	step := func(name string, op func() error) error {
 		start := time.Now()
-		if err := f(); err != nil {
+		if err := op(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		record(rows, "meta/"+name, t.name, float64(n)/time.Since(start).Seconds())
 		return m.ctx.Err()
 	}
-	stat := func() error { return statAll(d, old) }
+	stat := func() error { return statAll(dir, old) }
 	list := func() error {
 		got, err := listed(path)
 		if err == nil && got != n {
@@ -115,7 +115,7 @@ func (m *measurement) names(t *contender, rows []*row) error {
 		}
 		return err
 	}
-	if err := errors.Join(step("create", func() error { return createAll(d, old) }), step("stat-created", stat)); err != nil {
+	if err := errors.Join(step("create", func() error { return createAll(dir, old) }), step("stat-created", stat)); err != nil {
 		return err
 	}
 	if !t.null() {
@@ -129,11 +129,11 @@ func (m *measurement) names(t *contender, rows []*row) error {
 	case !t.served():
 		unmeasured(rows, t.name, "its caches cannot be dropped without those of the whole machine", "meta/stat-cold")
 	default:
-		unix.Close(d)
+		unix.Close(dir)
 		if err := t.restart(m.ctx); err != nil {
 			return err
 		}
-		if d, err = openDir(path); err != nil {
+		if dir, err = openDir(path); err != nil {
 			return err
 		}
 		if err := step("stat-cold", stat); err != nil {
@@ -142,7 +142,7 @@ func (m *measurement) names(t *contender, rows []*row) error {
 	}
 	if err := step("rename", func() error {
 		for i := range old {
-			if err := again(func() error { return unix.Renameat(d, old[i], d, renamed[i]) }); err != nil {
+			if err := again(func() error { return unix.Renameat(dir, old[i], dir, renamed[i]) }); err != nil {
 				return err
 			}
 		}
@@ -150,7 +150,7 @@ func (m *measurement) names(t *contender, rows []*row) error {
 	}); err != nil {
 		return err
 	}
-	return step("unlink", func() error { return unlinkAll(d, renamed) })
+	return step("unlink", func() error { return unlinkAll(dir, renamed) })
 }
 
 // again repeats a call that a signal interrupted. The Go runtime sends itself many signals, and a

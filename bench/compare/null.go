@@ -57,7 +57,7 @@ func serveNull(mountpoint string, size int64, uring bool) error {
 		return fmt.Errorf("mounting on %s: %w", mountpoint, err)
 	}
 	// The same options as fs/fusefs uses with dax=always.
-	o := &fuse.MountOptions{
+	options := &fuse.MountOptions{
 		Name: "compare", FsName: "null", Logger: log.New(io.Discard, "", 0),
 		MaxWrite: transport.MaxIO, MaxBackground: 256,
 		DisableSplice: true, EnableSymlinkCaching: true, EnableAcl: true,
@@ -68,34 +68,34 @@ func serveNull(mountpoint string, size int64, uring bool) error {
 		if rings, err = transport.NewUring(); err != nil {
 			return err
 		}
-		o.ExtraCapabilities |= transport.CapUring
+		options.ExtraCapabilities |= transport.CapUring
 	}
 	initFD, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	raw := fuse.NewDefaultRawFileSystem()
-	s, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", initFD), o)
+	server, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", initFD), options)
 	if err != nil {
 		return err
 	}
-	if uring && s.KernelSettings().Flags64()&transport.CapUring == 0 {
+	if uring && server.KernelSettings().Flags64()&transport.CapUring == 0 {
 		return fmt.Errorf("%w: the kernel does not offer it", transport.ErrUring)
 	}
-	n.raw = fuse.NewProtocolServer(raw, o)
-	if err := n.replayInit(s.KernelSettings()); err != nil {
+	n.raw = fuse.NewProtocolServer(raw, options)
+	if err := n.replayInit(server.KernelSettings()); err != nil {
 		return err
 	}
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + runtime.NumCPU())
-	to := transport.Options{
+	transportOptions := transport.Options{
 		Warn:  func(format string, a ...any) { fmt.Fprintf(os.Stderr, format+"\n", a...) },
 		Abort: func() { _ = fusefs.Unmount(mountpoint, fusefs.Force) },
 	}
 	transport.Prioritize()
 	if uring {
-		rings.Serve(fd, n, to).Wait()
+		rings.Serve(fd, n, transportOptions).Wait()
 	} else {
-		transport.Dev(fd, n, runtime.NumCPU(), to).Wait()
+		transport.Dev(fd, n, runtime.NumCPU(), transportOptions).Wait()
 	}
 	return nil
 }

@@ -27,12 +27,12 @@ var colours = map[string]color.Color{
 
 // draw plots a row as PNG: a bar for each contender, with a line from the smallest to the largest
 // sample. ok is false if there is nothing to show.
-func (x *row) draw() (b []byte, ok bool, err error) {
-	p := plot.New()
-	p.Title.Text = x.Name
-	p.X.Label.Text = x.unit()
-	p.X.Min = 0
-	p.X.Tick.Marker = plot.TickerFunc(func(least, most float64) []plot.Tick {
+func (x *row) draw() (png []byte, ok bool, err error) {
+	drawing := plot.New()
+	drawing.Title.Text = x.Name
+	drawing.X.Label.Text = x.unit()
+	drawing.X.Min = 0
+	drawing.X.Tick.Marker = plot.TickerFunc(func(least, most float64) []plot.Tick {
 		ticks := plot.DefaultTicks{}.Ticks(least, most)
 		for i := range ticks {
 			if ticks[i].Label != "" && ticks[i].Value != 0 {
@@ -44,42 +44,42 @@ func (x *row) draw() (b []byte, ok bool, err error) {
 	var names []string
 	var ranges []plotter.XYs
 	for _, t := range slices.Backward(contenderNames) {
-		v, ok := x.median(t, x.Metric)
+		median, ok := x.median(t, x.Metric)
 		if !ok {
 			continue
 		}
-		chart, err := plotter.NewBarChart(plotter.Values{v}, vg.Points(11))
+		chart, err := plotter.NewBarChart(plotter.Values{median}, vg.Points(11))
 		if err != nil {
 			return nil, false, err
 		}
 		chart.Horizontal, chart.XMin, chart.LineStyle.Width = true, float64(len(names)), 0
 		kind, _, _ := strings.Cut(t, "-")
 		chart.Color = colours[kind]
-		p.Add(chart)
-		s := x.Cells[t].Samples[x.Metric]
+		drawing.Add(chart)
+		samples := x.Cells[t].Samples[x.Metric]
 		y := float64(len(names))
-		ranges = append(ranges, plotter.XYs{{X: slices.Min(s), Y: y}, {X: slices.Max(s), Y: y}})
+		ranges = append(ranges, plotter.XYs{{X: slices.Min(samples), Y: y}, {X: slices.Max(samples), Y: y}})
 		names = append(names, t)
 	}
 	if len(names) == 0 {
 		return nil, false, nil
 	}
-	for _, r := range ranges {
-		l, err := plotter.NewLine(r)
+	for _, ends := range ranges {
+		line, err := plotter.NewLine(ends)
 		if err != nil {
 			return nil, false, err
 		}
-		p.Add(l)
+		drawing.Add(line)
 	}
-	p.NominalY(names...)
-	p.Y.Min, p.Y.Max = -0.5, float64(len(names))-0.5
-	p.X.Max *= 1.03 // leaves room for the end of a line
-	c := vgimg.New(16*vg.Centimeter, vg.Length(len(names))*0.6*vg.Centimeter+3*vg.Centimeter)
+	drawing.NominalY(names...)
+	drawing.Y.Min, drawing.Y.Max = -0.5, float64(len(names))-0.5
+	drawing.X.Max *= 1.03 // leaves room for the end of a line
+	canvas := vgimg.New(16*vg.Centimeter, vg.Length(len(names))*0.6*vg.Centimeter+3*vg.Centimeter)
 	// The longest name extends beyond the space reserved for names, and the last bar's label beyond
 	// the plot.
-	p.Draw(draw.Crop(draw.New(c), vg.Centimeter/2, -vg.Centimeter/2, 0, -vg.Centimeter/4))
+	drawing.Draw(draw.Crop(draw.New(canvas), vg.Centimeter/2, -vg.Centimeter/2, 0, -vg.Centimeter/4))
 	var buf bytes.Buffer
-	if _, err := (vgimg.PngCanvas{Canvas: c}).WriteTo(&buf); err != nil {
+	if _, err := (vgimg.PngCanvas{Canvas: canvas}).WriteTo(&buf); err != nil {
 		return nil, false, err
 	}
 	return buf.Bytes(), true, nil

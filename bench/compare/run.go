@@ -185,10 +185,10 @@ func (m *measurement) try(round int, what, contender string, rows []*row, f func
 func (m *measurement) data() (err error) {
 	var rows []fioRow
 	var shown []*row
-	for _, r := range fioRows() {
-		if m.wants(r.String()) {
-			rows = append(rows, r)
-			shown = append(shown, m.report.row(r.String(), r.metric(), false))
+	for _, fioRow := range fioRows() {
+		if m.wants(fioRow.String()) {
+			rows = append(rows, fioRow)
+			shown = append(shown, m.report.row(fioRow.String(), fioRow.metric(), false))
 		}
 	}
 	if len(rows) == 0 {
@@ -221,9 +221,9 @@ func (m *measurement) data() (err error) {
 		}
 	}
 	for round := range m.conf.Rounds {
-		for i, r := range rows {
+		for i, spec := range rows {
 			for _, t := range contenders {
-				err := m.try(round, r.String(), t.name, shown[i:i+1], func() error { return r.measure(m.ctx, t, shown[i].cell(t.name)) })
+				err := m.try(round, spec.String(), t.name, shown[i:i+1], func() error { return spec.measure(m.ctx, t, shown[i].cell(t.name)) })
 				if err != nil {
 					return err
 				}

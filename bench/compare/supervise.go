@@ -20,7 +20,7 @@ const dirEnv = "DAXFSD_COMPARE_DIR"
 // supervise runs this program again, in a mount namespace of its own. However that process ends,
 // supervise then removes its files and restores the changed setting of the machine. Servers and
 // mounts end with the process that started them.
-func supervise(o *config) error {
+func supervise(conf *config) error {
 	if os.Geteuid() != 0 {
 		return errors.New("measuring mounts filesystems and must run as root")
 	}
@@ -30,7 +30,7 @@ func supervise(o *config) error {
 	runtime.LockOSThread() // Pdeathsig is sent when this thread ends
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	dir, err := os.MkdirTemp(o.dir, "daxfsd-compare-")
+	dir, err := os.MkdirTemp(conf.dir, "daxfsd-compare-")
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func supervise(o *config) error {
 		return err
 	}
 	defer restore()
-	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+	process, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
 		Env:   append(os.Environ(), dirEnv+"="+dir),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		// In its own process group, so that ^C reaches it only once, through this process.
@@ -50,11 +50,11 @@ func supervise(o *config) error {
 		return fmt.Errorf("starting in a mount namespace: %w", err)
 	}
 	go func() {
-		for s := range sig {
-			_ = p.Signal(s)
+		for received := range sig {
+			_ = process.Signal(received)
 		}
 	}()
-	st, err := p.Wait()
+	st, err := process.Wait()
 	if err != nil {
 		return err
 	}

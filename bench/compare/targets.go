@@ -41,34 +41,34 @@ const maxAnonymous = 256
 
 // targets returns all targets. All are for dax=always.
 func targets() (all []*target) {
-	for _, tr := range []string{"uring", "dev"} {
-		d, null := "daxfsd-"+tr, "null-"+tr
-		times := map[string]float64{"uring": 3, "dev": 1.7}[tr]
-		for _, p := range []string{"randread", "randwrite"} {
-			two, one := p+"/psync/2", p+"/psync/1"
+	for _, transport := range []string{"uring", "dev"} {
+		daxfsd, null := "daxfsd-"+transport, "null-"+transport
+		times := map[string]float64{"uring": 3, "dev": 1.7}[transport]
+		for _, pattern := range []string{"randread", "randwrite"} {
+			two, one := pattern+"/psync/2", pattern+"/psync/1"
 			all = append(all,
-				atLeast(times, fmt.Sprintf("%s, 2 jobs, %s / loopback", p, d), figure{two, d, "ops/s"}, figure{two, "loopback", "ops/s"}),
-				atLeast(0.90, fmt.Sprintf("%s, 2 jobs, %s / %s", p, d, null), figure{two, d, "ops/s"}, figure{two, null, "ops/s"}))
-			if tr == "uring" {
+				atLeast(times, fmt.Sprintf("%s, 2 jobs, %s / loopback", pattern, daxfsd), figure{two, daxfsd, "ops/s"}, figure{two, "loopback", "ops/s"}),
+				atLeast(0.90, fmt.Sprintf("%s, 2 jobs, %s / %s", pattern, daxfsd, null), figure{two, daxfsd, "ops/s"}, figure{two, null, "ops/s"}))
+			if transport == "uring" {
 				all = append(all,
-					atMost(1.1, fmt.Sprintf("%s, 1 job, p50 of %s / p50 of %s", p, d, null), figure{one, d, "p50_us"}, figure{one, null, "p50_us"}),
-					atMost(4, fmt.Sprintf("%s, 1 job, p99 of %s / p50 of %s", p, d, null), figure{one, d, "p99_us"}, figure{one, null, "p50_us"}))
+					atMost(1.1, fmt.Sprintf("%s, 1 job, p50 of %s / p50 of %s", pattern, daxfsd, null), figure{one, daxfsd, "p50_us"}, figure{one, null, "p50_us"}),
+					atMost(4, fmt.Sprintf("%s, 1 job, p99 of %s / p50 of %s", pattern, daxfsd, null), figure{one, daxfsd, "p99_us"}, figure{one, null, "p50_us"}))
 			}
 		}
 		all = append(all,
-			atLeast(1.0, fmt.Sprintf("1 MiB sequential read, %s / tmpfs", d), figure{"seqread/psync/1", d, "MiB/s"}, figure{"seqread/psync/1", "tmpfs", "MiB/s"}),
-			atLeast(0.9, fmt.Sprintf("1 MiB sequential write, %s / tmpfs", d), figure{"seqwrite/psync/1", d, "MiB/s"}, figure{"seqwrite/psync/1", "tmpfs", "MiB/s"}))
-		for _, p := range []string{"randread", "randwrite"} {
-			row := p + "/psync/2"
+			atLeast(1.0, fmt.Sprintf("1 MiB sequential read, %s / tmpfs", daxfsd), figure{"seqread/psync/1", daxfsd, "MiB/s"}, figure{"seqread/psync/1", "tmpfs", "MiB/s"}),
+			atLeast(0.9, fmt.Sprintf("1 MiB sequential write, %s / tmpfs", daxfsd), figure{"seqwrite/psync/1", daxfsd, "MiB/s"}, figure{"seqwrite/psync/1", "tmpfs", "MiB/s"}))
+		for _, pattern := range []string{"randread", "randwrite"} {
+			row := pattern + "/psync/2"
 			all = append(all,
-				atMost(0.001, fmt.Sprintf("allocations for each request, %s, %s", p, d), figure{row, d, "allocs_per_op"}, figure{}),
-				atMost(0, fmt.Sprintf("garbage collections meanwhile, %s, %s", p, d), figure{row, d, "gc_cycles"}, figure{}))
+				atMost(0.001, fmt.Sprintf("allocations for each request, %s, %s", pattern, daxfsd), figure{row, daxfsd, "allocs_per_op"}, figure{}),
+				atMost(0, fmt.Sprintf("garbage collections meanwhile, %s, %s", pattern, daxfsd), figure{row, daxfsd, "gc_cycles"}, figure{}))
 		}
 		all = append(all,
-			atMost(200, fmt.Sprintf("longest pause with 1 000 000 cached inodes, µs, %s", d), figure{"inodes/pause", d, "us"}, figure{}),
-			atMost(300, fmt.Sprintf("DRAM of a cached inode, bytes, %s", d), figure{"inodes/live", d, "B"}, figure{}),
-			atMost(0.01, fmt.Sprintf("inodes kept of those the kernel forgot, %s", d), figure{"inodes/left", d, "share"}, figure{}))
-		for _, b := range []struct {
+			atMost(200, fmt.Sprintf("longest pause with 1 000 000 cached inodes, µs, %s", daxfsd), figure{"inodes/pause", daxfsd, "us"}, figure{}),
+			atMost(300, fmt.Sprintf("DRAM of a cached inode, bytes, %s", daxfsd), figure{"inodes/live", daxfsd, "B"}, figure{}),
+			atMost(0.01, fmt.Sprintf("inodes kept of those the kernel forgot, %s", daxfsd), figure{"inodes/left", daxfsd, "share"}, figure{}))
+		for _, op := range []struct {
 			row     string
 			min     float64
 			against string
@@ -77,14 +77,14 @@ func targets() (all []*target) {
 			{"stat-created", 0.7, "tmpfs"}, {"stat-listed", 0.7, "tmpfs"},
 			{"stat-cold", 2, "loopback"}, {"readdir", 1.5, "loopback"},
 		} {
-			row := "meta/" + b.row
-			all = append(all, atLeast(b.min, fmt.Sprintf("%s, %s / %s", b.row, d, b.against), figure{row, d, "ops/s"}, figure{row, b.against, "ops/s"}))
+			row := "meta/" + op.row
+			all = append(all, atLeast(op.min, fmt.Sprintf("%s, %s / %s", op.row, daxfsd, op.against), figure{row, daxfsd, "ops/s"}, figure{row, op.against, "ops/s"}))
 		}
 		all = append(all,
-			atLeast(0.9, fmt.Sprintf("random read, 100 000 extents / one, %s", d), figure{"extents/many", d, "ops/s"}, figure{"extents/one", d, "ops/s"}),
-			atLeast(1/1.2, fmt.Sprintf("create in a directory of 1 000 000 / an empty one, %s", d), figure{"bigdir/million", d, "ops/s"}, figure{"bigdir/empty", d, "ops/s"}),
-			atLeast(0.25, fmt.Sprintf("64 clients, 1000 files, slowest / mean, %s", d), figure{"load/fairness", d, "ratio"}, figure{}),
-			atMost(maxAnonymous, fmt.Sprintf("the daemon's memory then, MiB, %s", d), figure{"load/fairness", d, "anon_MiB"}, figure{}))
+			atLeast(0.9, fmt.Sprintf("random read, 100 000 extents / one, %s", daxfsd), figure{"extents/many", daxfsd, "ops/s"}, figure{"extents/one", daxfsd, "ops/s"}),
+			atLeast(1/1.2, fmt.Sprintf("create in a directory of 1 000 000 / an empty one, %s", daxfsd), figure{"bigdir/million", daxfsd, "ops/s"}, figure{"bigdir/empty", daxfsd, "ops/s"}),
+			atLeast(0.25, fmt.Sprintf("64 clients, 1000 files, slowest / mean, %s", daxfsd), figure{"load/fairness", daxfsd, "ratio"}, figure{}),
+			atMost(maxAnonymous, fmt.Sprintf("the daemon's memory then, MiB, %s", daxfsd), figure{"load/fairness", daxfsd, "anon_MiB"}, figure{}))
 	}
 	return all
 }

@@ -53,51 +53,51 @@ func measure(dir, name string, size int64, rounds int, fill func(*fs.FS) error) 
 	if err := pmem.Create(path, size, true); err != nil {
 		return err
 	}
-	r, err := pmem.Open(path, pmem.Options{})
+	region, err := pmem.Open(path, pmem.Options{})
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
+	defer region.Close()
+	if _, err := fs.Mkfs(region, fs.MkfsOptions{}); err != nil {
 		return err
 	}
-	f, err := fs.Mount(r, fs.Options{})
+	filesystem, err := fs.Mount(region, fs.Options{})
 	if err != nil {
 		return err
 	}
-	if err := fill(f); err != nil {
+	if err := fill(filesystem); err != nil {
 		return err
 	}
-	if err := f.Unmount(); err != nil {
+	if err := filesystem.Unmount(); err != nil {
 		return err
 	}
-	o, _, err := fs.ReadOwner(r, f.Super())
+	owner, _, err := fs.ReadOwner(region, filesystem.Super())
 	if err != nil {
 		return err
 	}
 	var took [3][]time.Duration // of mounts with a scan, mounts with the map, unmounts
 	for i := range 2 * rounds {
 		start := time.Now()
-		f, err := fs.Mount(r, fs.Options{Scan: i%2 == 0})
+		filesystem, err := fs.Mount(region, fs.Options{Scan: i%2 == 0})
 		if err != nil {
 			return err
 		}
 		took[i%2] = append(took[i%2], time.Since(start))
-		if f.Stats().FreeMap == (i%2 == 0) {
+		if filesystem.Stats().FreeMap == (i%2 == 0) {
 			return fmt.Errorf("round %d: mounted by the free map: %t", i, i%2 == 0)
 		}
 		start = time.Now()
-		if err := f.Unmount(); err != nil {
+		if err := filesystem.Unmount(); err != nil {
 			return err
 		}
 		took[2] = append(took[2], time.Since(start))
 	}
-	ms := func(d []time.Duration) float64 {
-		slices.Sort(d)
-		return d[len(d)/2].Seconds() * 1e3
+	median := func(times []time.Duration) float64 {
+		slices.Sort(times)
+		return times[len(times)/2].Seconds() * 1e3
 	}
-	scan, saved := ms(took[0]), ms(took[1])
-	fmt.Printf("%-22s %11.2f %8.2f %7.0f %12.2f %11d\n", name, scan, saved, scan/saved, ms(took[2]), o.Map.Len)
+	scan, saved := median(took[0]), median(took[1])
+	fmt.Printf("%-22s %11.2f %8.2f %7.0f %12.2f %11d\n", name, scan, saved, scan/saved, median(took[2]), owner.Map.Len)
 	return nil
 }
 

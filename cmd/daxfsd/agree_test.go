@@ -19,7 +19,7 @@ func TestNumbersAgree(t *testing.T) {
 	region, mp := filepath.Join(memoryFilesystem(t, "size=64m"), "region"), mountPoint(t) // no disk to wait for
 	path := func(name ...string) string { return filepath.Join(append([]string{mp}, name...)...) }
 	must := func(args ...string) string { return must(t, args...) }
-	do := func(err error) {
+	succeed := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
@@ -28,9 +28,9 @@ func TestNumbersAgree(t *testing.T) {
 	agree := func(what string) {
 		t.Helper()
 		var st unix.Statfs_t
-		do(unix.Statfs(mp, &st))
-		m := decode(t, must("info", "--json", mp))["mount"].(map[string]any)
-		has(t, m, map[string]any{
+		succeed(unix.Statfs(mp, &st))
+		mountInfo := decode(t, must("info", "--json", mp))["mount"].(map[string]any)
+		has(t, mountInfo, map[string]any{
 			"blocks": float64(st.Blocks), "free_blocks": float64(st.Bfree), "available_blocks": float64(st.Bavail),
 			"inodes": float64(st.Files - st.Ffree), "free_inodes": float64(st.Ffree),
 		})
@@ -50,16 +50,16 @@ func TestNumbersAgree(t *testing.T) {
 
 		must("umount", mp)
 		text = must("fsck", "-n", region)
-		for _, w := range []string{fmt.Sprintf("%d inodes:", st.Files-st.Ffree), size(st.Blocks-st.Bfree) + " used", size(st.Bfree) + " free"} {
-			if !strings.Contains(text, w) {
-				t.Errorf("%s: fsck does not say %q: %s", what, w, text)
+		for _, want := range []string{fmt.Sprintf("%d inodes:", st.Files-st.Ffree), size(st.Blocks-st.Bfree) + " used", size(st.Bfree) + " free"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: fsck does not say %q: %s", what, want, text)
 			}
 		}
-		r := decode(t, must("fsck", "-n", "--json", region))
-		has(t, r, map[string]any{"used_blocks": float64(st.Blocks - st.Bfree), "free_blocks": float64(st.Bfree)})
+		report := decode(t, must("fsck", "-n", "--json", region))
+		has(t, report, map[string]any{"used_blocks": float64(st.Blocks - st.Bfree), "free_blocks": float64(st.Bfree)})
 		must("mount", region, mp)
 		var again unix.Statfs_t
-		do(unix.Statfs(mp, &again))
+		succeed(unix.Statfs(mp, &again))
 		if again.Bfree != st.Bfree || again.Bavail != st.Bavail || again.Files != st.Files || again.Ffree != st.Ffree {
 			t.Errorf("%s: after a remount statfs says %+v, before %+v", what, again, st)
 		}
@@ -67,30 +67,30 @@ func TestNumbersAgree(t *testing.T) {
 	must("mkfs", "--sparse", "--size", "32MiB", region)
 	must("mount", region, mp)
 	agree("empty")
-	for d := range 20 {
-		dir := path(fmt.Sprint("dir", d))
-		do(os.Mkdir(dir, 0o755))
+	for number := range 20 {
+		dir := path(fmt.Sprint("dir", number))
+		succeed(os.Mkdir(dir, 0o755))
 		for i := range 50 {
 			writeFile(t, filepath.Join(dir, fmt.Sprint(i)), make([]byte, i*10))
 		}
-		do(os.Symlink("x", filepath.Join(dir, "link")))
-		do(unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
+		succeed(os.Symlink("x", filepath.Join(dir, "link")))
+		succeed(unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
 	}
 	agree("small files")
 	writeFile(t, path("large"), make([]byte, 5<<20))
-	do(unix.Setxattr(path("large"), "user.large", make([]byte, 60000), 0))
-	f, err := os.Create(path("sparse"))
-	do(err)
+	succeed(unix.Setxattr(path("large"), "user.large", make([]byte, 60000), 0))
+	sparse, err := os.Create(path("sparse"))
+	succeed(err)
 	for i := range 200 {
-		_, err := f.WriteAt([]byte("x"), int64(i)*100_000)
-		do(err)
+		_, err := sparse.WriteAt([]byte("x"), int64(i)*100_000)
+		succeed(err)
 	}
-	do(unix.Fallocate(int(f.Fd()), 0, 0, 1<<20))
-	f.Close()
+	succeed(unix.Fallocate(int(sparse.Fd()), 0, 0, 1<<20))
+	sparse.Close()
 	agree("extents, attributes, preallocated space")
-	for d := range 15 {
-		do(os.RemoveAll(path(fmt.Sprint("dir", d))))
+	for number := range 15 {
+		succeed(os.RemoveAll(path(fmt.Sprint("dir", number))))
 	}
-	do(os.Truncate(path("large"), 100))
+	succeed(os.Truncate(path("large"), 100))
 	agree("after deleting")
 }

@@ -38,27 +38,27 @@ rmdir "$mp-dir"; rm "$mp-file"`, region, mp)
 func TestUmountForce(t *testing.T) {
 	t.Parallel()
 	region, mp := mounted(t)
-	if r := daxfsd(t, "umount", "--force", mp); r.code != 0 || r.stderr != "" {
-		t.Errorf("not in use: exit code %d: %s", r.code, r.stderr)
+	if got := daxfsd(t, "umount", "--force", mp); got.code != 0 || got.stderr != "" {
+		t.Errorf("not in use: exit code %d: %s", got.code, got.stderr)
 	}
 	must(t, "mount", region, mp)
-	f, err := os.Create(mp + "/f")
+	file, err := os.Create(mp + "/f")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer file.Close()
 	refused(t, daxfsd(t, "umount", mp), 1, "in use")
-	if _, err := f.Write([]byte("kept")); err != nil {
+	if _, err := file.Write([]byte("kept")); err != nil {
 		t.Errorf("a plain umount that was refused: %v", err)
 	}
-	r := daxfsd(t, "umount", "--force", mp)
-	if r.code != 0 || !strings.Contains(r.stderr, "aborted the filesystem on "+mp) {
-		t.Errorf("in use: exit code %d: %q", r.code, r.stderr)
+	got := daxfsd(t, "umount", "--force", mp)
+	if got.code != 0 || !strings.Contains(got.stderr, "aborted the filesystem on "+mp) {
+		t.Errorf("in use: exit code %d: %q", got.code, got.stderr)
 	}
-	if m, _ := mountAt(mp); m != nil {
+	if mount, _ := mountAt(mp); mount != nil {
 		t.Error("it is still there")
 	}
-	if _, err := f.Write([]byte("x")); !disconnected(err) {
+	if _, err := file.Write([]byte("x")); !disconnected(err) {
 		t.Errorf("a write to what was aborted: %v", err)
 	}
 	must(t, "fsck", "-n", region)

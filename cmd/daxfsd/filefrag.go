@@ -33,21 +33,21 @@ does not pass on.`,
 			}
 			all, failed := []fileExtents{}, false
 			for _, name := range names {
-				x, err := extentsOf(name)
+				extents, err := extentsOf(name)
 				if err != nil { // go on with the other files
 					fmt.Fprintf(c.ErrOrStderr(), "daxfsd: filefrag: %s\n", oneSentence(err))
 					failed = true
 					continue
 				}
-				f := fileExtents{name, x}
-				if all = append(all, f); !asJSON {
-					fmt.Fprint(c.OutOrStdout(), f.table())
+				file := fileExtents{name, extents}
+				if all = append(all, file); !asJSON {
+					fmt.Fprint(c.OutOrStdout(), file.table())
 				}
 			}
 			if asJSON {
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				_ = e.Encode(all)
+				encoder := json.NewEncoder(c.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				_ = encoder.Encode(all)
 			}
 			if failed {
 				return &exitError{code: 1}

@@ -119,39 +119,39 @@ func TestFsckCancelled(t *testing.T) {
 // first fixes uncover.
 func TestFsckDryRun(t *testing.T) {
 	path := newRegion(t)
-	r, err := pmem.Open(path, pmem.Options{})
+	region, err := pmem.Open(path, pmem.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := fs.Mount(r, fs.Options{})
+	filesystem, err := fs.Mount(region, fs.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	seed := layout.Seed(f.Super().UUID)
+	seed := layout.Seed(filesystem.Super().UUID)
 	ctx := &fs.Caller{}
-	var d, a fs.Attr
-	if e := f.Mkdir(ctx, 1, "dir", 0o755, &d); e != 0 {
-		t.Fatal(e)
+	var dir, attr fs.Attr
+	if errno := filesystem.Mkdir(ctx, 1, "dir", 0o755, &dir); errno != 0 {
+		t.Fatal(errno)
 	}
 	for _, name := range []string{"a", "b"} {
-		if e := f.Mknod(ctx, d.Ino, name, syscall.S_IFREG|0o644, 0, &a); e != 0 {
-			t.Fatal(e)
+		if errno := filesystem.Mknod(ctx, dir.Ino, name, syscall.S_IFREG|0o644, 0, &attr); errno != 0 {
+			t.Fatal(errno)
 		}
 	}
-	if err := f.Unmount(); err != nil {
+	if err := filesystem.Unmount(); err != nil {
 		t.Fatal(err)
 	}
 	smashed := 0
-	for off := int64(0); off < r.Size(); off += layout.LineSize {
-		l := (*layout.Line)(r.Bytes(off, layout.LineSize))
-		if l.Valid(seed, off) && l.DentryKind() == layout.DentryHead && (string(l.NamePart(0, 1)) == "a" && l.DentryNameLen() == 1 || string(l.NamePart(0, 3)) == "dir") {
+	for off := int64(0); off < region.Size(); off += layout.LineSize {
+		line := (*layout.Line)(region.Bytes(off, layout.LineSize))
+		if line.Valid(seed, off) && line.DentryKind() == layout.DentryHead && (string(line.NamePart(0, 1)) == "a" && line.DentryNameLen() == 1 || string(line.NamePart(0, 3)) == "dir") {
 			smashed++
-			if err := r.Store(off+20, []byte{l[20] ^ 0x55}); err != nil {
+			if err := region.Store(off+20, []byte{line[20] ^ 0x55}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	r.Close()
+	region.Close()
 	if smashed != 2 {
 		t.Fatalf("%d names were damaged, expected 2", smashed)
 	}
@@ -160,12 +160,12 @@ func TestFsckDryRun(t *testing.T) {
 	if dry.code != fsckLeft || digest(t, path) != before || strings.Count(dry.stdout, "would be fixed") < 4 || strings.Contains(dry.stdout, "LEFT") {
 		t.Errorf("-n: exit code %d, region changed: %v; it said\n%s", dry.code, digest(t, path) != before, dry.stdout)
 	}
-	if m := decode(t, daxfsd(t, "fsck", "-n", "--json", path).stdout); m["fixable"] != m["left"] || m["fixable"] != float64(strings.Count(dry.stdout, "would be fixed")) {
-		t.Errorf("-n --json: %v fixable, %v left", m["fixable"], m["left"])
+	if report := decode(t, daxfsd(t, "fsck", "-n", "--json", path).stdout); report["fixable"] != report["left"] || report["fixable"] != float64(strings.Count(dry.stdout, "would be fixed")) {
+		t.Errorf("-n --json: %v fixable, %v left", report["fixable"], report["left"])
 	}
 	did := strings.NewReplacer("would be fixed", "fixed", "would be repaired", "repaired").Replace(dry.stdout)
-	if y := daxfsd(t, "fsck", "-y", path); y.code != fsckCorrected || y.stdout != did {
-		t.Errorf("-y: exit code %d; it said\n%sexpected\n%s", y.code, y.stdout, did)
+	if repaired := daxfsd(t, "fsck", "-y", path); repaired.code != fsckCorrected || repaired.stdout != did {
+		t.Errorf("-y: exit code %d; it said\n%sexpected\n%s", repaired.code, repaired.stdout, did)
 	}
 	if n := daxfsd(t, "fsck", "-n", path); n.code != fsckClean || strings.Count(n.stdout, "\n") != 1 {
 		t.Errorf("-n after -y: exit code %d, %s", n.code, n.stdout)

@@ -42,32 +42,32 @@ func TestRemoveDeadOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			region, mp := killed(t)
-			f, fd, err := findOpen(mp)
+			found, fd, err := findOpen(mp)
 			if err != nil {
 				t.Fatal(err)
 			}
-			h, err := hold(f.mount, fd)
+			held, err := hold(found.mount, fd)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer h.release()
-			if gone, err := h.gone(); !gone || err != nil {
+			defer held.release()
+			if gone, err := held.gone(); !gone || err != nil {
 				t.Fatalf("the daemon is gone: %v, %v", gone, err)
 			}
 			between(t, region, mp)
-			m, err := mountAt(mp)
+			mount, err := mountAt(mp)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if gone, err := h.gone(); !gone || err != nil {
+			if gone, err := held.gone(); !gone || err != nil {
 				t.Errorf("the dead mount, asked once more: gone %v, %v", gone, err)
 			}
-			if err := h.removeDead(); !errors.Is(err, fusefs.ErrHidden) {
+			if err := held.removeDead(); !errors.Is(err, fusefs.ErrHidden) {
 				t.Errorf("removing what another starter has removed: %v, want %v", err, fusefs.ErrHidden)
 			}
 			now, err := mountAt(mp)
-			if err != nil || (now == nil) != (m == nil) {
-				t.Fatalf("the mount was %v and is %v (%v)", m, now, err)
+			if err != nil || (now == nil) != (mount == nil) {
+				t.Fatalf("the mount was %v and is %v (%v)", mount, now, err)
 			}
 			if now != nil {
 				must(t, "umount", mp)

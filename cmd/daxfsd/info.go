@@ -54,9 +54,9 @@ that took less than number i of "bucket_bounds_ns", and at least number i-1.
 				return err
 			}
 			if asJSON {
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(i)
+				encoder := json.NewEncoder(c.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				return encoder.Encode(i)
 			}
 			i.print(c)
 			return nil
@@ -160,53 +160,53 @@ func (i *info) addBuckets() error {
 }
 
 func regionInfo(path string) (*info, error) {
-	r, err := openRegion(path, pmem.Options{ReadOnly: true, Shared: true})
+	region, err := openRegion(path, pmem.Options{ReadOnly: true, Shared: true})
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	sb, backup, err := fs.ReadSuper(r)
+	defer region.Close()
+	super, backup, err := fs.ReadSuper(region)
 	if err != nil {
-		return nil, superError(path, r, err)
+		return nil, superError(path, region, err)
 	}
-	i := describe(path, r, sb)
-	bad, err := badmem.Known(r, sb)
+	i := describe(path, region, super)
+	bad, err := badmem.Known(region, super)
 	if err != nil {
 		return nil, err
 	}
 	i.BadRanges = len(bad)
-	for _, b := range bad {
-		i.BadBytes += b.Len
+	for _, badRange := range bad {
+		i.BadBytes += badRange.Len
 	}
-	o, ok, err := fs.ReadOwner(r, sb)
+	record, ok, err := fs.ReadOwner(region, super)
 	switch {
 	case err != nil:
 		return nil, err
-	case !ok || o.State == layout.OwnerMounted:
+	case !ok || record.State == layout.OwnerMounted:
 		i.State = "dirty"
 		i.Note = "not unmounted: the next mount recovers by itself"
-		if uncleanHostStop(r, sb) {
+		if uncleanHostStop(region, super) {
 			i.Note = "the host went down while it was mounted: the next mount checks it first"
 		}
 	default:
 		i.State = "clean"
 	}
-	if ok && o.Damaged {
+	if ok && record.Damaged {
 		i.State = "damaged"
 		i.Note = "damage was found while it was mounted; `daxfsd fsck -y` repairs it"
 	}
-	if by := heldBy(path); by != "" {
-		i.State, i.Note = "in use", by
+	if user := heldBy(path); user != "" {
+		i.State, i.Note = "in use", user
 	} else if i.State == "dirty" { // a user through another node or on another host does not hold this lock
-		v, err := owner.Judge(r, sb, owner.Options{})
+		verdict, err := owner.Judge(region, super, owner.Options{})
 		switch {
 		case err != nil:
 			return nil, err
-		case v.Use == owner.InUse:
-			i.State, i.Note = "in use", v.Why
-		case v.Use == owner.Unclear:
-			i.Note = "not unmounted, and perhaps in use: " + v.Why
-		case v.Copy:
+		case verdict.Use == owner.InUse:
+			i.State, i.Note = "in use", verdict.Why
+		case verdict.Use == owner.Unclear:
+			i.Note = "not unmounted, and perhaps in use: " + verdict.Why
+		case verdict.Copy:
 			i.Note = "a copy of a region that was not unmounted: the next mount checks it first"
 		}
 	}

@@ -19,35 +19,35 @@ func TestInfoJSON(t *testing.T) {
 	for _, arg := range []string{region, mp} {
 		i := decode(t, must(t, "info", "--json", arg))
 		has(t, i, map[string]any{"state": "mounted", "region": region})
-		m := i["mount"].(map[string]any)
-		has(t, m, map[string]any{"atomic_write_bytes": float64(1 << 20)})
-		has(t, m, map[string]any{"mountpoint": mp, "pid": float64(daemonPID(t, mp)), "region": region})
-		r, ops := m["runtime"].(map[string]any), m["operations"].(map[string]any)
-		for _, f := range []string{"mallocs", "heap_bytes", "cached_inodes"} {
-			if n, ok := r[f].(float64); !ok || n < 1 {
-				t.Errorf("%s is %v", f, r[f])
+		mount := i["mount"].(map[string]any)
+		has(t, mount, map[string]any{"atomic_write_bytes": float64(1 << 20)})
+		has(t, mount, map[string]any{"mountpoint": mp, "pid": float64(daemonPID(t, mp)), "region": region})
+		runtime, ops := mount["runtime"].(map[string]any), mount["operations"].(map[string]any)
+		for _, field := range []string{"mallocs", "heap_bytes", "cached_inodes"} {
+			if n, ok := runtime[field].(float64); !ok || n < 1 {
+				t.Errorf("%s is %v", field, runtime[field])
 			}
 		}
-		if got := strings.Join(keys(r), " "); got != "cached_inodes gc_cycles gc_pause_max_ns heap_bytes live_bytes mallocs" {
+		if got := strings.Join(keys(runtime), " "); got != "cached_inodes gc_cycles gc_pause_max_ns heap_bytes live_bytes mallocs" {
 			t.Errorf("fields of the runtime: %s", got)
 		}
-		if g := ops["GETXATTR"].(map[string]any); strings.Join(keys(g), " ") != "bytes count errors in_flight max_ns negative p50_ns p90_ns p99_9_ns p99_ns" || g["in_flight"] != 1.0 && g["in_flight"] != 2.0 {
-			t.Errorf("the question itself: %v", g) // this one is not answered yet, and the one before may not be counted yet
+		if getxattr := ops["GETXATTR"].(map[string]any); strings.Join(keys(getxattr), " ") != "bytes count errors in_flight max_ns negative p50_ns p90_ns p99_9_ns p99_ns" || getxattr["in_flight"] != 1.0 && getxattr["in_flight"] != 2.0 {
+			t.Errorf("the question itself: %v", getxattr) // this one is not answered yet, and the one before may not be counted yet
 		}
-		for _, f := range []string{"blocks", "free_blocks", "available_blocks", "inodes", "free_inodes", "options", "since", "version"} {
-			if m[f] == nil {
-				t.Errorf("no field %s in %v", f, keys(m))
+		for _, field := range []string{"blocks", "free_blocks", "available_blocks", "inodes", "free_inodes", "options", "since", "version"} {
+			if mount[field] == nil {
+				t.Errorf("no field %s in %v", field, keys(mount))
 			}
 		}
 	}
-	m := decode(t, must(t, "info", "--json", "--buckets", region))["mount"].(map[string]any)
-	g := m["operations"].(map[string]any)["GETXATTR"].(map[string]any)
-	bounds, buckets, n := m["bucket_bounds_ns"].([]any), g["buckets"].([]any), 0.0
-	for _, b := range buckets {
-		n += b.(float64)
+	mount := decode(t, must(t, "info", "--json", "--buckets", region))["mount"].(map[string]any)
+	getxattr := mount["operations"].(map[string]any)["GETXATTR"].(map[string]any)
+	bounds, buckets, n := mount["bucket_bounds_ns"].([]any), getxattr["buckets"].([]any), 0.0
+	for _, bucket := range buckets {
+		n += bucket.(float64)
 	}
-	if n != g["count"] || n < 3 || len(bounds) < len(buckets) || bounds[0] != 128.0 || g["max_ns"].(float64) >= bounds[len(buckets)-1].(float64) {
-		t.Errorf("%v requests in buckets %v of bounds %v", g["count"], buckets, bounds)
+	if n != getxattr["count"] || n < 3 || len(bounds) < len(buckets) || bounds[0] != 128.0 || getxattr["max_ns"].(float64) >= bounds[len(buckets)-1].(float64) {
+		t.Errorf("%v requests in buckets %v of bounds %v", getxattr["count"], buckets, bounds)
 	}
 	must(t, "umount", mp)
 	refused(t, daxfsd(t, "info", "--buckets", region), 2, "--json")

@@ -12,29 +12,29 @@ import (
 // TestLineQueue checks that a reader that stops costs one wait. When it reads again it gets the
 // lines in order, and the number of lost lines.
 func TestLineQueue(t *testing.T) {
-	rd, out, err := os.Pipe()
+	reader, out, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rd.Close()
+	defer reader.Close()
 	defer out.Close()
-	w := newLineQueue(out)
+	queue := newLineQueue(out)
 	const all = 50_000
 	start := time.Now()
 	for i := range all {
-		if _, err := fmt.Fprintf(w, "line %d\n", i); err != nil {
+		if _, err := fmt.Fprintf(queue, "line %d\n", i); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.Sync()
+	queue.Sync()
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("nobody reads, and it took %v", took)
 	}
 	got := make(chan string)
 	go func() {
 		defer close(got)
-		for s := bufio.NewScanner(rd); s.Scan(); {
-			got <- s.Text()
+		for lines := bufio.NewScanner(reader); lines.Scan(); {
+			got <- lines.Text()
 		}
 	}()
 	next, lost := 0, 0
@@ -60,7 +60,7 @@ func TestLineQueue(t *testing.T) {
 		break
 	}
 	before := next
-	fmt.Fprintf(w, "line %d\n", all)
+	fmt.Fprintf(queue, "line %d\n", all)
 	for timeout := time.After(20 * time.Second); ; {
 		select {
 		case text := <-got:

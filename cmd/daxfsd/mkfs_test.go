@@ -37,43 +37,43 @@ func TestMkfs(t *testing.T) {
 
 func TestMkfsSizes(t *testing.T) {
 	dir := t.TempDir()
-	size := func(p string) int64 {
-		st, err := os.Stat(p)
+	size := func(path string) int64 {
+		st, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return st.Size()
 	}
-	p := filepath.Join(dir, "default")
-	must(t, "mkfs", "--sparse", p)
-	if size(p) != defaultSize {
-		t.Errorf("a new region has %d bytes, want 1 GiB", size(p))
+	path := filepath.Join(dir, "default")
+	must(t, "mkfs", "--sparse", path)
+	if size(path) != defaultSize {
+		t.Errorf("a new region has %d bytes, want 1 GiB", size(path))
 	}
-	p = filepath.Join(dir, "zero")
-	if err := os.WriteFile(p, nil, 0o600); err != nil {
+	path = filepath.Join(dir, "zero")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "mkfs", "--sparse", "--size", "20MiB", p)
-	if size(p) != 20<<20 {
-		t.Errorf("a region of length zero became %d bytes, want 20 MiB", size(p))
+	must(t, "mkfs", "--sparse", "--size", "20MiB", path)
+	if size(path) != 20<<20 {
+		t.Errorf("a region of length zero became %d bytes, want 20 MiB", size(path))
 	}
-	p = filepath.Join(dir, "kept")
-	if err := os.WriteFile(p, bytes.Repeat([]byte("junk"), 5<<20), 0o600); err != nil {
+	path = filepath.Join(dir, "kept")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("junk"), 5<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "mkfs", "--force", p)
-	if size(p) != 20<<20 {
-		t.Errorf("a file of 20 MiB became %d bytes", size(p))
+	must(t, "mkfs", "--force", path)
+	if size(path) != 20<<20 {
+		t.Errorf("a file of 20 MiB became %d bytes", size(path))
 	}
-	must(t, "mkfs", "--force", "--size", "24MiB", p)
-	if size(p) != 24<<20 {
-		t.Errorf("asked for 24 MiB, got %d bytes", size(p))
+	must(t, "mkfs", "--force", "--size", "24MiB", path)
+	if size(path) != 24<<20 {
+		t.Errorf("asked for 24 MiB, got %d bytes", size(path))
 	}
-	must(t, "mkfs", "--force", "--size", "16MiB", p)
-	if size(p) != 16<<20 {
-		t.Errorf("asked for 16 MiB, got %d bytes", size(p))
+	must(t, "mkfs", "--force", "--size", "16MiB", path)
+	if size(path) != 16<<20 {
+		t.Errorf("asked for 16 MiB, got %d bytes", size(path))
 	}
-	must(t, "fsck", "-n", p)
+	must(t, "fsck", "-n", path)
 	if st, err := os.Stat(filepath.Join(dir, "kept")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
@@ -84,29 +84,29 @@ func TestMkfsRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := func(name string, size int, off int, magic string) string {
-		p := filepath.Join(dir, name)
-		b := make([]byte, size)
-		copy(b[off:], magic)
-		if err := os.WriteFile(p, b, 0o600); err != nil {
+		path := filepath.Join(dir, name)
+		data := make([]byte, size)
+		copy(data[off:], magic)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return p
+		return path
 	}
 	// last is a file of zeros that ends with one other byte.
 	last := func(name string, size int64) string {
-		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, nil, 0o600); err != nil {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		f, err := os.OpenFile(p, os.O_WRONLY, 0)
+		file, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err == nil {
-			_, err = f.WriteAt([]byte{1}, size-1)
-			f.Close()
+			_, err = file.WriteAt([]byte{1}, size-1)
+			file.Close()
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		return p
+		return path
 	}
 	formatted := newRegion(t)
 	junk := file("junk", 20<<20, 12345, "important")

@@ -21,34 +21,34 @@ import (
 func TestMkfsKilled(t *testing.T) {
 	t.Parallel()
 	const before, after = 32 << 20, 20 << 20
-	p := filepath.Join(t.TempDir(), "region.dax")
+	path := filepath.Join(t.TempDir(), "region.dax")
 	size := func() int64 {
-		st, err := os.Stat(p)
+		st, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return st.Size()
 	}
-	again := func() { must(t, "mkfs", "--force", "--sparse", "--size", "32MiB", "--label", "old", p) }
+	again := func() { must(t, "mkfs", "--force", "--sparse", "--size", "32MiB", "--label", "old", path) }
 	again()
 	first := func() string { // the first superblock
-		b := make([]byte, 512)
-		f, err := os.Open(p)
+		data := make([]byte, 512)
+		file, err := os.Open(path)
 		if err == nil {
-			_, err = f.Read(b)
-			f.Close()
+			_, err = file.Read(data)
+			file.Close()
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		return string(b)
+		return string(data)
 	}
 	begin := time.Now()
-	must(t, "mkfs", "--force", "--size", "20MiB", "--label", "new", p)
+	must(t, "mkfs", "--force", "--size", "20MiB", "--label", "new", path)
 	usual := time.Since(begin)
 
 	seed := uint64(time.Now().UnixNano())
-	r := rand.New(rand.NewPCG(seed, 0))
+	rnd := rand.New(rand.NewPCG(seed, 0))
 	rounds := 60
 	if testing.Short() {
 		rounds = 12
@@ -58,7 +58,7 @@ func TestMkfsKilled(t *testing.T) {
 		again()
 		old := first()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		cmd := command(ctx, "mkfs", "--force", "--size", "20MiB", "--label", "new", p)
+		cmd := command(ctx, "mkfs", "--force", "--size", "20MiB", "--label", "new", path)
 		var said bytes.Buffer
 		cmd.Stderr = &said
 		if err := cmd.Start(); err != nil {
@@ -66,14 +66,14 @@ func TestMkfsKilled(t *testing.T) {
 		}
 		switch i % 3 {
 		case 0:
-			time.Sleep(time.Duration(r.Int64N(int64(usual))))
+			time.Sleep(time.Duration(rnd.Int64N(int64(usual))))
 		case 1:
 			for ctx.Err() == nil && first() == old {
 			}
 		case 2:
 			for ctx.Err() == nil && first() == old {
 			}
-			time.Sleep(time.Duration(r.Int64N(int64(2 * time.Millisecond))))
+			time.Sleep(time.Duration(rnd.Int64N(int64(2 * time.Millisecond))))
 		}
 		cmd.Process.Kill() // it may have ended already
 		cmd.Wait()
@@ -81,7 +81,7 @@ func TestMkfsKilled(t *testing.T) {
 			t.Errorf("mkfs changes nothing; it said %q", said.String())
 		}
 		cancel()
-		was := leftByMkfs(t, p)
+		was := leftByMkfs(t, path)
 		n := size()
 		left[fmt.Sprintf("%s in %d MiB", was, n>>20)]++
 		if n != before && n != after || was != "new" && n != before {
@@ -96,7 +96,7 @@ func TestMkfsKilled(t *testing.T) {
 		t.Error("no kill came between the first store and the end: the test shows nothing")
 	}
 	again()
-	if got := leftByMkfs(t, p); got != "old" {
+	if got := leftByMkfs(t, path); got != "old" {
 		t.Errorf("after all that mkfs leaves: %s", got)
 	}
 }

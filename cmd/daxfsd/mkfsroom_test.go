@@ -99,8 +99,8 @@ func TestMkfsFileLimit(t *testing.T) {
 func TestMkfsKilledNew(t *testing.T) {
 	t.Parallel()
 	dir := memoryFilesystem(t, "size=600m")
-	p := filepath.Join(dir, "region.dax")
-	args := []string{"mkfs", "--size", "512MiB", p}
+	path := filepath.Join(dir, "region.dax")
+	args := []string{"mkfs", "--size", "512MiB", path}
 	began := time.Now()
 	must(t, args...)
 	usual := time.Since(began)
@@ -109,10 +109,10 @@ func TestMkfsKilledNew(t *testing.T) {
 		rounds = 12
 	}
 	seed := uint64(time.Now().UnixNano())
-	r := rand.New(rand.NewPCG(seed, 0))
+	rnd := rand.New(rand.NewPCG(seed, 0))
 	left := map[string]int{}
 	for i := 0; i < rounds && !t.Failed(); i++ {
-		if err := os.Remove(p); err != nil && !os.IsNotExist(err) {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
 		for limit := time.Now().Add(10 * time.Second); used(t, dir) > 0; { // the kernel frees the space a little later
@@ -128,7 +128,7 @@ func TestMkfsKilledNew(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(r.Int64N(int64(usual))))
+		time.Sleep(time.Duration(rnd.Int64N(int64(usual))))
 		sig := syscall.SIGKILL
 		if i%2 == 0 {
 			sig = syscall.SIGTERM
@@ -136,11 +136,11 @@ func TestMkfsKilledNew(t *testing.T) {
 		cmd.Process.Signal(sig) // it may have ended already
 		cmd.Wait()
 		cancel()
-		_, err := os.Stat(p)
+		_, err := os.Stat(path)
 		what := "nothing"
 		if err == nil {
 			what = "a filesystem"
-			must(t, "fsck", "-n", p)
+			must(t, "fsck", "-n", path)
 		} else if sig == syscall.SIGTERM && cmd.ProcessState.Exited() && !strings.Contains(said.String(), "cancelled by a signal") {
 			t.Errorf("it said %q", said.String())
 		}

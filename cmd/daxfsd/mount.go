@@ -177,48 +177,48 @@ func reporterFromEnv() *reporter {
 
 // spawn starts this program again as a daemon, in a session of its own, and waits until the daemon
 // has mounted or failed.
-func spawn(p *mountPlan) error {
-	rd, w, err := os.Pipe()
+func spawn(plan *mountPlan) error {
+	reader, writer, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer rd.Close()
+	defer reader.Close()
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	args := []string{"mount"}
-	for _, o := range p.flags.options {
-		args = append(args, "-o", o)
+	for _, option := range plan.flags.options {
+		args = append(args, "-o", option)
 	}
-	if p.flags.formatIfEmpty {
+	if plan.flags.formatIfEmpty {
 		args = append(args, "--format-if-empty")
 	}
-	if p.flags.size != 0 {
-		args = append(args, "--size", strconv.FormatInt(int64(p.flags.size), 10))
+	if plan.flags.size != 0 {
+		args = append(args, "--size", strconv.FormatInt(int64(plan.flags.size), 10))
 	}
 	cmd := exec.Command(exe)
-	switch l := p.flags.log; l {
+	switch log := plan.flags.log; log {
 	case "": // all standard streams are /dev/null
 	case "-":
-		args = append(args, "--log", l)
+		args = append(args, "--log", log)
 		cmd.Stderr = os.Stderr
 	default:
-		if l, err = filepath.Abs(l); err != nil {
+		if log, err = filepath.Abs(log); err != nil {
 			return err
 		}
-		args = append(args, "--log", l)
+		args = append(args, "--log", log)
 	}
-	cmd.Args = append(append([]string{"daxfsd"}, args...), "--", p.region, p.mountpoint)
+	cmd.Args = append(append([]string{"daxfsd"}, args...), "--", plan.region, plan.mountpoint)
 	cmd.Env = append(os.Environ(), reportEnv+"=3")
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = []*os.File{writer}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	keepFromChildren()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting the daemon: %w", err)
 	}
-	w.Close()
+	writer.Close()
 	// A signal to this process is meant for the daemon as well.
 	var interrupted atomic.Bool
 	sig := make(chan os.Signal, 1)
@@ -231,13 +231,13 @@ func spawn(p *mountPlan) error {
 	}()
 	bar := newProgress(os.Stderr)
 	defer bar.end()
-	err = listen(rd, func(l reportLine) {
-		switch l.Kind {
+	err = listen(reader, func(line reportLine) {
+		switch line.Kind {
 		case "progress":
-			bar.update(l.Text, l.Done, l.Total)
+			bar.update(line.Text, line.Done, line.Total)
 		case "note":
 			bar.end()
-			fmt.Fprintf(os.Stderr, "daxfsd: mount: %s\n", visible(l.Text))
+			fmt.Fprintf(os.Stderr, "daxfsd: mount: %s\n", visible(line.Text))
 		}
 	})
 	if err == nil && interrupted.Load() {
@@ -248,6 +248,6 @@ func spawn(p *mountPlan) error {
 		_ = cmd.Wait()
 		return err
 	}
-	enterUtab(p.region, p.mountpoint)
+	enterUtab(plan.region, plan.mountpoint)
 	return cmd.Process.Release()
 }

@@ -268,24 +268,24 @@ func TestMountRefuses(t *testing.T) {
 		{"wrong magic", nil, damage(t, func(b []byte) { clear(b) }), mp, 1, []string{"no daxfsd", "mkfs"}},
 		{"another filesystem", nil, damage(t, func(b []byte) { clear(b); copy(b[0x438:], "\x53\xef") }), mp, 1, []string{"ext4"}},
 		{"newer format", nil, damage(t, func(b []byte) {
-			for _, sb := range [][]byte{b, b[last:]} {
-				binary.LittleEndian.PutUint64(sb[32:], 1<<40)
-				reseal(sb)
+			for _, super := range [][]byte{b, b[last:]} {
+				binary.LittleEndian.PutUint64(super[32:], 1<<40)
+				reseal(super)
 			}
 		}), mp, 1, []string{"newer"}},
 		{"both superblocks damaged", nil, damage(t, func(b []byte) { b[200]++; b[last+200]++ }), mp, 1, []string{"both damaged", "checksum", "backup"}},
 		{"truncated region", nil, func() string {
-			p := newRegion(t)
-			if err := os.Truncate(p, 20<<20); err != nil {
+			path := newRegion(t)
+			if err := os.Truncate(path, 20<<20); err != nil {
 				t.Fatal(err)
 			}
-			return p
+			return path
 		}(), mp, 1, []string{"truncated", strconv.Itoa(32 << 20), strconv.Itoa(20 << 20)}},
 		{"too small", nil, file, mp, 1, []string{"too small"}},
 		{"length zero", nil, func() string {
-			p := filepath.Join(t.TempDir(), "zero")
-			writeFile(t, p, nil)
-			return p
+			path := filepath.Join(t.TempDir(), "zero")
+			writeFile(t, path, nil)
+			return path
 		}(), mp, 1, []string{"length zero", "mkfs"}},
 		{"region missing", nil, filepath.Join(mp, "region"), mp, 1, []string{"does not exist", "mkfs"}},
 		{"device missing", nil, "/dev/dax99.9", mp, 1, []string{"no device /dev/dax99.9"}},
@@ -302,15 +302,15 @@ func TestMountRefuses(t *testing.T) {
 			if regular {
 				before = digest(t, c.region)
 			}
-			r := daxfsd(t, append(append([]string{"mount"}, c.opts...), c.region, c.mp)...)
-			refused(t, r, c.code, c.words...)
-			if !strings.HasPrefix(r.stderr, "daxfsd: mount: ") {
-				t.Errorf("stderr %q", r.stderr)
+			got := daxfsd(t, append(append([]string{"mount"}, c.opts...), c.region, c.mp)...)
+			refused(t, got, c.code, c.words...)
+			if !strings.HasPrefix(got.stderr, "daxfsd: mount: ") {
+				t.Errorf("stderr %q", got.stderr)
 			}
 			if regular && digest(t, c.region) != before {
 				t.Error("the region was touched")
 			}
-			if m, _ := mountAt(mp); m != nil {
+			if mount, _ := mountAt(mp); mount != nil {
 				t.Error("something is mounted")
 			}
 		})
@@ -365,46 +365,46 @@ func TestUncleanHostStop(t *testing.T) {
 		t.Skip("the temporary directory is not on an ordinary filesystem")
 	}
 	// Another boot: change the owner record's boot id.
-	b := readFile(t, region)
-	sb, err := layout.DecodeSuper(b[:layout.SuperSize], 0)
+	image := readFile(t, region)
+	super, err := layout.DecodeSuper(image[:layout.SuperSize], 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var l layout.Line
-	copy(l[:], b[sb.OwnerOff:])
-	var o layout.Owner
-	o.Get(&l)
-	o.Boot[0]++
-	o.Put(&l)
-	l.Seal(layout.Seed(sb.UUID), sb.OwnerOff, l.Seq())
-	copy(b[sb.OwnerOff:], l[:])
-	copy(l[:], b[sb.BeatOff():])
+	var line layout.Line
+	copy(line[:], image[super.OwnerOff:])
+	var record layout.Owner
+	record.Get(&line)
+	record.Boot[0]++
+	record.Put(&line)
+	line.Seal(layout.Seed(super.UUID), super.OwnerOff, line.Seq())
+	copy(image[super.OwnerOff:], line[:])
+	copy(line[:], image[super.BeatOff():])
 	var beat layout.Beat
-	beat.Get(&l)
+	beat.Get(&line)
 	beat.Interval = 20 // ms: the test does not wait for five seconds
-	beat.Put(&l)
-	l.Seal(layout.Seed(sb.UUID), sb.BeatOff(), l.Seq())
-	copy(b[sb.BeatOff():], l[:])
-	damaged := bytes.Clone(b)
-	writeFile(t, region, b)
+	beat.Put(&line)
+	line.Seal(layout.Seed(super.UUID), super.BeatOff(), line.Seq())
+	copy(image[super.BeatOff():], line[:])
+	damaged := bytes.Clone(image)
+	writeFile(t, region, image)
 	if i := decode(t, must(t, "info", "--json", region)); !strings.Contains(i["note"].(string), "host") {
 		t.Errorf("info says %v", i["note"])
 	}
-	r := daxfsd(t, "mount", region, mp)
-	if r.code != 0 || !strings.Contains(r.stderr, "checking") || !strings.Contains(r.stderr, "no damage") {
-		t.Errorf("exit code %d: %q", r.code, r.stderr)
+	got := daxfsd(t, "mount", region, mp)
+	if got.code != 0 || !strings.Contains(got.stderr, "checking") || !strings.Contains(got.stderr, "no damage") {
+		t.Errorf("exit code %d: %q", got.code, got.stderr)
 	}
 	if !bytes.Equal(readFile(t, mp+"/f"), content) {
 		t.Error("the content changed")
 	}
 	must(t, "umount", mp)
 
-	damaged[sb.StaticEnd+20]++ // the first chunk's header, which no journal record restores
+	damaged[super.StaticEnd+20]++ // the first chunk's header, which no journal record restores
 	writeFile(t, region, damaged)
 	before := digest(t, region)
-	r = daxfsd(t, "mount", region, mp)
-	if r.code != 1 || !strings.Contains(r.stderr, "fsck -y") {
-		t.Errorf("a damaged one: exit code %d: %q", r.code, r.stderr)
+	got = daxfsd(t, "mount", region, mp)
+	if got.code != 1 || !strings.Contains(got.stderr, "fsck -y") {
+		t.Errorf("a damaged one: exit code %d: %q", got.code, got.stderr)
 	}
 	if digest(t, region) != before {
 		t.Error("the region was touched")

@@ -90,44 +90,44 @@ var remountFlags = map[string]uintptr{
 }
 
 // remount changes the flags that the kernel keeps for a mount, and nothing that the daemon knows.
-func remount(o *mountOptions, mountpoint string) error {
-	f, fd, err := findOpen(mountpoint)
+func remount(opts *mountOptions, mountpoint string) error {
+	point, fd, err := findOpen(mountpoint)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	m := f.daxfsd()
-	if m == nil {
-		return fmt.Errorf("no daxfsd is mounted on %s", f.path)
+	mount := point.daxfsd()
+	if mount == nil {
+		return fmt.Errorf("no daxfsd is mounted on %s", point.path)
 	}
-	d, err := askDaemon(m.Mountpoint, 5*time.Second)
+	daemon, err := askDaemon(mount.Mountpoint, 5*time.Second)
 	switch {
 	case errors.Is(err, errSilent):
 		return err
 	case err != nil:
-		return fmt.Errorf("asking the daemon behind %s: %w", m.Mountpoint, err)
+		return fmt.Errorf("asking the daemon behind %s: %w", mount.Mountpoint, err)
 	}
-	if err := o.remountable(d.Options); err != nil {
+	if err := opts.remountable(daemon.Options); err != nil {
 		return err
 	}
 	flags := uintptr(0)
-	for _, w := range strings.Split(m.Options+","+m.VFSOptions, ",") {
-		flags |= remountFlags[w]
+	for _, word := range strings.Split(mount.Options+","+mount.VFSOptions, ",") {
+		flags |= remountFlags[word]
 	}
-	if o.readOnlySaid {
+	if opts.readOnlySaid {
 		flags &^= unix.MS_RDONLY
-		if o.readOnly {
+		if opts.readOnly {
 			flags |= unix.MS_RDONLY
 		}
 	}
-	for _, w := range o.kernel {
-		set, clear, ok := fusefs.FlagOption(w)
+	for _, word := range opts.kernel {
+		set, clear, ok := fusefs.FlagOption(word)
 		if ok {
 			flags = flags&^clear | set
 		}
 	}
-	if err := unix.Mount(m.Source, fmt.Sprintf("/proc/self/fd/%d", fd), fsType, unix.MS_REMOUNT|flags, ""); err != nil {
-		return fmt.Errorf("remounting %s: %w", m.Mountpoint, os.NewSyscallError("mount", err))
+	if err := unix.Mount(mount.Source, fmt.Sprintf("/proc/self/fd/%d", fd), fsType, unix.MS_REMOUNT|flags, ""); err != nil {
+		return fmt.Errorf("remounting %s: %w", mount.Mountpoint, os.NewSyscallError("mount", err))
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ func TestMountAsUser(t *testing.T) {
 	if err := os.Chown(mp, uid, uid); err != nil {
 		t.Fatal(err)
 	}
-	r := inNamespace(t, `set -e
+	got := inNamespace(t, `set -e
 cd "$1"
 mount --make-rprivate /
 mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse
@@ -113,13 +113,13 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups /bin/sh -ec '
 	./daxfsd mount own.dax mnt
 	[ "$(cat mnt/file)" = hello ]
 '`, dir)
-	if r.code != 0 {
-		t.Fatalf("exit code %d: %s%s", r.code, r.stdout, r.stderr)
+	if got.code != 0 {
+		t.Fatalf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
 	}
-	has(t, decode(t, r.stdout), map[string]any{"state": "mounted", "region": dir + "/own.dax"})
-	for _, w := range []string{dir + "/own.dax", "fuse.daxfsd", "nosuid", "nodev", "default_permissions"} {
-		if !strings.Contains(r.stderr, w) {
-			t.Errorf("%q is not in the mount table: %s", w, r.stderr)
+	has(t, decode(t, got.stdout), map[string]any{"state": "mounted", "region": dir + "/own.dax"})
+	for _, want := range []string{dir + "/own.dax", "fuse.daxfsd", "nosuid", "nodev", "default_permissions"} {
+		if !strings.Contains(got.stderr, want) {
+			t.Errorf("%q is not in the mount table: %s", want, got.stderr)
 		}
 	}
 }

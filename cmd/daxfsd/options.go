@@ -37,61 +37,61 @@ var knownOptions = []string{
 // parseOptions reads the values of all -o flags, each a list separated by commas. Of two words that
 // contradict each other the last one counts, as with mount(8).
 func parseOptions(flags []string) (*mountOptions, error) {
-	o := &mountOptions{}
-	for _, w := range strings.Split(strings.Join(flags, ","), ",") {
-		switch w = strings.TrimSpace(w); w {
+	opts := &mountOptions{}
+	for _, word := range strings.Split(strings.Join(flags, ","), ",") {
+		switch word = strings.TrimSpace(word); word {
 		case "takeover", "nopoll", "atomic", "trace", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
-			o.other = append(o.other, w)
+			opts.other = append(opts.other, word)
 		}
-		switch w {
+		switch word {
 		case "", "defaults":
 		case "remount":
-			o.remount = true
+			opts.remount = true
 		case "relatime":
-			o.atime = fs.Relatime
+			opts.atime = fs.Relatime
 		case "strictatime":
-			o.atime = fs.Strictatime
+			opts.atime = fs.Strictatime
 		case "noatime":
-			o.atime = fs.Noatime
+			opts.atime = fs.Noatime
 		case "diratime", "nodiratime":
-			o.noDirs = w == "nodiratime"
+			opts.noDirs = word == "nodiratime"
 		case "ro", "rw":
-			o.readOnly, o.readOnlySaid = w == "ro", true
+			opts.readOnly, opts.readOnlySaid = word == "ro", true
 		case "takeover":
-			o.takeover = true
+			opts.takeover = true
 		case "atomic":
-			o.atomic = true
+			opts.atomic = true
 		case "nopoll":
-			o.noPoll = true
+			opts.noPoll = true
 		case "trace":
-			o.trace = true
+			opts.trace = true
 		case "dax=always":
-			o.dax = fusefs.DAXAlways
+			opts.dax = fusefs.DAXAlways
 		case "dax=never":
-			o.dax = fusefs.DAXNever
+			opts.dax = fusefs.DAXNever
 		case "dax=inode":
-			o.dax = fusefs.DAXInode
+			opts.dax = fusefs.DAXInode
 		case "transport=auto":
-			o.via = fusefs.TransportAuto
+			opts.via = fusefs.TransportAuto
 		case "transport=uring":
-			o.via = fusefs.TransportUring
+			opts.via = fusefs.TransportUring
 		case "transport=dev":
-			o.via = fusefs.TransportDev
+			opts.via = fusefs.TransportDev
 		case "allow_other", "default_permissions":
-			if !slices.Contains(o.kernel, w) {
-				o.kernel = append(o.kernel, w)
+			if !slices.Contains(opts.kernel, word) {
+				opts.kernel = append(opts.kernel, word)
 			}
 		default:
-			if _, _, ok := fusefs.FlagOption(w); ok {
-				if !slices.Contains(o.kernel, w) {
-					o.kernel = append(o.kernel, w)
+			if _, _, ok := fusefs.FlagOption(word); ok {
+				if !slices.Contains(opts.kernel, word) {
+					opts.kernel = append(opts.kernel, word)
 				}
 				continue
 			}
-			return nil, usagef("unknown mount option %q: known are %s", w, strings.Join(knownOptions, ", "))
+			return nil, usagef("unknown mount option %q: known are %s", word, strings.Join(knownOptions, ", "))
 		}
 	}
-	return o, nil
+	return opts, nil
 }
 
 // finish adds the defaults. The kernel always checks permissions. A mount by root is open to

@@ -139,22 +139,22 @@ func TestOwnerContainers(t *testing.T) {
 		id := filepath.Join(t.TempDir(), "machine-id")
 		writeFile(t, id, []byte(strings.Repeat(host[len(host)-1:], 32)))
 		script := `hostname "$1" && mount -t proc proc /proc && { [ ! -e /etc/machine-id ] || mount --bind "$2" /etc/machine-id; } && shift 2 && exec "$0" "$@"`
-		c := exec.Command(exe, "/bin/sh", "-c", script, exe, host, id, "mount", "--foreground", region, mp)
-		c.Env = append(commandEnv(), leaveMounts+"=1")
-		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS, Pdeathsig: syscall.SIGKILL}
+		cmd := exec.Command(exe, "/bin/sh", "-c", script, exe, host, id, "mount", "--foreground", region, mp)
+		cmd.Env = append(commandEnv(), leaveMounts+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS, Pdeathsig: syscall.SIGKILL}
 		var out strings.Builder
-		c.Stderr = &out
-		if err := c.Start(); err != nil {
+		cmd.Stderr = &out
+		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			c.Process.Kill()
-			c.Wait()
+			cmd.Process.Kill()
+			cmd.Wait()
 			if t.Failed() {
 				t.Logf("%s: %s", host, out.String())
 			}
 		})
-		return c
+		return cmd
 	}
 	// serves waits until the owner record names process 1 and the number of claims, and returns how
 	// long it waited.

@@ -19,35 +19,35 @@ import (
 // container, which has a device node of its own for the region, and thus another lock.
 func useElsewhere(t *testing.T, path string) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b [layout.SuperSize]byte
-	if _, err := f.ReadAt(b[:], 0); err != nil {
+	var block [layout.SuperSize]byte
+	if _, err := file.ReadAt(block[:], 0); err != nil {
 		t.Fatal(err)
 	}
-	sb, err := layout.DecodeSuper(b[:], 0)
+	super, err := layout.DecodeSuper(block[:], 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write := func(off int64, seq uint64, put func(*layout.Line)) {
-		var l layout.Line
-		put(&l)
-		l.Seal(layout.Seed(sb.UUID), off, seq)
-		if _, err := f.WriteAt(l[:], off); err != nil {
+		var line layout.Line
+		put(&line)
+		line.Seal(layout.Seed(super.UUID), off, seq)
+		if _, err := file.WriteAt(line[:], off); err != nil {
 			t.Error(err)
 		}
 	}
 	machine, boot := pmem.HostIdentity()
-	o := layout.Owner{Machine: [8]byte(machine[:8]), Mount: [8]byte{1}, Boot: boot, PID: 4711, Start: 1, State: layout.OwnerMounted}
-	beat := layout.Beat{Mount: o.Mount, Ino: 1, PIDNS: 1, Interval: 50}
+	record := layout.Owner{Machine: [8]byte(machine[:8]), Mount: [8]byte{1}, Boot: boot, PID: 4711, Start: 1, State: layout.OwnerMounted}
+	beat := layout.Beat{Mount: record.Mount, Ino: 1, PIDNS: 1, Interval: 50}
 	next := func() {
 		beat.Count++
-		write(sb.BeatOff(), beat.Count, beat.Put)
+		write(super.BeatOff(), beat.Count, beat.Put)
 	}
 	next()
-	write(sb.OwnerOff, 100, o.Put)
+	write(super.OwnerOff, 100, record.Put)
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -60,7 +60,7 @@ func useElsewhere(t *testing.T, path string) {
 			}
 		}
 	}()
-	t.Cleanup(func() { close(stop); <-ended; f.Close() })
+	t.Cleanup(func() { close(stop); <-ended; file.Close() })
 }
 
 // newerFormat makes the filesystem in a file one that only a newer daxfsd understands.

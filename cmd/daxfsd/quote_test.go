@@ -44,43 +44,43 @@ func raw(s string) bool { return strings.ContainsAny(s, "\x1b\a") }
 // terminal, in labels, names, mount points or messages.
 func TestEscapesStayInside(t *testing.T) {
 	dir := t.TempDir()
-	p := filepath.Join(dir, "img"+nasty)
-	if err := pmem.Create(p, 32<<20, true); err != nil {
+	path := filepath.Join(dir, "img"+nasty)
+	if err := pmem.Create(path, 32<<20, true); err != nil {
 		t.Fatal(err)
 	}
-	r, err := pmem.Open(p, pmem.Options{})
+	region, err := pmem.Open(path, pmem.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{Label: nasty}); err != nil {
+	if _, err := fs.Mkfs(region, fs.MkfsOptions{Label: nasty}); err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
-	for _, args := range [][]string{{"info", p}, {"fsck", "-n", p}, {"mkfs", "--force", "--label", nasty, p}} {
-		c := newRoot()
+	region.Close()
+	for _, args := range [][]string{{"info", path}, {"fsck", "-n", path}, {"mkfs", "--force", "--label", nasty, path}} {
+		cmd := newRoot()
 		var out bytes.Buffer
-		c.SetOut(&out)
-		c.SetArgs(args)
-		if err := c.Execute(); err != nil {
+		cmd.SetOut(&out)
+		cmd.SetArgs(args)
+		if err := cmd.Execute(); err != nil {
 			t.Errorf("%v: %v", args, err)
 		}
 		if raw(out.String()) || !strings.Contains(out.String(), `\033`) {
 			t.Errorf("%s: %q", args[0], out.String())
 		}
 	}
-	f := fileExtents{File: nasty}
+	file := fileExtents{File: nasty}
 	i := interval{Mountpoint: nasty, Region: nasty}
-	for what, s := range map[string]string{
-		"filefrag": f.table(),
+	for what, text := range map[string]string{
+		"filefrag": file.table(),
 		"top":      strings.Join(i.head(), "\n"),
 		"an error": oneSentence(errors.New(nasty)),
 	} {
-		if raw(s) || !strings.Contains(s, `\033`) {
-			t.Errorf("%s: %q", what, s)
+		if raw(text) || !strings.Contains(text, `\033`) {
+			t.Errorf("%s: %q", what, text)
 		}
 	}
-	b, err := visibleEncoder{zapcore.NewConsoleEncoder(zapcore.EncoderConfig{MessageKey: "m"})}.EncodeEntry(zapcore.Entry{Time: time.Now(), Message: nasty}, nil)
-	if err != nil || raw(b.String()) {
-		t.Errorf("log: %q %v", b, err)
+	encoded, err := visibleEncoder{zapcore.NewConsoleEncoder(zapcore.EncoderConfig{MessageKey: "m"})}.EncodeEntry(zapcore.Entry{Time: time.Now(), Message: nasty}, nil)
+	if err != nil || raw(encoded.String()) {
+		t.Errorf("log: %q %v", encoded, err)
 	}
 }

@@ -24,12 +24,12 @@ func TestRegionErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	chattr := func(flag string) string {
-		p := newRegion(t)
-		if out, err := exec.Command("chattr", "+"+flag, p).CombinedOutput(); err != nil {
+		path := newRegion(t)
+		if out, err := exec.Command("chattr", "+"+flag, path).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		t.Cleanup(func() { exec.Command("chattr", "-"+flag, p).Run() })
-		return p
+		t.Cleanup(func() { exec.Command("chattr", "-"+flag, path).Run() })
+		return path
 	}
 	readOnly := memoryFilesystem(t, "size=64m")
 	onReadOnly := filepath.Join(readOnly, "region")
@@ -77,13 +77,13 @@ func TestRegionErrors(t *testing.T) {
 		mode  os.FileMode
 		words []string
 	}{{0o444, []string{"can be read", "write"}}, {0o400, []string{"no permission", "as its owner"}}} {
-		p := filepath.Join(mine, fmt.Sprintf("%o", c.mode))
-		must(t, "mkfs", "--sparse", "--size", "32MiB", p)
-		if err := os.Chmod(p, c.mode); err != nil {
+		path := filepath.Join(mine, fmt.Sprintf("%o", c.mode))
+		must(t, "mkfs", "--sparse", "--size", "32MiB", path)
+		if err := os.Chmod(path, c.mode); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, asUserExe(t, exe, uid, "mkfs", "--force", p), 1, append(c.words, p)...)
-		refused(t, asUserExe(t, exe, uid, "fsck", "-y", p), fsckOperational, append(c.words, p)...)
+		refused(t, asUserExe(t, exe, uid, "mkfs", "--force", path), 1, append(c.words, path)...)
+		refused(t, asUserExe(t, exe, uid, "fsck", "-y", path), fsckOperational, append(c.words, path)...)
 	}
 	other := filepath.Join(t.TempDir(), "new")
 	refused(t, asUserExe(t, exe, uid, "mkfs", "--sparse", other), 1, "no permission", other, filepath.Dir(other))
@@ -95,50 +95,50 @@ func TestFullDiskBelow(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
 	dir := memoryFilesystem(t, "size=24m")
-	p, mp, log := filepath.Join(dir, "region"), mountPoint(t), filepath.Join(t.TempDir(), "log")
-	must(t, "mkfs", "--sparse", "--size", "64MiB", p)
-	must(t, "mount", "--log", log, p, mp)
+	path, mp, log := filepath.Join(dir, "region"), mountPoint(t), filepath.Join(t.TempDir(), "log")
+	must(t, "mkfs", "--sparse", "--size", "64MiB", path)
+	must(t, "mount", "--log", log, path, mp)
 	piece := bytes.Repeat([]byte("daxfsd"), 1<<20/5)
-	f, err := os.Create(filepath.Join(mp, "f"))
+	file, err := os.Create(filepath.Join(mp, "f"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer file.Close()
 	var kept int64
 	for err == nil && kept < 64<<20 {
 		var n int
-		n, err = f.WriteAt(piece, kept)
+		n, err = file.WriteAt(piece, kept)
 		kept += int64(n)
 	}
 	if !errors.Is(err, unix.ENOSPC) || kept < 16<<20 || kept > 24<<20 {
 		t.Errorf("after %d bytes on a disk of 24 MiB: %v, want ENOSPC", kept, err)
 	}
-	if b := readFile(t, log); !bytes.Contains(b, []byte("sparse")) || !bytes.Contains(b, []byte("full")) || bytes.Contains(b, []byte("lost")) {
-		t.Errorf("the log does not say that the disk is full: %s", b)
+	if text := readFile(t, log); !bytes.Contains(text, []byte("sparse")) || !bytes.Contains(text, []byte("full")) || bytes.Contains(text, []byte("lost")) {
+		t.Errorf("the log does not say that the disk is full: %s", text)
 	}
-	m := decode(t, must(t, "info", "--json", mp))
-	if m["bad_ranges"] != 0.0 {
-		t.Errorf("%v ranges of memory are bad", m["bad_ranges"])
+	info := decode(t, must(t, "info", "--json", mp))
+	if info["bad_ranges"] != 0.0 {
+		t.Errorf("%v ranges of memory are bad", info["bad_ranges"])
 	}
 	if err := unix.Mount("none", dir, "tmpfs", unix.MS_REMOUNT, "size=80m"); err != nil {
 		t.Fatal(err)
 	}
 	for ; kept < 40<<20; kept += int64(len(piece)) {
-		if _, err := f.WriteAt(piece, kept); err != nil {
+		if _, err := file.WriteAt(piece, kept); err != nil {
 			t.Fatalf("with room on the disk: %v", err)
 		}
 	}
-	f.Close()
+	file.Close()
 	must(t, "umount", mp)
-	must(t, "fsck", "-n", p)
+	must(t, "fsck", "-n", path)
 
 	full := memoryFilesystem(t, "size=32k")
 	small := filepath.Join(full, "region")
 	refused(t, daxfsd(t, "mkfs", "--sparse", "--size", "64MiB", small), 1, small, "sparse", "full")
-	if l, err := os.ReadDir(full); err != nil || len(l) > 0 {
-		t.Errorf("mkfs left %v, %v", l, err)
+	if left, err := os.ReadDir(full); err != nil || len(left) > 0 {
+		t.Errorf("mkfs left %v, %v", left, err)
 	}
-	if s := strings.TrimSpace(string(readFile(t, log))); strings.Count(s, "sparse") != 1 {
-		t.Errorf("it was told again and again: %s", s)
+	if text := strings.TrimSpace(string(readFile(t, log))); strings.Count(text, "sparse") != 1 {
+		t.Errorf("it was told again and again: %s", text)
 	}
 }

@@ -31,17 +31,17 @@ const timesInterval = 30 * time.Second
 const compactInterval = 2 * time.Second
 
 // serveMount mounts, and serves until it is unmounted: the whole life of a daemon.
-func serveMount(p *mountPlan, rep *reporter) error {
+func serveMount(plan *mountPlan, rep *reporter) error {
 	closeInherited()
 	signal.Ignore(syscall.SIGPIPE) // the reader of the log may close its end
-	log, endLog, err := newLogger(p.flags.log, rep.w != nil)
+	log, endLog, err := newLogger(plan.flags.log, rep.w != nil)
 	if err != nil {
 		return err
 	}
 	defer endLog()
 	defer func() { _ = log.Sync() }()
-	log = log.With(zap.String("region", p.region), zap.String("mountpoint", p.mountpoint))
-	warn := func(s string) { log.Warn(s); rep.send(reportLine{Kind: "note", Text: s}) }
+	log = log.With(zap.String("region", plan.region), zap.String("mountpoint", plan.mountpoint))
+	warn := func(text string) { log.Warn(text); rep.send(reportLine{Kind: "note", Text: text}) }
 
 	// From here on a signal must not end the process between two steps.
 	sig := make(chan os.Signal, 4)
@@ -57,59 +57,59 @@ func serveMount(p *mountPlan, rep *reporter) error {
 		rep.send(reportLine{Kind: "progress", Text: stage, Done: done, Total: total})
 	})
 
-	r, sb, verdict, err := openForMount(p, progress, warn)
+	region, super, verdict, err := openForMount(plan, progress, warn)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	access, err := r.Access()
+	defer region.Close()
+	access, err := region.Access()
 	if err != nil {
 		return err
 	}
-	p.opts.finish(os.Geteuid() == 0, access)
+	plan.opts.finish(os.Geteuid() == 0, access)
 	transport.Prioritize()
 
-	f := &facts{plan: p, region: r, super: sb, since: time.Now()}
+	facts := &facts{plan: plan, region: region, super: super, since: time.Now()}
 	conn, err := fusefs.Attach(fusefs.Options{
-		Mountpoint: p.mountpoint, Dir: p.dir, Source: p.region, DAX: p.opts.dax, Transport: p.opts.via, Kernel: p.opts.kernel,
-		Info: f.info, Activity: f.activity, Trace: tracer(p.opts, log), NoPoll: p.opts.noPoll,
+		Mountpoint: plan.mountpoint, Dir: plan.dir, Source: plan.region, DAX: plan.opts.dax, Transport: plan.opts.via, Kernel: plan.opts.kernel,
+		Info: facts.info, Activity: facts.activity, Trace: tracer(plan.opts, log), NoPoll: plan.opts.noPoll,
 		Log: zap.NewStdLog(log.Named("fuse")),
-		Panicked: func(v any) {
-			log.Fatal("panic: ending the daemon, the next mount recovers", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		Panicked: func(value any) {
+			log.Fatal("panic: ending the daemon, the next mount recovers", zap.Any("panic", value), zap.ByteString("stack", debug.Stack()))
 		},
 	})
 	if err != nil {
 		return err
 	}
-	core, err := fs.Mount(r, fs.Options{
-		ReadOnly: p.opts.readOnly, Atomic: p.opts.atomic, Owner: verdict, Takeover: p.opts.takeover, BeatInterval: owner.Interval, Scan: p.opts.scan, Progress: progress, Warn: warn,
-		Atime: p.opts.atime, NoDirAtime: p.opts.noDirs, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
+	core, err := fs.Mount(region, fs.Options{
+		ReadOnly: plan.opts.readOnly, Atomic: plan.opts.atomic, Owner: verdict, Takeover: plan.opts.takeover, BeatInterval: owner.Interval, Scan: plan.opts.scan, Progress: progress, Warn: warn,
+		Atime: plan.opts.atime, NoDirAtime: plan.opts.noDirs, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
 		conn.Close()
-		return superError(p.region, r, err)
+		return superError(plan.region, region, err)
 	}
 	server, err := conn.Start(core)
 	if err != nil {
 		return errors.Join(err, core.Unmount())
 	}
-	f.core, f.server = core, server
+	facts.core, facts.server = core, server
 	bar.end()
 	var whyNot error
-	if p.opts.via, whyNot = server.Transport(); whyNot != nil {
-		f.whyNotUring = whyNot.Error()
-		log.Info("requests come by /dev/fuse", zap.String("why_not_io_uring", f.whyNotUring))
+	if plan.opts.via, whyNot = server.Transport(); whyNot != nil {
+		facts.whyNotUring = whyNot.Error()
+		log.Info("requests come by /dev/fuse", zap.String("why_not_io_uring", facts.whyNotUring))
 	}
 	if !server.SharedMmap() {
 		warn("this kernel maps files shared only with -o dax=never (Linux 6.6 lifts that)")
 	}
-	s := core.Stats()
-	log.Info("mounted", zap.String("version", versionString()), zap.String("kind", r.Kind().String()),
-		zap.Strings("options", p.opts.list()), zap.Int("replayed_records", s.ReplayedRecords), zap.Int("freed_orphans", s.FreedOrphans), zap.Bool("free_map", s.FreeMap))
+	stats := core.Stats()
+	log.Info("mounted", zap.String("version", versionString()), zap.String("kind", region.Kind().String()),
+		zap.Strings("options", plan.opts.list()), zap.Int("replayed_records", stats.ReplayedRecords), zap.Int("freed_orphans", stats.FreedOrphans), zap.Bool("free_map", stats.FreeMap))
 	done := make(chan struct{})
-	go handleSignals(sig, done, server, log, p.flags.foreground)
+	go handleSignals(sig, done, server, log, plan.flags.foreground)
 	if rep.w == nil {
-		go enterUtab(p.region, p.mountpoint) // in the background the starter does this
+		go enterUtab(plan.region, plan.mountpoint) // in the background the starter does this
 	}
 	rep.send(reportLine{Kind: "ready"})
 	notifySystemd("READY=1")
@@ -117,11 +117,11 @@ func serveMount(p *mountPlan, rep *reporter) error {
 	server.Serve()
 	close(done)
 	markEnding()
-	leaveUtab(p.mountpoint)
+	leaveUtab(plan.mountpoint)
 	notifySystemd("STOPPING=1")
 	if err := core.Unmount(); err != nil {
 		log.Error("the filesystem could not be made clean; the next mount recovers", zap.Error(err))
-		return fmt.Errorf("region %s: making it clean: %w", p.region, err)
+		return fmt.Errorf("region %s: making it clean: %w", plan.region, err)
 	}
 	log.Info("unmounted")
 	return nil

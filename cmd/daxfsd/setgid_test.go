@@ -28,19 +28,19 @@ func TestSetGIDOtherNamespace(t *testing.T) {
 	}
 	write := func() os.FileMode {
 		t.Helper()
-		f := filepath.Join(mp, "f")
-		writeFile(t, f, []byte("x"))
-		if err := os.Chown(f, 0, 3003); err != nil {
+		file := filepath.Join(mp, "f")
+		writeFile(t, file, []byte("x"))
+		if err := os.Chown(file, 0, 3003); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(f, 0o666|os.ModeSetgid); err != nil {
+		if err := os.Chmod(file, 0o666|os.ModeSetgid); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--groups=3003", "sh", "-c", `echo y >> "$0"`, f).CombinedOutput()
+		out, err := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--groups=3003", "sh", "-c", `echo y >> "$0"`, file).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		st, err := os.Stat(f)
+		st, err := os.Stat(file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestSetGIDOtherNamespace(t *testing.T) {
 				exec.Command("umount", mp).Run()
 				cmd.Wait()
 			}()
-			for m, _ := mountAt(mp); m == nil && ctx.Err() == nil; m, _ = mountAt(mp) {
+			for mount, _ := mountAt(mp); mount == nil && ctx.Err() == nil; mount, _ = mountAt(mp) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			if got := write(); got != c.want {

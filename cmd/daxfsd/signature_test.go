@@ -67,24 +67,24 @@ func TestRecogniseRealTools(t *testing.T) {
 				continue
 			}
 		}
-		p := filepath.Join(t.TempDir(), "image")
-		if err := os.WriteFile(p, nil, 0o600); err != nil {
+		path := filepath.Join(t.TempDir(), "image")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		const size = 320 << 20
-		if err := os.Truncate(p, size); err != nil {
+		if err := os.Truncate(path, size); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command(bin, append(c.args[1:], p)...).CombinedOutput(); err != nil {
+		if out, err := exec.Command(bin, append(c.args[1:], path)...).CombinedOutput(); err != nil {
 			t.Logf("%s: %v: %s", c.args[0], err, out)
 			continue
 		}
-		f, err := os.Open(p)
+		file, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := recognise(size, func(off int64, b []byte) error { _, err := f.ReadAt(b, off); return err })
-		f.Close()
+		got := recognise(size, func(off int64, buf []byte) error { _, err := file.ReadAt(buf, off); return err })
+		file.Close()
 		if got != c.want {
 			t.Errorf("%s: recognised %q, want %q", c.args[0], got, c.want)
 		}

@@ -123,11 +123,11 @@ func TestNoInheritedDescriptors(t *testing.T) {
 	needFUSE(t)
 	for _, background := range []bool{true, false} {
 		region, mp := newRegion(t), mountPoint(t)
-		rd, w, err := os.Pipe()
+		reader, writer, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer rd.Close()
+		defer reader.Close()
 		args := []string{"mount", region, mp}
 		if !background {
 			args = append(args, "--foreground")
@@ -135,11 +135,11 @@ func TestNoInheritedDescriptors(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		cmd := command(ctx, args...)
-		cmd.ExtraFiles = []*os.File{w, w, w, w}
+		cmd.ExtraFiles = []*os.File{writer, writer, writer, writer}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		w.Close()
+		writer.Close()
 		done := make(chan error, 1)
 		go func() { done <- cmd.Wait() }()
 		if background {
@@ -147,8 +147,8 @@ func TestNoInheritedDescriptors(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_ = rd.SetReadDeadline(time.Now().Add(20 * time.Second))
-		if _, err := rd.Read(make([]byte, 1)); err != io.EOF {
+		_ = reader.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := reader.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("background %v: somebody still has the caller's pipe: %v", background, err)
 		}
 		waitMounted(t, mp)
@@ -181,7 +181,7 @@ func TestLogReaderLeaves(t *testing.T) {
 	for _, c := range []struct{ background, leaves bool }{{true, true}, {false, true}, {true, false}} {
 		background := c.background
 		region, mp := newRegion(t), mountPoint(t)
-		rd, w, err := os.Pipe()
+		reader, writer, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,22 +192,22 @@ func TestLogReaderLeaves(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		cmd := command(ctx, args...)
-		cmd.Stderr = w
+		cmd.Stderr = writer
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		w.Close()
+		writer.Close()
 		done := make(chan error, 1)
 		go func() { done <- cmd.Wait() }()
-		for s := bufio.NewScanner(rd); s.Scan() && !strings.Contains(s.Text(), `"msg":"mounted"`); {
+		for lines := bufio.NewScanner(reader); lines.Scan() && !strings.Contains(lines.Text(), `"msg":"mounted"`); {
 		}
-		defer rd.Close()
+		defer reader.Close()
 		if c.leaves {
-			rd.Close()
+			reader.Close()
 		}
 		waitMounted(t, mp)
 		pid := daemonPID(t, mp)
-		if _, err := unix.FcntlInt(rd.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil && !c.leaves {
+		if _, err := unix.FcntlInt(reader.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil && !c.leaves {
 			t.Fatal(err)
 		}
 		for i := range 400 { // each adds a line to the log
@@ -281,23 +281,23 @@ func TestPatience(t *testing.T) {
 	name := readFile(t, "/proc/self/comm")
 	defer os.WriteFile("/proc/self/comm", name, 0)
 	for _, leaves := range []bool{true, false} {
-		f, err := os.Open(region)
+		file, err := os.Open(region)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
 			t.Fatal(err)
 		}
 		want := fsckOperational
 		if _ = os.WriteFile("/proc/self/comm", name, 0); leaves {
 			markEnding()
-			time.AfterFunc(leavingLimit+time.Second, func() { f.Close() })
+			time.AfterFunc(leavingLimit+time.Second, func() { file.Close() })
 			want = 0
 		}
-		if r := daxfsd(t, "fsck", "-n", region); r.code != want {
-			t.Errorf("the holder is ending: %v: exit code %d, want %d: %s%s", leaves, r.code, want, r.stdout, r.stderr)
+		if got := daxfsd(t, "fsck", "-n", region); got.code != want {
+			t.Errorf("the holder is ending: %v: exit code %d, want %d: %s%s", leaves, got.code, want, got.stdout, got.stderr)
 		}
-		f.Close()
+		file.Close()
 	}
 }
 

@@ -112,21 +112,21 @@ func TestTopLive(t *testing.T) {
 			}
 		}
 	}
-	for b := make([]byte, 4096); ; {
-		n, err := tty.Read(b)
+	for buf := make([]byte, 4096); ; {
+		n, err := tty.Read(buf)
 		if err != nil { // no process has the other end open
 			break
 		}
-		seen.Write(b[:n])
+		seen.Write(buf[:n])
 		press("(by rate)", "s")
 		press("p99)", "q")
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v, it showed %q", err, seen.String())
 	}
-	for _, w := range []string{"daxfsd on " + mp, "OPERATION", "GETXATTR"} {
-		if !strings.Contains(ansi.Strip(seen.String()), w) {
-			t.Errorf("%q is not in %q", w, seen.String())
+	for _, want := range []string{"daxfsd on " + mp, "OPERATION", "GETXATTR"} {
+		if !strings.Contains(ansi.Strip(seen.String()), want) {
+			t.Errorf("%q is not in %q", want, seen.String())
 		}
 	}
 	must(t, "umount", mp)

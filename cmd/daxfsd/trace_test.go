@@ -33,7 +33,7 @@ func TestTrace(t *testing.T) {
 		t.Fatal("read what is absent")
 	}
 	must(t, "umount", mp)
-	b, err := os.ReadFile(log)
+	text, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,24 +43,24 @@ func TestTrace(t *testing.T) {
 		{"op": "RENAME", "name": "some-file", "new_name": "some-file2", "result": "ok"},
 		{"op": "LOOKUP", "name": "absent", "result": "ok"}, // "ok": the answer is that it is absent
 	}
-	for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
 		var got map[string]any
 		if err := json.Unmarshal([]byte(line), &got); err != nil {
 			t.Fatalf("%v in %q", err, line)
 		}
-		i := slices.IndexFunc(want, func(w map[string]any) bool {
-			return got["msg"] == "request" && got["op"] == w["op"] && (w["name"] == nil || got["name"] == w["name"])
+		i := slices.IndexFunc(want, func(line map[string]any) bool {
+			return got["msg"] == "request" && got["op"] == line["op"] && (line["name"] == nil || got["name"] == line["name"])
 		})
 		if i < 0 {
 			continue
 		}
 		has(t, got, want[i])
-		if us, ok := got["us"].(float64); !ok || us <= 0 || got["unique"] == nil || got["pid"] == 0.0 {
+		if micros, ok := got["us"].(float64); !ok || micros <= 0 || got["unique"] == nil || got["pid"] == 0.0 {
 			t.Errorf("no time, or no number: %v", got)
 		}
 		want = slices.Delete(want, i, i+1)
 	}
 	if len(want) > 0 {
-		t.Errorf("not in the trace: %v\n%s", want, b)
+		t.Errorf("not in the trace: %v\n%s", want, text)
 	}
 }

@@ -132,14 +132,14 @@ func TestTrustInherits(t *testing.T) {
 func TestMkfsByDescriptor(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	p, victim := filepath.Join(dir, "image"), filepath.Join(dir, "victim")
+	path, victim := filepath.Join(dir, "image"), filepath.Join(dir, "victim")
 	writeFile(t, victim, []byte(strings.Repeat("precious", 4<<20)))
 	before := digest(t, victim)
 	swap := func() {
-		if err := os.Rename(p, p+".mine"); err != nil && !errors.Is(err, os.ErrNotExist) { // a new file has no name yet
+		if err := os.Rename(path, path+".mine"); err != nil && !errors.Is(err, os.ErrNotExist) { // a new file has no name yet
 			t.Fatal(err)
 		}
-		if err := os.Symlink(victim, p); err != nil {
+		if err := os.Symlink(victim, path); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -153,25 +153,25 @@ func TestMkfsByDescriptor(t *testing.T) {
 		{"shrinks", 24 << 20, mkfsFlags{size: 20 << 20, force: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			os.Remove(p)
+			os.Remove(path)
 			if c.old >= 0 {
-				writeFile(t, p, nil)
-				if err := os.Truncate(p, c.old); err != nil {
+				writeFile(t, path, nil)
+				if err := os.Truncate(path, c.old); err != nil {
 					t.Fatal(err)
 				}
 			}
-			h, err := acquireRegion(p)
+			handle, err := acquireRegion(path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			swap()
-			r, err := c.f.prepare(p, h, func(string, int64, int64) {})
+			region, err := c.f.prepare(path, handle, func(string, int64, int64) {})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer h.Close()
-			defer r.Close()
-			_, err = c.f.format(p, h, r, fs.MkfsOptions{}, func(string, int64, int64) {})
+			defer handle.Close()
+			defer region.Close()
+			_, err = c.f.format(path, handle, region, fs.MkfsOptions{}, func(string, int64, int64) {})
 			if c.old < 0 {
 				if err == nil || !strings.Contains(err.Error(), "another process") {
 					t.Errorf("a new file took a name that another process had created: %v", err)
@@ -185,10 +185,10 @@ func TestMkfsByDescriptor(t *testing.T) {
 			if c.old < 0 {
 				return
 			}
-			if st, err := os.Stat(p + ".mine"); err != nil || st.Size() != 20<<20 {
+			if st, err := os.Stat(path + ".mine"); err != nil || st.Size() != 20<<20 {
 				t.Errorf("the file that was opened: %v, %v", st, err)
 			}
-			if _, err := pmem.Open(p+".mine", pmem.Options{}); !errors.Is(err, pmem.ErrBusy) {
+			if _, err := pmem.Open(path+".mine", pmem.Options{}); !errors.Is(err, pmem.ErrBusy) {
 				t.Errorf("the region is not locked any more: %v", err)
 			}
 		})

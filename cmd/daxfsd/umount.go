@@ -50,53 +50,53 @@ namespaces (containers): these end with it.`,
 	return c
 }
 
-func umount(c *cobra.Command, f *umountFlags, arg string) error {
-	m, err := daxfsdAt(arg)
+func umount(c *cobra.Command, flags *umountFlags, arg string) error {
+	held, err := daxfsdAt(arg)
 	if err != nil {
 		return err
 	}
-	defer m.release()
-	mp := m.Mountpoint
-	pid := lockHolder(m.Source)
-	gone, silent := m.gone()
-	others := otherMounts(m.Info)
+	defer held.release()
+	mp := held.Mountpoint
+	pid := lockHolder(held.Source)
+	gone, silent := held.gone()
+	others := otherMounts(held.Info)
 	say := func(format string, a ...any) {
 		fmt.Fprintf(c.ErrOrStderr(), "daxfsd: umount: %s\n", visible(fmt.Sprintf(format, a...)))
 	}
 	switch {
 	case gone:
-		if err := fusefs.Uncovered(m.Info); err != nil && !f.lazy {
+		if err := fusefs.Uncovered(held.Info); err != nil && !flags.lazy {
 			return err
 		}
-		if err := m.unmount(fusefs.Lazy); err != nil {
+		if err := held.unmount(fusefs.Lazy); err != nil {
 			return err
 		}
 		leaveUtab(mp)
-		say("removed the dead mount of %s; its daemon had gone without unmounting", m.Source)
+		say("removed the dead mount of %s; its daemon had gone without unmounting", held.Source)
 		return nil
-	case silent != nil && !f.force && !f.lazy:
+	case silent != nil && !flags.force && !flags.lazy:
 		return silent
-	case f.lazy:
-		err = m.unmount(fusefs.Lazy)
+	case flags.lazy:
+		err = held.unmount(fusefs.Lazy)
 	case silent == nil:
-		err = m.unmount(fusefs.Plain)
+		err = held.unmount(fusefs.Plain)
 	default:
 		err = silent
 	}
 	aborted := false
-	if err != nil && f.force && !f.lazy {
+	if err != nil && flags.force && !flags.lazy {
 		if len(others) > 0 {
 			return fmt.Errorf("%w; in this mount namespace it is mounted on %s too, and --force would end it there: unmount that first, or use --lazy", err, others[0].Mountpoint)
 		}
-		if m.fd < 0 {
-			if err := m.again(); err != nil {
+		if held.fd < 0 {
+			if err := held.again(); err != nil {
 				return err
 			}
 		}
-		if err := fusefs.Uncovered(m.Info); err != nil {
+		if err := fusefs.Uncovered(held.Info); err != nil {
 			return err
 		}
-		if err := abort(m); err != nil {
+		if err := abort(held); err != nil {
 			return err
 		}
 		aborted = true
@@ -110,14 +110,14 @@ func umount(c *cobra.Command, f *umountFlags, arg string) error {
 	} else if err != nil {
 		return err
 	}
-	if f.lazy || len(others) > 0 { // still mounted elsewhere, by a bind mount
+	if flags.lazy || len(others) > 0 { // still mounted elsewhere, by a bind mount
 		return nil
 	}
 	if aborted && silent != nil { // the daemon may never exit by itself
-		f.timeout = min(f.timeout, probeLimit)
+		flags.timeout = min(flags.timeout, probeLimit)
 	}
-	m.release() // the daemon ends with the last user of the mount
-	return waitFree(m.Source, pid, f.timeout)
+	held.release() // the daemon ends with the last user of the mount
+	return waitFree(held.Source, pid, flags.timeout)
 }
 
 // daxfsdAt returns the daxfsd mounted at a mount point, or an error that names what is there

@@ -25,23 +25,23 @@ func TestDrawing(t *testing.T) {
 	_, text, _ := strings.Cut(string(doc), "\n## Packages\n")
 	text, _, _ = strings.Cut(text, "\n## ")
 	draws := map[string][]string{}
-	for _, m := range drawn.FindAllStringSubmatch(text, -1) {
-		draws[m[1]] = slices.Sorted(slices.Values(strings.Split(m[2], ", ")))
-		if m[2] == "nothing" {
-			draws[m[1]] = nil
+	for _, match := range drawn.FindAllStringSubmatch(text, -1) {
+		draws[match[1]] = slices.Sorted(slices.Values(strings.Split(match[2], ", ")))
+		if match[2] == "nothing" {
+			draws[match[1]] = nil
 		}
 	}
 	imports := map[string]map[string]bool{}
-	for _, f := range goFiles(t) {
-		if f.test || beside[f.top] || f.top == "internal" {
+	for _, file := range goFiles(t) {
+		if file.test || beside[file.top] || file.top == "internal" {
 			continue
 		}
-		if imports[f.dir] == nil {
-			imports[f.dir] = map[string]bool{}
+		if imports[file.dir] == nil {
+			imports[file.dir] = map[string]bool{}
 		}
-		for _, p := range f.imports {
-			if to, ours := strings.CutPrefix(p, module+"/"); ours && !strings.HasPrefix(to, "internal/") {
-				imports[f.dir][path.Base(to)] = true
+		for _, imported := range file.imports {
+			if to, ours := strings.CutPrefix(imported, module+"/"); ours && !strings.HasPrefix(to, "internal/") {
+				imports[file.dir][path.Base(to)] = true
 			}
 		}
 	}
