@@ -28,7 +28,7 @@ const (
 	fsckCancelled   = 32
 )
 
-type fsckFlags struct{ no, yes, json, take bool }
+type fsckFlags struct{ no, yes, json, takeover bool }
 
 func fsckCommand() *cobra.Command {
 	var f fsckFlags
@@ -71,7 +71,7 @@ repair; with -n, as it would be.`,
 	c.Flags().BoolVarP(&f.no, "no", "n", false, "change nothing")
 	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "repair everything that can be repaired")
 	c.Flags().BoolVar(&f.json, "json", false, "print the report as JSON")
-	c.Flags().BoolVar(&f.take, "takeover", false, "repair even if another host may be using the region")
+	c.Flags().BoolVar(&f.takeover, "takeover", false, "repair even if another host may be using the region")
 	return c
 }
 
@@ -143,7 +143,7 @@ func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsc
 	defer r.Close()
 	p := newProgress(os.Stderr)
 	defer p.end()
-	o := fsck.Options{Repair: repair, Takeover: f.take, BeatInterval: owner.Interval, Progress: p.update}
+	o := fsck.Options{Repair: repair, Takeover: f.takeover, BeatInterval: owner.Interval, Progress: p.update}
 	if !f.json {
 		o.Found = func(pr fsck.Problem) { p.end(); fmt.Fprintln(c.OutOrStdout(), visible(pr.String())) }
 	}

@@ -28,7 +28,7 @@ func TestLineQueue(t *testing.T) {
 	}
 	queue.Sync()
 	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("nobody reads, and it took %v", took)
+		t.Errorf("without a reader it took %v", took)
 	}
 	got := make(chan string)
 	go func() {

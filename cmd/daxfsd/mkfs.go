@@ -21,15 +21,15 @@ import (
 )
 
 type mkfsFlags struct {
-	size   sizeFlag
-	sparse bool
-	label  string
-	uuid   string
-	force  bool
-	take   bool
-	keep   float64
-	json   bool
-	cancel <-chan struct{} // closed by a signal; nil: cannot be cancelled
+	size     sizeFlag
+	sparse   bool
+	label    string
+	uuid     string
+	force    bool
+	takeover bool
+	reserve  float64 // per cent of the space that only root may fill with data
+	json     bool
+	cancel   <-chan struct{} // closed by a signal; nil: cannot be cancelled
 }
 
 func mkfsCommand() *cobra.Command {
@@ -67,9 +67,9 @@ The root directory will belong to the user who runs mkfs.`,
 	c.Flags().BoolVar(&f.sparse, "sparse", false, "do not preallocate the file; writes may then fail because the disk is full")
 	c.Flags().StringVar(&f.label, "label", "", "a name for the filesystem, up to 64 bytes")
 	c.Flags().StringVar(&f.uuid, "uuid", "", "the UUID; default: random")
-	c.Flags().Float64Var(&f.keep, "reserve", 1, "percent of the space reserved for root's data, 0 to 50")
+	c.Flags().Float64Var(&f.reserve, "reserve", 1, "percent of the space reserved for root's data, 0 to 50")
 	c.Flags().BoolVar(&f.force, "force", false, "overwrite whatever the region holds")
-	c.Flags().BoolVar(&f.take, "takeover", false, "with --force: overwrite even if another host may be using the region")
+	c.Flags().BoolVar(&f.takeover, "takeover", false, "with --force: overwrite even if another host may be using the region")
 	c.Flags().BoolVar(&f.json, "json", false, "print the result as JSON")
 	return c
 }
@@ -90,7 +90,7 @@ func mkfs(c *cobra.Command, f *mkfsFlags, arg string) error {
 	if err != nil {
 		return err
 	}
-	o := fs.MkfsOptions{Label: f.label, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Reserve: f.keep}
+	o := fs.MkfsOptions{Label: f.label, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Reserve: f.reserve}
 	if f.uuid != "" {
 		if o.UUID, err = parseUUID(f.uuid); err != nil {
 			return err
@@ -184,8 +184,8 @@ func (f *mkfsFlags) check() error {
 	if len(f.label) > layout.LabelSize || strings.ContainsRune(f.label, 0) {
 		return usagef("--label: %d bytes is too long or contains a NUL; the limit is %d bytes", len(f.label), layout.LabelSize)
 	}
-	if !(f.keep >= 0 && f.keep <= 50) {
-		return usagef("--reserve: %v %% is out of range; expected 0 to 50", f.keep)
+	if !(f.reserve >= 0 && f.reserve <= 50) {
+		return usagef("--reserve: %v %% is out of range; expected 0 to 50", f.reserve)
 	}
 	if f.size != 0 && f.size < fs.MinSize {
 		return fmt.Errorf("%s is too small for a daxfsd: it needs at least %s", formatSize(int64(f.size)), formatSize(fs.MinSize))
@@ -269,12 +269,12 @@ func (f *mkfsFlags) unused(path string, r *pmem.Region, p progressFunc) error {
 		v, err = owner.Judge(r, sb, owner.Options{Progress: p})
 	}
 	switch {
-	case err != nil && f.take:
+	case err != nil && f.takeover:
 		return nil
 	case err != nil:
 		return &reworded{fmt.Sprintf("region %s: whether the daxfsd on it is in use cannot be determined (%v); if it is not, use --takeover", path, err), err}
 	}
-	if err := v.Refusal(f.take, "--takeover"); err != nil {
+	if err := v.Refusal(f.takeover, "--takeover"); err != nil {
 		return superError(path, r, err)
 	}
 	return nil

@@ -167,7 +167,7 @@ func TestSIGTERMWhileBusy(t *testing.T) {
 		t.Errorf("the last user is not served: %v", err)
 	}
 	if free, _ := unlocked(region); free {
-		t.Error("the region is free while somebody uses it")
+		t.Error("the region is free while the mount is in use")
 	}
 	f.Close()
 	if err := waitFree(region, pid, 10*time.Second); err != nil {

@@ -114,7 +114,7 @@ func remount(opts *mountOptions, mountpoint string) error {
 	for _, word := range strings.Split(mount.Options+","+mount.VFSOptions, ",") {
 		flags |= remountFlags[word]
 	}
-	if opts.readOnlySaid {
+	if opts.readOnlyGiven {
 		flags &^= unix.MS_RDONLY
 		if opts.readOnly {
 			flags |= unix.MS_RDONLY
@@ -136,7 +136,7 @@ func remount(opts *mountOptions, mountpoint string) error {
 // mounted (has lists them). It accepts an option that is in force already, because mount(8) repeats
 // what fstab says.
 func (o *mountOptions) remountable(has []string) error {
-	if o.readOnlySaid && !o.readOnly && slices.Contains(has, "ro") {
+	if o.readOnlyGiven && !o.readOnly && slices.Contains(has, "ro") {
 		return usagef("rw: the daemon has opened the region read-only (-o ro): unmount it and mount it again")
 	}
 	for _, w := range append(slices.Clone(o.other), o.kernel...) {

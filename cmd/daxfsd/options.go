@@ -11,21 +11,21 @@ import (
 
 // mountOptions holds the values of -o.
 type mountOptions struct {
-	scan     bool // read all inodes even if a free map is saved
-	readOnly bool
-	remount  bool
-	takeover bool
-	atomic   bool
-	noPoll   bool // threads do not wait awake between requests
-	trace    bool // a line in the log for each request
-	dax      fusefs.DAX
-	via      fusefs.Transport
-	atime    fs.Atime
-	noDirs   bool     // reading a directory does not update its access time
-	kernel   []string // options for mount(2), in the order given
+	scan       bool // read all inodes even if a free map is saved
+	readOnly   bool
+	remount    bool
+	takeover   bool
+	atomic     bool
+	noPoll     bool // threads do not wait awake between requests
+	trace      bool // a line in the log for each request
+	dax        fusefs.DAX
+	via        fusefs.Transport
+	atime      fs.Atime
+	noDirAtime bool     // reading a directory does not update its access time
+	kernel     []string // options for mount(2), in the order given
 
-	readOnlySaid bool     // ro or rw was given
-	other        []string // the given options that a remount cannot change
+	readOnlyGiven bool     // ro or rw was given
+	other         []string // the given options that a remount cannot change
 }
 
 // knownOptions lists the words that -o accepts, for the error message.
@@ -54,9 +54,9 @@ func parseOptions(flags []string) (*mountOptions, error) {
 		case "noatime":
 			opts.atime = fs.Noatime
 		case "diratime", "nodiratime":
-			opts.noDirs = word == "nodiratime"
+			opts.noDirAtime = word == "nodiratime"
 		case "ro", "rw":
-			opts.readOnly, opts.readOnlySaid = word == "ro", true
+			opts.readOnly, opts.readOnlyGiven = word == "ro", true
 		case "takeover":
 			opts.takeover = true
 		case "atomic":
@@ -123,7 +123,7 @@ func (o *mountOptions) finish(root bool, region pmem.Access) {
 	case fs.Strictatime:
 		add("strictatime")
 	}
-	if o.noDirs {
+	if o.noDirAtime {
 		add("nodiratime")
 	}
 	add("default_permissions")

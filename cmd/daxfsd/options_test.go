@@ -23,7 +23,7 @@ func TestParseOptions(t *testing.T) {
 	if o, err := parseOptions(nil); err != nil || o.readOnly || o.atomic || o.dax != fusefs.DAXAlways {
 		t.Errorf("no options: %+v, %v", o, err)
 	}
-	if o, err := parseOptions([]string{"strictatime,nodiratime,sync,nosymfollow"}); err != nil || !o.noDirs || !slices.Equal(o.kernel, []string{"sync", "nosymfollow"}) {
+	if o, err := parseOptions([]string{"strictatime,nodiratime,sync,nosymfollow"}); err != nil || !o.noDirAtime || !slices.Equal(o.kernel, []string{"sync", "nosymfollow"}) {
 		t.Errorf("got %+v, %v", o, err)
 	}
 	for _, bad := range []string{"dax=sometimes", "dax", "atomic2", "ro=1"} {

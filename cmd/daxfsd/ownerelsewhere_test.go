@@ -130,8 +130,8 @@ func TestMkfsTakenMeanwhile(t *testing.T) {
 			}
 		}
 		f := &mkfsFlags{force: force, sparse: true}
-		nobody := func(string, int64, int64) {}
-		h, r, err := regionForMkfs(path, f, nobody)
+		noProgress := func(string, int64, int64) {}
+		h, r, err := regionForMkfs(path, f, noProgress)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestMkfsTakenMeanwhile(t *testing.T) {
 			}
 		}
 		useElsewhere(t, path)
-		sb, err := f.format(path, h, r, fs.MkfsOptions{}, nobody)
+		sb, err := f.format(path, h, r, fs.MkfsOptions{}, noProgress)
 		if !errors.Is(err, fs.ErrInUse) {
 			t.Errorf("force %v: superblock %v, error %v; want %v", force, sb, err, fs.ErrInUse)
 		}

@@ -75,7 +75,7 @@ func describePermission(path string, err error) string {
 	flags := inodeFlags(path)
 	switch {
 	case errors.As(err, &op) && op.Op == "create":
-		return fmt.Sprintf("no permission to make region %s in %s; run as a user who may write there, or as root", path, filepath.Dir(path))
+		return fmt.Sprintf("no permission to create region %s in %s; run as a user who may write there, or as root", path, filepath.Dir(path))
 	case flags&unix.STATX_ATTR_IMMUTABLE != 0:
 		return fmt.Sprintf("region %s is immutable; `chattr -i %s` makes it writable, and `daxfsd mount -o ro` is possible as it is", path, path)
 	case flags&unix.STATX_ATTR_APPEND != 0:

@@ -83,7 +83,7 @@ func serveMount(plan *mountPlan, rep *reporter) error {
 	}
 	core, err := fs.Mount(region, fs.Options{
 		ReadOnly: plan.opts.readOnly, Atomic: plan.opts.atomic, Owner: verdict, Takeover: plan.opts.takeover, BeatInterval: owner.Interval, Scan: plan.opts.scan, Progress: progress, Warn: warn,
-		Atime: plan.opts.atime, NoDirAtime: plan.opts.noDirs, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
+		Atime: plan.opts.atime, NoDirAtime: plan.opts.noDirAtime, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
 		conn.Close()
@@ -187,9 +187,9 @@ func openForMount(p *mountPlan, progress progressFunc, warn func(string)) (*pmem
 	return r, sb, v, nil
 }
 
-// examine reads the superblock and finds out whether the region is in use. It checks the whole
-// filesystem if a copy was made or a host crashed while it was mounted, which may damage it through
-// no fault of a user.
+// examine reads the superblock and finds out whether the region is in use. If the region is a copy
+// of a mounted one, or the host went down while it was mounted, examine checks the whole filesystem
+// first.
 func (p *mountPlan) examine(r *pmem.Region, progress progressFunc, warn func(string)) (*layout.Superblock, *owner.Verdict, error) {
 	sb, _, err := fs.ReadSuper(r)
 	if err == nil {

@@ -149,7 +149,7 @@ func TestNoInheritedDescriptors(t *testing.T) {
 		}
 		_ = reader.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if _, err := reader.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("background %v: somebody still has the caller's pipe: %v", background, err)
+			t.Errorf("background %v: the caller's pipe is still open: %v", background, err)
 		}
 		waitMounted(t, mp)
 		must(t, "umount", mp)
@@ -314,7 +314,7 @@ func TestPatienceLast(t *testing.T) {
 		return 0, pmem.ErrBusy
 	})
 	if err != nil {
-		t.Errorf("nobody holds it, and after %d attempts: %v", tries, err)
+		t.Errorf("no process holds it, and after %d attempts: %v", tries, err)
 	}
 }
 

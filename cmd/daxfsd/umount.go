@@ -192,14 +192,14 @@ func waitFree(region string, pid int, limit time.Duration) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			who := ""
+			user := ""
 			if pid != 0 {
-				who = fmt.Sprintf(" by process %d", pid)
+				user = fmt.Sprintf(" by process %d", pid)
 			}
 			if stopped(pid) {
-				return fmt.Errorf("unmounted, but region %s is still in use%s, which is stopped: `kill -CONT %d` lets it end, `kill -9 %d` ends it, and the next mount recovers", region, who, pid, pid)
+				return fmt.Errorf("unmounted, but region %s is still in use%s, which is stopped: `kill -CONT %d` lets it end, `kill -9 %d` ends it, and the next mount recovers", region, user, pid, pid)
 			}
-			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: it is being written back, files of the mount are still open, or it is mounted in another namespace", region, who, limit)
+			return fmt.Errorf("unmounted, but region %s is still in use%s after %v: it is being written back, files of the mount are still open, or it is mounted in another namespace", region, user, limit)
 		}
 		time.Sleep(wait)
 	}

@@ -17,7 +17,7 @@ func TestWaitFree(t *testing.T) {
 	}
 	defer f.Close()
 	if err := waitFree(p, 0, time.Second); err != nil {
-		t.Errorf("nobody holds it: %v", err)
+		t.Errorf("no process holds it: %v", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
