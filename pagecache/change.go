@@ -3,8 +3,9 @@ package pagecache
 import "fmt"
 
 // Insert adds an extent. It does not merge it with its neighbours.
-// Precondition: it overlaps none. The caller holds the inode's lock, here and
-// in all methods of this file.
+//
+// Precondition: the extent overlaps no other. The caller holds the inode's lock, here and in all
+// methods of this file.
 func (s *Space) Insert(e Extent) {
 	e.check()
 	root := s.root.Load()
@@ -26,9 +27,10 @@ func (s *Space) Insert(e Extent) {
 	s.leave()
 }
 
-// Update replaces the extent that starts at logical by another: another
-// length, slot, flags, or start.
-// Precondition: there is one, and the new one overlaps no neighbour of it.
+// Update replaces the extent that starts at file block logical by e, which may have another length,
+// slot, flags or start.
+//
+// Precondition: there is such an extent, and e overlaps none of its neighbours.
 func (s *Space) Update(logical uint64, e Extent) {
 	e.check()
 	root := s.root.Load()
@@ -58,8 +60,8 @@ func (s *Space) Update(logical uint64, e Extent) {
 	s.leave()
 }
 
-// Remove removes the extent that starts at logical and returns it; ok is false
-// if there is none.
+// Remove removes the extent that starts at file block logical, and returns it. ok is false if there
+// is no such extent.
 func (s *Space) Remove(logical uint64) (e Extent, ok bool) {
 	root := s.root.Load()
 	if root == nil {
@@ -96,7 +98,7 @@ func (s *Space) Reset() {
 	s.leave()
 }
 
-// What misuse says.
+// Messages of misuse.
 const (
 	overlaps = "overlaps the extent at file block"
 	absent   = "no extent starts at file block"
@@ -136,7 +138,7 @@ func (s *Space) insertInline(e Extent) {
 	s.leave()
 }
 
-// toTree moves the inline extents into a leaf, a further one among them.
+// toTree moves the inline extents into a new leaf, and adds e at index at.
 func (s *Space) toTree(es [inlineExtents]Extent, at int, e Extent) {
 	leaf := newLeaf()
 	for i := range es {
@@ -149,7 +151,7 @@ func (s *Space) toTree(es [inlineExtents]Extent, at int, e Extent) {
 	s.root.Store(leaf)
 }
 
-// toInline moves the extents of a tree that has few back into the Space.
+// toInline moves the extents of a tree of at most inlineExtents back into the Space.
 func (s *Space) toInline() {
 	leaf := s.root.Load()
 	n := leaf.len()
@@ -204,7 +206,7 @@ func (s *Space) removeInline(logical uint64) (Extent, bool) {
 	return Extent{}, false
 }
 
-// clash panics if two extents in this order overlap.
+// clash panics if extent a overlaps extent b, which starts after a does.
 func clash(op string, a, b Extent) {
 	if a.End() > b.Logical {
 		panic(fmt.Sprintf("pagecache: %s: %v overlaps %v", op, a, b))

@@ -7,26 +7,25 @@ import (
 
 // Flags of an extent.
 const (
-	// Unwritten: the blocks are allocated and read as zeros.
+	// Unwritten marks an extent whose blocks are allocated and read as zeros.
 	Unwritten uint8 = 1 << iota
-	// Shared: other extents may have the same blocks; nothing may be stored there.
+	// Shared marks an extent whose blocks other extents may have, too: nothing may be stored there.
 	Shared
 )
 
-// None is the Logical of an extent that is not there: nothing follows.
+// None is the Logical of an extent that does not exist: no extent follows.
 const None = math.MaxUint64
 
-// maxBlock bounds block numbers, whose upper bits in a node are the flags.
+// maxBlock bounds region block numbers. In a node, the bits above are the flags.
 const maxBlock = uint64(1) << flagShift
 
-// Extent says that Len blocks of a file from Logical on are in the region from
-// Block on.
+// Extent maps Len blocks of a file from Logical on to the blocks of the region from Block on.
 type Extent struct {
 	Logical uint64 // first block of the file, 4 KiB each
 	Block   uint64 // first block of the region, below 2^56
-	Len     uint32 // blocks; 0 only in an extent that is not there
-	Slot    uint32 // where the extent is on media; the caller's own affair
-	Flags   uint8  // Unwritten
+	Len     uint32 // blocks; 0 only in an extent that does not exist
+	Slot    uint32 // where the extent is on media; only the caller uses it
+	Flags   uint8  // Unwritten, Shared
 }
 
 // End returns the file block after the extent.
@@ -64,7 +63,7 @@ func unpack(logical, place, size uint64) Extent {
 	}
 }
 
-// check panics if the extent is not one.
+// check panics if the extent is empty, or its file blocks or its region block are out of range.
 func (e Extent) check() {
 	if e.Len == 0 || e.Block >= maxBlock || e.Logical > math.MaxUint64-uint64(e.Len) {
 		panic("pagecache: bad extent " + e.String())

@@ -7,34 +7,33 @@ import (
 	"sync"
 )
 
-// ErrBreaking: the layout of the range is being broken.
+// ErrBreaking reports that a break of the range's layout is in progress.
 var ErrBreaking = errors.New("pagecache: layout is being broken")
 
-// Layout is who relies on where blocks of a file are: holders of mappings that were
-// granted to them. A read or a write in flight is none, its references to the folios are
-// enough. The zero value has no holders. It must not be copied once in use.
+// Layout is the holders that rely on where blocks of a file are: granted mappings. A read or a
+// write in flight is not a holder; its references to the folios are enough. The zero value has no
+// holders. It must not be copied once in use.
 //
-// Whoever changes where blocks are, or takes them away, breaks the layout of the range
-// first (as Linux's dax_break_layout, and its file layout leases):
+// A caller that moves blocks or takes them away breaks the layout of the range first (as Linux's
+// dax_break_layout, and its file layout leases):
 //
-//  1. Break stops new users: Hold fails there until the break ends
-//  2. it asks each holder to leave, once, and waits, but not longer than its ctx
-//  3. the caller removes the extents, durably
-//  4. what is still held is freed when it is idle, by whoever drops the last reference
-//     (refcnt); the caller does not wait for it
-//  5. the break ends
+//  1. Break stops new users: Hold fails there until the break ends.
+//  2. It asks each holder to leave, once, and waits until its ctx is done at the latest.
+//  3. The caller removes the extents, durably.
+//  4. The last reference frees what is still held (refcnt). The caller does not wait for that.
+//  5. The break ends.
 type Layout struct {
 	mu      sync.Mutex
 	holders []*Holder     // protected by mu
 	breaks  []*blockRange // protected by mu
-	left    chan struct{} // protected by mu: closed when a holder leaves; nil: nobody waits
+	left    chan struct{} // protected by mu: closed when a holder leaves; nil: no break waits
 }
 
 type blockRange struct{ lo, hi uint64 } // [lo, hi), in file blocks
 
 func (r *blockRange) meets(lo, hi uint64) bool { return r.lo < hi && lo < r.hi }
 
-// Holder is one who relies on the blocks of a range. Its life:
+// Holder is a user that relies on the place of the blocks of a range. Its life:
 //
 //	holding -> asked    Break
 //	either  -> gone     Release
@@ -45,9 +44,9 @@ type Holder struct {
 	asked  bool // protected by layout.mu
 }
 
-// Hold adds a holder of file blocks [lo, hi). recall is called at most once, when the
-// holder should leave: from the goroutine that breaks the layout, with no lock held; it
-// must not wait for the Release that it causes. ErrBreaking while a break overlaps.
+// Hold adds a holder of file blocks [lo, hi). recall is called at most once, when the holder should
+// leave. It is called from the goroutine that breaks the layout, with no lock held, and must not
+// wait for the Release that it causes. Hold returns ErrBreaking while a break overlaps the range.
 func (l *Layout) Hold(lo, hi uint64, recall func()) (*Holder, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,7 +60,7 @@ func (l *Layout) Hold(lo, hi uint64, recall func()) (*Holder, error) {
 	return h, nil
 }
 
-// Release ends the hold. It panics if it has ended already.
+// Release ends the hold. It panics if the hold has ended already.
 func (h *Holder) Release() {
 	l := h.layout
 	l.mu.Lock()
@@ -77,27 +76,27 @@ func (h *Holder) Release() {
 	}
 }
 
-// Break breaks the layout of file blocks [lo, hi) until end is called, exactly once. It
-// returns how many holders have not left when ctx was done; 0 comes at once if nobody
-// holds anything there. Breaks may overlap.
+// Break breaks the layout of file blocks [lo, hi) until end is called, exactly once. It returns as
+// soon as no holder overlaps the range, or when ctx is done; held is how many holders are left
+// then. Breaks may overlap.
 func (l *Layout) Break(ctx context.Context, lo, hi uint64) (end func(), held int) {
-	b := &blockRange{lo, hi}
+	breaking := &blockRange{lo, hi}
 	l.mu.Lock()
-	l.breaks = append(l.breaks, b)
+	l.breaks = append(l.breaks, breaking)
 	var ask []*Holder
-	for _, h := range l.holders {
-		if h.meets(lo, hi) && !h.asked {
-			h.asked = true
-			ask = append(ask, h)
+	for _, holder := range l.holders {
+		if holder.meets(lo, hi) && !holder.asked {
+			holder.asked = true
+			ask = append(ask, holder)
 		}
 	}
 	l.mu.Unlock()
-	for _, h := range ask {
-		h.recall()
+	for _, holder := range ask {
+		holder.recall()
 	}
 	end = func() {
 		l.mu.Lock()
-		i := slices.Index(l.breaks, b)
+		i := slices.Index(l.breaks, breaking)
 		if i >= 0 {
 			l.breaks = slices.Delete(l.breaks, i, i+1)
 		}
@@ -109,8 +108,8 @@ func (l *Layout) Break(ctx context.Context, lo, hi uint64) (end func(), held int
 	for {
 		l.mu.Lock()
 		held = 0
-		for _, h := range l.holders {
-			if h.meets(lo, hi) {
+		for _, holder := range l.holders {
+			if holder.meets(lo, hi) {
 				held++
 			}
 		}

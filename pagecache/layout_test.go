@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestBreak: the order of a break. New holders are refused, those there are asked once,
-// and the break waits for them or for its context.
+// TestBreak checks the order of a break: new holders are refused, holders in the range are asked
+// once, and the break waits for them or for its context.
 func TestBreak(t *testing.T) {
 	var l Layout
 	asked := 0
@@ -30,7 +30,7 @@ func TestBreak(t *testing.T) {
 		t.Errorf("a new holder: %v", err)
 	}
 	if beside, err := l.Hold(0, 19, nil); err != nil {
-		t.Errorf("beside it: %v", err)
+		t.Errorf("a holder beside the break: %v", err)
 	} else {
 		beside.Release()
 	}
@@ -71,7 +71,8 @@ func TestBreak(t *testing.T) {
 	}
 }
 
-// TestBreakStress: while a break lasts nobody holds its range but those it gave up on.
+// TestBreakStress checks that no holder has a part of a range during a break that has waited for
+// all of them.
 func TestBreakStress(t *testing.T) {
 	var l Layout
 	var holds [64]atomic.Int32

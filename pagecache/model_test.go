@@ -19,8 +19,8 @@ func (m model) floor(logical uint64) int {
 	return i
 }
 
-// gap returns the hole [from, to) around the place where logical would go,
-// from 0 or an extent's end to the next one's start.
+// gap returns the hole [from, to) before extent i: from 0 or the end of the extent before it to its
+// start.
 func (m model) gap(i int) (from, to uint64) {
 	to = 1 << 20
 	if i > 0 {
@@ -32,7 +32,7 @@ func (m model) gap(i int) (from, to uint64) {
 	return from, to
 }
 
-// check compares a Space with the model, and looks at the tree's own rules.
+// check compares a Space with the model, and checks the rules of the tree.
 func (m model) check(t *rapid.T, s *Space) {
 	if s.Len() != len(m) {
 		t.Fatalf("Len %d, want %d", s.Len(), len(m))
@@ -49,7 +49,8 @@ func (m model) check(t *rapid.T, s *Space) {
 	}
 }
 
-// checkNode checks that keys are exact and nodes are not empty.
+// checkNode checks that the keys of n are exact and that no node is empty. It returns the node's
+// first key and depth.
 func checkNode(t *rapid.T, n *node, root bool) (first uint64, depth int) {
 	count := n.len()
 	if count == 0 || count > fan {
@@ -73,7 +74,7 @@ func checkNode(t *rapid.T, n *node, root bool) (first uint64, depth int) {
 	}
 	for i := count; i < fan; i++ {
 		if n.kids[i].Load() != nil {
-			t.Fatalf("entry %d of %d points somewhere", i, count)
+			t.Fatalf("entry %d of %d has a pointer", i, count)
 		}
 	}
 	return n.key[0].Load(), depth + 1
@@ -85,7 +86,7 @@ func TestModel(t *testing.T) {
 		defer s.Reset()
 		var m model
 		slot := uint32(0)
-		// insert puts an extent of at most limit blocks into hole i.
+		// insert adds an extent of at most limit blocks into hole i.
 		insert := func(t *rapid.T, i int, limit uint64) {
 			from, to := m.gap(i)
 			if from == to {

@@ -6,26 +6,26 @@ import (
 	"sync/atomic"
 )
 
-// fan is how many entries a node holds; a leaf then just fits 896 bytes, which
-// is a size class of Go's allocator.
+// fan is the largest number of entries in a node. With it, a leaf just fits in 896 bytes, a size
+// class of Go's allocator.
 const fan = 36
 
-// node is a leaf, whose entries are extents, or an inner node, whose entries
-// are nodes under their first Logical. Keys are exact at every level: the
-// leaf that a search ends in holds the last extent at or before what is
-// searched, and the key after the path is where the next extent starts.
+// node is a leaf, whose entries are extents, or an inner node, whose entries are nodes by their
+// first Logical. Keys are exact at every level. So the leaf where a search ends has the last extent
+// at or before the block that is searched, and the key after the path is where the next extent
+// starts.
 //
-// States and who moves it between them:
+// States and the calls that move a node between them:
 //
 //	pooled  in a pool, no entries       newLeaf, newInner -> linked
 //	linked  in the tree of one Space    release -> pooled
 //
-// A reader may still be in a node that was released, and linked elsewhere.
+// A reader may still be in a node that was released, and that is linked elsewhere since.
 type node struct {
 	kids  *[fan]atomic.Pointer[node] // nil in a leaf; immutable
 	count atomic.Uint32              // entries
 	key   [fan]atomic.Uint64         // Logical
-	rest  [fan]struct {              // in a leaf, and side by side for the cache
+	rest  [fan]struct {              // used in a leaf; both words on one cache line
 		place atomic.Uint64 // Block and Flags
 		size  atomic.Uint64 // Len and Slot
 	}
@@ -47,8 +47,8 @@ func (n *node) like() *node {
 	return newInner()
 }
 
-// release puts a node that is no longer in the tree into its pool. What its
-// entries point to is the caller's affair.
+// release puts a node that is no longer in the tree into its pool. It does not release the nodes
+// that its entries point to.
 func (n *node) release() {
 	if n.kids == nil {
 		n.count.Store(0)
@@ -75,18 +75,19 @@ func (n *node) releaseAll() {
 func (n *node) len() int { return int(n.count.Load()) }
 
 // rank returns how many of the first count keys are at or before logical.
+//
 // Precondition: count is at most fan.
 //
-// It counts every stride-th key and then those of one stride. That is about as
-// many steps as halving, but their loads do not wait for each other, so that
-// the cache lines of a cold node come in together; and there is no branch that
-// depends on a key, which the processor could not predict.
+// It counts by every stride-th key, and then by the keys of one stride. That takes about as many
+// steps as a binary search. But the loads do not wait for each other, so that the cache lines of a
+// node that is not cached come in together. And no branch depends on a key, which the processor
+// could not predict.
 func (n *node) rank(count int, logical uint64) int {
 	const stride = 6
 	keys := n.key[:count]
 	low := 0
 	for i := stride - 1; i < len(keys); i += stride {
-		_, after := bits.Sub64(logical, keys[i].Load(), 0) // 1 if the key is
+		_, after := bits.Sub64(logical, keys[i].Load(), 0) // 1 if the key is after logical
 		low += stride &^ -int(after)
 	}
 	keys = keys[low:min(low+stride-1, count)]
@@ -123,7 +124,7 @@ func (n *node) copyEntry(j int, from *node, i int) {
 	n.rest[j].size.Store(from.rest[i].size.Load())
 }
 
-// open makes room for an entry at i. Precondition: the node is not full.
+// open makes room for an entry at index i. Precondition: the node is not full.
 func (n *node) open(i int) {
 	count := n.len()
 	for j := count; j > i; j-- {
@@ -144,7 +145,8 @@ func (n *node) close(i int) {
 	n.count.Store(uint32(count - 1))
 }
 
-// moveTo moves the entries from i on to the end of another node.
+// moveTo moves the entries from index i on to the end of another node.
+//
 // Precondition: they fit there.
 func (n *node) moveTo(to *node, i int) {
 	have, count := to.len(), n.len()
@@ -158,9 +160,9 @@ func (n *node) moveTo(to *node, i int) {
 	n.count.Store(uint32(i))
 }
 
-// find is Space.find for a tree. A reader that races with a change may pass
-// through any nodes here: the depth is bounded, the counts are bounded by fan,
-// and a pointer that is missing makes the answer unsound.
+// find is Space.find for a tree. A reader that races with a change may pass through any nodes here.
+// The depth is bounded, the counts are bounded by fan, and if a pointer is missing the result is
+// not sound.
 func (n *node) find(logical uint64) (f found, sound bool) {
 	f.next = None
 	for range maxDepth {

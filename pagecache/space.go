@@ -5,29 +5,28 @@ import (
 	"sync/atomic"
 )
 
-// Space is the address space of one file. The zero value is empty. It must not
-// be copied once in use.
+// Space is the address space of one file. The zero value is empty. It must not be copied once in
+// use.
 //
-// States of the sequence word and who moves it between them, all of them the
-// writer:
+// States of the sequence word. Only the writer moves it between them:
 //
 //	quiet     00  BeginChange -> batch; a change -> changing
-//	batch     01  a change -> changing; EndChange -> quiet, a version later
-//	changing  1x  end of the change -> batch or quiet, a version later
+//	batch     01  a change -> changing; EndChange -> quiet, the next version
+//	changing  1x  end of the change -> batch or quiet, the next version
 //
-// The low two bits are the state, the rest is the version. Lookup waits while
-// it is changing, which is a few stores; Seq waits until it is quiet, and Valid
-// holds only for a quiet value that is still there.
+// The low two bits are the state, the other bits are the version. Lookup waits while the state is
+// changing, which is a few stores. Seq waits until it is quiet. Valid is true only for a quiet
+// value that has not changed.
 type Space struct {
 	seq    atomic.Uint64
 	root   atomic.Pointer[node] // of the tree; nil: the extents are inline
-	inline [inlineExtents]cell  // in order; Len 0 from the first free one on.
+	inline [inlineExtents]cell  // in order; Len is 0 from the first unused one on.
 	// While there is a tree, inline[0].logical is the number of extents.
 }
 
 const inlineExtents = 2
 
-// cell is an extent in words, see Extent.
+// cell is an extent in three words, see Extent.
 type cell struct {
 	logical, place, size atomic.Uint64
 }
@@ -51,9 +50,8 @@ const (
 // spins bounds how often Seq yields before it gives up.
 const spins = 128
 
-// Seq returns the sequence for a later Valid. If a batch of changes is not
-// over after a short wait, it returns an odd value, for which Valid is never
-// true.
+// Seq returns the sequence for a later Valid. If a batch of changes lasts longer than a short wait,
+// it returns an odd value, for which Valid is never true.
 func (s *Space) Seq() uint64 {
 	for try := 0; ; try++ {
 		seq := s.seq.Load()
@@ -72,8 +70,8 @@ func (s *Space) Valid(seq uint64) bool {
 	return seq&quiet == 0 && s.seq.Load() == seq
 }
 
-// BeginChange starts a batch of changes, which readers that validate see as
-// one. Batches do not nest. The writer itself may look up meanwhile.
+// BeginChange starts a batch of changes. Readers that validate see the batch as one change. Batches
+// do not nest. The writer itself may use Lookup meanwhile.
 func (s *Space) BeginChange() {
 	seq := s.seq.Load()
 	if seq&quiet != 0 {
@@ -95,10 +93,9 @@ func (s *Space) EndChange() {
 func (s *Space) enter() { s.seq.Store(s.seq.Load() | changing) }
 func (s *Space) leave() { s.seq.Store(s.seq.Load() + changing) }
 
-// Lookup returns the extent that covers a file block. If none does, ok is false
-// and e.Logical is where the next extent after it starts, None if there is
-// none: the hole is that long. Any number of goroutines may call it at any
-// time.
+// Lookup returns the extent that covers file block logical. If there is none, ok is false and
+// e.Logical is where the next extent starts, which is the end of the hole; None if there is no next
+// extent. Any number of goroutines may call it at any time.
 func (s *Space) Lookup(logical uint64) (e Extent, ok bool) {
 	f := s.findStable(logical)
 	if logical-f.logical < uint64(uint32(f.size)) {
@@ -107,12 +104,12 @@ func (s *Space) Lookup(logical uint64) (e Extent, ok bool) {
 	return Extent{Logical: f.next}, false
 }
 
-// Translate is Lookup for whoever only wants to go there: the region block of a file
-// block, how many blocks of the extent there are from it on, and the extent's flags. If no
-// extent covers it n is 0, and block is where the next one starts in the file.
-// (Analogous to iomap_begin. Its results fit registers, which an Extent does not.)
+// Translate is Lookup for a caller that only needs the place: the region block of file block
+// logical, how many blocks of the extent there are from it on, and the extent's flags. If no extent
+// covers the block, n is 0, and block is the file block where the next extent starts, or None.
+// (Analogous to iomap_begin. Its results fit in registers, which an Extent does not.)
 func (s *Space) Translate(logical uint64) (block, n uint64, flags uint8) {
-	// A file of one extent, or the first of two: settle without its loops.
+	// In a file of one extent, or in the first of two: find without its loops.
 	if seq := s.seq.Load(); seq&changing == 0 && s.root.Load() == nil {
 		c := &s.inline[0]
 		at, size := c.logical.Load(), c.size.Load()
@@ -126,7 +123,7 @@ func (s *Space) Translate(logical uint64) (block, n uint64, flags uint8) {
 	return s.translate(logical)
 }
 
-// translate is Translate in any file.
+// translate is Translate in a file of any number of extents.
 func (s *Space) translate(logical uint64) (block, n uint64, flags uint8) {
 	f := s.findStable(logical)
 	if in := logical - f.logical; in < uint64(uint32(f.size)) {
@@ -135,8 +132,8 @@ func (s *Space) translate(logical uint64) (block, n uint64, flags uint8) {
 	return f.next, 0, 0
 }
 
-// Prev returns the last extent that starts before a file block, whether it
-// covers that block or not. Safe as Lookup is.
+// Prev returns the last extent that starts before file block logical, whether it covers that block
+// or not. It may be called as Lookup may.
 func (s *Space) Prev(logical uint64) (Extent, bool) {
 	if logical == 0 {
 		return Extent{}, false
@@ -148,11 +145,11 @@ func (s *Space) Prev(logical uint64) (Extent, bool) {
 	return f.extent(), true
 }
 
-// Last returns the last extent of the file. Safe as Lookup is.
+// Last returns the last extent of the file. It may be called as Lookup may.
 func (s *Space) Last() (Extent, bool) { return s.Prev(None) }
 
-// LookupQuiet is Lookup for callers without the inode's lock to whom a batch of changes must be
-// one: it waits until there is none. Never called by the writer within a batch.
+// LookupQuiet is Lookup for callers without the inode's lock that must see a batch of changes as
+// one: it waits until no batch is in progress. The writer never calls it within a batch.
 func (s *Space) LookupQuiet(logical uint64) (e Extent, ok bool) {
 	for {
 		seq := s.Seq()
@@ -162,10 +159,9 @@ func (s *Space) LookupQuiet(logical uint64) (e Extent, ok bool) {
 	}
 }
 
-// Ascend calls f for each extent in order, from the one that covers file block
-// from or follows it, until f returns false. Each step looks up anew (LookupQuiet), so that f
-// may change the space, but not within a batch; for one view of the
-// whole, hold the inode's lock.
+// Ascend calls f for each extent in order, from the one that covers file block from or else follows
+// it, until f returns false. Each step is a new LookupQuiet, so f may change the space, but not
+// within a batch. For a view of all extents at one moment, hold the inode's lock.
 func (s *Space) Ascend(from uint64, f func(Extent) bool) {
 	walked := false
 	for {
@@ -177,7 +173,7 @@ func (s *Space) Ascend(from uint64, f func(Extent) bool) {
 			from = e.Logical
 			continue
 		}
-		if walked && e.Logical < from { // merged meanwhile with what was told
+		if walked && e.Logical < from { // merged meanwhile with extents that f has seen
 			e.Block, e.Len = e.BlockAt(from), uint32(e.End()-from)
 			e.Logical = from
 		}
@@ -188,7 +184,8 @@ func (s *Space) Ascend(from uint64, f func(Extent) bool) {
 	}
 }
 
-// Len returns the number of extents. Safe as Lookup is, if approximate then.
+// Len returns the number of extents. It may be called as Lookup may, but is approximate during a
+// change.
 func (s *Space) Len() int {
 	if s.root.Load() != nil {
 		return int(s.inline[0].logical.Load())
@@ -202,9 +199,9 @@ func (s *Space) Len() int {
 	return n
 }
 
-// found is what a search for a file block finds: the words of the last extent
-// that starts at or before it (Len 0: none), and where the one after it starts.
-// (Four fields, so that the compiler keeps it in registers.)
+// found is the result of a search for a file block: the words of the last extent that starts at or
+// before it (Len 0: no such extent), and where the extent after it starts. (It has four fields, so
+// that the compiler keeps it in registers.)
 type found struct {
 	logical, place, size uint64
 	next                 uint64
@@ -212,7 +209,7 @@ type found struct {
 
 func (f found) extent() Extent { return unpack(f.logical, f.place, f.size) }
 
-// findStable finds, again and again until no change came in between.
+// findStable repeats find until the sequence does not change meanwhile.
 func (s *Space) findStable(logical uint64) found {
 	for try := 1; ; try++ {
 		seq := s.seq.Load()
@@ -228,8 +225,7 @@ func (s *Space) findStable(logical uint64) found {
 	}
 }
 
-// find searches once. What it says holds if sound, and if the sequence is what
-// it was before.
+// find searches once. The result holds if it is sound and the sequence has not changed meanwhile.
 func (s *Space) find(logical uint64) (f found, sound bool) {
 	if n := s.root.Load(); n != nil {
 		return n.find(logical)

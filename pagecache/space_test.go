@@ -28,8 +28,7 @@ func TestEmpty(t *testing.T) {
 	}
 }
 
-// spaceOf returns a Space of n extents of two blocks with a hole of one after
-// each.
+// spaceOf returns a Space of n extents of two blocks, with a hole of one block after each.
 func spaceOf(n uint64) *Space {
 	s := new(Space)
 	for i := range n {
@@ -38,7 +37,7 @@ func spaceOf(n uint64) *Space {
 	return s
 }
 
-// blockOf is the invariant of the tests: where every file block is.
+// blockOf is the invariant of the tests: the region block of each file block.
 func blockOf(logical uint64) uint64 { return logical*7 + 1000 }
 
 func TestMisusePanics(t *testing.T) {
@@ -116,9 +115,9 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestConcurrent has readers look for blocks that are never where they should
-// not be, and pairs of extents that change in batches, while a writer changes
-// two spaces that exchange nodes through the pool.
+// TestConcurrent has a writer change two spaces, which exchange nodes through the pool. Readers
+// check that each block is found only where it may be, and that pairs of extents change together,
+// in batches.
 func TestConcurrent(t *testing.T) {
 	rounds := 3000
 	if invariants.Enabled || testing.Short() {
@@ -146,7 +145,7 @@ func TestConcurrent(t *testing.T) {
 					return
 				}
 				if !ok && e.Logical <= at {
-					t.Errorf("space %d: Lookup(%d) has the hole end at %d", k, at, e.Logical)
+					t.Errorf("space %d: Lookup(%d) reports a hole that ends at %d", k, at, e.Logical)
 					return
 				}
 				if s.Valid(seq) {

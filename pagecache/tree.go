@@ -1,32 +1,32 @@
 package pagecache
 
-// This file changes the tree. All of it runs in the changing state of the
-// Space's sequence, by the one writer.
+// This file changes the tree. All functions are called by the one writer, in the changing state of
+// the Space's sequence.
 
 const (
-	// maxDepth bounds the levels: at a quarter full, 9^12 extents.
+	// maxDepth bounds the levels. Nodes that are a quarter full hold 9^12 extents at that depth.
 	maxDepth = 12
-	// A node below sparse entries is joined with a neighbour if both together
-	// have at most dense.
+	// A node of fewer than sparse entries is joined with a neighbour if both together have at most
+	// dense.
 	sparse = fan / 4
 	dense  = fan * 3 / 4
 )
 
 // path is the way from the root to a leaf.
 type path struct {
-	leaf int // its index in step
+	leaf int // index of the leaf in step
 	step [maxDepth]step
 }
 
-// step is a node and, in an inner node, the entry taken; in the leaf, the
-// position after the last extent at or before what was searched.
+// step is a node of a path and an index: in an inner node, of the entry that the path takes; in the
+// leaf, of the position after the last extent at or before the block that is searched.
 type step struct {
 	n *node
 	i int
 }
 
-// descend fills the path to the leaf for logical, and returns where the first
-// extent after it starts.
+// descend fills the path to the leaf for file block logical, and returns where the first extent
+// after that block starts.
 func (p *path) descend(root *node, logical uint64) (next uint64) {
 	next = None
 	for d, n := 0, root; ; d++ {
@@ -46,7 +46,7 @@ func (p *path) descend(root *node, logical uint64) (next uint64) {
 	}
 }
 
-// rekey tells the nodes above level d that its first key is key now.
+// rekey sets the first key of the node at level d in the nodes above it.
 func (p *path) rekey(d int, key uint64) {
 	for d--; d >= 0; d-- {
 		at := p.step[d]
@@ -57,7 +57,7 @@ func (p *path) rekey(d int, key uint64) {
 	}
 }
 
-// insertAt adds an extent at the end of the path that was descended for it.
+// insertAt adds an extent at the end of the path, which descend filled for e.Logical.
 func (s *Space) insertAt(p *path, e Extent) {
 	at := p.step[p.leaf]
 	if at.i == 0 {
@@ -68,9 +68,9 @@ func (s *Space) insertAt(p *path, e Extent) {
 	n.setExtent(i, e)
 }
 
-// room returns the node and the position for a new entry that belongs at
-// position i of level d. A full node is split: in the middle, or if the entry
-// comes after all others, as in a file that grows, at its end.
+// room returns the node and the position for a new entry that belongs at position i of level d. It
+// splits a full node: in the middle, or at its end if the entry comes after all others, as in a
+// file that grows.
 func (s *Space) room(p *path, d, i int, key uint64) (*node, int) {
 	n := p.step[d].n
 	if n.len() < fan {
@@ -139,7 +139,7 @@ func (s *Space) removeAt(p *path, d, i int) {
 	}
 }
 
-// collapse removes inner roots with a single entry.
+// collapse removes inner roots that have a single entry.
 func (s *Space) collapse() {
 	for root := s.root.Load(); root.kids != nil && root.len() == 1; {
 		kid := root.kids[0].Load()
