@@ -179,7 +179,7 @@ func TestActivity(t *testing.T) {
 			t.Fatal(err)
 		}
 		if getxattr := i.Operations["GETXATTR"]; !slices.Contains(told.Mount.Options, "transport="+i.Transport) || i.Seconds < .2 || getxattr.Count == 0 || getxattr.PerSecond <= 0 || i.Operations["READ"].Count != 0 {
-			t.Errorf("an interval in which nobody did anything: %s", one)
+			t.Errorf("an interval without requests: %s", one)
 		}
 	})
 }

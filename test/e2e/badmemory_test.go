@@ -55,7 +55,7 @@ func TestBadMemory(t *testing.T) {
 		defer file.Close()
 		got := make([]byte, 4096)
 		if n, err := file.ReadAt(got, bad<<12); !errors.Is(err, syscall.EIO) {
-			t.Errorf("reading what is gone: %d bytes, %v", n, err)
+			t.Errorf("reading the lost block: %d bytes, %v", n, err)
 		}
 		mount.Alive()
 		region, err := os.OpenFile(mount.Region, os.O_WRONLY, 0)
@@ -81,7 +81,7 @@ func TestBadMemory(t *testing.T) {
 				t.Errorf("%s: reading another file: %d bytes, %v", when, len(kept), err)
 			}
 			if stats := mount.Stats(); stats.BadRanges != 1 || stats.BadBytes != 4096 || stats.OfflineBytes != 0 {
-				t.Errorf("%s: %d bad ranges, %d bytes, %d retired", when, stats.BadRanges, stats.BadBytes, stats.OfflineBytes)
+				t.Errorf("%s: %d bad ranges, %d bytes, %d offline", when, stats.BadRanges, stats.BadBytes, stats.OfflineBytes)
 			}
 		}
 		still("the file is back")
@@ -109,7 +109,7 @@ func TestBadMemory(t *testing.T) {
 		}
 		file.Close()
 		if stats := mount.Stats(); stats.OfflineBytes != 4096 {
-			t.Errorf("%d bytes are retired", stats.OfflineBytes)
+			t.Errorf("%d bytes are offline, want 4096", stats.OfflineBytes)
 		}
 		mount.Umount()
 		if out := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "fsck", "-n", mount.Region); !strings.Contains(out, "clean") {

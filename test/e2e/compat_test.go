@@ -236,7 +236,7 @@ func TestOverlay(t *testing.T) {
 	var stat unix.Stat_t
 	for _, whiteout := range []string{"a", "b"} {
 		if err := unix.Lstat(mnt.Path("upper", whiteout), &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFCHR || stat.Rdev != 0 {
-			t.Errorf("%s is no whiteout: mode %o, %v", whiteout, stat.Mode, err)
+			t.Errorf("%s is not a whiteout: mode %o, %v", whiteout, stat.Mode, err)
 		}
 	}
 	do(unix.Unmount(merged, 0))
@@ -302,7 +302,7 @@ func TestHandles(t *testing.T) {
 	}
 	for _, handle := range handles {
 		if got, err := open(handle); !errors.Is(err, unix.ESTALE) {
-			t.Errorf("of what is deleted: %q, %v; expected ESTALE", got, err)
+			t.Errorf("the handle of a deleted file: %q, %v; expected ESTALE", got, err)
 		}
 	}
 }

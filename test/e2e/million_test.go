@@ -124,7 +124,7 @@ func manyList(args []string) error {
 		for _, name := range names {
 			var i int
 			if _, err := fmt.Sscanf(name, "file-%07d", &i); err != nil || i >= n || manyName(i) != name {
-				return fmt.Errorf("the directory lists %q, which nobody made", name)
+				return fmt.Errorf("the directory lists %q, which was not created", name)
 			}
 			if seen[i] {
 				return fmt.Errorf("the directory lists %s twice", name)

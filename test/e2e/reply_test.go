@@ -89,7 +89,7 @@ func TestTruncatedRegion(t *testing.T) {
 		}
 		return os.Rename(name(whole), mount.Path("renamed"))
 	}); err != nil {
-		t.Errorf("what was not lost: %v", err)
+		t.Errorf("the rest of the region: %v", err)
 	}
 	if err := within("listing", func() error {
 		entries, err := os.ReadDir(mount.Mountpoint)

@@ -163,7 +163,7 @@ func TestTransportEnds(t *testing.T) {
 			select {
 			case <-ended:
 			case <-time.After(30 * time.Second):
-				t.Fatalf("%s: 30 s later somebody waits for an answer", end.name)
+				t.Fatalf("%s: after 30 s a client still waits for an answer", end.name)
 			}
 			cancel()
 			mount.Up()

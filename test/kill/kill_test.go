@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 	harness.Main(m, harness.Children{"work": oracle.Work})
 }
 
-// murder is the state of TestKill9 and TestJudge.
-type murder struct {
+// killTest is the state of TestKill9 and TestJudge.
+type killTest struct {
 	*harness.Mount
 	t      *testing.T
 	seed   uint64
@@ -53,9 +53,9 @@ type murder struct {
 }
 
 // begin mounts a new filesystem and creates the workers' directories.
-func begin(t *testing.T, seed uint64, limit time.Duration) *murder {
+func begin(t *testing.T, seed uint64, limit time.Duration) *killTest {
 	t.Helper()
-	m := &murder{
+	m := &killTest{
 		Mount: harness.New(t, oracle.RegionSize, limit), t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
 		outcomes: map[oracle.Outcome]int{},
 	}
@@ -139,11 +139,11 @@ func TestKill9(t *testing.T) {
 }
 
 // upTo returns a random duration below d.
-func (m *murder) upTo(d time.Duration) time.Duration { return time.Duration(m.rng.Int64N(int64(d))) }
+func (m *killTest) upTo(d time.Duration) time.Duration { return time.Duration(m.rng.Int64N(int64(d))) }
 
 // load lets the workers work and kills the daemon: after a random time, or by the clock tick that
 // finds it running after it has used some CPU time.
-func (m *murder) load() {
+func (m *killTest) load() {
 	after := m.upTo(200 * time.Millisecond)
 	if m.rng.IntN(4) > 0 { // compaction takes a step every two seconds
 		after = m.upTo(3 * time.Second)
@@ -158,7 +158,7 @@ func (m *murder) load() {
 
 // burst lets each worker make the given number of calls, or as many as it can (0). It calls
 // meanwhile when all workers have begun, and at the end applies their logs to the trees.
-func (m *murder) burst(calls int, meanwhile func()) {
+func (m *killTest) burst(calls int, meanwhile func()) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -208,7 +208,7 @@ func (m *murder) burst(calls int, meanwhile func()) {
 }
 
 // judge compares the mounted filesystem with the trees.
-func (m *murder) judge() {
+func (m *killTest) judge() {
 	m.t.Helper()
 	dirs := uint64(2)
 	err := m.shared(&dirs)
@@ -250,7 +250,7 @@ func (m *murder) judge() {
 
 // shared requires that every name in the shared directory belongs to a worker, and adds the number
 // of directories to dirs.
-func (m *murder) shared(dirs *uint64) error {
+func (m *killTest) shared(dirs *uint64) error {
 	entries, err := os.ReadDir(m.Path(oracle.Shared))
 	for _, e := range entries {
 		var w, round, n int
@@ -266,7 +266,7 @@ func (m *murder) shared(dirs *uint64) error {
 
 // check requires that the unmounted region is clean and has as many files of each type as the
 // trees.
-func (m *murder) check() fsck.Report {
+func (m *killTest) check() fsck.Report {
 	m.t.Helper()
 	rep := m.Fsck()
 	files, dirs, symlinks := uint64(0), uint64(2), uint64(0) // the root and the shared directory
@@ -283,7 +283,7 @@ func (m *murder) check() fsck.Report {
 }
 
 // saveFailed copies the region and the logs of a failed test to the directory of -keep.
-func (m *murder) saveFailed() {
+func (m *killTest) saveFailed() {
 	if *keep == "" || !m.t.Failed() {
 		return
 	}

@@ -121,7 +121,7 @@ func (r *run) report(what string) string {
 	if *pollute {
 		where += " -pollute"
 	}
-	if *patient {
+	if *msyncFirst {
 		where += " -msync"
 	}
 	fmt.Fprintf(&b, "again: go test ./test/random -count=1 -v -run TestFile %s -seed %d -seeds 1 -ops %d\n", where, r.seed, r.n)

@@ -10,15 +10,15 @@ import (
 )
 
 var (
-	ops      = flag.Int("ops", 100_000, "operations of the file exerciser, over all seeds and cache modes")
-	seed     = flag.Uint64("seed", 0, "the first seed; 0: from the clock")
-	seeds    = flag.Int("seeds", 5, "number of seeds of the file exerciser; each fifth with files of up to 64 MiB")
-	daxMode  = flag.String("dax", "", "only this cache mode: always, never or inode; \"\": all")
-	onDir    = flag.String("dir", "", "exercise this directory, of any filesystem, instead of a mount; nothing is remounted")
-	duration = flag.Duration("duration", 30*time.Second, "duration of the namespace exerciser with dax=always; a quarter of that with other cache modes")
-	procs    = flag.Int("procs", 8, "number of processes of the namespace exerciser")
-	pollute  = flag.Bool("pollute", false, "also store through mappings beyond the end of file")
-	patient  = flag.Bool("msync", false, "write mappings back before every call that reads a file in another way")
+	ops        = flag.Int("ops", 100_000, "operations of the file exerciser, over all seeds and cache modes")
+	seed       = flag.Uint64("seed", 0, "the first seed; 0: from the clock")
+	seeds      = flag.Int("seeds", 5, "number of seeds of the file exerciser; each fifth with files of up to 64 MiB")
+	daxMode    = flag.String("dax", "", "only this cache mode: always, never or inode; \"\": all")
+	onDir      = flag.String("dir", "", "exercise this directory, of any filesystem, instead of a mount; nothing is remounted")
+	duration   = flag.Duration("duration", 30*time.Second, "duration of the namespace exerciser with dax=always; a quarter of that with other cache modes")
+	procs      = flag.Int("procs", 8, "number of processes of the namespace exerciser")
+	pollute    = flag.Bool("pollute", false, "also store through mappings beyond the end of file")
+	msyncFirst = flag.Bool("msync", false, "write mappings back before every call that reads a file in another way")
 )
 
 // TestMain keeps the regions in memory, unless TMPDIR is set: on a disk, fsync takes most of the

@@ -86,7 +86,7 @@ func (r *run) handle(f *file) (handle, string) {
 
 // before is called before a call that reads a file other than through a mapping.
 func (r *run) before(f *file) {
-	if *patient {
+	if *msyncFirst {
 		r.writeBack(f)
 	}
 }

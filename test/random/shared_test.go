@@ -45,7 +45,7 @@ func checkRecord(b []byte) error {
 		return fmt.Errorf("a content of %d bytes", len(b))
 	}
 	if crc32.ChecksumIEEE(b[4:]) != binary.LittleEndian.Uint32(b) {
-		return fmt.Errorf("a content that nobody wrote: process %d, number %d: %s", binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint64(b[8:]),
+		return fmt.Errorf("a content that no process wrote: process %d, number %d: %s", binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint64(b[8:]),
 			differs(0, b, record(int(binary.LittleEndian.Uint32(b[4:])), int(binary.LittleEndian.Uint64(b[8:])))))
 	}
 	return nil
@@ -173,7 +173,7 @@ func (p *process) public() error {
 		names, err := list(path.Dir(path1))
 		for _, n := range names {
 			if len(n) > 2 || n[0] < 'a' || n[0] > 'f' {
-				return fmt.Errorf("a name that nobody made: %q", n)
+				return fmt.Errorf("a name that no process made: %q", n)
 			}
 		}
 		return allowed(err)

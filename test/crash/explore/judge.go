@@ -55,7 +55,7 @@ func (j *judge) run() (result verdict) {
 		}
 		for _, problem := range rep.Problems {
 			if !j.step.damage[where(problem)] {
-				return verdict{why: fmt.Sprintf("a crash of fsck -y left what was not wrong before: %v", problem)}
+				return verdict{why: fmt.Sprintf("a crash of fsck -y left a new problem: %v", problem)}
 			}
 		}
 		if rep, err := fsck.Check(j.r, fsck.Options{Repair: true}); err != nil || rep.Left > 0 {
@@ -115,7 +115,7 @@ func (j *judge) compare() (v verdict) {
 			}
 		}
 		if v.is == 0 {
-			v.why = "none of what operations at once may leave; as both: " + why
+			v.why = "not a tree that these operations at once may leave; compared with both done: " + why
 		}
 		return v
 	}
@@ -150,7 +150,7 @@ func (j *judge) refused() verdict {
 	j.mounted()
 	if err == nil {
 		f.Abandon()
-		return verdict{why: "fsck says that it is no filesystem, mount mounts it"}
+		return verdict{why: "fsck finds no filesystem, but mount mounts the region"}
 	}
 	return verdict{is: isNone}
 }

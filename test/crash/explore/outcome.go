@@ -70,11 +70,11 @@ func (k *walk) try(n int, ps []patch, allowed outcome, seed uint64) (why, nested
 	if v.why == "" && v.is&allowed == 0 {
 		switch {
 		case v.is&isNone != 0:
-			v.why = "it is no filesystem any more"
+			v.why = "the region holds no filesystem any more"
 		case v.is&isOld != 0:
 			v.why = "the operation had returned, and the old state is back"
 		case v.is >= isAlt0:
-			v.why = fmt.Sprintf("one of the operations (%b) had returned, and is not there", k.done)
+			v.why = fmt.Sprintf("an operation had returned (bits of those that had: %b), and its effect is missing", k.done)
 		case v.is&isNewUnclean != 0:
 			v.why = "unmount had returned, and the filesystem is not clean"
 		default:

@@ -38,7 +38,7 @@ func record(wl *Workload) (rec *recording, err error) {
 	}
 	if w.f != nil {
 		if why := match(w.f, w.root); why != "" {
-			return nil, fmt.Errorf("%s: without any crash the filesystem is not what it should be: %s", wl.Name, why)
+			return nil, fmt.Errorf("%s: without a crash, the filesystem differs from the model: %s", wl.Name, why)
 		}
 		w.rec.on = false
 		w.unmount()

@@ -17,9 +17,9 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-// elsewhere lists stressors of the class filesystem that do not use the directory they are given,
+// unrelated lists stressors of the class filesystem that do not use the directory they are given,
 // so they do not test the filesystem.
-var elsewhere = map[string]string{
+var unrelated = map[string]string{
 	"binderfs":   "mounts a binderfs of its own",
 	"bind-mount": "mounts / on itself",
 	"eventfd":    "no files",
@@ -27,8 +27,8 @@ var elsewhere = map[string]string{
 	"procfs":     "reads /proc",
 }
 
-// besides lists stressors of other classes that do use the directory.
-var besides = []string{"aio", "aiol", "io-uring", "mmap", "msync", "readahead", "revio", "seek", "sendfile", "splice"}
+// additional lists stressors of other classes that do use the directory.
+var additional = []string{"aio", "aiol", "io-uring", "mmap", "msync", "readahead", "revio", "seek", "sendfile", "splice"}
 
 // bounds limits the space of stressors, so that the emulated region is small and the runs reach the
 // ends of files.
@@ -89,7 +89,7 @@ func TestStress(t *testing.T) {
 	harness.Need(t, "stress-ng", "mkfs.ext4", "mount")
 	mount := harness.New(t, 2<<30, choose(5*time.Minute, 25*time.Minute))
 	ctl := newControl(t, mount, 2<<30)
-	names := append(stressors(t), besides...)
+	names := append(stressors(t), additional...)
 	slices.Sort(names)
 	type row struct{ control, mount stressed }
 	rows := make([]row, len(names))
@@ -142,8 +142,8 @@ func TestStress(t *testing.T) {
 	empty(t, mount)
 }
 
-// stressors returns the names of stress-ng's class filesystem, without those of elsewhere and
-// besides.
+// stressors returns the names of stress-ng's class filesystem, without those of unrelated and
+// additional.
 func stressors(t *testing.T) (names []string) {
 	out, _ := harness.Command(time.Minute, "", nil, "stress-ng", "--class", "filesystem?") // exits with 1 or 0
 	_, list, ok := strings.Cut(out, "stressors:")
@@ -151,7 +151,7 @@ func stressors(t *testing.T) (names []string) {
 		t.Fatalf("stress-ng does not list its class filesystem: %s", out)
 	}
 	for _, name := range strings.Fields(list) {
-		if elsewhere[name] == "" && !slices.Contains(besides, name) {
+		if unrelated[name] == "" && !slices.Contains(additional, name) {
 			names = append(names, name)
 		}
 	}

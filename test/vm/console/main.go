@@ -43,8 +43,8 @@ func command(code *int) *cobra.Command {
 for sh; several are a program and its arguments. The guest is Linux with busybox,
 ndctl, daxctl, mkfs.ext4, mkfs.xfs and daxfsd, and one NVDIMM of 1 GiB unless
 flags say otherwise; --part nfs adds an NFS server. A device whose file is named
-is kept; the others are gone with the guest. The exit code is the command's; 125:
-there was no guest.`,
+is kept; the others are deleted after the run. The exit code is the command's; 125:
+no guest could be booted.`,
 		Example: `  test/vm/run -- ndctl list -RN
   test/vm/run -- 'ndctl create-namespace -f -e namespace0.0 -m devdax --align 2M &&
 	daxfsd mkfs /dev/dax0.0 && daxfsd mount /dev/dax0.0 /mnt && daxfsd info /mnt'
@@ -57,10 +57,10 @@ there was no guest.`,
 		},
 	}
 	c.Flags().StringArrayVar(&f.nvdimm, "nvdimm", nil, "an NVDIMM: SIZE or SIZE:FILE; SIZE is in GiB, as 3GiB")
-	c.Flags().StringArrayVar(&f.virtio, "virtio", nil, "the same as virtio-pmem")
+	c.Flags().StringArrayVar(&f.virtio, "virtio", nil, "a virtio-pmem device: SIZE or SIZE:FILE, as for --nvdimm")
 	c.Flags().StringArrayVar(&f.files, "file", nil, "put this file into the guest's working directory")
-	c.Flags().StringArrayVar(&f.parts, "part", nil, "add this part of what test/vm/machine/pins names: nfs")
-	c.Flags().StringVar(&f.append, "append", "", "more for the kernel's command line")
+	c.Flags().StringArrayVar(&f.parts, "part", nil, "add this part of test/vm/machine/pins: nfs")
+	c.Flags().StringVar(&f.append, "append", "", "add this to the kernel's command line")
 	c.Flags().DurationVar(&f.limit, "limit", 10*time.Minute, "kill the guest after this")
 	return c
 }
@@ -111,7 +111,7 @@ func device(s, file string) (machine.Device, error) {
 	}
 	var gib int64
 	if n, err := fmt.Sscanf(size, "%dGiB", &gib); n != 1 || err != nil || gib < 1 {
-		return machine.Device{}, errors.New(s + ": a size like 1GiB was expected, and perhaps :FILE")
+		return machine.Device{}, errors.New(s + ": expected SIZE or SIZE:FILE, with a size like 1GiB")
 	}
 	return machine.Device{File: file, Size: gib << 30}, nil
 }

@@ -42,7 +42,7 @@ func TestNFS(t *testing.T) {
 			server.start(t)
 			dir := t.TempDir()
 			if err := unix.Mount("127.0.0.1:"+mount.Mountpoint, dir, nfs3.fstype, 0, nfs3.options); err == nil {
-				t.Error("what is below the mount point can be mounted by NFS, in spite of the option mountpoint")
+				t.Error("the directory below the mount point can be mounted by NFS, in spite of the option mountpoint")
 				_ = unix.Unmount(dir, 0)
 			}
 		})

@@ -129,7 +129,7 @@ func (e *nfsExport) restart(t *testing.T) {
 	if e.v == nfs4 { // with version 4 the server keeps files open for as long as the client
 		run(t, "exportfs", "-f")
 		if out := refused(t, "umount", e.m.Mountpoint); !strings.Contains(out, "in use") {
-			t.Errorf("unmounting what the server has files of open: %s", out)
+			t.Errorf("unmounting while the server has files open: %s", out)
 		}
 	}
 	var want []byte
@@ -160,7 +160,7 @@ func (e *nfsExport) restart(t *testing.T) {
 			again.do(t)
 			must(t, unsynced.Sync())
 			if got, err := os.ReadFile(e.local("x/y/unsynced")); err != nil || !bytes.Equal(got, want) {
-				t.Errorf("what was written before differs after it and fsync: %d bytes of %d (%v)", len(got), len(want), err)
+				t.Errorf("bytes written before the restart differ after it and fsync: %d bytes of %d (%v)", len(got), len(want), err)
 			}
 			buf := make([]byte, 7)
 			if _, err := open.ReadAt(buf, 0); err != nil || string(buf) != "content" {

@@ -141,5 +141,5 @@ func posix(t *testing.T, transport string) {
 			return
 		}
 	}
-	t.Errorf("it did not say what it did:\n%s", out)
+	t.Errorf("test/posix printed no count of cases:\n%s", out)
 }
