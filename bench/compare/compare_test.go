@@ -155,7 +155,7 @@ func must(b []byte, err error) func(*testing.T) []byte {
 	}
 }
 
-// build makes the program, or skips where it cannot run.
+// build builds the program, or skips the test if it cannot run here.
 func build(t *testing.T) (binary string) {
 	t.Helper()
 	if testing.Short() {

@@ -16,7 +16,7 @@ import (
 func TestNumbersAgree(t *testing.T) {
 	t.Parallel()
 	needFUSE(t)
-	region, mp := filepath.Join(memoryFilesystem(t, "size=64m"), "region"), mountPoint(t) // no disk to wait for
+	region, mp := filepath.Join(memoryFilesystem(t, "size=64m"), "region"), mountPoint(t) // in memory, so that no disk is waited for
 	path := func(name ...string) string { return filepath.Join(append([]string{mp}, name...)...) }
 	must := func(args ...string) string { return must(t, args...) }
 	succeed := func(err error) {

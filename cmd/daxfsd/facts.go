@@ -20,7 +20,7 @@ type facts struct {
 	region *pmem.Region
 	super  *layout.Superblock
 	since  time.Time
-	// whyNotUring is fusefs.Info.WhyNotUring.
+	// whyNotUring is the value of fusefs.Info.WhyNotUring.
 	whyNotUring string
 	core        *fs.FS // core and server are set before any request can arrive
 	server      *fusefs.Server

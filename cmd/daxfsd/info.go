@@ -245,7 +245,7 @@ func (i *info) print(c *cobra.Command) {
 		rows = append(rows, [2]string{"bad memory", fmt.Sprintf("%s in %d ranges; `daxfsd fsck -n` names the files that lost data", formatSize(i.BadBytes), i.BadRanges)})
 	}
 	if m := i.Mount; m != nil {
-		rows = append(rows, // as df(1) and fsck have them
+		rows = append(rows, // the figures and words of df(1) and fsck
 			[2]string{"for files", formatBlocks(m.Blocks)},
 			[2]string{"used", formatBlocks(m.Blocks - m.FreeBlocks)},
 			[2]string{"free", formatBlocks(m.FreeBlocks) + ", of which " + formatBlocks(m.AvailableBlocks) + " are available to all"},

@@ -13,7 +13,7 @@ import (
 // refuse a larger one.
 func TestMaxSize(t *testing.T) {
 	needFUSE(t)
-	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-maxsize-") // the files of ext4 end at 16 TiB
+	dir, err := os.MkdirTemp("/dev/shm", "daxfsd-maxsize-") // a file on ext4 has at most 16 TiB
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -237,8 +237,8 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 	if err := f.mayOverwrite(path, h, p); err != nil {
 		return nil, err
 	}
-	if f.force { // else it is all zeros
-		if r, err := h.Region(); err == nil { // else it is too small for a daxfsd
+	if f.force { // otherwise mayOverwrite has found only zeros
+		if r, err := h.Region(); err == nil { // otherwise it is too small for a daxfsd
 			err = f.unused(path, r, p)
 			r.Close()
 			if err != nil {

@@ -51,7 +51,7 @@ func helperArgs(argv []string) (args []string, ok bool) {
 			args = append(args, a)
 		}
 	}
-	if fake { // everything but the mount(2)
+	if fake { // -f skips mount(2), and there is nothing else to do
 		return nil, true
 	}
 	return args, true

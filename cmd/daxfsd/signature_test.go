@@ -25,7 +25,7 @@ func TestRecognise(t *testing.T) {
 			off += size
 		}
 		copy(img[off:], s.magic)
-		switch s.name { // what confirm wants
+		switch s.name { // bytes that confirm requires
 		case "an LVM physical volume":
 			copy(img[off+24:], "LVM2 001")
 		case "a daxfs filesystem (of the kernel module)":

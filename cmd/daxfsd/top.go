@@ -99,7 +99,7 @@ func top(out io.Writer, f *topFlags, arg string) error {
 type watcher struct {
 	mountpoint string
 	last       *fusefs.Activity
-	at         time.Time // when it was asked for last
+	at         time.Time // time of the last question
 }
 
 // watch begins to watch the daxfsd at a mount point.
@@ -143,7 +143,7 @@ func (w *watcher) next() (*interval, error) {
 // interval is what a daemon did in a period; scripts rely on its fields. Total is the sum of
 // Operations.
 type interval struct {
-	Time       time.Time                    `json:"time"` // of its end
+	Time       time.Time                    `json:"time"` // end of the interval
 	Seconds    float64                      `json:"seconds"`
 	Region     string                       `json:"region"`
 	Mountpoint string                       `json:"mountpoint"`

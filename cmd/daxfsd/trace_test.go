@@ -37,7 +37,7 @@ func TestTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []map[string]any{ // in any order: a line is written when the next request may have been answered
+	want := []map[string]any{ // in any order: the next request may be answered before a line is written
 		{"op": "CREATE", "nodeid": 1.0, "name": "some-file", "result": "ok"},
 		{"op": "WRITE", "offset": 0.0, "size": 3000.0, "bytes": 3000.0, "result": "ok"},
 		{"op": "RENAME", "name": "some-file", "new_name": "some-file2", "result": "ok"},
