@@ -6,7 +6,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// Bits of SetAttr.Valid: what to set.
+// Bits of SetAttr.Valid: the attributes to set.
 const (
 	SetMode uint32 = 1 << iota
 	SetUID
@@ -131,7 +131,7 @@ func (fs *FS) trySetAttr(ctx *Caller, in *inode, s *SetAttr, a *Attr) syscall.Er
 	if e := s.mayChange(in); e != 0 {
 		return e
 	}
-	if err := fs.blocksKnown(ctx, in); err != nil { // fillLocked needs it, and nothing has changed yet
+	if err := fs.blocksKnown(ctx, in); err != nil { // for fillLocked; nothing has changed yet
 		return errno(err)
 	}
 	if s.Valid&(SetSize|SetUID|SetGID) != 0 {

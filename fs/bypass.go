@@ -41,7 +41,7 @@ type Bypass struct {
 	off   int64  // bytes; protected by in.pages.mu
 	end   int64  // bytes; protected by in.pages.mu
 	fresh []span // whole pages that the kernel read after the change; protected by in.pages.mu
-	torn  bool   // the change failed half-way, so the changed bytes are unknown; protected by in.pages.mu
+	torn  bool   // it failed half-way, so the changed bytes are unknown; protected by in.pages.mu
 }
 
 // Range returns the changed bytes [off, off+n); n is 0 if nothing changed.

@@ -130,7 +130,7 @@ func (fs *FS) isUnderLocked(ctx *Caller, d, top *inode) (bool, error) {
 // result has no reference: only its number and its own parent may be read. Called with the rename
 // mutex held.
 func (fs *FS) parentOfLocked(d *inode) *inode {
-	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // it is the inode that is in the cache now
+	if up := d.up.Load(); up != nil && up.refs.Load() > 0 { // it is the cached inode
 		return up
 	}
 	up, e := fs.get(d.parent.Load())

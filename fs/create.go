@@ -29,7 +29,7 @@ func (fs *FS) Mknod(ctx *Caller, dir uint64, name string, mode, rdev uint32, a *
 }
 
 // Tmpfile creates a regular file without a name, as O_TMPFILE. It is freed with its last reference
-// unless Link gives it a name before. It inherits from directory dir what any new file does.
+// unless Link gives it a name before. It inherits from directory dir as any new file.
 func (fs *FS) Tmpfile(ctx *Caller, dir uint64, mode uint32, a *Attr) syscall.Errno {
 	return fs.create(ctx, dir, "", &node{mode: mode&0o7777 | syscall.S_IFREG, unnamed: true}, a)
 }

@@ -285,7 +285,7 @@ type Stats struct {
 	ReadOnly        bool    `json:"read_only"`
 	Failed          string  `json:"failed,omitempty"`   // why changes or all requests are refused; or empty
 	FreeMap         bool    `json:"free_map"`           // mounted by the free map that the last unmount saved
-	AtomicWrite     int     `json:"atomic_write_bytes"` // the largest write that is all or nothing; 8 without Options.Atomic
+	AtomicWrite     int     `json:"atomic_write_bytes"` // largest write that is all or nothing; 8 without -o atomic
 }
 
 // PageSize returns the page size of the mapping of the region in bytes; 0: the kernel does not

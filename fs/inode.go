@@ -73,7 +73,7 @@ type inode struct {
 	blocks   atomic.Uint64 // owned, including metadata; valid if loaded or counted
 	counted  atomic.Bool   // set under io and mu
 	loaded   atomic.Bool   // content is in DRAM; set under io and mu
-	*content               // immutable once loaded
+	*content               // the pointer is immutable once loaded
 }
 
 // content is the part of an inode that is read into DRAM when its data, or a directory's names, are

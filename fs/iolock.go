@@ -112,7 +112,7 @@ func (fs *FS) blocksKnown(ctx *Caller, in *inode) error {
 	return fs.countBlocksLocked(in)
 }
 
-// Limits for what a request with NoWait cuts off a file, in extents and in blocks.
+// Limits for a truncation by a request with NoWait: the extents and the blocks that it may cut.
 const (
 	quickCutExtents = 256
 	quickCutBlocks  = 1 << 16
