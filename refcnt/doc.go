@@ -1,12 +1,12 @@
 // Package refcnt is the folio table: it counts the owners and the current users of each folio of
 // the region.
 //
-// It owns three counts for each folio and nothing else: no file, no extent, no free space. It never
-// calls the allocator: a put or a disown reports what it made free, and its caller frees the
-// blocks.
+// It owns three counts for each folio, the leases of blocks, and nothing else: no file, no extent,
+// no free space. It never calls the allocator: a put, a disown or an unlease reports what it made
+// free, and its caller frees the blocks.
 //
 //	shares  how many extents of files own the folio (reflink makes it > 1)
-//	refs    users in flight: I/O being copied, leases, granted mappings
+//	refs    users in flight: I/O being copied, granted mappings
 //	maps    how many of the refs are granted mappings
 //
 // An idle folio has zero refs. Being owned is not being referenced: TryGet succeeds on an idle
@@ -28,6 +28,9 @@
 // free. New references are to the smaller folios, and do not prolong the drain: what was cut from a
 // folio becomes free as soon as the references from before the cut are gone, however many come
 // later. A Ref keeps the order of its folios, so that Put finds the count.
+//
+// A lease (lease.go) keeps single blocks from becoming free while a program outside of the daemon
+// maps them, whatever happens to their folio.
 //
 // # Types
 //
@@ -54,8 +57,8 @@
 //
 // # Lock order
 //
-// Hot paths take no lock. The mutexes are partlyOwned.mu, then drains.mu; recycleQueue.mu is a
-// leaf. No callback is called while one of them is held.
+// Hot paths take no lock. The mutexes are partlyOwned.mu, then drains.mu; leases.mu and
+// recycleQueue.mu are leaves. No callback is called while one of them is held.
 //
 // # Hot path
 //

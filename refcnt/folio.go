@@ -74,7 +74,7 @@ type idleRun struct {
 	op       string
 	idle     func(block, n uint64)
 	late     uint64 // blocks that were Deferred until now
-	kept     uint64 // blocks that a lease pins instead
+	kept     uint64 // blocks that became free and that a lease pins instead
 }
 
 func (r *idleRun) add(block, n uint64) {

@@ -6,15 +6,15 @@ import (
 	"sync/atomic"
 )
 
-// leases are the blocks that programs outside of the daemon map. A lease is held on blocks and not
-// on folios: folios are split and merged under it, and of a large folio that nobody owns any more
-// only the blocks that are leased stay.
+// leases is the set of blocks that programs outside of the daemon map. A lease is held on blocks
+// and not on folios: folios are split and merged while their blocks are leased. Of a large folio
+// that has no owner left, only the leased blocks stay.
 //
-// A leased block that has neither owner nor reference is pinned: it is not reported as free before
+// A leased block that has neither owner nor reference is pinned: it is reported as free only when
 // its last lease ends.
 type leases struct {
-	count  atomic.Int64 // of segments; zero nearly always
-	pinned atomic.Int64 // blocks
+	count  atomic.Int64 // segments; nearly always zero
+	pinned atomic.Int64 // blocks pinned by all leases
 
 	mu       sync.Mutex
 	segments []segment // protected by mu: in ascending order, disjoint, neighbours differ
@@ -23,19 +23,19 @@ type leases struct {
 // segment is a run of blocks with the same leases.
 type segment struct {
 	block, n uint64
-	holders  uint64 // leases of each block; at least 1
-	pinned   bool   // each block is free but for its leases
+	holders  uint64 // number of leases of each block; at least 1
+	pinned   bool   // its blocks would be free without their leases
 }
 
 func (s *segment) end() uint64 { return s.block + s.n }
 
-// joins reports whether b, which follows a, can be one segment with it.
+// joins reports whether a and b, the segment after a, can be one segment.
 func (a *segment) joins(b *segment) bool {
 	return a.end() == b.block && a.holders == b.holders && a.pinned == b.pinned
 }
 
 // Lease adds a lease of n blocks from block on. Until Unlease has ended it, no block of the range
-// is reported as free, whatever becomes of its owners, references and folio. A block may have any
+// is reported as free, whatever happens to its owners, references and folio. A block may have any
 // number of leases.
 //
 // Precondition: the caller keeps an owner of the blocks from leaving meanwhile.
@@ -47,9 +47,9 @@ func (t *Table) Lease(block, n uint64) {
 	l.change(block, n, func(s *segment) { s.holders++ }, true)
 }
 
-// LeaseFound is Lease for blocks that a mount finds leased, and that have an owner or not. It calls
-// free for each run of blocks that have none, which the caller keeps from being allocated: they are
-// pinned.
+// LeaseFound is Lease for blocks that a mount finds leased, whether they have an owner or not. The
+// blocks that have no owner are pinned. LeaseFound calls free for each run of them, and the caller
+// keeps that run from being allocated.
 //
 // Precondition: no other goroutine uses the table.
 func (t *Table) LeaseFound(block, n uint64, free func(block, n uint64)) {
@@ -107,7 +107,7 @@ func (t *Table) Leased(block, n uint64) bool {
 	return i < len(l.segments) && l.segments[i].block < block+n
 }
 
-// at returns the index of the first segment that ends behind a block. Called with mu held.
+// at returns the index of the first segment that ends after a block. Called with mu held.
 func (l *leases) at(block uint64) int {
 	i, _ := slices.BinarySearchFunc(l.segments, block, func(s segment, block uint64) int {
 		if s.end() <= block {
@@ -118,23 +118,25 @@ func (l *leases) at(block uint64) int {
 	return i
 }
 
-// change calls f for each segment of a range of blocks, cut to it. With add, blocks in no segment
-// are made one without holders before; else there must be none. Called with mu held.
-func (l *leases) change(block, n uint64, f func(s *segment), add bool) {
+// change calls f for each segment of a range of n blocks; a segment that begins before the range or
+// ends after it is split. If add is set, blocks in no segment become one without leases first;
+// otherwise each block must be in a segment. change then joins neighbours and drops segments
+// without leases. Called with mu held.
+func (l *leases) change(block, n uint64, f func(part *segment), add bool) {
 	if n == 0 {
 		return
 	}
 	lo, at, end := l.at(block), block, block+n
 	hi := lo
 	var now []segment
-	put := func(s segment) {
-		if k := len(now) - 1; k >= 0 && now[k].joins(&s) {
-			now[k].n += s.n
-		} else if s.n > 0 && s.holders > 0 {
-			now = append(now, s)
+	put := func(part segment) {
+		if last := len(now) - 1; last >= 0 && now[last].joins(&part) {
+			now[last].n += part.n
+		} else if part.n > 0 && part.holders > 0 {
+			now = append(now, part)
 		}
 	}
-	if lo > 0 { // it may join
+	if lo > 0 { // the segment before the range may join
 		lo--
 		put(l.segments[lo])
 	}
@@ -145,32 +147,32 @@ func (l *leases) change(block, n uint64, f func(s *segment), add bool) {
 		if !add {
 			misuse("unlease of what is not leased", at, 0)
 		}
-		s := segment{block: at, n: to - at}
-		f(&s)
-		put(s)
+		part := segment{block: at, n: to - at}
+		f(&part)
+		put(part)
 	}
 	for ; hi < len(l.segments) && l.segments[hi].block < end; hi++ {
-		s := l.segments[hi]
-		if s.block < at { // begins before the range
-			before := s
-			before.n = at - s.block
+		part := l.segments[hi]
+		if part.block < at { // begins before the range
+			before := part
+			before.n = at - part.block
 			put(before)
-			s.n -= before.n
-			s.block = at
+			part.n -= before.n
+			part.block = at
 		}
-		hole(s.block)
-		after := s
-		if s.end() > end {
-			s.n = end - s.block
+		hole(part.block)
+		after := part
+		if part.end() > end {
+			part.n = end - part.block
 		}
-		after.block, after.n = s.end(), after.n-s.n
-		at = s.end()
-		f(&s)
-		put(s)
+		after.block, after.n = part.end(), after.n-part.n
+		at = part.end()
+		f(&part)
+		put(part)
 		put(after)
 	}
 	hole(end)
-	if hi < len(l.segments) { // it may join
+	if hi < len(l.segments) { // the segment after the range may join
 		put(l.segments[hi])
 		hi++
 	}
@@ -178,10 +180,10 @@ func (l *leases) change(block, n uint64, f func(s *segment), add bool) {
 	l.count.Store(int64(len(l.segments)))
 }
 
-// pin pins what is leased of n blocks that are otherwise free, and calls f for each part of them:
-// whether it is leased, and whether it was not pinned before.
+// pin pins the leased blocks among n blocks that are free otherwise. It calls f for each part of
+// the n blocks: leased says whether the part is leased, news whether it was not pinned before.
 func (l *leases) pin(block, n uint64, f func(block, n uint64, leased, news bool)) {
-	var parts []segment // of the range, with holes
+	var parts []segment // parts of the range; holders is 0 in a hole
 	l.mu.Lock()
 	at, end := block, block+n
 	for i := l.at(block); i < len(l.segments) && l.segments[i].block < end; i++ {

@@ -65,7 +65,7 @@ func TestLeaseKeeps(t *testing.T) {
 				t.Errorf("freed %v, want %v", now.runs, c.freed)
 			}
 			if !tab.Leased(0, 1<<pud) || !tab.Leased(c.lease.block, 1) || tab.Leased(1<<pud-1, 1) && c.lease.n < 1<<pud {
-				t.Errorf("the range of the lease %v is not known", c.lease)
+				t.Errorf("Leased does not agree with the lease %v", c.lease)
 			}
 			kept := uint64(0)
 			for _, r := range c.later {
@@ -112,7 +112,7 @@ func TestLeaseFound(t *testing.T) {
 		return out
 	}
 	if got, want := merged(free.runs), []run{{0, 8}, {16, 4}, {22, 2}}; !slices.Equal(got, want) {
-		t.Errorf("without an owner are %v, want %v", got, want)
+		t.Errorf("reported %v as free without a lease, want %v", got, want)
 	}
 	tab.Disown(8, 8, later.add)
 	tab.Unlease(4, 20, later.add)
@@ -137,7 +137,7 @@ func leaseModel(t *testing.T, seed uint64) {
 	}
 	defer func() { _ = tab.Close() }()
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	var owners, holders, kept [blocks]int // kept: references to a folio that the block was part of
+	var owners, holders, kept [blocks]int // kept: references to folios that the block was part of
 	var allocated [blocks]bool            // not reported as free
 	type held struct {
 		ref Ref
@@ -249,8 +249,8 @@ func leaseModel(t *testing.T, seed uint64) {
 	}
 }
 
-// TestLeaseStress checks that with owners, readers and lease holders at once each block is reported
-// as free exactly once for each time that it was owned, and never while it is leased.
+// TestLeaseStress checks, with owners, readers and lease holders at once, that each block is
+// reported as free exactly once for each time that it was owned, and never while it is leased.
 func TestLeaseStress(t *testing.T) {
 	const pmd, pud, blocks = 3, 6, 2 << 6
 	tab, err := New(blocks, pmd, pud)
@@ -283,7 +283,7 @@ func TestLeaseStress(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(uint64(round), g))
 				r := run{block: rnd.Uint64N(blocks)}
 				r.n = 1 + rnd.Uint64N(blocks-r.block)
-				tab.Lease(r.block, r.n) // all is owned yet
+				tab.Lease(r.block, r.n) // all blocks are still owned
 				for b := r.block; b < r.block+r.n; b++ {
 					holders[b].Add(1)
 				}

@@ -56,7 +56,7 @@ type Stats struct {
 	Recycled   uint64 // tables given back since New
 	PMDs, PUDs uint64 // large folios that are not free
 	Partly     uint64 // large folios that some owners own in part only
-	Deferred   uint64 // blocks without an owner that are not free, see Deferred
+	Deferred   uint64 // blocks without an owner that are not free, see Table.Deferred
 	Draining   uint64 // large folios that were split while they were referenced, and still are
 }
 
@@ -103,13 +103,14 @@ func (t *Table) Maps(block uint64) int {
 	return int(mapsOf(w) + former)
 }
 
-// Deferred returns how many blocks have no owner but are not free, since they, or a large folio
-// that they were part of, are still referenced. Only Put and Unmap make them free.
+// Deferred returns how many blocks have no owner but are not free, since they are leased, or since
+// they, or a large folio that they were part of, are still referenced. Only Put, Unmap and Unlease
+// make them free.
 func (t *Table) Deferred() uint64 {
 	return uint64(max(t.unlinked.Load()+t.drains.pinned.Load()+t.leases.pinned.Load(), 0))
 }
 
-// Released returns how many Deferred blocks Put and Unmap have made free since New.
+// Released returns how many Deferred blocks Put, Unmap and Unlease have made free since New.
 func (t *Table) Released() uint64 { return t.released.Load() }
 
 // Shares returns how many owners a block has.

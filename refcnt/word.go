@@ -26,7 +26,8 @@ var (
 //	frozen     owned or busy, and TryGet fails: Freeze sets it, Unfreeze clears it
 //	splitting  refs = 0, TryGet fails: the thread that set it makes smaller folios
 //
-// A free block that a drain covers is pinned: the drain's last Put reports it.
+// A free block that a drain or a lease covers is pinned: the drain's last Put or the last Unlease
+// reports it.
 //
 // The caller that froze a folio may also Disown it and Put its own references: the last of these
 // frees the folio, and clears the mark with the word.
