@@ -17,15 +17,17 @@ import (
 type turns struct {
 	mu    sync.Mutex
 	rnd   rnd
-	tids  [2]int
+	tids  [2]int // thread ids
 	ended [2]bool
-	turn  int
+	turn  int           // index of the thread whose turn it is; protected by mu
 	moved chan struct{} // closed and replaced when turn or ended changes
 }
 
+// patience is the time after which a waiting thread takes the turn from one that does not use it.
 const patience = 2 * time.Millisecond
 
-func (t *turns) who(tid int) int {
+// index returns which of the two threads has the id tid; -1 for other threads.
+func (t *turns) index(tid int) int {
 	for i, id := range t.tids {
 		if id == tid {
 			return i
@@ -38,7 +40,7 @@ func (t *turns) who(tid int) int {
 func (t *turns) wait(tid int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	me := t.who(tid)
+	me := t.index(tid)
 	if me < 0 {
 		return
 	}
@@ -50,16 +52,18 @@ func (t *turns) wait(tid int) {
 		case <-moved:
 		case <-timer.C:
 			t.mu.Lock()
-			t.give(me)
+			t.giveLocked(me)
 			t.mu.Unlock()
 		}
 		timer.Stop()
 		t.mu.Lock()
 	}
-	t.give(t.rnd.n(2))
+	t.giveLocked(t.rnd.n(2))
 }
 
-func (t *turns) give(to int) {
+// giveLocked gives the turn to thread to (0 or 1) and wakes the waiting threads. Called with mu
+// held.
+func (t *turns) giveLocked(to int) {
 	t.turn = to
 	close(t.moved)
 	t.moved = make(chan struct{})
@@ -99,7 +103,7 @@ func (w *world) atOnce(seed uint64, acts [2]action) {
 			t.mu.Lock()
 			defer t.mu.Unlock()
 			t.ended[i] = true
-			t.give(1 - i)
+			t.giveLocked(1 - i)
 		}()
 	}
 	ready.Wait()

@@ -31,15 +31,15 @@ type image struct {
 
 // pending holds the stores to one line that are not durable yet, in order.
 type pending struct {
-	off    int64
-	order  int // rank of its first store among all lines
-	event  int // index of its first store's event; lines of one event are grouped
+	off    int64 // byte offset of the line
+	order  int   // rank of its first store among all lines
+	event  int   // index of its first store's event; lines of one event are grouped
 	stores []pstore
 }
 
 type pstore struct {
 	nt      bool
-	tid     int
+	tid     int    // id of the storing thread
 	site    string // code line that stored
 	mask    uint64 // bytes of the line that the store wrote, one bit each
 	data    line

@@ -22,12 +22,12 @@ const (
 // event is one entry of the log.
 type event struct {
 	kind int
-	tid  int
-	off  int64
-	n    int64
+	tid  int    // thread id
+	off  int64  // byte offset in the region
+	n    int64  // bytes
 	data []byte // bytes of a store
 	site string // stores, flushes and fences: the code line that called pmem
-	step int
+	step int    // index in recording.steps
 }
 
 // recorder logs the primitives of pmem. It implements pmem.Recorder.
@@ -112,8 +112,8 @@ type dirt struct {
 	rec *recorder
 
 	mu    sync.Mutex
-	mark  []uint64
-	lines []int64
+	mark  []uint64 // bitmap of dirty lines; protected by mu
+	lines []int64  // byte offsets of dirty lines; protected by mu
 }
 
 func newDirt(size int64) *dirt {
