@@ -70,7 +70,6 @@ func (fs *FS) tryCopy(ctx *Caller, src uint64, srcOff int64, dst uint64, dstOff,
 	if e := fs.killCapability(ctx, dstInode); e != 0 {
 		return 0, e
 	}
-	defer dstInode.breakLayout(uint64(dstOff)>>layout.BlockShift, blocksOf(dstOff+n))()
 	copier := copying{fs: fs, ctx: ctx, src: srcInode, dst: dstInode, srcOff: srcOff, dstOff: dstOff,
 		share: (srcOff-dstOff)%layout.BlockSize == 0 && fs.sb.Incompat&layout.IncompatShared != 0}
 	done, err := copier.run(n)

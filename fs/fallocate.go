@@ -68,9 +68,6 @@ func (fs *FS) tryFallocate(ctx *Caller, ino uint64, mode uint32, off, n int64) s
 	if e := fs.killCapability(ctx, in); e != 0 {
 		return e
 	}
-	if disp != dispAllocate {
-		defer in.breakLayout(uint64(off)>>layout.BlockShift, blocksOf(off+n))()
-	}
 	lock, from, err := in.lockWrite(ctx, off, off+n)
 	if err == nil {
 		lock, err = in.lockGrow(ctx, lock, from, off, off+n)

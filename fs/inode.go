@@ -79,13 +79,12 @@ type inode struct {
 // content is the part of an inode that is read into DRAM when its data, or a directory's names, are
 // first used (loadExtentsLocked).
 type content struct {
-	rl     rangelock.Lock
-	space  pagecache.Space  // read without a lock
-	ext    extentSlots      // protected by io and mu, see inode
-	remap  remap            // under way; protected by io, or by mu for a directory
-	layout pagecache.Layout // granted mappings; its lock is taken with no other held
-	dir    *dirindex.Index  // protected by mu; directories only
-	pages  kernelPages      // its lock is a leaf except for reading the region
+	rl    rangelock.Lock
+	space pagecache.Space // read without a lock
+	ext   extentSlots     // protected by io and mu, see inode
+	remap remap           // under way; protected by io, or by mu for a directory
+	dir   *dirindex.Index // protected by mu; directories only
+	pages kernelPages     // its lock is a leaf except for reading the region
 }
 
 // uid returns the owner. Called with mu not held.

@@ -1,10 +1,8 @@
 package fs
 
 import (
-	"context"
 	"runtime"
 	"syscall"
-	"time"
 
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
@@ -32,17 +30,12 @@ func (r *resize) run() error {
 		return err
 	}
 	for {
-		if old := in.size.Load(); size > old {
-			if done, err := r.grow(); done || err != nil {
-				return err
-			}
-		} else {
-			end := in.breakLayout(size>>layout.BlockShift, maxBlock+1)
-			done, err := r.shrink()
-			end()
-			if done || err != nil {
-				return err
-			}
+		change := r.shrink
+		if size > in.size.Load() {
+			change = r.grow
+		}
+		if done, err := change(); done || err != nil {
+			return err
 		}
 	}
 }
@@ -147,20 +140,6 @@ func (fs *FS) finishTruncateLocked(ctx *Caller, in *inode) error {
 			return err
 		}
 	}
-}
-
-// recallTime is how long truncating and similar operations wait for holders of mappings to leave.
-const recallTime = 20 * time.Millisecond
-
-// breakLayout is called before file blocks [lo, hi) change or go. Until end is called no new
-// mapping of them is granted, and holders of mappings are asked to leave. A holder that does not
-// leave within recallTime keeps the folios, which are freed when it leaves. Called with no lock
-// held.
-func (in *inode) breakLayout(lo, hi uint64) (end func()) {
-	ctx, cancel := context.WithTimeout(context.Background(), recallTime)
-	defer cancel()
-	end, _ = in.layout.Break(ctx, lo, hi)
-	return end
 }
 
 // blockEnd returns the end, in bytes, of the block in which a file of size bytes ends. The bytes up

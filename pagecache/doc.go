@@ -10,7 +10,6 @@
 //
 //	Extent  a run of file blocks and the run of region blocks that holds it
 //	Space   the extents of one file; the zero value is an empty file
-//	Layout  the holders of granted mappings, which rely on where blocks are, and breaks of that
 //
 // A Space is 64 bytes and has room for two extents. Three or more are in a B+tree.
 //
@@ -37,7 +36,7 @@
 // # Lock order
 //
 // A Space has no locks. A change waits for no reader. Lookup waits for the end of a change of one
-// extent, which is a few stores. Layout.mu is a leaf.
+// extent, which is a few stores.
 //
 // # Hot path
 //

@@ -1,13 +1,12 @@
 // Package refcnt is the folio table: it counts the owners and the current users of each folio of
 // the region.
 //
-// It owns three counts for each folio, the leases of blocks, and nothing else: no file, no extent,
-// no free space. It never calls the allocator: a put, a disown or an unlease reports what it made
-// free, and its caller frees the blocks.
+// It owns two counts for each folio, and the leases of blocks, and nothing else: no file, no
+// extent, no free space. It never calls the allocator: a put, a disown or an unlease reports what
+// it made free, and its caller frees the blocks.
 //
 //	shares  how many extents of files own the folio (reflink makes it > 1)
-//	refs    users in flight: I/O being copied, granted mappings
-//	maps    how many of the refs are granted mappings
+//	refs    users in flight: I/O being copied
 //
 // An idle folio has zero refs. Being owned is not being referenced: TryGet succeeds on an idle
 // folio that has an owner. A folio returns to the allocator when refs and shares are both zero,
@@ -29,8 +28,9 @@
 // folio becomes free as soon as the references from before the cut are gone, however many come
 // later. A Ref keeps the order of its folios, so that Put finds the count.
 //
-// A lease (lease.go) keeps single blocks from becoming free while a program outside of the daemon
-// maps them, whatever happens to their folio.
+// A lease (lease.go) keeps blocks from becoming free for as long as programs map them. It is held
+// on blocks and not on folios: it neither prevents a split or a merge nor keeps more than its
+// blocks.
 //
 // # Types
 //

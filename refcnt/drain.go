@@ -11,8 +11,8 @@ import (
 // references from before the split drain.
 //
 // Life: the thread that splits the folio makes the drain. It takes the references out of the
-// folio's word, and holds one more itself until the smaller folios are in place. The last Put or
-// Unmap of these references removes the drain, and reports what it pinned.
+// folio's word, and holds one more itself until the smaller folios are in place. The last Put
+// of these references removes the drain, and reports what it pinned.
 //
 // A drain pins a block if the block has no owner, and its smaller folio is not referenced. A drain
 // always pins at least one block, or there would have been no need to split. So no folio of the
@@ -20,9 +20,9 @@ import (
 // PMD folio in a PUD drain may get a drain of its own: what that drain releases, the other one
 // pins.
 type drain struct {
-	block, n   uint64 // as in the folio
-	refs, maps uint64 // protected by drains.mu
-	pinned     []run  // protected by drains.mu
+	block, n uint64 // as in the folio
+	refs     uint64 // protected by drains.mu
+	pinned   []run  // protected by drains.mu
 }
 
 // drains is the set of drains of a table.
@@ -53,22 +53,20 @@ func (d *drains) begin(f *folio, old, now uint64) (x *drain, ok bool) {
 	if d.of == nil {
 		d.of = map[drainKey]*drain{}
 	}
-	x = &drain{block: f.block, n: f.n, refs: refsOf(old) + 1, maps: mapsOf(old)}
+	x = &drain{block: f.block, n: f.n, refs: refsOf(old) + 1}
 	d.of[drainKey{f.block, f.kind}] = x
 	return x, true
 }
 
 // put drops a reference to a folio that was f when the reference was taken.
-func (d *drains) put(f *folio, delta uint64, op string, r *idleRun) {
+func (d *drains) put(f *folio, op string, r *idleRun) {
 	d.mu.Lock()
 	x := d.of[drainKey{f.block, f.kind}]
-	maps := delta / mapOne
-	if x == nil || x.maps < maps {
+	if x == nil {
 		d.mu.Unlock()
 		misuse(op, f.block, f.w.Load())
 	}
 	x.refs--
-	x.maps -= maps
 	if x.refs > 0 {
 		d.mu.Unlock()
 		return
@@ -110,22 +108,20 @@ func (d *drains) atLocked(t *Table, block uint64) *drain {
 	return d.of[drainKey{block >> t.pud << t.pud, kindPUD}]
 }
 
-// drainRefs returns how many references the drains that cover a block have left, and how many of
-// these are granted mappings.
-func (t *Table) drainRefs(block uint64) (refs, maps uint64) {
+// drainRefs returns how many references the drains that cover a block have left.
+func (t *Table) drainRefs(block uint64) (refs uint64) {
 	d := &t.drains
 	if d.count.Load() == 0 {
-		return 0, 0
+		return 0
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, k := range [2]drainKey{{block >> t.pmd << t.pmd, kindPMD}, {block >> t.pud << t.pud, kindPUD}} {
 		if x := d.of[k]; x != nil {
 			refs += x.refs
-			maps += x.maps
 		}
 	}
-	return refs, maps
+	return refs
 }
 
 // draining reports whether a drain covers any of n blocks.

@@ -3,8 +3,6 @@ package refcnt
 import (
 	"runtime"
 	"sync/atomic"
-
-	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
 // folio is the location of a folio's counts, and the blocks that it covers. It is as of the moment
@@ -44,8 +42,8 @@ func (t *Table) check(op string, block, n uint64) {
 	}
 }
 
-// add adds delta to the counts of a folio.
-func add(f *folio, delta uint64) error {
+// addRef adds a reference to a folio.
+func addRef(f *folio) error {
 	for {
 		old := f.w.Load()
 		switch {
@@ -53,10 +51,10 @@ func add(f *folio, delta uint64) error {
 			return errChanged
 		case old&shareMask == 0 || old&(frozen|splitting) != 0:
 			return ErrUnavailable
-		case old&refMask == refMask || delta >= mapOne && old&mapMask == mapMask:
+		case old&refMask == refMask:
 			return ErrOverflow
 		}
-		if f.w.CompareAndSwap(old, old+delta) {
+		if f.w.CompareAndSwap(old, old+refOne) {
 			return nil
 		}
 	}
@@ -235,7 +233,6 @@ func (t *Table) sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 			return false
 		}
 		now := old - delta
-		checkMaps(now, block, op, old)
 		unlinks := int64(0) // blocks
 		switch {
 		case now&(refMask|shareMask) == 0:
@@ -261,15 +258,8 @@ func (t *Table) sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 	}
 }
 
-func checkMaps(now, block uint64, op string, old uint64) {
-	if invariants.Enabled && mapsOf(now) > refsOf(now) {
-		misuse(op+" of a granted mapping", block, old)
-	}
-}
-
 // underflows reports whether delta takes from a count that is zero in old.
 func underflows(old, delta uint64) bool {
 	return delta&refOne != 0 && old&refMask == 0 ||
-		delta&mapOne != 0 && old&mapMask == 0 ||
 		delta&shareOne != 0 && old&shareMask == 0
 }

@@ -45,14 +45,8 @@ func (t *Table) TryGet(block, n uint64) (Ref, bool) {
 			return Ref{block, n, kind}, true
 		}
 	}
-	r, err := t.acquire(block, n, refOne)
+	r, err := t.acquire(block, n)
 	return r, err == nil
-}
-
-// TryMap is TryGet for a granted mapping: a reference that also counts in Maps. It returns
-// ErrUnavailable where TryGet fails, or ErrOverflow.
-func (t *Table) TryMap(block, n uint64) (Ref, error) {
-	return t.acquire(block, n, refOne+mapOne)
 }
 
 // Put drops a reference. It calls idle for each maximal run of blocks that have no owner and whose
@@ -60,16 +54,11 @@ func (t *Table) TryMap(block, n uint64) (Ref, error) {
 func (t *Table) Put(r Ref, idle func(block, n uint64)) {
 	if w := t.word(&r); w != nil { // release without its loops
 		old := w.Load()
-		if old&kindMask == r.kind && old&shareMask != 0 && refsOf(old) > mapsOf(old) && w.CompareAndSwap(old, old-refOne) {
+		if old&kindMask == r.kind && old&shareMask != 0 && refsOf(old) > 0 && w.CompareAndSwap(old, old-refOne) {
 			return
 		}
 	}
-	t.release(r, refOne, "put", idle)
-}
-
-// Unmap drops a granted mapping, as Put drops a reference.
-func (t *Table) Unmap(r Ref, idle func(block, n uint64)) {
-	t.release(r, refOne+mapOne, "unmap", idle)
+	t.release(r, "put", idle)
 }
 
 // Freeze makes TryGet fail on the owned folio that covers a block, provided that the folio has
@@ -84,7 +73,7 @@ func (t *Table) Freeze(block uint64, expected int) bool {
 		if old&kindMask != f.kind {
 			continue
 		}
-		former, _ := t.drainRefs(block)
+		former := t.drainRefs(block)
 		if old&shareMask == 0 || old&(frozen|splitting) != 0 || refsOf(old)+former != uint64(expected) {
 			return false
 		}
@@ -110,8 +99,7 @@ func (t *Table) Unfreeze(block uint64) {
 
 // WaitIdle waits until no block of the range is referenced, or until ctx is done, whose error it
 // then returns. It looks at one folio after the other: the caller keeps new users out. I/O in
-// flight takes microseconds. A caller whose blocks may have granted mappings recalls them first
-// (Maps).
+// flight takes microseconds. It does not wait for leases.
 func (t *Table) WaitIdle(ctx context.Context, block, n uint64) error {
 	const spins = 64
 	pause := 20 * time.Microsecond

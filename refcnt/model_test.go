@@ -10,18 +10,17 @@ import (
 
 // mfolio is a folio of the model.
 type mfolio struct {
-	block, n           uint64
-	refs, maps, shares int
-	frozen             bool
-	split              bool           // the folio was split: its references drain
-	missing            map[uint64]int // by block: how many of shares do not own it
+	block, n     uint64
+	refs, shares int
+	frozen       bool
+	split        bool           // the folio was split: its references drain
+	missing      map[uint64]int // by block: how many of shares do not own it
 }
 
 // mref is a reference, and the folios that count it.
 type mref struct {
-	ref  Ref
-	at   []*mfolio
-	maps bool
+	ref Ref
+	at  []*mfolio
 }
 
 func (f *mfolio) missingAt(b uint64) int { return f.missing[b] }
@@ -79,20 +78,20 @@ func (m *model) free(b uint64) {
 }
 
 // drained returns how many references and mappings the drains that cover a block have left.
-func (m *model) drained(b uint64) (refs, maps int) {
+func (m *model) drained(b uint64) (refs int) {
 	for _, f := range m.draining {
 		if f.block <= b && b < f.block+f.n {
-			refs, maps = refs+f.refs, maps+f.maps
+			refs += f.refs
 		}
 	}
-	return refs, maps
+	return refs
 }
 
 // settle reports the pinned blocks that no drain covers any more.
 func (m *model) settle() {
 	m.draining = slices.DeleteFunc(m.draining, func(f *mfolio) bool { return f.refs == 0 })
 	m.pinned = slices.DeleteFunc(m.pinned, func(b uint64) bool {
-		refs, _ := m.drained(b)
+		refs := m.drained(b)
 		if refs == 0 {
 			m.freed = append(m.freed, b)
 		}
@@ -297,25 +296,15 @@ func TestModel(t *testing.T) {
 			}
 			for _, f := range h.at {
 				f.refs++
-				if h.maps {
-					f.maps++
-				}
 			}
 			held = append(held, h)
 		}
 		drop := func(t *rapid.T, i int) {
 			h := held[i]
 			held = slices.Delete(held, i, i+1)
-			if h.maps {
-				tab.Unmap(h.ref, got.add)
-			} else {
-				tab.Put(h.ref, got.add)
-			}
+			tab.Put(h.ref, got.add)
 			for _, f := range h.at {
 				f.refs--
-				if h.maps {
-					f.maps--
-				}
 				m.dropped(f)
 			}
 			same(t)
@@ -332,16 +321,13 @@ func TestModel(t *testing.T) {
 					} else if x.n == 1 {
 						words[b>>pmd]++
 					}
-					have := fmt.Sprint(f.block, f.n, refsOf(w), mapsOf(w), sharesOf(w), w&frozen != 0, w&splitting != 0)
-					if want := fmt.Sprint(x.block, x.n, x.refs, x.maps, x.shares, x.frozen, false); have != want {
+					have := fmt.Sprint(f.block, f.n, refsOf(w), sharesOf(w), w&frozen != 0, w&splitting != 0)
+					if want := fmt.Sprint(x.block, x.n, x.refs, x.shares, x.frozen, false); have != want {
 						t.Fatalf("block %d is %s, want %s", b, have, want)
 					}
-					former, maps := m.drained(b)
+					former := m.drained(b)
 					if n := tab.Refs(b); n != x.refs+former {
 						t.Fatalf("block %d has %d references, want %d and %d to former folios", b, n, x.refs, former)
-					}
-					if n := tab.Maps(b); n != x.maps+maps {
-						t.Fatalf("block %d has %d mappings, want %d and %d of former folios", b, n, x.maps, maps)
 					}
 					if sole := tab.Sole(b, 1); x.shares > 0 && sole != (x.refs+former == 0 && x.shares-x.missingAt(b) <= 1) {
 						t.Fatalf("block %d: Sole is %t with %d+%d references and %d owners", b, sole, x.refs, former, x.shares-x.missingAt(b))
@@ -388,7 +374,7 @@ func TestModel(t *testing.T) {
 				want := true
 				for b := block; b < block+n; b++ {
 					f := m.at[b]
-					former, _ := m.drained(b)
+					former := m.drained(b)
 					want = want && f.refs+former == 0 && f.shares-f.missingAt(b) == 1
 				}
 				if tab.Sole(block, n) != want {
@@ -413,11 +399,6 @@ func TestModel(t *testing.T) {
 				f, ok := tab.TryGet(block, n)
 				took(t, block, n, mref{ref: f}, ok)
 			},
-			"map": func(t *rapid.T) {
-				block, n := span(t)
-				f, err := tab.TryMap(block, n)
-				took(t, block, n, mref{ref: f, maps: true}, err == nil)
-			},
 			"put": func(t *rapid.T) {
 				if len(held) > 0 {
 					drop(t, rapid.IntRange(0, len(held)-1).Draw(t, "reference"))
@@ -432,7 +413,7 @@ func TestModel(t *testing.T) {
 				block, _ := span(t)
 				refs := rapid.IntRange(0, 2).Draw(t, "refs")
 				f := m.at[block]
-				former, _ := m.drained(block)
+				former := m.drained(block)
 				want := f != nil && usable(f) && f.refs+former == refs
 				if tab.Freeze(block, refs) != want {
 					t.Fatalf("Freeze(%d, %d) = %t", block, refs, !want)

@@ -25,19 +25,19 @@ func (t *Table) word(r *Ref) *atomic.Uint64 {
 	return nil
 }
 
-// acquire adds delta to the counts of the folios that cover the first blocks of n: those up to the
+// acquire adds a reference to each of the folios that cover the first blocks of n: those up to the
 // first folio that is of another order or not available. It fails if that is the first folio of the
 // range.
-func (t *Table) acquire(block, n, delta uint64) (Ref, error) {
+func (t *Table) acquire(block, n uint64) (Ref, error) {
 	t.check("get", block, n)
 	if n == 0 {
 		return Ref{}, nil
 	}
 	f := t.find(block)
-	err := add(&f, delta)
+	err := addRef(&f)
 	for err == errChanged {
 		f = t.find(block)
-		err = add(&f, delta)
+		err = addRef(&f)
 	}
 	if err != nil {
 		return Ref{}, err
@@ -51,7 +51,7 @@ func (t *Table) acquire(block, n, delta uint64) (Ref, error) {
 		} else if f = t.find(at); f.kind != r.kind {
 			break
 		}
-		if add(&f, delta) != nil {
+		if addRef(&f) != nil {
 			break
 		}
 	}
@@ -59,8 +59,8 @@ func (t *Table) acquire(block, n, delta uint64) (Ref, error) {
 	return r, nil
 }
 
-// release drops a reference: it subtracts delta from each folio's counts.
-func (t *Table) release(f Ref, delta uint64, op string, idle func(block, n uint64)) {
+// release drops a reference to each folio of f.
+func (t *Table) release(f Ref, op string, idle func(block, n uint64)) {
 	t.check(op, f.Block, f.N)
 	r := idleRun{t: t, op: op, idle: idle}
 	order := t.pmd
@@ -71,9 +71,9 @@ func (t *Table) release(f Ref, delta uint64, op string, idle func(block, n uint6
 		next := (at>>order + 1) << order
 		if f.kind == 0 {
 			stop := min(end, next)
-			t.dropWords(at, stop-at, delta, op, &r)
+			t.dropWords(at, stop-at, refOne, op, &r)
 		} else {
-			t.putLarge(folio{&t.pairs[at>>order<<(order-t.pmd)].head, f.kind, at >> order << order, 1 << order}, delta, op, &r)
+			t.putLarge(folio{&t.pairs[at>>order<<(order-t.pmd)].head, f.kind, at >> order << order, 1 << order}, op, &r)
 		}
 		at = next
 	}
@@ -84,18 +84,17 @@ func (t *Table) release(f Ref, delta uint64, op string, idle func(block, n uint6
 }
 
 // putLarge drops a reference to f, which is a large folio or was one when the reference was taken.
-func (t *Table) putLarge(f folio, delta uint64, op string, r *idleRun) {
+func (t *Table) putLarge(f folio, op string, r *idleRun) {
 	for {
 		old := f.w.Load()
 		if old&kindMask != f.kind || old&refMask == 0 {
-			t.drains.put(&f, delta, op, r)
+			t.drains.put(&f, op, r)
 			return
 		}
-		if underflows(old, delta) {
+		if underflows(old, refOne) {
 			misuse(op, f.block, old)
 		}
-		now := old - delta
-		checkMaps(now, f.block, op, old)
+		now := old - refOne
 		if now&(refMask|shareMask) != 0 {
 			if f.w.CompareAndSwap(old, now) {
 				return

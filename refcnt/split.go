@@ -91,7 +91,7 @@ func (y *ownerCounts) word(w uint64, rise int64) uint64 {
 
 // parting returns the word w of a folio that is about to be split: marked as splitting, and without
 // its references, which go to a drain.
-func parting(w uint64) uint64 { return w&^(refMask|mapMask) | splitting }
+func parting(w uint64) uint64 { return w&^refMask | splitting }
 
 // disownWhole takes an owner of the whole folio from a folio whose word says partial: old becomes
 // now. The folio is split if that leaves a block without an owner. It returns false if the word is
@@ -185,7 +185,7 @@ func (t *Table) split(f *folio, w uint64, y *ownerCounts, d *drain, r *idleRun) 
 		r.add(u.block, u.n)
 	}
 	if d != nil {
-		t.drains.put(f, refOne, "split", r) // the reference that begin added for this split
+		t.drains.put(f, "split", r) // the reference that begin added for this split
 	}
 }
 

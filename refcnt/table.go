@@ -92,25 +92,17 @@ func (t *Table) Blocks() uint64 { return t.blocks }
 // split from.
 func (t *Table) Refs(block uint64) int {
 	w := t.find(block).w.Load()
-	former, _ := t.drainRefs(block)
+	former := t.drainRefs(block)
 	return int(refsOf(w) + former)
 }
 
-// Maps returns how many of the references are granted mappings.
-func (t *Table) Maps(block uint64) int {
-	w := t.find(block).w.Load()
-	_, former := t.drainRefs(block)
-	return int(mapsOf(w) + former)
-}
-
-// Deferred returns how many blocks have no owner but are not free, since they are leased, or since
-// they, or a large folio that they were part of, are still referenced. Only Put, Unmap and Unlease
-// make them free.
+// Deferred returns how many blocks have no owner but are not free, since they, or a large folio
+// that they were part of, are still referenced, or are leased. Only Put and Unlease make them free.
 func (t *Table) Deferred() uint64 {
 	return uint64(max(t.unlinked.Load()+t.drains.pinned.Load()+t.leases.pinned.Load(), 0))
 }
 
-// Released returns how many Deferred blocks Put, Unmap and Unlease have made free since New.
+// Released returns how many Deferred blocks Put and Unlease have made free since New.
 func (t *Table) Released() uint64 { return t.released.Load() }
 
 // Shares returns how many owners a block has.

@@ -130,34 +130,25 @@ func TestShare(t *testing.T) {
 	wantRuns(t, "disown", got.take(), run{3, 1})
 }
 
-func TestMaps(t *testing.T) {
+// TestManyReferences checks that a folio with as many references as can be counted gets no more.
+func TestManyReferences(t *testing.T) {
 	tab := newTable(t, 10)
 	var got idles
-	if _, err := tab.TryMap(0, 1); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("map of a free block: %v", err)
-	}
 	tab.Own(0, 2)
-	for range maxMaps {
-		if _, err := tab.TryMap(1, 1); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := tab.TryMap(1, 1); !errors.Is(err, ErrOverflow) {
+	w := tab.find(1).w
+	w.Add(maxRefs)
+	if _, err := tab.acquire(1, 1); !errors.Is(err, ErrOverflow) {
 		t.Fatalf("overflow: %v", err)
 	}
-	if r, err := tab.TryMap(0, 2); err != nil || r.N != 1 {
-		t.Fatalf("got %d blocks up to one that is full: %v", r.N, err)
+	if r, ok := tab.TryGet(0, 2); !ok || r.N != 1 {
+		t.Fatalf("got %d blocks up to one that is full, %v", r.N, ok)
 	} else {
-		tab.Unmap(r, nil)
+		tab.Put(r, nil)
 	}
-	one := get(t, tab, 1, 1) // maps are full, references are not
-	if tab.Maps(0) != 0 || tab.Refs(0) != 0 || tab.Maps(1) != int(maxMaps) || tab.Refs(1) != int(maxMaps)+1 {
-		t.Fatalf("maps %d %d refs %d %d", tab.Maps(0), tab.Maps(1), tab.Refs(0), tab.Refs(1))
+	if tab.Refs(0) != 0 || tab.Refs(1) != int(maxRefs) {
+		t.Fatalf("refs %d %d", tab.Refs(0), tab.Refs(1))
 	}
-	tab.Put(one, nil)
-	for range maxMaps {
-		tab.Unmap(one, nil)
-	}
+	w.Add(^uint64(maxRefs - 1))
 	tab.Disown(0, 2, got.add)
 	wantRuns(t, "disown", got.take(), run{0, 2})
 }
@@ -200,20 +191,12 @@ func TestMisusePanics(t *testing.T) {
 		{"disown of free", func(tab *Table) { tab.Disown(1, 2, func(_, _ uint64) {}) }},
 		{"put of idle", func(tab *Table) { tab.Put(Ref{Block: 1, N: 1}, nil) }},
 		{"put of free", func(tab *Table) { tab.Put(Ref{Block: 9, N: 1}, nil) }},
-		{"unmap of idle", func(tab *Table) { tab.Unmap(Ref{Block: 1, N: 1}, nil) }},
-		{"unmap of a reference", func(tab *Table) { r, _ := tab.TryGet(1, 1); tab.Unmap(r, nil) }},
+		{"unlease of what is not leased", func(tab *Table) { tab.Lease(1, 1); tab.Unlease(1, 2, nil) }},
 		{"share of free", func(tab *Table) { _ = tab.Share(2, 1) }},
 		{"unfreeze", func(tab *Table) { tab.Unfreeze(1) }},
 		{"last count without idle", func(tab *Table) { tab.Disown(1, 1, nil) }},
 		{"outside", func(tab *Table) { tab.TryGet(9, 2) }},
 		{"wrapped", func(tab *Table) { tab.TryGet(9, ^uint64(0)) }},
-		{"put of a mapping", func(tab *Table) {
-			if !invariants.Enabled {
-				panic("not checked")
-			}
-			r, _ := tab.TryMap(1, 1)
-			tab.Put(r, nil)
-		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tab := newTable(t, 10)

@@ -34,8 +34,8 @@ var (
 //
 // The word of a folio, low bits first:
 //
-//	bits  0-23  refs      users in flight, granted mappings included
-//	bits 24-39  maps      how many of refs are granted mappings
+//	bits  0-23  refs      users in flight
+//	bits 24-39  zero
 //	bits 40-56  shares    owners
 //	bit  57     partial   some owners own a part only, see Table.partlyOwned
 //	bit  58     splitting
@@ -44,7 +44,6 @@ var (
 //	bits 62-63  zero
 const (
 	refOne   = uint64(1)
-	mapOne   = uint64(1) << 24
 	shareOne = uint64(1) << 40
 
 	partial   = uint64(1) << 57
@@ -58,24 +57,21 @@ const (
 	kindTail = uint64(3) << 60 // a later piece of a PUD folio
 	kindMask = uint64(3) << 60
 
-	refMask   = mapOne - 1
-	mapMask   = shareOne - mapOne
+	refMask   = uint64(1)<<24 - 1
 	shareMask = partial - shareOne
 
 	// Limits of the counts.
 	maxRefs   = refMask / refOne
-	maxMaps   = mapMask / mapOne
 	maxShares = shareMask / shareOne
 )
 
 func refsOf(w uint64) uint64   { return w & refMask }
-func mapsOf(w uint64) uint64   { return w & mapMask / mapOne }
 func sharesOf(w uint64) uint64 { return w & shareMask / shareOne }
 
 // state names the state of a word as the table above does.
 func state(w uint64) string {
 	switch {
-	case w&(refMask|mapMask|shareMask) == 0:
+	case w&(refMask|shareMask) == 0:
 		return "free"
 	case w&splitting != 0:
 		return "splitting"
@@ -94,6 +90,6 @@ func state(w uint64) string {
 //
 //go:noinline
 func misuse(op string, block, w uint64) {
-	panic(fmt.Sprintf("refcnt: %s of block %d: %s, refs %d, maps %d, shares %d (word %#x)",
-		op, block, state(w), refsOf(w), mapsOf(w), sharesOf(w), w))
+	panic(fmt.Sprintf("refcnt: %s of block %d: %s, refs %d, shares %d (word %#x)",
+		op, block, state(w), refsOf(w), sharesOf(w), w))
 }
