@@ -7,23 +7,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Access is who may write to a region, as the kernel says of the open descriptor. A name may lead
-// elsewhere by the time it is asked; the descriptor is what is mapped.
+// Access is the users who may write to a region, as the kernel reports for the open descriptor. (By
+// now the region's name may lead to another file, but the descriptor is the mapped one.)
 type Access struct {
 	UID, GID uint32
-	Perm     uint32 // permission bits of st_mode; with an ACL the group's are its mask
-	// ACL: an access control list of whatever kind may let others in, or it could not be asked.
+	Perm     uint32 // permission bits of st_mode; with an ACL, the group bits are its mask
+	// ACL says that an access control list of any kind may let others in, or that the kernel could
+	// not be asked for one.
 	ACL bool
-	// NoSUID, NoDev, NoExec are the flags of the filesystem that a file is on. A device node has
-	// none: /dev is nosuid on most machines, which says nothing of what the devices hold.
+	// NoSUID, NoDev, NoExec are the flags of the filesystem that a file is on. They are false for a
+	// device node: /dev is nosuid on most machines, whatever the devices hold.
 	NoSUID, NoDev, NoExec bool
 }
 
-// aclAttributes are the extended attributes that hold a file's access control list, of POSIX,
+// aclAttributes are the extended attributes that hold a file's access control list: of POSIX,
 // NFSv4, CIFS and NTFS.
 var aclAttributes = []string{"system.posix_acl_access", "system.nfs4_acl", "system.cifs_acl", "system.ntfs_acl", "system.richacl"}
 
-// Access asks the kernel about the open region. A region in memory belongs to root alone.
+// Access asks the kernel who may write to the open region. A region in memory belongs to root
+// alone.
 func (r *Region) Access() (Access, error) {
 	if r.file == nil {
 		return Access{}, nil
@@ -37,7 +39,7 @@ func (r *Region) Access() (Access, error) {
 	for _, name := range aclAttributes {
 		switch _, err := unix.Fgetxattr(fd, name, nil); {
 		case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-		default: // it has one, or cannot tell
+		default: // it has this list, or the kernel cannot tell
 			a.ACL = true
 		}
 	}
@@ -52,7 +54,7 @@ func (r *Region) Access() (Access, error) {
 	return a, nil
 }
 
-// OnlyRoot reports whether nobody but root may write to the region.
+// OnlyRoot reports whether only root may write to the region.
 func (a Access) OnlyRoot() bool {
 	return a.UID == 0 && !a.ACL && a.Perm&0o002 == 0 && (a.Perm&0o020 == 0 || a.GID == 0)
 }

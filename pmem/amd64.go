@@ -2,18 +2,17 @@
 
 package pmem
 
-// flushHow is the best write-back instruction of this processor, and a bit that
-// asks for a fence after it.
+// flushHow selects the best write-back instruction of this processor. howFence may be added to it.
 var flushHow = detectFlush(cpuid7())
 
 const (
-	howCLFLUSH    = 0 // writes back and evicts; in program order
+	howCLFLUSH    = 0 // writes back and evicts, in program order
 	howCLFLUSHOPT = 1 // writes back and evicts
 	howCLWB       = 2 // writes back and keeps the line
-	howFence      = 4
+	howFence      = 4 // bit: SFENCE afterwards
 )
 
-// detectFlush reads CPUID leaf 7, register EBX.
+// detectFlush selects by register EBX of CPUID leaf 7.
 func detectFlush(ebx uint32) uintptr {
 	switch {
 	case ebx&(1<<24) != 0:
@@ -24,7 +23,7 @@ func detectFlush(ebx uint32) uintptr {
 	return howCLFLUSH
 }
 
-// flushName is for messages and tests.
+// flushName returns the name of the write-back instruction, for messages and tests.
 func flushName() string {
 	return [...]string{"clflush", "clflushopt", "clwb"}[flushHow]
 }
@@ -67,33 +66,33 @@ func fence() { fenceAsm() }
 
 // In amd64.s. All are frameless leaves, so that a fault in them unwinds to the guard.
 
-// store8Asm stores 8 bytes at p, a multiple of 8, at once.
+// store8Asm stores 8 bytes at p, a multiple of 8, with one store.
 //
 //go:noescape
 func store8Asm(p *byte, v uint64)
 
-// copyWordsAsm stores n bytes in ascending order: bytes up to the first multiple of
-// 8 in dst, then words of 8, then bytes.
+// copyWordsAsm stores n bytes in ascending order: single bytes up to the first multiple of 8 in
+// dst, then words of 8 bytes, then single bytes.
 //
 //go:noescape
 func copyWordsAsm(dst, src *byte, n uintptr)
 
-// ntCopyLinesAsm stores n bytes past the cache. dst and n are multiples of 64.
+// ntCopyLinesAsm stores n bytes past the caches. dst and n are multiples of 64.
 //
 //go:noescape
 func ntCopyLinesAsm(dst, src *byte, n uintptr)
 
-// ntZeroLinesAsm is ntCopyLinesAsm of zeros.
+// ntZeroLinesAsm is ntCopyLinesAsm of n zeros.
 //
 //go:noescape
 func ntZeroLinesAsm(dst *byte, n uintptr)
 
-// flushLinesAsm writes back n bytes. p and n are multiples of 64.
+// flushLinesAsm writes back n bytes, as how selects. p and n are multiples of 64.
 //
 //go:noescape
 func flushLinesAsm(p *byte, n uintptr, how uintptr)
 
 func fenceAsm()
 
-// cpuid7 is EBX of CPUID leaf 7, subleaf 0, or 0 on a processor without that leaf.
+// cpuid7 returns EBX of CPUID leaf 7, subleaf 0; 0 on a processor without that leaf.
 func cpuid7() (ebx uint32)

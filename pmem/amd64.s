@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// Every function here is NOSPLIT with no frame: when a load or store faults, the
-// runtime finds the return address on top of the stack and panics in the caller.
+// Every function in this file is NOSPLIT and has no frame. So when a load or store faults, the
+// runtime finds the return address on top of the stack, and panics in the caller.
 
 // func cpuid7() (ebx uint32)
 TEXT ·cpuid7(SB), NOSPLIT, $0-4

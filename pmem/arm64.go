@@ -6,16 +6,16 @@ import "golang.org/x/sys/cpu"
 
 // The arm64 instructions are tested under emulation only, never on hardware.
 //
-// A clean is complete only after a DSB of the processor that issued it, and
-// a goroutine may have moved to another one by the time Fence runs. So every
-// function here that cleans ends with its own DSB.
+// A clean is complete only after a DSB of the processor that issued it. A goroutine may run on
+// another processor by the time it calls Fence. So every function here that cleans ends with its
+// own DSB.
 
-// cleanHow is what flushLinesAsm does: 1 cleans to the point of persistence, 0 to
-// the point of coherency, which is durable only on platforms that say so.
+// cleanHow selects what flushLinesAsm does. 1 cleans to the point of persistence. 0 cleans to the
+// point of coherency, which is durable only on platforms that promise it.
 var cleanHow = detectClean()
 
-// cleanStep is the distance of two cleans in bytes: the smallest data cache line of
-// any level, at most 64.
+// cleanStep is the distance of two cleans in bytes: the smallest data cache line of any level, but
+// at most 64.
 var cleanStep = min(uintptr(lineSize), uintptr(4)<<(ctr()>>16&15))
 
 func detectClean() uintptr {
@@ -25,7 +25,7 @@ func detectClean() uintptr {
 	return 0
 }
 
-// flushName is for messages and tests.
+// flushName returns the name of the clean instruction, for messages and tests.
 func flushName() string { return [...]string{"dc cvac", "dc cvap"}[cleanHow] }
 
 func store8(p []byte, v uint64) { _ = p[7]; store8Asm(&p[0], v) }
@@ -41,7 +41,7 @@ func ntCopyLines(dst, src []byte) {
 	if len(src) > 0 {
 		_ = dst[len(src)-1]
 		ntCopyLinesAsm(&dst[0], &src[0], uintptr(len(src)))
-		flushLines(dst[:len(src)]) // STNP is a hint: the line may well be in a cache
+		flushLines(dst[:len(src)]) // STNP is only a hint: the lines may be in a cache
 	}
 }
 
@@ -64,14 +64,14 @@ func fence() { fenceAsm() }
 
 // In arm64.s. All are frameless leaves, so that a fault in them unwinds to the guard.
 
-// store8Asm stores 8 bytes at p, a multiple of 8, at once.
+// store8Asm stores 8 bytes at p, a multiple of 8, with one store.
 //
 //go:noescape
 func store8Asm(p *byte, v uint64)
 
-// copyWordsAsm stores n bytes in ascending order: bytes up to the first multiple of
-// 8 in dst, then words of 8, then bytes. The architecture may make them visible
-// in another order.
+// copyWordsAsm stores n bytes in ascending order: single bytes up to the first multiple of 8 in
+// dst, then words of 8 bytes, then single bytes. The architecture may make them visible in another
+// order.
 //
 //go:noescape
 func copyWordsAsm(dst, src *byte, n uintptr)
@@ -81,18 +81,18 @@ func copyWordsAsm(dst, src *byte, n uintptr)
 //go:noescape
 func ntCopyLinesAsm(dst, src *byte, n uintptr)
 
-// ntZeroLinesAsm is ntCopyLinesAsm of zeros.
+// ntZeroLinesAsm is ntCopyLinesAsm of n zeros.
 //
 //go:noescape
 func ntZeroLinesAsm(dst *byte, n uintptr)
 
-// flushLinesAsm cleans n bytes, one line each step bytes, and waits for it. p and n
-// are multiples of 64.
+// flushLinesAsm cleans n bytes, a line every step bytes, as how selects, and waits until the cleans
+// are complete. p and n are multiples of 64.
 //
 //go:noescape
 func flushLinesAsm(p *byte, n, step, how uintptr)
 
 func fenceAsm()
 
-// ctr is the cache type register.
+// ctr returns the cache type register, CTR_EL0.
 func ctr() uint64

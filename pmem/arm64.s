@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// Every function here is NOSPLIT with no frame: when a load or store faults, the
-// runtime finds the return address in the link register and panics in the caller.
+// Every function in this file is NOSPLIT and has no frame. So when a load or store faults, the
+// runtime finds the return address in the link register, and panics in the caller.
 
 // func ctr() uint64
 TEXT ·ctr(SB), NOSPLIT, $0-8

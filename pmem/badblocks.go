@@ -15,9 +15,9 @@ import (
 // Range is a part of a region, in bytes.
 type Range struct{ Off, Len int64 }
 
-// BadRanges is the memory that the kernel knows to be poisoned, by offset in the
-// region, clipped to it. It is nil where the kernel keeps no such list. Only what
-// was found so far is in it.
+// BadRanges returns the memory of the region that the kernel knows to be poisoned, by offset in the
+// region. It is nil if the kernel keeps no list for this kind of region. The list has only the
+// memory that was found so far.
 func (r *Region) BadRanges() ([]Range, error) {
 	var bad []Range
 	var err error
@@ -35,9 +35,9 @@ func (r *Region) BadRanges() ([]Range, error) {
 	return clip(bad, r.size), nil
 }
 
-// devDaxBad translates the list of the memory region that the device is cut from:
-// its sectors count from that region's start, and both say at which physical
-// address they begin. Memory that is no NVDIMM has no list.
+// devDaxBad translates the bad-block list of the memory region that contains the device. Its
+// sectors count from that region's start. Both have their physical start address in sysfs. Memory
+// other than an NVDIMM has no list.
 func devDaxBad(dir, sysfs string) ([]Range, error) {
 	top, err := filepath.EvalSymlinks(sysfs)
 	if err != nil {
@@ -70,8 +70,8 @@ func devDaxBad(dir, sysfs string) ([]Range, error) {
 	return bad, nil
 }
 
-// fsDaxBad translates the list of the block device below the filesystem through the
-// file's extents. A filesystem without a block device of its own has none.
+// fsDaxBad translates the bad-block list of the block device below the filesystem, through the
+// file's extents. A filesystem without a block device of its own has no list.
 func fsDaxBad(f *os.File, sysfs string, size int64) ([]Range, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -110,9 +110,9 @@ func fsDaxBad(f *os.File, sysfs string, size int64) ([]Range, error) {
 	return out, nil
 }
 
-const sectorSize = 512 // what badblocks counts in
+const sectorSize = 512 // bytes; the unit of badblocks
 
-// readBadblocks reads lines of "first sector, sectors". No file is no list.
+// readBadblocks reads lines of "first sector, number of sectors". A missing file is an empty list.
 func readBadblocks(path string) ([]Range, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -132,7 +132,7 @@ func readBadblocks(path string) ([]Range, error) {
 	return bad, nil
 }
 
-// clip sorts the ranges, cuts off what is not in [0, size) and joins neighbours.
+// clip sorts the ranges, cuts off the parts outside [0, size) bytes, and joins neighbours.
 func clip(bad []Range, size int64) []Range {
 	slices.SortFunc(bad, func(a, b Range) int { return cmp.Compare(a.Off, b.Off) })
 	var out []Range

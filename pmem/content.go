@@ -7,18 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Content is what a region, or a file that is to become one, holds. Looking at it takes no storage
-// and no memory: a load from a mapped hole of a file would.
+// Content is the bytes of a region, or of a file that is to become one. Reading them allocates no
+// storage and no memory, which a load from a mapped hole of a file would.
 type Content interface {
 	Size() int64 // bytes
-	// Load fills b from byte offset off.
+	// Load reads len(b) bytes from byte offset off.
 	Load(off int64, b []byte) error
-	// NextData returns the first range of bytes at or behind off that may hold anything but zeros.
-	// lo is Size if there is none.
+	// NextData returns the first range [lo, hi) of bytes at or after off that may hold anything but
+	// zeros. lo is Size if there is none.
 	NextData(off int64) (lo, hi int64)
 }
 
-// NextData makes a region a Content.
+// NextData is Content.NextData.
 func (r *Region) NextData(off int64) (lo, hi int64) {
 	if r.file == nil || r.kind == KindDevDax {
 		return min(off, r.size), r.size
@@ -26,7 +26,8 @@ func (r *Region) NextData(off int64) (lo, hi int64) {
 	return nextData(r.file, off, r.size)
 }
 
-// nextData asks a file of size bytes where its holes are. Where that cannot be asked it has none.
+// nextData is NextData of a file of size bytes. If the filesystem cannot report holes, the file has
+// none.
 func nextData(f *os.File, off, size int64) (lo, hi int64) {
 	lo, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
 	switch {

@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Create makes the file at path an emulated region of size bytes, a multiple of
-// 4096, or extends an existing file to that size. What a file holds stays: one that
-// is larger is refused with ErrWouldShrink, one in use with ErrBusy.
+// Create makes the file at path an emulated region of size bytes, a multiple of 4096, or extends an
+// existing file to that size. The content of an existing file stays. A larger file is refused with
+// ErrWouldShrink, a file in use with ErrBusy.
 //
-// Its storage is allocated, so that a store never finds the disk full (which would
-// be a SIGBUS); sparse leaves that out. After an error, a file that was there has
-// its old size, and one that was not is gone.
+// Create allocates the file's storage, so that a store never finds the disk full (which would be a
+// SIGBUS). With sparse, it does not. After an error, an existing file has its old size, and a new
+// file is gone.
 func Create(path string, size int64, sparse bool) error {
 	if size < pageSize || size%pageSize != 0 {
 		return fmt.Errorf("pmem: create %s: %w: a size of %d bytes was asked for, a multiple of %d was expected", path, ErrTooSmall, size, pageSize)
@@ -36,7 +36,7 @@ func Create(path string, size int64, sparse bool) error {
 	return h.Keep()
 }
 
-// allocate gives a file of old bytes its storage and, if it grows, its size.
+// allocate allocates the storage of a file that has old bytes, and grows the file to o.Size.
 func allocate(f *os.File, old int64, o *ResizeOptions) error {
 	fd := int(f.Fd())
 	if err := checkFileLimit(f, o.Size); err != nil {
@@ -45,8 +45,8 @@ func allocate(f *os.File, old int64, o *ResizeOptions) error {
 	if !o.Sparse {
 		err := fallocate(f, o)
 		if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
-			// No allocation on this filesystem: write what is new. Holes below
-			// stay, since filling them could destroy what they border on.
+			// This filesystem cannot allocate: write the new bytes. Holes before them stay, since
+			// filling them could destroy data next to them.
 			err = writeZeros(f, old, o)
 		}
 		switch {
@@ -69,12 +69,12 @@ func allocate(f *os.File, old int64, o *ResizeOptions) error {
 	return nil
 }
 
-// allocPiece is how many bytes are allocated between two questions whether there is room. Others
-// take memory, too.
+// allocPiece is how many bytes are allocated between two checks of the room, since others take
+// memory, too.
 const allocPiece = 256 << 20
 
-// fallocate allocates the whole file, leaving what is there and the file's size. Go's own signals
-// interrupt it, and tmpfs then starts over from nothing: so, in pieces.
+// fallocate allocates the whole file, and changes neither its content nor its size. It works in
+// pieces: Go's own signals interrupt fallocate(2), and tmpfs then starts over from the beginning.
 func fallocate(f *os.File, o *ResizeOptions) error {
 	for off := int64(0); off < o.Size; {
 		if err := o.step(f, off); err != nil {
@@ -91,7 +91,7 @@ func fallocate(f *os.File, o *ResizeOptions) error {
 	return nil
 }
 
-// writeZeros writes what lies behind byte off.
+// writeZeros writes zeros from byte off to o.Size.
 func writeZeros(f *os.File, off int64, o *ResizeOptions) error {
 	zero := make([]byte, 1<<20)
 	for first := off; off < o.Size; {
@@ -109,7 +109,8 @@ func writeZeros(f *os.File, off int64, o *ResizeOptions) error {
 	return nil
 }
 
-// step comes before each piece of an allocation, when done bytes are allocated.
+// step is called before each piece of an allocation, when done bytes are allocated. It reports
+// progress, and checks for Cancel and for room.
 func (o *ResizeOptions) step(f *os.File, done int64) error {
 	select {
 	case <-o.Cancel:

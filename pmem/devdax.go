@@ -11,9 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// daxDevice finds the sysfs directory of the device-dax instance with this device
-// number. st_size and lseek say 0 for such a device, so sysfs is the only place
-// that knows its size and page size.
+// daxDevice returns the sysfs directory of the device-dax instance with device number rdev. st_size
+// and lseek return 0 for such a device, so only sysfs has its size and page size.
 func daxDevice(sysfs string, rdev uint64) (dir string, err error) {
 	num := fmt.Sprintf("%d:%d", unix.Major(rdev), unix.Minor(rdev))
 	if dir, err := filepath.EvalSymlinks(filepath.Join(sysfs, "dev/char", num)); err == nil {
@@ -31,7 +30,7 @@ func daxDevice(sysfs string, rdev uint64) (dir string, err error) {
 	return "", fmt.Errorf("it is the character device %s, which is not device-dax", num)
 }
 
-// devDaxSource reads what sysfs says of an open device-dax node.
+// devDaxSource returns the source of an open device-dax node, from sysfs.
 func devDaxSource(f *os.File, rdev uint64, o *Options) (source, error) {
 	dir, err := daxDevice(o.SysfsRoot, rdev)
 	if err != nil {
@@ -41,7 +40,7 @@ func devDaxSource(f *os.File, rdev uint64, o *Options) (source, error) {
 	if err != nil {
 		return source{}, fmt.Errorf("pmem: %s: size of the device: %w", f.Name(), err)
 	}
-	// Older kernels have align at the parent, if at all.
+	// Older kernels have align in the parent directory, if at all.
 	align, err := sysfsNumber(filepath.Join(dir, "align"))
 	if errors.Is(err, os.ErrNotExist) {
 		align, err = sysfsNumber(filepath.Join(filepath.Dir(dir), "align"))
@@ -61,7 +60,7 @@ func devDaxSource(f *os.File, rdev uint64, o *Options) (source, error) {
 	return source{file: f, kind: KindDevDax, size: size &^ (align - 1), align: align, daxDir: dir}, checkMaxSize(f, size)
 }
 
-// sysfsNumber reads a file of one number, decimal or 0x hexadecimal.
+// sysfsNumber reads a file that holds one number, decimal or 0x hexadecimal.
 func sysfsNumber(path string) (int64, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

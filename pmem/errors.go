@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ways a region can be refused or fail. What Open, Create and the primitives
-// return wraps one of these where one applies; test with errors.Is.
+// The errors of a region. Errors of Open, Create and the primitives wrap one of these where one
+// applies; test with errors.Is.
 var (
 	ErrBusy        = errors.New("region is in use")
 	ErrMedia       = errors.New("region memory cannot be accessed")
@@ -27,31 +27,31 @@ var (
 	ErrRange       = errors.New("range is outside the region or misaligned")
 )
 
-// Cause is why memory could not be accessed, as far as can be told.
+// Cause is why memory could not be accessed, as far as it is known.
 type Cause int
 
 const (
-	// CauseUnknown: poisoned media, or any of the others that was not looked for.
+	// CauseUnknown is poisoned media, or any other cause that causeAt cannot distinguish.
 	CauseUnknown Cause = iota
-	// CauseTruncated: the region's file ends before.
+	// CauseTruncated is a region whose file ends before the offset.
 	CauseTruncated
-	// CauseNoStorage: the region's file has a hole there, and its filesystem had no storage for it.
+	// CauseNoStorage is a hole in the region's file, for which its filesystem had no storage.
 	CauseNoStorage
-	// CauseDisk: the filesystem or the disk that the region's file is on failed.
+	// CauseDisk is a failure of the filesystem or the disk that the region's file is on.
 	CauseDisk
 )
 
-// OutOfStorage reports whether err is that the region's file is sparse and has no storage where
-// it was accessed.
+// OutOfStorage reports whether err is a MediaError because the region's file is sparse and had no
+// storage for the offset.
 func OutOfStorage(err error) bool {
 	var m MediaError
 	return errors.As(err, &m) && m.Cause == CauseNoStorage
 }
 
-// MediaError is a load, store or flush that the memory answered with SIGBUS. It is ErrMedia.
+// MediaError is a load, store or flush that raised SIGBUS. It is ErrMedia.
 type MediaError struct {
-	Path  string // the region
-	Off   int64  // byte offset in the region of the access that faulted
+	Path  string // path of the region
+	Off   int64  // byte offset in the region that faulted
 	Cause Cause
 }
 
@@ -74,12 +74,12 @@ func (e MediaError) Error() string {
 // Is makes errors.Is(err, ErrMedia) true.
 func (e MediaError) Is(target error) bool { return target == ErrMedia }
 
-// RangeError is a call whose range does not lie in the region, or whose offset
-// has not the alignment the call asks for. It is ErrRange.
+// RangeError is a call whose range is not in the region, or whose offset does not have the
+// alignment that the call needs. It is ErrRange.
 type RangeError struct {
 	Op     string // the method
 	Off, N int64  // bytes
-	Size   int64  // of the region, bytes
+	Size   int64  // size of the region in bytes
 }
 
 // Error names the call, the range and the region's size.
@@ -90,7 +90,8 @@ func (e RangeError) Error() string {
 // Is makes errors.Is(err, ErrRange) true.
 func (e RangeError) Is(target error) bool { return target == ErrRange }
 
-// refuse says why a primitive may not run. It is only called when one may not.
+// refuse returns the error of a primitive that may not run. It is called only if the primitive may
+// not.
 func (r *Region) refuse(op string, off, n int64, store bool) error {
 	switch {
 	case r.closed:
@@ -105,9 +106,8 @@ func (r *Region) refuse(op string, off, n int64, store bool) error {
 //
 //	defer r.guard(debug.SetPanicOnFault(true), &err)
 //
-// which turns faults of this goroutine into panics until guard has put the
-// previous setting back. A fault in the region becomes ErrMedia; everything else
-// goes on panicking.
+// which turns faults of this goroutine into panics until guard restores the previous setting. guard
+// turns a fault in the region into ErrMedia, and panics again with anything else.
 func (r *Region) guard(old bool, err *error) {
 	debug.SetPanicOnFault(old)
 	if p := recover(); p != nil {
@@ -115,7 +115,7 @@ func (r *Region) guard(old bool, err *error) {
 	}
 }
 
-// mediaError translates a recovered panic, or panics again with it.
+// mediaError returns the MediaError of a recovered panic, or panics again with it.
 func (r *Region) mediaError(p any) error {
 	if f, ok := p.(interface {
 		runtime.Error
@@ -131,7 +131,7 @@ func (r *Region) mediaError(p any) error {
 	panic(p)
 }
 
-// causeAt asks the region's file why byte off faulted.
+// causeAt returns why byte off faulted, as far as the region's file shows it.
 func (r *Region) causeAt(off int64) Cause {
 	var st unix.Stat_t
 	if r.file == nil || r.kind == KindDevDax || unix.Fstat(int(r.file.Fd()), &st) != nil {
@@ -142,7 +142,7 @@ func (r *Region) causeAt(off int64) Cause {
 	switch {
 	case off >= st.Size:
 		return CauseTruncated
-	case r.kind == KindHugetlb, data > page: // hugetlbfs does not tell its holes
+	case r.kind == KindHugetlb, data > page: // hugetlbfs does not report holes
 		return CauseNoStorage
 	case r.kind == KindFSDax:
 		return CauseUnknown

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FakeDevDax lays out below root what sysfs shows of an NVDIMM's device-dax, and returns the
-// options with which Open takes the regular file at path for that device: for tests of what is
-// above, on machines without one. badblocks is the device's list, which may be written anew at any
-// time: lines of "first sector, sectors" of 512 bytes, counted from the beginning of the file.
+// FakeDevDax makes, below root, the sysfs files of an NVDIMM's device-dax. With the options that it
+// returns, Open takes the regular file at path for that device. It is for tests of other packages,
+// on machines without such a device. badblocks is the path of the device's list, which may be
+// rewritten at any time: lines of "first sector, number of sectors" of 512 bytes, counted from the
+// start of the file.
 func FakeDevDax(root, path string) (o Options, badblocks string, err error) {
 	const major, minor, base = 252, 7, "0x140000000"
 	st, err := os.Stat(path)

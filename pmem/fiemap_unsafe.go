@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// extent is a piece of a file on its block device, in bytes.
+// extent is a piece of a file on its block device: offsets and length in bytes.
 type extent struct{ logical, physical, length int64 }
 
 // fiemap mirrors struct fiemap and fiemapExtent struct fiemap_extent of
@@ -36,7 +36,7 @@ const (
 	fiemapNotAligned = 0x100
 )
 
-// fileExtents asks the filesystem where the first size bytes of a file lie.
+// fileExtents returns where the first size bytes of a file are on its block device.
 func fileExtents(f *os.File, size int64) ([]extent, error) {
 	var out []extent
 	var m fiemap

@@ -8,11 +8,11 @@ import (
 
 // FileID identifies the file or the device behind a region on this host, whatever its name is.
 type FileID struct {
-	Dev uint64 `json:"dev"` // of the filesystem that the file is on; of a device node its own number
-	Ino uint64 `json:"ino"` // 0: a device
+	Dev uint64 `json:"dev"` // device number of the file's filesystem, or of the device node itself
+	Ino uint64 `json:"ino"` // inode number; 0: a device
 }
 
-// FileID asks the open descriptor. A region in memory has none.
+// FileID returns the identity of the open descriptor. It is zero for a region in memory.
 func (r *Region) FileID() (FileID, error) {
 	if r.file == nil {
 		return FileID{}, nil

@@ -8,31 +8,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handle is a region that is open and locked, and not yet mapped. Programs that decide what to do
-// with a region by what it is decide by its Handle: a name may lead to another file by the time it
-// is used again, a descriptor may not. It is a Content.
+// Handle is a region that is open and locked but not yet mapped. Programs that decide what to do
+// with a region decide by its Handle: a name may lead to another file when it is used again, a
+// descriptor may not. It is a Content.
 //
-// States: acquired -> resized (at most once) -> kept (Keep) -> closed; Close from any other state
-// undoes what was done to the file. Region may be called in any state but the last. A Handle is
-// used by one goroutine at a time.
+// States: acquired -> resized (at most once) -> kept (Keep) -> closed. Close from any other state
+// undoes the changes to the file. Region may be called in any state but the last. A Handle is used
+// by one goroutine at a time.
 //
-//   - A file that Acquire makes has no name before Keep, so nothing is left of it whatever ends the
-//     process. Where its filesystem has no O_TMPFILE it has its name, and SIGKILL leaves it.
-//   - A file that grows has its new size after Resize, and its old one again if it is not kept.
-//   - A file that is cut is cut by Keep; until then a Region has the larger size.
+//   - A file that Acquire makes has no name before Keep, so nothing is left of it however the
+//     process ends. On a filesystem without O_TMPFILE it has its name at once, and SIGKILL leaves
+//     it.
+//   - A file that grows has its new size after Resize, and its old size again if it is not kept.
+//   - A file that shrinks is cut by Keep; until then a Region has the larger size.
 type Handle struct {
 	path string
 	file *os.File
-	made *madeFile // nil: the file was there
+	made *madeFile // nil: the file existed
 	mode uint32    // st_mode
-	old  int64     // bytes the file had when it was acquired
-	size int64     // bytes it is to have
+	old  int64     // size in bytes when it was acquired
+	size int64     // size in bytes that Keep leaves
 	kept bool
 	o    Options
 }
 
-// Acquire opens the region at path for reading and writing and takes its lock, or fails with
-// ErrBusy. With create, a file that does not exist is made, empty.
+// Acquire opens the region at path for reading and writing, and takes its lock; it fails with
+// ErrBusy if the region is locked. With create, it makes an empty file if none exists.
 func Acquire(path string, create bool) (*Handle, error) { return acquire(path, create, hooks{}) }
 
 func acquire(path string, create bool, k hooks) (*Handle, error) {
@@ -58,34 +59,34 @@ func acquire(path string, create bool, k hooks) (*Handle, error) {
 	return h, nil
 }
 
-// Regular reports whether it is a file, which has a size that can be changed, and not a device.
+// Regular reports whether the region is a file, whose size can be changed, and not a device.
 func (h *Handle) Regular() bool { return h.mode&unix.S_IFMT == unix.S_IFREG }
 
-// Size is the size in bytes that the file had when it was acquired; 0 for a device.
+// Size returns the size in bytes that the file had when it was acquired; 0 for a device.
 func (h *Handle) Size() int64 { return h.old }
 
-// Load reads a regular file, which may be too small to be a region.
+// Load is Content.Load of a regular file, which may be too small to be a region.
 func (h *Handle) Load(off int64, b []byte) error {
 	_, err := h.file.ReadAt(b, off)
 	return err
 }
 
-// NextData makes a Handle a Content.
+// NextData is Content.NextData.
 func (h *Handle) NextData(off int64) (lo, hi int64) { return nextData(h.file, off, h.old) }
 
-// ResizeOptions of Resize.
+// ResizeOptions are the options of Resize.
 type ResizeOptions struct {
 	Size   int64 // bytes
-	Sparse bool  // storage is not allocated before it is stored to; on a full disk that is ErrMedia
-	// Progress, if not nil, is told how many bytes of the storage are allocated, of how many.
+	Sparse bool  // storage is allocated only by stores to it; on a full disk that store is ErrMedia
+	// Progress, if not nil, is called with how many of total bytes of storage are allocated.
 	Progress func(done, total int64)
 	// Cancel, if not nil, ends Resize with ErrCancelled when it is closed.
 	Cancel <-chan struct{}
 }
 
-// Resize gives a regular file a size, which is a multiple of 4096 unless it is that of the file,
-// and storage. Bytes that it had stay, up to the new size. After an error the file has the size it
-// had before; holes in it may have been allocated.
+// Resize gives a regular file its storage and a size, a multiple of 4096 or the file's present
+// size. The file's bytes stay, up to the new size. After an error the file has its old size, but
+// holes in it may have been allocated.
 func (h *Handle) Resize(o ResizeOptions) error {
 	if o.Size < pageSize || o.Size%pageSize != 0 && o.Size != h.old {
 		return fmt.Errorf("pmem: resize %s: %w: a size of %d bytes was asked for, a multiple of %d was expected", h.path, ErrTooSmall, o.Size, pageSize)
@@ -104,7 +105,7 @@ func (h *Handle) Resize(o ResizeOptions) error {
 	return nil
 }
 
-// Region maps the region. The Region has the lock, too: it is released when both are closed.
+// Region maps the region. The Region shares the lock, which is released when both are closed.
 func (h *Handle) Region() (*Region, error) {
 	fd, err := unix.FcntlInt(h.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -117,9 +118,9 @@ func (h *Handle) Region() (*Region, error) {
 	return r, err
 }
 
-// Keep makes what was done to a file stay: it is cut to its new size, and gets its name if it is
-// new. What a Region of it stored is synced before. A Region that is larger than the file now may
-// only be closed.
+// Keep makes the changes to the file permanent: it cuts the file to its new size, and gives a new
+// file its name. It also syncs the stores of a Region of the file. Afterwards, a Region that is
+// larger than the file may only be closed.
 //
 // Persistence order:
 //  1. the file's size and content, fsync
@@ -148,8 +149,8 @@ func (h *Handle) Keep() error {
 	return nil
 }
 
-// Close releases the lock, unless a Region has it. If the file was not kept, what was done to it is
-// undone: one that Acquire made is removed, one that has grown loses what was added.
+// Close releases the lock, unless a Region shares it. If the file was not kept, Close undoes the
+// changes: it removes a file that Acquire made, and cuts a file that has grown to its old size.
 func (h *Handle) Close() error {
 	if !h.kept {
 		h.undo()
@@ -166,7 +167,7 @@ func (h *Handle) Close() error {
 	return nil
 }
 
-// undo takes from a file what Resize added, also what it allocated behind the end.
+// undo restores the file's old size, and frees storage that Resize allocated beyond it.
 func (h *Handle) undo() {
 	if h.size > h.old {
 		unix.Ftruncate(int(h.file.Fd()), h.old)

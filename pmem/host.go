@@ -16,26 +16,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HostIdentity tells this host, and this boot of it, from others: what the owner
-// record of a region compares. machineID is /etc/machine-id, or else a hash of what
-// the firmware calls the machine, or of the host name where that names no machine or may not be
-// read. bootID is the kernel's boot_id, or zeros if /proc does not tell. They are read once.
+// HostIdentity identifies this host and this boot of it; the owner record of a region compares
+// both. machineID is /etc/machine-id. Without that file it is a hash of the machine's names in the
+// firmware, and of the host name if the firmware's names are not unique or may not be read. bootID
+// is the kernel's boot_id, or zeros if /proc does not show it. They are read once.
 func HostIdentity() (machineID, bootID [16]byte) { return thisHost() }
 
 var thisHost = sync.OnceValues(func() (machineID, bootID [16]byte) { return hostIdentity("/") })
 
-// SelfFacts are how other processes can recognise this one.
+// SelfFacts are the facts by which other processes can recognise this one.
 type SelfFacts struct {
 	PID       int
-	Start     uint64 // clock ticks since boot; 0 if /proc does not tell
-	Namespace uint32 // inode number of the pid namespace; 0 if /proc is of another one, or does not tell
+	Start     uint64 // clock ticks since boot; 0 if /proc does not show it
+	Namespace uint32 // inode number of the pid namespace; 0 if /proc shows another namespace, or does not show it
 }
 
-// Self tells of this process. It is read once.
+// Self returns the facts of this process. They are read once.
 var Self = sync.OnceValue(func() SelfFacts {
 	s := SelfFacts{PID: os.Getpid()}
 	if seen, err := os.Readlink("/proc/self"); err != nil || seen != strconv.Itoa(s.PID) {
-		return s // what /proc calls our number is another process
+		return s // in /proc, our pid is another process
 	}
 	if p, err := ProcessStatus(s.PID); err == nil {
 		s.Start = p.Start
@@ -61,7 +61,7 @@ func hostIdentity(root string) (machineID, bootID [16]byte) {
 	if b, err := os.ReadFile(filepath.Join(root, serial)); err == nil && len(bytes.Trim(b, "0\x00 \n")) > 0 {
 		unique = true
 	}
-	if !unique { // the serial numbers of a PC may say "None"; a container has a host name of its own
+	if !unique { // the serial numbers of a PC may be "None"; a container has a host name of its own
 		names = append(names, hostname)
 	}
 	h := sha256.New()
@@ -73,7 +73,8 @@ func hostIdentity(root string) (machineID, bootID [16]byte) {
 	return machineID, bootID
 }
 
-// readID reads 32 hexadecimal digits, with or without dashes. All zeros is no id.
+// readID reads an id of 32 hexadecimal digits, with or without dashes. ok is false if it is
+// malformed or zero.
 func readID(path string) (id [16]byte, ok bool) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -91,13 +92,13 @@ func readID(path string) (id [16]byte, ok bool) {
 
 // Process is a process that has not ended.
 type Process struct {
-	Start   uint64 // clock ticks since boot: with the boot id it tells a process from a later one with the same pid
+	Start   uint64 // clock ticks since boot; with the boot id, it distinguishes processes that reuse a pid
 	Stopped bool   // by a signal, or a debugger
 }
 
-// ProcessStatus tells of a process of our pid namespace. The error is os.ErrNotExist if there is no
-// such process, or only what a parent has yet to reap; os.ErrPermission if it may be hidden from us
-// (hidepid).
+// ProcessStatus returns the status of a process of our pid namespace. The error is os.ErrNotExist
+// if there is no such process, or only a zombie. It is os.ErrPermission if /proc may hide the
+// process from us (hidepid).
 func ProcessStatus(pid int) (Process, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, unix.ESRCH) {
@@ -114,8 +115,8 @@ func ProcessStatus(pid int) (Process, error) {
 	return parseStat(string(b))
 }
 
-// parseStat finds fields 3 and 22 of a stat line. The second field is the program's name
-// in parentheses, and may hold anything.
+// parseStat returns fields 3 and 22 of a line of /proc/PID/stat. The second field is the program's
+// name in parentheses, which may contain anything.
 func parseStat(stat string) (Process, error) {
 	rest := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	const startTime = 22 - 3 // rest begins with field 3

@@ -8,16 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// madeFile is where a file that was made has its name, or will have it.
+// madeFile is the directory and the name of a file that makeFile made.
 //
-// States: unnamed -> named; it begins as named where there is no O_TMPFILE.
+// States: unnamed -> named. On a filesystem without O_TMPFILE it begins as named.
 type madeFile struct {
 	dir   *os.File // O_PATH
 	base  string
 	named bool
 }
 
-// makeFile makes a file that does not exist; with tmpfile without a name if that is possible.
+// makeFile makes a file that does not exist. With tmpfile, the file has no name if the filesystem
+// can do that.
 func makeFile(path string, tmpfile bool) (f *os.File, m *madeFile, err error) {
 	name := filepath.Dir(path)
 	dir, err := unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -31,7 +32,7 @@ func makeFile(path string, tmpfile bool) (f *os.File, m *madeFile, err error) {
 	}
 	var st unix.Stat_t
 	if unix.Fstatat(dir, m.base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-		return fail(unix.ENOENT) // a symbolic link to nothing
+		return fail(unix.ENOENT) // a dangling symbolic link
 	}
 	const flags = unix.O_RDWR | unix.O_CLOEXEC
 	fd, err := -1, error(unix.EOPNOTSUPP)
@@ -48,7 +49,7 @@ func makeFile(path string, tmpfile bool) (f *os.File, m *madeFile, err error) {
 	return os.NewFile(uintptr(fd), path), m, nil
 }
 
-// link gives f its name, unless something has that by now.
+// link gives f its name. It fails if another file has that name by now.
 func (m *madeFile) link(f *os.File) error {
 	if m.named {
 		return nil
@@ -62,7 +63,7 @@ func (m *madeFile) link(f *os.File) error {
 	return err
 }
 
-// unlink takes the name away. If it leads to another file by now it is not ours.
+// unlink removes the name, unless it leads to another file by now.
 func (m *madeFile) unlink(f *os.File) {
 	var mine, named unix.Stat_t
 	if m.named && unix.Fstat(int(f.Fd()), &mine) == nil &&
@@ -72,7 +73,8 @@ func (m *madeFile) unlink(f *os.File) {
 	}
 }
 
-// syncDir makes the name durable. A directory that may not be read cannot be synced either.
+// syncDir makes the name durable. It does nothing if the directory may not be read, since it cannot
+// be synced then.
 func (m *madeFile) syncDir() error {
 	fd, err := unix.Openat(int(m.dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapAll makes the mappings: a writable one for the primitives, unless read-only,
-// and a PROT_READ one for everybody else.
+// mapAll makes the mappings: a writable one for the primitives, unless read-only, and a PROT_READ
+// one for all other code.
 func (r *Region) mapAll(o *Options) error {
 	fail := func(err error) error {
 		return fmt.Errorf("pmem: map %d bytes of %s (%s): %w", r.size, r.path, r.kind, err)
 	}
 	if r.readOnly && (r.kind == KindFile || r.kind == KindTmpfs) {
-		// Nobody is served from this mapping: plain flags will do.
+		// No requests are served from this mapping: plain flags are enough.
 		m, err := mmap.MapRegion(r.file, int(r.size), mmap.RDONLY, 0, 0)
 		if err != nil {
 			return fail(err)
@@ -41,16 +41,15 @@ func (r *Region) mapAll(o *Options) error {
 	return nil
 }
 
-// setBases notes where the mappings start.
+// setBases records where the mappings start.
 func (r *Region) setBases() {
 	r.wbase = uintptr(unsafe.Pointer(unsafe.SliceData(r.w)))
 	r.robase = uintptr(unsafe.Pointer(unsafe.SliceData(r.ro)))
 }
 
-// mapAligned maps the whole region at an address at which the largest pages fit:
-// a multiple of 2 MiB, of 1 GiB if the region is that large, and of its align.
-// It reserves more addresses than needed, maps over the aligned part and returns
-// the rest.
+// mapAligned maps the whole region at an address at which the largest pages fit: a multiple of 2
+// MiB, of 1 GiB if the region is that large, and of its align. It reserves more address space than
+// needed, maps over the aligned part, and unmaps the rest.
 func (r *Region) mapAligned(prot, flags int) ([]byte, error) {
 	align := max(2<<20, uintptr(r.align))
 	if r.size >= 1<<30 {
@@ -71,7 +70,7 @@ func (r *Region) mapAligned(prot, flags int) ([]byte, error) {
 	if head > 0 {
 		unix.MunmapPtr(start, head)
 	}
-	// A length that is no multiple of the host's page size has used up its page.
+	// If the length is not a multiple of the host's page size, its last page is used as a whole.
 	page := uintptr(unix.Getpagesize())
 	if end := (size + page - 1) &^ (page - 1); head+end < room {
 		unix.MunmapPtr(unsafe.Add(p, end), room-head-end)
@@ -79,14 +78,14 @@ func (r *Region) mapAligned(prot, flags int) ([]byte, error) {
 	r.unmap = append(r.unmap, func() error { return unix.MunmapPtr(p, size) })
 	b := unsafe.Slice((*byte)(p), size)
 	if r.kind == KindFile || r.kind == KindTmpfs {
-		unix.Madvise(b, unix.MADV_HUGEPAGE) // a wish; not every kernel grants it
+		unix.Madvise(b, unix.MADV_HUGEPAGE) // a hint, which not every kernel follows
 	}
 	return b, nil
 }
 
-// NewMemory makes a volatile region of size bytes, a multiple of 4096, in Go's own
-// heap, for tests: the race detector watches no other memory. Its one array is
-// both mappings, so a stray store through Bytes does not fault here.
+// NewMemory makes a volatile region of size bytes, a multiple of 4096, in Go's own heap. It is for
+// tests: the race detector watches no other memory. Its one array is both mappings, so a stray
+// store through Bytes does not fault here.
 func NewMemory(size int64) (*Region, error) {
 	if size <= 0 || size%pageSize != 0 {
 		return nil, fmt.Errorf("pmem: memory region of %d bytes: a positive multiple of %d was expected", size, pageSize)

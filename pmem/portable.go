@@ -2,7 +2,7 @@
 
 package pmem
 
-// flushName is for messages and tests.
+// flushName returns the name of the write-back instruction, for messages and tests.
 func flushName() string { return "none" }
 
 func store8(p []byte, v uint64)   { portableStore8(p, v) }

@@ -6,38 +6,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Recorder hears of every primitive after it was executed, with the id of the OS
-// thread that executed it. Offsets and lengths are bytes in the region.
+// Recorder is called after every primitive that was executed, with the id of the OS thread that
+// executed it. Offsets and lengths are bytes in the region.
 //
-// The order of the calls is the order of execution: a region executes and reports
-// one primitive at a time. A recorder may read the region but not call its
-// primitives. A primitive that failed is not reported. Who wants the caller's place
-// skips this package's frames, which are not always as many.
+// The order of the calls is the order of execution: a region executes and reports one primitive at
+// a time. A recorder may read the region but must not call its primitives. A primitive that failed
+// is not reported. A recorder that wants the caller's source position skips the frames of this
+// package, whose number varies.
 //
-// A Fence drains what its own thread stored. Whoever records keeps the flushes and
-// the fence of one step on one thread with runtime.LockOSThread, or uses FlushFence.
+// A Fence drains only the stores of its own thread. Callers that record keep the flushes and the
+// fence of one step on one thread with runtime.LockOSThread, or use FlushFence.
 type Recorder interface {
-	// Begin is called before a primitive of thread tid, with nothing locked: it may
-	// wait, to let another thread go first.
+	// Begin is called before a primitive of thread tid, with no lock held. It may wait, to let
+	// another thread go first.
 	Begin(tid int)
-	// Store is an ordinary store of data, in words of 8 aligned bytes in
+	// Store reports an ordinary store of data at byte offset off, in aligned words of 8 bytes, in
 	// ascending order. data is valid only during the call.
 	Store(tid int, off int64, data []byte)
-	// NTStore is a non-temporal store of whole lines, zeros included, whose
-	// words may become durable in any order. data is valid only during the call.
+	// NTStore reports a non-temporal store of whole lines, zeros included. Its words may become
+	// durable in any order. data is valid only during the call.
 	NTStore(tid int, off int64, data []byte)
-	// Flush is a write-back of whole lines.
+	// Flush reports a write-back of whole lines.
 	Flush(tid int, off, n int64)
-	// Fence drains the flushes and non-temporal stores of the thread.
+	// Fence reports a fence, which drains the flushes and non-temporal stores of the thread.
 	Fence(tid int)
 }
 
-// SetRecorder installs a recorder, or removes it with nil. Nobody may use the region
+// SetRecorder installs a recorder, or removes it with nil. No other goroutine may use the region
 // meanwhile.
 func (r *Region) SetRecorder(rec Recorder) { r.rec = rec }
 
-// recordBegin keeps the goroutine on its thread and everybody else out until
-// recordEnd.
+// recordBegin keeps the goroutine on its thread, and all other primitives out, until recordEnd.
 func (r *Region) recordBegin() (tid int) {
 	runtime.LockOSThread()
 	tid = unix.Gettid()
@@ -74,7 +73,7 @@ func (r *Region) recordStore(off int64, src []byte) error {
 	return nil
 }
 
-// recordEdge is a part of a line in NTStore and NTZero.
+// recordEdge stores and flushes the part of a line at an end of NTStore or NTZero.
 func (r *Region) recordEdge(tid int, off int64, src []byte) error {
 	if len(src) == 0 {
 		return nil

@@ -10,52 +10,52 @@ import (
 )
 
 const (
-	lineSize = 64   // bytes the processor writes back at once
-	pageSize = 4096 // the smallest piece of a region, on every machine
+	lineSize = 64   // bytes that the processor writes back at once
+	pageSize = 4096 // bytes of the smallest piece of a region, on every machine
 )
 
-// MaxSize is the largest region in bytes, 32 TiB: it is mapped twice, and programs have 128 TiB of
-// addresses on amd64, in pieces.
+// MaxSize is the largest size of a region in bytes, 32 TiB. The region is mapped twice, and a
+// process on amd64 has 128 TiB of addresses, in several pieces.
 const MaxSize = 32 << 40
 
-// Options of Open. The zero value opens for reading and writing, exclusively.
+// Options are the options of Open. The zero value opens for reading and writing, exclusively.
 type Options struct {
-	// ReadOnly makes no writable mapping; what would store returns ErrReadOnly.
+	// ReadOnly makes no writable mapping: primitives that store return ErrReadOnly.
 	ReadOnly bool
 
-	// Shared takes no lock, so that a region can be looked at while another
-	// process has it mounted. Needs ReadOnly.
+	// Shared takes no lock, so that a region can be read while another process has it mounted. It
+	// needs ReadOnly.
 	Shared bool
 
-	// SysfsRoot replaces /sys. Tests have their own.
+	// SysfsRoot is used instead of /sys, in tests.
 	SysfsRoot string
 
 	hooks hooks // tests only
 }
 
-// hooks let tests have a device where there is none.
+// hooks let tests simulate a device that the machine does not have.
 type hooks struct {
-	stat    func(*unix.Stat_t)   // changes what the file is said to be
-	statfs  func(*unix.Statfs_t) // changes what its filesystem is said to be
-	mapSync func(fd int) error   // replaces the trial of MAP_SYNC
+	stat    func(*unix.Stat_t)   // changes the result of stat
+	statfs  func(*unix.Statfs_t) // changes the result of statfs
+	mapSync func(fd int) error   // replaces tryMapSync
 	noSync  bool                 // maps fsdax without MAP_SYNC
 
-	noTmpfile bool // as on a filesystem without O_TMPFILE
+	noTmpfile bool // behaves as on a filesystem without O_TMPFILE
 }
 
 // Region is a mapped region of persistent (or emulated) memory.
 //
-// States: open -> closed. Everything but Close and SetRecorder may be called
-// from many goroutines at once; what they do to the same bytes is theirs to
-// order. No field but rec changes between Open and Close.
+// States: open -> closed. All methods but Close and SetRecorder may be called from several
+// goroutines at once; callers order their accesses to the same bytes. No field but rec changes
+// between Open and Close.
 type Region struct {
-	// What the primitives need, on one line.
-	w   []byte   // the private writable mapping; nil when read-only
-	ro  []byte   // the PROT_READ mapping, which Bytes gives away
-	rec Recorder // set before use
+	// The fields that the primitives need, on one cache line.
+	w   []byte   // the writable mapping of the primitives; nil when read-only
+	ro  []byte   // the PROT_READ mapping, of which Bytes returns parts
+	rec Recorder // set before the region is used
 
 	size          int64   // bytes; a multiple of 4096
-	wbase, robase uintptr // where the mappings start, to recognise their faults
+	wbase, robase uintptr // addresses of the mappings, to recognise their faults
 
 	kind     Kind
 	readOnly bool
@@ -69,13 +69,13 @@ type Region struct {
 	daxDir   string // sysfs directory of the device; KindDevDax only
 	sysfs    string // root of sysfs
 
-	// recMu makes a primitive and its report to the recorder one step.
-	// It is not taken without a recorder.
+	// recMu makes a primitive and its report to the recorder one step. It is taken only if there is
+	// a recorder.
 	recMu sync.Mutex
 }
 
-// Open maps the region at path: a device-dax node, or a regular file. Unless
-// o.Shared, it takes the region's lock or fails with ErrBusy.
+// Open maps the region at path: a device-dax node, or a regular file. Unless o.Shared, it takes the
+// region's lock, or fails with ErrBusy.
 func Open(path string, o Options) (*Region, error) {
 	if o.Shared && !o.ReadOnly {
 		return nil, fmt.Errorf("pmem: open %s: a region can only be shared read-only", path)
@@ -118,10 +118,10 @@ func openRegion(f *os.File, path string, o *Options) (_ *Region, err error) {
 	return r, nil
 }
 
-// lock takes the exclusive lock of the open file; it goes with the descriptor.
+// lock takes the exclusive lock of the open file. The lock belongs to the descriptor.
 //
-// The kernel keeps it per device node or inode: two nodes of one device have two
-// locks, which is why the filesystem keeps an owner record as well.
+// The kernel keeps one lock per device node or inode. Two nodes of one device have two locks, which
+// is why the filesystem keeps an owner record as well.
 func lock(f *os.File) error {
 	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
 	case nil:
@@ -133,38 +133,39 @@ func lock(f *os.File) error {
 	}
 }
 
-// Size is the region's size in bytes: a multiple of 4096, and of Align on
-// device-dax and hugetlbfs.
+// Size returns the region's size in bytes: a multiple of 4096, and of Align on device-dax and
+// hugetlbfs.
 func (r *Region) Size() int64 { return r.size }
 
-// Path is what Open was given.
+// Path returns the path that Open was called with.
 func (r *Region) Path() string { return r.path }
 
-// Kind tells where the region lives.
+// Kind returns the kind of memory that the region is in.
 func (r *Region) Kind() Kind { return r.kind }
 
-// Durability tells what a flushed and fenced store survives.
+// Durability returns the failures that a flushed and fenced store survives.
 func (r *Region) Durability() Durability { return r.kind.durability() }
 
-// Align is the mapping granule in bytes: what mappings given to programs must be
-// multiples of. It is the device's align, hugetlbfs's page size, 2 MiB on fsdax,
-// and else the host's page size (4096 or more).
+// Align returns the mapping granule in bytes: mappings given to programs must be multiples of it.
+// It is the device's align, hugetlbfs's page size, 2 MiB on fsdax, and else the host's page size
+// (4096 or more).
 func (r *Region) Align() int64 { return r.align }
 
-// ReadOnly tells whether stores are refused.
+// ReadOnly reports whether stores are refused.
 func (r *Region) ReadOnly() bool { return r.readOnly }
 
-// Locked tells whether the region has its lock: whether it was not opened Shared.
+// Locked reports whether the region has its lock, that is, was not opened Shared.
 func (r *Region) Locked() bool { return r.locked }
 
-// RegularFile tells whether the region is a file, which can be copied, and not a device.
+// RegularFile reports whether the region is a file, which can be copied, and not a device.
 func (r *Region) RegularFile() bool { return r.kind != KindDevDax && r.kind != KindMemory }
 
-// memories counts the regions that NewMemory made: their inode numbers.
+// memories counts the regions that NewMemory made; the count is their inode number.
 var memories atomic.Uint64
 
-// Inode is the device number and the inode number of the open file or device node: what the kernel
-// keeps the lock of. A region in memory has one that no other has, of device 0. 0, 0: unknown.
+// Inode returns the device number and the inode number of the open file or device node, by which
+// the kernel keeps the lock. A region in memory has device 0 and an inode number of its own. 0, 0
+// means unknown.
 func (r *Region) Inode() (dev, ino uint64) {
 	if r.file == nil {
 		return 0, r.memory
@@ -176,9 +177,8 @@ func (r *Region) Inode() (dev, ino uint64) {
 	return st.Dev, st.Ino
 }
 
-// CheckSize compares the region with the size its superblock claims, in bytes.
-// It asks the kernel again, so it also sees a file truncated since Open. The
-// error is ErrTruncated.
+// CheckSize compares the region with want, the size in bytes in its superblock. It asks the kernel
+// again, so it also notices a file truncated since Open. The error is ErrTruncated.
 func (r *Region) CheckSize(want int64) error {
 	size := r.size
 	if r.file != nil && r.kind != KindDevDax {
@@ -194,8 +194,8 @@ func (r *Region) CheckSize(want int64) error {
 	return nil
 }
 
-// Sync writes a range back to the file's storage with msync and returns when it
-// is there. Only DurableDaemon regions need it; elsewhere it does nothing.
+// Sync writes n bytes at byte offset off back to the file's storage with msync, and returns when
+// they are there. Only DurableDaemon regions need it; for others it does nothing.
 func (r *Region) Sync(off, n int64) error {
 	if !r.in(off, n) {
 		return r.refuse("Sync", off, n, false)
@@ -211,9 +211,8 @@ func (r *Region) Sync(off, n int64) error {
 	return nil
 }
 
-// Close unmaps the region and releases its lock. It does not sync. Nobody may
-// use the region, or a slice that Bytes gave, any more: stray calls of the
-// primitives fail, stray slices fault.
+// Close unmaps the region and releases its lock. It does not sync. The region, and slices that
+// Bytes returned, must not be used any more: calls of primitives fail, loads from slices fault.
 func (r *Region) Close() error {
 	if r.closed {
 		return nil
@@ -234,7 +233,7 @@ func (r *Region) Close() error {
 	return first
 }
 
-// in tells whether n bytes at off lie in the region.
+// in reports whether n bytes at byte offset off are in the region.
 func (r *Region) in(off, n int64) bool {
 	return off >= 0 && n >= 0 && off <= r.size-n
 }

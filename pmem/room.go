@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RoomError is storage that was not allocated because there is not enough of it. It is ErrNoRoom,
+// RoomError reports storage that was not allocated because there is not enough. It is ErrNoRoom,
 // and ENOSPC.
 type RoomError struct {
-	Path       string // the region
-	Need, Free int64  // bytes; what is kept for others is not free
-	Where      string // what has so little free
+	Path       string // path of the region
+	Need, Free int64  // bytes; Free is without the share that is kept for others
+	Where      string // the place that has only Free bytes
 }
 
-// Error says who has how much.
+// Error names the region, the bytes that it needs, and the place that has too few.
 func (e *RoomError) Error() string {
 	return fmt.Sprintf("pmem: %s: %d bytes are needed, and %s has %d free", e.Path, e.Need, e.Where, e.Free)
 }
@@ -28,11 +28,11 @@ func (e *RoomError) Error() string {
 // Is makes errors.Is(err, ErrNoRoom) true.
 func (e *RoomError) Is(target error) bool { return target == ErrNoRoom || target == unix.ENOSPC }
 
-// kept is the share of memory that a region in memory leaves to others.
+// kept is the part of memory, one in kept, that a region in memory leaves to others.
 const kept = 32
 
-// checkRoom asks whether a file can have size bytes of storage, before any is allocated. Of memory
-// this has to be asked: the kernel gives it to tmpfs until it starts to kill.
+// checkRoom checks whether a file can have size bytes of storage, before any are allocated. Memory
+// needs this check: the kernel gives it to tmpfs until it starts to kill processes.
 func checkRoom(f *os.File, size int64) error {
 	var st unix.Stat_t
 	var fs unix.Statfs_t
@@ -43,7 +43,7 @@ func checkRoom(f *os.File, size int64) error {
 		return fmt.Errorf("pmem: statfs %s: %w", f.Name(), err)
 	}
 	e := &RoomError{Path: f.Name(), Need: max(0, size-st.Blocks*512), Free: math.MaxInt64}
-	if fs.Blocks > 0 { // otherwise it knows no limit
+	if fs.Blocks > 0 { // 0: the filesystem has no limit
 		e.least("its filesystem", saturated(fs.Bavail, uint64(fs.Bsize)))
 	}
 	switch uint32(fs.Type) {
@@ -68,14 +68,14 @@ func checkFileLimit(f *os.File, size int64) error {
 	return nil
 }
 
-// least notes who has the least free, in bytes.
+// least records a place that has free bytes left, if it has the least so far.
 func (e *RoomError) least(where string, free int64) {
 	if free = max(0, free); free < e.Free {
 		e.Where, e.Free = where, free
 	}
 }
 
-// saturated is n units of bytes, or as many as fit.
+// saturated returns n times unit bytes, at most math.MaxInt64.
 func saturated(n, unit uint64) int64 {
 	if unit > 0 && n > math.MaxInt64/unit {
 		return math.MaxInt64
@@ -83,7 +83,7 @@ func saturated(n, unit uint64) int64 {
 	return int64(n * unit)
 }
 
-// memory notes how much the machine and the control groups of this process leave.
+// memory records how many bytes the machine and the control groups of this process have left.
 func (e *RoomError) memory(proc string) {
 	info := numbers(filepath.Join(proc, "meminfo"))
 	if available, ok := info["MemAvailable"]; ok {
@@ -100,8 +100,8 @@ func (e *RoomError) memory(proc string) {
 // memoryGroup is a control group with a limit to its memory.
 type memoryGroup struct {
 	dir                      string
-	limit, usage             string // files
-	inactiveFile, activeFile string // lines of memory.stat: the page cache, which gives way
+	limit, usage             string // names of its files
+	inactiveFile, activeFile string // lines of memory.stat: the page cache, which can be reclaimed
 }
 
 // free returns how many bytes the group has left; ok is false if it has no limit.
@@ -116,8 +116,8 @@ func (g *memoryGroup) free() (bytes int64, ok bool) {
 	return limit - limit/kept - used, true
 }
 
-// memoryGroups are the control groups that limit the memory of this process: its own and those
-// above it, of both versions of the interface.
+// memoryGroups returns the control groups that limit the memory of this process: its own and its
+// ancestors, in both versions of the interface.
 func memoryGroups(proc string) (all []memoryGroup) {
 	b, err := os.ReadFile(filepath.Join(proc, "self/cgroup"))
 	if err != nil {
@@ -143,7 +143,7 @@ func memoryGroups(proc string) (all []memoryGroup) {
 		}
 		below, inside := strings.CutPrefix(f[2], strings.TrimSuffix(root, "/"))
 		if !inside {
-			below = "/" // of a container: what it sees is its own
+			below = "/" // in a container, the mount shows only its own group
 		}
 		for dir := filepath.Join(mount, below); strings.HasPrefix(dir+"/", mount+"/"); dir = filepath.Dir(dir) {
 			g.dir = dir
@@ -153,8 +153,8 @@ func memoryGroups(proc string) (all []memoryGroup) {
 	return all
 }
 
-// groupMount is where the hierarchy that limits memory is mounted, and which group is the root of
-// that mount.
+// groupMount returns where the hierarchy that limits memory is mounted, and which group is the root
+// of that mount.
 func groupMount(proc, kind string) (mount, root string) {
 	f, err := os.Open(filepath.Join(proc, "self/mountinfo"))
 	if err != nil {
@@ -171,10 +171,10 @@ func groupMount(proc, kind string) (mount, root string) {
 	return "", ""
 }
 
-// hasWord reports whether a list separated by commas has a word.
+// hasWord reports whether a comma-separated list contains word.
 func hasWord(list, word string) bool { return strings.Contains(","+list+",", ","+word+",") }
 
-// hugePages notes how many pages of a size in bytes the kernel has left for hugetlbfs.
+// hugePages records how many bytes the kernel has left for hugetlbfs in pages of size bytes.
 func (e *RoomError) hugePages(sysfs string, size int64) {
 	dir := filepath.Join(sysfs, fmt.Sprintf("hugepages-%dkB", size>>10))
 	n := func(name string) int64 { v, _ := number(filepath.Join(dir, name)); return v }
@@ -184,7 +184,7 @@ func (e *RoomError) hugePages(sysfs string, size int64) {
 	}
 }
 
-// number reads a file of one number; ok is false if it has none, as where a limit is "max".
+// number reads a file of one number. ok is false if it holds no number, as a limit that is "max".
 func number(path string) (n int64, ok bool) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -194,7 +194,7 @@ func number(path string) (n int64, ok bool) {
 	return n, err == nil
 }
 
-// numbers reads a file of lines that begin with a name, maybe with a colon, and a number.
+// numbers reads a file of lines of a name, with or without a colon, and a number.
 func numbers(path string) map[string]int64 {
 	all := map[string]int64{}
 	b, _ := os.ReadFile(path)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// source is a region that was recognised and opened, not yet locked or mapped.
+// source is a region that was recognised and opened, but not mapped.
 type source struct {
 	file   *os.File
 	kind   Kind
@@ -17,7 +17,7 @@ type source struct {
 	daxDir string // sysfs directory; KindDevDax only
 }
 
-// openSource opens what lies at path. A path that cannot be a region is not even opened: opening
+// openSource opens the file at path. It does not open a file that cannot be a region, since opening
 // some devices has effects.
 func openSource(path string, o *Options) (*os.File, error) {
 	var st unix.Stat_t
@@ -35,7 +35,7 @@ func openSource(path string, o *Options) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The name may have changed hands since.
+	// The name may lead to another file since.
 	if err = unix.Fstat(int(f.Fd()), &st); err != nil {
 		err = &os.PathError{Op: "stat", Path: path, Err: err}
 	} else {
@@ -48,7 +48,7 @@ func openSource(path string, o *Options) (*os.File, error) {
 	return f, nil
 }
 
-// findSource recognises what an open file is.
+// findSource recognises the kind of an open file.
 func findSource(f *os.File, o *Options) (source, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -63,7 +63,7 @@ func findSource(f *os.File, o *Options) (source, error) {
 	return fileSource(f, st.Size, o)
 }
 
-// openFile opens without blocking, even if path has become a pipe.
+// openFile opens without blocking, even if path is a pipe by now.
 func openFile(path string, flags int, perm uint32) (*os.File, error) {
 	for {
 		fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NONBLOCK, perm)
@@ -78,8 +78,8 @@ func openFile(path string, flags int, perm uint32) (*os.File, error) {
 	}
 }
 
-// checkType refuses what can never be a region, after letting the test's hook
-// have its way.
+// checkType returns an error for a file that can never be a region. The test's hook may change st
+// first.
 func checkType(path string, st *unix.Stat_t, o *Options) error {
 	if o.hooks.stat != nil {
 		o.hooks.stat(st)
@@ -107,7 +107,7 @@ func checkType(path string, st *unix.Stat_t, o *Options) error {
 	return fmt.Errorf("pmem: %s: %w: it is %s", path, ErrNotRegion, what)
 }
 
-// fileSource tells the kinds of regular file apart.
+// fileSource returns the source of a regular file of size bytes, with its kind.
 func fileSource(f *os.File, size int64, o *Options) (source, error) {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
@@ -117,7 +117,7 @@ func fileSource(f *os.File, size int64, o *Options) (source, error) {
 		o.hooks.statfs(&fs)
 	}
 	src := source{file: f, align: max(pageSize, int64(os.Getpagesize()))}
-	unit := int64(pageSize) // what the mapping's length must be a multiple of
+	unit := int64(pageSize) // bytes; the mapping's length must be a multiple
 	switch uint32(fs.Type) {
 	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
 		src.kind = KindTmpfs
@@ -145,7 +145,7 @@ func fileSource(f *os.File, size int64, o *Options) (source, error) {
 	return src, checkMaxSize(f, src.size)
 }
 
-// checkMaxSize refuses what cannot be mapped. size is in bytes.
+// checkMaxSize refuses a region whose size in bytes is too large to map.
 func checkMaxSize(f *os.File, size int64) error {
 	if size > MaxSize {
 		return fmt.Errorf("pmem: %s: %w: it has %d bytes, the limit is %d (32 TiB)", f.Name(), ErrTooLarge, size, int64(MaxSize))
@@ -156,8 +156,9 @@ func checkMaxSize(f *os.File, size int64) error {
 	return nil
 }
 
-// acceptsMapSync tries one page. The kernel accepts MAP_SYNC only where the file's
-// own memory is mapped and every fault leaves the file's metadata durable.
+// acceptsMapSync reports whether the file can be mapped with MAP_SYNC, by mapping one page. The
+// kernel accepts MAP_SYNC only where the file's own memory is mapped and every fault leaves the
+// file's metadata durable.
 func acceptsMapSync(f *os.File, size int64, o *Options) (bool, error) {
 	if size < pageSize {
 		return false, nil

@@ -2,15 +2,15 @@ package pmem
 
 import "runtime/debug"
 
-// The primitives: the only code of the project that stores to a region. None
-// allocates. Each first checks its range, then runs under the fault guard; with
-// a recorder it takes the way of record.go instead, over the same pieces.
+// The primitives: the only code of the project that stores to a region. They allocate nothing. Each
+// first checks its range, then runs under the fault guard. With a recorder, it runs as in record.go
+// instead, with the same bodies.
 
-// writable tells whether the range may be stored to.
+// writable reports whether n bytes at byte offset off may be stored to.
 func (r *Region) writable(off, n int64) bool { return r.w != nil && r.in(off, n) }
 
-// Store8 stores v at off, a multiple of 8, little-endian, with one atomic ordinary
-// store. Durable after Flush and Fence.
+// Store8 stores v at byte offset off, a multiple of 8, little-endian, with one atomic ordinary
+// store. It is durable after Flush and Fence.
 func (r *Region) Store8(off int64, v uint64) error {
 	if !r.writable(off, 8) || off&7 != 0 {
 		return r.refuse("Store8", off, 8, true)
@@ -21,8 +21,9 @@ func (r *Region) Store8(off int64, v uint64) error {
 	return r.store8(off, v)
 }
 
-// Store copies src to off with ordinary stores, normally whole lines, in words of 8
-// bytes aligned in the region, in ascending order. Durable after Flush and Fence.
+// Store copies src to byte offset off with ordinary stores, normally whole lines. It stores words
+// of 8 bytes that are aligned in the region, in ascending order. They are durable after Flush and
+// Fence.
 func (r *Region) Store(off int64, src []byte) error {
 	n := int64(len(src))
 	if !r.writable(off, n) {
@@ -34,8 +35,8 @@ func (r *Region) Store(off int64, src []byte) error {
 	return r.store(off, src)
 }
 
-// NTStore copies src to off past the processor's caches. Durable after Fence: the
-// parts of it that are not whole lines take ordinary stores and a flush.
+// NTStore copies src to byte offset off past the processor's caches. It is durable after Fence:
+// parts of lines at the ends take ordinary stores and a flush.
 func (r *Region) NTStore(off int64, src []byte) error {
 	n := int64(len(src))
 	if !r.writable(off, n) {
@@ -47,7 +48,7 @@ func (r *Region) NTStore(off int64, src []byte) error {
 	return r.ntStore(off, src)
 }
 
-// NTZero stores n zeros at off as NTStore does.
+// NTZero stores n zero bytes at byte offset off as NTStore does.
 func (r *Region) NTZero(off, n int64) error {
 	if !r.writable(off, n) {
 		return r.refuse("NTZero", off, n, true)
@@ -58,8 +59,8 @@ func (r *Region) NTZero(off, n int64) error {
 	return r.ntZero(off, n)
 }
 
-// Flush starts writing back every line that the range touches. What was stored to
-// them is durable after Fence.
+// Flush starts writing back every line that the n bytes at byte offset off touch. What was stored
+// to these lines is durable after Fence.
 func (r *Region) Flush(off, n int64) error {
 	if !r.writable(off, n) {
 		return r.refuse("Flush", off, n, true)
@@ -70,8 +71,8 @@ func (r *Region) Flush(off, n int64) error {
 	return r.flush(off, n)
 }
 
-// Fence waits until what this thread flushed or stored past the caches is durable,
-// and orders it before every later store.
+// Fence waits until everything that this thread flushed or stored past the caches is durable, and
+// orders it before every later store.
 func (r *Region) Fence() {
 	if r.rec != nil {
 		r.recordFence()
@@ -80,7 +81,7 @@ func (r *Region) Fence() {
 	fence()
 }
 
-// FlushFence is Flush and Fence in one: no other thread can come between.
+// FlushFence is Flush and Fence in one: the goroutine cannot move to another thread between them.
 func (r *Region) FlushFence(off, n int64) error {
 	if !r.writable(off, n) {
 		return r.refuse("FlushFence", off, n, true)
@@ -91,16 +92,15 @@ func (r *Region) FlushFence(off, n int64) error {
 	return r.flushFence(off, n)
 }
 
-// split cuts n bytes at off: head up to the first line boundary, whole lines, tail.
-// A range within one line is all head.
+// split splits n bytes at byte offset off: head up to the first line boundary, whole lines, tail. A
+// range within one line is all head.
 func split(off, n int64) (head, lines, tail int64) {
 	head = min(-off&(lineSize-1), n)
 	lines = (n - head) &^ (lineSize - 1)
 	return head, lines, n - head - lines
 }
 
-// lines is the part of the writable mapping that a flush of the range means: every
-// line it touches.
+// lines returns every line of the writable mapping that the n bytes at byte offset off touch.
 func (r *Region) lines(off, n int64) []byte {
 	if n == 0 {
 		return nil
@@ -114,7 +114,7 @@ func lineSpan(off, n int64) (lo, hi int64) {
 	return off &^ (lineSize - 1), (off + n + lineSize - 1) &^ (lineSize - 1)
 }
 
-// The guarded bodies. Preconditions: the range is checked, the region writable.
+// The guarded bodies. Preconditions: the range is checked, and the region is writable.
 
 func (r *Region) store8(off int64, v uint64) (err error) {
 	defer r.guard(debug.SetPanicOnFault(true), &err)
@@ -153,7 +153,7 @@ func (r *Region) ntStore(off int64, src []byte) (err error) {
 	return nil
 }
 
-// zeroLine is what the ends of NTZero copy.
+// zeroLine is the source of the parts of lines at the ends of NTZero.
 var zeroLine [lineSize]byte
 
 func (r *Region) ntZero(off, n int64) (err error) {
@@ -187,7 +187,7 @@ func (r *Region) flush(off, n int64) (err error) {
 	return nil
 }
 
-// flushFence fences after each chunk: a long flush may be preempted between two.
+// flushFence fences after each chunk: the goroutine may move to another thread between two chunks.
 func (r *Region) flushFence(off, n int64) (err error) {
 	defer r.guard(debug.SetPanicOnFault(true), &err)
 	b := r.lines(off, n)
