@@ -6,8 +6,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// A region is stored to by primitives and read through Bytes. An ordinary store is durable after
-// Flush and Fence, a non-temporal one after Fence.
+// Primitives store to a region, and Bytes reads it. An ordinary store is durable after Flush and
+// Fence, a non-temporal one after Fence.
 func Example() {
 	r, err := pmem.NewMemory(1 << 20) // pmem.Open maps a device or a file
 	if err != nil {
@@ -22,7 +22,7 @@ func Example() {
 	if err := r.Store8(0, 4096); err != nil {
 		panic(err)
 	}
-	if err := r.FlushFence(0, 8); err != nil { // now the word is
+	if err := r.FlushFence(0, 8); err != nil { // the word is durable
 		panic(err)
 	}
 
@@ -33,7 +33,7 @@ func Example() {
 	// data before the word that names it
 }
 
-// A range outside the region is refused with its bounds.
+// A range outside the region is refused, with the bounds of the region.
 func ExampleRegion_Store() {
 	r, err := pmem.NewMemory(1 << 20)
 	if err != nil {

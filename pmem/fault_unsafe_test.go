@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestTruncatedUnderMapping cuts the file while it is mapped: each access beyond the
-// end is ErrMedia with the right offset, and the rest goes on working.
+// TestTruncatedUnderMapping cuts the file while it is mapped. Each access beyond the end must be
+// ErrMedia with the right offset, and the rest must go on working.
 func TestTruncatedUnderMapping(t *testing.T) {
 	const size, left = 1 << 20, 64 << 10
 	r := newFile(t, size)
@@ -27,7 +27,7 @@ func TestTruncatedUnderMapping(t *testing.T) {
 	skipEmulated(t, "SIGBUS comes without its address; TestInaccessible covers the same code")
 	buf := make([]byte, 300<<10)
 	var line [64]byte
-	// Each access begins where the file has ended, or before.
+	// Each access begins at the end of the file, or before it.
 	access := map[string]func(off int64) error{
 		"Load":       func(off int64) error { return r.Load(off, buf) },
 		"LoadLine":   func(off int64) error { return r.LoadLine(max(off, left), &line) },
@@ -51,7 +51,7 @@ func TestTruncatedUnderMapping(t *testing.T) {
 					t.Fatalf("%s at %d: error %v", name, off, err)
 				}
 				last := int64(left + 2*4096)
-				if name == "Load" { // the runtime's copy begins with the end of a chunk
+				if name == "Load" { // the runtime's copy begins at the end of a chunk
 					last = size
 				}
 				if m.Off < max(left, off&^4095) || m.Off > last || m.Path != r.Path() {
@@ -76,7 +76,7 @@ func TestTruncatedUnderMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Fence()
-	// What comes back is the region again.
+	// If the file gets its size back, the region works there again.
 	if err := os.Truncate(r.Path(), size); err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +87,8 @@ func TestTruncatedUnderMapping(t *testing.T) {
 	}
 }
 
-// TestInaccessible takes a page away from both mappings: a fault in each assembly
-// function, at each of its parts, comes back as ErrMedia with the exact page.
+// TestInaccessible makes a page of both mappings inaccessible. A fault in each assembly function,
+// at each of its parts, must be ErrMedia with the exact page.
 func TestInaccessible(t *testing.T) {
 	const size, bad = 1 << 20, 512 << 10
 	r := newFile(t, size)
@@ -137,7 +137,7 @@ func recorded(r *Region, f func() error) error {
 	return f()
 }
 
-// TestForeignFault has the caller's own buffer fault: that is not the region's media.
+// TestForeignFault makes the caller's own buffer fault: that is not an error of the region's media.
 func TestForeignFault(t *testing.T) {
 	r := newFile(t, 1<<20)
 	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
@@ -165,8 +165,8 @@ func TestForeignFault(t *testing.T) {
 	}
 }
 
-// TestStrayStoreFaults stores through Bytes, in this process under SetPanicOnFault
-// and in another without it.
+// TestStrayStoreFaults stores through Bytes: in this process under SetPanicOnFault, and in another
+// without it.
 func TestStrayStoreFaults(t *testing.T) {
 	r := newFile(t, 1<<20)
 	b := r.Bytes(4096, 64)
@@ -187,7 +187,7 @@ func TestStrayStoreFaults(t *testing.T) {
 		t.Error("a stray store changed the region")
 	}
 	c := exec.Command(os.Args[0], "-test.run=^TestStrayStoreFaults$")
-	c.Env = append(os.Environ(), "PMEM_STRAY_STORE=1", "TMPDIR="+t.TempDir()) // it dies without cleaning up
+	c.Env = append(os.Environ(), "PMEM_STRAY_STORE=1", "TMPDIR="+t.TempDir()) // the process dies without cleaning up
 	if out, err := c.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("unexpected fault address")) {
 		// Under emulation, the other process may not even start.
 		if !errors.Is(err, unix.ENOEXEC) {
@@ -196,8 +196,8 @@ func TestStrayStoreFaults(t *testing.T) {
 	}
 }
 
-// TestMappingAlignment wants addresses at which large pages fit, and no neighbour
-// unmapped with them.
+// TestMappingAlignment checks that mappings are at addresses at which large pages fit, and that no
+// neighbouring mapping is unmapped.
 func TestMappingAlignment(t *testing.T) {
 	for _, c := range []struct{ size, align int64 }{{4096, 2 << 20}, {3 << 20, 2 << 20}, {1 << 30, 1 << 30}} {
 		path := t.TempDir() + "/region"

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestDetectFlush compares CPUID with what the kernel found, and runs all three
+// TestDetectFlush compares CPUID with what the kernel reports, and runs those of the three
 // instructions that the processor has.
 func TestDetectFlush(t *testing.T) {
 	for ebx, want := range map[uint32]uintptr{0: howCLFLUSH, 1 << 23: howCLFLUSHOPT, 1 << 24: howCLWB, 3 << 23: howCLWB} {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestHandleNew: a file that is made has its name when it is kept, and not before; where there is
-// no O_TMPFILE it loses it otherwise.
+// TestHandleNew checks that a new file gets its name when it is kept, and not before. Without
+// O_TMPFILE it has its name at once, and loses it if it is not kept.
 func TestHandleNew(t *testing.T) {
 	for _, noTmpfile := range []bool{false, true} {
 		path := filepath.Join(t.TempDir(), "region")
@@ -55,7 +55,8 @@ func TestHandleNew(t *testing.T) {
 	}
 }
 
-// TestHandleNameTaken: what somebody else makes meanwhile under the name is not touched.
+// TestHandleNameTaken checks that a file which another process makes under the name meanwhile is
+// not touched.
 func TestHandleNameTaken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "region")
 	h, err := Acquire(path, true)
@@ -75,8 +76,8 @@ func TestHandleNameTaken(t *testing.T) {
 	}
 }
 
-// TestHandleOld: a file that was there is grown at once and cut at the end, and is as it was if it
-// is not kept.
+// TestHandleOld checks that an existing file grows at once and is cut at the end, and that it is
+// unchanged if it is not kept.
 func TestHandleOld(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "region")
 	for _, c := range []struct {
@@ -125,7 +126,8 @@ func TestHandleOld(t *testing.T) {
 	}
 }
 
-// TestHandleCancel: an allocation ends between two pieces, and nothing is left of it.
+// TestHandleCancel checks that an allocation is cancelled between two pieces, and that nothing is
+// left of the file.
 func TestHandleCancel(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "region")
 	cancel := make(chan struct{})
@@ -152,7 +154,7 @@ func TestHandleCancel(t *testing.T) {
 	}
 }
 
-// TestNextData: a region's holes are known, and looking for them allocates nothing.
+// TestNextData checks that a region's holes are found, and that looking for them allocates nothing.
 func TestNextData(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "region")
 	if err := Create(path, 16<<20, true); err != nil {

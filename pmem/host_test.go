@@ -44,8 +44,8 @@ func TestHostIdentity(t *testing.T) {
 	}
 }
 
-// TestHostIdentityFirmware: the host name, which a container has of its own, counts only where the
-// firmware does not tell one machine from another.
+// TestHostIdentityFirmware checks that the host name, of which a container has its own, counts only
+// if the firmware's names are not unique.
 func TestHostIdentityFirmware(t *testing.T) {
 	for _, c := range []struct {
 		name, fact, value string
@@ -78,7 +78,7 @@ func TestProcessStatus(t *testing.T) {
 		t.Fatalf("%+v, error %v", self, err)
 	}
 	time.Sleep(20 * time.Millisecond)
-	// The emulator makes up one for each thread.
+	// An emulator makes up a start time for each thread.
 	if again, err := ProcessStatus(os.Getpid()); err != nil || again != self && !emulated() {
 		t.Errorf("%+v, then %+v, error %v", self, again, err)
 	}
@@ -100,7 +100,7 @@ func TestProcessStatus(t *testing.T) {
 	}
 }
 
-// TestProcessStatusZombie: a process that has ended is gone, reaped or not.
+// TestProcessStatusZombie checks that a process that has ended does not exist, reaped or not.
 func TestProcessStatusZombie(t *testing.T) {
 	c := exec.Command("true")
 	if err := c.Start(); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// lockedRegion returns a region and the path of its file, on a directory of t.
+// lockedRegion returns a region and the path of its file, in a temporary directory of the test.
 func lockedRegion(t *testing.T, size int64) (*pmem.Region, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "region")
@@ -42,7 +42,8 @@ func locksOf(t *testing.T, r *pmem.Region, off, n int64) (all [][2]int64) {
 	return all
 }
 
-// TestLockLivesWithMapping: a shared lock outlives its descriptor as long as it is mapped.
+// TestLockLivesWithMapping checks that a shared lock outlives its descriptor as long as the file is
+// mapped.
 func TestLockLivesWithMapping(t *testing.T) {
 	r, path := lockedRegion(t, 4<<20)
 	f, err := os.Open(path)
@@ -71,12 +72,12 @@ func TestLockLivesWithMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := locksOf(t, r, 0, 1<<63-1); len(got) != 0 {
-		t.Errorf("after it was unmapped: %v", got)
+		t.Errorf("locks after munmap: %v, want none", got)
 	}
 }
 
-// TestLocks: the locks that are listed are those that are held, in order, whatever order they were
-// taken in and however many descriptions hold them.
+// TestLocks checks that Locks lists exactly the locks that are held, in ascending order, whatever
+// the order in which they were taken and however many descriptions hold them.
 func TestLocks(t *testing.T) {
 	r, path := lockedRegion(t, 4<<20)
 	rnd := rand.New(rand.NewPCG(1, 1))
@@ -142,8 +143,8 @@ func TestLocks(t *testing.T) {
 	}
 }
 
-// TestKeepsLocks: on an ordinary filesystem a mapping keeps locks, and the probe leaves none;
-// memory of this process cannot be locked.
+// TestKeepsLocks checks that on an ordinary filesystem a mapping keeps locks and the probe leaves
+// none, and that memory of this process cannot be locked.
 func TestKeepsLocks(t *testing.T) {
 	r, _ := lockedRegion(t, 4<<20)
 	if err := r.KeepsLocks(); err != nil {

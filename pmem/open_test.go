@@ -25,7 +25,7 @@ func TestOpenKinds(t *testing.T) {
 		name  string
 		dur   Durability
 		align int64
-		want  int64 // size
+		want  int64 // size in bytes
 	}{
 		{hooks{mapSync: no}, 10000, KindFile, "file", DurableDaemon, 4096, 8192},
 		{hooks{statfs: tmpfs}, 1 << 20, KindTmpfs, "tmpfs", Volatile, 4096, 1 << 20},
@@ -66,7 +66,7 @@ func TestOpenKinds(t *testing.T) {
 	}
 }
 
-// TestOpenRealTmpfs needs no hooks.
+// TestOpenRealTmpfs opens a file on a real tmpfs, without hooks.
 func TestOpenRealTmpfs(t *testing.T) {
 	path := "/dev/shm/pmem-test-region"
 	var fs unix.Statfs_t
@@ -160,7 +160,7 @@ func TestLock(t *testing.T) {
 		t.Error("a shared region does not show what is stored")
 	}
 	r.Close()
-	// A shared one does not hinder.
+	// A region opened Shared does not prevent another Open.
 	again, err := Open(r.Path(), Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +203,7 @@ func TestCreate(t *testing.T) {
 	if err := Create(path, 1<<20, false); !errors.Is(err, ErrWouldShrink) {
 		t.Errorf("shrink: error %v", err)
 	}
-	// More than the filesystem has, or than it can count.
+	// A size that the filesystem does not have, or cannot represent.
 	if err := Create(path, 1<<60, false); err == nil || stat().Size != 2<<20 {
 		t.Errorf("too large: error %v, size %d", err, stat().Size)
 	}
@@ -230,7 +230,7 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// TestCreateNoSpace fills a small tmpfs; as root only.
+// TestCreateNoSpace fills a small tmpfs. It needs root.
 func TestCreateNoSpace(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
@@ -245,7 +245,7 @@ func TestCreateNoSpace(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Error("it was left behind")
 	}
-	// A sparse one on a full disk: the store dies, the process does not.
+	// A sparse file on a full disk: the store fails, and the process goes on.
 	if err := Create(path, 4<<20, true); err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,8 @@ func newMemory(t testing.TB, size int64) *Region {
 	return r
 }
 
-// TestPrimitivesAgainstModel drives every primitive with random ranges and compares
-// the region with an array.
+// TestPrimitivesAgainstModel calls every primitive with random ranges, and compares the region with
+// an array.
 func TestPrimitivesAgainstModel(t *testing.T) {
 	const size = 1 << 20
 	for name, r := range map[string]*Region{"file": newFile(t, size), "memory": newMemory(t, size)} {
@@ -94,7 +94,7 @@ func TestPrimitivesAgainstModel(t *testing.T) {
 	}
 }
 
-// TestNoAllocs is the proof that doc.go names.
+// TestNoAllocs checks that no primitive allocates, as doc.go says.
 func TestNoAllocs(t *testing.T) {
 	src := make([]byte, 5000)
 	dst := make([]byte, 5000)
@@ -183,8 +183,8 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestConcurrent has goroutines store to lines of their own. Under the race detector
-// it shows that flushes and fences neither race with the neighbours nor hide a race.
+// TestConcurrent has goroutines store to separate lines. Under the race detector it shows that
+// flushes and fences neither race with their neighbours nor hide a race.
 func TestConcurrent(t *testing.T) {
 	r := newMemory(t, 1<<16)
 	var wg sync.WaitGroup

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// log is a recorder that writes down what it hears, and replays it into shadow.
+// log is a recorder that keeps a list of the calls, and replays the stores into shadow.
 type log struct {
 	events []string
 	tids   []int
@@ -44,7 +44,7 @@ func (l *log) NTStore(tid int, off int64, data []byte) {
 func (l *log) Flush(tid int, off, n int64) { l.add(tid, "flush %d+%d", off, n) }
 func (l *log) Fence(tid int)               { l.add(tid, "fence") }
 
-// TestRecorder compares what is reported of each primitive.
+// TestRecorder compares the reports of each primitive with the expected ones.
 func TestRecorder(t *testing.T) {
 	r := newMemory(t, 1<<16)
 	src := bytes.Repeat([]byte{7}, 4096)
@@ -93,7 +93,7 @@ func TestRecorder(t *testing.T) {
 	r.Store(0, src) // no recorder, no report
 }
 
-// TestRecorderOrder has goroutines record concurrently: replaying the record gives
+// TestRecorderOrder has goroutines record concurrently, and checks that replaying the record gives
 // the region.
 func TestRecorderOrder(t *testing.T) {
 	r := newMemory(t, 1<<16)

@@ -28,7 +28,7 @@ func (e *RoomError) Error() string {
 // Is makes errors.Is(err, ErrNoRoom) true.
 func (e *RoomError) Is(target error) bool { return target == ErrNoRoom || target == unix.ENOSPC }
 
-// kept is the part of memory, one in kept, that a region in memory leaves to others.
+// kept is the divisor of memory: a region in memory leaves 1/kept to others.
 const kept = 32
 
 // checkRoom checks whether a file can have size bytes of storage, before any are allocated. Memory

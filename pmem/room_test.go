@@ -24,14 +24,14 @@ func lay(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// TestMemoryRoom: a region in memory may take what the machine and all control groups of the
-// process leave, in either version of their interface, and from within a container.
+// TestMemoryRoom checks that a region in memory may take what the machine and all control groups of
+// the process have left, in either version of their interface, and from within a container.
 func TestMemoryRoom(t *testing.T) {
 	const meminfo = "MemTotal:       32768000 kB\nMemFree:          100 kB\nMemAvailable:   16384000 kB\n"
 	machine := int64(16384000-32768000/32) << 10
 	for _, c := range []struct {
 		name   string
-		files  map[string]string // below the root that ROOT stands for
+		files  map[string]string // by path below the root; ROOT in the content is replaced by the root
 		free   int64             // bytes
 		wanted string
 	}{
@@ -107,7 +107,8 @@ func TestHugePageRoom(t *testing.T) {
 	}
 }
 
-// TestFileLimit: beyond RLIMIT_FSIZE the kernel would end the process.
+// TestFileLimit checks that a size beyond RLIMIT_FSIZE, at which the kernel would end the process,
+// is refused.
 func TestFileLimit(t *testing.T) {
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {

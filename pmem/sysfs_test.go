@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// write makes a file, its directories, and a newline at its end.
+// write makes a file and its directories. It adds a newline to content.
 func write(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -33,7 +33,7 @@ func link(t *testing.T, target, path string) {
 	}
 }
 
-// fakeDax lays out sysfs as the kernel does for an NVDIMM's device-dax, 252:7.
+// fakeDax makes the sysfs files that the kernel makes for an NVDIMM's device-dax, 252:7.
 func fakeDax(t *testing.T, size, align string) (root, dir, region string) {
 	root = t.TempDir()
 	region = filepath.Join(root, "devices/LNXSYSTM:00/ndbus0/region0")
@@ -51,7 +51,8 @@ func fakeDax(t *testing.T, size, align string) (root, dir, region string) {
 	return root, dir, region
 }
 
-// daxOptions makes a regular file look like the node 252:7: size 0, as measured.
+// daxOptions returns options that make a regular file look like the device node 252:7, with size 0
+// as on real devices.
 func daxOptions(root string) Options {
 	return Options{SysfsRoot: root, hooks: hooks{stat: func(st *unix.Stat_t) {
 		st.Mode = unix.S_IFCHR | 0o600
@@ -109,7 +110,7 @@ func TestDevDax(t *testing.T) {
 	}
 	r.Close()
 
-	// Without dev/char, as in a container, the bus tells.
+	// Without dev/char, as in a container, the device is found on the bus.
 	os.RemoveAll(filepath.Join(root, "dev"))
 	r, err = Open(node, daxOptions(root))
 	if err != nil {
@@ -117,7 +118,7 @@ func TestDevDax(t *testing.T) {
 	}
 	r.Close()
 
-	// Without align.
+	// Without align, 2 MiB is assumed.
 	os.Remove(filepath.Join(dir, "align"))
 	r, err = Open(node, daxOptions(root))
 	if err != nil || r.Align() != 2<<20 {
@@ -151,7 +152,7 @@ func TestDevDaxRefuses(t *testing.T) {
 	if _, err := Open(node, daxOptions(t.TempDir())); !errors.Is(err, ErrNotRegion) || !strings.Contains(err.Error(), "252:7") {
 		t.Errorf("unknown device: %v", err)
 	}
-	// The same number, but another subsystem.
+	// The same device number, but in another subsystem.
 	root, dir, _ := fakeDax(t, "6291456", "2097152")
 	os.Remove(filepath.Join(dir, "subsystem"))
 	os.RemoveAll(filepath.Join(root, "bus"))
@@ -197,7 +198,7 @@ func TestFSDaxBad(t *testing.T) {
 	if bad, err := r.BadRanges(); err != nil || !slices.Equal(bad, want) {
 		t.Errorf("disk: %v, error %v", bad, err)
 	}
-	// In a partition, the list of the whole disk counts.
+	// For a partition, the list of the whole disk is used.
 	os.Remove(name)
 	write(t, filepath.Join(disk, "badblocks"), fmt.Sprintf("%d 1", sector+2048))
 	write(t, filepath.Join(disk, "pmem0p1/partition"), "1")

@@ -7,8 +7,8 @@ import (
 	"unsafe"
 )
 
-// TestTwins compares what this build runs with the portable functions, at random
-// offsets and lengths, and watches the bytes around.
+// TestTwins compares the functions of this build with the portable ones, at random offsets and
+// lengths, and checks that the bytes around do not change.
 func TestTwins(t *testing.T) {
 	t.Logf("write-back: %s", flushName())
 	const size = 64 << 10
