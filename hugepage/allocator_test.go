@@ -39,7 +39,7 @@ func TestRefuses(t *testing.T) {
 // A PMD block has 8 blocks, and a PUD block 64.
 func TestAlloc(t *testing.T) {
 	type runs = [][2]uint64
-	for _, c := range []struct {
+	for _, test := range []struct {
 		name       string
 		blocks     uint64
 		used       runs
@@ -75,24 +75,24 @@ func TestAlloc(t *testing.T) {
 		{"longest of what is left", 16, runs{{0, 6}, {8, 4}}, 0, 0, 8, 12, 4},
 		{"full", 16, runs{{0, 16}}, 0, 0, 1, 0, 0},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			a := newAllocator(t, c.blocks, tiny, c.used...)
-			a.SetReserve(c.reserve)
-			free := a.FreeBlocks()
-			block, n, ok := a.Alloc(c.goal, c.want)
-			if block != c.block && c.n != 0 || n != c.n || ok != (c.n != 0) {
-				t.Fatalf("got %d+%d %t, want %d+%d", block, n, ok, c.block, c.n)
+		t.Run(test.name, func(t *testing.T) {
+			alloc := newAllocator(t, test.blocks, tiny, test.used...)
+			alloc.SetReserve(test.reserve)
+			free := alloc.FreeBlocks()
+			block, n, ok := alloc.Alloc(test.goal, test.want)
+			if block != test.block && test.n != 0 || n != test.n || ok != (test.n != 0) {
+				t.Fatalf("got %d+%d %t, want %d+%d", block, n, ok, test.block, test.n)
 			}
-			if a.FreeBlocks() != free-n {
-				t.Fatalf("%d blocks free, want %d", a.FreeBlocks(), free-n)
+			if alloc.FreeBlocks() != free-n {
+				t.Fatalf("%d blocks free, want %d", alloc.FreeBlocks(), free-n)
 			}
 			if ok {
-				if a.IsFree(block, 1) {
+				if alloc.IsFree(block, 1) {
 					t.Fatal("allocated blocks are free")
 				}
-				a.Free(block, n)
+				alloc.Free(block, n)
 			}
-			if a.FreeBlocks() != free {
+			if alloc.FreeBlocks() != free {
 				t.Fatal("free space was lost")
 			}
 		})

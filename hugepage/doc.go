@@ -14,7 +14,7 @@
 //	Orders     log2 of the PMD and PUD sizes in blocks; tests make them small
 //	Allocator  the free space of one region
 //	Stats      free blocks by order
-//	Sparse     a partial PMD block of which little is used
+//	Sparse     a partial PMD block with few used blocks
 //
 // # Where a request goes
 //

@@ -34,49 +34,49 @@ func TestPool(t *testing.T) {
 // TestPools compares an allocator behind pools with a plain list of owners.
 func TestPools(t *testing.T) {
 	const blocks = 64*4 + 5
-	a := newAllocator(t, blocks, tiny)
-	r := rand.New(rand.NewPCG(7, 7))
+	alloc := newAllocator(t, blocks, tiny)
+	rng := rand.New(rand.NewPCG(7, 7))
 	owned := make([]bool, blocks)
 	var held [][2]uint64
 	free := uint64(blocks)
 	for i := range 50_000 {
-		p := r.Uint32N(5)
-		if len(held) > 0 && (r.IntN(2) == 0 || free < 20) {
-			k := r.IntN(len(held))
-			h := held[k]
-			held[k] = held[len(held)-1]
+		pool := rng.Uint32N(5)
+		if len(held) > 0 && (rng.IntN(2) == 0 || free < 20) {
+			which := rng.IntN(len(held))
+			run := held[which]
+			held[which] = held[len(held)-1]
 			held = held[:len(held)-1]
-			for b := h[0]; b < h[0]+h[1]; b++ {
-				owned[b] = false
+			for block := run[0]; block < run[0]+run[1]; block++ {
+				owned[block] = false
 			}
-			a.FreeTo(p, h[0], h[1])
-			free += h[1]
+			alloc.FreeTo(pool, run[0], run[1])
+			free += run[1]
 		} else {
-			want := 1 + r.Uint64N(20)
-			block, n, ok := a.AllocFrom(p, 0, want)
+			want := 1 + rng.Uint64N(20)
+			block, n, ok := alloc.AllocFrom(pool, 0, want)
 			if !ok || n == 0 || n > want {
 				t.Fatalf("%d: AllocFrom(%d) = %d+%d, %t with %d free", i, want, block, n, ok, free)
 			}
-			for b := block; b < block+n; b++ {
-				if owned[b] {
-					t.Fatalf("%d: block %d was given twice", i, b)
+			for each := block; each < block+n; each++ {
+				if owned[each] {
+					t.Fatalf("%d: block %d was given twice", i, each)
 				}
-				owned[b] = true
+				owned[each] = true
 			}
 			held = append(held, [2]uint64{block, n})
 			free -= n
 		}
-		if a.FreeBlocks() != free {
-			t.Fatalf("%d: %d blocks free, expected %d", i, a.FreeBlocks(), free)
+		if alloc.FreeBlocks() != free {
+			t.Fatalf("%d: %d blocks free, expected %d", i, alloc.FreeBlocks(), free)
 		}
 		if i%1000 == 0 {
-			if s := a.Stats(); s.Free != free || s.Free4K+s.Free2M+s.Free1G != free {
-				t.Fatalf("%d: %+v, expected %d free", i, s, free)
+			if stats := alloc.Stats(); stats.Free != free || stats.Free4K+stats.Free2M+stats.Free1G != free {
+				t.Fatalf("%d: %+v, expected %d free", i, stats, free)
 			}
 		}
 	}
 	for {
-		block, n, ok := a.AllocFrom(9, 0, 3)
+		block, n, ok := alloc.AllocFrom(9, 0, 3)
 		if !ok {
 			break
 		}

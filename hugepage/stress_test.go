@@ -11,69 +11,69 @@ import (
 // time, and at the end all of them are free again.
 func TestConcurrent(t *testing.T) {
 	const blocks = 64*5 + 3
-	a := newAllocator(t, blocks, tiny)
-	a.SetReserve(2)
+	alloc := newAllocator(t, blocks, tiny)
+	alloc.SetReserve(2)
 	var mu sync.Mutex
 	owner := make([]int, blocks)
-	own := func(g int, block, n uint64) {
+	own := func(caller int, block, n uint64) {
 		mu.Lock()
 		defer mu.Unlock()
-		for b := block; b < block+n; b++ {
-			if owner[b] != 0 {
-				t.Errorf("block %d given to %d, is held by %d", b, g, owner[b])
+		for each := block; each < block+n; each++ {
+			if owner[each] != 0 {
+				t.Errorf("block %d given to %d, is held by %d", each, caller, owner[each])
 			}
-			owner[b] = g
+			owner[each] = caller
 		}
 	}
 	var wg sync.WaitGroup
-	for g := 1; g <= 4; g++ {
+	for caller := 1; caller <= 4; caller++ {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			r := rand.New(rand.NewPCG(3, uint64(g)))
+			rng := rand.New(rand.NewPCG(3, uint64(caller)))
 			var held [][2]uint64
 			for range 5000 {
 				var block, n uint64
 				var ok bool
-				switch r.IntN(6) {
+				switch rng.IntN(6) {
 				case 0, 1:
-					block, n, ok = a.AllocFrom(uint32(g), r.Uint64N(2)*r.Uint64N(blocks), 1+r.Uint64N(80))
+					block, n, ok = alloc.AllocFrom(uint32(caller), rng.Uint64N(2)*rng.Uint64N(blocks), 1+rng.Uint64N(80))
 				case 2:
 					n = tiny.PMDBlocks()
-					block, ok = a.AllocChunk()
+					block, ok = alloc.AllocChunk()
 				case 3:
-					block, n = r.Uint64N(blocks), 1+r.Uint64N(3)
-					ok = a.Reserve(block, n)
+					block, n = rng.Uint64N(blocks), 1+rng.Uint64N(3)
+					ok = alloc.Reserve(block, n)
 				default:
 					if len(held) > 0 {
-						h := held[0]
+						run := held[0]
 						held = held[1:]
-						own2 := h[1] / 2
+						half := run[1] / 2
 						mu.Lock()
-						clear(owner[h[0] : h[0]+h[1]])
+						clear(owner[run[0] : run[0]+run[1]])
 						mu.Unlock()
-						if own2 > 0 {
-							a.FreeTo(uint32(g), h[0], own2)
+						if half > 0 {
+							alloc.FreeTo(uint32(caller), run[0], half)
 						}
-						a.FreeTo(uint32(g)%3, h[0]+own2, h[1]-own2)
+						alloc.FreeTo(uint32(caller)%3, run[0]+half, run[1]-half)
 					}
 				}
 				if ok {
-					own(g, block, n)
+					own(caller, block, n)
 					held = append(held, [2]uint64{block, n})
 				}
 			}
-			for _, h := range held {
+			for _, run := range held {
 				mu.Lock()
-				clear(owner[h[0] : h[0]+h[1]])
+				clear(owner[run[0] : run[0]+run[1]])
 				mu.Unlock()
-				a.FreeTo(uint32(g), h[0], h[1])
+				alloc.FreeTo(uint32(caller), run[0], run[1])
 			}
 		}()
 	}
 	wg.Wait()
-	if a.FreeBlocks() != blocks || !a.IsFree(0, blocks) {
-		t.Errorf("%d blocks free, want %d", a.FreeBlocks(), blocks)
+	if alloc.FreeBlocks() != blocks || !alloc.IsFree(0, blocks) {
+		t.Errorf("%d blocks free, want %d", alloc.FreeBlocks(), blocks)
 	}
 }
 

@@ -82,118 +82,118 @@ func checkNode(t *rapid.T, n *node, root bool) (first uint64, depth int) {
 
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var s Space
-		defer s.Reset()
-		var m model
+		var space Space
+		defer space.Reset()
+		var model model
 		slot := uint32(0)
 		// insert adds an extent of at most limit blocks into hole i.
 		insert := func(t *rapid.T, i int, limit uint64) {
-			from, to := m.gap(i)
+			from, to := model.gap(i)
 			if from == to {
 				return
 			}
-			e := Extent{Block: rapid.Uint64Range(0, maxBlock-1).Draw(t, "block"), Slot: slot}
+			extent := Extent{Block: rapid.Uint64Range(0, maxBlock-1).Draw(t, "block"), Slot: slot}
 			slot++
-			e.Logical = from + rapid.Uint64Range(0, min(to-from-1, 3)).Draw(t, "skip")
-			e.Len = uint32(rapid.Uint64Range(1, min(limit, to-e.Logical)).Draw(t, "len"))
-			e.Flags = rapid.Uint8Range(0, 1).Draw(t, "flags")
-			s.Insert(e)
-			m = slices.Insert(m, i, e)
+			extent.Logical = from + rapid.Uint64Range(0, min(to-from-1, 3)).Draw(t, "skip")
+			extent.Len = uint32(rapid.Uint64Range(1, min(limit, to-extent.Logical)).Draw(t, "len"))
+			extent.Flags = rapid.Uint8Range(0, 1).Draw(t, "flags")
+			space.Insert(extent)
+			model = slices.Insert(model, i, extent)
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"": func(t *rapid.T) { m.check(t, &s) },
+			"": func(t *rapid.T) { model.check(t, &space) },
 			"insert": func(t *rapid.T) {
-				insert(t, rapid.IntRange(0, len(m)).Draw(t, "at"), 5)
+				insert(t, rapid.IntRange(0, len(model)).Draw(t, "at"), 5)
 			},
 			"grow": func(t *rapid.T) {
 				for range rapid.IntRange(1, 200).Draw(t, "n") {
-					insert(t, len(m), 2)
+					insert(t, len(model), 2)
 				}
 			},
 			"scatter": func(t *rapid.T) {
-				at := rapid.IntRange(0, len(m)).Draw(t, "at")
+				at := rapid.IntRange(0, len(model)).Draw(t, "at")
 				for range rapid.IntRange(1, 100).Draw(t, "n") {
 					insert(t, at, 1)
 				}
 			},
 			"remove": func(t *rapid.T) {
 				logical := rapid.Uint64Range(0, 40).Draw(t, "logical")
-				i := m.floor(logical)
-				e, ok := s.Remove(logical)
-				if want := i >= 0 && m[i].Logical == logical; ok != want || ok && e != m[i] {
-					t.Fatalf("Remove(%d) = %v, %t, model has %v", logical, e, ok, m)
+				i := model.floor(logical)
+				extent, ok := space.Remove(logical)
+				if want := i >= 0 && model[i].Logical == logical; ok != want || ok && extent != model[i] {
+					t.Fatalf("Remove(%d) = %v, %t, model has %v", logical, extent, ok, model)
 				}
 				if ok {
-					m = slices.Delete(m, i, i+1)
+					model = slices.Delete(model, i, i+1)
 				}
 			},
 			"thin": func(t *rapid.T) {
-				if len(m) == 0 {
+				if len(model) == 0 {
 					return
 				}
-				i := rapid.IntRange(0, len(m)-1).Draw(t, "from")
-				n := rapid.IntRange(1, len(m)-i).Draw(t, "n")
+				i := rapid.IntRange(0, len(model)-1).Draw(t, "from")
+				n := rapid.IntRange(1, len(model)-i).Draw(t, "n")
 				step := rapid.IntRange(1, 3).Draw(t, "step")
-				for ; n > 0 && i < len(m); n-- {
-					if e, ok := s.Remove(m[i].Logical); !ok || e != m[i] {
-						t.Fatalf("Remove(%d) = %v, %t", m[i].Logical, e, ok)
+				for ; n > 0 && i < len(model); n-- {
+					if extent, ok := space.Remove(model[i].Logical); !ok || extent != model[i] {
+						t.Fatalf("Remove(%d) = %v, %t", model[i].Logical, extent, ok)
 					}
-					m = slices.Delete(m, i, i+1)
+					model = slices.Delete(model, i, i+1)
 					i += step - 1
 				}
 			},
 			"update": func(t *rapid.T) {
-				if len(m) == 0 {
+				if len(model) == 0 {
 					return
 				}
-				i := rapid.IntRange(0, len(m)-1).Draw(t, "which")
-				from, _ := m.gap(i)
-				_, to := m.gap(i + 1)
-				e := m[i]
-				e.Logical = rapid.Uint64Range(from, min(to, from+9)-1).Draw(t, "logical")
-				e.Len = uint32(rapid.Uint64Range(1, min(to-e.Logical, 9)).Draw(t, "len"))
-				e.Slot, slot = slot, slot+1
-				s.Update(m[i].Logical, e)
-				m[i] = e
+				i := rapid.IntRange(0, len(model)-1).Draw(t, "which")
+				from, _ := model.gap(i)
+				_, to := model.gap(i + 1)
+				extent := model[i]
+				extent.Logical = rapid.Uint64Range(from, min(to, from+9)-1).Draw(t, "logical")
+				extent.Len = uint32(rapid.Uint64Range(1, min(to-extent.Logical, 9)).Draw(t, "len"))
+				extent.Slot, slot = slot, slot+1
+				space.Update(model[i].Logical, extent)
+				model[i] = extent
 			},
 			"lookup": func(t *rapid.T) {
 				logical := rapid.Uint64Range(0, 1000).Draw(t, "logical")
-				i := m.floor(logical)
-				e, ok := s.Lookup(logical)
-				switch block, n, flags := s.Translate(logical); {
-				case ok && (block != e.BlockAt(logical) || n != e.End()-logical || flags != e.Flags), !ok && (n != 0 || block != e.Logical):
-					t.Fatalf("Translate(%d) = %d, %d, %#x; Lookup says %v, %t", logical, block, n, flags, e, ok)
+				i := model.floor(logical)
+				extent, ok := space.Lookup(logical)
+				switch block, n, flags := space.Translate(logical); {
+				case ok && (block != extent.BlockAt(logical) || n != extent.End()-logical || flags != extent.Flags), !ok && (n != 0 || block != extent.Logical):
+					t.Fatalf("Translate(%d) = %d, %d, %#x; Lookup says %v, %t", logical, block, n, flags, extent, ok)
 				}
 				switch {
-				case i >= 0 && logical < m[i].End():
-					if !ok || e != m[i] {
-						t.Fatalf("Lookup(%d) = %v, %t, want %v", logical, e, ok, m[i])
+				case i >= 0 && logical < model[i].End():
+					if !ok || extent != model[i] {
+						t.Fatalf("Lookup(%d) = %v, %t, want %v", logical, extent, ok, model[i])
 					}
 				default:
 					next := uint64(None)
-					if i+1 < len(m) {
-						next = m[i+1].Logical
+					if i+1 < len(model) {
+						next = model[i+1].Logical
 					}
-					if ok || e.Logical != next {
-						t.Fatalf("Lookup(%d) = %v, %t, want a hole to %d", logical, e, ok, next)
+					if ok || extent.Logical != next {
+						t.Fatalf("Lookup(%d) = %v, %t, want a hole to %d", logical, extent, ok, next)
 					}
 				}
-				prev, ok := s.Prev(logical)
-				if i >= 0 && m[i].Logical == logical {
+				prev, ok := space.Prev(logical)
+				if i >= 0 && model[i].Logical == logical {
 					i--
 				}
-				if ok != (i >= 0) || ok && prev != m[i] {
+				if ok != (i >= 0) || ok && prev != model[i] {
 					t.Fatalf("Prev(%d) = %v, %t", logical, prev, ok)
 				}
-				last, ok := s.Last()
-				if ok != (len(m) > 0) || ok && last != m[len(m)-1] {
+				last, ok := space.Last()
+				if ok != (len(model) > 0) || ok && last != model[len(model)-1] {
 					t.Fatalf("Last() = %v, %t", last, ok)
 				}
 			},
 			"reset": func(t *rapid.T) {
 				if rapid.IntRange(0, 9).Draw(t, "really") == 0 {
-					s.Reset()
-					m = nil
+					space.Reset()
+					model = nil
 				}
 			},
 		})

@@ -128,62 +128,62 @@ func TestConcurrent(t *testing.T) {
 	var stop atomic.Bool
 	var readers sync.WaitGroup
 	var valid atomic.Int64
-	for g := range 3 {
+	for reader := range 3 {
 		readers.Add(1)
 		go func() {
 			defer readers.Done()
-			r := rand.New(rand.NewPCG(1, uint64(g)))
+			rng := rand.New(rand.NewPCG(1, uint64(reader)))
 			for !stop.Load() {
-				k := r.IntN(2)
-				s := &spaces[k]
-				at := r.Uint64N(width)
-				seq := s.Seq()
-				e, ok := s.Lookup(at)
-				twin, both := s.Lookup(at ^ width)
-				if ok && (e.BlockAt(at) != blockOf(at)+uint64(k)<<40 || at < e.Logical || at >= e.End()) {
-					t.Errorf("space %d: Lookup(%d) = %v", k, at, e)
+				which := rng.IntN(2)
+				space := &spaces[which]
+				at := rng.Uint64N(width)
+				seq := space.Seq()
+				extent, ok := space.Lookup(at)
+				twin, both := space.Lookup(at ^ width)
+				if ok && (extent.BlockAt(at) != blockOf(at)+uint64(which)<<40 || at < extent.Logical || at >= extent.End()) {
+					t.Errorf("space %d: Lookup(%d) = %v", which, at, extent)
 					return
 				}
-				if !ok && e.Logical <= at {
-					t.Errorf("space %d: Lookup(%d) reports a hole that ends at %d", k, at, e.Logical)
+				if !ok && extent.Logical <= at {
+					t.Errorf("space %d: Lookup(%d) reports a hole that ends at %d", which, at, extent.Logical)
 					return
 				}
-				if s.Valid(seq) {
+				if space.Valid(seq) {
 					valid.Add(1)
-					if ok != both || ok && twin.Slot != e.Slot {
-						t.Errorf("space %d: half of a batch at %d: %v %t, %v %t", k, at, e, ok, twin, both)
+					if ok != both || ok && twin.Slot != extent.Slot {
+						t.Errorf("space %d: half of a batch at %d: %v %t, %v %t", which, at, extent, ok, twin, both)
 						return
 					}
 				}
 			}
 		}()
 	}
-	r := rand.New(rand.NewPCG(2, 0))
+	rng := rand.New(rand.NewPCG(2, 0))
 	slot := uint32(0)
 	for range rounds {
-		k := r.IntN(2)
-		s := &spaces[k]
-		if r.IntN(100) == 0 {
-			s.Reset()
+		which := rng.IntN(2)
+		space := &spaces[which]
+		if rng.IntN(100) == 0 {
+			space.Reset()
 		}
-		from, n := r.Uint64N(width), r.Uint64N(64)
-		del := r.IntN(2) == 0
+		from, n := rng.Uint64N(width), rng.Uint64N(64)
+		del := rng.IntN(2) == 0
 		for at := from; at < min(from+n, width); at++ {
 			slot++
-			s.BeginChange()
+			space.BeginChange()
 			for _, at := range []uint64{at, at ^ width} {
-				e := Extent{Logical: at, Block: blockOf(at) + uint64(k)<<40, Len: 1, Slot: slot}
-				_, ok := s.Lookup(at)
+				extent := Extent{Logical: at, Block: blockOf(at) + uint64(which)<<40, Len: 1, Slot: slot}
+				_, ok := space.Lookup(at)
 				switch {
 				case ok && del:
-					s.Remove(at)
+					space.Remove(at)
 				case ok:
-					s.Update(at, e)
+					space.Update(at, extent)
 				default:
-					s.Insert(e)
+					space.Insert(extent)
 				}
 			}
-			s.EndChange()
+			space.EndChange()
 		}
 	}
 	stop.Store(true)

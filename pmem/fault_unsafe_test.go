@@ -17,11 +17,11 @@ import (
 // ErrMedia with the right offset, and the rest must go on working.
 func TestTruncatedUnderMapping(t *testing.T) {
 	const size, left = 1 << 20, 64 << 10
-	r := newFile(t, size)
-	if err := r.Store(0, []byte("still here")); err != nil {
+	region := newFile(t, size)
+	if err := region.Store(0, []byte("still here")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(r.Path(), left); err != nil {
+	if err := os.Truncate(region.Path(), left); err != nil {
 		t.Fatal(err)
 	}
 	skipEmulated(t, "SIGBUS comes without its address; TestInaccessible covers the same code")
@@ -29,33 +29,33 @@ func TestTruncatedUnderMapping(t *testing.T) {
 	var line [64]byte
 	// Each access begins at the end of the file, or before it.
 	access := map[string]func(off int64) error{
-		"Load":       func(off int64) error { return r.Load(off, buf) },
-		"LoadLine":   func(off int64) error { return r.LoadLine(max(off, left), &line) },
-		"Store8":     func(off int64) error { return r.Store8(max(off&^7, left), 1) },
-		"Store":      func(off int64) error { return r.Store(off, buf) },
-		"NTStore":    func(off int64) error { return r.NTStore(off, buf) },
-		"NTZero":     func(off int64) error { return r.NTZero(off, 300<<10) },
-		"Flush":      func(off int64) error { return r.Flush(off, left) },
-		"FlushFence": func(off int64) error { return r.FlushFence(off, left) },
+		"Load":       func(off int64) error { return region.Load(off, buf) },
+		"LoadLine":   func(off int64) error { return region.LoadLine(max(off, left), &line) },
+		"Store8":     func(off int64) error { return region.Store8(max(off&^7, left), 1) },
+		"Store":      func(off int64) error { return region.Store(off, buf) },
+		"NTStore":    func(off int64) error { return region.NTStore(off, buf) },
+		"NTZero":     func(off int64) error { return region.NTZero(off, 300<<10) },
+		"Flush":      func(off int64) error { return region.Flush(off, left) },
+		"FlushFence": func(off int64) error { return region.FlushFence(off, left) },
 	}
 	for _, setting := range []bool{false, true} {
 		debug.SetPanicOnFault(setting)
-		for name, f := range access {
+		for name, call := range access {
 			for _, off := range []int64{left, left + 4096 + 13, left - 4096, left - 4096 + 13} {
-				err := f(off)
+				err := call(off)
 				if strings.HasPrefix(name, "Flush") && err == nil && !flushFaults() {
 					continue
 				}
-				var m MediaError
-				if !errors.Is(err, ErrMedia) || !errors.As(err, &m) {
+				var media MediaError
+				if !errors.Is(err, ErrMedia) || !errors.As(err, &media) {
 					t.Fatalf("%s at %d: error %v", name, off, err)
 				}
 				last := int64(left + 2*4096)
 				if name == "Load" { // the runtime's copy begins at the end of a chunk
 					last = size
 				}
-				if m.Off < max(left, off&^4095) || m.Off > last || m.Path != r.Path() {
-					t.Errorf("%s at %d: the error names %d of %s", name, off, m.Off, m.Path)
+				if media.Off < max(left, off&^4095) || media.Off > last || media.Path != region.Path() {
+					t.Errorf("%s at %d: the error names %d of %s", name, off, media.Off, media.Path)
 				}
 			}
 		}
@@ -63,25 +63,25 @@ func TestTruncatedUnderMapping(t *testing.T) {
 			t.Errorf("SetPanicOnFault was left %v, had been %v", old, setting)
 		}
 	}
-	if err := r.CheckSize(size); !errors.Is(err, ErrTruncated) {
+	if err := region.CheckSize(size); !errors.Is(err, ErrTruncated) {
 		t.Errorf("CheckSize: %v", err)
 	}
-	if err := r.CheckSize(left); err != nil {
+	if err := region.CheckSize(left); err != nil {
 		t.Error(err)
 	}
-	if err := r.Load(0, buf[:10]); err != nil || string(buf[:10]) != "still here" {
+	if err := region.Load(0, buf[:10]); err != nil || string(buf[:10]) != "still here" {
 		t.Fatalf("the rest: %q, error %v", buf[:10], err)
 	}
-	if err := errors.Join(r.NTStore(13, buf[:1000]), r.Flush(0, left), r.Load(0, buf[:left/2])); err != nil {
+	if err := errors.Join(region.NTStore(13, buf[:1000]), region.Flush(0, left), region.Load(0, buf[:left/2])); err != nil {
 		t.Fatal(err)
 	}
-	r.Fence()
+	region.Fence()
 	// If the file gets its size back, the region works there again.
-	if err := os.Truncate(r.Path(), size); err != nil {
+	if err := os.Truncate(region.Path(), size); err != nil {
 		t.Fatal(err)
 	}
-	for name, f := range access {
-		if err := f(left); err != nil {
+	for name, call := range access {
+		if err := call(left); err != nil {
 			t.Fatalf("%s after the file grew back: %v", name, err)
 		}
 	}

@@ -17,40 +17,40 @@ func TestHandleNew(t *testing.T) {
 		exists := func() bool { _, err := os.Lstat(path); return err == nil }
 		begin := func() *Handle {
 			t.Helper()
-			h, err := acquire(path, true, hooks{noTmpfile: noTmpfile})
+			handle, err := acquire(path, true, hooks{noTmpfile: noTmpfile})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := h.Resize(ResizeOptions{Size: 1 << 20}); err != nil {
+			if err := handle.Resize(ResizeOptions{Size: 1 << 20}); err != nil {
 				t.Fatal(err)
 			}
 			if exists() != noTmpfile {
 				t.Errorf("without O_TMPFILE %v: the name exists: %v", noTmpfile, exists())
 			}
-			return h
+			return handle
 		}
 		begin().Close()
 		if exists() {
 			t.Fatal("what was not kept was left behind")
 		}
-		h := begin()
-		r, err := h.Region()
+		handle := begin()
+		region, err := handle.Region()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(r.NTStore(0, []byte("content")), h.Keep(), h.Close()); err != nil {
+		if err := errors.Join(region.NTStore(0, []byte("content")), handle.Keep(), handle.Close()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Open(path, Options{}); !errors.Is(err, ErrBusy) {
 			t.Errorf("the region's lock is gone while it is open: %v", err)
 		}
-		r.Close()
-		b, err := os.ReadFile(path)
-		if err != nil || len(b) != 1<<20 || string(b[:7]) != "content" {
-			t.Errorf("%d bytes that begin with %q, error %v", len(b), b[:7], err)
+		region.Close()
+		content, err := os.ReadFile(path)
+		if err != nil || len(content) != 1<<20 || string(content[:7]) != "content" {
+			t.Errorf("%d bytes that begin with %q, error %v", len(content), content[:7], err)
 		}
-		if st, err := os.Stat(path); err != nil || st.Mode() != 0o600 {
-			t.Errorf("mode %v, error %v", st.Mode(), err)
+		if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+			t.Errorf("mode %v, error %v", info.Mode(), err)
 		}
 	}
 }
@@ -80,7 +80,7 @@ func TestHandleNameTaken(t *testing.T) {
 // unchanged if it is not kept.
 func TestHandleOld(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "region")
-	for _, c := range []struct {
+	for _, test := range []struct {
 		name         string
 		size         int64
 		keep         bool
@@ -91,36 +91,36 @@ func TestHandleOld(t *testing.T) {
 		{"is cut", 1 << 20, true, 2 << 20, 1 << 20},
 		{"is cut, undone", 1 << 20, false, 2 << 20, 2 << 20},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			b := make([]byte, 2<<20)
-			b[1<<20-1], b[2<<20-1] = 1, 2
-			if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Run(test.name, func(t *testing.T) {
+			content := make([]byte, 2<<20)
+			content[1<<20-1], content[2<<20-1] = 1, 2
+			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			h, err := Acquire(path, true)
+			handle, err := Acquire(path, true)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := h.Resize(ResizeOptions{Size: c.size}); err != nil {
+			if err := handle.Resize(ResizeOptions{Size: test.size}); err != nil {
 				t.Fatal(err)
 			}
-			r, err := h.Region()
-			if err != nil || r.Size() != c.during {
-				t.Fatalf("the region has %d bytes, want %d; error %v", r.Size(), c.during, err)
+			region, err := handle.Region()
+			if err != nil || region.Size() != test.during {
+				t.Fatalf("the region has %d bytes, want %d; error %v", region.Size(), test.during, err)
 			}
-			if c.keep {
-				err = h.Keep()
+			if test.keep {
+				err = handle.Keep()
 			}
-			if err := errors.Join(err, r.Close(), h.Close()); err != nil {
+			if err := errors.Join(err, region.Close(), handle.Close()); err != nil {
 				t.Fatal(err)
 			}
-			b, err = os.ReadFile(path)
-			if err != nil || int64(len(b)) != c.then || b[1<<20-1] != 1 || len(b) > 1<<20 && b[2<<20-1] != 2 {
-				t.Errorf("%d bytes, want %d with what they held; error %v", len(b), c.then, err)
+			content, err = os.ReadFile(path)
+			if err != nil || int64(len(content)) != test.then || content[1<<20-1] != 1 || len(content) > 1<<20 && content[2<<20-1] != 2 {
+				t.Errorf("%d bytes, want %d with what they held; error %v", len(content), test.then, err)
 			}
-			var st unix.Stat_t
-			if err := unix.Stat(path, &st); err != nil || st.Blocks*512 > c.then+64<<10 {
-				t.Errorf("a file of %d bytes has %d of storage, error %v", st.Size, st.Blocks*512, err)
+			var stat unix.Stat_t
+			if err := unix.Stat(path, &stat); err != nil || stat.Blocks*512 > test.then+64<<10 {
+				t.Errorf("a file of %d bytes has %d of storage, error %v", stat.Size, stat.Blocks*512, err)
 			}
 		})
 	}

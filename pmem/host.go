@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HostIdentity identifies this host and this boot of it; the owner record of a region compares
+// HostIdentity identifies this host and its present boot; the owner record of a region compares
 // both. machineID is /etc/machine-id. Without that file it is a hash of the machine's names in the
 // firmware, and of the host name if the firmware's names are not unique or may not be read. bootID
 // is the kernel's boot_id, or zeros if /proc does not show it. They are read once.

@@ -79,7 +79,7 @@ func TestLockLivesWithMapping(t *testing.T) {
 // TestLocks checks that Locks lists exactly the locks that are held, in ascending order, whatever
 // the order in which they were taken and however many descriptions hold them.
 func TestLocks(t *testing.T) {
-	r, path := lockedRegion(t, 4<<20)
+	region, path := lockedRegion(t, 4<<20)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	const blocks = 256
 	var held [blocks]int
@@ -92,53 +92,53 @@ func TestLocks(t *testing.T) {
 	for range 400 {
 		if len(owners) > 0 && rnd.IntN(3) == 0 {
 			i := rnd.IntN(len(owners))
-			o := owners[i]
-			o.f.Close()
-			for b := o.block; b < o.block+o.n; b++ {
-				held[b]--
+			taken := owners[i]
+			taken.f.Close()
+			for block := taken.block; block < taken.block+taken.n; block++ {
+				held[block]--
 			}
 			owners = slices.Delete(owners, i, i+1)
 		} else {
-			f, err := os.Open(path)
+			file, err := os.Open(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := owner{f, rnd.IntN(blocks), 0}
-			o.n = 1 + rnd.IntN(min(8, blocks-o.block))
-			if err := pmem.LockShared(f, int64(o.block)*4096, int64(o.n)*4096); err != nil {
+			taken := owner{file, rnd.IntN(blocks), 0}
+			taken.n = 1 + rnd.IntN(min(8, blocks-taken.block))
+			if err := pmem.LockShared(file, int64(taken.block)*4096, int64(taken.n)*4096); err != nil {
 				t.Fatal(err)
 			}
-			for b := o.block; b < o.block+o.n; b++ {
-				held[b]++
+			for block := taken.block; block < taken.block+taken.n; block++ {
+				held[block]++
 			}
-			owners = append(owners, o)
+			owners = append(owners, taken)
 		}
 		var got [blocks]bool
 		last := int64(0)
-		for _, l := range locksOf(t, r, 0, blocks*4096) {
-			if l[0] < last || l[1] <= l[0] {
-				t.Fatalf("lock %v after one that ends at %d", l, last)
+		for _, lock := range locksOf(t, region, 0, blocks*4096) {
+			if lock[0] < last || lock[1] <= lock[0] {
+				t.Fatalf("lock %v after one that ends at %d", lock, last)
 			}
-			last = l[1]
-			for b := l[0] / 4096; b < l[1]/4096; b++ {
-				got[b] = true
+			last = lock[1]
+			for block := lock[0] / 4096; block < lock[1]/4096; block++ {
+				got[block] = true
 			}
 		}
-		for b := range held {
-			if got[b] != (held[b] > 0) {
-				t.Fatalf("block %d: listed %v, held %d times", b, got[b], held[b])
+		for block := range held {
+			if got[block] != (held[block] > 0) {
+				t.Fatalf("block %d: listed %v, held %d times", block, got[block], held[block])
 			}
-			lo, hi, ok, err := r.FirstLock(int64(b)*4096, 4096)
-			if err != nil || ok != got[b] || ok && (lo != int64(b)*4096 || hi != lo+4096) {
-				t.Fatalf("block %d: first lock [%d, %d) %v, %v", b, lo, hi, ok, err)
+			lo, hi, ok, err := region.FirstLock(int64(block)*4096, 4096)
+			if err != nil || ok != got[block] || ok && (lo != int64(block)*4096 || hi != lo+4096) {
+				t.Fatalf("block %d: first lock [%d, %d) %v, %v", block, lo, hi, ok, err)
 			}
 		}
 	}
-	for _, o := range owners {
-		o.f.Close()
+	for _, taken := range owners {
+		taken.f.Close()
 	}
 	stopped := 0
-	if err := r.Locks(0, 1<<63-1, func(lo, hi int64) bool { stopped++; return false }); err != nil || stopped != 0 {
+	if err := region.Locks(0, 1<<63-1, func(lo, hi int64) bool { stopped++; return false }); err != nil || stopped != 0 {
 		t.Errorf("%d locks are left, %v", stopped, err)
 	}
 }

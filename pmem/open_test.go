@@ -17,8 +17,8 @@ func TestOpenKinds(t *testing.T) {
 	tmpfs := func(fs *unix.Statfs_t) { fs.Type = unix.TMPFS_MAGIC }
 	hugetlb := func(fs *unix.Statfs_t) { fs.Type, fs.Bsize = unix.HUGETLBFS_MAGIC, 2<<20 }
 	yes := func(int) error { return nil }
-	no := func(int) error { return unix.EOPNOTSUPP }
-	for _, c := range []struct {
+	refuse := func(int) error { return unix.EOPNOTSUPP }
+	for _, test := range []struct {
 		hooks hooks
 		size  int64
 		kind  Kind
@@ -27,39 +27,39 @@ func TestOpenKinds(t *testing.T) {
 		align int64
 		want  int64 // size in bytes
 	}{
-		{hooks{mapSync: no}, 10000, KindFile, "file", DurableDaemon, 4096, 8192},
+		{hooks{mapSync: refuse}, 10000, KindFile, "file", DurableDaemon, 4096, 8192},
 		{hooks{statfs: tmpfs}, 1 << 20, KindTmpfs, "tmpfs", Volatile, 4096, 1 << 20},
 		{hooks{statfs: hugetlb}, 5 << 20, KindHugetlb, "hugetlbfs", Volatile, 2 << 20, 4 << 20},
 		{hooks{mapSync: yes, noSync: true}, 3 << 20, KindFSDax, "fsdax", DurableFlush, 2 << 20, 3 << 20},
 	} {
 		path := filepath.Join(t.TempDir(), "region")
-		if err := os.WriteFile(path, make([]byte, c.size), 0o600); err != nil {
+		if err := os.WriteFile(path, make([]byte, test.size), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, ro := range []bool{false, true} {
-			r, err := Open(path, Options{ReadOnly: ro, hooks: c.hooks})
+		for _, readOnly := range []bool{false, true} {
+			region, err := Open(path, Options{ReadOnly: readOnly, hooks: test.hooks})
 			if err != nil {
-				t.Fatalf("%s: %v", c.name, err)
+				t.Fatalf("%s: %v", test.name, err)
 			}
-			if r.Kind() != c.kind || r.Kind().String() != c.name || r.Durability() != c.dur || r.Align() != c.align ||
-				r.Size() != c.want || r.Path() != path || r.ReadOnly() != ro {
-				t.Errorf("%s: kind %v, %v, align %d, size %d, path %s", c.name, r.Kind(), r.Durability(), r.Align(), r.Size(), r.Path())
+			if region.Kind() != test.kind || region.Kind().String() != test.name || region.Durability() != test.dur || region.Align() != test.align ||
+				region.Size() != test.want || region.Path() != path || region.ReadOnly() != readOnly {
+				t.Errorf("%s: kind %v, %v, align %d, size %d, path %s", test.name, region.Kind(), region.Durability(), region.Align(), region.Size(), region.Path())
 			}
-			if !ro {
-				if err := r.NTStore(c.want-5, []byte("12345")); err != nil {
+			if !readOnly {
+				if err := region.NTStore(test.want-5, []byte("12345")); err != nil {
 					t.Error(err)
 				}
-				if err := r.Sync(c.want-5, 5); err != nil {
+				if err := region.Sync(test.want-5, 5); err != nil {
 					t.Error(err)
 				}
 			}
-			if s := string(r.Bytes(c.want-5, 5)); s != "12345" {
-				t.Errorf("%s: found %q", c.name, s)
+			if end := string(region.Bytes(test.want-5, 5)); end != "12345" {
+				t.Errorf("%s: found %q", test.name, end)
 			}
-			if err := r.Close(); err != nil {
+			if err := region.Close(); err != nil {
 				t.Error(err)
 			}
-			if err := r.Close(); err != nil {
+			if err := region.Close(); err != nil {
 				t.Error("closed again:", err)
 			}
 		}
@@ -104,13 +104,13 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	sock := filepath.Join(dir, "sock")
-	l, err := net.Listen("unix", sock)
+	listener, err := net.Listen("unix", sock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer listener.Close()
 	block := Options{hooks: hooks{stat: func(st *unix.Stat_t) { st.Mode = unix.S_IFBLK | 0o600 }}}
-	for _, c := range []struct {
+	for _, test := range []struct {
 		path string
 		o    Options
 		is   error
@@ -126,14 +126,14 @@ func TestOpenRefuses(t *testing.T) {
 		{file("shared", 4096), Options{Shared: true}, nil, "only be shared read-only"},
 		{filepath.Join(dir, "none"), Options{}, os.ErrNotExist, "none"},
 	} {
-		r, err := Open(c.path, c.o)
+		region, err := Open(test.path, test.o)
 		if err == nil {
-			r.Close()
-			t.Errorf("%s was opened", c.path)
+			region.Close()
+			t.Errorf("%s was opened", test.path)
 			continue
 		}
-		if c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), c.path) {
-			t.Errorf("%s: error %v", c.path, err)
+		if test.is != nil && !errors.Is(err, test.is) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), test.path) {
+			t.Errorf("%s: error %v", test.path, err)
 		}
 	}
 }
@@ -172,30 +172,30 @@ func TestLock(t *testing.T) {
 func TestCreate(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "region")
-	stat := func() (st unix.Stat_t) {
+	stat := func() (info unix.Stat_t) {
 		t.Helper()
-		if err := unix.Stat(path, &st); err != nil {
+		if err := unix.Stat(path, &info); err != nil {
 			t.Fatal(err)
 		}
-		return st
+		return info
 	}
 	if err := Create(path, 1<<20, true); err != nil {
 		t.Fatal(err)
 	}
-	if st := stat(); st.Size != 1<<20 || st.Blocks != 0 {
-		t.Errorf("sparse: %d bytes, %d blocks", st.Size, st.Blocks)
+	if info := stat(); info.Size != 1<<20 || info.Blocks != 0 {
+		t.Errorf("sparse: %d bytes, %d blocks", info.Size, info.Blocks)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteAt([]byte("keep me"), 100)
-	f.Close()
+	file.WriteAt([]byte("keep me"), 100)
+	file.Close()
 	if err := Create(path, 2<<20, false); err != nil {
 		t.Fatal(err)
 	}
-	if st := stat(); st.Size != 2<<20 || st.Blocks < 4096 {
-		t.Errorf("allocated: %d bytes, %d blocks", st.Size, st.Blocks)
+	if info := stat(); info.Size != 2<<20 || info.Blocks < 4096 {
+		t.Errorf("allocated: %d bytes, %d blocks", info.Size, info.Blocks)
 	}
 	if err := Create(path, 2<<20, true); err != nil {
 		t.Error("same size:", err)
@@ -207,8 +207,8 @@ func TestCreate(t *testing.T) {
 	if err := Create(path, 1<<60, false); err == nil || stat().Size != 2<<20 {
 		t.Errorf("too large: error %v, size %d", err, stat().Size)
 	}
-	b, err := os.ReadFile(path)
-	if err != nil || len(b) != 2<<20 || string(b[100:107]) != "keep me" {
+	content, err := os.ReadFile(path)
+	if err != nil || len(content) != 2<<20 || string(content[100:107]) != "keep me" {
 		t.Errorf("content lost, error %v", err)
 	}
 	fresh := filepath.Join(dir, "fresh")
@@ -223,9 +223,9 @@ func TestCreate(t *testing.T) {
 			t.Errorf("size %d: error %v", size, err)
 		}
 	}
-	for _, p := range []string{dir, "/dev/null"} {
-		if err := Create(p, 4096, false); !errors.Is(err, ErrNotRegion) {
-			t.Errorf("%s: error %v", p, err)
+	for _, bad := range []string{dir, "/dev/null"} {
+		if err := Create(bad, 4096, false); !errors.Is(err, ErrNotRegion) {
+			t.Errorf("%s: error %v", bad, err)
 		}
 	}
 }

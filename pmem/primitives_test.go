@@ -40,7 +40,7 @@ func newMemory(t testing.TB, size int64) *Region {
 // an array.
 func TestPrimitivesAgainstModel(t *testing.T) {
 	const size = 1 << 20
-	for name, r := range map[string]*Region{"file": newFile(t, size), "memory": newMemory(t, size)} {
+	for name, region := range map[string]*Region{"file": newFile(t, size), "memory": newMemory(t, size)} {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, 2))
 			model := make([]byte, size)
@@ -54,40 +54,40 @@ func TestPrimitivesAgainstModel(t *testing.T) {
 				from := rng.Int64N(size - n + 1)
 				data := src[from : from+n]
 				var err error
-				switch op := rng.IntN(6); op {
+				switch primitive := rng.IntN(6); primitive {
 				case 0:
-					err = r.Store(off, data)
+					err = region.Store(off, data)
 					copy(model[off:], data)
 				case 1:
-					err = r.NTStore(off, data)
+					err = region.NTStore(off, data)
 					copy(model[off:], data)
 				case 2:
-					err = r.NTZero(off, n)
+					err = region.NTZero(off, n)
 					clear(model[off : off+n])
 				case 3:
 					off &^= 7
-					v := rng.Uint64()
-					err = r.Store8(off, v)
-					binary.LittleEndian.PutUint64(model[off:], v)
+					word := rng.Uint64()
+					err = region.Store8(off, word)
+					binary.LittleEndian.PutUint64(model[off:], word)
 				case 4:
-					err = r.Flush(off, n)
-					r.Fence()
+					err = region.Flush(off, n)
+					region.Fence()
 				case 5:
-					err = errors.Join(r.FlushFence(off, n), r.Sync(off, n))
+					err = errors.Join(region.FlushFence(off, n), region.Sync(off, n))
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
-				if lo, hi := max(0, off-64), min(size, off+n+64); !bytes.Equal(r.Bytes(lo, hi-lo), model[lo:hi]) {
+				if lo, hi := max(0, off-64), min(size, off+n+64); !bytes.Equal(region.Bytes(lo, hi-lo), model[lo:hi]) {
 					t.Fatalf("step %d: offset %d length %d differs", i, off, n)
 				}
 			}
 			got := make([]byte, size)
-			if err := r.Load(0, got); err != nil || !bytes.Equal(got, model) {
+			if err := region.Load(0, got); err != nil || !bytes.Equal(got, model) {
 				t.Fatalf("Load differs, error %v", err)
 			}
 			var line [64]byte
-			if err := r.LoadLine(640, &line); err != nil || !bytes.Equal(line[:], model[640:704]) {
+			if err := region.LoadLine(640, &line); err != nil || !bytes.Equal(line[:], model[640:704]) {
 				t.Fatalf("LoadLine differs, error %v", err)
 			}
 		})
@@ -121,18 +121,18 @@ func TestNoAllocs(t *testing.T) {
 }
 
 func TestRanges(t *testing.T) {
-	r := newMemory(t, 8192)
-	b := make([]byte, 10)
+	region := newMemory(t, 8192)
+	buf := make([]byte, 10)
 	var line [64]byte
 	for _, off := range []int64{-1, -1 << 63, 8183, 8192, 1 << 40, 1<<63 - 1} {
-		for op, err := range map[string]error{
-			"Load": r.Load(off, b), "LoadLine": r.LoadLine(off, &line),
-			"Store8": r.Store8(off, 1), "Store": r.Store(off, b), "NTStore": r.NTStore(off, b),
-			"NTZero": r.NTZero(off, 10), "Flush": r.Flush(off, 10), "FlushFence": r.FlushFence(off, 10),
-			"Sync": r.Sync(off, 10),
+		for name, err := range map[string]error{
+			"Load": region.Load(off, buf), "LoadLine": region.LoadLine(off, &line),
+			"Store8": region.Store8(off, 1), "Store": region.Store(off, buf), "NTStore": region.NTStore(off, buf),
+			"NTZero": region.NTZero(off, 10), "Flush": region.Flush(off, 10), "FlushFence": region.FlushFence(off, 10),
+			"Sync": region.Sync(off, 10),
 		} {
 			if !errors.Is(err, ErrRange) {
-				t.Errorf("%s at %d: error %v", op, off, err)
+				t.Errorf("%s at %d: error %v", name, off, err)
 			}
 		}
 		func() {
@@ -141,24 +141,24 @@ func TestRanges(t *testing.T) {
 					t.Errorf("Bytes at %d did not panic", off)
 				}
 			}()
-			r.Bytes(off, 10)
+			region.Bytes(off, 10)
 		}()
 	}
-	for _, err := range []error{r.NTZero(0, -1), r.Flush(64, -64), r.Store8(4, 1), r.Store8(8188, 1)} {
+	for _, err := range []error{region.NTZero(0, -1), region.Flush(64, -64), region.Store8(4, 1), region.Store8(8188, 1)} {
 		if !errors.Is(err, ErrRange) {
 			t.Errorf("error %v", err)
 		}
 	}
 	for _, err := range []error{
-		r.Load(8192, nil), r.Store(8192, nil), r.NTStore(8192, nil), r.NTZero(8192, 0),
-		r.Flush(8192, 0), r.FlushFence(8192, 0), r.Sync(8192, 0), r.Store8(8184, 1), r.LoadLine(8128, &line),
+		region.Load(8192, nil), region.Store(8192, nil), region.NTStore(8192, nil), region.NTZero(8192, 0),
+		region.Flush(8192, 0), region.FlushFence(8192, 0), region.Sync(8192, 0), region.Store8(8184, 1), region.LoadLine(8128, &line),
 	} {
 		if err != nil {
 			t.Errorf("at the end: %v", err)
 		}
 	}
-	r.Close()
-	for _, err := range []error{r.Load(0, b), r.Store(0, b), r.Flush(0, 1)} {
+	region.Close()
+	for _, err := range []error{region.Load(0, buf), region.Store(0, buf), region.Flush(0, 1)} {
 		if !errors.Is(err, os.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}

@@ -46,51 +46,56 @@ func (l *log) Fence(tid int)               { l.add(tid, "fence") }
 
 // TestRecorder compares the reports of each primitive with the expected ones.
 func TestRecorder(t *testing.T) {
-	r := newMemory(t, 1<<16)
+	region := newMemory(t, 1<<16)
 	src := bytes.Repeat([]byte{7}, 4096)
-	for _, c := range []struct {
+	for _, test := range []struct {
 		name string
 		call func() error
 		want []string
 	}{
-		{"Store8", func() error { return r.Store8(72, 9) }, []string{"store 72+8"}},
-		{"Store", func() error { return r.Store(128, src[:64]) }, []string{"store 128+64"}},
-		{"nothing", func() error { r.Store(0, nil); r.NTStore(0, nil); r.NTZero(0, 0); return r.Flush(0, 0) }, nil},
-		{"NTStore of lines", func() error { return r.NTStore(64, src[:128]) }, []string{"nt 64+128"}},
-		{"NTStore with head and tail", func() error { return r.NTStore(60, src[:200]) },
+		{"Store8", func() error { return region.Store8(72, 9) }, []string{"store 72+8"}},
+		{"Store", func() error { return region.Store(128, src[:64]) }, []string{"store 128+64"}},
+		{"nothing", func() error {
+			region.Store(0, nil)
+			region.NTStore(0, nil)
+			region.NTZero(0, 0)
+			return region.Flush(0, 0)
+		}, nil},
+		{"NTStore of lines", func() error { return region.NTStore(64, src[:128]) }, []string{"nt 64+128"}},
+		{"NTStore with head and tail", func() error { return region.NTStore(60, src[:200]) },
 			[]string{"store 60+4", "flush 0+64", "nt 64+192", "store 256+4", "flush 256+64"}},
-		{"NTStore in a line", func() error { return r.NTStore(3, src[:7]) }, []string{"store 3+7", "flush 0+64"}},
-		{"NTStore over a boundary", func() error { return r.NTStore(60, src[:8]) },
+		{"NTStore in a line", func() error { return region.NTStore(3, src[:7]) }, []string{"store 3+7", "flush 0+64"}},
+		{"NTStore over a boundary", func() error { return region.NTStore(60, src[:8]) },
 			[]string{"store 60+4", "flush 0+64", "store 64+4", "flush 64+64"}},
-		{"NTZero", func() error { return r.NTZero(100, 100) },
+		{"NTZero", func() error { return region.NTZero(100, 100) },
 			[]string{"store 100+28", "flush 64+64", "nt 128+64", "store 192+8", "flush 192+64"}},
-		{"Flush", func() error { return r.Flush(63, 2) }, []string{"flush 0+128"}},
-		{"Fence", func() error { r.Fence(); return nil }, []string{"fence"}},
-		{"FlushFence", func() error { return r.FlushFence(64, 64) }, []string{"flush 64+64", "fence"}},
-		{"out of range", func() error { r.Store(1<<16, src); return nil }, nil},
+		{"Flush", func() error { return region.Flush(63, 2) }, []string{"flush 0+128"}},
+		{"Fence", func() error { region.Fence(); return nil }, []string{"fence"}},
+		{"FlushFence", func() error { return region.FlushFence(64, 64) }, []string{"flush 64+64", "fence"}},
+		{"out of range", func() error { region.Store(1<<16, src); return nil }, nil},
 	} {
-		l := &log{shadow: slices.Clone(r.Bytes(0, r.Size()))}
-		r.SetRecorder(l)
+		recorder := &log{shadow: slices.Clone(region.Bytes(0, region.Size()))}
+		region.SetRecorder(recorder)
 		runtime.LockOSThread()
-		if err := c.call(); err != nil {
-			t.Errorf("%s: %v", c.name, err)
+		if err := test.call(); err != nil {
+			t.Errorf("%s: %v", test.name, err)
 		}
 		tid := unix.Gettid()
 		runtime.UnlockOSThread()
-		r.SetRecorder(nil)
-		if !slices.Equal(l.events, c.want) {
-			t.Errorf("%s: recorded %q, want %q", c.name, l.events, c.want)
+		region.SetRecorder(nil)
+		if !slices.Equal(recorder.events, test.want) {
+			t.Errorf("%s: recorded %q, want %q", test.name, recorder.events, test.want)
 		}
-		if !bytes.Equal(l.shadow, r.Bytes(0, r.Size())) {
-			t.Errorf("%s: what was recorded is not what was stored", c.name)
+		if !bytes.Equal(recorder.shadow, region.Bytes(0, region.Size())) {
+			t.Errorf("%s: what was recorded is not what was stored", test.name)
 		}
-		for _, got := range l.tids {
+		for _, got := range recorder.tids {
 			if got != tid {
-				t.Errorf("%s: thread %d, want %d", c.name, got, tid)
+				t.Errorf("%s: thread %d, want %d", test.name, got, tid)
 			}
 		}
 	}
-	r.Store(0, src) // no recorder, no report
+	region.Store(0, src) // no recorder, no report
 }
 
 // TestRecorderOrder has goroutines record concurrently, and checks that replaying the record gives

@@ -29,7 +29,7 @@ func lay(t *testing.T, dir string, files map[string]string) {
 func TestMemoryRoom(t *testing.T) {
 	const meminfo = "MemTotal:       32768000 kB\nMemFree:          100 kB\nMemAvailable:   16384000 kB\n"
 	machine := int64(16384000-32768000/32) << 10
-	for _, c := range []struct {
+	for _, test := range []struct {
 		name   string
 		files  map[string]string // by path below the root; ROOT in the content is replaced by the root
 		free   int64             // bytes
@@ -77,16 +77,16 @@ func TestMemoryRoom(t *testing.T) {
 			"cg/memory.max":       "3200000\n", "cg/memory.current": "0\n",
 		}, 3100000, "the memory of the control group ROOT/cg"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			root := t.TempDir()
 			lay(t, root, map[string]string{"proc/meminfo": meminfo})
-			for name, text := range c.files {
+			for name, text := range test.files {
 				lay(t, root, map[string]string{name: strings.ReplaceAll(text, "ROOT", root)})
 			}
-			e := RoomError{Free: math.MaxInt64}
-			e.memory(filepath.Join(root, "proc"))
-			if want := strings.ReplaceAll(c.wanted, "ROOT", root); e.Free != c.free || e.Where != want {
-				t.Errorf("%d bytes of %q, want %d of %q", e.Free, e.Where, c.free, want)
+			room := RoomError{Free: math.MaxInt64}
+			room.memory(filepath.Join(root, "proc"))
+			if want := strings.ReplaceAll(test.wanted, "ROOT", root); room.Free != test.free || room.Where != want {
+				t.Errorf("%d bytes of %q, want %d of %q", room.Free, room.Where, test.free, want)
 			}
 		})
 	}

@@ -62,25 +62,25 @@ func daxOptions(root string) Options {
 }
 
 func TestDevDax(t *testing.T) {
-	root, dir, region := fakeDax(t, "6291456", "2097152")
+	root, dir, regionDir := fakeDax(t, "6291456", "2097152")
 	node := filepath.Join(t.TempDir(), "dax0.0")
 	if err := os.WriteFile(node, make([]byte, 6<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Open(node, daxOptions(root))
+	region, err := Open(node, daxOptions(root))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Kind() != KindDevDax || r.Durability() != DurableFlush || r.Size() != 6<<20 || r.Align() != 2<<20 {
-		t.Errorf("%v, %v, size %d, align %d", r.Kind(), r.Durability(), r.Size(), r.Align())
+	if region.Kind() != KindDevDax || region.Durability() != DurableFlush || region.Size() != 6<<20 || region.Align() != 2<<20 {
+		t.Errorf("%v, %v, size %d, align %d", region.Kind(), region.Durability(), region.Size(), region.Align())
 	}
-	if err := errors.Join(r.NTStore(6<<20-100, make([]byte, 100)), r.Sync(0, 4096), r.CheckSize(6<<20)); err != nil {
+	if err := errors.Join(region.NTStore(6<<20-100, make([]byte, 100)), region.Sync(0, 4096), region.CheckSize(6<<20)); err != nil {
 		t.Error(err)
 	}
-	if err := r.CheckSize(7 << 20); !errors.Is(err, ErrTruncated) {
+	if err := region.CheckSize(7 << 20); !errors.Is(err, ErrTruncated) {
 		t.Error(err)
 	}
-	if bad, err := r.BadRanges(); bad != nil || err != nil {
+	if bad, err := region.BadRanges(); bad != nil || err != nil {
 		t.Errorf("no list: %v, error %v", bad, err)
 	}
 	// The device begins 2 MiB into its region, at sector 4096.
@@ -94,37 +94,37 @@ func TestDevDax(t *testing.T) {
 		"4112 8\n4096 8\n4104 4":        {{0, 4096 + 2048}, {8192, 4096}},
 		"4096 100\n4100 8\n5000 1\n9 1": {{0, 51200}, {(5000 - 4096) * 512, 512}},
 	} {
-		write(t, filepath.Join(region, "badblocks"), list)
+		write(t, filepath.Join(regionDir, "badblocks"), list)
 		if list == "" {
-			os.Truncate(filepath.Join(region, "badblocks"), 0)
+			os.Truncate(filepath.Join(regionDir, "badblocks"), 0)
 		}
-		if bad, err := r.BadRanges(); err != nil || !slices.Equal(bad, want) {
+		if bad, err := region.BadRanges(); err != nil || !slices.Equal(bad, want) {
 			t.Errorf("list %q: %v, want %v, error %v", list, bad, want, err)
 		}
 	}
 	for _, list := range []string{"x y", "5", "-1 5"} {
-		write(t, filepath.Join(region, "badblocks"), list)
-		if _, err := r.BadRanges(); err == nil || !strings.Contains(err.Error(), "badblocks: found") {
+		write(t, filepath.Join(regionDir, "badblocks"), list)
+		if _, err := region.BadRanges(); err == nil || !strings.Contains(err.Error(), "badblocks: found") {
 			t.Errorf("list %q: error %v", list, err)
 		}
 	}
-	r.Close()
+	region.Close()
 
 	// Without dev/char, as in a container, the device is found on the bus.
 	os.RemoveAll(filepath.Join(root, "dev"))
-	r, err = Open(node, daxOptions(root))
+	region, err = Open(node, daxOptions(root))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
+	region.Close()
 
 	// Without align, 2 MiB is assumed.
 	os.Remove(filepath.Join(dir, "align"))
-	r, err = Open(node, daxOptions(root))
-	if err != nil || r.Align() != 2<<20 {
+	region, err = Open(node, daxOptions(root))
+	if err != nil || region.Align() != 2<<20 {
 		t.Fatal(err)
 	}
-	r.Close()
+	region.Close()
 }
 
 func TestDevDaxRefuses(t *testing.T) {
@@ -169,33 +169,33 @@ func TestFSDaxBad(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := t.TempDir()
-	r, err := Open(path, Options{SysfsRoot: root, hooks: hooks{mapSync: func(int) error { return nil }, noSync: true}})
+	region, err := Open(path, Options{SysfsRoot: root, hooks: hooks{mapSync: func(int) error { return nil }, noSync: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	if err := r.file.Sync(); err != nil {
+	defer region.Close()
+	if err := region.file.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	extents, err := fileExtents(r.file, r.Size())
+	extents, err := fileExtents(region.file, region.Size())
 	if err != nil || len(extents) == 0 || extents[0].logical != 0 || extents[0].length < 12288 {
 		t.Skipf("extents of this filesystem: %v, error %v", extents, err)
 	}
-	if bad, err := r.BadRanges(); bad != nil || err != nil {
+	if bad, err := region.BadRanges(); bad != nil || err != nil {
 		t.Errorf("no device: %v, error %v", bad, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
 		t.Fatal(err)
 	}
-	name := filepath.Join(root, "dev/block", fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	name := filepath.Join(root, "dev/block", fmt.Sprintf("%d:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev)))
 	sector := (extents[0].physical + 8192) / sectorSize
 	want := []Range{{8192, 512}}
 
 	disk := filepath.Join(root, "devices/pmem0")
 	write(t, filepath.Join(disk, "badblocks"), fmt.Sprintf("%d 1", sector))
 	link(t, disk, name)
-	if bad, err := r.BadRanges(); err != nil || !slices.Equal(bad, want) {
+	if bad, err := region.BadRanges(); err != nil || !slices.Equal(bad, want) {
 		t.Errorf("disk: %v, error %v", bad, err)
 	}
 	// For a partition, the list of the whole disk is used.
@@ -204,7 +204,7 @@ func TestFSDaxBad(t *testing.T) {
 	write(t, filepath.Join(disk, "pmem0p1/partition"), "1")
 	write(t, filepath.Join(disk, "pmem0p1/start"), "2048")
 	link(t, filepath.Join(disk, "pmem0p1"), name)
-	if bad, err := r.BadRanges(); err != nil || !slices.Equal(bad, want) {
+	if bad, err := region.BadRanges(); err != nil || !slices.Equal(bad, want) {
 		t.Errorf("partition: %v, error %v", bad, err)
 	}
 }

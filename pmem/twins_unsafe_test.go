@@ -13,17 +13,17 @@ func TestTwins(t *testing.T) {
 	t.Logf("write-back: %s", flushName())
 	const size = 64 << 10
 	aligned := func() []byte {
-		b := make([]byte, size+4096)
-		return b[-uintptr(unsafe.Pointer(&b[0]))&4095:][:size]
+		buf := make([]byte, size+4096)
+		return buf[-uintptr(unsafe.Pointer(&buf[0]))&4095:][:size]
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
-	a, b, src := aligned(), aligned(), aligned()
+	native, portable, src := aligned(), aligned(), aligned()
 	for i := range src {
 		src[i] = byte(rng.Uint32())
 	}
 	check := func(name string, off, n int) {
 		t.Helper()
-		if !bytes.Equal(a, b) {
+		if !bytes.Equal(native, portable) {
 			t.Fatalf("%s of %d bytes at %d differs from its twin", name, n, off)
 		}
 	}
@@ -34,30 +34,30 @@ func TestTwins(t *testing.T) {
 	for range rounds {
 		n := rng.IntN(1 << rng.IntN(14))
 		off, from := rng.IntN(size-n), rng.IntN(size-n)
-		copyWords(a[off:], src[from:from+n])
-		portableCopyWords(b[off:], src[from:from+n])
+		copyWords(native[off:], src[from:from+n])
+		portableCopyWords(portable[off:], src[from:from+n])
 		check("copyWords", off, n)
 
 		off, n = off&^63, n&^63
-		ntCopyLines(a[off:], src[from:from+n])
-		portableNTCopyLines(b[off:], src[from:from+n])
+		ntCopyLines(native[off:], src[from:from+n])
+		portableNTCopyLines(portable[off:], src[from:from+n])
 		check("ntCopyLines", off, n)
 
-		flushLines(a[off : off+n])
-		portableFlushLines(b[off : off+n])
-		flushLinesFence(a[off : off+n])
+		flushLines(native[off : off+n])
+		portableFlushLines(portable[off : off+n])
+		flushLinesFence(native[off : off+n])
 		portableFence()
 		check("flushLines", off, n)
 
 		off = rng.IntN(size-n) &^ 63
-		ntZeroLines(a[off : off+n])
-		portableNTZeroLines(b[off : off+n])
+		ntZeroLines(native[off : off+n])
+		portableNTZeroLines(portable[off : off+n])
 		check("ntZeroLines", off, n)
 
 		off &^= 7
-		v := rng.Uint64()
-		store8(a[off:], v)
-		portableStore8(b[off:], v)
+		word := rng.Uint64()
+		store8(native[off:], word)
+		portableStore8(portable[off:], word)
 		check("store8", off, 8)
 		fence()
 	}

@@ -15,19 +15,19 @@ func TestDrainEnds(t *testing.T) {
 	defer func() { _ = tab.Close() }()
 	var got idles
 	free := func() (n uint64) {
-		for _, r := range got.runs {
-			n += r.n
+		for _, run := range got.runs {
+			n += run.n
 		}
 		return n
 	}
 	tab.Own(0, 1<<pud)
 	const last = 1<<pud - 1 // the readers' block
 	cur, waited := get(t, tab, last, 1), 0
-	for b := uint64(0); b < last; b++ {
-		tab.Disown(b, 1, got.add)
+	for block := uint64(0); block < last; block++ {
+		tab.Disown(block, 1, got.add)
 		n := tab.Deferred()
-		if n+free() != b+1 {
-			t.Fatalf("after block %d: %d deferred and %d free", b, n, free())
+		if n+free() != block+1 {
+			t.Fatalf("after block %d: %d deferred and %d free", block, n, free())
 		}
 		if n > 0 {
 			waited++
@@ -36,7 +36,7 @@ func TestDrainEnds(t *testing.T) {
 		tab.Put(cur, got.add)
 		cur = next
 		if n := tab.Deferred(); n != 0 {
-			t.Fatalf("after block %d and its readers: %d deferred and %d free", b, n, free())
+			t.Fatalf("after block %d and its readers: %d deferred and %d free", block, n, free())
 		}
 	}
 	if waited != 2 { // for the PUD folio, and for the PMD folio that the readers used then
@@ -44,8 +44,8 @@ func TestDrainEnds(t *testing.T) {
 	}
 	tab.Disown(last, 1, got.add)
 	tab.Put(cur, got.add)
-	if s := tab.Stats(); free() != 1<<pud || s.Draining != 0 || s.PMDs != 0 || s.PUDs != 0 {
-		t.Errorf("%d free in the end: %+v", free(), s)
+	if stats := tab.Stats(); free() != 1<<pud || stats.Draining != 0 || stats.PMDs != 0 || stats.PUDs != 0 {
+		t.Errorf("%d free in the end: %+v", free(), stats)
 	}
 }
 

@@ -21,8 +21,8 @@ func TestStressFolios(t *testing.T) {
 	var taken [owners * span]atomic.Bool // owned, or not reported free yet
 	var twice atomic.Int64
 	idle := func(block, n uint64) {
-		for b := block; b < block+n; b++ {
-			if !taken[b].CompareAndSwap(true, false) {
+		for freed := block; freed < block+n; freed++ {
+			if !taken[freed].CompareAndSwap(true, false) {
 				twice.Add(1)
 			}
 		}
@@ -30,66 +30,66 @@ func TestStressFolios(t *testing.T) {
 	stop := time.Now().Add(2 * time.Second)
 	var wg, readers sync.WaitGroup
 	var gets, lives, merges, splits, shares atomic.Int64
-	for o := range uint64(owners) {
+	for owner := range uint64(owners) {
 		wg.Go(func() {
-			r := rand.New(rand.NewPCG(o, 1))
+			rng := rand.New(rand.NewPCG(owner, 1))
 			var mine [span]int // times owned
-			base := o * span
+			base := owner * span
 			for time.Now().Before(stop) {
-				b, n := r.Uint64N(span), 1+r.Uint64N(40)
-				if r.IntN(2) == 0 {
-					b, n = b&^(1<<pmd-1), (n+1<<pmd-1)&^(1<<pmd-1)
+				first, n := rng.Uint64N(span), 1+rng.Uint64N(40)
+				if rng.IntN(2) == 0 {
+					first, n = first&^(1<<pmd-1), (n+1<<pmd-1)&^(1<<pmd-1)
 				}
-				n = min(n, span-b)
-				switch r.IntN(8) {
+				n = min(n, span-first)
+				switch rng.IntN(8) {
 				case 0, 1, 2: // own the free blocks of the range
-					for n > 0 && !taken[base+b].Load() && mine[b] == 0 {
-						k := uint64(1)
-						for k < n && !taken[base+b+k].Load() && mine[b+k] == 0 {
-							k++
+					for n > 0 && !taken[base+first].Load() && mine[first] == 0 {
+						count := uint64(1)
+						for count < n && !taken[base+first+count].Load() && mine[first+count] == 0 {
+							count++
 						}
-						for i := b; i < b+k; i++ {
+						for i := first; i < first+count; i++ {
 							taken[base+i].Store(true)
 							mine[i] = 1
 						}
-						tab.Own(base+b, k)
-						lives.Add(int64(k))
-						b, n = b+k, n-k
+						tab.Own(base+first, count)
+						lives.Add(int64(count))
+						first, n = first+count, n-count
 					}
 				case 3, 4: // disown the owned blocks of the range
-					for i := b; i < b+n; {
-						j := i
-						for j < b+n && mine[j] > 0 {
-							mine[j]--
-							j++
+					for i := first; i < first+n; {
+						end := i
+						for end < first+n && mine[end] > 0 {
+							mine[end]--
+							end++
 						}
-						if j > i {
-							tab.Disown(base+i, j-i, idle)
+						if end > i {
+							tab.Disown(base+i, end-i, idle)
 						}
-						i = max(j, i+1)
+						i = max(end, i+1)
 					}
 				case 5, 6: // share the owned blocks at its start
-					k := uint64(0)
-					for k < n && mine[b+k] > 0 && mine[b+k] < 4 {
-						k++
+					count := uint64(0)
+					for count < n && mine[first+count] > 0 && mine[first+count] < 4 {
+						count++
 					}
-					if k == 0 {
+					if count == 0 {
 						continue
 					}
-					if err := tab.Share(base+b, k); err != nil {
+					if err := tab.Share(base+first, count); err != nil {
 						t.Error(err)
 					}
-					for i := b; i < b+k; i++ {
+					for i := first; i < first+count; i++ {
 						mine[i]++
 					}
 					shares.Add(1)
 				default:
 					whole := uint64(1) << pmd
-					if r.IntN(2) == 0 {
+					if rng.IntN(2) == 0 {
 						whole = 1 << pud
 					}
-					b &^= whole - 1
-					for i := b; i < b+whole; i++ {
+					first &^= whole - 1
+					for i := first; i < first+whole; i++ {
 						if mine[i] == 0 {
 							whole = 0
 							break
@@ -97,8 +97,8 @@ func TestStressFolios(t *testing.T) {
 					}
 					switch {
 					case whole == 0:
-					case r.IntN(2) == 0:
-						if tab.Split(base + b) {
+					case rng.IntN(2) == 0:
+						if tab.Split(base + first) {
 							splits.Add(1)
 						}
 					default:
@@ -106,7 +106,7 @@ func TestStressFolios(t *testing.T) {
 						if whole != 1<<pmd {
 							order = pud
 						}
-						if tab.Merge(base+b, order) {
+						if tab.Merge(base+first, order) {
 							merges.Add(1)
 						}
 					}
@@ -120,25 +120,25 @@ func TestStressFolios(t *testing.T) {
 		})
 	}
 	var over atomic.Bool
-	for g := range uint64(3) {
+	for reader := range uint64(3) {
 		readers.Go(func() {
-			r := rand.New(rand.NewPCG(g, 2))
+			rng := rand.New(rand.NewPCG(reader, 2))
 			var held []Ref
 			defer func() {
-				for _, f := range held {
-					tab.Put(f, idle)
+				for _, ref := range held {
+					tab.Put(ref, idle)
 				}
 			}()
 			for !over.Load() {
-				b, n := r.Uint64N(owners*span), 1+r.Uint64N(20)
-				n = min(n, owners*span-b)
-				if f, ok := tab.TryGet(b, n); ok {
+				first, n := rng.Uint64N(owners*span), 1+rng.Uint64N(20)
+				n = min(n, owners*span-first)
+				if ref, ok := tab.TryGet(first, n); ok {
 					gets.Add(1)
-					held = append(held, f)
+					held = append(held, ref)
 				}
 				// Most references are short; some overlap for long.
 				for i := 0; i < len(held); i++ {
-					if len(held) > 8 || r.IntN(4) > 0 {
+					if len(held) > 8 || rng.IntN(4) > 0 {
 						tab.Put(held[i], idle)
 						held[i] = held[len(held)-1]
 						held = held[:len(held)-1]
@@ -154,13 +154,13 @@ func TestStressFolios(t *testing.T) {
 	if n := twice.Load(); n > 0 {
 		t.Errorf("%d blocks were reported free that were not taken", n)
 	}
-	for b := range taken {
-		if taken[b].Load() {
-			t.Fatalf("block %d was never reported free: word %#x, %+v", b, tab.find(uint64(b)).w.Load(), tab.Stats())
+	for block := range taken {
+		if taken[block].Load() {
+			t.Fatalf("block %d was never reported free: word %#x, %+v", block, tab.find(uint64(block)).w.Load(), tab.Stats())
 		}
 	}
-	if s := tab.Stats(); s.PMDs != 0 || s.PUDs != 0 || s.Deferred != 0 || s.Draining != 0 {
-		t.Errorf("left: %+v", s)
+	if stats := tab.Stats(); stats.PMDs != 0 || stats.PUDs != 0 || stats.Deferred != 0 || stats.Draining != 0 {
+		t.Errorf("left: %+v", stats)
 	}
 	t.Logf("%d gets, %d lives of blocks, %d splits, %d merges, %d shares", gets.Load(), lives.Load(), splits.Load(), merges.Load(), shares.Load())
 	if gets.Load() < 1000 || lives.Load() < 1000 || splits.Load() < 10 || merges.Load() < 10 || shares.Load() < 100 {

@@ -248,7 +248,7 @@ func TestModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = tab.Close() }()
-		m := &model{pmd: 1 << pmd, pud: 1 << pud, at: map[uint64]*mfolio{}}
+		model := &model{pmd: 1 << pmd, pud: 1 << pud, at: map[uint64]*mfolio{}}
 		var got idles
 		span := func(t *rapid.T) (block, n uint64) {
 			block = rapid.Uint64Range(0, blocks-1).Draw(t, "block")
@@ -260,122 +260,122 @@ func TestModel(t *testing.T) {
 		}
 		// same compares the blocks that were reported free.
 		same := func(t *rapid.T) {
-			m.settle()
+			model.settle()
 			var have []uint64
-			for _, r := range got.take() {
-				for b := r.block; b < r.block+r.n; b++ {
-					have = append(have, b)
+			for _, run := range got.take() {
+				for block := run.block; block < run.block+run.n; block++ {
+					have = append(have, block)
 				}
 			}
-			want := m.freed
-			m.freed = nil
+			want := model.freed
+			model.freed = nil
 			slices.Sort(have)
 			slices.Sort(want)
 			if !slices.Equal(have, want) {
 				t.Fatalf("reported %v, want %v", have, want)
 			}
 		}
-		usable := func(f *mfolio) bool { return f.shares > 0 && !f.frozen }
+		usable := func(folio *mfolio) bool { return folio.shares > 0 && !folio.frozen }
 		var held []mref
 		// took compares the result of taking a reference to a range with the folios of the range.
-		took := func(t *rapid.T, block, n uint64, h mref, ok bool) {
+		took := func(t *rapid.T, block, n uint64, reference mref, ok bool) {
 			end := block
 			for end < block+n {
-				f := m.at[end]
-				if f == nil || !usable(f) || len(h.at) > 0 && f.n != h.at[0].n {
+				folio := model.at[end]
+				if folio == nil || !usable(folio) || len(reference.at) > 0 && folio.n != reference.at[0].n {
 					break
 				}
-				h.at = append(h.at, f)
-				end = f.block + f.n
+				reference.at = append(reference.at, folio)
+				end = folio.block + folio.n
 			}
-			if end = min(end, block+n); ok != (end > block) || h.ref.N != end-block || ok && h.ref.Block != block {
-				t.Fatalf("got %d blocks of %d+%d (%t), want %d", h.ref.N, block, n, ok, end-block)
+			if end = min(end, block+n); ok != (end > block) || reference.ref.N != end-block || ok && reference.ref.Block != block {
+				t.Fatalf("got %d blocks of %d+%d (%t), want %d", reference.ref.N, block, n, ok, end-block)
 			}
 			if !ok {
 				return
 			}
-			for _, f := range h.at {
-				f.refs++
+			for _, folio := range reference.at {
+				folio.refs++
 			}
-			held = append(held, h)
+			held = append(held, reference)
 		}
 		drop := func(t *rapid.T, i int) {
-			h := held[i]
+			reference := held[i]
 			held = slices.Delete(held, i, i+1)
-			tab.Put(h.ref, got.add)
-			for _, f := range h.at {
-				f.refs--
-				m.dropped(f)
+			tab.Put(reference.ref, got.add)
+			for _, folio := range reference.at {
+				folio.refs--
+				model.dropped(folio)
 			}
 			same(t)
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(t *rapid.T) {
 				words := map[uint64]uint64{}
-				for b := range uint64(blocks) {
-					f := tab.find(b)
-					w := f.w.Load()
-					x := m.at[b]
-					if x == nil {
-						x = &mfolio{n: 1, block: b}
-					} else if x.n == 1 {
-						words[b>>pmd]++
+				for block := range uint64(blocks) {
+					folio := tab.find(block)
+					word := folio.w.Load()
+					expected := model.at[block]
+					if expected == nil {
+						expected = &mfolio{n: 1, block: block}
+					} else if expected.n == 1 {
+						words[block>>pmd]++
 					}
-					have := fmt.Sprint(f.block, f.n, refsOf(w), sharesOf(w), w&frozen != 0, w&splitting != 0)
-					if want := fmt.Sprint(x.block, x.n, x.refs, x.shares, x.frozen, false); have != want {
-						t.Fatalf("block %d is %s, want %s", b, have, want)
+					have := fmt.Sprint(folio.block, folio.n, refsOf(word), sharesOf(word), word&frozen != 0, word&splitting != 0)
+					if want := fmt.Sprint(expected.block, expected.n, expected.refs, expected.shares, expected.frozen, false); have != want {
+						t.Fatalf("block %d is %s, want %s", block, have, want)
 					}
-					former := m.drained(b)
-					if n := tab.Refs(b); n != x.refs+former {
-						t.Fatalf("block %d has %d references, want %d and %d to former folios", b, n, x.refs, former)
+					former := model.drained(block)
+					if n := tab.Refs(block); n != expected.refs+former {
+						t.Fatalf("block %d has %d references, want %d and %d to former folios", block, n, expected.refs, former)
 					}
-					if sole := tab.Sole(b, 1); x.shares > 0 && sole != (x.refs+former == 0 && x.shares-x.missingAt(b) <= 1) {
-						t.Fatalf("block %d: Sole is %t with %d+%d references and %d owners", b, sole, x.refs, former, x.shares-x.missingAt(b))
+					if sole := tab.Sole(block, 1); expected.shares > 0 && sole != (expected.refs+former == 0 && expected.shares-expected.missingAt(block) <= 1) {
+						t.Fatalf("block %d: Sole is %t with %d+%d references and %d owners", block, sole, expected.refs, former, expected.shares-expected.missingAt(block))
 					}
-					if n := tab.Shares(b); n != x.shares-x.missingAt(b) {
-						t.Fatalf("block %d has %d owners, want %d of %d", b, n, x.shares-x.missingAt(b), x.shares)
+					if n := tab.Shares(block); n != expected.shares-expected.missingAt(block) {
+						t.Fatalf("block %d has %d owners, want %d of %d", block, n, expected.shares-expected.missingAt(block), expected.shares)
 					}
 				}
-				if s := tab.Stats(); int(s.Deferred) != m.deferred() || int(s.Draining) != len(m.draining) {
-					t.Fatalf("%d blocks deferred and %d drains, want %d and %d", s.Deferred, s.Draining, m.deferred(), len(m.draining))
+				if stats := tab.Stats(); int(stats.Deferred) != model.deferred() || int(stats.Draining) != len(model.draining) {
+					t.Fatalf("%d blocks deferred and %d drains, want %d and %d", stats.Deferred, stats.Draining, model.deferred(), len(model.draining))
 				}
-				for p := range tab.pairs {
-					if n := tab.pairs[p].table.Load() & liveMask; n != words[uint64(p)] {
-						t.Fatalf("piece %d counts %d live, want %d", p, n, words[uint64(p)])
+				for piece := range tab.pairs {
+					if n := tab.pairs[piece].table.Load() & liveMask; n != words[uint64(piece)] {
+						t.Fatalf("piece %d counts %d live, want %d", piece, n, words[uint64(piece)])
 					}
 				}
 			},
 			"own": func(t *rapid.T) {
 				block, n := span(t)
-				for b := block; b < block+n; b++ {
-					if m.at[b] != nil || slices.Contains(m.pinned, b) {
+				for each := block; each < block+n; each++ {
+					if model.at[each] != nil || slices.Contains(model.pinned, each) {
 						return
 					}
 				}
 				tab.Own(block, n)
-				m.own(block, n)
+				model.own(block, n)
 			},
 			"share": func(t *rapid.T) {
 				block, n := span(t)
-				if !m.owned(block, n) {
+				if !model.owned(block, n) {
 					return
 				}
 				if err := tab.Share(block, n); err != nil {
 					t.Fatalf("Share(%d, %d): %v", block, n, err)
 				}
-				m.share(block, n)
+				model.share(block, n)
 				same(t)
 			},
 			"sole": func(t *rapid.T) {
 				block, n := span(t)
-				if !m.owned(block, n) {
+				if !model.owned(block, n) {
 					return
 				}
 				want := true
-				for b := block; b < block+n; b++ {
-					f := m.at[b]
-					former := m.drained(b)
-					want = want && f.refs+former == 0 && f.shares-f.missingAt(b) == 1
+				for each := block; each < block+n; each++ {
+					folio := model.at[each]
+					former := model.drained(each)
+					want = want && folio.refs+former == 0 && folio.shares-folio.missingAt(each) == 1
 				}
 				if tab.Sole(block, n) != want {
 					t.Fatalf("Sole(%d, %d) = %t", block, n, !want)
@@ -383,21 +383,21 @@ func TestModel(t *testing.T) {
 			},
 			"disown": func(t *rapid.T) {
 				block, n := span(t)
-				for _, f := range m.folios(block, n) {
-					if f.frozen && (block > f.block || block+n < f.block+f.n) {
+				for _, folio := range model.folios(block, n) {
+					if folio.frozen && (block > folio.block || block+n < folio.block+folio.n) {
 						return
 					}
 				}
-				if m.owned(block, n) {
+				if model.owned(block, n) {
 					tab.Disown(block, n, got.add)
-					m.disown(block, n)
+					model.disown(block, n)
 					same(t)
 				}
 			},
 			"get": func(t *rapid.T) {
 				block, n := span(t)
-				f, ok := tab.TryGet(block, n)
-				took(t, block, n, mref{ref: f}, ok)
+				ref, ok := tab.TryGet(block, n)
+				took(t, block, n, mref{ref: ref}, ok)
 			},
 			"put": func(t *rapid.T) {
 				if len(held) > 0 {
@@ -412,32 +412,32 @@ func TestModel(t *testing.T) {
 			"freeze": func(t *rapid.T) {
 				block, _ := span(t)
 				refs := rapid.IntRange(0, 2).Draw(t, "refs")
-				f := m.at[block]
-				former := m.drained(block)
-				want := f != nil && usable(f) && f.refs+former == refs
+				folio := model.at[block]
+				former := model.drained(block)
+				want := folio != nil && usable(folio) && folio.refs+former == refs
 				if tab.Freeze(block, refs) != want {
 					t.Fatalf("Freeze(%d, %d) = %t", block, refs, !want)
 				}
 				if want {
-					f.frozen = true
+					folio.frozen = true
 				}
 			},
 			"unfreeze": func(t *rapid.T) {
 				block, _ := span(t)
-				if f := m.at[block]; f != nil && f.frozen {
+				if folio := model.at[block]; folio != nil && folio.frozen {
 					tab.Unfreeze(block)
-					f.frozen = false
+					folio.frozen = false
 				}
 			},
 			"split": func(t *rapid.T) {
 				block, _ := span(t)
-				f := m.at[block]
-				want := f != nil && f.n > 1 && f.refs == 0 && f.shares > 0 && !f.frozen
+				folio := model.at[block]
+				want := folio != nil && folio.n > 1 && folio.refs == 0 && folio.shares > 0 && !folio.frozen
 				if tab.Split(block) != want {
 					t.Fatalf("Split(%d) = %t", block, !want)
 				}
 				if want {
-					m.split(f)
+					model.split(folio)
 					same(t)
 				}
 			},
@@ -445,8 +445,8 @@ func TestModel(t *testing.T) {
 				if len(held) > 0 {
 					return
 				}
-				for _, f := range m.at {
-					if f.refs > 0 || f.frozen {
+				for _, folio := range model.at {
+					if folio.refs > 0 || folio.frozen {
 						return
 					}
 				}
@@ -454,8 +454,8 @@ func TestModel(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				tab.Walk(func(r Run) bool {
-					if err := now.Restore(r); err != nil {
+				tab.Walk(func(run Run) bool {
+					if err := now.Restore(run); err != nil {
 						t.Fatal(err)
 					}
 					return true
@@ -467,7 +467,7 @@ func TestModel(t *testing.T) {
 				block, _ := span(t)
 				order := uint8(rapid.SampledFrom([]int{pmd, pud}).Draw(t, "order"))
 				block = block &^ (1<<order - 1)
-				want := block+1<<order <= blocks && m.merge(block, 1<<order)
+				want := block+1<<order <= blocks && model.merge(block, 1<<order)
 				if tab.Merge(block, order) != want {
 					t.Fatalf("Merge(%d, %d) = %t", block, order, !want)
 				}

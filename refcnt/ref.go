@@ -46,7 +46,8 @@ func (t *Table) acquire(block, n uint64) (Ref, error) {
 	at, end := f.end(), block+n
 	for ; at < end; at = f.end() {
 		if f.kind == 0 && at&(1<<t.pmd-1) != 0 {
-			// The rest of the piece is folios of 4 KiB, too: a large one needs all of it.
+			// The rest of the piece is in folios of 4 KiB, too: a large folio would take the whole
+			// piece.
 			f.block, f.w = at, &t.words[at]
 		} else if f = t.find(at); f.kind != r.kind {
 			break

@@ -16,8 +16,8 @@ type Run struct {
 	Block, N uint64 // first block, number of blocks
 	Order    uint8  // order of the folios: 0, PMD or PUD
 	Owners   uint64 // owners of each folio; if Missing, see there
-	// Missing says that the run is not of folios, but of blocks of the large folio of the run
-	// before: blocks that Owners of its owners do not own.
+	// Missing marks a run of blocks instead of folios: blocks of the large folio in the run before,
+	// which Owners of that folio's owners do not own.
 	Missing bool
 }
 

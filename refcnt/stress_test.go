@@ -29,21 +29,21 @@ func TestStress(t *testing.T) {
 		pool []uint64 // blocks the allocator has
 		out  = make([]atomic.Bool, pieces*512)
 	)
-	for p := range uint64(pieces) {
-		for b := range uint64(perLife) {
-			pool = append(pool, p*512+b+512-perLife)
+	for piece := range uint64(pieces) {
+		for offset := range uint64(perLife) {
+			pool = append(pool, piece*512+offset+512-perLife)
 		}
 	}
 	total := len(pool)
 	idle := func(block, n uint64) {
-		for b := block; b < block+n; b++ {
-			if !out[b].CompareAndSwap(true, false) {
-				t.Errorf("block %d reported twice in one life", b)
+		for freed := block; freed < block+n; freed++ {
+			if !out[freed].CompareAndSwap(true, false) {
+				t.Errorf("block %d reported twice in one life", freed)
 			}
 		}
 		mu.Lock()
-		for b := block; b < block+n; b++ {
-			pool = append(pool, b)
+		for freed := block; freed < block+n; freed++ {
+			pool = append(pool, freed)
 		}
 		mu.Unlock()
 	}
@@ -53,53 +53,53 @@ func TestStress(t *testing.T) {
 		if len(pool) == 0 {
 			return 0, false
 		}
-		b := pool[0]
+		block := pool[0]
 		pool = pool[1:]
-		return b, true
+		return block, true
 	}
 	var wg sync.WaitGroup
 	var gets atomic.Int64
-	for g := range actors {
+	for actor := range actors {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			r := rand.New(rand.NewPCG(7, uint64(g)))
+			rng := rand.New(rand.NewPCG(7, uint64(actor)))
 			var owned []uint64
 			for range rounds {
-				switch r.IntN(4) {
+				switch rng.IntN(4) {
 				case 0:
-					if b, ok := alloc(); ok {
-						if out[b].Swap(true) {
-							t.Errorf("block %d allocated twice", b)
+					if block, ok := alloc(); ok {
+						if out[block].Swap(true) {
+							t.Errorf("block %d allocated twice", block)
 						}
-						tab.Own(b, 1)
-						owned = append(owned, b)
+						tab.Own(block, 1)
+						owned = append(owned, block)
 					}
 				case 1:
 					if len(owned) > 0 {
-						b := owned[0]
+						block := owned[0]
 						owned = owned[1:]
-						if r.IntN(4) == 0 && tab.Freeze(b, 0) {
-							if r.IntN(2) == 0 {
-								tab.Unfreeze(b)
+						if rng.IntN(4) == 0 && tab.Freeze(block, 0) {
+							if rng.IntN(2) == 0 {
+								tab.Unfreeze(block)
 							}
 						}
-						tab.Disown(b, 1, idle)
+						tab.Disown(block, 1, idle)
 					}
 				default: // a reader, which does not know what is owned
-					b := r.Uint64N(pieces)*512 + 512 - perLife
-					n := 1 + r.Uint64N(perLife)
-					if ref, ok := tab.TryGet(b, n); ok {
+					block := rng.Uint64N(pieces)*512 + 512 - perLife
+					n := 1 + rng.Uint64N(perLife)
+					if ref, ok := tab.TryGet(block, n); ok {
 						gets.Add(1)
-						if r.IntN(8) == 0 {
+						if rng.IntN(8) == 0 {
 							runtime.Gosched()
 						}
 						tab.Put(ref, idle)
 					}
 				}
 			}
-			for _, b := range owned {
-				tab.Disown(b, 1, idle)
+			for _, block := range owned {
+				tab.Disown(block, 1, idle)
 			}
 		}()
 	}
@@ -107,16 +107,16 @@ func TestStress(t *testing.T) {
 	if len(pool) != total {
 		t.Errorf("%d blocks came back, want %d", len(pool), total)
 	}
-	for b := range uint64(pieces * 512) {
-		if w := tab.words[b].Load(); w != 0 {
-			misuse("end of test", b, w)
+	for block := range uint64(pieces * 512) {
+		if word := tab.words[block].Load(); word != 0 {
+			misuse("end of test", block, word)
 		}
 	}
-	s := tab.Stats()
-	if s.Tables > keepEmpty || s.Deferred != 0 {
-		t.Errorf("%+v", s)
+	stats := tab.Stats()
+	if stats.Tables > keepEmpty || stats.Deferred != 0 {
+		t.Errorf("%+v", stats)
 	}
-	t.Logf("%d gets, %+v", gets.Load(), s)
+	t.Logf("%d gets, %+v", gets.Load(), stats)
 }
 
 // TestStressRecycling has owners meet the recycler: few blocks, and a queue of empty pieces that is
@@ -129,24 +129,24 @@ func TestStressRecycling(t *testing.T) {
 	}
 	tab := newTable(t, pieces*512)
 	var wg sync.WaitGroup
-	for g := range uint64(3) {
+	for worker := range uint64(3) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			n := uint64(0)
-			idle := func(_, k uint64) { n += k }
+			idle := func(_, count uint64) { n += count }
 			want := uint64(0)
 			for range rounds {
-				for p := range uint64(pieces) {
-					b := p*512 + g*10
-					tab.Own(b, 4)
-					r, ok := tab.TryGet(b, 4)
-					if !ok || r.N != 4 {
-						t.Errorf("lost the word of block %d", b)
+				for piece := range uint64(pieces) {
+					block := piece*512 + worker*10
+					tab.Own(block, 4)
+					ref, ok := tab.TryGet(block, 4)
+					if !ok || ref.N != 4 {
+						t.Errorf("lost the word of block %d", block)
 						return
 					}
-					tab.Put(r, nil)
-					tab.Disown(b, 4, idle)
+					tab.Put(ref, nil)
+					tab.Disown(block, 4, idle)
 					want += 4
 				}
 			}
@@ -156,10 +156,10 @@ func TestStressRecycling(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	if s := tab.Stats(); s.Tables > keepEmpty {
-		t.Errorf("%+v", s)
+	if stats := tab.Stats(); stats.Tables > keepEmpty {
+		t.Errorf("%+v", stats)
 	} else {
-		t.Logf("%+v", s)
+		t.Logf("%+v", stats)
 	}
 }
 

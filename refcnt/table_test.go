@@ -76,16 +76,16 @@ func TestLife(t *testing.T) {
 	if _, ok := tab.TryGet(499, 2); ok {
 		t.Fatal("got a range that begins with a free block")
 	}
-	if r := get(t, tab, 599, 2); r.N != 1 || tab.Refs(600) != 0 {
-		t.Fatalf("got %d blocks of a range of which one is owned", r.N)
+	if ref := get(t, tab, 599, 2); ref.N != 1 || tab.Refs(600) != 0 {
+		t.Fatalf("got %d blocks of a range of which one is owned", ref.N)
 	} else {
-		tab.Put(r, nil)
+		tab.Put(ref, nil)
 	}
 	if tab.Refs(500) != 0 || tab.Refs(599) != 0 {
 		t.Fatal("references are left")
 	}
-	for b := uint64(510); b < 515; b++ {
-		get(t, tab, b, 1)
+	for block := uint64(510); block < 515; block++ {
+		get(t, tab, block, 1)
 	}
 	tab.Disown(500, 100, got.add)
 	wantRuns(t, "disown around references", got.take(), run{500, 10}, run{515, 85})
