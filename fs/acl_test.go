@@ -60,28 +60,27 @@ func aclString(b []byte) string {
 
 // list is an inode's access control list as text; "" is none.
 func (v *volume) list(ino uint64, name string) string {
-	v.t.Helper()
+	v.Helper()
 	buf := make([]byte, 65536)
-	n, e := v.fs.GetXattr(&v.ctx, ino, name, buf)
+	n, e := v.FS.GetXattr(&v.Ctx, ino, name, buf)
 	if e == syscall.ENODATA {
 		return ""
 	}
-	v.ok(e)
+	v.OK(e)
 	return aclString(buf[:n])
 }
 
 func (v *volume) mode(ino uint64) uint32 {
-	v.t.Helper()
-	var a fs.Attr
-	v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+	v.Helper()
+	a := v.Stat(ino)
 	return a.Mode & 0o7777
 }
 
 // A list and the mode say the same, whichever is set.
 func TestACLAndMode(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	ino := v.create(1, "f")
-	set := func(text string) { t.Helper(); v.ok(v.fs.SetXattr(&v.ctx, ino, aclAccess, aclText(text), 0)) }
+	ino := v.Create("/f")
+	set := func(text string) { t.Helper(); v.SetXattr(ino, aclAccess, aclText(text)) }
 	is := func(mode uint32, text string) {
 		t.Helper()
 		if m, l := v.mode(ino), v.list(ino, aclAccess); m != mode || l != text {
@@ -91,7 +90,7 @@ func TestACLAndMode(t *testing.T) {
 	chmod := func(mode uint32) {
 		t.Helper()
 		var a fs.Attr
-		v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: mode}, &a))
+		v.OK(v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: mode}, &a))
 	}
 	set("u::rw-,g::r--,o::---") // says what a mode can say
 	is(0o640, "")
@@ -99,16 +98,16 @@ func TestACLAndMode(t *testing.T) {
 	is(0o761, "u::rwx,u:5:rw-,g::r-x,g:7:-w-,m::rw-,o::--x")
 	chmod(0o4450)
 	is(0o4450, "u::r--,u:5:rw-,g::r-x,g:7:-w-,m::r-x,o::---")
-	v.remount()
+	v.Remount()
 	is(0o4450, "u::r--,u:5:rw-,g::r-x,g:7:-w-,m::r-x,o::---")
 	set("u::rw-,g::rw-,m::r--,o::---") // a mask without need is kept
 	is(0o4640, "u::rw-,g::rw-,m::r--,o::---")
 	chmod(0o600)
 	is(0o600, "u::rw-,g::rw-,m::---,o::---")
 	chmod(0o2770)
-	v.ok(v.fs.SetXattr(&v.ctx, ino, aclAccess, aclText("u::rwx,g::rwx,m::rwx,o::---"), fs.XattrKillSGID))
+	v.OK(v.FS.SetXattr(&v.Ctx, ino, aclAccess, aclText("u::rwx,g::rwx,m::rwx,o::---"), fs.XattrKillSGID))
 	is(0o770, "u::rwx,g::rwx,m::rwx,o::---")
-	v.ok(v.fs.RemoveXattr(&v.ctx, ino, aclAccess))
+	v.OK(v.FS.RemoveXattr(&v.Ctx, ino, aclAccess))
 	is(0o770, "")
 	var many []string
 	for i := range 900 {
@@ -119,7 +118,7 @@ func TestACLAndMode(t *testing.T) {
 	is(0o640, long)
 	chmod(0o660)
 	is(0o660, strings.Replace(long, "m::r--", "m::rw-", 1))
-	v.ok(v.fs.SetXattr(&v.ctx, ino, aclAccess, []byte{2, 0, 0, 0}, 0)) // without entries: no list
+	v.SetXattr(ino, aclAccess, []byte{2, 0, 0, 0}) // without entries: no list
 	is(0o660, "")
 }
 
@@ -142,47 +141,47 @@ func TestACLInherited(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := newVolume(t, fs.MinSize)
-			free := v.free()
-			d := v.mkdir(1, "d")
+			free := v.Free()
+			d := v.Mkdir("/d")
 			if c.def != "" {
-				v.ok(v.fs.SetXattr(&v.ctx, d, aclDefault, aclText(c.def), 0))
+				v.SetXattr(d, aclDefault, aclText(c.def))
 			}
-			v.ctx.Umask = c.umask
+			v.Ctx.Umask = c.umask
 			var a fs.Attr
-			v.ok(v.fs.Mknod(&v.ctx, d, "f", c.mode, 0, &a))
+			v.OK(v.FS.Mknod(&v.Ctx, d, "f", c.mode, 0, &a))
 			for range 2 {
 				if m, l := v.mode(a.Ino), v.list(a.Ino, aclAccess); m != c.want || l != c.access {
 					t.Errorf("file: mode %o, list %s; expected %o, %s", m, l, c.want, c.access)
 				}
-				v.remount()
-				v.ok(v.fs.Lookup(&v.ctx, 1, "d", &a))
-				v.ok(v.fs.Lookup(&v.ctx, d, "f", &a))
+				v.Remount()
+				v.OK(v.FS.Lookup(&v.Ctx, 1, "d", &a))
+				v.OK(v.FS.Lookup(&v.Ctx, d, "f", &a))
 			}
 			if l := v.list(a.Ino, aclDefault); l != "" {
 				t.Errorf("a file has the default list %s", l)
 			}
-			v.fs.Forget(a.Ino, 1)
-			v.ok(v.fs.Tmpfile(&v.ctx, d, c.mode, &a))
+			v.FS.Forget(a.Ino, 1)
+			v.OK(v.FS.Tmpfile(&v.Ctx, d, c.mode, &a))
 			if m, l := v.mode(a.Ino), v.list(a.Ino, aclAccess); m != c.want || l != c.access {
 				t.Errorf("nameless file: mode %o, list %s; expected %o, %s", m, l, c.want, c.access)
 			}
-			v.fs.Forget(a.Ino, 1)
-			v.ok(v.fs.Mkdir(&v.ctx, d, "sub", c.mode, &a))
+			v.FS.Forget(a.Ino, 1)
+			v.OK(v.FS.Mkdir(&v.Ctx, d, "sub", c.mode, &a))
 			if m, l, def := v.mode(a.Ino), v.list(a.Ino, aclAccess), v.list(a.Ino, aclDefault); m != c.want || l != c.access || def != c.def {
 				t.Errorf("directory: mode %o, list %s, default %s; expected %o, %s, %s", m, l, def, c.want, c.access, c.def)
 			}
-			v.fs.Forget(a.Ino, 1)
-			v.ok(v.fs.Symlink(&v.ctx, d, "l", "target", &a))
+			v.FS.Forget(a.Ino, 1)
+			v.OK(v.FS.Symlink(&v.Ctx, d, "l", "target", &a))
 			if m, l := v.mode(a.Ino), v.list(a.Ino, aclAccess); m != 0o777 || l != "" {
 				t.Errorf("symbolic link: mode %o, list %s", m, l)
 			}
-			v.fs.Forget(a.Ino, 1)
-			v.ok(v.fs.Unlink(&v.ctx, d, "l"))
-			v.ok(v.fs.Unlink(&v.ctx, d, "f"))
-			v.ok(v.fs.Rmdir(&v.ctx, d, "sub"))
-			v.fs.Forget(d, 1)
-			v.ok(v.fs.Rmdir(&v.ctx, 1, "d"))
-			if got := v.free(); got != free {
+			v.FS.Forget(a.Ino, 1)
+			v.Unlink("/d/l")
+			v.Unlink("/d/f")
+			v.Rmdir("/d/sub")
+			v.FS.Forget(d, 1)
+			v.Rmdir("/d")
+			if got := v.Free(); got != free {
 				t.Errorf("%d blocks are free with everything deleted, before: %d", got, free)
 			}
 		})
@@ -192,8 +191,8 @@ func TestACLInherited(t *testing.T) {
 func TestACLErrors(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	var a fs.Attr
-	f, d := v.create(1, "f"), v.mkdir(1, "d")
-	v.ok(v.fs.Symlink(&v.ctx, 1, "l", "target", &a))
+	f, d := v.Create("/f"), v.Mkdir("/d")
+	v.OK(v.FS.Symlink(&v.Ctx, 1, "l", "target", &a))
 	good := aclText("u::rw-,u:5:r--,g::r--,m::r--,o::---")
 	for _, c := range []struct {
 		ino   uint64
@@ -221,11 +220,11 @@ func TestACLErrors(t *testing.T) {
 		{a.Ino, aclAccess, good, syscall.EOPNOTSUPP},
 		{f, aclAccess, good, 0},
 	} {
-		if e := v.fs.SetXattr(&v.ctx, c.ino, c.name, c.value, 0); e != c.want {
+		if e := v.FS.SetXattr(&v.Ctx, c.ino, c.name, c.value, 0); e != c.want {
 			t.Errorf("%d %s %x: %v, expected %v", c.ino, c.name, c.value, e, c.want)
 		}
 	}
-	v.ok(v.fs.RemoveXattr(&v.ctx, f, aclDefault)) // which it has not
+	v.OK(v.FS.RemoveXattr(&v.Ctx, f, aclDefault)) // which it has not
 	if n := v.listxattr(f); len(n) != 1 || n[0] != aclAccess {
 		t.Errorf("listxattr: %q", n)
 	}
@@ -234,25 +233,25 @@ func TestACLErrors(t *testing.T) {
 // Where there is no space for what would be inherited nothing is created, and nothing lost.
 func TestACLNoSpace(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	d := v.mkdir(1, "d")
+	d := v.Mkdir("/d")
 	var many []string
 	for i := range 900 {
 		many = append(many, fmt.Sprintf("u:%d:r--", i))
 	}
-	v.ok(v.fs.SetXattr(&v.ctx, d, aclDefault, aclText("u::rw-,"+strings.Join(many, ",")+",g::---,m::r--,o::---"), 0))
-	fill, off := v.create(1, "fill"), int64(0)
+	v.SetXattr(d, aclDefault, aclText("u::rw-,"+strings.Join(many, ",")+",g::---,m::r--,o::---"))
+	fill, off := v.Create("/fill"), int64(0)
 	for n := int64(fs.MinSize); n >= 4096; {
-		if v.fs.Fallocate(&v.ctx, fill, fs.FallocKeepSize, off, n) == 0 {
+		if v.FS.Fallocate(&v.Ctx, fill, fs.FallocKeepSize, off, n) == 0 {
 			off += n
 		} else {
 			n /= 2
 		}
 	}
-	free := v.free()
+	free := v.Free()
 	var a fs.Attr
-	v.expect(v.fs.Mkdir(&v.ctx, d, "sub", 0o777, &a), true, syscall.ENOSPC)
-	v.expect(v.fs.Lookup(&v.ctx, d, "sub", &a), true, syscall.ENOENT)
-	if got := v.free(); got != free {
+	v.expect(v.FS.Mkdir(&v.Ctx, d, "sub", 0o777, &a), true, syscall.ENOSPC)
+	v.expect(v.FS.Lookup(&v.Ctx, d, "sub", &a), true, syscall.ENOENT)
+	if got := v.Free(); got != free {
 		t.Errorf("%d blocks are free after a mkdir that failed, before: %d", got, free)
 	}
 }
@@ -261,27 +260,27 @@ func TestACLNoSpace(t *testing.T) {
 // own.
 func TestWhiteoutInheritsLongList(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	free := v.free()
-	d := v.mkdir(1, "d")
+	free := v.Free()
+	d := v.Mkdir("/d")
 	var many []string
 	for i := range 140 {
 		many = append(many, fmt.Sprintf("u:%d:r--", i))
 	}
-	v.ok(v.fs.SetXattr(&v.ctx, d, aclDefault, aclText("u::rw-,"+strings.Join(many, ",")+",g::---,m::r--,o::---"), 0))
-	f := v.create(d, "f")
-	v.ok(v.fs.Rename(&v.ctx, d, "f", 1, "g", fs.RenameWhiteout))
+	v.SetXattr(d, aclDefault, aclText("u::rw-,"+strings.Join(many, ",")+",g::---,m::r--,o::---"))
+	f := v.Create("/d/f")
+	v.OK(v.FS.Rename(&v.Ctx, d, "f", 1, "g", fs.RenameWhiteout))
 	var a fs.Attr
-	v.ok(v.fs.Lookup(&v.ctx, d, "f", &a))
+	v.OK(v.FS.Lookup(&v.Ctx, d, "f", &a))
 	if l := v.list(a.Ino, aclAccess); !strings.Contains(l, "u:139:r--") {
 		t.Errorf("the whiteout's list: %q", l)
 	}
-	v.fs.Forget(a.Ino, 1)
-	v.fs.Forget(f, 1)
-	v.ok(v.fs.Unlink(&v.ctx, 1, "g"))
-	v.ok(v.fs.Unlink(&v.ctx, d, "f"))
-	v.ok(v.fs.Rmdir(&v.ctx, 1, "d"))
-	v.fs.Forget(d, 1)
-	if got := v.free(); got != free {
+	v.FS.Forget(a.Ino, 1)
+	v.FS.Forget(f, 1)
+	v.Unlink("/g")
+	v.Unlink("/d/f")
+	v.Rmdir("/d")
+	v.FS.Forget(d, 1)
+	if got := v.Free(); got != free {
 		t.Errorf("%d blocks are free at the end, %d before", got, free)
 	}
 }
@@ -290,14 +289,14 @@ func TestWhiteoutInheritsLongList(t *testing.T) {
 // set-group-ID, as ext4 has it.
 func TestDefaultACLKeepsSetGroupID(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	d := v.mkdir(1, "d")
+	d := v.Mkdir("/d")
 	var a fs.Attr
-	v.ok(v.fs.SetAttr(&v.ctx, d, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o2775}, &a))
-	v.ok(v.fs.SetXattr(&v.ctx, d, aclDefault, aclText("u::rwx,u:5:rwx,g::rwx,m::rwx,o::r-x"), fs.XattrKillSGID))
+	v.OK(v.FS.SetAttr(&v.Ctx, d, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o2775}, &a))
+	v.OK(v.FS.SetXattr(&v.Ctx, d, aclDefault, aclText("u::rwx,u:5:rwx,g::rwx,m::rwx,o::r-x"), fs.XattrKillSGID))
 	if m := v.mode(d); m&syscall.S_ISGID == 0 {
 		t.Errorf("mode %o", m)
 	}
-	v.ok(v.fs.SetXattr(&v.ctx, d, aclAccess, aclText("u::rwx,u:5:rwx,g::rwx,m::rwx,o::r-x"), fs.XattrKillSGID))
+	v.OK(v.FS.SetXattr(&v.Ctx, d, aclAccess, aclText("u::rwx,u:5:rwx,g::rwx,m::rwx,o::r-x"), fs.XattrKillSGID))
 	if m := v.mode(d); m&syscall.S_ISGID != 0 {
 		t.Errorf("mode %o after a list of access", m)
 	}

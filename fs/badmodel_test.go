@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/daxfsd/daxfsd/fs"
-	"github.com/daxfsd/daxfsd/fs/fsck"
 )
 
 // badModel is what a file should be: its bytes, and the blocks of which nobody knows them.
@@ -38,10 +37,10 @@ func TestBadRangesRandom(t *testing.T) {
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			v := newVolume(t, fs.MinSize)
-			v.atomic, v.unmerged = seed%2 == 1, true
-			if v.atomic {
-				v.unmount()
-				v.mount()
+			v.Options.Atomic, v.Unmerged = seed%2 == 1, true
+			if v.Options.Atomic {
+				v.Unmount()
+				v.Mount()
 			}
 			rnd := rand.New(rand.NewSource(seed))
 			files := make([]*badModel, 4)
@@ -49,7 +48,7 @@ func TestBadRangesRandom(t *testing.T) {
 			for step := range 600 {
 				i := rnd.Intn(len(files))
 				if files[i] == nil {
-					files[i] = &badModel{ino: v.create(1, fmt.Sprint("f", i)), bad: map[int64]bool{}}
+					files[i] = &badModel{ino: v.Create(fmt.Sprint("/f", i)), bad: map[int64]bool{}}
 				}
 				m := files[i]
 				off := rnd.Intn(80_000)
@@ -89,7 +88,7 @@ func TestBadRangesRandom(t *testing.T) {
 					rnd.Read(b)
 					part, _ := touches(off, n)
 					fails := part || grows(off) || grows(off+n) && off > len(m.data)
-					k, e := v.fs.Write(&v.ctx, m.ino, int64(off), b)
+					k, e := v.FS.Write(&v.Ctx, m.ino, int64(off), b)
 					if e == syscall.ENOSPC || k == n && !part {
 						grow(off + k)
 						copy(m.data[off:], b[:k])
@@ -105,7 +104,7 @@ func TestBadRangesRandom(t *testing.T) {
 						break
 					}
 					at := rnd.Intn(len(m.data)) >> 12
-					if v.fs.MarkBad(m.ino, int64(at)<<12, 1) == nil {
+					if v.FS.MarkBad(m.ino, int64(at)<<12, 1) == nil {
 						marked++
 						v.resyncAll(files)
 					}
@@ -114,7 +113,7 @@ func TestBadRangesRandom(t *testing.T) {
 					if rnd.Intn(2) == 0 {
 						mode = fs.FallocZeroRange | fs.FallocKeepSize
 					}
-					if e := v.fs.Fallocate(&v.ctx, m.ino, mode, int64(off), int64(n)); e != 0 && e != syscall.EIO && e != syscall.ENOSPC {
+					if e := v.FS.Fallocate(&v.Ctx, m.ino, mode, int64(off), int64(n)); e != 0 && e != syscall.EIO && e != syscall.ENOSPC {
 						t.Fatalf("step %d: fallocate: %v", step, e)
 					} else if e == syscall.EIO && len(m.bad) == 0 {
 						t.Fatalf("step %d: fallocate fails with nothing bad", step)
@@ -131,11 +130,11 @@ func TestBadRangesRandom(t *testing.T) {
 					}
 					v.resync(m)
 				case op == 8:
-					e := v.fs.SetAttr(&v.ctx, m.ino, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(off)}, new(fs.Attr))
+					e := v.FS.SetAttr(&v.Ctx, m.ino, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(off)}, new(fs.Attr))
 					if e == syscall.EIO && grows(off) {
 						break
 					}
-					v.ok(e)
+					v.OK(e)
 					grow(off)
 					m.data = m.data[:off]
 					m.cut(off)
@@ -144,7 +143,7 @@ func TestBadRangesRandom(t *testing.T) {
 					if src == nil || src == m {
 						break
 					}
-					k, e := v.fs.CopyRange(&v.ctx, src.ino, 0, m.ino, int64(off&^4095), int64(len(src.data)))
+					k, e := v.FS.CopyRange(&v.Ctx, src.ino, 0, m.ino, int64(off&^4095), int64(len(src.data)))
 					if e != 0 && e != syscall.EIO && e != syscall.ENOSPC || e == syscall.EIO && len(src.bad)+len(m.bad) == 0 {
 						t.Fatalf("step %d: copy: %d, %v", step, k, e)
 					}
@@ -157,19 +156,19 @@ func TestBadRangesRandom(t *testing.T) {
 					}
 					v.resync(m)
 				case op == 10 && rnd.Intn(3) == 0:
-					v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprint("f", i)))
-					v.fs.Forget(m.ino, 1)
+					v.Unlink(fmt.Sprint("/f", i))
+					v.FS.Forget(m.ino, 1)
 					files[i] = nil
 				case op == 11 && rnd.Intn(3) == 0:
 					if rnd.Intn(2) == 0 {
-						v.fs.Abandon()
-						v.mount()
+						v.Crash()
+						v.Mount()
 					} else {
 						v.remountBad()
 					}
 					for _, f := range files {
 						if f != nil {
-							v.ok(v.fs.Ref(&v.ctx, f.ino, new(fs.Attr)))
+							v.OK(v.FS.Ref(&v.Ctx, f.ino, new(fs.Attr)))
 						}
 					}
 				}
@@ -185,11 +184,11 @@ func TestBadRangesRandom(t *testing.T) {
 			v.remountBad()
 			for i, m := range files {
 				if m != nil {
-					v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprint("f", i)))
+					v.Unlink(fmt.Sprint("/f", i))
 				}
 			}
 			v.remountBad()
-			if s := v.fs.Stats(); marked == 0 || s.OfflineBytes != s.BadBytes || v.atomic != (s.AtomicWrite > 8) {
+			if s := v.FS.Stats(); marked == 0 || s.OfflineBytes != s.BadBytes || v.Options.Atomic != (s.AtomicWrite > 8) {
 				t.Errorf("%d blocks were marked; %d bytes are bad and %d retired", marked, s.BadBytes, s.OfflineBytes)
 			}
 		})
@@ -198,28 +197,27 @@ func TestBadRangesRandom(t *testing.T) {
 
 // compareBad reads a file block by block.
 func (v *volume) compareBad(m *badModel, step int) {
-	v.t.Helper()
+	v.Helper()
 	for off := 0; off < len(m.data); off += 4096 {
 		want := m.data[off:min(len(m.data), off+4096)]
-		got, e := v.get(m.ino, int64(off), 4096)
+		got, e := v.Take(m.ino, int64(off), 4096)
 		if m.bad[int64(off)>>12] {
 			if e != syscall.EIO {
-				v.t.Fatalf("step %d: inode %d, bad block %d: %v", step, m.ino, off>>12, e)
+				v.Fatalf("step %d: inode %d, bad block %d: %v", step, m.ino, off>>12, e)
 			}
 		} else if e != 0 || !bytes.Equal(got, want) {
-			v.t.Fatalf("step %d: inode %d, block %d: %d bytes, %v", step, m.ino, off>>12, len(got), e)
+			v.Fatalf("step %d: inode %d, block %d: %d bytes, %v", step, m.ino, off>>12, len(got), e)
 		}
 	}
 }
 
 // resync takes over what a failed operation left, which may be the old or the new of each byte.
 func (v *volume) resync(m *badModel) {
-	v.t.Helper()
-	var a fs.Attr
-	v.ok(v.fs.GetAttr(&v.ctx, m.ino, &a))
+	v.Helper()
+	a := v.Stat(m.ino)
 	m.data, m.bad = make([]byte, a.Size), map[int64]bool{}
 	for off := 0; off < len(m.data); off += 4096 {
-		got, e := v.get(m.ino, int64(off), 4096)
+		got, e := v.Take(m.ino, int64(off), 4096)
 		if e != 0 {
 			m.bad[int64(off)>>12] = true
 		}
@@ -235,27 +233,17 @@ func (v *volume) resyncAll(files []*badModel) {
 	}
 }
 
-// remountBad is remount, of a filesystem whose files may have lost data.
+// remountBad is Remount of a filesystem whose files may have lost data.
 func (v *volume) remountBad() {
-	v.t.Helper()
-	before := v.space()
-	v.unmount()
-	rep, err := fsck.Check(v.r, fsck.Options{})
-	if err != nil || rep.Left != rep.LostRanges || !rep.FreeMap {
-		v.t.Fatalf("fsck: %v, %+v", err, rep)
-	}
-	v.mountBy(fs.Options{ReadOnly: true, Scan: true})
-	scanned := v.space()
-	v.unmount()
-	v.mount()
-	now := v.space()
-	if !v.fs.Stats().FreeMap {
-		v.t.Fatal("the free map was not used")
+	v.Helper()
+	rep, before, scanned, now := v.Cycle()
+	if rep.Left != rep.LostRanges {
+		v.Fatalf("fsck: %+v", rep)
 	}
 	for _, s := range []*fs.Stats{&before, &now, &scanned} {
 		s.Folios4K, s.Folios2M, s.Folios1G, s.Split2M, s.PartlyOwned, s.PMDMappable, s.PUDMappable, s.DeferredFrees = 0, 0, 0, 0, 0, 0, 0, 0
 	}
 	if before != now || now != scanned {
-		v.t.Fatalf("before the unmount:\n%+v, by the free map:\n%+v, by a scan:\n%+v", before, now, scanned)
+		v.Fatalf("before the unmount:\n%+v, by the free map:\n%+v, by a scan:\n%+v", before, now, scanned)
 	}
 }

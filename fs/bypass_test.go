@@ -19,40 +19,40 @@ type kernel struct {
 
 func newKernel(t *testing.T) *kernel {
 	v := newVolume(t, 32<<20)
-	k := &kernel{volume: v, ino: v.create(1, "f")}
-	v.write(k.ino, 0, bytes.Repeat([]byte("o"), 3*4096))
+	k := &kernel{volume: v, ino: v.Create("/f")}
+	v.Write(k.ino, 0, bytes.Repeat([]byte("o"), 3*4096))
 	return k
 }
 
 // fill reads the second page.
 func (k *kernel) fill() {
-	k.t.Helper()
+	k.Helper()
 	ctx := fs.Caller{Fill: true}
-	r := k.fs.NewPinnedRead()
+	r := k.FS.NewPinnedRead()
 	defer r.Free()
-	k.ok(k.fs.Read(&ctx, k.ino, 4096, 4096, r))
+	k.OK(k.FS.Read(&ctx, k.ino, 4096, 4096, r))
 	k.page = make([]byte, 4096)
 	if _, e := r.Take(k.page); e != 0 {
-		k.t.Fatal(e)
+		k.Fatal(e)
 	}
 }
 
 func (k *kernel) store(off int, s string) { copy(k.page[off:], s) }
 
 func (k *kernel) writeBack() {
-	k.t.Helper()
+	k.Helper()
 	ctx := fs.Caller{Writeback: true}
-	n, e := k.fs.Write(&ctx, k.ino, 4096, bytes.Clone(k.page))
-	if k.ok(e); n != 4096 {
-		k.t.Fatalf("%d bytes written back", n)
+	n, e := k.FS.Write(&ctx, k.ino, 4096, bytes.Clone(k.page))
+	if k.OK(e); n != 4096 {
+		k.Fatalf("%d bytes written back", n)
 	}
 }
 
 // has requires what the second page has at off.
 func (k *kernel) has(off int, want string) {
-	k.t.Helper()
-	if got := k.read(k.ino, 4096+int64(off), len(want)); string(got) != want {
-		k.t.Errorf("at %d of the page: %q, want %q", off, got, want)
+	k.Helper()
+	if got := k.Read(k.ino, 4096+int64(off), len(want)); string(got) != want {
+		k.Errorf("at %d of the page: %q, want %q", off, got, want)
 	}
 }
 
@@ -61,29 +61,29 @@ func (k *kernel) has(off int, want string) {
 func TestBypass(t *testing.T) {
 	changes := map[string]func(k *kernel, ctx *fs.Caller) string{
 		"write": func(k *kernel, ctx *fs.Caller) string {
-			n, e := k.fs.Write(ctx, k.ino, 4096+100, []byte("direct"))
-			if k.ok(e); n != 6 {
-				k.t.Fatal(n)
+			n, e := k.FS.Write(ctx, k.ino, 4096+100, []byte("direct"))
+			if k.OK(e); n != 6 {
+				k.Fatal(n)
 			}
 			return "odirecto"
 		},
 		"punch": func(k *kernel, ctx *fs.Caller) string {
-			k.ok(k.fs.Fallocate(ctx, k.ino, fs.FallocPunchHole|fs.FallocKeepSize, 4096+100, 6))
+			k.OK(k.FS.Fallocate(ctx, k.ino, fs.FallocPunchHole|fs.FallocKeepSize, 4096+100, 6))
 			return "o\x00\x00\x00\x00\x00\x00o"
 		},
 		"copy": func(k *kernel, ctx *fs.Caller) string {
-			src := k.create(1, fmt.Sprint("src", ctx.Direct, k.page == nil))
-			k.write(src, 0, bytes.Repeat([]byte("c"), 4096+106))
-			if n, e := k.fs.CopyRange(ctx, src, 100, k.ino, 4096+100, 6); e != 0 || n != 6 {
-				k.t.Fatal(n, e)
+			src := k.Create(fmt.Sprint("/src", ctx.Direct, k.page == nil))
+			k.Write(src, 0, bytes.Repeat([]byte("c"), 4096+106))
+			if n, e := k.FS.CopyRange(ctx, src, 100, k.ino, 4096+100, 6); e != 0 || n != 6 {
+				k.Fatal(n, e)
 			}
 			return "occcccco"
 		},
 		"shared copy": func(k *kernel, ctx *fs.Caller) string {
-			src := k.create(1, fmt.Sprint("src", ctx.Direct, k.page == nil))
-			k.write(src, 0, bytes.Repeat([]byte("c"), 4096))
-			if n, e := k.fs.CopyRange(ctx, src, 0, k.ino, 4096, 4096); e != 0 || n != 4096 {
-				k.t.Fatal(n, e)
+			src := k.Create(fmt.Sprint("/src", ctx.Direct, k.page == nil))
+			k.Write(src, 0, bytes.Repeat([]byte("c"), 4096))
+			if n, e := k.FS.CopyRange(ctx, src, 0, k.ino, 4096, 4096); e != 0 || n != 4096 {
+				k.Fatal(n, e)
 			}
 			return "cccccccc"
 		},
@@ -96,7 +96,7 @@ func TestBypass(t *testing.T) {
 			if ctx.Bypass != nil {
 				t.Fatal("a file that the kernel has no page of is waited for")
 			}
-			k.write(k.ino, 4096, bytes.Repeat([]byte("o"), 4096))
+			k.Write(k.ino, 4096, bytes.Repeat([]byte("o"), 4096))
 
 			k.fill()
 			ctx = fs.Caller{Direct: true}
@@ -130,7 +130,7 @@ func TestBypassFailed(t *testing.T) {
 	k := newKernel(t)
 	k.fill()
 	ctx := fs.Caller{Direct: true}
-	if _, e := k.fs.Write(&ctx, k.ino, math.MaxInt64, []byte("x")); e == 0 { // there is no such place
+	if _, e := k.FS.Write(&ctx, k.ino, math.MaxInt64, []byte("x")); e == 0 { // there is no such place
 		t.Fatal("written at the end of the world")
 	}
 	if ctx.Bypass != nil {
@@ -138,7 +138,7 @@ func TestBypassFailed(t *testing.T) {
 	}
 	ctx = fs.Caller{Direct: true, UID: 1000}
 	big := bytes.Repeat([]byte("b"), 64<<20) // more than there is
-	n, e := k.fs.Write(&ctx, k.ino, 4096+8, big)
+	n, e := k.FS.Write(&ctx, k.ino, 4096+8, big)
 	if e != 0 && e != syscall.ENOSPC || n == len(big) {
 		t.Fatal(n, e)
 	}
@@ -153,7 +153,7 @@ func TestBypassQueue(t *testing.T) {
 	k := newKernel(t)
 	k.fill()
 	ctx := fs.Caller{Direct: true, NoWait: true}
-	if n, e := k.fs.Write(&ctx, k.ino, 4096, []byte("direct")); n != 0 || e != syscall.EAGAIN {
+	if n, e := k.FS.Write(&ctx, k.ino, 4096, []byte("direct")); n != 0 || e != syscall.EAGAIN {
 		t.Errorf("%d, %v, want EAGAIN", n, e)
 	}
 	k.has(0, "oooooo")

@@ -13,24 +13,25 @@ import (
 
 // entryOff is where the one entry of that name begins. The volume is not mounted.
 func (v *volume) entryOff(name string) (found int64) {
-	v.t.Helper()
+	v.Helper()
 	part := name[:min(len(name), layout.HeadName)]
-	for off := int64(0); off < v.r.Size(); off += layout.LineSize {
+	seed := layout.Seed(v.Super().UUID)
+	for off := int64(0); off < v.R.Size(); off += layout.LineSize {
 		var l layout.Line
-		if v.r.LoadLine(off, (*[layout.LineSize]byte)(&l)) == nil && l.Valid(layout.Seed(v.fs.Super().UUID), off) &&
+		if v.R.LoadLine(off, (*[layout.LineSize]byte)(&l)) == nil && l.Valid(seed, off) &&
 			l.DentryKind() == layout.DentryHead && l.DentryNameLen() == len(name) && string(l.NamePart(0, len(name))) == part {
 			found = off
 		}
 	}
 	if found == 0 {
-		v.t.Fatalf("there is no entry %.20q", name)
+		v.Fatalf("there is no entry %.20q", name)
 	}
 	return found
 }
 
 // pointAt makes the one entry of that name lead to another directory. The volume is not mounted.
 func (v *volume) pointAt(name string, ino uint64) {
-	v.t.Helper()
+	v.Helper()
 	v.craft(v.entryOff(name), func(l *layout.Line) { l.SetDentryTarget(ino, syscall.DT_DIR) })
 }
 
@@ -57,19 +58,19 @@ func TestCraftedGraphs(t *testing.T) {
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			v := newVolume(t, 16<<20)
-			a := v.mkdir(layout.RootIno, "a")
-			b := v.mkdir(a, "b")
-			c := v.mkdir(b, "c")
-			v.mkdir(c, "bad")
-			v.fs.Unmount()
+			a := v.Mkdir("/a")
+			b := v.Mkdir("/a/b")
+			c := v.Mkdir("/a/b/c")
+			v.Mkdir("/a/b/c/bad")
+			v.Unmount()
 			g.craft(v, a, b, c)
-			v.mountBy(fs.Options{Scan: true})
+			v.MountWith(fs.Options{Scan: true})
 			dir := g.dir(a, b, c)
 			var x fs.Attr
-			if e := v.fs.Lookup(&v.ctx, dir, "bad", &x); e != syscall.EIO {
+			if e := v.FS.Lookup(&v.Ctx, dir, "bad", &x); e != syscall.EIO {
 				t.Errorf("lookup: %v, expected EIO", e)
 			}
-			for _, e := range []syscall.Errno{v.fs.Rmdir(&v.ctx, dir, "bad"), v.fs.Rename(&v.ctx, dir, "bad", layout.RootIno, "moved", 0)} {
+			for _, e := range []syscall.Errno{v.FS.Rmdir(&v.Ctx, dir, "bad"), v.FS.Rename(&v.Ctx, dir, "bad", layout.RootIno, "moved", 0)} {
 				if e != syscall.EIO {
 					t.Errorf("remove or rename: %v, expected EIO", e)
 				}
@@ -88,7 +89,7 @@ func TestCraftedGraphs(t *testing.T) {
 			select {
 			case <-done:
 			case <-time.After(30 * time.Second):
-				v.fs = nil // nothing can be unmounted
+				v.FS = nil // nothing can be unmounted
 				t.Fatal("operations wait for each other")
 			}
 		})
@@ -105,28 +106,28 @@ func (v *volume) roam(dirs []uint64, w int, mayFail bool) {
 		switch {
 		case w%2 == 0:
 			for _, n := range []string{"a", "b", "c", "bad"} {
-				if v.fs.Lookup(&ctx, dir, n, &a) == 0 {
-					v.fs.Forget(a.Ino, 1)
+				if v.FS.Lookup(&ctx, dir, n, &a) == 0 {
+					v.FS.Forget(a.Ino, 1)
 				}
 			}
-			v.fs.ReadDir(&ctx, dir, 0, func(d *fs.Dirent) bool {
-				if v.fs.RefEntry(&ctx, d, &a) == 0 {
-					v.fs.Forget(a.Ino, 1)
+			v.FS.ReadDir(&ctx, dir, 0, func(d *fs.Dirent) bool {
+				if v.FS.RefEntry(&ctx, d, &a) == 0 {
+					v.FS.Forget(a.Ino, 1)
 				}
 				return true
 			})
 		default:
-			e := v.fs.Mknod(&ctx, dir, name, syscall.S_IFREG|0o600, 0, &a)
+			e := v.FS.Mknod(&ctx, dir, name, syscall.S_IFREG|0o600, 0, &a)
 			if e != 0 && !mayFail {
-				v.t.Errorf("create: %v", e)
+				v.Errorf("create: %v", e)
 			}
 			if e == 0 {
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
-			v.fs.Rename(&ctx, dir, name, dirs[(i+w)%len(dirs)], name+"'", 0)
-			v.fs.Unlink(&ctx, dirs[(i+w)%len(dirs)], name+"'")
-			v.fs.Rmdir(&ctx, dir, "bad")
-			v.fs.Rename(&ctx, dir, "bad", dirs[w%len(dirs)], "moved", 0)
+			v.FS.Rename(&ctx, dir, name, dirs[(i+w)%len(dirs)], name+"'", 0)
+			v.FS.Unlink(&ctx, dirs[(i+w)%len(dirs)], name+"'")
+			v.FS.Rmdir(&ctx, dir, "bad")
+			v.FS.Rename(&ctx, dir, "bad", dirs[w%len(dirs)], "moved", 0)
 		}
 	}
 }

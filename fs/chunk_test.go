@@ -25,7 +25,7 @@ func (s *snap) Fence(int)                  {}
 func (s *snap) NTStore(int, int64, []byte) {}
 func (s *snap) Store(_ int, off int64, b []byte) {
 	if s.img == nil && off >= s.sb.LaneOff && off < s.sb.LaneOff+int64(s.sb.Lanes)*2*int64(s.sb.LaneSlot) && bytes.Equal(b, make([]byte, len(b))) {
-		s.img = bytes.Clone(s.v.r.Bytes(0, s.sb.Size))
+		s.img = bytes.Clone(s.v.R.Bytes(0, s.sb.Size))
 	}
 }
 
@@ -36,47 +36,46 @@ func (s *snap) Store(_ int, off int64, b []byte) {
 func TestRecordsOfChunkThatIsData(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	const files = 200
-	sb := v.fs.Super()
+	sb := v.Super()
 	s := &snap{v: v, sb: sb}
-	g := v.create(1, "g") // takes what is free, so that the chunk is used again
+	g := v.Create("/g") // takes what is free, so that the chunk is used again
 	for n := int64(fs.MinSize); n >= 4096; n /= 2 {
-		for v.fs.Fallocate(&v.ctx, g, fs.FallocKeepSize, int64(v.blocks(g))<<9, n) == 0 {
+		for v.FS.Fallocate(&v.Ctx, g, fs.FallocKeepSize, int64(v.blocks(g))<<9, n) == 0 {
 		}
 	}
-	d := v.mkdir(1, "d")
+	v.Mkdir("/d")
 	for i := range files {
-		v.ctx.Lane = uint32(i)
-		v.fs.Forget(v.create(d, fmt.Sprint(i)), 1)
+		v.Ctx.Lane = uint32(i)
+		v.FS.Forget(v.Create(fmt.Sprint("/d/", i)), 1)
 	}
-	if n := v.fs.Stats().MetaChunks; n < 2 {
+	if n := v.FS.Stats().MetaChunks; n < 2 {
 		t.Fatalf("%d metadata chunks", n)
 	}
-	v.r.SetRecorder(s)
+	v.R.SetRecorder(s)
 	for i := files - 1; i >= 0 && s.img == nil; i-- {
-		v.ctx.Lane = uint32(i)
-		v.ok(v.fs.Unlink(&v.ctx, d, fmt.Sprint(i)))
+		v.Ctx.Lane = uint32(i)
+		v.Unlink(fmt.Sprint("/d/", i))
 	}
-	v.r.SetRecorder(nil)
+	v.R.SetRecorder(nil)
 	if s.img == nil {
 		t.Fatal("no chunk was given back")
 	}
-	v.fs.Abandon()
-	v.fs = nil
-	put(t, v.r, 0, s.img) // what the dead daemon left
+	v.Crash()
+	put(t, v.R, 0, s.img) // what the dead daemon left
 
-	v.mount()
-	t.Logf("%d records replayed", v.fs.Stats().ReplayedRecords)
-	v.ctx.Lane = 0
-	f := v.create(1, "f")
-	v.ok(v.fs.Fallocate(&v.ctx, g, fs.FallocPunchHole|fs.FallocKeepSize, 8<<20, 2*pudBytes))
+	v.Mount()
+	t.Logf("%d records replayed", v.FS.Stats().ReplayedRecords)
+	v.Ctx.Lane = 0
+	f := v.Create("/f")
+	v.Fallocate(g, fs.FallocPunchHole|fs.FallocKeepSize, 8<<20, 2*pudBytes)
 	var want []byte
 	for range 56 { // each far from the others, so that they are packed into broken space
 		b := bytes.Repeat([]byte{0xa5}, 4096)
-		v.write(f, int64(len(want)), b)
+		v.Write(f, int64(len(want)), b)
 		want = append(want, append(b, make([]byte, 4096)...)...)
 	}
 	want = want[:len(want)-4096]
-	if !bytes.Equal(v.read(f, 0, len(want)), want) {
+	if !bytes.Equal(v.Read(f, 0, len(want)), want) {
 		t.Fatal("wrong at once")
 	}
 	lines := map[int64]int{}
@@ -91,11 +90,11 @@ func TestRecordsOfChunkThatIsData(t *testing.T) {
 		}
 	}
 	t.Log("lines of records by chunk: ", lines, "first chunk", sb.FirstChunk())
-	t.Log(v.extents(f), v.fs.Stats().MetaChunks)
-	v.fs.Abandon() // the daemon dies again
-	v.fs = nil
-	v.mount()
-	got := v.read(f, 0, len(want))
+	t.Log(v.Extents(f), v.FS.Stats().MetaChunks)
+	v.Crash() // the daemon dies again
+	v.FS = nil
+	v.Mount()
+	got := v.Read(f, 0, len(want))
 	bad := 0
 	for i := 0; i < len(want); i += 64 {
 		if !bytes.Equal(got[i:i+64], want[i:i+64]) {
@@ -105,8 +104,8 @@ func TestRecordsOfChunkThatIsData(t *testing.T) {
 	if bad > 0 {
 		t.Errorf("%d cache lines of acknowledged file data were overwritten by journal records of a metadata chunk that is no more", bad)
 	}
-	v.unmount()
-	if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {
+	v.Unmount()
+	if rep, err := fsck.Check(v.R, fsck.Options{}); err != nil || rep.Left > 0 {
 		t.Errorf("%v %+v", err, rep)
 	}
 }

@@ -10,23 +10,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// extents returns a file's extents, adjacent ones as one.
-func (v *volume) extents(ino uint64) (es []fs.ExtentInfo) {
-	v.t.Helper()
-	v.ok(v.fs.Extents(&v.ctx, ino, 0, func(x fs.ExtentInfo) bool {
-		if n := len(es); n > 0 && es[n-1].Logical+es[n-1].Len == x.Logical && es[n-1].Block+es[n-1].Len == x.Block {
-			es[n-1].Len += x.Len
-		} else {
-			es = append(es, x)
-		}
-		return true
-	}))
-	return es
-}
-
 // collapsed counts the ranges of that many blocks that stand in one aligned block.
 func (v *volume) collapsed(ino, blocks uint64) (n int) {
-	for _, e := range v.extents(ino) {
+	for _, e := range v.Extents(ino) {
 		for b := (e.Logical + blocks - 1) / blocks * blocks; b+blocks <= e.Logical+e.Len; b += blocks {
 			if (e.Block+b-e.Logical)%blocks == 0 {
 				n++
@@ -50,7 +36,7 @@ func TestGather(t *testing.T) {
 	var inos [files]uint64
 	var data [files][]byte
 	for i := range inos {
-		inos[i] = v.create(1, fmt.Sprint("f", i))
+		inos[i] = v.Create(fmt.Sprint("/f", i))
 		data[i] = make([]byte, size)
 		rnd.Read(data[i])
 	}
@@ -58,27 +44,27 @@ func TestGather(t *testing.T) {
 	for left := files; left > 0; {
 		i := rnd.Intn(files)
 		n := min(1+rnd.Intn(9000), size-at[i])
-		v.write(inos[i], int64(at[i]), data[i][at[i]:at[i]+n])
+		v.Write(inos[i], int64(at[i]), data[i][at[i]:at[i]+n])
 		if at[i] += n; n > 0 && at[i] == size {
 			left--
 		}
 	}
 	for i, ino := range inos {
 		if n := v.collapsed(ino, pmdBlocks); n < size/pmdBytes {
-			t.Errorf("file %d: %d of %d PMD ranges are gathered: %v", i, n, size/pmdBytes, v.extents(ino))
+			t.Errorf("file %d: %d of %d PMD ranges are gathered: %v", i, n, size/pmdBytes, v.Extents(ino))
 		}
 	}
 	for range 20 {
-		if _, e := v.fs.Compact(&v.ctx); e != 0 {
+		if _, e := v.FS.Compact(&v.Ctx); e != 0 {
 			t.Fatal(e)
 		}
 	}
-	s := v.fs.Stats()
+	s := v.FS.Stats()
 	for i, ino := range inos {
 		if n := v.collapsed(ino, pudBlocks); n < 4 {
-			t.Errorf("file %d: %d of 4 PUD ranges are gathered: %v", i, n, v.extents(ino))
+			t.Errorf("file %d: %d of 4 PUD ranges are gathered: %v", i, n, v.Extents(ino))
 		}
-		if !bytes.Equal(v.read(ino, 0, size), data[i]) {
+		if !bytes.Equal(v.Read(ino, 0, size), data[i]) {
 			t.Errorf("file %d has changed", i)
 		}
 	}
@@ -90,7 +76,7 @@ func TestGather(t *testing.T) {
 	}
 	v.checked()
 	for i, ino := range inos {
-		if !bytes.Equal(v.read(ino, 0, size), data[i]) {
+		if !bytes.Equal(v.Read(ino, 0, size), data[i]) {
 			t.Errorf("file %d is not what it was after a remount", i)
 		}
 	}
@@ -102,18 +88,18 @@ func crowded(t *testing.T) (v *volume, ino uint64, data []byte, others map[uint6
 	rnd := rand.New(rand.NewSource(2))
 	data = make([]byte, pudBytes)
 	rnd.Read(data)
-	ino = v.create(1, "grown")
+	ino = v.Create("/grown")
 	others = map[uint64][]byte{}
 	for at, i := 0, 0; at < pudBytes; i++ {
 		n := min(6000, pudBytes-at)
-		v.write(ino, int64(at), data[at:at+n])
+		v.Write(ino, int64(at), data[at:at+n])
 		at += n
 		if i%9 == 4 { // who mounts does not know of homes
-			v.remount()
-			o := v.create(1, fmt.Sprint("small", i))
+			v.Remount()
+			o := v.Create(fmt.Sprint("/small", i))
 			b := make([]byte, 9000)
 			rnd.Read(b)
-			v.write(o, 0, b)
+			v.Write(o, 0, b)
 			others[o] = b
 		}
 	}
@@ -126,35 +112,35 @@ func crowded(t *testing.T) (v *volume, ino uint64, data []byte, others map[uint6
 // TestCompact: what is in the way of a large folio is moved away, and nobody notices.
 func TestCompact(t *testing.T) {
 	v, ino, data, others := crowded(t)
-	free := v.free()
-	c, e := v.fs.Compact(&v.ctx)
+	free := v.Free()
+	c, e := v.FS.Compact(&v.Ctx)
 	if e != 0 || !c.Collapsed || c.Moved == 0 {
 		t.Fatalf("%+v, %v", c, e)
 	}
 	if n := v.collapsed(ino, pudBlocks); n != 1 {
-		t.Errorf("not gathered: %v", v.extents(ino))
+		t.Errorf("not gathered: %v", v.Extents(ino))
 	}
 	check := func() {
 		t.Helper()
-		if !bytes.Equal(v.read(ino, 0, pudBytes), data) {
+		if !bytes.Equal(v.Read(ino, 0, pudBytes), data) {
 			t.Error("the file has changed")
 		}
 		for o, b := range others {
-			if !bytes.Equal(v.read(o, 0, len(b)), b) {
+			if !bytes.Equal(v.Read(o, 0, len(b)), b) {
 				t.Errorf("inode %d has changed", o)
 			}
 		}
 	}
 	check()
-	if c, _ := v.fs.Compact(&v.ctx); c.Collapsed {
+	if c, _ := v.FS.Compact(&v.Ctx); c.Collapsed {
 		t.Error("gathered twice")
 	}
 	v.checked()
 	check()
-	if now := v.free(); now+4 < free {
+	if now := v.Free(); now+4 < free {
 		t.Errorf("%d blocks free, were %d", now, free)
 	}
-	if s := v.fs.Stats(); s.Folios1G != 1 {
+	if s := v.FS.Stats(); s.Folios1G != 1 {
 		t.Errorf("%d folios of the third order after a remount", s.Folios1G)
 	}
 }
@@ -163,17 +149,17 @@ func TestCompact(t *testing.T) {
 // moves nothing.
 func TestCompactBusy(t *testing.T) {
 	v, ino, data, _ := crowded(t)
-	v.unmerged = true // a folio that is busy when its range is gathered
+	v.Unmerged = true // a folio that is busy when its range is gathered
 	cancel := make(chan struct{})
 	close(cancel)
-	if c, e := v.fs.Compact(&fs.Caller{Cancel: cancel}); e != 0 || c.Moved != 0 {
+	if c, e := v.FS.Compact(&fs.Caller{Cancel: cancel}); e != 0 || c.Moved != 0 {
 		t.Errorf("cancelled: %+v, %v", c, e)
 	}
-	r := v.fs.NewPinnedRead()
-	v.ok(v.fs.Read(&v.ctx, ino, 0, 10, r))
+	r := v.FS.NewPinnedRead()
+	v.OK(v.FS.Read(&v.Ctx, ino, 0, 10, r))
 	done := make(chan fs.Compaction)
 	go func() {
-		c, _ := v.fs.Compact(&fs.Caller{Lane: 1})
+		c, _ := v.FS.Compact(&fs.Caller{Lane: 1})
 		done <- c
 	}()
 	if got := r.Slices()[0]; !bytes.Equal(got, data[:10]) {
@@ -182,7 +168,7 @@ func TestCompactBusy(t *testing.T) {
 	r.Done()
 	r.Free()
 	<-done
-	if !bytes.Equal(v.read(ino, 0, pudBytes), data) {
+	if !bytes.Equal(v.Read(ino, 0, pudBytes), data) {
 		t.Error("the file has changed")
 	}
 	v.checked()
@@ -192,36 +178,35 @@ func TestCompactBusy(t *testing.T) {
 // large blocks are free again.
 func TestCompactPacks(t *testing.T) {
 	v := newVolume(t, 16<<20)
-	free := v.fs.Stats().FreeIn2M
+	free := v.FS.Stats().FreeIn2M
 	want := map[uint64][]byte{}
 	var inos [800]uint64
 	for i := range inos {
-		ino := v.create(1, fmt.Sprint("f", i))
+		ino := v.Create(fmt.Sprint("/f", i))
 		inos[i] = ino
 		b := bytes.Repeat([]byte{byte(i)}, 4096)
-		v.write(ino, 0, b)
+		v.Write(ino, 0, b)
 		if i%20 == 7 {
 			want[ino] = b
 		}
 	}
 	for i, ino := range inos {
 		if want[ino] == nil {
-			v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprint("f", i)))
-			v.fs.Forget(ino, 1)
+			v.Delete(fmt.Sprint("/f", i))
 		}
 	}
-	before := v.fs.Stats()
+	before := v.FS.Stats()
 	for range 10 {
-		if _, e := v.fs.Compact(&v.ctx); e != 0 {
+		if _, e := v.FS.Compact(&v.Ctx); e != 0 {
 			t.Fatal(e)
 		}
 	}
-	after := v.fs.Stats()
+	after := v.FS.Stats()
 	if used := free - after.FreeIn2M; used > uint64(len(want)+2*pmdBlocks)*4096+uint64(before.MetaChunks)*pmdBytes || after.FreeIn2M <= before.FreeIn2M {
 		t.Errorf("free in large blocks: %d at first, %d of %d before packing, %d after", free, before.FreeIn2M, before.FreeData, after.FreeIn2M)
 	}
 	for ino, b := range want {
-		if !bytes.Equal(v.read(ino, 0, 4096), b) {
+		if !bytes.Equal(v.Read(ino, 0, 4096), b) {
 			t.Errorf("inode %d has changed", ino)
 		}
 	}
@@ -231,21 +216,21 @@ func TestCompactPacks(t *testing.T) {
 // TestHomesGiveWay: what growing files keep is there for others when space is short.
 func TestHomesGiveWay(t *testing.T) {
 	v := newVolume(t, 16<<20)
-	ino := v.create(1, "grows")
+	ino := v.Create("/grows")
 	for off := int64(0); off < pudBytes/2; off += 4096 {
-		v.write(ino, off, make([]byte, 4096))
+		v.Write(ino, off, make([]byte, 4096))
 	}
-	fill := v.create(1, "fill")
+	fill := v.Create("/fill")
 	off := int64(0)
 	for {
-		n, e := v.fs.Write(&v.ctx, fill, off, make([]byte, 5000))
+		n, e := v.FS.Write(&v.Ctx, fill, off, make([]byte, 5000))
 		if off += int64(n); e == syscall.ENOSPC {
 			break
 		}
-		v.ok(e)
+		v.OK(e)
 	}
 	var s fs.StatFS
-	if v.fs.StatFS(&s); s.Bavail > 1 {
+	if v.FS.StatFS(&s); s.Bavail > 1 {
 		t.Errorf("ENOSPC with %d blocks available", s.Bavail)
 	}
 	v.checked()

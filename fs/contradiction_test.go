@@ -12,15 +12,15 @@ import (
 // TestContradictingFreeMap: what contradicts a saved free map with a right checksum, which no mount
 // can see before it is used, makes the filesystem read-only. Nothing panics, nor waits for ever.
 func TestContradictingFreeMap(t *testing.T) {
-	extent := func(v *volume, ino uint64) int64 { return v.fs.Super().InodeOff(ino) + layout.InodeExtentOff }
+	extent := func(v *volume, ino uint64) int64 { return v.Super().InodeOff(ino) + layout.InodeExtentOff }
 	same := func(v *volume, from, to uint64) {
 		var x layout.Line
-		v.r.LoadLine(extent(v, from), (*[layout.LineSize]byte)(&x))
+		v.R.LoadLine(extent(v, from), (*[layout.LineSize]byte)(&x))
 		v.craft(extent(v, to), func(l *layout.Line) { copy(l.Payload(), x.Payload()) })
 	}
 	cut := func(v *volume, f *fs.FS, ino uint64) syscall.Errno {
 		var a fs.Attr
-		return f.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize}, &a)
+		return f.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetSize}, &a)
 	}
 	type world struct{ a, b uint64 }
 	for name, c := range map[string]struct {
@@ -33,7 +33,7 @@ func TestContradictingFreeMap(t *testing.T) {
 				cut(v, f, w.a)
 				rp := f.NewPinnedRead()
 				defer rp.Free()
-				e := f.Read(&v.ctx, w.b, 0, 4096, rp)
+				e := f.Read(&v.Ctx, w.b, 0, 4096, rp)
 				if e == 0 {
 					rp.Done()
 				}
@@ -44,7 +44,7 @@ func TestContradictingFreeMap(t *testing.T) {
 			func(v *volume, w *world) { same(v, w.a, w.b) },
 			func(v *volume, f *fs.FS, w *world) syscall.Errno {
 				cut(v, f, w.a)
-				_, e := f.Write(&v.ctx, w.b, 0, make([]byte, 4096))
+				_, e := f.Write(&v.Ctx, w.b, 0, make([]byte, 4096))
 				return e
 			},
 		},
@@ -53,22 +53,22 @@ func TestContradictingFreeMap(t *testing.T) {
 			func(v *volume, f *fs.FS, w *world) syscall.Errno {
 				cut(v, f, w.a)
 				cut(v, f, w.b)
-				return f.Unlink(&v.ctx, 1, "a")
+				return f.Unlink(&v.Ctx, 1, "a")
 			},
 		},
 		"two files, copied": {
 			func(v *volume, w *world) { same(v, w.a, w.b) },
 			func(v *volume, f *fs.FS, w *world) syscall.Errno {
 				cut(v, f, w.a)
-				f.CopyRange(&v.ctx, w.b, 0, w.a, 0, 64<<10)
+				f.CopyRange(&v.Ctx, w.b, 0, w.a, 0, 64<<10)
 				cut(v, f, w.b)
-				return f.Unlink(&v.ctx, 1, "a")
+				return f.Unlink(&v.Ctx, 1, "a")
 			},
 		},
 		"an inode that is free": {
 			func(v *volume, w *world) {
 				for ino := uint64(2); ino <= 32; ino++ { // all that a create can take
-					v.craft(v.fs.Super().InodeOff(ino), func(l *layout.Line) {
+					v.craft(v.Super().InodeOff(ino), func(l *layout.Line) {
 						var c layout.Core
 						if c.Get(l); c.Mode == 0 {
 							c.Mode, c.Nlink = syscall.S_IFREG|0o600, 1
@@ -79,33 +79,33 @@ func TestContradictingFreeMap(t *testing.T) {
 			},
 			func(v *volume, f *fs.FS, w *world) syscall.Errno {
 				var a fs.Attr
-				return f.Mknod(&v.ctx, 1, "new", syscall.S_IFREG|0o600, 0, &a)
+				return f.Mknod(&v.Ctx, 1, "new", syscall.S_IFREG|0o600, 0, &a)
 			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVolume(t, fs.MinSize)
 			var w world
-			w.a, w.b = v.create(1, "a"), v.create(1, "b")
+			w.a, w.b = v.Create("/a"), v.Create("/b")
 			for i, ino := range []uint64{w.a, w.b} {
 				for n := range 8 {
-					v.write(ino, int64(i+n)*8192, make([]byte, 40<<10))
+					v.Write(ino, int64(i+n)*8192, make([]byte, 40<<10))
 				}
 			}
-			v.unmountKeeping(t)
+			v.Unmount()
 			c.craft(v, &w)
-			f, err := fs.Mount(v.r, fs.Options{Warn: func(m string) { t.Log(m) }})
+			f, err := fs.Mount(v.R, fs.Options{Warn: func(m string) { t.Log(m) }})
 			if err != nil {
 				t.Fatal(err)
 			}
-			v.fs = nil
+			v.FS = nil
 			if !f.Stats().FreeMap {
 				t.Fatal("the free map was not used")
 			}
 			for _, ino := range []uint64{w.a, w.b} { // their extents are known from here on
 				var a fs.Attr
-				v.ok(f.Ref(&v.ctx, ino, &a))
-				v.ok(f.Extents(&v.ctx, ino, 0, func(fs.ExtentInfo) bool { return true }))
+				v.OK(f.Ref(&v.Ctx, ino, &a))
+				v.OK(f.Extents(&v.Ctx, ino, 0, func(fs.ExtentInfo) bool { return true }))
 			}
 			done := make(chan syscall.Errno, 1)
 			go func() { done <- c.use(v, f, &w) }()
@@ -121,13 +121,5 @@ func TestContradictingFreeMap(t *testing.T) {
 				t.Error("it was unmounted cleanly")
 			}
 		})
-	}
-}
-
-// unmountKeeping unmounts and keeps v.fs, for its superblock.
-func (v *volume) unmountKeeping(t *testing.T) {
-	t.Helper()
-	if err := v.fs.Unmount(); err != nil {
-		t.Fatal(err)
 	}
 }

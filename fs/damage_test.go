@@ -18,43 +18,43 @@ import (
 func TestDamagedDirectoryLine(t *testing.T) {
 	long := strings.Repeat("long", 50)
 	v := newVolume(t, fs.MinSize)
-	d := v.mkdir(1, "d")
+	d := v.Mkdir("/d")
 	for i := range 20 {
-		v.create(d, fmt.Sprint("file", i, "x"))
+		v.Create(fmt.Sprint("/d/file", i, "x"))
 	}
-	v.create(d, long)
-	v.unmountKeeping(t)
+	v.Create("/d/" + long)
+	v.Unmount()
 	for name, part := range map[string]int64{"file7x": 0, long: 2} {
 		off := v.entryOff(name) + part*layout.LineSize + 30
 		b := make([]byte, 1)
-		v.r.Load(off, b)
-		v.store(off, []byte{b[0] ^ 0x10})
+		v.R.Load(off, b)
+		v.Store(off, []byte{b[0] ^ 0x10})
 	}
 	for round := range 2 {
 		var log []string
-		f, err := fs.Mount(v.r, fs.Options{Warn: func(s string) { log = append(log, s) }})
+		f, err := fs.Mount(v.R, fs.Options{Warn: func(s string) { log = append(log, s) }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		v.fs = f
+		v.FS = f
 		var names []string
 		for range 2 {
 			names = nil
-			v.ok(f.ReadDir(&v.ctx, d, 2, func(x *fs.Dirent) bool { names = append(names, string(x.Name)); return true }))
+			v.OK(f.ReadDir(&v.Ctx, d, 2, func(x *fs.Dirent) bool { names = append(names, string(x.Name)); return true }))
 		}
 		if len(names) != 19 || slices.Contains(names, "file7x") {
 			t.Errorf("%d names are listed, expected 19: %q", len(names), names)
 		}
 		var a fs.Attr
 		for name, want := range map[string]syscall.Errno{"file7x": syscall.EIO, long: syscall.EIO, "file8x": 0, "other": syscall.ENOENT} {
-			if e := f.Lookup(&v.ctx, d, name, &a); e != want {
+			if e := f.Lookup(&v.Ctx, d, name, &a); e != want {
 				t.Errorf("lookup of %.10q: %v, expected %v", name, e, want)
 			}
 		}
-		v.ok(f.Mknod(&v.ctx, d, "new", syscall.S_IFREG|0o600, 0, &a))
-		v.ok(f.Rename(&v.ctx, d, "new", d, "newer", 0))
-		v.ok(f.Unlink(&v.ctx, d, "newer"))
-		if e := f.Mknod(&v.ctx, d, "file7x", syscall.S_IFREG|0o600, 0, &a); e != syscall.EIO {
+		v.OK(f.Mknod(&v.Ctx, d, "new", syscall.S_IFREG|0o600, 0, &a))
+		v.OK(f.Rename(&v.Ctx, d, "new", d, "newer", 0))
+		v.OK(f.Unlink(&v.Ctx, d, "newer"))
+		if e := f.Mknod(&v.Ctx, d, "file7x", syscall.S_IFREG|0o600, 0, &a); e != syscall.EIO {
 			t.Errorf("create of a lost name: %v", e)
 		}
 		if n := strings.Count(strings.Join(log, "\n"), "is lost"); n != 2 {
@@ -65,35 +65,35 @@ func TestDamagedDirectoryLine(t *testing.T) {
 		}
 		if round > 0 { // all that is left cannot be removed with what was lost
 			for _, name := range names {
-				v.ok(f.Unlink(&v.ctx, d, name))
+				v.OK(f.Unlink(&v.Ctx, d, name))
 			}
-			if e := f.Rmdir(&v.ctx, 1, "d"); e != syscall.EIO {
+			if e := f.Rmdir(&v.Ctx, 1, "d"); e != syscall.EIO {
 				t.Errorf("rmdir: %v, expected EIO", e)
 			}
 		}
-		v.unmountKeeping(t)
-		v.fs = nil
+		v.Unmount()
+		v.FS = nil
 		if o := v.owner(); o.State == layout.OwnerMounted || !o.Damaged {
 			t.Errorf("the owner record after the unmount: %+v", o)
 		}
 	}
-	rep, err := fsck.Check(v.r, fsck.Options{})
+	rep, err := fsck.Check(v.R, fsck.Options{})
 	if err != nil || rep.ExitCode() != 4 {
 		t.Fatalf("fsck -n: %v %+v", err, rep)
 	}
-	if rep, err = fsck.Check(v.r, fsck.Options{Repair: true}); err != nil || rep.ExitCode() != 1 {
+	if rep, err = fsck.Check(v.R, fsck.Options{Repair: true}); err != nil || rep.ExitCode() != 1 {
 		t.Fatalf("fsck -y: %v %+v", err, rep)
 	}
 	if v.owner().Damaged {
 		t.Error("still marked after the repair")
 	}
-	v.mount()
+	v.Mount()
 	var a fs.Attr
-	v.ok(v.fs.Lookup(&v.ctx, 1, "lost+found", &a))
+	v.OK(v.FS.Lookup(&v.Ctx, 1, "lost+found", &a))
 	n := 0
-	v.ok(v.fs.ReadDir(&v.ctx, a.Ino, 2, func(*fs.Dirent) bool { n++; return true }))
+	v.OK(v.FS.ReadDir(&v.Ctx, a.Ino, 2, func(*fs.Dirent) bool { n++; return true }))
 	if n != 2 {
 		t.Errorf("%d files in lost+found, expected 2", n)
 	}
-	v.ok(v.fs.Rmdir(&v.ctx, 1, "d"))
+	v.Rmdir("/d")
 }

@@ -17,20 +17,25 @@ func TestDeepRename(t *testing.T) {
 		depth = 20_000
 	}
 	v := newVolume(t, (int64(depth)*5000+16<<20)&^4095) // a directory with one name is a block and an inode
+	mkdir := func(dir uint64, name string) uint64 {
+		var a fs.Attr
+		v.OK(v.FS.Mkdir(&v.Ctx, dir, name, 0o755, &a))
+		return a.Ino
+	}
 	d := uint64(1)
 	for range depth {
-		d = v.mkdir(d, "d")
+		d = mkdir(d, "d")
 	}
-	x, y := v.mkdir(d, "a"), v.mkdir(d, "b")
-	v.create(x, "file")
-	v.mkdir(x, "leaf")
-	v.mkdir(v.mkdir(x, "tree"), "below")
+	x, y := mkdir(d, "a"), mkdir(d, "b")
+	v.OK(v.FS.Mknod(&v.Ctx, x, "file", syscall.S_IFREG, 0, new(fs.Attr)))
+	mkdir(x, "leaf")
+	mkdir(mkdir(x, "tree"), "below")
 	for _, name := range []string{"file", "leaf", "tree"} {
 		best := time.Hour // of some, since the machine may be busy
 		from, to := x, y
 		for range 6 {
 			start := time.Now()
-			v.ok(v.fs.Rename(&v.ctx, from, name, to, name, 0))
+			v.OK(v.FS.Rename(&v.Ctx, from, name, to, name, 0))
 			best = min(best, time.Since(start))
 			from, to = to, from
 		}
@@ -40,12 +45,12 @@ func TestDeepRename(t *testing.T) {
 		}
 	}
 	queue := &fs.Caller{NoWait: true}
-	v.ok(v.fs.Rename(queue, x, "file", y, "file", 0))
-	v.ok(v.fs.Rename(queue, x, "leaf", y, "leaf", 0))
-	if e := v.fs.Rename(queue, x, "tree", y, "tree", 0); e != syscall.EAGAIN {
+	v.OK(v.FS.Rename(queue, x, "file", y, "file", 0))
+	v.OK(v.FS.Rename(queue, x, "leaf", y, "leaf", 0))
+	if e := v.FS.Rename(queue, x, "tree", y, "tree", 0); e != syscall.EAGAIN {
 		t.Errorf("a queue walks up through %d directories: %v, want %v", depth, e, syscall.EAGAIN)
 	}
-	if e := v.fs.Rename(&v.ctx, 1, "d", y, "d", 0); e != syscall.EINVAL {
+	if e := v.FS.Rename(&v.Ctx, 1, "d", y, "d", 0); e != syscall.EINVAL {
 		t.Errorf("a directory moved below itself: %v, want %v", e, syscall.EINVAL)
 	}
 }

@@ -15,17 +15,17 @@ func TestReadersDrain(t *testing.T) {
 		folio = 12
 		piece = 8 << 10
 	)
-	big := v.create(1, "big")
-	v.ok(v.fs.Fallocate(&v.ctx, big, 0, 0, folio*pud))
-	if s := v.fs.Stats(); s.Folios1G < folio-1 {
+	big := v.Create("/big")
+	v.Fallocate(big, 0, 0, folio*pud)
+	if s := v.FS.Stats(); s.Folios1G < folio-1 {
 		t.Fatalf("the file is in %d PUD folios, want %d", s.Folios1G, folio)
 	}
 	var s fs.StatFS
-	v.fs.StatFS(&s)
+	v.FS.StatFS(&s)
 	before := s.Bavail
 	read := func(g int64) *fs.PinnedRead {
-		r := v.fs.NewPinnedRead()
-		v.ok(v.fs.Read(&v.ctx, big, g*pud, 4096, r))
+		r := v.FS.NewPinnedRead()
+		v.OK(v.FS.Read(&v.Ctx, big, g*pud, 4096, r))
 		return r
 	}
 	var cur [folio]*fs.PinnedRead
@@ -35,30 +35,30 @@ func TestReadersDrain(t *testing.T) {
 	cut, deferred := int64(0), false
 	for off := int64(piece); off < pud; off += piece {
 		for g := range int64(folio) {
-			v.ok(v.fs.Fallocate(&v.ctx, big, fs.FallocPunchHole|fs.FallocKeepSize, g*pud+off, piece))
+			v.Fallocate(big, fs.FallocPunchHole|fs.FallocKeepSize, g*pud+off, piece)
 			cut += piece
-			deferred = deferred || v.fs.Stats().DeferredFrees > 0
+			deferred = deferred || v.FS.Stats().DeferredFrees > 0
 			next := read(g)
 			cur[g].Done()
 			cur[g].Free()
 			cur[g] = next
 		}
-		if n := v.fs.Stats().DeferredFrees; n > 0 {
+		if n := v.FS.Stats().DeferredFrees; n > 0 {
 			t.Fatalf("%d of %d bytes are deferred though their readers are done", n, cut)
 		}
 	}
 	if !deferred {
 		t.Error("no folio was busy when it was cut")
 	}
-	v.fs.StatFS(&s)
+	v.FS.StatFS(&s)
 	if got := int64(s.Bavail-before) << 12; got < cut-(64<<10) { // but for blocks of extents
 		t.Errorf("%d bytes came free of %d that were punched", got, cut)
 	}
-	next := v.create(1, "next")
-	v.ok(v.fs.Fallocate(&v.ctx, next, 0, 0, int64(s.Bavail)<<12-(64<<10)))
+	next := v.Create("/next")
+	v.Fallocate(next, 0, 0, int64(s.Bavail)<<12-(64<<10))
 	for _, r := range cur {
 		r.Done()
 		r.Free()
 	}
-	v.remount()
+	v.Remount()
 }

@@ -14,105 +14,36 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// space is what the filesystem says of free space and of who owns what.
-func (v *volume) space() fs.Stats {
-	s := v.fs.Stats()
-	s.CachedInodes, s.SplitTableBytes, s.MovedBytes, s.ReplayedRecords, s.FreedOrphans, s.ReadOnly, s.FreeMap = 0, 0, 0, 0, 0, false, false
-	if v.atomic { // whose mounts take some free space for themselves
-		s.FreeBlocks, s.AvailableBlocks, s.FreeInodes, s.FreeData, s.FreeIn2M, s.FreeIn1G, s.AtomicWrite = 0, 0, 0, 0, 0, 0, 0
-	}
-	return s
-}
-
-func (v *volume) unmount() {
-	v.t.Helper()
-	if err := v.fs.Unmount(); err != nil {
-		v.t.Fatal(err)
-	}
-	v.fs = nil
-}
-
-// remount unmounts and mounts by the saved free map, which must come to what was before,
-// and to what reading all inodes comes to.
-func (v *volume) remount() {
-	v.t.Helper()
-	before := v.space()
-	v.unmount()
-	rep, err := fsck.Check(v.r, fsck.Options{})
-	if err != nil || rep.Left > 0 || !rep.FreeMap {
-		v.t.Fatalf("fsck: %v, %+v", err, rep)
-	}
-	v.mountBy(fs.Options{ReadOnly: true, Scan: true})
-	if v.fs.Stats().FreeMap {
-		v.t.Fatal("a scan that was asked for did not happen")
-	}
-	scanned := v.space()
-	v.unmount()
-	v.mount()
-	if !v.fs.Stats().FreeMap {
-		v.t.Fatal("the free map was not used")
-	}
-	now := v.space()
-	before.Split2M = now.Split2M                      // which counts tables kept for reuse
-	if before.Inodes == now.Inodes && before != now { // else orphans were freed
-		v.t.Errorf("by the free map:\n%+v, before the unmount:\n%+v", now, before)
-	}
-	if v.unmerged { // which only a scan sees
-		for _, s := range []*fs.Stats{&now, &scanned} {
-			s.Folios4K, s.Folios2M, s.Folios1G, s.Split2M, s.PartlyOwned, s.PMDMappable, s.PUDMappable = 0, 0, 0, 0, 0, 0, 0
-		}
-	}
-	if now != scanned {
-		v.t.Errorf("by the free map:\n%+v, by a scan:\n%+v", now, scanned)
-	}
-}
-
 func (v *volume) owner() (o layout.Owner) {
-	v.t.Helper()
-	o, ok, err := fs.ReadOwner(v.r, v.super())
+	v.Helper()
+	o, ok, err := fs.ReadOwner(v.R, v.Super())
 	if err != nil || !ok {
-		v.t.Fatalf("owner record: %t, %v", ok, err)
+		v.Fatalf("owner record: %t, %v", ok, err)
 	}
 	return o
 }
 
-func (v *volume) super() *layout.Superblock {
-	v.t.Helper()
-	sb, _, err := fs.ReadSuper(v.r)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	return sb
-}
-
 func (v *volume) setOwner(o layout.Owner) {
-	v.t.Helper()
-	sb := v.super()
+	v.Helper()
+	sb := v.Super()
 	var l layout.Line
 	o.Put(&l)
 	l.Seal(layout.Seed(sb.UUID), sb.OwnerOff, 1<<40)
-	v.store(sb.OwnerOff, l[:])
-}
-
-func (v *volume) store(off int64, b []byte) {
-	v.t.Helper()
-	if err := v.r.Store(off, b); err != nil {
-		v.t.Fatal(err)
-	}
+	v.Store(sb.OwnerOff, l[:])
 }
 
 // attempt mounts and reports whether the free map was used, which stays what it is on media:
 // nothing is stored.
 func (v *volume) attempt(o fs.Options) bool {
-	v.t.Helper()
+	v.Helper()
 	o.ReadOnly = true
-	f, err := fs.Mount(v.r, o)
+	f, err := fs.Mount(v.R, o)
 	if err != nil {
-		v.t.Fatal(err)
+		v.Fatal(err)
 	}
 	used := f.Stats().FreeMap
 	if err := f.Unmount(); err != nil {
-		v.t.Fatal(err)
+		v.Fatal(err)
 	}
 	return used
 }
@@ -120,21 +51,22 @@ func (v *volume) attempt(o fs.Options) bool {
 // populated is an unmounted filesystem with some of everything that a free map tells.
 func populated(t *testing.T) *volume {
 	v := newVolume(t, fs.MinSize)
-	big := v.create(1, "big")
-	v.write(big, 0, make([]byte, 3*pudBytes))
+	big := v.Create("/big")
+	v.Write(big, 0, make([]byte, 3*pudBytes))
 	for i := range 40 {
-		dir := v.mkdir(1, fmt.Sprint("d", i))
-		f := v.create(dir, "f")
-		v.write(f, 0, make([]byte, 5000))
+		dir := fmt.Sprint("/d", i)
+		v.Mkdir(dir)
+		f := v.Create(dir + "/f")
+		v.Write(f, 0, make([]byte, 5000))
 		if i%2 == 0 {
-			v.ok(v.fs.Unlink(&v.ctx, dir, "f"))
+			v.Unlink(dir + "/f")
 		}
-		v.fs.Forget(f, 1)
+		v.FS.Forget(f, 1)
 	}
-	part := v.create(1, "part")
-	v.clone(big, 0, part, 0, 2*pudBytes)
-	v.write(part, 5*4096, make([]byte, 8192))
-	v.unmount()
+	part := v.Create("/part")
+	v.Clone(big, 0, part, 0, 2*pudBytes)
+	v.Write(part, 5*4096, make([]byte, 8192))
+	v.Unmount()
 	return v
 }
 
@@ -150,19 +82,19 @@ func TestFreeMapUse(t *testing.T) {
 	if v.attempt(fs.Options{Scan: true}) {
 		t.Error("a scan was asked for")
 	}
-	v.mount()
-	if !v.fs.Stats().FreeMap {
+	v.Mount()
+	if !v.FS.Stats().FreeMap {
 		t.Error("the free map was not used")
 	}
-	v.fs.Abandon()
+	v.Crash()
 	if v.owner().State != layout.OwnerMounted {
 		t.Error("mounted, and the owner record names the free map")
 	}
-	v.mount()
-	if v.fs.Stats().FreeMap {
+	v.Mount()
+	if v.FS.Stats().FreeMap {
 		t.Error("the free map was used twice")
 	}
-	v.unmount()
+	v.Unmount()
 	// What a version that knows no free map leaves.
 	machine, boot := pmem.HostIdentity()
 	v.setOwner(layout.Owner{Machine: [8]byte(machine[:8]), Boot: boot, State: layout.OwnerClean, PID: 7, Start: 8, Mounts: 9})
@@ -174,108 +106,106 @@ func TestFreeMapUse(t *testing.T) {
 // TestFreeMapFull: with no space for it none is saved, and that is a clean unmount, too.
 func TestFreeMapFull(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	f := v.create(1, "f")
+	f := v.Create("/f")
 	for n := int64(fs.MinSize); n >= 4096; n /= 2 {
-		for v.fs.Fallocate(&v.ctx, f, fs.FallocKeepSize, int64(v.blocks(f))<<9, n) == 0 {
+		for v.FS.Fallocate(&v.Ctx, f, fs.FallocKeepSize, int64(v.blocks(f))<<9, n) == 0 {
 		}
 	}
-	d := v.mkdir(1, "d")
+	d := v.Mkdir("/d")
 	var a fs.Attr
 	var e syscall.Errno
 	for i := 0; e == 0; i++ {
-		e = v.fs.Mkdir(&v.ctx, d, fmt.Sprint(i), 0o755, &a)
+		e = v.FS.Mkdir(&v.Ctx, d, fmt.Sprint(i), 0o755, &a)
 	}
-	for i := 0; v.fs.Stats().FreeMetaBlocks > 0; i++ {
-		v.write(v.create(d, fmt.Sprint("f", i)), 0, nil)
+	for i := 0; v.FS.Stats().FreeMetaBlocks > 0; i++ {
+		v.Write(v.Create(fmt.Sprint("/d/f", i)), 0, nil)
 	}
-	if s := v.fs.Stats(); e != syscall.ENOSPC || s.FreeBlocks > 0 {
+	if s := v.FS.Stats(); e != syscall.ENOSPC || s.FreeBlocks > 0 {
 		t.Fatalf("not full: %v, %+v", e, s)
 	}
-	v.unmount()
+	v.Unmount()
 	if o := v.owner(); o.State != layout.OwnerClean {
 		t.Errorf("the owner record has state %d", o.State)
 	}
-	rep, err := fsck.Check(v.r, fsck.Options{})
+	rep, err := fsck.Check(v.R, fsck.Options{})
 	if err != nil || rep.Left > 0 || !rep.Clean || rep.FreeMap {
 		t.Errorf("fsck: %v, %+v", err, rep)
 	}
-	v.mount()
-	v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
-	v.fs.Forget(f, 1)
-	v.remount()
+	v.Mount()
+	v.Delete("/f")
+	v.Remount()
 }
 
 func (v *volume) blocks(ino uint64) uint64 {
-	var a fs.Attr
-	v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+	a := v.Stat(ino)
 	return a.Blocks
 }
 
 // TestFreeMapSegments: a free map goes where there is space, in pieces.
 func TestFreeMapSegments(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	f, g := v.create(1, "f"), v.create(1, "g")
-	size := int64(v.fs.Stats().AvailableBlocks-64) << 12
-	v.ok(v.fs.Fallocate(&v.ctx, f, 0, 0, size))
+	f, g := v.Create("/f"), v.Create("/g")
+	size := int64(v.FS.Stats().AvailableBlocks-64) << 12
+	v.Fallocate(f, 0, 0, size)
 	for off := int64(0); off < size; off += 8192 {
-		v.ok(v.fs.Fallocate(&v.ctx, f, fs.FallocPunchHole|fs.FallocKeepSize, off, 4096))
-		v.write(f, off+4096, []byte("x"))
+		v.Fallocate(f, fs.FallocPunchHole|fs.FallocKeepSize, off, 4096)
+		v.Write(f, off+4096, []byte("x"))
 	}
-	v.clone(f, 0, g, 0, size)
-	v.remount()
-	v.unmount()
+	v.Clone(f, 0, g, 0, size)
+	v.Remount()
+	v.Unmount()
 	if o := v.owner(); o.Map.Len <= layout.BlockSize {
 		t.Errorf("a free map of %d bytes fits one block", o.Map.Len)
 	}
-	v.mount()
-	v.removeAll(1)
-	v.remount()
+	v.Mount()
+	v.RemoveAll(1)
+	v.Remount()
 }
 
 // TestFreeMapUnfinished: what an unmount leaves to be finished is found by a scan.
 func TestFreeMapUnfinished(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	free := v.free()
-	ino := v.create(1, "f")
-	v.write(ino, 0, make([]byte, 100_000))
-	off := v.super().InodeOff(ino)
-	v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
+	free := v.Free()
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 100_000))
+	off := v.Super().InodeOff(ino)
+	v.Unlink("/f")
 	var l, bad layout.Line
-	if err := v.r.LoadLine(off, (*[layout.LineSize]byte)(&l)); err != nil {
+	if err := v.R.LoadLine(off, (*[layout.LineSize]byte)(&l)); err != nil {
 		t.Fatal(err)
 	}
-	v.store(off, bad[:]) // so that it cannot be freed
-	v.fs.Forget(ino, 1)
-	v.unmount()
-	v.store(off, l[:])
+	v.Store(off, bad[:]) // so that it cannot be freed
+	v.FS.Forget(ino, 1)
+	v.Unmount()
+	v.Store(off, l[:])
 	if o := v.owner(); o.State != layout.OwnerClean {
 		t.Errorf("the owner record has state %d", o.State)
 	}
-	v.mount()
-	if s := v.fs.Stats(); s.FreedOrphans != 1 || v.free() != free {
-		t.Errorf("%d blocks free, were %d: %+v", v.free(), free, s)
+	v.Mount()
+	if s := v.FS.Stats(); s.FreedOrphans != 1 || v.Free() != free {
+		t.Errorf("%d blocks free, were %d: %+v", v.Free(), free, s)
 	}
-	v.unmount()
-	if rep, err := fsck.Check(v.r, fsck.Options{Repair: true}); err != nil || rep.ExitCode() != 1 || rep.Problems[0].Code != fsck.OwnerDamaged {
+	v.Unmount()
+	if rep, err := fsck.Check(v.R, fsck.Options{Repair: true}); err != nil || rep.ExitCode() != 1 || rep.Problems[0].Code != fsck.OwnerDamaged {
 		t.Errorf("fsck after damage was met: %v, %+v", err, rep)
 	}
-	v.mount()
-	v.remount()
+	v.Mount()
+	v.Remount()
 }
 
 // TestFreeMapDamaged: a free map that is damaged, or crafted, is not used, or believed; and
 // mounting is no more than that.
 func TestFreeMapDamaged(t *testing.T) {
 	v := populated(t)
-	seed := layout.Seed(v.super().UUID)
+	seed := layout.Seed(v.Super().UUID)
 	o := v.owner()
 	at := int64(o.Map.Block)<<layout.BlockShift + layout.LineSize
-	good := bytes.Clone(v.r.Bytes(at, int64(o.Map.Len)))
+	good := bytes.Clone(v.R.Bytes(at, int64(o.Map.Len)))
 	warned := 0
 	try := func(o layout.Owner, b []byte) bool {
 		t.Helper()
 		v.setOwner(o)
-		v.store(at, b)
+		v.Store(at, b)
 		return v.attempt(fs.Options{Warn: func(msg string) { warned++ }})
 	}
 	if !try(o, good) || warned > 0 {
@@ -342,36 +272,36 @@ func TestFreeMapDamaged(t *testing.T) {
 // TestFreeMapBadRange: what the media's bad-range list names is neither free nor data.
 func TestFreeMapBadRange(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	free := v.free()
-	v.unmount()
-	sb := v.super()
+	free := v.Free()
+	v.Unmount()
+	sb := v.Super()
 	for i, b := range []layout.BadRange{{Block: 2000, Len: 20}, {Block: 3001, Len: 1}} {
 		var l layout.Line
 		b.Put(&l)
 		off := sb.BadOff + int64(i)*layout.LineSize
 		l.Seal(layout.Seed(sb.UUID), off, 1)
-		v.store(off, l[:])
+		v.Store(off, l[:])
 	}
-	v.mountBy(fs.Options{Scan: true})
-	if v.free() != free-21 {
-		t.Errorf("%d blocks free, were %d", v.free(), free)
+	v.MountWith(fs.Options{Scan: true})
+	if v.Free() != free-21 {
+		t.Errorf("%d blocks free, were %d", v.Free(), free)
 	}
-	v.write(v.create(1, "f"), 0, make([]byte, 1<<20))
-	v.remount()
-	v.removeAll(1)
-	v.remount()
-	if v.free() != free-21 {
-		t.Errorf("%d blocks free in the end, were %d", v.free(), free)
+	v.Write(v.Create("/f"), 0, make([]byte, 1<<20))
+	v.Remount()
+	v.RemoveAll(1)
+	v.Remount()
+	if v.Free() != free-21 {
+		t.Errorf("%d blocks free in the end, were %d", v.Free(), free)
 	}
 }
 
 // recraft changes the saved free map, with right checksums: without its runs of data blocks if
 // that is asked for, and with the bitmaps of the metadata chunks as bits makes them.
 func (v *volume) recraft(runs bool, bits func(b []byte)) {
-	v.t.Helper()
-	sb, o := v.super(), v.owner()
+	v.Helper()
+	sb, o := v.Super(), v.owner()
 	at := int64(o.Map.Block)<<layout.BlockShift + layout.LineSize
-	good := v.r.Bytes(at, int64(o.Map.Len))
+	good := v.R.Bytes(at, int64(o.Map.Len))
 	var all, none layout.FreeMapWriter
 	rd := layout.NewFreeMapReader(good, sb.Blocks())
 	for x, ok := rd.Run(); ok; x, ok = rd.Run() {
@@ -380,7 +310,7 @@ func (v *volume) recraft(runs bool, bits func(b []byte)) {
 	all.End(2)
 	none.End(2)
 	if !bytes.HasPrefix(good, all.B) {
-		v.t.Fatal("the runs are encoded in another way")
+		v.Fatal("the runs are encoded in another way")
 	}
 	rest := bytes.Clone(good[len(all.B):])
 	bits(rest)
@@ -390,7 +320,7 @@ func (v *volume) recraft(runs bool, bits func(b []byte)) {
 	}
 	o.Map.Len, o.Map.CRC = uint64(len(b)), layout.Checksum(layout.Seed(sb.UUID), b)
 	v.setOwner(o)
-	v.store(at, b)
+	v.Store(at, b)
 }
 
 // TestMapLacks: a saved free map with right checksums that has free what an inode has is
@@ -399,47 +329,46 @@ func TestMapLacks(t *testing.T) {
 	for _, what := range []string{"directory", "extents", "attributes", "value"} {
 		t.Run(what, func(t *testing.T) {
 			v := newVolume(t, fs.MinSize)
-			f, d := v.create(1, "f"), v.mkdir(1, "d")
-			v.remount() // the blocks of the root are there, and an inode block
+			f, d := v.Create("/f"), v.Mkdir("/d")
+			v.Remount() // the blocks of the root are there, and an inode block
 			for _, name := range []string{"f", "d"} {
-				v.ok(v.fs.Lookup(&v.ctx, 1, name, new(fs.Attr)))
+				v.OK(v.FS.Lookup(&v.Ctx, 1, name, new(fs.Attr)))
 			}
-			change := func() syscall.Errno { return v.fs.RemoveXattr(&v.ctx, f, "user.a") }
+			change := func() syscall.Errno { return v.FS.RemoveXattr(&v.Ctx, f, "user.a") }
 			switch what {
 			case "directory":
-				v.create(d, "file")
-				change = func() syscall.Errno { return v.fs.Unlink(&v.ctx, d, "file") }
+				v.Create("/d/file")
+				change = func() syscall.Errno { return v.FS.Unlink(&v.Ctx, d, "file") }
 			case "extents":
 				for i := range int64(10) {
-					v.ok(v.fs.Fallocate(&v.ctx, f, 0, i*8192, 4096))
+					v.Fallocate(f, 0, i*8192, 4096)
 				}
 				change = func() syscall.Errno {
-					return v.fs.SetAttr(&v.ctx, f, &fs.SetAttr{Valid: fs.SetSize}, new(fs.Attr))
+					return v.FS.SetAttr(&v.Ctx, f, &fs.SetAttr{Valid: fs.SetSize}, new(fs.Attr))
 				}
 			case "attributes":
-				v.ok(v.fs.SetXattr(&v.ctx, f, "user.a", randomBytes(1, 100), 0))
+				v.SetXattr(f, "user.a", randomBytes(1, 100))
 			case "value":
-				v.ok(v.fs.SetXattr(&v.ctx, f, "user.a", randomBytes(1, 40_000), 0))
+				v.SetXattr(f, "user.a", randomBytes(1, 40_000))
 			}
-			v.unmount()
+			v.Unmount()
 			v.recraft(what != "value", func(b []byte) {
 				if what != "value" {
 					b[0] &^= 1 << (bits.Len8(b[0]) - 1) // the block that was taken last
 				}
 			})
-			v.mount()
-			if !v.fs.Stats().FreeMap {
+			v.Mount()
+			if !v.FS.Stats().FreeMap {
 				t.Fatal("the free map was not used")
 			}
-			e := v.fs.Lookup(&v.ctx, 1, "f", new(fs.Attr)) // says it, or the change
-			if v.ok(v.fs.Lookup(&v.ctx, 1, "d", new(fs.Attr))); e == 0 {
+			e := v.FS.Lookup(&v.Ctx, 1, "f", new(fs.Attr)) // says it, or the change
+			if v.OK(v.FS.Lookup(&v.Ctx, 1, "d", new(fs.Attr))); e == 0 {
 				e = change()
 			}
 			if e != syscall.EIO {
 				t.Errorf("%v, expected %v", e, syscall.EIO)
 			}
-			v.fs.Abandon()
-			v.fs = nil
+			v.Crash()
 		})
 	}
 }
@@ -448,13 +377,13 @@ func TestMapLacks(t *testing.T) {
 // saves no free map that mount would refuse.
 func TestUnmountBusy(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	f := v.create(1, "f")
-	v.write(f, 0, make([]byte, 2*pmdBytes))
-	v.ok(v.fs.Read(&v.ctx, f, 0, 4096, v.fs.NewPinnedRead()))
-	v.ok(v.fs.SetAttr(&v.ctx, f, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, new(fs.Attr)))
-	v.unmount()
-	if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {
+	f := v.Create("/f")
+	v.Write(f, 0, make([]byte, 2*pmdBytes))
+	v.OK(v.FS.Read(&v.Ctx, f, 0, 4096, v.FS.NewPinnedRead()))
+	v.Truncate(f, 4096)
+	v.Unmount()
+	if rep, err := fsck.Check(v.R, fsck.Options{}); err != nil || rep.Left > 0 {
 		t.Errorf("fsck: %v, %+v", err, rep)
 	}
-	v.mount()
+	v.Mount()
 }

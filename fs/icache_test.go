@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/internal/invariants"
-	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // liveHeap is what the heap holds, in bytes, after a collection.
@@ -26,16 +26,7 @@ func TestInodeMemory(t *testing.T) {
 		t.Skip("under the race detector the region is on the heap, and everything is larger")
 	}
 	const files, limit = 100_000, 300
-	r, err := pmem.NewMemory(512 << 20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	v := &volume{t: t, r: r}
-	v.mount()
+	v := fstest.Format(t, fstest.Memory(t, 512<<20), fs.MkfsOptions{}, fs.Options{})
 	names := make([]string, files)
 	inos := make([]uint64, files)
 	for i := range names {
@@ -52,21 +43,21 @@ func TestInodeMemory(t *testing.T) {
 			f(i)
 		}
 	}
-	forget := func() { each(func(i int) { v.fs.Forget(inos[i], 1) }) }
+	forget := func() { each(func(i int) { v.FS.Forget(inos[i], 1) }) }
 	create := func(i int) {
-		must(v.fs.Mknod(&v.ctx, 1, names[i], syscall.S_IFREG|0o644, 0, &a))
+		must(v.FS.Mknod(&v.Ctx, 1, names[i], syscall.S_IFREG|0o644, 0, &a))
 		inos[i] = a.Ino
 	}
-	lookup := func(i int) { must(v.fs.Lookup(&v.ctx, 1, names[i], &a)) }
+	lookup := func(i int) { must(v.FS.Lookup(&v.Ctx, 1, names[i], &a)) }
 	each(create)
 	forget()
-	must(v.fs.Unlink(&v.ctx, 1, names[0])) // the directory is in memory, as large as it gets
+	must(v.FS.Unlink(&v.Ctx, 1, names[0])) // the directory is in memory, as large as it gets
 	create(0)
 	forgotten := func() (n uint64) { forget(); return liveHeap() }
 
 	before := liveHeap()
 	for range 2 {
-		v.fs.Forget(inos[0], 1)
+		v.FS.Forget(inos[0], 1)
 		each(lookup)
 		if got := (liveHeap() - before) / files; got > limit {
 			t.Errorf("a file that was looked up takes %d bytes, %d are allowed", got, limit)
@@ -80,8 +71,8 @@ func TestInodeMemory(t *testing.T) {
 		before = liveHeap()
 	}
 	forgotten2 := inos[0]
-	v.fs.Forget(forgotten2, 1)
-	each(func(i int) { must(v.fs.Unlink(&v.ctx, 1, names[i])) })
+	v.FS.Forget(forgotten2, 1)
+	each(func(i int) { must(v.FS.Unlink(&v.Ctx, 1, names[i])) })
 	before = liveHeap()
 	each(create)
 	if got := (liveHeap() - before) / files; got > limit {
@@ -90,6 +81,6 @@ func TestInodeMemory(t *testing.T) {
 		t.Logf("created: %d bytes a file", got)
 	}
 	forget()
-	v.unmount()
+	v.Unmount()
 	runtime.KeepAlive(names)
 }

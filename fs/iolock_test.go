@@ -12,16 +12,16 @@ import (
 
 // soon runs f, which must not wait for anybody.
 func (v *volume) soon(what string, want syscall.Errno, f func() syscall.Errno) {
-	v.t.Helper()
+	v.Helper()
 	done := make(chan syscall.Errno, 1)
 	go func() { done <- f() }()
 	select {
 	case e := <-done:
 		if e != want {
-			v.t.Errorf("%s: %v, want %v", what, e, want)
+			v.Errorf("%s: %v, want %v", what, e, want)
 		}
 	case <-time.After(10 * time.Second):
-		v.t.Fatalf("%s waits", what)
+		v.Fatalf("%s waits", what)
 	}
 }
 
@@ -30,20 +30,20 @@ func (v *volume) soon(what string, want syscall.Errno, f func() syscall.Errno) {
 // nothing.
 func TestLongOperationHoldsNobodyUp(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	d := v.mkdir(1, "d")
-	ino := v.create(d, "long")
-	v.write(ino, 0, make([]byte, 8192))
-	release := v.fs.HoldIO(ino)
+	d := v.Mkdir("/d")
+	ino := v.Create("/d/long")
+	v.Write(ino, 0, make([]byte, 8192))
+	release := v.FS.HoldIO(ino)
 	for _, wait := range []bool{false, true} {
 		var a fs.Attr
 		ctx := &fs.Caller{NoWait: !wait}
 		name := fmt.Sprint(wait)
-		v.soon("stat", 0, func() syscall.Errno { return v.fs.GetAttr(ctx, ino, &a) })
-		v.soon("lookup", 0, func() syscall.Errno { return v.fs.Lookup(ctx, d, "long", &a) })
+		v.soon("stat", 0, func() syscall.Errno { return v.FS.GetAttr(ctx, ino, &a) })
+		v.soon("lookup", 0, func() syscall.Errno { return v.FS.Lookup(ctx, d, "long", &a) })
 		v.soon("list", 0, func() syscall.Errno {
-			return v.fs.ReadDir(ctx, d, 0, func(e *fs.Dirent) bool {
+			return v.FS.ReadDir(ctx, d, 0, func(e *fs.Dirent) bool {
 				if string(e.Name) == "long" {
-					if e := v.fs.RefEntry(ctx, e, &a); e != 0 {
+					if e := v.FS.RefEntry(ctx, e, &a); e != 0 {
 						t.Errorf("the file within the list: %v", e)
 					}
 				}
@@ -51,56 +51,56 @@ func TestLongOperationHoldsNobodyUp(t *testing.T) {
 			})
 		})
 		v.soon("chmod", 0, func() syscall.Errno {
-			return v.fs.SetAttr(ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a)
+			return v.FS.SetAttr(ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a)
 		})
-		v.soon("create beside", 0, func() syscall.Errno { return v.fs.Mknod(ctx, d, "new"+name, 0o600, 0, &a) })
-		v.soon("link", 0, func() syscall.Errno { return v.fs.Link(ctx, ino, d, "link"+name, &a) })
-		v.soon("rename", 0, func() syscall.Errno { return v.fs.Rename(ctx, d, "link"+name, 1, "moved"+name, 0) })
-		v.soon("unlink", 0, func() syscall.Errno { return v.fs.Unlink(ctx, 1, "moved"+name) })
-		v.soon("setxattr", 0, func() syscall.Errno { return v.fs.SetXattr(ctx, ino, "user.x", []byte("x"), 0) })
+		v.soon("create beside", 0, func() syscall.Errno { return v.FS.Mknod(ctx, d, "new"+name, 0o600, 0, &a) })
+		v.soon("link", 0, func() syscall.Errno { return v.FS.Link(ctx, ino, d, "link"+name, &a) })
+		v.soon("rename", 0, func() syscall.Errno { return v.FS.Rename(ctx, d, "link"+name, 1, "moved"+name, 0) })
+		v.soon("unlink", 0, func() syscall.Errno { return v.FS.Unlink(ctx, 1, "moved"+name) })
+		v.soon("setxattr", 0, func() syscall.Errno { return v.FS.SetXattr(ctx, ino, "user.x", []byte("x"), 0) })
 		v.soon("extents", 0, func() syscall.Errno {
-			return v.fs.Extents(ctx, ino, 0, func(fs.ExtentInfo) bool { return true })
+			return v.FS.Extents(ctx, ino, 0, func(fs.ExtentInfo) bool { return true })
 		})
-		v.soon("lseek", 0, func() syscall.Errno { _, e := v.fs.Lseek(ctx, ino, 0, 3); return e })
+		v.soon("lseek", 0, func() syscall.Errno { _, e := v.FS.Lseek(ctx, ino, 0, 3); return e })
 		v.soon("read", 0, func() syscall.Errno {
-			r := v.fs.NewPinnedRead()
+			r := v.FS.NewPinnedRead()
 			defer r.Free()
-			e := v.fs.Read(ctx, ino, 0, 4096, r)
+			e := v.FS.Read(ctx, ino, 0, 4096, r)
 			if e == 0 {
 				r.Done()
 			}
 			return e
 		})
-		v.soon("write in place", 0, func() syscall.Errno { _, e := v.fs.Write(ctx, ino, 0, []byte("x")); return e })
+		v.soon("write in place", 0, func() syscall.Errno { _, e := v.FS.Write(ctx, ino, 0, []byte("x")); return e })
 	}
 	queue := &fs.Caller{NoWait: true}
 	var a fs.Attr
-	v.soon("append of a queue", syscall.EAGAIN, func() syscall.Errno { _, e := v.fs.Write(queue, ino, 8192, []byte("x")); return e })
+	v.soon("append of a queue", syscall.EAGAIN, func() syscall.Errno { _, e := v.FS.Write(queue, ino, 8192, []byte("x")); return e })
 	v.soon("truncation of a queue", syscall.EAGAIN, func() syscall.Errno {
-		return v.fs.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a)
+		return v.FS.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a)
 	})
 	release()
-	v.soon("append", 0, func() syscall.Errno { _, e := v.fs.Write(queue, ino, 8192, []byte("x")); return e })
-	v.soon("truncation", 0, func() syscall.Errno { return v.fs.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a) })
+	v.soon("append", 0, func() syscall.Errno { _, e := v.FS.Write(queue, ino, 8192, []byte("x")); return e })
+	v.soon("truncation", 0, func() syscall.Errno { return v.FS.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a) })
 }
 
 // TestQueueWaitsForNoRange: a queue's READ and WRITE of bytes that another request has are EAGAIN.
 func TestQueueWaitsForNoRange(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	ino := v.create(1, "f")
-	v.write(ino, 0, make([]byte, 8192))
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 8192))
 	queue := &fs.Caller{NoWait: true}
 	read := func(off int64) syscall.Errno {
-		r := v.fs.NewPinnedRead()
+		r := v.FS.NewPinnedRead()
 		defer r.Free()
-		e := v.fs.Read(queue, ino, off, 4096, r)
+		e := v.FS.Read(queue, ino, off, 4096, r)
 		if e == 0 {
 			r.Done()
 		}
 		return e
 	}
-	write := func(off int64) syscall.Errno { _, e := v.fs.Write(queue, ino, off, []byte("x")); return e }
-	release := v.fs.HoldRange(ino, 4096)
+	write := func(off int64) syscall.Errno { _, e := v.FS.Write(queue, ino, off, []byte("x")); return e }
+	release := v.FS.HoldRange(ino, 4096)
 	v.soon("read", syscall.EAGAIN, func() syscall.Errno { return read(0) })
 	v.soon("write", syscall.EAGAIN, func() syscall.Errno { return write(0) })
 	v.soon("read of other bytes", 0, func() syscall.Errno { return read(4096) })
@@ -114,14 +114,14 @@ func TestQueueWaitsForNoRange(t *testing.T) {
 // within a directory is not held up.
 func TestQueueWaitsForNoRename(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	d := v.mkdir(1, "d")
-	v.create(1, "f")
+	d := v.Mkdir("/d")
+	v.Create("/f")
 	queue := &fs.Caller{NoWait: true}
-	release := v.fs.HoldRename()
-	v.soon("rename to another directory", syscall.EAGAIN, func() syscall.Errno { return v.fs.Rename(queue, 1, "f", d, "f", 0) })
-	v.soon("rename within", 0, func() syscall.Errno { return v.fs.Rename(queue, 1, "f", 1, "g", 0) })
+	release := v.FS.HoldRename()
+	v.soon("rename to another directory", syscall.EAGAIN, func() syscall.Errno { return v.FS.Rename(queue, 1, "f", d, "f", 0) })
+	v.soon("rename within", 0, func() syscall.Errno { return v.FS.Rename(queue, 1, "f", 1, "g", 0) })
 	release()
-	v.soon("rename to another directory", 0, func() syscall.Errno { return v.fs.Rename(queue, 1, "g", d, "g", 0) })
+	v.soon("rename to another directory", 0, func() syscall.Errno { return v.FS.Rename(queue, 1, "g", d, "g", 0) })
 }
 
 // TestQueueLoadsNothingLarge: what a queue has to read of an inode's content first is bounded: a
@@ -129,34 +129,32 @@ func TestQueueWaitsForNoRename(t *testing.T) {
 // read them.
 func TestQueueLoadsNothingLarge(t *testing.T) {
 	v := newVolume(t, 64<<20)
-	big := v.create(1, "big")
+	big := v.Create("/big")
 	for i := int64(0); i < 3000; i++ {
-		v.ok(v.fs.Fallocate(&v.ctx, big, 0, i*8192, 4096))
+		v.Fallocate(big, 0, i*8192, 4096)
 	}
-	dir := v.mkdir(1, "dir")
+	dir := v.Mkdir("/dir")
 	var a fs.Attr
 	for i := range 4000 {
-		v.ok(v.fs.Mknod(&v.ctx, dir, fmt.Sprint("name", i), 0o600, 0, &a))
+		v.OK(v.FS.Mknod(&v.Ctx, dir, fmt.Sprint("name", i), 0o600, 0, &a))
 	}
-	if err := v.fs.Unmount(); err != nil {
-		t.Fatal(err)
-	}
-	v.mount()
+	v.Unmount()
+	v.Mount()
 	queue := &fs.Caller{NoWait: true}
 	for _, want := range []syscall.Errno{syscall.EAGAIN, 0} {
-		v.soon("stat of the file", want, func() syscall.Errno { return v.fs.GetAttr(queue, big, &a) })
-		v.soon("lookup of the file", want, func() syscall.Errno { return v.fs.Lookup(queue, 1, "big", &a) })
-		v.soon("lookup in the directory", want, func() syscall.Errno { return v.fs.Lookup(queue, dir, "name7", &a) })
-		v.soon("create in the directory", want, func() syscall.Errno { return v.fs.Mknod(queue, dir, fmt.Sprint("new", want), 0o600, 0, &a) })
-		v.soon("write to the file", want, func() syscall.Errno { _, e := v.fs.Write(queue, big, 0, []byte("x")); return e })
-		v.ok(v.fs.Lookup(&v.ctx, 1, "big", &a))
-		v.ok(v.fs.Lookup(&v.ctx, 1, "dir", &a))
-		v.ok(v.fs.Lookup(&v.ctx, dir, "name1", &a))
-		v.write(big, 8192, []byte("x"))
+		v.soon("stat of the file", want, func() syscall.Errno { return v.FS.GetAttr(queue, big, &a) })
+		v.soon("lookup of the file", want, func() syscall.Errno { return v.FS.Lookup(queue, 1, "big", &a) })
+		v.soon("lookup in the directory", want, func() syscall.Errno { return v.FS.Lookup(queue, dir, "name7", &a) })
+		v.soon("create in the directory", want, func() syscall.Errno { return v.FS.Mknod(queue, dir, fmt.Sprint("new", want), 0o600, 0, &a) })
+		v.soon("write to the file", want, func() syscall.Errno { _, e := v.FS.Write(queue, big, 0, []byte("x")); return e })
+		v.OK(v.FS.Lookup(&v.Ctx, 1, "big", &a))
+		v.OK(v.FS.Lookup(&v.Ctx, 1, "dir", &a))
+		v.OK(v.FS.Lookup(&v.Ctx, dir, "name1", &a))
+		v.Write(big, 8192, []byte("x"))
 	}
 	// And a removal whose directory is not read yet happens once it is.
-	v.ok(v.fs.Mkdir(&v.ctx, 1, "other", 0o700, &a))
-	if e := v.fs.Rmdir(queue, 1, "dir"); e != syscall.ENOTEMPTY {
+	v.OK(v.FS.Mkdir(&v.Ctx, 1, "other", 0o700, &a))
+	if e := v.FS.Rmdir(queue, 1, "dir"); e != syscall.ENOTEMPTY {
 		t.Errorf("rmdir: %v, want %v", e, syscall.ENOTEMPTY)
 	}
 }
@@ -166,22 +164,20 @@ func TestQueueLoadsNothingLarge(t *testing.T) {
 func TestRemoveUnreadDirectory(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	for _, n := range []string{"empty", "victim", "full", "moves"} {
-		v.mkdir(1, n)
+		v.Mkdir("/" + n)
 	}
-	full := v.lookup(1, "full")
-	v.create(full, "f")
-	if err := v.fs.Unmount(); err != nil {
-		t.Fatal(err)
-	}
-	v.mount()
-	if e := v.fs.Rmdir(&v.ctx, 1, "full"); e != syscall.ENOTEMPTY {
+	v.Ino("/full")
+	v.Create("/full/f")
+	v.Unmount()
+	v.Mount()
+	if e := v.FS.Rmdir(&v.Ctx, 1, "full"); e != syscall.ENOTEMPTY {
 		t.Errorf("rmdir: %v", e)
 	}
-	v.ok(v.fs.Rmdir(&v.ctx, 1, "empty"))
-	if e := v.fs.Rename(&v.ctx, 1, "moves", 1, "full", 0); e != syscall.ENOTEMPTY {
+	v.Rmdir("/empty")
+	if e := v.FS.Rename(&v.Ctx, 1, "moves", 1, "full", 0); e != syscall.ENOTEMPTY {
 		t.Errorf("rename: %v", e)
 	}
-	v.ok(v.fs.Rename(&v.ctx, 1, "moves", 1, "victim", 0))
+	v.OK(v.FS.Rename(&v.Ctx, 1, "moves", 1, "victim", 0))
 }
 
 // TestLargeOrphan: the space of a large file that is forgotten comes back, though its last user
@@ -189,37 +185,35 @@ func TestRemoveUnreadDirectory(t *testing.T) {
 func TestLargeOrphan(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	var s fs.StatFS
-	free := func() uint64 { v.fs.StatFS(&s); return s.Bfree }
+	free := func() uint64 { v.FS.StatFS(&s); return s.Bfree }
 	before := free()
 	avail := s.Bavail - 64 // less what metadata of the file takes
 	fill := func() uint64 {
-		ino := v.create(1, "big")
+		ino := v.Create("/big")
 		for i := int64(0); i < 3000; i++ {
-			v.ok(v.fs.Fallocate(&v.ctx, ino, 0, i*8192, 4096))
+			v.Fallocate(ino, 0, i*8192, 4096)
 		}
-		v.ok(v.fs.Unlink(&v.ctx, 1, "big"))
+		v.Unlink("/big")
 		return ino
 	}
-	v.fs.Forget(fill(), 1)
-	v.ok(v.fs.AwaitReclaim(&v.ctx))
+	v.FS.Forget(fill(), 1)
+	v.OK(v.FS.AwaitReclaim(&v.Ctx))
 	if free() != before {
 		t.Fatalf("%d blocks free, %d before", free(), before)
 	}
 	var a fs.Attr
 	for range 20 { // who wants the space at once gets it, too
-		v.fs.Forget(fill(), 1)
-		v.ok(v.fs.Mknod(&v.ctx, 1, "next", 0o600, 0, &a))
-		v.fs.StatFS(&s)
-		v.ok(v.fs.Fallocate(&v.ctx, a.Ino, 0, 0, int64(avail)<<12))
-		v.ok(v.fs.Unlink(&v.ctx, 1, "next"))
-		v.fs.Forget(a.Ino, 1)
-		v.ok(v.fs.AwaitReclaim(&v.ctx))
+		v.FS.Forget(fill(), 1)
+		v.OK(v.FS.Mknod(&v.Ctx, 1, "next", 0o600, 0, &a))
+		v.FS.StatFS(&s)
+		v.Fallocate(a.Ino, 0, 0, int64(avail)<<12)
+		v.Unlink("/next")
+		v.FS.Forget(a.Ino, 1)
+		v.OK(v.FS.AwaitReclaim(&v.Ctx))
 	}
-	v.fs.Forget(fill(), 1)
-	if err := v.fs.Unmount(); err != nil {
-		t.Fatal(err)
-	}
-	v.mount()
+	v.FS.Forget(fill(), 1)
+	v.Unmount()
+	v.Mount()
 	if got := free(); got != before {
 		t.Errorf("after an unmount %d blocks free, %d before", got, before)
 	}
@@ -229,19 +223,19 @@ func TestLargeOrphan(t *testing.T) {
 // data, though the search holds no lock.
 func TestMovedDataIsNoHole(t *testing.T) {
 	v := newVolume(t, 64<<20)
-	ino := v.create(1, "f")
+	ino := v.Create("/f")
 	const blocks = 64
-	v.write(ino, 0, make([]byte, blocks*4096))
-	other := v.create(1, "other")
+	v.Write(ino, 0, make([]byte, blocks*4096))
+	other := v.Create("/other")
 	writer := &fs.Caller{Lane: 1}
 	// Copy on write splits the extent in three, as a move does, and punching and writing join it.
 	meanwhile(t, func(i int) bool {
 		off := int64(i%(blocks-2)+1) * 4096
-		if n, e := v.fs.CopyRange(writer, ino, off, other, off, 4096); e != 0 || n != 4096 {
+		if n, e := v.FS.CopyRange(writer, ino, off, other, off, 4096); e != 0 || n != 4096 {
 			t.Errorf("sharing a block: %d, %v", n, e)
 			return false
 		}
-		if _, e := v.fs.Write(writer, ino, off, []byte("own again")); e != 0 {
+		if _, e := v.FS.Write(writer, ino, off, []byte("own again")); e != 0 {
 			t.Errorf("writing to a shared block: %v", e)
 			return false
 		}
@@ -250,15 +244,15 @@ func TestMovedDataIsNoHole(t *testing.T) {
 	ctx := &fs.Caller{}
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
 		for off := int64(0); off < blocks*4096; off += 4096 {
-			if at, e := v.fs.Lseek(ctx, ino, off, 3); e != 0 || at != off {
+			if at, e := v.FS.Lseek(ctx, ino, off, 3); e != 0 || at != off {
 				t.Fatalf("SEEK_DATA at %d: %d, %v", off, at, e)
 			}
 		}
-		if at, e := v.fs.Lseek(ctx, ino, 0, 4); e != 0 || at != blocks*4096 {
+		if at, e := v.FS.Lseek(ctx, ino, 0, 4); e != 0 || at != blocks*4096 {
 			t.Fatalf("SEEK_HOLE: %d, %v, want the end of file", at, e)
 		}
 		n := uint64(0)
-		v.ok(v.fs.Extents(ctx, ino, 0, func(x fs.ExtentInfo) bool { n += x.Len; return true }))
+		v.OK(v.FS.Extents(ctx, ino, 0, func(x fs.ExtentInfo) bool { n += x.Len; return true }))
 		if n != blocks {
 			t.Fatalf("the extents have %d blocks, want %d", n, blocks)
 		}
@@ -272,12 +266,12 @@ func (v *volume) appendAndTruncate(t *testing.T, inos ...uint64) {
 	meanwhile(t, func(int) bool {
 		for _, ino := range inos {
 			if off == 4096 {
-				if e := v.fs.SetAttr(writer, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, &fs.Attr{}); e != 0 {
+				if e := v.FS.SetAttr(writer, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, &fs.Attr{}); e != 0 {
 					t.Errorf("truncating: %v", e)
 					return false
 				}
 			}
-			if _, e := v.fs.Write(writer, ino, off, data); e != 0 {
+			if _, e := v.FS.Write(writer, ino, off, data); e != 0 {
 				t.Errorf("appending: %v", e)
 				return false
 			}
@@ -293,17 +287,17 @@ func (v *volume) appendAndTruncate(t *testing.T, inos ...uint64) {
 // sees its new size before its data, nor its old size after them.
 func TestGrowingFileHasNoHole(t *testing.T) {
 	v := newVolume(t, 64<<20)
-	ino := v.create(1, "f")
-	v.write(ino, 0, make([]byte, 4096))
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 4096))
 	v.appendAndTruncate(t, ino)
 	ctx := &fs.Caller{}
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
-		size, e := v.fs.Lseek(ctx, ino, 0, 4)
+		size, e := v.FS.Lseek(ctx, ino, 0, 4)
 		if e != 0 {
 			t.Fatal(e)
 		}
 		// The end of the file is no hole, but ENXIO; it lies behind what was appended since.
-		if at, e := v.fs.Lseek(ctx, ino, size, 4); e == 0 && at == size {
+		if at, e := v.FS.Lseek(ctx, ino, size, 4); e == 0 && at == size {
 			t.Fatalf("SEEK_HOLE finds a hole at %d, which is or was the end of the file", size)
 		}
 	}
@@ -313,13 +307,13 @@ func TestGrowingFileHasNoHole(t *testing.T) {
 // place.
 func TestReadBesideTruncate(t *testing.T) {
 	v := newVolume(t, 64<<20)
-	ino := v.create(1, "f")
-	v.write(ino, 0, bytes.Repeat([]byte{1}, 4096))
-	v.appendAndTruncate(t, ino, v.create(1, "other"))
-	ctx, pin := &fs.Caller{}, v.fs.NewPinnedRead()
+	ino := v.Create("/f")
+	v.Write(ino, 0, bytes.Repeat([]byte{1}, 4096))
+	v.appendAndTruncate(t, ino, v.Create("/other"))
+	ctx, pin := &fs.Caller{}, v.FS.NewPinnedRead()
 	defer pin.Free()
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
-		if e := v.fs.Read(ctx, ino, 0, 4<<20, pin); e != 0 {
+		if e := v.FS.Read(ctx, ino, 0, 4<<20, pin); e != 0 {
 			t.Fatal(e)
 		}
 		got, said := bytes.Join(pin.Slices(), nil), pin.Len()

@@ -12,23 +12,23 @@ import (
 func TestMappers(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	var a fs.Attr
-	v.ok(v.fs.Mknod(&v.ctx, 1, "f", syscall.S_IFREG|0o600, 0, &a)) // and its lookup is kept
+	v.OK(v.FS.Mknod(&v.Ctx, 1, "f", syscall.S_IFREG|0o600, 0, &a)) // and its lookup is kept
 	ino := a.Ino
 	is := func(want bool, what string) {
 		t.Helper()
-		if got := v.fs.MayBeMapped(ino); got != want {
+		if got := v.FS.MayBeMapped(ino); got != want {
 			t.Errorf("%s: it may be mapped: %v", what, got)
 		}
 	}
 	open := func(flags uint32) {
 		t.Helper()
-		if _, e := v.fs.Open(&v.ctx, ino, flags); e != 0 {
+		if _, e := v.FS.Open(&v.Ctx, ino, flags); e != 0 {
 			t.Fatal(e)
 		}
 	}
 	release := func(flags uint32) {
 		t.Helper()
-		if e := v.fs.Release(&v.ctx, ino, flags); e != 0 {
+		if e := v.FS.Release(&v.Ctx, ino, flags); e != 0 {
 			t.Fatal(e)
 		}
 	}
@@ -37,8 +37,8 @@ func TestMappers(t *testing.T) {
 	open(syscall.O_WRONLY | syscall.O_APPEND)
 	is(false, "open for reading, and for writing")
 	open(syscall.O_RDWR)
-	v.fs.Opened(ino, syscall.O_RDWR|syscall.O_CREAT)
-	v.fs.Opened(ino, syscall.O_WRONLY|syscall.O_CREAT)
+	v.FS.Opened(ino, syscall.O_RDWR|syscall.O_CREAT)
+	v.FS.Opened(ino, syscall.O_WRONLY|syscall.O_CREAT)
 	release(syscall.O_RDONLY)
 	release(syscall.O_WRONLY)
 	release(syscall.O_RDWR | syscall.O_NONBLOCK)

@@ -64,7 +64,7 @@ func (n *mnode) reshape(mode uint32, off, size int) {
 
 // checkBlocks compares where SEEK_DATA and SEEK_HOLE see data, and what is allocated.
 func (v *volume) checkBlocks(p string, n *mnode, ino uint64, blocks uint64) {
-	v.t.Helper()
+	v.Helper()
 	have := uint64(0)
 	for b, s := range n.blk {
 		if s != hole {
@@ -74,17 +74,17 @@ func (v *volume) checkBlocks(p string, n *mnode, ino uint64, blocks uint64) {
 		if off >= int64(len(n.data)) {
 			continue
 		}
-		at, e := v.fs.Lseek(&v.ctx, ino, off, 3)
+		at, e := v.FS.Lseek(&v.Ctx, ino, off, 3)
 		if isData := e == 0 && at == off; isData != (s == written) {
-			v.t.Fatalf("%s: SEEK_DATA at block %d gives %d (%v), expected state %d", p, b, at, e, s)
+			v.Fatalf("%s: SEEK_DATA at block %d gives %d (%v), expected state %d", p, b, at, e, s)
 		}
-		at, e = v.fs.Lseek(&v.ctx, ino, off, 4)
+		at, e = v.FS.Lseek(&v.Ctx, ino, off, 4)
 		if isHole := e == 0 && at == off; isHole != (s != written) {
-			v.t.Fatalf("%s: SEEK_HOLE at block %d gives %d (%v), expected state %d", p, b, at, e, s)
+			v.Fatalf("%s: SEEK_HOLE at block %d gives %d (%v), expected state %d", p, b, at, e, s)
 		}
 	}
 	if blocks/8 < have || blocks/8 > have+1+have/100 { // and extent blocks
-		v.t.Fatalf("%s: %d blocks, expected %d", p, blocks/8, have)
+		v.Fatalf("%s: %d blocks, expected %d", p, blocks/8, have)
 	}
 }
 
@@ -119,50 +119,33 @@ func (m *model) at(p string) *mnode {
 	return n
 }
 
-// resolve walks the real filesystem to a path's inode.
-func (v *volume) resolve(p string) uint64 {
-	v.t.Helper()
-	ino := uint64(1)
-	for _, e := range strings.Split(strings.Trim(p, "/"), "/") {
-		if e == "" {
-			continue
-		}
-		var a fs.Attr
-		v.ok(v.fs.Lookup(&v.ctx, ino, e, &a))
-		v.fs.Forget(a.Ino, 1)
-		ino = a.Ino
-	}
-	return ino
-}
-
 // compare walks both trees.
 func (v *volume) compare(p string, n *mnode, ino uint64, seen map[*mnode]uint64) {
-	v.t.Helper()
-	var a fs.Attr
-	v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+	v.Helper()
+	a := v.Stat(ino)
 	if old, ok := seen[n]; ok && old != ino {
-		v.t.Fatalf("%s: hard links lead to inodes %d and %d", p, old, ino)
+		v.Fatalf("%s: hard links lead to inodes %d and %d", p, old, ino)
 	}
 	seen[n] = ino
 	if a.Mode&0o7777 != n.mode {
-		v.t.Fatalf("%s: mode %o, expected %o", p, a.Mode&0o7777, n.mode)
+		v.Fatalf("%s: mode %o, expected %o", p, a.Mode&0o7777, n.mode)
 	}
 	switch n.kind {
 	case 'f':
 		if a.Size != uint64(len(n.data)) || int(a.Nlink) != n.n {
-			v.t.Fatalf("%s: size %d nlink %d, expected %d and %d", p, a.Size, a.Nlink, len(n.data), n.n)
+			v.Fatalf("%s: size %d nlink %d, expected %d and %d", p, a.Size, a.Nlink, len(n.data), n.n)
 		}
-		if got := v.read(ino, 0, len(n.data)+10); !bytes.Equal(got, n.data) {
+		if got := v.Read(ino, 0, len(n.data)+10); !bytes.Equal(got, n.data) {
 			for i := range got {
 				if got[i] != n.data[i] {
-					v.t.Fatalf("%s: byte %d is %d, expected %d", p, i, got[i], n.data[i])
+					v.Fatalf("%s: byte %d is %d, expected %d", p, i, got[i], n.data[i])
 				}
 			}
 		}
 		v.checkBlocks(p, n, ino, a.Blocks)
 	case 'l':
-		if got, e := v.fs.Readlink(&v.ctx, ino, nil); e != 0 || string(got) != n.link {
-			v.t.Fatalf("%s: link to %q (%v), expected %q", p, got, e, n.link)
+		if got, e := v.FS.Readlink(&v.Ctx, ino, nil); e != 0 || string(got) != n.link {
+			v.Fatalf("%s: link to %q (%v), expected %q", p, got, e, n.link)
 		}
 	case 'd':
 		var want []string
@@ -174,15 +157,15 @@ func (v *volume) compare(p string, n *mnode, ino uint64, seen map[*mnode]uint64)
 			}
 		}
 		if int(a.Nlink) != sub {
-			v.t.Fatalf("%s: nlink %d, expected %d", p, a.Nlink, sub)
+			v.Fatalf("%s: nlink %d, expected %d", p, a.Nlink, sub)
 		}
 		want = append(want, ".", "..")
 		sort.Strings(want)
-		if got := v.names(ino); strings.Join(got, "/") != strings.Join(want, "/") {
-			v.t.Fatalf("%s: entries %q, expected %q", p, got, want)
+		if got := v.Names(ino); strings.Join(got, "/") != strings.Join(want, "/") {
+			v.Fatalf("%s: entries %q, expected %q", p, got, want)
 		}
 		for name, c := range n.ents {
-			v.compare(path.Join(p, name), c, v.resolve(path.Join(p, name)), seen)
+			v.compare(path.Join(p, name), c, v.Ino(path.Join(p, name)), seen)
 		}
 	}
 }
@@ -204,7 +187,7 @@ func TestModelAtomic(t *testing.T) {
 func runModel(t *testing.T, v *volume, seed int64, ops int) {
 	m := newModel()
 	rnd := rand.New(rand.NewSource(seed))
-	free := v.free()
+	free := v.Free()
 	name := func() string {
 		n := fmt.Sprintf("n%d", rnd.Intn(12))
 		if rnd.Intn(4) == 0 {
@@ -215,7 +198,7 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 	for i := 0; i < ops; i++ {
 		dirs := m.dirs()
 		dp := dirs[rnd.Intn(len(dirs))]
-		d, ino, nm := m.at(dp), v.resolve(dp), name()
+		d, ino, nm := m.at(dp), v.Ino(dp), name()
 		if len(d.ents) > 0 && rnd.Intn(2) == 0 {
 			var have []string
 			for n := range d.ents {
@@ -228,43 +211,43 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 		switch op := rnd.Intn(20); {
 		case op < 4: // create
 			var a fs.Attr
-			e := v.fs.Mknod(&v.ctx, ino, nm, syscall.S_IFREG|0o640, 0, &a)
+			e := v.FS.Mknod(&v.Ctx, ino, nm, syscall.S_IFREG|0o640, 0, &a)
 			v.expect(e, n != nil, syscall.EEXIST)
 			if e == 0 {
 				d.ents[nm] = &mnode{kind: 'f', n: 1, mode: 0o640}
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
 		case op < 6 && len(dirs) < 20: // mkdir
 			var a fs.Attr
-			e := v.fs.Mkdir(&v.ctx, ino, nm, 0o750, &a)
+			e := v.FS.Mkdir(&v.Ctx, ino, nm, 0o750, &a)
 			v.expect(e, n != nil, syscall.EEXIST)
 			if e == 0 {
 				d.ents[nm] = &mnode{kind: 'd', ents: map[string]*mnode{}, mode: 0o750}
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
 		case op < 7: // symlink
 			var a fs.Attr
 			target := strings.Repeat("t", 1+rnd.Intn(300))
-			e := v.fs.Symlink(&v.ctx, ino, nm, target, &a)
+			e := v.FS.Symlink(&v.Ctx, ino, nm, target, &a)
 			v.expect(e, n != nil, syscall.EEXIST)
 			if e == 0 {
 				d.ents[nm] = &mnode{kind: 'l', link: target, n: 1, mode: 0o777}
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
 		case op < 9: // unlink
-			e := v.fs.Unlink(&v.ctx, ino, nm)
+			e := v.FS.Unlink(&v.Ctx, ino, nm)
 			switch {
 			case n == nil:
 				v.expect(e, true, syscall.ENOENT)
 			case n.kind == 'd':
 				v.expect(e, true, syscall.EISDIR)
 			default:
-				v.ok(e)
+				v.OK(e)
 				n.n--
 				delete(d.ents, nm)
 			}
 		case op < 10: // rmdir
-			e := v.fs.Rmdir(&v.ctx, ino, nm)
+			e := v.FS.Rmdir(&v.Ctx, ino, nm)
 			switch {
 			case n == nil:
 				v.expect(e, true, syscall.ENOENT)
@@ -273,7 +256,7 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 			case len(n.ents) > 0:
 				v.expect(e, true, syscall.ENOTEMPTY)
 			default:
-				v.ok(e)
+				v.OK(e)
 				delete(d.ents, nm)
 			}
 		case op < 13 && n != nil: // rename
@@ -281,19 +264,18 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 		case op < 14 && n != nil && n.kind != 'd': // link
 			var a fs.Attr
 			to := name()
-			e := v.fs.Link(&v.ctx, v.resolve(path.Join(dp, nm)), ino, to, &a)
+			e := v.FS.Link(&v.Ctx, v.Ino(path.Join(dp, nm)), ino, to, &a)
 			v.expect(e, d.ents[to] != nil, syscall.EEXIST)
 			if e == 0 {
 				d.ents[to] = n
 				n.n++
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
 		case n != nil && n.kind == 'f':
-			f := v.resolve(path.Join(dp, nm))
+			f := v.Ino(path.Join(dp, nm))
 			if rnd.Intn(4) == 0 {
 				size := rnd.Intn(80_000)
-				var a fs.Attr
-				v.ok(v.fs.SetAttr(&v.ctx, f, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(size)}, &a))
+				v.Truncate(f, uint64(size))
 				if size <= len(n.data) { // what lies beyond stays when the file grows
 					n.blk = n.blk[:min(len(n.blk), (size+4095)/4096)]
 				}
@@ -309,7 +291,7 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 					off, size = off&^4095, size&^4095+4096
 				}
 				mode := []uint32{0, fs.FallocKeepSize, fs.FallocPunchHole | fs.FallocKeepSize, fs.FallocZeroRange, fs.FallocZeroRange | fs.FallocKeepSize}[rnd.Intn(5)]
-				v.ok(v.fs.Fallocate(&v.ctx, f, mode, int64(off), int64(size)))
+				v.Fallocate(f, mode, int64(off), int64(size))
 				n.reshape(mode, off, size)
 				continue
 			}
@@ -319,7 +301,7 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 			}
 			off, b := rnd.Intn(60_000), make([]byte, 1+rnd.Intn(20_000))
 			rnd.Read(b)
-			v.write(f, int64(off), b)
+			v.Write(f, int64(off), b)
 			if need := off + len(b); need > len(n.data) {
 				n.data = append(n.data, make([]byte, need-len(n.data))...)
 			}
@@ -330,27 +312,27 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 			}
 		}
 		if rnd.Intn(200) == 0 {
-			v.remount()
+			v.Remount()
 		}
 		if rnd.Intn(20) == 0 {
-			_, e := v.fs.Compact(&v.ctx)
-			v.ok(e)
+			_, e := v.FS.Compact(&v.Ctx)
+			v.OK(e)
 		}
 		if i%300 == 299 {
 			v.compare("/", m.root, 1, map[*mnode]uint64{})
 		}
 	}
-	v.remount()
+	v.Remount()
 	v.compare("/", m.root, 1, map[*mnode]uint64{})
-	v.removeAll(1)
-	if v.free() != free {
-		t.Fatalf("%d blocks free at the start, %d at the end", free, v.free())
+	v.RemoveAll(1)
+	if v.Free() != free {
+		t.Fatalf("%d blocks free at the start, %d at the end", free, v.Free())
 	}
 }
 
 // modelClone copies a range of any file to one of f, whose model is n.
 func (v *volume) modelClone(m *model, rnd *rand.Rand, f uint64, n *mnode) {
-	v.t.Helper()
+	v.Helper()
 	var paths []string
 	for _, dp := range m.dirs() {
 		for name, c := range m.at(dp).ents {
@@ -377,7 +359,7 @@ func (v *volume) modelClone(m *model, rnd *rand.Rand, f uint64, n *mnode) {
 	if src == n && from < to+size && to < from+size {
 		return
 	}
-	v.clone(v.resolve(p), int64(from), f, int64(to), int64(size))
+	v.Clone(v.Ino(p), int64(from), f, int64(to), int64(size))
 	data := append([]byte(nil), src.data[from:from+size]...)
 	states := append([]byte(nil), src.blk...)
 	end := max(to+size, len(n.data))
@@ -401,12 +383,12 @@ func (v *volume) modelClone(m *model, rnd *rand.Rand, f uint64, n *mnode) {
 }
 
 func (v *volume) modelRename(m *model, rnd *rand.Rand, dirs []string, dp, nm, to string) {
-	v.t.Helper()
+	v.Helper()
 	tp := dirs[rnd.Intn(len(dirs))]
 	d, td := m.at(dp), m.at(tp)
 	n, old := d.ents[nm], td.ents[to]
 	flags := []uint32{0, 0, fs.RenameNoReplace, fs.RenameExchange}[rnd.Intn(4)]
-	e := v.fs.Rename(&v.ctx, v.resolve(dp), nm, v.resolve(tp), to, flags)
+	e := v.FS.Rename(&v.Ctx, v.Ino(dp), nm, v.Ino(tp), to, flags)
 	src, dst := path.Join(dp, nm), path.Join(tp, to)
 	inside := func(p, q string) bool { return p == q || strings.HasPrefix(p+"/", q+"/") }
 	switch {
@@ -415,7 +397,7 @@ func (v *volume) modelRename(m *model, rnd *rand.Rand, dirs []string, dp, nm, to
 	case flags == fs.RenameExchange && old == nil:
 		v.expect(e, true, syscall.ENOENT)
 	case old == n:
-		v.ok(e)
+		v.OK(e)
 	case n.kind == 'd' && inside(tp, src):
 		v.expect(e, true, syscall.EINVAL)
 	case flags == fs.RenameExchange:
@@ -423,7 +405,7 @@ func (v *volume) modelRename(m *model, rnd *rand.Rand, dirs []string, dp, nm, to
 			v.expect(e, true, syscall.EINVAL)
 			return
 		}
-		v.ok(e)
+		v.OK(e)
 		d.ents[nm], td.ents[to] = old, n
 	case old != nil && old.kind == 'd' && inside(dp, dst):
 		v.expect(e, true, syscall.ENOTEMPTY)
@@ -434,7 +416,7 @@ func (v *volume) modelRename(m *model, rnd *rand.Rand, dirs []string, dp, nm, to
 	case old != nil && old.kind == 'd' && len(old.ents) > 0:
 		v.expect(e, true, syscall.ENOTEMPTY)
 	default:
-		v.ok(e)
+		v.OK(e)
 		if old != nil {
 			old.n--
 		}
@@ -444,26 +426,8 @@ func (v *volume) modelRename(m *model, rnd *rand.Rand, dirs []string, dp, nm, to
 }
 
 func (v *volume) expect(e syscall.Errno, fails bool, want syscall.Errno) {
-	v.t.Helper()
+	v.Helper()
 	if fails && e != want || !fails && e != 0 {
-		v.t.Fatalf("got %v, expected failure %v with %v", e, fails, want)
-	}
-}
-
-func (v *volume) removeAll(dir uint64) {
-	v.t.Helper()
-	for _, n := range v.names(dir) {
-		if n == "." || n == ".." {
-			continue
-		}
-		var a fs.Attr
-		v.ok(v.fs.Lookup(&v.ctx, dir, n, &a))
-		if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
-			v.removeAll(a.Ino)
-			v.ok(v.fs.Rmdir(&v.ctx, dir, n))
-		} else {
-			v.ok(v.fs.Unlink(&v.ctx, dir, n))
-		}
-		v.fs.Forget(a.Ino, 1)
+		v.Fatalf("got %v, expected failure %v with %v", e, fails, want)
 	}
 }

@@ -28,46 +28,47 @@ func newScene(t *testing.T, atomic bool) *scene {
 		v = newAtomicVolume(t, fs.MinSize)
 	}
 	s := &scene{volume: v}
-	f := v.create(1, "f")
-	v.write(f, 0, randomBytes(1, 100_000))
-	shared := v.create(1, "shared")
-	v.clone(f, 0, shared, 0, 65536)
-	hole := v.create(1, "hole")
-	v.write(hole, 200_000, randomBytes(2, 5000))
-	v.ok(v.fs.Fallocate(&v.ctx, hole, 0, 40960, 40960))
-	frag := v.create(1, "frag")
+	f := v.Create("/f")
+	v.Write(f, 0, randomBytes(1, 100_000))
+	shared := v.Create("/shared")
+	v.Clone(f, 0, shared, 0, 65536)
+	hole := v.Create("/hole")
+	v.Write(hole, 200_000, randomBytes(2, 5000))
+	v.Fallocate(hole, 0, 40960, 40960)
+	frag := v.Create("/frag")
 	for i := range int64(fragments) {
-		v.write(frag, i*8192, []byte{1})
+		v.Write(frag, i*8192, []byte{1})
 	}
-	v.clone(frag, 0, v.create(1, "frag2"), 0, 40*8192)
-	tight := v.create(1, "tight")
-	v.write(tight, 0, randomBytes(15, 5*4096))
+	v.Clone(frag, 0, v.Create("/frag2"), 0, 40*8192)
+	tight := v.Create("/tight")
+	v.Write(tight, 0, randomBytes(15, 5*4096))
 	for i := range int64(fragments - 1) {
-		v.write(tight, (i+5)*8192, []byte{1})
+		v.Write(tight, (i+5)*8192, []byte{1})
 	}
-	part := v.create(1, "part") // all of a large folio but its last block
-	v.write(part, 4096, randomBytes(7, 6*4096))
-	v.write(part, 0, randomBytes(8, 4096))
-	armed := v.create(1, "armed")
-	v.write(armed, 0, randomBytes(10, 9000))
-	v.ok(v.fs.SetXattr(&v.ctx, armed, "security.capability", randomBytes(11, 20), 0))
-	v.ok(v.fs.SetXattr(&v.ctx, armed, "user.a", []byte("kept"), 0))
-	listed := v.create(1, "listed")
-	v.ok(v.fs.SetXattr(&v.ctx, listed, aclAccess, aclText(aclWide), 0))
-	many := v.create(1, "many")
+	part := v.Create("/part") // all of a large folio but its last block
+	v.Write(part, 4096, randomBytes(7, 6*4096))
+	v.Write(part, 0, randomBytes(8, 4096))
+	armed := v.Create("/armed")
+	v.Write(armed, 0, randomBytes(10, 9000))
+	v.SetXattr(armed, "security.capability", randomBytes(11, 20))
+	v.SetXattr(armed, "user.a", []byte("kept"))
+	listed := v.Create("/listed")
+	v.SetXattr(listed, aclAccess, aclText(aclWide))
+	many := v.Create("/many")
 	for i := range 12 {
-		v.ok(v.fs.SetXattr(&v.ctx, many, fmt.Sprint("user.", i), randomBytes(12, 900), 0))
+		v.SetXattr(many, fmt.Sprint("user.", i), randomBytes(12, 900))
 	}
-	v.mkdir(1, "dir")
-	full := v.mkdir(1, "full") // its block is full
+	v.Mkdir("/dir")
+	v.Mkdir("/full") // its block is full
 	for i := range layout.LinesPerBlock {
-		v.create(full, fmt.Sprint(i))
+		v.Create(fmt.Sprint("/full/", i))
 	}
-	v.ok(v.fs.SetXattr(&v.ctx, v.mkdir(1, "heir"), aclDefault, aclText("u::rwx,u:1:rw-,g::r-x,m::rwx,o::r-x"), 0))
-	v.mkdir(v.mkdir(1, "up"), "down")
-	v.ok(v.fs.SetXattr(&v.ctx, f, "user.a", []byte("old"), 0))
-	v.ok(v.fs.SetXattr(&v.ctx, f, "user.z", []byte("old, too"), 0))
-	v.ok(v.fs.SetXattr(&v.ctx, shared, "user.long", randomBytes(3, 9000), 0))
+	v.SetXattr(v.Mkdir("/heir"), aclDefault, aclText("u::rwx,u:1:rw-,g::r-x,m::rwx,o::r-x"))
+	v.Mkdir("/up")
+	v.Mkdir("/up/down")
+	v.SetXattr(f, "user.a", []byte("old"))
+	v.SetXattr(f, "user.z", []byte("old, too"))
+	v.SetXattr(shared, "user.long", randomBytes(3, 9000))
 	return s
 }
 
@@ -75,16 +76,8 @@ func newScene(t *testing.T, atomic bool) *scene {
 func (s *scene) find() {
 	for name, ino := range map[string]*uint64{"f": &s.f, "shared": &s.shared, "frag": &s.frag, "hole": &s.hole, "part": &s.part, "armed": &s.armed,
 		"listed": &s.listed, "many": &s.many, "dir": &s.dir, "full": &s.full, "heir": &s.heir, "tight": &s.tight} {
-		*ino = s.lookup(1, name)
+		*ino = s.Ino("/" + name)
 	}
-}
-
-func (v *volume) lookup(dir uint64, name string) uint64 {
-	v.t.Helper()
-	var a fs.Attr
-	v.ok(v.fs.Lookup(&v.ctx, dir, name, &a))
-	v.fs.Forget(a.Ino, 1)
-	return a.Ino
 }
 
 // noSpaceOp is an operation. Unless its other fields say so it is done or not.
@@ -121,9 +114,9 @@ func noSpaceOps() []noSpaceOp {
 	mknod := func(name string, in pick, entry string, mode uint32) noSpaceOp {
 		return op(name, func(s *scene) syscall.Errno {
 			if mode&syscall.S_IFMT == syscall.S_IFDIR {
-				return s.fs.Mkdir(&s.ctx, in(s), entry, mode&0o7777, &a)
+				return s.FS.Mkdir(&s.Ctx, in(s), entry, mode&0o7777, &a)
 			}
-			return s.fs.Mknod(&s.ctx, in(s), entry, mode, 0, &a)
+			return s.FS.Mknod(&s.Ctx, in(s), entry, mode, 0, &a)
 		})
 	}
 	root := func(*scene) uint64 { return 1 }
@@ -135,57 +128,57 @@ func noSpaceOps() []noSpaceOp {
 	write := func(name, file string, off, n int) noSpaceOp {
 		data := randomBytes(9, n)
 		return noSpaceOp{name: "write " + name, path: "/" + file, off: off, data: data, do: func(s *scene) (int, syscall.Errno) {
-			return s.fs.Write(&s.ctx, files[file](s), int64(off), data)
+			return s.FS.Write(&s.Ctx, files[file](s), int64(off), data)
 		}}
 	}
 	falloc := func(name, file string, mode uint32, off, n int) noSpaceOp {
 		return noSpaceOp{name: "fallocate " + name, path: "/" + file, off: off, to: off + n, zeroes: mode&^fs.FallocKeepSize != 0, do: func(s *scene) (int, syscall.Errno) {
-			return 0, s.fs.Fallocate(&s.ctx, files[file](s), mode, int64(off), int64(n))
+			return 0, s.FS.Fallocate(&s.Ctx, files[file](s), mode, int64(off), int64(n))
 		}}
 	}
 	truncate := func(name, file string, size uint64) noSpaceOp {
 		return op("truncate "+name, func(s *scene) syscall.Errno {
-			return s.fs.SetAttr(&s.ctx, files[file](s), &fs.SetAttr{Valid: fs.SetSize, Size: size}, &a)
+			return s.FS.SetAttr(&s.Ctx, files[file](s), &fs.SetAttr{Valid: fs.SetSize, Size: size}, &a)
 		})
 	}
 	source := randomBytes(1, 100_000)
 	copied := func(name, file string, off, to, n int) noSpaceOp {
 		return noSpaceOp{name: "copy " + name, path: "/" + file, off: to, data: source[off : off+n], copies: true, do: func(s *scene) (int, syscall.Errno) {
-			m, e := s.fs.CopyRange(&s.ctx, s.f, int64(off), files[file](s), int64(to), int64(n))
+			m, e := s.FS.CopyRange(&s.Ctx, s.f, int64(off), files[file](s), int64(to), int64(n))
 			return int(m), e
 		}}
 	}
 	rename := func(name, from string, in pick, to string, flags uint32) noSpaceOp {
-		return op("rename "+name, func(s *scene) syscall.Errno { return s.fs.Rename(&s.ctx, 1, from, in(s), to, flags) })
+		return op("rename "+name, func(s *scene) syscall.Errno { return s.FS.Rename(&s.Ctx, 1, from, in(s), to, flags) })
 	}
 	setxattr := func(name string, file pick, attr string, value []byte) noSpaceOp {
-		return op("setxattr "+name, func(s *scene) syscall.Errno { return s.fs.SetXattr(&s.ctx, file(s), attr, value, 0) })
+		return op("setxattr "+name, func(s *scene) syscall.Errno { return s.FS.SetXattr(&s.Ctx, file(s), attr, value, 0) })
 	}
 	removexattr := func(name string, file pick, attr string) noSpaceOp {
-		return op("removexattr "+name, func(s *scene) syscall.Errno { return s.fs.RemoveXattr(&s.ctx, file(s), attr) })
+		return op("removexattr "+name, func(s *scene) syscall.Errno { return s.FS.RemoveXattr(&s.Ctx, file(s), attr) })
 	}
 	setattr := func(name string, file pick, set fs.SetAttr) noSpaceOp {
-		return op(name, func(s *scene) syscall.Errno { return s.fs.SetAttr(&s.ctx, file(s), &set, &a) })
+		return op(name, func(s *scene) syscall.Errno { return s.FS.SetAttr(&s.Ctx, file(s), &set, &a) })
 	}
 	var tmp uint64
 	writeback := write("of the kernel's writeback", "hole", 90_000, 100_000)
 	writeback.writeback = true
 	writeback.do = func(s *scene) (int, syscall.Errno) {
-		ctx := s.ctx
+		ctx := s.Ctx
 		ctx.Writeback = true
-		return s.fs.Write(&ctx, s.hole, 90_000, writeback.data)
+		return s.FS.Write(&ctx, s.hole, 90_000, writeback.data)
 	}
-	linkTmp := op("link of a tmpfile", func(s *scene) syscall.Errno { return s.fs.Link(&s.ctx, tmp, s.full, "new", &a) })
+	linkTmp := op("link of a tmpfile", func(s *scene) syscall.Errno { return s.FS.Link(&s.Ctx, tmp, s.full, "new", &a) })
 	linkTmp.prepare = func(s *scene) {
-		s.ok(s.fs.Tmpfile(&s.ctx, s.dir, 0o644, &a))
+		s.OK(s.FS.Tmpfile(&s.Ctx, s.dir, 0o644, &a))
 		tmp = a.Ino
-		s.write(tmp, 0, randomBytes(13, 5000))
+		s.Write(tmp, 0, randomBytes(13, 5000))
 	}
-	linkTmp.end = func(s *scene) { s.fs.Forget(tmp, 1) }
+	linkTmp.end = func(s *scene) { s.FS.Forget(tmp, 1) }
 	fragCopy := noSpaceOp{name: "copy over and of many extents", path: "/hole", copies: true, data: []byte(strings.Repeat("\x01"+strings.Repeat("\x00", 8191), 100)),
 		do: func(s *scene) (int, syscall.Errno) {
 			for n := 0; ; { // as programs do
-				m, e := s.fs.CopyRange(&s.ctx, s.frag, int64(n), s.hole, int64(n), int64(100*8192-n))
+				m, e := s.FS.CopyRange(&s.Ctx, s.frag, int64(n), s.hole, int64(n), int64(100*8192-n))
 				if n += int(m); m == 0 || e != 0 {
 					if n > 0 {
 						e = 0
@@ -203,15 +196,15 @@ func noSpaceOps() []noSpaceOp {
 		mknod("mkdir a long name", full, long, syscall.S_IFDIR|0o755),
 		mknod("mkdir that inherits a list", heir, "new", syscall.S_IFDIR|0o755),
 		mknod("mknod", full, "new", syscall.S_IFIFO|0o644),
-		op("symlink", func(s *scene) syscall.Errno { return s.fs.Symlink(&s.ctx, s.full, "new", "target", &a) }),
+		op("symlink", func(s *scene) syscall.Errno { return s.FS.Symlink(&s.Ctx, s.full, "new", "target", &a) }),
 		op("symlink of a long target", func(s *scene) syscall.Errno {
-			return s.fs.Symlink(&s.ctx, s.full, "new", strings.Repeat("t", 900), &a)
+			return s.FS.Symlink(&s.Ctx, s.full, "new", strings.Repeat("t", 900), &a)
 		}),
-		op("link", func(s *scene) syscall.Errno { return s.fs.Link(&s.ctx, s.f, s.full, "new", &a) }),
+		op("link", func(s *scene) syscall.Errno { return s.FS.Link(&s.Ctx, s.f, s.full, "new", &a) }),
 		op("tmpfile", func(s *scene) syscall.Errno {
-			e := s.fs.Tmpfile(&s.ctx, s.heir, 0o644, &a)
+			e := s.FS.Tmpfile(&s.Ctx, s.heir, 0o644, &a)
 			if e == 0 {
-				s.fs.Forget(a.Ino, 1)
+				s.FS.Forget(a.Ino, 1)
 			}
 			return e
 		}),
@@ -225,13 +218,13 @@ func noSpaceOps() []noSpaceOp {
 		rename("and leave a whiteout", "f", full, "new", fs.RenameWhiteout),
 		rename("over a file and leave a whiteout", "f", full, "1", fs.RenameWhiteout),
 		free(rename("and exchange", "f", root, "dir", fs.RenameExchange)),
-		free(op("unlink", func(s *scene) syscall.Errno { return s.fs.Unlink(&s.ctx, 1, "frag") })),
-		free(op("rmdir", func(s *scene) syscall.Errno { return s.fs.Rmdir(&s.ctx, 1, "dir") })),
+		free(op("unlink", func(s *scene) syscall.Errno { return s.FS.Unlink(&s.Ctx, 1, "frag") })),
+		free(op("rmdir", func(s *scene) syscall.Errno { return s.FS.Rmdir(&s.Ctx, 1, "dir") })),
 		bare(blocksOfNames, op("unlink that leaves a directory with holes", func(s *scene) syscall.Errno {
-			d := s.lookup(1, "d")
+			d := s.Ino("/d")
 			for _, b := range []int{3, 1} {
 				for i := range layout.LinesPerBlock {
-					if e := s.fs.Unlink(&s.ctx, d, fmt.Sprintf("%03d", b*layout.LinesPerBlock+i)); e != 0 && e != syscall.ENOENT {
+					if e := s.FS.Unlink(&s.Ctx, d, fmt.Sprintf("%03d", b*layout.LinesPerBlock+i)); e != 0 && e != syscall.ENOENT {
 						return e
 					}
 				}
@@ -257,7 +250,7 @@ func noSpaceOps() []noSpaceOp {
 		free(truncate("up", "f", 300_001)),
 		free(truncate("down", "f", 50_001)),
 		free(truncate("down in a shared block", "shared", 10_001)),
-		with(func(s *scene) { s.ok(s.fs.SetAttr(&s.ctx, s.shared, &fs.SetAttr{Valid: fs.SetSize, Size: 10_001}, &a)) },
+		with(func(s *scene) { s.Truncate(s.shared, 10_001) },
 			truncate("up from within a shared block", "shared", 30_000)),
 		free(truncate("of many extents", "frag", 5)),
 		truncate("that takes capabilities", "armed", 5),
@@ -291,8 +284,8 @@ func noSpaceOps() []noSpaceOp {
 		free(setattr("chmod", files["f"], fs.SetAttr{Valid: fs.SetMode, Mode: 0o600})),
 		setattr("chmod with a list", func(s *scene) uint64 { return s.listed }, fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}),
 		free(setattr("chown", files["f"], fs.SetAttr{Valid: fs.SetUID, UID: 7})),
-		free(op("chattr", func(s *scene) syscall.Errno { return s.fs.SetFlags(&s.ctx, s.f, layout.FlagNoDump, nil) })),
-		free(op("readdir and lookup", func(s *scene) syscall.Errno { s.names(s.full); return s.fs.Ref(&s.ctx, s.f, &a) })),
+		free(op("chattr", func(s *scene) syscall.Errno { return s.FS.SetFlags(&s.Ctx, s.f, layout.FlagNoDump, nil) })),
+		free(op("readdir and lookup", func(s *scene) syscall.Errno { s.Names(s.full); return s.FS.Ref(&s.Ctx, s.f, &a) })),
 
 		bare(inTheWay, op("compaction of a large range", compact)),
 		with(thinnedOut, op("compaction of broken blocks", compact)),
@@ -302,7 +295,7 @@ func noSpaceOps() []noSpaceOp {
 // compact does all that compaction finds to do.
 func compact(s *scene) syscall.Errno {
 	for {
-		c, e := s.fs.Compact(&s.ctx)
+		c, e := s.FS.Compact(&s.Ctx)
 		if e != 0 || c.Moved == 0 {
 			return e
 		}
@@ -312,22 +305,23 @@ func compact(s *scene) syscall.Errno {
 // blocksOfNames makes a directory of five blocks, all full, in so few extents that holes take more
 // slots than the inode has.
 func blocksOfNames(s *scene) {
-	d, f := s.mkdir(1, "d"), s.create(1, "f")
+	d, f := s.Mkdir("/d"), s.Create("/f")
 	for i := range 2 { // what is left of a chunk
-		s.create(s.mkdir(1, fmt.Sprint(i)), "f")
+		s.Mkdir(fmt.Sprint("/", i))
+		s.Create(fmt.Sprint("/", i, "/f"))
 	}
 	for i := range 5 * layout.LinesPerBlock {
-		s.ok(s.fs.Link(&s.ctx, f, d, fmt.Sprintf("%03d", i), new(fs.Attr)))
-		s.fs.Forget(f, 1)
+		s.OK(s.FS.Link(&s.Ctx, f, d, fmt.Sprintf("%03d", i), new(fs.Attr)))
+		s.FS.Forget(f, 1)
 	}
 }
 
 // inTheWay makes a file of one full large range, of which others stand in the way.
 func inTheWay(s *scene) {
-	big := s.create(1, "big")
+	big := s.Create("/big")
 	grow := func(from, to int64) {
 		for off := from; off < to; off += 8000 {
-			s.write(big, off, randomBytes(off, int(min(8000, to-off))))
+			s.Write(big, off, randomBytes(off, int(min(8000, to-off))))
 		}
 	}
 	from := int64(0)
@@ -335,9 +329,9 @@ func inTheWay(s *scene) {
 		to := int64(40_000 * (i + 1))
 		grow(from, to)
 		from = to
-		s.unmount() // who mounts does not know of homes
-		s.mount()
-		s.write(s.create(1, fmt.Sprint("s", i)), 0, randomBytes(16, 9000))
+		s.Unmount() // who mounts does not know of homes
+		s.Mount()
+		s.Write(s.Create(fmt.Sprint("/s", i)), 0, randomBytes(16, 9000))
 	}
 	grow(from, 1<<18)
 }
@@ -345,16 +339,13 @@ func inTheWay(s *scene) {
 // thinnedOut leaves few files where there were many.
 func thinnedOut(s *scene) {
 	for i := range 200 {
-		s.write(s.create(s.dir, fmt.Sprint(i)), 0, randomBytes(int64(i), 4096))
+		s.Write(s.Create(fmt.Sprint("/dir/", i)), 0, randomBytes(int64(i), 4096))
 	}
 	for i := range 200 {
 		if i%8 != 3 {
-			n := fmt.Sprint(i)
-			ino := s.lookup(s.dir, n)
-			s.ok(s.fs.Unlink(&s.ctx, s.dir, n))
-			s.fs.Forget(ino, 1)
+			s.Delete(fmt.Sprint("/dir/", i))
 		}
 	}
-	s.unmount()
-	s.mount()
+	s.Unmount()
+	s.Mount()
 }

@@ -11,8 +11,8 @@ import (
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
-	"github.com/daxfsd/daxfsd/pmem"
 )
 
 var everyStep = flag.Bool("every-step", false, "TestNoSpace: each allocation of each operation fails, however many there are, also with Options.Atomic")
@@ -59,16 +59,14 @@ type stage struct {
 // set makes a filesystem like the stage's.
 func (g *stage) set(t *testing.T) *scene {
 	t.Helper()
-	r, err := pmem.NewMemory(int64(len(g.media)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := fstest.Memory(t, int64(len(g.media)))
 	if err := r.NTStore(0, g.media); err != nil {
 		t.Fatal(err)
 	}
-	s := &scene{volume: &volume{t: t, r: r, unmerged: true, atomic: g.atomic}}
-	s.now.Store(1 << 40)
-	s.mount()
+	s := &scene{volume: &volume{fstest.On(t, r, fs.Options{Atomic: g.atomic})}}
+	s.Unmerged = true
+	s.Now.Store(1 << 40)
+	s.Mount()
 	if !g.op.bare {
 		s.find()
 	}
@@ -80,8 +78,8 @@ func (g *stage) set(t *testing.T) *scene {
 
 // strike ends what set began.
 func (s *scene) strike() {
-	s.unmount()
-	s.r.Close()
+	s.Unmount()
+	s.R.Close()
 }
 
 // TestNoSpace: for each operation, its first allocation fails, then its second, and so on until it
@@ -91,11 +89,11 @@ func (s *scene) strike() {
 func TestNoSpace(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		s := newScene(t, atomic)
-		s.unmount()
-		media := slices.Clone(s.r.Bytes(0, s.r.Size()))
+		s.Unmount()
+		media := slices.Clone(s.R.Bytes(0, s.R.Size()))
 		empty := newVolume(t, fs.MinSize)
-		empty.unmount()
-		none := slices.Clone(empty.r.Bytes(0, empty.r.Size()))
+		empty.Unmount()
+		none := slices.Clone(empty.R.Bytes(0, empty.R.Size()))
 		for i, op := range noSpaceOps() {
 			for _, how := range scarcities {
 				if !*everyStep && (atomic && how.name != "from then on" || testing.Short() && (how.name != "block by block" || i%8 != 0)) {
@@ -145,9 +143,9 @@ func (g *stage) fail(t *testing.T, how scarcity, k int) (failed bool) {
 	for _, crash := range []bool{false, true} {
 		s := g.set(t)
 		asked := 0
-		s.fs.LimitAlloc(func(want uint64) uint64 { asked++; return how.limit(asked, k, want) })
+		s.FS.LimitAlloc(func(want uint64) uint64 { asked++; return how.limit(asked, k, want) })
 		n, e := g.op.do(s)
-		s.fs.LimitAlloc(nil)
+		s.FS.LimitAlloc(nil)
 		after := s.tree()
 		if asked < k {
 			if e != 0 || !sameTree(after, g.whole) {
@@ -183,7 +181,7 @@ func (g *stage) fail(t *testing.T, how scarcity, k int) (failed bool) {
 
 // judge compares what the operation says with what it has done.
 func (g *stage) judge(s *scene, what string, n int, e syscall.Errno, after []entry) {
-	s.t.Helper()
+	s.Helper()
 	op := g.op
 	if op.disarms {
 		h := *g
@@ -192,14 +190,14 @@ func (g *stage) judge(s *scene, what string, n int, e syscall.Errno, after []ent
 	}
 	switch {
 	case e != 0 && e != syscall.ENOSPC:
-		s.t.Errorf("%s: %v, not ENOSPC", what, e)
+		s.Errorf("%s: %v, not ENOSPC", what, e)
 	case e == 0 && n == len(op.data):
 		if !sameTree(after, g.whole) {
-			s.t.Errorf("%s, it succeeds, and has done something else:\n%s", what, firstDifference(g.whole, after))
+			s.Errorf("%s, it succeeds, and has done something else:\n%s", what, firstDifference(g.whole, after))
 		}
 	case op.data != nil && (e == 0 || op.writeback):
 		if n < 0 || n > len(op.data) || e == 0 && n == 0 || g.atomic && n > 0 && !op.copies {
-			s.t.Errorf("%s: %d bytes of %d, %v", what, n, len(op.data), e)
+			s.Errorf("%s: %d bytes of %d, %v", what, n, len(op.data), e)
 			return
 		}
 		g.onlyFile(s, what, after, func(was []byte) func([]byte) bool {
@@ -225,7 +223,7 @@ func (g *stage) judge(s *scene, what string, n int, e syscall.Errno, after []ent
 			}
 		})
 	case !sameTree(after, g.before):
-		s.t.Errorf("%s: %v, and something changed:\n%s", what, e, firstDifference(g.before, after))
+		s.Errorf("%s: %v, and something changed:\n%s", what, e, firstDifference(g.before, after))
 	}
 }
 
@@ -245,53 +243,53 @@ func disarmed(es []entry) []entry {
 
 // onlyFile checks that nothing changed but the content of one file, and that as want says.
 func (g *stage) onlyFile(s *scene, what string, after []entry, want func(was []byte) func(is []byte) bool) {
-	s.t.Helper()
+	s.Helper()
 	if len(after) != len(g.before) {
-		s.t.Errorf("%s: there are %d files, not %d", what, len(after), len(g.before))
+		s.Errorf("%s: there are %d files, not %d", what, len(after), len(g.before))
 		return
 	}
 	for i, was := range g.before {
 		is := after[i]
 		if is.path == g.op.path {
 			if !want([]byte(was.data))([]byte(is.data)) {
-				s.t.Errorf("%s: the content of %s, %d bytes, is wrong", what, is.path, len(is.data))
+				s.Errorf("%s: the content of %s, %d bytes, is wrong", what, is.path, len(is.data))
 			}
 			was.data, was.blocks = is.data, is.blocks
 		}
 		if was.blocks = is.blocks; was != is {
-			s.t.Errorf("%s: something else changed:\n%.200v\n%.200v", what, was, is)
+			s.Errorf("%s: something else changed:\n%.200v\n%.200v", what, was, is)
 		}
 	}
 }
 
 // recount unmounts: what is free must be what a scan finds, and what the saved map says.
 func (s *scene) recount(what string) {
-	s.t.Helper()
-	free, inodes := s.free(), s.fs.Stats().Inodes
-	s.remount()
-	if f, i := s.free(), s.fs.Stats().Inodes; f != free || i != inodes {
-		s.t.Errorf("%s: %d blocks were free and %d inodes in use, then, newly mounted, %d and %d", what, free, inodes, f, i)
+	s.Helper()
+	free, inodes := s.Free(), s.FS.Stats().Inodes
+	s.Remount()
+	if f, i := s.Free(), s.FS.Stats().Inodes; f != free || i != inodes {
+		s.Errorf("%s: %d blocks were free and %d inodes in use, then, newly mounted, %d and %d", what, free, inodes, f, i)
 	}
 }
 
 // crash mounts after a crash: nothing may be different.
 func (s *scene) crash(what string, tree []entry) {
-	s.t.Helper()
-	free, inodes := s.free(), s.fs.Stats().Inodes
-	s.fs.Abandon()
-	s.mount()
-	if f, i := s.free(), s.fs.Stats().Inodes; f != free || i != inodes {
-		s.t.Errorf("%s: %d blocks were free and %d inodes in use, a crash later %d and %d", what, free, inodes, f, i)
+	s.Helper()
+	free, inodes := s.Free(), s.FS.Stats().Inodes
+	s.Crash()
+	s.Mount()
+	if f, i := s.Free(), s.FS.Stats().Inodes; f != free || i != inodes {
+		s.Errorf("%s: %d blocks were free and %d inodes in use, a crash later %d and %d", what, free, inodes, f, i)
 	}
 	if got := s.tree(); !slices.Equal(got, tree) {
-		s.t.Errorf("%s: a crash later something is different:\n%s", what, firstDifference(tree, got))
+		s.Errorf("%s: a crash later something is different:\n%s", what, firstDifference(tree, got))
 	}
-	s.unmount()
-	rep, err := fsck.Check(s.r, fsck.Options{})
+	s.Unmount()
+	rep, err := fsck.Check(s.R, fsck.Options{})
 	if err != nil || len(rep.Problems) > 0 {
-		s.t.Errorf("%s: fsck: %v, %v", what, err, rep.Problems)
+		s.Errorf("%s: fsck: %v, %v", what, err, rep.Problems)
 	}
-	s.mount()
+	s.Mount()
 }
 
 // entry is everything that can be seen of a file but its times.
@@ -309,27 +307,26 @@ func sameTree(a, b []entry) bool {
 
 // tree is the files by their paths.
 func (v *volume) tree() (es []entry) {
-	v.t.Helper()
+	v.Helper()
 	var walk func(path string, ino uint64)
 	walk = func(path string, ino uint64) {
-		var a fs.Attr
-		v.ok(v.fs.GetAttr(&v.ctx, ino, &a))
+		a := v.Stat(ino)
 		size := a.Size
 		if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 			size = 0 // how many blocks it has, needed or not
 		}
 		var x strings.Builder
 		for _, name := range v.listxattr(ino) {
-			fmt.Fprintf(&x, " %s=%x", name, v.getxattr(ino, name))
+			fmt.Fprintf(&x, " %s=%x", name, v.Xattr(ino, name))
 		}
 		e := entry{path: path, meta: fmt.Sprintf("%o %d %d %d %#x %d%s", a.Mode, a.Nlink, a.UID, size, a.Flags, a.Rdev, x.String()), blocks: a.Blocks}
 		switch a.Mode & syscall.S_IFMT {
 		case syscall.S_IFREG:
 			e.meta = strings.Replace(e.meta, fmt.Sprintf(" %d ", size), " ", 1) // data says it
-			e.data = string(v.read(ino, 0, int(a.Size)))
+			e.data = string(v.Read(ino, 0, int(a.Size)))
 		case syscall.S_IFLNK:
-			to, errno := v.fs.Readlink(&v.ctx, ino, nil)
-			v.ok(errno)
+			to, errno := v.FS.Readlink(&v.Ctx, ino, nil)
+			v.OK(errno)
 			e.data = string(to)
 		}
 		es = append(es, e)
@@ -337,8 +334,8 @@ func (v *volume) tree() (es []entry) {
 			return
 		}
 		kids := map[string]uint64{}
-		v.ok(v.fs.ReadDir(&v.ctx, ino, 0, func(d *fs.Dirent) bool { kids[string(d.Name)] = d.Ino; return true }))
-		for _, n := range v.names(ino) {
+		v.OK(v.FS.ReadDir(&v.Ctx, ino, 0, func(d *fs.Dirent) bool { kids[string(d.Name)] = d.Ino; return true }))
+		for _, n := range v.Names(ino) {
 			if n != "." && n != ".." {
 				walk(path+"/"+n, kids[n])
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
 	"github.com/daxfsd/daxfsd/pmem"
 )
@@ -59,12 +60,7 @@ func fileVolume(t *testing.T, atomic bool) (*volume, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{ChunkShift: 15, PUDShift: 18, Now: 1, UUID: [16]byte{1}}); err != nil {
-		t.Fatal(err)
-	}
-	v := &volume{t: t, r: r, atomic: atomic}
-	v.mount()
-	return v, path
+	return &volume{fstest.Format(t, r, fstest.Small, fs.Options{Atomic: atomic})}, path
 }
 
 // TestPoisonedData: a block of a file that cannot be written costs the writes to it, not the
@@ -73,33 +69,33 @@ func TestPoisonedData(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		t.Run(fmt.Sprint("atomic=", atomic), func(t *testing.T) {
 			v, path := fileVolume(t, atomic)
-			ino, other := v.create(1, "f"), v.create(1, "other")
+			ino, other := v.Create("/f"), v.Create("/other")
 			const bad, size = 2 << 20, 2<<20 + 6000
-			v.write(ino, 0, make([]byte, size))
-			v.write(other, 0, make([]byte, 4096))
-			at := int64(v.extents(ino)[0].Block)<<12 + bad
+			v.Write(ino, 0, make([]byte, size))
+			v.Write(other, 0, make([]byte, 4096))
+			at := int64(v.Extents(ino)[0].Block)<<12 + bad
 			spoil(t, path, at, 4096, syscall.PROT_READ)
-			if n, e := v.fs.Write(&v.ctx, ino, bad+100, []byte("hello")); n != 0 || e != syscall.EIO {
+			if n, e := v.FS.Write(&v.Ctx, ino, bad+100, []byte("hello")); n != 0 || e != syscall.EIO {
 				t.Errorf("write to the bad block: %d, %v", n, e)
 			}
 			long := bytes.Repeat([]byte("x"), 20000) // before, in, behind it, and beyond the end
-			if _, e := v.fs.Write(&v.ctx, ino, bad-4096, long); e != syscall.EIO {
+			if _, e := v.FS.Write(&v.Ctx, ino, bad-4096, long); e != syscall.EIO {
 				t.Errorf("write that needs the bad block: %v", e)
 			}
-			if n, e := v.fs.Write(&v.ctx, other, 0, []byte("hello")); n != 5 || e != 0 {
+			if n, e := v.FS.Write(&v.Ctx, other, 0, []byte("hello")); n != 5 || e != 0 {
 				t.Errorf("write to another file: %d, %v", n, e)
 			}
-			v.write(ino, 0, []byte("hello"))
-			v.fs.Abandon()
-			v.mount()
-			if got := v.read(ino, 0, 5); string(got) != "hello" {
+			v.Write(ino, 0, []byte("hello"))
+			v.Crash()
+			v.Mount()
+			if got := v.Read(ino, 0, 5); string(got) != "hello" {
 				t.Errorf("read %q", got)
 			}
-			if got := v.read(ino, bad, 4096); !bytes.Equal(got, make([]byte, 4096)) {
+			if got := v.Read(ino, bad, 4096); !bytes.Equal(got, make([]byte, 4096)) {
 				t.Error("the bad block changed")
 			}
-			v.unmount()
-			if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {
+			v.Unmount()
+			if rep, err := fsck.Check(v.R, fsck.Options{}); err != nil || rep.Left > 0 {
 				t.Errorf("fsck: %v, %+v", err, rep)
 			}
 		})
@@ -113,15 +109,14 @@ func TestPoisonedReplay(t *testing.T) {
 		for _, repair := range []bool{false, true} {
 			t.Run(fmt.Sprintf("body=%v,fsck=%v", body, repair), func(t *testing.T) {
 				v, path := fileVolume(t, true)
-				ino := v.create(1, "f")
-				v.write(ino, 0, bytes.Repeat([]byte{1}, 3<<20))
-				cut := &committed{v: v, headers: headers{sb: v.fs.Super()}}
-				v.r.SetRecorder(cut)
-				v.write(ino, 8192, bytes.Repeat([]byte{2}, 40000))
-				v.r.SetRecorder(nil)
-				v.fs.Abandon()
-				v.fs = nil
-				put(t, v.r, 0, cut.img)
+				ino := v.Create("/f")
+				v.Write(ino, 0, bytes.Repeat([]byte{1}, 3<<20))
+				cut := &committed{v: v, headers: headers{sb: v.Super()}}
+				v.R.SetRecorder(cut)
+				v.Write(ino, 8192, bytes.Repeat([]byte{2}, 40000))
+				v.R.SetRecorder(nil)
+				v.Crash()
+				put(t, v.R, 0, cut.img)
 				h := cut.logged[0]
 				if body {
 					spoil(t, path, (h.At+int64(layout.TablesSize(int(h.N), int(h.Pieces)))+4095)&^4095, 8192, syscall.PROT_NONE)
@@ -129,13 +124,13 @@ func TestPoisonedReplay(t *testing.T) {
 					spoil(t, path, cut.place+4096, 4096, syscall.PROT_READ)
 				}
 				if repair {
-					rep, err := fsck.Check(v.r, fsck.Options{Repair: true})
+					rep, err := fsck.Check(v.R, fsck.Options{Repair: true})
 					if err != nil || rep.Left > 0 || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.Media {
 						t.Fatalf("fsck -y: %v, %+v", err, rep)
 					}
 				}
 				var warned []string
-				v.mountBy(fs.Options{Warn: func(m string) { warned = append(warned, m) }})
+				v.MountWith(fs.Options{Warn: func(m string) { warned = append(warned, m) }})
 				want := 1
 				switch {
 				case repair:
@@ -146,10 +141,10 @@ func TestPoisonedReplay(t *testing.T) {
 				if len(warned) != want {
 					t.Errorf("warned of %q, want %d", warned, want)
 				}
-				v.write(ino, 0, []byte("hello"))
-				v.fs.Abandon()
-				v.mount()
-				v.unmount()
+				v.Write(ino, 0, []byte("hello"))
+				v.Crash()
+				v.Mount()
+				v.Unmount()
 			})
 		}
 	}
@@ -167,7 +162,7 @@ type committed struct {
 func (c *committed) NTStore(tid int, off int64, b []byte) {
 	if len(c.logged) > 0 {
 		if c.img == nil {
-			c.img, c.place = bytes.Clone(c.v.r.Bytes(0, c.sb.Size)), off
+			c.img, c.place = bytes.Clone(c.v.R.Bytes(0, c.sb.Size)), off
 		}
 		return
 	}
@@ -179,16 +174,16 @@ func (c *committed) NTStore(tid int, off int64, b []byte) {
 // everything else goes on.
 func TestPoisonedStage(t *testing.T) {
 	v, path := fileVolume(t, true)
-	ino := v.create(1, "f")
-	v.write(ino, 0, make([]byte, 1<<20))
-	rec := &headers{sb: v.fs.Super()}
-	v.r.SetRecorder(rec)
-	v.write(ino, 0, make([]byte, 500))
-	v.write(ino, 0, make([]byte, 500_000))
-	v.r.SetRecorder(nil)
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 1<<20))
+	rec := &headers{sb: v.Super()}
+	v.R.SetRecorder(rec)
+	v.Write(ino, 0, make([]byte, 500))
+	v.Write(ino, 0, make([]byte, 500_000))
+	v.R.SetRecorder(nil)
 	write := func(n int, want syscall.Errno) {
 		t.Helper()
-		if got, e := v.fs.Write(&v.ctx, ino, 0, make([]byte, n)); e != want || e == 0 && got != n {
+		if got, e := v.FS.Write(&v.Ctx, ino, 0, make([]byte, n)); e != want || e == 0 && got != n {
 			t.Errorf("write of %d bytes: %d, %v, expected %v", n, got, e, want)
 		}
 	}
@@ -200,17 +195,16 @@ func TestPoisonedStage(t *testing.T) {
 	write(500_000, syscall.EIO)
 	write(500_000, syscall.EIO)
 	write(500, syscall.EIO)
-	v.write(ino, 1<<20, make([]byte, 5000)) // to new blocks
-	v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
-	v.fs.Forget(ino, 1)
+	v.Write(ino, 1<<20, make([]byte, 5000)) // to new blocks
+	v.Delete("/f")
 	for _, h := range rec.logged { // or there is no place for the free map
 		spoil(t, path, h.At, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
 	}
-	v.unmount()
+	v.Unmount()
 	if v.owner().State != layout.OwnerSaved {
 		t.Error("no free map was saved")
 	}
-	if rep, err := fsck.Check(v.r, fsck.Options{}); err != nil || rep.Left > 0 {
+	if rep, err := fsck.Check(v.R, fsck.Options{}); err != nil || rep.Left > 0 {
 		t.Errorf("fsck: %v, %+v", err, rep)
 	}
 }

@@ -11,16 +11,16 @@ import (
 // TestReplyLocks: the bytes of a reply stay as they are until it is done, and others do not.
 func TestReplyLocks(t *testing.T) {
 	v := newVolume(t, 16<<20)
-	ino := v.create(1, "f")
+	ino := v.Create("/f")
 	want := bytes.Repeat([]byte("abc"), 4<<10)
-	v.write(ino, 0, want)
-	r, got := v.fs.NewPinnedRead(), make([]byte, len(want))
-	v.ok(v.fs.Read(&v.ctx, ino, 0, 8192, r))
-	v.write(ino, 8192, []byte("xyz"))
+	v.Write(ino, 0, want)
+	r, got := v.FS.NewPinnedRead(), make([]byte, len(want))
+	v.OK(v.FS.Read(&v.Ctx, ino, 0, 8192, r))
+	v.Write(ino, 8192, []byte("xyz"))
 	wrote := make(chan struct{})
 	go func() {
 		defer close(wrote)
-		v.write(ino, 4096, make([]byte, 4096))
+		v.Write(ino, 4096, make([]byte, 4096))
 	}()
 	select {
 	case <-wrote:
@@ -41,10 +41,10 @@ func TestReplyLocks(t *testing.T) {
 // what the reply held is given back.
 func TestTruncatedUnderReply(t *testing.T) {
 	v, path := fileVolume(t, false)
-	ino, size := v.create(1, "f"), v.r.Size()
-	v.write(ino, 0, make([]byte, 64<<10))
-	r, b := v.fs.NewPinnedRead(), make([]byte, 64<<10)
-	v.ok(v.fs.Read(&v.ctx, ino, 0, len(b), r))
+	ino, size := v.Create("/f"), v.R.Size()
+	v.Write(ino, 0, make([]byte, 64<<10))
+	r, b := v.FS.NewPinnedRead(), make([]byte, 64<<10)
+	v.OK(v.FS.Read(&v.Ctx, ino, 0, len(b), r))
 	if err := os.Truncate(path, 64<<10); err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +56,8 @@ func TestTruncatedUnderReply(t *testing.T) {
 	}
 	// The bytes are out of use, as those of poisoned media are; a write would hang if they were
 	// locked.
-	if _, e := v.fs.Write(&v.ctx, ino, 0, b); e != syscall.EIO {
+	if _, e := v.FS.Write(&v.Ctx, ino, 0, b); e != syscall.EIO {
 		t.Errorf("a write: %v", e)
 	}
-	if err := v.fs.Unmount(); err != nil {
-		t.Error(err)
-	}
+	v.Unmount()
 }

@@ -17,25 +17,25 @@ import (
 
 // find returns where the region holds a text, which must be in one place only, but for the journal.
 func (v *volume) find(text []byte) int64 {
-	v.t.Helper()
-	from := v.fs.Super().StaticEnd
-	all := v.r.Bytes(from, v.r.Size()-from)
+	v.Helper()
+	from := v.Super().StaticEnd
+	all := v.R.Bytes(from, v.R.Size()-from)
 	at := bytes.Index(all, text)
 	if at < 0 || bytes.Contains(all[at+1:], text) {
-		v.t.Fatalf("%q... is at no place or at several", text[:min(len(text), 16)])
+		v.Fatalf("%q... is at no place or at several", text[:min(len(text), 16)])
 	}
 	return from + int64(at)
 }
 
 // unused fails if a new file gets the block at a region offset.
 func (v *volume) unused(off int64) {
-	v.t.Helper()
+	v.Helper()
 	for i := range 64 {
-		ino := v.create(1, fmt.Sprintf("new %d", i))
-		v.write(ino, 0, bytes.Repeat([]byte{9}, 32<<10))
-		for _, x := range v.extents(ino) {
+		ino := v.Create(fmt.Sprintf("/new %d", i))
+		v.Write(ino, 0, bytes.Repeat([]byte{9}, 32<<10))
+		for _, x := range v.Extents(ino) {
 			if b := uint64(off) >> 12; x.Block <= b && b < x.Block+x.Len {
-				v.t.Fatalf("new file %d was given the bad block %d", i, b)
+				v.Fatalf("new file %d was given the bad block %d", i, b)
 			}
 		}
 	}
@@ -52,8 +52,8 @@ func (f lineStores) Store(_ int, off int64, b []byte) { f(off) }
 
 // lookupOnly is the number of a file whose attributes cannot be read.
 func (v *volume) lookupOnly(name string) (ino uint64) {
-	v.t.Helper()
-	v.ok(v.fs.ReadDir(&v.ctx, 1, 0, func(d *fs.Dirent) bool {
+	v.Helper()
+	v.OK(v.FS.ReadDir(&v.Ctx, 1, 0, func(d *fs.Dirent) bool {
 		if string(d.Name) == name {
 			ino = d.Ino
 		}
@@ -62,26 +62,18 @@ func (v *volume) lookupOnly(name string) (ino uint64) {
 	return ino
 }
 
-// unlink removes a file that nobody has open.
-func (v *volume) unlink(dir uint64, name string, ino uint64) {
-	v.t.Helper()
-	v.ok(v.fs.Unlink(&v.ctx, dir, name))
-	v.fs.Forget(ino, 1)
-}
-
 // TestTakeRecordsBeforeItFrees: a read meets bad memory in a file that was truncated meanwhile. Its
 // reference is all that keeps the block, which must be known to be bad when it ends.
 func TestTakeRecordsBeforeItFrees(t *testing.T) {
 	for _, quiet := range []bool{false, true} { // poison that only loads see
 		t.Run(fmt.Sprintf("quiet=%v", quiet), func(t *testing.T) {
 			v, path := fileVolume(t, false)
-			ino := v.create(1, "f")
-			v.write(ino, 0, bytes.Repeat([]byte{7}, 4096))
-			off := int64(v.extents(ino)[0].Block) << 12
-			r := v.fs.NewPinnedRead()
-			v.ok(v.fs.Read(&v.ctx, ino, 0, 4096, r)) // in flight
-			var a fs.Attr
-			v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize}, &a))
+			ino := v.Create("/f")
+			v.Write(ino, 0, bytes.Repeat([]byte{7}, 4096))
+			off := int64(v.Extents(ino)[0].Block) << 12
+			r := v.FS.NewPinnedRead()
+			v.OK(v.FS.Read(&v.Ctx, ino, 0, 4096, r)) // in flight
+			v.Truncate(ino, 0)
 			spoil(t, path, off, 4096, syscall.PROT_NONE)
 			if n, e := r.Take(make([]byte, 4096)); n != 0 || e != syscall.EIO {
 				t.Errorf("read of bad memory: %d bytes, %v", n, e)
@@ -90,7 +82,7 @@ func TestTakeRecordsBeforeItFrees(t *testing.T) {
 			if quiet {
 				spoil(t, path, off, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
 			}
-			if s := v.fs.Stats(); s.BadRanges != 1 || s.OfflineBytes != 4096 {
+			if s := v.FS.Stats(); s.BadRanges != 1 || s.OfflineBytes != 4096 {
 				t.Errorf("%d bad ranges and %d bytes retired, want 1 and 4096", s.BadRanges, s.OfflineBytes)
 			}
 			v.unused(off)
@@ -112,140 +104,140 @@ func TestErrorsAreRemembered(t *testing.T) {
 	}{
 		"move": {
 			set: func(v *volume) int64 {
-				a, b := v.create(1, "a"), v.create(1, "b")
+				a, b := v.Create("/a"), v.Create("/b")
 				for i := range int64(7) {
-					v.write(a, i*4096, unique(4096))
-					v.write(b, i*4096, make([]byte, 4096))
+					v.Write(a, i*4096, unique(4096))
+					v.Write(b, i*4096, make([]byte, 4096))
 				}
-				if n := len(v.extents(a)); n < 2 {
-					v.t.Fatalf("the file is in %d extents", n)
+				if n := len(v.Extents(a)); n < 2 {
+					v.Fatalf("the file is in %d extents", n)
 				}
-				return at(v.extents(a)[0], 0) // most of the file is in place already, this is not
+				return at(v.Extents(a)[0], 0) // most of the file is in place already, this is not
 			},
 			meet: func(v *volume) {
-				v.write(v.lookup(1, "a"), 7*4096, make([]byte, 4096)) // fills a PMD range
+				v.Write(v.Ino("/a"), 7*4096, make([]byte, 4096)) // fills a PMD range
 			},
-			leave: func(v *volume) { v.unlink(1, "a", v.lookup(1, "a")) },
+			leave: func(v *volume) { v.Delete("/a") },
 			want:  4096,
 		},
 		"compaction": {
 			set: func(v *volume) int64 {
 				for i := range 800 {
-					v.write(v.create(1, fmt.Sprint("f", i)), 0, unique(4096))
+					v.Write(v.Create(fmt.Sprint("/f", i)), 0, unique(4096))
 				}
 				for i := range 800 {
 					if i%8 != 0 {
 						n := fmt.Sprint("f", i)
-						v.unlink(1, n, v.lookup(1, n))
+						v.Delete("/" + n)
 					}
 				}
-				return at(v.extents(v.lookup(1, "f400"))[0], 0)
+				return at(v.Extents(v.Ino("/f400"))[0], 0)
 			},
 			meet: func(v *volume) {
 				for range 8 {
-					v.fs.Compact(&fs.Caller{})
+					v.FS.Compact(&fs.Caller{})
 				}
 			},
-			leave: func(v *volume) { v.unlink(1, "f400", v.lookup(1, "f400")) },
+			leave: func(v *volume) { v.Delete("/f400") },
 			want:  4096,
 		},
 		"unsharing to grow": {
 			set: func(v *volume) int64 {
-				a, b := v.create(1, "a"), v.create(1, "b")
-				v.write(a, 0, unique(8192))
-				v.clone(a, 0, b, 0, 8192)
+				a, b := v.Create("/a"), v.Create("/b")
+				v.Write(a, 0, unique(8192))
+				v.Clone(a, 0, b, 0, 8192)
 				var x fs.Attr
-				v.ok(v.fs.SetAttr(&v.ctx, b, &fs.SetAttr{Valid: fs.SetSize, Size: 5000}, &x))
-				return at(v.extents(a)[0], 1)
+				v.OK(v.FS.SetAttr(&v.Ctx, b, &fs.SetAttr{Valid: fs.SetSize, Size: 5000}, &x))
+				return at(v.Extents(a)[0], 1)
 			},
 			meet: func(v *volume) {
 				var x fs.Attr
-				if e := v.fs.SetAttr(&v.ctx, v.lookup(1, "b"), &fs.SetAttr{Valid: fs.SetSize, Size: 1 << 20}, &x); e != syscall.EIO {
-					v.t.Errorf("growing: %v", e)
+				if e := v.FS.SetAttr(&v.Ctx, v.Ino("/b"), &fs.SetAttr{Valid: fs.SetSize, Size: 1 << 20}, &x); e != syscall.EIO {
+					v.Errorf("growing: %v", e)
 				}
 			},
 			leave: func(v *volume) {
-				v.unlink(1, "a", v.lookup(1, "a"))
-				if n := v.fs.Stats().OfflineBytes; n != 0 {
-					v.t.Errorf("%d bytes retired that a file has", n)
+				v.Delete("/a")
+				if n := v.FS.Stats().OfflineBytes; n != 0 {
+					v.Errorf("%d bytes retired that a file has", n)
 				}
-				v.unlink(1, "b", v.lookup(1, "b"))
+				v.Delete("/b")
 			},
 			want: 4096,
 		},
 		"unsharing to write": {
 			set: func(v *volume) int64 {
-				a, b := v.create(1, "a"), v.create(1, "b")
-				v.write(a, 0, unique(8192))
-				v.clone(a, 0, b, 0, 8192)
-				return at(v.extents(a)[0], 1)
+				a, b := v.Create("/a"), v.Create("/b")
+				v.Write(a, 0, unique(8192))
+				v.Clone(a, 0, b, 0, 8192)
+				return at(v.Extents(a)[0], 1)
 			},
 			meet: func(v *volume) {
-				if _, e := v.fs.Write(&v.ctx, v.lookup(1, "b"), 5000, []byte("x")); e != syscall.EIO {
-					v.t.Errorf("writing: %v", e)
+				if _, e := v.FS.Write(&v.Ctx, v.Ino("/b"), 5000, []byte("x")); e != syscall.EIO {
+					v.Errorf("writing: %v", e)
 				}
 			},
 			leave: func(v *volume) {
-				v.unlink(1, "a", v.lookup(1, "a"))
-				v.unlink(1, "b", v.lookup(1, "b"))
+				v.Delete("/a")
+				v.Delete("/b")
 			},
 			want: 4096,
 		},
 		"punching a part of a block": {
 			set: func(v *volume) int64 {
-				a := v.create(1, "a")
-				v.write(a, 0, unique(8192))
-				return at(v.extents(a)[0], 1)
+				a := v.Create("/a")
+				v.Write(a, 0, unique(8192))
+				return at(v.Extents(a)[0], 1)
 			},
 			meet: func(v *volume) {
-				if e := v.fs.Fallocate(&v.ctx, v.lookup(1, "a"), fs.FallocPunchHole|fs.FallocKeepSize, 5000, 10); e != syscall.EIO {
-					v.t.Errorf("punching: %v", e)
+				if e := v.FS.Fallocate(&v.Ctx, v.Ino("/a"), fs.FallocPunchHole|fs.FallocKeepSize, 5000, 10); e != syscall.EIO {
+					v.Errorf("punching: %v", e)
 				}
 			},
-			leave: func(v *volume) { v.unlink(1, "a", v.lookup(1, "a")) },
+			leave: func(v *volume) { v.Delete("/a") },
 			want:  4096,
 		},
 		"reading an attribute": {
 			set: func(v *volume) int64 {
-				v.ok(v.fs.SetXattr(&v.ctx, v.create(1, "a"), "user.long", unique(8192), 0))
+				v.SetXattr(v.Create("/a"), "user.long", unique(8192))
 				return v.find(unique(8192))
 			},
 			meet: func(v *volume) {
-				if _, e := v.fs.GetXattr(&v.ctx, v.lookup(1, "a"), "user.long", make([]byte, 8192)); e != syscall.EIO {
-					v.t.Errorf("getxattr: %v", e)
+				if _, e := v.FS.GetXattr(&v.Ctx, v.Ino("/a"), "user.long", make([]byte, 8192)); e != syscall.EIO {
+					v.Errorf("getxattr: %v", e)
 				}
 			},
-			leave: func(v *volume) { v.ok(v.fs.RemoveXattr(&v.ctx, v.lookup(1, "a"), "user.long")) },
+			leave: func(v *volume) { v.OK(v.FS.RemoveXattr(&v.Ctx, v.Ino("/a"), "user.long")) },
 			want:  4096,
 		},
 		"reading a link": {
 			set: func(v *volume) int64 {
 				var a fs.Attr
-				v.ok(v.fs.Symlink(&v.ctx, 1, "link", long, &a))
+				v.OK(v.FS.Symlink(&v.Ctx, 1, "link", long, &a))
 				return v.find([]byte(long))
 			},
 			meet: func(v *volume) {
-				if _, e := v.fs.Readlink(&v.ctx, v.lookup(1, "link"), nil); e != syscall.EIO {
-					v.t.Errorf("readlink: %v", e)
+				if _, e := v.FS.Readlink(&v.Ctx, v.Ino("/link"), nil); e != syscall.EIO {
+					v.Errorf("readlink: %v", e)
 				}
 			},
-			leave: func(v *volume) { v.unlink(1, "link", v.lookup(1, "link")) },
+			leave: func(v *volume) { v.Delete("/link") },
 			want:  4096,
 		},
 		// A fresh block that turns out to be bad is retired, and another one taken.
 		"storing an attribute": {
 			set: func(v *volume) int64 {
-				a := v.create(1, "a")
-				v.ok(v.fs.SetXattr(&v.ctx, a, "user.long", unique(4096), 0))
+				a := v.Create("/a")
+				v.SetXattr(a, "user.long", unique(4096))
 				off := v.find(unique(4096))
-				v.ok(v.fs.RemoveXattr(&v.ctx, a, "user.long"))
+				v.OK(v.FS.RemoveXattr(&v.Ctx, a, "user.long"))
 				return off
 			},
 			meet: func(v *volume) {
 				b := make([]byte, 4096)
-				v.ok(v.fs.SetXattr(&v.ctx, v.lookup(1, "a"), "user.long", unique(4096), 0))
-				if n, e := v.fs.GetXattr(&v.ctx, v.lookup(1, "a"), "user.long", b); n != 4096 || e != 0 || !bytes.Equal(b, unique(4096)) {
-					v.t.Errorf("getxattr: %d, %v", n, e)
+				v.SetXattr(v.Ino("/a"), "user.long", unique(4096))
+				if n, e := v.FS.GetXattr(&v.Ctx, v.Ino("/a"), "user.long", b); n != 4096 || e != 0 || !bytes.Equal(b, unique(4096)) {
+					v.Errorf("getxattr: %d, %v", n, e)
 				}
 			},
 			leave: func(*volume) {},
@@ -254,17 +246,17 @@ func TestErrorsAreRemembered(t *testing.T) {
 		"storing a link": {
 			set: func(v *volume) int64 {
 				var a fs.Attr
-				v.ok(v.fs.Symlink(&v.ctx, 1, "link", long, &a))
+				v.OK(v.FS.Symlink(&v.Ctx, 1, "link", long, &a))
 				off := v.find([]byte(long))
-				v.unlink(1, "link", a.Ino)
+				v.Delete("/link")
 				return off
 			},
 			meet: func(v *volume) {
-				for i := 0; i < 64 && v.fs.Stats().BadRanges == 0; i++ { // until one gets that block
+				for i := 0; i < 64 && v.FS.Stats().BadRanges == 0; i++ { // until one gets that block
 					var a fs.Attr
-					v.ok(v.fs.Symlink(&v.ctx, 1, fmt.Sprint("link ", i), long, &a))
-					if b, e := v.fs.Readlink(&v.ctx, a.Ino, nil); e != 0 || string(b) != long {
-						v.t.Errorf("readlink: %q, %v", b, e)
+					v.OK(v.FS.Symlink(&v.Ctx, 1, fmt.Sprint("link ", i), long, &a))
+					if b, e := v.FS.Readlink(&v.Ctx, a.Ino, nil); e != 0 || string(b) != long {
+						v.Errorf("readlink: %q, %v", b, e)
 					}
 				}
 			},
@@ -274,29 +266,29 @@ func TestErrorsAreRemembered(t *testing.T) {
 		// Metadata: the block stays with its chunk, never to be used again.
 		"reading the names of attributes": {
 			set: func(v *volume) int64 {
-				a := v.create(1, "a")
-				v.ok(v.fs.SetXattr(&v.ctx, a, "user.short", []byte("not elsewhere"), 0))
+				a := v.Create("/a")
+				v.SetXattr(a, "user.short", []byte("not elsewhere"))
 				return v.find([]byte("not elsewhere")) &^ 4095
 			},
 			meet: func(v *volume) {
-				if _, e := v.fs.ListXattr(&v.ctx, v.lookup(1, "a"), make([]byte, 8192)); e != syscall.EIO {
-					v.t.Errorf("listxattr: %v", e)
+				if _, e := v.FS.ListXattr(&v.Ctx, v.Ino("/a"), make([]byte, 8192)); e != syscall.EIO {
+					v.Errorf("listxattr: %v", e)
 				}
 			},
 			leave: func(*volume) {},
 		},
 		"reading a directory": {
 			set: func(v *volume) int64 {
-				d := v.mkdir(1, "d")
-				v.create(d, "not elsewhere")
-				v.unmount()
-				v.mount()
+				v.Mkdir("/d")
+				v.Create("/d/not elsewhere")
+				v.Unmount()
+				v.Mount()
 				return v.find([]byte("not elsewhere")) &^ 4095
 			},
 			meet: func(v *volume) {
 				var a fs.Attr
-				if e := v.fs.Lookup(&v.ctx, v.lookup(1, "d"), "x", &a); e != syscall.EIO {
-					v.t.Errorf("lookup: %v", e)
+				if e := v.FS.Lookup(&v.Ctx, v.Ino("/d"), "x", &a); e != syscall.EIO {
+					v.Errorf("lookup: %v", e)
 				}
 			},
 			leave: func(*volume) {},
@@ -304,64 +296,64 @@ func TestErrorsAreRemembered(t *testing.T) {
 		"reading an inode": { // and free slots beside it are not handed out
 			set: func(v *volume) int64 {
 				for i := range 40 {
-					v.create(1, fmt.Sprint(i))
+					v.Create(fmt.Sprint("/", i))
 				}
 				var a fs.Attr
-				v.ok(v.fs.Symlink(&v.ctx, 1, "link", "not elsewhere", &a))
-				v.unmount()
-				v.mount()
+				v.OK(v.FS.Symlink(&v.Ctx, 1, "link", "not elsewhere", &a))
+				v.Unmount()
+				v.Mount()
 				return v.find([]byte("not elsewhere")) &^ 4095
 			},
 			meet: func(v *volume) {
 				var a fs.Attr
-				if e := v.fs.Lookup(&v.ctx, 1, "link", &a); e != syscall.EIO {
-					v.t.Errorf("lookup: %v", e)
+				if e := v.FS.Lookup(&v.Ctx, 1, "link", &a); e != syscall.EIO {
+					v.Errorf("lookup: %v", e)
 				}
 			},
 			leave: func(*volume) {},
 		},
 		"reading extents": {
 			set: func(v *volume) int64 {
-				a := v.create(1, "a")
+				a := v.Create("/a")
 				for i := range int64(20) {
-					v.write(a, i*8192, unique(4096))
+					v.Write(a, i*8192, unique(4096))
 				}
 				seen, off := map[int64]bool{}, int64(0)
-				v.r.SetRecorder(lineStores(func(at int64) { seen[at&^4095] = true }))
-				v.write(a, 40*8192, unique(4096))
-				v.r.SetRecorder(nil)
+				v.R.SetRecorder(lineStores(func(at int64) { seen[at&^4095] = true }))
+				v.Write(a, 40*8192, unique(4096))
+				v.R.SetRecorder(nil)
 				for at := range seen { // beside the inode and the data it is the block of extents
-					if x := v.fs.Super(); at >= x.StaticEnd && at != x.InodeOff(a)&^4095 {
+					if x := v.Super(); at >= x.StaticEnd && at != x.InodeOff(a)&^4095 {
 						off = at
 					}
 				}
-				v.unmount()
-				v.mount()
+				v.Unmount()
+				v.Mount()
 				return off
 			},
 			meet: func(v *volume) {
-				r := v.fs.NewPinnedRead()
+				r := v.FS.NewPinnedRead()
 				defer r.Free()
-				if e := v.fs.Read(&v.ctx, v.lookupOnly("a"), 0, 4096, r); e != syscall.EIO {
-					v.t.Errorf("read: %v", e)
+				if e := v.FS.Read(&v.Ctx, v.lookupOnly("a"), 0, 4096, r); e != syscall.EIO {
+					v.Errorf("read: %v", e)
 				}
 			},
 			leave: func(*volume) {},
 		},
 		"formatting a block": { // costs that operation, not the filesystem
 			set: func(v *volume) int64 {
-				a := v.create(1, "a")
-				v.ok(v.fs.SetXattr(&v.ctx, a, "user.short", []byte("not elsewhere"), 0))
+				a := v.Create("/a")
+				v.SetXattr(a, "user.short", []byte("not elsewhere"))
 				off := v.find([]byte("not elsewhere")) &^ 4095
-				v.ok(v.fs.RemoveXattr(&v.ctx, a, "user.short"))
+				v.OK(v.FS.RemoveXattr(&v.Ctx, a, "user.short"))
 				return off
 			},
 			meet: func(v *volume) {
-				a := v.lookup(1, "a")
-				if e := v.fs.SetXattr(&v.ctx, a, "user.short", []byte("x"), 0); e != syscall.EIO {
-					v.t.Errorf("setxattr to bad memory: %v", e)
+				a := v.Ino("/a")
+				if e := v.FS.SetXattr(&v.Ctx, a, "user.short", []byte("x"), 0); e != syscall.EIO {
+					v.Errorf("setxattr to bad memory: %v", e)
 				}
-				v.ok(v.fs.SetXattr(&v.ctx, a, "user.short", []byte("x"), 0))
+				v.SetXattr(a, "user.short", []byte("x"))
 			},
 			leave: func(*volume) {},
 		},
@@ -371,14 +363,14 @@ func TestErrorsAreRemembered(t *testing.T) {
 			off := c.set(v)
 			spoil(t, path, off, 4096, syscall.PROT_NONE)
 			c.meet(v)
-			if s := v.fs.Stats(); s.BadRanges != 1 || s.BadBytes != 4096 {
+			if s := v.FS.Stats(); s.BadRanges != 1 || s.BadBytes != 4096 {
 				t.Errorf("%d bad ranges of %d bytes are known, want 1 of 4096", s.BadRanges, s.BadBytes)
 			}
 			c.leave(v)
-			if n := v.fs.Stats().OfflineBytes; n != c.want {
+			if n := v.FS.Stats().OfflineBytes; n != c.want {
 				t.Errorf("%d bytes are retired, want %d", n, c.want)
 			}
-			if v.fs.Stats().ReadOnly {
+			if v.FS.Stats().ReadOnly {
 				t.Error("the filesystem was shut down")
 			}
 			v.unused(off)
@@ -391,34 +383,34 @@ func TestErrorsAreRemembered(t *testing.T) {
 // The memory is free then, and known to be bad.
 func TestRepairRemembersBad(t *testing.T) {
 	d := newDevVolume(t, 16<<20)
-	d.mount()
-	ino := d.create(1, "a")
-	d.ok(d.fs.SetXattr(&d.ctx, ino, "user.a", []byte("not elsewhere"), 0))
-	off, super := d.find([]byte("not elsewhere"))&^4095, d.fs.Super()
-	d.unmount()
+	d.Mount()
+	ino := d.Create("/a")
+	d.SetXattr(ino, "user.a", []byte("not elsewhere"))
+	off, super := d.find([]byte("not elsewhere"))&^4095, d.Super()
+	d.Unmount()
 	spoil(t, d.path, off, 4096, syscall.PROT_NONE)
-	dry, err := fsck.Check(d.r, fsck.Options{})
+	dry, err := fsck.Check(d.R, fsck.Options{})
 	if err != nil || dry.Fixable != 1 || dry.Left != 1 {
 		t.Fatalf("fsck -n: %v, %+v", err, dry)
 	}
-	rep, err := fsck.Check(d.r, fsck.Options{Repair: true})
+	rep, err := fsck.Check(d.R, fsck.Options{Repair: true})
 	if err != nil || rep.Repaired != 1 || rep.Left != 0 || rep.Problems[0].What != dry.Problems[0].What {
 		t.Fatalf("fsck -y: %v, %+v", err, rep)
 	}
-	bad, err := badmem.Known(d.r, super)
+	bad, err := badmem.Known(d.R, super)
 	if err != nil || len(bad) != 1 || bad[0].Off != off || bad[0].Len != 4096 {
 		t.Fatalf("bad ranges %v (%v), want 4096 bytes at %d", bad, err, off)
 	}
 	d.lost()
-	d.mount()
+	d.Mount()
 	for i := range 20 { // blocks of metadata are handed out
-		ino := d.create(1, fmt.Sprint("f", i))
-		d.ok(d.fs.SetXattr(&d.ctx, ino, "user.a", []byte("x"), 0))
-		if n, e := d.fs.ListXattr(&d.ctx, ino, make([]byte, 100)); e != 0 || n == 0 {
+		ino := d.Create(fmt.Sprint("/f", i))
+		d.SetXattr(ino, "user.a", []byte("x"))
+		if n, e := d.FS.ListXattr(&d.Ctx, ino, make([]byte, 100)); e != 0 || n == 0 {
 			t.Errorf("listxattr: %d, %v", n, e)
 		}
 	}
-	d.unmount()
+	d.Unmount()
 	d.lost()
 }
 
@@ -427,22 +419,22 @@ func TestStageRemembersBad(t *testing.T) {
 	for _, n := range []int{500, 500_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			v, path := fileVolume(t, true)
-			ino := v.create(1, "f")
-			v.write(ino, 0, make([]byte, 1<<20))
-			rec := &headers{sb: v.fs.Super()}
-			v.r.SetRecorder(rec)
-			v.write(ino, 0, make([]byte, n))
-			v.r.SetRecorder(nil)
+			ino := v.Create("/f")
+			v.Write(ino, 0, make([]byte, 1<<20))
+			rec := &headers{sb: v.Super()}
+			v.R.SetRecorder(rec)
+			v.Write(ino, 0, make([]byte, n))
+			v.R.SetRecorder(nil)
 			off := rec.logged[0].At
 			spoil(t, path, off, 4096, syscall.PROT_NONE)
-			if _, e := v.fs.Write(&v.ctx, ino, 0, make([]byte, n)); e != syscall.EIO {
+			if _, e := v.FS.Write(&v.Ctx, ino, 0, make([]byte, n)); e != syscall.EIO {
 				t.Errorf("write: %v", e)
 			}
-			if s := v.fs.Stats(); s.BadRanges != 1 || s.BadBytes != 4096 {
+			if s := v.FS.Stats(); s.BadRanges != 1 || s.BadBytes != 4096 {
 				t.Errorf("%d bad ranges of %d bytes are known, want 1 of 4096", s.BadRanges, s.BadBytes)
 			}
 			v.unused(off)
-			v.unmount() // does not put the free map there
+			v.Unmount() // does not put the free map there
 			spoil(t, path, off, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
 		})
 	}
@@ -452,12 +444,12 @@ func TestStageRemembersBad(t *testing.T) {
 // mounted; a mount that fails stores nothing.
 func TestMountRemembersBad(t *testing.T) {
 	d := newDevVolume(t, 16<<20)
-	d.mount()
-	d.write(d.create(1, "a"), 0, make([]byte, 4096))
-	super := d.fs.Super()
-	d.unmount()
+	d.Mount()
+	d.Write(d.Create("/a"), 0, make([]byte, 4096))
+	super := d.Super()
+	d.Unmount()
 	known := func() string {
-		bad, err := badmem.Known(d.r, super)
+		bad, err := badmem.Known(d.R, super)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -465,7 +457,7 @@ func TestMountRemembersBad(t *testing.T) {
 	}
 	header := super.ChunkHeader(super.InodeBase >> super.ChunkShift)
 	spoil(t, d.path, header, 4096, syscall.PROT_NONE)
-	if _, err := fs.Mount(d.r, fs.Options{Scan: true}); err == nil {
+	if _, err := fs.Mount(d.R, fs.Options{Scan: true}); err == nil {
 		t.Fatal("mounted without the header of a metadata chunk")
 	}
 	if got := known(); got != "[]" {
@@ -473,19 +465,19 @@ func TestMountRemembersBad(t *testing.T) {
 	}
 	spoil(t, d.path, header, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
 
-	d.mount()
-	d.unmount()
+	d.Mount()
+	d.Unmount()
 	off := int64(d.owner().Map.Block) << 12 // free memory
 	spoil(t, d.path, off, 4096, syscall.PROT_NONE)
-	f, err := fs.Mount(d.r, fs.Options{})
+	f, err := fs.Mount(d.R, fs.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.fs = f
+	d.FS = f
 	if s := f.Stats(); s.FreeMap || s.OfflineBytes != 4096 || known() != fmt.Sprintf("[{%d 4096}]", off) {
 		t.Errorf("by the free map: %t, retired %d bytes, known are %s", s.FreeMap, s.OfflineBytes, known())
 	}
 	d.unused(off)
-	d.unmount()
+	d.Unmount()
 	d.lost()
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/daxfsd/daxfsd/fs"
-	"github.com/daxfsd/daxfsd/pmem"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 )
 
 // TestUsersLeaveRootItsReserve: whatever users make until they find no space (empty files,
@@ -21,58 +21,48 @@ func TestUsersLeaveRootItsReserve(t *testing.T) {
 		make func(v *volume, n int) syscall.Errno
 	}{
 		{"files", func(v *volume, n int) syscall.Errno {
-			e := v.fs.Mknod(&user, 1, fmt.Sprintf("%0200d", n), syscall.S_IFREG|0o644, 0, &a)
+			e := v.FS.Mknod(&user, 1, fmt.Sprintf("%0200d", n), syscall.S_IFREG|0o644, 0, &a)
 			if e == 0 {
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
 			return e
 		}},
 		{"directories", func(v *volume, n int) syscall.Errno {
-			e := v.fs.Mkdir(&user, 1, fmt.Sprint(n), 0o755, &a)
+			e := v.FS.Mkdir(&user, 1, fmt.Sprint(n), 0o755, &a)
 			if e == 0 {
 				d := a.Ino
-				if e = v.fs.Mknod(&user, d, "f", syscall.S_IFREG|0o644, 0, &a); e == 0 {
-					v.fs.Forget(a.Ino, 1)
+				if e = v.FS.Mknod(&user, d, "f", syscall.S_IFREG|0o644, 0, &a); e == 0 {
+					v.FS.Forget(a.Ino, 1)
 				}
-				v.fs.Forget(d, 1)
+				v.FS.Forget(d, 1)
 			}
 			return e
 		}},
 		{"attributes", func(v *volume, n int) syscall.Errno {
-			e := v.fs.Mknod(&user, 1, fmt.Sprint(n), syscall.S_IFREG|0o644, 0, &a)
+			e := v.FS.Mknod(&user, 1, fmt.Sprint(n), syscall.S_IFREG|0o644, 0, &a)
 			for i := 0; i < 8 && e == 0; i++ {
-				e = v.fs.SetXattr(&user, a.Ino, fmt.Sprint("user.", i), make([]byte, 900), 0)
+				e = v.FS.SetXattr(&user, a.Ino, fmt.Sprint("user.", i), make([]byte, 900), 0)
 			}
 			if a.Ino != 0 {
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
 			return e
 		}},
 		{"extents", func(v *volume, n int) syscall.Errno {
-			e := v.fs.Mknod(&user, 1, fmt.Sprint(n), syscall.S_IFREG|0o644, 0, &a)
+			e := v.FS.Mknod(&user, 1, fmt.Sprint(n), syscall.S_IFREG|0o644, 0, &a)
 			for i := int64(0); i < 300 && e == 0; i++ {
-				_, e = v.fs.Write(&user, a.Ino, i<<13, []byte("x"))
+				_, e = v.FS.Write(&user, a.Ino, i<<13, []byte("x"))
 			}
 			if a.Ino != 0 {
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
 			return e
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := pmem.NewMemory(64 << 20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { r.Close() })
-			sb, err := fs.Mkfs(r, fs.MkfsOptions{Reserve: 20})
-			if err != nil {
-				t.Fatal(err)
-			}
-			v := &volume{t: t, r: r}
-			v.mount()
-			defer v.unmount()
-			n := 0
+			v := &volume{fstest.Format(t, fstest.Memory(t, 64<<20), fs.MkfsOptions{Reserve: 20}, fs.Options{})}
+			defer v.Unmount()
+			sb, n := v.Super(), 0
 			for ; ; n++ {
 				a = fs.Attr{}
 				if e := c.make(v, n); e != 0 {
@@ -84,18 +74,18 @@ func TestUsersLeaveRootItsReserve(t *testing.T) {
 				t.Errorf("a user could make only %d", n)
 			}
 			var s fs.StatFS
-			v.fs.StatFS(&s)
+			v.FS.StatFS(&s)
 			if s.Bfree < sb.RootBlocks {
 				t.Errorf("%d blocks are free, %d are for root", s.Bfree, sb.RootBlocks)
 			}
 			if s.Bavail > 512 { // less than a chunk of metadata may be left
 				t.Errorf("a user was refused while statfs said that %d blocks are available", s.Bavail)
 			}
-			d := v.mkdir(1, "root")
-			ino := v.create(d, "data")
-			v.write(ino, 0, make([]byte, (sb.RootBlocks-512)<<12)) // a chunk of it is kept for metadata
+			v.Mkdir("/root")
+			ino := v.Create("/root/data")
+			v.Write(ino, 0, make([]byte, (sb.RootBlocks-512)<<12)) // a chunk of it is kept for metadata
 			for i := range 1000 {
-				v.fs.Forget(v.create(d, fmt.Sprintf("%0200d", i)), 1)
+				v.FS.Forget(v.Create(fmt.Sprintf("/root/%0200d", i)), 1)
 			}
 		})
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/daxfsd/daxfsd/fs"
-	"github.com/daxfsd/daxfsd/pmem"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 )
 
 // TestReplyOfShared: a reply stands until Done, though the blocks that it is of have
@@ -15,19 +15,19 @@ import (
 func TestReplyOfShared(t *testing.T) {
 	for name, leave := range map[string]func(v *volume, a uint64){
 		"truncated": func(v *volume, a uint64) {
-			v.ok(v.fs.SetAttr(&v.ctx, a, &fs.SetAttr{Valid: fs.SetSize}, new(fs.Attr)))
+			v.Truncate(a, 0)
 		},
-		"overwritten": func(v *volume, a uint64) { v.write(a, 3200, make([]byte, 3*4096)) },
+		"overwritten": func(v *volume, a uint64) { v.Write(a, 3200, make([]byte, 3*4096)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVolume(t, fs.MinSize)
-			a, b := v.create(1, "a"), v.create(1, "b")
+			a, b := v.Create("/a"), v.Create("/b")
 			data := randomBytes(1, 4*4096)
-			v.write(a, 0, data)
-			v.clone(a, 0, b, 0, int64(len(data)))
-			r := v.fs.NewPinnedRead()
+			v.Write(a, 0, data)
+			v.Clone(a, 0, b, 0, int64(len(data)))
+			r := v.FS.NewPinnedRead()
 			defer r.Free()
-			v.ok(v.fs.Read(&v.ctx, a, 100, 3000, r))
+			v.OK(v.FS.Read(&v.Ctx, a, 100, 3000, r))
 			done := make(chan struct{})
 			go func() { // what waits for the reply does so for its range only
 				defer close(done)
@@ -37,7 +37,7 @@ func TestReplyOfShared(t *testing.T) {
 			case <-done:
 			case <-time.After(300 * time.Millisecond):
 			}
-			v.write(b, 0, bytes.Repeat([]byte("x"), 4*4096))
+			v.Write(b, 0, bytes.Repeat([]byte("x"), 4*4096))
 			if got := bytes.Join(r.Slices(), nil); !bytes.Equal(got, data[100:3100]) {
 				t.Error("the reply shows what was written to another file")
 			}
@@ -52,20 +52,20 @@ func TestReplyOfShared(t *testing.T) {
 func TestMountManyOwners(t *testing.T) {
 	const owners = 131071
 	v := newVolume(t, 64<<20)
-	a, b, c := v.create(1, "a"), v.create(1, "b"), v.create(1, "c")
-	v.write(a, 0, randomBytes(1, pmdBytes))
-	v.clone(a, pmdBytes-4096, b, 0, 4096)
+	a, b, c := v.Create("/a"), v.Create("/b"), v.Create("/c")
+	v.Write(a, 0, randomBytes(1, pmdBytes))
+	v.Clone(a, pmdBytes-4096, b, 0, 4096)
 	for i := range int64(owners - 1) {
-		v.clone(a, 0, c, i*8192, 4096)
+		v.Clone(a, 0, c, i*8192, 4096)
 	}
-	d := v.create(1, "d")
-	v.clone(a, 0, d, 0, 4096) // copied: as many owners as can be counted
-	if got := v.read(d, 0, 4096); !bytes.Equal(got, v.read(a, 0, 4096)) {
+	d := v.Create("/d")
+	v.Clone(a, 0, d, 0, 4096) // copied: as many owners as can be counted
+	if got := v.Read(d, 0, 4096); !bytes.Equal(got, v.Read(a, 0, 4096)) {
 		t.Error("wrong copy")
 	}
-	v.remount()
+	v.Remount()
 	for _, ino := range []uint64{b, c, d} {
-		if got := v.read(ino, 0, 1); len(got) != 1 {
+		if got := v.Read(ino, 0, 1); len(got) != 1 {
 			t.Error("nothing to read")
 		}
 	}
@@ -78,36 +78,26 @@ func TestMountPartlyOwned(t *testing.T) {
 		t.Skip("short: measures time")
 	}
 	const size = 128 << 20
-	r, err := pmem.NewMemory(4 * size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{ChunkShift: 21, PUDShift: 27, Now: 1, UUID: [16]byte{1}}); err != nil {
-		t.Fatal(err)
-	}
-	v := &volume{t: t, r: r}
-	v.mount()
-	defer func() { v.fs.Unmount() }()
-	a, b := v.create(1, "a"), v.create(1, "b")
-	v.ok(v.fs.Fallocate(&v.ctx, a, 0, 0, size))
+	v := fstest.Format(t, fstest.Memory(t, 4*size), fs.MkfsOptions{ChunkShift: 21, PUDShift: 27, Now: 1, UUID: [16]byte{1}}, fs.Options{})
+	a, b := v.Create("/a"), v.Create("/b")
+	v.Fallocate(a, 0, 0, size)
 	for off := int64(0); off < size; off += 1 << 20 {
-		v.write(a, off, make([]byte, 1<<20))
+		v.Write(a, off, make([]byte, 1<<20))
 	}
-	if n := v.fs.Stats().Folios1G; n != 1 {
+	if n := v.FS.Stats().Folios1G; n != 1 {
 		t.Fatalf("%d PUD folios", n)
 	}
-	v.clone(a, 0, b, 0, size)
+	v.Clone(a, 0, b, 0, size)
 	for off := int64(0); off < size; off += 8192 {
-		v.write(b, off, []byte("x"))
+		v.Write(b, off, []byte("x"))
 	}
-	was := v.fs.Stats()
+	was := v.FS.Stats()
 	start := time.Now()
-	v.remount()
+	v.Remount()
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("unmount and mount took %v", took)
 	}
-	if s := v.fs.Stats(); s.FreeBlocks != was.FreeBlocks || s.SharedBytes != was.SharedBytes {
+	if s := v.FS.Stats(); s.FreeBlocks != was.FreeBlocks || s.SharedBytes != was.SharedBytes {
 		t.Errorf("after the mount %d blocks free, %d bytes shared; before %d, %d", s.FreeBlocks, s.SharedBytes, was.FreeBlocks, was.SharedBytes)
 	}
 }
@@ -116,13 +106,13 @@ func TestMountPartlyOwned(t *testing.T) {
 // its size is.
 func TestCompactSparse(t *testing.T) {
 	v := newVolume(t, 64<<20)
-	a := v.create(1, "a")
-	v.write(a, pudBytes, make([]byte, pudBytes))
-	v.write(a, 1<<50, []byte("x"))
-	v.ok(v.fs.SetAttr(&v.ctx, a, &fs.SetAttr{Valid: fs.SetSize, Size: 1 << 62}, new(fs.Attr)))
-	v.remount()
+	a := v.Create("/a")
+	v.Write(a, pudBytes, make([]byte, pudBytes))
+	v.Write(a, 1<<50, []byte("x"))
+	v.Truncate(a, 1<<62)
+	v.Remount()
 	start := time.Now()
-	if _, e := v.fs.Compact(&v.ctx); e != 0 {
+	if _, e := v.FS.Compact(&v.Ctx); e != 0 {
 		t.Error(e)
 	}
 	if took := time.Since(start); took > 5*time.Second {
@@ -133,28 +123,27 @@ func TestCompactSparse(t *testing.T) {
 // TestZeroSharedFull: zeroing what is shared takes space, and without it changes nothing.
 func TestZeroSharedFull(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	a, b, fill := v.create(1, "a"), v.create(1, "b"), v.create(1, "fill")
+	a, b, fill := v.Create("/a"), v.Create("/b"), v.Create("/fill")
 	data := randomBytes(1, 64*4096)
-	v.write(a, 0, data)
-	v.clone(a, 0, b, 0, int64(len(data)))
-	for n := int64(v.free()-10) << 12; n > 0; n -= 4096 {
-		if e := v.fs.Fallocate(&v.ctx, fill, 0, 0, n); e == 0 {
+	v.Write(a, 0, data)
+	v.Clone(a, 0, b, 0, int64(len(data)))
+	for n := int64(v.Free()-10) << 12; n > 0; n -= 4096 {
+		if e := v.FS.Fallocate(&v.Ctx, fill, 0, 0, n); e == 0 {
 			break
 		} else if e != syscall.ENOSPC {
 			t.Fatal(e)
 		}
 	}
-	if e := v.fs.Fallocate(&v.ctx, b, fs.FallocZeroRange, 100, int64(len(data))-200); e != syscall.ENOSPC {
+	if e := v.FS.Fallocate(&v.Ctx, b, fs.FallocZeroRange, 100, int64(len(data))-200); e != syscall.ENOSPC {
 		t.Errorf("zeroing what is shared on a full filesystem: %v", e)
 	}
-	if !bytes.Equal(v.read(b, 0, len(data)), data) {
+	if !bytes.Equal(v.Read(b, 0, len(data)), data) {
 		t.Error("a part was zeroed all the same")
 	}
-	v.ok(v.fs.Unlink(&v.ctx, 1, "fill"))
-	v.fs.Forget(fill, 1)
-	v.ok(v.fs.Fallocate(&v.ctx, b, fs.FallocZeroRange, 100, int64(len(data))-200))
+	v.Delete("/fill")
+	v.Fallocate(b, fs.FallocZeroRange, 100, int64(len(data))-200)
 	clear(data[100 : len(data)-100])
-	if !bytes.Equal(v.read(b, 0, len(data)), data) {
+	if !bytes.Equal(v.Read(b, 0, len(data)), data) {
 		t.Error("wrong content")
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
 	"github.com/daxfsd/daxfsd/pmem"
 )
@@ -46,46 +47,36 @@ func regionOf(t *testing.T, path string, size int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{Now: 1, UUID: [16]byte{1}}); err != nil {
-		t.Fatal(err)
-	}
-	v := &volume{t: t, r: r}
-	v.mount()
-	defer func() {
-		if v.fs != nil {
-			v.fs.Unmount()
-		}
-	}()
-	small := v.create(layout.RootIno, "small")
-	v.write(small, 0, bytes.Repeat([]byte("s"), 5000))
-	free := v.free()
-	big := v.create(layout.RootIno, "big")
+	t.Cleanup(func() { r.Close() })
+	v := fstest.Format(t, r, fs.MkfsOptions{Now: 1, UUID: [16]byte{1}}, fs.Options{})
+	small := v.Create("/small")
+	v.Write(small, 0, bytes.Repeat([]byte("s"), 5000))
+	free := v.Free()
+	big := v.Create("/big")
 	half := int64(free/2) << layout.BlockShift
-	v.ok(v.fs.Fallocate(&v.ctx, big, 0, 0, half))
-	rest := v.create(layout.RootIno, "rest")
-	for n := int64(v.free()) << layout.BlockShift; n > 0; { // what a large extent list takes is not free any more
-		if e := v.fs.Fallocate(&v.ctx, rest, 0, 0, n); e == 0 {
+	v.Fallocate(big, 0, 0, half)
+	rest := v.Create("/rest")
+	for n := int64(v.Free()) << layout.BlockShift; n > 0; { // what a large extent list takes is not free any more
+		if e := v.FS.Fallocate(&v.Ctx, rest, 0, 0, n); e == 0 {
 			break
 		} else if e != syscall.ENOSPC {
 			t.Fatal(e)
 		}
 		n -= n/64 + layout.BlockSize
 	}
-	var a fs.Attr
-	v.ok(v.fs.GetAttr(&v.ctx, rest, &a))
+	a := v.Stat(rest)
 	ends := []struct {
 		ino uint64
 		off int64
 	}{{big, 0}, {big, half - 3}, {rest, 0}, {rest, int64(a.Size) - 3}}
 	// Two chunks for metadata are kept, and the loop's steps leave some.
-	if a.Size < 4096 || v.free() > free/32+2*512+64 {
-		t.Errorf("only %d of %d blocks could be filled", free-v.free(), free)
+	if a.Size < 4096 || v.Free() > free/32+2*512+64 {
+		t.Errorf("only %d of %d blocks could be filled", free-v.Free(), free)
 	}
 	for i, e := range ends {
-		v.write(e.ino, e.off, []byte{byte(i), 0xda, 0xf5})
+		v.Write(e.ino, e.off, []byte{byte(i), 0xda, 0xf5})
 	}
-	st := v.fs.Stats()
+	st := v.FS.Stats()
 	// 16 bytes for each 2 MiB, in whole pages; and a word per 1 GiB.
 	if limit := uint64(size)>>17 + uint64(size)>>24 + 16384; st.FolioTableBytes > limit {
 		t.Errorf("the folio table takes %d bytes, more than 8 MiB per TiB", st.FolioTableBytes)
@@ -104,105 +95,88 @@ func regionOf(t *testing.T, path string, size int64) {
 			t.Fatalf("fsck: %v %v", err, rep)
 		}
 	}
-	v.ok(errnoOf(v.fs.Unmount()))
-	v.fs = nil
+	v.Unmount()
 	check()
-	v.mount()
-	if got := v.fs.Stats(); got.FreeBlocks != st.FreeBlocks || got.Folios1G != st.Folios1G || got.Folios2M != st.Folios2M {
+	v.Mount()
+	if got := v.FS.Stats(); got.FreeBlocks != st.FreeBlocks || got.Folios1G != st.Folios1G || got.Folios2M != st.Folios2M {
 		t.Errorf("after a remount %d blocks are free, %d and %d folios are large; before %d, %d, %d",
 			got.FreeBlocks, got.Folios2M, got.Folios1G, st.FreeBlocks, st.Folios2M, st.Folios1G)
 	}
 	for i, e := range ends {
-		e.ino = v.resolve([]string{"/big", "/big", "/rest", "/rest"}[i])
-		if got := v.read(e.ino, e.off, 3); !bytes.Equal(got, []byte{byte(i), 0xda, 0xf5}) {
+		e.ino = v.Ino([]string{"/big", "/big", "/rest", "/rest"}[i])
+		if got := v.Read(e.ino, e.off, 3); !bytes.Equal(got, []byte{byte(i), 0xda, 0xf5}) {
 			t.Errorf("file %d at %d: read %x", i/2, e.off, got)
 		}
 		if e.off > 8192 {
-			if got := v.read(e.ino, e.off-4096, 8); !bytes.Equal(got, make([]byte, 8)) {
+			if got := v.Read(e.ino, e.off-4096, 8); !bytes.Equal(got, make([]byte, 8)) {
 				t.Errorf("file %d at %d: read %x, not zeros", i/2, e.off-4096, got)
 			}
 		}
 	}
 	for _, n := range []string{"big", "rest"} {
-		v.ok(v.fs.Unlink(&v.ctx, layout.RootIno, n))
+		v.Unlink("/" + n)
 	}
-	v.remount()
-	if got := v.free(); got != free {
+	v.Remount()
+	if got := v.Free(); got != free {
 		t.Errorf("%d blocks are free when all is deleted, %d were", got, free)
 	}
-	v.ok(errnoOf(v.fs.Unmount()))
-	v.fs = nil
+	v.Unmount()
 	check()
 	runtime.GC()
-}
-
-func errnoOf(err error) syscall.Errno {
-	if err != nil {
-		return syscall.EIO
-	}
-	return 0
 }
 
 // TestRootReserve: what only root may take others are refused, for data of every kind, and
 // statfs tells them.
 func TestRootReserve(t *testing.T) {
-	r, err := pmem.NewMemory(64 << 20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	r := fstest.Memory(t, 64<<20)
 	if _, err := fs.Mkfs(r, fs.MkfsOptions{Reserve: 51}); err == nil {
 		t.Error("a reserve of 51 % was accepted")
 	}
-	sb, err := fs.Mkfs(r, fs.MkfsOptions{Reserve: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := &volume{fstest.Format(t, r, fs.MkfsOptions{Reserve: 10}, fs.Options{})}
+	defer v.Unmount()
+	sb := v.Super()
 	if want := uint64(64<<20>>12) / 10; sb.RootBlocks != want {
 		t.Errorf("%d blocks are for root, expected %d", sb.RootBlocks, want)
 	}
-	v := &volume{t: t, r: r}
-	v.mount()
-	defer v.unmount()
 	var st fs.StatFS
-	v.fs.StatFS(&st)
+	v.FS.StatFS(&st)
 	user := fs.Caller{UID: 5}
 	var a fs.Attr
-	v.ok(v.fs.Mknod(&user, 1, "f", 0o600, 0, &a))
+	v.OK(v.FS.Mknod(&user, 1, "f", 0o600, 0, &a))
 	f := a.Ino
 	size := int64(0)
 	for {
-		n, e := v.fs.Write(&user, f, size, make([]byte, 1<<20))
+		n, e := v.FS.Write(&user, f, size, make([]byte, 1<<20))
 		size += int64(n)
 		if e == syscall.ENOSPC {
 			break
 		}
-		v.ok(e)
+		v.OK(e)
 	}
 	if got := uint64(size) >> 12; got > st.Bavail || got+16 < st.Bavail {
 		t.Errorf("a user could write %d blocks, statfs said %d", got, st.Bavail)
 	}
-	v.fs.StatFS(&st)
+	v.FS.StatFS(&st)
 	if st.Bavail != 0 || st.Bfree < sb.RootBlocks {
 		t.Errorf("statfs says %d blocks for users, %d free; %d are for root", st.Bavail, st.Bfree, sb.RootBlocks)
 	}
 	long := strings.Repeat("x", 3000)
-	v.expect(v.fs.Fallocate(&user, f, 0, size, 4096), true, syscall.ENOSPC)
+	v.expect(v.FS.Fallocate(&user, f, 0, size, 4096), true, syscall.ENOSPC)
 	// A page that the kernel writes back is charged to the file's owner, not to the kernel.
-	_, e := v.fs.Write(&fs.Caller{Writeback: true}, f, size, make([]byte, 4096))
+	_, e := v.FS.Write(&fs.Caller{Writeback: true}, f, size, make([]byte, 4096))
 	v.expect(e, true, syscall.ENOSPC)
-	v.expect(v.fs.Symlink(&user, 1, "l", long, &a), true, syscall.ENOSPC)
-	v.expect(v.fs.SetXattr(&user, f, "user.x", []byte(long), 0), true, syscall.ENOSPC)
-	n, e := v.fs.Write(&user, f, 4096, []byte("in place"))
-	if v.ok(e); n != 8 {
+	v.expect(v.FS.Symlink(&user, 1, "l", long, &a), true, syscall.ENOSPC)
+	v.expect(v.FS.SetXattr(&user, f, "user.x", []byte(long), 0), true, syscall.ENOSPC)
+	n, e := v.FS.Write(&user, f, 4096, []byte("in place"))
+	if v.OK(e); n != 8 {
 		t.Errorf("wrote %d bytes in place", n)
 	}
-	v.ok(v.fs.Symlink(&v.ctx, 1, "l", long, &a))
-	v.ok(v.fs.SetXattr(&v.ctx, f, "user.x", []byte(long), 0))
-	v.ok(v.fs.Fallocate(&v.ctx, f, 0, size, int64(sb.RootBlocks/2)<<12))
-	v.ok(v.fs.SetAttr(&user, f, &fs.SetAttr{Valid: fs.SetSize}, &a))
-	n, e = v.fs.Write(&user, f, 0, make([]byte, 1<<20))
-	if v.ok(e); n != 1<<20 {
+	v.OK(v.FS.Symlink(&v.Ctx, 1, "l", long, &a))
+	v.SetXattr(f, "user.x", []byte(long))
+	v.Fallocate(f, 0, size, int64(sb.RootBlocks/2)<<12)
+	v.OK(v.FS.SetAttr(&user, f, &fs.SetAttr{Valid: fs.SetSize}, &a))
+	n, e = v.FS.Write(&user, f, 0, make([]byte, 1<<20))
+	if v.OK(e); n != 1<<20 {
 		t.Errorf("wrote %d bytes where a file was deleted", n)
 	}
 }
@@ -211,24 +185,24 @@ func TestRootReserve(t *testing.T) {
 // waits for what is deleted later.
 func TestOpenOrphanIsWaitedForOnce(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	held := v.create(1, "held")
-	v.ok(v.fs.Unlink(&v.ctx, 1, "held"))
+	held := v.Create("/held")
+	v.Unlink("/held")
 	start := time.Now()
 	for range 10 {
-		v.fs.Forget(v.create(1, "f"), 1)
+		v.FS.Forget(v.Create("/f"), 1)
 		var a fs.Attr
-		v.ok(v.fs.Lookup(&v.ctx, 1, "f", &a))
-		v.ok(v.fs.Unlink(&v.ctx, 1, "f"))
-		time.AfterFunc(time.Millisecond, func() { v.fs.Forget(a.Ino, 1) })
-		v.fs.AwaitDeleted(&v.ctx)
-		if _, e := v.get(a.Ino, 0, 1); e != syscall.ESTALE {
+		v.OK(v.FS.Lookup(&v.Ctx, 1, "f", &a))
+		v.Unlink("/f")
+		time.AfterFunc(time.Millisecond, func() { v.FS.Forget(a.Ino, 1) })
+		v.FS.AwaitDeleted(&v.Ctx)
+		if _, e := v.Take(a.Ino, 0, 1); e != syscall.ESTALE {
 			t.Errorf("what was deleted last was not waited for: %v", e)
 		}
 	}
 	if d := time.Since(start); d > time.Second { // 10 times 200 ms, if the open one counted each time
 		t.Errorf("waiting took %v", d)
 	}
-	v.fs.Forget(held, 1)
+	v.FS.Forget(held, 1)
 }
 
 // TestDeletedIsFree: who finds no space just after a deletion waits for the kernel to forget
@@ -236,10 +210,10 @@ func TestOpenOrphanIsWaitedForOnce(t *testing.T) {
 func TestDeletedIsFree(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	write := func(name string) (n int, e syscall.Errno) {
-		ino := v.create(1, name)
-		defer v.fs.Forget(ino, 1)
+		ino := v.Create("/" + name)
+		defer v.FS.Forget(ino, 1)
 		for {
-			m, e := v.fs.Write(&v.ctx, ino, int64(n), make([]byte, 1<<20))
+			m, e := v.FS.Write(&v.Ctx, ino, int64(n), make([]byte, 1<<20))
 			if n += m; e != 0 || m == 0 {
 				return n, e
 			}
@@ -247,27 +221,27 @@ func TestDeletedIsFree(t *testing.T) {
 	}
 	for range 3 { // what never had a name does not count
 		var a fs.Attr
-		v.ok(v.fs.Tmpfile(&v.ctx, 1, 0o600, &a))
-		v.fs.Forget(a.Ino, 1)
+		v.OK(v.FS.Tmpfile(&v.Ctx, 1, 0o600, &a))
+		v.FS.Forget(a.Ino, 1)
 	}
 	all, e := write("a")
 	if e != syscall.ENOSPC {
 		t.Fatal(e)
 	}
 	var a fs.Attr
-	v.ok(v.fs.Lookup(&v.ctx, 1, "a", &a))
-	v.ok(v.fs.Unlink(&v.ctx, 1, "a"))
+	v.OK(v.FS.Lookup(&v.Ctx, 1, "a", &a))
+	v.Unlink("/a")
 	go func() {
 		time.Sleep(20 * time.Millisecond)
-		v.fs.Forget(a.Ino, 1)
+		v.FS.Forget(a.Ino, 1)
 	}()
 	if n, e := write("b"); n != all || e != syscall.ENOSPC {
 		t.Errorf("after the deletion of %d bytes %d could be written: %v", all, n, e)
 	}
-	v.ok(v.fs.Lookup(&v.ctx, 1, "b", &a))
-	v.ok(v.fs.Unlink(&v.ctx, 1, "b"))
+	v.OK(v.FS.Lookup(&v.Ctx, 1, "b", &a))
+	v.Unlink("/b")
 	for begin := time.Now(); ; {
-		n, e := v.fs.Write(&v.ctx, a.Ino, int64(all), make([]byte, 1<<20))
+		n, e := v.FS.Write(&v.Ctx, a.Ino, int64(all), make([]byte, 1<<20))
 		if n != 0 || e != syscall.ENOSPC {
 			t.Fatalf("%d bytes written to a full filesystem: %v", n, e)
 		}
@@ -277,5 +251,5 @@ func TestDeletedIsFree(t *testing.T) {
 			break
 		}
 	}
-	v.fs.Forget(a.Ino, 1)
+	v.FS.Forget(a.Ino, 1)
 }

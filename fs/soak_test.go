@@ -37,21 +37,21 @@ type soak struct {
 
 func newSoak(t *testing.T) *soak {
 	s := &soak{volume: newVolume(t, 32<<20), rng: rand.New(rand.NewSource(1)), buf: make([]byte, 64<<10)}
-	s.full = s.mkdir(1, "full")
+	s.full = s.Mkdir("/full")
 	for i := range 63 {
-		s.Forget(s.create(s.full, fmt.Sprintf("n%02d", i)))
+		s.Forget(s.Create(fmt.Sprintf("/full/n%02d", i)))
 	}
-	s.dirs = []uint64{s.mkdir(1, "long"), s.mkdir(1, "empty")}
+	s.dirs = []uint64{s.Mkdir("/long"), s.Mkdir("/empty")}
 	for i := range 20 {
-		s.Forget(s.create(s.dirs[0], fmt.Sprintf("%0100d", i)))
+		s.Forget(s.Create(fmt.Sprintf("/long/%0100d", i)))
 	}
 	for i := range 4 {
-		s.file = append(s.file, s.create(1, fmt.Sprint("f", i)))
+		s.file = append(s.file, s.Create(fmt.Sprint("/f", i)))
 	}
 	return s
 }
 
-func (s *soak) Forget(ino uint64) { s.fs.Forget(ino, 1) }
+func (s *soak) Forget(ino uint64) { s.FS.Forget(ino, 1) }
 
 func (s *soak) op(e syscall.Errno, may ...syscall.Errno) bool {
 	s.done++
@@ -63,7 +63,7 @@ func (s *soak) op(e syscall.Errno, may ...syscall.Errno) bool {
 			return false
 		}
 	}
-	s.ok(e)
+	s.OK(e)
 	return true
 }
 
@@ -79,7 +79,7 @@ const soakKinds = 18
 
 // step makes a few operations.
 func (s *soak) step(kind int) {
-	f, ctx := s.fs, &s.ctx
+	f, ctx := s.FS, &s.Ctx
 	d, d2 := s.dirs[s.rng.Intn(2)], s.dirs[s.rng.Intn(2)]
 	ino := s.file[s.rng.Intn(len(s.file))]
 	off := int64(s.rng.Intn(64)) << 12
@@ -175,15 +175,14 @@ func (s *soak) step(kind int) {
 // used empties the files, and tells what the filesystem then has: bytes of memory, and blocks of
 // the region.
 func (s *soak) used() (memory, blocks int64) {
-	var a fs.Attr
 	for _, ino := range s.file {
-		s.ok(s.fs.SetAttr(&s.ctx, ino, &fs.SetAttr{Valid: fs.SetSize}, &a))
+		s.Truncate(ino, 0)
 	}
 	runtime.GC()
 	runtime.GC() // the first leaves what pools had
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	st := s.fs.Stats()
+	st := s.FS.Stats()
 	return int64(m.HeapAlloc + st.FolioTableBytes + st.SplitTableBytes), int64(st.Blocks - st.FreeBlocks)
 }
 

@@ -13,19 +13,18 @@ import (
 func held(t *testing.T) (v *volume, r *fs.PinnedRead, n int64) {
 	v = newVolume(t, 16<<20)
 	var s fs.StatFS
-	v.fs.StatFS(&s)
+	v.FS.StatFS(&s)
 	n = int64(s.Bavail) << 12 / 2 &^ (1<<18 - 1)
-	big := v.create(1, "big")
-	v.ok(v.fs.Fallocate(&v.ctx, big, 0, 0, n))
-	rest := v.create(1, "rest")
-	v.fs.StatFS(&s)
-	v.ok(v.fs.Fallocate(&v.ctx, rest, 0, 0, int64(s.Bavail)<<12))
-	v.create(1, "new")
-	r = v.fs.NewPinnedRead()
-	v.ok(v.fs.Read(&v.ctx, big, 0, int(n), r))
-	var a fs.Attr
-	v.ok(v.fs.SetAttr(&v.ctx, big, &fs.SetAttr{Valid: fs.SetSize}, &a))
-	if d := v.fs.Stats().DeferredFrees; int64(d) != n {
+	big := v.Create("/big")
+	v.Fallocate(big, 0, 0, n)
+	rest := v.Create("/rest")
+	v.FS.StatFS(&s)
+	v.Fallocate(rest, 0, 0, int64(s.Bavail)<<12)
+	v.Create("/new")
+	r = v.FS.NewPinnedRead()
+	v.OK(v.FS.Read(&v.Ctx, big, 0, int(n), r))
+	v.Truncate(big, 0)
+	if d := v.FS.Stats().DeferredFrees; int64(d) != n {
 		t.Fatalf("%d bytes are deferred, want %d", d, n)
 	}
 	return v, r, n
@@ -35,12 +34,12 @@ func held(t *testing.T) (v *volume, r *fs.PinnedRead, n int64) {
 // again for the same; not at all if it must not; and no longer than it wants to.
 func TestNoSpaceWaits(t *testing.T) {
 	fallocate := func(v *volume, ctx *fs.Caller, n int64) syscall.Errno {
-		return v.fs.Fallocate(ctx, v.lookup(1, "new"), 0, 0, n)
+		return v.FS.Fallocate(ctx, v.Ino("/new"), 0, 0, n)
 	}
 	write := func(v *volume, ctx *fs.Caller, n int64) syscall.Errno {
-		m, e := v.fs.Write(ctx, v.lookup(1, "new"), 0, make([]byte, n))
+		m, e := v.FS.Write(ctx, v.Ino("/new"), 0, make([]byte, n))
 		if e == 0 && int64(m) != n {
-			v.t.Errorf("wrote %d bytes of %d", m, n)
+			v.Errorf("wrote %d bytes of %d", m, n)
 		}
 		return e
 	}
@@ -58,16 +57,16 @@ func TestNoSpaceWaits(t *testing.T) {
 			t.Run("in flight", func(t *testing.T) {
 				v, r, n := held(t)
 				time.AfterFunc(soon, func() { r.Done(); r.Free() })
-				if d := timed(v, &v.ctx, n, 0); d < soon/2 {
+				if d := timed(v, &v.Ctx, n, 0); d < soon/2 {
 					t.Errorf("took %v, the read took %v", d, soon)
 				}
 			})
 			t.Run("for long", func(t *testing.T) {
 				v, r, n := held(t)
-				timed(v, &v.ctx, n, syscall.ENOSPC)
+				timed(v, &v.Ctx, n, syscall.ENOSPC)
 				var again time.Duration
 				for i := range 5 { // the machine may be busy
-					if again = timed(v, &v.ctx, n, syscall.ENOSPC); again < slow {
+					if again = timed(v, &v.Ctx, n, syscall.ENOSPC); again < slow {
 						break
 					} else if i == 4 {
 						t.Errorf("the second time it took %v, too", again)
@@ -75,7 +74,7 @@ func TestNoSpaceWaits(t *testing.T) {
 				}
 				r.Done()
 				r.Free()
-				timed(v, &v.ctx, n, 0)
+				timed(v, &v.Ctx, n, 0)
 			})
 			t.Run("no wait", func(t *testing.T) {
 				v, r, n := held(t)
@@ -107,7 +106,7 @@ func TestNoSpaceWaits(t *testing.T) {
 func TestSpaceComesMeanwhile(t *testing.T) {
 	v, r, n := held(t)
 	asked := 0
-	v.fs.LimitAlloc(func(want uint64) uint64 {
+	v.FS.LimitAlloc(func(want uint64) uint64 {
 		if asked++; asked == 1 {
 			r.Done()
 			r.Free()
@@ -115,8 +114,8 @@ func TestSpaceComesMeanwhile(t *testing.T) {
 		}
 		return want
 	})
-	m, e := v.fs.Write(&fs.Caller{NoWait: true}, v.lookup(1, "new"), 0, make([]byte, n))
-	v.fs.LimitAlloc(nil)
+	m, e := v.FS.Write(&fs.Caller{NoWait: true}, v.Ino("/new"), 0, make([]byte, n))
+	v.FS.LimitAlloc(nil)
 	if int64(m) != n || e != 0 {
 		t.Errorf("wrote %d bytes of %d: %v", m, n, e)
 	}

@@ -30,7 +30,7 @@ func TestStressStamps(t *testing.T) { stressStamps(t, newVolume(t, fs.MinSize)) 
 func TestStressStampsAtomic(t *testing.T) { stressStamps(t, newAtomicVolume(t, fs.MinSize)) }
 
 func stressStamps(t *testing.T, v *volume) {
-	v.unmerged = true
+	v.Unmerged = true
 	const files = 6
 	stop := time.Now().Add(3 * time.Second)
 	if testing.Short() {
@@ -41,13 +41,13 @@ func stressStamps(t *testing.T, v *volume) {
 	var reads, bad atomic.Int64
 	name := func(i int) string { return fmt.Sprint("f", i) }
 	for i := range inos {
-		inos[i].Store(v.create(1, name(i)))
+		inos[i].Store(v.Create("/" + name(i)))
 	}
 	wg.Add(1)
 	go func() {
 		defer wg.Done()
 		for time.Now().Before(stop) {
-			v.fs.Compact(&fs.Caller{Lane: 4})
+			v.FS.Compact(&fs.Caller{Lane: 4})
 			time.Sleep(100 * time.Microsecond)
 		}
 	}()
@@ -61,37 +61,37 @@ func stressStamps(t *testing.T, v *volume) {
 			for time.Now().Before(stop) {
 				i := rnd.Intn(files)
 				var a fs.Attr
-				if v.fs.Lookup(&ctx, 1, name(i), &a) != 0 {
+				if v.FS.Lookup(&ctx, 1, name(i), &a) != 0 {
 					continue
 				}
 				off := int64(rnd.Intn(40)) * 8192
 				switch rnd.Intn(10) {
 				case 8:
 					mode := []uint32{0, fs.FallocKeepSize, fs.FallocPunchHole | fs.FallocKeepSize, fs.FallocZeroRange | fs.FallocKeepSize}[rnd.Intn(4)]
-					v.fs.Fallocate(&ctx, a.Ino, mode, off+int64(rnd.Intn(3))*512, int64(1+rnd.Intn(20))*2048)
+					v.FS.Fallocate(&ctx, a.Ino, mode, off+int64(rnd.Intn(3))*512, int64(1+rnd.Intn(20))*2048)
 				case 9:
 					if rnd.Intn(3) == 0 { // of its own, so that the stamps stay right
-						v.fs.CopyRange(&ctx, a.Ino, off, a.Ino, off+int64(1+rnd.Intn(10))*65536, int64(1+rnd.Intn(16))*4096)
+						v.FS.CopyRange(&ctx, a.Ino, off, a.Ino, off+int64(1+rnd.Intn(10))*65536, int64(1+rnd.Intn(16))*4096)
 					} else if rnd.Intn(2) == 0 {
-						v.fs.SetXattr(&ctx, a.Ino, "user.x", buf[:rnd.Intn(9000)], 0)
+						v.FS.SetXattr(&ctx, a.Ino, "user.x", buf[:rnd.Intn(9000)], 0)
 					} else {
-						v.fs.GetXattr(&ctx, a.Ino, "user.x", buf)
+						v.FS.GetXattr(&ctx, a.Ino, "user.x", buf)
 					}
 				case 0:
-					v.fs.SetAttr(&ctx, a.Ino, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(off)}, &fs.Attr{})
+					v.FS.SetAttr(&ctx, a.Ino, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(off)}, &fs.Attr{})
 				case 1:
-					v.fs.Unlink(&ctx, 1, name(i))
+					v.FS.Unlink(&ctx, 1, name(i))
 					var b fs.Attr
-					if v.fs.Mknod(&ctx, 1, name(i), syscall.S_IFREG, 0, &b) == 0 {
-						v.fs.Forget(b.Ino, 1)
+					if v.FS.Mknod(&ctx, 1, name(i), syscall.S_IFREG, 0, &b) == 0 {
+						v.FS.Forget(b.Ino, 1)
 					}
 				case 2, 3, 4:
 					n := (1 + rnd.Intn(len(buf)/4096)) * 4096
 					stamp(buf[:n], a.Ino<<32|uint64(a.Gen))
-					v.fs.Write(&ctx, a.Ino, off, buf[:n])
+					v.FS.Write(&ctx, a.Ino, off, buf[:n])
 				default:
-					r := v.fs.NewPinnedRead()
-					if v.fs.Read(&ctx, a.Ino, off, 64<<10, r) == 0 {
+					r := v.FS.NewPinnedRead()
+					if v.FS.Read(&ctx, a.Ino, off, 64<<10, r) == 0 {
 						want := a.Ino<<32 | uint64(a.Gen)
 						for _, s := range r.Slices() {
 							for j := 0; j+8 <= len(s); j += 512 {
@@ -105,7 +105,7 @@ func stressStamps(t *testing.T, v *volume) {
 					}
 					r.Free()
 				}
-				v.fs.Forget(a.Ino, 1)
+				v.FS.Forget(a.Ino, 1)
 			}
 		}()
 	}
@@ -117,7 +117,7 @@ func stressStamps(t *testing.T, v *volume) {
 		t.Fatalf("only %d reads", reads.Load())
 	}
 	for i := range inos {
-		v.fs.Forget(inos[i].Load(), 1)
+		v.FS.Forget(inos[i].Load(), 1)
 	}
 	v.checked()
 }
@@ -132,15 +132,15 @@ func TestWriteWhole(t *testing.T) {
 		data[i] = 'A'
 	}
 	for round := range 30 {
-		ino := v.create(1, fmt.Sprint("f", round))
+		ino := v.Create(fmt.Sprint("/f", round))
 		for off := int64(0); off < size; off += 8192 {
-			v.write(ino, off, []byte("b"))
+			v.Write(ino, off, []byte("b"))
 		}
 		stop := make(chan struct{})
 		done := make(chan int)
 		for range 2 {
 			go func() {
-				r := v.fs.NewPinnedRead()
+				r := v.FS.NewPinnedRead()
 				defer r.Free()
 				ctx := fs.Caller{Lane: 1}
 				torn := 0
@@ -150,7 +150,7 @@ func TestWriteWhole(t *testing.T) {
 						more = false
 					default:
 					}
-					if v.fs.Read(&ctx, ino, 0, size, r) != 0 {
+					if v.FS.Read(&ctx, ino, 0, size, r) != 0 {
 						torn++
 						continue
 					}
@@ -171,13 +171,12 @@ func TestWriteWhole(t *testing.T) {
 				done <- torn
 			}()
 		}
-		v.write(ino, 0, data)
+		v.Write(ino, 0, data)
 		close(stop)
 		if n := <-done + <-done; n > 0 {
 			t.Fatalf("round %d: %d reads saw a part of a write", round, n)
 		}
-		v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprint("f", round)))
-		v.fs.Forget(ino, 1)
+		v.Delete(fmt.Sprint("/f", round))
 	}
 }
 
@@ -185,11 +184,8 @@ func TestWriteWhole(t *testing.T) {
 // afterwards the tree can be removed and all space is back.
 func TestStressNames(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	free := v.free()
-	dirs := []uint64{1}
-	for i := 0; i < 3; i++ {
-		dirs = append(dirs, v.mkdir(dirs[i], fmt.Sprint("dir", i)))
-	}
+	free := v.Free()
+	dirs := []uint64{1, v.Mkdir("/dir0"), v.Mkdir("/dir0/dir1"), v.Mkdir("/dir0/dir1/dir2")}
 	stop := time.Now().Add(2 * time.Second)
 	var wg sync.WaitGroup
 	var ops atomic.Int64
@@ -205,27 +201,27 @@ func TestStressNames(t *testing.T) {
 				var a fs.Attr
 				switch rnd.Intn(7) {
 				case 0, 1:
-					if v.fs.Mknod(&ctx, d, name(), syscall.S_IFREG, 0, &a) == 0 {
-						v.fs.Write(&ctx, a.Ino, 0, []byte("x"))
-						v.fs.Forget(a.Ino, 1)
+					if v.FS.Mknod(&ctx, d, name(), syscall.S_IFREG, 0, &a) == 0 {
+						v.FS.Write(&ctx, a.Ino, 0, []byte("x"))
+						v.FS.Forget(a.Ino, 1)
 					}
 				case 2:
-					if v.fs.Mkdir(&ctx, d, name(), 0o755, &a) == 0 {
-						v.fs.Forget(a.Ino, 1)
+					if v.FS.Mkdir(&ctx, d, name(), 0o755, &a) == 0 {
+						v.FS.Forget(a.Ino, 1)
 					}
 				case 3:
-					v.fs.Unlink(&ctx, d, name())
+					v.FS.Unlink(&ctx, d, name())
 				case 4:
-					v.fs.Rmdir(&ctx, d, name())
+					v.FS.Rmdir(&ctx, d, name())
 				case 5:
-					v.fs.Rename(&ctx, d, name(), e, name(), uint32(rnd.Intn(3)))
+					v.FS.Rename(&ctx, d, name(), e, name(), uint32(rnd.Intn(3)))
 				case 6:
-					if v.fs.Lookup(&ctx, d, name(), &a) == 0 {
+					if v.FS.Lookup(&ctx, d, name(), &a) == 0 {
 						var b fs.Attr
-						if v.fs.Link(&ctx, a.Ino, e, name(), &b) == 0 {
-							v.fs.Forget(b.Ino, 1)
+						if v.FS.Link(&ctx, a.Ino, e, name(), &b) == 0 {
+							v.FS.Forget(b.Ino, 1)
 						}
-						v.fs.Forget(a.Ino, 1)
+						v.FS.Forget(a.Ino, 1)
 					}
 				}
 				ops.Add(1)
@@ -243,12 +239,12 @@ func TestStressNames(t *testing.T) {
 		t.Fatalf("only %d operations", ops.Load())
 	}
 	for _, d := range dirs[1:] {
-		v.fs.Forget(d, 1)
+		v.FS.Forget(d, 1)
 	}
-	v.remount()
-	v.removeAll(1)
-	if v.free() != free {
-		t.Fatalf("%d blocks free at the start, %d at the end", free, v.free())
+	v.Remount()
+	v.RemoveAll(1)
+	if v.Free() != free {
+		t.Fatalf("%d blocks free at the start, %d at the end", free, v.Free())
 	}
 }
 
@@ -258,12 +254,12 @@ func TestLargeDirectory(t *testing.T) {
 		t.Skip("20 000 files are for the long run")
 	}
 	v := newVolume(t, 64<<20)
-	free := v.free()
+	free := v.Free()
 	const n = 20_000
 	var first, last time.Duration
 	for i := 0; i < n; i++ {
 		at := time.Now()
-		v.fs.Forget(v.create(1, fmt.Sprintf("file-%08d", i)), 1)
+		v.FS.Forget(v.Create(fmt.Sprintf("/file-%08d", i)), 1)
 		if d := time.Since(at); i < n/4 {
 			first += d
 		} else if i >= n*3/4 {
@@ -273,14 +269,14 @@ func TestLargeDirectory(t *testing.T) {
 	if last > 5*first {
 		t.Errorf("the first quarter took %v, the last %v", first, last)
 	}
-	v.remount()
-	if got := len(v.names(1)); got != n+2 {
+	v.Remount()
+	if got := len(v.Names(1)); got != n+2 {
 		t.Fatalf("%d entries, expected %d", got, n+2)
 	}
 	for i := 0; i < n; i++ {
-		v.ok(v.fs.Unlink(&v.ctx, 1, fmt.Sprintf("file-%08d", i)))
+		v.Unlink(fmt.Sprintf("/file-%08d", i))
 	}
-	if v.free() != free {
-		t.Fatalf("%d blocks free at the start, %d at the end", free, v.free())
+	if v.Free() != free {
+		t.Fatalf("%d blocks free at the start, %d at the end", free, v.Free())
 	}
 }

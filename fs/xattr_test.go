@@ -16,23 +16,13 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-func (v *volume) getxattr(ino uint64, name string) []byte {
-	v.t.Helper()
-	n, e := v.fs.GetXattr(&v.ctx, ino, name, nil)
-	v.ok(e)
-	buf := make([]byte, n+1)
-	n, e = v.fs.GetXattr(&v.ctx, ino, name, buf)
-	v.ok(e)
-	return buf[:n]
-}
-
 func (v *volume) listxattr(ino uint64) []string {
-	v.t.Helper()
-	n, e := v.fs.ListXattr(&v.ctx, ino, nil)
-	v.ok(e)
+	v.Helper()
+	n, e := v.FS.ListXattr(&v.Ctx, ino, nil)
+	v.OK(e)
 	buf := make([]byte, n+1)
-	n, e = v.fs.ListXattr(&v.ctx, ino, buf)
-	v.ok(e)
+	n, e = v.FS.ListXattr(&v.Ctx, ino, buf)
+	v.OK(e)
 	names := strings.Split(string(buf[:n]), "\x00")
 	sort.Strings(names)
 	return names[1:] // behind the last NUL
@@ -42,10 +32,10 @@ func (v *volume) listxattr(ino uint64) []string {
 // at random and compares them with maps.
 func TestXattrModel(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	free := v.free()
+	free := v.Free()
 	var a fs.Attr
-	v.ok(v.fs.Symlink(&v.ctx, 1, "link", "target", &a))
-	inos := []uint64{v.create(1, "file"), v.mkdir(1, "dir"), a.Ino}
+	v.OK(v.FS.Symlink(&v.Ctx, 1, "link", "target", &a))
+	inos := []uint64{v.Create("/file"), v.Mkdir("/dir"), a.Ino}
 	want := []map[string][]byte{{}, {}, {}}
 	rnd := rand.New(rand.NewSource(1))
 	for i := 0; i < 3000; i++ {
@@ -58,13 +48,13 @@ func TestXattrModel(t *testing.T) {
 		old, has := m[name]
 		switch rnd.Intn(4) {
 		case 0:
-			e := v.fs.RemoveXattr(&v.ctx, ino, name)
+			e := v.FS.RemoveXattr(&v.Ctx, ino, name)
 			v.expect(e, !has, syscall.ENODATA)
 			delete(m, name)
 		case 1:
 			value := make([]byte, rnd.Intn(20))
 			flags := uint32(1 + rnd.Intn(2))
-			e := v.fs.SetXattr(&v.ctx, ino, name, value, flags)
+			e := v.FS.SetXattr(&v.Ctx, ino, name, value, flags)
 			if flags == fs.XattrCreate {
 				v.expect(e, has, syscall.EEXIST)
 			} else {
@@ -82,7 +72,7 @@ func TestXattrModel(t *testing.T) {
 			}
 			value := make([]byte, size)
 			rnd.Read(value)
-			switch e := v.fs.SetXattr(&v.ctx, ino, name, value, 0); e {
+			switch e := v.FS.SetXattr(&v.Ctx, ino, name, value, 0); e {
 			case 0:
 				m[name] = value
 			case syscall.ENOSPC: // the old one stands
@@ -94,9 +84,9 @@ func TestXattrModel(t *testing.T) {
 			}
 		}
 		if rnd.Intn(100) == 0 {
-			v.remount()
+			v.Remount()
 			for _, n := range []string{"file", "dir", "link"} {
-				v.ok(v.fs.Lookup(&v.ctx, 1, n, &a))
+				v.OK(v.FS.Lookup(&v.Ctx, 1, n, &a))
 			}
 		}
 		if i%50 != 0 {
@@ -108,43 +98,43 @@ func TestXattrModel(t *testing.T) {
 				t.Fatalf("%d names, expected %d", len(names), len(m))
 			}
 			for _, n := range names {
-				if got := v.getxattr(inos[k], n); !bytes.Equal(got, m[n]) || m[n] == nil {
+				if got := v.Xattr(inos[k], n); !bytes.Equal(got, m[n]) || m[n] == nil {
 					t.Fatalf("%s has %d bytes, expected %d", n, len(got), len(m[n]))
 				}
 			}
 		}
 	}
 	v.checked()
-	v.removeAll(1)
-	v.remount()
-	if v.free() != free {
-		t.Errorf("%d blocks free at the start, %d at the end", free, v.free())
+	v.RemoveAll(1)
+	v.Remount()
+	if v.Free() != free {
+		t.Errorf("%d blocks free at the start, %d at the end", free, v.Free())
 	}
 }
 
 // checked remounts and compares the free space that the mount rebuilt from what inodes
 // claim with what it was.
 func (v *volume) checked() {
-	v.t.Helper()
-	was := v.free()
-	v.remount()
-	if now := v.free(); now != was {
-		v.t.Fatalf("%d blocks were free, the mount found %d", was, now)
+	v.Helper()
+	was := v.Free()
+	v.Remount()
+	if now := v.Free(); now != was {
+		v.Fatalf("%d blocks were free, the mount found %d", was, now)
 	}
 }
 
 // TestXattrMany: hundreds of attributes, and the values of all of them.
 func TestXattrMany(t *testing.T) {
 	v := newVolume(t, 64<<20)
-	ino := v.create(1, "f")
+	ino := v.Create("/f")
 	value := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 1<<(i%17)) }
 	for i := range 500 {
-		v.ok(v.fs.SetXattr(&v.ctx, ino, fmt.Sprintf("user.attribute %d", i), value(i), fs.XattrCreate))
+		v.OK(v.FS.SetXattr(&v.Ctx, ino, fmt.Sprintf("user.attribute %d", i), value(i), fs.XattrCreate))
 	}
 	v.checked()
-	v.ok(v.fs.Ref(&v.ctx, ino, new(fs.Attr)))
+	v.OK(v.FS.Ref(&v.Ctx, ino, new(fs.Attr)))
 	for i := range 500 {
-		if got := v.getxattr(ino, fmt.Sprintf("user.attribute %d", i)); !bytes.Equal(got, value(i)) {
+		if got := v.Xattr(ino, fmt.Sprintf("user.attribute %d", i)); !bytes.Equal(got, value(i)) {
 			t.Fatalf("attribute %d has %d bytes", i, len(got))
 		}
 	}
@@ -152,9 +142,9 @@ func TestXattrMany(t *testing.T) {
 
 func TestXattrErrors(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	ino := v.create(1, "f")
+	ino := v.Create("/f")
 	set := func(name string, n int, flags uint32) syscall.Errno {
-		return v.fs.SetXattr(&v.ctx, ino, name, make([]byte, n), flags)
+		return v.FS.SetXattr(&v.Ctx, ino, name, make([]byte, n), flags)
 	}
 	for _, c := range []struct {
 		name  string
@@ -178,40 +168,40 @@ func TestXattrErrors(t *testing.T) {
 			t.Errorf("%.20s %d %d: %v, expected %v", c.name, c.n, c.flags, e, c.want)
 		}
 	}
-	v.ok(set("trusted.t", 5, 0))
-	if n, e := v.fs.GetXattr(&v.ctx, ino, "trusted.t", make([]byte, 4)); e != syscall.ERANGE || n != 5 {
+	v.OK(set("trusted.t", 5, 0))
+	if n, e := v.FS.GetXattr(&v.Ctx, ino, "trusted.t", make([]byte, 4)); e != syscall.ERANGE || n != 5 {
 		t.Errorf("short buffer: %d, %v", n, e)
 	}
-	if n, e := v.fs.ListXattr(&v.ctx, ino, make([]byte, 4)); e != syscall.ERANGE || n == 0 {
+	if n, e := v.FS.ListXattr(&v.Ctx, ino, make([]byte, 4)); e != syscall.ERANGE || n == 0 {
 		t.Errorf("short list: %d, %v", n, e)
 	}
 	root := v.listxattr(ino)
-	v.ctx.UID = 1000
+	v.Ctx.UID = 1000
 	if names := v.listxattr(ino); len(names) != len(root)-1 {
 		t.Errorf("root sees %q, a user %q", root, names)
 	}
-	v.ctx.UID = 0
+	v.Ctx.UID = 0
 }
 
 // TestCapability: a change of content or owner takes security.capability, and nothing
 // else, away, also right after a mount.
 func TestCapability(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	ino := v.create(1, "f")
-	v.write(ino, 0, make([]byte, 8192))
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 8192))
 	var a fs.Attr
 	for name, change := range map[string]func(){
-		"overwrite": func() { v.write(ino, 0, []byte("x")) },
-		"truncate":  func() { v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize, Size: 5000}, &a)) },
-		"chown":     func() { v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetUID, UID: 7}, &a)) },
-		"punch":     func() { v.ok(v.fs.Fallocate(&v.ctx, ino, fs.FallocPunchHole|fs.FallocKeepSize, 0, 4096)) },
+		"overwrite": func() { v.Write(ino, 0, []byte("x")) },
+		"truncate":  func() { v.Truncate(ino, 5000) },
+		"chown":     func() { v.OK(v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetUID, UID: 7}, &a)) },
+		"punch":     func() { v.Fallocate(ino, fs.FallocPunchHole|fs.FallocKeepSize, 0, 4096) },
 	} {
 		for _, remount := range []bool{false, true} {
-			v.ok(v.fs.SetXattr(&v.ctx, ino, "security.capability", make([]byte, 20), 0))
-			v.ok(v.fs.SetXattr(&v.ctx, ino, "user.other", nil, 0))
+			v.SetXattr(ino, "security.capability", make([]byte, 20))
+			v.SetXattr(ino, "user.other", nil)
 			if remount {
-				v.remount()
-				v.ok(v.fs.Ref(&v.ctx, ino, &a))
+				v.Remount()
+				v.OK(v.FS.Ref(&v.Ctx, ino, &a))
 			}
 			change()
 			if names := v.listxattr(ino); len(names) != 1 || names[0] != "user.other" {
@@ -225,32 +215,32 @@ func TestCapability(t *testing.T) {
 func TestTmpfile(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	var st fs.StatFS
-	v.fs.StatFS(&st)
+	v.FS.StatFS(&st)
 	var a fs.Attr
-	v.ok(v.fs.Tmpfile(&v.ctx, 1, 0o600, &a))
+	v.OK(v.FS.Tmpfile(&v.Ctx, 1, 0o600, &a))
 	if a.Nlink != 0 || a.Mode != syscall.S_IFREG|0o600 {
 		t.Errorf("%+v", a)
 	}
-	v.write(a.Ino, 0, make([]byte, 100_000))
-	v.fs.Forget(a.Ino, 1)
+	v.Write(a.Ino, 0, make([]byte, 100_000))
+	v.FS.Forget(a.Ino, 1)
 	var now fs.StatFS
-	if v.fs.StatFS(&now); now != st {
+	if v.FS.StatFS(&now); now != st {
 		t.Errorf("%+v became %+v", st, now)
 	}
-	v.ok(v.fs.Tmpfile(&v.ctx, 1, 0o600, &a))
+	v.OK(v.FS.Tmpfile(&v.Ctx, 1, 0o600, &a))
 	ino := a.Ino
-	v.write(ino, 0, []byte("data"))
-	v.ok(v.fs.Link(&v.ctx, ino, 1, "named", &a))
+	v.Write(ino, 0, []byte("data"))
+	v.OK(v.FS.Link(&v.Ctx, ino, 1, "named", &a))
 	if a.Nlink != 1 {
 		t.Errorf("%+v", a)
 	}
 	v.checked()
-	v.ok(v.fs.Lookup(&v.ctx, 1, "named", &a))
-	if got := v.read(ino, 0, 10); string(got) != "data" || a.Ino != ino {
+	v.OK(v.FS.Lookup(&v.Ctx, 1, "named", &a))
+	if got := v.Read(ino, 0, 10); string(got) != "data" || a.Ino != ino {
 		t.Errorf("%q", got)
 	}
-	v.ok(v.fs.Unlink(&v.ctx, 1, "named"))
-	if e := v.fs.Link(&v.ctx, ino, 1, "again", &a); e != syscall.ENOENT {
+	v.Unlink("/named")
+	if e := v.FS.Link(&v.Ctx, ino, 1, "again", &a); e != syscall.ENOENT {
 		t.Errorf("a deleted file was given a name: %v", e)
 	}
 }
@@ -263,38 +253,38 @@ func TestXattrKept(t *testing.T) {
 		all = 600
 	}
 	v := newVolume(t, 64<<20)
-	ino := v.create(1, "f")
+	ino := v.Create("/f")
 	name := func(i int) string { return fmt.Sprintf("user.attribute-%d", i) }
 	for i := range all {
-		v.ok(v.fs.SetXattr(&v.ctx, ino, name(i), randomBytes(int64(i), 50), 0))
+		v.SetXattr(ino, name(i), randomBytes(int64(i), 50))
 	}
 	buf := make([]byte, 100)
-	if n := testing.AllocsPerRun(100, func() { v.fs.GetXattr(&v.ctx, ino, name(all/2), buf) }); n > 10 {
+	if n := testing.AllocsPerRun(100, func() { v.FS.GetXattr(&v.Ctx, ino, name(all/2), buf) }); n > 10 {
 		t.Errorf("%.0f allocations to read one attribute", n)
 	}
 	for i := 0; i < all; i += 7 {
 		if i%2 == 0 {
-			v.ok(v.fs.RemoveXattr(&v.ctx, ino, name(i)))
-			if n, e := v.fs.GetXattr(&v.ctx, ino, name(i), buf); e != syscall.ENODATA {
+			v.OK(v.FS.RemoveXattr(&v.Ctx, ino, name(i)))
+			if n, e := v.FS.GetXattr(&v.Ctx, ino, name(i), buf); e != syscall.ENODATA {
 				t.Fatalf("removed attribute %d: %d bytes, %v", i, n, e)
 			}
 			continue
 		}
 		want := randomBytes(int64(-i), 60)
-		v.ok(v.fs.SetXattr(&v.ctx, ino, name(i), want, fs.XattrReplace))
+		v.OK(v.FS.SetXattr(&v.Ctx, ino, name(i), want, fs.XattrReplace))
 		want[0]++ // the caller's memory is not kept
-		if got := v.getxattr(ino, name(i)); bytes.Equal(got, want) || !bytes.Equal(got[1:], want[1:]) {
+		if got := v.Xattr(ino, name(i)); bytes.Equal(got, want) || !bytes.Equal(got[1:], want[1:]) {
 			t.Fatalf("attribute %d reads back wrong", i)
 		}
 	}
-	v.remount()
-	v.ok(v.fs.Lookup(&v.ctx, 1, "f", new(fs.Attr)))
+	v.Remount()
+	v.OK(v.FS.Lookup(&v.Ctx, 1, "f", new(fs.Attr)))
 	for i := range all {
 		seed, n := int64(i), 50
 		if i%7 == 0 {
 			seed, n = int64(-i), 60
 		}
-		got, e := v.fs.GetXattr(&v.ctx, ino, name(i), buf)
+		got, e := v.FS.GetXattr(&v.Ctx, ino, name(i), buf)
 		if gone := i%14 == 0; gone != (e == syscall.ENODATA) || !gone && !bytes.Equal(buf[:got], randomBytes(seed, n)) {
 			t.Fatalf("attribute %d: %d bytes, %v", i, got, e)
 		}
@@ -304,20 +294,20 @@ func TestXattrKept(t *testing.T) {
 // When a write has returned, the file has no capability any more, whoever was taking it away.
 func TestCapabilityIsGoneWhenAWriteReturns(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	ino := v.create(1, "f")
-	v.write(ino, 0, make([]byte, 8192))
-	v.ok(v.fs.SetXattr(&v.ctx, ino, "user.other", make([]byte, 20), 0))
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 8192))
+	v.SetXattr(ino, "user.other", make([]byte, 20))
 	var left atomic.Int64
 	for stop := time.Now().Add(time.Second); time.Now().Before(stop) && left.Load() == 0; {
-		v.ok(v.fs.SetXattr(&v.ctx, ino, "security.capability", make([]byte, 20), 0))
+		v.SetXattr(ino, "security.capability", make([]byte, 20))
 		var wg sync.WaitGroup
 		for w := range 4 {
 			wg.Go(func() {
 				ctx := fs.Caller{Lane: uint32(w)}
-				if _, e := v.fs.Write(&ctx, ino, int64(w)*64, []byte("x")); e != 0 {
+				if _, e := v.FS.Write(&ctx, ino, int64(w)*64, []byte("x")); e != 0 {
 					t.Error(e)
 				}
-				if _, e := v.fs.GetXattr(&ctx, ino, "security.capability", nil); e != syscall.ENODATA {
+				if _, e := v.FS.GetXattr(&ctx, ino, "security.capability", nil); e != syscall.ENODATA {
 					left.Add(1)
 				}
 			})
@@ -332,16 +322,16 @@ func TestCapabilityIsGoneWhenAWriteReturns(t *testing.T) {
 // A truncation by a stranger takes set-user-ID before it changes the content.
 func TestTruncateTakesSetUserID(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	ino := v.create(1, "f")
-	v.write(ino, 0, make([]byte, 8192))
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 8192))
 	var a fs.Attr
-	v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o6755}, &a))
-	v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize | fs.SetKillPriv, Size: 100}, &a))
+	v.OK(v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o6755}, &a))
+	v.OK(v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetSize | fs.SetKillPriv, Size: 100}, &a))
 	if a.Mode&0o7777 != 0o755 || a.Size != 100 {
 		t.Errorf("mode %o, size %d", a.Mode, a.Size)
 	}
-	v.ok(v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o4755}, &a))
-	if e := v.fs.SetAttr(&v.ctx, ino, &fs.SetAttr{Valid: fs.SetSize | fs.SetKillPriv, Size: 1<<63 - 1}, &a); e != syscall.EFBIG {
+	v.OK(v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: 0o4755}, &a))
+	if e := v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetSize | fs.SetKillPriv, Size: 1<<63 - 1}, &a); e != syscall.EFBIG {
 		t.Error(e)
 	}
 }

@@ -36,13 +36,13 @@ func TestLongAttributesHaveABudget(t *testing.T) {
 	}{
 		{"attributes", func(ino uint64) {
 			for i := range 100 {
-				v.ok(v.fs.SetXattr(&v.ctx, ino, fmt.Sprintf("user.%0200d", i), buf[:500], 0))
+				v.SetXattr(ino, fmt.Sprintf("user.%0200d", i), buf[:500])
 			}
 		}, func(ino uint64) {
-			_, e := v.fs.ListXattr(&v.ctx, ino, buf)
-			v.ok(e)
-			n, e := v.fs.GetXattr(&v.ctx, ino, fmt.Sprintf("user.%0200d", 7), buf)
-			if v.ok(e); n != 500 {
+			_, e := v.FS.ListXattr(&v.Ctx, ino, buf)
+			v.OK(e)
+			n, e := v.FS.GetXattr(&v.Ctx, ino, fmt.Sprintf("user.%0200d", 7), buf)
+			if v.OK(e); n != 500 {
 				t.Errorf("an attribute of 500 bytes has %d", n)
 			}
 		}, budget * 256 << 10},
@@ -61,17 +61,17 @@ func TestLongAttributesHaveABudget(t *testing.T) {
 			add(4, none)  // the group
 			add(16, none) // the mask
 			add(32, none) // others
-			v.ok(v.fs.SetXattr(&v.ctx, ino, "system.posix_acl_default", acl, 0))
+			v.SetXattr(ino, "system.posix_acl_default", acl)
 		}, func(ino uint64) {
-			v.ok(v.fs.Mknod(&v.ctx, ino, "f", syscall.S_IFREG|0o644, 0, &a))
-			v.ok(v.fs.Unlink(&v.ctx, ino, "f"))
-			v.fs.Forget(a.Ino, 1)
+			v.OK(v.FS.Mknod(&v.Ctx, ino, "f", syscall.S_IFREG|0o644, 0, &a))
+			v.OK(v.FS.Unlink(&v.Ctx, ino, "f"))
+			v.FS.Forget(a.Ino, 1)
 		}, budget * 32 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var inos []uint64
 			for i := range files {
-				ino := v.mkdir(1, fmt.Sprint(c.name, i))
+				ino := v.Mkdir(fmt.Sprint("/", c.name, i))
 				c.make(ino)
 				inos = append(inos, ino)
 				c.use(ino)
@@ -84,7 +84,7 @@ func TestLongAttributesHaveABudget(t *testing.T) {
 			}
 			many := heap()
 			for _, ino := range inos {
-				v.fs.Forget(ino, 1)
+				v.FS.Forget(ino, 1)
 			}
 			gone := heap()
 			t.Logf("in use: %d KiB more than when they were made; gone: %d KiB less", (many-few)>>10, (many-gone)>>10)

@@ -187,6 +187,12 @@ func TestImportsRunDown(t *testing.T) {
 			if to == "fs/fsck" && strings.HasSuffix(f.ast.Name.Name, "_test") { // external tests may run the checker
 				continue
 			}
+			if to == "fs/fstest" {
+				if !f.test {
+					t.Errorf("%s imports %s: only tests may", f.name, p)
+				}
+				continue
+			}
 			if why := mayImport(f.dir, to); why != "" {
 				t.Errorf("%s imports %s: %s", f.name, p, why)
 			}
