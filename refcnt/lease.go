@@ -23,7 +23,8 @@ type leases struct {
 // segment is a run of blocks with the same leases.
 type segment struct {
 	block, n uint64
-	holders  uint64 // number of leases of each block; at least 1
+	holders  uint64 // leases of each block; at least 1
+	writers  uint64 // how many of these are to write
 	pinned   bool   // its blocks would be free without their leases
 }
 
@@ -31,29 +32,34 @@ func (s *segment) end() uint64 { return s.block + s.n }
 
 // joins reports whether a and b, the segment after a, can be one segment.
 func (a *segment) joins(b *segment) bool {
-	return a.end() == b.block && a.holders == b.holders && a.pinned == b.pinned
+	return a.end() == b.block && a.holders == b.holders && a.writers == b.writers && a.pinned == b.pinned
 }
 
 // Lease adds a lease of n blocks from block on. Until Unlease has ended it, no block of the range
 // is reported as free, whatever happens to its owners, references and folio. A block may have any
-// number of leases.
+// number of leases. A writable lease also counts in LeasedToWrite.
 //
 // Precondition: the caller keeps an owner of the blocks from leaving meanwhile.
-func (t *Table) Lease(block, n uint64) {
+func (t *Table) Lease(block, n uint64, writable bool) {
 	t.check("lease", block, n)
 	l := &t.leases
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.change(block, n, func(s *segment) { s.holders++ }, true)
+	l.changeLocked(block, n, func(part *segment) {
+		part.holders++
+		if writable {
+			part.writers++
+		}
+	}, true)
 }
 
-// LeaseFound is Lease for blocks that a mount finds leased, whether they have an owner or not. The
-// blocks that have no owner are pinned. LeaseFound calls free for each run of them, and the caller
-// keeps that run from being allocated.
+// LeaseFound is a writable Lease of blocks that a mount finds leased, whether they have an owner or
+// not. The blocks that have no owner are pinned. LeaseFound calls free for each run of them, and
+// the caller keeps that run from being allocated.
 //
 // Precondition: no other goroutine uses the table.
 func (t *Table) LeaseFound(block, n uint64, free func(block, n uint64)) {
-	t.Lease(block, n)
+	t.Lease(block, n, true)
 	for at, end := block, block+n; at < end; {
 		f := t.find(at)
 		stop := min(end, f.end())
@@ -71,16 +77,22 @@ func (t *Table) LeaseFound(block, n uint64, free func(block, n uint64)) {
 // Unlease ends a lease of n blocks from block on. It calls idle, as Put does, for each run of
 // blocks that are free now.
 //
-// Precondition: Lease or LeaseFound added a lease of each of the blocks.
-func (t *Table) Unlease(block, n uint64, idle func(block, n uint64)) {
+// Precondition: Lease, or LeaseFound if the lease is writable, added a lease of each of the blocks.
+func (t *Table) Unlease(block, n uint64, writable bool, idle func(block, n uint64)) {
 	t.check("unlease", block, n)
 	var freed []run
 	l := &t.leases
 	l.mu.Lock()
-	l.change(block, n, func(s *segment) {
-		if s.holders--; s.holders == 0 && s.pinned {
-			freed = append(freed, run{s.block, s.n})
-			l.pinned.Add(-int64(s.n))
+	l.changeLocked(block, n, func(part *segment) {
+		if writable && part.writers == 0 || !writable && part.writers == part.holders {
+			misuse("unlease of another kind of lease", part.block, 0)
+		}
+		if writable {
+			part.writers--
+		}
+		if part.holders--; part.holders == 0 && part.pinned {
+			freed = append(freed, run{part.block, part.n})
+			l.pinned.Add(-int64(part.n))
 		}
 	}, false)
 	l.mu.Unlock()
@@ -103,12 +115,33 @@ func (t *Table) Leased(block, n uint64) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := l.at(block)
+	i := l.atLocked(block)
 	return i < len(l.segments) && l.segments[i].block < block+n
 }
 
-// at returns the index of the first segment that ends after a block. Called with mu held.
-func (l *leases) at(block uint64) int {
+// LeasedToWrite reports whether a block has a writable lease, and how many of the n blocks from it
+// on have the same answer; at least 1. n is not zero.
+func (t *Table) LeasedToWrite(block, n uint64) (same uint64, writable bool) {
+	l := &t.leases
+	if l.count.Load() == 0 {
+		return n, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.partsLocked(block, n, func(part segment) bool {
+		if same == 0 {
+			writable = part.writers > 0
+		} else if writable != (part.writers > 0) {
+			return false
+		}
+		same += part.n
+		return true
+	})
+	return same, writable
+}
+
+// atLocked returns the index of the first segment that ends after a block. Called with mu held.
+func (l *leases) atLocked(block uint64) int {
 	i, _ := slices.BinarySearchFunc(l.segments, block, func(s segment, block uint64) int {
 		if s.end() <= block {
 			return -1
@@ -118,15 +151,15 @@ func (l *leases) at(block uint64) int {
 	return i
 }
 
-// change calls f for each segment of a range of n blocks; a segment that begins before the range or
-// ends after it is split. If add is set, blocks in no segment become one without leases first;
-// otherwise each block must be in a segment. change then joins neighbours and drops segments
-// without leases. Called with mu held.
-func (l *leases) change(block, n uint64, f func(part *segment), add bool) {
+// changeLocked calls f for each segment of a range of n blocks; a segment that begins before the
+// range or ends after it is split. If add is set, blocks in no segment become one without leases
+// first; otherwise each block must be in a segment. changeLocked then joins neighbours and drops
+// segments without leases. Called with mu held.
+func (l *leases) changeLocked(block, n uint64, f func(part *segment), add bool) {
 	if n == 0 {
 		return
 	}
-	lo, at, end := l.at(block), block, block+n
+	lo, at, end := l.atLocked(block), block, block+n
 	hi := lo
 	var now []segment
 	put := func(part segment) {
@@ -180,32 +213,44 @@ func (l *leases) change(block, n uint64, f func(part *segment), add bool) {
 	l.count.Store(int64(len(l.segments)))
 }
 
-// pin pins the leased blocks among n blocks that are free otherwise. It calls f for each part of
-// the n blocks: leased says whether the part is leased, news whether it was not pinned before.
-func (l *leases) pin(block, n uint64, f func(block, n uint64, leased, news bool)) {
-	var parts []segment // parts of the range; holders is 0 in a hole
-	l.mu.Lock()
+// partsLocked calls f for each part of n blocks from block on that has the same leases, in
+// ascending order and cut to the range, until f returns false. A part without leases has no
+// holders. Called with mu held.
+func (l *leases) partsLocked(block, n uint64, f func(part segment) bool) {
 	at, end := block, block+n
-	for i := l.at(block); i < len(l.segments) && l.segments[i].block < end; i++ {
-		s := l.segments[i]
-		if s.block > at {
-			parts = append(parts, segment{block: at, n: s.block - at})
+	for i := l.atLocked(block); i < len(l.segments) && l.segments[i].block < end; i++ {
+		part := l.segments[i]
+		if part.block > at && !f(segment{block: at, n: part.block - at}) {
+			return
 		}
-		from, to := max(s.block, at), min(s.end(), end)
-		parts = append(parts, segment{block: from, n: to - from, holders: s.holders, pinned: s.pinned})
-		at = to
+		from, to := max(part.block, at), min(part.end(), end)
+		part.block, part.n = from, to-from
+		if at = to; !f(part) {
+			return
+		}
 	}
 	if at < end {
-		parts = append(parts, segment{block: at, n: end - at})
+		f(segment{block: at, n: end - at})
 	}
-	for _, s := range parts {
-		if s.holders > 0 && !s.pinned {
-			l.change(s.block, s.n, func(s *segment) { s.pinned = true }, false)
-			l.pinned.Add(int64(s.n))
+}
+
+// pin pins the leased blocks of n blocks that would otherwise be free. It calls f for each part of
+// the range: whether the part is leased, and whether it was not pinned before.
+func (l *leases) pin(block, n uint64, f func(block, n uint64, leased, news bool)) {
+	var parts []segment
+	l.mu.Lock()
+	l.partsLocked(block, n, func(part segment) bool {
+		parts = append(parts, part)
+		return true
+	})
+	for _, part := range parts {
+		if part.holders > 0 && !part.pinned {
+			l.changeLocked(part.block, part.n, func(part *segment) { part.pinned = true }, false)
+			l.pinned.Add(int64(part.n))
 		}
 	}
 	l.mu.Unlock()
-	for _, s := range parts {
-		f(s.block, s.n, s.holders > 0, !s.pinned)
+	for _, part := range parts {
+		f(part.block, part.n, part.holders > 0, !part.pinned)
 	}
 }

@@ -13,7 +13,7 @@ import (
 func TestLeaseKeeps(t *testing.T) {
 	const pmd, pud = 3, 6
 	none := []run(nil)
-	for _, test := range []struct {
+	for _, c := range []struct {
 		name  string
 		lease run
 		do    func(tab *Table, idle func(block, n uint64))
@@ -38,46 +38,46 @@ func TestLeaseKeeps(t *testing.T) {
 			tab.Disown(0, 1<<pud, idle)
 		}, none, none},
 		{"a reader that comes and goes", run{8, 8}, func(tab *Table, idle func(block, n uint64)) {
-			ref, ok := tab.TryGet(8, 1)
+			r, ok := tab.TryGet(8, 1)
 			if !ok {
 				panic("cannot be referenced")
 			}
 			tab.Disown(0, 1<<pud, idle)
-			tab.Put(ref, idle)
+			tab.Put(r, idle)
 		}, []run{{0, 8}, {16, 1<<pud - 16}}, []run{{8, 8}}},
 		{"two leases that overlap", run{4, 8}, func(tab *Table, idle func(block, n uint64)) {
-			tab.Lease(8, 8)
+			tab.Lease(8, 8, true)
 			tab.Disown(0, 1<<pud, idle)
-			tab.Unlease(8, 8, idle)
+			tab.Unlease(8, 8, true, idle)
 		}, []run{{0, 4}, {16, 1<<pud - 16}, {12, 4}}, []run{{4, 8}}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			tab, err := New(1<<pud, pmd, pud)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = tab.Close() }()
 			tab.Own(0, 1<<pud)
-			tab.Lease(test.lease.block, test.lease.n)
+			tab.Lease(c.lease.block, c.lease.n, false)
 			var now, later idles
-			test.do(tab, now.add)
-			if !slices.Equal(now.runs, test.freed) {
-				t.Errorf("freed %v, want %v", now.runs, test.freed)
+			c.do(tab, now.add)
+			if !slices.Equal(now.runs, c.freed) {
+				t.Errorf("freed %v, want %v", now.runs, c.freed)
 			}
-			if !tab.Leased(0, 1<<pud) || !tab.Leased(test.lease.block, 1) || tab.Leased(1<<pud-1, 1) && test.lease.n < 1<<pud {
-				t.Errorf("Leased does not agree with the lease %v", test.lease)
+			if !tab.Leased(0, 1<<pud) || !tab.Leased(c.lease.block, 1) || tab.Leased(1<<pud-1, 1) && c.lease.n < 1<<pud {
+				t.Errorf("Leased does not agree with the lease %v", c.lease)
 			}
 			kept := uint64(0)
-			for _, run := range test.later {
-				kept += run.n
+			for _, r := range c.later {
+				kept += r.n
 			}
 			if n := tab.Deferred(); n != kept {
 				t.Errorf("%d blocks deferred, want %d", n, kept)
 			}
 			before := tab.Released()
-			tab.Unlease(test.lease.block, test.lease.n, later.add)
-			if !slices.Equal(later.runs, test.later) {
-				t.Errorf("freed with the lease %v, want %v", later.runs, test.later)
+			tab.Unlease(c.lease.block, c.lease.n, false, later.add)
+			if !slices.Equal(later.runs, c.later) {
+				t.Errorf("freed with the lease %v, want %v", later.runs, c.later)
 			}
 			if n := tab.Released() - before; n != kept || tab.Deferred() != 0 || tab.Leased(0, 1<<pud) {
 				t.Errorf("released %d, want %d; deferred %d, leased %v", n, kept, tab.Deferred(), tab.Leased(0, 1<<pud))
@@ -115,8 +115,8 @@ func TestLeaseFound(t *testing.T) {
 		t.Errorf("reported %v as free without a lease, want %v", got, want)
 	}
 	tab.Disown(8, 8, later.add)
-	tab.Unlease(4, 20, later.add)
-	tab.Unlease(0, 8, later.add)
+	tab.Unlease(4, 20, true, later.add)
+	tab.Unlease(0, 8, true, later.add)
 	if got, want := merged(later.runs), []run{{0, 20}, {22, 2}}; !slices.Equal(got, want) {
 		t.Errorf("freed %v, want %v", got, want)
 	}
@@ -137,105 +137,127 @@ func leaseModel(t *testing.T, seed uint64) {
 	}
 	defer func() { _ = tab.Close() }()
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	var owners, holders, kept [blocks]int // kept: references to folios that the block was part of
-	var allocated [blocks]bool            // not reported as free
+	var owners, holders, writers, kept [blocks]int // kept: references to folios that the block was part of
+	var allocated [blocks]bool                     // not reported as free
 	type held struct {
 		ref Ref
 		run // of the folios
 	}
 	var refs []held
-	var leases []run
+	type lease struct {
+		run
+		writable bool
+	}
+	var leases []lease
 	idle := func(block, n uint64) {
-		for freed := block; freed < block+n; freed++ {
-			if !allocated[freed] || owners[freed] != 0 || holders[freed] != 0 || kept[freed] != 0 {
-				t.Fatalf("seed %d: block %d is reported as free: allocated %v, owners %d, leases %d, references %d", seed, freed, allocated[freed], owners[freed], holders[freed], kept[freed])
+		for b := block; b < block+n; b++ {
+			if !allocated[b] || owners[b] != 0 || holders[b] != 0 || kept[b] != 0 {
+				t.Fatalf("seed %d: block %d is reported as free: allocated %v, owners %d, leases %d, references %d", seed, b, allocated[b], owners[b], holders[b], kept[b])
 			}
-			allocated[freed] = false
+			allocated[b] = false
 		}
 	}
-	each := func(span run, f func(block uint64)) {
-		for block := span.block; block < span.block+span.n; block++ {
-			f(block)
+	each := func(r run, f func(b uint64)) {
+		for b := r.block; b < r.block+r.n; b++ {
+			f(b)
 		}
 	}
 	// owned picks a run of blocks that have an owner.
-	owned := func() (span run, ok bool) {
-		span = run{rnd.Uint64N(blocks), 0}
+	owned := func() (r run, ok bool) {
+		r = run{rnd.Uint64N(blocks), 0}
 		most := 1 + rnd.Uint64N(80)
-		for span.block+span.n < blocks && span.n < most && owners[span.block+span.n] > 0 {
-			span.n++
+		for r.block+r.n < blocks && r.n < most && owners[r.block+r.n] > 0 {
+			r.n++
 		}
-		return span, span.n > 0
+		return r, r.n > 0
 	}
 	for range 600 {
-		switch operation := rnd.IntN(8); operation {
+		switch op := rnd.IntN(8); op {
 		case 0, 1:
-			span := run{rnd.Uint64N(blocks), 0}
+			r := run{rnd.Uint64N(blocks), 0}
 			if rnd.IntN(2) == 0 {
-				span.block &^= 1<<pmd - 1
+				r.block &^= 1<<pmd - 1
 			}
 			most := 1 + rnd.Uint64N(100)
-			for span.block+span.n < blocks && span.n < most && !allocated[span.block+span.n] {
-				span.n++
+			for r.block+r.n < blocks && r.n < most && !allocated[r.block+r.n] {
+				r.n++
 			}
-			if span.n > 0 {
-				each(span, func(block uint64) { allocated[block], owners[block] = true, 1 })
-				tab.Own(span.block, span.n)
+			if r.n > 0 {
+				each(r, func(b uint64) { allocated[b], owners[b] = true, 1 })
+				tab.Own(r.block, r.n)
 			}
 		case 2, 3:
-			if span, ok := owned(); ok {
-				each(span, func(block uint64) { owners[block]-- })
-				tab.Disown(span.block, span.n, idle)
+			if r, ok := owned(); ok {
+				each(r, func(b uint64) { owners[b]-- })
+				tab.Disown(r.block, r.n, idle)
 			}
 		case 4:
-			if span, ok := owned(); ok {
-				if err := tab.Share(span.block, span.n); err == nil {
-					each(span, func(block uint64) { owners[block]++ })
+			if r, ok := owned(); ok {
+				if err := tab.Share(r.block, r.n); err == nil {
+					each(r, func(b uint64) { owners[b]++ })
 				}
 			}
 		case 5:
-			if span, ok := owned(); ok {
-				ref, ok := tab.TryGet(span.block, span.n)
+			if r, ok := owned(); ok {
+				ref, ok := tab.TryGet(r.block, r.n)
 				if !ok {
-					t.Fatalf("seed %d: blocks %v cannot be referenced", seed, span)
+					t.Fatalf("seed %d: blocks %v cannot be referenced", seed, r)
 				}
 				size := uint64(1) << tab.Order(ref.Block)
-				holding := held{ref, run{ref.Block &^ (size - 1), 0}}
-				holding.n = (ref.Block+ref.N+size-1)&^(size-1) - holding.block
-				each(holding.run, func(block uint64) { kept[block]++ })
-				refs = append(refs, holding)
+				h := held{ref, run{ref.Block &^ (size - 1), 0}}
+				h.n = (ref.Block+ref.N+size-1)&^(size-1) - h.block
+				each(h.run, func(b uint64) { kept[b]++ })
+				refs = append(refs, h)
 			} else if len(refs) > 0 {
 				i := rnd.IntN(len(refs))
-				holding := refs[i]
+				h := refs[i]
 				refs = slices.Delete(refs, i, i+1)
-				each(holding.run, func(block uint64) { kept[block]-- })
-				tab.Put(holding.ref, idle)
+				each(h.run, func(b uint64) { kept[b]-- })
+				tab.Put(h.ref, idle)
 			}
 		case 6:
-			if span, ok := owned(); ok {
-				each(span, func(block uint64) { holders[block]++ })
-				tab.Lease(span.block, span.n)
-				leases = append(leases, span)
+			if r, ok := owned(); ok {
+				l := lease{r, rnd.IntN(2) == 0}
+				each(r, func(b uint64) {
+					holders[b]++
+					if l.writable {
+						writers[b]++
+					}
+				})
+				tab.Lease(r.block, r.n, l.writable)
+				leases = append(leases, l)
 			}
 		case 7:
 			if len(leases) > 0 {
 				i := rnd.IntN(len(leases))
-				span := leases[i]
+				l := leases[i]
 				leases = slices.Delete(leases, i, i+1)
-				each(span, func(block uint64) { holders[block]-- })
-				tab.Unlease(span.block, span.n, idle)
+				each(l.run, func(b uint64) {
+					holders[b]--
+					if l.writable {
+						writers[b]--
+					}
+				})
+				tab.Unlease(l.block, l.n, l.writable, idle)
 			}
 		}
 		deferred := uint64(0)
-		for block := range uint64(blocks) {
-			if allocated[block] && owners[block] == 0 {
+		for b := range uint64(blocks) {
+			if allocated[b] && owners[b] == 0 {
 				deferred++
-				if holders[block] == 0 && kept[block] == 0 {
-					t.Fatalf("seed %d: block %d is free and was not reported", seed, block)
+				if holders[b] == 0 && kept[b] == 0 {
+					t.Fatalf("seed %d: block %d is free and was not reported", seed, b)
 				}
 			}
-			if got := tab.Leased(block, 1); got != (holders[block] > 0) {
-				t.Fatalf("seed %d: block %d leased: %v, %d leases", seed, block, got, holders[block])
+			if got := tab.Leased(b, 1); got != (holders[b] > 0) {
+				t.Fatalf("seed %d: block %d leased: %v, %d leases", seed, b, got, holders[b])
+			}
+			same, n := uint64(1), 1+rnd.Uint64N(blocks-b)
+			for same < n && (writers[b+same] > 0) == (writers[b] > 0) {
+				same++
+			}
+			if got, w := tab.LeasedToWrite(b, n); got != same || w != (writers[b] > 0) {
+				t.Fatalf("seed %d: blocks %d+%d: the first %d leased to write: %v, want %d, %v", seed, b, n, got, w, same, writers[b] > 0)
 			}
 		}
 		if n := tab.Deferred(); n != deferred {
@@ -243,8 +265,8 @@ func leaseModel(t *testing.T, seed uint64) {
 		}
 	}
 	for i, segments := 1, tab.leases.segments; i < len(segments); i++ {
-		if before, after := &segments[i-1], &segments[i]; before.end() > after.block || before.joins(after) {
-			t.Fatalf("seed %d: segments %+v and %+v", seed, *before, *after)
+		if a, b := &segments[i-1], &segments[i]; a.end() > b.block || a.joins(b) {
+			t.Fatalf("seed %d: segments %+v and %+v", seed, *a, *b)
 		}
 	}
 }
@@ -267,36 +289,36 @@ func TestLeaseStress(t *testing.T) {
 		tab.Own(0, blocks)
 		var free atomic.Int64
 		idle := func(block, n uint64) {
-			for freed := block; freed < block+n; freed++ {
-				if count := holders[freed].Load(); count != 0 {
-					t.Errorf("block %d is free with %d leases", freed, count)
+			for b := block; b < block+n; b++ {
+				if k := holders[b].Load(); k != 0 {
+					t.Errorf("block %d is free with %d leases", b, k)
 				}
 			}
 			free.Add(int64(n))
 		}
 		var wg, ready sync.WaitGroup
-		for worker := range uint64(3) {
+		for g := range uint64(3) {
 			wg.Add(1)
 			ready.Add(1)
 			go func() {
 				defer wg.Done()
-				rnd := rand.New(rand.NewPCG(uint64(round), worker))
-				span := run{block: rnd.Uint64N(blocks)}
-				span.n = 1 + rnd.Uint64N(blocks-span.block)
-				tab.Lease(span.block, span.n) // all blocks are still owned
-				for block := span.block; block < span.block+span.n; block++ {
-					holders[block].Add(1)
+				rnd := rand.New(rand.NewPCG(uint64(round), g))
+				r := run{block: rnd.Uint64N(blocks)}
+				r.n = 1 + rnd.Uint64N(blocks-r.block)
+				tab.Lease(r.block, r.n, g == 0) // all blocks are still owned
+				for b := r.block; b < r.block+r.n; b++ {
+					holders[b].Add(1)
 				}
 				ready.Done()
-				for block := span.block; block < span.block+span.n; block++ {
-					if ref, ok := tab.TryGet(block, 1); ok {
+				for b := r.block; b < r.block+r.n; b++ {
+					if ref, ok := tab.TryGet(b, 1); ok {
 						tab.Put(ref, idle)
 					}
 				}
-				for block := span.block; block < span.block+span.n; block++ {
-					holders[block].Add(-1)
+				for b := r.block; b < r.block+r.n; b++ {
+					holders[b].Add(-1)
 				}
-				tab.Unlease(span.block, span.n, idle)
+				tab.Unlease(r.block, r.n, g == 0, idle)
 			}()
 		}
 		ready.Wait()
