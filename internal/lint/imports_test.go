@@ -21,11 +21,11 @@ const module = "github.com/daxfsd/daxfsd"
 // layer is the position of a folder in the layering. Imports go to a larger number only; refcnt and
 // hugepage are in the same layer.
 var layer = map[string]int{
-	"cmd": 0, "fs": 1, "pagecache": 2, "refcnt": 3, "hugepage": 3, "pmem": 4,
+	"cmd": 0, "fs": 1, "direct": 2, "pagecache": 2, "refcnt": 3, "hugepage": 3, "pmem": 4,
 }
 
-// leaves are the packages below the core, with the packages of the module that each may import. The
-// core imports all of them, and no other subpackage of fs.
+// leaves are packages with the packages of the module that each may import. The core imports those
+// below fs, and no other subpackage of fs.
 var leaves = map[string][]string{
 	"fs/layout":    nil,
 	"fs/posixacl":  nil,
@@ -35,7 +35,11 @@ var leaves = map[string][]string{
 	"fs/format":    {"fs/layout", "pmem"},
 	"fs/journal":   {"fs/layout", "pmem"},
 	"fs/metaspace": {"fs/journal", "fs/layout"},
+	"fs/lease":     {"direct/protocol", "refcnt"},
 	"fs/owner":     {"fs/layout", "pmem"},
+
+	"direct":          {"direct/protocol", "pmem"},
+	"direct/protocol": nil,
 }
 
 // beside are the folders that may import all packages and that no package may import.
@@ -142,7 +146,7 @@ func mayImport(from, to string) string {
 		return ""
 	}
 	if below, leaf := leaves[from]; leaf && !slices.Contains(below, to) {
-		return fmt.Sprintf("%s is a leaf below the core and imports only %q of the module", from, below)
+		return fmt.Sprintf("%s is a leaf and imports only %q of the module", from, below)
 	}
 	fr, ok1 := layer[ft]
 	tr, ok2 := layer[tt]

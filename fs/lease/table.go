@@ -1,0 +1,402 @@
+package lease
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/daxfsd/daxfsd/direct/protocol"
+	"github.com/daxfsd/daxfsd/refcnt"
+)
+
+// Errors of this package.
+var (
+	// ErrBudget: the region has as many locks, or files with a slot, as it may have.
+	ErrBudget = errors.New("lease: no more grants on this region")
+	// ErrUnknown: there is no such grant of this file.
+	ErrUnknown = errors.New("lease: no such grant")
+	// ErrNotLocked: the lock that identifies the grant is not seen.
+	ErrNotLocked = errors.New("lease: the lock of the grant is not seen")
+	// ErrStale: the file's layout has changed since the grant.
+	ErrStale = errors.New("lease: the layout has changed since the grant")
+)
+
+const (
+	// Budget is how many locks the grants of a region may need. The kernel keeps the locks of an
+	// inode in a list: with 4096 of them a lock or a query takes some 50 µs.
+	Budget = 4096
+	// userShare is the part of Budget that one user other than root may take.
+	userShare = Budget / 2
+
+	// Quarantine is how long blocks are kept after their lease has ended: a process that dies gives
+	// up its mappings before its io_uring has come to rest.
+	Quarantine = 100 * time.Millisecond
+	// Unconfirmed is how long a promised grant may wait for its confirmation.
+	Unconfirmed = 10 * time.Second
+)
+
+// Locks tells which locks other open file descriptions hold on the region. pmem.Region does.
+type Locks interface {
+	FirstLock(off, n int64) (lo, hi int64, ok bool, err error)
+	Locks(off, n int64, f func(lo, hi int64) bool) error
+}
+
+// Part is a run of blocks that is contiguous in the file and in the region. All numbers are blocks.
+type Part struct{ Logical, Block, N uint64 }
+
+// Grant is what a program may map.
+type Grant struct {
+	// Set by the caller of Add, and immutable since.
+	Ino      uint64 // inode number of the file; 0 once that is gone (protected by Table.mu)
+	Lo, Hi   uint64 // file blocks [Lo, Hi); those in no part are holes
+	Parts    []Part // in ascending order
+	Writable bool
+	Handle   uint64 // of the open file
+	UID      uint32
+	PID      uint32 // of the thread that asked; a hint
+
+	// Set by Add, and immutable since.
+	ID         uint64
+	Generation uint64 // of the slot
+	Slot       int64  // region offset in bytes
+	Since      time.Time
+
+	state state     // protected by Table.mu
+	stale bool      // protected by Table.mu
+	ended time.Time // protected by Table.mu
+}
+
+type state uint8
+
+const (
+	promised state = iota
+	confirmed
+	ended
+	gone
+)
+
+// locks returns how many locks a program takes for the grant at most.
+func (g *Grant) locks() int { return len(g.Parts) + 1 }
+
+// Blocks returns how many blocks of the region the grant is of.
+func (g *Grant) Blocks() (n uint64) {
+	for _, p := range g.Parts {
+		n += p.N
+	}
+	return n
+}
+
+// Options are what a Table needs of its user. All are set.
+type Options struct {
+	Locks   Locks
+	Folios  *refcnt.Table
+	Block   int64                           // size of a block in bytes
+	SlotOff int64                           // region offset of the first slot in bytes
+	Slots   int                             // how many there are
+	Idle    func(block, n uint64)           // frees blocks
+	Ended   func(g *Grant)                  // is called once for each confirmed grant when its lease has ended
+	Now     func() time.Time                // the clock
+	Store   func(off int64, v uint64) error // stores 8 bytes to the region
+	Load    func(off int64) (uint64, error) // loads 8 bytes from it
+}
+
+// Table is the grants and found leases of a mount.
+type Table struct {
+	o Options
+
+	// grants counts grants and found leases: zero nearly always.
+	grants atomic.Int64
+
+	mu     sync.Mutex
+	byID   map[uint64]*Grant // protected by mu: all but the gone ones
+	files  map[uint64]*file  // protected by mu: those with grants, by inode number
+	order  []*Grant          // protected by mu: byID in the order of their ids
+	next   int               // protected by mu: index in order where the next Sweep begins
+	lastID uint64            // protected by mu
+	found  []found           // protected by mu: in ascending order
+	used   int               // protected by mu: locks of all grants
+	byUser map[uint32]int    // protected by mu: locks by user
+	slots  slots             // protected by mu
+
+	sweeping sync.Mutex // serialises Sweep; taken before mu
+}
+
+// file is a file with grants.
+type file struct {
+	slot     int // index
+	gen      uint64
+	changing bool
+	grants   []*Grant
+}
+
+// found is blocks that a mount found locked.
+type found struct{ block, n uint64 }
+
+// New returns a table without grants.
+func New(o Options) *Table {
+	return &Table{o: o, byID: map[uint64]*Grant{}, files: map[uint64]*file{}, byUser: map[uint32]int{}}
+}
+
+// Any reports whether there are grants or found leases.
+func (t *Table) Any() bool { return t.grants.Load() != 0 }
+
+// Find leases the blocks of the region's first n that programs have locked, for which a former
+// daemon has answered, and makes the generations of all slots new. free is called for each run of
+// them that has no owner: the caller keeps it from being allocated. ids continue above those that
+// are in use.
+//
+// Precondition: owners are known to the folio table, and nobody else uses it or the Table.
+func (t *Table) Find(n uint64, free func(block, n uint64)) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lo, hi := protocol.Identities()
+	err := t.o.Locks.Locks(lo, hi-lo, func(_, hi int64) bool {
+		if id, _, ok := protocol.IdentityAt(hi - 1); ok {
+			t.lastID = max(t.lastID, id)
+		}
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("listing the identities of leases: %w", err)
+	}
+	end := uint64(0)
+	err = t.o.Locks.Locks(0, int64(n)*t.o.Block, func(lo, hi int64) bool {
+		first, last := max(uint64(lo/t.o.Block), end), uint64((hi+t.o.Block-1)/t.o.Block)
+		if first < last {
+			t.found = append(t.found, found{first, last - first})
+			end = last
+		}
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("listing leased blocks: %w", err)
+	}
+	for _, f := range t.found {
+		t.o.Folios.LeaseFound(f.block, f.n, free)
+	}
+	t.grants.Add(int64(len(t.found)))
+	return t.startSlotsLocked()
+}
+
+// Add promises a grant: it leases the blocks of g, and gives g an id and its file a slot. size is
+// that of the file in bytes. ErrBudget.
+//
+// Precondition: the caller keeps the parts the file's own until Add returns.
+func (t *Table) Add(g *Grant, size uint64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := g.locks()
+	if t.used+n > Budget || g.UID != 0 && t.byUser[g.UID]+n > userShare || t.lastID == protocol.MaxID {
+		return ErrBudget
+	}
+	f := t.files[g.Ino]
+	if f == nil {
+		var err error
+		if f, err = t.takeSlotLocked(size); err != nil {
+			return err
+		}
+		t.files[g.Ino] = f
+	}
+	for _, p := range g.Parts {
+		t.o.Folios.Lease(p.Block, p.N, g.Writable)
+	}
+	t.lastID++
+	g.ID, g.Generation, g.Slot, g.Since = t.lastID, f.gen, t.slotOff(f.slot), t.o.Now()
+	g.state = promised
+	f.grants = append(f.grants, g)
+	t.byID[g.ID] = g
+	t.order = append(t.order, g)
+	t.used += n
+	t.byUser[g.UID] += n
+	t.grants.Add(1)
+	return nil
+}
+
+// Confirm makes the lease of a grant the lock's, once it has seen the lock. ErrUnknown;
+// ErrNotLocked; ErrStale if the file's layout has changed since, and the program should ask again.
+func (t *Table) Confirm(ino, id, generation uint64) error {
+	g, err := t.Lookup(ino, id)
+	if err != nil {
+		return err
+	}
+	locked, err := t.locked(g)
+	if err != nil {
+		return err
+	}
+	if !locked {
+		return ErrNotLocked
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case g.state == gone || g.state == ended:
+		return ErrUnknown
+	case g.stale || generation != g.Generation:
+		return ErrStale
+	}
+	g.state = confirmed
+	return nil
+}
+
+// Lookup returns a grant of a file that has not ended. ErrUnknown.
+func (t *Table) Lookup(ino, id uint64) (*Grant, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := t.byID[id]
+	if g == nil || g.Ino != ino || g.state > confirmed {
+		return nil, ErrUnknown
+	}
+	return g, nil
+}
+
+// locked reports whether the identity of a grant is locked.
+func (t *Table) locked(g *Grant) (bool, error) {
+	_, _, ok, err := t.o.Locks.FirstLock(protocol.Identity(g.ID, g.Writable), 1)
+	return ok, err
+}
+
+// CloseHandle ends the grants that were promised to an open file and are not confirmed.
+func (t *Table) CloseHandle(handle uint64) {
+	if t.grants.Load() == 0 {
+		return
+	}
+	t.end(func(g *Grant) bool { return g.Handle == handle && g.state == promised })
+}
+
+// end makes grants that the condition holds for gone. It is evaluated with mu held.
+func (t *Table) end(cond func(g *Grant) bool) (n int) {
+	var over []*Grant
+	t.mu.Lock()
+	for _, g := range t.order {
+		if cond(g) {
+			over = append(over, g)
+		}
+	}
+	t.removeLocked(over)
+	t.mu.Unlock()
+	for _, g := range over {
+		for _, p := range g.Parts {
+			t.o.Folios.Unlease(p.Block, p.N, g.Writable, t.o.Idle)
+		}
+	}
+	return len(over)
+}
+
+// removeLocked takes grants out of the table. Called with mu held.
+func (t *Table) removeLocked(over []*Grant) {
+	if len(over) == 0 {
+		return
+	}
+	for _, g := range over {
+		g.state = gone
+		delete(t.byID, g.ID)
+		t.used -= g.locks()
+		if t.byUser[g.UID] -= g.locks(); t.byUser[g.UID] == 0 {
+			delete(t.byUser, g.UID)
+		}
+		if f := t.files[g.Ino]; f != nil {
+			f.grants = slices.DeleteFunc(f.grants, func(x *Grant) bool { return x == g })
+			t.dropSlotLocked(g.Ino, f)
+		}
+	}
+	t.order = slices.DeleteFunc(t.order, func(g *Grant) bool { return g.state == gone })
+	t.grants.Add(-int64(len(over)))
+}
+
+// Sweep looks whether leases have ended: those of most grants, in turns, and the found leases too
+// if that is all grants. A lease that has ended keeps its blocks for Quarantine, so a caller that
+// waits for space sweeps again.
+func (t *Table) Sweep(most int) error {
+	if t.grants.Load() == 0 {
+		return nil
+	}
+	t.sweeping.Lock()
+	defer t.sweeping.Unlock()
+	now := t.o.Now()
+	t.mu.Lock()
+	look := t.order
+	if most < len(look) {
+		t.next %= len(look)
+		look = append(slices.Clone(look[t.next:]), look[:t.next]...)[:most]
+		t.next += most
+	} else {
+		look = slices.Clone(look)
+	}
+	all := len(look) == len(t.order)
+	t.mu.Unlock()
+	var first error
+	for _, g := range look {
+		t.mu.Lock()
+		state := g.state
+		t.mu.Unlock()
+		if state != confirmed {
+			continue
+		}
+		locked, err := t.locked(g)
+		if err != nil {
+			first = err
+			break
+		}
+		if locked {
+			continue
+		}
+		t.mu.Lock()
+		over := g.state == confirmed
+		if over {
+			g.state, g.ended = ended, now
+		}
+		t.mu.Unlock()
+		if over {
+			t.o.Ended(g)
+		}
+	}
+	t.end(func(g *Grant) bool {
+		return g.state == ended && now.Sub(g.ended) >= Quarantine || g.state == promised && now.Sub(g.Since) >= Unconfirmed
+	})
+	if all && first == nil {
+		first = t.sweepFound()
+	}
+	return first
+}
+
+// sweepFound gives up the found leases of blocks that nobody locks any more.
+func (t *Table) sweepFound() error {
+	t.mu.Lock()
+	look := t.found
+	t.mu.Unlock()
+	if len(look) == 0 {
+		return nil
+	}
+	var left, over []found
+	for _, f := range look {
+		at, end := f.block, f.block+f.n
+		err := t.o.Locks.Locks(int64(f.block)*t.o.Block, int64(f.n)*t.o.Block, func(lo, hi int64) bool {
+			first, last := max(uint64(lo/t.o.Block), at), uint64((hi+t.o.Block-1)/t.o.Block)
+			if at < first {
+				over = append(over, found{at, first - at})
+			}
+			if first < last {
+				left = append(left, found{first, last - first})
+				at = last
+			}
+			return true
+		})
+		if err != nil {
+			return err // of what was seen until then nothing is given up
+		}
+		if at < end {
+			over = append(over, found{at, end - at})
+		}
+	}
+	t.mu.Lock()
+	t.grants.Add(int64(len(left) - len(t.found)))
+	t.found = left
+	t.mu.Unlock()
+	for _, f := range over {
+		t.o.Folios.Unlease(f.block, f.n, true, t.o.Idle)
+	}
+	return nil
+}
