@@ -6,19 +6,17 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
 // blockOf is the region block of a file's block.
-func blockOf(f *fs.FS, ino, b uint64) (block uint64) {
-	f.Extents(&fs.Caller{}, ino, 0, func(x fs.ExtentInfo) bool {
+func (w *world) blockOf(ino, b uint64) (block uint64) {
+	for _, x := range w.Extents(ino) {
 		if x.Logical <= b && b < x.Logical+x.Len {
 			block = x.Block + b - x.Logical
 		}
-		return block == 0
-	})
+	}
 	return block
 }
 
@@ -28,14 +26,14 @@ func TestLostData(t *testing.T) {
 	w := build(t)
 	var bad []layout.BadRange
 	var deep uint64
-	w.mounted(func(f *fs.FS) {
-		w.mkdir(f, "/d/a")
-		w.mkdir(f, "/d/a/b c")
-		w.file(f, "/d/a/b c/deep", 5*4096+100)
-		w.symlink(f, "/long", strings.Repeat("x", 300))
+	w.mounted(func() {
+		w.mkdir("/d/a")
+		w.mkdir("/d/a/b c")
+		w.file("/d/a/b c/deep", 5*4096+100)
+		w.symlink("/long", strings.Repeat("x", 300))
 		deep = w.ino["/d/a/b c/deep"]
-		bad = append(bad, layout.BadRange{Block: blockOf(f, deep, 1), Len: 2}, layout.BadRange{Block: blockOf(f, deep, 5), Len: 1},
-			layout.BadRange{Block: blockOf(f, w.ino["/long"], 0), Len: 1})
+		bad = append(bad, layout.BadRange{Block: w.blockOf(deep, 1), Len: 2}, layout.BadRange{Block: w.blockOf(deep, 5), Len: 1},
+			layout.BadRange{Block: w.blockOf(w.ino["/long"], 0), Len: 1})
 	})
 	for i, b := range bad {
 		w.edit(w.sb.BadOff+int64(i)*layout.LineSize, func(l *layout.Line) { b.Put(l) })
@@ -48,7 +46,7 @@ func TestLostData(t *testing.T) {
 		t.Helper()
 		said := 0
 		o.Found = func(fsck.Problem) { said++ }
-		rep, err := fsck.Check(w.r, o)
+		rep, err := fsck.Check(w.R, o)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
@@ -73,12 +71,12 @@ func TestLostData(t *testing.T) {
 	check("fsck of what is damaged besides", fsck.Options{}, 1, 4)
 	check("fsck -y of what is damaged besides", fsck.Options{Repair: true}, 1, 5)
 	check("and again", fsck.Options{}, 0, 4)
-	w.mounted(func(f *fs.FS) {
-		r := f.NewPinnedRead()
-		if e := f.Read(&fs.Caller{}, deep, 4096, 4096, r); e != syscall.EIO {
+	w.mounted(func() {
+		r := w.FS.NewPinnedRead()
+		if e := w.FS.Read(&w.Ctx, deep, 4096, 4096, r); e != syscall.EIO {
 			t.Errorf("reading what is lost: %v", e)
 		}
-		if _, e := f.Readlink(&fs.Caller{}, w.ino["/long"], nil); e != syscall.EIO {
+		if _, e := w.FS.Readlink(&w.Ctx, w.ino["/long"], nil); e != syscall.EIO {
 			t.Errorf("reading a link that is lost: %v", e)
 		}
 	})
@@ -89,33 +87,33 @@ func TestLostData(t *testing.T) {
 // stays.
 func TestLostValue(t *testing.T) {
 	w := build(t)
-	rep, err := fsck.Check(w.r, fsck.Options{})
+	rep, err := fsck.Check(w.R, fsck.Options{})
 	if err != nil || rep.Left > 0 {
 		t.Fatal(err, rep)
 	}
 	value := layout.BadRange{Len: 1}
-	for string(w.r.Bytes(int64(value.Block)<<12, 100)) != strings.Repeat("v", 100) {
+	for string(w.R.Bytes(int64(value.Block)<<12, 100)) != strings.Repeat("v", 100) {
 		value.Block++
 	}
 	w.edit(w.sb.BadOff, func(l *layout.Line) { value.Put(l) })
-	rep, err = fsck.Check(w.r, fsck.Options{})
+	rep, err = fsck.Check(w.R, fsck.Options{})
 	if err != nil || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.LostData || rep.Problems[0].Path != "/d/g" || !strings.Contains(rep.Problems[0].What, `"user.long"`) {
 		t.Fatalf("%v, %+v", err, rep)
 	}
-	w.mounted(func(f *fs.FS) {
+	w.mounted(func() {
 		b := make([]byte, 20000)
-		if _, e := f.GetXattr(&fs.Caller{}, w.ino["/d/g"], "user.long", b); e != syscall.EIO {
+		if _, e := w.FS.GetXattr(&w.Ctx, w.ino["/d/g"], "user.long", b); e != syscall.EIO {
 			t.Errorf("reading the value: %v", e)
 		}
-		if n, e := f.GetXattr(&fs.Caller{}, w.ino["/d/g"], "user.short", b); e != 0 || string(b[:n]) != "value" {
+		if n, e := w.FS.GetXattr(&w.Ctx, w.ino["/d/g"], "user.short", b); e != 0 || string(b[:n]) != "value" {
 			t.Errorf("reading another: %v", e)
 		}
-		w.ok(f.SetXattr(&fs.Caller{}, w.ino["/d/g"], "user.long", []byte("new"), 0))
-		if s := f.Stats(); s.OfflineBytes != 4096 {
+		w.SetXattr(w.ino["/d/g"], "user.long", []byte("new"))
+		if s := w.FS.Stats(); s.OfflineBytes != 4096 {
 			t.Errorf("%d bytes are retired", s.OfflineBytes)
 		}
 	})
-	if rep, err := fsck.Check(w.r, fsck.Options{}); err != nil || rep.Left > 0 {
+	if rep, err := fsck.Check(w.R, fsck.Options{}); err != nil || rep.Left > 0 {
 		t.Errorf("in the end: %v, %+v", err, rep)
 	}
 }

@@ -31,7 +31,7 @@ type crafter struct {
 
 func newCrafter(t testing.TB) *crafter {
 	w := build(t)
-	w.mounted(func(f *fs.FS) { w.furnish(f) })
+	w.mounted(w.furnish)
 	c := &crafter{target: targetOf(w)}
 	c.collect()
 	return c
@@ -39,26 +39,24 @@ func newCrafter(t testing.TB) *crafter {
 
 // furnish adds what build leaves out: long names, a directory of several blocks, a deep one, large
 // and shared extents, a hole, unwritten blocks, a list of attributes in several blocks.
-func (w *world) furnish(f *fs.FS) {
-	ctx := &fs.Caller{}
-	w.mkdir(f, "/many")
+func (w *world) furnish() {
+	w.mkdir("/many")
 	for i := range 100 {
-		w.file(f, "/many/"+strings.Repeat("n", i*2)+fmt.Sprint(i), 0)
+		w.file("/many/"+strings.Repeat("n", i*2)+fmt.Sprint(i), 0)
 	}
 	path := ""
 	for i := range 6 {
 		path += fmt.Sprint("/deep", i)
-		w.mkdir(f, path)
+		w.mkdir(path)
 	}
-	w.file(f, path+"/leaf", 10)
-	w.file(f, "/large", 300<<10)
-	w.file(f, "/copy", 1)
-	_, e := f.CopyRange(ctx, w.ino["/large"], 0, w.ino["/copy"], 0, 200<<10)
-	w.ok(e)
-	w.file(f, "/holes", 4096)
-	w.ok(f.Fallocate(ctx, w.ino["/holes"], fs.FallocKeepSize, 1<<20, 64<<10))
+	w.file(path+"/leaf", 10)
+	w.file("/large", 300<<10)
+	w.file("/copy", 1)
+	w.Clone(w.ino["/large"], 0, w.ino["/copy"], 0, 200<<10)
+	w.file("/holes", 4096)
+	w.Fallocate(w.ino["/holes"], fs.FallocKeepSize, 1<<20, 64<<10)
 	for i := range 8 {
-		w.ok(f.SetXattr(ctx, w.ino["/large"], fmt.Sprint("user.", i), bytes.Repeat([]byte{'x'}, 900), 0))
+		w.SetXattr(w.ino["/large"], fmt.Sprint("user.", i), bytes.Repeat([]byte{'x'}, 900))
 	}
 }
 
@@ -66,7 +64,7 @@ func (w *world) furnish(f *fs.FS) {
 func (c *crafter) collect() {
 	for off := c.sb.StaticEnd; off < c.sb.BackupOff; off += layout.LineSize {
 		var l layout.Line
-		c.r.LoadLine(off, (*[layout.LineSize]byte)(&l))
+		c.R.LoadLine(off, (*[layout.LineSize]byte)(&l))
 		if !l.Valid(c.seed, off) {
 			continue
 		}
@@ -93,7 +91,7 @@ func (c *crafter) collect() {
 		if off := c.sb.InodeOff(ino); len(c.owned[path]) > 0 {
 			var l layout.Line
 			var k layout.Core
-			c.r.LoadLine(off, (*[layout.LineSize]byte)(&l))
+			c.R.LoadLine(off, (*[layout.LineSize]byte)(&l))
 			if k.Get(&l); k.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 				for _, b := range c.owned[path] {
 					c.names(int64(b) << layout.BlockShift)
@@ -109,7 +107,7 @@ func (c *crafter) names(off int64) {
 	for i := int64(0); i < layout.LinesPerBlock; i++ {
 		var l layout.Line
 		at := off + i*layout.LineSize
-		if c.r.LoadLine(at, (*[layout.LineSize]byte)(&l)); l.Valid(c.seed, at) && l.DentryKind() == layout.DentryHead {
+		if c.R.LoadLine(at, (*[layout.LineSize]byte)(&l)); l.Valid(c.seed, at) && l.DentryKind() == layout.DentryHead {
 			c.dentries = append(c.dentries, at)
 		}
 	}
@@ -171,7 +169,7 @@ func (c *crafter) name() {
 			p[12+c.byte()%40] = [...]byte{0, '/', '.', '\n', 0x1b, 0xff, c.byte()}[c.byte()%7]
 		case 5: // the name of another entry
 			var from layout.Line
-			c.r.LoadLine(pick(c, c.dentries), (*[layout.LineSize]byte)(&from))
+			c.R.LoadLine(pick(c, c.dentries), (*[layout.LineSize]byte)(&from))
 			ino, typ := l.DentryIno(), l.DentryType()
 			copy(p, from.Payload())
 			l.SetDentryTarget(ino, typ)
@@ -251,7 +249,7 @@ func (c *crafter) slot1() {
 			e.Dev = c.byte()
 		case 5: // that of another file
 			var from layout.Line
-			c.r.LoadLine(pick(c, c.slots), (*[layout.LineSize]byte)(&from))
+			c.R.LoadLine(pick(c, c.slots), (*[layout.LineSize]byte)(&from))
 			e = from.Extent(int(c.byte() % 2))
 		case 6: // all of it, or a small piece somewhere
 			e = layout.Extent{Logical: uint64(c.byte()), Block: pick(c, c.blocks), Len: uint32(c.byte()), Flags: c.byte() % 4}
@@ -366,8 +364,8 @@ func (c *crafter) super() {
 		s.Place()
 	}
 	b := s.Encode()
-	c.target.store(0, b)
-	c.target.store(c.sb.BackupOff, b)
+	c.Store(0, b)
+	c.Store(c.sb.BackupOff, b)
 }
 
 // state changes the owner record.
@@ -394,17 +392,17 @@ func (c *crafter) freeMap() {
 	var l, seg layout.Line
 	var o layout.Owner
 	var h layout.FreeMapSegment
-	c.r.LoadLine(c.sb.OwnerOff, (*[layout.LineSize]byte)(&l))
+	c.R.LoadLine(c.sb.OwnerOff, (*[layout.LineSize]byte)(&l))
 	if o.Get(&l); o.State != layout.OwnerSaved || o.Map.Block >= c.sb.Blocks() || o.Map.Len == 0 || o.Map.Len > 4000 {
 		return
 	}
 	off := int64(o.Map.Block) << layout.BlockShift
-	c.r.LoadLine(off, (*[layout.LineSize]byte)(&seg))
+	c.R.LoadLine(off, (*[layout.LineSize]byte)(&seg))
 	if !h.Get(&seg) || h.Next != 0 {
 		return
 	}
 	b := make([]byte, o.Map.Len)
-	c.r.Load(off+layout.LineSize, b)
+	c.R.Load(off+layout.LineSize, b)
 	for n := 1 + int(c.byte()%3); n > 0; n-- {
 		i := int(c.number() % uint64(len(b)))
 		switch c.byte() % 3 {
@@ -418,7 +416,7 @@ func (c *crafter) freeMap() {
 	}
 	b = b[:min(len(b), layout.BlockSize-layout.LineSize)]
 	o.Map.Len, o.Map.CRC = uint64(len(b)), layout.Checksum(c.seed, b)
-	c.target.store(off+layout.LineSize, b)
+	c.Store(off+layout.LineSize, b)
 	c.edit(c.sb.OwnerOff, func(l *layout.Line) { o.Put(l) })
 }
 
@@ -443,7 +441,7 @@ func (c *crafter) record() {
 		}
 		var l layout.Line
 		if off >= 0 && off%layout.LineSize == 0 && off < size {
-			c.r.LoadLine(off, (*[layout.LineSize]byte)(&l))
+			c.R.LoadLine(off, (*[layout.LineSize]byte)(&l))
 		}
 		l[layout.PayloadOff+c.byte()%layout.PayloadSize] = c.byte()
 		l.Seal(c.seed, off, seq)
@@ -459,16 +457,16 @@ func (c *crafter) record() {
 	h.BodyCRC = layout.Checksum(c.seed, body)
 	var l layout.Line
 	h.Put(&l, c.seed, slot)
-	c.target.store(slot, l[:])
+	c.Store(slot, l[:])
 	if at >= 0 && at <= size-int64(len(body)) {
-		c.target.store(at, body)
+		c.Store(at, body)
 	}
 }
 
 // transplant makes one line what another one is.
 func (c *crafter) transplant() {
 	var from layout.Line
-	c.r.LoadLine(c.lines[(int(c.byte())<<8|int(c.byte()))%len(c.lines)], (*[layout.LineSize]byte)(&from))
+	c.R.LoadLine(c.lines[(int(c.byte())<<8|int(c.byte()))%len(c.lines)], (*[layout.LineSize]byte)(&from))
 	to := c.lines[(int(c.byte())<<8|int(c.byte()))%len(c.lines)]
 	if to < layout.BlockSize/2 {
 		return // a superblock has no lines

@@ -46,10 +46,10 @@ func (c *crafter) within(what string, most uint64, f func()) {
 // read it, check it, repair it, mount it again and use it.
 func (c *crafter) strangers(script []byte) {
 	c.craft(script)
-	crafted := bytes.Clone(c.r.Bytes(0, size))
+	crafted := bytes.Clone(c.R.Bytes(0, size))
 	var said *fsck.Report
-	c.within("check", imageBytes, func() { said, _ = fsck.Check(c.r, fsck.Options{Sleep: noSleep}) })
-	if !bytes.Equal(crafted, c.r.Bytes(0, size)) {
+	c.within("check", imageBytes, func() { said, _ = fsck.Check(c.R, fsck.Options{Sleep: noSleep}) })
+	if !bytes.Equal(crafted, c.R.Bytes(0, size)) {
 		c.Error("a check wrote to the region")
 	}
 	for _, o := range []fs.Options{{ReadOnly: true}, {Takeover: true}, {Takeover: true, Scan: true}} {
@@ -69,7 +69,7 @@ func (c *crafter) strangers(script []byte) {
 	})
 	c.restore(crafted)
 	var rep *fsck.Report
-	c.within("repair", imageBytes, func() { rep, _ = fsck.Check(c.r, fsck.Options{Sleep: noSleep, Repair: true}) })
+	c.within("repair", imageBytes, func() { rep, _ = fsck.Check(c.R, fsck.Options{Sleep: noSleep, Repair: true}) })
 	if rep != nil {
 		if said == nil {
 			c.Fatal("a check failed, the repair did not")
@@ -77,7 +77,7 @@ func (c *crafter) strangers(script []byte) {
 		c.sameAs(said, rep)
 	}
 	if rep != nil && rep.Left == 0 {
-		again, err := fsck.Check(c.r, fsck.Options{Sleep: noSleep})
+		again, err := fsck.Check(c.R, fsck.Options{Sleep: noSleep})
 		if err != nil || len(again.Problems) > 0 {
 			c.Errorf("repaired, and then: %v, %v; the repair said: %v", err, again.Problems, rep.Problems)
 		}
@@ -98,7 +98,7 @@ func (c *crafter) strangers(script []byte) {
 
 func (c *crafter) mountIt(o fs.Options) (*fs.FS, error) {
 	o.Clock, o.Sleep = func() int64 { return 3e18 }, noSleep
-	return fs.Mount(c.r, o)
+	return fs.Mount(c.R, o)
 }
 
 // look lists and reads all that can be reached, at most 2000 names.

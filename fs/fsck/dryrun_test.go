@@ -20,14 +20,14 @@ import (
 // same.
 func (w *world) repair(o fsck.Options) (*fsck.Report, error) {
 	w.Helper()
-	before := bytes.Clone(w.r.Bytes(0, size))
+	before := bytes.Clone(w.R.Bytes(0, size))
 	o.Repair = false
-	dry, dryErr := fsck.Check(w.r, o)
-	if !bytes.Equal(before, w.r.Bytes(0, size)) {
+	dry, dryErr := fsck.Check(w.R, o)
+	if !bytes.Equal(before, w.R.Bytes(0, size)) {
 		w.Error("a dry run wrote to the region")
 	}
 	o.Repair = true
-	rep, err := fsck.Check(w.r, o)
+	rep, err := fsck.Check(w.R, o)
 	if err != nil {
 		return nil, err
 	}
@@ -159,14 +159,10 @@ func TestDryRun(t *testing.T) {
 			}
 		}},
 		harm{"committed records", func(c *crafter) {
-			m, err := fs.Mount(c.r, fs.Options{})
-			if err != nil {
-				c.Fatal(err)
-			}
-			var a fs.Attr
-			c.ok(m.Lookup(&fs.Caller{}, c.ino["/d"], "g", &a))
-			c.ok(m.Unlink(&fs.Caller{}, c.ino["/d"], "g"))
-			m.Abandon()
+			c.Mount()
+			c.OK(c.FS.Lookup(&c.Ctx, c.Ino("/d"), "g", new(fs.Attr)))
+			c.Unlink("/d/g")
+			c.Crash()
 			c.smash(c.inode("/deep0"))
 		}},
 		harm{"data in a record", func(c *crafter) { c.logged("/f", 5000, bytes.Repeat([]byte("R"), 3000)) }})
@@ -178,13 +174,13 @@ func TestDryRun(t *testing.T) {
 			c.TB = t
 			defer c.restore(c.image)
 			h.do(c)
-			image := bytes.Clone(c.r.Bytes(0, size))
+			image := bytes.Clone(c.R.Bytes(0, size))
 			check := func(r *pmem.Region, repair bool) (rep *fsck.Report, said []fsck.Problem, err error) {
 				rep, err = fsck.Check(r, fsck.Options{Sleep: noSleep, Repair: repair, Takeover: true, Found: func(p fsck.Problem) { said = append(said, p) }})
 				return rep, said, err
 			}
-			dry, saidDry, dryErr := check(c.r, false)
-			if !bytes.Equal(image, c.r.Bytes(0, size)) {
+			dry, saidDry, dryErr := check(c.R, false)
+			if !bytes.Equal(image, c.R.Bytes(0, size)) {
 				t.Error("a dry run wrote to the region")
 			}
 			for kind, r := range regions {
@@ -197,7 +193,7 @@ func TestDryRun(t *testing.T) {
 					t.Errorf("%s, read-only: %v, %+v\nexpected %v, %+v", kind, err, got, dryErr, dry)
 				}
 			}
-			rep, said, err := check(c.r, true)
+			rep, said, err := check(c.R, true)
 			if err != nil { // nothing can be repaired
 				if dry != nil && dry.Fixable > 0 {
 					t.Errorf("the repair: %v; the dry run: %v", err, dry.Problems)
@@ -212,7 +208,7 @@ func TestDryRun(t *testing.T) {
 				t.Errorf("the dry run said %v, the repair %v", saidDry, said)
 			}
 			more += max(0, rep.Repaired-1)
-			again, _, err := check(c.r, false)
+			again, _, err := check(c.R, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -244,8 +240,8 @@ func (c *crafter) logged(path string, at int64, data []byte) {
 	h := layout.RecordHeader{Seq: seq, At: body, Pieces: 1, Data: uint32(len(data)), BodyCRC: layout.Checksum(c.seed, tables)}
 	var l layout.Line
 	h.Put(&l, c.seed, slot)
-	c.store(body, append(tables, data...))
-	c.store(slot, l[:])
+	c.Store(body, append(tables, data...))
+	c.Store(slot, l[:])
 }
 
 // TestTruncateMany: an interrupted truncation of more lines than a journal record holds is
@@ -253,10 +249,10 @@ func (c *crafter) logged(path string, at int64, data []byte) {
 func TestTruncateMany(t *testing.T) {
 	w := build(t)
 	before := w.check(false)
-	w.mounted(func(f *fs.FS) {
-		w.file(f, "/c", 1)
+	w.mounted(func() {
+		w.file("/c", 1)
 		for i := 1; i < 600; i++ {
-			w.write(f, "/c", int64(i)*8192, 1)
+			w.write("/c", int64(i)*8192, 1)
 		}
 	})
 	if n := layout.MaxRecordLines(w.sb.LaneSlot); n*layout.ExtentsPerLine >= 599 {

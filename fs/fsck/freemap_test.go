@@ -21,7 +21,7 @@ type freeMap struct {
 
 func (w *world) owner() (o layout.Owner) {
 	w.Helper()
-	o, ok, err := fs.ReadOwner(w.r, w.sb)
+	o, ok, err := fs.ReadOwner(w.R, w.sb)
 	if !ok || err != nil {
 		w.Fatalf("owner record: %t, %v", ok, err)
 	}
@@ -32,12 +32,12 @@ func (w *world) owner() (o layout.Owner) {
 func (w *world) readMap() (m freeMap) {
 	w.Helper()
 	o := w.owner()
-	b := w.r.Bytes(int64(o.Map.Block)<<layout.BlockShift+layout.LineSize, int64(o.Map.Len))
+	b := w.R.Bytes(int64(o.Map.Block)<<layout.BlockShift+layout.LineSize, int64(o.Map.Len))
 	r := layout.NewFreeMapReader(b, w.sb.Blocks())
 	for x, ok := r.Run(); ok; x, ok = r.Run() {
 		m.runs = append(m.runs, x)
 	}
-	for range w.report().MetaChunks {
+	for range w.check(false).MetaChunks {
 		m.bits = append(m.bits, bytes.Clone(r.Bits(8)))
 	}
 	for b, mask, ok := r.Slots(); ok; b, mask, ok = r.Slots() {
@@ -74,17 +74,8 @@ func (w *world) writeMap(m *freeMap, more ...byte) {
 	f.B = append(f.B, more...)
 	o := w.owner()
 	o.Map.Len, o.Map.CRC = uint64(len(f.B)), layout.Checksum(w.seed, f.B)
-	w.store(int64(o.Map.Block)<<layout.BlockShift+layout.LineSize, f.B)
+	w.Store(int64(o.Map.Block)<<layout.BlockShift+layout.LineSize, f.B)
 	w.edit(w.sb.OwnerOff, func(l *layout.Line) { o.Put(l) })
-}
-
-func (w *world) report() *fsck.Report {
-	w.Helper()
-	rep, err := fsck.Check(w.r, fsck.Options{})
-	if err != nil {
-		w.Fatal(err)
-	}
-	return rep
 }
 
 // TestFreeMap: fsck notices a free map that is wrong, though every checksum is right, and
@@ -136,17 +127,15 @@ func TestFreeMap(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build(t)
-			w.mounted(func(f *fs.FS) {
-				w.file(f, "/a", 2<<15)
-				w.file(f, "/b", 1)
-				if _, e := f.CopyRange(&fs.Caller{}, w.ino["/a"], 0, w.ino["/b"], 0, 2<<15); e != 0 {
-					t.Fatal(e)
-				}
-				w.write(f, "/b", 3*4096, 4096)
+			w.mounted(func() {
+				w.file("/a", 2<<15)
+				w.file("/b", 1)
+				w.Clone(w.ino["/a"], 0, w.ino["/b"], 0, 2<<15)
+				w.write("/b", 3*4096, 4096)
 			})
 			m := w.readMap()
 			w.writeMap(&m)
-			if rep := w.report(); rep.Left > 0 || !rep.FreeMap {
+			if rep := w.check(false); rep.Left > 0 || !rep.FreeMap {
 				t.Fatalf("before: %+v", rep)
 			}
 			harm(w, &m)
@@ -162,15 +151,15 @@ func (w *world) dropped() {
 	if rep, err := w.repair(fsck.Options{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.FreeMap || !rep.Problems[0].Fixed || !rep.Clean || !rep.FreeMap {
 		w.Errorf("%v, %+v", err, rep)
 	}
-	if rep := w.report(); len(rep.Problems) > 0 || !rep.Clean || rep.FreeMap {
+	if rep := w.check(false); len(rep.Problems) > 0 || !rep.Clean || rep.FreeMap {
 		w.Errorf("after the repair: %+v", rep)
 	}
-	w.mounted(func(f *fs.FS) {
-		if f.Stats().FreeMap {
+	w.mounted(func() {
+		if w.FS.Stats().FreeMap {
 			w.Error("mounted by the free map that was dropped")
 		}
 	})
-	if rep := w.report(); len(rep.Problems) > 0 || !rep.FreeMap {
+	if rep := w.check(false); len(rep.Problems) > 0 || !rep.FreeMap {
 		w.Errorf("after a mount: %+v", rep)
 	}
 }
@@ -220,7 +209,7 @@ func TestRepairDropsFreeMap(t *testing.T) {
 		stays bool
 	}{
 		"nothing":    {func(w *world) {}, true},
-		"superblock": {func(w *world) { w.store(0, make([]byte, 512)) }, true},
+		"superblock": {func(w *world) { w.Store(0, make([]byte, 512)) }, true},
 		"link count": {func(w *world) { w.core("/f", func(c *layout.Core) { c.Nlink = 9 }) }, false},
 		"lost file":  {func(w *world) { w.core("/d/sub", func(c *layout.Core) { c.Mode = 0 }) }, false},
 	} {
@@ -230,11 +219,11 @@ func TestRepairDropsFreeMap(t *testing.T) {
 			if rep, err := w.repair(fsck.Options{}); err != nil || rep.Left > 0 || (rep.Repaired == 0) != (name == "nothing") {
 				t.Fatalf("%v, %+v", err, rep)
 			}
-			if rep := w.report(); len(rep.Problems) > 0 || !rep.Clean || rep.FreeMap != c.stays {
+			if rep := w.check(false); len(rep.Problems) > 0 || !rep.Clean || rep.FreeMap != c.stays {
 				t.Errorf("%+v", rep)
 			}
-			w.mounted(func(f *fs.FS) {
-				if f.Stats().FreeMap != c.stays {
+			w.mounted(func() {
+				if w.FS.Stats().FreeMap != c.stays {
 					t.Errorf("mounted by the free map: %t", !c.stays)
 				}
 			})

@@ -12,13 +12,13 @@ import (
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
-	"github.com/daxfsd/daxfsd/pmem"
 )
 
 func TestClean(t *testing.T) {
 	w := build(t)
-	before := bytes.Clone(w.r.Bytes(0, size))
+	before := bytes.Clone(w.R.Bytes(0, size))
 	rep := w.check(false)
 	if len(rep.Problems) != 0 || rep.ExitCode() != 0 || !rep.Clean {
 		t.Fatalf("%+v", rep)
@@ -26,14 +26,14 @@ func TestClean(t *testing.T) {
 	if rep.Files != 4 || rep.Dirs != 3 || rep.Symlinks != 2 || rep.Special != 1 || rep.ExtentBlocks != 1 || rep.XattrBlocks != 1 {
 		t.Errorf("counts: %+v", rep)
 	}
-	var st fs.StatFS
-	if !bytes.Equal(before, w.r.Bytes(0, size)) {
+	if !bytes.Equal(before, w.R.Bytes(0, size)) {
 		t.Error("a check wrote to the region")
 	}
-	w.mounted(func(f *fs.FS) { f.StatFS(&st) })
-	if st.Bfree != rep.FreeBlocks {
-		t.Errorf("free blocks %d, statfs says %d", rep.FreeBlocks, st.Bfree)
-	}
+	w.mounted(func() {
+		if free := w.Free(); free != rep.FreeBlocks {
+			t.Errorf("free blocks %d, statfs says %d", rep.FreeBlocks, free)
+		}
+	})
 	rep = w.check(true)
 	if rep.ExitCode() != 0 || len(rep.Problems) != 0 {
 		t.Errorf("repair of a sound filesystem: %+v", rep)
@@ -49,12 +49,12 @@ var damages = []struct {
 	exit  int    // of the repair
 	gone  string // paths that a repair cannot save
 }{
-	{"first superblock", func(w *world) { w.store(100, []byte{1, 2, 3}) }, fsck.SuperPrimary, 1, ""},
-	{"second superblock", func(w *world) { w.store(w.sb.BackupOff, make([]byte, 8)) }, fsck.SuperBackup, 1, ""},
+	{"first superblock", func(w *world) { w.Store(100, []byte{1, 2, 3}) }, fsck.SuperPrimary, 1, ""},
+	{"second superblock", func(w *world) { w.Store(w.sb.BackupOff, make([]byte, 8)) }, fsck.SuperBackup, 1, ""},
 	{"superblocks differ", func(w *world) {
 		s := *w.sb
 		s.Label = "other"
-		w.store(w.sb.BackupOff, s.Encode())
+		w.Store(w.sb.BackupOff, s.Encode())
 	}, fsck.SuperDiffer, 1, ""},
 	{"owner state", func(w *world) {
 		w.edit(w.sb.OwnerOff, func(l *layout.Line) { (&layout.Owner{State: 9}).Put(l) })
@@ -122,7 +122,7 @@ var damages = []struct {
 	}, fsck.ExtentChain, 1, ""},
 	{"extent chain that loops", func(w *world) {
 		var l layout.Line
-		w.r.LoadLine(w.inode("/frag")+layout.InodeTimesOff, (*[64]byte)(&l))
+		w.R.LoadLine(w.inode("/frag")+layout.InodeTimesOff, (*[64]byte)(&l))
 		var t layout.Times
 		t.Get(&l)
 		w.edit(int64(t.ExtentRoot)<<12, func(l *layout.Line) {
@@ -216,7 +216,7 @@ func TestDamage(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			w := build(t)
 			d.do(w)
-			before := bytes.Clone(w.r.Bytes(0, size))
+			before := bytes.Clone(w.R.Bytes(0, size))
 			rep := w.check(false)
 			if got := strings.Join(codes(rep), " "); got != d.codes {
 				t.Errorf("check says %q, expected %q: %v", got, d.codes, rep.Problems)
@@ -224,7 +224,7 @@ func TestDamage(t *testing.T) {
 			if want := map[bool]int{true: 0, false: 4}[d.codes == ""]; rep.ExitCode() != want {
 				t.Errorf("exit code %d, expected %d", rep.ExitCode(), want)
 			}
-			if !bytes.Equal(before, w.r.Bytes(0, size)) {
+			if !bytes.Equal(before, w.R.Bytes(0, size)) {
 				t.Error("a check wrote to the region")
 			}
 			rep = w.check(true)
@@ -251,15 +251,11 @@ func TestLostFound(t *testing.T) {
 	if rep.ExitCode() != 1 {
 		t.Fatalf("%+v", rep)
 	}
-	w.mounted(func(f *fs.FS) {
-		var lf, a fs.Attr
-		w.ok(f.Lookup(&fs.Caller{}, 1, "lost+found", &lf))
-		w.ok(f.Lookup(&fs.Caller{}, lf.Ino, fmt.Sprintf("#%d", w.ino["/d/g"]), &a))
-		if a.Size != 100 || a.Nlink != 1 {
+	w.mounted(func() {
+		if a := w.Stat(w.Ino(fmt.Sprintf("/lost+found/#%d", w.ino["/d/g"]))); a.Size != 100 || a.Nlink != 1 {
 			t.Errorf("%+v", a)
 		}
-		w.ok(f.Lookup(&fs.Caller{}, lf.Ino, fmt.Sprintf("#%d", w.ino["/d/sub"]), &a))
-		w.ok(f.Lookup(&fs.Caller{}, a.Ino, "deep", &a))
+		w.Ino(fmt.Sprintf("/lost+found/#%d/deep", w.ino["/d/sub"]))
 	})
 }
 
@@ -273,28 +269,28 @@ func TestLostFoundFull(t *testing.T) {
 				delete(w.ino, path)
 			}
 		}
-		if _, err := fs.Mkfs(w.r, options()); err != nil {
+		if _, err := fs.Mkfs(w.R, options()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	chunks, extents := 0, 0
 	for k := 1; k <= 8; k++ {
 		empty()
-		w.mounted(func(f *fs.FS) {
-			w.mkdir(f, "/d")
-			w.mkdir(f, "/e")
-			w.file(f, "/d/x", 5)
+		w.mounted(func() {
+			w.mkdir("/d")
+			w.mkdir("/e")
+			w.file("/d/x", 5)
 			n := 0
 			for i := range 64 * k { // by turns, so that no extent grows
 				for _, dir := range []string{"/", "/e/"} {
 					if dir == "/e/" || i < 64*k-2 {
 						n++
-						w.file(f, fmt.Sprintf("%sf%d", dir, n), 0)
+						w.file(fmt.Sprintf("%sf%d", dir, n), 0)
 					}
 				}
 			}
 			for i := range 14 {
-				w.file(f, fmt.Sprintf("/d/f%d", i), 0)
+				w.file(fmt.Sprintf("/d/f%d", i), 0)
 			}
 		})
 		before := w.check(false)
@@ -311,14 +307,11 @@ func TestLostFoundFull(t *testing.T) {
 		}
 		chunks += int(after.MetaChunks - before.MetaChunks)
 		extents += int(after.ExtentBlocks - before.ExtentBlocks)
-		w.mounted(func(f *fs.FS) {
-			var a fs.Attr
-			w.ok(f.Lookup(&fs.Caller{}, 1, "lost+found", &a))
-			w.ok(f.Lookup(&fs.Caller{}, a.Ino, fmt.Sprintf("#%d", w.ino["/d/x"]), &a))
-			if a.Size != 5 {
+		w.mounted(func() {
+			if a := w.Stat(w.Ino(fmt.Sprintf("/lost+found/#%d", w.ino["/d/x"]))); a.Size != 5 {
 				t.Errorf("%+v", a)
 			}
-			w.file(f, "/after", 1)
+			w.file("/after", 1)
 		})
 	}
 	if chunks == 0 || extents == 0 {
@@ -330,21 +323,21 @@ func TestLostFoundFull(t *testing.T) {
 // same order.
 func TestWorkers(t *testing.T) {
 	w := build(t)
-	w.mounted(func(f *fs.FS) {
+	w.mounted(func() {
 		for i := range 300 {
 			dir := fmt.Sprintf("/d%d", i%20)
 			if i < 20 {
-				w.mkdir(f, dir)
+				w.mkdir(dir)
 			}
 			path := fmt.Sprintf("%s/f%d", dir, i)
-			w.file(f, path, 1)
-			w.write(f, path, 8192, 1)
+			w.file(path, 1)
+			w.write(path, 8192, 1)
 		}
-		w.ok(f.SetXattr(&fs.Caller{}, w.ino["/d3/f3"], "user.x", make([]byte, 9000), 0))
-		w.file(f, "/large", 1)
+		w.SetXattr(w.ino["/d3/f3"], "user.x", make([]byte, 9000))
+		w.file("/large", 1)
 		for i := 1; i < 126*40; i++ { // a chain that is not read ahead
 			if i%2 == 0 {
-				w.write(f, "/large", int64(i)*4096, 1)
+				w.write("/large", int64(i)*4096, 1)
 			}
 		}
 	})
@@ -374,14 +367,14 @@ func TestWorkers(t *testing.T) {
 	for i := int64(1); i < 9; i++ {
 		w.smash(int64(root)<<layout.BlockShift + i*layout.LineSize)
 	}
-	image := bytes.Clone(w.r.Bytes(0, size))
+	image := bytes.Clone(w.R.Bytes(0, size))
 	for _, repair := range []bool{false, true} {
 		var want *fsck.Report
 		var said []fsck.Problem
 		for _, n := range []int{1, 8, 2} {
 			w.restore(image)
 			var now []fsck.Problem
-			rep, err := fsck.Check(w.r, fsck.Options{Repair: repair, Workers: n, Found: func(p fsck.Problem) { now = append(now, p) }})
+			rep, err := fsck.Check(w.R, fsck.Options{Repair: repair, Workers: n, Found: func(p fsck.Problem) { now = append(now, p) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -400,13 +393,10 @@ func TestWorkers(t *testing.T) {
 // it too.
 func TestRecoveryWork(t *testing.T) {
 	w := build(t)
-	m, err := fs.Mount(w.r, fs.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var a fs.Attr
-	w.ok(m.Lookup(&fs.Caller{}, w.ino["/d"], "g", &a)) // open
-	w.ok(m.Unlink(&fs.Caller{}, w.ino["/d"], "g"))
+	w.Mount()
+	w.OK(w.FS.Lookup(&w.Ctx, w.Ino("/d"), "g", new(fs.Attr))) // open
+	w.Unlink("/d/g")
+	w.Crash()
 	rep := w.check(false)
 	if len(rep.Problems) != 0 || rep.Clean || rep.Orphans != 1 || rep.JournalRecords == 0 {
 		t.Fatalf("%+v", rep)
@@ -426,11 +416,9 @@ func TestRecoveryWork(t *testing.T) {
 func TestShared(t *testing.T) {
 	w := build(t)
 	before := w.check(false)
-	w.mounted(func(f *fs.FS) {
-		w.file(f, "/copy", 0)
-		if n, e := f.CopyRange(&fs.Caller{}, w.ino["/f"], 0, w.ino["/copy"], 0, 8192); n != 8192 || e != 0 {
-			t.Fatal(n, e)
-		}
+	w.mounted(func() {
+		w.file("/copy", 0)
+		w.Clone(w.ino["/f"], 0, w.ino["/copy"], 0, 8192)
 	})
 	if rep := w.check(false); len(rep.Problems) > 0 || rep.DataBlocks != before.DataBlocks {
 		t.Errorf("%d data blocks, were %d; %v", rep.DataBlocks, before.DataBlocks, rep.Problems)
@@ -438,23 +426,14 @@ func TestShared(t *testing.T) {
 }
 
 func TestNoFilesystem(t *testing.T) {
-	r, err := pmem.NewMemory(size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := fsck.Check(r, fsck.Options{}); err == nil {
+	if _, err := fsck.Check(fstest.Memory(t, size), fsck.Options{}); err == nil {
 		t.Error("zeros pass for a filesystem")
 	}
 }
 
 // TestSmallerThanRegion: the second superblock is found where mkfs was given a size.
 func TestSmallerThanRegion(t *testing.T) {
-	r, err := pmem.NewMemory(2 * size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	r := fstest.Memory(t, 2*size)
 	o := options()
 	o.Size = size
 	if _, err := fs.Mkfs(r, o); err != nil {

@@ -35,19 +35,19 @@ type tally struct {
 func newTarget(t testing.TB) *target { return targetOf(build(t)) }
 
 func targetOf(w *world) *target {
-	g := &target{world: w, image: bytes.Clone(w.r.Bytes(0, size)), owned: map[string][]uint64{}, files: map[string][]byte{}}
+	g := &target{world: w, image: bytes.Clone(w.R.Bytes(0, size)), owned: map[string][]uint64{}, files: map[string][]byte{}}
 	for off := w.sb.OwnerOff; off < w.sb.StaticEnd+8*w.sb.ChunkSize(); off += layout.LineSize {
 		var l layout.Line
-		w.r.LoadLine(off, (*[64]byte)(&l))
+		w.R.LoadLine(off, (*[64]byte)(&l))
 		if l.Valid(w.seed, off) && !bytes.Equal(l.Payload(), make([]byte, layout.PayloadSize)) {
 			g.lines = append(g.lines, off)
 		}
 	}
-	w.mounted(func(f *fs.FS) {
+	w.mounted(func() {
 		for path, ino := range w.ino {
 			var a fs.Attr
-			if e := f.GetAttr(&fs.Caller{}, ino, &a); e == 0 && a.Mode&syscall.S_IFMT == syscall.S_IFREG {
-				g.files[path] = content(f, ino)
+			if e := w.FS.GetAttr(&w.Ctx, ino, &a); e == 0 && a.Mode&syscall.S_IFMT == syscall.S_IFREG {
+				g.files[path] = content(w.FS, ino)
 			}
 			g.owned[path] = g.blocksOf(path)
 		}
@@ -60,7 +60,7 @@ func targetOf(w *world) *target {
 func (g *target) blocksOf(path string) (out []uint64) {
 	take := func(off int64) {
 		var l layout.Line
-		g.r.LoadLine(off, (*[64]byte)(&l))
+		g.R.LoadLine(off, (*[64]byte)(&l))
 		for i := range layout.ExtentsPerLine {
 			for e := l.Extent(i); e.Len > 0; e.Len-- {
 				out = append(out, e.Block+uint64(e.Len)-1)
@@ -76,7 +76,7 @@ func (g *target) blocksOf(path string) (out []uint64) {
 		out = append(out, b)
 		var l layout.Line
 		var h layout.ExtentBlock
-		g.r.LoadLine(int64(b)<<layout.BlockShift, (*[64]byte)(&l))
+		g.R.LoadLine(int64(b)<<layout.BlockShift, (*[64]byte)(&l))
 		h.Get(&l)
 		for i := int64(1); i < layout.LinesPerBlock; i++ {
 			take(int64(b)<<layout.BlockShift + i*layout.LineSize)
@@ -113,14 +113,14 @@ func (g *target) harm(script []byte) (hit, sealed []int64) {
 		hit = append(hit, off)
 		if v&1 == 0 {
 			var l layout.Line
-			g.r.LoadLine(off, (*[64]byte)(&l))
+			g.R.LoadLine(off, (*[64]byte)(&l))
 			l[(v>>2)%64] ^= x
 			if v&2 != 0 {
 				for i := range l {
 					l[i] ^= x * byte(i+1)
 				}
 			}
-			g.store(off, l[:])
+			g.Store(off, l[:])
 			continue
 		}
 		sealed = append(sealed, off)
@@ -135,7 +135,7 @@ func (g *target) harm(script []byte) (hit, sealed []int64) {
 				return
 			}
 			var from layout.Line // another line's content
-			g.r.LoadLine(g.lines[(v>>32)%uint64(len(g.lines))], (*[64]byte)(&from))
+			g.R.LoadLine(g.lines[(v>>32)%uint64(len(g.lines))], (*[64]byte)(&from))
 			copy(l.Payload(), from.Payload())
 		})
 	}
@@ -145,11 +145,11 @@ func (g *target) harm(script []byte) (hit, sealed []int64) {
 // edit512 changes a byte of both superblocks and gives them right checksums.
 func (g *target) edit512(at int, x byte) {
 	b := make([]byte, layout.SuperSize)
-	g.r.Load(0, b)
+	g.R.Load(0, b)
 	b[at] ^= x
 	binary.LittleEndian.PutUint32(b[508:], layout.Checksum(0, b[:508]))
-	g.store(0, b)
-	g.store(g.sb.BackupOff, b)
+	g.Store(0, b)
+	g.Store(g.sb.BackupOff, b)
 }
 
 // place is the offset of some line: mostly of one that says something.
@@ -194,41 +194,41 @@ func limited(t testing.TB, f func()) {
 func (g *target) survive(script []byte) {
 	g.tally.scripts++
 	hit, sealed := g.harm(script)
-	damaged := bytes.Clone(g.r.Bytes(0, size))
-	dry, err := fsck.Check(g.r, fsck.Options{Sleep: noSleep})
-	if !bytes.Equal(damaged, g.r.Bytes(0, size)) {
+	damaged := bytes.Clone(g.R.Bytes(0, size))
+	dry, err := fsck.Check(g.R, fsck.Options{Sleep: noSleep})
+	if !bytes.Equal(damaged, g.R.Bytes(0, size)) {
 		g.Error("a check wrote to the region")
 	}
 	if err != nil {
-		if m, err := fs.Mount(g.r, fs.Options{Sleep: noSleep}); err == nil {
+		if m, err := fs.Mount(g.R, fs.Options{Sleep: noSleep}); err == nil {
 			m.Abandon()
 		}
 		return
 	}
 	sound := len(dry.Problems) == 0
-	m, err := fs.Mount(g.r, fs.Options{Sleep: noSleep, Takeover: true})
+	m, err := fs.Mount(g.R, fs.Options{Sleep: noSleep, Takeover: true})
 	if err == nil {
 		m.Abandon()
 	} else if sound && !slices.ContainsFunc(sealed, func(off int64) bool { return off < layout.SuperSize }) { // features are not damage
 		g.Errorf("check found nothing, mount: %v", err)
 	}
 	g.restore(damaged)
-	rep, err := fsck.Check(g.r, fsck.Options{Sleep: noSleep, Repair: true})
+	rep, err := fsck.Check(g.R, fsck.Options{Sleep: noSleep, Repair: true})
 	if err != nil {
 		return
 	}
 	if g.sameAs(dry, rep); rep.Left > 0 {
 		return
 	}
-	again, err := fsck.Check(g.r, fsck.Options{Sleep: noSleep})
+	again, err := fsck.Check(g.R, fsck.Options{Sleep: noSleep})
 	if err != nil || len(again.Problems) > 0 {
 		g.Errorf("repaired, and then: %v %v; the repair said: %v", err, again.Problems, rep.Problems)
 		return
 	}
 	g.tally.repaired++
-	g.mounted(func(f *fs.FS) {
+	g.mounted(func() {
 		found := map[uint64]bool{}
-		tree(f, func(dir, ino uint64, name string) { found[ino] = true })
+		tree(g.FS, func(dir, ino uint64, name string) { found[ino] = true })
 		for path, want := range g.files {
 			g.tally.files++
 			if g.touched(path, hit, sealed) {
@@ -237,13 +237,13 @@ func (g *target) survive(script []byte) {
 			g.tally.checked++
 			if ino := g.ino[path]; !found[ino] {
 				g.Errorf("%s has no name any more; the repair said: %v", path, rep.Problems)
-			} else if got := content(f, ino); !bytes.Equal(got, want) {
+			} else if got := content(g.FS, ino); !bytes.Equal(got, want) {
 				g.Errorf("%s has %d bytes, had %d, or others; the repair said: %v", path, len(got), len(want), rep.Problems)
 			}
 		}
 		var a fs.Attr
-		f.SetFlags(&fs.Caller{}, 1, 0, nil) // it may be immutable now
-		if e := f.Mknod(&fs.Caller{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 && e != syscall.EEXIST {
+		g.FS.SetFlags(&fs.Caller{}, 1, 0, nil) // it may be immutable now
+		if e := g.FS.Mknod(&fs.Caller{}, 1, "after the repair", syscall.S_IFREG|0o600, 0, &a); e != 0 && e != syscall.EEXIST {
 			g.Errorf("create after a repair: %v", e)
 		}
 	})
@@ -282,7 +282,7 @@ func tree(f *fs.FS, do func(dir, ino uint64, name string)) {
 // fail, none may panic or loop.
 func (g *target) use(script []byte) {
 	_, sealed := g.harm(script) // what has a right checksum a free map may not be believed beside
-	f, err := fs.Mount(g.r, fs.Options{Sleep: noSleep, Takeover: true, Scan: len(sealed) > 0, Clock: func() int64 { return 3e18 }})
+	f, err := fs.Mount(g.R, fs.Options{Sleep: noSleep, Takeover: true, Scan: len(sealed) > 0, Clock: func() int64 { return 3e18 }})
 	if err != nil {
 		return
 	}
@@ -317,7 +317,7 @@ func (g *target) use(script []byte) {
 		})
 	}
 	f.Unmount()
-	fsck.Check(g.r, fsck.Options{Sleep: noSleep})
+	fsck.Check(g.R, fsck.Options{Sleep: noSleep})
 }
 
 func TestRandomDamage(t *testing.T) {
@@ -350,8 +350,8 @@ func TestRandomDamage(t *testing.T) {
 // restore puts the image back where it differs.
 func (w *world) restore(image []byte) {
 	for off := int64(0); off < size; off += 4096 {
-		if b := image[off : off+4096]; !bytes.Equal(b, w.r.Bytes(off, 4096)) {
-			w.store(off, b)
+		if b := image[off : off+4096]; !bytes.Equal(b, w.R.Bytes(off, 4096)) {
+			w.Store(off, b)
 		}
 	}
 }

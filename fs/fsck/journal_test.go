@@ -13,12 +13,9 @@ import (
 // it holds. It must not count as committed.
 func TestTornRecord(t *testing.T) {
 	w := build(t)
-	m, err := fs.Mount(w.r, fs.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var a fs.Attr
-	w.ok(m.SetAttr(&fs.Caller{}, w.ino["/f"], &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, &a))
+	w.Mount()
+	w.OK(w.FS.SetAttr(&w.Ctx, w.ino["/f"], &fs.SetAttr{Valid: fs.SetMode, Mode: 0o600}, new(fs.Attr)))
+	w.Crash()
 	n := w.check(false).JournalRecords
 	if n == 0 {
 		t.Fatal("no record stands in the journal")
@@ -26,7 +23,7 @@ func TestTornRecord(t *testing.T) {
 	slot := make([]byte, w.sb.LaneSlot)
 	for i := int64(0); i < 2*int64(w.sb.Lanes); i++ {
 		at := w.sb.LaneOff + i*int64(w.sb.LaneSlot)
-		w.r.Load(at, slot)
+		w.R.Load(at, slot)
 		var h layout.RecordHeader
 		if !h.Get((*layout.Line)(slot), w.seed, at, w.sb.LaneSlot) {
 			continue
@@ -39,7 +36,7 @@ func TestTornRecord(t *testing.T) {
 		if layout.Checksum(w.seed, body) != h.BodyCRC {
 			t.Log("the body's checksum notices by itself")
 		}
-		w.store(at+layout.LineSize, body)
+		w.Store(at+layout.LineSize, body)
 		if got := w.check(false).JournalRecords; got != n-1 {
 			t.Errorf("%d records with one of them torn, expected %d", got, n-1)
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
@@ -17,9 +16,9 @@ func TestManyProblems(t *testing.T) {
 		t.Skip("10 000 repairs: make unit runs them")
 	}
 	w := build(t)
-	w.mounted(func(f *fs.FS) {
+	w.mounted(func() {
 		for i := range n {
-			w.file(f, fmt.Sprintf("/%d", i), 0)
+			w.file(fmt.Sprintf("/%d", i), 0)
 		}
 	})
 	for i := range n {
@@ -27,7 +26,7 @@ func TestManyProblems(t *testing.T) {
 	}
 	for _, repair := range []bool{false, true} {
 		told := 0
-		rep, err := fsck.Check(w.r, fsck.Options{Repair: repair, Found: func(fsck.Problem) { told++ }})
+		rep, err := fsck.Check(w.R, fsck.Options{Repair: repair, Found: func(fsck.Problem) { told++ }})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
-	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // converge: -y with exit 0 or 1 must leave an image that -n finds clean.
@@ -41,7 +41,7 @@ func TestRootWithoutLinks(t *testing.T) {
 // A root without links is damage, also where nothing is named in it and a crash came before.
 func TestEmptyRootWithoutLinks(t *testing.T) {
 	w := build(t)
-	if _, err := fs.Mkfs(w.r, options()); err != nil {
+	if _, err := fs.Mkfs(w.R, options()); err != nil {
 		t.Fatal(err)
 	}
 	w.smash(w.sb.OwnerOff)
@@ -62,9 +62,9 @@ func TestNamedWithoutLinks(t *testing.T) {
 // In lost+found a name may be taken.
 func TestLostFoundNameTaken(t *testing.T) {
 	w := build(t)
-	w.mounted(func(f *fs.FS) {
-		w.mkdir(f, "/lost+found")
-		w.file(f, fmt.Sprintf("/lost+found/#%d", w.ino["/d/g"]), 5)
+	w.mounted(func() {
+		w.mkdir("/lost+found")
+		w.file(fmt.Sprintf("/lost+found/#%d", w.ino["/d/g"]), 5)
 	})
 	w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.ClearDentry() })
 	w.converge()
@@ -76,14 +76,14 @@ func TestDeepDamage(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			w := build(t)
 			var ps []string
-			w.mounted(func(f *fs.FS) {
+			w.mounted(func() {
 				p := ""
 				for i := range n {
 					p += fmt.Sprintf("/x%d", i)
-					w.mkdir(f, p)
+					w.mkdir(p)
 					ps = append(ps, p)
 				}
-				w.file(f, p+"/leaf", 10)
+				w.file(p+"/leaf", 10)
 			})
 			for _, p := range ps {
 				w.smash(w.inode(p))
@@ -114,11 +114,7 @@ func TestAttributesOfLostCore(t *testing.T) {
 
 // The second superblock of an older filesystem is not taken for this one's.
 func TestOlderBackup(t *testing.T) {
-	r, err := pmem.NewMemory(4 * size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	r := fstest.Memory(t, 4*size)
 	o := options()
 	for i, n := range []int64{3 * size, size} {
 		o.UUID, o.Size = [16]byte{byte(7 + i)}, n
@@ -183,9 +179,9 @@ func TestInlineLinkWithExtents(t *testing.T) {
 func TestHeaderOfData(t *testing.T) {
 	w := build(t)
 	// An unwritten extent over a chunk whose first block still has a header.
-	w.mounted(func(f *fs.FS) {
+	w.mounted(func() {
 		for i := range 3000 {
-			w.file(f, fmt.Sprintf("/z%d", i), 0)
+			w.file(fmt.Sprintf("/z%d", i), 0)
 		}
 	})
 	rep := w.check(false)
@@ -194,36 +190,36 @@ func TestHeaderOfData(t *testing.T) {
 	for no := w.sb.FirstChunk(); no < w.sb.Chunks(); no++ {
 		var l layout.Line
 		off := w.sb.ChunkHeader(no)
-		w.r.LoadLine(off, (*[64]byte)(&l))
+		w.R.LoadLine(off, (*[64]byte)(&l))
 		if l.Valid(w.seed, off) && l.IsChunkHeader(no) {
 			metas = append(metas, no)
 		}
 	}
-	w.mounted(func(f *fs.FS) {
+	w.mounted(func() {
 		for i := range 3000 {
-			w.ok(f.Unlink(&fs.Caller{}, 1, fmt.Sprintf("z%d", i)))
+			w.Unlink(fmt.Sprintf("/z%d", i))
 			delete(w.ino, fmt.Sprintf("/z%d", i))
 		}
 	})
-	w.mounted(func(f *fs.FS) {})
+	w.mounted(func() {})
 	rep = w.check(false)
 	w.Logf("metadata chunks %d after, had headers %v", rep.MetaChunks, metas)
-	w.mounted(func(f *fs.FS) {
-		w.file(f, "/big", 0)
+	w.mounted(func() {
+		w.file("/big", 0)
 		n := int64(13 << 20)
-		w.ok(f.Fallocate(&fs.Caller{}, w.ino["/big"], 0, 0, n))
-		for ; f.Fallocate(&fs.Caller{}, w.ino["/big"], 0, n, 32<<10) == 0; n += 32 << 10 {
+		w.Fallocate(w.ino["/big"], 0, 0, n)
+		for ; w.FS.Fallocate(&w.Ctx, w.ino["/big"], 0, n, 32<<10) == 0; n += 32 << 10 {
 		}
 		// write all blocks but the first of each chunk, from the end, as far as extents go
 		for at := n - 32<<10; at >= 0; at -= 32 << 10 {
-			if _, e := f.Write(&fs.Caller{}, w.ino["/big"], at+4096, bytes.Repeat([]byte("B"), 28<<10)); e != 0 {
+			if _, e := w.FS.Write(&w.Ctx, w.ino["/big"], at+4096, bytes.Repeat([]byte("B"), 28<<10)); e != 0 {
 				w.Logf("written from %d of %d on: %v", at, n, e)
 				break
 			}
 		}
 	})
 	count := func() (n int) {
-		w.mounted(func(f *fs.FS) { n = bytes.Count(content(f, w.ino["/big"]), []byte("B")) })
+		w.mounted(func() { n = bytes.Count(content(w.FS, w.ino["/big"]), []byte("B")) })
 		return
 	}
 	had := count()
@@ -235,9 +231,9 @@ func TestHeaderOfData(t *testing.T) {
 	for _, no := range metas {
 		var l, m layout.Line
 		off := w.sb.ChunkHeader(no)
-		w.r.LoadLine(off, (*[64]byte)(&l))
+		w.R.LoadLine(off, (*[64]byte)(&l))
 		ln, bit := layout.ChunkMapPos(no)
-		w.r.LoadLine(w.sb.ChunkMapOff+ln*64, (*[64]byte)(&m))
+		w.R.LoadLine(w.sb.ChunkMapOff+ln*64, (*[64]byte)(&m))
 		if l.Valid(w.seed, off) && l.IsChunkHeader(no) && !m.ChunkBit(bit) {
 			stale++
 		}
@@ -267,15 +263,15 @@ func TestAttributesLikeInodes(t *testing.T) {
 		put(&l, (4*s-1)*layout.PayloadSize)
 	}
 	var forged uint64
-	w.mounted(func(f *fs.FS) {
-		w.file(f, "/evil", 1)
+	w.mounted(func() {
+		w.file("/evil", 1)
 		// entries of 12+n+len; 3 values of about 1000 bytes and one that ends it
 		at := 0
 		for i := range 4 {
 			name := fmt.Sprintf("user.%d", i)
 			n := min(1024, len(part)-at-12-len(name))
 			from := at + 12 + len(name)
-			w.ok(f.SetXattr(&fs.Caller{}, w.ino["/evil"], name, part[from:from+n], 0))
+			w.SetXattr(w.ino["/evil"], name, part[from:from+n])
 			at = from + n
 		}
 		w.Logf("%d bytes of %d", at, len(part))
@@ -295,17 +291,17 @@ func TestAttributesLikeInodes(t *testing.T) {
 			w.Logf("%v", p)
 		}
 	}
-	w.mounted(func(f *fs.FS) {
+	w.mounted(func() {
 		var lf, a fs.Attr
-		if f.Lookup(&fs.Caller{}, 1, "lost+found", &lf) == 0 {
+		if w.FS.Lookup(&w.Ctx, 1, "lost+found", &lf) == 0 {
 			for i := range uint64(16) {
-				if f.Lookup(&fs.Caller{}, lf.Ino, fmt.Sprintf("#%d", forged+i), &a) == 0 {
+				if w.FS.Lookup(&w.Ctx, lf.Ino, fmt.Sprintf("#%d", forged+i), &a) == 0 {
 					t.Errorf("forged inode %d of mode %#o uid %d is in lost+found", forged+i, a.Mode, a.UID)
 				}
 			}
 		}
 		buf := make([]byte, 2000)
-		if n, e := f.GetXattr(&fs.Caller{}, w.ino["/evil"], "user.0", buf); e != 0 {
+		if n, e := w.FS.GetXattr(&w.Ctx, w.ino["/evil"], "user.0", buf); e != 0 {
 			t.Errorf("attributes are gone: %d %v", n, e)
 		}
 	})
@@ -314,7 +310,7 @@ func TestAttributesLikeInodes(t *testing.T) {
 // A link that stands in its inode outlives its core line, whatever its length up to 52 bytes.
 func TestInlineLinkOfLostCore(t *testing.T) {
 	w := build(t)
-	w.mounted(func(f *fs.FS) { w.symlink(f, "/s2", strings.Repeat("y", 30)) })
+	w.mounted(func() { w.symlink("/s2", strings.Repeat("y", 30)) })
 	w.smash(w.inode("/s2"))
 	if rep := w.check(true); rep.ExitCode() != 1 {
 		t.Errorf("exit %d: %v", rep.ExitCode(), rep.Problems)
@@ -324,15 +320,15 @@ func TestInlineLinkOfLostCore(t *testing.T) {
 // Extent blocks of long ago are not taken for those of now.
 func TestOlderChain(t *testing.T) {
 	w := build(t)
-	w.mounted(func(f *fs.FS) {
-		w.file(f, "/c", 1)
+	w.mounted(func() {
+		w.file("/c", 1)
 		for i := 1; i < 200; i++ {
-			w.write(f, "/c", int64(i)*8192, 1)
+			w.write("/c", int64(i)*8192, 1)
 		}
 	})
-	w.mounted(func(f *fs.FS) {
-		w.ok(f.SetAttr(&fs.Caller{}, w.ino["/c"], &fs.SetAttr{Valid: fs.SetSize, Size: 4096}, new(fs.Attr)))
-		w.file(f, "/other", 1000000)
+	w.mounted(func() {
+		w.Truncate(w.ino["/c"], 4096)
+		w.file("/other", 1000000)
 	})
 	if rep := w.check(false); rep.ExitCode() != 0 {
 		t.Fatal(rep.Problems)

@@ -26,7 +26,7 @@ func TestRepairSays(t *testing.T) {
 			c.harm(w)
 			for _, repair := range []bool{false, true} {
 				var said []string
-				rep, err := fsck.Check(w.r, fsck.Options{Repair: repair, Found: func(p fsck.Problem) { said = append(said, p.String()) }})
+				rep, err := fsck.Check(w.R, fsck.Options{Repair: repair, Found: func(p fsck.Problem) { said = append(said, p.String()) }})
 				if err != nil || len(rep.Problems) == 0 {
 					t.Fatalf("%v, %+v", err, rep)
 				}

@@ -9,16 +9,15 @@ import (
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
-	"github.com/daxfsd/daxfsd/pmem"
 )
 
 const size = 16 << 20
 
-// world is a small filesystem, unmounted cleanly, and where its things are.
+// world is a small filesystem, unmounted cleanly, and the inode numbers of its paths.
 type world struct {
-	testing.TB
-	r    *pmem.Region
+	*fstest.Volume
 	sb   *layout.Superblock
 	seed uint32
 	ino  map[string]uint64
@@ -32,114 +31,69 @@ func options() fs.MkfsOptions {
 // (an extent block), /p (fifo), /d/two = /f. /d/g has a short and a long attribute.
 func build(t testing.TB) *world {
 	t.Helper()
-	r, err := pmem.NewMemory(size)
-	if err != nil {
-		t.Fatal(err)
+	v := fstest.Format(t, fstest.Memory(t, size), options(), fs.Options{Clock: func() int64 { return 2e18 }})
+	sb := v.Super()
+	w := &world{Volume: v, sb: sb, seed: layout.Seed(sb.UUID), ino: map[string]uint64{"/": layout.RootIno}}
+	w.mkdir("/d")
+	w.mkdir("/d/sub")
+	w.file("/f", 10000)
+	w.file("/d/g", 100)
+	w.file("/d/sub/deep", 5000)
+	w.symlink("/s", "d/g")
+	w.symlink("/l", strings.Repeat("x", 300))
+	w.file("/frag", 1)
+	for i := 1; i < 8; i++ {
+		w.write("/frag", int64(i)*8192, 1)
 	}
-	t.Cleanup(func() { r.Close() })
-	sb, err := fs.Mkfs(r, options())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{TB: t, r: r, sb: sb, seed: layout.Seed(sb.UUID), ino: map[string]uint64{"/": 1}}
-	w.mounted(func(f *fs.FS) {
-		w.mkdir(f, "/d")
-		w.mkdir(f, "/d/sub")
-		w.file(f, "/f", 10000)
-		w.file(f, "/d/g", 100)
-		w.file(f, "/d/sub/deep", 5000)
-		w.symlink(f, "/s", "d/g")
-		w.symlink(f, "/l", strings.Repeat("x", 300))
-		w.file(f, "/frag", 1)
-		for i := 1; i < 8; i++ {
-			w.write(f, "/frag", int64(i)*8192, 1)
-		}
-		var a fs.Attr
-		w.ok(f.Mknod(&fs.Caller{}, 1, "p", syscall.S_IFIFO|0o600, 0, &a))
-		w.ino["/p"] = a.Ino
-		w.ok(f.Link(&fs.Caller{}, w.ino["/f"], w.ino["/d"], "two", &a))
-		w.ok(f.SetXattr(&fs.Caller{}, w.ino["/d/g"], "user.short", []byte("value"), 0))
-		w.ok(f.SetXattr(&fs.Caller{}, w.ino["/d/g"], "user.long", bytes.Repeat([]byte("v"), 10000), 0))
-	})
+	w.ino["/p"] = w.Mknod("/p", syscall.S_IFIFO|0o600)
+	w.Link(w.ino["/f"], "/d/two")
+	w.SetXattr(w.ino["/d/g"], "user.short", []byte("value"))
+	w.SetXattr(w.ino["/d/g"], "user.long", bytes.Repeat([]byte("v"), 10000))
+	w.Unmount()
 	return w
 }
 
-func (w *world) mounted(f func(*fs.FS)) {
+// mounted calls f while the filesystem is mounted.
+func (w *world) mounted(f func()) {
 	w.Helper()
-	m, err := fs.Mount(w.r, fs.Options{Clock: func() int64 { return 2e18 }})
-	if err != nil {
-		w.Fatalf("mount: %v", err)
-	}
-	f(m)
-	if err := m.Unmount(); err != nil {
-		w.Fatalf("unmount: %v", err)
-	}
+	w.Mount()
+	f()
+	w.Unmount()
 }
 
-func (w *world) ok(e syscall.Errno) {
-	w.Helper()
-	if e != 0 {
-		w.Fatal(e)
-	}
+func (w *world) mkdir(path string) { w.ino[path] = w.Mkdir(path) }
+
+func (w *world) symlink(path, target string) { w.ino[path] = w.Symlink(path, target) }
+
+// file makes a file of n bytes.
+func (w *world) file(path string, n int) {
+	w.ino[path] = w.Create(path)
+	w.write(path, 0, n)
 }
 
-func (w *world) parent(path string) (uint64, string) {
-	i := strings.LastIndexByte(path, '/')
-	return w.ino[max(path[:i], "/")], path[i+1:]
-}
-
-func (w *world) mkdir(f *fs.FS, path string) {
-	d, name := w.parent(path)
-	var a fs.Attr
-	w.ok(f.Mkdir(&fs.Caller{}, d, name, 0o755, &a))
-	w.ino[path] = a.Ino
-}
-
-func (w *world) file(f *fs.FS, path string, n int) {
-	d, name := w.parent(path)
-	var a fs.Attr
-	w.ok(f.Mknod(&fs.Caller{}, d, name, syscall.S_IFREG|0o644, 0, &a))
-	w.ino[path] = a.Ino
-	w.write(f, path, 0, n)
-}
-
-func (w *world) write(f *fs.FS, path string, off int64, n int) {
-	_, e := f.Write(&fs.Caller{}, w.ino[path], off, bytes.Repeat([]byte(path[len(path)-1:]), n))
-	w.ok(e)
-}
-
-func (w *world) symlink(f *fs.FS, path, target string) {
-	d, name := w.parent(path)
-	var a fs.Attr
-	w.ok(f.Symlink(&fs.Caller{}, d, name, target, &a))
-	w.ino[path] = a.Ino
+// write writes n bytes, the last letter of the path, at a byte offset.
+func (w *world) write(path string, off int64, n int) {
+	w.Write(w.ino[path], off, bytes.Repeat([]byte(path[len(path)-1:]), n))
 }
 
 // edit changes the line at off and seals it anew: a wrong line with a right checksum.
 func (w *world) edit(off int64, f func(l *layout.Line)) {
 	w.Helper()
 	var l layout.Line
-	if err := w.r.LoadLine(off, (*[64]byte)(&l)); err != nil {
+	if err := w.R.LoadLine(off, (*[64]byte)(&l)); err != nil {
 		w.Fatal(err)
 	}
 	f(&l)
 	l.Seal(w.seed, off, l.Seq())
-	w.store(off, l[:])
+	w.Store(off, l[:])
 }
 
 // smash makes the line at off fail its checksum.
 func (w *world) smash(off int64) {
 	var l layout.Line
-	w.r.LoadLine(off, (*[64]byte)(&l))
+	w.R.LoadLine(off, (*[64]byte)(&l))
 	l[20] ^= 0x55
-	w.store(off, l[:])
-}
-
-func (w *world) store(off int64, b []byte) {
-	w.Helper()
-	if err := w.r.Store(off, b); err != nil {
-		w.Fatal(err)
-	}
+	w.Store(off, l[:])
 }
 
 func (w *world) inode(path string) int64 {
@@ -203,7 +157,7 @@ func (w *world) dentry(dir, name string) int64 {
 	for i := int64(0); i < layout.LinesPerBlock; i++ {
 		off := int64(e.Block)<<layout.BlockShift + i*layout.LineSize
 		var l layout.Line
-		w.r.LoadLine(off, (*[64]byte)(&l))
+		w.R.LoadLine(off, (*[64]byte)(&l))
 		if l.DentryKind() == layout.DentryHead && string(l.NamePart(0, l.DentryNameLen())) == name {
 			return off
 		}
@@ -219,7 +173,7 @@ func (w *world) check(repair bool) *fsck.Report {
 	if repair {
 		rep, err = w.repair(fsck.Options{})
 	} else {
-		rep, err = fsck.Check(w.r, fsck.Options{})
+		rep, err = fsck.Check(w.R, fsck.Options{})
 	}
 	if err != nil {
 		w.Fatal(err)
@@ -242,36 +196,33 @@ func codes(rep *fsck.Report) []string {
 func (w *world) verify(gone string) {
 	w.Helper()
 	skip := strings.Fields(gone)
-	w.mounted(func(f *fs.FS) {
+	w.mounted(func() {
 		for path, ino := range w.ino {
 			if slices.Contains(skip, path) && !strings.HasPrefix(gone, "content") {
 				continue
 			}
-			d, name := w.parent(path)
 			var a fs.Attr
 			if path != "/" {
-				if e := f.Lookup(&fs.Caller{}, d, name, &a); e != 0 || a.Ino != ino {
+				i := strings.LastIndexByte(path, '/')
+				if e := w.FS.Lookup(&w.Ctx, w.ino[max(path[:i], "/")], path[i+1:], &a); e != 0 || a.Ino != ino {
 					w.Errorf("%s: %v, inode %d, expected %d", path, e, a.Ino, ino)
 					continue
 				}
 			}
 			if path == "/d/g" && gone != "xattrs" {
-				buf := make([]byte, 10000)
-				if n, e := f.GetXattr(&fs.Caller{}, ino, "user.long", buf); e != 0 || n != len(buf) || buf[n-1] != 'v' {
-					w.Errorf("%s: user.long has %d bytes, %v", path, n, e)
+				if b := w.Xattr(ino, "user.long"); len(b) != 10000 || b[len(b)-1] != 'v' {
+					w.Errorf("%s: user.long has %d bytes", path, len(b))
 				}
-				if n, e := f.GetXattr(&fs.Caller{}, ino, "user.short", buf); e != 0 || string(buf[:n]) != "value" {
-					w.Errorf("%s: user.short is %q, %v", path, buf[:n], e)
+				if b := w.Xattr(ino, "user.short"); string(b) != "value" {
+					w.Errorf("%s: user.short is %q", path, b)
 				}
 			}
 			if a.Mode&syscall.S_IFMT != syscall.S_IFREG || slices.Contains(skip, path) {
 				continue
 			}
-			rp := f.NewPinnedRead()
-			if e := f.Read(&fs.Caller{}, ino, 0, 1, rp); e != 0 || rp.Len() != 1 || rp.Slices()[0][0] != path[len(path)-1] {
-				w.Errorf("%s cannot be read any more: %v", path, e)
+			if b, e := w.Take(ino, 0, 1); e != 0 || string(b) != path[len(path)-1:] {
+				w.Errorf("%s: the first byte is %q, %v", path, b, e)
 			}
-			rp.Done()
 		}
 	})
 }
