@@ -10,15 +10,15 @@ import (
 // one: what the lookup costs with cold caches.
 func BenchmarkReadExtents(b *testing.B) {
 	const size, piece = 1 << 30, 8192
-	c := newCore(b, size+size/8)
+	v := newVolume(b, size+size/8)
 	read := func(ino uint64) func(*testing.B) {
 		return func(b *testing.B) {
 			b.ReportAllocs()
 			buf := make([]byte, 4096)
 			rng := rand.New(rand.NewPCG(1, 2))
-			pin := c.fs.NewPinnedRead()
+			pin := v.FS.NewPinnedRead()
 			for b.Loop() {
-				if e := c.fs.Read(&c.ctx, ino, rng.Int64N(size/4096)*4096, 4096, pin); e != 0 {
+				if e := v.FS.Read(&v.Ctx, ino, rng.Int64N(size/4096)*4096, 4096, pin); e != 0 {
 					b.Fatal(e)
 				}
 				if n, e := pin.Take(buf); n != len(buf) || e != 0 {
@@ -27,16 +27,12 @@ func BenchmarkReadExtents(b *testing.B) {
 			}
 		}
 	}
-	one, many := c.create(b, "one", size), c.create(b, "many", 0)
+	one, many := create(v, "/one", size), v.Create("/many")
 	b.Run("1", read(one))
 	order := rand.New(rand.NewPCG(1, 1)).Perm(size / piece)
 	for i, j := range order {
-		if n, e := c.fs.CopyRange(&c.ctx, one, int64(j)*piece, many, int64(i)*piece, piece); n != piece || e != 0 {
-			b.Fatal(n, e)
-		}
+		v.Clone(one, int64(j)*piece, many, int64(i)*piece, piece)
 	}
-	if e := c.fs.Unlink(&c.ctx, 1, "one"); e != 0 {
-		b.Fatal(e)
-	}
+	v.Unlink("/one")
 	b.Run(fmt.Sprint(len(order)), read(many))
 }

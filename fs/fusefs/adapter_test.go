@@ -11,38 +11,23 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
 	"github.com/daxfsd/daxfsd/fs/transport"
 	"github.com/daxfsd/daxfsd/internal/invariants"
-	"github.com/daxfsd/daxfsd/pmem"
 )
 
 // mounted is an adapter over a filesystem in memory, without a kernel.
 type mounted struct {
 	*Adapter
-	t testing.TB
+	v *fstest.Volume
 }
 
 func newMounted(t testing.TB, dax DAX) *mounted {
 	t.Helper()
-	r, err := pmem.NewMemory(32 << 20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.Close() })
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	core, err := fs.Mount(r, fs.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := core.Unmount(); err != nil {
-			t.Error(err)
-		}
-	})
-	return &mounted{New(core, dax, func() []byte { return []byte(`{"pid":1}`) }), t}
+	v := fstest.Format(t, fstest.Memory(t, 32<<20), fs.MkfsOptions{}, fs.Options{Clock: fstest.RealTime})
+	t.Cleanup(v.Unmount)
+	return &mounted{New(v.FS, dax, func() []byte { return []byte(`{"pid":1}`) }), v}
 }
 
 // What queues serve, by one that waits, in go-fuse's terms.
@@ -101,34 +86,34 @@ func (m *mounted) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 func header(ino uint64) fuse.InHeader { return fuse.InHeader{NodeId: ino} }
 
 func (m *mounted) ok(what string, s fuse.Status) {
-	m.t.Helper()
+	m.v.Helper()
 	if s != fuse.OK {
-		m.t.Fatalf("%s: %v", what, s)
+		m.v.Fatalf("%s: %v", what, s)
 	}
 }
 
 func (m *mounted) create(name string, mode uint32) uint64 {
-	m.t.Helper()
+	m.v.Helper()
 	var out fuse.CreateOut
 	m.ok("create", m.Create(nil, &fuse.CreateIn{InHeader: header(1), Mode: mode}, name, &out))
 	return out.NodeId
 }
 
 func (m *mounted) write(ino uint64, off int64, data []byte) {
-	m.t.Helper()
+	m.v.Helper()
 	n, e := m.Queue(0).Write(&transport.InHeader{NodeID: ino}, &transport.WriteIn{Offset: uint64(off)}, data)
 	m.ok("write", status(e))
 	if n != len(data) {
-		m.t.Fatalf("wrote %d of %d bytes", n, len(data))
+		m.v.Fatalf("wrote %d of %d bytes", n, len(data))
 	}
 }
 
 func (m *mounted) stat(ino uint64) fuse.Attr {
-	m.t.Helper()
+	m.v.Helper()
 	var out fuse.AttrOut
 	m.ok("getattr", m.GetAttr(nil, &fuse.GetAttrIn{InHeader: header(ino)}, &out))
 	if out.Timeout() < time.Hour {
-		m.t.Errorf("attributes are valid for %v only", out.Timeout())
+		m.v.Errorf("attributes are valid for %v only", out.Timeout())
 	}
 	return out.Attr
 }
@@ -297,7 +282,7 @@ func TestLookupByNumber(t *testing.T) {
 		t.Errorf("a number that names nothing: %v, want ESTALE", s)
 	}
 	gone := m.create("gone", 0o644)
-	m.ok("unlink", status(m.core.Unlink(&fs.Caller{}, 1, "gone")))
+	m.v.Unlink("/gone")
 	h = header(gone) // whose FORGET has not come yet
 	if s := m.Lookup(nil, &h, ".", &e); s != fuse.Status(syscall.ESTALE) {
 		t.Errorf("a file without a name: %v, want ESTALE", s)
@@ -422,11 +407,9 @@ func TestOpenFlags(t *testing.T) {
 		}
 	}
 	m := newMounted(t, DAXInode)
-	var dir fs.Attr
-	ctx := &fs.Caller{}
-	m.ok("mkdir", status(m.core.Mkdir(ctx, 1, "d", 0o755, &dir)))
-	m.ok("chattr +x", status(m.core.SetFlags(ctx, dir.Ino, layout.FlagDAX, nil)))
-	for in, want := range map[uint64]uint32{1: openCached, dir.Ino: openDirect} {
+	dir := m.v.Mkdir("/d")
+	m.ok("chattr +x", status(m.core.SetFlags(&m.v.Ctx, dir, layout.FlagDAX, nil)))
+	for in, want := range map[uint64]uint32{1: openCached, dir: openDirect} {
 		var c fuse.CreateOut
 		m.ok("create", m.Create(nil, &fuse.CreateIn{InHeader: header(in)}, "f", &c))
 		flags := func() uint32 {
@@ -438,7 +421,7 @@ func TestOpenFlags(t *testing.T) {
 			t.Errorf("dax=inode in %d: open %#x, create %#x, want %#x", in, got, c.OpenFlags, want)
 		}
 		for flag, want := range map[uint32]uint32{0: openCached, layout.FlagDAX: openDirect} {
-			m.ok("chattr", status(m.core.SetFlags(ctx, c.NodeId, flag, nil)))
+			m.ok("chattr", status(m.core.SetFlags(&m.v.Ctx, c.NodeId, flag, nil)))
 			if got := flags(); got != want {
 				t.Errorf("dax=inode, flags %#x: open %#x, want %#x", flag, got, want)
 			}

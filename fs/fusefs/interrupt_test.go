@@ -11,12 +11,12 @@ import (
 
 // protocolOf makes go-fuse parse slow requests for a, without a kernel.
 func (m *mounted) protocolOf(a fuse.RawFileSystem) {
-	m.t.Helper()
+	m.v.Helper()
 	m.protocol = fuse.NewProtocolServer(a, &fuse.MountOptions{})
 	in := fuse.InitIn{Major: 7, Minor: 40, MaxReadAhead: 1 << 17}
 	in.Opcode, in.Unique, in.Length = 26, 2, uint32(len(bytesOf(&in)))
 	if n := m.SlowPath(bytesOf(&in), make([]byte, 256), nil); n == 0 {
-		m.t.Fatal("no answer to INIT")
+		m.v.Fatal("no answer to INIT")
 	}
 }
 

@@ -66,10 +66,7 @@ func TestKillSGID(t *testing.T) {
 				},
 			} {
 				ino := m.create(op, 0o6766)
-				var a fs.Attr
-				if e := m.core.SetAttr(&fs.Caller{}, ino, &fs.SetAttr{Valid: fs.SetGID | fs.SetMode, GID: c.file, Mode: 0o6766}, &a); e != 0 {
-					t.Fatal(e)
-				}
+				m.v.OK(m.core.SetAttr(&m.v.Ctx, ino, &fs.SetAttr{Valid: fs.SetGID | fs.SetMode, GID: c.file, Mode: 0o6766}, new(fs.Attr)))
 				m.ok(op, do(fuse.InHeader{NodeId: ino, Caller: c.h}))
 				want := uint32(0o766)
 				if c.kept {

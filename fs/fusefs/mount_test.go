@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/transport"
 	"github.com/daxfsd/daxfsd/pmem"
 )
@@ -54,23 +55,15 @@ func TestTruncated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	if _, err := fs.Mkfs(r, fs.MkfsOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	core, err := fs.Mount(r, fs.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &mounted{New(core, DAXAlways, nil), t}
-	ino := m.create("f", 0o644)
-	m.write(ino, 0, make([]byte, 64<<10))
+	t.Cleanup(func() { r.Close() })
+	v := fstest.Format(t, r, fs.MkfsOptions{}, fs.Options{})
+	v.Write(v.Create("/f"), 0, make([]byte, 64<<10))
 
 	conn, err := Attach(Options{Mountpoint: mp, Source: path, Kernel: []string{"default_permissions"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := conn.Start(core)
+	server, err := conn.Start(v.FS)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +75,8 @@ func TestTruncated(t *testing.T) {
 		Unmount(mp, Lazy)
 		select {
 		case <-served:
-			core.Unmount()
+			v.FS.Unmount()
+			v.FS = nil
 		case <-time.After(20 * time.Second):
 			t.Error("still serving 20 s after unmounting")
 		}

@@ -15,25 +15,17 @@ import (
 // slow request, which waits on a goroutine.
 func TestNoSpaceLeavesTheQueue(t *testing.T) {
 	m := newMounted(t, DAXAlways)
-	ctx := &fs.Caller{}
-	var s fs.StatFS
-	m.core.StatFS(&s)
+	v := m.v
 	const size = 1 << 20
 	big, rest, next := m.create("big", 0o644), m.create("rest", 0o644), m.create("next", 0o644)
 	m.write(big, 0, make([]byte, size))
 	m.write(next, 0, []byte("x"))
-	m.core.StatFS(&s)
-	if e := m.core.Fallocate(ctx, rest, 0, 0, int64(s.Bavail)<<12); e != 0 {
-		t.Fatal(e)
-	}
-	r := m.core.NewPinnedRead()
-	if e := m.core.Read(ctx, big, 0, size, r); e != 0 {
-		t.Fatal(e)
-	}
-	var a fs.Attr
-	if e := m.core.SetAttr(ctx, big, &fs.SetAttr{Valid: fs.SetSize}, &a); e != 0 {
-		t.Fatal(e)
-	}
+	var s fs.StatFS
+	v.FS.StatFS(&s)
+	v.Fallocate(rest, 0, 0, int64(s.Bavail)<<12)
+	r := v.FS.NewPinnedRead()
+	v.OK(v.FS.Read(&v.Ctx, big, 0, size, r))
+	v.Truncate(big, 0)
 	data := make([]byte, size/2)
 	if n, e := m.Queue(0).Write(&transport.InHeader{NodeID: next}, &transport.WriteIn{Offset: 4096}, data); e != transport.SlowPath {
 		t.Errorf("on the queue's thread: %d bytes, %v", n, e)
