@@ -95,9 +95,7 @@ func TestPoisonedData(t *testing.T) {
 				t.Error("the bad block changed")
 			}
 			v.Unmount()
-			if rep, err := fsck.Check(v.R, fsck.Options{}); err != nil || rep.Left > 0 {
-				t.Errorf("fsck: %v, %+v", err, rep)
-			}
+			v.Check()
 		})
 	}
 }
@@ -204,7 +202,5 @@ func TestPoisonedStage(t *testing.T) {
 	if v.owner().State != layout.OwnerSaved {
 		t.Error("no free map was saved")
 	}
-	if rep, err := fsck.Check(v.R, fsck.Options{}); err != nil || rep.Left > 0 {
-		t.Errorf("fsck: %v, %+v", err, rep)
-	}
+	v.Check()
 }

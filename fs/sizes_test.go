@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/daxfsd/daxfsd/fs"
-	"github.com/daxfsd/daxfsd/fs/fsck"
 	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
 	"github.com/daxfsd/daxfsd/pmem"
@@ -88,15 +87,8 @@ func regionOf(t *testing.T, path string, size int64) {
 	if puds := uint64(half) >> 30; size >= 64<<30 && st.Folios1G < puds-1 {
 		t.Errorf("%d folios of 1 GiB in a file of %d GiB", st.Folios1G, puds)
 	}
-	check := func() {
-		t.Helper()
-		rep, err := fsck.Check(r, fsck.Options{})
-		if err != nil || len(rep.Problems) > 0 {
-			t.Fatalf("fsck: %v %v", err, rep)
-		}
-	}
 	v.Unmount()
-	check()
+	v.Check()
 	v.Mount()
 	if got := v.FS.Stats(); got.FreeBlocks != st.FreeBlocks || got.Folios1G != st.Folios1G || got.Folios2M != st.Folios2M {
 		t.Errorf("after a remount %d blocks are free, %d and %d folios are large; before %d, %d, %d",
@@ -121,7 +113,7 @@ func regionOf(t *testing.T, path string, size int64) {
 		t.Errorf("%d blocks are free when all is deleted, %d were", got, free)
 	}
 	v.Unmount()
-	check()
+	v.Check()
 	runtime.GC()
 }
 
