@@ -147,7 +147,7 @@ func (m *Space) freeLocked(lane uint32, block uint64) {
 // If step 1 or 2 fails, the chunk stays metadata, which is always correct.
 func (m *Space) dropChunkLocked(lane uint32, i int) {
 	c := m.chunks[i]
-	if c.nfree < c.end-1 || c.first != 1 || c.end != m.sb.ChunkBlocks() {
+	if c.nfree < c.end-1 || c.no == m.sb.FirstChunk() || c.end != m.sb.ChunkBlocks() {
 		return
 	}
 	if m.setChunkBit(lane, c.no, false) != nil || m.j.Checkpoint() != nil {
