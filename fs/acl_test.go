@@ -15,8 +15,8 @@ const (
 	aclDefault = "system.posix_acl_default"
 )
 
-// aclText is an access control list as the attribute's value, of text such as
-// "u::rw-,u:5:r--,g::r--,m::rw-,o::---".
+// aclText encodes an access control list, such as "u::rw-,u:5:r--,g::r--,m::rw-,o::---", as the
+// attribute's value.
 func aclText(text string) []byte {
 	b := []byte{2, 0, 0, 0}
 	for _, e := range strings.Split(text, ",") {
@@ -58,7 +58,7 @@ func aclString(b []byte) string {
 	return strings.Join(s, ",")
 }
 
-// list is an inode's access control list as text; "" is none.
+// list returns an inode's access control list as text; "" means that it has none.
 func (v *volume) list(ino uint64, name string) string {
 	v.Helper()
 	buf := make([]byte, 65536)
@@ -76,7 +76,7 @@ func (v *volume) mode(ino uint64) uint32 {
 	return a.Mode & 0o7777
 }
 
-// A list and the mode say the same, whichever is set.
+// TestACLAndMode checks that a list and the mode agree, whichever of them is set.
 func TestACLAndMode(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/f")
@@ -92,7 +92,7 @@ func TestACLAndMode(t *testing.T) {
 		var a fs.Attr
 		v.OK(v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: mode}, &a))
 	}
-	set("u::rw-,g::r--,o::---") // says what a mode can say
+	set("u::rw-,g::r--,o::---") // equivalent to a mode
 	is(0o640, "")
 	set("u::rwx,u:5:rw-,g::r-x,g:7:-w-,m::rw-,o::--x")
 	is(0o761, "u::rwx,u:5:rw-,g::r-x,g:7:-w-,m::rw-,o::--x")
@@ -100,7 +100,7 @@ func TestACLAndMode(t *testing.T) {
 	is(0o4450, "u::r--,u:5:rw-,g::r-x,g:7:-w-,m::r-x,o::---")
 	v.Remount()
 	is(0o4450, "u::r--,u:5:rw-,g::r-x,g:7:-w-,m::r-x,o::---")
-	set("u::rw-,g::rw-,m::r--,o::---") // a mask without need is kept
+	set("u::rw-,g::rw-,m::r--,o::---") // the mask is not needed, and kept
 	is(0o4640, "u::rw-,g::rw-,m::r--,o::---")
 	chmod(0o600)
 	is(0o600, "u::rw-,g::rw-,m::---,o::---")
@@ -118,11 +118,11 @@ func TestACLAndMode(t *testing.T) {
 	is(0o640, long)
 	chmod(0o660)
 	is(0o660, strings.Replace(long, "m::r--", "m::rw-", 1))
-	v.SetXattr(ino, aclAccess, []byte{2, 0, 0, 0}) // without entries: no list
+	v.SetXattr(ino, aclAccess, []byte{2, 0, 0, 0}) // no entries: the list is removed
 	is(0o660, "")
 }
 
-// What is created takes the directory's default list instead of the umask.
+// TestACLInherited checks that new inodes take the directory's default list instead of the umask.
 func TestACLInherited(t *testing.T) {
 	const def = "u::rwx,u:5:rwx,g::r-x,m::rwx,o::r-x"
 	for _, c := range []struct {
@@ -224,13 +224,13 @@ func TestACLErrors(t *testing.T) {
 			t.Errorf("%d %s %x: %v, expected %v", c.ino, c.name, c.value, e, c.want)
 		}
 	}
-	v.OK(v.FS.RemoveXattr(&v.Ctx, f, aclDefault)) // which it has not
+	v.OK(v.FS.RemoveXattr(&v.Ctx, f, aclDefault)) // a file has no default list
 	if n := v.listxattr(f); len(n) != 1 || n[0] != aclAccess {
 		t.Errorf("listxattr: %q", n)
 	}
 }
 
-// Where there is no space for what would be inherited nothing is created, and nothing lost.
+// TestACLNoSpace checks that a mkdir which finds no space for the inherited list changes nothing.
 func TestACLNoSpace(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	d := v.Mkdir("/d")
@@ -256,8 +256,8 @@ func TestACLNoSpace(t *testing.T) {
 	}
 }
 
-// A whiteout inherits its directory's default list once, also one that is stored in blocks of its
-// own.
+// TestWhiteoutInheritsLongList checks that a whiteout inherits its directory's default list once,
+// even if the list is stored in blocks.
 func TestWhiteoutInheritsLongList(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	free := v.Free()
@@ -285,8 +285,8 @@ func TestWhiteoutInheritsLongList(t *testing.T) {
 	}
 }
 
-// FUSE sends FUSE_SETXATTR_ACL_KILL_SGID with either list; only that of access takes
-// set-group-ID, as ext4 has it.
+// TestDefaultACLKeepsSetGroupID checks that only the access list removes set-group-ID, as in ext4.
+// FUSE sends FUSE_SETXATTR_ACL_KILL_SGID with either list.
 func TestDefaultACLKeepsSetGroupID(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	d := v.Mkdir("/d")

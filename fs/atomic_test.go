@@ -14,7 +14,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// newAtomicVolume is newVolume with writes that are all or nothing.
+// newAtomicVolume returns a volume like newVolume's, mounted with Options.Atomic.
 func newAtomicVolume(t testing.TB, size int64) *volume {
 	t.Helper()
 	v := newVolume(t, size)
@@ -23,8 +23,8 @@ func newAtomicVolume(t testing.TB, size int64) *volume {
 	return v
 }
 
-// TestAtomicFolios: overwriting in pieces of any size neither splits nor moves a large folio,
-// takes no space, and is there after the daemon's death.
+// TestAtomicFolios checks that overwrites of any size neither split nor move a large folio, take no
+// space, and survive the daemon's death.
 func TestAtomicFolios(t *testing.T) {
 	v := newAtomicVolume(t, 64<<20)
 	ino := v.Create("/f")
@@ -60,8 +60,8 @@ func TestAtomicFolios(t *testing.T) {
 	}
 }
 
-// TestAtomicOneRecord: the largest write, over as many extents as it can touch, is one
-// record of more lines than a slot holds.
+// TestAtomicOneRecord checks that the largest write, over as many extents as it can touch, is one
+// record. The record has more lines than a slot holds.
 func TestAtomicOneRecord(t *testing.T) {
 	v := newAtomicVolume(t, 64<<20)
 	ino := v.Create("/f")
@@ -108,8 +108,8 @@ func (h *headers) NTStore(_ int, off int64, b []byte) {
 	}
 }
 
-// TestAtomicNoSpace: a write that finds no space changes nothing; one that needs none
-// succeeds on a full filesystem.
+// TestAtomicNoSpace checks that a write that finds no space changes nothing, and that one that
+// needs no space succeeds on a full filesystem.
 func TestAtomicNoSpace(t *testing.T) {
 	v := newAtomicVolume(t, fs.MinSize)
 	ino, fill := v.Create("/f"), v.Create("/fill")
@@ -126,7 +126,7 @@ func TestAtomicNoSpace(t *testing.T) {
 		m, e := v.FS.Write(&v.Ctx, fill, off, randomBytes(off, n))
 		switch {
 		case e == syscall.ENOSPC && m == 0:
-			if v.Free()+3 < before { // extent blocks
+			if v.Free()+3 < before { // three blocks may be extent blocks
 				t.Fatalf("a refused write took %d blocks", before-v.Free())
 			}
 			refused++
@@ -157,12 +157,12 @@ func TestAtomicNoSpace(t *testing.T) {
 	}
 }
 
-// TestAtomicAtOnce: overwrites of one file side by side, next to each other within words, and
-// readers that see each wholly or not at all.
+// TestAtomicAtOnce overwrites adjacent pieces of one file in parallel, at borders inside words.
+// Readers must see each write whole or not at all.
 func TestAtomicAtOnce(t *testing.T) {
 	v := newAtomicVolume(t, 64<<20)
 	ino := v.Create("/f")
-	const writers, size = 4, 20_011 // each its own piece
+	const writers, size = 4, 20_011 // each writer has its own piece
 	v.Write(ino, 0, make([]byte, writers*size))
 	rounds := 300
 	if testing.Short() {
@@ -199,7 +199,7 @@ func TestAtomicAtOnce(t *testing.T) {
 	}
 }
 
-// TestAtomicRefused: mount says why it cannot.
+// TestAtomicRefused checks that a mount which cannot write atomically is refused with the reason.
 func TestAtomicRefused(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	fill := v.Create("/fill")
@@ -232,7 +232,7 @@ func TestAtomicRefused(t *testing.T) {
 	refuse("make it anew")
 }
 
-// TestAtomicAllocates nothing.
+// TestAtomicAllocates checks that atomic writes allocate nothing.
 func TestAtomicAllocates(t *testing.T) {
 	v := newAtomicVolume(t, 64<<20)
 	ino := v.Create("/f")
@@ -245,7 +245,8 @@ func TestAtomicAllocates(t *testing.T) {
 	}
 }
 
-// logged is a region with a committed record that is not retired, and nothing of it in place.
+// logged returns a region with a committed record that is not cleared, and whose data is not in
+// place.
 func logged(t *testing.T) (v *volume, ino uint64, want []byte, slot int64) {
 	v = newAtomicVolume(t, fs.MinSize)
 	ino = v.Create("/f")
@@ -281,8 +282,7 @@ func put(t *testing.T, r *pmem.Region, off int64, b []byte) {
 	}
 }
 
-// TestAtomicReplay: a record that is committed is applied by mount and by fsck -y, and
-// forgotten after either.
+// TestAtomicReplay checks that mount and fsck -y apply a committed record and then clear it.
 func TestAtomicReplay(t *testing.T) {
 	for _, repair := range []bool{false, true} {
 		v, ino, want, slot := logged(t)
@@ -303,8 +303,8 @@ func TestAtomicReplay(t *testing.T) {
 	}
 }
 
-// TestAtomicBadRecord: a record whose data or body can lie nowhere is refused by mount and
-// reported by fsck.
+// TestAtomicBadRecord checks that mount refuses, and fsck reports, a record whose data or body has
+// an impossible place.
 func TestAtomicBadRecord(t *testing.T) {
 	for name, spoil := range map[string]func(h *layout.RecordHeader, tables []byte){
 		"body in the fixed area":    func(h *layout.RecordHeader, _ []byte) { h.At = 4096 },

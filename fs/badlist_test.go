@@ -11,8 +11,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// TestBadListOverHoles: a bad-range list that covers nearly all of a large sparse region does not
-// make a mount or a check look at each block. Block by block this took 12 s a mount.
+// TestBadListOverHoles checks that neither a mount nor a check visits each block of a bad-range
+// list that covers nearly all of a large sparse region. Block by block a mount took 12 s.
 func TestBadListOverHoles(t *testing.T) {
 	const size = 256 << 30
 	path := filepath.Join(t.TempDir(), "region")

@@ -10,14 +10,14 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// badModel is what a file should be: its bytes, and the blocks of which nobody knows them.
+// badModel is the expected content of a file: its bytes, and the file blocks whose content is lost.
 type badModel struct {
 	ino  uint64
 	data []byte
 	bad  map[int64]bool
 }
 
-// cut ends the file, and what is bad behind its end.
+// cut truncates the file, and drops the bad blocks beyond its end.
 func (m *badModel) cut(size int) {
 	for b := range m.bad {
 		if b<<12 >= int64(size) {
@@ -26,9 +26,9 @@ func (m *badModel) cut(size int) {
 	}
 }
 
-// TestBadRangesRandom: files whose blocks turn bad now and then, and are written, punched, zeroed,
-// cut, shared and removed like any: what is read is right or EIO, and what is bad stays out of use,
-// whichever way the filesystem is mounted.
+// TestBadRangesRandom writes, punches, zeroes, truncates, shares and removes files whose blocks
+// turn bad now and then. A read returns the right bytes or EIO, and bad blocks stay offline,
+// however the filesystem is mounted.
 func TestBadRangesRandom(t *testing.T) {
 	seeds := int64(6)
 	if testing.Short() {
@@ -56,7 +56,7 @@ func TestBadRangesRandom(t *testing.T) {
 				if rnd.Intn(2) == 0 {
 					off, n = off&^4095, (n+4095)&^4095
 				}
-				touches := func(off, n int) (part, any bool) { // partly covers a bad block; covers one at all
+				touches := func(off, n int) (part, any bool) { // part: covers a bad block in part; any: covers a bad block at all
 					for b := range m.bad {
 						lo, hi := int(b)<<12, min(int(b+1)<<12, max(len(m.data), off+n))
 						if off < hi && off+n > lo {
@@ -66,7 +66,8 @@ func TestBadRangesRandom(t *testing.T) {
 					}
 					return part, any
 				}
-				// A file that grows from within a bad block would have to zero the rest of it.
+				// A file that grows from inside a bad block would have to zero the rest of the
+				// block.
 				grows := func(end int) bool {
 					return end > len(m.data) && len(m.data)%4096 != 0 && m.bad[int64(len(m.data)>>12)]
 				}
@@ -75,7 +76,7 @@ func TestBadRangesRandom(t *testing.T) {
 						m.data = append(m.data, make([]byte, end-len(m.data))...)
 					}
 				}
-				healed := func(lo, hi int) { // whole blocks
+				healed := func(lo, hi int) { // only whole blocks heal
 					for b := range m.bad {
 						if int(b)<<12 >= lo && (int(b+1)<<12 <= hi || hi >= len(m.data) && int(b)<<12 < hi) {
 							delete(m.bad, b)
@@ -195,7 +196,7 @@ func TestBadRangesRandom(t *testing.T) {
 	}
 }
 
-// compareBad reads a file block by block.
+// compareBad compares a file with the model, block by block.
 func (v *volume) compareBad(m *badModel, step int) {
 	v.Helper()
 	for off := 0; off < len(m.data); off += 4096 {
@@ -211,7 +212,7 @@ func (v *volume) compareBad(m *badModel, step int) {
 	}
 }
 
-// resync takes over what a failed operation left, which may be the old or the new of each byte.
+// resync makes the model what a failed operation left: of each byte the old or the new value.
 func (v *volume) resync(m *badModel) {
 	v.Helper()
 	a := v.Stat(m.ino)

@@ -16,9 +16,9 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// TestKernelBadblocks: what the kernel lists is not read, not allocated and not lost sight of when
-// the list is gone; files keep the rest of their data, and lose what is bad by being overwritten or
-// removed. A mount by the free map and one by a scan agree.
+// TestKernelBadblocks checks that blocks on the kernel's list are neither read nor allocated, and
+// stay known when the list is gone. Files keep the rest of their data, and lose their bad blocks
+// when these are overwritten or removed. A mount by the free map and one by a scan agree.
 func TestKernelBadblocks(t *testing.T) {
 	v := newDevVolume(t, 64<<20)
 	v.Mount()
@@ -32,8 +32,7 @@ func TestKernelBadblocks(t *testing.T) {
 	before := v.Free()
 	v.Unmount()
 
-	// Blocks 3 and 4 of the file, of which sectors are bad, one free metadata block and three free
-	// ones.
+	// Sectors of the file's blocks 3 and 4, one free metadata block and three free data blocks.
 	sb := v.Super()
 	freeMeta := sb.InodeBase&^(sb.ChunkSize()-1) + sb.ChunkSize() - 4096
 	freeData := sb.BackupOff &^ (1<<20 - 1)
@@ -90,7 +89,8 @@ func TestKernelBadblocks(t *testing.T) {
 	v.Mount()
 	check("by the next free map")
 
-	// A part of a bad block cannot be written; all of it can, and the block is retired.
+	// A write of a part of a bad block fails. A write of the whole block succeeds, and the old
+	// block goes offline.
 	if n, e := v.FS.Write(&v.Ctx, ino, 3<<12+100, []byte("hello")); n != 0 || e != syscall.EIO {
 		t.Errorf("a write into a bad block: %d, %v", n, e)
 	}
@@ -129,7 +129,7 @@ func TestKernelBadblocks(t *testing.T) {
 	if got := v.Free(); got != free {
 		t.Errorf("%d blocks free by a scan, %d before", got, free)
 	}
-	// All that is free can be allocated, and none of it is bad.
+	// All free space can be allocated, and none of it is bad.
 	ino = v.Create("/all")
 	var st fs.StatFS
 	v.FS.StatFS(&st)
@@ -145,8 +145,9 @@ func TestKernelBadblocks(t *testing.T) {
 	v.lost()
 }
 
-// TestTruncatedRegion: what a region loses while it is mounted is EIO, for whoever reads or writes
-// it first, and is known then, also to the next mount. Everything else works.
+// TestTruncatedRegion checks that the end of a region that is cut off while mounted gives EIO to
+// its first reader or writer, and is known from then on, also to the next mount. Everything else
+// works.
 func TestTruncatedRegion(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		t.Run(fmt.Sprint("atomic=", atomic), func(t *testing.T) {
@@ -162,7 +163,7 @@ func TestTruncatedRegion(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The file that stands in for the device loses all from block 5 of it on for a while.
+			// The file behind the fake device loses block 5 and all later ones for a while.
 			if err := os.Truncate(v.path, at(x, 5)); err != nil {
 				t.Fatal(err)
 			}
@@ -227,7 +228,8 @@ func TestTruncatedRegion(t *testing.T) {
 	}
 }
 
-// TestBadMetadata: a mount that cannot read a structure names it, and has changed nothing.
+// TestBadMetadata checks that a mount that cannot read a structure reports its name and changes
+// nothing.
 func TestBadMetadata(t *testing.T) {
 	v := newDevVolume(t, 64<<20)
 	v.Mount()
@@ -237,7 +239,7 @@ func TestBadMetadata(t *testing.T) {
 	image := bytes.Clone(v.R.Bytes(0, sb.Size))
 	for _, c := range []struct {
 		off  int64
-		list bool // on the kernel's list, or else the memory faults
+		list bool // the range is on the kernel's list; false: the memory faults
 		want string
 	}{
 		{sb.BadOff, true, "the bad-range list"},
@@ -264,12 +266,12 @@ func TestBadMetadata(t *testing.T) {
 		v.poison()
 		if !c.list {
 			spoil(t, v.path, c.off, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
-			v.Store(0, image) // the owner record says that somebody tried
+			v.Store(0, image) // the failed mount changed the owner record
 		} else if !bytes.Equal(v.R.Bytes(0, sb.Size), image) {
 			t.Errorf("%s: the mount changed something", name)
 		}
 	}
-	// Nothing is made where the structures would stand on bad memory.
+	// mkfs fails where its structures would be in bad memory.
 	v.poison(pmem.Range{Off: 64 << 10, Len: 512})
 	image = bytes.Clone(v.R.Bytes(0, sb.Size))
 	if _, err := fs.Mkfs(v.R, fs.MkfsOptions{}); !errors.Is(err, pmem.ErrMedia) || !strings.Contains(err.Error(), "offset 65536") || !bytes.Equal(image, v.R.Bytes(0, sb.Size)) {
@@ -281,8 +283,8 @@ func TestBadMetadata(t *testing.T) {
 	v.lost()
 }
 
-// TestBadListFull: more ranges than the list has lines are known as long as the filesystem is
-// mounted, and no free map is saved that would not know them.
+// TestBadListFull checks that more ranges than the list has lines are known while the filesystem is
+// mounted, and that no free map without them is saved.
 func TestBadListFull(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.Create("/file")
@@ -306,7 +308,7 @@ func TestBadListFull(t *testing.T) {
 	if s := v.FS.Stats(); s.BadRanges != layout.LinesPerBlock-1 {
 		t.Errorf("%d ranges are on media", s.BadRanges)
 	}
-	for b := int64(1); b < 140; b += 2 { // which joins them
+	for b := int64(1); b < 140; b += 2 { // every second block, which joins the ranges
 		if err := v.FS.MarkBad(ino, b<<12, 4096); err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +323,7 @@ func TestBadListFull(t *testing.T) {
 	}
 }
 
-// TestTornBadList: a line that was torn while it was written says nothing.
+// TestTornBadList checks that a torn line of the bad-range list is ignored.
 func TestTornBadList(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/file")
@@ -333,7 +335,7 @@ func TestTornBadList(t *testing.T) {
 	v.Store(v.Super().BadOff+layout.LineSize, bytes.Repeat([]byte{7}, 32))
 	v.lost("/file 4096+4096")
 	v.Mount()
-	if err := v.FS.MarkBad(ino, 0, 1); err != nil { // takes the torn line
+	if err := v.FS.MarkBad(ino, 0, 1); err != nil { // reuses the torn line
 		t.Fatal(err)
 	}
 	v.Unmount()
@@ -341,8 +343,8 @@ func TestTornBadList(t *testing.T) {
 	v.Mount()
 }
 
-// TestBadInodeBlock: where inodes cannot be read nothing is created, and what stands elsewhere
-// works.
+// TestBadInodeBlock checks that no inode is created in a block that cannot be read, and that the
+// other inodes work.
 func TestBadInodeBlock(t *testing.T) {
 	v := newDevVolume(t, 64<<20)
 	v.Mount()
@@ -355,7 +357,7 @@ func TestBadInodeBlock(t *testing.T) {
 	}
 	sb := v.Super()
 	v.Unmount()
-	off := sb.InodeOff(inos[20]) &^ 4095 // not the root's block
+	off := sb.InodeOff(inos[20]) &^ 4095 // not the block with the root's inode
 	v.poison(pmem.Range{Off: off, Len: 4096})
 	image := bytes.Clone(v.R.Bytes(off, 4096))
 	spoil(t, v.path, off, 4096, syscall.PROT_NONE)
@@ -381,12 +383,13 @@ func TestBadInodeBlock(t *testing.T) {
 	}
 }
 
-// TestCompactBad: compaction leaves ranges alone that have a bad block, and so never become free.
+// TestCompactBad checks that compaction skips PMD blocks with a bad block, since these never become
+// free.
 func TestCompactBad(t *testing.T) {
 	for _, bad := range []bool{false, true} {
 		v := newVolume(t, fs.MinSize)
 		var inos []uint64
-		for i := range 400 { // small files, most of which go
+		for i := range 400 { // small files, most of which are removed
 			inos = append(inos, v.Create(fmt.Sprint("/f", i)))
 			v.Write(inos[i], 0, bytes.Repeat([]byte{byte(i + 1)}, 4096))
 		}
@@ -416,7 +419,7 @@ func TestCompactBad(t *testing.T) {
 	}
 }
 
-// TestOverwriteTruncated: a write over memory that went away goes elsewhere at once.
+// TestOverwriteTruncated checks that a write to memory that was cut off is redirected at once.
 func TestOverwriteTruncated(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		t.Run(fmt.Sprint("atomic=", atomic), func(t *testing.T) {
@@ -424,7 +427,7 @@ func TestOverwriteTruncated(t *testing.T) {
 			v.Options.Atomic = atomic
 			v.Mount()
 			first, ino := v.Create("/first"), v.Create("/file")
-			v.Write(first, 0, make([]byte, 4<<20)) // whose place is free then
+			v.Write(first, 0, make([]byte, 4<<20)) // its blocks are freed below
 			v.Write(ino, 0, make([]byte, 1<<20))
 			v.Truncate(first, 0)
 			x := v.Extents(ino)[0]
@@ -433,7 +436,7 @@ func TestOverwriteTruncated(t *testing.T) {
 			}
 			data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 			n, e := v.FS.Write(&v.Ctx, ino, 0, data)
-			for e == 0 && n < len(data) { // ordinary writes may be short
+			for e == 0 && n < len(data) { // without Atomic a write may be short
 				var m int
 				m, e = v.FS.Write(&v.Ctx, ino, int64(n), data[n:])
 				n += m

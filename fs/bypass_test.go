@@ -10,7 +10,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// kernel plays the kernel's page cache of one file: one page, filled, stored to and written back.
+// kernel simulates the kernel's page cache of one file: one page, which is filled, stored to and
+// written back.
 type kernel struct {
 	*volume
 	ino  uint64
@@ -24,7 +25,7 @@ func newKernel(t *testing.T) *kernel {
 	return k
 }
 
-// fill reads the second page.
+// fill reads the file's second page into the cache.
 func (k *kernel) fill() {
 	k.Helper()
 	ctx := fs.Caller{Fill: true}
@@ -48,7 +49,7 @@ func (k *kernel) writeBack() {
 	}
 }
 
-// has requires what the second page has at off.
+// has requires the text want at byte off of the second page.
 func (k *kernel) has(off int, want string) {
 	k.Helper()
 	if got := k.Read(k.ino, 4096+int64(off), len(want)); string(got) != want {
@@ -56,8 +57,8 @@ func (k *kernel) has(off int, want string) {
 	}
 }
 
-// TestBypass: what was read before a change past the cache does not undo it when it is written
-// back; what was read after it, or when it is over, is written back as it is.
+// TestBypass checks that a page that was read before a bypass does not undo it when it is written
+// back. A page that was read after the bypass, or once it was over, is written back unchanged.
 func TestBypass(t *testing.T) {
 	changes := map[string]func(k *kernel, ctx *fs.Caller) string{
 		"write": func(k *kernel, ctx *fs.Caller) string {
@@ -105,14 +106,14 @@ func TestBypass(t *testing.T) {
 				t.Fatal("nobody is told that the kernel may have an old page")
 			}
 			k.store(200, "stored")
-			k.store(102, "XX") // at the same time as the change: either may win
+			k.store(102, "XX") // concurrent with the change: either may win
 			k.writeBack()
 			k.has(99, want)
 			if name != "shared copy" {
 				k.has(200, "stored")
 			}
 
-			k.fill() // the old page is dropped, and read again
+			k.fill() // the old page is dropped and read again
 			k.store(102, "later")
 			k.writeBack()
 			k.has(102, "later")
@@ -125,19 +126,19 @@ func TestBypass(t *testing.T) {
 	}
 }
 
-// TestBypassFailed: a change that did not happen is not held against what is written back.
+// TestBypassFailed checks that a bypass that failed does not affect a later writeback.
 func TestBypassFailed(t *testing.T) {
 	k := newKernel(t)
 	k.fill()
 	ctx := fs.Caller{Direct: true}
-	if _, e := k.FS.Write(&ctx, k.ino, math.MaxInt64, []byte("x")); e == 0 { // there is no such place
+	if _, e := k.FS.Write(&ctx, k.ino, math.MaxInt64, []byte("x")); e == 0 { // beyond the largest offset
 		t.Fatal("written at the end of the world")
 	}
 	if ctx.Bypass != nil {
 		ctx.Bypass.End()
 	}
 	ctx = fs.Caller{Direct: true, UID: 1000}
-	big := bytes.Repeat([]byte("b"), 64<<20) // more than there is
+	big := bytes.Repeat([]byte("b"), 64<<20) // more than the region has
 	n, e := k.FS.Write(&ctx, k.ino, 4096+8, big)
 	if e != 0 && e != syscall.ENOSPC || n == len(big) {
 		t.Fatal(n, e)
@@ -148,7 +149,7 @@ func TestBypassFailed(t *testing.T) {
 	ctx.Bypass.End()
 }
 
-// TestBypassQueue: who must not wait is sent away before anything has happened.
+// TestBypassQueue checks that a caller that must not wait gets EAGAIN before anything has changed.
 func TestBypassQueue(t *testing.T) {
 	k := newKernel(t)
 	k.fill()

@@ -11,7 +11,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// entryOff is where the one entry of that name begins. The volume is not mounted.
+// entryOff returns the region offset in bytes of the only entry with that name. The volume is not
+// mounted.
 func (v *volume) entryOff(name string) (found int64) {
 	v.Helper()
 	part := name[:min(len(name), layout.HeadName)]
@@ -29,20 +30,21 @@ func (v *volume) entryOff(name string) (found int64) {
 	return found
 }
 
-// pointAt makes the one entry of that name lead to another directory. The volume is not mounted.
+// pointAt makes the only entry with that name refer to another directory. The volume is not
+// mounted.
 func (v *volume) pointAt(name string, ino uint64) {
 	v.Helper()
 	v.craft(v.entryOff(name), func(l *layout.Line) { l.SetDentryTarget(ino, syscall.DT_DIR) })
 }
 
-// TestCraftedGraphs: whatever names and parents say, no operation waits for itself or for another
-// one that waits for it, and a name that leads out of the tree gives EIO.
+// TestCraftedGraphs checks that operations on directories whose names and parents contradict each
+// other do not deadlock, and that a name that leads out of the tree gives EIO.
 func TestCraftedGraphs(t *testing.T) {
 	for _, g := range []struct {
 		name  string
 		craft func(v *volume, a, b, c uint64)
-		dir   func(a, b, c uint64) uint64 // has the entry "bad"
-		above bool                        // the directories themselves have no way up
+		dir   func(a, b, c uint64) uint64 // the directory with the entry "bad"
+		above bool                        // the directories themselves do not lead to the root
 	}{
 		{"itself", func(v *volume, a, b, c uint64) { v.pointAt("bad", c) }, func(a, b, c uint64) uint64 { return c }, false},
 		{"its parent", func(v *volume, a, b, c uint64) { v.pointAt("bad", b) }, func(a, b, c uint64) uint64 { return c }, false},
@@ -89,14 +91,14 @@ func TestCraftedGraphs(t *testing.T) {
 			select {
 			case <-done:
 			case <-time.After(30 * time.Second):
-				v.FS = nil // nothing can be unmounted
+				v.FS = nil // or the unmount would hang
 				t.Fatal("operations wait for each other")
 			}
 		})
 	}
 }
 
-// roam does to directories what readers or writers do.
+// roam reads directories if w is even, and else changes them.
 func (v *volume) roam(dirs []uint64, w int, mayFail bool) {
 	var ctx fs.Caller
 	var a fs.Attr

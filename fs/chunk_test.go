@@ -10,8 +10,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// snap keeps the region as it is when the first lane slot is cleared: a daemon that dies in
-// journal.Checkpoint.
+// snap copies the region when the first lane slot is cleared: the state that a daemon leaves that
+// dies in journal.Checkpoint.
 type snap struct {
 	v   *volume
 	sb  *layout.Superblock
@@ -29,15 +29,15 @@ func (s *snap) Store(_ int, off int64, b []byte) {
 }
 
 // TestRecordsOfChunkThatIsData: the daemon dies after the transaction that makes a metadata chunk
-// data space, and before the lanes are retired. It is mounted, the chunk becomes a file's data, and
-// the daemon dies again. The records that stand since the first death must not be replayed over the
-// data.
+// data space, and before the records are checkpointed. After a mount the chunk becomes a file's
+// data, and the daemon dies again. The records that remain from the first death must not be
+// replayed over the data.
 func TestRecordsOfChunkThatIsData(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	const files = 200
 	sb := v.Super()
 	s := &snap{v: v, sb: sb}
-	g := v.Create("/g") // takes what is free, so that the chunk is used again
+	g := v.Create("/g") // takes all free space, so that the chunk is used again
 	for n := int64(fs.MinSize); n >= 4096; n /= 2 {
 		for v.FS.Fallocate(&v.Ctx, g, fs.FallocKeepSize, int64(v.blocks(g))<<9, n) == 0 {
 		}
@@ -60,7 +60,7 @@ func TestRecordsOfChunkThatIsData(t *testing.T) {
 		t.Fatal("no chunk was given back")
 	}
 	v.Crash()
-	put(t, v.R, 0, s.img) // what the dead daemon left
+	put(t, v.R, 0, s.img) // the state that the dead daemon left
 
 	v.Mount()
 	t.Logf("%d records replayed", v.FS.Stats().ReplayedRecords)
@@ -68,7 +68,7 @@ func TestRecordsOfChunkThatIsData(t *testing.T) {
 	f := v.Create("/f")
 	v.Fallocate(g, fs.FallocPunchHole|fs.FallocKeepSize, 8<<20, 2*pudBytes)
 	var want []byte
-	for range 56 { // each far from the others, so that they are packed into broken space
+	for range 56 { // far from each other, so that they are packed into partial PMD blocks
 		b := bytes.Repeat([]byte{0xa5}, 4096)
 		v.Write(f, int64(len(want)), b)
 		want = append(want, append(b, make([]byte, 4096)...)...)
@@ -91,7 +91,6 @@ func TestRecordsOfChunkThatIsData(t *testing.T) {
 	t.Log("lines of records by chunk: ", lines, "first chunk", sb.FirstChunk())
 	t.Log(v.Extents(f), v.FS.Stats().MetaChunks)
 	v.Crash() // the daemon dies again
-	v.FS = nil
 	v.Mount()
 	got := v.Read(f, 0, len(want))
 	bad := 0

@@ -15,8 +15,8 @@ func randomBytes(seed int64, n int) []byte {
 	return b
 }
 
-// TestClone: a copy of whole blocks takes no space and keeps the large folio; a write to
-// either side copies just what it changes, and does not split the other's folio.
+// TestClone checks that a copy of whole blocks takes no space and keeps the large folio. A write to
+// either file copies only the blocks that it changes, and does not split the other file's folio.
 func TestClone(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	data := randomBytes(1, pudBytes)
@@ -40,7 +40,7 @@ func TestClone(t *testing.T) {
 	v.Write(b, pmdBytes+100, []byte("written"))
 	check(a, data)
 	check(b, other)
-	if now := v.Free(); now < free-2 { // a block, and slots
+	if now := v.Free(); now < free-2 { // a block, and a block of slots
 		t.Errorf("%d blocks free, were %d", now, free)
 	}
 	if s := v.FS.Stats(); s.Folios1G != 1 || s.SharedBytes != pudBytes-4096 || s.DeferredFrees != 0 {
@@ -56,7 +56,8 @@ func TestClone(t *testing.T) {
 	check(a, data)
 	check(b, other)
 
-	// What the copy no longer has is the first one's alone: written in place.
+	// Blocks that the copy no longer shares belong to the first file alone, and are written in
+	// place.
 	free = v.Free()
 	v.Write(a, pmdBytes, []byte("x"))
 	data[pmdBytes] = 'x'
@@ -66,7 +67,8 @@ func TestClone(t *testing.T) {
 	check(a, data)
 	check(b, other)
 
-	// With one of them gone the rest of its folio is free, and the other one's again.
+	// When one file is removed, the rest of its folio is free, and the other file owns its folio
+	// alone.
 	v.Delete("/a")
 	check(b, other)
 	v.checked()
@@ -80,8 +82,8 @@ func TestClone(t *testing.T) {
 	v.checked()
 }
 
-// TestCloneShapes: holes stay holes, unaligned ends are copied, ranges may be of one file,
-// and what was there goes.
+// TestCloneShapes checks that holes stay holes, that unaligned ends are copied, that ranges may be
+// in one file, and that the old content of the target is replaced.
 func TestCloneShapes(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	src := make([]byte, 300_000)
@@ -141,7 +143,7 @@ func TestCloneShapes(t *testing.T) {
 	v.checked()
 }
 
-// TestCloneTwice: what is shared already may be shared once more.
+// TestCloneTwice checks that shared blocks can be shared again.
 func TestCloneTwice(t *testing.T) {
 	v := newVolume(t, 16<<20)
 	free := v.Free()
@@ -164,8 +166,8 @@ func TestCloneTwice(t *testing.T) {
 	v.checked()
 }
 
-// TestCloneSpaceOps: truncating, punching, zeroing and growing one owner leave the other's
-// data alone, busy or not.
+// TestCloneSpaceOps checks that truncating, punching, zeroing and growing one file leave the data
+// of the other owner alone, whether its folio is busy or not.
 func TestCloneSpaceOps(t *testing.T) {
 	for _, busy := range []bool{false, true} {
 		v := newVolume(t, 64<<20)
@@ -193,7 +195,7 @@ func TestCloneSpaceOps(t *testing.T) {
 		zero(fs.FallocPunchHole|fs.FallocKeepSize, 2*pmdBytes+100, pmdBytes)
 		zero(fs.FallocZeroRange, 5*pmdBytes+1, 9000)
 		size(6*pmdBytes + 777)
-		size(6*pmdBytes + 70_000) // the block of the old end is shared, and zeroed
+		size(6*pmdBytes + 70_000) // the block of the old end is shared, and its tail zeroed
 		size(7*pmdBytes + 10)
 		v.Write(b, 9*pmdBytes, []byte("behind"))
 		for len(want) < 9*pmdBytes {

@@ -10,7 +10,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// collapsed counts the ranges of that many blocks that stand in one aligned block.
+// collapsed counts the aligned ranges of so many file blocks that lie in one aligned block of the
+// region.
 func (v *volume) collapsed(ino, blocks uint64) (n int) {
 	for _, e := range v.Extents(ino) {
 		for b := (e.Logical + blocks - 1) / blocks * blocks; b+blocks <= e.Logical+e.Len; b += blocks {
@@ -27,9 +28,9 @@ const (
 	pudBlocks = pudBytes / 4096
 )
 
-// TestGather: files that grow together by small appends end up in large folios each, and
-// what that takes is bounded.
-func TestGather(t *testing.T) {
+// TestCollapse checks that files that grow in turns by small appends are collapsed into large
+// folios, and that the space reserved for them is bounded.
+func TestCollapse(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	rnd := rand.New(rand.NewSource(1))
 	const files, size = 4, 4*pudBytes + 5000
@@ -82,7 +83,8 @@ func TestGather(t *testing.T) {
 	}
 }
 
-// crowded is a volume with a file of one full PUD range whose home others have squatted in.
+// crowded returns a volume with a file of one full PUD range, whose reserved PUD block also
+// contains blocks of other files.
 func crowded(t *testing.T) (v *volume, ino uint64, data []byte, others map[uint64][]byte) {
 	v = newVolume(t, 16<<20)
 	rnd := rand.New(rand.NewSource(2))
@@ -94,7 +96,7 @@ func crowded(t *testing.T) (v *volume, ino uint64, data []byte, others map[uint6
 		n := min(6000, pudBytes-at)
 		v.Write(ino, int64(at), data[at:at+n])
 		at += n
-		if i%9 == 4 { // who mounts does not know of homes
+		if i%9 == 4 { // a mount forgets the reservations
 			v.Remount()
 			o := v.Create(fmt.Sprint("/small", i))
 			b := make([]byte, 9000)
@@ -109,7 +111,8 @@ func crowded(t *testing.T) (v *volume, ino uint64, data []byte, others map[uint6
 	return v, ino, data, others
 }
 
-// TestCompact: what is in the way of a large folio is moved away, and nobody notices.
+// TestCompact checks that compaction moves blocks out of a PUD block, and that the files are
+// unchanged.
 func TestCompact(t *testing.T) {
 	v, ino, data, others := crowded(t)
 	free := v.Free()
@@ -145,11 +148,11 @@ func TestCompact(t *testing.T) {
 	}
 }
 
-// TestCompactBusy: a folio that a reply holds is not moved, and a call that was given up
-// moves nothing.
+// TestCompactBusy checks that a folio that a pinned read references is not moved, and that a
+// canceled call moves nothing.
 func TestCompactBusy(t *testing.T) {
 	v, ino, data, _ := crowded(t)
-	v.Unmerged = true // a folio that is busy when its range is gathered
+	v.Unmerged = true // a folio that is busy when its range is collapsed stays split
 	cancel := make(chan struct{})
 	close(cancel)
 	if c, e := v.FS.Compact(&fs.Caller{Cancel: cancel}); e != 0 || c.Moved != 0 {
@@ -174,8 +177,8 @@ func TestCompactBusy(t *testing.T) {
 	v.checked()
 }
 
-// TestCompactPacks: small files that are left of many are packed together, so that whole
-// large blocks are free again.
+// TestCompactPacks checks that the small files that are left of many are packed together, so that
+// whole PMD blocks become free.
 func TestCompactPacks(t *testing.T) {
 	v := newVolume(t, 16<<20)
 	free := v.FS.Stats().FreeIn2M
@@ -213,8 +216,9 @@ func TestCompactPacks(t *testing.T) {
 	v.checked()
 }
 
-// TestHomesGiveWay: what growing files keep is there for others when space is short.
-func TestHomesGiveWay(t *testing.T) {
+// TestReservationsGiveWay checks that the reservations of growing files are given up when space is
+// short.
+func TestReservationsGiveWay(t *testing.T) {
 	v := newVolume(t, 16<<20)
 	ino := v.Create("/grows")
 	for off := int64(0); off < pudBytes/2; off += 4096 {

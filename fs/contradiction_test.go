@@ -9,8 +9,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// TestContradictingFreeMap: what contradicts a saved free map with a right checksum, which no mount
-// can see before it is used, makes the filesystem read-only. Nothing panics, nor waits for ever.
+// TestContradictingFreeMap checks that metadata that contradicts a saved free map with a right
+// checksum makes the filesystem read-only when it is first used. Nothing panics or waits for ever.
+// No mount can find the contradiction earlier.
 func TestContradictingFreeMap(t *testing.T) {
 	extent := func(v *volume, ino uint64) int64 { return v.Super().InodeOff(ino) + layout.InodeExtentOff }
 	same := func(v *volume, from, to uint64) {
@@ -67,7 +68,7 @@ func TestContradictingFreeMap(t *testing.T) {
 		},
 		"an inode that is free": {
 			func(v *volume, w *world) {
-				for ino := uint64(2); ino <= 32; ino++ { // all that a create can take
+				for ino := uint64(2); ino <= 32; ino++ { // all inodes that a create can take
 					v.craft(v.Super().InodeOff(ino), func(l *layout.Line) {
 						var c layout.Core
 						if c.Get(l); c.Mode == 0 {
@@ -102,7 +103,7 @@ func TestContradictingFreeMap(t *testing.T) {
 			if !f.Stats().FreeMap {
 				t.Fatal("the free map was not used")
 			}
-			for _, ino := range []uint64{w.a, w.b} { // their extents are known from here on
+			for _, ino := range []uint64{w.a, w.b} { // reads their extents
 				var a fs.Attr
 				v.OK(f.Ref(&v.Ctx, ino, &a))
 				v.OK(f.Extents(&v.Ctx, ino, 0, func(fs.ExtentInfo) bool { return true }))

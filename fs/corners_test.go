@@ -12,7 +12,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// TestLargestOffset: no offset is too large for an answer.
+// TestLargestOffset checks that every operation answers for the largest offsets.
 func TestLargestOffset(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/a")
@@ -34,8 +34,8 @@ func TestLargestOffset(t *testing.T) {
 	}
 }
 
-// TestSlotReuse: freeing an orphan while its slot is taken again does not take the new
-// inode out of the cache.
+// TestSlotReuse checks that freeing an orphan does not drop the new inode in its slot from the
+// cache.
 func TestSlotReuse(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	stop := time.Now().Add(2 * time.Second)
@@ -66,8 +66,8 @@ func TestSlotReuse(t *testing.T) {
 	}
 }
 
-// TestTouchDuringChmod: the time of a write that completes while a transaction changes
-// the inode is not taken back, and is on media after the remount.
+// TestTouchDuringChmod checks that the time of a write that completes while a transaction changes
+// the inode is kept, and is on the media after the remount.
 func TestTouchDuringChmod(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/a")
@@ -97,7 +97,7 @@ func TestTouchDuringChmod(t *testing.T) {
 	}
 }
 
-// TestPutDamaged: an inode whose lazily kept times cannot be stored can be forgotten.
+// TestPutDamaged checks that an inode whose lazily kept times cannot be stored can be forgotten.
 func TestPutDamaged(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/a")
@@ -123,7 +123,7 @@ func TestPutDamaged(t *testing.T) {
 	}
 }
 
-// craft changes a metadata line of a filesystem that is not mounted, and seals it anew.
+// craft changes a metadata line and seals it again. The volume is not mounted.
 func (v *volume) craft(off int64, f func(l *layout.Line)) {
 	v.Helper()
 	var l layout.Line
@@ -137,7 +137,7 @@ func (v *volume) craft(off int64, f func(l *layout.Line)) {
 	}
 }
 
-// parent makes a directory say that its parent is another one.
+// parent sets the parent that a directory names. The volume is not mounted.
 func (v *volume) parent(dir, parent uint64) {
 	v.Helper()
 	v.craft(v.Super().InodeOff(dir), func(l *layout.Line) {
@@ -148,8 +148,8 @@ func (v *volume) parent(dir, parent uint64) {
 	})
 }
 
-// TestCraftedParents: on media whose parents lead round in a circle or elsewhere, lookup and
-// rename say EIO at once.
+// TestCraftedParents checks that lookup and rename return EIO at once where the parents on the
+// media form a cycle or lead elsewhere.
 func TestCraftedParents(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	a := v.Mkdir("/a")
@@ -185,11 +185,12 @@ func TestCraftedParents(t *testing.T) {
 	}
 }
 
-// Exchanging a file with a directory that holds another name of it, while that directory is
-// searched: a directory is locked before a file, whatever their numbers.
+// TestExchangeFileWithItsDirectory exchanges a file with a directory that has another name of the
+// file, while that directory is searched. A directory is locked before a file, whatever their
+// numbers.
 func TestExchangeFileWithItsDirectory(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
-	file := v.Create("/file") // the smaller number
+	file := v.Create("/file") // gets the smaller inode number
 	sub := v.Mkdir("/sub")
 	if file > sub {
 		t.Fatalf("inode %d before %d", file, sub)
@@ -224,7 +225,7 @@ func TestExchangeFileWithItsDirectory(t *testing.T) {
 	select {
 	case <-done:
 	case <-time.After(30 * time.Second):
-		v.FS = nil // which would not unmount, either
+		v.FS = nil // or the unmount would hang
 		t.Fatal("Rename and Lookup wait for each other")
 	}
 	if e := v.FS.Rename(&v.Ctx, 1, "file", 1, "sub", fs.RenameExchange); e != 0 {

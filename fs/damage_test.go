@@ -12,9 +12,10 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// TestDamagedDirectoryLine: a damaged line of a directory takes the names that it held, and no
-// others: they are listed, found, made and removed. It is logged once; the filesystem stays marked
-// over mounts until fsck has repaired it, which gives what lost its name one in lost+found.
+// TestDamagedDirectoryLine checks that a damaged line of a directory loses only the names in it;
+// the others are listed, found, made and removed. The damage is logged once. The filesystem stays
+// marked damaged over mounts until fsck has repaired it, and moved the files without a name to
+// lost+found.
 func TestDamagedDirectoryLine(t *testing.T) {
 	long := strings.Repeat("long", 50)
 	v := newVolume(t, fs.MinSize)
@@ -63,7 +64,7 @@ func TestDamagedDirectoryLine(t *testing.T) {
 		if round > 0 && !strings.Contains(log[0], "damaged metadata was found") {
 			t.Errorf("the second mount says nothing: %q", log)
 		}
-		if round > 0 { // all that is left cannot be removed with what was lost
+		if round > 0 { // the names that are left cannot be removed with the damaged ones
 			for _, name := range names {
 				v.OK(f.Unlink(&v.Ctx, d, name))
 			}

@@ -8,15 +8,15 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// TestDeepRename: a rename between directories that are deep in the tree keeps the rename mutex for
-// no longer than others may wait: a file, or a directory without directories in it, walks nowhere;
-// any other walks up once.
+// TestDeepRename checks that a rename between directories deep in the tree holds the rename mutex
+// no longer than others may wait. For a file, or a directory without directories in it, no parents
+// are walked; for any other directory they are walked once.
 func TestDeepRename(t *testing.T) {
 	depth := 300_000
 	if testing.Short() {
 		depth = 20_000
 	}
-	v := newVolume(t, (int64(depth)*5000+16<<20)&^4095) // a directory with one name is a block and an inode
+	v := newVolume(t, (int64(depth)*5000+16<<20)&^4095) // a directory with one name takes a block and an inode
 	mkdir := func(dir uint64, name string) uint64 {
 		var a fs.Attr
 		v.OK(v.FS.Mkdir(&v.Ctx, dir, name, 0o755, &a))
@@ -31,7 +31,7 @@ func TestDeepRename(t *testing.T) {
 	mkdir(x, "leaf")
 	mkdir(mkdir(x, "tree"), "below")
 	for _, name := range []string{"file", "leaf", "tree"} {
-		best := time.Hour // of some, since the machine may be busy
+		best := time.Hour // the best of some tries, since the machine may be busy
 		from, to := x, y
 		for range 6 {
 			start := time.Now()

@@ -14,8 +14,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// devVolume is a filesystem on a file that is taken for a device-dax node, and the device's list of
-// bad blocks. The file can be truncated under it.
+// devVolume is a filesystem on a file that pmem takes for a device-dax node, and the device's list
+// of bad blocks. The file can be truncated while it is mounted.
 type devVolume struct {
 	*volume
 	path, list string
@@ -54,7 +54,7 @@ func (d *devVolume) open() {
 	d.R = r
 }
 
-// poison puts the bytes of the region on the kernel's list.
+// poison puts byte ranges of the region on the kernel's list.
 func (d *devVolume) poison(ranges ...pmem.Range) {
 	d.Helper()
 	var b strings.Builder
@@ -66,7 +66,7 @@ func (d *devVolume) poison(ranges ...pmem.Range) {
 	}
 }
 
-// lost checks that fsck finds nothing but that files lost data: "path offset+bytes" each.
+// lost checks that fsck finds only lost data: one "path offset+bytes" for each range.
 func (v *volume) lost(want ...string) *fsck.Report {
 	v.Helper()
 	rep, err := fsck.Check(v.R, fsck.Options{})

@@ -6,8 +6,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// TestReadersDrain: readers of a large folio, each of which begins before the last one ends, do not
-// keep what is punched out of it from being free.
+// TestReadersDrain checks that blocks punched out of a large folio become free although each of its
+// readers begins before the last one ends.
 func TestReadersDrain(t *testing.T) {
 	v := newVolume(t, 32<<20)
 	const (
@@ -51,7 +51,7 @@ func TestReadersDrain(t *testing.T) {
 		t.Error("no folio was busy when it was cut")
 	}
 	v.FS.StatFS(&s)
-	if got := int64(s.Bavail-before) << 12; got < cut-(64<<10) { // but for blocks of extents
+	if got := int64(s.Bavail-before) << 12; got < cut-(64<<10) { // extent blocks take the rest
 		t.Errorf("%d bytes came free of %d that were punched", got, cut)
 	}
 	next := v.Create("/next")

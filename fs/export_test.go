@@ -1,10 +1,10 @@
 package fs
 
-// LimitAlloc has f say how many of the blocks, inodes or chunks that an allocation wants it may ask
-// for; 0: it finds no space. nil: all.
+// LimitAlloc makes f limit each allocation: f returns how many of the wanted blocks, inodes or
+// chunks it may take; 0 means that it finds no space. A nil f removes the limit.
 func (fs *FS) LimitAlloc(f func(want uint64) uint64) { fs.reserve.limit = f }
 
-// HoldIO keeps an inode's io, as an operation on its extents does, until release is called.
+// HoldIO locks an inode's io, as an operation on its extents does, until release is called.
 func (fs *FS) HoldIO(ino uint64) (release func()) {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -14,7 +14,7 @@ func (fs *FS) HoldIO(ino uint64) (release func()) {
 	return func() { in.io.Unlock(); fs.put(in, 1) }
 }
 
-// HoldRange keeps a file's first n bytes from readers and writers until release is called.
+// HoldRange locks a file's first n bytes against readers and writers until release is called.
 func (fs *FS) HoldRange(ino uint64, n int64) (release func()) {
 	in, e := fs.get(ino)
 	if e != 0 {
@@ -24,7 +24,7 @@ func (fs *FS) HoldRange(ino uint64, n int64) (release func()) {
 	return func() { in.rl.Unlock(lock); fs.put(in, 1) }
 }
 
-// HoldRename keeps the rename mutex until release is called.
+// HoldRename locks the rename mutex until release is called.
 func (fs *FS) HoldRename() (release func()) {
 	fs.rename.Lock()
 	return fs.rename.Unlock

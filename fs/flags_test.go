@@ -9,8 +9,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// TestFlags: what immutable and append-only inodes refuse, call by call, with what an
-// ordinary one is allowed as control.
+// TestFlags checks which calls immutable and append-only inodes refuse, and that an ordinary inode
+// allows them.
 func TestFlags(t *testing.T) {
 	const imm, app = layout.FlagImmutable, layout.FlagAppend
 	var a fs.Attr
@@ -32,8 +32,8 @@ func TestFlags(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		op       func(v *volume, f, d uint64) syscall.Errno
-		file     uint32 // flags of the file that refuse
-		dir      uint32 // flags of its directory that refuse
+		file     uint32 // flags of the file with which the call is refused
+		dir      uint32 // flags of its directory with which the call is refused
 		otherdir uint32
 	}{
 		{"read", func(v *volume, f, d uint64) syscall.Errno { return v.FS.GetAttr(&v.Ctx, f, &a) }, 0, 0, 0},
@@ -96,7 +96,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// Flags and project outlive a remount, and are inherited as those of ext4 are.
+// TestFlagsInherited checks that flags and project survive a remount and are inherited as in ext4.
 func TestFlagsInherited(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	d := v.Mkdir("/d")
@@ -124,11 +124,12 @@ func TestFlagsInherited(t *testing.T) {
 	v.expect(v.FS.SetFlags(&v.Ctx, link, 0, nil), true, syscall.EOPNOTSUPP)
 }
 
-// TestAtime: when reading changes the access time.
+// TestAtime checks when reading changes the access time.
 func TestAtime(t *testing.T) {
 	for _, c := range []struct {
 		mode fs.Atime
-		// Whether it changes: after a change, again at once, and again a day later.
+		// Whether the time changes: by a read after a change, by another read at once, and a day
+		// later.
 		first, again, later bool
 	}{{fs.Relatime, true, false, true}, {fs.Strictatime, true, true, true}, {fs.Noatime, false, false, false}} {
 		v := newVolume(t, fs.MinSize)
@@ -163,7 +164,7 @@ func TestAtime(t *testing.T) {
 			changes("first", c.first)
 			changes("again", c.again)
 			v.Now.Add(int64(25 * time.Hour))
-			v.SetXattr(1, "user.tick", nil) // the coarse clock, without a timer
+			v.SetXattr(1, "user.tick", nil) // advances the coarse clock without a timer
 			changes("a day later", c.later)
 			if name != l {
 				v.OK(v.FS.SetFlags(&v.Ctx, name, layout.FlagNoAtime, nil))
@@ -178,7 +179,8 @@ func TestAtime(t *testing.T) {
 	}
 }
 
-// nodiratime: reading a directory leaves its access time alone, reading a file does not.
+// TestNoDirAtime checks that reading a directory leaves its access time alone, and reading a file
+// does not.
 func TestNoDirAtime(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	v.Unmount()
@@ -199,7 +201,7 @@ func TestNoDirAtime(t *testing.T) {
 	}
 }
 
-// Times that are kept lazily become durable by themselves.
+// TestTimesTimer checks that lazily kept times become durable by themselves.
 func TestTimesTimer(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	v.Unmount()
@@ -211,7 +213,7 @@ func TestTimesTimer(t *testing.T) {
 	}
 	a := v.Stat(f)
 	want := a.Mtime
-	for wait := 50 * time.Millisecond; ; wait *= 2 { // and then it dies
+	for wait := 50 * time.Millisecond; ; wait *= 2 { // then the daemon dies
 		time.Sleep(wait)
 		v.Crash()
 		v.MountWith(fs.Options{TimesInterval: time.Millisecond})
@@ -228,8 +230,8 @@ func TestTimesTimer(t *testing.T) {
 	}
 }
 
-// The kernel sends a large direct append as requests of 1 MiB side by side, which may come in any
-// order: those of a file opened with O_APPEND are at the end of file, whatever it is by now.
+// TestAppendPiecesInAnyOrder checks parallel O_APPEND requests. The kernel sends a large direct
+// append as requests of 1 MiB, in any order; each is appended at the end of file of that moment.
 func TestAppendPiecesInAnyOrder(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/log")
@@ -238,7 +240,7 @@ func TestAppendPiecesInAnyOrder(t *testing.T) {
 	v.Ctx.Append = true
 	v.Write(ino, 4096, b)
 	v.Write(ino, 0, b)
-	v.Ctx.Writeback = true // nobody appends by a mapping
+	v.Ctx.Writeback = true // the kernel's writeback does not append
 	if _, e := v.FS.Write(&v.Ctx, ino, 0, b); e != syscall.EPERM {
 		t.Errorf("a page written back: %v", e)
 	}
@@ -249,8 +251,8 @@ func TestAppendPiecesInAnyOrder(t *testing.T) {
 	v.Write(ino, 8192, b)
 }
 
-// A write that may not wait and found space for a part says so: what follows could otherwise
-// find it there, and an append-only file refuse it.
+// TestAppendThatMayNotWait checks that a write that must not wait, and finds space for a part only,
+// returns the length of the part. Were it repeated as a whole, an append-only file would refuse it.
 func TestAppendThatMayNotWait(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/log")
@@ -263,7 +265,7 @@ func TestAppendThatMayNotWait(t *testing.T) {
 	}
 	a := v.Stat(fill)
 	v.Truncate(fill, a.Size-8*4096)
-	v.Unlink("/gone") // still open: its space is on its way
+	v.Unlink("/gone") // still open: its space becomes free later
 	ctx := fs.Caller{NoWait: true}
 	n, e := v.FS.Write(&ctx, ino, 0, make([]byte, 1<<20))
 	if e != 0 || n == 0 || n == 1<<20 {

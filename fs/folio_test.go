@@ -8,12 +8,12 @@ import (
 )
 
 const (
-	pmdBytes = 32 << 10 // of newVolume
+	pmdBytes = 32 << 10 // orders of fstest.Small
 	pudBytes = 256 << 10
 )
 
-// TestFolioOrders: large writes make large folios, small appends are promoted to them, and
-// a remount finds them again.
+// TestFolioOrders checks that large writes make large folios, that small appends are collapsed into
+// them, and that a remount finds them again.
 func TestFolioOrders(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	large, small := v.Create("/large"), v.Create("/small")
@@ -38,8 +38,8 @@ func TestFolioOrders(t *testing.T) {
 	}
 }
 
-// TestDeferredFree: a punch and a truncation in a folio that a reply holds take effect at
-// once, and the blocks are free when the reply is done.
+// TestDeferredFree checks that a punch and a truncation in a folio that a pinned read references
+// take effect at once, and that the blocks become free when the read is done.
 func TestDeferredFree(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.Create("/f")
@@ -69,7 +69,7 @@ func TestDeferredFree(t *testing.T) {
 	if s := v.FS.Stats(); s.DeferredFrees != 0 || s.Folios1G != 0 || s.Folios2M != 3 {
 		t.Errorf("%d bytes deferred, folios %d and %d, expected 0, 0 and 3", s.DeferredFrees, s.Folios1G, s.Folios2M)
 	}
-	if now := v.Free(); now < free+cut-2 || now > free+cut { // and slots
+	if now := v.Free(); now < free+cut-2 || now > free+cut { // up to two blocks are slots
 		t.Errorf("%d blocks are free, expected %d", now, free+cut)
 	}
 	v.checked()

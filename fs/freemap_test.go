@@ -32,8 +32,8 @@ func (v *volume) setOwner(o layout.Owner) {
 	v.Store(sb.OwnerOff, l[:])
 }
 
-// attempt mounts and reports whether the free map was used, which stays what it is on media:
-// nothing is stored.
+// attempt mounts read-only and reports whether the free map was used. Nothing is stored, so the
+// free map stays.
 func (v *volume) attempt(o fs.Options) bool {
 	v.Helper()
 	o.ReadOnly = true
@@ -48,7 +48,7 @@ func (v *volume) attempt(o fs.Options) bool {
 	return used
 }
 
-// populated is an unmounted filesystem with some of everything that a free map tells.
+// populated returns an unmounted filesystem with everything that a free map describes.
 func populated(t *testing.T) *volume {
 	v := newVolume(t, fs.MinSize)
 	big := v.Create("/big")
@@ -70,8 +70,8 @@ func populated(t *testing.T) *volume {
 	return v
 }
 
-// TestFreeMapUse: a free map is used by the mounts that only read, and by the first that does
-// not; then it is no more.
+// TestFreeMapUse checks that read-only mounts use a free map and keep it, and that the first mount
+// that writes uses and removes it.
 func TestFreeMapUse(t *testing.T) {
 	v := populated(t)
 	for range 2 {
@@ -95,7 +95,7 @@ func TestFreeMapUse(t *testing.T) {
 		t.Error("the free map was used twice")
 	}
 	v.Unmount()
-	// What a version that knows no free map leaves.
+	// The region as a version without free maps leaves it.
 	machine, boot := pmem.HostIdentity()
 	v.setOwner(layout.Owner{Machine: [8]byte(machine[:8]), Boot: boot, State: layout.OwnerClean, PID: 7, Start: 8, Mounts: 9})
 	if v.attempt(fs.Options{}) {
@@ -103,7 +103,7 @@ func TestFreeMapUse(t *testing.T) {
 	}
 }
 
-// TestFreeMapFull: with no space for it none is saved, and that is a clean unmount, too.
+// TestFreeMapFull checks that an unmount without space for the free map saves none, and is clean.
 func TestFreeMapFull(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	f := v.Create("/f")
@@ -141,7 +141,7 @@ func (v *volume) blocks(ino uint64) uint64 {
 	return a.Blocks
 }
 
-// TestFreeMapSegments: a free map goes where there is space, in pieces.
+// TestFreeMapSegments checks that a free map is saved in pieces where free space is fragmented.
 func TestFreeMapSegments(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	f, g := v.Create("/f"), v.Create("/g")
@@ -162,7 +162,7 @@ func TestFreeMapSegments(t *testing.T) {
 	v.Remount()
 }
 
-// TestFreeMapUnfinished: what an unmount leaves to be finished is found by a scan.
+// TestFreeMapUnfinished checks that work which an unmount could not finish is found by a scan.
 func TestFreeMapUnfinished(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	free := v.Free()
@@ -174,7 +174,7 @@ func TestFreeMapUnfinished(t *testing.T) {
 	if err := v.R.LoadLine(off, (*[layout.LineSize]byte)(&l)); err != nil {
 		t.Fatal(err)
 	}
-	v.Store(off, bad[:]) // so that it cannot be freed
+	v.Store(off, bad[:]) // so that the file cannot be freed
 	v.FS.Forget(ino, 1)
 	v.Unmount()
 	v.Store(off, l[:])
@@ -193,8 +193,8 @@ func TestFreeMapUnfinished(t *testing.T) {
 	v.Remount()
 }
 
-// TestFreeMapDamaged: a free map that is damaged, or crafted, is not used, or believed; and
-// mounting is no more than that.
+// TestFreeMapDamaged checks that mounts survive damaged and crafted free maps, whether they use
+// them or not.
 func TestFreeMapDamaged(t *testing.T) {
 	v := populated(t)
 	seed := layout.Seed(v.Super().UUID)
@@ -269,7 +269,7 @@ func TestFreeMapDamaged(t *testing.T) {
 	}
 }
 
-// TestFreeMapBadRange: what the media's bad-range list names is neither free nor data.
+// TestFreeMapBadRange checks that blocks on the bad-range list are neither free nor data.
 func TestFreeMapBadRange(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	free := v.Free()
@@ -295,8 +295,8 @@ func TestFreeMapBadRange(t *testing.T) {
 	}
 }
 
-// recraft changes the saved free map, with right checksums: without its runs of data blocks if
-// that is asked for, and with the bitmaps of the metadata chunks as bits makes them.
+// recraft changes the saved free map, with right checksums. Unless runs is set it removes the runs
+// of data blocks; bits changes the bitmaps of the metadata chunks.
 func (v *volume) recraft(runs bool, bits func(b []byte)) {
 	v.Helper()
 	sb, o := v.Super(), v.owner()
@@ -323,14 +323,14 @@ func (v *volume) recraft(runs bool, bits func(b []byte)) {
 	v.Store(at, b)
 }
 
-// TestMapLacks: a saved free map with right checksums that has free what an inode has is
+// TestMapLacks checks that a free map with right checksums that has an inode's blocks free is
 // noticed before a block is freed twice.
 func TestMapLacks(t *testing.T) {
 	for _, what := range []string{"directory", "extents", "attributes", "value"} {
 		t.Run(what, func(t *testing.T) {
 			v := newVolume(t, fs.MinSize)
 			f, d := v.Create("/f"), v.Mkdir("/d")
-			v.Remount() // the blocks of the root are there, and an inode block
+			v.Remount() // reads the root's blocks, and an inode block
 			for _, name := range []string{"f", "d"} {
 				v.OK(v.FS.Lookup(&v.Ctx, 1, name, new(fs.Attr)))
 			}
@@ -354,14 +354,14 @@ func TestMapLacks(t *testing.T) {
 			v.Unmount()
 			v.recraft(what != "value", func(b []byte) {
 				if what != "value" {
-					b[0] &^= 1 << (bits.Len8(b[0]) - 1) // the block that was taken last
+					b[0] &^= 1 << (bits.Len8(b[0]) - 1) // the block that was allocated last
 				}
 			})
 			v.Mount()
 			if !v.FS.Stats().FreeMap {
 				t.Fatal("the free map was not used")
 			}
-			e := v.FS.Lookup(&v.Ctx, 1, "f", new(fs.Attr)) // says it, or the change
+			e := v.FS.Lookup(&v.Ctx, 1, "f", new(fs.Attr)) // either the lookup or the change reports it
 			if v.OK(v.FS.Lookup(&v.Ctx, 1, "d", new(fs.Attr))); e == 0 {
 				e = change()
 			}
@@ -373,8 +373,8 @@ func TestMapLacks(t *testing.T) {
 	}
 }
 
-// TestUnmountBusy: an unmount while a reply still holds a large folio of which a part was cut
-// saves no free map that mount would refuse.
+// TestUnmountBusy checks that an unmount while a pinned read references a partly cut large folio
+// saves no free map that a mount would refuse.
 func TestUnmountBusy(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	f := v.Create("/f")

@@ -40,7 +40,7 @@ func TestWriteReadRemount(t *testing.T) {
 	}
 }
 
-// TestDeleteReturnsSpace: whatever was made, removing it gives all blocks back.
+// TestDeleteReturnsSpace checks that removing all files and directories returns all blocks.
 func TestDeleteReturnsSpace(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	before := v.Free()
@@ -72,7 +72,7 @@ func TestDeleteReturnsSpace(t *testing.T) {
 	}
 }
 
-// TestUnlinkedOpen: an unlinked file lives until it is forgotten.
+// TestUnlinkedOpen checks that an unlinked file lives until it is forgotten.
 func TestUnlinkedOpen(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	before := v.Free()
@@ -93,8 +93,8 @@ func TestUnlinkedOpen(t *testing.T) {
 	}
 }
 
-// TestReplyHoldsBlocks: what a reply shows is not reused before Done.
-func TestReplyHoldsBlocks(t *testing.T) {
+// TestPinnedReadHoldsBlocks checks that the blocks of a pinned read are not reused before Done.
+func TestPinnedReadHoldsBlocks(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/a")
 	want := bytes.Repeat([]byte{7}, 1<<20)
@@ -123,7 +123,7 @@ func TestReplyHoldsBlocks(t *testing.T) {
 	}
 }
 
-// TestFull: a full filesystem says ENOSPC, keeps what it has, and can delete.
+// TestFull checks that a full filesystem returns ENOSPC, keeps its files, and can delete them.
 func TestFull(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/a")
@@ -166,7 +166,7 @@ func TestFull(t *testing.T) {
 	v.Create("/again")
 }
 
-// TestSparseTail: bytes a shorter size cut off never come back.
+// TestSparseTail checks that bytes which a truncation cut off read as zeros after the file grows.
 func TestSparseTail(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/a")
@@ -184,7 +184,7 @@ func TestSparseTail(t *testing.T) {
 	}
 }
 
-// TestFragmented: a file of more extents than a transaction takes is truncated.
+// TestFragmented truncates a file with more extents than one transaction can change.
 func TestFragmented(t *testing.T) {
 	pieces := int64(1000)
 	if testing.Short() { // under the race detector each write checks all extents
@@ -214,7 +214,7 @@ func TestFragmented(t *testing.T) {
 	}
 }
 
-// TestReadWriteAllocs: reading, overwriting and appending allocate nothing.
+// TestReadWriteAllocs checks that reading, overwriting and appending allocate nothing.
 func TestReadWriteAllocs(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.Create("/a")
@@ -237,8 +237,8 @@ func TestReadWriteAllocs(t *testing.T) {
 	}
 }
 
-// A whiteout is a character device 0:0 in place of what moved away; it is an inode like
-// any other.
+// TestRenameWhiteout checks that a rename leaves a whiteout: an ordinary inode, a character device
+// 0:0.
 func TestRenameWhiteout(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	free := v.Free()

@@ -11,7 +11,7 @@ import (
 	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
-// liveHeap is what the heap holds, in bytes, after a collection.
+// liveHeap returns the size of the heap in bytes after a collection.
 func liveHeap() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
@@ -19,8 +19,8 @@ func liveHeap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestInodeMemory: what an inode takes that the kernel remembers, after a stat and after files were
-// created, and that it is given back when the kernel forgets them.
+// TestInodeMemory measures the memory of an inode that the kernel references, after a lookup and
+// after a create, and checks that FORGET returns it.
 func TestInodeMemory(t *testing.T) {
 	if invariants.Enabled {
 		t.Skip("under the race detector the region is on the heap, and everything is larger")
@@ -51,7 +51,7 @@ func TestInodeMemory(t *testing.T) {
 	lookup := func(i int) { must(v.FS.Lookup(&v.Ctx, 1, names[i], &a)) }
 	each(create)
 	forget()
-	must(v.FS.Unlink(&v.Ctx, 1, names[0])) // the directory is in memory, as large as it gets
+	must(v.FS.Unlink(&v.Ctx, 1, names[0])) // the directory is in memory, at its full size
 	create(0)
 	forgotten := func() (n uint64) { forget(); return liveHeap() }
 

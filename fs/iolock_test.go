@@ -10,7 +10,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// soon runs f, which must not wait for anybody.
+// soon runs f, which must not wait.
 func (v *volume) soon(what string, want syscall.Errno, f func() syscall.Errno) {
 	v.Helper()
 	done := make(chan syscall.Errno, 1)
@@ -25,9 +25,9 @@ func (v *volume) soon(what string, want syscall.Errno, f func() syscall.Errno) {
 	}
 }
 
-// TestLongOperationHoldsNobodyUp: while an operation on a file's extents is under way nobody waits
-// who wants only the file's attributes, its names, or those beside it; and a queue waits for
-// nothing.
+// TestLongOperationHoldsNobodyUp checks that an operation on a file's extents delays no caller that
+// needs only the file's attributes or names, or other names in the same directory. A queue does not
+// wait at all.
 func TestLongOperationHoldsNobodyUp(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	d := v.Mkdir("/d")
@@ -84,7 +84,8 @@ func TestLongOperationHoldsNobodyUp(t *testing.T) {
 	v.soon("truncation", 0, func() syscall.Errno { return v.FS.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a) })
 }
 
-// TestQueueWaitsForNoRange: a queue's READ and WRITE of bytes that another request has are EAGAIN.
+// TestQueueWaitsForNoRange checks that a queue's READ and WRITE get EAGAIN if another request has
+// their byte range locked.
 func TestQueueWaitsForNoRange(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/f")
@@ -110,8 +111,8 @@ func TestQueueWaitsForNoRange(t *testing.T) {
 	v.soon("write", 0, func() syscall.Errno { return write(0) })
 }
 
-// TestQueueWaitsForNoRename: a queue does not wait for a rename between other directories, and one
-// within a directory is not held up.
+// TestQueueWaitsForNoRename checks that a queue does not wait for a rename between other
+// directories, and that such a rename does not delay one within a directory.
 func TestQueueWaitsForNoRename(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	d := v.Mkdir("/d")
@@ -124,9 +125,8 @@ func TestQueueWaitsForNoRename(t *testing.T) {
 	v.soon("rename to another directory", 0, func() syscall.Errno { return v.FS.Rename(queue, 1, "g", d, "g", 0) })
 }
 
-// TestQueueLoadsNothingLarge: what a queue has to read of an inode's content first is bounded: a
-// file of many extents and a directory of many names are EAGAIN, until somebody who may wait has
-// read them.
+// TestQueueLoadsNothingLarge checks that a queue gets EAGAIN for a file of many extents and a
+// directory of many names until a thread that may wait has read them to DRAM.
 func TestQueueLoadsNothingLarge(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	big := v.Create("/big")
@@ -152,15 +152,15 @@ func TestQueueLoadsNothingLarge(t *testing.T) {
 		v.OK(v.FS.Lookup(&v.Ctx, dir, "name1", &a))
 		v.Write(big, 8192, []byte("x"))
 	}
-	// And a removal whose directory is not read yet happens once it is.
+	// A removal whose directory is not read yet succeeds once it is read.
 	v.OK(v.FS.Mkdir(&v.Ctx, 1, "other", 0o700, &a))
 	if e := v.FS.Rmdir(queue, 1, "dir"); e != syscall.ENOTEMPTY {
 		t.Errorf("rmdir: %v, want %v", e, syscall.ENOTEMPTY)
 	}
 }
 
-// TestRemoveUnreadDirectory: a directory whose names are not in DRAM is removed, and replaced, if
-// it is empty.
+// TestRemoveUnreadDirectory checks that an empty directory whose names are not in DRAM can be
+// removed and replaced.
 func TestRemoveUnreadDirectory(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	for _, n := range []string{"empty", "victim", "full", "moves"} {
@@ -180,14 +180,14 @@ func TestRemoveUnreadDirectory(t *testing.T) {
 	v.OK(v.FS.Rename(&v.Ctx, 1, "moves", 1, "victim", 0))
 }
 
-// TestLargeOrphan: the space of a large file that is forgotten comes back, though its last user
-// does not wait for that; and an unmount does.
+// TestLargeOrphan checks that the space of a large file becomes free after its last FORGET. The
+// FORGET does not wait for that; an unmount does.
 func TestLargeOrphan(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	var s fs.StatFS
 	free := func() uint64 { v.FS.StatFS(&s); return s.Bfree }
 	before := free()
-	avail := s.Bavail - 64 // less what metadata of the file takes
+	avail := s.Bavail - 64 // without the space for the file's metadata
 	fill := func() uint64 {
 		ino := v.Create("/big")
 		for i := int64(0); i < 3000; i++ {
@@ -202,7 +202,7 @@ func TestLargeOrphan(t *testing.T) {
 		t.Fatalf("%d blocks free, %d before", free(), before)
 	}
 	var a fs.Attr
-	for range 20 { // who wants the space at once gets it, too
+	for range 20 { // a caller that needs the space at once gets it
 		v.FS.Forget(fill(), 1)
 		v.OK(v.FS.Mknod(&v.Ctx, 1, "next", 0o600, 0, &a))
 		v.FS.StatFS(&s)
@@ -219,8 +219,8 @@ func TestLargeOrphan(t *testing.T) {
 	}
 }
 
-// TestMovedDataIsNoHole: while compaction moves a file's blocks nobody finds a hole where there is
-// data, though the search holds no lock.
+// TestMovedDataIsNoHole checks that SEEK_DATA and SEEK_HOLE, which hold no lock, find no hole in
+// data while a file's blocks are moved.
 func TestMovedDataIsNoHole(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.Create("/f")
@@ -228,7 +228,7 @@ func TestMovedDataIsNoHole(t *testing.T) {
 	v.Write(ino, 0, make([]byte, blocks*4096))
 	other := v.Create("/other")
 	writer := &fs.Caller{Lane: 1}
-	// Copy on write splits the extent in three, as a move does, and punching and writing join it.
+	// Copy on write splits the extent in three, as a move does; punching and writing merge it.
 	meanwhile(t, func(i int) bool {
 		off := int64(i%(blocks-2)+1) * 4096
 		if n, e := v.FS.CopyRange(writer, ino, off, other, off, 4096); e != 0 || n != 4096 {
@@ -259,8 +259,8 @@ func TestMovedDataIsNoHole(t *testing.T) {
 	}
 }
 
-// appendAndTruncate writes blocks of ones to files of 4 KiB until they have 4 MiB, truncates them
-// to 4 KiB, and so on, until the test ends. (Several, so that a file has many extents.)
+// appendAndTruncate appends blocks of ones to files of 4 KiB until they have 4 MiB, truncates them
+// to 4 KiB, and repeats that until the test ends. With several files each has many extents.
 func (v *volume) appendAndTruncate(t *testing.T, inos ...uint64) {
 	writer, data, off := &fs.Caller{Lane: 1}, bytes.Repeat([]byte{1}, 4096), int64(4096)
 	meanwhile(t, func(int) bool {
@@ -283,8 +283,8 @@ func (v *volume) appendAndTruncate(t *testing.T, inos ...uint64) {
 	})
 }
 
-// TestGrowingFileHasNoHole: who asks for holes of a file that is appended to and truncated never
-// sees its new size before its data, nor its old size after them.
+// TestGrowingFileHasNoHole checks that SEEK_HOLE on a file that is appended to and truncated sees
+// neither its new size before the data, nor the old size after it.
 func TestGrowingFileHasNoHole(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.Create("/f")
@@ -296,15 +296,15 @@ func TestGrowingFileHasNoHole(t *testing.T) {
 		if e != 0 {
 			t.Fatal(e)
 		}
-		// The end of the file is no hole, but ENXIO; it lies behind what was appended since.
+		// At the end of the file the answer is ENXIO; data appended since lies beyond it.
 		if at, e := v.FS.Lseek(ctx, ino, size, 4); e == 0 && at == size {
 			t.Fatalf("SEEK_HOLE finds a hole at %d, which is or was the end of the file", size)
 		}
 	}
 }
 
-// TestReadBesideTruncate: who reads what is being cut off gets it or less, but no zeros in its
-// place.
+// TestReadBesideTruncate checks that a read during a truncation returns the old data or less, and
+// no zeros in its place.
 func TestReadBesideTruncate(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.Create("/f")
@@ -324,7 +324,7 @@ func TestReadBesideTruncate(t *testing.T) {
 	}
 }
 
-// meanwhile calls step with 0, 1, ... beside the test, until the test ends or step returns false.
+// meanwhile calls step with 0, 1, ... on a goroutine until the test ends or step returns false.
 func meanwhile(t *testing.T, step func(i int) bool) {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {

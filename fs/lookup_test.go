@@ -8,7 +8,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// TestLookupAllocs: looking up a name allocates nothing, whether it is there or not.
+// TestLookupAllocs checks that looking up a name allocates nothing, whether it exists or not.
 func TestLookupAllocs(t *testing.T) {
 	v := newVolume(t, 16<<20)
 	long := strings.Repeat("long", 60)

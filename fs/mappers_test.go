@@ -7,12 +7,12 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// TestMappers: only who may store to a file through a mapping counts, until the file is released; a
-// release too many takes none away that comes later.
+// TestMappers checks that a file counts as mapped only while it is open with a mode that allows
+// stores through a mapping, and that a superfluous release does not affect a later open.
 func TestMappers(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	var a fs.Attr
-	v.OK(v.FS.Mknod(&v.Ctx, 1, "f", syscall.S_IFREG|0o600, 0, &a)) // and its lookup is kept
+	v.OK(v.FS.Mknod(&v.Ctx, 1, "f", syscall.S_IFREG|0o600, 0, &a)) // the lookup reference is kept
 	ino := a.Ino
 	is := func(want bool, what string) {
 		t.Helper()

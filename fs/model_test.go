@@ -13,7 +13,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// model is the simplest filesystem that says what the real one must answer.
+// model is the simplest filesystem that gives the expected answers.
 type model struct {
 	root *mnode
 }
@@ -23,9 +23,9 @@ type mnode struct {
 	data []byte
 	ents map[string]*mnode
 	link string
-	n    int // names
+	n    int // number of names
 	mode uint32
-	blk  []byte // of each block of a file: hole, unwritten or written
+	blk  []byte // the state of each file block: hole, unwritten or written
 }
 
 const (
@@ -34,8 +34,8 @@ const (
 	written
 )
 
-// reshape does to the model's blocks what f says of each, and to the content what
-// fallocate does: the file never shrinks.
+// reshape applies f to the state of the model's blocks, and zeroes the content as fallocate does.
+// The file never shrinks.
 func (n *mnode) reshape(mode uint32, off, size int) {
 	end := off + size
 	for len(n.blk) < (end+4095)/4096 {
@@ -62,7 +62,7 @@ func (n *mnode) reshape(mode uint32, off, size int) {
 	}
 }
 
-// checkBlocks compares where SEEK_DATA and SEEK_HOLE see data, and what is allocated.
+// checkBlocks compares the results of SEEK_DATA and SEEK_HOLE, and the number of allocated blocks.
 func (v *volume) checkBlocks(p string, n *mnode, ino uint64, blocks uint64) {
 	v.Helper()
 	have := uint64(0)
@@ -83,7 +83,7 @@ func (v *volume) checkBlocks(p string, n *mnode, ino uint64, blocks uint64) {
 			v.Fatalf("%s: SEEK_HOLE at block %d gives %d (%v), expected state %d", p, b, at, e, s)
 		}
 	}
-	if blocks/8 < have || blocks/8 > have+1+have/100 { // and extent blocks
+	if blocks/8 < have || blocks/8 > have+1+have/100 { // the rest may be extent blocks
 		v.Fatalf("%s: %d blocks, expected %d", p, blocks/8, have)
 	}
 }
@@ -92,7 +92,7 @@ func newModel() *model {
 	return &model{root: &mnode{kind: 'd', ents: map[string]*mnode{}, mode: 0o755}}
 }
 
-// dirs lists all directories, by path.
+// dirs returns the paths of all directories.
 func (m *model) dirs() []string {
 	var out []string
 	var walk func(p string, n *mnode)
@@ -119,7 +119,7 @@ func (m *model) at(p string) *mnode {
 	return n
 }
 
-// compare walks both trees.
+// compare compares the model's tree with the filesystem's.
 func (v *volume) compare(p string, n *mnode, ino uint64, seen map[*mnode]uint64) {
 	v.Helper()
 	a := v.Stat(ino)
@@ -170,14 +170,14 @@ func (v *volume) compare(p string, n *mnode, ino uint64, seen map[*mnode]uint64)
 	}
 }
 
-// TestModel drives the filesystem and the model with the same random operations.
+// TestModel applies the same random operations to the filesystem and the model.
 func TestModel(t *testing.T) {
 	for seed := int64(0); seed < 12; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { runModel(t, newVolume(t, fs.MinSize), seed, 1500) })
 	}
 }
 
-// TestModelAtomic is TestModel with writes that are all or nothing.
+// TestModelAtomic is TestModel with Options.Atomic.
 func TestModelAtomic(t *testing.T) {
 	for seed := int64(100); seed < 106; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { runModel(t, newAtomicVolume(t, fs.MinSize), seed, 1500) })
@@ -276,7 +276,7 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 			if rnd.Intn(4) == 0 {
 				size := rnd.Intn(80_000)
 				v.Truncate(f, uint64(size))
-				if size <= len(n.data) { // what lies beyond stays when the file grows
+				if size <= len(n.data) { // blocks beyond the end stay when the file grows
 					n.blk = n.blk[:min(len(n.blk), (size+4095)/4096)]
 				}
 				n.data = append(n.data, make([]byte, max(0, size-len(n.data)))...)[:size]
@@ -330,7 +330,7 @@ func runModel(t *testing.T, v *volume, seed int64, ops int) {
 	}
 }
 
-// modelClone copies a range of any file to one of f, whose model is n.
+// modelClone copies a range of a random file to the file f, whose model is n.
 func (v *volume) modelClone(m *model, rnd *rand.Rand, f uint64, n *mnode) {
 	v.Helper()
 	var paths []string

@@ -10,7 +10,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// scene is what the operations of noSpaceOps work on.
+// scene is the filesystem that noSpaceOps use, with the inode numbers of its files.
 type scene struct {
 	*volume
 	f, shared, frag, hole, part, armed, listed, many, dir, full, heir, tight uint64
@@ -18,7 +18,7 @@ type scene struct {
 
 const (
 	aclWide   = "u::rw-,u:1:rw-,u:2:r--,g::r--,m::rw-,o::r--"
-	fragments = layout.ExtentsPerLine + layout.ExtentsPerBlock // as many extents as the inode and its first extent block hold
+	fragments = layout.ExtentsPerLine + layout.ExtentsPerBlock // as many extents as fit the inode and its first extent block
 )
 
 // newScene makes a filesystem with files of all kinds of extents and attributes.
@@ -45,7 +45,7 @@ func newScene(t *testing.T, atomic bool) *scene {
 	for i := range int64(fragments - 1) {
 		v.Write(tight, (i+5)*8192, []byte{1})
 	}
-	part := v.Create("/part") // all of a large folio but its last block
+	part := v.Create("/part") // a large folio without its last block
 	v.Write(part, 4096, randomBytes(7, 6*4096))
 	v.Write(part, 0, randomBytes(8, 4096))
 	armed := v.Create("/armed")
@@ -59,7 +59,7 @@ func newScene(t *testing.T, atomic bool) *scene {
 		v.SetXattr(many, fmt.Sprint("user.", i), randomBytes(12, 900))
 	}
 	v.Mkdir("/dir")
-	v.Mkdir("/full") // its block is full
+	v.Mkdir("/full") // its only block is full
 	for i := range layout.LinesPerBlock {
 		v.Create(fmt.Sprint("/full/", i))
 	}
@@ -72,7 +72,7 @@ func newScene(t *testing.T, atomic bool) *scene {
 	return s
 }
 
-// find looks the scene's files up.
+// find looks up the scene's files.
 func (s *scene) find() {
 	for name, ino := range map[string]*uint64{"f": &s.f, "shared": &s.shared, "frag": &s.frag, "hole": &s.hole, "part": &s.part, "armed": &s.armed,
 		"listed": &s.listed, "many": &s.many, "dir": &s.dir, "full": &s.full, "heir": &s.heir, "tight": &s.tight} {
@@ -80,26 +80,27 @@ func (s *scene) find() {
 	}
 }
 
-// noSpaceOp is an operation. Unless its other fields say so it is done or not.
+// noSpaceOp is an operation. It happens as a whole or not at all, unless the fields below allow a
+// part.
 type noSpaceOp struct {
 	name    string
 	do      func(s *scene) (n int, e syscall.Errno)
-	prepare func(s *scene) // makes ready what it needs
+	prepare func(s *scene) // prepares the scene
 	free    bool           // it allocates nothing
 	bare    bool           // it begins with an empty filesystem
-	end     func(s *scene) // what the kernel does after a failure, if the operation is not tried again
-	disarms bool           // it takes file capabilities first, as in the kernel, and whatever comes
+	end     func(s *scene) // what the kernel does after a failure that is not retried
+	disarms bool           // it removes file capabilities first, as the kernel does, whether it succeeds or not
 
-	path      string // the file that it may have done a part of
-	off       int    // what it changes of that: from off on
-	data      []byte // it makes data of it, from the beginning as far as it says,
-	writeback bool   // with an error, too,
-	copies    bool   // and that not all or nothing, whatever the mount option
-	to        int    // or allocates or frees it up to there, in pieces,
-	zeroes    bool   // of which bytes become zero
+	path      string // the file of which a part may be changed
+	off       int    // byte offset at which the change begins
+	data      []byte // the new content; a prefix of the returned length is written,
+	writeback bool   // also if it returns an error,
+	copies    bool   // and also in part, whatever the mount option
+	to        int    // byte offset of the end of a range that is allocated or freed in pieces,
+	zeroes    bool   // whose bytes become zero
 }
 
-// noSpaceOps are the operations, in each way in which they take space, or look as if they did.
+// noSpaceOps returns the operations, in each way in which they allocate or seem to.
 func noSpaceOps() []noSpaceOp {
 	long := strings.Repeat("n", layout.NameMax)
 	var a fs.Attr
@@ -292,7 +293,7 @@ func noSpaceOps() []noSpaceOp {
 	}
 }
 
-// compact does all that compaction finds to do.
+// compact compacts until nothing is left to compact.
 func compact(s *scene) syscall.Errno {
 	for {
 		c, e := s.FS.Compact(&s.Ctx)
@@ -302,11 +303,11 @@ func compact(s *scene) syscall.Errno {
 	}
 }
 
-// blocksOfNames makes a directory of five blocks, all full, in so few extents that holes take more
-// slots than the inode has.
+// blocksOfNames makes a directory of five full blocks in so few extents that holes need more slots
+// than the inode has.
 func blocksOfNames(s *scene) {
 	d, f := s.Mkdir("/d"), s.Create("/f")
-	for i := range 2 { // what is left of a chunk
+	for i := range 2 { // uses up the rest of a chunk
 		s.Mkdir(fmt.Sprint("/", i))
 		s.Create(fmt.Sprint("/", i, "/f"))
 	}
@@ -316,7 +317,7 @@ func blocksOfNames(s *scene) {
 	}
 }
 
-// inTheWay makes a file of one full large range, of which others stand in the way.
+// inTheWay makes a file of one PUD range, in whose reserved block other files have blocks.
 func inTheWay(s *scene) {
 	big := s.Create("/big")
 	grow := func(from, to int64) {
@@ -329,14 +330,14 @@ func inTheWay(s *scene) {
 		to := int64(40_000 * (i + 1))
 		grow(from, to)
 		from = to
-		s.Unmount() // who mounts does not know of homes
+		s.Unmount() // a mount forgets the reservations
 		s.Mount()
 		s.Write(s.Create(fmt.Sprint("/s", i)), 0, randomBytes(16, 9000))
 	}
 	grow(from, 1<<18)
 }
 
-// thinnedOut leaves few files where there were many.
+// thinnedOut makes many files and removes most of them.
 func thinnedOut(s *scene) {
 	for i := range 200 {
 		s.Write(s.Create(fmt.Sprint("/dir/", i)), 0, randomBytes(int64(i), 4096))

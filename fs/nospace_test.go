@@ -17,14 +17,14 @@ import (
 
 var everyStep = flag.Bool("every-step", false, "TestNoSpace: each allocation of each operation fails, however many there are, also with Options.Atomic")
 
-// scarcity is how the allocations of an operation are answered, from the first (1) on, when the
-// k-th finds no space.
+// scarcity decides how many of the wanted blocks the i-th allocation of an operation gets, counted
+// from 1, if the k-th finds no space.
 type scarcity struct {
 	name  string
 	limit func(i, k int, want uint64) uint64
 }
 
-// scarcities: space is short for a moment; it is used up; it is used up and was in pieces of a
+// scarcities are: space is short for a moment; it is used up; it is used up, and was in pieces of a
 // block.
 var scarcities = []scarcity{
 	{"once", func(i, k int, want uint64) uint64 {
@@ -47,16 +47,16 @@ var scarcities = []scarcity{
 	}},
 }
 
-// stage is a scene on media, from which each attempt begins.
+// stage is a scene on media, and the outcomes of an operation on it.
 type stage struct {
 	media  []byte
 	atomic bool
 	op     *noSpaceOp
-	before []entry // the tree
-	whole  []entry // the tree once the operation is done
+	before []entry // the tree before the operation
+	whole  []entry // the tree after the operation
 }
 
-// set makes a filesystem like the stage's.
+// set mounts a copy of the stage.
 func (g *stage) set(t *testing.T) *scene {
 	t.Helper()
 	r := fstest.Memory(t, int64(len(g.media)))
@@ -76,16 +76,16 @@ func (g *stage) set(t *testing.T) *scene {
 	return s
 }
 
-// strike ends what set began.
+// strike unmounts the filesystem that set mounted.
 func (s *scene) strike() {
 	s.Unmount()
 	s.R.Close()
 }
 
-// TestNoSpace: for each operation, its first allocation fails, then its second, and so on until it
-// gets by. It says ENOSPC and has done nothing, or it has done as much as it says. Nothing is lost
-// and nothing leaks: not in the running filesystem, not on media after an unmount, not after a
-// crash. With space it succeeds.
+// TestNoSpace makes the first allocation of each operation fail, then the second, and so on until
+// none fails. The operation returns ENOSPC and has changed nothing, or has done as much as it
+// returns. Nothing is lost or leaked, neither at run time nor after an unmount or a crash. With
+// space it succeeds.
 func TestNoSpace(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		s := newScene(t, atomic)
@@ -130,13 +130,13 @@ func (g *stage) everyStep(t *testing.T, how scarcity) {
 			t.Fatal("it allocates 1000 times")
 		}
 		if !*everyStep && k >= 6 {
-			k += k / 3 // of a loop's turns the first show what there is to see
+			k += k / 3 // the first iterations of a loop show most
 		}
 	}
 }
 
-// fail has the k-th allocation fail: false if there are not as many. Once the operation is tried
-// again, and the filesystem unmounted; once it crashes.
+// fail makes the k-th allocation fail and returns false if there are fewer. It does so twice: once
+// the operation is retried and the filesystem unmounted, once it crashes.
 func (g *stage) fail(t *testing.T, how scarcity, k int) (failed bool) {
 	t.Helper()
 	what := fmt.Sprintf("allocation %d fails", k)
@@ -179,7 +179,7 @@ func (g *stage) fail(t *testing.T, how scarcity, k int) (failed bool) {
 	return true
 }
 
-// judge compares what the operation says with what it has done.
+// judge compares the result that the operation returned with its effect.
 func (g *stage) judge(s *scene, what string, n int, e syscall.Errno, after []entry) {
 	s.Helper()
 	op := g.op
@@ -207,7 +207,7 @@ func (g *stage) judge(s *scene, what string, n int, e syscall.Errno, after []ent
 			}
 			return func(is []byte) bool { return bytes.Equal(is, was) }
 		})
-	case op.to > 0: // a range of a file, of which a part may be done
+	case op.to > 0: // a range of a file, a part of which may be done
 		g.onlyFile(s, what, after, func(was []byte) func([]byte) bool {
 			return func(is []byte) bool {
 				if len(is) < len(was) || len(is) > max(len(was), op.to) {
@@ -227,7 +227,7 @@ func (g *stage) judge(s *scene, what string, n int, e syscall.Errno, after []ent
 	}
 }
 
-// disarmed is a tree without file capabilities.
+// disarmed returns a tree without its file capabilities.
 func disarmed(es []entry) []entry {
 	es = slices.Clone(es)
 	for i := range es {
@@ -241,7 +241,7 @@ func disarmed(es []entry) []entry {
 	return es
 }
 
-// onlyFile checks that nothing changed but the content of one file, and that as want says.
+// onlyFile checks that only the content of one file has changed, as want allows.
 func (g *stage) onlyFile(s *scene, what string, after []entry, want func(was []byte) func(is []byte) bool) {
 	s.Helper()
 	if len(after) != len(g.before) {
@@ -262,7 +262,7 @@ func (g *stage) onlyFile(s *scene, what string, after []entry, want func(was []b
 	}
 }
 
-// recount unmounts: what is free must be what a scan finds, and what the saved map says.
+// recount remounts: free space must be the same by a scan and by the saved free map.
 func (s *scene) recount(what string) {
 	s.Helper()
 	free, inodes := s.Free(), s.FS.Stats().Inodes
@@ -272,7 +272,7 @@ func (s *scene) recount(what string) {
 	}
 }
 
-// crash mounts after a crash: nothing may be different.
+// crash mounts after a crash: nothing may have changed.
 func (s *scene) crash(what string, tree []entry) {
 	s.Helper()
 	free, inodes := s.Free(), s.FS.Stats().Inodes
@@ -292,20 +292,20 @@ func (s *scene) crash(what string, tree []entry) {
 	s.Mount()
 }
 
-// entry is everything that can be seen of a file but its times.
+// entry is the visible state of a file without its times.
 type entry struct {
 	path   string
 	meta   string // attributes and extended attributes
 	data   string // content of a file, target of a link
-	blocks uint64 // which may differ by extent blocks that are no longer needed
+	blocks uint64 // may differ by extent blocks that are no longer needed
 }
 
-// sameTree compares all but blocks.
+// sameTree compares everything except blocks.
 func sameTree(a, b []entry) bool {
 	return slices.EqualFunc(a, b, func(x, y entry) bool { y.blocks = x.blocks; return x == y })
 }
 
-// tree is the files by their paths.
+// tree returns the entries of all files, sorted by path.
 func (v *volume) tree() (es []entry) {
 	v.Helper()
 	var walk func(path string, ino uint64)
@@ -313,7 +313,7 @@ func (v *volume) tree() (es []entry) {
 		a := v.Stat(ino)
 		size := a.Size
 		if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
-			size = 0 // how many blocks it has, needed or not
+			size = 0 // a directory may have more blocks than it needs
 		}
 		var x strings.Builder
 		for _, name := range v.listxattr(ino) {
@@ -322,7 +322,7 @@ func (v *volume) tree() (es []entry) {
 		e := entry{path: path, meta: fmt.Sprintf("%o %d %d %d %#x %d%s", a.Mode, a.Nlink, a.UID, size, a.Flags, a.Rdev, x.String()), blocks: a.Blocks}
 		switch a.Mode & syscall.S_IFMT {
 		case syscall.S_IFREG:
-			e.meta = strings.Replace(e.meta, fmt.Sprintf(" %d ", size), " ", 1) // data says it
+			e.meta = strings.Replace(e.meta, fmt.Sprintf(" %d ", size), " ", 1) // data already has the size
 			e.data = string(v.Read(ino, 0, int(a.Size)))
 		case syscall.S_IFLNK:
 			to, errno := v.FS.Readlink(&v.Ctx, ino, nil)

@@ -15,8 +15,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// fileRegion is a formatted region in a file: one that the race detector does not watch, since two
-// users of a region do not share locks.
+// fileRegion returns a formatted region in a file. The race detector does not watch such a region,
+// in which two users share no locks.
 func fileRegion(t *testing.T) (*pmem.Region, *layout.Superblock) {
 	t.Helper()
 	path := t.TempDir() + "/region"
@@ -35,7 +35,7 @@ func fileRegion(t *testing.T) (*pmem.Region, *layout.Superblock) {
 	return r, sb
 }
 
-// claimAs takes the region as another process does that reached it by another inode.
+// claimAs takes the region as another process does that opened it by another inode.
 func claimAs(t *testing.T, r *pmem.Region, sb *layout.Superblock, change func(u *owner.User)) *owner.Claim {
 	t.Helper()
 	u := owner.Us(r)
@@ -63,9 +63,9 @@ func claimAs(t *testing.T, r *pmem.Region, sb *layout.Superblock, change func(u 
 	return c
 }
 
-// TestOwnerElsewhere: a region whose user lives in another container, where its process has the
-// number that ours has here, or one that nobody has here, is neither mounted nor repaired while its
-// heartbeat beats. When it is silent, each does so by itself.
+// TestOwnerElsewhere checks a region whose user lives in another container, under a process number
+// that is ours here, or that does not exist here. It is neither mounted nor repaired while its
+// heartbeat beats, and both without further options when it is silent.
 func TestOwnerElsewhere(t *testing.T) {
 	for name, change := range map[string]func(u *owner.User){
 		"our number":        func(u *owner.User) { u.PIDNS++; u.Start += 12345 },
@@ -74,7 +74,7 @@ func TestOwnerElsewhere(t *testing.T) {
 		"another host name": func(u *owner.User) { u.PIDNS++; u.Machine[0]++ },
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // it waits for most of its time
+			t.Parallel() // most of its time it waits
 			r, sb := fileRegion(t)
 			c := claimAs(t, r, sb, change)
 			for what, use := range map[string]func() error{
@@ -105,8 +105,8 @@ func TestOwnerElsewhere(t *testing.T) {
 	}
 }
 
-// TestOwnerKilled: what this kernel's lock shows to be dead is mounted without waiting, whatever
-// its host was called and in whatever container it was.
+// TestOwnerKilled checks that a user that this kernel's lock shows to be dead is not waited for,
+// whatever its host name and container.
 func TestOwnerKilled(t *testing.T) {
 	r, sb := fileRegion(t)
 	claimAs(t, r, sb, func(u *owner.User) { u.Ino--; u.PIDNS++; u.Machine[0]++; u.PID = 1 }).Stop()
@@ -116,7 +116,8 @@ func TestOwnerKilled(t *testing.T) {
 	}
 }
 
-// TestOwnerOtherMachine: a silent region of another machine is left alone, unless takeover is said.
+// TestOwnerOtherMachine checks that a silent region of another machine is left alone without
+// takeover.
 func TestOwnerOtherMachine(t *testing.T) {
 	r, sb := fileRegion(t)
 	claimAs(t, r, sb, func(u *owner.User) { u.Boot[0]++; u.Machine[0]++ }).Stop()
@@ -142,7 +143,8 @@ func TestOwnerOtherMachine(t *testing.T) {
 	}
 }
 
-// TestOwnerRepairsNothingFirst: fsck -y of a region in use does not restore a superblock either.
+// TestOwnerRepairsNothingFirst checks that fsck -y of a region in use does not restore a
+// superblock.
 func TestOwnerRepairsNothingFirst(t *testing.T) {
 	r, sb := fileRegion(t)
 	claimAs(t, r, sb, func(u *owner.User) { u.PIDNS++ })
@@ -168,8 +170,9 @@ func TestOwnerRepairsNothingFirst(t *testing.T) {
 	}
 }
 
-// TestRegionTaken: a mount that slept while another took the region, as a stopped daemon may, reads
-// and changes nothing any more, tells why, and does not say clean.
+// TestRegionTaken checks a mount that slept while another process took the region, as a stopped
+// daemon may. It reads and changes nothing any more, reports the reason, and does not mark the
+// region clean.
 func TestRegionTaken(t *testing.T) {
 	r, sb := fileRegion(t)
 	warned := make(chan string, 10)
@@ -203,7 +206,7 @@ func TestRegionTaken(t *testing.T) {
 	if _, e := f.Write(&ctx, a.Ino, 0, []byte("x")); e != syscall.EIO {
 		t.Errorf("write: %v, want EIO", e)
 	}
-	var rep fs.PinnedRead // its blocks may be of another file by now
+	var rep fs.PinnedRead // its blocks may belong to another file by now
 	if e := f.Read(&ctx, a.Ino, 0, 7, &rep); e != syscall.EIO {
 		t.Errorf("read: %v, want EIO", e)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// spoil makes stores to [off, off+n) of the region file fault, as media do that cannot be
-// written, or with PROT_NONE loads, too.
+// spoil makes stores to bytes [off, off+n) of the region file fault, as memory that cannot be
+// written. With PROT_NONE loads fault too.
 func spoil(t *testing.T, path string, off, n int64, prot uintptr) {
 	t.Helper()
 	f, err := os.Open("/proc/self/maps")
@@ -49,7 +49,7 @@ func spoil(t *testing.T, path string, off, n int64, prot uintptr) {
 	}
 }
 
-// fileVolume is newVolume in a file.
+// fileVolume returns a volume on a region file, and the file's path.
 func fileVolume(t *testing.T, atomic bool) (*volume, string) {
 	path := filepath.Join(t.TempDir(), "region")
 	if err := pmem.Create(path, 64<<20, false); err != nil {
@@ -63,8 +63,8 @@ func fileVolume(t *testing.T, atomic bool) (*volume, string) {
 	return &volume{fstest.Format(t, r, fstest.Small, fs.Options{Atomic: atomic})}, path
 }
 
-// TestPoisonedData: a block of a file that cannot be written costs the writes to it, not the
-// filesystem, nor its next mount.
+// TestPoisonedData checks that a file block that cannot be written fails only the writes to it, not
+// the filesystem or its next mount.
 func TestPoisonedData(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		t.Run(fmt.Sprint("atomic=", atomic), func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestPoisonedData(t *testing.T) {
 			if n, e := v.FS.Write(&v.Ctx, ino, bad+100, []byte("hello")); n != 0 || e != syscall.EIO {
 				t.Errorf("write to the bad block: %d, %v", n, e)
 			}
-			long := bytes.Repeat([]byte("x"), 20000) // before, in, behind it, and beyond the end
+			long := bytes.Repeat([]byte("x"), 20000) // before, in and after the bad block, and beyond the end of file
 			if _, e := v.FS.Write(&v.Ctx, ino, bad-4096, long); e != syscall.EIO {
 				t.Errorf("write that needs the bad block: %v", e)
 			}
@@ -100,8 +100,8 @@ func TestPoisonedData(t *testing.T) {
 	}
 }
 
-// TestPoisonedReplay: a crash leaves a write committed of which a block cannot be written, or
-// whose data cannot be read. Mount and fsck -y finish the rest.
+// TestPoisonedReplay checks that mount and fsck -y finish a committed write as far as possible if
+// one of its blocks cannot be written, or its data cannot be read.
 func TestPoisonedReplay(t *testing.T) {
 	for _, body := range []bool{false, true} {
 		for _, repair := range []bool{false, true} {
@@ -133,7 +133,7 @@ func TestPoisonedReplay(t *testing.T) {
 				switch {
 				case repair:
 					want = 0
-				case body: // the body's place is bad memory besides
+				case body: // the record's body is in bad memory too
 					want = 2
 				}
 				if len(warned) != want {
@@ -148,11 +148,11 @@ func TestPoisonedReplay(t *testing.T) {
 	}
 }
 
-// committed keeps the region as it is when the first logged record is committed.
+// committed copies the region when the first logged record is committed.
 type committed struct {
 	headers
 	v     *volume
-	place int64 // where the data goes
+	place int64 // region offset of the data
 	img   []byte
 }
 
@@ -167,9 +167,9 @@ func (c *committed) NTStore(tid int, off int64, b []byte) {
 	c.headers.NTStore(tid, off, b)
 }
 
-// TestPoisonedStage: free space that cannot be written costs at most the writes that are to be
-// carried there, and only once each; with none left writes that are all or nothing fail, and
-// everything else goes on.
+// TestPoisonedStage checks that free space that cannot be written fails at most the atomic writes
+// that are staged there, each block only once. Without other space atomic writes fail, and
+// everything else works.
 func TestPoisonedStage(t *testing.T) {
 	v, path := fileVolume(t, true)
 	ino := v.Create("/f")
@@ -193,9 +193,9 @@ func TestPoisonedStage(t *testing.T) {
 	write(500_000, syscall.EIO)
 	write(500_000, syscall.EIO)
 	write(500, syscall.EIO)
-	v.Write(ino, 1<<20, make([]byte, 5000)) // to new blocks
+	v.Write(ino, 1<<20, make([]byte, 5000)) // allocates new blocks
 	v.Delete("/f")
-	for _, h := range rec.logged { // or there is no place for the free map
+	for _, h := range rec.logged { // makes them writable, as place for the free map
 		spoil(t, path, h.At, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
 	}
 	v.Unmount()

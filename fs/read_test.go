@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// TestReplyLocks: the bytes of a reply stay as they are until it is done, and others do not.
-func TestReplyLocks(t *testing.T) {
+// TestPinnedReadLocks checks that the bytes of a pinned read do not change until Done, and that
+// other bytes of the file can.
+func TestPinnedReadLocks(t *testing.T) {
 	v := newVolume(t, 16<<20)
 	ino := v.Create("/f")
 	want := bytes.Repeat([]byte("abc"), 4<<10)
@@ -37,9 +38,9 @@ func TestReplyLocks(t *testing.T) {
 	}
 }
 
-// TestTruncatedUnderReply: a region file that is truncated while a reply is on its way is EIO, and
-// what the reply held is given back.
-func TestTruncatedUnderReply(t *testing.T) {
+// TestTruncatedUnderRead checks that a pinned read returns EIO if the region file is truncated
+// meanwhile, and that its references are dropped.
+func TestTruncatedUnderRead(t *testing.T) {
 	v, path := fileVolume(t, false)
 	ino, size := v.Create("/f"), v.R.Size()
 	v.Write(ino, 0, make([]byte, 64<<10))
@@ -54,7 +55,7 @@ func TestTruncatedUnderReply(t *testing.T) {
 	if err := os.Truncate(path, size); err != nil {
 		t.Fatal(err)
 	}
-	// The bytes are out of use, as those of poisoned media are; a write would hang if they were
+	// The blocks are offline, like poisoned memory. A write would hang if the range were still
 	// locked.
 	if _, e := v.FS.Write(&v.Ctx, ino, 0, b); e != syscall.EIO {
 		t.Errorf("a write: %v", e)

@@ -12,10 +12,11 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fsck"
 )
 
-// This file tests that an error of the media is recorded while the block is held, wherever one is
-// met: so that the block is retired when it comes free, and never handed out.
+// The tests of this file check that an error of the media is recorded while its block is still
+// referenced, wherever the error is met. The block then goes offline when it becomes free, and is
+// never allocated.
 
-// find returns where the region holds a text, which must be in one place only, but for the journal.
+// find returns the region offset in bytes of a text that is in one place only, besides the journal.
 func (v *volume) find(text []byte) int64 {
 	v.Helper()
 	from := v.Super().StaticEnd
@@ -27,7 +28,7 @@ func (v *volume) find(text []byte) int64 {
 	return from + int64(at)
 }
 
-// unused fails if a new file gets the block at a region offset.
+// unused fails if a new file gets the block at a region offset in bytes.
 func (v *volume) unused(off int64) {
 	v.Helper()
 	for i := range 64 {
@@ -41,7 +42,7 @@ func (v *volume) unused(off int64) {
 	}
 }
 
-// lineStores is told of the offset of each line that a transaction stores in place.
+// lineStores is called with the region offset of each line that a transaction stores in place.
 type lineStores func(off int64)
 
 func (lineStores) Begin(int)                          {}
@@ -50,7 +51,7 @@ func (lineStores) Flush(int, int64, int64)            {}
 func (lineStores) Fence(int)                          {}
 func (f lineStores) Store(_ int, off int64, b []byte) { f(off) }
 
-// lookupOnly is the number of a file whose attributes cannot be read.
+// lookupOnly returns the inode number of a file whose attributes cannot be read.
 func (v *volume) lookupOnly(name string) (ino uint64) {
 	v.Helper()
 	v.OK(v.FS.ReadDir(&v.Ctx, 1, 0, func(d *fs.Dirent) bool {
@@ -62,10 +63,11 @@ func (v *volume) lookupOnly(name string) (ino uint64) {
 	return ino
 }
 
-// TestTakeRecordsBeforeItFrees: a read meets bad memory in a file that was truncated meanwhile. Its
-// reference is all that keeps the block, which must be known to be bad when it ends.
+// TestTakeRecordsBeforeItFrees checks a read that meets bad memory in a file that was truncated
+// meanwhile. Only the read's reference keeps the block, which must be recorded as bad when the read
+// ends.
 func TestTakeRecordsBeforeItFrees(t *testing.T) {
-	for _, quiet := range []bool{false, true} { // poison that only loads see
+	for _, quiet := range []bool{false, true} { // poison that only faults loads
 		t.Run(fmt.Sprintf("quiet=%v", quiet), func(t *testing.T) {
 			v, path := fileVolume(t, false)
 			ino := v.Create("/f")
@@ -90,17 +92,17 @@ func TestTakeRecordsBeforeItFrees(t *testing.T) {
 	}
 }
 
-// TestErrorsAreRemembered: whatever meets bad memory remembers it, and what had it leaves it
-// retired.
+// TestErrorsAreRemembered checks that every operation that meets bad memory records it, and that
+// the memory goes offline when its owner gives it up.
 func TestErrorsAreRemembered(t *testing.T) {
 	unique := func(n int) []byte { return randomBytes(int64(n), n) }
 	long := strings.Repeat("target/", 200)
 	for name, c := range map[string]struct {
-		// set makes a victim and returns where the memory goes bad; meet meets that; leave gives
-		// the block up.
+		// set makes a victim and returns the region offset where the memory turns bad; meet meets
+		// the bad memory; leave gives the block up.
 		set         func(v *volume) (off int64)
 		meet, leave func(v *volume)
-		want        uint64 // bytes retired in the end
+		want        uint64 // bytes offline at the end
 	}{
 		"move": {
 			set: func(v *volume) int64 {
@@ -112,10 +114,10 @@ func TestErrorsAreRemembered(t *testing.T) {
 				if n := len(v.Extents(a)); n < 2 {
 					v.Fatalf("the file is in %d extents", n)
 				}
-				return at(v.Extents(a)[0], 0) // most of the file is in place already, this is not
+				return at(v.Extents(a)[0], 0) // most of the file is in its reservation already, this block is not
 			},
 			meet: func(v *volume) {
-				v.Write(v.Ino("/a"), 7*4096, make([]byte, 4096)) // fills a PMD range
+				v.Write(v.Ino("/a"), 7*4096, make([]byte, 4096)) // completes a PMD range
 			},
 			leave: func(v *volume) { v.Delete("/a") },
 			want:  4096,
@@ -224,7 +226,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 			leave: func(v *volume) { v.Delete("/link") },
 			want:  4096,
 		},
-		// A fresh block that turns out to be bad is retired, and another one taken.
+		// A new block that turns out to be bad goes offline, and another one is taken.
 		"storing an attribute": {
 			set: func(v *volume) int64 {
 				a := v.Create("/a")
@@ -252,7 +254,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 				return off
 			},
 			meet: func(v *volume) {
-				for i := 0; i < 64 && v.FS.Stats().BadRanges == 0; i++ { // until one gets that block
+				for i := 0; i < 64 && v.FS.Stats().BadRanges == 0; i++ { // until one gets the bad block
 					var a fs.Attr
 					v.OK(v.FS.Symlink(&v.Ctx, 1, fmt.Sprint("link ", i), long, &a))
 					if b, e := v.FS.Readlink(&v.Ctx, a.Ino, nil); e != 0 || string(b) != long {
@@ -263,7 +265,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 			leave: func(*volume) {},
 			want:  4096,
 		},
-		// Metadata: the block stays with its chunk, never to be used again.
+		// Metadata: the block stays in its chunk and is never used again.
 		"reading the names of attributes": {
 			set: func(v *volume) int64 {
 				a := v.Create("/a")
@@ -293,7 +295,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 			},
 			leave: func(*volume) {},
 		},
-		"reading an inode": { // and free slots beside it are not handed out
+		"reading an inode": { // free slots in the block are not allocated
 			set: func(v *volume) int64 {
 				for i := range 40 {
 					v.Create(fmt.Sprint("/", i))
@@ -322,7 +324,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 				v.R.SetRecorder(lineStores(func(at int64) { seen[at&^4095] = true }))
 				v.Write(a, 40*8192, unique(4096))
 				v.R.SetRecorder(nil)
-				for at := range seen { // beside the inode and the data it is the block of extents
+				for at := range seen { // besides the inode and the data, it is the extent block
 					if x := v.Super(); at >= x.StaticEnd && at != x.InodeOff(a)&^4095 {
 						off = at
 					}
@@ -340,7 +342,7 @@ func TestErrorsAreRemembered(t *testing.T) {
 			},
 			leave: func(*volume) {},
 		},
-		"formatting a block": { // costs that operation, not the filesystem
+		"formatting a block": { // fails the operation, not the filesystem
 			set: func(v *volume) int64 {
 				a := v.Create("/a")
 				v.SetXattr(a, "user.short", []byte("not elsewhere"))
@@ -379,8 +381,8 @@ func TestErrorsAreRemembered(t *testing.T) {
 	}
 }
 
-// TestRepairRemembersBad: fsck -y takes a file's attributes away because their list cannot be read.
-// The memory is free then, and known to be bad.
+// TestRepairRemembersBad: fsck -y removes a file's attributes because their list cannot be read.
+// The memory is free then, and must be recorded as bad.
 func TestRepairRemembersBad(t *testing.T) {
 	d := newDevVolume(t, 16<<20)
 	d.Mount()
@@ -403,7 +405,7 @@ func TestRepairRemembersBad(t *testing.T) {
 	}
 	d.lost()
 	d.Mount()
-	for i := range 20 { // blocks of metadata are handed out
+	for i := range 20 { // allocates metadata blocks
 		ino := d.Create(fmt.Sprint("/f", i))
 		d.SetXattr(ino, "user.a", []byte("x"))
 		if n, e := d.FS.ListXattr(&d.Ctx, ino, make([]byte, 100)); e != 0 || n == 0 {
@@ -414,7 +416,8 @@ func TestRepairRemembersBad(t *testing.T) {
 	d.lost()
 }
 
-// TestStageRemembersBad: where the data of a write that is all or nothing was to be put is bad.
+// TestStageRemembersBad checks that bad memory in the place where the data of an atomic write is
+// staged is recorded.
 func TestStageRemembersBad(t *testing.T) {
 	for _, n := range []int{500, 500_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -434,14 +437,14 @@ func TestStageRemembersBad(t *testing.T) {
 				t.Errorf("%d bad ranges of %d bytes are known, want 1 of 4096", s.BadRanges, s.BadBytes)
 			}
 			v.unused(off)
-			v.Unmount() // does not put the free map there
+			v.Unmount() // must not save the free map there
 			spoil(t, path, off, 4096, syscall.PROT_READ|syscall.PROT_WRITE)
 		})
 	}
 }
 
-// TestMountRemembersBad: what a mount cannot read and does without is on the list when it is
-// mounted; a mount that fails stores nothing.
+// TestMountRemembersBad checks that optional structures that a mount cannot read are on the
+// bad-range list afterwards, and that a mount that fails stores nothing.
 func TestMountRemembersBad(t *testing.T) {
 	d := newDevVolume(t, 16<<20)
 	d.Mount()
@@ -467,7 +470,7 @@ func TestMountRemembersBad(t *testing.T) {
 
 	d.Mount()
 	d.Unmount()
-	off := int64(d.owner().Map.Block) << 12 // free memory
+	off := int64(d.owner().Map.Block) << 12 // the map is in free memory
 	spoil(t, d.path, off, 4096, syscall.PROT_NONE)
 	f, err := fs.Mount(d.R, fs.Options{})
 	if err != nil {

@@ -9,13 +9,12 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fstest"
 )
 
-// TestUsersLeaveRootItsReserve: whatever users make until they find no space (empty files,
-// directories, attributes, extents), root can still make a file and write what its reserve has, but
-// for a chunk.
+// TestUsersLeaveRootItsReserve checks that root can still make files and write its reserve, except
+// for a chunk, after a user has made empty files, directories, attributes or extents until ENOSPC.
 func TestUsersLeaveRootItsReserve(t *testing.T) {
 	user := fs.Caller{UID: 1000, GID: 1000}
 	var a fs.Attr
-	// Each makes the n-th of its things, until it is refused.
+	// Each makes its n-th object; the test calls it until it fails.
 	for _, c := range []struct {
 		name string
 		make func(v *volume, n int) syscall.Errno
@@ -83,7 +82,7 @@ func TestUsersLeaveRootItsReserve(t *testing.T) {
 			}
 			v.Mkdir("/root")
 			ino := v.Create("/root/data")
-			v.Write(ino, 0, make([]byte, (sb.RootBlocks-512)<<12)) // a chunk of it is kept for metadata
+			v.Write(ino, 0, make([]byte, (sb.RootBlocks-512)<<12)) // a chunk of the reserve is kept for metadata
 			for i := range 1000 {
 				v.FS.Forget(v.Create(fmt.Sprintf("/root/%0200d", i)), 1)
 			}

@@ -10,9 +10,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fstest"
 )
 
-// TestReplyOfShared: a reply stands until Done, though the blocks that it is of have
-// become the only ones of another file meanwhile, and that one is written.
-func TestReplyOfShared(t *testing.T) {
+// TestPinnedReadOfShared checks that a pinned read does not change until Done, though its blocks
+// meanwhile belong to another file alone, and that file is written.
+func TestPinnedReadOfShared(t *testing.T) {
 	for name, leave := range map[string]func(v *volume, a uint64){
 		"truncated": func(v *volume, a uint64) {
 			v.Truncate(a, 0)
@@ -29,7 +29,7 @@ func TestReplyOfShared(t *testing.T) {
 			defer r.Free()
 			v.OK(v.FS.Read(&v.Ctx, a, 100, 3000, r))
 			done := make(chan struct{})
-			go func() { // what waits for the reply does so for its range only
+			go func() { // waits for the pinned read only in its range
 				defer close(done)
 				leave(v, a)
 			}()
@@ -47,8 +47,8 @@ func TestReplyOfShared(t *testing.T) {
 	}
 }
 
-// TestMountManyOwners: a block with as many owners as can be counted is mounted, though
-// others of its folio have others.
+// TestMountManyOwners mounts a block with the largest number of owners that can be counted, in a
+// folio whose other blocks have other numbers.
 func TestMountManyOwners(t *testing.T) {
 	const owners = 131071
 	v := newVolume(t, 64<<20)
@@ -59,7 +59,7 @@ func TestMountManyOwners(t *testing.T) {
 		v.Clone(a, 0, c, i*8192, 4096)
 	}
 	d := v.Create("/d")
-	v.Clone(a, 0, d, 0, 4096) // copied: as many owners as can be counted
+	v.Clone(a, 0, d, 0, 4096) // copied, because a has as many owners as can be counted
 	if got := v.Read(d, 0, 4096); !bytes.Equal(got, v.Read(a, 0, 4096)) {
 		t.Error("wrong copy")
 	}
@@ -71,8 +71,8 @@ func TestMountManyOwners(t *testing.T) {
 	}
 }
 
-// TestMountPartlyOwned: the time of a mount does not grow faster than the extents, however
-// they share a folio.
+// TestMountPartlyOwned checks that the time of a mount grows no faster than the number of extents,
+// however they share a folio.
 func TestMountPartlyOwned(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short: measures time")
@@ -102,8 +102,8 @@ func TestMountPartlyOwned(t *testing.T) {
 	}
 }
 
-// TestCompactSparse: compaction looks at what is allocated, not at what a file says that
-// its size is.
+// TestCompactSparse checks that the time of compaction depends on allocated blocks, not on the
+// file's size.
 func TestCompactSparse(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	a := v.Create("/a")
@@ -120,7 +120,7 @@ func TestCompactSparse(t *testing.T) {
 	}
 }
 
-// TestZeroSharedFull: zeroing what is shared takes space, and without it changes nothing.
+// TestZeroSharedFull checks that zeroing shared blocks takes space, and changes nothing without it.
 func TestZeroSharedFull(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	a, b, fill := v.Create("/a"), v.Create("/b"), v.Create("/fill")

@@ -35,8 +35,8 @@ func TestRegionSizes(t *testing.T) {
 	}
 }
 
-// regionOf fills a filesystem of the given size to the last block and back: a large file, one
-// of whatever is left, their first and last bytes written. Then fsck and a new mount.
+// regionOf fills a filesystem of size bytes completely: a large file, one of the rest, and their
+// first and last bytes written. Then it runs fsck, remounts and removes them.
 func regionOf(t *testing.T, path string, size int64) {
 	if err := pmem.Create(path, size, true); err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func regionOf(t *testing.T, path string, size int64) {
 	half := int64(free/2) << layout.BlockShift
 	v.Fallocate(big, 0, 0, half)
 	rest := v.Create("/rest")
-	for n := int64(v.Free()) << layout.BlockShift; n > 0; { // what a large extent list takes is not free any more
+	for n := int64(v.Free()) << layout.BlockShift; n > 0; { // a large extent list takes some of the free space
 		if e := v.FS.Fallocate(&v.Ctx, rest, 0, 0, n); e == 0 {
 			break
 		} else if e != syscall.ENOSPC {
@@ -68,7 +68,7 @@ func regionOf(t *testing.T, path string, size int64) {
 		ino uint64
 		off int64
 	}{{big, 0}, {big, half - 3}, {rest, 0}, {rest, int64(a.Size) - 3}}
-	// Two chunks for metadata are kept, and the loop's steps leave some.
+	// Two chunks are kept for metadata, and the loop's steps leave some blocks.
 	if a.Size < 4096 || v.Free() > free/32+2*512+64 {
 		t.Errorf("only %d of %d blocks could be filled", free-v.Free(), free)
 	}
@@ -76,7 +76,7 @@ func regionOf(t *testing.T, path string, size int64) {
 		v.Write(e.ino, e.off, []byte{byte(i), 0xda, 0xf5})
 	}
 	st := v.FS.Stats()
-	// 16 bytes for each 2 MiB, in whole pages; and a word per 1 GiB.
+	// 16 bytes for each 2 MiB, in whole pages, and a word for each GiB.
 	if limit := uint64(size)>>17 + uint64(size)>>24 + 16384; st.FolioTableBytes > limit {
 		t.Errorf("the folio table takes %d bytes, more than 8 MiB per TiB", st.FolioTableBytes)
 	}
@@ -117,8 +117,8 @@ func regionOf(t *testing.T, path string, size int64) {
 	runtime.GC()
 }
 
-// TestRootReserve: what only root may take others are refused, for data of every kind, and
-// statfs tells them.
+// TestRootReserve checks that root's reserve is refused to other users for all kinds of data, and
+// that statfs reports that.
 func TestRootReserve(t *testing.T) {
 	r := fstest.Memory(t, 64<<20)
 	if _, err := fs.Mkfs(r, fs.MkfsOptions{Reserve: 51}); err == nil {
@@ -173,8 +173,8 @@ func TestRootReserve(t *testing.T) {
 	}
 }
 
-// TestOpenOrphanIsWaitedForOnce: a deleted file that stays open does not hold up everybody who
-// waits for what is deleted later.
+// TestOpenOrphanIsWaitedForOnce checks that a deleted file that stays open does not delay callers
+// that wait for later deletions.
 func TestOpenOrphanIsWaitedForOnce(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	held := v.Create("/held")
@@ -191,14 +191,14 @@ func TestOpenOrphanIsWaitedForOnce(t *testing.T) {
 			t.Errorf("what was deleted last was not waited for: %v", e)
 		}
 	}
-	if d := time.Since(start); d > time.Second { // 10 times 200 ms, if the open one counted each time
+	if d := time.Since(start); d > time.Second { // 10 times 200 ms, if the open file counted each time
 		t.Errorf("waiting took %v", d)
 	}
 	v.FS.Forget(held, 1)
 }
 
-// TestDeletedIsFree: who finds no space just after a deletion waits for the kernel to forget
-// what was deleted, and who finds none for a file that is open is not kept waiting for it.
+// TestDeletedIsFree checks that a caller that finds no space just after a deletion waits for the
+// kernel's FORGET, and that a caller does not wait for a file that stays open.
 func TestDeletedIsFree(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	write := func(name string) (n int, e syscall.Errno) {
@@ -211,7 +211,7 @@ func TestDeletedIsFree(t *testing.T) {
 			}
 		}
 	}
-	for range 3 { // what never had a name does not count
+	for range 3 { // files that never had a name do not count
 		var a fs.Attr
 		v.OK(v.FS.Tmpfile(&v.Ctx, 1, 0o600, &a))
 		v.FS.Forget(a.Ino, 1)

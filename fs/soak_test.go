@@ -15,24 +15,25 @@ import (
 
 var soakOps = flag.Int("soak-ops", 10_000_000, "TestSoak: how many operations")
 
-// soakBound is how many bytes of memory TestSoak allows a part of its operations, and soakBlocks
-// how many blocks of the region. Of 10 million a part has 270 000, or half of them.
+// soakBound is the growth of memory in bytes that TestSoak allows in each part of its operations,
+// and soakBlocks the growth of the region's use in blocks. Of 10 million operations the first part
+// has half, each other part 270 000.
 const (
 	soakBound  = 256 << 10
 	soakBlocks = 16
 )
 
-// soak is a fixed tree under random operations: what they make is removed again, so that the tree
-// is one of a few.
+// soak is a fixed tree under random operations, which remove what they make, so that the tree has
+// few states.
 type soak struct {
 	*volume
 	rng  *rand.Rand
-	dirs []uint64 // one with long names only, an empty one
+	dirs []uint64 // a directory with long names only, and an empty one
 	full uint64   // a directory with a single free line
 	file []uint64
 	done int
 	buf  []byte
-	leak func() // what a bug would keep of an operation; nil: nothing
+	leak func() // simulates a leak in each operation; nil: none
 }
 
 func newSoak(t *testing.T) *soak {
@@ -74,10 +75,10 @@ func (s *soak) name() string {
 	return "t"
 }
 
-// soakKinds is how many kinds of steps there are.
+// soakKinds is the number of kinds of steps.
 const soakKinds = 18
 
-// step makes a few operations.
+// step makes a few operations of one kind.
 func (s *soak) step(kind int) {
 	f, ctx := s.FS, &s.Ctx
 	d, d2 := s.dirs[s.rng.Intn(2)], s.dirs[s.rng.Intn(2)]
@@ -172,22 +173,21 @@ func (s *soak) step(kind int) {
 	}
 }
 
-// used empties the files, and tells what the filesystem then has: bytes of memory, and blocks of
-// the region.
+// used truncates the files, and returns the memory in bytes and the blocks of the region in use.
 func (s *soak) used() (memory, blocks int64) {
 	for _, ino := range s.file {
 		s.Truncate(ino, 0)
 	}
 	runtime.GC()
-	runtime.GC() // the first leaves what pools had
+	runtime.GC() // the first keeps the content of pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	st := s.FS.Stats()
 	return int64(m.HeapAlloc + st.FolioTableBytes + st.SplitTableBytes), int64(st.Blocks - st.FreeBlocks)
 }
 
-// part makes n operations of one kind (-1: of all), and a tenth more before, after which memory and
-// blocks should no longer grow.
+// part makes n operations of one kind (-1: of all), and returns the growth of memory in bytes and
+// of the region's use in blocks. It makes n/10 operations before, which may take memory and blocks.
 func (s *soak) part(kind, n int) (memory, blocks int64) {
 	steps := func(n int) {
 		for end := s.done + n; s.done < end; {
@@ -205,8 +205,8 @@ func (s *soak) part(kind, n int) (memory, blocks int64) {
 	return m2 - m, b2 - b
 }
 
-// TestSoak: random operations on a fixed tree, all kinds together and then each by itself, take
-// memory and space once, and not again.
+// TestSoak checks that random operations on a fixed tree, of all kinds and of each kind alone, do
+// not make memory and space grow.
 func TestSoak(t *testing.T) {
 	n := *soakOps
 	if testing.Short() {
@@ -231,7 +231,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("%d operations in %v: memory grew by %d bytes at most", s.done, time.Since(start).Round(time.Second), most)
 }
 
-// TestSoakFindsLeaks: a leak of a tenth more than the bound fails TestSoak.
+// TestSoakFindsLeaks checks that a leak of a tenth more than the bound fails TestSoak.
 func TestSoakFindsLeaks(t *testing.T) {
 	const n = 50_000
 	s := newSoak(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// held makes a full filesystem, of which a read in flight holds the last half: the file was
-// truncated meanwhile. It returns the read, and the bytes that come free with it.
+// held makes a full filesystem with a file that was truncated while a read in flight referenced its
+// blocks, half of the region. It returns the read and the number of bytes that become free with it.
 func held(t *testing.T) (v *volume, r *fs.PinnedRead, n int64) {
 	v = newVolume(t, 16<<20)
 	var s fs.StatFS
@@ -30,8 +30,9 @@ func held(t *testing.T) (v *volume, r *fs.PinnedRead, n int64) {
 	return v, r, n
 }
 
-// TestNoSpaceWaits: who finds no space waits for what a read in flight holds, but not long, nor
-// again for the same; not at all if it must not; and no longer than it wants to.
+// TestNoSpaceWaits checks that an operation that finds no space waits for blocks that a read in
+// flight references: not long, not again for the same read, not at all if it must not wait, and no
+// longer than its caller allows.
 func TestNoSpaceWaits(t *testing.T) {
 	fallocate := func(v *volume, ctx *fs.Caller, n int64) syscall.Errno {
 		return v.FS.Fallocate(ctx, v.Ino("/new"), 0, 0, n)
@@ -101,8 +102,8 @@ func TestNoSpaceWaits(t *testing.T) {
 	}
 }
 
-// TestSpaceComesMeanwhile: a read ends between the moment when an operation finds no space and the
-// one when it looks whether some is on its way. It is tried again.
+// TestSpaceComesMeanwhile ends a read after an operation found no space, and before it looks for
+// blocks that will become free. The operation must be retried.
 func TestSpaceComesMeanwhile(t *testing.T) {
 	v, r, n := held(t)
 	asked := 0

@@ -13,20 +13,19 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// stamp fills b, which starts at file offset off (a multiple of 8), with words that
-// name the file they belong to.
+// stamp fills b, which begins at file offset off (a multiple of 8), with words that identify the
+// file.
 func stamp(b []byte, owner uint64) {
 	for i := 0; i+8 <= len(b); i += 8 {
 		binary.LittleEndian.PutUint64(b[i:], owner)
 	}
 }
 
-// TestStressStamps: readers hold replies while others truncate, unlink and rewrite. No
-// read may ever return a word of another file: every word is the file's own stamp,
-// or zero.
+// TestStressStamps holds pinned reads while other threads truncate, unlink and rewrite. Each word
+// that is read must be the file's own stamp or zero.
 func TestStressStamps(t *testing.T) { stressStamps(t, newVolume(t, fs.MinSize)) }
 
-// TestStressStampsAtomic is the same with writes that are all or nothing.
+// TestStressStampsAtomic is TestStressStamps with Options.Atomic.
 func TestStressStampsAtomic(t *testing.T) { stressStamps(t, newAtomicVolume(t, fs.MinSize)) }
 
 func stressStamps(t *testing.T, v *volume) {
@@ -70,7 +69,7 @@ func stressStamps(t *testing.T, v *volume) {
 					mode := []uint32{0, fs.FallocKeepSize, fs.FallocPunchHole | fs.FallocKeepSize, fs.FallocZeroRange | fs.FallocKeepSize}[rnd.Intn(4)]
 					v.FS.Fallocate(&ctx, a.Ino, mode, off+int64(rnd.Intn(3))*512, int64(1+rnd.Intn(20))*2048)
 				case 9:
-					if rnd.Intn(3) == 0 { // of its own, so that the stamps stay right
+					if rnd.Intn(3) == 0 { // in its own place, so that the stamps stay right
 						v.FS.CopyRange(&ctx, a.Ino, off, a.Ino, off+int64(1+rnd.Intn(10))*65536, int64(1+rnd.Intn(16))*4096)
 					} else if rnd.Intn(2) == 0 {
 						v.FS.SetXattr(&ctx, a.Ino, "user.x", buf[:rnd.Intn(9000)], 0)
@@ -122,8 +121,8 @@ func stressStamps(t *testing.T, v *volume) {
 	v.checked()
 }
 
-// TestWriteWhole: a write into many holes, which takes several transactions, is seen
-// wholly or not at all.
+// TestWriteWhole checks that readers see a write into many holes, which takes several transactions,
+// as a whole or not at all.
 func TestWriteWhole(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	const size = 1 << 20
@@ -156,7 +155,7 @@ func TestWriteWhole(t *testing.T) {
 					}
 					as, total := 0, 0
 					for _, s := range r.Slices() {
-						for i := 1; i < len(s); i += 4096 { // not where a "b" stood
+						for i := 1; i < len(s); i += 4096 { // not at the bytes written as "b"
 							total++
 							if s[i] == 'A' {
 								as++
@@ -180,8 +179,8 @@ func TestWriteWhole(t *testing.T) {
 	}
 }
 
-// TestStressNames: many threads create, link, rename and remove in a few directories;
-// afterwards the tree can be removed and all space is back.
+// TestStressNames creates, links, renames and removes names in a few directories on many threads.
+// Then the tree can be removed, and all space is free.
 func TestStressNames(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	free := v.Free()
@@ -248,7 +247,7 @@ func TestStressNames(t *testing.T) {
 	}
 }
 
-// TestLargeDirectory: creating in one directory does not slow with its size.
+// TestLargeDirectory checks that the time of a create does not depend on the directory's size.
 func TestLargeDirectory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("20 000 files are for the long run")

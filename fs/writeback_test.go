@@ -7,8 +7,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// A write of the kernel's writeback for which there is not enough space is an error even if a
-// part of it found some; and if some may have become free, all of it is tried again.
+// TestWritebackIsAllOrAnError checks that a kernel's writeback that finds too little space returns
+// an error even if a part was written, and that the whole write is retried if space may have become
+// free.
 func TestWritebackIsAllOrAnError(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino, fill, gone := v.Create("/f"), v.Create("/fill"), v.Create("/gone")
@@ -29,7 +30,7 @@ func TestWritebackIsAllOrAnError(t *testing.T) {
 	}
 	write(true, syscall.ENOSPC)
 	v.Truncate(ino, 0)
-	v.Unlink("/gone") // still open: its space is on its way
+	v.Unlink("/gone") // still open: its space becomes free later
 	write(true, syscall.EAGAIN)
 	write(false, syscall.ENOSPC)
 	v.Truncate(ino, 0)

@@ -25,11 +25,11 @@ func (v *volume) listxattr(ino uint64) []string {
 	v.OK(e)
 	names := strings.Split(string(buf[:n]), "\x00")
 	sort.Strings(names)
-	return names[1:] // behind the last NUL
+	return names[1:] // names[0] is the empty text after the last NUL
 }
 
-// TestXattrModel sets and removes attributes of a file, a directory and a symbolic link
-// at random and compares them with maps.
+// TestXattrModel sets and removes random attributes of a file, a directory and a symbolic link, and
+// compares them with maps.
 func TestXattrModel(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	free := v.Free()
@@ -75,7 +75,7 @@ func TestXattrModel(t *testing.T) {
 			switch e := v.FS.SetXattr(&v.Ctx, ino, name, value, 0); e {
 			case 0:
 				m[name] = value
-			case syscall.ENOSPC: // the old one stands
+			case syscall.ENOSPC: // the old value stays
 				if has {
 					m[name] = old
 				}
@@ -112,8 +112,7 @@ func TestXattrModel(t *testing.T) {
 	}
 }
 
-// checked remounts and compares the free space that the mount rebuilt from what inodes
-// claim with what it was.
+// checked remounts, and compares the free space before and after.
 func (v *volume) checked() {
 	v.Helper()
 	was := v.Free()
@@ -123,7 +122,7 @@ func (v *volume) checked() {
 	}
 }
 
-// TestXattrMany: hundreds of attributes, and the values of all of them.
+// TestXattrMany sets hundreds of attributes with long values, and reads them all.
 func TestXattrMany(t *testing.T) {
 	v := newVolume(t, 64<<20)
 	ino := v.Create("/f")
@@ -183,8 +182,8 @@ func TestXattrErrors(t *testing.T) {
 	v.Ctx.UID = 0
 }
 
-// TestCapability: a change of content or owner takes security.capability, and nothing
-// else, away, also right after a mount.
+// TestCapability checks that a change of content or owner removes security.capability and nothing
+// else, also right after a mount.
 func TestCapability(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/f")
@@ -211,7 +210,7 @@ func TestCapability(t *testing.T) {
 	}
 }
 
-// TestTmpfile: a file without a name can be given one, once; without one it goes.
+// TestTmpfile checks that a file without a name can be linked once, and is freed if it is not.
 func TestTmpfile(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	var st fs.StatFS
@@ -245,8 +244,8 @@ func TestTmpfile(t *testing.T) {
 	}
 }
 
-// TestXattrKept: to read one of thousands of attributes does not mean to read them all, and
-// what is kept in DRAM is never older than the media.
+// TestXattrKept checks that reading one of thousands of attributes does not read them all, and that
+// cached values are never older than the media.
 func TestXattrKept(t *testing.T) {
 	all := 2000
 	if testing.Short() {
@@ -272,7 +271,7 @@ func TestXattrKept(t *testing.T) {
 		}
 		want := randomBytes(int64(-i), 60)
 		v.OK(v.FS.SetXattr(&v.Ctx, ino, name(i), want, fs.XattrReplace))
-		want[0]++ // the caller's memory is not kept
+		want[0]++ // the cache must not keep the caller's memory
 		if got := v.Xattr(ino, name(i)); bytes.Equal(got, want) || !bytes.Equal(got[1:], want[1:]) {
 			t.Fatalf("attribute %d reads back wrong", i)
 		}
@@ -291,7 +290,8 @@ func TestXattrKept(t *testing.T) {
 	}
 }
 
-// When a write has returned, the file has no capability any more, whoever was taking it away.
+// TestCapabilityIsGoneWhenAWriteReturns checks that a file has no capability after a write has
+// returned, even if another write was removing it.
 func TestCapabilityIsGoneWhenAWriteReturns(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/f")
@@ -319,7 +319,8 @@ func TestCapabilityIsGoneWhenAWriteReturns(t *testing.T) {
 	}
 }
 
-// A truncation by a stranger takes set-user-ID before it changes the content.
+// TestTruncateTakesSetUserID checks that a truncation by another user removes set-user-ID before it
+// changes the content.
 func TestTruncateTakesSetUserID(t *testing.T) {
 	v := newVolume(t, fs.MinSize)
 	ino := v.Create("/f")

@@ -10,8 +10,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 )
 
-// TestLongAttributesHaveABudget: long lists of attributes, and long access control lists, take the
-// memory of a few, however many files in use have them.
+// TestLongAttributesHaveABudget checks that long lists of attributes and long access control lists
+// take the memory of a few, however many files in use have them.
 func TestLongAttributesHaveABudget(t *testing.T) {
 	const budget = 16
 	files := 96

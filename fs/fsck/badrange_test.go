@@ -10,7 +10,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// blockOf is the region block of a file's block.
+// blockOf returns the region block of file block b.
 func (w *world) blockOf(ino, b uint64) (block uint64) {
 	for _, x := range w.Extents(ino) {
 		if x.Logical <= b && b < x.Logical+x.Len {
@@ -20,8 +20,8 @@ func (w *world) blockOf(ino, b uint64) (block uint64) {
 	return block
 }
 
-// TestLostData: fsck names what bad ranges took: by a path, wherever it is, its bytes, or its
-// attribute; and repairs what else is wrong, which bad memory does not keep from being clean.
+// TestLostData checks that fsck reports the path and the byte range of data in bad ranges, and
+// repairs other damage. Bad memory does not keep the filesystem from being clean.
 func TestLostData(t *testing.T) {
 	w := build(t)
 	var bad []layout.BadRange
@@ -83,8 +83,8 @@ func TestLostData(t *testing.T) {
 	check("after a mount", fsck.Options{}, 0, 4)
 }
 
-// TestLostValue: a value of an attribute is lost as a file's data is, and the rest of the file
-// stays.
+// TestLostValue checks that the value of an attribute in a bad range is reported as lost, and that
+// the rest of the file stays.
 func TestLostValue(t *testing.T) {
 	w := build(t)
 	rep, err := fsck.Check(w.R, fsck.Options{})

@@ -9,7 +9,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/fstest"
 )
 
-// BenchmarkCheck checks a sound filesystem: 200 000 files of a block in 200 directories, and
+// BenchmarkCheck checks an undamaged filesystem: 200 000 files of a block in 200 directories, or
 // one file of 200 000 extents.
 func BenchmarkCheck(b *testing.B) {
 	for _, c := range []struct {

@@ -13,20 +13,20 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// crafter changes an image as somebody would who knows the format: fields get values that
-// mean something elsewhere, and each changed structure a right checksum. A script says what: an
-// instruction a step, its operands read from the bytes behind it.
+// crafter changes an image like an attacker who knows the format: fields get values that mean
+// something elsewhere, and each changed structure a right checksum. A script selects the changes:
+// one byte for each step, followed by the step's operands.
 type crafter struct {
 	*target
 	script []byte
 
-	dentries []int64  // places of heads
-	inodes   []uint64 // live ones, free ones, and such as cannot be
-	slots    []int64  // lines of extent slots
-	chains   []int64  // headers of extent blocks
-	lists    []int64  // headers of attribute blocks
-	blocks   []uint64 // that something stands in
-	headers  []int64  // of metadata chunks
+	dentries []int64  // offsets of head lines
+	inodes   []uint64 // used, free and impossible inode numbers
+	slots    []int64  // offsets of lines of extent slots
+	chains   []int64  // offsets of headers of extent blocks
+	lists    []int64  // offsets of headers of attribute blocks
+	blocks   []uint64 // blocks in use
+	headers  []int64  // offsets of headers of metadata chunks
 }
 
 func newCrafter(t testing.TB) *crafter {
@@ -37,8 +37,8 @@ func newCrafter(t testing.TB) *crafter {
 	return c
 }
 
-// furnish adds what build leaves out: long names, a directory of several blocks, a deep one, large
-// and shared extents, a hole, unwritten blocks, a list of attributes in several blocks.
+// furnish adds to build's files: long names, a directory of several blocks, a deep one, large and
+// shared extents, a hole, unwritten blocks, an attribute list in several blocks.
 func (w *world) furnish() {
 	w.mkdir("/many")
 	for i := range 100 {
@@ -102,7 +102,7 @@ func (c *crafter) collect() {
 	c.blocks = append(c.blocks, 0, 1, uint64(c.sb.StaticEnd>>12), uint64(c.sb.InodeBase>>12), uint64(c.sb.BackupOff>>12), c.sb.Blocks(), c.sb.Blocks()/2, 1<<52)
 }
 
-// names collects the names of a directory block.
+// names collects the head lines of a directory block.
 func (c *crafter) names(off int64) {
 	for i := int64(0); i < layout.LinesPerBlock; i++ {
 		var l layout.Line
@@ -113,7 +113,7 @@ func (c *crafter) names(off int64) {
 	}
 }
 
-// byte is the next of the script, 0 behind its end.
+// byte returns the next byte of the script, 0 beyond its end.
 func (c *crafter) byte() (b byte) {
 	if len(c.script) > 0 {
 		b, c.script = c.script[0], c.script[1:]
@@ -123,7 +123,7 @@ func (c *crafter) byte() (b byte) {
 
 func pick[T any](c *crafter, of []T) T { return of[(int(c.byte())<<8|int(c.byte()))%len(of)] }
 
-// number is a value that some field may have: of the image, at a limit, or any.
+// number returns a value for a field: one of the image, a limit, or a random one.
 func (c *crafter) number() uint64 {
 	switch k := c.byte(); k % 8 {
 	case 0:
@@ -144,7 +144,7 @@ func (c *crafter) number() uint64 {
 	return uint64(binary.LittleEndian.Uint16([]byte{c.byte(), c.byte()})) << (c.byte() % 48)
 }
 
-// craft changes the image by the script.
+// craft changes the image as the script says.
 func (c *crafter) craft(script []byte) {
 	c.script = script
 	steps := []func(){c.name, c.core, c.core, c.times, c.slot1, c.slot1, c.chain, c.list, c.chunk, c.bad, c.super, c.state, c.freeMap, c.record, c.transplant}
@@ -153,7 +153,7 @@ func (c *crafter) craft(script []byte) {
 	}
 }
 
-// name changes what an entry says.
+// name changes a directory entry.
 func (c *crafter) name() {
 	op, off := c.byte()%6, pick(c, c.dentries)
 	c.edit(off, func(l *layout.Line) {
@@ -177,7 +177,7 @@ func (c *crafter) name() {
 	})
 }
 
-// place is the offset of an inode that can be, or of the root.
+// inodeOff returns the offset of a possible inode, or of the root.
 func (c *crafter) inodeOff() int64 {
 	if off := c.sb.InodeOff(pick(c, c.inodes)); off >= 0 && off < c.sb.BackupOff {
 		return off
@@ -247,11 +247,11 @@ func (c *crafter) slot1() {
 			e.Flags = c.byte()
 		case 4:
 			e.Dev = c.byte()
-		case 5: // that of another file
+		case 5: // another file's
 			var from layout.Line
 			c.R.LoadLine(pick(c, c.slots), (*[layout.LineSize]byte)(&from))
 			e = from.Extent(int(c.byte() % 2))
-		case 6: // all of it, or a small piece somewhere
+		case 6: // the whole region, or a small piece of it
 			e = layout.Extent{Logical: uint64(c.byte()), Block: pick(c, c.blocks), Len: uint32(c.byte()), Flags: c.byte() % 4}
 		}
 		l.PutExtent(i, e)
@@ -278,7 +278,7 @@ func (c *crafter) chain() {
 
 func (c *crafter) list() {
 	off, op := pick(c, c.lists), c.byte()%7
-	if op >= 5 { // what the list says
+	if op >= 5 { // the content of the list
 		line := off + int64(1+c.byte()%8)*layout.LineSize
 		c.edit(line, func(l *layout.Line) { l.Payload()[c.byte()%layout.PayloadSize] = c.byte() })
 		return
@@ -302,7 +302,7 @@ func (c *crafter) list() {
 	})
 }
 
-// chunk changes which chunks hold metadata, their headers and the types of their blocks.
+// chunk changes the chunk map, the headers of metadata chunks, and the types of their blocks.
 func (c *crafter) chunk() {
 	switch c.byte() % 3 {
 	case 0:
@@ -326,7 +326,7 @@ func (c *crafter) bad() {
 	})
 }
 
-// super changes both superblocks; the offsets follow, mostly.
+// super changes both superblocks; most of the time the offsets are adapted.
 func (c *crafter) super() {
 	s := *c.sb
 	op, v := c.byte()%14, c.number()
@@ -420,7 +420,7 @@ func (c *crafter) freeMap() {
 	c.edit(c.sb.OwnerOff, func(l *layout.Line) { o.Put(l) })
 }
 
-// record writes a committed record of the journal, which changes a line somewhere, or data.
+// record writes a committed journal record, which changes a random line or data.
 func (c *crafter) record() {
 	slot := c.sb.LaneOff + int64(c.byte()%4)*int64(c.sb.LaneSlot)
 	seq := c.number()
@@ -463,7 +463,7 @@ func (c *crafter) record() {
 	}
 }
 
-// transplant makes one line what another one is.
+// transplant copies a line over another one.
 func (c *crafter) transplant() {
 	var from layout.Line
 	c.R.LoadLine(c.lines[(int(c.byte())<<8|int(c.byte()))%len(c.lines)], (*[layout.LineSize]byte)(&from))

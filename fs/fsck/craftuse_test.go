@@ -17,15 +17,15 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// What one mount and listing, check or repair of the image may allocate in all, and so what it has
-// at any time: 4 bytes for each byte of the image, and 16 MiB. Who changes it besides makes garbage
-// by each request.
+// The limits in bytes of the memory that a mount and listing, a check or a repair of the image may
+// allocate in total: 4 bytes for each byte of the image, and 16 MiB. Threads that change the
+// filesystem allocate garbage with each request besides.
 const (
 	imageBytes = 4*size + 16<<20
 	crowdBytes = 6 * imageBytes
 )
 
-// within fails if f takes more memory than an image may cost, or does not end.
+// within fails if f allocates more than most bytes, or does not end.
 func (c *crafter) within(what string, most uint64, f func()) {
 	c.Helper()
 	watch := time.AfterFunc(30*time.Second, func() {
@@ -42,8 +42,8 @@ func (c *crafter) within(what string, most uint64, f func()) {
 	}
 }
 
-// strangers does with a crafted image what its owner's victim does: mount it in each way, list and
-// read it, check it, repair it, mount it again and use it.
+// strangers treats a crafted image as its victim does: it mounts, lists, reads, checks and repairs
+// the image, and mounts and uses it again.
 func (c *crafter) strangers(script []byte) {
 	c.craft(script)
 	crafted := bytes.Clone(c.R.Bytes(0, size))
@@ -101,7 +101,7 @@ func (c *crafter) mountIt(o fs.Options) (*fs.FS, error) {
 	return fs.Mount(c.R, o)
 }
 
-// look lists and reads all that can be reached, at most 2000 names.
+// look lists and reads all reachable files, at most 2000 names.
 func (c *crafter) look(f *fs.FS) {
 	ctx := &fs.Caller{}
 	buf := make([]byte, 64<<10)
@@ -136,7 +136,7 @@ func (c *crafter) look(f *fs.FS) {
 	f.Stats()
 }
 
-// lookAt reads what an inode has, by its number, as a client of NFS may.
+// lookAt reads all that an inode has, by its number, as a client of NFS may.
 func (c *crafter) lookAt(f *fs.FS, ino uint64, buf []byte) {
 	ctx := &fs.Caller{}
 	var a fs.Attr
@@ -171,7 +171,7 @@ func (c *crafter) lookAt(f *fs.FS, ino uint64, buf []byte) {
 	}
 }
 
-// crowd lets some change the filesystem while others look at it.
+// crowd changes the filesystem in some threads, and reads it in others.
 func (c *crafter) crowd(f *fs.FS) {
 	var wg sync.WaitGroup
 	var dirs []uint64
@@ -224,7 +224,7 @@ func (c *crafter) crowd(f *fs.FS) {
 	f.Compact(&fs.Caller{})
 }
 
-// craftSeeds are scripts of FuzzCraft: one of each step.
+// craftSeeds returns scripts for FuzzCraft, one for each step.
 func craftSeeds() (out [][]byte) {
 	for step := range byte(15) {
 		out = append(out, []byte{step, 0, 0, 3, 1, 7, 2, 9}, []byte{step, 1, 0, 1, 1, 0, 2, 9, step, 2, 3, 4, 5, 6, 7, 8, 9})
@@ -232,8 +232,8 @@ func craftSeeds() (out [][]byte) {
 	return out
 }
 
-// FuzzCraft: an image that somebody crafted, with right checksums, costs neither a panic nor a hang
-// nor more memory than its size allows.
+// FuzzCraft checks that a crafted image with right checksums causes no panic and no hang, and takes
+// no more memory than its size allows.
 func FuzzCraft(f *testing.F) {
 	c := newCrafter(f)
 	for _, script := range craftSeeds() {

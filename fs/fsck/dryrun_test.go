@@ -16,7 +16,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// repair makes a dry run and then the repair: the first must have changed nothing and told the
+// repair makes a dry run and then a repair. The dry run must have changed nothing, and reported the
 // same.
 func (w *world) repair(o fsck.Options) (*fsck.Report, error) {
 	w.Helper()
@@ -38,7 +38,7 @@ func (w *world) repair(o fsck.Options) (*fsck.Report, error) {
 	return rep, nil
 }
 
-// sameAs fails if a dry run does not say what the repair says, but for what it has done.
+// sameAs fails if a dry run and a repair report different problems or counts.
 func (w *world) sameAs(dry, rep *fsck.Report) {
 	w.Helper()
 	if rep.Fixable != 0 || dry.Repaired != 0 || dry.Fixable != rep.Repaired || dry.Left != rep.Left+rep.Repaired {
@@ -68,7 +68,7 @@ func (w *world) sameAs(dry, rep *fsck.Report) {
 	w.Errorf("the dry run reports %+v\nthe repair %+v", done, real)
 }
 
-// mended is a dry run's list as the repair's would be.
+// mended returns a dry run's list of problems as the repair reports them.
 func mended(list []fsck.Problem) []fsck.Problem {
 	list = slices.Clone(list)
 	for i := range list {
@@ -77,13 +77,13 @@ func mended(list []fsck.Problem) []fsck.Problem {
 	return list
 }
 
-// onlyRead is a region that cannot be stored to, and the file below it.
+// onlyRead is a region that is open read-only, and its file.
 type onlyRead struct {
 	*pmem.Region
 	file *os.File
 }
 
-// regionsOnlyRead are an emulated region and one like device-dax, both of which are open read-only.
+// regionsOnlyRead returns an emulated region and one like device-dax, both open read-only.
 func regionsOnlyRead(t *testing.T) map[string]onlyRead {
 	t.Helper()
 	out := map[string]onlyRead{}
@@ -117,7 +117,7 @@ func regionsOnlyRead(t *testing.T) map[string]onlyRead {
 	return out
 }
 
-// become makes the region's bytes those of image.
+// become copies image to the region's file.
 func (o onlyRead) become(t *testing.T, image []byte) {
 	t.Helper()
 	for off := int64(0); off < size; off += layout.BlockSize {
@@ -129,9 +129,9 @@ func (o onlyRead) become(t *testing.T, image []byte) {
 	}
 }
 
-// TestDryRun: of each kind of damage a dry run reports the same problems as the repair, in the same
-// order, says them alike, and stores nothing, also where nothing can be stored. After the repair a
-// dry run finds what that has left.
+// TestDryRun checks for each kind of damage that a dry run reports the same problems as the repair,
+// in the same order and with the same text, and stores nothing, even on a read-only region. After
+// the repair a dry run reports the remaining problems.
 func TestDryRun(t *testing.T) {
 	type harm struct {
 		name string
@@ -194,7 +194,7 @@ func TestDryRun(t *testing.T) {
 				}
 			}
 			rep, said, err := check(c.R, true)
-			if err != nil { // nothing can be repaired
+			if err != nil { // fsck cannot repair this image
 				if dry != nil && dry.Fixable > 0 {
 					t.Errorf("the repair: %v; the dry run: %v", err, dry.Problems)
 				}
@@ -229,7 +229,7 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// logged writes a committed record that carries data for the file at path.
+// logged writes a committed record with data for byte at of the file at path.
 func (c *crafter) logged(path string, at int64, data []byte) {
 	body := int64(c.sb.Blocks()-100) << layout.BlockShift
 	slot, seq := c.sb.LaneOff, uint64(1<<30)
@@ -244,8 +244,8 @@ func (c *crafter) logged(path string, at int64, data []byte) {
 	c.Store(slot, l[:])
 }
 
-// TestTruncateMany: an interrupted truncation of more lines than a journal record holds is
-// finished.
+// TestTruncateMany checks that an interrupted truncation of more lines than a journal record holds
+// is finished.
 func TestTruncateMany(t *testing.T) {
 	w := build(t)
 	before := w.check(false)

@@ -12,7 +12,7 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// TestFormatDocument: the numbers of docs/format.md are those of the code.
+// TestFormatDocument checks that docs/format.md has the code's constants.
 func TestFormatDocument(t *testing.T) {
 	b, err := os.ReadFile("../../docs/format.md")
 	if err != nil {
@@ -45,7 +45,7 @@ func TestFormatDocument(t *testing.T) {
 	}
 }
 
-// TestFormatExample: the worked example of docs/format.md is what mkfs makes.
+// TestFormatExample checks that the worked example of docs/format.md is the result of mkfs.
 func TestFormatExample(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a region of 1 GiB")

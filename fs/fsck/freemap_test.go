@@ -10,7 +10,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// freeMap is what a saved free map says.
+// freeMap is the content of a saved free map.
 type freeMap struct {
 	runs   []layout.FreeMapRun
 	bits   [][]byte
@@ -28,7 +28,7 @@ func (w *world) owner() (o layout.Owner) {
 	return o
 }
 
-// readMap takes the saved free map, which is in one segment, apart.
+// readMap decodes the saved free map, which has one segment.
 func (w *world) readMap() (m freeMap) {
 	w.Helper()
 	o := w.owner()
@@ -52,7 +52,7 @@ func (w *world) readMap() (m freeMap) {
 	return m
 }
 
-// writeMap saves m in place of the free map, with all checksums right.
+// writeMap replaces the saved free map by m, with right checksums.
 func (w *world) writeMap(m *freeMap, more ...byte) {
 	w.Helper()
 	var f layout.FreeMapWriter
@@ -78,7 +78,7 @@ func (w *world) writeMap(m *freeMap, more ...byte) {
 	w.edit(w.sb.OwnerOff, func(l *layout.Line) { o.Put(l) })
 }
 
-// TestFreeMap: fsck notices a free map that is wrong, though every checksum is right, and
+// TestFreeMap checks that fsck notices a wrong free map although every checksum is right, and
 // repairs it by dropping it.
 func TestFreeMap(t *testing.T) {
 	for name, harm := range map[string]func(w *world, m *freeMap){
@@ -147,7 +147,7 @@ func TestFreeMap(t *testing.T) {
 	}
 }
 
-// dropped: fsck finds the free map wrong and nothing else, and -y drops it.
+// dropped checks that fsck reports the free map and nothing else, and that -y drops it.
 func (w *world) dropped() {
 	w.Helper()
 	if rep, err := w.repair(fsck.Options{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].Code != fsck.FreeMap || !rep.Problems[0].Fixed || !rep.Clean || !rep.FreeMap {
@@ -166,7 +166,7 @@ func (w *world) dropped() {
 	}
 }
 
-// TestFreeMapDamage: fsck notices a free map that cannot be read.
+// TestFreeMapDamage checks that fsck notices a free map that cannot be read.
 func TestFreeMapDamage(t *testing.T) {
 	ref := func(f func(w *world, r *layout.FreeMapRef)) func(w *world) {
 		return func(w *world) {
@@ -203,8 +203,8 @@ func TestFreeMapDamage(t *testing.T) {
 	}
 }
 
-// TestRepairDropsFreeMap: any other repair drops the free map first; what finds nothing, and
-// what restores a superblock, leaves it.
+// TestRepairDropsFreeMap checks that a repair drops the free map first, except one that finds
+// nothing or restores only a superblock.
 func TestRepairDropsFreeMap(t *testing.T) {
 	for name, c := range map[string]struct {
 		harm  func(w *world)

@@ -40,13 +40,13 @@ func TestClean(t *testing.T) {
 	}
 }
 
-// damages are what can be wrong, the codes a check must give (with those that the repair of others
-// uncovers), and what a repair makes.
+// damages are kinds of damage, the codes that a check reports for them (and those that the repair
+// of others uncovers), and the result of a repair.
 var damages = []struct {
 	name  string
 	do    func(w *world)
-	codes string // space separated
-	exit  int    // of the repair
+	codes string // separated by spaces
+	exit  int    // exit code of the repair
 	gone  string // paths that a repair cannot save
 }{
 	{"first superblock", func(w *world) { w.Store(100, []byte{1, 2, 3}) }, fsck.SuperPrimary, 1, ""},
@@ -189,7 +189,7 @@ var damages = []struct {
 	}, fsck.DirParents, 1, "/d/two"},
 	{"parent", func(w *world) { w.core("/d/sub", func(c *layout.Core) { c.Parent = 1 }) }, fsck.DirParent, 1, ""},
 	{"cycle", func(w *world) {
-		// /d is named in /d/sub only.
+		// /d has a name in /d/sub only.
 		w.edit(w.dentry("/", "d"), func(l *layout.Line) { l.ClearDentry() })
 		w.edit(w.dentry("/d/sub", "deep"), func(l *layout.Line) { l.PutDentryHead([]byte("d"), w.ino["/d"], syscall.DT_DIR) })
 		w.core("/", func(c *layout.Core) { c.Nlink-- })
@@ -242,7 +242,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestLostFound: what has no name gets one, with its content.
+// TestLostFound checks that files without a name get one, and keep their content.
 func TestLostFound(t *testing.T) {
 	w := build(t)
 	w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.ClearDentry() })
@@ -259,8 +259,8 @@ func TestLostFound(t *testing.T) {
 	})
 }
 
-// TestLostFoundFull: lost+found is made and filled also when no inode slot, no directory line,
-// no extent slot and no metadata block is free.
+// TestLostFoundFull checks that lost+found is made and filled even if no inode slot, directory
+// line, extent slot or metadata block is free.
 func TestLostFoundFull(t *testing.T) {
 	w := build(t)
 	empty := func() {
@@ -281,7 +281,7 @@ func TestLostFoundFull(t *testing.T) {
 			w.mkdir("/e")
 			w.file("/d/x", 5)
 			n := 0
-			for i := range 64 * k { // by turns, so that no extent grows
+			for i := range 64 * k { // in turns, so that no extent grows
 				for _, dir := range []string{"/", "/e/"} {
 					if dir == "/e/" || i < 64*k-2 {
 						n++
@@ -319,8 +319,8 @@ func TestLostFoundFull(t *testing.T) {
 	}
 }
 
-// TestWorkers: whatever the number of workers, the same is found, mended and said, in the
-// same order.
+// TestWorkers checks that the findings, the repairs and their order do not depend on the number of
+// workers.
 func TestWorkers(t *testing.T) {
 	w := build(t)
 	w.mounted(func() {
@@ -389,7 +389,7 @@ func TestWorkers(t *testing.T) {
 	}
 }
 
-// TestRecoveryWork: what the next mount does by itself is no problem, and a repair does
+// TestRecoveryWork checks that the recovery of the next mount is no problem, and that a repair does
 // it too.
 func TestRecoveryWork(t *testing.T) {
 	w := build(t)
@@ -412,7 +412,7 @@ func TestRecoveryWork(t *testing.T) {
 	w.verify("/d/g")
 }
 
-// TestShared: blocks of several files are right if all say so, and counted once.
+// TestShared checks that shared blocks are no problem, and are counted once.
 func TestShared(t *testing.T) {
 	w := build(t)
 	before := w.check(false)
@@ -431,7 +431,7 @@ func TestNoFilesystem(t *testing.T) {
 	}
 }
 
-// TestSmallerThanRegion: the second superblock is found where mkfs was given a size.
+// TestSmallerThanRegion checks that the second superblock is found if mkfs was given a size.
 func TestSmallerThanRegion(t *testing.T) {
 	r := fstest.Memory(t, 2*size)
 	o := options()

@@ -16,20 +16,20 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// target is a world to damage again and again.
+// target is a world that is damaged again and again.
 type target struct {
 	*world
 	image []byte
-	lines []int64             // of metadata that say something
+	lines []int64             // offsets of metadata lines that are not empty
 	owned map[string][]uint64 // blocks of each file: data, extents, attributes
-	files map[string][]byte   // content of the regular ones
+	files map[string][]byte   // content of the regular files
 	tally tally
 }
 
-// tally counts what survive came to see, so that a test that sees little fails.
+// tally counts the cases that survive has met, so that a test that meets few of them fails.
 type tally struct {
-	scripts, repaired int // scripts; those whose damage was repaired, or was none
-	files, checked    int // files after those repairs; those of them that the damage did not touch
+	scripts, repaired int // scripts; those after which the filesystem is undamaged
+	files, checked    int // files after those repairs; those that the damage did not touch
 }
 
 func newTarget(t testing.TB) *target { return targetOf(build(t)) }
@@ -56,7 +56,7 @@ func targetOf(w *world) *target {
 	return g
 }
 
-// blocksOf lists the blocks that only one inode has.
+// blocksOf returns the blocks that belong to this inode only.
 func (g *target) blocksOf(path string) (out []uint64) {
 	take := func(off int64) {
 		var l layout.Line
@@ -67,7 +67,7 @@ func (g *target) blocksOf(path string) (out []uint64) {
 			}
 		}
 	}
-	if path != "/s" { // which is inline
+	if path != "/s" { // an inline link
 		take(g.inode(path) + layout.InodeExtentOff)
 	}
 	var t layout.Times
@@ -89,7 +89,7 @@ func (g *target) blocksOf(path string) (out []uint64) {
 	return out
 }
 
-// content is what a file holds; nil if it cannot be read.
+// content returns the content of a file; nil if it cannot be read.
 func content(f *fs.FS, ino uint64) (b []byte) {
 	rp := f.NewPinnedRead()
 	defer rp.Done()
@@ -103,9 +103,9 @@ func content(f *fs.FS, ino uint64) (b []byte) {
 	return b
 }
 
-// harm damages the region by a script: 8 bytes a step say where, how, and whether the
-// line is sealed again, so that wrong content with a right checksum is met too. It returns
-// the offsets of the lines that were changed, and of those that were sealed again.
+// harm damages the region by a script of 8 bytes a step: the place, the change, and whether the
+// line is sealed again, which gives wrong content a right checksum. It returns the offsets of the
+// changed lines, and of those that were sealed again.
 func (g *target) harm(script []byte) (hit, sealed []int64) {
 	for ; len(script) >= 8; script = script[8:] {
 		v := binary.LittleEndian.Uint64(script)
@@ -152,7 +152,7 @@ func (g *target) edit512(at int, x byte) {
 	g.Store(g.sb.BackupOff, b)
 }
 
-// place is the offset of some line: mostly of one that says something.
+// place returns the offset of a line, most often of one that is not empty.
 func (g *target) place(v uint64) int64 {
 	switch k := v >> 3; v % 8 {
 	case 0:
@@ -164,8 +164,8 @@ func (g *target) place(v uint64) int64 {
 	}
 }
 
-// touched reports whether one of the lines belongs to path, or is sealed again and of a
-// structure that all files have in common.
+// touched reports whether one of the lines belongs to path, or is sealed again and belongs to a
+// structure that all files share.
 func (g *target) touched(path string, hit, sealed []int64) bool {
 	in := g.inode(path)
 	return slices.ContainsFunc(hit, func(off int64) bool {
@@ -175,7 +175,7 @@ func (g *target) touched(path string, hit, sealed []int64) bool {
 	})
 }
 
-// limited fails if f takes too long or allocates too much for a filesystem of 16 MiB.
+// limited fails if f takes too long, or allocates too much for a filesystem of 16 MiB.
 func limited(t testing.TB, f func()) {
 	watch := time.AfterFunc(time.Minute, func() { panic("still at it after a minute") })
 	defer watch.Stop()
@@ -188,9 +188,9 @@ func limited(t testing.TB, f func()) {
 	}
 }
 
-// survive damages the filesystem, checks it, mounts it, repairs it and mounts what is left:
-// all must end, without a panic. What was repaired is sound, mountable, and has every file
-// that the damage did not touch.
+// survive damages the filesystem, checks it, mounts it, repairs it and mounts the result. All must
+// end without a panic. If the repair left nothing, the result is undamaged, can be mounted, and has
+// every file that the damage did not touch.
 func (g *target) survive(script []byte) {
 	g.tally.scripts++
 	hit, sealed := g.harm(script)
@@ -209,7 +209,7 @@ func (g *target) survive(script []byte) {
 	m, err := fs.Mount(g.R, fs.Options{Sleep: noSleep, Takeover: true})
 	if err == nil {
 		m.Abandon()
-	} else if sound && !slices.ContainsFunc(sealed, func(off int64) bool { return off < layout.SuperSize }) { // features are not damage
+	} else if sound && !slices.ContainsFunc(sealed, func(off int64) bool { return off < layout.SuperSize }) { // unknown features are not damage
 		g.Errorf("check found nothing, mount: %v", err)
 	}
 	g.restore(damaged)
@@ -278,10 +278,10 @@ func tree(f *fs.FS, do func(dir, ino uint64, name string)) {
 	walk(layout.RootIno)
 }
 
-// use mounts the damaged filesystem unchecked and does to it what users do: any call may
-// fail, none may panic or loop.
+// use mounts the damaged filesystem without a check and uses it. Any call may fail, but none may
+// panic or loop.
 func (g *target) use(script []byte) {
-	_, sealed := g.harm(script) // what has a right checksum a free map may not be believed beside
+	_, sealed := g.harm(script) // a free map is not believed if lines beside it were changed and sealed
 	f, err := fs.Mount(g.R, fs.Options{Sleep: noSleep, Takeover: true, Scan: len(sealed) > 0, Clock: func() int64 { return 3e18 }})
 	if err != nil {
 		return
@@ -347,7 +347,7 @@ func TestRandomDamage(t *testing.T) {
 	}
 }
 
-// restore puts the image back where it differs.
+// restore stores the image's blocks that differ.
 func (w *world) restore(image []byte) {
 	for off := int64(0); off < size; off += 4096 {
 		if b := image[off : off+4096]; !bytes.Equal(b, w.R.Bytes(off, 4096)) {
@@ -356,7 +356,7 @@ func (w *world) restore(image []byte) {
 	}
 }
 
-// damageSeeds are scripts of FuzzDamage and FuzzUse.
+// damageSeeds are scripts for FuzzDamage and FuzzUse.
 var damageSeeds = [][]byte{
 	{0, 1, 2, 3, 4, 5, 6, 7},
 	{1, 1, 0, 0, 0, 0, 0, 0},
@@ -381,12 +381,12 @@ func fuzz(f *testing.F, do func(*target, []byte)) {
 
 func sortedKeys(m map[string]uint64) []string { return slices.Sorted(maps.Keys(m)) }
 
-// FuzzDamage: damage, check, mount, repair, mount.
+// FuzzDamage checks, mounts, repairs and mounts damaged images.
 func FuzzDamage(f *testing.F) { fuzz(f, (*target).survive) }
 
-// FuzzUse: damage, mount and use it without a check.
+// FuzzUse mounts and uses damaged images without a check.
 func FuzzUse(f *testing.F) { fuzz(f, (*target).use) }
 
-// noSleep is for images whose owner record names a user: nobody lives there, and to watch that
-// takes seconds.
+// noSleep skips the wait for an owner record's user, which takes seconds; these images have no
+// user.
 func noSleep(time.Duration) {}

@@ -10,8 +10,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// TestImage: what is stored to a dry image is read from it, by whole lines and parts of them, while
-// others read elsewhere; the region keeps what it had; and only lines that differ take memory.
+// TestImage checks that stores to a dry image can be read back, as whole lines and in parts, while
+// other threads read elsewhere. The region does not change, and only lines that differ take memory.
 func TestImage(t *testing.T) {
 	const size = 64 << 10
 	r, err := pmem.NewMemory(size)
@@ -31,7 +31,7 @@ func TestImage(t *testing.T) {
 	m := &image{r: r, dry: true}
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
-	for range 2 { // of the last block, which is not stored to
+	for range 2 { // they read the last block, which is not stored to
 		readers.Go(func() {
 			b := make([]byte, layout.BlockSize)
 			for {
@@ -51,7 +51,7 @@ func TestImage(t *testing.T) {
 		n := 1 + rnd.IntN([]int{8, 200, 9000}[i%3])
 		off := rnd.IntN(size - layout.BlockSize - n)
 		b := want[off : off+n]
-		if i%4 > 0 { // else it stays what it is
+		if i%4 > 0 { // else the bytes stay as they are
 			for j := range b {
 				b[j] = byte(rnd.Uint32())
 			}

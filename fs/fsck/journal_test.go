@@ -8,9 +8,9 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// TestTornRecord: a record of which one line was overwritten by a later record's still
-// has right checksums, since a sealed line contributes the same to the body's whatever
-// it holds. It must not count as committed.
+// TestTornRecord checks that a record is not taken for committed if a later record has overwritten
+// one of its lines. Its checksums are still right, since a sealed line contributes the same to the
+// body's checksum whatever its content.
 func TestTornRecord(t *testing.T) {
 	w := build(t)
 	w.Mount()

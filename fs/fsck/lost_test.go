@@ -11,8 +11,8 @@ import (
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
-// TestRepairLost: a repair stores nothing any more after another process has taken the region, also
-// if a beat had failed otherwise before.
+// TestRepairLost checks that a repair stores nothing after another process has taken the region,
+// even if a beat has failed for another reason before.
 func TestRepairLost(t *testing.T) {
 	path := t.TempDir() + "/region"
 	if err := pmem.Create(path, 1<<20, true); err != nil {
@@ -31,7 +31,7 @@ func TestRepairLost(t *testing.T) {
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(100 * time.Millisecond) // of which some beats fall on lost memory
+	time.Sleep(100 * time.Millisecond) // some beats fall on lost memory
 	if err := m.begin(); err != nil {
 		t.Errorf("beats that failed: %v", err)
 	}

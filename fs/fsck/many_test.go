@@ -8,8 +8,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// TestManyProblems: of more problems than a report lists the rest is counted, by -n and by -y
-// alike.
+// TestManyProblems checks that -n and -y count the problems beyond those that a report lists.
 func TestManyProblems(t *testing.T) {
 	const n = fsck.MaxProblems + 100
 	if testing.Short() {

@@ -13,7 +13,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// converge: -y with exit 0 or 1 must leave an image that -n finds clean.
+// converge repairs. If nothing is left, a check must find no problem.
 func (w *world) converge() *fsck.Report {
 	w.Helper()
 	rep := w.check(true)
@@ -59,7 +59,7 @@ func TestNamedWithoutLinks(t *testing.T) {
 	w.verify("")
 }
 
-// In lost+found a name may be taken.
+// TestLostFoundNameTaken checks a name in lost+found that exists already.
 func TestLostFoundNameTaken(t *testing.T) {
 	w := build(t)
 	w.mounted(func() {
@@ -70,7 +70,7 @@ func TestLostFoundNameTaken(t *testing.T) {
 	w.converge()
 }
 
-// Directories below each other, all damaged, take a pass each.
+// TestDeepDamage repairs damaged directories below each other, each of which takes a pass.
 func TestDeepDamage(t *testing.T) {
 	for n := 12; n <= 20; n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestAttributesOfLostCore(t *testing.T) {
 	w.verify("")
 }
 
-// The second superblock of an older filesystem is not taken for this one's.
+// TestOlderBackup checks that the second superblock of an older filesystem is not used.
 func TestOlderBackup(t *testing.T) {
 	r := fstest.Memory(t, 4*size)
 	o := options()
@@ -135,7 +135,7 @@ func TestOlderBackup(t *testing.T) {
 	}
 }
 
-// Of a core line with an impossible type the rest is kept.
+// TestModeOfNoType checks that a core line with an impossible type keeps its other fields.
 func TestModeOfNoType(t *testing.T) {
 	w := build(t)
 	w.core("/f", func(c *layout.Core) { c.UID, c.Mode = 1000, 0o644 })
@@ -175,7 +175,8 @@ func TestInlineLinkWithExtents(t *testing.T) {
 	}
 }
 
-// A chunk that was metadata once and has data now stays data when the chunk map is lost.
+// TestHeaderOfData checks that a chunk that was metadata, and is data now, stays data when the
+// chunk map is lost.
 func TestHeaderOfData(t *testing.T) {
 	w := build(t)
 	// An unwritten extent over a chunk whose first block still has a header.
@@ -210,7 +211,8 @@ func TestHeaderOfData(t *testing.T) {
 		w.Fallocate(w.ino["/big"], 0, 0, n)
 		for ; w.FS.Fallocate(&w.Ctx, w.ino["/big"], 0, n, 32<<10) == 0; n += 32 << 10 {
 		}
-		// write all blocks but the first of each chunk, from the end, as far as extents go
+		// Write all blocks except the first of each chunk, from the end, until no extent slot is
+		// free.
 		for at := n - 32<<10; at >= 0; at -= 32 << 10 {
 			if _, e := w.FS.Write(&w.Ctx, w.ino["/big"], at+4096, bytes.Repeat([]byte("B"), 28<<10)); e != 0 {
 				w.Logf("written from %d of %d on: %v", at, n, e)
@@ -249,10 +251,11 @@ func TestHeaderOfData(t *testing.T) {
 	}
 }
 
-// Attributes that look like inodes, as users may choose, are taken for none.
+// TestAttributesLikeInodes checks that attributes that look like inodes, as users may choose, are
+// not taken for inodes.
 func TestAttributesLikeInodes(t *testing.T) {
 	w := build(t)
-	// The list that makes all lines at multiples of 4 look like cores.
+	// The list that makes all lines at multiples of 4 look like core lines.
 	part := make([]byte, layout.XattrBlockBytes)
 	put := func(l *layout.Line, at int) {
 		copy(part[at:], l.Payload())
@@ -265,7 +268,7 @@ func TestAttributesLikeInodes(t *testing.T) {
 	var forged uint64
 	w.mounted(func() {
 		w.file("/evil", 1)
-		// entries of 12+n+len; 3 values of about 1000 bytes and one that ends it
+		// Entries of 12+n+len bytes: 3 values of about 1000 bytes, and one for the rest.
 		at := 0
 		for i := range 4 {
 			name := fmt.Sprintf("user.%d", i)
@@ -307,7 +310,8 @@ func TestAttributesLikeInodes(t *testing.T) {
 	})
 }
 
-// A link that stands in its inode outlives its core line, whatever its length up to 52 bytes.
+// TestInlineLinkOfLostCore checks that an inline link of up to 52 bytes survives the loss of its
+// core line.
 func TestInlineLinkOfLostCore(t *testing.T) {
 	w := build(t)
 	w.mounted(func() { w.symlink("/s2", strings.Repeat("y", 30)) })
@@ -317,7 +321,7 @@ func TestInlineLinkOfLostCore(t *testing.T) {
 	}
 }
 
-// Extent blocks of long ago are not taken for those of now.
+// TestOlderChain checks that stale extent blocks are not taken for current ones.
 func TestOlderChain(t *testing.T) {
 	w := build(t)
 	w.mounted(func() {

@@ -8,8 +8,8 @@ import (
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
 
-// TestRepairSays: a problem names the path of what it concerns, and what a repair cannot bring
-// back, before the repair and after it.
+// TestRepairSays checks that a problem has its path, and what a repair cannot restore, before the
+// repair and after it.
 func TestRepairSays(t *testing.T) {
 	for name, c := range map[string]struct {
 		harm             func(w *world)

@@ -15,7 +15,7 @@ import (
 
 const size = 16 << 20
 
-// world is a small filesystem, unmounted cleanly, and the inode numbers of its paths.
+// world is a small filesystem, unmounted cleanly, with the inode numbers of its paths.
 type world struct {
 	*fstest.Volume
 	sb   *layout.Superblock
@@ -76,7 +76,7 @@ func (w *world) write(path string, off int64, n int) {
 	w.Write(w.ino[path], off, bytes.Repeat([]byte(path[len(path)-1:]), n))
 }
 
-// edit changes the line at off and seals it anew: a wrong line with a right checksum.
+// edit changes the line at a region offset and seals it: a wrong line with a right checksum.
 func (w *world) edit(off int64, f func(l *layout.Line)) {
 	w.Helper()
 	var l layout.Line
@@ -88,7 +88,7 @@ func (w *world) edit(off int64, f func(l *layout.Line)) {
 	w.Store(off, l[:])
 }
 
-// smash makes the line at off fail its checksum.
+// smash makes the line at a region offset fail its checksum.
 func (w *world) smash(off int64) {
 	var l layout.Line
 	w.R.LoadLine(off, (*[64]byte)(&l))
@@ -144,13 +144,13 @@ func (w *world) xattrHeader(path string, f func(h *layout.XattrBlock)) {
 	})
 }
 
-// slot is an extent of a file as it stands on the media.
+// slot returns the i-th extent of a file on the media.
 func (w *world) slot(path string, i int) (e layout.Extent) {
 	w.extent(path, i, func(x *layout.Extent) { e = *x })
 	return e
 }
 
-// dentry is the offset of a name's head line.
+// dentry returns the region offset of a name's head line.
 func (w *world) dentry(dir, name string) int64 {
 	w.Helper()
 	e := w.slot(dir, 0)
@@ -192,7 +192,7 @@ func codes(rep *fsck.Report) []string {
 	return out
 }
 
-// verify mounts the filesystem and reads every file of build but those gone.
+// verify mounts the filesystem and reads the files of build, except those in gone.
 func (w *world) verify(gone string) {
 	w.Helper()
 	skip := strings.Fields(gone)

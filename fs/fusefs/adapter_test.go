@@ -30,7 +30,7 @@ func newMounted(t testing.TB, dax DAX) *mounted {
 	return &mounted{New(v.FS, dax, func() []byte { return []byte(`{"pid":1}`) }), v}
 }
 
-// What queues serve, by one that waits, in go-fuse's terms.
+// The methods below call a queue that may wait, with go-fuse's types.
 
 func (m *mounted) waits(h *fuse.InHeader) (*queue, *transport.InHeader) {
 	return m.newQueue(0, true), &transport.InHeader{NodeID: h.NodeId, UID: h.Uid, GID: h.Gid, PID: h.Pid}
@@ -267,7 +267,7 @@ func TestNegativeEntriesAreRemembered(t *testing.T) {
 	}
 }
 
-// NFS handles are resolved by looking up "." in any inode, ".." in a directory.
+// TestLookupByNumber checks the lookups for NFS handles: "." in any inode, ".." in a directory.
 func TestLookupByNumber(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	ino := m.create("f", 0o644)
@@ -283,7 +283,7 @@ func TestLookupByNumber(t *testing.T) {
 	}
 	gone := m.create("gone", 0o644)
 	m.v.Unlink("/gone")
-	h = header(gone) // whose FORGET has not come yet
+	h = header(gone) // its FORGET has not come yet
 	if s := m.Lookup(nil, &h, ".", &e); s != fuse.Status(syscall.ESTALE) {
 		t.Errorf("a file without a name: %v, want ESTALE", s)
 	}
@@ -297,8 +297,8 @@ func TestLookupByNumber(t *testing.T) {
 	m.Forget(1, 1)
 }
 
-// A directory is listed once and completely, in pieces that resume by cookie, while
-// entries already listed are being removed.
+// TestReadDirInPieces checks that a directory is listed once and completely, in pieces that resume
+// by cookie, while entries that were listed are removed.
 func TestReadDirInPieces(t *testing.T) {
 	for _, plus := range []bool{false, true} {
 		m := newMounted(t, DAXAlways)
@@ -448,7 +448,8 @@ func TestInfoXattr(t *testing.T) {
 	}
 }
 
-// TestInfoIsKeptForUsers: root is told the figures of the moment, others those of a moment ago.
+// TestInfoIsKeptForUsers checks that root gets the figures of the moment, and other users those of
+// a moment ago.
 func TestInfoIsKeptForUsers(t *testing.T) {
 	m := newMounted(t, DAXAlways)
 	n := byte('0')
