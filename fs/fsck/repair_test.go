@@ -27,47 +27,74 @@ func (w *world) converge() *fsck.Report {
 
 func tail(p []fsck.Problem) []fsck.Problem { return p[max(0, len(p)-4):] }
 
-// A root without links is no orphan.
-func TestRootWithoutLinks(t *testing.T) {
-	w := build(t)
-	w.core("/", func(c *layout.Core) { c.Nlink = 0 })
-	w.check(true)
-	if rep := w.check(true); rep.ExitCode() != 0 {
-		t.Errorf("second -y: exit %d %v", rep.ExitCode(), rep.Problems)
+// TestFound checks that damage that looks like a valid state is found.
+func TestFound(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(w *world)
+	}{
+		{"an empty root without links, after a crash", func(w *world) {
+			if _, err := fs.Mkfs(w.R, options()); err != nil {
+				w.Fatal(err)
+			}
+			w.smash(w.sb.OwnerOff)
+			w.core("/", func(c *layout.Core) { c.Nlink = 0 })
+		}},
+		{"a link of 3 bytes with size 50", func(w *world) { w.core("/s", func(c *layout.Core) { c.Size = 50 }) }},
+		{"a link of 300 bytes without a block, after a crash", func(w *world) {
+			w.extent("/l", 0, func(e *layout.Extent) { *e = layout.Extent{} })
+			w.smash(w.sb.OwnerOff)
+		}},
+		{"an inline link with extent blocks", func(w *world) {
+			w.times("/s", func(x *layout.Times) { x.ExtentRoot = uint64(w.sb.InodeBase >> 12) })
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := build(t)
+			c.do(w)
+			if rep := w.check(false); rep.ExitCode() == 0 {
+				t.Errorf("-n calls it clean: %+v", rep)
+			}
+		})
 	}
-	w.verify("")
 }
 
-// A root without links is damage, also where nothing is named in it and a crash came before.
-func TestEmptyRootWithoutLinks(t *testing.T) {
-	w := build(t)
-	if _, err := fs.Mkfs(w.R, options()); err != nil {
-		t.Fatal(err)
+// TestConverge checks that one repair is enough, and keeps the files.
+func TestConverge(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(w *world)
+	}{
+		{"the root without links is no orphan", func(w *world) { w.core("/", func(c *layout.Core) { c.Nlink = 0 }) }},
+		{"a named file without links is no orphan", func(w *world) { w.core("/f", func(c *layout.Core) { c.Nlink = 0 }) }},
+		{"attributes without their times line", func(w *world) { w.smash(w.inode("/d/g") + layout.InodeTimesOff) }},
+		{"attributes keep the generation of a lost core line", func(w *world) { w.smash(w.inode("/d/g")) }},
+		{"of two names of a directory its parent has the right one", func(w *world) {
+			w.edit(w.dentry("/", "p"), func(l *layout.Line) { l.PutDentryHead([]byte("p"), w.ino["/d/sub"], syscall.DT_DIR) })
+			delete(w.ino, "/p")
+		}},
+		{"an inline link survives its core line", func(w *world) {
+			w.mounted(func() { w.symlink("/s2", strings.Repeat("y", 30)) })
+			w.smash(w.inode("/s2"))
+		}},
+		{"the name in lost+found is taken", func(w *world) {
+			w.mounted(func() {
+				w.mkdir("/lost+found")
+				w.file(fmt.Sprintf("/lost+found/#%d", w.ino["/d/g"]), 5)
+			})
+			w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.ClearDentry() })
+			delete(w.ino, "/d/g")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := build(t)
+			c.do(w)
+			if rep := w.converge(); rep.ExitCode() != 1 {
+				t.Errorf("exit %d: %v", rep.ExitCode(), rep.Problems)
+			}
+			w.verify("")
+		})
 	}
-	w.smash(w.sb.OwnerOff)
-	w.core("/", func(c *layout.Core) { c.Nlink = 0 })
-	if rep := w.check(false); rep.ExitCode() == 0 {
-		t.Errorf("-n calls a root without links clean; orphans %d", rep.Orphans)
-	}
-}
-
-// A file that has names is no orphan, whatever its link count.
-func TestNamedWithoutLinks(t *testing.T) {
-	w := build(t)
-	w.core("/f", func(c *layout.Core) { c.Nlink = 0 })
-	w.converge()
-	w.verify("")
-}
-
-// TestLostFoundNameTaken checks a name in lost+found that exists already.
-func TestLostFoundNameTaken(t *testing.T) {
-	w := build(t)
-	w.mounted(func() {
-		w.mkdir("/lost+found")
-		w.file(fmt.Sprintf("/lost+found/#%d", w.ino["/d/g"]), 5)
-	})
-	w.edit(w.dentry("/d", "g"), func(l *layout.Line) { l.ClearDentry() })
-	w.converge()
 }
 
 // TestDeepDamage repairs damaged directories below each other, each of which takes a pass.
@@ -94,22 +121,6 @@ func TestDeepDamage(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The attributes are found without the times line that names them.
-func TestAttributesOfLostTimes(t *testing.T) {
-	w := build(t)
-	w.smash(w.inode("/d/g") + layout.InodeTimesOff)
-	w.converge()
-	w.verify("")
-}
-
-// The attributes say the generation that the core line had.
-func TestAttributesOfLostCore(t *testing.T) {
-	w := build(t)
-	w.smash(w.inode("/d/g"))
-	w.converge()
-	w.verify("")
 }
 
 // TestOlderBackup checks that the second superblock of an older filesystem is not used.
@@ -145,34 +156,6 @@ func TestModeOfNoType(t *testing.T) {
 			t.Errorf("uid %d size %d, were 1000 and 10000", c.UID, c.Size)
 		}
 	})
-}
-
-// A link has no NUL in it.
-func TestSymlinkWithNUL(t *testing.T) {
-	w := build(t)
-	w.core("/s", func(c *layout.Core) { c.Size = 50 })
-	if rep := w.check(false); rep.ExitCode() == 0 {
-		t.Error("a link of 3 bytes with size 50 (47 NULs) is called clean")
-	}
-}
-
-// A long link has its block.
-func TestSymlinkWithoutBlock(t *testing.T) {
-	w := build(t)
-	w.extent("/l", 0, func(e *layout.Extent) { *e = layout.Extent{} })
-	w.smash(w.sb.OwnerOff)
-	if rep := w.check(false); rep.ExitCode() == 0 {
-		t.Error("a link of 300 bytes without an extent is called clean")
-	}
-}
-
-// A link that stands in its inode has no extent blocks.
-func TestInlineLinkWithExtents(t *testing.T) {
-	w := build(t)
-	w.times("/s", func(x *layout.Times) { x.ExtentRoot = uint64(w.sb.InodeBase >> 12) })
-	if rep := w.check(false); rep.ExitCode() == 0 {
-		t.Error("clean")
-	}
 }
 
 // TestHeaderOfData checks that a chunk that was metadata, and is data now, stays data when the
@@ -310,17 +293,6 @@ func TestAttributesLikeInodes(t *testing.T) {
 	})
 }
 
-// TestInlineLinkOfLostCore checks that an inline link of up to 52 bytes survives the loss of its
-// core line.
-func TestInlineLinkOfLostCore(t *testing.T) {
-	w := build(t)
-	w.mounted(func() { w.symlink("/s2", strings.Repeat("y", 30)) })
-	w.smash(w.inode("/s2"))
-	if rep := w.check(true); rep.ExitCode() != 1 {
-		t.Errorf("exit %d: %v", rep.ExitCode(), rep.Problems)
-	}
-}
-
 // TestOlderChain checks that stale extent blocks are not taken for current ones.
 func TestOlderChain(t *testing.T) {
 	w := build(t)
@@ -342,13 +314,4 @@ func TestOlderChain(t *testing.T) {
 	if rep.ExitCode() != 1 {
 		t.Errorf("exit %d", rep.ExitCode())
 	}
-}
-
-// Of two names of a directory that in its parent is right.
-func TestDirectoryNamedTwice(t *testing.T) {
-	w := build(t)
-	w.edit(w.dentry("/", "p"), func(l *layout.Line) { l.PutDentryHead([]byte("p"), w.ino["/d/sub"], syscall.DT_DIR) })
-	w.converge()
-	delete(w.ino, "/p")
-	w.verify("")
 }
