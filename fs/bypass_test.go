@@ -103,7 +103,7 @@ func TestBypass(t *testing.T) {
 			ctx = fs.Caller{Direct: true}
 			want := change(k, &ctx)
 			if ctx.Bypass == nil {
-				t.Fatal("nobody is told that the kernel may have an old page")
+				t.Fatal("the kernel may have an old page, and there is no bypass")
 			}
 			k.store(200, "stored")
 			k.store(102, "XX") // concurrent with the change: either may win

@@ -75,7 +75,7 @@ func TestClone(t *testing.T) {
 	check(b, other)
 	v.Write(b, 0, other)
 	if s := v.FS.Stats(); s.SharedBytes != 0 {
-		t.Errorf("nobody shares any more: %+v", s)
+		t.Errorf("no blocks are shared, and the statistics are %+v", s)
 	}
 	check(b, other)
 	v.Delete("/b")
@@ -211,7 +211,7 @@ func TestCloneSpaceOps(t *testing.T) {
 			}
 		} else {
 			if !bytes.Equal(r.Slices()[0], data[:100]) {
-				t.Error("the reply has changed")
+				t.Error("the pinned read has changed")
 			}
 			r.Done()
 			r.Free()

@@ -106,7 +106,7 @@ func crowded(t *testing.T) (v *volume, ino uint64, data []byte, others map[uint6
 		}
 	}
 	if n := v.collapsed(ino, pudBlocks); n != 0 {
-		t.Fatal("nobody is in the way")
+		t.Fatal("no other file has blocks in the PUD block")
 	}
 	return v, ino, data, others
 }
@@ -166,7 +166,7 @@ func TestCompactBusy(t *testing.T) {
 		done <- c
 	}()
 	if got := r.Slices()[0]; !bytes.Equal(got, data[:10]) {
-		t.Error("the reply has changed")
+		t.Error("the pinned read has changed")
 	}
 	r.Done()
 	r.Free()

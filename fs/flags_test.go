@@ -104,8 +104,7 @@ func TestFlagsInherited(t *testing.T) {
 	v.OK(v.FS.SetFlags(&v.Ctx, d, layout.FlagNoAtime|layout.FlagDAX|layout.FlagProjInherit|layout.FlagAppend, &proj))
 	f, sub := v.Create("/d/f"), v.Mkdir("/d/sub")
 	var a fs.Attr
-	v.OK(v.FS.Symlink(&v.Ctx, d, "l", "target", &a))
-	link := a.Ino
+	link := v.Symlink("/d/l", "target")
 	v.Remount()
 	for _, c := range []struct {
 		ino         uint64
@@ -116,7 +115,7 @@ func TestFlagsInherited(t *testing.T) {
 		{f, layout.FlagNoAtime | layout.FlagDAX, 7},
 		{link, 0, 7},
 	} {
-		if v.OK(v.FS.GetAttr(&v.Ctx, c.ino, &a)); a.Flags != c.flags || a.Proj != c.proj {
+		if a = v.Stat(c.ino); a.Flags != c.flags || a.Proj != c.proj {
 			t.Errorf("inode %d: flags %#x, project %d; expected %#x, %d", c.ino, a.Flags, a.Proj, c.flags, c.proj)
 		}
 	}
@@ -142,7 +141,7 @@ func TestAtime(t *testing.T) {
 		l := a.Ino
 		atime := func(ino uint64) int64 {
 			t.Helper()
-			v.OK(v.FS.GetAttr(&v.Ctx, ino, &a))
+			a = v.Stat(ino)
 			return a.Atime
 		}
 		for name, read := range map[uint64]func(){
@@ -189,8 +188,8 @@ func TestNoDirAtime(t *testing.T) {
 	v.Write(f, 0, []byte("data"))
 	var before, after [2]fs.Attr
 	stat := func(to *[2]fs.Attr) {
-		v.OK(v.FS.GetAttr(&v.Ctx, 1, &to[0]))
-		v.OK(v.FS.GetAttr(&v.Ctx, f, &to[1]))
+		to[0] = v.Stat(1)
+		to[1] = v.Stat(f)
 	}
 	stat(&before)
 	v.Names(1)
@@ -217,7 +216,7 @@ func TestTimesTimer(t *testing.T) {
 		time.Sleep(wait)
 		v.Crash()
 		v.MountWith(fs.Options{TimesInterval: time.Millisecond})
-		v.OK(v.FS.GetAttr(&v.Ctx, f, &a))
+		a = v.Stat(f)
 		if a.Mtime == want {
 			return
 		}
@@ -225,7 +224,7 @@ func TestTimesTimer(t *testing.T) {
 			t.Fatalf("mtime is %d after %v, expected %d", a.Mtime, wait, want)
 		}
 		v.Write(f, 0, []byte("data"))
-		v.OK(v.FS.GetAttr(&v.Ctx, f, &a))
+		a = v.Stat(f)
 		want = a.Mtime
 	}
 }
@@ -274,7 +273,7 @@ func TestAppendThatMayNotWait(t *testing.T) {
 	if _, e := v.FS.Write(&ctx, ino, int64(n), make([]byte, 1<<20)); e != syscall.EAGAIN {
 		t.Errorf("where there is no space: %v", e)
 	}
-	v.OK(v.FS.GetAttr(&v.Ctx, ino, &a))
+	a = v.Stat(ino)
 	if a.Size != uint64(n) {
 		t.Errorf("%d bytes written, the file has %d", n, a.Size)
 	}

@@ -55,14 +55,14 @@ func TestDeferredFree(t *testing.T) {
 	v.Truncate(ino, 4*pmdBytes+4096)
 	clear(data[2*pmdBytes+4096:][:8192])
 	if got := v.Read(ino, 0, pudBytes); !bytes.Equal(got, data[:4*pmdBytes+4096]) {
-		t.Error("the file is not what it should be while the reply is held")
+		t.Error("the file is not what it should be while the read is pinned")
 	}
 	cut := uint64(pudBytes-4*pmdBytes-4096+8192) / 4096
 	if s := v.FS.Stats(); s.DeferredFrees != cut*4096 || v.Free() != free {
 		t.Errorf("%d bytes deferred, expected %d; %d blocks free, were %d", s.DeferredFrees, cut*4096, v.Free(), free)
 	}
 	if b := r.Slices()[0]; b[99] != 7 {
-		t.Error("the reply has changed")
+		t.Error("the pinned read has changed")
 	}
 	r.Done()
 	r.Free()

@@ -50,9 +50,7 @@ func TestDeleteReturnsSpace(t *testing.T) {
 		v.Write(ino, int64(i)*4096*3, []byte("hello"))
 		v.FS.Forget(ino, 1)
 	}
-	var a fs.Attr
-	v.OK(v.FS.Symlink(&v.Ctx, d, "long", strings.Repeat("y", 3000), &a))
-	v.FS.Forget(a.Ino, 1)
+	v.FS.Forget(v.Symlink("/d/long", strings.Repeat("y", 3000)), 1)
 	if e := v.FS.Rmdir(&v.Ctx, 1, "d"); e != syscall.ENOTEMPTY {
 		t.Fatalf("rmdir of a full directory: %v", e)
 	}
@@ -104,7 +102,7 @@ func TestPinnedReadHoldsBlocks(t *testing.T) {
 	free := v.Free()
 	v.Truncate(ino, 0)
 	if v.Free() != free {
-		t.Fatal("blocks of a reply were freed")
+		t.Fatal("blocks of a pinned read were freed")
 	}
 	fill := v.Create("/b")
 	for off := int64(0); ; off += 1 << 20 {
@@ -113,7 +111,7 @@ func TestPinnedReadHoldsBlocks(t *testing.T) {
 		}
 	}
 	if !bytes.Equal(bytes.Join(r.Slices(), nil), want) {
-		t.Fatal("the reply's content changed")
+		t.Fatal("the pinned read's content changed")
 	}
 	free = v.Free()
 	r.Done()

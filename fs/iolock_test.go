@@ -25,6 +25,23 @@ func (v *volume) soon(what string, want syscall.Errno, f func() syscall.Errno) {
 	}
 }
 
+// readBy reads 4096 bytes at a byte offset, as ctx.
+func (v *volume) readBy(ctx *fs.Caller, ino uint64, off int64) syscall.Errno {
+	r := v.FS.NewPinnedRead()
+	defer r.Free()
+	e := v.FS.Read(ctx, ino, off, 4096, r)
+	if e == 0 {
+		r.Done()
+	}
+	return e
+}
+
+// writeBy writes one byte at a byte offset, as ctx.
+func (v *volume) writeBy(ctx *fs.Caller, ino uint64, off int64) syscall.Errno {
+	_, e := v.FS.Write(ctx, ino, off, []byte("x"))
+	return e
+}
+
 // TestLongOperationHoldsNobodyUp checks that an operation on a file's extents delays no caller that
 // needs only the file's attributes or names, or other names in the same directory. A queue does not
 // wait at all.
@@ -62,26 +79,16 @@ func TestLongOperationHoldsNobodyUp(t *testing.T) {
 			return v.FS.Extents(ctx, ino, 0, func(fs.ExtentInfo) bool { return true })
 		})
 		v.soon("lseek", 0, func() syscall.Errno { _, e := v.FS.Lseek(ctx, ino, 0, 3); return e })
-		v.soon("read", 0, func() syscall.Errno {
-			r := v.FS.NewPinnedRead()
-			defer r.Free()
-			e := v.FS.Read(ctx, ino, 0, 4096, r)
-			if e == 0 {
-				r.Done()
-			}
-			return e
-		})
-		v.soon("write in place", 0, func() syscall.Errno { _, e := v.FS.Write(ctx, ino, 0, []byte("x")); return e })
+		v.soon("read", 0, func() syscall.Errno { return v.readBy(ctx, ino, 0) })
+		v.soon("write in place", 0, func() syscall.Errno { return v.writeBy(ctx, ino, 0) })
 	}
 	queue := &fs.Caller{NoWait: true}
-	var a fs.Attr
-	v.soon("append of a queue", syscall.EAGAIN, func() syscall.Errno { _, e := v.FS.Write(queue, ino, 8192, []byte("x")); return e })
-	v.soon("truncation of a queue", syscall.EAGAIN, func() syscall.Errno {
-		return v.FS.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a)
-	})
+	truncate := func() syscall.Errno { return v.FS.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, new(fs.Attr)) }
+	v.soon("append of a queue", syscall.EAGAIN, func() syscall.Errno { return v.writeBy(queue, ino, 8192) })
+	v.soon("truncation of a queue", syscall.EAGAIN, truncate)
 	release()
-	v.soon("append", 0, func() syscall.Errno { _, e := v.FS.Write(queue, ino, 8192, []byte("x")); return e })
-	v.soon("truncation", 0, func() syscall.Errno { return v.FS.SetAttr(queue, ino, &fs.SetAttr{Valid: fs.SetSize}, &a) })
+	v.soon("append", 0, func() syscall.Errno { return v.writeBy(queue, ino, 8192) })
+	v.soon("truncation", 0, truncate)
 }
 
 // TestQueueWaitsForNoRange checks that a queue's READ and WRITE get EAGAIN if another request has
@@ -91,24 +98,16 @@ func TestQueueWaitsForNoRange(t *testing.T) {
 	ino := v.Create("/f")
 	v.Write(ino, 0, make([]byte, 8192))
 	queue := &fs.Caller{NoWait: true}
-	read := func(off int64) syscall.Errno {
-		r := v.FS.NewPinnedRead()
-		defer r.Free()
-		e := v.FS.Read(queue, ino, off, 4096, r)
-		if e == 0 {
-			r.Done()
-		}
-		return e
+	both := func(what string, off int64, want syscall.Errno) {
+		t.Helper()
+		v.soon("read of "+what, want, func() syscall.Errno { return v.readBy(queue, ino, off) })
+		v.soon("write of "+what, want, func() syscall.Errno { return v.writeBy(queue, ino, off) })
 	}
-	write := func(off int64) syscall.Errno { _, e := v.FS.Write(queue, ino, off, []byte("x")); return e }
 	release := v.FS.HoldRange(ino, 4096)
-	v.soon("read", syscall.EAGAIN, func() syscall.Errno { return read(0) })
-	v.soon("write", syscall.EAGAIN, func() syscall.Errno { return write(0) })
-	v.soon("read of other bytes", 0, func() syscall.Errno { return read(4096) })
-	v.soon("write of other bytes", 0, func() syscall.Errno { return write(4096) })
+	both("locked bytes", 0, syscall.EAGAIN)
+	both("other bytes", 4096, 0)
 	release()
-	v.soon("read", 0, func() syscall.Errno { return read(0) })
-	v.soon("write", 0, func() syscall.Errno { return write(0) })
+	both("unlocked bytes", 0, 0)
 }
 
 // TestQueueWaitsForNoRename checks that a queue does not wait for a rename between other
@@ -146,7 +145,7 @@ func TestQueueLoadsNothingLarge(t *testing.T) {
 		v.soon("lookup of the file", want, func() syscall.Errno { return v.FS.Lookup(queue, 1, "big", &a) })
 		v.soon("lookup in the directory", want, func() syscall.Errno { return v.FS.Lookup(queue, dir, "name7", &a) })
 		v.soon("create in the directory", want, func() syscall.Errno { return v.FS.Mknod(queue, dir, fmt.Sprint("new", want), 0o600, 0, &a) })
-		v.soon("write to the file", want, func() syscall.Errno { _, e := v.FS.Write(queue, big, 0, []byte("x")); return e })
+		v.soon("write to the file", want, func() syscall.Errno { return v.writeBy(queue, big, 0) })
 		v.OK(v.FS.Lookup(&v.Ctx, 1, "big", &a))
 		v.OK(v.FS.Lookup(&v.Ctx, 1, "dir", &a))
 		v.OK(v.FS.Lookup(&v.Ctx, dir, "name1", &a))
@@ -166,7 +165,6 @@ func TestRemoveUnreadDirectory(t *testing.T) {
 	for _, n := range []string{"empty", "victim", "full", "moves"} {
 		v.Mkdir("/" + n)
 	}
-	v.Ino("/full")
 	v.Create("/full/f")
 	v.Unmount()
 	v.Mount()
@@ -319,7 +317,7 @@ func TestReadBesideTruncate(t *testing.T) {
 		got, said := bytes.Join(pin.Slices(), nil), pin.Len()
 		pin.Done()
 		if i := bytes.IndexByte(got, 0); i >= 0 || len(got) != said {
-			t.Fatalf("a zero, which nobody wrote, at %d of %d bytes, said to be %d", i, len(got), said)
+			t.Fatalf("a zero that was not written at %d of %d bytes, said to be %d", i, len(got), said)
 		}
 	}
 }

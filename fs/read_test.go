@@ -25,7 +25,7 @@ func TestPinnedReadLocks(t *testing.T) {
 	}()
 	select {
 	case <-wrote:
-		t.Error("a write went through while a reply held its range")
+		t.Error("a write went through while a pinned read had its range locked")
 	case <-time.After(50 * time.Millisecond):
 	}
 	if n, e := r.Take(got); e != 0 || !bytes.Equal(got[:n], want[:8192]) {

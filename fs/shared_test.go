@@ -39,7 +39,7 @@ func TestPinnedReadOfShared(t *testing.T) {
 			}
 			v.Write(b, 0, bytes.Repeat([]byte("x"), 4*4096))
 			if got := bytes.Join(r.Slices(), nil); !bytes.Equal(got, data[100:3100]) {
-				t.Error("the reply shows what was written to another file")
+				t.Error("the pinned read has the data of another file")
 			}
 			r.Done()
 			<-done

@@ -152,7 +152,7 @@ func (c *crafter) lookAt(f *fs.FS, ino uint64, buf []byte) {
 				n += len(s)
 			}
 			if n != rp.Len() {
-				c.Errorf("a reply of %d bytes says %d", n, rp.Len())
+				c.Errorf("a pinned read of %d bytes returns %d", n, rp.Len())
 			}
 			rp.Done()
 		}

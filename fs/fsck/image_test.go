@@ -41,7 +41,7 @@ func TestImage(t *testing.T) {
 				default:
 				}
 				if err := m.load(size-layout.BlockSize, b); err != nil || !bytes.Equal(b, was[size-layout.BlockSize:]) {
-					t.Errorf("a block that nobody stored to reads otherwise, error %v", err)
+					t.Errorf("a block without stores has changed, error %v", err)
 					return
 				}
 			}

@@ -18,7 +18,7 @@ func TestTornRecord(t *testing.T) {
 	w.Crash()
 	n := w.check(false).JournalRecords
 	if n == 0 {
-		t.Fatal("no record stands in the journal")
+		t.Fatal("the journal has no record")
 	}
 	slot := make([]byte, w.sb.LaneSlot)
 	for i := int64(0); i < 2*int64(w.sb.Lanes); i++ {
