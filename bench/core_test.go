@@ -65,8 +65,8 @@ func BenchmarkCreateUnlink(b *testing.B) {
 	}
 }
 
-// BenchmarkLookup looks up names of one and of several lines in a directory of 1000, and one that
-// is missing.
+// BenchmarkLookup looks up a name of one line, one of several lines, and a missing one in a
+// directory of 1000 names.
 func BenchmarkLookup(b *testing.B) {
 	v := newVolume(b, 64<<20)
 	long := "a name that is long enough to take more than one line of the directory, "

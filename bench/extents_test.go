@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// BenchmarkReadExtents reads 4 KiB at random from a file of many extents, as from one of a single
-// one: what the lookup costs with cold caches.
+// BenchmarkReadExtents reads random 4 KiB from a file of one extent, and from one of many extents.
+// The difference is the cost of the lookup with cold caches.
 func BenchmarkReadExtents(b *testing.B) {
 	const size, piece = 1 << 30, 8192
 	v := newVolume(b, size+size/8)

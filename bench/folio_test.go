@@ -9,8 +9,8 @@ import (
 	"github.com/daxfsd/daxfsd/refcnt"
 )
 
-// BenchmarkFolio is what a read of one piece does besides copying: look the folio up, get
-// it, put it.
+// BenchmarkFolio measures the part of a read that is not copying: it looks up a folio, gets it and
+// puts it.
 func BenchmarkFolio(b *testing.B) {
 	o := hugepage.DefaultOrders
 	for name, blocks := range map[string]uint64{"4K": 128, "2M": o.PMDBlocks()} {
@@ -38,8 +38,7 @@ func BenchmarkFolio(b *testing.B) {
 	}
 }
 
-// BenchmarkAlloc allocates and frees blocks: one thread, then as many as there are CPUs,
-// each on a pool of its own.
+// BenchmarkAlloc allocates and frees blocks on one thread, then on each CPU with a pool of its own.
 func BenchmarkAlloc(b *testing.B) {
 	for name, want := range map[string]uint64{"4K": 1, "64K": 16, "2M": 512} {
 		a, err := hugepage.NewAllocator(16<<20, hugepage.DefaultOrders)

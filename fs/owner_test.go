@@ -10,6 +10,7 @@ import (
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
+	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/layout"
 	"github.com/daxfsd/daxfsd/fs/owner"
 	"github.com/daxfsd/daxfsd/pmem"
@@ -176,18 +177,10 @@ func TestOwnerRepairsNothingFirst(t *testing.T) {
 func TestRegionTaken(t *testing.T) {
 	r, sb := fileRegion(t)
 	warned := make(chan string, 10)
-	f, err := fs.Mount(r, fs.Options{BeatInterval: 5 * time.Millisecond, Warn: func(s string) { warned <- s }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ctx fs.Caller
-	var a fs.Attr
-	if e := f.Mknod(&ctx, layout.RootIno, "before", syscall.S_IFREG|0o600, 0, &a); e != 0 {
-		t.Fatal(e)
-	}
-	if _, e := f.Write(&ctx, a.Ino, 0, []byte("content")); e != 0 {
-		t.Fatal(e)
-	}
+	v := fstest.On(t, r, fs.Options{Clock: fstest.RealTime, BeatInterval: 5 * time.Millisecond, Warn: func(s string) { warned <- s }})
+	v.Mount()
+	ino, f := v.Create("/before"), v.FS
+	v.Write(ino, 0, []byte("content"))
 	if s := f.Stats(); s.Failed != "" {
 		t.Errorf("it works, and says %q", s.Failed)
 	}
@@ -200,28 +193,27 @@ func TestRegionTaken(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the mount does not find out")
 	}
-	if e := f.Mknod(&ctx, layout.RootIno, "after", syscall.S_IFREG|0o600, 0, &a); e != syscall.EIO {
-		t.Errorf("create: %v, want EIO", e)
-	}
-	if _, e := f.Write(&ctx, a.Ino, 0, []byte("x")); e != syscall.EIO {
-		t.Errorf("write: %v, want EIO", e)
-	}
-	var rep fs.PinnedRead // its blocks may belong to another file by now
-	if e := f.Read(&ctx, a.Ino, 0, 7, &rep); e != syscall.EIO {
-		t.Errorf("read: %v, want EIO", e)
-	}
-	if e := f.GetAttr(&ctx, a.Ino, &a); e != syscall.EIO {
-		t.Errorf("stat: %v, want EIO", e)
-	}
-	if e := f.Lookup(&ctx, layout.RootIno, "before", &a); e != syscall.EIO {
-		t.Errorf("lookup: %v, want EIO", e)
-	}
-	if e := f.SyncAll(); e != syscall.EIO {
-		t.Errorf("syncfs: %v, want EIO", e)
+	var a fs.Attr
+	_, written := f.Write(&v.Ctx, ino, 0, []byte("x"))
+	for _, c := range []struct {
+		name string
+		e    syscall.Errno
+	}{
+		{"create", f.Mknod(&v.Ctx, layout.RootIno, "after", syscall.S_IFREG|0o600, 0, &a)},
+		{"write", written},
+		{"read", f.Read(&v.Ctx, ino, 0, 7, new(fs.PinnedRead))}, // its blocks may belong to another file by now
+		{"stat", f.GetAttr(&v.Ctx, ino, &a)},
+		{"lookup", f.Lookup(&v.Ctx, layout.RootIno, "before", &a)},
+		{"syncfs", f.SyncAll()},
+	} {
+		if c.e != syscall.EIO {
+			t.Errorf("%s: %v, want EIO", c.name, c.e)
+		}
 	}
 	if s := f.Stats(); !strings.Contains(s.Failed, "4711") {
 		t.Errorf("it tells %q as the reason", s.Failed)
 	}
+	v.FS = nil
 	if err := f.Unmount(); err == nil {
 		t.Error("it was unmounted cleanly")
 	}

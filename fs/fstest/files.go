@@ -30,7 +30,7 @@ func (v *Volume) Read(ino uint64, off int64, n int) []byte {
 	return b
 }
 
-// Take is Read as a transport reads, by a copy that survives bad memory.
+// Take is Read by PinnedRead.Take, as a transport reads: a copy that survives bad memory.
 func (v *Volume) Take(ino uint64, off int64, n int) ([]byte, syscall.Errno) {
 	r := v.FS.NewPinnedRead()
 	defer r.Free()
@@ -88,7 +88,7 @@ func (v *Volume) Extents(ino uint64) (es []fs.ExtentInfo) {
 	return es
 }
 
-// SetXattr sets an extended attribute, whether the inode has it or not.
+// SetXattr sets an extended attribute, new or existing.
 func (v *Volume) SetXattr(ino uint64, name string, value []byte) {
 	v.Helper()
 	v.OK(v.FS.SetXattr(&v.Ctx, ino, name, value, 0))

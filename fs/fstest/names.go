@@ -96,7 +96,7 @@ func (v *Volume) Rmdir(path string) {
 	v.OK(v.FS.Rmdir(&v.Ctx, dir, name))
 }
 
-// Names returns what a directory has, "." and ".." included, sorted.
+// Names returns a directory's names, with "." and "..", sorted.
 func (v *Volume) Names(dir uint64) (names []string) {
 	v.Helper()
 	v.OK(v.FS.ReadDir(&v.Ctx, dir, 0, func(d *fs.Dirent) bool {
@@ -107,7 +107,7 @@ func (v *Volume) Names(dir uint64) (names []string) {
 	return names
 }
 
-// RemoveAll removes all that a directory has.
+// RemoveAll removes all files and directories in a directory.
 func (v *Volume) RemoveAll(dir uint64) {
 	v.Helper()
 	for _, name := range v.Names(dir) {

@@ -17,7 +17,7 @@ import (
 // that they fit the smallest region.
 var Small = fs.MkfsOptions{ChunkShift: 15, PUDShift: 18, Now: 1, UUID: [16]byte{1}}
 
-// Volume is a filesystem on a region, and the test that uses it. The test ends with it unmounted.
+// Volume is a filesystem on a region, and the test that uses it. The end of the test unmounts it.
 type Volume struct {
 	testing.TB
 	R   *pmem.Region
@@ -31,7 +31,7 @@ type Volume struct {
 	Unmerged bool
 }
 
-// RealTime is the Clock of a mount outside tests.
+// RealTime is the clock of a real mount, for Options.Clock.
 func RealTime() int64 { return time.Now().UnixNano() }
 
 // Memory returns a region of size bytes in memory.
@@ -62,7 +62,7 @@ func Format(t testing.TB, r *pmem.Region, mkfs fs.MkfsOptions, mount fs.Options)
 	return v
 }
 
-// On returns the filesystem that is on r, not mounted.
+// On returns a Volume for the filesystem on r, not mounted.
 func On(t testing.TB, r *pmem.Region, o fs.Options) *Volume {
 	v := &Volume{TB: t, R: r, Options: o}
 	t.Cleanup(func() {
@@ -79,8 +79,8 @@ func (v *Volume) Mount() {
 	v.MountWith(v.Options)
 }
 
-// MountWith mounts with o, and Atomic and Clock of v.Options. A saved free map that cannot be used
-// fails the test.
+// MountWith mounts with o, but with Atomic and Clock of v.Options. The test fails if a saved free
+// map cannot be used.
 func (v *Volume) MountWith(o fs.Options) {
 	v.Helper()
 	o.Atomic, o.Clock = v.Options.Atomic, v.Options.Clock
@@ -112,7 +112,7 @@ func (v *Volume) Unmount() {
 	v.FS = nil
 }
 
-// Crash ends the mount as the daemon's death does.
+// Crash ends the mount like the daemon's death.
 func (v *Volume) Crash() {
 	v.FS.Abandon()
 	v.FS = nil
@@ -171,7 +171,7 @@ func (v *Volume) Check() {
 	}
 }
 
-// Space returns the statistics that do not depend on how and when the filesystem was mounted.
+// Space returns the statistics that must not change with an unmount and a mount.
 func (v *Volume) Space() fs.Stats {
 	s := v.FS.Stats()
 	s.CachedInodes, s.SplitTableBytes, s.MovedBytes, s.ReplayedRecords, s.FreedOrphans, s.ReadOnly, s.FreeMap = 0, 0, 0, 0, 0, false, false
