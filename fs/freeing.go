@@ -173,10 +173,11 @@ func (f *freeing) awaitDeferred(ctx *Caller) syscall.Errno {
 // lock held.
 func (f *freeing) spaceComes(ctx *Caller, released uint64) (again bool, e syscall.Errno) {
 	reclaims := f.larges.Load() > 0
+	deferring := f.deferring() // before Released, which counts what is deferred no more
 	switch {
 	case f.fs.table.Released() != released && !reclaims:
 		return true, 0
-	case !reclaims && !f.deletedNow() && !f.deferring():
+	case !reclaims && !f.deletedNow() && !deferring:
 		return false, syscall.ENOSPC
 	case ctx.NoWait:
 		return false, syscall.EAGAIN

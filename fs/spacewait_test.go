@@ -1,6 +1,7 @@
 package fs_test
 
 import (
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -119,5 +120,48 @@ func TestSpaceComesMeanwhile(t *testing.T) {
 	v.FS.LimitAlloc(nil)
 	if int64(m) != n || e != 0 {
 		t.Errorf("wrote %d bytes of %d: %v", m, n, e)
+	}
+}
+
+// TestSpaceOfTwoReaders checks that a writer which finds no space waits for what the first of two
+// readers keeps, although the second one, who keeps a part of the same, ends meanwhile.
+func TestSpaceOfTwoReaders(t *testing.T) {
+	v := newVolume(t, 64<<20)
+	const large, block = 2 << 20, 4096
+	ino, other := v.Create("/f"), v.Create("/other")
+	v.Write(ino, 0, make([]byte, large+256<<10)) // the last 256 KiB are one folio
+	ctx, at := &fs.Caller{}, int64(0)
+	fill := func() {
+		for _, n := range []int{1 << 20, block} {
+			for data := make([]byte, n); ; {
+				n, e := v.FS.Write(ctx, other, at, data)
+				if at += int64(n); e != 0 {
+					break
+				}
+			}
+		}
+	}
+	read := func(off int64) *fs.PinnedRead {
+		pin := v.FS.NewPinnedRead()
+		v.OK(v.FS.Read(ctx, ino, off, block, pin))
+		return pin
+	}
+	fill()
+	first := read(large)
+	v.Truncate(ino, large+192<<10)
+	second := read(large + 128<<10)
+	fill()
+	v.Truncate(ino, large+64<<10)
+	var once sync.Once
+	v.FS.LimitAlloc(func(want uint64) uint64 {
+		once.Do(func() {
+			second.Done()
+			time.AfterFunc(3*time.Millisecond, first.Done)
+		})
+		return want
+	})
+	defer v.FS.LimitAlloc(nil)
+	if n, e := v.FS.Write(ctx, other, at, make([]byte, block)); n != block || e != 0 {
+		t.Errorf("write: %d, %v", n, e)
 	}
 }

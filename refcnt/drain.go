@@ -75,9 +75,8 @@ func (d *drains) put(f *folio, op string, r *idleRun) {
 	d.mu.Unlock()
 	d.count.Add(-1)
 	for _, u := range x.pinned {
-		r.late += u.n
 		r.add(u.block, u.n) // a larger drain may pin the run
-		d.pinned.Add(-int64(u.n))
+		r.drained += u.n
 	}
 }
 

@@ -71,8 +71,30 @@ type idleRun struct {
 	block, n uint64
 	op       string
 	idle     func(block, n uint64)
-	late     uint64 // blocks that were Deferred until now
-	kept     uint64 // blocks that became free and that a lease pins instead
+	freed    uint64 // blocks that are or will be reported
+
+	// Blocks that are no longer deferred, by what deferred them. They count as such until they are
+	// reported, so that there is no moment at which a caller sees them neither as deferred nor
+	// free.
+	unlinked, drained, leased uint64
+}
+
+// finish ends the run. released says that what it reported was Deferred until now.
+func (r *idleRun) finish(released bool) {
+	r.report()
+	t := r.t
+	if released && r.freed > 0 {
+		t.released.Add(r.freed)
+	}
+	if r.unlinked > 0 {
+		t.unlinked.Add(-int64(r.unlinked))
+	}
+	if r.drained > 0 {
+		t.drains.pinned.Add(-int64(r.drained))
+	}
+	if r.leased > 0 {
+		t.leases.pinned.Add(-int64(r.leased))
+	}
 }
 
 func (r *idleRun) add(block, n uint64) {
@@ -96,15 +118,14 @@ func (r *idleRun) addDrained(block, n uint64) {
 		return
 	}
 	l.pin(block, n, func(block, n uint64, leased, _ bool) {
-		if leased {
-			r.kept += n
-		} else {
+		if !leased {
 			r.join(block, n)
 		}
 	})
 }
 
 func (r *idleRun) join(block, n uint64) {
+	r.freed += n
 	if r.n > 0 && r.block+r.n == block {
 		r.n += n
 		return
@@ -148,7 +169,7 @@ func (t *Table) disown(block, n uint64, op string, idle func(block, n uint64)) {
 			at = f.end()
 		}
 	}
-	r.report()
+	r.finish(false)
 }
 
 // dropWords subtracts delta from the counts of n folios of 4 KiB within one piece.
@@ -157,8 +178,8 @@ func (t *Table) dropWords(block, n, delta uint64, op string, r *idleRun) {
 	run := uint64(0) // blocks just before block+i that became free
 	for i := range words {
 		if t.sub(&words[i], block+uint64(i), delta, op) {
-			if delta&refMask != 0 {
-				r.late++
+			if delta == refOne {
+				r.unlinked++
 			}
 			run++
 			continue
@@ -233,26 +254,18 @@ func (t *Table) sub(w *atomic.Uint64, block, delta uint64, op string) bool {
 			return false
 		}
 		now := old - delta
-		unlinks := int64(0) // blocks
+		unlinks := false
 		switch {
 		case now&(refMask|shareMask) == 0:
 			now = 0 // frozen or not
-			if old&shareMask == 0 {
-				unlinks = -1
-			}
 		case now&shareMask == 0 && old&shareMask != 0:
-			unlinks = 1
-		}
-		if unlinks > 0 {
+			unlinks = true
 			t.unlinked.Add(1) // before the swap: the last Put subtracts it
 		}
 		if w.CompareAndSwap(old, now) {
-			if unlinks < 0 {
-				t.unlinked.Add(-1)
-			}
 			return now == 0
 		}
-		if unlinks > 0 {
+		if unlinks {
 			t.unlinked.Add(-1)
 		}
 	}

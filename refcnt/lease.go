@@ -60,18 +60,29 @@ func (t *Table) Lease(block, n uint64, writable bool) {
 // Precondition: no other goroutine uses the table.
 func (t *Table) LeaseFound(block, n uint64, free func(block, n uint64)) {
 	t.Lease(block, n, true)
+	unowned := run{block: block}
+	pin := func() {
+		if unowned.n == 0 {
+			return
+		}
+		t.leases.pin(unowned.block, unowned.n, func(b, k uint64, leased, news bool) {
+			if news {
+				free(b, k)
+			}
+		})
+	}
 	for at, end := block, block+n; at < end; {
 		f := t.find(at)
 		stop := min(end, f.end())
 		if f.w.Load()&shareMask == 0 {
-			t.leases.pin(at, stop-at, func(b, k uint64, leased, news bool) {
-				if news {
-					free(b, k)
-				}
-			})
+			unowned.n += stop - at
+		} else {
+			pin()
+			unowned = run{block: stop}
 		}
 		at = stop
 	}
+	pin()
 }
 
 // Unlease ends a lease of n blocks from block on. It calls idle, as Put does, for each run of
@@ -92,19 +103,15 @@ func (t *Table) Unlease(block, n uint64, writable bool, idle func(block, n uint6
 		}
 		if part.holders--; part.holders == 0 && part.pinned {
 			freed = append(freed, run{part.block, part.n})
-			l.pinned.Add(-int64(part.n))
 		}
 	}, false)
 	l.mu.Unlock()
 	r := idleRun{t: t, op: "unlease", idle: idle}
 	for _, u := range freed {
-		r.late += u.n
+		r.leased += u.n
 		r.join(u.block, u.n)
 	}
-	r.report()
-	if r.late > 0 {
-		t.released.Add(r.late)
-	}
+	r.finish(true)
 }
 
 // Leased reports whether any of n blocks from block on has a lease.

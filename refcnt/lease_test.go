@@ -122,6 +122,18 @@ func TestLeaseFound(t *testing.T) {
 	}
 }
 
+// TestFoundRuns checks that what a mount finds leased is reported in runs, however long they are.
+func TestFoundRuns(t *testing.T) {
+	const blocks = 1 << 18
+	tab := newTable(t, blocks)
+	var free idles
+	tab.Own(1000, 1)
+	tab.LeaseFound(0, blocks, free.add)
+	wantRuns(t, "without an owner", free.take(), run{0, 1000}, run{1001, blocks - 1001})
+	tab.Unlease(0, blocks, true, free.add)
+	wantRuns(t, "freed", free.take(), run{0, 1000}, run{1001, blocks - 1001})
+}
+
 // TestLeaseModel compares a table with counts for each block, through random operations.
 func TestLeaseModel(t *testing.T) {
 	for seed := range uint64(40) {
@@ -149,7 +161,14 @@ func leaseModel(t *testing.T, seed uint64) {
 		writable bool
 	}
 	var leases []lease
+	released, counts := uint64(0), false // counts: an operation is under way that releases blocks
 	idle := func(block, n uint64) {
+		if counts {
+			released += n
+			if tab.Deferred() < n {
+				t.Fatalf("seed %d: blocks %d+%d are neither deferred nor free yet", seed, block, n)
+			}
+		}
 		for b := block; b < block+n; b++ {
 			if !allocated[b] || owners[b] != 0 || holders[b] != 0 || kept[b] != 0 {
 				t.Fatalf("seed %d: block %d is reported as free: allocated %v, owners %d, leases %d, references %d", seed, b, allocated[b], owners[b], holders[b], kept[b])
@@ -213,7 +232,9 @@ func leaseModel(t *testing.T, seed uint64) {
 				h := refs[i]
 				refs = slices.Delete(refs, i, i+1)
 				each(h.run, func(b uint64) { kept[b]-- })
+				counts = true
 				tab.Put(h.ref, idle)
+				counts = false
 			}
 		case 6:
 			if r, ok := owned(); ok {
@@ -238,7 +259,9 @@ func leaseModel(t *testing.T, seed uint64) {
 						writers[b]--
 					}
 				})
+				counts = true
 				tab.Unlease(l.block, l.n, l.writable, idle)
+				counts = false
 			}
 		}
 		deferred := uint64(0)
@@ -259,6 +282,9 @@ func leaseModel(t *testing.T, seed uint64) {
 			if got, w := tab.LeasedToWrite(b, n); got != same || w != (writers[b] > 0) {
 				t.Fatalf("seed %d: blocks %d+%d: the first %d leased to write: %v, want %d, %v", seed, b, n, got, w, same, writers[b] > 0)
 			}
+		}
+		if n := tab.Released(); n != released {
+			t.Fatalf("seed %d: %d blocks released, want %d", seed, n, released)
 		}
 		if n := tab.Deferred(); n != deferred {
 			t.Fatalf("seed %d: %d blocks deferred, want %d", seed, n, deferred)

@@ -78,10 +78,7 @@ func (t *Table) release(f Ref, op string, idle func(block, n uint64)) {
 		}
 		at = next
 	}
-	r.report()
-	if late := r.late - r.kept; late > 0 {
-		t.released.Add(late)
-	}
+	r.finish(true)
 }
 
 // putLarge drops a reference to f, which is a large folio or was one when the reference was taken.
@@ -105,8 +102,7 @@ func (t *Table) putLarge(f folio, op string, r *idleRun) {
 		if f.w.CompareAndSwap(old, f.kind|splitting) {
 			t.vacate(&f)
 			r.add(f.block, f.n)
-			r.late += f.n
-			t.unlinked.Add(-int64(f.n))
+			r.unlinked += f.n
 			return
 		}
 	}
