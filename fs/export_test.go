@@ -1,5 +1,13 @@
 package fs
 
+import "github.com/daxfsd/daxfsd/refcnt"
+
+// Table returns the folio table.
+func (fs *FS) Table() *refcnt.Table { return fs.table }
+
+// FreeIdle frees blocks whose last reference was dropped.
+func (fs *FS) FreeIdle(block, n uint64) { fs.free.idle(block, n) }
+
 // LimitAlloc makes f limit each allocation: f returns how many of the wanted blocks, inodes or
 // chunks it may take; 0 means that it finds no space. A nil f removes the limit.
 func (fs *FS) LimitAlloc(f func(want uint64) uint64) { fs.reserve.limit = f }

@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
@@ -66,9 +68,9 @@ func fileVolume(t *testing.T, atomic bool) (*volume, string) {
 // TestPoisonedData checks that a file block that cannot be written fails only the writes to it, not
 // the filesystem or its next mount.
 func TestPoisonedData(t *testing.T) {
-	for _, atomic := range []bool{false, true} {
-		t.Run(fmt.Sprint("atomic=", atomic), func(t *testing.T) {
-			v, path := fileVolume(t, atomic)
+	for _, logged := range []bool{false, true} {
+		t.Run(fmt.Sprint("atomic=", logged), func(t *testing.T) {
+			v, path := fileVolume(t, logged)
 			ino, other := v.Create("/f"), v.Create("/other")
 			const bad, size = 2 << 20, 2<<20 + 6000
 			v.Write(ino, 0, make([]byte, size))
@@ -97,6 +99,100 @@ func TestPoisonedData(t *testing.T) {
 			v.Unmount()
 			v.Check()
 		})
+	}
+}
+
+// fragmented returns a volume in which the file /f has 200 extents with holes between them, and an
+// unreadable second extent block.
+func fragmented(t *testing.T) (v *volume, ino uint64) {
+	v, path := fileVolume(t, false)
+	ino = v.Create("/f")
+	for i := range int64(200) {
+		v.Write(ino, i*8192, bytes.Repeat([]byte{7}, 4096))
+	}
+	for i := range 4 { // so that no record of the journal is of the second extent block
+		v.Write(v.Create(fmt.Sprint("/", i)), 0, make([]byte, 100))
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(len(data)) - layout.BlockSize; off > 0; off -= layout.BlockSize { // the journal comes last
+		line := layout.Line(data[off : off+layout.LineSize])
+		var head layout.ExtentBlock
+		if head.Get(&line) && head.Owner == ino && head.Index == 1 {
+			spoil(t, path, off, layout.BlockSize, syscall.PROT_NONE)
+			return v, ino
+		}
+	}
+	t.Fatal("the file has no second extent block")
+	return nil, 0
+}
+
+// TestTruncateFails checks that a file does not grow again after a truncation that the media let
+// finish only in part: what was cut off would be seen again. A new truncation is possible.
+func TestTruncateFails(t *testing.T) {
+	v, ino := fragmented(t)
+	resize := func(n uint64) syscall.Errno {
+		return v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetSize, Size: n}, &fs.Attr{})
+	}
+	if e := resize(0); e != syscall.EIO || v.Stat(ino).Size != 0 || len(v.Extents(ino)) == 0 {
+		t.Fatalf("truncate to 0: %v, size %d, %d extents", e, v.Stat(ino).Size, len(v.Extents(ino)))
+	}
+	if e := resize(1 << 20); e != syscall.EIO {
+		t.Errorf("truncate to 1 MiB: %v", e)
+	}
+	if n, e := v.FS.Write(&v.Ctx, ino, 1<<20, make([]byte, 10)); e != syscall.EIO {
+		t.Errorf("write at 1 MiB: %d, %v", n, e)
+	}
+	if e := v.FS.Fallocate(&v.Ctx, ino, 0, 0, 1<<20); e != syscall.EIO {
+		t.Errorf("fallocate: %v", e)
+	}
+	if e := resize(0); e != syscall.EIO || v.Stat(ino).Size != 0 {
+		t.Errorf("truncate to 0 again: %v, size %d", e, v.Stat(ino).Size)
+	}
+}
+
+// TestAbortBesideReader checks that blocks of a change that fails are freed once, although readers
+// that looked up former extents have references to them.
+func TestAbortBesideReader(t *testing.T) {
+	v, ino := fragmented(t)
+	table := v.FS.Table()
+	all := v.Extents(ino)
+	next := all[len(all)-1].Block + 1 // about where the next block is allocated
+	var caught atomic.Int64
+	meanwhile(t, func(int) bool {
+		for b := next; b < next+16; b++ {
+			if table.Shares(b) != 0 {
+				continue
+			}
+			for range 200 {
+				ref, ok := table.TryGet(b, 1)
+				if !ok {
+					continue
+				}
+				for range 1000 {
+					if table.Shares(b) == 0 { // the change has failed
+						caught.Add(1)
+						break
+					}
+				}
+				table.Put(ref, v.FS.FreeIdle)
+			}
+		}
+		return true
+	})
+	ctx, free := &fs.Caller{Lane: 3}, v.Free()
+	for end := time.Now().Add(20 * time.Second); caught.Load() < 3 && time.Now().Before(end); {
+		if n, e := v.FS.Write(ctx, ino, 199*8192+4096+8192, make([]byte, 4096)); e != syscall.EIO {
+			t.Fatalf("write that needs a slot in the bad block: %d, %v", n, e)
+		}
+		if now := v.Free(); now > free {
+			t.Fatalf("%d blocks are free, more than before: %d", now, free)
+		}
+	}
+	if caught.Load() == 0 {
+		t.Error("no reference was held when a change failed")
 	}
 }
 

@@ -202,10 +202,13 @@ func (m *remap) commitWith(ctx *Caller, change func(c layout.Core) (now layout.C
 func (m *remap) transact(ctx *Caller, change func(c layout.Core) (now layout.Core, times uint32)) error {
 	m.in.mu.Lock()
 	defer m.in.mu.Unlock()
+	core, set := change(m.in.core)
+	if core.Size > m.in.size.Load() && core.Format&layout.FormatTruncating != 0 {
+		return corruptf("inode %d: a truncation to %d bytes could not be finished, and what it left would be seen again if the file grew", m.in.ino, m.in.size.Load())
+	}
 	c := m.fs.begin(ctx)
 	u := c.update(m.in)
-	var set uint32
-	if u.Core, set = change(u.Core); set != 0 {
+	if u.Core = core; set != 0 {
 		u.stamp(set, m.fs.now())
 	}
 	c.remap(u, m)
@@ -233,10 +236,11 @@ func (m *remap) abort(ctx *Caller, cause error) error {
 		cause = errBadBlocks
 	}
 	for _, r := range m.runs {
-		if m.owned {
-			m.fs.table.Disown(r.block, r.n, leaveAllocated)
+		if m.owned { // a reader that came late to what was here before may have a reference
+			m.fs.table.Disown(r.block, r.n, m.fs.free.to(ctx))
+		} else {
+			m.fs.free.to(ctx)(r.block, r.n)
 		}
-		m.fs.free.to(ctx)(r.block, r.n)
 	}
 	for _, r := range m.shared {
 		m.fs.table.Disown(r.block, r.n, m.fs.free.to(ctx))
@@ -244,10 +248,6 @@ func (m *remap) abort(ctx *Caller, cause error) error {
 	m.end()
 	return cause
 }
-
-// leaveAllocated is called with blocks that lose their owner, and that the caller then frees in one
-// piece.
-func leaveAllocated(block, n uint64) {}
 
 // storeFailed is called with an error of the remap, and if that is of a store, probes all blocks
 // that were stored to. It reports whether it found bad blocks that were not known, so that the

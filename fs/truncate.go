@@ -104,6 +104,9 @@ func (r *resize) shrink() (done bool, err error) {
 func (r *resize) commitLocked(m *remap, more bool) error {
 	s := r.s
 	return m.commitWith(r.ctx, func(c layout.Core) (layout.Core, uint32) {
+		if s.Size <= c.Size {
+			c.Format &^= layout.FormatTruncating // set if an earlier truncation failed half-way
+		}
 		c.Size = s.Size
 		if s.Valid&SetKillPriv != 0 {
 			c.Mode = s.killed(c.Mode)
