@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Version is the version of the protocol that this package speaks.
@@ -47,6 +48,9 @@ const (
 // identityBase is where the bytes of identities begin: behind the end of every region.
 const identityBase = 1 << 62
 
+// maxEnd is the largest end of a range, and the largest size of anything.
+const maxEnd = 1 << 62
+
 // MaxID is the largest id of a grant. The smallest is 1.
 const MaxID = 1<<61 - 2
 
@@ -62,14 +66,14 @@ func Identity(id uint64, writable bool) int64 {
 
 // IdentityAt is the reverse of Identity. ok is false if the byte is no identity's.
 func IdentityAt(off int64) (id uint64, writable, ok bool) {
-	if off < identityBase+2 {
+	if lo, hi := Identities(); off < lo || off >= hi {
 		return 0, false, false
 	}
 	return uint64(off-identityBase) / 2, off&1 != 0, true
 }
 
 // Identities is the range [lo, hi) of all identities' bytes.
-func Identities() (lo, hi int64) { return identityBase + 2, 1<<63 - 1 }
+func Identities() (lo, hi int64) { return identityBase + 2, Identity(MaxID, true) + 1 }
 
 // The slot of a file is SlotSize bytes of the region, which a program maps to read. It means
 // nothing after the lease has ended.
@@ -137,8 +141,7 @@ const (
 //	80     8    end of the grant in the file: ask again from there for the rest
 //	88     8    granule of the region's mappings
 //	96     8    size of the region
-//	104    4    number of extents
-//	108    4    zero
+//	104    8    number of extents
 //	112    400  path of the region as the daemon opened it, NUL padded; a hint
 //	512    32 n extents in ascending order
 type Grant struct {
@@ -228,8 +231,8 @@ func (q *GrantRequest) Decode(b []byte) error {
 		return fmt.Errorf("%w: flags %#x, expected some of %#x", ErrMalformed, q.Flags, knownFlags)
 	case q.Flags&Allocate != 0 && q.Flags&Write == 0:
 		return fmt.Errorf("%w: a grant that allocates and does not write", ErrMalformed)
-	case (q.Offset|q.Length)%4096 != 0 || q.Length == 0 || q.Offset > 1<<63 || q.Length > 1<<63-q.Offset:
-		return fmt.Errorf("%w: range %d+%d, expected multiples of 4096 below 2^63", ErrMalformed, q.Offset, q.Length)
+	case (q.Offset|q.Length)%4096 != 0 || q.Length == 0 || q.Offset > maxEnd || q.Length > maxEnd-q.Offset:
+		return fmt.Errorf("%w: range %d+%d, expected multiples of 4096 up to 2^62", ErrMalformed, q.Offset, q.Length)
 	case q.PageSize != 0 && (q.PageSize < 4096 || q.PageSize&(q.PageSize-1) != 0):
 		return fmt.Errorf("%w: page size %d, expected a power of two from 4096 on", ErrMalformed, q.PageSize)
 	}
@@ -250,7 +253,7 @@ func (g *Grant) Encode(b []byte) {
 	for i, v := range [...]uint64{g.Slot, g.Generation, g.FileSize, g.End, g.Granule, g.RegionSize} {
 		le.PutUint64(b[56+8*i:], v)
 	}
-	le.PutUint32(b[104:], uint32(len(g.Extents)))
+	le.PutUint64(b[104:], uint64(len(g.Extents)))
 	if len(g.Path) <= MaxPath {
 		copy(b[pathOff:extentsOff], g.Path)
 	}
@@ -276,20 +279,22 @@ func (g *Grant) Decode(b []byte, q *GrantRequest) error {
 		Path: string(bytes.TrimRight(b[pathOff:extentsOff], "\x00")), Extents: g.Extents[:0],
 	}
 	copy(g.UUID[:], b[40:56])
-	n := le.Uint32(b[104:])
+	n := u(104)
 	switch {
 	case g.ID == 0 || g.ID > MaxID:
 		return fmt.Errorf("%w: id %d", ErrMalformed, g.ID)
 	case g.Flags != q.Flags&Write:
 		return fmt.Errorf("%w: flags %#x in the reply to a request with %#x", ErrMalformed, g.Flags, q.Flags)
-	case g.RegionSize > 1<<62 || g.Slot%SlotSize != 0 || g.Slot > g.RegionSize || g.RegionSize-g.Slot < SlotSize:
-		return fmt.Errorf("%w: slot at %d of a region of %d bytes", ErrMalformed, g.Slot, g.RegionSize)
+	case g.RegionSize > maxEnd || g.FileSize > maxEnd || g.Granule > maxEnd || g.Slot%SlotSize != 0 || g.Slot > g.RegionSize || g.RegionSize-g.Slot < SlotSize:
+		return fmt.Errorf("%w: slot at %d of a region of %d bytes with granules of %d, a file of %d bytes", ErrMalformed, g.Slot, g.RegionSize, g.Granule, g.FileSize)
 	case g.Generation%2 != 0:
 		return fmt.Errorf("%w: generation %d is odd", ErrMalformed, g.Generation)
 	case g.Granule < 4096 || g.Granule&(g.Granule-1) != 0:
 		return fmt.Errorf("%w: granule of %d bytes", ErrMalformed, g.Granule)
 	case g.End <= q.Offset || g.End > q.Offset+q.Length || g.End%4096 != 0:
 		return fmt.Errorf("%w: end %d of a grant of %d+%d", ErrMalformed, g.End, q.Offset, q.Length)
+	case strings.ContainsRune(g.Path, 0):
+		return fmt.Errorf("%w: path %q", ErrMalformed, g.Path)
 	case n > MaxExtents:
 		return fmt.Errorf("%w: %d extents, at most %d fit", ErrMalformed, n, MaxExtents)
 	}
@@ -297,11 +302,17 @@ func (g *Grant) Decode(b []byte, q *GrantRequest) error {
 	for i := range n {
 		x := Extent{u(at), u(at + 8), u(at + 16), u(at + 24)}
 		if (x.Offset|x.Region|x.Length)%4096 != 0 || x.Length == 0 || x.Offset < last || x.Offset >= g.End || x.Length > g.End-x.Offset ||
-			x.Region >= g.RegionSize || x.Length > g.RegionSize-x.Region || x.Folio < 4096 || x.Folio&(x.Folio-1) != 0 {
+			x.Region >= g.RegionSize || x.Length > g.RegionSize-x.Region || x.Folio < 4096 || x.Folio > maxEnd || x.Folio&(x.Folio-1) != 0 {
 			return fmt.Errorf("%w: extent %d: %+v, in a grant that ends at %d of a region of %d bytes", ErrMalformed, i, x, g.End, g.RegionSize)
 		}
 		g.Extents = append(g.Extents, x)
+		if g.Flags&Write != 0 && x.Offset != last {
+			return fmt.Errorf("%w: a hole at %d in a writable grant", ErrMalformed, last)
+		}
 		at, last = at+extentSize, x.Offset+x.Length
+	}
+	if g.Flags&Write != 0 && last != g.End {
+		return fmt.Errorf("%w: a hole at %d in a writable grant", ErrMalformed, last)
 	}
 	return zero(b, at, GrantSize-at)
 }
@@ -323,8 +334,8 @@ func (c *Command) Decode(b []byte) error {
 	switch {
 	case c.ID == 0 || c.ID > MaxID:
 		return fmt.Errorf("%w: id %d, expected 1 to %d", ErrMalformed, c.ID, uint64(MaxID))
-	case c.Offset > 1<<63 || c.Length > 1<<63-c.Offset:
-		return fmt.Errorf("%w: range %d+%d ends beyond 2^63", ErrMalformed, c.Offset, c.Length)
+	case c.Offset > maxEnd || c.Length > maxEnd-c.Offset:
+		return fmt.Errorf("%w: range %d+%d ends beyond 2^62", ErrMalformed, c.Offset, c.Length)
 	}
 	if err := zero(b, 4, 4); err != nil {
 		return err
@@ -333,7 +344,7 @@ func (c *Command) Decode(b []byte) error {
 }
 
 // EncodeReply puts the reply to a command, or to a request of another version, into b, which is of
-// any size: the version, and zeros.
+// any size from 4 bytes on: the version, and zeros.
 func EncodeReply(b []byte) { begin(b, len(b)) }
 
 // DecodeReply reads the reply to a command.

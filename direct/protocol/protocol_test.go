@@ -15,7 +15,7 @@ func grant() (protocol.GrantRequest, protocol.Grant) {
 	return protocol.GrantRequest{Flags: protocol.Write, Offset: 4096, Length: 1 << 30, PageSize: 2 << 20}, protocol.Grant{
 		Flags: protocol.Write, ID: 7, Inode: 12, RegionDev: 5, RegionIno: 6, UUID: [16]byte{1, 2}, Slot: 8192 + 64, Generation: 42,
 		FileSize: 1 << 20, End: 8 << 20, Granule: 4096, RegionSize: 1 << 30, Path: "/dev/dax0.0",
-		Extents: []protocol.Extent{{4096, 1 << 20, 8192, 4096}, {1 << 20, 4 << 20, 2 << 20, 2 << 20}},
+		Extents: []protocol.Extent{{4096, 1 << 20, 2<<20 - 4096, 4096}, {2 << 20, 4 << 20, 6 << 20, 2 << 20}},
 	}
 }
 
@@ -36,7 +36,7 @@ func TestRoundTrip(t *testing.T) {
 	if err := g2.Decode(b, &q); err != nil || !reflect.DeepEqual(g, g2) {
 		t.Errorf("grant: %+v, %v, want %+v", g2, err, g)
 	}
-	g.Extents = nil
+	q.Flags, g.Flags, g.Extents = 0, 0, nil // with holes
 	for i := range uint64(protocol.MaxExtents) {
 		g.Extents = append(g.Extents, protocol.Extent{4096 + i*8192, i * 8192, 4096, 4096})
 	}
@@ -73,16 +73,17 @@ func TestRefused(t *testing.T) {
 	}{
 		{"request", protocol.GrantSize, q.Encode, func(b []byte) error { return new(protocol.GrantRequest).Decode(b) }, map[string]func([]byte){
 			"version": put4(0, 2), "flags": put4(4, 4), "allocate without write": put4(4, protocol.Allocate), "offset": put8(8, 1),
-			"length": put8(16, 4097), "no length": put8(16, 0), "end": put8(8, 1<<63), "page size": put8(24, 12288), "small page": put8(24, 512), "rest": put8(8184, 1),
+			"length": put8(16, 4097), "no length": put8(16, 0), "end": put8(8, 1<<62), "page size": put8(24, 12288), "small page": put8(24, 512), "rest": put8(8184, 1),
 		}},
 		{"grant", protocol.GrantSize, g.Encode, func(b []byte) error { return new(protocol.Grant).Decode(b, &q) }, map[string]func([]byte){
 			"version": put4(0, 0), "flags": put4(4, 0), "no id": put8(8, 0), "id": put8(8, 1<<61), "slot": put8(56, 1), "slot outside": put8(56, 1<<30),
 			"generation": put8(64, 3), "end": put8(80, 4096), "end behind": put8(80, 1<<30+8192), "granule": put8(88, 100), "region": put8(96, 1<<63),
-			"extents": put4(104, 241), "more extents": put4(104, 3), "less extents": put4(104, 1), "extent order": put8(512+32, 8192), "extent outside": put8(512+8, 1<<30-4096),
-			"extent empty": put8(512+16, 0), "extent end": put8(512+32+16, 8<<20), "folio": put8(512+24, 0), "rest": put8(8184, 1),
+			"file size": put8(72, 1<<63), "large granule": put8(88, 1<<63), "path": put8(112, 0),
+			"extents": put8(104, 241), "extents beyond 32 bits": put8(104, 1<<32|2), "more extents": put8(104, 3), "less extents": put8(104, 1), "extent order": put8(512+32, 8192), "hole": put8(512+16, 1<<20), "extent outside": put8(512+8, 1<<30-4096),
+			"extent empty": put8(512+16, 0), "extent end": put8(512+32+16, 8<<20), "hole at the end": put8(512+32+16, 1<<20), "folio": put8(512+24, 0), "large folio": put8(512+24, 1<<63), "rest": put8(8184, 1),
 		}},
 		{"command", protocol.CommandSize, func(b []byte) { c := command(); c.Encode(b) }, func(b []byte) error { return new(protocol.Command).Decode(b) }, map[string]func([]byte){
-			"version": put4(0, 9), "zero": put4(4, 1), "no id": put8(8, 0), "id": put8(8, 1<<61), "range": put8(24, 1<<63), "rest": put8(56, 1),
+			"version": put4(0, 9), "zero": put4(4, 1), "no id": put8(8, 0), "id": put8(8, 1<<61), "range": put8(24, 1<<62+1), "rest": put8(56, 1),
 		}},
 	} {
 		for name, spoil := range m.spoil {
@@ -110,7 +111,7 @@ func TestRefused(t *testing.T) {
 func TestIdentity(t *testing.T) {
 	lo, hi := protocol.Identities()
 	rnd := rand.New(rand.NewPCG(1, 1))
-	ids := []uint64{1, 2, protocol.MaxID - 1}
+	ids := []uint64{1, 2, protocol.MaxID}
 	for range 100 {
 		ids = append(ids, 1+rnd.Uint64N(protocol.MaxID-1))
 	}
@@ -123,7 +124,7 @@ func TestIdentity(t *testing.T) {
 			}
 		}
 	}
-	for _, off := range []int64{0, 1 << 45, lo - 1} {
+	for _, off := range []int64{0, 1 << 45, lo - 1, hi, 1<<63 - 1} {
 		if _, _, ok := protocol.IdentityAt(off); ok {
 			t.Errorf("byte %d is an identity's", off)
 		}

@@ -441,3 +441,31 @@ func TestPassOn(t *testing.T) {
 		t.Errorf("%d of %d blocks free in the end, grants %v", w.frees(0, blocks), blocks, w.List())
 	}
 }
+
+// TestForeignLocks checks that locks which no grant explains neither confirm a grant nor keep
+// others from getting one, unless they cover all ids.
+func TestForeignLocks(t *testing.T) {
+	w := newWorld(t)
+	w.own(0, 8)
+	first := w.add(1, 0, 1, false)
+	for id := first.ID + 1; id < first.ID+10; id++ {
+		off := protocol.Identity(id, id%2 == 0)
+		w.k.lock(off, off+1, 1)
+	}
+	second := w.add(1, 0, 1, false)
+	if second.ID != first.ID+10 {
+		t.Errorf("id %d after %d and nine that are locked", second.ID, first.ID)
+	}
+	if err := w.Confirm(1, second.ID, second.Generation); !errors.Is(err, lease.ErrNotLocked) {
+		t.Errorf("confirmed: %v", err)
+	}
+	w.k.lock(0, 1<<63-1, 1) // as flock(2) on NFS, or a backup program does
+	g := &lease.Grant{Ino: 1, Lo: 0, Hi: 1, Handle: 5}
+	if err := w.Add(g, 0); !errors.Is(err, lease.ErrBudget) {
+		t.Errorf("a grant whose id is locked already: %v", err)
+	}
+	w.k.lock(0, 1<<63-1, -1)
+	if err := w.Add(g, 0); err != nil {
+		t.Errorf("a grant once the lock is gone: %v", err)
+	}
+}

@@ -96,6 +96,7 @@ type Options struct {
 	Block   int64                           // size of a block in bytes
 	SlotOff int64                           // region offset of the first slot in bytes
 	Slots   int                             // how many there are
+	LastID  uint64                          // the first grant gets the next id
 	Idle    func(block, n uint64)           // frees blocks
 	Ended   func(g *Grant)                  // is called once for each confirmed grant when its lease has ended
 	Now     func() time.Time                // the clock
@@ -137,11 +138,14 @@ type found struct{ block, n uint64 }
 
 // New returns a table without grants.
 func New(o Options) *Table {
-	return &Table{o: o, byID: map[uint64]*Grant{}, files: map[uint64]*file{}, byUser: map[uint32]int{}}
+	return &Table{o: o, lastID: o.LastID, byID: map[uint64]*Grant{}, files: map[uint64]*file{}, byUser: map[uint32]int{}}
 }
 
 // Any reports whether there are grants or found leases.
 func (t *Table) Any() bool { return t.grants.Load() != 0 }
+
+// triedIDs is how many ids in a row may be locked by programs before Add gives up.
+const triedIDs = 64
 
 // Find leases the blocks of the region's first n that programs have locked, for which a former
 // daemon has answered, and makes the generations of all slots new. free is called for each run of
@@ -150,20 +154,8 @@ func (t *Table) Any() bool { return t.grants.Load() != 0 }
 //
 // Precondition: owners are known to the folio table, and nobody else uses it or the Table.
 func (t *Table) Find(n uint64, free func(block, n uint64)) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	lo, hi := protocol.Identities()
-	err := t.o.Locks.Locks(lo, hi-lo, func(_, hi int64) bool {
-		if id, _, ok := protocol.IdentityAt(hi - 1); ok {
-			t.lastID = max(t.lastID, id)
-		}
-		return true
-	})
-	if err != nil {
-		return fmt.Errorf("listing the identities of leases: %w", err)
-	}
 	end := uint64(0)
-	err = t.o.Locks.Locks(0, int64(n)*t.o.Block, func(lo, hi int64) bool {
+	err := t.o.Locks.Locks(0, int64(n)*t.o.Block, func(lo, hi int64) bool {
 		first, last := max(uint64(lo/t.o.Block), end), uint64((hi+t.o.Block-1)/t.o.Block)
 		if first < last {
 			t.found = append(t.found, found{first, last - first})
@@ -178,6 +170,8 @@ func (t *Table) Find(n uint64, free func(block, n uint64)) error {
 		t.o.Folios.LeaseFound(f.block, f.n, free)
 	}
 	t.grants.Add(int64(len(t.found)))
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	return t.startSlotsLocked()
 }
 
@@ -189,12 +183,15 @@ func (t *Table) Add(g *Grant, size uint64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := g.locks()
-	if t.used+n > Budget || g.UID != 0 && t.byUser[g.UID]+n > userShare || t.lastID == protocol.MaxID {
+	if t.used+n > Budget || g.UID != 0 && t.byUser[g.UID]+n > userShare {
 		return ErrBudget
+	}
+	id, err := t.newIDLocked()
+	if err != nil {
+		return err
 	}
 	f := t.files[g.Ino]
 	if f == nil {
-		var err error
 		if f, err = t.takeSlotLocked(size); err != nil {
 			return err
 		}
@@ -203,8 +200,7 @@ func (t *Table) Add(g *Grant, size uint64) error {
 	for _, p := range g.Parts {
 		t.o.Folios.Lease(p.Block, p.N, g.Writable)
 	}
-	t.lastID++
-	g.ID, g.Generation, g.Slot, g.Since = t.lastID, f.gen, t.slotOff(f.slot), t.o.Now()
+	g.ID, g.Generation, g.Slot, g.Since = id, f.gen, t.slotOff(f.slot), t.o.Now()
 	g.state = promised
 	f.grants = append(f.grants, g)
 	t.byID[g.ID] = g
@@ -213,6 +209,22 @@ func (t *Table) Add(g *Grant, size uint64) error {
 	t.byUser[g.UID] += n
 	t.grants.Add(1)
 	return nil
+}
+
+// newIDLocked returns an id that no program has locked: one that a former daemon gave out, or
+// another program's lock, must not be taken for the lock of the new grant. ErrBudget. Called with
+// mu held.
+func (t *Table) newIDLocked() (uint64, error) {
+	for range triedIDs {
+		if t.lastID++; t.lastID > protocol.MaxID {
+			t.lastID = 1
+		}
+		_, _, locked, err := t.o.Locks.FirstLock(protocol.Identity(t.lastID, false), 2)
+		if err != nil || !locked {
+			return t.lastID, err
+		}
+	}
+	return 0, fmt.Errorf("%w: programs lock ids that they were not given", ErrBudget)
 }
 
 // Confirm makes the lease of a grant the lock's, once it has seen the lock. ErrUnknown;
