@@ -173,7 +173,7 @@ func TestFilefrag(t *testing.T) {
 	if len(all[3].Extents) == 0 {
 		t.Error("the root directory has no extents")
 	}
-	if out, err := harness.Command(time.Minute, "", nil, harness.Daxfsd, "filefrag", "/proc/version"); err == nil || !strings.Contains(out, "no file or directory on a mounted daxfsd") {
+	if out, err := harness.Command(time.Minute, "", nil, harness.Daxfsd, "filefrag", "/proc/version"); err == nil || !strings.Contains(out, "is not a file or directory on a mounted daxfsd") {
 		t.Errorf("a file elsewhere: %v: %s", err, out)
 	}
 }
