@@ -74,10 +74,10 @@ func (s *xattrSwap) setACL(name string, value []byte, c *layout.Core) error {
 	return s.set(name, a.Bytes())
 }
 
-// chmodACL adapts an inode's access list to a new mode. The transaction that sets the mode must
-// link the returned swap; nil: the list does not change. Called with in.mu held for writing and no
-// lane.
-func (fs *FS) chmodACL(ctx *Caller, in *inode, mode uint16) (*xattrSwap, error) {
+// chmodACLLocked adapts an inode's access list to a new mode. The transaction that sets the mode
+// must link the returned swap; nil: the list does not change. Called with in.mu held for writing
+// and no lane.
+func (fs *FS) chmodACLLocked(ctx *Caller, in *inode, mode uint16) (*xattrSwap, error) {
 	if in.xroot == 0 {
 		return nil, nil
 	}
@@ -94,11 +94,11 @@ func (fs *FS) chmodACL(ctx *Caller, in *inode, mode uint16) (*xattrSwap, error) 
 	})
 }
 
-// inheritACL gives a new inode the lists that follow from the default list of directory d. Without
-// a default list it takes the umask from the mode instead. The transaction that creates the inode
-// must link the returned swap; nil: the inode has no list. Called with d.mu held for writing and no
-// lane.
-func (n *newborn) inheritACL(d *inode) (*xattrSwap, error) {
+// inheritACLLocked gives a new inode the lists that follow from the default list of directory d.
+// Without a default list it takes the umask from the mode instead. The transaction that creates the
+// inode must link the returned swap; nil: the inode has no list. Called with d.mu held for writing
+// and no lane.
+func (n *newborn) inheritACLLocked(d *inode) (*xattrSwap, error) {
 	fs, ctx, in := n.fs, n.ctx, n.in
 	if in.typ == syscall.S_IFLNK {
 		return nil, nil

@@ -181,7 +181,7 @@ func (fs *FS) setAttr(ctx *Caller, in *inode, s *SetAttr) error {
 	var list *xattrSwap
 	if c.Mode != in.core.Mode {
 		var err error
-		if list, err = fs.chmodACL(ctx, in, c.Mode); err != nil {
+		if list, err = fs.chmodACLLocked(ctx, in, c.Mode); err != nil {
 			return err
 		}
 	}

@@ -235,14 +235,14 @@ func (c *copying) shareRange(n int64) (int64, error) {
 	}
 	lo, hi := uint64(srcOff)>>layout.BlockShift, uint64(srcOff+n)>>layout.BlockShift
 	at := uint64(dstOff) >> layout.BlockShift
-	if hi = c.readable(lo, hi); hi == lo {
+	if hi = c.readableLocked(lo, hi); hi == lo {
 		return 0, nil
 	}
-	hi, err := c.markShared(lo, hi)
+	hi, err := c.markSharedLocked(lo, hi)
 	if err != nil {
 		return 0, err
 	}
-	m, hi := c.planShare(lo, hi, at)
+	m, hi := c.planShareLocked(lo, hi, at)
 	if m == nil {
 		return 0, nil // a block has as many owners as can be counted
 	}
@@ -262,9 +262,9 @@ func (c *copying) shareRange(n int64) (int64, error) {
 	return int64(hi-lo) << layout.BlockShift, nil
 }
 
-// readable returns the end of the readable part of src's file blocks [lo, hi). Bad blocks are not
-// shared, so that copying them reports the error.
-func (c *copying) readable(lo, hi uint64) uint64 {
+// readableLocked returns the end of the readable part of src's file blocks [lo, hi). Bad blocks are
+// not shared, so that copying them reports the error.
+func (c *copying) readableLocked(lo, hi uint64) uint64 {
 	fs := c.fs
 	if fs.bad.Ranges() == nil {
 		return hi
@@ -274,7 +274,7 @@ func (c *copying) readable(lo, hi uint64) uint64 {
 		if e.Logical >= hi {
 			return false
 		}
-		if count++; count > remapMax { // markShared takes no more extents
+		if count++; count > remapMax { // markSharedLocked takes no more extents
 			hi = e.Logical
 			return false
 		}
@@ -292,10 +292,10 @@ func (c *copying) readable(lo, hi uint64) uint64 {
 	return hi
 }
 
-// markShared marks src's written extents in file blocks [lo, hi) as shared, as many as one
+// markSharedLocked marks src's written extents in file blocks [lo, hi) as shared, as many as one
 // transaction takes, and returns the file block where it stopped. Called with the locks of lock
 // held.
-func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
+func (c *copying) markSharedLocked(lo, hi uint64) (stop uint64, err error) {
 	src := c.src
 	var list []pagecache.Extent
 	count := 0
@@ -333,10 +333,11 @@ func (c *copying) markShared(lo, hi uint64) (stop uint64, err error) {
 	return hi, nil
 }
 
-// planShare plans the remap by which dst's file blocks from dstAt on share src's file blocks [lo,
-// hi). It makes dst an owner of the blocks, and returns the file block of src where it stopped. The
-// plan is nil if a block has as many owners as can be counted. Called with the locks of lock held.
-func (c *copying) planShare(lo, hi, dstAt uint64) (plan *remap, stop uint64) {
+// planShareLocked plans the remap by which dst's file blocks from dstAt on share src's file blocks
+// [lo, hi). It makes dst an owner of the blocks, and returns the file block of src where it
+// stopped. The plan is nil if a block has as many owners as can be counted. Called with the locks
+// of lock held.
+func (c *copying) planShareLocked(lo, hi, dstAt uint64) (plan *remap, stop uint64) {
 	fs, src, dst := c.fs, c.src, c.dst
 	plan = fs.newRemapLocked(dst, dstAt)
 	pos := lo
@@ -415,16 +416,16 @@ func (fs *FS) unshareLocked(ctx *Caller, in *inode, off int64) (err error) {
 		return nil
 	}
 	for range extendTries {
-		if err = fs.tryUnshare(ctx, in, b); err != errBadBlocks {
+		if err = fs.tryUnshareLocked(ctx, in, b); err != errBadBlocks {
 			return err
 		}
 	}
 	return err
 }
 
-// tryUnshare is one attempt of unshareLocked, for file block b. errBadBlocks: the block of the copy
-// was not known to be bad. Called with io held.
-func (fs *FS) tryUnshare(ctx *Caller, in *inode, b uint64) error {
+// tryUnshareLocked is one attempt of unshareLocked, for file block b. errBadBlocks: the block of
+// the copy was not known to be bad. Called with io held.
+func (fs *FS) tryUnshareLocked(ctx *Caller, in *inode, b uint64) error {
 	m, _, err := fs.planLocked(ctx, in, b, b+1, dispWrite)
 	if err != nil {
 		return err

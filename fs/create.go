@@ -141,9 +141,9 @@ func (fs *FS) newNodeLocked(ctx *Caller, d *inode, nd *node) (*newborn, error) {
 		return nil, err
 	}
 	n := &newborn{fs: fs, ctx: ctx, nd: nd}
-	if n.in, err = n.newInode(d, ino); err == nil {
+	if n.in, err = n.newInodeLocked(d, ino); err == nil {
 		if n.block, err = n.storeTarget(); err == nil {
-			n.list, err = n.inheritACL(d)
+			n.list, err = n.inheritACLLocked(d)
 		}
 	}
 	if err != nil {
@@ -187,9 +187,9 @@ func (n *newborn) free(ino uint64) {
 	n.fs.meta.FreeInode(n.ctx.Lane, ino)
 }
 
-// newInode makes a new inode in DRAM, with one reference. Its generation follows that of the slot's
-// last user. Called with dir.mu held.
-func (n *newborn) newInode(dir *inode, ino uint64) (*inode, error) {
+// newInodeLocked makes a new inode in DRAM, with one reference. Its generation follows that of the
+// slot's last user. Called with dir.mu held.
+func (n *newborn) newInodeLocked(dir *inode, ino uint64) (*inode, error) {
 	fs, ctx, node := n.fs, n.ctx, n.nd
 	in := &inode{ino: ino, off: fs.sb.InodeOff(ino), typ: node.mode & syscall.S_IFMT}
 	in.refs.Store(1)

@@ -162,23 +162,23 @@ func (fs *FS) undoPlace(ctx *Caller, p *dirPlace) {
 // is merely larger than necessary. Called with in.mu held and no lane.
 func (fs *FS) trimDirLocked(ctx *Caller, in *inode, pos uint32) {
 	if in.dir.Len() > 0 {
-		fs.trimBlock(ctx, in, pos/layout.LinesPerBlock)
+		fs.trimBlockLocked(ctx, in, pos/layout.LinesPerBlock)
 		return
 	}
 	for b := in.dir.Blocks() - 1; b >= 0; b-- {
-		fs.trimBlock(ctx, in, uint32(b))
+		fs.trimBlockLocked(ctx, in, uint32(b))
 		b = min(b, in.dir.Blocks())
 	}
 	fs.freeChain(ctx, fs.dropChainLocked(ctx, in))
 }
 
-// trimBlock makes directory block b a hole if it is empty, so that the positions of other names
-// stay valid. The size shrinks when the last blocks go. Called with in.mu held and no lane.
+// trimBlockLocked makes directory block b a hole if it is empty, so that the positions of other
+// names stay valid. The size shrinks when the last blocks go. Called with in.mu held and no lane.
 //
 // Persistence order:
 //  1. transaction: the block's slot is cut (the extent may split in two), the directory's size
 //  2. only then is the block free
-func (fs *FS) trimBlock(ctx *Caller, in *inode, b uint32) {
+func (fs *FS) trimBlockLocked(ctx *Caller, in *inode, b uint32) {
 	d := in.dir
 	if !d.Idle(b) {
 		return

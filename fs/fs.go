@@ -318,7 +318,7 @@ func (fs *FS) Stats() Stats {
 	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
 	s.Folios2M, s.Folios1G, s.DeferredFrees = t.PMDs, t.PUDs, t.Deferred<<layout.BlockShift
 	c := fs.table.Count()
-	s.Split2M, s.PartlyOwned = t.Tables, t.Partly
+	s.Split2M, s.PartlyOwned = t.Tables, t.PartlyOwned
 	o := fs.alloc.Orders()
 	pud := t.PUDs << o.PUD
 	pmd := pud + t.PMDs<<o.PMD

@@ -152,7 +152,7 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 		in.refs.Add(1)
 		return in, 0
 	}
-	in, err := fs.readInode(ino)
+	in, err := fs.readInodeLocked(ino)
 	if err != nil {
 		fs.offlineFree(err)
 		return nil, errno(err)
@@ -162,9 +162,9 @@ func (fs *FS) get(ino uint64) (*inode, syscall.Errno) {
 	return in, 0
 }
 
-// readInode reads an inode's lines. ESTALE for a free slot, and for an orphan: an orphan that is
-// still open is in the cache. Called with the shard's lock held.
-func (fs *FS) readInode(ino uint64) (*inode, error) {
+// readInodeLocked reads an inode's lines. ESTALE for a free slot, and for an orphan: an orphan that
+// is still open is in the cache. Called with the shard's lock held.
+func (fs *FS) readInodeLocked(ino uint64) (*inode, error) {
 	off := fs.sb.InodeOff(ino)
 	if off < 0 || !fs.meta.HasInodes(off) {
 		return nil, syscall.ESTALE
@@ -380,7 +380,7 @@ func (fs *FS) reclaim(ctx *Caller, in *inode) {
 		fs.warn("inode %d cannot be freed until the next mount: %v", in.ino, err)
 		return
 	}
-	fs.freeContent(ctx, in)
+	fs.freeContentLocked(ctx, in)
 	fs.freeXattrs(ctx, &xs)
 	fs.meta.FreeInode(ctx.Lane, in.ino)
 	if fs.reserve.kept.Load() < fs.reserve.chunks() {
@@ -388,8 +388,9 @@ func (fs *FS) reclaim(ctx *Caller, in *inode) {
 	}
 }
 
-// freeContent frees every block of an inode that is no longer on media. Called with io and mu held.
-func (fs *FS) freeContent(ctx *Caller, in *inode) {
+// freeContentLocked frees every block of an inode that is no longer on media. Called with io and mu
+// held.
+func (fs *FS) freeContentLocked(ctx *Caller, in *inode) {
 	meta := in.isDir()
 	in.space.Ascend(0, func(e pagecache.Extent) bool {
 		if meta {

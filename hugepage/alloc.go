@@ -39,7 +39,7 @@ func (a *Allocator) Alloc(goal, want uint64) (block, n uint64, ok bool) {
 		if n == 0 {
 			block, n = a.small(want)
 		}
-		if n == 0 && !a.evict() && !a.drainLocked() {
+		if n == 0 && !a.evict() && !a.emptyPoolsLocked() {
 			return 0, 0, false
 		}
 	}
@@ -54,7 +54,7 @@ func (a *Allocator) AllocChunk() (block uint64, ok bool) {
 	defer a.mu.Unlock()
 	p, ok := a.takeFreePMD()
 	for !ok {
-		if !a.evict() && !a.drainLocked() {
+		if !a.evict() && !a.emptyPoolsLocked() {
 			return 0, false
 		}
 		p, ok = a.takeFreePMD()
@@ -72,7 +72,7 @@ func (a *Allocator) Reserve(block, n uint64) bool {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ok := a.allFree(block, n) || a.drainLocked() && a.allFree(block, n)
+	ok := a.allFree(block, n) || a.emptyPoolsLocked() && a.allFree(block, n)
 	if ok && n != 0 {
 		a.take(block, n)
 	}
@@ -86,7 +86,7 @@ func (a *Allocator) Reserve(block, n uint64) bool {
 func (a *Allocator) ReserveAll(next func() (block, n uint64, ok bool)) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drainLocked()
+	a.emptyPoolsLocked()
 	size := a.orders.PMDBlocks()
 	at, used := uint64(0), make([]uint64, a.store.words) // bits of the blocks to take in PMD block at
 	for block, n, ok := next(); ok; block, n, ok = next() {
@@ -185,7 +185,7 @@ func (a *Allocator) IsFree(block, n uint64) bool {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.allFree(block, n) || a.drainLocked() && a.allFree(block, n)
+	return a.allFree(block, n) || a.emptyPoolsLocked() && a.allFree(block, n)
 }
 
 // Walk calls f for each maximal run of free blocks, in ascending order, until
@@ -193,7 +193,7 @@ func (a *Allocator) IsFree(block, n uint64) bool {
 func (a *Allocator) Walk(f func(block, n uint64) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drainLocked()
+	a.emptyPoolsLocked()
 	size := a.orders.PMDBlocks()
 	start, n := uint64(0), uint64(0)
 	for at := uint64(0); at < a.blocks; {

@@ -129,19 +129,19 @@ func (a *Allocator) Blocks() uint64 { return a.blocks }
 // FreeBlocks returns the number of free blocks. It takes no lock.
 func (a *Allocator) FreeBlocks() uint64 { return a.free.Load() + a.inPools() }
 
-// WholeFree2M returns the number of free PMD blocks.
-func (a *Allocator) WholeFree2M() uint64 {
+// FreePMDs returns the number of free PMD blocks.
+func (a *Allocator) FreePMDs() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drainLocked()
+	a.emptyPoolsLocked()
 	return a.freePMDN
 }
 
-// WholeFree1G returns the number of free PUD blocks.
-func (a *Allocator) WholeFree1G() uint64 {
+// FreePUDs returns the number of free PUD blocks.
+func (a *Allocator) FreePUDs() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drainLocked()
+	a.emptyPoolsLocked()
 	return a.giants
 }
 
@@ -156,7 +156,7 @@ func (a *Allocator) SetReserve(chunks uint64) {
 func (a *Allocator) Stats() Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drainLocked()
+	a.emptyPoolsLocked()
 	s := Stats{
 		Blocks:  a.blocks,
 		Free:    a.free.Load(),

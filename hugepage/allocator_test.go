@@ -157,7 +157,7 @@ func TestStats(t *testing.T) {
 	}
 	a.Free(0, 3)
 	a.Free(64, 8)
-	if a.WholeFree1G() != 3 || a.WholeFree2M() != 25 {
-		t.Errorf("%d free PUD blocks, %d free PMD blocks", a.WholeFree1G(), a.WholeFree2M())
+	if a.FreePUDs() != 3 || a.FreePMDs() != 25 {
+		t.Errorf("%d free PUD blocks, %d free PMD blocks", a.FreePUDs(), a.FreePMDs())
 	}
 }

@@ -19,11 +19,11 @@ func Example() {
 	fmt.Println("small:", second, n)
 	large, n, _ := a.Alloc(0, 512)
 	fmt.Println("large:", large, n)
-	fmt.Println("free 2 MiB blocks:", a.WholeFree2M())
+	fmt.Println("free 2 MiB blocks:", a.FreePMDs())
 
 	a.Free(first, 1)
 	a.Free(second, 3) // its PMD block has no used block left: free again
-	fmt.Println("free 2 MiB blocks:", a.WholeFree2M())
+	fmt.Println("free 2 MiB blocks:", a.FreePMDs())
 	// Output:
 	// small: 0 1
 	// small: 1 3

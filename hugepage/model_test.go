@@ -81,8 +81,8 @@ func (m *model) check(t *rapid.T, a *Allocator) {
 	if s.Free != free || a.FreeBlocks() != free || s.Free4K+s.Free2M+s.Free1G != free {
 		t.Fatalf("%d free, %+v", free, s)
 	}
-	if a.WholeFree2M() != m.freeFolios(m.o.PMD) || a.WholeFree1G() != m.freeFolios(m.o.PUD) {
-		t.Fatalf("%d free PMD blocks and %d free PUD blocks, want %d and %d", a.WholeFree2M(), a.WholeFree1G(), m.freeFolios(m.o.PMD), m.freeFolios(m.o.PUD))
+	if a.FreePMDs() != m.freeFolios(m.o.PMD) || a.FreePUDs() != m.freeFolios(m.o.PUD) {
+		t.Fatalf("%d free PMD blocks and %d free PUD blocks, want %d and %d", a.FreePMDs(), a.FreePUDs(), m.freeFolios(m.o.PMD), m.freeFolios(m.o.PUD))
 	}
 	a.checkStructure(t)
 }

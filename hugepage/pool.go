@@ -14,7 +14,7 @@ import (
 // nothing in advance, since the blocks that it holds keep PMD blocks partial.)
 //
 // Blocks in a pool count as free. They go back to the allocator when a caller looks for them, or
-// when space is short (drainLocked).
+// when space is short (emptyPoolsLocked).
 type pool struct {
 	mu     sync.Mutex
 	n      int           // protected by mu
@@ -115,9 +115,9 @@ func (a *Allocator) pooled(block, n uint64) bool {
 	return false
 }
 
-// drainLocked gives all blocks in the pools back to the allocator. It returns false if there are
-// none. Called with mu held; a pool's mu is taken within mu, never the other way round.
-func (a *Allocator) drainLocked() (some bool) {
+// emptyPoolsLocked gives all blocks in the pools back to the allocator. It returns false if there
+// are none. Called with mu held; a pool's mu is taken within mu, never the other way round.
+func (a *Allocator) emptyPoolsLocked() (some bool) {
 	for i := range a.pools {
 		q := &a.pools[i]
 		if q.blocks.Load() == 0 {

@@ -157,7 +157,7 @@ func (a *Allocator) Reservation(order uint8, offset, want uint64) (base, n uint6
 			break
 		}
 		if a.spare() == 0 || !a.evict() {
-			if a.drainLocked() {
+			if a.emptyPoolsLocked() {
 				continue
 			}
 			return 0, 0, false
@@ -256,7 +256,7 @@ func (a *Allocator) Emptiest(order uint8) (base uint64, ok bool) {
 func (a *Allocator) FreeIn(order uint8, base uint64) (free uint64, kept bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.drainLocked()
+	a.emptyPoolsLocked()
 	r := &a.puds[base>>order]
 	return uint64(r.free), r.kept
 }

@@ -65,7 +65,7 @@ func TestManyParts(t *testing.T) {
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("took %v", took)
 	}
-	if s := tab.Stats(); s.PUDs != 1 || s.Partly != 0 {
+	if s := tab.Stats(); s.PUDs != 1 || s.PartlyOwned != 0 {
 		t.Errorf("not whole again: %+v", s)
 	}
 }

@@ -49,15 +49,15 @@ type Table struct {
 
 // Stats holds the table's figures at some recent moment.
 type Stats struct {
-	Blocks     uint64 // size of the region in 4 KiB blocks
-	PairBytes  uint64 // bytes of word pairs: 8 MiB per TiB of region
-	Tables     uint64 // 2 MiB pieces whose words of 4 KiB folios are resident
-	TableBytes uint64 // bytes of those words
-	Recycled   uint64 // tables given back since New
-	PMDs, PUDs uint64 // large folios that are not free
-	Partly     uint64 // large folios that some owners own in part only
-	Deferred   uint64 // blocks without an owner that are not free, see Table.Deferred
-	Draining   uint64 // large folios that were split while they were referenced, and still are
+	Blocks      uint64 // size of the region in 4 KiB blocks
+	PairBytes   uint64 // bytes of word pairs: 8 MiB per TiB of region
+	Tables      uint64 // 2 MiB pieces whose words of 4 KiB folios are resident
+	TableBytes  uint64 // bytes of those words
+	Recycled    uint64 // tables given back since New
+	PMDs, PUDs  uint64 // large folios that are not free
+	PartlyOwned uint64 // large folios that some owners own in part only
+	Deferred    uint64 // blocks without an owner that are not free, see Table.Deferred
+	Draining    uint64 // large folios that were split while they were referenced, and still are
 }
 
 // New makes the table of a region of blocks blocks of 4 KiB, all of them free. Its large folios
@@ -197,7 +197,7 @@ func (t *Table) Stats() Stats {
 	partly := uint64(len(t.partlyOwned.of))
 	t.partlyOwned.mu.Unlock()
 	return Stats{
-		PMDs: uint64(max(t.pmds.Load(), 0)), PUDs: uint64(max(t.puds.Load(), 0)), Deferred: t.Deferred(), Partly: partly,
+		PMDs: uint64(max(t.pmds.Load(), 0)), PUDs: uint64(max(t.puds.Load(), 0)), Deferred: t.Deferred(), PartlyOwned: partly,
 		Draining:   uint64(max(t.drains.count.Load(), 0)),
 		Blocks:     t.blocks,
 		PairBytes:  uint64(len(t.pairs)) * pairBytes,

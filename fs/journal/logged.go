@@ -115,7 +115,7 @@ func (t *Tx) commitLogged(seq uint64) error {
 		return ErrFailed // a committed record may still refer to the body, so it is not overwritten
 	}
 	slot := lane.slotOffLocked()
-	rec := t.buildRecord(&header)
+	rec := t.buildRecordLocked(&header)
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -136,7 +136,7 @@ func (t *Tx) Commit() error {
 	if len(t.data) > 0 || t.n > layout.MaxRecordLines(journal.sb.LaneSlot) {
 		return t.commitLogged(seq)
 	}
-	rec := t.buildRecord(&layout.RecordHeader{Seq: seq})
+	rec := t.buildRecordLocked(&layout.RecordHeader{Seq: seq})
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -160,9 +160,9 @@ func (t *Tx) Commit() error {
 	return nil
 }
 
-// buildRecord seals the lines with h's sequence, completes h, and builds the record in the lane's
-// buffer, without the data of its pieces. Called with lane.mu held.
-func (t *Tx) buildRecord(h *layout.RecordHeader) []byte {
+// buildRecordLocked seals the lines with h's sequence, completes h, and builds the record in the
+// lane's buffer, without the data of its pieces. Called with lane.mu held.
+func (t *Tx) buildRecordLocked(h *layout.RecordHeader) []byte {
 	l, seed := t.lane, t.lane.j.seed
 	h.N, h.Pieces = uint32(t.n), uint32(len(t.data))
 	rec := l.rec[:layout.LineSize+layout.TablesSize(t.n, len(t.data))]

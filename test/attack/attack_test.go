@@ -43,8 +43,8 @@ type attack struct {
 	shared  bool                          // the victim's files are in the attacker's directory
 }
 
-// TestPlaces checks that no request of one user keeps another user's requests waiting.
-func TestPlaces(t *testing.T) {
+// TestPlacesAreShared checks that no request of one user keeps another user's requests waiting.
+func TestPlacesAreShared(t *testing.T) {
 	for _, via := range []string{"dev", "uring"} {
 		t.Run(via, func(t *testing.T) {
 			if via == "uring" {
