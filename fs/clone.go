@@ -296,41 +296,33 @@ func (c *copying) readableLocked(lo, hi uint64) uint64 {
 // transaction takes, and returns the file block where it stopped. Called with the locks of lock
 // held.
 func (c *copying) markSharedLocked(lo, hi uint64) (stop uint64, err error) {
-	src := c.src
-	var list []pagecache.Extent
-	count := 0
-	src.space.Ascend(lo, func(e pagecache.Extent) bool {
+	from := lo
+	if e, ok := c.src.space.Lookup(lo); ok {
+		from = e.Logical // an extent is marked as a whole
+	}
+	m := c.fs.newRemapLocked(c.src, from)
+	end := hi
+	c.src.space.Ascend(lo, func(e pagecache.Extent) bool {
 		if e.Logical >= hi {
 			return false
 		}
-		if count++; count > remapMax {
-			hi = e.Logical
+		if m.full() {
+			hi, end = e.Logical, e.Logical
 			return false
 		}
-		if e.Flags&(layout.ExtentShared|layout.ExtentUnwritten) == 0 {
+		m.take(e)
+		if e.Flags&layout.ExtentUnwritten == 0 {
 			e.Flags |= layout.ExtentShared
-			list = append(list, e)
 		}
+		m.put(e)
+		end = max(end, e.End())
 		return true
 	})
-	if len(list) == 0 {
-		return hi, nil
+	m.finish(end)
+	if err := m.reserveSlots(c.ctx); err != nil {
+		return lo, m.abort(c.ctx, err)
 	}
-	src.mu.Lock()
-	defer src.mu.Unlock()
-	t := c.fs.journal.Begin(c.ctx.Lane)
-	for _, e := range list {
-		src.stageSlot(t, e.Slot, mediaExtent(e))
-	}
-	if err := t.Commit(); err != nil {
-		return lo, err
-	}
-	src.space.BeginChange()
-	for _, e := range list {
-		src.space.Update(e.Logical, e)
-	}
-	src.space.EndChange()
-	return hi, nil
+	return hi, m.commit(c.ctx, 0)
 }
 
 // planShareLocked plans the remap by which dst's file blocks from dstAt on share src's file blocks

@@ -43,8 +43,8 @@
 // # Lock order
 //
 // Allocator.mu protects everything but the pools. A pool's mu may be taken while Allocator.mu is
-// held (see emptyPoolsLocked). Both are leaves otherwise: nothing is called with them held. Operations
-// under them take a few hundred nanoseconds, and touch one group of each level.
+// held (see emptyPoolsLocked). Both are leaves otherwise: nothing is called with them held.
+// Operations under them take a few hundred nanoseconds, and touch one group of each level.
 //
 // # Hot path
 //
