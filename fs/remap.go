@@ -299,9 +299,11 @@ func (m *remap) unstage() {
 func (m *remap) apply() {
 	in := m.in
 	if invariants.Enabled && in.isReg() {
-		for _, extent := range m.now {
-			if !m.fs.table.Owned(extent.Block, uint64(extent.Len)) {
-				panic("fs: a file gets blocks that have no owner")
+		for _, gained := range [2][]run{m.runs, m.shared} {
+			for _, r := range gained {
+				if !m.fs.table.Owned(r.block, r.n) {
+					panic("fs: a file gets blocks that have no owner")
+				}
 			}
 		}
 	}
