@@ -57,11 +57,10 @@ const (
 //	208    4    uid that ran mkfs
 //	212    4    gid that ran mkfs
 //	216    8    blocks that only root may take for data
-//	224    8    offset of the slots
+//	224    8    reserved, zero
 //	232    8    backup superblock offset
 //	240    8    kind of region mkfs saw (pmem.Kind)
-//	248    8    number of slots
-//	256    248  reserved, zero
+//	248    256  reserved, zero
 //	504    4    reserved, zero
 //	508    4    crc32c over bytes 0..507
 type Superblock struct {
@@ -77,8 +76,6 @@ type Superblock struct {
 	LaneOff                    int64  // region offset in bytes, as the names below that end in Off
 	ChunkMapOff                int64
 	ChunkMapLines              int64 // lines
-	SlotOff                    int64
-	Slots                      int64 // lines
 	OwnerOff                   int64
 	BadOff                     int64
 	StaticEnd                  int64 // region offset in bytes
@@ -149,10 +146,8 @@ func (s *Superblock) Encode() []byte {
 	le.PutUint32(b[208:], s.UID)
 	le.PutUint32(b[212:], s.GID)
 	le.PutUint64(b[216:], s.RootBlocks)
-	le.PutUint64(b[224:], uint64(s.SlotOff))
 	le.PutUint64(b[232:], uint64(s.BackupOff))
 	le.PutUint64(b[240:], s.RegionKind)
-	le.PutUint64(b[248:], uint64(s.Slots))
 	le.PutUint32(b[508:], Checksum(0, b[:508]))
 	return b
 }
@@ -190,7 +185,6 @@ func DecodeSuper(buf []byte, off int64) (*Superblock, error) {
 		RootBlocks: endian.Uint64(buf[216:]),
 		BackupOff:  int64(endian.Uint64(buf[232:])),
 		RegionKind: endian.Uint64(buf[240:]),
-		SlotOff:    int64(endian.Uint64(buf[224:])), Slots: int64(endian.Uint64(buf[248:])),
 	}
 	copy(super.UUID[:], buf[40:56])
 	if unknown := super.Incompat &^ KnownIncompat; unknown != 0 || super.Version == 0 {
@@ -219,14 +213,6 @@ const (
 	smallMax   = 4 << 30
 )
 
-// A filesystem has a slot for each slotShare bytes, and at most maxSlots: one for each file whose
-// blocks programs map at the same time. A slot is a line without sequence and checksum. It means
-// nothing once the filesystem is unmounted.
-const (
-	slotShare = 64 << 10
-	maxSlots  = 4096
-)
-
 // Place computes the fixed area, which follows from the version, the size, the shifts and the
 // number of lanes:
 //
@@ -234,7 +220,6 @@ const (
 //	bad-range list
 //	lanes
 //	chunk map
-//	slots
 //	chunk header
 //	inodes
 func (s *Superblock) Place() {
@@ -244,9 +229,8 @@ func (s *Superblock) Place() {
 	s.LaneOff = 2 * BlockSize
 	s.ChunkMapOff = s.LaneOff + int64(s.Lanes)*2*LaneSlot
 	s.ChunkMapLines = (s.Chunks() + ChunksPerLine - 1) / ChunksPerLine
-	s.SlotOff = (s.ChunkMapOff + s.ChunkMapLines*LineSize + BlockSize - 1) &^ (BlockSize - 1)
-	s.Slots = min(max(s.Size/slotShare, LinesPerBlock), maxSlots) &^ (LinesPerBlock - 1)
-	s.StaticEnd = s.SlotOff + s.Slots*LineSize
+	end := s.ChunkMapOff + s.ChunkMapLines*LineSize
+	s.StaticEnd = (end + BlockSize - 1) &^ (BlockSize - 1)
 	if room := s.ChunkSize() - s.StaticEnd%s.ChunkSize(); room < 2*BlockSize {
 		s.StaticEnd += room // the first chunk must have room for its header and the root
 	}
@@ -282,8 +266,6 @@ func (s *Superblock) check() error {
 		{"offset of the lanes", s.LaneOff, want.LaneOff},
 		{"offset of the chunk map", s.ChunkMapOff, want.ChunkMapOff},
 		{"length of the chunk map in lines", s.ChunkMapLines, want.ChunkMapLines},
-		{"offset of the slots", s.SlotOff, want.SlotOff},
-		{"number of slots", s.Slots, want.Slots},
 		{"end of the fixed area", s.StaticEnd, want.StaticEnd},
 		{"offset of the first inode", s.InodeBase, want.InodeBase},
 		{"offset of the second superblock", s.BackupOff, want.BackupOff},
