@@ -67,7 +67,7 @@ func (h *heldMount) gone() (bool, error) { return daemonGone(h.Info, h.fd) }
 // must drop it, not this process.
 func (h *heldMount) unmount(mode fusefs.UnmountMode) error {
 	mp := h.Mountpoint
-	if mode != fusefs.Lazy || os.Geteuid() != 0 {
+	if mode == fusefs.Plain || os.Geteuid() != 0 {
 		h.release()
 	}
 	if os.Geteuid() != 0 {

@@ -157,13 +157,9 @@ func abort(m *heldMount) error {
 		if os.Geteuid() != 0 {
 			return fmt.Errorf("aborting the filesystem on %s: %w", m.Mountpoint, err)
 		}
-		// Without fusectl, MNT_FORCE aborts, even a busy mount.
-		if err := m.unmount(fusefs.Force); err == nil || !errors.Is(err, fusefs.ErrBusy) {
-			return err
-		}
-		if err := m.again(); err != nil {
-			return err
-		}
+		// Without fusectl, MNT_FORCE aborts. Without MNT_DETACH beside it, an unmount that finds
+		// no other user waits for a daemon that is stopped.
+		return m.unmount(fusefs.ForceLazy)
 	}
 	return m.unmount(fusefs.Lazy)
 }

@@ -174,6 +174,8 @@ const (
 	Lazy
 	// Force aborts pending requests, and fails with ErrBusy if the mount is still in use.
 	Force
+	// ForceLazy aborts pending requests, and detaches the mount at once. For root only.
+	ForceLazy
 )
 
 // Unmount unmounts mountpoint: by umount2(2) as root, by fusermount3 otherwise.
@@ -186,6 +188,8 @@ func Unmount(mountpoint string, mode UnmountMode) error {
 			flags |= unix.MNT_DETACH
 		case Force:
 			flags |= unix.MNT_FORCE
+		case ForceLazy:
+			flags |= unix.MNT_FORCE | unix.MNT_DETACH
 		}
 		switch err := unix.Unmount(mountpoint, flags); {
 		case err == nil:

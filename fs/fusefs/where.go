@@ -146,9 +146,9 @@ func UnmountID(mountpoint string, id uint64, mode UnmountMode) error {
 }
 
 // unmountIf unmounts the mount at mountpoint if wanted accepts it, and otherwise fails with
-// ErrHidden. A lazy unmount by root applies to exactly the mount that was checked. Other unmounts
-// must close the descriptor first, since it keeps the mount busy; they resolve the path again at
-// once.
+// ErrHidden. A lazy or forced lazy unmount by root applies to exactly the mount that was checked.
+// Other unmounts must close the descriptor first, since it keeps the mount busy; they resolve the
+// path again at once.
 func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, error)) error {
 	fd, err := unix.Open(mountpoint, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	hidden := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
@@ -162,8 +162,12 @@ func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, e
 		ok, err = wanted(fd)
 		hidden = err == nil && !ok
 	}
-	if err == nil && !hidden && mode == Lazy && os.Geteuid() == 0 {
-		err = unix.Unmount(fdPath(fd), unix.MNT_DETACH)
+	if err == nil && !hidden && (mode == Lazy || mode == ForceLazy) && os.Geteuid() == 0 {
+		flags := unix.MNT_DETACH
+		if mode == ForceLazy {
+			flags |= unix.MNT_FORCE
+		}
+		err = unix.Unmount(fdPath(fd), flags)
 		hidden = errors.Is(err, unix.EINVAL) // detached by another process
 		if err == nil {
 			return nil
