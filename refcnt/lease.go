@@ -158,65 +158,55 @@ func (l *leases) atLocked(block uint64) int {
 	return i
 }
 
-// changeLocked calls f for each segment of a range of n blocks; a segment that begins before the
-// range or ends after it is split. If add is set, blocks in no segment become one without leases
-// first; otherwise each block must be in a segment. changeLocked then joins neighbours and drops
-// segments without leases. Called with mu held.
+// changeLocked calls f for each part of n blocks from block on that has the same leases, and keeps
+// what f makes of the part. A part without leases is a broken precondition unless add is set. Then
+// changeLocked joins neighbours, and drops parts without leases. Called with mu held.
 func (l *leases) changeLocked(block, n uint64, f func(part *segment), add bool) {
 	if n == 0 {
 		return
 	}
-	lo, at, end := l.atLocked(block), block, block+n
+	end := block + n
+	lo := l.atLocked(block)
 	hi := lo
+	for hi < len(l.segments) && l.segments[hi].block < end {
+		hi++
+	}
 	var now []segment
 	put := func(part segment) {
 		if last := len(now) - 1; last >= 0 && now[last].joins(&part) {
 			now[last].n += part.n
-		} else if part.n > 0 && part.holders > 0 {
+		} else if part.holders > 0 {
 			now = append(now, part)
 		}
 	}
-	if lo > 0 { // the segment before the range may join
-		lo--
-		put(l.segments[lo])
+	from, to := lo, hi // with the segments on either side of the range, which may join
+	if lo > 0 {
+		from--
+		put(l.segments[from])
 	}
-	hole := func(to uint64) {
-		if at == to {
-			return
+	if lo < hi && l.segments[lo].block < block {
+		before := l.segments[lo]
+		before.n = block - before.block
+		put(before)
+	}
+	l.partsLocked(block, n, func(part segment) bool {
+		if part.holders == 0 && !add {
+			misuse("unlease of what is not leased", part.block, 0)
 		}
-		if !add {
-			misuse("unlease of what is not leased", at, 0)
-		}
-		part := segment{block: at, n: to - at}
 		f(&part)
 		put(part)
-	}
-	for ; hi < len(l.segments) && l.segments[hi].block < end; hi++ {
-		part := l.segments[hi]
-		if part.block < at { // begins before the range
-			before := part
-			before.n = at - part.block
-			put(before)
-			part.n -= before.n
-			part.block = at
-		}
-		hole(part.block)
-		after := part
-		if part.end() > end {
-			part.n = end - part.block
-		}
-		after.block, after.n = part.end(), after.n-part.n
-		at = part.end()
-		f(&part)
-		put(part)
+		return true
+	})
+	if lo < hi && l.segments[hi-1].end() > end {
+		after := l.segments[hi-1]
+		after.block, after.n = end, after.end()-end
 		put(after)
 	}
-	hole(end)
-	if hi < len(l.segments) { // the segment after the range may join
+	if hi < len(l.segments) {
 		put(l.segments[hi])
-		hi++
+		to++
 	}
-	l.segments = slices.Replace(l.segments, lo, hi, now...)
+	l.segments = slices.Replace(l.segments, from, to, now...)
 	l.count.Store(int64(len(l.segments)))
 }
 
