@@ -117,7 +117,7 @@ func (w *world) start() {
 				w.free[b] = true
 			}
 		},
-		Ended: func(g *lease.Grant) {
+		Ended: func(_ uint64, g *lease.Grant) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.ended = append(w.ended, g.ID)

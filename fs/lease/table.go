@@ -98,7 +98,7 @@ type Options struct {
 	Slots   int                             // how many there are
 	LastID  uint64                          // the first grant gets the next id
 	Idle    func(block, n uint64)           // frees blocks
-	Ended   func(g *Grant)                  // is called once for each confirmed grant when its lease has ended
+	Ended   func(ino uint64, g *Grant)      // called once for each confirmed grant whose lease has ended; ino is 0 if the file is gone
 	Now     func() time.Time                // the clock
 	Store   func(off int64, v uint64) error // stores 8 bytes to the region
 	Load    func(off int64) (uint64, error) // loads 8 bytes from it
@@ -149,8 +149,7 @@ const triedIDs = 64
 
 // Find leases the blocks of the region's first n that programs have locked, for which a former
 // daemon has answered, and makes the generations of all slots new. free is called for each run of
-// them that has no owner: the caller keeps it from being allocated. ids continue above those that
-// are in use.
+// them that has no owner: the caller keeps it from being allocated.
 //
 // Precondition: owners are known to the folio table, and nobody else uses it or the Table.
 func (t *Table) Find(n uint64, free func(block, n uint64)) error {
@@ -279,7 +278,7 @@ func (t *Table) CloseHandle(handle uint64) {
 }
 
 // end makes grants that the condition holds for gone. It is evaluated with mu held.
-func (t *Table) end(cond func(g *Grant) bool) (n int) {
+func (t *Table) end(cond func(g *Grant) bool) {
 	var over []*Grant
 	t.mu.Lock()
 	for _, g := range t.order {
@@ -294,7 +293,6 @@ func (t *Table) end(cond func(g *Grant) bool) (n int) {
 			t.o.Folios.Unlease(p.Block, p.N, g.Writable, t.o.Idle)
 		}
 	}
-	return len(over)
 }
 
 // removeLocked takes grants out of the table. Called with mu held.
@@ -341,28 +339,8 @@ func (t *Table) Sweep(most int) error {
 	t.mu.Unlock()
 	var first error
 	for _, g := range look {
-		t.mu.Lock()
-		state := g.state
-		t.mu.Unlock()
-		if state != confirmed {
-			continue
-		}
-		locked, err := t.locked(g)
-		if err != nil {
-			first = err
+		if first = t.look(g, now); first != nil {
 			break
-		}
-		if locked {
-			continue
-		}
-		t.mu.Lock()
-		over := g.state == confirmed
-		if over {
-			g.state, g.ended = ended, now
-		}
-		t.mu.Unlock()
-		if over {
-			t.o.Ended(g)
 		}
 	}
 	t.end(func(g *Grant) bool {
@@ -372,6 +350,26 @@ func (t *Table) Sweep(most int) error {
 		first = t.sweepFound()
 	}
 	return first
+}
+
+// look ends a confirmed grant whose lock is not seen any more. Called with sweeping held.
+func (t *Table) look(g *Grant, now time.Time) error {
+	t.mu.Lock()
+	state := g.state
+	t.mu.Unlock()
+	if state != confirmed {
+		return nil
+	}
+	locked, err := t.locked(g)
+	if err != nil || locked {
+		return err
+	}
+	t.mu.Lock()
+	g.state, g.ended = ended, now // nothing else ends a confirmed grant
+	ino := g.Ino
+	t.mu.Unlock()
+	t.o.Ended(ino, g)
+	return nil
 }
 
 // sweepFound gives up the found leases of blocks that nobody locks any more.
