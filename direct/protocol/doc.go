@@ -1,7 +1,6 @@
 // Package protocol is what a program and the daemon say to each other about a file's own memory:
 // the commands of ioctl(2) on an open file of the mount, the locks by which a lease is seen, and
-// the slot by which a program sees that a file's layout has changed. docs/direct.md describes the
-// same in prose.
+// the slot by which a program sees that a file's layout has changed.
 //
 // # What it owns
 //

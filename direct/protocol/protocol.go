@@ -108,14 +108,15 @@ type GrantRequest struct {
 //	0      8    offset in the file
 //	8      8    offset in the region
 //	16     8    length, not 0
-//	24     8    size of the folios that hold it: the largest page that can map it
+//
+// Pages of a size can map the parts of it that are aligned to that size in the region.
 type Extent struct {
-	Offset, Region, Length, Folio uint64
+	Offset, Region, Length uint64
 }
 
 const (
 	extentsOff = 512
-	extentSize = 32
+	extentSize = 24
 	pathOff    = 112
 
 	// MaxExtents is how many extents a reply holds.
@@ -143,7 +144,7 @@ const (
 //	96     8    size of the region
 //	104    8    number of extents
 //	112    400  path of the region as the daemon opened it, NUL padded; a hint
-//	512    32 n extents in ascending order
+//	512    24 n extents in ascending order
 type Grant struct {
 	Flags      uint32
 	ID         uint64
@@ -259,7 +260,7 @@ func (g *Grant) Encode(b []byte) {
 	}
 	at := b[extentsOff:]
 	for _, x := range g.Extents {
-		for i, v := range [...]uint64{x.Offset, x.Region, x.Length, x.Folio} {
+		for i, v := range [...]uint64{x.Offset, x.Region, x.Length} {
 			le.PutUint64(at[8*i:], v)
 		}
 		at = at[extentSize:]
@@ -300,9 +301,9 @@ func (g *Grant) Decode(b []byte, q *GrantRequest) error {
 	}
 	at, last := extentsOff, q.Offset
 	for i := range n {
-		x := Extent{u(at), u(at + 8), u(at + 16), u(at + 24)}
+		x := Extent{u(at), u(at + 8), u(at + 16)}
 		if (x.Offset|x.Region|x.Length)%4096 != 0 || x.Length == 0 || x.Offset < last || x.Offset >= g.End || x.Length > g.End-x.Offset ||
-			x.Region >= g.RegionSize || x.Length > g.RegionSize-x.Region || x.Folio < 4096 || x.Folio > maxEnd || x.Folio&(x.Folio-1) != 0 {
+			x.Region >= g.RegionSize || x.Length > g.RegionSize-x.Region {
 			return fmt.Errorf("%w: extent %d: %+v, in a grant that ends at %d of a region of %d bytes", ErrMalformed, i, x, g.End, g.RegionSize)
 		}
 		g.Extents = append(g.Extents, x)

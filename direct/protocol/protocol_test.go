@@ -15,7 +15,7 @@ func grant() (protocol.GrantRequest, protocol.Grant) {
 	return protocol.GrantRequest{Flags: protocol.Write, Offset: 4096, Length: 1 << 30, PageSize: 2 << 20}, protocol.Grant{
 		Flags: protocol.Write, ID: 7, Inode: 12, RegionDev: 5, RegionIno: 6, UUID: [16]byte{1, 2}, Slot: 8192 + 64, Generation: 42,
 		FileSize: 1 << 20, End: 8 << 20, Granule: 4096, RegionSize: 1 << 30, Path: "/dev/dax0.0",
-		Extents: []protocol.Extent{{4096, 1 << 20, 2<<20 - 4096, 4096}, {2 << 20, 4 << 20, 6 << 20, 2 << 20}},
+		Extents: []protocol.Extent{{4096, 1 << 20, 2<<20 - 4096}, {2 << 20, 4 << 20, 6 << 20}},
 	}
 }
 
@@ -38,7 +38,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	q.Flags, g.Flags, g.Extents = 0, 0, nil // with holes
 	for i := range uint64(protocol.MaxExtents) {
-		g.Extents = append(g.Extents, protocol.Extent{4096 + i*8192, i * 8192, 4096, 4096})
+		g.Extents = append(g.Extents, protocol.Extent{4096 + i*8192, i * 8192, 4096})
 	}
 	g.Path = strings.Repeat("p", protocol.MaxPath)
 	g.Encode(b)
@@ -79,8 +79,8 @@ func TestRefused(t *testing.T) {
 			"version": put4(0, 0), "flags": put4(4, 0), "no id": put8(8, 0), "id": put8(8, 1<<61), "slot": put8(56, 1), "slot outside": put8(56, 1<<30),
 			"generation": put8(64, 3), "end": put8(80, 4096), "end behind": put8(80, 1<<30+8192), "granule": put8(88, 100), "region": put8(96, 1<<63),
 			"file size": put8(72, 1<<63), "large granule": put8(88, 1<<63), "path": put8(112, 0),
-			"extents": put8(104, 241), "extents beyond 32 bits": put8(104, 1<<32|2), "more extents": put8(104, 3), "less extents": put8(104, 1), "extent order": put8(512+32, 8192), "hole": put8(512+16, 1<<20), "extent outside": put8(512+8, 1<<30-4096),
-			"extent empty": put8(512+16, 0), "extent end": put8(512+32+16, 8<<20), "hole at the end": put8(512+32+16, 1<<20), "folio": put8(512+24, 0), "large folio": put8(512+24, 1<<63), "rest": put8(8184, 1),
+			"extents": put8(104, 321), "extents beyond 32 bits": put8(104, 1<<32|2), "more extents": put8(104, 3), "less extents": put8(104, 1), "extent order": put8(512+24, 8192), "hole": put8(512+16, 1<<20), "extent outside": put8(512+8, 1<<30-4096),
+			"extent empty": put8(512+16, 0), "extent end": put8(512+24+16, 8<<20), "hole at the end": put8(512+24+16, 1<<20), "rest": put8(8184, 1),
 		}},
 		{"command", protocol.CommandSize, func(b []byte) { c := command(); c.Encode(b) }, func(b []byte) error { return new(protocol.Command).Decode(b) }, map[string]func([]byte){
 			"version": put4(0, 9), "zero": put4(4, 1), "no id": put8(8, 0), "id": put8(8, 1<<61), "range": put8(24, 1<<62+1), "rest": put8(56, 1),
