@@ -178,20 +178,24 @@ const (
 	ForceLazy
 )
 
+// flags returns the MNT_* flags of umount2(2).
+func (m UnmountMode) flags() int {
+	switch m {
+	case Lazy:
+		return unix.MNT_DETACH
+	case Force:
+		return unix.MNT_FORCE
+	case ForceLazy:
+		return unix.MNT_FORCE | unix.MNT_DETACH
+	}
+	return 0
+}
+
 // Unmount unmounts mountpoint: by umount2(2) as root, by fusermount3 otherwise.
 func Unmount(mountpoint string, mode UnmountMode) error {
 	doing := "unmounting " + mountpoint
 	if os.Geteuid() == 0 {
-		flags := unix.UMOUNT_NOFOLLOW
-		switch mode {
-		case Lazy:
-			flags |= unix.MNT_DETACH
-		case Force:
-			flags |= unix.MNT_FORCE
-		case ForceLazy:
-			flags |= unix.MNT_FORCE | unix.MNT_DETACH
-		}
-		switch err := unix.Unmount(mountpoint, flags); {
+		switch err := unix.Unmount(mountpoint, unix.UMOUNT_NOFOLLOW|mode.flags()); {
 		case err == nil:
 			return nil
 		case errors.Is(err, syscall.EBUSY):

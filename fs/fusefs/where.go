@@ -162,12 +162,8 @@ func unmountIf(mountpoint string, mode UnmountMode, wanted func(fd int) (bool, e
 		ok, err = wanted(fd)
 		hidden = err == nil && !ok
 	}
-	if err == nil && !hidden && (mode == Lazy || mode == ForceLazy) && os.Geteuid() == 0 {
-		flags := unix.MNT_DETACH
-		if mode == ForceLazy {
-			flags |= unix.MNT_FORCE
-		}
-		err = unix.Unmount(fdPath(fd), flags)
+	if err == nil && !hidden && mode.flags()&unix.MNT_DETACH != 0 && os.Geteuid() == 0 {
+		err = unix.Unmount(fdPath(fd), mode.flags())
 		hidden = errors.Is(err, unix.EINVAL) // detached by another process
 		if err == nil {
 			return nil
