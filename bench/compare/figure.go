@@ -96,10 +96,8 @@ func (r *Report) figure(path string) error {
 // ratio returns the median of a row on one contender as a multiple of another's. ok is false if one
 // of them was not measured.
 func (r *Report) ratio(name, of, by string) (v float64, ok bool) {
-	for _, x := range r.Rows {
-		if x.Name == name {
-			return x.ratio(of, by)
-		}
+	if x := r.find(name); x != nil {
+		return x.ratio(of, by)
 	}
 	return 0, false
 }

@@ -33,12 +33,20 @@ type cell struct {
 	Why     string               `json:"why,omitempty"`
 }
 
-// row returns the row of that name, and adds it if necessary.
-func (r *Report) row(name, metric string, lower bool) *row {
+// find returns the row of that name, or nil.
+func (r *Report) find(name string) *row {
 	for _, x := range r.Rows {
 		if x.Name == name {
 			return x
 		}
+	}
+	return nil
+}
+
+// row returns the row of that name, and adds it if necessary.
+func (r *Report) row(name, metric string, lower bool) *row {
+	if x := r.find(name); x != nil {
+		return x
 	}
 	x := &row{Name: name, Metric: metric, Lower: lower, Cells: map[string]*cell{}}
 	r.Rows = append(r.Rows, x)
@@ -69,10 +77,8 @@ func (c *cell) add(metric string, v float64) { c.Samples[metric] = append(c.Samp
 
 // median returns the median of a metric in a row on a contender; ok is false if there is none.
 func (r *Report) median(name, contender, metric string) (v float64, ok bool) {
-	for _, x := range r.Rows {
-		if x.Name == name {
-			return x.median(contender, metric)
-		}
+	if x := r.find(name); x != nil {
+		return x.median(contender, metric)
 	}
 	return 0, false
 }
