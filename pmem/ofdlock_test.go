@@ -17,10 +17,7 @@ import (
 func lockedRegion(t *testing.T, size int64) (*pmem.Region, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "region")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, size); err != nil {
+	if err := pmem.Create(path, size, true); err != nil {
 		t.Fatal(err)
 	}
 	r, err := pmem.Open(path, pmem.Options{})

@@ -8,11 +8,7 @@ import (
 // before the cut are gone, although there is never a moment without a reader.
 func TestDrainEnds(t *testing.T) {
 	const pmd, pud = 3, 6
-	tab, err := New(1<<pud, pmd, pud)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tab.Close() }()
+	tab := newTableOf(t, 1<<pud, pmd, pud)
 	var got idles
 	free := func() (n uint64) {
 		for _, run := range got.runs {
@@ -53,11 +49,7 @@ func TestDrainEnds(t *testing.T) {
 // whatever happens to the smaller folios there, and no other blocks.
 func TestDrainHolds(t *testing.T) {
 	const pmd, pud = 3, 6
-	tab, err := New(2<<pud, pmd, pud)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tab.Close() }()
+	tab := newTableOf(t, 2<<pud, pmd, pud)
 	var got idles
 	tab.Own(0, 2<<pud)
 	first := get(t, tab, 0, 1)

@@ -13,11 +13,7 @@ import (
 // exactly once for each time that it was owned, and have no owner then.
 func TestStressFolios(t *testing.T) {
 	const pmd, pud, span, owners = 3, 5, 128, 3
-	tab, err := New(owners*span, pmd, pud)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tab.Close() }()
+	tab := newTableOf(t, owners*span, pmd, pud)
 	var taken [owners * span]atomic.Bool // owned, or not reported free yet
 	var twice atomic.Int64
 	idle := func(block, n uint64) {

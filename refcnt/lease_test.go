@@ -52,11 +52,7 @@ func TestLeaseKeeps(t *testing.T) {
 		}, []run{{0, 4}, {16, 1<<pud - 16}, {12, 4}}, []run{{4, 8}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tab, err := New(1<<pud, pmd, pud)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = tab.Close() }()
+			tab := newTableOf(t, 1<<pud, pmd, pud)
 			tab.Own(0, 1<<pud)
 			tab.Lease(c.lease.block, c.lease.n, false)
 			var now, later idles
@@ -90,11 +86,7 @@ func TestLeaseKeeps(t *testing.T) {
 // once.
 func TestLeaseFound(t *testing.T) {
 	const pmd, pud = 3, 6
-	tab, err := New(1<<pud, pmd, pud)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tab.Close() }()
+	tab := newTableOf(t, 1<<pud, pmd, pud)
 	tab.Own(8, 8)
 	tab.Own(20, 2)
 	var free, later idles
@@ -143,11 +135,7 @@ func TestLeaseModel(t *testing.T) {
 
 func leaseModel(t *testing.T, seed uint64) {
 	const pmd, pud, blocks = 3, 6, 3 << 6
-	tab, err := New(blocks, pmd, pud)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tab.Close() }()
+	tab := newTableOf(t, blocks, pmd, pud)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	var owners, holders, writers, kept [blocks]int // kept: references to folios that the block was part of
 	var allocated [blocks]bool                     // not reported as free
@@ -301,11 +289,7 @@ func leaseModel(t *testing.T, seed uint64) {
 // reported as free exactly once for each time that it was owned, and never while it is leased.
 func TestLeaseStress(t *testing.T) {
 	const pmd, pud, blocks = 3, 6, 2 << 6
-	tab, err := New(blocks, pmd, pud)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tab.Close() }()
+	tab := newTableOf(t, blocks, pmd, pud)
 	rounds := 300
 	if testing.Short() {
 		rounds = 100

@@ -9,11 +9,7 @@ import (
 // TestShareOfPartOverflows checks that a part may get another owner as long as none of its own
 // blocks has as many owners as can be counted, however many the rest of the folio has.
 func TestShareOfPartOverflows(t *testing.T) {
-	tab, err := New(64, 3, 5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tab.Close() }()
+	tab := newTableOf(t, 64, 3, 5)
 	tab.Own(0, 8)
 	if err := tab.Share(7, 1); err != nil {
 		t.Fatal(err)
@@ -41,11 +37,7 @@ func TestShareOfPartOverflows(t *testing.T) {
 // a moment.
 func TestManyParts(t *testing.T) {
 	const pmd, pud = 9, 18
-	tab, err := New(1<<pud, pmd, pud)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tab.Close() }()
+	tab := newTableOf(t, 1<<pud, pmd, pud)
 	tab.Own(0, 1<<pud)
 	if err := tab.Share(0, 1<<pud); err != nil {
 		t.Fatal(err)

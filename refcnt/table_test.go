@@ -9,10 +9,16 @@ import (
 	"github.com/daxfsd/daxfsd/internal/invariants"
 )
 
-// newTable returns a table that the test closes.
+// newTable returns a table of that many blocks with the usual orders, which the test closes.
 func newTable(t testing.TB, blocks uint64) *Table {
 	t.Helper()
-	table, err := New(blocks, 9, 18)
+	return newTableOf(t, blocks, 9, 18)
+}
+
+// newTableOf is newTable with other orders.
+func newTableOf(t testing.TB, blocks uint64, pmd, pud uint8) *Table {
+	t.Helper()
+	table, err := New(blocks, pmd, pud)
 	if err != nil {
 		t.Fatal(err)
 	}

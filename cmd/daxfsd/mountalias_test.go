@@ -1,9 +1,6 @@
 package main
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -86,22 +83,7 @@ umount "$mp"
 // the helper no PATH in which it could find fusermount3.
 func TestMountAsUserByFstab(t *testing.T) {
 	t.Parallel()
-	needFUSE(t)
-	for _, tool := range []string{"fusermount3", "setpriv", "mknod"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip("needs " + tool)
-		}
-	}
-	const uid = 65534
-	dir := userDir(t, uid)
-	reachable(t, dir)
-	mp := filepath.Join(dir, "mnt")
-	if err := os.Mkdir(mp, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(mp, uid, uid); err != nil {
-		t.Fatal(err)
-	}
+	dir := userMountDir(t)
 	scripted(t, `
 cd "$1"
 mkdir -p /run/mount; mount -t tmpfs none /run/mount

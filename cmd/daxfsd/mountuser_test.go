@@ -80,22 +80,7 @@ func TestNoPermission(t *testing.T) {
 // namespace of its own where every user may open /dev/fuse, as on most machines.
 func TestMountAsUser(t *testing.T) {
 	t.Parallel()
-	needFUSE(t)
-	for _, tool := range []string{"fusermount3", "setpriv", "mknod"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip("needs " + tool)
-		}
-	}
-	const uid = 65534
-	dir := userDir(t, uid)
-	reachable(t, dir)
-	mp := filepath.Join(dir, "mnt")
-	if err := os.Mkdir(mp, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(mp, uid, uid); err != nil {
-		t.Fatal(err)
-	}
+	dir := userMountDir(t)
 	got := inNamespace(t, `set -e
 cd "$1"
 mount --make-rprivate /
@@ -122,6 +107,29 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups /bin/sh -ec '
 			t.Errorf("%q is not in the mount table: %s", want, got.stderr)
 		}
 	}
+}
+
+// userMountDir returns a directory of user 65534 with the program in it and a directory mnt. It
+// skips the test where a user cannot mount.
+func userMountDir(t *testing.T) string {
+	t.Helper()
+	needFUSE(t)
+	for _, tool := range []string{"fusermount3", "setpriv", "mknod"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("needs " + tool)
+		}
+	}
+	const uid = 65534
+	dir := userDir(t, uid)
+	reachable(t, dir)
+	mp := filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mp, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(mp, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // reachable copies the test binary to a directory where a user can execute it.
