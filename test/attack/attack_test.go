@@ -2,6 +2,7 @@ package attack
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -247,7 +248,11 @@ func attacker(args []string) error {
 			defer wg.Done()
 			_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
 			for round := 0; !over.Load(); round++ {
-				if err := a.ask(th, round); err != nil {
+				err := a.ask(th, round)
+				if errors.Is(err, unix.EINTR) { // by a signal of Go's scheduler; nothing was done
+					continue
+				}
+				if err != nil {
 					failed.CompareAndSwap(nil, &err)
 					return
 				}

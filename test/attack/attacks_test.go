@@ -46,7 +46,7 @@ var attacks = []attack{
 			return err
 		}
 		if err := unix.Fallocate(int(f.Fd()), 0, 0, 1<<40); err != unix.ENOSPC {
-			return fmt.Errorf("fallocate of 1 TiB: %v", err)
+			return fmt.Errorf("fallocate of 1 TiB: %w", err)
 		}
 		return nil
 	}},
