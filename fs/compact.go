@@ -298,7 +298,7 @@ func (d *defrag) onlyData(block, n uint64) bool {
 	if block < uint64(fs.sb.StaticEnd)>>layout.BlockShift || fs.bad.Has(block, n) {
 		return false
 	}
-	if b := uint64(fs.sb.BackupOff) >> layout.BlockShift; block <= b && b < block+n {
+	if block+n > uint64(fs.sb.DataEnd())>>layout.BlockShift {
 		return false
 	}
 	return !fs.meta.Overlaps(block, n)

@@ -85,7 +85,7 @@ func TestContradictingFreeMap(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := newVolume(t, fs.MinSize)
+			v := newVolume(t, fs.MinSize+16<<10)
 			var w world
 			w.a, w.b = v.Create("/a"), v.Create("/b")
 			for i, ino := range []uint64{w.a, w.b} {

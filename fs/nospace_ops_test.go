@@ -23,9 +23,9 @@ const (
 
 // newScene makes a filesystem with files of all kinds of extents and attributes.
 func newScene(t *testing.T, atomic bool) *scene {
-	v := newVolume(t, fs.MinSize)
+	v := newVolume(t, fs.MinSize+16<<10)
 	if atomic {
-		v = newAtomicVolume(t, fs.MinSize)
+		v = newAtomicVolume(t, fs.MinSize+16<<10)
 	}
 	s := &scene{volume: v}
 	f := v.Create("/f")

@@ -91,7 +91,7 @@ func TestNoSpace(t *testing.T) {
 		s := newScene(t, atomic)
 		s.Unmount()
 		media := slices.Clone(s.R.Bytes(0, s.R.Size()))
-		empty := newVolume(t, fs.MinSize)
+		empty := newVolume(t, fs.MinSize+16<<10)
 		empty.Unmount()
 		none := slices.Clone(empty.R.Bytes(0, empty.R.Size()))
 		for i, op := range noSpaceOps() {

@@ -52,8 +52,9 @@ func (s *scan) structures() error {
 	fs := s.fs
 	static := uint64(fs.sb.StaticEnd) >> layout.BlockShift
 	fs.alloc.Reserve(0, static)
-	fs.alloc.Reserve(uint64(fs.sb.BackupOff)>>layout.BlockShift, 1)
-	fs.mounted.fixed = static + 1
+	tail := uint64(fs.sb.DataEnd()) >> layout.BlockShift
+	fs.alloc.Reserve(tail, fs.sb.Blocks()-tail)
+	fs.mounted.fixed = static + fs.sb.Blocks() - tail
 	inodeBlocks, err := fs.meta.Load(fs.alloc.Reserve)
 	s.todo = inodeBlocks
 	return err

@@ -24,6 +24,8 @@ func (fs *FS) structureAt(off int64) string {
 		return fmt.Sprintf("lane %d of the journal", (off-sb.LaneOff)/(2*int64(sb.LaneSlot)))
 	case off >= sb.ChunkMapOff && off < sb.ChunkMapOff+sb.ChunkMapLines*layout.LineSize:
 		return "the chunk map"
+	case off >= sb.SlotOff && off < sb.SlotOff+sb.Slots*layout.LineSize:
+		return "the slots of mapped files"
 	case off < sb.StaticEnd:
 		return "the fixed area"
 	}

@@ -117,7 +117,7 @@ func (r *idleRun) addDrained(block, n uint64) {
 		r.join(block, n)
 		return
 	}
-	l.pin(block, n, func(block, n uint64, leased, _ bool) {
+	l.pin(block, n, func(block, n uint64, leased bool) {
 		if !leased {
 			r.join(block, n)
 		}

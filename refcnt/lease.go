@@ -53,36 +53,48 @@ func (t *Table) Lease(block, n uint64, writable bool) {
 	}, true)
 }
 
-// LeaseFound is a writable Lease of blocks that a mount finds leased, whether they have an owner or
-// not. The blocks that have no owner are pinned. LeaseFound calls free for each run of them, and
-// the caller keeps that run from being allocated.
+// LeaseFound is a writable Lease of the blocks of a range that a mount finds leased. It leases
+// those that have an owner, and those of the others that take takes from the allocator; these are
+// pinned. take is called with n blocks that have no owner, and reports whether it has taken the
+// first k, at least 1. leased is called with each run that LeaseFound has leased.
 //
 // Precondition: no other goroutine uses the table.
-func (t *Table) LeaseFound(block, n uint64, free func(block, n uint64)) {
-	t.Lease(block, n, true)
-	unowned := run{block: block}
-	pin := func() {
-		if unowned.n == 0 {
+func (t *Table) LeaseFound(block, n uint64, take func(block, n uint64) (k uint64, ok bool), leased func(block, n uint64)) {
+	add := func(u run, pin bool) {
+		if u.n == 0 {
 			return
 		}
-		t.leases.pin(unowned.block, unowned.n, func(b, k uint64, leased, news bool) {
-			if news {
-				free(b, k)
-			}
-		})
+		t.Lease(u.block, u.n, true)
+		if pin {
+			t.leases.pin(u.block, u.n, func(uint64, uint64, bool) {})
+		}
+		leased(u.block, u.n)
 	}
+	flush := func(u run, owned bool) {
+		if owned {
+			add(u, false)
+			return
+		}
+		for u.n > 0 {
+			k, ok := take(u.block, u.n)
+			if ok {
+				add(run{u.block, k}, true)
+			}
+			u.block, u.n = u.block+k, u.n-k
+		}
+	}
+	same, owned := run{block: block}, false
 	for at, end := block, block+n; at < end; {
 		f := t.find(at)
 		stop := min(end, f.end())
-		if f.w.Load()&shareMask == 0 {
-			unowned.n += stop - at
-		} else {
-			pin()
-			unowned = run{block: stop}
+		if now := f.w.Load()&shareMask != 0; now != owned {
+			flush(same, owned)
+			same, owned = run{block: at}, now
 		}
+		same.n += stop - at
 		at = stop
 	}
-	pin()
+	flush(same, owned)
 }
 
 // Unlease ends a lease of n blocks from block on. It calls idle, as Put does, for each run of
@@ -232,8 +244,8 @@ func (l *leases) partsLocked(block, n uint64, f func(part segment) bool) {
 }
 
 // pin pins the leased blocks of n blocks that would otherwise be free. It calls f for each part of
-// the range: whether the part is leased, and whether it was not pinned before.
-func (l *leases) pin(block, n uint64, f func(block, n uint64, leased, news bool)) {
+// the range, and reports whether the part is leased.
+func (l *leases) pin(block, n uint64, f func(block, n uint64, leased bool)) {
 	var parts []segment
 	l.mu.Lock()
 	l.partsLocked(block, n, func(part segment) bool {
@@ -248,6 +260,6 @@ func (l *leases) pin(block, n uint64, f func(block, n uint64, leased, news bool)
 	}
 	l.mu.Unlock()
 	for _, part := range parts {
-		f(part.block, part.n, part.holders > 0, !part.pinned)
+		f(part.block, part.n, part.holders > 0)
 	}
 }

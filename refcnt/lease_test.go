@@ -82,6 +82,22 @@ func TestLeaseKeeps(t *testing.T) {
 	}
 }
 
+// take returns a function for LeaseFound that takes all blocks once, and reports them to i.
+func take(i *idles) func(block, n uint64) (uint64, bool) {
+	taken := map[uint64]bool{}
+	return func(block, n uint64) (k uint64, ok bool) {
+		first := taken[block]
+		for k < n && taken[block+k] == first {
+			taken[block+k] = true
+			k++
+		}
+		if !first {
+			i.add(block, k)
+		}
+		return k, true
+	}
+}
+
 // TestLeaseFound checks that a mount's leases pin the blocks that have no owner, and report them
 // once.
 func TestLeaseFound(t *testing.T) {
@@ -90,8 +106,9 @@ func TestLeaseFound(t *testing.T) {
 	tab.Own(8, 8)
 	tab.Own(20, 2)
 	var free, later idles
-	tab.LeaseFound(4, 20, free.add)
-	tab.LeaseFound(0, 8, free.add)
+	takeFree, found := take(&free), func(block, n uint64) {}
+	tab.LeaseFound(4, 20, takeFree, found)
+	tab.LeaseFound(0, 8, takeFree, found)
 	merged := func(all []run) (out []run) {
 		slices.SortFunc(all, func(a, b run) int { return int(a.block) - int(b.block) })
 		for _, r := range all {
@@ -120,7 +137,7 @@ func TestFoundRuns(t *testing.T) {
 	tab := newTable(t, blocks)
 	var free idles
 	tab.Own(1000, 1)
-	tab.LeaseFound(0, blocks, free.add)
+	tab.LeaseFound(0, blocks, take(&free), func(block, n uint64) {})
 	wantRuns(t, "without an owner", free.take(), run{0, 1000}, run{1001, blocks - 1001})
 	tab.Unlease(0, blocks, true, free.add)
 	wantRuns(t, "freed", free.take(), run{0, 1000}, run{1001, blocks - 1001})

@@ -204,6 +204,7 @@ func (w *mkfsWriter) body() {
 		copy(chunkMap[i*layout.LineSize:], line[:])
 	}
 	w.store(super.ChunkMapOff, chunkMap)
+	w.zero(super.SlotOff, super.Slots*layout.LineSize)
 
 	// The first chunk: its header lists the block behind it as an inode block.
 	block := make([]byte, layout.BlockSize)

@@ -8,14 +8,11 @@ import (
 )
 
 // bounds returns the usable blocks of metadata chunk no, as region blocks [first, end): after the
-// chunk's header, and before the second superblock or the end of the filesystem.
+// chunk's header, and before the slots.
 func (p *pass) bounds(no int64) (first, end uint64) {
 	first = uint64(p.sb.ChunkHeader(no))>>layout.BlockShift + 1
-	end = min(uint64(no+1)<<(p.sb.ChunkShift-layout.BlockShift), p.sb.Blocks())
-	if b := uint64(p.sb.BackupOff) >> layout.BlockShift; b >= first && b < end {
-		end = b
-	}
-	return first, end
+	end = min(uint64(no+1)<<(p.sb.ChunkShift-layout.BlockShift), uint64(p.sb.DataEnd())>>layout.BlockShift)
+	return first, max(first, end)
 }
 
 // chunkOf returns the number of the chunk that contains a region block.

@@ -117,8 +117,8 @@ func (p *pass) extentFits(f *extentsOf, e slotExtent, end uint64) bool {
 			}
 		}
 	}
-	if b := uint64(p.sb.BackupOff) >> layout.BlockShift; b >= e.Block && b <= last {
-		p.problem(ExtentReserved, ino, e.off, clear(), "inode %d has block %d, which is the second superblock", ino, b)
+	if end := uint64(p.sb.DataEnd()) >> layout.BlockShift; last >= end {
+		p.problem(ExtentReserved, ino, e.off, clear(), "inode %d has blocks %d..%d, but from block %d on are the slots and the second superblock", ino, e.Block, last, end)
 		return false
 	}
 	return true

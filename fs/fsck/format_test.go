@@ -65,7 +65,7 @@ func TestFormatExample(t *testing.T) {
 	}
 	for name, off := range map[string]int64{
 		"bad-range list": s.BadOff, "lanes: 64 × 2 × 8192": s.LaneOff, "chunk map: 512 chunks, 416 a line, 2 lines, padded": s.ChunkMapOff,
-		"first chunk header": s.StaticEnd, "first inode block": s.InodeBase, "second superblock": s.BackupOff,
+		"slots: 4096": s.SlotOff, "first chunk header": s.StaticEnd, "first inode block": s.InodeBase, "second superblock": s.BackupOff,
 	} {
 		if row := fmt.Sprintf("| %s | %d | ", name, off); !strings.Contains(string(b), row) {
 			t.Errorf("docs/format.md lacks %q", row)

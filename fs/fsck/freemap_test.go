@@ -116,7 +116,7 @@ func TestFreeMap(t *testing.T) {
 			m.runs[i].Kind = 1
 		},
 		"a metadata block is free":    func(w *world, m *freeMap) { m.bits[0][0], m.bits[0][1] = 0, 0 },
-		"a metadata block is used":    func(w *world, m *freeMap) { m.bits[1][0] = 0xff },
+		"a metadata block is used":    func(w *world, m *freeMap) { m.bits[len(m.bits)-1][0] = 0xff },
 		"a free slot is missing":      func(w *world, m *freeMap) { m.masks[0] &= m.masks[0] - 1 },
 		"a used slot is free":         func(w *world, m *freeMap) { m.masks[0] = 0xffff },
 		"an inode block is missing":   func(w *world, m *freeMap) { m.blocks, m.masks = nil, nil },
@@ -132,6 +132,8 @@ func TestFreeMap(t *testing.T) {
 				w.file("/b", 1)
 				w.Clone(w.ino["/a"], 0, w.ino["/b"], 0, 2<<15)
 				w.write("/b", 3*4096, 4096)
+				w.mkdir("/c")
+				w.file("/c/d", 1) // the directory needs a second metadata chunk
 			})
 			m := w.readMap()
 			w.writeMap(&m)

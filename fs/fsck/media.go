@@ -170,7 +170,7 @@ func (m *media) lay(newer map[int64]*layout.Line, rec *record) (bad []int64) {
 // mayJournal reports whether a record may change the line at region offset off: a line of the chunk
 // map, or one after the fixed area.
 func (m *media) mayJournal(off int64) bool {
-	if off%layout.LineSize != 0 || off < 0 || off > m.sb.Size-layout.LineSize || off&^(layout.BlockSize-1) == m.sb.BackupOff {
+	if off%layout.LineSize != 0 || off < 0 || off >= m.sb.DataEnd() {
 		return false
 	}
 	return off >= m.sb.StaticEnd || off >= m.sb.ChunkMapOff && off < m.sb.ChunkMapOff+m.sb.ChunkMapLines*layout.LineSize

@@ -25,7 +25,7 @@ type pass struct {
 	inoB   bitset // inode blocks, by block
 	unsure bitset // blocks whose type or owner is unknown, by block
 
-	fixed bitset // fixed area and second superblock, by block
+	fixed bitset // fixed area, slots and second superblock, by block
 	bad   bitset // bad blocks of the filesystem's list, by block
 	// poison is bad and the bad blocks of the kernel's list, by block.
 	poison  bitset
@@ -168,7 +168,8 @@ func (c *checker) newPass() *pass {
 // steps depend on its results.
 func (p *pass) run() {
 	p.used.setRun(0, uint64(p.sb.StaticEnd)>>layout.BlockShift)
-	p.used.set(uint64(p.sb.BackupOff) >> layout.BlockShift)
+	tail := uint64(p.sb.DataEnd()) >> layout.BlockShift
+	p.used.setRun(tail, p.sb.Blocks()-tail)
 	p.fixed = slices.Clone(p.used)
 	p.readBad()
 	p.chunks()
@@ -184,11 +185,12 @@ func (p *pass) run() {
 	}
 	p.conclude()
 	bad := p.offline()
-	// The fixed area is not counted as used or free. The second superblock is counted as used.
+	// The fixed area is not counted as used or free. The slots and the second superblock are
+	// counted as used.
 	static := uint64(p.sb.StaticEnd) >> layout.BlockShift
 	r := p.rep
 	r.Incomplete = p.incomplete()
-	r.UsedBlocks = 1 + bad + r.MetaChunks + r.InodeBlocks + r.DirBlocks + r.ExtentBlocks + r.XattrBlocks + r.DataBlocks
+	r.UsedBlocks = p.sb.Blocks() - tail + bad + r.MetaChunks + r.InodeBlocks + r.DirBlocks + r.ExtentBlocks + r.XattrBlocks + r.DataBlocks
 	r.FreeBlocks = p.sb.Blocks() - static - min(r.UsedBlocks, p.sb.Blocks()-static)
 }
 

@@ -137,9 +137,9 @@ func (h *RecordHeader) ListPieces(s *Superblock, body int64, tables []byte) (ps 
 }
 
 // isData reports whether n bytes at region offset off lie behind the fixed area and before the
-// second superblock.
+// slots.
 func (s *Superblock) isData(off, n int64) bool {
-	return off >= s.StaticEnd && off <= s.BackupOff && n <= s.BackupOff-off
+	return off >= s.StaticEnd && off <= s.DataEnd() && n <= s.DataEnd()-off
 }
 
 // Put writes h into b, the first line of the slot at region offset off.

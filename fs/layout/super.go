@@ -57,10 +57,11 @@ const (
 //	208    4    uid that ran mkfs
 //	212    4    gid that ran mkfs
 //	216    8    blocks that only root may take for data
-//	224    8    reserved, zero
+//	224    8    offset of the slots
 //	232    8    backup superblock offset
 //	240    8    kind of region mkfs saw (pmem.Kind)
-//	248    256  reserved, zero
+//	248    8    number of slots
+//	256    248  reserved, zero
 //	504    4    reserved, zero
 //	508    4    crc32c over bytes 0..507
 type Superblock struct {
@@ -76,6 +77,8 @@ type Superblock struct {
 	LaneOff                    int64  // region offset in bytes, as the names below that end in Off
 	ChunkMapOff                int64
 	ChunkMapLines              int64 // lines
+	SlotOff                    int64
+	Slots                      int64 // lines
 	OwnerOff                   int64
 	BadOff                     int64
 	StaticEnd                  int64 // region offset in bytes
@@ -146,8 +149,10 @@ func (s *Superblock) Encode() []byte {
 	le.PutUint32(b[208:], s.UID)
 	le.PutUint32(b[212:], s.GID)
 	le.PutUint64(b[216:], s.RootBlocks)
+	le.PutUint64(b[224:], uint64(s.SlotOff))
 	le.PutUint64(b[232:], uint64(s.BackupOff))
 	le.PutUint64(b[240:], s.RegionKind)
+	le.PutUint64(b[248:], uint64(s.Slots))
 	le.PutUint32(b[508:], Checksum(0, b[:508]))
 	return b
 }
@@ -185,6 +190,7 @@ func DecodeSuper(buf []byte, off int64) (*Superblock, error) {
 		RootBlocks: endian.Uint64(buf[216:]),
 		BackupOff:  int64(endian.Uint64(buf[232:])),
 		RegionKind: endian.Uint64(buf[240:]),
+		SlotOff:    int64(endian.Uint64(buf[224:])), Slots: int64(endian.Uint64(buf[248:])),
 	}
 	copy(super.UUID[:], buf[40:56])
 	if unknown := super.Incompat &^ KnownIncompat; unknown != 0 || super.Version == 0 {
@@ -213,6 +219,14 @@ const (
 	smallMax   = 4 << 30
 )
 
+// A filesystem has a slot for each slotShare bytes, and at most maxSlots: one for each file whose
+// blocks programs map at the same time. A slot is a line without sequence and checksum. It means
+// nothing once the filesystem is unmounted.
+const (
+	slotShare = 64 << 10
+	maxSlots  = 4096
+)
+
 // Place computes the fixed area, which follows from the version, the size, the shifts and the
 // number of lanes:
 //
@@ -222,7 +236,12 @@ const (
 //	chunk map
 //	chunk header
 //	inodes
+//
+// and what is at the end of the filesystem: slots, second superblock.
 func (s *Superblock) Place() {
+	s.BackupOff = s.Size - BlockSize
+	s.Slots = min(max(s.Size/slotShare, LinesPerBlock), maxSlots) &^ (LinesPerBlock - 1)
+	s.SlotOff = s.BackupOff - s.Slots*LineSize
 	s.LaneSlot = LaneSlot
 	s.OwnerOff = BlockSize / 2
 	s.BadOff = BlockSize
@@ -235,8 +254,12 @@ func (s *Superblock) Place() {
 		s.StaticEnd += room // the first chunk must have room for its header and the root
 	}
 	s.InodeBase = s.StaticEnd + BlockSize
-	s.BackupOff = s.Size - BlockSize
 }
+
+// DataEnd returns the region offset at which the chunks end, in the last chunk or before: behind it
+// are the slots and the second superblock. They are there, and not in the fixed area, since the
+// last GiB of a region has the second superblock in any case: no page of 1 GiB can map it.
+func (s *Superblock) DataEnd() int64 { return s.SlotOff }
 
 // check rejects geometry that no mkfs writes, so that other code may trust the fields.
 func (s *Superblock) check() error {
@@ -266,6 +289,8 @@ func (s *Superblock) check() error {
 		{"offset of the lanes", s.LaneOff, want.LaneOff},
 		{"offset of the chunk map", s.ChunkMapOff, want.ChunkMapOff},
 		{"length of the chunk map in lines", s.ChunkMapLines, want.ChunkMapLines},
+		{"offset of the slots", s.SlotOff, want.SlotOff},
+		{"number of slots", s.Slots, want.Slots},
 		{"end of the fixed area", s.StaticEnd, want.StaticEnd},
 		{"offset of the first inode", s.InodeBase, want.InodeBase},
 		{"offset of the second superblock", s.BackupOff, want.BackupOff},
@@ -287,7 +312,7 @@ func (s *Superblock) BeatOff() int64 { return s.OwnerOff + LineSize }
 func (s *Superblock) Blocks() uint64 { return uint64(s.Size >> BlockShift) }
 
 // Chunks returns the number of chunks; the last one may be partial.
-func (s *Superblock) Chunks() int64 { return (s.Size + s.ChunkSize() - 1) >> s.ChunkShift }
+func (s *Superblock) Chunks() int64 { return (s.DataEnd() + s.ChunkSize() - 1) >> s.ChunkShift }
 
 // ChunkSize returns the size of a chunk in bytes.
 func (s *Superblock) ChunkSize() int64 { return 1 << s.ChunkShift }

@@ -75,11 +75,8 @@ func (m *Space) newChunk(no int64) *chunk {
 	cb := m.sb.ChunkBlocks()
 	c := &chunk{no: no, end: cb, free: make([]uint64, (cb+63)/64), ino: make([]uint64, (cb+63)/64)}
 	start := m.start(c)
-	if e := m.sb.Blocks() - start; e < uint64(cb) {
-		c.end = int(e)
-	}
-	if b := uint64(m.sb.BackupOff) >> layout.BlockShift; b >= start && b < start+uint64(c.end) {
-		c.end = int(b - start)
+	if end := uint64(m.sb.DataEnd()) >> layout.BlockShift; end < start+uint64(cb) {
+		c.end = int(end - start)
 	}
 	c.first = int(uint64(m.sb.ChunkHeader(no))>>layout.BlockShift-start) + 1
 	for i := c.first; i < c.end; i++ {
