@@ -27,7 +27,7 @@ func (fs *FS) accessed(ctx *Caller, in *inode) {
 	if fs.opt.Atime == Noatime || ctx.NoAtime || fs.opt.NoDirAtime && in.isDir() || in.flags.Load()&layout.FlagNoAtime != 0 || fs.readOnly() {
 		return
 	}
-	if at := in.atime.Load(); fs.opt.Atime == Relatime && at > in.mtime.Load() && at > in.ctime.Load() && fs.coarse.Load()-at < int64(24*time.Hour) {
+	if at := in.atime.Load(); fs.opt.Atime == Relatime && at > in.mtime.Load() && at > in.ctime.Load() && fs.background.now.Load()-at < int64(24*time.Hour) {
 		return
 	}
 	in.atime.Store(fs.now())

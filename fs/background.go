@@ -2,6 +2,7 @@ package fs
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -9,6 +10,7 @@ import (
 type background struct {
 	stop chan struct{} // closed by end; nil before start, while the mount is under way
 	wg   sync.WaitGroup
+	now  atomic.Int64 // the time in ns since the epoch, at most about a second old
 }
 
 // start is called at the end of a mount, before the first call of every.
@@ -54,7 +56,8 @@ func (fs *FS) startBackground() {
 	if fs.opt.ReadOnly {
 		return
 	}
-	b.every(time.Second, func() { fs.now() }) // updates fs.coarse
+	b.every(time.Second, func() { fs.now() }) // updates b.now
+	b.every(time.Second, fs.direct.sweepSome)
 	b.every(fs.opt.TimesInterval, fs.flushAllTimes)
 	if fs.needsSync() {
 		b.every(fs.opt.SyncInterval, func() {

@@ -211,7 +211,9 @@ func (c *change) apply(u *update) {
 	}
 	in.troot, in.xroot = u.ExtentRoot, u.XattrRoot
 	in.core = u.Core
-	in.size.Store(u.Core.Size)
+	if in.size.Swap(u.Core.Size) != u.Core.Size {
+		c.fs.direct.resized(in)
+	}
 	in.flags.Store(u.Core.Flags)
 	if in.parent.Load() != u.Core.Parent {
 		in.up.Store(nil)

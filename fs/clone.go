@@ -235,7 +235,10 @@ func (c *copying) shareRange(n int64) (int64, error) {
 	}
 	lo, hi := uint64(srcOff)>>layout.BlockShift, uint64(srcOff+n)>>layout.BlockShift
 	at := uint64(dstOff) >> layout.BlockShift
-	if hi = c.readableLocked(lo, hi); hi == lo {
+	hi = c.readableLocked(lo, hi)
+	// A program would go on to store to blocks that are shared, or replaced.
+	hi = fs.direct.notLeased(src, lo, hi)
+	if hi = fs.direct.notLeased(dst, at, at+hi-lo) - at + lo; hi == lo {
 		return 0, nil
 	}
 	hi, err := c.markSharedLocked(lo, hi)
@@ -375,9 +378,9 @@ func (c *copying) planShareLocked(lo, hi, dstAt uint64) (plan *remap, stop uint6
 }
 
 // hasOtherUsers reports whether blocks of x are in use through another file: by another owner, or
-// by a reader that found them through a file which no longer has them.
+// by a reader or a program that found them through a file which no longer has them.
 func (fs *FS) hasOtherUsers(x pagecache.Extent) bool {
-	return x.Flags&layout.ExtentShared != 0 && !fs.table.Sole(x.Block, uint64(x.Len))
+	return x.Flags&layout.ExtentShared != 0 && (!fs.table.Sole(x.Block, uint64(x.Len)) || fs.direct.leased(x.Block, uint64(x.Len)))
 }
 
 // placeCopy allocates up to want blocks for a copy of shared or bad blocks, of which the first is

@@ -161,10 +161,11 @@ func (d *defrag) moveToLocked(ctx *Caller, in *inode, lo, hi, base uint64) (n ui
 }
 
 // movable reports whether the blocks of an extent may be moved: no other file shares them, no
-// reader or mapping references their folios, and all can be read.
+// reader references their folios, no program maps them, and all can be read.
 func (d *defrag) movable(x pagecache.Extent) bool {
 	fs := d.fs
-	return x.Flags&layout.ExtentShared == 0 && !fs.bad.Has(x.Block, uint64(x.Len)) && fs.table.Sole(x.Block, uint64(x.Len))
+	return x.Flags&layout.ExtentShared == 0 && !fs.bad.Has(x.Block, uint64(x.Len)) && fs.table.Sole(x.Block, uint64(x.Len)) &&
+		!fs.direct.leased(x.Block, uint64(x.Len))
 }
 
 // move moves x, a part of one extent of the file, to the allocated blocks from to on. After an

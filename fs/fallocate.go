@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"runtime"
 	"syscall"
 
 	"github.com/daxfsd/daxfsd/fs/layout"
@@ -157,7 +158,17 @@ func blocksOf(n int64) uint64 { return uint64(n+layout.BlockSize-1) >> layout.Bl
 func (a *fallocation) reshape(f disposition, lo, hi, size uint64) error {
 	fs, ctx, in := a.fs, a.ctx, a.in
 	for lo < hi {
-		m, stop, err := fs.planLocked(ctx, in, lo, hi, f)
+		end, disp := hi, f
+		if f == dispZero {
+			n, writable := fs.direct.leasedToWrite(in, lo, hi)
+			if end = lo + n; writable { // programs store to these blocks, which stay what they are
+				if err := a.zeroStored(lo, end); err != nil {
+					return err
+				}
+				disp = dispAllocate
+			}
+		}
+		m, stop, err := fs.planLocked(ctx, in, lo, end, disp)
 		if err != nil {
 			return err
 		}
@@ -175,6 +186,26 @@ func (a *fallocation) reshape(f disposition, lo, hi, size uint64) error {
 			return syscall.EINTR
 		}
 	}
+	return nil
+}
+
+// zeroStored stores zeros to file blocks [lo, hi), which are written, and fences.
+func (a *fallocation) zeroStored(lo, hi uint64) error {
+	fs := a.fs
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for lo < hi {
+		e, _ := a.in.space.Lookup(lo)
+		x := part(e, lo, min(hi, e.End()))
+		if err := fs.bad.Check(x.Block, uint64(x.Len)); err != nil {
+			return err
+		}
+		if err := fs.r.NTZero(int64(x.Block)<<layout.BlockShift, int64(x.Len)<<layout.BlockShift); err != nil {
+			return err
+		}
+		lo = x.End()
+	}
+	fs.r.Fence()
 	return nil
 }
 

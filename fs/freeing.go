@@ -155,6 +155,7 @@ func (f *freeing) awaitDeferred(ctx *Caller) syscall.Errno {
 	}
 	until := time.Now().Add(deferWait)
 	return f.await(ctx, func() bool {
+		f.fs.direct.sweep()
 		if !f.deferring() {
 			return true
 		}
@@ -172,6 +173,7 @@ func (f *freeing) awaitDeferred(ctx *Caller) syscall.Errno {
 // operation's error: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up. Called with no
 // lock held.
 func (f *freeing) spaceComes(ctx *Caller, released uint64) (again bool, e syscall.Errno) {
+	f.fs.direct.sweep()
 	reclaims := f.larges.Load() > 0
 	deferring := f.deferring() // before Released, which counts what is deferred no more
 	switch {

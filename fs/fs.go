@@ -3,13 +3,13 @@ package fs
 import (
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/daxfsd/daxfsd/fs/badmem"
 	"github.com/daxfsd/daxfsd/fs/journal"
 	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/lease"
 	"github.com/daxfsd/daxfsd/fs/metaspace"
 	"github.com/daxfsd/daxfsd/fs/owner"
 	"github.com/daxfsd/daxfsd/hugepage"
@@ -37,6 +37,7 @@ type FS struct {
 	journal *journal.Journal
 
 	defrag defrag
+	direct Direct
 
 	icache [icacheShards]icacheShard
 	rename sync.Mutex // serialises renames between directories, as s_vfs_rename_mutex
@@ -49,8 +50,6 @@ type FS struct {
 	xattrs  xattrCache
 
 	pageSize kept.Value[int64]
-
-	coarse atomic.Int64 // the time in ns since the epoch, at most about a second old
 
 	background background
 }
@@ -78,6 +77,10 @@ type Options struct {
 	// Scan reads all inodes even if a free map was saved. That finds contradictions behind right
 	// checksums, which a mount by the free map would not see.
 	Scan bool
+	// Direct selects the grants of files' own memory that the mount makes.
+	Direct DirectMode
+	// Locks tells what programs have locked of the region; nil: the region. For tests.
+	Locks lease.Locks
 	// Sleep pauses while Mount watches whether the last user is alive; nil: time.Sleep. For tests.
 	Sleep func(time.Duration)
 	// Clock returns the time in ns since the epoch; nil: the real time.
@@ -176,7 +179,7 @@ func (fs *FS) now() int64 {
 	} else {
 		now = time.Now().UnixNano()
 	}
-	fs.coarse.Store(now)
+	fs.background.now.Store(now)
 	return now
 }
 

@@ -336,6 +336,7 @@ func (fs *FS) end(in *inode) {
 	if in.orphaned {
 		fs.freeing.freed.Add(1)
 	}
+	fs.direct.gone(in.ino)
 	fs.xattrs.drop(in) // reclaim read them again
 	fs.shard(in.ino).drop(in)
 }

@@ -78,7 +78,7 @@ type mountReport struct {
 	fromFreeMap bool   // free space comes from the saved free map: the mount read no inode
 	replayed    int    // journal records that were replayed
 	orphans     int    // orphans that were freed
-	fixed       uint64 // blocks of the fixed area and the second superblock
+	fixed       uint64 // blocks of the fixed area, the slots and the second superblock
 }
 
 // newSpace makes the allocator, the folio table and the metadata space anew, with all blocks free.
@@ -137,6 +137,9 @@ func (fs *FS) mount() error {
 	fs.journal.SetSeq(max(seq, scan.seq.Load(), fs.owner.seq))
 	fs.offlineBad()
 	if err := fs.saveBad(); err != nil {
+		return err
+	}
+	if err := fs.direct.start(fs); err != nil {
 		return err
 	}
 	fs.reserve.keep()

@@ -187,7 +187,11 @@ func (m *remap) commitWith(ctx *Caller, change func(c layout.Core) (now layout.C
 		m.fs.table.Own(r.block, r.n)
 	}
 	m.owned = true
+	stale := m.fs.direct.beginChange(m)
 	err := m.transact(ctx, change)
+	if stale {
+		m.fs.direct.endChange(m.in)
+	}
 	if !journal.Happened(err) {
 		return m.abort(ctx, err)
 	}
@@ -406,7 +410,7 @@ func (fs *FS) planLocked(ctx *Caller, in *inode, lo, hi uint64, disp disposition
 		plan.max = layout.LoggedMax - 1 // and the core line
 	}
 	uid := in.payer(ctx)
-	next, noSpace := lo, false
+	next, cause := lo, error(nil) // cause: why the plan ends before hi
 	for next < hi && !plan.full() {
 		found, ok := in.space.Lookup(next)
 		switch {
@@ -416,10 +420,14 @@ func (fs *FS) planLocked(ctx *Caller, in *inode, lo, hi uint64, disp disposition
 			if disp == dispWrite || disp == dispZero {
 				same, bad := fs.bad.SameState(cur.Block, uint64(cur.Len))
 				cur = part(cur, next, next+same)
+				if err := fs.direct.redirectLocked(&cur, bad); err != nil {
+					cause, hi = err, next
+					continue
+				}
 				if bad || fs.hasOtherUsers(cur) {
 					block, n, ok := fs.placeCopy(ctx, next, fs.reserve.spare(uid, uint64(cur.Len)))
 					if !ok {
-						hi, noSpace = next, next == lo
+						cause, hi = errNoSpace, next
 						continue
 					}
 					plan.runs = append(plan.runs, run{block, n})
@@ -453,7 +461,7 @@ func (fs *FS) planLocked(ctx *Caller, in *inode, lo, hi uint64, disp disposition
 		default:
 			block, n, ok := fs.placeLocked(ctx, plan, next, fs.reserve.spare(uid, min(hi, found.Logical)-next))
 			if !ok {
-				hi, noSpace = next, next == lo
+				cause, hi = errNoSpace, next
 				continue
 			}
 			fs.defrag.placed.Add(n)
@@ -467,9 +475,9 @@ func (fs *FS) planLocked(ctx *Caller, in *inode, lo, hi uint64, disp disposition
 			next += n
 		}
 	}
-	if noSpace {
+	if next == lo && cause != nil {
 		plan.end()
-		return nil, lo, errNoSpace
+		return nil, lo, cause
 	}
 	plan.finish(next)
 	return plan, next, nil

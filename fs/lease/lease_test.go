@@ -19,65 +19,12 @@ const (
 	fileBlock = 100 // file block of the region's block 0, in what the tests grant
 )
 
-// kernel is the locks of the region, as pmem.Region tells of them.
-type kernel struct {
-	mu   sync.Mutex
-	held map[[2]int64]int // [lo, hi) in bytes, and how often
-}
-
-func (k *kernel) lock(lo, hi int64, d int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	r := [2]int64{lo, hi}
-	if k.held[r] += d; k.held[r] == 0 {
-		delete(k.held, r)
-	}
-}
-
-// use takes (1) or drops (-1) the locks that a program has for a grant.
-func (k *kernel) use(g *lease.Grant, d int) {
-	for _, p := range g.Parts {
-		k.lock(int64(p.Block)*blockSize, int64(p.Block+p.N)*blockSize, d)
-	}
-	id := protocol.Identity(g.ID, g.Writable)
-	k.lock(id, id+1, d)
-}
-
-func (k *kernel) Locks(off, n int64, f func(lo, hi int64) bool) error {
-	k.mu.Lock()
-	var all [][2]int64
-	for r := range k.held {
-		if lo, hi := max(r[0], off), min(r[1], off+n); lo < hi {
-			all = append(all, [2]int64{lo, hi})
-		}
-	}
-	k.mu.Unlock()
-	slices.SortFunc(all, func(a, b [2]int64) int { return int((a[0] - b[0]) >> 1) })
-	at := off
-	for _, r := range all {
-		if lo := max(r[0], at); lo < r[1] {
-			if at = r[1]; !f(lo, r[1]) {
-				return nil
-			}
-		}
-	}
-	return nil
-}
-
-func (k *kernel) FirstLock(off, n int64) (lo, hi int64, ok bool, err error) {
-	k.Locks(off, n, func(a, b int64) bool {
-		lo, hi, ok = a, b, true
-		return false
-	})
-	return lo, hi, ok, nil
-}
-
 // world is a table of leases with what it needs. Blocks of the region belong to a file, or are
 // free.
 type world struct {
 	*testing.T
 	*lease.Table
-	k      *kernel
+	k      *lease.Fake
 	folios *refcnt.Table
 	memory []uint64 // slots
 	now    time.Time
@@ -88,7 +35,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{T: t, k: &kernel{held: map[[2]int64]int{}}, memory: make([]uint64, 4*8), now: time.Unix(1, 0)}
+	w := &world{T: t, k: &lease.Fake{}, memory: make([]uint64, 4*8), now: time.Unix(1, 0)}
 	w.start()
 	return w
 }
@@ -194,7 +141,7 @@ func TestLife(t *testing.T) {
 	if err := w.Confirm(1, g.ID, g.Generation); !errors.Is(err, lease.ErrNotLocked) {
 		t.Errorf("confirmed without a lock: %v", err)
 	}
-	w.k.use(g, 1)
+	w.k.Use(g, blockSize, 1)
 	for _, c := range []struct {
 		ino, id, gen uint64
 		want         error
@@ -209,7 +156,7 @@ func TestLife(t *testing.T) {
 	if n := w.frees(0, 64); n != 60 || len(w.ended) != 0 {
 		t.Fatalf("%d blocks free while it is locked, ended %v", n, w.ended)
 	}
-	w.k.use(g, -1)
+	w.k.Use(g, blockSize, -1)
 	w.sweep()
 	if n := w.frees(0, 64); n != 60 || !slices.Equal(w.ended, []uint64{g.ID}) || len(w.List()) != 0 {
 		t.Fatalf("%d blocks free in quarantine, ended %v", n, w.ended)
@@ -251,7 +198,7 @@ func TestStale(t *testing.T) {
 	for range 20 {
 		g := w.add(1, 8, 4, false)
 		other := w.add(2, 32, 1, false)
-		w.k.use(g, 1)
+		w.k.Use(g, blockSize, 1)
 		if seen[g.Generation] || g.Generation%2 != 0 || w.generation(g) != g.Generation {
 			t.Fatalf("generation %d, in the slot %d", g.Generation, w.generation(g))
 		}
@@ -277,7 +224,7 @@ func TestStale(t *testing.T) {
 		if w.generation(other) != other.Generation {
 			t.Fatal("another file's grant is stale")
 		}
-		w.k.use(g, -1)
+		w.k.Use(g, blockSize, -1)
 		if err := w.Drop(1); err != nil || w.generation(g) == g.Generation || !w.folios.Leased(8, 1) {
 			t.Fatalf("dropped: %v", err)
 		}
@@ -295,19 +242,24 @@ func TestFound(t *testing.T) {
 	w.own(0, 64)
 	a, b := w.add(1, 8, 8, true), w.add(2, 12, 20, false)
 	for _, g := range []*lease.Grant{a, b} {
-		w.k.use(g, 1)
+		w.k.Use(g, blockSize, 1)
 		if err := w.Confirm(g.Ino, g.ID, g.Generation); err != nil {
 			t.Fatal(err)
 		}
 	}
+	w.k.Lock(40*blockSize, 42*blockSize, 1)
 	w.start()
 	w.own(0, 10)
 	var unowned uint64
-	if err := w.Find(blocks, func(block, n uint64) {
+	if err := w.Find(blocks, func(block, n uint64) (uint64, bool) {
+		if block == 40 {
+			return n, false // somebody else's, as metadata is
+		}
 		unowned += n
 		for i := block; i < block+n; i++ {
 			w.free[i] = false
 		}
+		return n, true
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -328,12 +280,12 @@ func TestFound(t *testing.T) {
 	if w.frees(0, 64) != 40 {
 		t.Errorf("%d free while all is locked", w.frees(0, 64))
 	}
-	w.k.use(a, -1)
+	w.k.Use(a, blockSize, -1)
 	w.sweepAll()
 	if w.frees(8, 4) != 4 || w.frees(12, 20) != 0 {
 		t.Errorf("after one of two has gone %d and %d are free", w.frees(8, 4), w.frees(12, 20))
 	}
-	w.k.use(b, -1)
+	w.k.Use(b, blockSize, -1)
 	w.sweepAll()
 	if w.frees(0, blocks) != blocks || w.Any() {
 		t.Errorf("%d free in the end", w.frees(0, blocks))
@@ -399,7 +351,7 @@ func TestPassOn(t *testing.T) {
 			if owned {
 				b := rnd.Uint64N(16)
 				g := w.add(1, b, 1+rnd.Uint64N(16-b), rnd.IntN(2) == 0)
-				w.k.use(g, 1)
+				w.k.Use(g, blockSize, 1)
 				if err := w.Confirm(1, g.ID, g.Generation); err != nil {
 					t.Fatal(err)
 				}
@@ -416,7 +368,7 @@ func TestPassOn(t *testing.T) {
 		default:
 			if len(live) > 0 {
 				i := rnd.IntN(len(live))
-				w.k.use(live[i], -1)
+				w.k.Use(live[i], blockSize, -1)
 				live = slices.Delete(live, i, i+1)
 			}
 			w.now = w.now.Add(lease.Quarantine / 4)
@@ -431,7 +383,7 @@ func TestPassOn(t *testing.T) {
 		}
 	}
 	for _, g := range live {
-		w.k.use(g, -1)
+		w.k.Use(g, blockSize, -1)
 	}
 	if owned {
 		w.disown(0, 16)
@@ -450,7 +402,7 @@ func TestForeignLocks(t *testing.T) {
 	first := w.add(1, 0, 1, false)
 	for id := first.ID + 1; id < first.ID+10; id++ {
 		off := protocol.Identity(id, id%2 == 0)
-		w.k.lock(off, off+1, 1)
+		w.k.Lock(off, off+1, 1)
 	}
 	second := w.add(1, 0, 1, false)
 	if second.ID != first.ID+10 {
@@ -459,12 +411,12 @@ func TestForeignLocks(t *testing.T) {
 	if err := w.Confirm(1, second.ID, second.Generation); !errors.Is(err, lease.ErrNotLocked) {
 		t.Errorf("confirmed: %v", err)
 	}
-	w.k.lock(0, 1<<63-1, 1) // as flock(2) on NFS, or a backup program does
+	w.k.Lock(0, 1<<63-1, 1) // as flock(2) on NFS, or a backup program does
 	g := &lease.Grant{Ino: 1, Lo: 0, Hi: 1, Handle: 5}
 	if err := w.Add(g, 0); !errors.Is(err, lease.ErrBudget) {
 		t.Errorf("a grant whose id is locked already: %v", err)
 	}
-	w.k.lock(0, 1<<63-1, -1)
+	w.k.Lock(0, 1<<63-1, -1)
 	if err := w.Add(g, 0); err != nil {
 		t.Errorf("a grant once the lock is gone: %v", err)
 	}

@@ -98,7 +98,7 @@ type Options struct {
 	Slots   int                             // how many there are
 	LastID  uint64                          // the first grant gets the next id
 	Idle    func(block, n uint64)           // frees blocks
-	Ended   func(ino uint64, g *Grant)      // called once for each confirmed grant whose lease has ended; ino is 0 if the file is gone
+	Ended   func(ino uint64, g *Grant)      // is called once for each confirmed grant when its lease has ended; ino is 0 if the file is gone
 	Now     func() time.Time                // the clock
 	Store   func(off int64, v uint64) error // stores 8 bytes to the region
 	Load    func(off int64) (uint64, error) // loads 8 bytes from it
@@ -147,12 +147,13 @@ func (t *Table) Any() bool { return t.grants.Load() != 0 }
 // triedIDs is how many ids in a row may be locked by programs before Add gives up.
 const triedIDs = 64
 
-// Find leases the blocks of the region's first n that programs have locked, for which a former
-// daemon has answered, and makes the generations of all slots new. free is called for each run of
-// them that has no owner: the caller keeps it from being allocated.
+// Find leases the blocks of the region's first n that programs have locked, whom a former daemon
+// gave a grant, and makes the generations of all slots new. take takes blocks without an owner from
+// the allocator, see refcnt.Table.LeaseFound. What is neither owned nor free is not leased:
+// programs that lock it were not given it.
 //
 // Precondition: owners are known to the folio table, and nobody else uses it or the Table.
-func (t *Table) Find(n uint64, free func(block, n uint64)) error {
+func (t *Table) Find(n uint64, take func(block, n uint64) (k uint64, ok bool)) error {
 	end := uint64(0)
 	err := t.o.Locks.Locks(0, int64(n)*t.o.Block, func(lo, hi int64) bool {
 		first, last := max(uint64(lo/t.o.Block), end), uint64((hi+t.o.Block-1)/t.o.Block)
@@ -165,8 +166,10 @@ func (t *Table) Find(n uint64, free func(block, n uint64)) error {
 	if err != nil {
 		return fmt.Errorf("listing leased blocks: %w", err)
 	}
-	for _, f := range t.found {
-		t.o.Folios.LeaseFound(f.block, f.n, free)
+	locked := t.found
+	t.found = nil
+	for _, f := range locked {
+		t.o.Folios.LeaseFound(f.block, f.n, take, func(block, n uint64) { t.found = append(t.found, found{block, n}) })
 	}
 	t.grants.Add(int64(len(t.found)))
 	t.mu.Lock()
@@ -263,6 +266,41 @@ func (t *Table) Lookup(ino, id uint64) (*Grant, error) {
 	return g, nil
 }
 
+// Look looks whether the lease of a grant has ended, as Sweep does. ErrUnknown.
+func (t *Table) Look(ino, id uint64) error {
+	g, err := t.Lookup(ino, id)
+	if err != nil {
+		return err
+	}
+	t.sweeping.Lock()
+	defer t.sweeping.Unlock()
+	return t.look(g)
+}
+
+// look ends a confirmed grant whose lock is not seen any more. Called with sweeping held.
+func (t *Table) look(g *Grant) error {
+	t.mu.Lock()
+	state := g.state
+	t.mu.Unlock()
+	if state != confirmed {
+		return nil
+	}
+	locked, err := t.locked(g)
+	if err != nil || locked {
+		return err
+	}
+	t.mu.Lock()
+	over, ino := g.state == confirmed, g.Ino
+	if over {
+		g.state, g.ended = ended, t.o.Now()
+	}
+	t.mu.Unlock()
+	if over {
+		t.o.Ended(ino, g)
+	}
+	return nil
+}
+
 // locked reports whether the identity of a grant is locked.
 func (t *Table) locked(g *Grant) (bool, error) {
 	_, _, ok, err := t.o.Locks.FirstLock(protocol.Identity(g.ID, g.Writable), 1)
@@ -339,7 +377,7 @@ func (t *Table) Sweep(most int) error {
 	t.mu.Unlock()
 	var first error
 	for _, g := range look {
-		if first = t.look(g, now); first != nil {
+		if first = t.look(g); first != nil {
 			break
 		}
 	}
@@ -350,26 +388,6 @@ func (t *Table) Sweep(most int) error {
 		first = t.sweepFound()
 	}
 	return first
-}
-
-// look ends a confirmed grant whose lock is not seen any more. Called with sweeping held.
-func (t *Table) look(g *Grant, now time.Time) error {
-	t.mu.Lock()
-	state := g.state
-	t.mu.Unlock()
-	if state != confirmed {
-		return nil
-	}
-	locked, err := t.locked(g)
-	if err != nil || locked {
-		return err
-	}
-	t.mu.Lock()
-	g.state, g.ended = ended, now // nothing else ends a confirmed grant
-	ino := g.Ino
-	t.mu.Unlock()
-	t.o.Ended(ino, g)
-	return nil
 }
 
 // sweepFound gives up the found leases of blocks that nobody locks any more.

@@ -1,0 +1,250 @@
+package fs
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/daxfsd/daxfsd/direct/protocol"
+	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/lease"
+	"github.com/daxfsd/daxfsd/pagecache"
+)
+
+// DirectMode selects which grants a mount makes: whether programs may map files' own memory.
+type DirectMode uint8
+
+const (
+	DirectOff   DirectMode = iota // none; what programs map since a former mount is kept all the same
+	DirectRead                    // to read
+	DirectWrite                   // to read and to write
+)
+
+// Direct serves programs that map the blocks of files. It keeps what they map from being reused or
+// moved, and tells them when a file's layout changes.
+type Direct struct {
+	fs     *FS          // immutable
+	leases *lease.Table // immutable once mounted; nil while the mount is read-only
+	swept  atomic.Int64 // when a caller that waits for space last swept all leases, in ns since started
+	failed atomic.Bool  // a slot could not be stored: no more grants
+}
+
+// start leases what programs map since a former mount. It is called once the owners of all blocks
+// are known, and before anything is allocated or freed.
+func (d *Direct) start(fs *FS) error {
+	d.fs = fs
+	if fs.opt.ReadOnly {
+		return nil
+	}
+	locks := fs.opt.Locks
+	if locks == nil {
+		locks = fs.r
+	}
+	var first [8]byte
+	if _, err := rand.Read(first[:]); err != nil {
+		return err
+	}
+	d.leases = lease.New(lease.Options{
+		Locks: locks, Folios: fs.table, Block: layout.BlockSize,
+		SlotOff: fs.sb.SlotOff, Slots: int(fs.sb.Slots),
+		LastID: binary.LittleEndian.Uint64(first[:]) % (protocol.MaxID / 2),
+		Idle:   fs.free.idle,
+		Ended:  d.ended,
+		Now:    time.Now,
+		Store:  fs.r.Store8,
+		Load: func(off int64) (uint64, error) {
+			var b [8]byte
+			err := fs.r.Load(off, b[:])
+			return binary.LittleEndian.Uint64(b[:]), err
+		},
+	})
+	if err := d.leases.Find(fs.sb.Blocks(), d.takeFree); err != nil {
+		return fmt.Errorf("finding what programs map of the region: %w", err)
+	}
+	return nil
+}
+
+// takeFree takes free blocks from the allocator that programs have locked. It reports whether the
+// first k of n blocks were free.
+func (d *Direct) takeFree(block, n uint64) (k uint64, ok bool) {
+	alloc := d.fs.alloc
+	for free := alloc.IsFree(block, 1); k < n && alloc.IsFree(block+k, 1) == free; k++ {
+		ok = free
+	}
+	return k, ok && alloc.Reserve(block, k)
+}
+
+// any reports whether any program may map blocks of the region.
+func (d *Direct) any() bool { return d.leases != nil && d.leases.Any() }
+
+// beginChange is called before a remap of a file's extents is made durable. If a program may map
+// file blocks that get another block or state by it, the program sees from now on that its grant is
+// stale, and beginChange returns true: endChange must follow when the change has happened or was
+// given up. Called with io held.
+func (d *Direct) beginChange(m *remap) bool {
+	if !d.any() {
+		return false
+	}
+	lo, hi := m.moved()
+	if lo >= hi {
+		return false
+	}
+	begun, err := d.leases.BeginChange(m.in.ino, lo, hi)
+	d.check(err)
+	return begun
+}
+
+// endChange ends a change of a file that beginChange has begun. Called with io held.
+func (d *Direct) endChange(in *inode) { d.check(d.leases.EndChange(in.ino)) }
+
+// resized tells the programs that map a file its new size. Called with mu held.
+func (d *Direct) resized(in *inode) {
+	if d.any() {
+		d.check(d.leases.Resize(in.ino, in.size.Load()))
+	}
+}
+
+// gone is called when an inode has been freed.
+func (d *Direct) gone(ino uint64) {
+	if d.any() {
+		d.check(d.leases.Drop(ino))
+	}
+}
+
+// check notes that a slot could not be stored: programs do not see changes any more, so they get no
+// new grants.
+func (d *Direct) check(err error) {
+	if err != nil && !d.failed.Swap(true) {
+		d.fs.bad.Faulted(err)
+		d.fs.warn("programs that map files may not see that they are changed, and no more grants are made: %v; unmount, and run daxfsd fsck", err)
+	}
+}
+
+// ended is called when the lease of a grant has ended.
+func (d *Direct) ended(ino uint64, g *lease.Grant) {
+	if !g.Writable || ino == 0 {
+		return
+	}
+	if in, e := d.fs.get(ino); e == 0 {
+		d.fs.touch(in) // the program may have stored at any time until now
+		d.fs.put(in, 1)
+	}
+}
+
+// sweepInterval is the least time between two sweeps of all leases by callers that wait for space.
+const sweepInterval = 20 * time.Millisecond
+
+// sweep looks whether leases have ended, for a caller that waits for space.
+func (d *Direct) sweep() {
+	if !d.any() {
+		return
+	}
+	now, last := int64(time.Since(started)), d.swept.Load()
+	if now-last < int64(sweepInterval) || !d.swept.CompareAndSwap(last, now) {
+		return
+	}
+	if err := d.Sweep(); err != nil {
+		d.fs.warn("the locks on the region cannot be queried: %v", err)
+	}
+}
+
+// Sweep looks whether leases have ended: all of them.
+func (d *Direct) Sweep() error {
+	if !d.any() {
+		return nil
+	}
+	return d.leases.Sweep(math.MaxInt)
+}
+
+// sweepSome looks at some leases, in turns.
+func (d *Direct) sweepSome() {
+	if !d.any() {
+		return
+	}
+	if err := d.leases.Sweep(256); err != nil {
+		d.fs.warn("the locks on the region cannot be queried: %v", err)
+	}
+}
+
+// leased reports whether a program may map any of n blocks.
+func (d *Direct) leased(block, n uint64) bool { return d.fs.table.Leased(block, n) }
+
+// redirectLocked is asked whether the blocks of e, which are bad or not, may be replaced by others:
+// not while a program has a grant to write to them, since it would store to the old ones. Then the
+// error of the media is the answer. e is cut to blocks that have the same answer. Called with io
+// held.
+func (d *Direct) redirectLocked(e *pagecache.Extent, bad bool) error {
+	if !bad {
+		return nil
+	}
+	n, writable := d.fs.table.LeasedToWrite(e.Block, uint64(e.Len))
+	*e = part(*e, e.Logical, e.Logical+n)
+	if !writable {
+		return nil
+	}
+	return d.fs.bad.Check(e.Block, 1)
+}
+
+// leasedToWrite reports whether programs may store to file block lo, and of how many blocks up to
+// hi the same is true. Called with io held.
+func (d *Direct) leasedToWrite(in *inode, lo, hi uint64) (n uint64, writable bool) {
+	if !d.any() {
+		return hi - lo, false
+	}
+	e, ok := in.space.Lookup(lo)
+	if !ok {
+		return min(hi, e.Logical) - lo, false
+	}
+	return d.fs.table.LeasedToWrite(e.BlockAt(lo), min(hi, e.End())-lo)
+}
+
+// notLeased returns the end of the part of file blocks [lo, hi) that no program may store to.
+// Called with io held.
+func (d *Direct) notLeased(in *inode, lo, hi uint64) uint64 {
+	for at := lo; at < hi; {
+		n, writable := d.leasedToWrite(in, at, hi)
+		if writable {
+			return at
+		}
+		at += n
+	}
+	return hi
+}
+
+// Direct returns what serves programs that map files' own memory.
+func (fs *FS) Direct() *Direct { return &fs.direct }
+
+// moved returns the range [lo, hi) of file blocks outside of which a remap leaves each block where
+// it is, and written or unwritten as it is; lo >= hi if it moves none.
+func (m *remap) moved() (lo, hi uint64) {
+	lo = math.MaxUint64
+	differ := func(e pagecache.Extent, others []pagecache.Extent) {
+		at := e.Logical
+		for _, o := range others {
+			from, to := max(at, o.Logical), min(e.End(), o.End())
+			if from >= to {
+				continue
+			}
+			if at < from {
+				lo, hi = min(lo, at), max(hi, from)
+			}
+			if o.BlockAt(from) != e.BlockAt(from) || (o.Flags^e.Flags)&layout.ExtentUnwritten != 0 {
+				lo, hi = min(lo, from), max(hi, to)
+			}
+			at = to
+		}
+		if at < e.End() {
+			lo, hi = min(lo, at), max(hi, e.End())
+		}
+	}
+	for _, e := range m.old {
+		differ(e, m.now)
+	}
+	for _, e := range m.now {
+		differ(e, m.old)
+	}
+	return lo, hi
+}
