@@ -52,6 +52,11 @@ func NeedsGroups(mode uint32) bool {
 	return mode&(syscall.S_ISGID|syscall.S_IXGRP) == syscall.S_ISGID && mode&syscall.S_IFMT != syscall.S_IFDIR
 }
 
+// gainsPriv reports whether a change of a file's mode sets bits that a write clears.
+func gainsPriv(old, now uint16) bool {
+	return now&syscall.S_IFMT == syscall.S_IFREG && now&^old&(syscall.S_ISUID|syscall.S_ISGID) != 0
+}
+
 // killed returns mode without the bits that SetKillPriv and SetKillSGID clear.
 func (s *SetAttr) killed(mode uint16) uint16 {
 	m := KillPriv(uint32(mode))

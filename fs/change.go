@@ -210,6 +210,9 @@ func (c *change) apply(u *update) {
 		u.remap.apply()
 	}
 	in.troot, in.xroot = u.ExtentRoot, u.XattrRoot
+	if gainsPriv(in.core.Mode, u.Core.Mode) {
+		c.fs.direct.stale(in)
+	}
 	in.core = u.Core
 	if in.size.Swap(u.Core.Size) != u.Core.Size {
 		c.fs.direct.resized(in)

@@ -107,6 +107,46 @@ func (d *Direct) resized(in *inode) {
 	}
 }
 
+// stale is called when the file gets a right that a write takes away: a program that goes on to
+// store has to ask again, and takes it away by that. Called with mu held.
+func (d *Direct) stale(in *inode) {
+	if d.any() {
+		d.check(d.leases.Stale(in.ino))
+	}
+}
+
+// Stores reports whether a program may store to a file through a grant, so that its times change
+// without any request.
+func (d *Direct) Stores(ino uint64) bool {
+	if !d.any() {
+		return false
+	}
+	_, writable := d.leases.OfFile(ino)
+	return writable > 0
+}
+
+// storesLocked is Stores for all programs, also those that have a grant of a former mount. Called
+// with mu held, and the extents loaded.
+func (d *Direct) storesLocked(in *inode) (stores bool) {
+	if !d.any() || !in.isReg() {
+		return false
+	}
+	in.space.Ascend(0, func(e pagecache.Extent) bool {
+		stores = d.notLeased(in, e.Logical, e.End()) < e.End()
+		return !stores
+	})
+	return stores
+}
+
+// Mapped reports whether a program has a grant of a file.
+func (d *Direct) Mapped(ino uint64) bool {
+	if !d.any() {
+		return false
+	}
+	all, _ := d.leases.OfFile(ino)
+	return all > 0
+}
+
 // gone is called when an inode has been freed.
 func (d *Direct) gone(ino uint64) {
 	if d.any() {

@@ -31,6 +31,7 @@
 // From first to last; a lock is only taken while holding locks above it.
 //
 //	freeing.large             while a large orphan is freed in the background, with none held
+//	lease.Table.sweeping      while it is looked which leases have ended, with none held
 //	FS.rename                 renames between directories
 //	  inode.rl                byte range of a file (rangelock.Lock)
 //	    inode.io              held for a whole operation on extents; two files: by number
@@ -42,7 +43,8 @@
 //	      metaspace.Space.mu  metadata blocks and inode slots; may run transactions
 //	        journal.lane.mu   held from Begin to Commit; the holder takes nothing else, except a
 //	                          large body (journal/logged.go), and then waits for nothing more
-//	          hugepage.Allocator, refcnt.Table: locks of their own, leaves
+//	        lease.Table.mu    grants; stores to slots
+//	            hugepage.Allocator, refcnt.Table: locks of their own, leaves
 //	          badmem.List.mu  writes the bad-range list, without a lane
 //	      kernelPages.mu      which changes the kernel's page cache may lack (bypass.go); reads
 //	                          the region

@@ -10,8 +10,9 @@ import (
 const flagsInherited = layout.FlagSync | layout.FlagNoDump | layout.FlagNoAtime | layout.FlagDAX | layout.FlagProjInherit
 
 // SetFlags changes an inode's flags (FS_*_FL, chattr(1)), and its project if proj is not nil.
-// EOPNOTSUPP for unknown flags, and for inodes other than files and directories. The kernel has
-// checked that the caller may do it.
+// EOPNOTSUPP for unknown flags, and for inodes other than files and directories; EBUSY for flags
+// that forbid writing while a program has a grant to write. The kernel has checked that the caller
+// may do it.
 //
 // Persistence order: transaction: core line, times line.
 func (fs *FS) SetFlags(ctx *Caller, ino uint64, flags uint32, proj *uint32) syscall.Errno {
@@ -29,8 +30,17 @@ func (fs *FS) SetFlags(ctx *Caller, ino uint64, flags uint32, proj *uint32) sysc
 	if !in.isDir() {
 		flags &^= layout.FlagProjInherit
 	}
+	if in.isReg() && fs.direct.any() {
+		if err := fs.extentsLoaded(ctx, in); err != nil {
+			return errno(err)
+		}
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	const frozen = layout.FlagImmutable | layout.FlagAppend
+	if flags&^in.core.Flags&frozen != 0 && fs.direct.storesLocked(in) {
+		return syscall.EBUSY
+	}
 	now := fs.now()
 	c := fs.begin(ctx)
 	u := c.update(in)

@@ -17,6 +17,7 @@ type GrantQuery struct {
 	Allocate bool   // holes get blocks; with Write
 	Most     int    // of the parts that the answer may have
 	Handle   uint64 // of the open file: its end ends the grant if that is not confirmed
+	Kill     uint32 // SetKillPriv and SetKillSGID, as a write(2) of the caller would clear these bits
 	PID      uint32 // of the thread that asks
 }
 
@@ -26,6 +27,8 @@ const (
 	grantPiece = 512
 	// grantTries bounds how often a grant is prepared again because the file changed meanwhile.
 	grantTries = 16
+	// grantExtents bounds how many extents and holes a grant looks at: a fraction of a millisecond.
+	grantExtents = 4096
 )
 
 // Grant promises that a program may map blocks of a file: those of [q.Lo, q.Hi), as far as they lie
@@ -55,13 +58,11 @@ func (d *Direct) Grant(ctx *Caller, ino uint64, q *GrantQuery) (g *lease.Grant, 
 	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return nil, 0, errno(err)
 	}
-	if q.Write {
-		if e := fs.killCapability(ctx, in); e != 0 {
-			return nil, 0, e
-		}
-	}
 	for range grantTries {
 		if q.Write {
+			if e := d.killPriv(ctx, in, q); e != 0 {
+				return nil, 0, e
+			}
 			e = fs.retryNoSpace(ctx, func() syscall.Errno { return errno(d.prepare(ctx, in, q)) })
 			if e != 0 {
 				return nil, 0, e
@@ -112,6 +113,28 @@ func (d *Direct) mayGrant(ino uint64, q *GrantQuery) (*inode, syscall.Errno) {
 		return nil, e
 	}
 	return in, 0
+}
+
+// killPriv removes what a write removes: file capabilities, and the bits of q.Kill.
+func (d *Direct) killPriv(ctx *Caller, in *inode, q *GrantQuery) syscall.Errno {
+	fs := d.fs
+	if e := fs.killCapability(ctx, in); e != 0 {
+		return e
+	}
+	in.mu.RLock()
+	kills := q.killsLocked(in)
+	in.mu.RUnlock()
+	if !kills {
+		return 0
+	}
+	return fs.retryNoSpace(ctx, func() syscall.Errno { return errno(fs.setAttr(ctx, in, &SetAttr{Valid: q.Kill})) })
+}
+
+// killsLocked reports whether the file has capabilities, or bits of its mode, that a grant to write
+// removes. Called with in.mu held.
+func (q *GrantQuery) killsLocked(in *inode) bool {
+	s := SetAttr{Valid: q.Kill}
+	return in.caps.Load() || q.Kill != 0 && s.killed(in.core.Mode) != in.core.Mode
 }
 
 // prepare makes the blocks of a grant to write written, and the file's alone. Called with no
@@ -214,7 +237,7 @@ func (d *Direct) try(ctx *Caller, in *inode, q *GrantQuery) (g *lease.Grant, siz
 	}
 	g = &lease.Grant{Ino: in.ino, Lo: q.Lo, Writable: q.Write, Handle: q.Handle, UID: ctx.UID, PID: q.PID}
 	at := q.Lo
-	for at < hi && len(g.Parts) < q.Most {
+	for n := 0; at < hi && len(g.Parts) < q.Most && n < grantExtents; n++ {
 		e, ok := in.space.Lookup(at)
 		if !ok && !q.Write {
 			at = min(hi, e.Logical)
@@ -227,13 +250,13 @@ func (d *Direct) try(ctx *Caller, in *inode, q *GrantQuery) (g *lease.Grant, siz
 			break
 		}
 		x := part(e, at, min(hi, e.End()))
-		if n, bad := fs.bad.SameState(x.Block, uint64(x.Len)); bad {
+		if same, bad := fs.bad.SameState(x.Block, uint64(x.Len)); bad {
 			if at == q.Lo {
 				return nil, 0, syscall.EIO
 			}
 			break
 		} else {
-			x = part(x, at, at+n)
+			x = part(x, at, at+same)
 		}
 		switch {
 		case q.Write && x.Flags&(layout.ExtentUnwritten|layout.ExtentShared) != 0:
@@ -257,6 +280,14 @@ func (d *Direct) try(ctx *Caller, in *inode, q *GrantQuery) (g *lease.Grant, siz
 				return nil, 0, errChangedMeanwhile
 			}
 		}
+	}
+	in.mu.RLock() // flags and mode stay: from now on their changes see the grant
+	defer in.mu.RUnlock()
+	switch {
+	case q.Write && in.immutableOrAppend():
+		return nil, 0, syscall.EPERM
+	case q.Write && q.killsLocked(in):
+		return nil, 0, errChangedMeanwhile
 	}
 	if err := d.leases.Add(g, size); err != nil {
 		if errors.Is(err, lease.ErrBudget) {
@@ -287,27 +318,36 @@ func (d *Direct) Confirm(ctx *Caller, ino, id, generation uint64) syscall.Errno 
 	return grantErrno(d.leases.Confirm(ino, id, generation))
 }
 
-// Commit is called after a program has stored to a file through a grant: mtime and ctime change.
-// ENOENT if there is no such grant of the file; EBADF if it is not to write.
-func (d *Direct) Commit(ino, id uint64) syscall.Errno {
+// Commit is called after a program has stored to n bytes at file offset off through a grant; n is 0
+// for all of it: mtime and ctime change. It returns the range [lo, hi) of bytes that others may
+// have cached. ENOENT if there is no such grant of the file; EBADF if it is not to write; EINVAL
+// for a range that it is not of.
+func (d *Direct) Commit(ino, id uint64, off, n int64) (lo, hi int64, e syscall.Errno) {
 	fs := d.fs
 	if d.leases == nil {
-		return syscall.ENOENT
+		return 0, 0, syscall.ENOENT
 	}
 	g, err := d.leases.Lookup(ino, id)
 	if err != nil {
-		return grantErrno(err)
+		return 0, 0, grantErrno(err)
 	}
 	if !g.Writable {
-		return syscall.EBADF
+		return 0, 0, syscall.EBADF
+	}
+	lo, hi = int64(g.Lo)<<layout.BlockShift, int64(g.Hi)<<layout.BlockShift
+	if n != 0 {
+		if off < lo || off+n > hi {
+			return 0, 0, syscall.EINVAL
+		}
+		lo, hi = off, off+n
 	}
 	in, e := fs.get(ino)
 	if e != 0 {
-		return e
+		return 0, 0, e
 	}
 	defer fs.put(in, 1)
 	fs.touch(in)
-	return 0
+	return lo, hi, 0
 }
 
 // Release is a hint that a lease may have ended.

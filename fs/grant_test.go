@@ -327,6 +327,10 @@ func TestGrantErrors(t *testing.T) {
 		return g
 	}
 	g := promise(false)
+	commit := func(ino uint64, g *lease.Grant, off, n int64) syscall.Errno {
+		_, _, e := d.Commit(ino, g.ID, off, n)
+		return e
+	}
 	confirm := func() syscall.Errno { return d.Confirm(&v.Ctx, ino, g.ID, g.Generation) }
 	if e := confirm(); e != syscall.ENOLCK {
 		t.Errorf("confirmed without a lock: %v", e)
@@ -334,8 +338,8 @@ func TestGrantErrors(t *testing.T) {
 	v.locks.Use(g, 4096, 1)
 	for name, e := range map[string]syscall.Errno{
 		"of another file":      d.Confirm(&v.Ctx, other, g.ID, g.Generation),
-		"commit to read":       d.Commit(ino, g.ID) ^ syscall.EBADF ^ syscall.ENOENT,
-		"commit of another":    d.Commit(other, g.ID),
+		"commit to read":       commit(ino, g, 0, 0) ^ syscall.EBADF ^ syscall.ENOENT,
+		"commit of another":    commit(other, g, 0, 0),
 		"release of another":   d.Release(other, g.ID),
 		"an id that is none's": d.Confirm(&v.Ctx, ino, g.ID+1, g.Generation),
 	} {
@@ -356,7 +360,10 @@ func TestGrantErrors(t *testing.T) {
 	}
 	before := v.Stat(ino)
 	g = v.grant(ino, 0, 1, true)
-	v.OK(d.Commit(ino, g.ID))
+	v.OK(commit(ino, g, 0, 0))
+	if e := commit(ino, g, 4000, 97); e != syscall.EINVAL {
+		t.Errorf("commit behind the grant: %v", e)
+	}
 	if now := v.Stat(ino); now.Mtime <= before.Mtime || now.Ctime <= before.Ctime {
 		t.Errorf("times after commit: %+v, before %+v", now, before)
 	}
@@ -396,4 +403,71 @@ func TestGrantModes(t *testing.T) {
 		v.Unmount()
 	}
 	v.Mount()
+}
+
+// TestGrantPrivileges checks that a grant to write takes away what a write does, that setting it
+// later makes the grant stale, and that a file stays writable while a program stores to it.
+func TestGrantPrivileges(t *testing.T) {
+	v := newGranting(t, 16<<20)
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 8192))
+	chmod := func(mode uint32) {
+		v.Helper()
+		v.OK(v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: mode}, new(fs.Attr)))
+	}
+	const capability = "security.capability"
+	ask := func(write bool) *lease.Grant {
+		v.Helper()
+		g, _, e := v.FS.Direct().Grant(&v.Ctx, ino, &fs.GrantQuery{Lo: 0, Hi: 2, Write: write, Most: 4, Kill: fs.SetKillPriv})
+		v.OK(e)
+		v.locks.Use(g, 4096, 1)
+		v.OK(v.FS.Direct().Confirm(&v.Ctx, ino, g.ID, g.Generation))
+		return g
+	}
+	chmod(0o6755)
+	v.SetXattr(ino, capability, []byte("x"))
+	ask(false)
+	if m := v.Stat(ino).Mode; m&0o7777 != 0o6755 {
+		t.Errorf("a grant to read left mode %o", m)
+	}
+	g := ask(true)
+	if m := v.Stat(ino).Mode; m&0o7777 != 0o755 {
+		t.Errorf("a grant to write left mode %o", m)
+	}
+	if _, e := v.FS.GetXattr(&v.Ctx, ino, capability, nil); e != syscall.ENODATA {
+		t.Errorf("a grant to write left capabilities: %v", e)
+	}
+	for name, set := range map[string]func(){
+		"set-user-ID":  func() { chmod(0o4755) },
+		"set-group-ID": func() { chmod(0o2755) },
+		"capabilities": func() { v.SetXattr(ino, capability, []byte("y")) },
+	} {
+		if g = ask(true); v.generation(g) != g.Generation {
+			t.Fatal("a new grant is stale")
+		}
+		chmod(0o700)
+		if v.generation(g) != g.Generation {
+			t.Error("a mode that no write changes makes a grant stale")
+		}
+		if set(); v.generation(g) == g.Generation {
+			t.Errorf("%s: the grant is not stale", name)
+		}
+	}
+	for _, flag := range []uint32{0x10, 0x20} { // FS_IMMUTABLE_FL, FS_APPEND_FL
+		if e := v.FS.SetFlags(&v.Ctx, ino, flag, nil); e != syscall.EBUSY {
+			t.Errorf("flag %#x while a program stores: %v", flag, e)
+		}
+	}
+	v.OK(v.FS.SetFlags(&v.Ctx, ino, 0x80, nil)) // FS_NOATIME_FL
+	v.Crash()
+	v.Mount() // the programs go on
+	if e := v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0x10, nil); e != syscall.EBUSY {
+		t.Errorf("immutable while a program of a former mount stores: %v", e)
+	}
+	v.locks.DropAll()
+	if err := v.FS.Direct().Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	v.OK(v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0x10, nil))
+	v.OK(v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0, nil))
 }

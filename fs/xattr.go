@@ -129,6 +129,7 @@ func (fs *FS) SetXattr(ctx *Caller, ino uint64, name string, value []byte, flags
 		}
 		if name == capability {
 			s.in.caps.Store(true)
+			fs.direct.stale(s.in)
 		}
 		return s.set(name, value)
 	})

@@ -61,7 +61,8 @@ type Adapter struct {
 	calls    sync.Pool // *call
 	waiting  sync.Pool // *queue with waits set
 	nextLane atomic.Uint32
-	handles  atomic.Uint64 // the last file handle, see newHandle
+	handles  atomic.Uint64 // counts file handles, see newHandle
+	caching  caching
 
 	server   atomic.Pointer[fuse.Server] // set by Init; nil in tests without a kernel
 	protocol *fuse.ProtocolServer        // parses slow requests; set before the first request

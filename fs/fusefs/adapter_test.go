@@ -56,7 +56,7 @@ func (m *mounted) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out 
 	var o transport.CreateOut
 	q, th := m.waits(&in.InHeader)
 	e := q.Create(th, &transport.CreateIn{Flags: in.Flags, Mode: in.Mode, Umask: in.Umask}, name, &o)
-	out.EntryOut, out.OpenFlags = *entryOut(&o.Entry), o.Open.OpenFlags
+	out.EntryOut, out.OpenFlags, out.Fh = *entryOut(&o.Entry), o.Open.OpenFlags, o.Open.Fh
 	return status(e)
 }
 
@@ -96,6 +96,7 @@ func (m *mounted) create(name string, mode uint32) uint64 {
 	m.v.Helper()
 	var out fuse.CreateOut
 	m.ok("create", m.Create(nil, &fuse.CreateIn{InHeader: header(1), Mode: mode}, name, &out))
+	m.released(out.NodeId, out.Fh)
 	return out.NodeId
 }
 

@@ -48,16 +48,25 @@ func putAttr(o *fuse.Attr, a *fs.Attr) {
 	o.Ctime, o.Ctimensec = splitTime(a.Ctime)
 }
 
-func putAttrOut(o *fuse.AttrOut, a *fs.Attr) {
-	o.SetTimeout(forever)
-	putAttr(&o.Attr, a)
+// attrTimeout returns how long the kernel may cache the attributes of an inode: not while programs
+// store to the file without any request.
+func (a *Adapter) attrTimeout(ino uint64) time.Duration {
+	if a.core.Direct().Stores(ino) {
+		return 0
+	}
+	return forever
 }
 
-func putEntry(o *fuse.EntryOut, a *fs.Attr) {
-	o.NodeId, o.Generation = a.Ino, uint64(a.Gen)
+func (a *Adapter) putAttrOut(o *fuse.AttrOut, at *fs.Attr) {
+	o.SetTimeout(a.attrTimeout(at.Ino))
+	putAttr(&o.Attr, at)
+}
+
+func (a *Adapter) putEntry(o *fuse.EntryOut, at *fs.Attr) {
+	o.NodeId, o.Generation = at.Ino, uint64(at.Gen)
 	o.SetEntryTimeout(forever)
-	o.SetAttrTimeout(forever)
-	putAttr(&o.Attr, a)
+	o.SetAttrTimeout(a.attrTimeout(at.Ino))
+	putAttr(&o.Attr, at)
 }
 
 // Statx answers statx(2) if it asks for the birth time, which GetAttr does not return.
@@ -68,7 +77,7 @@ func (a *Adapter) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.Stat
 		return status(e)
 	}
 	at := &c.attr
-	out.SetTimeout(forever)
+	out.SetTimeout(a.attrTimeout(in.NodeId))
 	out.Statx = fuse.Statx{
 		Mask: unix.STATX_BASIC_STATS | unix.STATX_BTIME, Blksize: layout.BlockSize,
 		Nlink: at.Nlink, Uid: at.UID, Gid: at.GID, Mode: uint16(at.Mode),
@@ -120,7 +129,7 @@ func (a *Adapter) setattr(c *call, ino uint64, in *transport.SetattrIn, out *fus
 	if e := a.core.SetAttr(&c.ctx, ino, s, &c.attr); e != 0 {
 		return e
 	}
-	putAttrOut(out, &c.attr)
+	a.putAttrOut(out, &c.attr)
 	return 0
 }
 

@@ -6,8 +6,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/daxfsd/daxfsd/fs"
 )
 
 // READ_LOCKOWNER and WRITE_LOCKOWNER distinguish requests of programs from those of the page cache:
@@ -41,8 +39,27 @@ func (a *Adapter) endBypass(c *call, ino uint64) {
 		return
 	}
 	c.ctx.Bypass = nil
+	a.drop(c, func() {
+		if off, n := b.Range(); n > 0 && a.conn >= 0 {
+			invalidatePages(a.conn, ino, off, n)
+		}
+		b.End()
+	})
+}
+
+// dropCached makes the kernel write back and drop its pages of n bytes at offset off of a file, and
+// forget the attributes, with the limits of endBypass.
+func (a *Adapter) dropCached(c *call, ino uint64, off, n int64) {
+	if a.conn >= 0 {
+		a.drop(c, func() { invalidatePages(a.conn, ino, off, n) })
+	}
+}
+
+// drop calls f, which makes the kernel drop pages, or has it called later if many requests wait for
+// that.
+func (a *Adapter) drop(c *call, f func()) {
 	if a.dropping.Enter(c.ctx.UID) {
-		c.ctx.Wait(func() { a.dropPages(ino, b) })
+		c.ctx.Wait(f)
 		a.dropping.Leave(c.ctx.UID)
 		return
 	}
@@ -54,17 +71,9 @@ func (a *Adapter) endBypass(c *call, ino uint64) {
 	}
 	a.lateNow.Add(1)
 	a.late.Go(func() {
-		a.dropPages(ino, b)
+		f()
 		a.lateNow.Add(-1)
 	})
-}
-
-// dropPages drops the pages of the Bypass and ends it.
-func (a *Adapter) dropPages(ino uint64, b *fs.Bypass) {
-	if off, n := b.Range(); n > 0 && a.conn >= 0 {
-		invalidatePages(a.conn, ino, off, n)
-	}
-	b.End()
 }
 
 // invalidatePages sends FUSE_NOTIFY_INVAL_INODE: the kernel writes back and drops its pages of

@@ -26,17 +26,37 @@ func (a *Adapter) openFlags(flags uint32) uint32 {
 	return openCached
 }
 
-// open opens a file. It keeps no state: the kernel checks permissions (default_permissions), and
-// O_TRUNC arrives as a separate SETATTR because ATOMIC_O_TRUNC is not negotiated.
+// open opens a file. The kernel checks permissions (default_permissions), and O_TRUNC arrives as a
+// separate SETATTR because ATOMIC_O_TRUNC is not negotiated.
 func (a *Adapter) open(c *call, ino uint64, open uint32, out *transport.OpenOut) syscall.Errno {
 	flags, e := a.core.Open(&c.ctx, ino, open)
-	out.OpenFlags = a.openFlags(flags)
+	if e == 0 {
+		out.Fh, out.OpenFlags = a.opened(ino, flags, open)
+	}
 	return e
+}
+
+// opened returns the handle and the FOPEN_* flags of a file with the inode flags flags that is
+// opened with open, O_*. The kernel does not cache a file that a program maps past it.
+func (a *Adapter) opened(ino uint64, flags, open uint32) (fh uint64, fopen uint32) {
+	fopen = a.openFlags(flags)
+	if a.dax == DAXInode && fopen == openCached && !a.caching.opens(ino, a.core.Direct().Mapped) {
+		fopen = openDirect
+	}
+	return a.newHandle(open, fopen), fopen
+}
+
+// released ends an open file.
+func (a *Adapter) released(ino, fh uint64) {
+	a.core.Direct().CloseHandle(fh)
+	if a.dax == DAXInode && fh&handleCached != 0 {
+		a.caching.closed(ino)
+	}
 }
 
 // create makes and opens a file. The kernel sends CREATE only for names that it knows to be absent,
 // so O_TRUNC has no effect. The umask is in c.
-func (a *Adapter) create(c *call, dir uint64, name string, open, mode uint32, out *fuse.EntryOut) (fopen uint32, e syscall.Errno) {
+func (a *Adapter) create(c *call, dir uint64, name string, open, mode uint32, out *fuse.EntryOut) (fh uint64, fopen uint32, e syscall.Errno) {
 	e = a.core.Mknod(&c.ctx, dir, name, syscall.S_IFREG|mode&07777, 0, &c.attr)
 	if e == 0 {
 		a.core.Opened(c.attr.Ino, open)
@@ -48,7 +68,10 @@ func (a *Adapter) create(c *call, dir uint64, name string, open, mode uint32, ou
 			}
 		}
 	}
-	return a.openFlags(c.attr.Flags), entry(c, out, e)
+	if e == 0 {
+		fh, fopen = a.opened(c.attr.Ino, c.attr.Flags, open)
+	}
+	return fh, fopen, a.entry(c, out, e)
 }
 
 // Tmpfile makes and opens a file without a name (O_TMPFILE). The kernel enforces O_EXCL, which
@@ -60,9 +83,9 @@ func (a *Adapter) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.C
 	e := a.core.Tmpfile(&c.ctx, in.NodeId, in.Mode, &c.attr)
 	if e == 0 {
 		a.core.Opened(c.attr.Ino, in.Flags)
+		out.Fh, out.OpenFlags = a.opened(c.attr.Ino, c.attr.Flags, in.Flags)
 	}
-	out.OpenFlags = a.openFlags(c.attr.Flags)
-	return status(entry(c, &out.EntryOut, e))
+	return status(a.entry(c, &out.EntryOut, e))
 }
 
 // writeKind returns whether a WRITE appends, and whether it writes back the page cache. open are

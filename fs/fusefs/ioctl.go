@@ -7,6 +7,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/daxfsd/daxfsd/direct/protocol"
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/layout"
 )
@@ -75,6 +76,16 @@ func (a *Adapter) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, ou
 			return fuse.EINVAL
 		}
 		e = a.extents(c, in.NodeId, arg, res)
+	case protocol.IocGrant:
+		if short(protocol.GrantSize, protocol.GrantSize) {
+			return fuse.EINVAL
+		}
+		e = a.grant(c, in.NodeId, in.Fh, arg, res)
+	case protocol.IocConfirm, protocol.IocCommit, protocol.IocRelease:
+		if short(protocol.CommandSize, protocol.CommandSize) {
+			return fuse.EINVAL
+		}
+		e = a.command(c, in.NodeId, in.Cmd, arg, res)
 	}
 	return status(e)
 }

@@ -10,16 +10,16 @@ import (
 )
 
 // entry fills in the answer to a request that looks up or creates an inode.
-func entry(c *call, out *fuse.EntryOut, e syscall.Errno) syscall.Errno {
+func (a *Adapter) entry(c *call, out *fuse.EntryOut, e syscall.Errno) syscall.Errno {
 	if e == 0 {
-		putEntry(out, &c.attr)
+		a.putEntry(out, &c.attr)
 	}
 	return e
 }
 
 func (a *Adapter) lookup(c *call, dir uint64, name string, out *fuse.EntryOut) syscall.Errno {
 	if name == "." {
-		return entry(c, out, a.core.Ref(&c.ctx, dir, &c.attr))
+		return a.entry(c, out, a.core.Ref(&c.ctx, dir, &c.attr))
 	}
 	e := a.core.Lookup(&c.ctx, dir, name, &c.attr)
 	if e == syscall.ENOENT {
@@ -27,7 +27,7 @@ func (a *Adapter) lookup(c *call, dir uint64, name string, out *fuse.EntryOut) s
 		out.SetEntryTimeout(forever)
 		return 0
 	}
-	return entry(c, out, e)
+	return a.entry(c, out, e)
 }
 
 // Forget drops n lookups of an inode.
@@ -38,12 +38,12 @@ func (a *Adapter) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, o
 	c := a.get(cancel, &in.InHeader)
 	defer a.put(c)
 	c.ctx.Umask = in.Umask
-	return status(entry(c, out, a.core.Mknod(&c.ctx, in.NodeId, name, in.Mode, in.Rdev, &c.attr)))
+	return status(a.entry(c, out, a.core.Mknod(&c.ctx, in.NodeId, name, in.Mode, in.Rdev, &c.attr)))
 }
 
 func (a *Adapter) mkdir(c *call, dir uint64, name string, mode, umask uint32, out *fuse.EntryOut) syscall.Errno {
 	c.ctx.Umask = umask
-	return entry(c, out, a.core.Mkdir(&c.ctx, dir, name, mode, &c.attr))
+	return a.entry(c, out, a.core.Mkdir(&c.ctx, dir, name, mode, &c.attr))
 }
 
 // Access is never called on a mount with default_permissions.
@@ -76,7 +76,7 @@ func (a *Adapter) readdir(c *call, dir, cookie uint64, flags uint32, plus bool, 
 			return true
 		}
 		if a.core.RefEntry(&look, d, &c.attr) == 0 {
-			putEntry(o, &c.attr)
+			a.putEntry(o, &c.attr)
 		}
 		return true
 	})

@@ -76,6 +76,7 @@ func (q *queue) Write(h *transport.InHeader, in *transport.WriteIn, data []byte)
 
 // Release answers the last close(2) of an open file, and makes lazily kept times durable.
 func (q *queue) Release(h *transport.InHeader, in *transport.ReleaseIn) syscall.Errno {
+	q.a.released(h.NodeID, in.Fh)
 	q.a.core.Release(&q.enter(h).ctx, h.NodeID, in.Flags)
 	return 0
 }
@@ -102,7 +103,7 @@ func (q *queue) Getattr(h *transport.InHeader, _ *transport.GetattrIn, out *tran
 	if e := q.a.core.GetAttr(&q.enter(h).ctx, h.NodeID, &q.attr); e != 0 {
 		return orSlow(e)
 	}
-	putAttrOut(attrOut(out), &q.attr)
+	q.a.putAttrOut(attrOut(out), &q.attr)
 	return 0
 }
 
@@ -120,7 +121,7 @@ func (q *queue) Open(h *transport.InHeader, in *transport.OpenIn, out *transport
 func (q *queue) Create(h *transport.InHeader, in *transport.CreateIn, name string, out *transport.CreateOut) (e syscall.Errno) {
 	c := q.enter(h)
 	c.ctx.Umask = in.Umask
-	out.Open.OpenFlags, e = q.a.create(c, h.NodeID, name, in.Flags, in.Mode, entryOut(&out.Entry))
+	out.Open.Fh, out.Open.OpenFlags, e = q.a.create(c, h.NodeID, name, in.Flags, in.Mode, entryOut(&out.Entry))
 	return orSlow(e)
 }
 
@@ -132,13 +133,13 @@ func (q *queue) Mkdir(h *transport.InHeader, in *transport.MkdirIn, name string,
 // Symlink creates a symbolic link.
 func (q *queue) Symlink(h *transport.InHeader, name, target string, out *transport.EntryOut) syscall.Errno {
 	c := q.enter(h)
-	return orSlow(entry(c, entryOut(out), q.a.core.Symlink(&c.ctx, h.NodeID, name, target, &c.attr)))
+	return orSlow(q.a.entry(c, entryOut(out), q.a.core.Symlink(&c.ctx, h.NodeID, name, target, &c.attr)))
 }
 
 // Link creates another name for an inode.
 func (q *queue) Link(h *transport.InHeader, in *transport.LinkIn, name string, out *transport.EntryOut) syscall.Errno {
 	c := q.enter(h)
-	return orSlow(entry(c, entryOut(out), q.a.core.Link(&c.ctx, in.Oldnodeid, h.NodeID, name, &c.attr)))
+	return orSlow(q.a.entry(c, entryOut(out), q.a.core.Link(&c.ctx, in.Oldnodeid, h.NodeID, name, &c.attr)))
 }
 
 // Unlink removes a name of a file.

@@ -29,7 +29,8 @@
 //
 // # Concurrency
 //
-// All methods may be called concurrently; but the caller serialises Add, Change and Drop of one
-// file (with the inode's lock), so that a grant is made of blocks that the file has. Table.mu is
-// taken before the locks of refcnt, and no callback is called while it is held.
+// All methods may be called concurrently; but the caller serialises Add, BeginChange with
+// EndChange, and Drop of one file (with the inode's lock), so that a grant is made of blocks that
+// the file has. Table.mu is taken before the locks of refcnt, and no callback is called while it is
+// held.
 package lease

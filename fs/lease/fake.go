@@ -27,6 +27,13 @@ func (k *Fake) Lock(lo, hi int64, d int) {
 	}
 }
 
+// DropAll drops all locks, as when all programs have ended.
+func (k *Fake) DropAll() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.held)
+}
+
 // Use takes (d is 1) or drops (-1) the locks that a program takes for a grant. A block is that many
 // bytes long.
 func (k *Fake) Use(g *Grant, block int64, d int) {

@@ -127,6 +127,24 @@ func (t *Table) EndChange(ino uint64) error {
 	return err
 }
 
+// Stale makes all grants of a file stale, although its layout stays: what a program stores through
+// one would have to change the file first.
+func (t *Table) Stale(ino uint64) error {
+	if t.grants.Load() == 0 {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.files[ino]
+	if f == nil || f.changing { // EndChange will do it
+		return nil
+	}
+	for _, g := range f.grants {
+		g.stale = true
+	}
+	return t.newGenerationLocked(f)
+}
+
 // Resize tells the programs that map a file its new size in bytes.
 func (t *Table) Resize(ino, size uint64) error {
 	if t.grants.Load() == 0 {

@@ -117,6 +117,7 @@ type Table struct {
 	order  []*Grant          // protected by mu: byID in the order of their ids
 	next   int               // protected by mu: index in order where the next Sweep begins
 	lastID uint64            // protected by mu
+	asked  map[uint64]int    // protected by mu: promised grants by open file
 	found  []found           // protected by mu: in ascending order
 	used   int               // protected by mu: locks of all grants
 	byUser map[uint32]int    // protected by mu: locks by user
@@ -138,7 +139,7 @@ type found struct{ block, n uint64 }
 
 // New returns a table without grants.
 func New(o Options) *Table {
-	return &Table{o: o, lastID: o.LastID, byID: map[uint64]*Grant{}, files: map[uint64]*file{}, byUser: map[uint32]int{}}
+	return &Table{o: o, lastID: o.LastID, byID: map[uint64]*Grant{}, files: map[uint64]*file{}, byUser: map[uint32]int{}, asked: map[uint64]int{}}
 }
 
 // Any reports whether there are grants or found leases.
@@ -204,6 +205,7 @@ func (t *Table) Add(g *Grant, size uint64) error {
 	}
 	g.ID, g.Generation, g.Slot, g.Since = id, f.gen, t.slotOff(f.slot), t.o.Now()
 	g.state = promised
+	t.asked[g.Handle]++
 	f.grants = append(f.grants, g)
 	t.byID[g.ID] = g
 	t.order = append(t.order, g)
@@ -251,8 +253,18 @@ func (t *Table) Confirm(ino, id, generation uint64) error {
 	case g.stale || generation != g.Generation:
 		return ErrStale
 	}
+	if g.state == promised {
+		t.answeredLocked(g)
+	}
 	g.state = confirmed
 	return nil
+}
+
+// answeredLocked is called when a grant is no longer promised. Called with mu held.
+func (t *Table) answeredLocked(g *Grant) {
+	if t.asked[g.Handle]--; t.asked[g.Handle] == 0 {
+		delete(t.asked, g.Handle)
+	}
 }
 
 // Lookup returns a grant of a file that has not ended. ErrUnknown.
@@ -312,7 +324,12 @@ func (t *Table) CloseHandle(handle uint64) {
 	if t.grants.Load() == 0 {
 		return
 	}
-	t.end(func(g *Grant) bool { return g.Handle == handle && g.state == promised })
+	t.mu.Lock()
+	n := t.asked[handle]
+	t.mu.Unlock()
+	if n > 0 {
+		t.end(func(g *Grant) bool { return g.Handle == handle && g.state == promised })
+	}
 }
 
 // end makes grants that the condition holds for gone. It is evaluated with mu held.
@@ -339,6 +356,9 @@ func (t *Table) removeLocked(over []*Grant) {
 		return
 	}
 	for _, g := range over {
+		if g.state == promised {
+			t.answeredLocked(g)
+		}
 		g.state = gone
 		delete(t.byID, g.ID)
 		t.used -= g.locks()
