@@ -69,11 +69,13 @@ func (w *world) start() {
 			defer w.mu.Unlock()
 			w.ended = append(w.ended, g.ID)
 		},
-		Now:   func() time.Time { return w.now },
+		Now:   w.clock,
 		Store: func(off int64, v uint64) error { w.memory[off/8] = v; return nil },
 		Load:  func(off int64) (uint64, error) { return w.memory[off/8], nil },
 	})
 }
+
+func (w *world) clock() time.Time { return w.now }
 
 func (w *world) own(block, n uint64) {
 	for b := block; b < block+n; b++ {

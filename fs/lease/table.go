@@ -66,6 +66,7 @@ type Grant struct {
 
 	state state     // protected by Table.mu
 	stale bool      // protected by Table.mu
+	seen  uint64    // protected by Table.mu: how often Confirm has seen the lock
 	ended time.Time // protected by Table.mu
 }
 
@@ -119,8 +120,8 @@ type Table struct {
 	lastID uint64            // protected by mu
 	asked  map[uint64]int    // protected by mu: promised grants by open file
 	found  []found           // protected by mu: in ascending order
-	used   int               // protected by mu: locks of all grants
-	byUser map[uint32]int    // protected by mu: locks by user
+	used   int               // protected by mu: locks of all grants that have not ended
+	byUser map[uint32]int    // protected by mu: these locks by user
 	slots  slots             // protected by mu
 
 	sweeping sync.Mutex // serialises Sweep; taken before mu
@@ -183,15 +184,15 @@ func (t *Table) Find(n uint64, take func(block, n uint64) (k uint64, ok bool)) e
 //
 // Precondition: the caller keeps the parts the file's own until Add returns.
 func (t *Table) Add(g *Grant, size uint64) error {
+	id, err := t.newID()
+	if err != nil {
+		return err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := g.locks()
 	if t.used+n > Budget || g.UID != 0 && t.byUser[g.UID]+n > userShare {
 		return ErrBudget
-	}
-	id, err := t.newIDLocked()
-	if err != nil {
-		return err
 	}
 	f := t.files[g.Ino]
 	if f == nil {
@@ -215,20 +216,32 @@ func (t *Table) Add(g *Grant, size uint64) error {
 	return nil
 }
 
-// newIDLocked returns an id that no program has locked: one that a former daemon gave out, or
-// another program's lock, must not be taken for the lock of the new grant. ErrBudget. Called with
-// mu held.
-func (t *Table) newIDLocked() (uint64, error) {
+// newID returns an id that no grant has and no program has locked: an id that a former daemon gave
+// out, or another program's lock, must not be taken for the lock of the new grant. ErrBudget.
+// Called without mu, which is not held while the kernel is asked.
+func (t *Table) newID() (uint64, error) {
 	for range triedIDs {
-		if t.lastID++; t.lastID > protocol.MaxID {
-			t.lastID = 1
-		}
-		_, _, locked, err := t.o.Locks.FirstLock(protocol.Identity(t.lastID, false), 2)
+		id := t.nextID()
+		_, _, locked, err := t.o.Locks.FirstLock(protocol.Identity(id, false), 2)
 		if err != nil || !locked {
-			return t.lastID, err
+			return id, err
 		}
 	}
 	return 0, fmt.Errorf("%w: programs lock ids that they were not given", ErrBudget)
+}
+
+// nextID returns the next id that no grant has.
+func (t *Table) nextID() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		if t.lastID++; t.lastID > protocol.MaxID {
+			t.lastID = 1
+		}
+		if t.byID[t.lastID] == nil {
+			return t.lastID
+		}
+	}
 }
 
 // Confirm makes the lease of a grant the lock's, once it has seen the lock. ErrUnknown;
@@ -257,7 +270,17 @@ func (t *Table) Confirm(ino, id, generation uint64) error {
 		t.answeredLocked(g)
 	}
 	g.state = confirmed
+	g.seen++
 	return nil
+}
+
+// uncountLocked takes the locks of a grant from those in use: the program has none any more. Called
+// with mu held.
+func (t *Table) uncountLocked(g *Grant) {
+	t.used -= g.locks()
+	if t.byUser[g.UID] -= g.locks(); t.byUser[g.UID] == 0 {
+		delete(t.byUser, g.UID)
+	}
 }
 
 // answeredLocked is called when a grant is no longer promised. Called with mu held.
@@ -276,41 +299,6 @@ func (t *Table) Lookup(ino, id uint64) (*Grant, error) {
 		return nil, ErrUnknown
 	}
 	return g, nil
-}
-
-// Look looks whether the lease of a grant has ended, as Sweep does. ErrUnknown.
-func (t *Table) Look(ino, id uint64) error {
-	g, err := t.Lookup(ino, id)
-	if err != nil {
-		return err
-	}
-	t.sweeping.Lock()
-	defer t.sweeping.Unlock()
-	return t.look(g)
-}
-
-// look ends a confirmed grant whose lock is not seen any more. Called with sweeping held.
-func (t *Table) look(g *Grant) error {
-	t.mu.Lock()
-	state := g.state
-	t.mu.Unlock()
-	if state != confirmed {
-		return nil
-	}
-	locked, err := t.locked(g)
-	if err != nil || locked {
-		return err
-	}
-	t.mu.Lock()
-	over, ino := g.state == confirmed, g.Ino
-	if over {
-		g.state, g.ended = ended, t.o.Now()
-	}
-	t.mu.Unlock()
-	if over {
-		t.o.Ended(ino, g)
-	}
-	return nil
 }
 
 // locked reports whether the identity of a grant is locked.
@@ -358,93 +346,20 @@ func (t *Table) removeLocked(over []*Grant) {
 	for _, g := range over {
 		if g.state == promised {
 			t.answeredLocked(g)
+			t.uncountLocked(g)
 		}
 		g.state = gone
 		delete(t.byID, g.ID)
-		t.used -= g.locks()
-		if t.byUser[g.UID] -= g.locks(); t.byUser[g.UID] == 0 {
-			delete(t.byUser, g.UID)
-		}
-		if f := t.files[g.Ino]; f != nil {
-			f.grants = slices.DeleteFunc(f.grants, func(x *Grant) bool { return x == g })
+	}
+	isGone := func(g *Grant) bool { return g.state == gone }
+	swept := map[uint64]bool{}
+	for _, g := range over { // each file once: a file may have thousands of grants
+		if f := t.files[g.Ino]; f != nil && !swept[g.Ino] {
+			swept[g.Ino] = true
+			f.grants = slices.DeleteFunc(f.grants, isGone)
 			t.dropSlotLocked(g.Ino, f)
 		}
 	}
-	t.order = slices.DeleteFunc(t.order, func(g *Grant) bool { return g.state == gone })
+	t.order = slices.DeleteFunc(t.order, isGone)
 	t.grants.Add(-int64(len(over)))
-}
-
-// Sweep looks whether leases have ended: those of most grants, in turns, and the found leases too
-// if that is all grants. A lease that has ended keeps its blocks for Quarantine, so a caller that
-// waits for space sweeps again.
-func (t *Table) Sweep(most int) error {
-	if t.grants.Load() == 0 {
-		return nil
-	}
-	t.sweeping.Lock()
-	defer t.sweeping.Unlock()
-	now := t.o.Now()
-	t.mu.Lock()
-	look := t.order
-	if most < len(look) {
-		t.next %= len(look)
-		look = append(slices.Clone(look[t.next:]), look[:t.next]...)[:most]
-		t.next += most
-	} else {
-		look = slices.Clone(look)
-	}
-	all := len(look) == len(t.order)
-	t.mu.Unlock()
-	var first error
-	for _, g := range look {
-		if first = t.look(g); first != nil {
-			break
-		}
-	}
-	t.end(func(g *Grant) bool {
-		return g.state == ended && now.Sub(g.ended) >= Quarantine || g.state == promised && now.Sub(g.Since) >= Unconfirmed
-	})
-	if all && first == nil {
-		first = t.sweepFound()
-	}
-	return first
-}
-
-// sweepFound gives up the found leases of blocks that nobody locks any more.
-func (t *Table) sweepFound() error {
-	t.mu.Lock()
-	look := t.found
-	t.mu.Unlock()
-	if len(look) == 0 {
-		return nil
-	}
-	var left, over []found
-	for _, f := range look {
-		at, end := f.block, f.block+f.n
-		err := t.o.Locks.Locks(int64(f.block)*t.o.Block, int64(f.n)*t.o.Block, func(lo, hi int64) bool {
-			first, last := max(uint64(lo/t.o.Block), at), uint64((hi+t.o.Block-1)/t.o.Block)
-			if at < first {
-				over = append(over, found{at, first - at})
-			}
-			if first < last {
-				left = append(left, found{first, last - first})
-				at = last
-			}
-			return true
-		})
-		if err != nil {
-			return err // of what was seen until then nothing is given up
-		}
-		if at < end {
-			over = append(over, found{at, end - at})
-		}
-	}
-	t.mu.Lock()
-	t.grants.Add(int64(len(left) - len(t.found)))
-	t.found = left
-	t.mu.Unlock()
-	for _, f := range over {
-		t.o.Folios.Unlease(f.block, f.n, true, t.o.Idle)
-	}
-	return nil
 }

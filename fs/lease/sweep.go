@@ -1,0 +1,147 @@
+package lease
+
+import (
+	"math"
+	"slices"
+)
+
+// Look looks whether the lease of a grant has ended, as Sweep does. ErrUnknown.
+func (t *Table) Look(ino, id uint64) error {
+	g, err := t.Lookup(ino, id)
+	if err != nil {
+		return err
+	}
+	over, ino, err := t.look(g)
+	if over {
+		t.o.Ended(ino, g)
+	}
+	return err
+}
+
+// look ends a confirmed grant whose lock is not seen any more, and returns its file. The caller
+// calls Options.Ended if it has ended.
+func (t *Table) look(g *Grant) (over bool, ino uint64, err error) {
+	t.mu.Lock()
+	state, seen := g.state, g.seen
+	t.mu.Unlock()
+	if state != confirmed {
+		return false, 0, nil
+	}
+	locked, err := t.locked(g)
+	if err != nil || locked {
+		return false, 0, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if over = g.state == confirmed && g.seen == seen; over { // else Confirm has seen the lock since
+		g.state, g.ended = ended, t.o.Now()
+		t.uncountLocked(g)
+	}
+	return over, g.Ino, nil
+}
+
+// Sweep looks whether leases have ended: those of most grants, in turns, and the found leases too
+// at the end of each turn. A lease that has ended keeps its blocks for Quarantine, so a caller that
+// waits for space sweeps again. It waits for another Sweep under way.
+func (t *Table) Sweep(most int) error {
+	if t.grants.Load() == 0 {
+		return nil
+	}
+	t.sweeping.Lock()
+	return t.sweepAndUnlock(most)
+}
+
+// TrySweep is a Sweep of all grants, or does nothing if a Sweep is under way.
+func (t *Table) TrySweep() error {
+	if t.grants.Load() == 0 || !t.sweeping.TryLock() {
+		return nil
+	}
+	return t.sweepAndUnlock(math.MaxInt)
+}
+
+// sweepAndUnlock is Sweep. Called with sweeping held, which it unlocks before it calls
+// Options.Ended: that may have to free the file.
+func (t *Table) sweepAndUnlock(most int) (err error) {
+	type ending struct {
+		ino uint64
+		g   *Grant
+	}
+	var endings []ending
+	now := t.o.Now()
+	look, last := t.turn(most)
+	for _, g := range look {
+		over, ino, e := t.look(g)
+		if err = e; err != nil {
+			break
+		}
+		if over {
+			endings = append(endings, ending{ino, g})
+		}
+	}
+	t.end(func(g *Grant) bool {
+		return g.state == ended && now.Sub(g.ended) >= Quarantine || g.state == promised && now.Sub(g.Since) >= Unconfirmed
+	})
+	if last && err == nil {
+		err = t.sweepFound()
+	}
+	t.sweeping.Unlock()
+	for _, x := range endings {
+		t.o.Ended(x.ino, x.g)
+	}
+	return err
+}
+
+// turn returns the grants that the next Sweep of most grants looks at. last says that they are the
+// last of a turn. Called with sweeping held.
+func (t *Table) turn(most int) (look []*Grant, last bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if most >= len(t.order) {
+		return slices.Clone(t.order), true
+	}
+	if t.next >= len(t.order) {
+		t.next = 0
+	}
+	look = slices.Clone(t.order[t.next:min(len(t.order), t.next+most)])
+	t.next += most
+	return look, t.next >= len(t.order)
+}
+
+// sweepFound gives up the found leases of blocks that nobody locks any more.
+func (t *Table) sweepFound() error {
+	t.mu.Lock()
+	look := t.found
+	t.mu.Unlock()
+	if len(look) == 0 {
+		return nil
+	}
+	var left, over []found
+	for _, f := range look {
+		at, end := f.block, f.block+f.n
+		err := t.o.Locks.Locks(int64(f.block)*t.o.Block, int64(f.n)*t.o.Block, func(lo, hi int64) bool {
+			first, last := max(uint64(lo/t.o.Block), at), uint64((hi+t.o.Block-1)/t.o.Block)
+			if at < first {
+				over = append(over, found{at, first - at})
+			}
+			if first < last {
+				left = append(left, found{first, last - first})
+				at = last
+			}
+			return true
+		})
+		if err != nil {
+			return err // of what was seen until then nothing is given up
+		}
+		if at < end {
+			over = append(over, found{at, end - at})
+		}
+	}
+	t.mu.Lock()
+	t.grants.Add(int64(len(left) - len(t.found)))
+	t.found = left
+	t.mu.Unlock()
+	for _, f := range over {
+		t.o.Folios.Unlease(f.block, f.n, true, t.o.Idle)
+	}
+	return nil
+}
