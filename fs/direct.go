@@ -4,7 +4,11 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,10 +30,12 @@ const (
 // Direct serves programs that map the blocks of files. It keeps what they map from being reused or
 // moved, and tells them when a file's layout changes.
 type Direct struct {
-	fs     *FS          // immutable
-	leases *lease.Table // immutable once mounted; nil while the mount is read-only
-	swept  atomic.Int64 // when a caller that waits for space last swept all leases, in ns since started
-	failed atomic.Bool  // a slot could not be stored: no more grants
+	fs       *FS          // immutable
+	leases   *lease.Table // immutable once mounted; nil while the mount is read-only
+	swept    atomic.Int64 // when a caller that waits for space last swept all leases, in ns since started
+	toldFull atomic.Int64 // when full last said something, in ns since started; 0: never
+	failed   atomic.Bool  // a slot could not be stored: no more grants
+	record   sync.Mutex   // makes a new grant, and the record that there are any, one step; taken before lease.Table.mu
 }
 
 // start leases what programs map since a former mount. It is called once the owners of all blocks
@@ -64,7 +70,83 @@ func (d *Direct) start(fs *FS) error {
 	if err := d.leases.Find(fs.sb.Blocks(), d.takeFree); err != nil {
 		return fmt.Errorf("finding what programs map of the region: %w", err)
 	}
+	if d.any() || fs.owner.claim.Mapped() {
+		return fs.owner.claim.SetMapped(d.any())
+	}
 	return nil
+}
+
+// add makes a promised grant. The first one is recorded before the program knows of it, so that no
+// mount through another device node overlooks it. Called with io and mu held.
+//
+// Persistence order: store the record, flush, SFENCE (owner.Claim.SetMapped).
+func (d *Direct) add(g *lease.Grant, size uint64) error {
+	d.record.Lock()
+	defer d.record.Unlock()
+	if claim := d.fs.owner.claim; !claim.Mapped() {
+		if err := claim.SetMapped(true); err != nil {
+			return err
+		}
+	}
+	return d.leases.Add(g, size)
+}
+
+// recordNone records that no program maps blocks any more, if that is so.
+func (d *Direct) recordNone() {
+	if d.leases == nil || !d.fs.owner.claim.Mapped() {
+		return
+	}
+	d.record.Lock()
+	defer d.record.Unlock()
+	if !d.any() {
+		if err := d.fs.owner.claim.SetMapped(false); err != nil {
+			d.fs.warn("it cannot be recorded that no program maps files any more: %v", err)
+		}
+	}
+}
+
+// left says, at an unmount, what programs still map.
+func (d *Direct) left() {
+	if err := d.Sweep(); err != nil {
+		d.fs.warn("the locks on the region cannot be queried: %v", err)
+	}
+	d.recordNone()
+	if d.any() && len(d.leases.List()) > 0 { // the others have ended just now
+		d.fs.warn("%s: what they map stays in use, and the next mount keeps it", d.holders())
+	}
+}
+
+// fullInterval is the least time between two messages that programs hold space which is wanted.
+const fullInterval = time.Minute
+
+// full says which programs hold blocks that no file has, when space is wanted and does not come.
+func (d *Direct) full() {
+	if !d.any() || d.fs.table.LeasedDeferred() == 0 {
+		return
+	}
+	now, last := int64(time.Since(started)), d.toldFull.Load()
+	if last != 0 && now-last < int64(fullInterval) || !d.toldFull.CompareAndSwap(last, now) {
+		return
+	}
+	d.fs.warn("the filesystem is full, and %s, of which %d KiB are of no file any more and come back when they end", d.holders(), d.fs.table.LeasedDeferred()*layout.BlockSize>>10)
+}
+
+// holders describes the programs that map files, for messages.
+func (d *Direct) holders() string {
+	pids, blocks := map[uint32]bool{}, uint64(0)
+	for _, i := range d.leases.List() {
+		blocks += i.Blocks
+		if i.PID != 0 {
+			pids[i.PID] = true
+		}
+	}
+	s := fmt.Sprintf("programs map %d KiB of the region", blocks*layout.BlockSize>>10)
+	const most = 8
+	if len(pids) == 0 || len(pids) > most {
+		return s
+	}
+	list := slices.Sorted(maps.Keys(pids))
+	return s + ", by the grants of threads " + strings.Trim(fmt.Sprint(list), "[]")
 }
 
 // takeFree takes free blocks from the allocator that programs have locked. It reports whether the
@@ -201,6 +283,7 @@ func (d *Direct) Sweep() error {
 
 // sweepSome looks at some leases, in turns.
 func (d *Direct) sweepSome() {
+	defer d.recordNone()
 	if !d.any() {
 		return
 	}

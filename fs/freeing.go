@@ -161,6 +161,7 @@ func (f *freeing) awaitDeferred(ctx *Caller) syscall.Errno {
 		}
 		if time.Now().After(until) {
 			f.heldLong.Store(f.fs.table.Deferred())
+			f.fs.direct.full()
 			return true
 		}
 		return false
@@ -173,7 +174,12 @@ func (f *freeing) awaitDeferred(ctx *Caller) syscall.Errno {
 // operation's error: ENOSPC; EAGAIN if the caller may not wait; EINTR if it gave up. Called with no
 // lock held.
 func (f *freeing) spaceComes(ctx *Caller, released uint64) (again bool, e syscall.Errno) {
-	f.fs.direct.sweep()
+	if f.fs.direct.any() {
+		if ctx.NoWait {
+			return false, syscall.EAGAIN
+		}
+		f.fs.direct.sweep()
+	}
 	reclaims := f.larges.Load() > 0
 	deferring := f.deferring() // before Released, which counts what is deferred no more
 	switch {

@@ -289,7 +289,7 @@ func (d *Direct) try(ctx *Caller, in *inode, q *GrantQuery) (g *lease.Grant, siz
 	case q.Write && q.killsLocked(in):
 		return nil, 0, errChangedMeanwhile
 	}
-	if err := d.leases.Add(g, size); err != nil {
+	if err := d.add(g, size); err != nil {
 		if errors.Is(err, lease.ErrBudget) {
 			return nil, 0, syscall.ENOLCK
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -12,18 +13,22 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/lease"
+	"github.com/daxfsd/daxfsd/fs/owner"
 )
 
 // granting is a volume whose files programs map. The programs are the test.
 type granting struct {
 	*volume
 	locks *lease.Fake
+	said  []string // messages of the mount
 }
 
 func newGranting(t *testing.T, size int64) *granting {
 	locks := new(lease.Fake)
-	o := fs.Options{Direct: fs.DirectWrite, Locks: locks}
-	return &granting{&volume{fstest.Format(t, fstest.Memory(t, size), fstest.Small, o)}, locks}
+	v := &granting{locks: locks}
+	o := fs.Options{Direct: fs.DirectWrite, Locks: locks, Warn: func(m string) { v.said = append(v.said, m) }}
+	v.volume = &volume{fstest.Format(t, fstest.Memory(t, size), fstest.Small, o)}
+	return v
 }
 
 // grant asks for file blocks [lo, hi), takes the locks, and confirms.
@@ -304,6 +309,9 @@ func TestGrantSpaceComes(t *testing.T) {
 		}
 	}
 	time.AfterFunc(10*time.Millisecond, func() { v.locks.Use(g, 4096, -1) })
+	if !strings.Contains(strings.Join(v.said, "\n"), "the filesystem is full, and programs map 1024 KiB of the region, of which 1024 KiB are of no file") {
+		t.Errorf("nothing says who has the space: %q", v.said)
+	}
 	for end := time.Now().Add(time.Second); ; {
 		if n, e := v.FS.Write(&v.Ctx, hog, off, make([]byte, 4096)); e == 0 && n == 4096 {
 			break
@@ -470,4 +478,42 @@ func TestGrantPrivileges(t *testing.T) {
 	}
 	v.OK(v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0x10, nil))
 	v.OK(v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0, nil))
+}
+
+// TestGrantIsRecorded checks when the region records that programs map it, and what an unmount
+// says.
+func TestGrantIsRecorded(t *testing.T) {
+	v := newGranting(t, 16<<20)
+	recorded := func(want bool, when string) {
+		v.Helper()
+		rec, err := owner.Read(v.R, v.Super())
+		if err != nil || rec.Mapped.Any != want {
+			v.Errorf("%s: recorded %v, %v", when, rec.Mapped.Any, err)
+		}
+	}
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 8192))
+	recorded(false, "no grant")
+	g := v.grant(ino, 0, 2, true)
+	recorded(true, "a grant")
+	v.Unmount()
+	recorded(true, "unmounted")
+	if last := v.said[len(v.said)-1]; !strings.Contains(last, "programs map 8 KiB of the region") {
+		t.Errorf("the unmount says %q", last)
+	}
+	said := len(v.said)
+	v.Mount()
+	recorded(true, "mounted again")
+	v.locks.Use(g, 4096, -1)
+	g = v.grant(ino, 0, 1, false)
+	v.locks.Use(g, 4096, -1)
+	v.Unmount()
+	v.Mount()
+	recorded(false, "the program has ended")
+	v.Crash()
+	v.Mount()
+	recorded(false, "after a crash")
+	if len(v.said) != said {
+		t.Errorf("messages without a program: %q", v.said[said:])
+	}
 }

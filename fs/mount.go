@@ -176,6 +176,7 @@ func (fs *FS) mount() error {
 //  4. owner record: clean, and where the free map is; SFENCE (owner.Claim.Release)
 func (fs *FS) Unmount() error {
 	fs.background.end()
+	fs.direct.left()
 	for i := range fs.icache {
 		s := &fs.icache[i]
 		s.mu.Lock()

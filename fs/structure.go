@@ -16,6 +16,8 @@ func (fs *FS) structureAt(off int64) string {
 		return "the second superblock"
 	case off >= sb.OwnerOff && off < sb.OwnerOff+layout.LineSize:
 		return "the owner record"
+	case off >= sb.MappedOff() && off < sb.MappedOff()+layout.LineSize:
+		return "the record of mappings"
 	case off >= sb.BeatOff() && off < sb.BeatOff()+layout.LineSize:
 		return "the heartbeat"
 	case off >= sb.BadOff && off < sb.BadOff+layout.BlockSize:

@@ -126,6 +126,9 @@ func (t *Table) Unlease(block, n uint64, writable bool, idle func(block, n uint6
 	r.finish(true)
 }
 
+// LeasedDeferred returns how many blocks are not free only because they are leased.
+func (t *Table) LeasedDeferred() uint64 { return uint64(t.leases.pinned.Load()) }
+
 // Leased reports whether any of n blocks from block on has a lease.
 func (t *Table) Leased(block, n uint64) bool {
 	l := &t.leases

@@ -192,6 +192,9 @@ func (w *mkfsWriter) body() {
 	line = layout.Line{}
 	line.Seal(w.seed, super.BeatOff(), seq)
 	w.store(super.BeatOff(), line[:])
+	line = layout.Line{}
+	line.Seal(w.seed, super.MappedOff(), seq)
+	w.store(super.MappedOff(), line[:])
 
 	first, bit := layout.ChunkMapPos(super.FirstChunk())
 	chunkMap := make([]byte, super.ChunkMapLines*layout.LineSize)

@@ -113,6 +113,38 @@ func (b *Beat) Get(l *Line) {
 	copy(b.Mount[:], l[PayloadOff:])
 }
 
+// Mapped is the line behind the heartbeat. It says whether programs may map blocks of the region,
+// and by which inode they take the locks that show it: locks on another device node of the same
+// device are not seen. It means nothing after a reboot.
+//
+//	offset size field
+//	0      16   boot id
+//	16     8    st_dev of the file or device node
+//	24     8    its st_ino
+//	32     4    1: programs may map blocks; 0: none does
+//	36     16   reserved, zero
+type Mapped struct {
+	Boot     [16]byte
+	Dev, Ino uint64
+	Any      bool
+}
+
+// Put writes m into l.
+func (m *Mapped) Put(l *Line) {
+	copy(l[PayloadOff:], m.Boot[:])
+	l.put64(16, m.Dev)
+	l.put64(24, m.Ino)
+	if m.Any {
+		l.put32(32, 1)
+	}
+}
+
+// Get reads m from l.
+func (m *Mapped) Get(l *Line) {
+	*m = Mapped{Dev: l.u64(16), Ino: l.u64(24), Any: l.u32(32) != 0}
+	copy(m.Boot[:], l[PayloadOff:])
+}
+
 // BadRange is one line of the bad-range list: a range of memory that cannot be read. No block in it
 // is allocated.
 //

@@ -308,6 +308,9 @@ func (s *Superblock) check() error {
 // BeatOff returns the region offset of the heartbeat, the line behind the owner record.
 func (s *Superblock) BeatOff() int64 { return s.OwnerOff + LineSize }
 
+// MappedOff returns the region offset of the line behind the heartbeat (Mapped).
+func (s *Superblock) MappedOff() int64 { return s.BeatOff() + LineSize }
+
 // Blocks returns the size of the filesystem in blocks.
 func (s *Superblock) Blocks() uint64 { return uint64(s.Size >> BlockShift) }
 

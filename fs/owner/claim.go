@@ -27,6 +27,9 @@ type Claim struct {
 	beat  layout.Beat
 	ended bool // Release has begun to write; protected by mu
 
+	mapped    layout.Mapped // protected by mu
+	mappedSeq uint64        // protected by mu
+
 	stop chan struct{} // closed by Stop; nil: the heartbeat is not running
 	done sync.WaitGroup
 }
@@ -67,6 +70,8 @@ func Take(r *pmem.Region, sb *layout.Superblock, v *Verdict, o TakeOptions) (*Cl
 	if c.owner.Damaged = was.Damaged; !v.Record.Valid {
 		c.owner.Mounts, c.owner.Damaged = 1, false
 	}
+	c.mapped = layout.Mapped{Boot: u.Boot, Dev: u.Dev, Ino: u.Ino, Any: v.Record.Mapped.Any}
+	c.mappedSeq = v.Record.mappedSeq
 	c.beat = layout.Beat{Mount: id, Dev: u.Dev, Ino: u.Ino, PIDNS: u.PIDNS, Interval: uint32(o.Interval / time.Millisecond)}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -125,6 +130,36 @@ func (c *Claim) put(off int64, l *layout.Line, seq uint64) error {
 		return err
 	}
 	c.r.Fence()
+	return nil
+}
+
+// Mapped reports whether the region's record says that programs may map blocks of it.
+func (c *Claim) Mapped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mapped.Any
+}
+
+// SetMapped records whether programs may map blocks of the region, through the inode of this
+// process. ErrLost.
+//
+// Persistence order: store the line, flush, SFENCE.
+func (c *Claim) SetMapped(programs bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.checkLocked(); err != nil {
+		return err
+	}
+	m := c.mapped
+	m.Any = programs
+	var l layout.Line
+	m.Put(&l)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := c.put(c.sb.MappedOff(), &l, c.mappedSeq+1); err != nil {
+		return err
+	}
+	c.mapped, c.mappedSeq = m, c.mappedSeq+1
 	return nil
 }
 

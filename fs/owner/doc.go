@@ -73,6 +73,14 @@
 // user stops all reads and changes; it does not even write "clean". Operations that were under way
 // when it was stopped may still be stored, until its first beat.
 //
+// # Programs that map the region
+//
+// Programs that a daemon has granted blocks keep them by locks of the kernel on the inode through
+// which they reached the region, also when the daemon is gone. A third line (layout.Mapped) says
+// that there may be such programs, and names the inode. Through another device node of the same
+// device their locks are not seen: then a verdict that would be Clean or Unused is Unclear, until a
+// reboot.
+//
 // A beat never rewrites the owner record. If two users find each other, the record names the one
 // that claimed the region last.
 //

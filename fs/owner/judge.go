@@ -6,6 +6,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/daxfsd/daxfsd/fs/layout"
 	"github.com/daxfsd/daxfsd/pmem"
 )
@@ -73,11 +75,12 @@ func Judge(r *pmem.Region, sb *layout.Superblock, o Options) (*Verdict, error) {
 		return nil, err
 	}
 	j := &judge{r: r, sb: sb, o: o, v: &Verdict{Record: rec}}
-	if !rec.Mounted() {
-		return j.v, nil
-	}
 	if j.us = Us(r); o.Us != nil {
 		j.us = *o.Us
+	}
+	if !rec.Mounted() {
+		j.mapped()
+		return j.v, nil
 	}
 	if j.o.Process == nil {
 		j.o.Process = pmem.ProcessStatus
@@ -87,7 +90,20 @@ func Judge(r *pmem.Region, sb *layout.Superblock, o Options) (*Verdict, error) {
 	}
 	j.user = rec.user()
 	err = j.decide()
+	j.mapped()
 	return j.v, err
+}
+
+// mapped makes the verdict Unclear if programs of this boot may map the region through another
+// device node, so that their locks are not seen through ours. Another file is other memory.
+func (j *judge) mapped() {
+	m, v := &j.v.Record.Mapped, j.v
+	if !m.Any || m.Boot != j.us.Boot || m.Boot == [16]byte{} || j.r.RegularFile() || j.us.Dev == 0 || m.Dev == j.us.Dev && m.Ino == j.us.Ino || v.Use > Unused {
+		return
+	}
+	v.Use = Unclear
+	v.Why = fmt.Sprintf("programs of this machine may have mapped files of it through another device node (inode %d of device %d:%d), and through this one that cannot be seen: mount it through that node, or end them",
+		m.Ino, unix.Major(m.Dev), unix.Minor(m.Dev))
 }
 
 type judge struct {

@@ -40,6 +40,10 @@ type Record struct {
 	Seq   uint64 // of the owner record, if valid
 	Beat  layout.Beat
 	beat  bool // the heartbeat is valid, and of the same mount as a valid owner record
+	// Mapped says by which inode programs of this boot map the region; Any is false if that line is
+	// torn, which it is only while the first program is about to.
+	Mapped    layout.Mapped
+	mappedSeq uint64
 }
 
 // Mounted reports whether the record was left by a user that did not unmount.
@@ -92,5 +96,12 @@ func readOnce(r *pmem.Region, sb *layout.Superblock) (rec Record, err error) {
 	}
 	rec.Beat.Get(&l)
 	rec.beat = l.Valid(seed, sb.BeatOff()) && (!rec.Valid || rec.Beat.Mount == rec.Owner.Mount)
+	if err := r.LoadLine(sb.MappedOff(), (*[layout.LineSize]byte)(&l)); err != nil {
+		return rec, err
+	}
+	if l.Valid(seed, sb.MappedOff()) {
+		rec.Mapped.Get(&l)
+		rec.mappedSeq = l.Seq()
+	}
 	return rec, nil
 }
