@@ -64,6 +64,10 @@ func flushLinesFence(b []byte) {
 
 func fence() { fenceAsm() }
 
+// loadBarrier orders loads before it before loads after it. The processor does so for all loads of
+// ordinary memory; the compiler does, since the load after it is atomic.
+func loadBarrier() {}
+
 // In amd64.s. All are frameless leaves, so that a fault in them unwinds to the guard.
 
 // store8Asm stores 8 bytes at p, a multiple of 8, with one store.

@@ -62,6 +62,10 @@ func flushLinesFence(b []byte) { flushLines(b) }
 
 func fence() { fenceAsm() }
 
+// loadBarrier orders loads before it before loads after it. Go's atomic load, a LDAR, orders only
+// what comes after.
+func loadBarrier() { loadBarrierAsm() }
+
 // In arm64.s. All are frameless leaves, so that a fault in them unwinds to the guard.
 
 // store8Asm stores 8 bytes at p, a multiple of 8, with one store.
@@ -93,6 +97,8 @@ func ntZeroLinesAsm(dst *byte, n uintptr)
 func flushLinesAsm(p *byte, n, step, how uintptr)
 
 func fenceAsm()
+
+func loadBarrierAsm()
 
 // ctr returns the cache type register, CTR_EL0.
 func ctr() uint64

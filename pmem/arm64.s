@@ -16,6 +16,11 @@ TEXT ·fenceAsm(SB), NOSPLIT, $0-0
 	DSB $15 // SY
 	RET
 
+// func loadBarrierAsm()
+TEXT ·loadBarrierAsm(SB), NOSPLIT, $0-0
+	DMB $9 // ISHLD
+	RET
+
 // func store8Asm(p *byte, v uint64)
 TEXT ·store8Asm(SB), NOSPLIT, $0-16
 	MOVD p+0(FP), R0

@@ -16,6 +16,8 @@
 //   - Durability is the failures that a flushed and fenced store survives.
 //   - Recorder is called after every primitive; crash tests use it.
 //   - Range is a part of a region that the kernel knows to be poisoned.
+//   - Mapper and Window are a region that another process has mounted, and parts of it that are
+//     mapped through one open file description. Programs use them; the daemon does not.
 //   - LockShared, Region.Locks and FirstLock are the locks by which programs keep the memory that
 //     they map.
 //
@@ -56,10 +58,10 @@
 //
 // # Faults
 //
-// Poisoned media, and a file truncated while it is mapped, raise SIGBUS. Every primitive, Load,
-// LoadLine and Gather run under a guard that turns it into ErrMedia; the rest of the region goes on
-// working. A fault outside the region panics as always. Loads from Bytes have no guard: use Load or
-// Gather for one.
+// Poisoned media, and a file truncated while it is mapped, raise SIGBUS. Every primitive of a
+// Region or a Window, Load, LoadLine and Gather run under a guard that turns it into ErrMedia; the
+// rest of the region goes on working. A fault outside the region panics as always. Loads from Bytes
+// have no guard: use Load or Gather for one.
 //
 // # Concurrency
 //

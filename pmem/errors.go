@@ -4,10 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
-
-	"golang.org/x/sys/unix"
 )
 
 // The errors of a region. Errors of Open, Create and the primitives wrap one of these where one
@@ -100,52 +96,4 @@ func (r *Region) refuse(op string, off, n int64, store bool) error {
 		return ErrReadOnly
 	}
 	return RangeError{Op: op, Off: off, N: n, Size: r.size}
-}
-
-// guard ends a guarded function. It is deferred as
-//
-//	defer r.guard(debug.SetPanicOnFault(true), &err)
-//
-// which turns faults of this goroutine into panics until guard restores the previous setting. guard
-// turns a fault in the region into ErrMedia, and panics again with anything else.
-func (r *Region) guard(old bool, err *error) {
-	debug.SetPanicOnFault(old)
-	if p := recover(); p != nil {
-		*err = r.mediaError(p)
-	}
-}
-
-// mediaError returns the MediaError of a recovered panic, or panics again with it.
-func (r *Region) mediaError(p any) error {
-	if f, ok := p.(interface {
-		runtime.Error
-		Addr() uintptr
-	}); ok {
-		for _, base := range [2]uintptr{r.wbase, r.robase} {
-			if base != 0 && f.Addr() >= base && f.Addr()-base < uintptr(r.size) {
-				off := int64(f.Addr() - base)
-				return MediaError{Path: r.path, Off: off, Cause: r.causeAt(off)}
-			}
-		}
-	}
-	panic(p)
-}
-
-// causeAt returns why byte off faulted, as far as the region's file shows it.
-func (r *Region) causeAt(off int64) Cause {
-	var st unix.Stat_t
-	if r.file == nil || r.kind == KindDevDax || unix.Fstat(int(r.file.Fd()), &st) != nil {
-		return CauseUnknown
-	}
-	page := off &^ (pageSize - 1)
-	data, _ := nextData(r.file, page, st.Size)
-	switch {
-	case off >= st.Size:
-		return CauseTruncated
-	case r.kind == KindHugetlb, data > page: // hugetlbfs does not report holes
-		return CauseNoStorage
-	case r.kind == KindFSDax:
-		return CauseUnknown
-	}
-	return CauseDisk
 }

@@ -21,13 +21,18 @@ func (r *Region) Bytes(off, n int64) []byte {
 
 // Load copies len(dst) bytes at byte offset off out of the region. After ErrMedia, the content of
 // dst is undefined.
-func (r *Region) Load(off int64, dst []byte) (err error) {
+func (r *Region) Load(off int64, dst []byte) error {
 	n := int64(len(dst))
 	if !r.in(off, n) {
 		return r.refuse("Load", off, n, false)
 	}
-	defer r.guard(debug.SetPanicOnFault(true), &err)
-	Copy(dst, r.ro[off:off+n])
+	return r.load(off, dst)
+}
+
+// load is the guarded body of Load.
+func (m *mapped) load(off int64, dst []byte) (err error) {
+	defer m.guard(debug.SetPanicOnFault(true), &err)
+	Copy(dst, m.ro[off:off+int64(len(dst))])
 	return nil
 }
 

@@ -42,9 +42,9 @@ func (r *Region) mapAll(o *Options) error {
 }
 
 // setBases records where the mappings start.
-func (r *Region) setBases() {
-	r.wbase = uintptr(unsafe.Pointer(unsafe.SliceData(r.w)))
-	r.robase = uintptr(unsafe.Pointer(unsafe.SliceData(r.ro)))
+func (m *mapped) setBases() {
+	m.wbase = uintptr(unsafe.Pointer(unsafe.SliceData(m.w)))
+	m.robase = uintptr(unsafe.Pointer(unsafe.SliceData(m.ro)))
 }
 
 // mapAligned maps the whole region at an address at which the largest pages fit: a multiple of 2
@@ -93,7 +93,8 @@ func NewMemory(size int64) (*Region, error) {
 	b := make([]byte, size+pageSize)
 	head := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (pageSize - 1)
 	b = b[head:][:size:size]
-	r := &Region{kind: KindMemory, size: size, align: pageSize, path: "memory", w: b, ro: b, locked: true, memory: memories.Add(1)}
+	r := &Region{kind: KindMemory, size: size, align: pageSize, path: "memory", mapped: mapped{w: b, ro: b}, locked: true, memory: memories.Add(1)}
+	r.fault = r.mediaError
 	r.setBases()
 	return r, nil
 }

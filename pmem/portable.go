@@ -12,3 +12,4 @@ func ntZeroLines(dst []byte)      { portableNTZeroLines(dst) }
 func flushLines(b []byte)         { portableFlushLines(b) }
 func flushLinesFence(b []byte)    { portableFlushLines(b); portableFence() }
 func fence()                      { portableFence() }
+func loadBarrier()                { portableFence() }

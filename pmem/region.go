@@ -50,12 +50,10 @@ type hooks struct {
 // between Open and Close.
 type Region struct {
 	// The fields that the primitives need, on one cache line.
-	w   []byte   // the writable mapping of the primitives; nil when read-only
-	ro  []byte   // the PROT_READ mapping, of which Bytes returns parts
-	rec Recorder // set before the region is used
+	mapped          // its mappings
+	rec    Recorder // set before the region is used
 
-	size          int64   // bytes; a multiple of 4096
-	wbase, robase uintptr // addresses of the mappings, to recognise their faults
+	size int64 // bytes; a multiple of 4096
 
 	kind     Kind
 	readOnly bool
@@ -111,6 +109,7 @@ func openRegion(f *os.File, path string, o *Options) (_ *Region, err error) {
 		kind: src.kind, size: src.size, align: src.align, readOnly: o.ReadOnly,
 		path: path, file: f, daxDir: src.daxDir, sysfs: o.SysfsRoot,
 	}
+	r.fault = r.mediaError
 	if err := r.mapAll(o); err != nil {
 		r.Close()
 		return nil, err
@@ -231,9 +230,4 @@ func (r *Region) Close() error {
 	r.closed, r.size = true, 0
 	r.w, r.ro, r.unmap, r.wbase, r.robase = nil, nil, nil, 0, 0
 	return first
-}
-
-// in reports whether n bytes at byte offset off are in the region.
-func (r *Region) in(off, n int64) bool {
-	return off >= 0 && n >= 0 && off <= r.size-n
 }

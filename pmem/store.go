@@ -4,7 +4,7 @@ import "runtime/debug"
 
 // The primitives: the only code of the project that stores to a region. They allocate nothing. Each
 // first checks its range, then runs under the fault guard. With a recorder, it runs as in record.go
-// instead, with the same bodies.
+// instead, with the same bodies. A Window has primitives with these bodies, too.
 
 // writable reports whether n bytes at byte offset off may be stored to.
 func (r *Region) writable(off, n int64) bool { return r.w != nil && r.in(off, n) }
@@ -101,12 +101,12 @@ func split(off, n int64) (head, lines, tail int64) {
 }
 
 // lines returns every line of the writable mapping that the n bytes at byte offset off touch.
-func (r *Region) lines(off, n int64) []byte {
+func (m *mapped) lines(off, n int64) []byte {
 	if n == 0 {
 		return nil
 	}
 	lo, hi := lineSpan(off, n)
-	return r.w[lo:hi]
+	return m.w[lo:hi]
 }
 
 // lineSpan widens a range to whole lines.
@@ -114,17 +114,17 @@ func lineSpan(off, n int64) (lo, hi int64) {
 	return off &^ (lineSize - 1), (off + n + lineSize - 1) &^ (lineSize - 1)
 }
 
-// The guarded bodies. Preconditions: the range is checked, and the region is writable.
+// The guarded bodies. Preconditions: the range is checked, and the mapping is writable.
 
-func (r *Region) store8(off int64, v uint64) (err error) {
-	defer r.guard(debug.SetPanicOnFault(true), &err)
-	store8(r.w[off:], v)
+func (m *mapped) store8(off int64, v uint64) (err error) {
+	defer m.guard(debug.SetPanicOnFault(true), &err)
+	store8(m.w[off:], v)
 	return nil
 }
 
-func (r *Region) store(off int64, src []byte) (err error) {
-	defer r.guard(debug.SetPanicOnFault(true), &err)
-	dst := r.w[off : off+int64(len(src))]
+func (m *mapped) store(off int64, src []byte) (err error) {
+	defer m.guard(debug.SetPanicOnFault(true), &err)
+	dst := m.w[off : off+int64(len(src))]
 	for len(src) > chunkSize {
 		copyWords(dst, src[:chunkSize])
 		dst, src = dst[chunkSize:], src[chunkSize:]
@@ -133,22 +133,22 @@ func (r *Region) store(off int64, src []byte) (err error) {
 	return nil
 }
 
-func (r *Region) ntStore(off int64, src []byte) (err error) {
-	defer r.guard(debug.SetPanicOnFault(true), &err)
+func (m *mapped) ntStore(off int64, src []byte) (err error) {
+	defer m.guard(debug.SetPanicOnFault(true), &err)
 	head, lines, tail := split(off, int64(len(src)))
 	if head > 0 {
-		copyWords(r.w[off:], src[:head])
-		flushLines(r.lines(off, head))
+		copyWords(m.w[off:], src[:head])
+		flushLines(m.lines(off, head))
 		off, src = off+head, src[head:]
 	}
 	for lines > 0 {
 		n := min(lines, chunkSize)
-		ntCopyLines(r.w[off:], src[:n])
+		ntCopyLines(m.w[off:], src[:n])
 		off, src, lines = off+n, src[n:], lines-n
 	}
 	if tail > 0 {
-		copyWords(r.w[off:], src)
-		flushLines(r.lines(off, tail))
+		copyWords(m.w[off:], src)
+		flushLines(m.lines(off, tail))
 	}
 	return nil
 }
@@ -156,29 +156,29 @@ func (r *Region) ntStore(off int64, src []byte) (err error) {
 // zeroLine is the source of the parts of lines at the ends of NTZero.
 var zeroLine [lineSize]byte
 
-func (r *Region) ntZero(off, n int64) (err error) {
-	defer r.guard(debug.SetPanicOnFault(true), &err)
+func (m *mapped) ntZero(off, n int64) (err error) {
+	defer m.guard(debug.SetPanicOnFault(true), &err)
 	head, lines, tail := split(off, n)
 	if head > 0 {
-		copyWords(r.w[off:], zeroLine[:head])
-		flushLines(r.lines(off, head))
+		copyWords(m.w[off:], zeroLine[:head])
+		flushLines(m.lines(off, head))
 		off += head
 	}
 	for lines > 0 {
 		n := min(lines, chunkSize)
-		ntZeroLines(r.w[off : off+n])
+		ntZeroLines(m.w[off : off+n])
 		off, lines = off+n, lines-n
 	}
 	if tail > 0 {
-		copyWords(r.w[off:], zeroLine[:tail])
-		flushLines(r.lines(off, tail))
+		copyWords(m.w[off:], zeroLine[:tail])
+		flushLines(m.lines(off, tail))
 	}
 	return nil
 }
 
-func (r *Region) flush(off, n int64) (err error) {
-	defer r.guard(debug.SetPanicOnFault(true), &err)
-	b := r.lines(off, n)
+func (m *mapped) flush(off, n int64) (err error) {
+	defer m.guard(debug.SetPanicOnFault(true), &err)
+	b := m.lines(off, n)
 	for len(b) > chunkSize {
 		flushLines(b[:chunkSize])
 		b = b[chunkSize:]
@@ -188,9 +188,9 @@ func (r *Region) flush(off, n int64) (err error) {
 }
 
 // flushFence fences after each chunk: the goroutine may move to another thread between two chunks.
-func (r *Region) flushFence(off, n int64) (err error) {
-	defer r.guard(debug.SetPanicOnFault(true), &err)
-	b := r.lines(off, n)
+func (m *mapped) flushFence(off, n int64) (err error) {
+	defer m.guard(debug.SetPanicOnFault(true), &err)
+	b := m.lines(off, n)
 	for len(b) > chunkSize {
 		flushLinesFence(b[:chunkSize])
 		b = b[chunkSize:]
