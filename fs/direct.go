@@ -27,6 +27,9 @@ const (
 	DirectWrite                   // to read and to write
 )
 
+// String returns the value of the mount option.
+func (m DirectMode) String() string { return [...]string{"off", "ro", "rw"}[m] }
+
 // Direct serves programs that map the blocks of files. It keeps what they map from being reused or
 // moved, and tells them when a file's layout changes.
 type Direct struct {

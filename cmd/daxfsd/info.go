@@ -256,6 +256,7 @@ func (i *info) print(c *cobra.Command) {
 			[2]string{"atomic", "writes of up to " + formatSize(int64(m.AtomicWrite))},
 			[2]string{"options", strings.Join(m.Options, ",")},
 			[2]string{"no io_uring", m.WhyNotUring},
+			[2]string{"no direct mapping", m.WhyNotDirect},
 			[2]string{"since", fmt.Sprintf("%s (%s)", m.Since.Local().Format(time.RFC1123), time.Since(m.Since).Round(time.Second))},
 			[2]string{"daemon", m.Version},
 			[2]string{"served", served(m.Operations.Total())},

@@ -38,6 +38,10 @@ Options for -o:
   dax=never           the kernel caches file data
   dax=inode           dax=always for files that have the flag set by chattr +x,
                       dax=never for the others
+  direct=rw           programs that may open the region may map files' own memory, to
+                      read and to write (default; with atomic to read only)
+  direct=ro           to read only
+  direct=off          not at all
   transport=auto      receive requests over io_uring if the machine supports it,
                       otherwise over /dev/fuse (default)
   transport=uring     over io_uring; needs Linux 6.14 and

@@ -19,6 +19,7 @@ type mountOptions struct {
 	noPoll     bool // threads do not wait awake between requests
 	trace      bool // a line in the log for each request
 	dax        fusefs.DAX
+	direct     fs.DirectMode // grants of files' own memory
 	via        fusefs.Transport
 	atime      fs.Atime
 	noDirAtime bool     // reading a directory does not update its access time
@@ -30,17 +31,17 @@ type mountOptions struct {
 
 // knownOptions lists the words that -o accepts, for the error message.
 var knownOptions = []string{
-	"ro", "rw", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "nopoll", "atomic", "trace", "takeover", "allow_other", "default_permissions",
+	"ro", "rw", "dax=always", "dax=never", "dax=inode", "direct=rw", "direct=ro", "direct=off", "transport=auto", "transport=uring", "transport=dev", "nopoll", "atomic", "trace", "takeover", "allow_other", "default_permissions",
 	"noatime", "relatime", "strictatime", "nodiratime", "diratime", "sync", "dirsync", "async", "nosymfollow", "symfollow", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "remount", "defaults",
 }
 
 // parseOptions reads the values of all -o flags, each a list separated by commas. Of two words that
 // contradict each other the last one counts, as with mount(8).
 func parseOptions(flags []string) (*mountOptions, error) {
-	opts := &mountOptions{}
+	opts := &mountOptions{direct: fs.DirectWrite}
 	for _, word := range strings.Split(strings.Join(flags, ","), ",") {
 		switch word = strings.TrimSpace(word); word {
-		case "takeover", "nopoll", "atomic", "trace", "dax=always", "dax=never", "dax=inode", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
+		case "takeover", "nopoll", "atomic", "trace", "dax=always", "dax=never", "dax=inode", "direct=rw", "direct=ro", "direct=off", "transport=auto", "transport=uring", "transport=dev", "relatime", "strictatime", "noatime", "diratime", "nodiratime":
 			opts.other = append(opts.other, word)
 		}
 		switch word {
@@ -71,6 +72,12 @@ func parseOptions(flags []string) (*mountOptions, error) {
 			opts.dax = fusefs.DAXNever
 		case "dax=inode":
 			opts.dax = fusefs.DAXInode
+		case "direct=rw":
+			opts.direct = fs.DirectWrite
+		case "direct=ro":
+			opts.direct = fs.DirectRead
+		case "direct=off":
+			opts.direct = fs.DirectOff
 		case "transport=auto":
 			opts.via = fusefs.TransportAuto
 		case "transport=uring":
@@ -137,7 +144,7 @@ func (o *mountOptions) finish(root bool, region pmem.Access) {
 
 // list returns the options in force, for `info`.
 func (o *mountOptions) list() []string {
-	l := []string{"rw", "dax=" + o.dax.String(), "transport=" + o.via.String()}
+	l := []string{"rw", "dax=" + o.dax.String(), "direct=" + o.direct.String(), "transport=" + o.via.String()}
 	if o.readOnly {
 		l[0] = "ro"
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fusefs"
 	"github.com/daxfsd/daxfsd/pmem"
 )
@@ -26,7 +27,12 @@ func TestParseOptions(t *testing.T) {
 	if o, err := parseOptions([]string{"strictatime,nodiratime,sync,nosymfollow"}); err != nil || !o.noDirAtime || !slices.Equal(o.kernel, []string{"sync", "nosymfollow"}) {
 		t.Errorf("got %+v, %v", o, err)
 	}
-	for _, bad := range []string{"dax=sometimes", "dax", "atomic2", "ro=1"} {
+	for word, mode := range map[string]fs.DirectMode{"": fs.DirectWrite, "direct=rw": fs.DirectWrite, "direct=ro": fs.DirectRead, "direct=rw,direct=off": fs.DirectOff} {
+		if o, err := parseOptions([]string{word}); err != nil || o.direct != mode || !slices.Contains(o.list(), "direct="+mode.String()) {
+			t.Errorf("-o %q: %v, %v", word, o, err)
+		}
+	}
+	for _, bad := range []string{"dax=sometimes", "direct", "direct=wo", "dax", "atomic2", "ro=1"} {
 		_, err := parseOptions([]string{"ro," + bad})
 		if err == nil || !strings.Contains(err.Error(), bad) || !strings.Contains(err.Error(), "dax=never") {
 			t.Errorf("-o %s: error %v does not name it and the known ones", bad, err)

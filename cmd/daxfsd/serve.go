@@ -70,6 +70,11 @@ func serveMount(plan *mountPlan, rep *reporter) error {
 	transport.Prioritize()
 
 	facts := &facts{plan: plan, region: region, super: super, since: time.Now()}
+	if why := directWhy(plan.opts, region); why != nil {
+		facts.whyNotDirect = why.Error()
+		plan.opts.direct = fs.DirectOff
+		log.Info("programs cannot map files' own memory", zap.String("why", facts.whyNotDirect))
+	}
 	conn, err := fusefs.Attach(fusefs.Options{
 		Mountpoint: plan.mountpoint, Dir: plan.dir, Source: plan.region, DAX: plan.opts.dax, Transport: plan.opts.via, Kernel: plan.opts.kernel,
 		Info: facts.info, Activity: facts.activity, Trace: tracer(plan.opts, log), NoPoll: plan.opts.noPoll,
@@ -82,7 +87,7 @@ func serveMount(plan *mountPlan, rep *reporter) error {
 		return err
 	}
 	core, err := fs.Mount(region, fs.Options{
-		ReadOnly: plan.opts.readOnly, Atomic: plan.opts.atomic, Owner: verdict, Takeover: plan.opts.takeover, BeatInterval: owner.Interval, Scan: plan.opts.scan, Progress: progress, Warn: warn,
+		ReadOnly: plan.opts.readOnly, Atomic: plan.opts.atomic, Owner: verdict, Takeover: plan.opts.takeover, BeatInterval: owner.Interval, Scan: plan.opts.scan, Progress: progress, Warn: warn, Direct: plan.opts.direct,
 		Atime: plan.opts.atime, NoDirAtime: plan.opts.noDirAtime, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
@@ -263,4 +268,16 @@ func formatIfEmpty(p *mountPlan, h *pmem.Handle, progress progressFunc, warn fun
 	}
 	warn(fmt.Sprintf("formatted the empty region %s (%s, uuid %s)", p.region, formatSize(sb.Size), uuidString(sb.UUID)))
 	return r, nil
+}
+
+// directWhy returns why a mount makes no grants of files' own memory, although no option forbids
+// it.
+func directWhy(o *mountOptions, region *pmem.Region) error {
+	switch {
+	case o.direct == fs.DirectOff:
+		return nil
+	case o.readOnly:
+		return errors.New("the mount is read-only")
+	}
+	return region.KeepsLocks()
 }

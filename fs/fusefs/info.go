@@ -26,6 +26,9 @@ type Info struct {
 	Options    []string  `json:"options"`
 	// WhyNotUring is the reason for using /dev/fuse, if no option asked for that.
 	WhyNotUring string `json:"why_not_uring,omitempty"`
+	// WhyNotDirect is the reason for making no grants of files' own memory, if no option forbids
+	// it.
+	WhyNotDirect string `json:"why_not_direct,omitempty"`
 
 	Region     string      `json:"region"`
 	RegionID   pmem.FileID `json:"region_id"`
