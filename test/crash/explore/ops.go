@@ -203,6 +203,11 @@ func (w *world) append(path string, to, piece int64) {
 
 // crowded makes d/big a file of 256 KiB. Other files have blocks in its reservation.
 func crowded(w *world) {
+	for i, n := range []int{3, 3, 1} { // fill the PMD block of small files
+		pad := fmt.Sprintf("e/pad%d", i)
+		w.create(pad)
+		w.write(pad, 0, fill(107+i, n*4096))
+	}
 	w.create("d/big")
 	for i, name := range []string{"e/s0", "e/s1", "e/s2"} {
 		w.append("d/big", int64(40000*(i+1)), 8000)
