@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/daxfsd/daxfsd/fs/lease"
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
@@ -23,6 +24,9 @@ func record(wl *Workload) (rec *recording, err error) {
 	}
 	defer r.Close()
 	w := &world{r: r, rec: &recorder{on: true, sites: true}, atomic: wl.atomic}
+	if wl.direct {
+		w.locks = new(lease.Fake)
+	}
 	r.SetRecorder(w.rec)
 	defer func() {
 		if e := recover(); e != nil {

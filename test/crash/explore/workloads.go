@@ -19,6 +19,7 @@ type Workload struct {
 	bare  bool // do not run follow after op
 
 	atomic   bool // mounted with Options.Atomic: each write is all or nothing
+	direct   bool // mounted with Options.Direct
 	composed bool // composed of operations that other workloads have alone
 }
 
@@ -307,7 +308,7 @@ func singles() []Workload {
 	for n := 1; n <= 7; n++ {
 		list = append(list, write(fmt.Sprintf("write-%d-at-60", n), "f", 60, n))
 	}
-	return slices.Concat(list, borders(), privileges(), allocationWorkloads(), freeMaps(), badWorkloads())
+	return slices.Concat(list, borders(), privileges(), allocationWorkloads(), freeMaps(), badWorkloads(), grants())
 }
 
 // orphan returns a workload that drops the last reference to an unlinked file.

@@ -9,6 +9,7 @@ import (
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fsck"
 	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/lease"
 	"github.com/daxfsd/daxfsd/pmem"
 )
 
@@ -38,7 +39,8 @@ type world struct {
 
 	held []*node // files that have no name any more and are open
 
-	atomic bool // each write is all or nothing
+	atomic bool        // each write is all or nothing
+	locks  *lease.Fake // those of programs that map files; nil: mounts make no grants
 
 	steps []step
 }
@@ -61,7 +63,11 @@ type step struct {
 func (w *world) clock() int64 { return w.now.Add(1000) }
 
 func (w *world) mount() {
-	f, err := fs.Mount(w.r, fs.Options{Clock: w.clock, Atomic: w.atomic})
+	o := fs.Options{Clock: w.clock, Atomic: w.atomic}
+	if w.locks != nil {
+		o.Direct, o.Locks = fs.DirectWrite, w.locks
+	}
+	f, err := fs.Mount(w.r, o)
 	if err != nil {
 		panic(fmt.Sprintf("mount: %v", err))
 	}
