@@ -54,15 +54,15 @@ func freeMaps() []Workload {
 			for i := range 2 {
 				block := w.savedMap().Block
 				w.do("mount", w.mount)
-				w.do("fallocate", func() { w.fallocate("other", keep, 0, int64(w.f.Stats().AvailableBlocks-16)<<layout.BlockShift) })
-				var off int64
+				w.do("fallocate", func() { w.fallocate("other", keep, 0, int64(w.f.Stats().AvailableBlocks-4)<<layout.BlockShift) })
+				off := int64(-1)
 				must("extents", w.f.Extents(&w.ctx, w.at("other").ino, 0, func(extent fs.ExtentInfo) bool {
 					if extent.Block <= block && block < extent.Block+extent.Len {
 						off = int64(extent.Logical+block-extent.Block) << layout.BlockShift
 					}
 					return true
 				}))
-				can(off > 0, "the blocks of the free map are not used again")
+				can(off >= 0, "the blocks of the free map are not used again")
 				w.doWrite("write over the free map", "other", off, fill(i, 4096))
 				w.truncate("other", 100)
 				w.doUnmount()
