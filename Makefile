@@ -20,7 +20,7 @@ GO ?= go
 PREFIX ?= /usr/local
 COMMIT ?= $(shell git describe --always --dirty --exclude="*" --abbrev=12 2>/dev/null)
 DAXFSD := bin/daxfsd
-LAYERS := ./cmd/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/... ./internal/...
+LAYERS := ./cmd/... ./direct/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/... ./internal/...
 CRASH_SEED ?= 1
 # 0: a new seed each time, which the test prints.
 KILL_SEED ?= 0
