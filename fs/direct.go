@@ -262,7 +262,8 @@ func (d *Direct) ended(ino uint64, g *lease.Grant) {
 // sweepInterval is the least time between two sweeps of all leases by callers that wait for space.
 const sweepInterval = 20 * time.Millisecond
 
-// sweep looks whether leases have ended, for a caller that waits for space.
+// sweep looks whether leases have ended, for a caller that waits for space or for a grant. It does
+// not wait for others that look.
 func (d *Direct) sweep() {
 	if !d.any() {
 		return
@@ -271,9 +272,14 @@ func (d *Direct) sweep() {
 	if now-last < int64(sweepInterval) || !d.swept.CompareAndSwap(last, now) {
 		return
 	}
-	if err := d.Sweep(); err != nil {
+	if err := d.leases.TrySweep(); err != nil {
 		d.fs.warn("the locks on the region cannot be queried: %v", err)
 	}
+}
+
+// ending reports whether blocks become free in a moment, since their leases have ended.
+func (d *Direct) ending() bool {
+	return d.any() && d.leases.Ending() && d.fs.table.LeasedDeferred() > 0
 }
 
 // Sweep looks whether leases have ended: all of them.
@@ -315,7 +321,9 @@ func (d *Direct) redirectLocked(e *pagecache.Extent, bad bool) error {
 }
 
 // leasedToWrite reports whether programs may store to file block lo, and of how many blocks up to
-// hi the same is true. Called with io held.
+// hi the same is true. No program may store to shared or unwritten blocks, whatever it has locked:
+// a grant to write is of neither, and its blocks do not become either while it lasts. Called with
+// io held.
 func (d *Direct) leasedToWrite(in *inode, lo, hi uint64) (n uint64, writable bool) {
 	if !d.any() {
 		return hi - lo, false
@@ -323,6 +331,9 @@ func (d *Direct) leasedToWrite(in *inode, lo, hi uint64) (n uint64, writable boo
 	e, ok := in.space.Lookup(lo)
 	if !ok {
 		return min(hi, e.Logical) - lo, false
+	}
+	if e.Flags&(layout.ExtentUnwritten|layout.ExtentShared) != 0 {
+		return min(hi, e.End()) - lo, false
 	}
 	return d.fs.table.LeasedToWrite(e.BlockAt(lo), min(hi, e.End())-lo)
 }

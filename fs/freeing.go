@@ -121,13 +121,14 @@ func (f *freeing) pending() uint64 {
 	return f.made.Load() - freed
 }
 
-// deferring reports whether there are deferred blocks beyond those that were waited for in vain.
+// deferring reports whether there are deferred blocks beyond those that were waited for in vain, or
+// some whose lease has ended since.
 func (f *freeing) deferring() bool {
 	n := f.fs.table.Deferred()
 	if n < f.heldLong.Load() {
 		f.heldLong.Store(n)
 	}
-	return n > f.heldLong.Load()
+	return n > f.heldLong.Load() || f.fs.direct.ending()
 }
 
 // reclaimWait bounds how long an operation that finds no space waits for large files that are being

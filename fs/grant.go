@@ -58,6 +58,7 @@ func (d *Direct) Grant(ctx *Caller, ino uint64, q *GrantQuery) (g *lease.Grant, 
 	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return nil, 0, errno(err)
 	}
+	swept := false
 	for range grantTries {
 		if q.Write {
 			if e := d.killPriv(ctx, in, q); e != 0 {
@@ -68,7 +69,12 @@ func (d *Direct) Grant(ctx *Caller, ino uint64, q *GrantQuery) (g *lease.Grant, 
 				return nil, 0, e
 			}
 		}
-		if g, size, err := d.try(ctx, in, q); err != errChangedMeanwhile {
+		g, size, err := d.try(ctx, in, q)
+		switch {
+		case err == syscall.ENOLCK && !swept: // leases may have ended
+			d.sweep()
+			swept = true
+		case err != errChangedMeanwhile:
 			return g, size, errno(err)
 		}
 		if ctx.cancelled() {

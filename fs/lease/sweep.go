@@ -36,6 +36,7 @@ func (t *Table) look(g *Grant) (over bool, ino uint64, err error) {
 	if over = g.state == confirmed && g.seen == seen; over { // else Confirm has seen the lock since
 		g.state, g.ended = ended, t.o.Now()
 		t.uncountLocked(g)
+		t.ending.Add(1)
 	}
 	return over, g.Ino, nil
 }

@@ -109,8 +109,9 @@ type Options struct {
 type Table struct {
 	o Options
 
-	// grants counts grants and found leases: zero nearly always.
-	grants atomic.Int64
+	// grants counts grants and found leases: zero nearly always. ending counts the grants among
+	// them that have ended.
+	grants, ending atomic.Int64
 
 	mu     sync.Mutex
 	byID   map[uint64]*Grant // protected by mu: all but the gone ones
@@ -145,6 +146,9 @@ func New(o Options) *Table {
 
 // Any reports whether there are grants or found leases.
 func (t *Table) Any() bool { return t.grants.Load() != 0 }
+
+// Ending reports whether there are grants whose leases have ended, and whose blocks are still kept.
+func (t *Table) Ending() bool { return t.ending.Load() != 0 }
 
 // triedIDs is how many ids in a row may be locked by programs before Add gives up.
 const triedIDs = 64
@@ -334,6 +338,9 @@ func (t *Table) end(cond func(g *Grant) bool) {
 	for _, g := range over {
 		for _, p := range g.Parts {
 			t.o.Folios.Unlease(p.Block, p.N, g.Writable, t.o.Idle)
+		}
+		if !g.ended.IsZero() {
+			t.ending.Add(-1)
 		}
 	}
 }

@@ -1,0 +1,107 @@
+package fs_test
+
+import (
+	"bytes"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/daxfsd/daxfsd/fs"
+	"github.com/daxfsd/daxfsd/fs/lease"
+)
+
+// TestGrantFoundShared checks that what is done to a file after a new mount changes no other file
+// that shares blocks with it, though a program has mapped them since the former mount: nobody
+// knows whether to read or to write.
+func TestGrantFoundShared(t *testing.T) {
+	for name, do := range map[string]func(v *granting, ino uint64){
+		"zero":  func(v *granting, ino uint64) { v.Fallocate(ino, fs.FallocZeroRange, 0, 16*4096) },
+		"punch": func(v *granting, ino uint64) { v.Fallocate(ino, fs.FallocPunchHole|fs.FallocKeepSize, 0, 16*4096) },
+		"write": func(v *granting, ino uint64) { v.Write(ino, 100, make([]byte, 50000)) },
+		"tail": func(v *granting, ino uint64) {
+			v.Truncate(ino, 100)
+			v.Truncate(ino, 16*4096)
+		},
+		"zero-ends": func(v *granting, ino uint64) { v.Fallocate(ino, fs.FallocZeroRange, 100, 15*4096) },
+	} {
+		for _, first := range []bool{false, true} {
+			v := newGranting(t, 16<<20)
+			ino, other := v.Create("/f"), v.Create("/other")
+			want := bytes.Repeat([]byte{1}, 16*4096)
+			v.Write(ino, 0, want)
+			g := v.grant(ino, 0, 16, false)
+			v.Clone(ino, 0, other, 0, 16*4096)
+			v.Crash()
+			v.Mount()
+			changed, kept := v.Ino("/other"), v.Ino("/f")
+			if first {
+				changed, kept = kept, changed
+			}
+			do(v, changed)
+			if !bytes.Equal(v.Read(kept, 0, len(want)), want) {
+				t.Errorf("%s: the file that shared its blocks has changed", name)
+			}
+			if !bytes.Equal(v.bytesOf(g), want) {
+				t.Errorf("%s: what the program maps has changed", name)
+			}
+			v.Delete("/f")
+			v.Delete("/other")
+			v.end(g)
+			v.Remount()
+		}
+	}
+}
+
+// TestGrantBudgetComes checks that a program gets a grant although those which have just ended had
+// used up the budget.
+func TestGrantBudgetComes(t *testing.T) {
+	v := newGranting(t, 16<<20)
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 4096))
+	d := v.FS.Direct()
+	q := &fs.GrantQuery{Lo: 0, Hi: 1, Most: 1, Handle: 1}
+	var all []*lease.Grant
+	for {
+		g, _, e := d.Grant(&v.Ctx, ino, q)
+		if e == syscall.ENOLCK {
+			break
+		}
+		v.OK(e)
+		v.locks.Use(g, 4096, 1)
+		v.OK(d.Confirm(&v.Ctx, ino, g.ID, g.Generation))
+		if all = append(all, g); len(all) > lease.Budget {
+			t.Fatal("there is no budget")
+		}
+	}
+	for _, g := range all {
+		v.locks.Use(g, 4096, -1)
+	}
+	time.Sleep(30 * time.Millisecond) // a program that is refused asks again in a while
+	if _, _, e := d.Grant(&v.Ctx, ino, q); e != 0 {
+		t.Errorf("%v after %d leases have ended", e, len(all))
+	}
+}
+
+// TestGrantSpaceComesAgain checks that one writer which finds no space gets what a program has just
+// given up, although others have waited for it in vain before.
+func TestGrantSpaceComesAgain(t *testing.T) {
+	v := newGranting(t, 16<<20)
+	ino := v.Create("/f")
+	v.Write(ino, 0, make([]byte, 256*4096))
+	g := v.grant(ino, 0, 256, true)
+	v.Delete("/f")
+	hog, off := v.Create("/hog"), int64(0)
+	for range 2 { // the second one knows that waiting was in vain
+		for {
+			n, e := v.FS.Write(&v.Ctx, hog, off, make([]byte, 4096))
+			if off += int64(n); e != 0 {
+				break
+			}
+		}
+	}
+	time.Sleep(30 * time.Millisecond) // the last sweep is a while ago
+	v.locks.Use(g, 4096, -1)
+	if n, e := v.FS.Write(&v.Ctx, hog, off, make([]byte, 4096)); e != 0 || n != 4096 {
+		t.Errorf("%d bytes, %v, right after the program's end", n, e)
+	}
+}
