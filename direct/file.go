@@ -20,6 +20,7 @@ type File struct {
 	writers   *table // immutable; nil: not for writing
 	appending bool   // immutable: O_APPEND
 	closed    atomic.Bool
+	normal    atomic.Int64 // calls that took the normal way
 }
 
 // Open returns a File for f, an open file of a daxfsd mount, which the caller may close at once. It
@@ -111,14 +112,14 @@ func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 			w = f.readers.open(off + int64(n))
 		}
 		if w == nil {
-			k, err := f.conn.file.ReadAt(p[n:], off+int64(n))
+			k, err := f.readNormally(p[n:], off+int64(n))
 			return n + k, err
 		}
 		k, fresh, err := w.read(p[n:], off+int64(n))
 		w.put()
 		switch {
 		case err != nil: // a fault: the daemon records it, and has the right error
-			k, err = f.conn.file.ReadAt(p[n:], off+int64(n))
+			k, err = f.readNormally(p[n:], off+int64(n))
 			return n + k, err
 		case !fresh:
 			f.readers.stale(w)
@@ -144,6 +145,11 @@ func (f *File) retryRead(p []byte, off int64) (n int, err error) {
 			return n, nil
 		}
 	}
+	return f.readNormally(p, off)
+}
+
+func (f *File) readNormally(p []byte, off int64) (int, error) {
+	f.normal.Add(1)
 	return f.conn.file.ReadAt(p, off)
 }
 
@@ -177,11 +183,15 @@ func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 		n += k
 	}
 	if n < len(p) {
+		f.normal.Add(1)
 		k, err := f.conn.file.WriteAt(p[n:], off+int64(n))
 		return n + k, err
 	}
 	return n, nil
 }
+
+// Normal returns how many calls of ReadAt and WriteAt have gone the normal way, with a system call.
+func (f *File) Normal() int64 { return f.normal.Load() }
 
 // Size returns the size of the file in bytes.
 func (f *File) Size() (int64, error) {

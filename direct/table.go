@@ -36,7 +36,8 @@ const (
 	firstSpan     = 64 << 20 // to write: what is unwritten is zeroed, so a first write takes longer
 	fineSpan      = 1 << 20  // the extents of so many bytes always fit into one reply
 	minPause      = time.Millisecond
-	maxPause      = time.Second
+	longestPause  = 50 * time.Millisecond
+	failedPause   = time.Second
 	refusedPause  = 10 * time.Second
 	shortLife     = 10 * time.Millisecond
 	cheapPrepared = 2 * time.Millisecond
@@ -211,7 +212,7 @@ func (t *table) failedLocked(err error) {
 	case errors.Is(err, ErrRefused), errors.Is(err, ErrRegion):
 		t.resume.Store(int64(time.Since(started) + refusedPause))
 	default:
-		t.resume.Store(int64(time.Since(started) + maxPause))
+		t.resume.Store(int64(time.Since(started) + failedPause))
 	}
 }
 
@@ -233,7 +234,7 @@ func (t *table) beyondEnd(off int64) bool {
 // pauseLocked asks nothing for a while: first, or twice as long as the last time. Called with mu
 // held.
 func (t *table) pauseLocked(first time.Duration) {
-	t.pause = min(max(first, 2*t.pause), maxPause)
+	t.pause = min(max(first, 2*t.pause), longestPause)
 	t.resume.Store(int64(time.Since(started) + t.pause))
 }
 
