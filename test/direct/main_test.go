@@ -10,7 +10,11 @@ import (
 	"github.com/daxfsd/daxfsd/test/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m, harness.Children{}) }
+func TestMain(m *testing.M) {
+	harness.Main(m, harness.Children{
+		"hold-and-fork": holdAndFork,
+	})
+}
 
 const limit = 2 * time.Minute
 
