@@ -86,7 +86,7 @@ func (in *inode) fillLocked(a *Attr) {
 		Ino: in.ino, Gen: c.Gen, Mode: uint32(c.Mode), Nlink: c.Nlink, UID: c.UID, GID: c.GID, Rdev: c.Rdev,
 		Size: c.Size, Blocks: in.blocks.Load() * (layout.BlockSize / 512),
 		Atime: in.atime.Load(), Mtime: in.mtime.Load(), Ctime: in.ctime.Load(), Btime: in.btime,
-		Flags: c.Flags, Proj: c.Proj,
+		Flags: c.Flags &^ layout.FlagsHint, Hint: hintOf(c.Flags), Proj: c.Proj,
 	}
 }
 

@@ -58,6 +58,7 @@ func (fs *FS) startBackground() {
 	}
 	b.every(time.Second, func() { fs.now() }) // updates b.now
 	b.every(time.Second, fs.direct.sweepSome)
+	b.every(time.Second, func() { fs.defrag.collapseEnded(&Caller{Cancel: b.stop}) })
 	b.every(fs.opt.TimesInterval, fs.flushAllTimes)
 	if fs.needsSync() {
 		b.every(fs.opt.SyncInterval, func() {

@@ -383,11 +383,15 @@ func (fs *FS) hasOtherUsers(x pagecache.Extent) bool {
 	return x.Flags&layout.ExtentShared != 0 && (!fs.table.Sole(x.Block, uint64(x.Len)) || fs.direct.leased(x.Block, uint64(x.Len)))
 }
 
-// placeCopy allocates up to want blocks for a copy of shared or bad blocks, of which the first is
-// file block b. It returns the first block and their number n.
-func (fs *FS) placeCopy(ctx *Caller, b, want uint64) (block, n uint64, ok bool) {
+// placeCopy allocates up to want blocks for a copy of a file's shared or bad blocks, of which the
+// first is file block b. It returns the first block and their number n. Called with io held, within
+// the plan.
+func (fs *FS) placeCopy(ctx *Caller, plan *remap, b, want uint64) (block, n uint64, ok bool) {
 	if want == 0 {
 		return 0, 0, false
+	}
+	if ctx.Order > 0 { // the whole range is copied: it goes to one place
+		return fs.placeLocked(ctx, plan, b, want)
 	}
 	o := fs.alloc.Orders()
 	if want >= 1<<o.PMD>>sharePMD {
@@ -426,10 +430,8 @@ func (fs *FS) tryUnshareLocked(ctx *Caller, in *inode, b uint64) error {
 		return err
 	}
 	err = m.reserveSlots(ctx)
-	for _, p := range m.parts {
-		if p.from != 0 && err == nil {
-			err = m.copyBlocks(p.Block, p.from, uint64(p.Len))
-		}
+	if err == nil {
+		err = m.copyParts(m.parts)
 	}
 	if err != nil {
 		err = m.abort(ctx, err)
@@ -445,20 +447,26 @@ func (fs *FS) tryUnshareLocked(ctx *Caller, in *inode, b uint64) error {
 	return err
 }
 
-// copyBlocks copies n blocks of the region from block from to block to, which the remap allocated.
+// copyParts stores copies of the blocks that the parts of a remap replace, to blocks that the remap
+// allocated.
 //
 // Persistence order: NT-store, SFENCE.
-func (m *remap) copyBlocks(to, from, n uint64) error {
+func (m *remap) copyParts(parts []piece) error {
 	fs := m.fs
 	m.stored = true
-	if err := fs.bad.Check(from, n); err != nil {
-		return err
-	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	size := int64(n) << layout.BlockShift
-	if err := fs.r.NTStore(int64(to)<<layout.BlockShift, fs.r.Bytes(int64(from)<<layout.BlockShift, size)); err != nil {
-		return err
+	for _, p := range parts {
+		if p.from == 0 {
+			continue
+		}
+		if err := fs.bad.Check(p.from, uint64(p.Len)); err != nil {
+			return err
+		}
+		size := int64(p.Len) << layout.BlockShift
+		if err := fs.r.NTStore(int64(p.Block)<<layout.BlockShift, fs.r.Bytes(int64(p.from)<<layout.BlockShift, size)); err != nil {
+			return err
+		}
 	}
 	fs.r.Fence()
 	return nil

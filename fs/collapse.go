@@ -8,12 +8,13 @@ import (
 // rangeState describes where in the region the blocks of one aligned range of a file are. One large
 // folio could hold the range.
 type rangeState struct {
-	whole uint64           // length of the range in blocks
-	full  bool             // every block is allocated, and none is shared with another file
-	best  uint64           // first region block of the aligned block with most of it in place
-	right uint64           // number of blocks in place in best
-	at    [basesMax]inBase // candidates for best
-	n     int              // length of at
+	whole  uint64           // length of the range in blocks
+	full   bool             // every block is allocated, and none is shared with another file
+	shared bool             // a block is shared with another file
+	best   uint64           // first region block of the aligned block with most of it in place
+	right  uint64           // number of blocks in place in best
+	at     [basesMax]inBase // candidates for best
+	n      int              // length of at
 }
 
 // inBase counts the blocks of a range that are in place in the aligned region block at base.
@@ -32,6 +33,7 @@ func (in *inode) rangeState(b uint64, order uint8) (s rangeState) {
 			return s
 		}
 		if e.Flags&layout.ExtentShared != 0 {
+			s.shared = true
 			return s // shared blocks are not moved
 		}
 		x := part(e, at, min(e.End(), start+s.whole))
@@ -78,14 +80,15 @@ func (d *defrag) collapseFilled(ctx *Caller, in *inode, lo, hi uint64) {
 		if _, ok := in.space.Lookup(end - 1); !ok {
 			continue
 		}
-		if e, ok := in.space.Lookup(b); !ok || e.End() >= end && hugepage.Congruence(b, e.BlockAt(b)) >= o.PMD {
+		if _, ok := in.space.Lookup(b); !ok || d.mergeFilled(ctx, in, b, o.PMD) {
 			continue
 		}
 		if s := in.rangeState(b, o.PMD); s.full && !s.collapsed() {
-			d.collapsePMD(ctx, in, b, &s)
+			d.collapsePMD(ctx, in, b, &s, moveShare)
 		}
 	}
 	for b := hugepage.AlignDown(lo, o.PUD); b < hi && hi-b >= 1<<o.PUD; b += 1 << o.PUD {
+		d.mergeFilled(ctx, in, b, o.PUD)
 		d.add(in.ino)
 	}
 	if hi&(1<<o.PUD-1) == 0 {
@@ -93,30 +96,60 @@ func (d *defrag) collapseFilled(ctx *Caller, in *inode, lo, hi uint64) {
 	}
 }
 
+// mergeFilled reports whether one extent has all blocks of the range of an order from file block b
+// on in place. If so, and they are several folios since they were allocated or written in pieces,
+// it merges them.
+func (d *defrag) mergeFilled(ctx *Caller, in *inode, b uint64, order uint8) bool {
+	e, ok := in.space.Lookup(b)
+	if !ok || e.End() < b+1<<order || hugepage.Congruence(b, e.BlockAt(b)) < order {
+		return false
+	}
+	if d.fs.table.Order(e.BlockAt(b)) < order {
+		d.merge(ctx, in, b, order)
+	}
+	return true
+}
+
+// merge merges the folios of the aligned range of an order at file block b into one. It reports
+// whether the range is collapsed; a busy folio stays as it is.
+func (d *defrag) merge(ctx *Caller, in *inode, b uint64, order uint8) bool {
+	if in.lockIO(ctx) != nil {
+		return false
+	}
+	defer in.io.Unlock()
+	s := in.rangeState(b, order)
+	if s.collapsed() {
+		d.mergeFolios(in, b, b+s.whole, s.best)
+	}
+	return s.collapsed()
+}
+
 // collapsePMD collapses the full PMD range from file block b on, whose state is s: in the aligned
-// block that has most of it, or else in a new reservation.
-func (d *defrag) collapsePMD(ctx *Caller, in *inode, b uint64, s *rangeState) {
+// block that has most of it, or else in a new reservation. share is the budget of its moves. It
+// returns false if there is no aligned block for it.
+func (d *defrag) collapsePMD(ctx *Caller, in *inode, b uint64, s *rangeState, share uint64) (placed bool) {
 	fs := d.fs
-	if s.right > 0 && d.mayMove(s.whole-s.right, moveShare) {
+	if s.right > 0 && d.mayMove(s.whole-s.right, share) {
 		n, ok := d.collapse(ctx, in, b, s.best)
-		d.moved.Add(n - (s.whole - s.right))
+		d.movedOf(s.whole-s.right, n, share)
 		if ok {
-			return
+			return true
 		}
 	}
 	o := fs.alloc.Orders()
-	if fs.reserve.limitAlloc(s.whole) < s.whole || !d.mayMove(s.whole, moveShare) {
-		return
+	if fs.reserve.limitAlloc(s.whole) < s.whole || !d.mayMove(s.whole, share) {
+		return true
 	}
-	base, n, ok := fs.alloc.Reservation(o.PMD, 0, s.whole)
-	if ok && n == s.whole {
-		fs.alloc.Free(base, n) // collapse allocates it piece by piece
+	base, got, placed := fs.alloc.Reservation(o.PMD, 0, s.whole)
+	if placed {
+		fs.alloc.Free(base, got) // collapse allocates it piece by piece
+	}
+	n := uint64(0)
+	if placed = placed && got == s.whole; placed {
 		n, _ = d.collapse(ctx, in, b, base)
-	} else if ok {
-		fs.alloc.Free(base, n)
-		n = 0
 	}
-	d.moved.Add(n - s.whole)
+	d.movedOf(s.whole, n, share)
+	return placed
 }
 
 // collapse moves those blocks of the PMD range from file block b on that are not in place to the
@@ -125,14 +158,42 @@ func (d *defrag) collapsePMD(ctx *Caller, in *inode, b uint64, s *rangeState) {
 // referenced. It also moves nothing if ctx may not wait and another caller has the range locked.
 func (d *defrag) collapse(ctx *Caller, in *inode, b, base uint64) (n uint64, ok bool) {
 	end := b + 1<<d.fs.alloc.Orders().PMD
-	lock, err := in.lockRange(ctx, int64(b)<<layout.BlockShift, int64(end)<<layout.BlockShift, true)
+	for at := b; at < end; {
+		m, stop, ok := d.collapsePiece(ctx, in, b, at, base)
+		if n += m; !ok {
+			return n, false
+		}
+		at = stop
+	}
+	return n, true
+}
+
+// collapsePiece does as much of collapse, from file block at on, as one transaction takes, and
+// returns up to where. It holds the locks for that long only.
+func (d *defrag) collapsePiece(ctx *Caller, in *inode, b, at, base uint64) (n, stop uint64, ok bool) {
+	fs := d.fs
+	order := fs.alloc.Orders().PMD
+	end := b + 1<<order
+	lock, err := in.lockRange(ctx, int64(at)<<layout.BlockShift, int64(end)<<layout.BlockShift, true)
 	if err != nil {
-		return 0, false
+		return 0, at, false
 	}
 	defer in.rl.Unlock(lock)
 	if in.lockIO(ctx) != nil {
-		return 0, false
+		return 0, at, false
 	}
 	defer in.io.Unlock()
-	return d.moveToLocked(ctx, in, b, end, base)
+	n, stop, ok = d.moveToLocked(ctx, in, at, end, base+(at-b))
+	if !ok {
+		return n, stop, false
+	}
+	if stop < end {
+		fs.alloc.Keep(order, base) // until the rest is there
+		return n, stop, true
+	}
+	if s := in.rangeState(b, order); !s.collapsed() || s.best != base {
+		return n, stop, false // the beginning has changed since it was moved
+	}
+	d.mergeFolios(in, b, end, base)
+	return n, stop, true
 }

@@ -11,6 +11,7 @@ import (
 type candidate struct {
 	base, size uint64 // in region blocks
 	ino, lo    uint64 // the file and the first file block of its range; ino 0: no range
+	others     uint64 // blocks to move out of the way
 	cost       uint64 // blocks to move
 	done       uint64 // blocks moved
 }
@@ -86,7 +87,7 @@ func (d *defrag) candidatesLocked(in *inode, lo uint64, s *rangeState) (cs []can
 		if fs.alloc.FreeBlocks()-free < others+others/8+fs.reserve.kept.Load()*uint64(fs.sb.ChunkBlocks()) {
 			continue
 		}
-		cs = append(cs, candidate{base: p.base, size: s.whole, ino: in.ino, lo: lo, cost: others + s.whole - p.blocks})
+		cs = append(cs, candidate{base: p.base, size: s.whole, ino: in.ino, lo: lo, others: others, cost: others + s.whole - p.blocks})
 	}
 	return cs
 }
@@ -97,7 +98,11 @@ func (d *defrag) collapsePUD(ctx *Caller, c *candidate) bool {
 	fs := d.fs
 	o := fs.alloc.Orders()
 	fs.alloc.Keep(o.PUD, c.base)
-	for _, ino := range d.usersOf(ctx, []*candidate{c}) {
+	users := []uint64(nil)
+	if c.others > 0 {
+		users = d.usersOf(ctx, []*candidate{c})
+	}
+	for _, ino := range users {
 		if ctx.cancelled() || !d.clear(ctx, c, ino) {
 			return false
 		}
@@ -134,8 +139,8 @@ func (d *defrag) collapsePUD(ctx *Caller, c *candidate) bool {
 
 // pack empties PMD blocks that are at most half used into the free space of other partial PMD
 // blocks, and returns how many blocks it moved. It does nothing if less than 1/32 of the free space
-// is in partial PMD blocks.
-func (d *defrag) pack(ctx *Caller) (moved uint64) {
+// is in partial PMD blocks. share is the budget of its moves.
+func (d *defrag) pack(ctx *Caller, share uint64) (moved uint64) {
 	fs := d.fs
 	st := fs.alloc.Stats()
 	if st.Free4K < st.Free/32 {
@@ -150,7 +155,7 @@ func (d *defrag) pack(ctx *Caller) (moved uint64) {
 		if room < b.Free+used+1<<o.PMD {
 			break
 		}
-		if d.onlyData(b.Base, 1<<o.PMD) && d.mayMove(used, moveShare) {
+		if d.onlyData(b.Base, 1<<o.PMD) && d.mayMove(used, share) {
 			room -= b.Free + used
 			fs.alloc.Keep(o.PMD, b.Base)
 			cs = append(cs, &candidate{base: b.Base, size: 1 << o.PMD, cost: used})
@@ -169,7 +174,7 @@ func (d *defrag) pack(ctx *Caller) (moved uint64) {
 	}
 	for _, c := range cs {
 		moved += c.done
-		d.moved.Add(c.done - c.cost)
+		d.movedOf(c.cost, c.done, share)
 	}
 	return moved
 }
@@ -252,7 +257,7 @@ func (d *defrag) moveAway(ctx *Caller, in *inode, c *candidate, x pagecache.Exte
 			return false
 		}
 		y = part(y, y.Logical, y.Logical+n)
-		if d.move(ctx, in, y, to) != nil {
+		if d.move(ctx, in, y.Logical, y.End(), to) != nil {
 			return false
 		}
 		c.done += n

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,9 +28,13 @@ type defrag struct {
 	placed  atomic.Uint64 // blocks allocated for files since the mount
 	moved   atomic.Uint64 // blocks moved since the mount, or about to be by moves under way
 	running atomic.Bool   // a Compact is under way
+	// requested counts blocks moved for promotions since the mount, which no budget bounds.
+	requested atomic.Uint64
+	turn      chan struct{} // immutable; holds a token while a promotion moves blocks
 
-	mu   sync.Mutex          // a leaf
-	inos map[uint64]struct{} // files that may have a full PUD range to collapse; protected by mu
+	mu    sync.Mutex            // a leaf
+	inos  map[uint64]struct{}   // files that may have a full PUD range to collapse; protected by mu
+	ended map[uint64]blockRange // files whose leases have ended; protected by mu
 }
 
 // Budgets for moved blocks, in thousandths of placed: compactShare for collapsing PUD ranges,
@@ -37,12 +42,13 @@ type defrag struct {
 const (
 	compactShare = 95
 	moveShare    = 98
+	onRequest    = math.MaxUint64 // no bound: a program asks for it
 )
 
 // mayMove takes n blocks from the budget of share thousandths. It returns false if the budget does
 // not suffice.
 func (d *defrag) mayMove(n, share uint64) bool {
-	for {
+	for share != onRequest {
 		m := d.moved.Load()
 		if m+n > d.placed.Load()*share/1000+d.fs.sb.Blocks()/64 {
 			return false
@@ -51,6 +57,16 @@ func (d *defrag) mayMove(n, share uint64) bool {
 			return true
 		}
 	}
+	return true
+}
+
+// movedOf is called when of cost blocks that mayMove allowed n were moved.
+func (d *defrag) movedOf(cost, n, share uint64) {
+	if share == onRequest {
+		d.requested.Add(n)
+		return
+	}
+	d.moved.Add(n - cost)
 }
 
 // add notes a file that may have a PUD range that is full and not collapsed.
@@ -114,7 +130,7 @@ func (d *defrag) step(ctx *Caller) (c Compaction) {
 		return c
 	}
 	defer d.running.Store(false)
-	c.Moved = d.pack(ctx)
+	c.Moved = d.pack(ctx, moveShare)
 	best, ok := d.easiest(ctx)
 	if ok && d.mayMove(best.cost, compactShare) {
 		c.Collapsed = d.collapsePUD(ctx, &best)
@@ -127,38 +143,45 @@ func (d *defrag) step(ctx *Caller) (c Compaction) {
 	return c
 }
 
-// moveToLocked moves the file blocks [lo, hi) to the region blocks base, base+1, ... unless they
-// are there already. It returns how many blocks it moved, and whether all blocks are there now.
-// Called with the range locked for writing, and io held.
-func (d *defrag) moveToLocked(ctx *Caller, in *inode, lo, hi, base uint64) (n uint64, ok bool) {
+// moveToLocked moves file blocks from lo on to the region blocks base, base+1, ... unless they are
+// there already, as many of those up to hi as one transaction moves: up to stop. It returns how
+// many blocks it moved. It moves nothing if it cannot move all up to hi: ok is false. Called with
+// the range locked for writing, and io held.
+func (d *defrag) moveToLocked(ctx *Caller, in *inode, lo, hi, base uint64) (n, stop uint64, ok bool) {
 	fs := d.fs
 	// Each target block must be free, or be the right block of the file already.
 	for b := lo; b < hi; {
 		e, ok := in.space.Lookup(b)
 		if !ok || !d.movable(part(e, b, min(hi, e.End()))) {
-			return n, false
+			return 0, lo, false
 		}
 		x := part(e, b, min(hi, e.End()))
 		if to := base + (b - lo); x.Block != to && !fs.alloc.IsFree(to, uint64(x.Len)) {
-			return n, false
+			return 0, lo, false
 		}
 		b = x.End()
 	}
-	for b := lo; b < hi; {
-		e, _ := in.space.Lookup(b)
-		x := part(e, b, min(hi, e.End()))
-		to := base + (b - lo)
-		if x.Block != to {
-			if fs.reserve.limitAlloc(uint64(x.Len)) < uint64(x.Len) || !fs.alloc.Reserve(to, uint64(x.Len)) || d.move(ctx, in, x, to) != nil {
-				return n, false
+	stop, ok = lo, true
+	for parts := 0; stop < hi && parts < moveMax; parts++ {
+		e, _ := in.space.Lookup(stop)
+		x := part(e, stop, min(hi, e.End()))
+		if to := base + (stop - lo); x.Block != to {
+			if fs.reserve.limitAlloc(uint64(x.Len)) < uint64(x.Len) || !fs.alloc.Reserve(to, uint64(x.Len)) {
+				ok = false
+				break
 			}
 			n += uint64(x.Len)
 		}
-		b = x.End()
+		stop = x.End()
 	}
-	d.mergeFolios(in, lo, hi, base)
-	return n, true
+	if n > 0 && d.move(ctx, in, lo, stop, base) != nil {
+		return 0, lo, false
+	}
+	return n, stop, ok
 }
+
+// moveMax bounds the extents that one transaction moves: the two beside them take part.
+const moveMax = remapMax - 2
 
 // movable reports whether the blocks of an extent may be moved: no other file shares them, no
 // reader references their folios, no program maps them, and all can be read.
@@ -168,31 +191,36 @@ func (d *defrag) movable(x pagecache.Extent) bool {
 		!fs.direct.leased(x.Block, uint64(x.Len))
 }
 
-// move moves x, a part of one extent of the file, to the allocated blocks from to on. After an
-// error the file has not changed, and those blocks are free. Called with the range locked for
-// writing, and io held.
+// move moves the file blocks [lo, hi), of at most moveMax extents, to the region blocks to, to+1,
+// ... which are allocated, or hold these file blocks already. After an error the file has not
+// changed, and the allocated blocks are free. Called with the range locked for writing, and io
+// held.
 //
 // Persistence order:
 //  1. NT-store the data to the new blocks, SFENCE
 //  2. transaction: the slots
 //  3. only then are the old blocks free
-func (d *defrag) move(ctx *Caller, in *inode, x pagecache.Extent, to uint64) error {
-	fs := d.fs
-	m := fs.newRemapLocked(in, x.Logical)
-	e, _ := in.space.Lookup(x.Logical)
-	m.take(e)
-	if len(m.now) == 0 && e.Logical < x.Logical {
-		m.put(part(e, e.Logical, x.Logical))
+func (d *defrag) move(ctx *Caller, in *inode, lo, hi, to uint64) error {
+	m := d.fs.newRemapLocked(in, lo)
+	for b := lo; b < hi; {
+		e, _ := in.space.Lookup(b)
+		m.take(e)
+		x := part(e, b, min(hi, e.End()))
+		y := x
+		if y.Block = to + (b - lo); y.Block != x.Block {
+			m.runs = append(m.runs, run{y.Block, uint64(y.Len)})
+			m.gone = append(m.gone, run{x.Block, uint64(x.Len)})
+			m.parts = append(m.parts, piece{y, dataBlock(x)})
+		}
+		m.put(y)
+		b = x.End()
 	}
-	m.runs = append(m.runs, run{to, uint64(x.Len)})
-	m.gone = append(m.gone, run{x.Block, uint64(x.Len)})
-	y := x
-	y.Block = to
-	m.put(y)
-	m.finish(x.End())
+	m.finish(hi)
+	parts := m.parts
+	m.parts = m.parts[:0] // the blocks in runs are all that is stored to
 	err := m.reserveSlots(ctx)
-	if err == nil && x.Flags&layout.ExtentUnwritten == 0 {
-		err = m.copyBlocks(to, x.Block, uint64(x.Len))
+	if err == nil {
+		err = m.copyParts(parts)
 	}
 	if err != nil {
 		return m.abort(ctx, err)

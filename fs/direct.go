@@ -250,6 +250,9 @@ func (d *Direct) check(err error) {
 
 // ended is called when the lease of a grant has ended.
 func (d *Direct) ended(ino uint64, g *lease.Grant) {
+	if ino != 0 {
+		d.fs.defrag.leaseEnded(ino, g.Lo, g.Hi)
+	}
 	if !g.Writable || ino == 0 {
 		return
 	}

@@ -37,3 +37,12 @@ func (fs *FS) HoldRename() (release func()) {
 	fs.rename.Lock()
 	return fs.rename.Unlock
 }
+
+// SpendMoves spends the budget of moves in the background.
+func (fs *FS) SpendMoves() { fs.defrag.moved.Store(1 << 60) }
+
+// CollapseEnded is what the mount does in the background after leases have ended.
+func (fs *FS) CollapseEnded(ctx *Caller) { fs.defrag.collapseEnded(ctx) }
+
+// Requested returns how many blocks promotions have moved.
+func (fs *FS) Requested() uint64 { return fs.defrag.requested.Load() }

@@ -7,7 +7,7 @@ import (
 )
 
 // flagsInherited are the flags that a new inode inherits from its directory.
-const flagsInherited = layout.FlagSync | layout.FlagNoDump | layout.FlagNoAtime | layout.FlagDAX | layout.FlagProjInherit
+const flagsInherited = layout.FlagSync | layout.FlagNoDump | layout.FlagNoAtime | layout.FlagDAX | layout.FlagProjInherit | layout.FlagsHint
 
 // SetFlags changes an inode's flags (FS_*_FL, chattr(1)), and its project if proj is not nil.
 // EOPNOTSUPP for unknown flags, and for inodes other than files and directories; EBUSY for flags
@@ -16,6 +16,20 @@ const flagsInherited = layout.FlagSync | layout.FlagNoDump | layout.FlagNoAtime 
 //
 // Persistence order: transaction: core line, times line.
 func (fs *FS) SetFlags(ctx *Caller, ino uint64, flags uint32, proj *uint32) syscall.Errno {
+	return fs.setFlags(ctx, ino, flags, layout.FlagsHint, proj)
+}
+
+// SetFlagsAndHint is SetFlags that changes the extent size hint, too.
+func (fs *FS) SetFlagsAndHint(ctx *Caller, ino uint64, flags uint32, hint Hint, proj *uint32) syscall.Errno {
+	if flags&^layout.FlagsKnown != 0 {
+		return syscall.EOPNOTSUPP
+	}
+	return fs.setFlags(ctx, ino, flags|hint.flag(), 0, proj)
+}
+
+// setFlags replaces an inode's flags, except those of the mask keep, and its project if proj is not
+// nil.
+func (fs *FS) setFlags(ctx *Caller, ino uint64, flags, keep uint32, proj *uint32) syscall.Errno {
 	if e := fs.mayChange(); e != 0 {
 		return e
 	}
@@ -24,7 +38,7 @@ func (fs *FS) SetFlags(ctx *Caller, ino uint64, flags uint32, proj *uint32) sysc
 		return e
 	}
 	defer fs.put(in, 1)
-	if flags&^layout.FlagsKnown != 0 || !in.isReg() && !in.isDir() {
+	if flags&^(layout.FlagsKnown|layout.FlagsHint&^keep) != 0 || !in.isReg() && !in.isDir() {
 		return syscall.EOPNOTSUPP
 	}
 	if !in.isDir() {
@@ -44,7 +58,7 @@ func (fs *FS) SetFlags(ctx *Caller, ino uint64, flags uint32, proj *uint32) sysc
 	now := fs.now()
 	c := fs.begin(ctx)
 	u := c.update(in)
-	u.Core.Flags = flags
+	u.Core.Flags = flags | u.Core.Flags&keep
 	if proj != nil {
 		u.Core.Proj = *proj
 	}

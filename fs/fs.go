@@ -124,6 +124,9 @@ type Caller struct {
 	Writeback bool
 	// Fill: the kernel reads pages into its cache.
 	Fill bool
+	// Order: blocks are allocated where folios of that order, PMD or PUD, can hold them; 0: as the
+	// file's extent size hint and its growth suggest.
+	Order uint8
 	// Direct: the change goes past the kernel's page cache. If that may hold pages of the file, the
 	// operation sets Bypass, even if it fails.
 	Direct bool
@@ -163,6 +166,7 @@ type Attr struct {
 	Size, Blocks               uint64
 	Atime, Mtime, Ctime, Btime int64
 	Flags, Proj                uint32
+	Hint                       Hint
 }
 
 // Super returns the superblock, which must not be changed.
@@ -329,7 +333,7 @@ func (fs *FS) Stats() Stats {
 		s.PMDMappable, s.PUDMappable = float64(pmd)/data, float64(pud)/data
 	}
 	s.Folios4K, s.SharedBytes = c.Words, c.Shared<<layout.BlockShift
-	s.MovedBytes = fs.defrag.moved.Load() << layout.BlockShift
+	s.MovedBytes = (fs.defrag.moved.Load() + fs.defrag.requested.Load()) << layout.BlockShift
 	m := fs.meta.Usage()
 	s.Inodes, s.MetaChunks, s.FreeMetaBlocks = m.Inodes, m.Chunks, m.FreeBlocks
 	s.CachedInodes = fs.CachedInodes()

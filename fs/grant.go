@@ -19,6 +19,7 @@ type GrantQuery struct {
 	Handle   uint64 // of the open file: its end ends the grant if that is not confirmed
 	Kill     uint32 // SetKillPriv and SetKillSGID, as a write(2) of the caller would clear these bits
 	PID      uint32 // of the thread that asks
+	PageSize uint64 // in bytes: the range is promoted to pages of that size where that can be had
 }
 
 const (
@@ -58,6 +59,10 @@ func (d *Direct) Grant(ctx *Caller, ino uint64, q *GrantQuery) (g *lease.Grant, 
 	if err := fs.extentsLoaded(ctx, in); err != nil {
 		return nil, 0, errno(err)
 	}
+	placed := *ctx // what is allocated is aligned
+	placed.Order = fs.pageOrder(q.PageSize)
+	ctx = &placed
+	shared := d.promote(ctx, in, q)
 	swept := false
 	for range grantTries {
 		if q.Write {
@@ -68,6 +73,10 @@ func (d *Direct) Grant(ctx *Caller, ino uint64, q *GrantQuery) (g *lease.Grant, 
 			if e != 0 {
 				return nil, 0, e
 			}
+		}
+		if q.Write && shared { // prepare has replaced these blocks
+			d.promote(ctx, in, q)
+			shared = false
 		}
 		g, size, err := d.try(ctx, in, q)
 		switch {
@@ -153,7 +162,7 @@ func (d *Direct) prepare(ctx *Caller, in *inode, q *GrantQuery) error {
 		if err := in.lockIO(ctx); err != nil {
 			return err
 		}
-		stop, err := d.preparePieceLocked(ctx, in, lo, min(q.Hi, lo+grantPiece), q.Allocate)
+		stop, err := d.preparePieceLocked(ctx, in, lo, min(q.Hi, lo-lo%grantPiece+grantPiece), q.Allocate)
 		in.io.Unlock()
 		if err == errHole && stop > q.Lo {
 			return nil // the grant ends there

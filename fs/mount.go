@@ -62,7 +62,7 @@ func Mount(region *pmem.Region, options Options) (*FS, error) {
 	}
 	fs.freeing.init(fs)
 	fs.pageSize.Times = 100
-	fs.defrag.fs = fs
+	fs.defrag.fs, fs.defrag.turn = fs, make(chan struct{}, 1)
 	fs.free.bind(fs)
 	fs.reserve.fs = fs
 	if err := fs.mount(); err != nil {

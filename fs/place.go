@@ -20,9 +20,9 @@ const (
 // region block and the number of blocks. In this order it uses:
 //
 //  1. the file's PUD reservation, if it covers logical; a new one if the file fills enough of that
-//     range;
+//     range, or PUD folios are wanted (wantedOrder);
 //  2. the blocks that continue the file in place, if a PMD folio can hold both or both are small;
-//  3. a new PMD reservation, if the file fills enough of that range;
+//  3. a new PMD reservation, if the file fills enough of that range, or large folios are wanted;
 //  4. any small runs.
 //
 // Called with io held (for a directory, mu), within the plan.
@@ -31,13 +31,20 @@ func (fs *FS) placeLocked(ctx *Caller, plan *remap, logical, want uint64) (block
 		return 0, 0, false
 	}
 	in := plan.in
-	orders := fs.alloc.Orders()
+	orders, wanted := fs.alloc.Orders(), fs.wantedOrder(ctx, in)
 	goal, known := in.goal(plan, logical)
+	if in.isReg() && wanted == orders.PMD && known && hugepage.Congruence(goal, logical) >= orders.PMD {
+		if rest := hugepage.AlignUp(logical, orders.PMD) - logical; rest > 0 { // of a PMD range that has begun
+			if n = fs.alloc.Extend(goal, min(want, rest), orders.PMD); n > 0 {
+				return goal, n, true
+			}
+		}
+	}
 	off := logical & (1<<orders.PUD - 1)
 	if off != 0 {
 		want = min(want, 1<<orders.PUD-off) // up to where the next PUD folio would begin
 	}
-	if in.isReg() && fs.fills(in, plan, logical, want, orders.PUD, sharePUD) {
+	if in.isReg() && (wanted >= orders.PUD || fs.fills(in, plan, logical, want, orders.PUD, sharePUD)) {
 		base, ok := in.ext.reservation(logical, orders.PUD)
 		switch {
 		case ok:
@@ -59,7 +66,7 @@ func (fs *FS) placeLocked(ctx *Caller, plan *remap, logical, want uint64) (block
 			want = min(want, 1<<orders.PMD-logical&(1<<orders.PMD-1)) // the blocks behind these may be free
 		}
 	}
-	large := in.isReg() && fs.fills(in, plan, logical, want, orders.PMD, sharePMD)
+	large := in.isReg() && (wanted >= orders.PMD || fs.fills(in, plan, logical, want, orders.PMD, sharePMD))
 	if known && large && hugepage.Congruence(goal, logical) >= orders.PMD {
 		if n = fs.alloc.Extend(goal, want, orders.PMD); n > 0 {
 			return goal, n, true

@@ -425,7 +425,7 @@ func (fs *FS) planLocked(ctx *Caller, in *inode, lo, hi uint64, disp disposition
 					continue
 				}
 				if bad || fs.hasOtherUsers(cur) {
-					block, n, ok := fs.placeCopy(ctx, next, fs.reserve.spare(uid, uint64(cur.Len)))
+					block, n, ok := fs.placeCopy(ctx, plan, next, fs.reserve.spare(uid, uint64(cur.Len)))
 					if !ok {
 						cause, hi = errNoSpace, next
 						continue

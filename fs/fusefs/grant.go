@@ -110,7 +110,7 @@ func (a *Adapter) grant(c *call, ino, handle uint64, arg, res []byte) syscall.Er
 	}
 	ask := fs.GrantQuery{
 		Lo: q.Offset / layout.BlockSize, Hi: (q.Offset + q.Length) / layout.BlockSize, Write: write, Allocate: q.Flags&protocol.Allocate != 0,
-		Most: protocol.MaxExtents, Handle: handle, PID: c.ctx.PID,
+		Most: protocol.MaxExtents, Handle: handle, PID: c.ctx.PID, PageSize: q.PageSize,
 	}
 	if write && c.ctx.UID != 0 && mayKill(&c.ctx, &c.attr) {
 		ask.Kill = killBits(&c.ctx, &c.attr)

@@ -55,7 +55,7 @@ func (a *Adapter) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, ou
 		if short(4, 0) {
 			return fuse.EINVAL
 		}
-		e = a.setFlags(c, in.NodeId, binary.NativeEndian.Uint32(arg), nil)
+		e = a.setFlags(c, in.NodeId, binary.NativeEndian.Uint32(arg))
 	case iocGetXFlags:
 		if short(0, fsxattrSize) {
 			return fuse.EINVAL
@@ -90,7 +90,15 @@ func (a *Adapter) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, ou
 	return status(e)
 }
 
-// getXFlags fills res with a struct fsxattr: the flags, the number of extents and the project.
+// The FS_XFLAG_* of an extent size hint: of a file, and of a directory, which gives it to new
+// files.
+const (
+	xflagExtSize        = 0x800
+	xflagExtSizeInherit = 0x1000
+)
+
+// getXFlags fills res with a struct fsxattr: the flags, the extent size hint, the number of extents
+// and the project.
 func (a *Adapter) getXFlags(c *call, ino uint64, res []byte) syscall.Errno {
 	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
 		return e
@@ -108,14 +116,21 @@ func (a *Adapter) getXFlags(c *call, ino uint64, res []byte) syscall.Errno {
 		}
 		n = uint32(min(extents, math.MaxUint32))
 	}
+	if c.attr.Hint != fs.NoHint {
+		if x |= xflagExtSize; c.attr.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+			x ^= xflagExtSize | xflagExtSizeInherit
+		}
+	}
 	clear(res)
 	binary.NativeEndian.PutUint32(res, x)
+	binary.NativeEndian.PutUint32(res[4:], uint32(a.core.HintSize(c.attr.Hint)))
 	binary.NativeEndian.PutUint32(res[8:], n)
 	binary.NativeEndian.PutUint32(res[12:], c.attr.Proj)
 	return 0
 }
 
-// setXFlags sets the flags and the project from a struct fsxattr.
+// setXFlags sets the flags, the extent size hint and the project from a struct fsxattr. The kernel
+// has checked that the hint's flag is for this type of inode, and cleared it if the size is 0.
 func (a *Adapter) setXFlags(c *call, ino uint64, arg []byte) syscall.Errno {
 	x, flags := binary.NativeEndian.Uint32(arg), uint32(0)
 	for _, f := range xflags {
@@ -124,17 +139,29 @@ func (a *Adapter) setXFlags(c *call, ino uint64, arg []byte) syscall.Errno {
 		}
 		x &^= f.x
 	}
-	x &^= 0x80000000 // FS_XFLAG_HASATTR is read-only
-	if x != 0 || binary.NativeEndian.Uint32(arg[4:]) != 0 || binary.NativeEndian.Uint32(arg[16:]) != 0 {
-		return syscall.EOPNOTSUPP // other flags, or extent size hints
+	size := uint32(0)
+	if x&(xflagExtSize|xflagExtSizeInherit) != 0 {
+		size = binary.NativeEndian.Uint32(arg[4:])
+	}
+	x &^= 0x80000000 | xflagExtSize | xflagExtSizeInherit // FS_XFLAG_HASATTR is read-only
+	if x != 0 || binary.NativeEndian.Uint32(arg[16:]) != 0 {
+		return syscall.EOPNOTSUPP // other flags, or a hint for the extents of copies
+	}
+	hint, ok := a.core.HintOf(uint64(size))
+	if !ok {
+		return syscall.EINVAL
 	}
 	proj := binary.NativeEndian.Uint32(arg[12:])
-	return a.setFlags(c, ino, flags, &proj)
+	e := a.core.SetFlagsAndHint(&c.ctx, ino, flags, hint, &proj)
+	if e == 0 {
+		a.forgetAttr(ino)
+	}
+	return e
 }
 
 // setFlags also makes the kernel drop the attributes, since it does not expect the ctime to change.
-func (a *Adapter) setFlags(c *call, ino uint64, flags uint32, proj *uint32) syscall.Errno {
-	e := a.core.SetFlags(&c.ctx, ino, flags, proj)
+func (a *Adapter) setFlags(c *call, ino uint64, flags uint32) syscall.Errno {
+	e := a.core.SetFlags(&c.ctx, ino, flags, nil)
 	if e == 0 {
 		a.forgetAttr(ino)
 	}

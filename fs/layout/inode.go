@@ -38,7 +38,7 @@ const InlineSize = PayloadSize
 //	12     4    nlink
 //	16     8    size in bytes
 //	24     4    generation
-//	28     4    flags (FS_*_FL of linux/fs.h)
+//	28     4    flags (FS_*_FL of linux/fs.h), and the extent size hint
 //	32     4    project id
 //	36     4    rdev
 //	40     8    parent directory's inode number (directories only)
@@ -62,7 +62,13 @@ const (
 	FlagDAX         uint32 = 0x02000000 // with -o dax=inode: bypass the page cache
 	FlagProjInherit uint32 = 0x20000000 // of directories: new entries inherit the project id
 
+	// The extent size hint, which is no flag of linux/fs.h: at most one of the two is set. A
+	// directory gives it to new files and directories in it.
+	FlagHintPMD uint32 = 0x04000000
+	FlagHintPUD uint32 = 0x08000000
+
 	FlagsKnown = FlagSync | FlagImmutable | FlagAppend | FlagNoDump | FlagNoAtime | FlagDAX | FlagProjInherit
+	FlagsHint  = FlagHintPMD | FlagHintPUD
 )
 
 // Put writes c into l.

@@ -308,7 +308,7 @@ func singles() []Workload {
 	for n := 1; n <= 7; n++ {
 		list = append(list, write(fmt.Sprintf("write-%d-at-60", n), "f", 60, n))
 	}
-	return slices.Concat(list, borders(), privileges(), allocationWorkloads(), freeMaps(), badWorkloads(), grants())
+	return slices.Concat(list, borders(), privileges(), allocationWorkloads(), freeMaps(), badWorkloads(), grants(), promotions())
 }
 
 // orphan returns a workload that drops the last reference to an unlinked file.
