@@ -18,6 +18,7 @@
 SHELL := /bin/bash
 GO ?= go
 PREFIX ?= /usr/local
+VERSION := $(shell sed -n 's/^const release = "\(.*\)"/\1/p' cmd/daxfsd/version.go)
 COMMIT ?= $(shell git describe --always --dirty --exclude="*" --abbrev=12 2>/dev/null)
 DAXFSD := bin/daxfsd
 LAYERS := ./cmd/... ./direct/... ./fs/... ./pagecache/... ./refcnt/... ./hugepage/... ./pmem/... ./internal/...
@@ -31,17 +32,41 @@ BENCH ?= --full
 # The VM tests write this file when they cannot run.
 VM_NOT_RUN := $(CURDIR)/bin/vm-did-not-run
 
+# The C library is built where there is a compiler and a copy routine for the machine.
+LIB_ARCH := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
+HAVE_CC := $(and $(wildcard lib/copy_$(LIB_ARCH).S),$(shell command -v $(CC)))
+LIB_OBJECTS := $(patsubst %,bin/lib/%.o,file lease mapping guard copy_$(LIB_ARCH))
+LIB_CFLAGS := -std=gnu11 -Wall -Wextra -O2 -g -fPIC -pthread
+
 export CGO_ENABLED = 0
 
-.PHONY: all build demo bench test test-long install clean deps-demo deps-test deps-programs deps-vm test-vm vm-long vm-posix vm-cut \
+.PHONY: all build lib demo bench test test-long install clean deps-demo deps-test deps-programs deps-vm test-vm vm-long vm-posix vm-cut \
 	lint check unit race fuzz arm64 ageing crash kill random posix e2e programs \
 	races races-long kill-long crash-long ageing-long stress-long random-long programs-long modes-long
 
 all: build
 
-build:
+build: $(if $(HAVE_CC),lib)
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o $(DAXFSD) ./cmd/daxfsd
+
+# The C library, where there is a compiler for it.
+lib: bin/libdaxfsd.so.1 bin/libdaxfsd.a
+
+bin/lib/%.o: lib/%.c lib/daxfsd.h lib/internal.h lib/protocol.h
+	@mkdir -p bin/lib
+	$(CC) $(LIB_CFLAGS) $(CFLAGS) -c -o $@ $<
+
+bin/lib/%.o: lib/%.S
+	@mkdir -p bin/lib
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+bin/libdaxfsd.so.1: $(LIB_OBJECTS) lib/libdaxfsd.map
+	$(CC) -shared -Wl,-soname,libdaxfsd.so.1 -Wl,--version-script=lib/libdaxfsd.map -Wl,-z,defs -Wl,-z,now $(LDFLAGS) -o $@ $(LIB_OBJECTS) -pthread
+
+bin/libdaxfsd.a: $(LIB_OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $(LIB_OBJECTS)
 
 install: build
 	install -D -m 755 $(DAXFSD) $(DESTDIR)$(PREFIX)/bin/daxfsd
@@ -49,6 +74,15 @@ install: build
 	install -d $(DESTDIR)/sbin
 	for n in mount.daxfsd mount.fuse.daxfsd umount.daxfsd umount.fuse.daxfsd; do ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/$$n; done
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
+ifneq ($(HAVE_CC),)
+	install -D -m 644 bin/libdaxfsd.so.1 $(DESTDIR)$(PREFIX)/lib/libdaxfsd.so.1
+	ln -sf libdaxfsd.so.1 $(DESTDIR)$(PREFIX)/lib/libdaxfsd.so
+	install -D -m 644 bin/libdaxfsd.a $(DESTDIR)$(PREFIX)/lib/libdaxfsd.a
+	install -D -m 644 lib/daxfsd.h $(DESTDIR)$(PREFIX)/include/daxfsd.h
+	install -D -m 644 lib/daxfsd.3 $(DESTDIR)$(PREFIX)/share/man/man3/daxfsd.3
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' lib/daxfsd.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/daxfsd.pc
+endif
 
 clean:
 	rm -rf bin
@@ -58,7 +92,7 @@ deps-demo:
 
 deps-test: deps-demo
 	@deploy/need e2fsprogs:mkfs.ext4 sqlite3:sqlite3 git:git attr:setfattr acl:setfacl util-linux:unshare \
-		qemu-user:qemu-aarch64 gcc:gcc libc6-dev:/usr/include/stdio.h
+		qemu-user:qemu-aarch64 gcc:gcc pkg-config:pkg-config libc6-dev:/usr/include/stdio.h
 
 deps-programs: deps-test
 	@deploy/need stress-ng:stress-ng dbench:dbench bonnie++:bonnie++ rsync:rsync e2fsprogs:mkfs.ext4 \
@@ -165,7 +199,7 @@ races:
 # posixtest, a million files. After them a quick run of bench/compare, which enables FUSE over
 # io_uring for the whole machine, as some of them do.
 e2e:
-	$(call step,e2e,560,$(GO) test -count=1 -timeout 30m ./test/e2e && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./bench/compare)
+	$(call step,e2e,560,$(GO) test -count=1 -timeout 30m ./test/e2e && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./test/lib && $(GO) test -count=1 -timeout 10m ./bench/compare)
 
 # In guests with emulated persistent memory: device-dax with 2 MiB and 1 GiB pages, fsdax,
 # virtio-pmem; the power cut. If no guest can be made (no mirror, no QEMU), the tests report that

@@ -1,0 +1,87 @@
+/* What the files of libdaxfsd share. Nothing here is exported. */
+#ifndef DX_INTERNAL_H
+#define DX_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daxfsd.h"
+#include "protocol.h"
+
+#define DX_HIDDEN __attribute__((visibility("hidden")))
+#define DX_LINE 64
+
+/* Copies and flushes that survive a fault: 0, or -1 if one happened (copy_*.S, guard.c). */
+DX_HIDDEN int dx_copy(void *dst, const void *src, size_t n);
+DX_HIDDEN int dx_copy_lines(void *dst, const void *src, size_t n);
+DX_HIDDEN int dx_load2(const void *src, uint64_t v[2]);
+
+/* dx_guard_install makes faults of these functions return. It may be called often. */
+DX_HIDDEN void dx_guard_install(void);
+
+/* dx_store copies to dst past the caches. It is durable after dx_fence. -1: a fault. */
+DX_HIDDEN int dx_store(char *dst, const char *src, size_t n);
+/* dx_flush writes back the lines that n bytes at p touch; durable after dx_fence. -1: a fault. */
+DX_HIDDEN int dx_flush(char *p, size_t n);
+DX_HIDDEN void dx_fence(void);
+
+/* The locks of this library are never waited for by readers and writers (dx_trylock), so that a
+ * signal handler that meets a lock of its own thread goes on by the system calls. A lock that is held
+ * has the epoch as its value. */
+typedef atomic_int dx_lock_t;
+DX_HIDDEN bool dx_trylock(dx_lock_t *l);
+DX_HIDDEN void dx_lock(dx_lock_t *l);
+DX_HIDDEN void dx_unlock(dx_lock_t *l);
+/* dx_new_epoch frees all locks, in a child that has none of the parent's threads. */
+DX_HIDDEN void dx_new_epoch(void);
+
+/* Which file of which filesystem holds the region, and how it is mapped. */
+struct dx_region {
+	uint64_t dev, ino; /* ino 0: a device node with that number */
+	uint64_t size;	   /* bytes */
+	uint64_t unit;	   /* granule of mappings, bytes */
+	bool sync;	   /* maps with MAP_SYNC: a file on a DAX filesystem */
+	bool device;	   /* device-dax */
+	char path[DX_PATH_MAX + 1];
+};
+
+/*
+ * A lease of one file: grants whose locks are on one open file description of the region.
+ */
+#define DX_GRANTS 64
+struct dx_lease {
+	struct dx_region region;
+	int fd;			/* the description; -1: only mappings keep it */
+	int grants;
+	uint64_t id[DX_GRANTS];
+	uint64_t lo[DX_GRANTS], hi[DX_GRANTS]; /* of each grant in the file, bytes */
+	uint64_t generation, slot;
+};
+
+/* The reply to a GRANT that dx_lease_one asks for, of the size that the kernel copies. */
+union dx_message {
+	struct dx_grant_request request;
+	struct dx_grant grant;
+	unsigned char bytes[DX_GRANT_SIZE];
+};
+
+/*
+ * dx_grant asks for [lo, hi) of the file that fd has open; the answer is in m. 0, or -1 with errno.
+ */
+DX_HIDDEN int dx_grant(int fd, uint64_t lo, uint64_t hi, uint32_t flags, uint64_t page, union dx_message *m);
+/* dx_lease_begin opens the region of the first grant. dx_lease_add locks a grant. dx_lease_confirm
+ * confirms all of them. dx_lease_end drops the description. 0, or -1 with errno: ESTALE to begin
+ * again. */
+DX_HIDDEN int dx_lease_begin(struct dx_lease *l, const struct dx_grant *g);
+DX_HIDDEN int dx_lease_add(struct dx_lease *l, const struct dx_grant *g, uint64_t lo);
+DX_HIDDEN int dx_lease_confirm(struct dx_lease *l, int fd);
+DX_HIDDEN void dx_lease_end(struct dx_lease *l, int fd);
+/* dx_command sends CONFIRM, COMMIT or RELEASE. */
+DX_HIDDEN int dx_command(int fd, unsigned long cmd, uint64_t id, uint64_t generation, uint64_t off, uint64_t n);
+
+/* dx_map_region maps n bytes of the region at offset off over address at. */
+DX_HIDDEN int dx_map_region(struct dx_lease *l, void *at, uint64_t n, uint64_t off, bool write);
+
+#endif
