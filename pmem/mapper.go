@@ -121,11 +121,11 @@ func (m *Mapper) Open(write bool) (*os.File, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return f, err
 	}
-	// Without /proc by its name, which may lead to another file by now.
-	var was, is unix.Stat_t
 	if f, err = openFile(m.base.Name(), flags, 0); err != nil {
 		return nil, err
 	}
+	// Without /proc by its name, which may lead to another file by now.
+	var was, is unix.Stat_t
 	err = unix.Fstat(int(m.base.Fd()), &was)
 	if err == nil {
 		err = unix.Fstat(int(f.Fd()), &is)

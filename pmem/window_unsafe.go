@@ -104,7 +104,7 @@ func (w *Window) mapParts(f *os.File, o *WindowOptions, size, page int64) error 
 		if err != nil {
 			return fmt.Errorf("pmem: map %d bytes at offset %d of %s (%s): %w", p.N, p.Off, w.m.Path(), w.m.kind, err)
 		}
-		if !p.Zeros && (w.m.kind == KindFile || w.m.kind == KindTmpfs) {
+		if p.N >= 2<<20 && !p.Zeros && (w.m.kind == KindFile || w.m.kind == KindTmpfs) {
 			unix.Madvise(unsafe.Slice((*byte)(at), p.N), unix.MADV_HUGEPAGE) // a hint, which not every kernel follows
 		}
 	}

@@ -13,6 +13,7 @@ import (
 func TestMain(m *testing.M) {
 	harness.Main(m, harness.Children{
 		"hold-and-fork": holdAndFork,
+		"as-nobody":     asNobody,
 	})
 }
 
