@@ -2,6 +2,7 @@ package fs_test
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"syscall"
 	"testing"
 	"time"
@@ -103,5 +104,40 @@ func TestGrantSpaceComesAgain(t *testing.T) {
 	v.locks.Use(g, 4096, -1)
 	if n, e := v.FS.Write(&v.Ctx, hog, off, make([]byte, 4096)); e != 0 || n != 4096 {
 		t.Errorf("%d bytes, %v, right after the program's end", n, e)
+	}
+}
+
+// TestGrantCollapse checks that writes which would move a file's blocks together leave those where
+// they are that a program maps.
+func TestGrantCollapse(t *testing.T) {
+	for _, c := range []struct{ grant, write bool }{{false, false}, {true, false}, {true, true}} {
+		v := newGranting(t, 16<<20)
+		rnd := rand.New(rand.NewPCG(1, 1))
+		inos := [2]uint64{v.Create("/a"), v.Create("/b")}
+		var at [2]int64
+		var all []*lease.Grant
+		for range 200 { // in turns, so that the blocks of each file do not lie together
+			i := rnd.IntN(2)
+			n := 1 + rnd.Int64N(9000)
+			v.Write(inos[i], at[i], bytes.Repeat([]byte{1}, int(n)))
+			at[i] += n
+			if lo, hi := uint64(at[i]-n)/4096, uint64(at[i]+4095)/4096; c.grant {
+				all = append(all, v.grant(inos[i], lo, hi, c.write))
+			}
+		}
+		for range 4 {
+			if _, e := v.FS.Compact(&v.Ctx); e != 0 {
+				t.Fatal(e)
+			}
+		}
+		if moved := v.FS.Stats().MovedBytes; (moved > 0) == c.grant {
+			t.Errorf("%+v: %d bytes have moved", c, moved)
+		}
+		for _, g := range all {
+			if v.generation(g) != g.Generation {
+				t.Fatalf("%+v: the grant of blocks %d to %d is stale", c, g.Lo, g.Hi)
+			}
+			v.locks.Use(g, 4096, -1)
+		}
 	}
 }
