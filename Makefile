@@ -35,7 +35,7 @@ VM_NOT_RUN := $(CURDIR)/bin/vm-did-not-run
 # The C library is built where there is a compiler and a copy routine for the machine.
 LIB_ARCH := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
 HAVE_CC := $(and $(wildcard lib/copy_$(LIB_ARCH).S),$(shell command -v $(CC)))
-LIB_OBJECTS := $(patsubst %,bin/lib/%.o,file lease mapping guard copy_$(LIB_ARCH))
+LIB_OBJECTS := $(patsubst %,bin/lib/%.o,file table window lease mapping guard copy_$(LIB_ARCH))
 LIB_CFLAGS := -std=gnu11 -Wall -Wextra -O2 -g -fPIC -pthread
 
 export CGO_ENABLED = 0

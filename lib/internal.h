@@ -81,6 +81,27 @@ DX_HIDDEN void dx_lease_end(struct dx_lease *l, int fd);
 /* dx_command sends CONFIRM, COMMIT or RELEASE. */
 DX_HIDDEN int dx_command(int fd, unsigned long cmd, uint64_t id, uint64_t generation, uint64_t off, uint64_t n);
 
+/*
+ * What is leased of one file for copying (window.c). fd, where a function takes one, is a descriptor
+ * of the file that is open for what is asked for.
+ */
+struct dx_file;
+/* dx_file_new returns a file without windows. own, if not negative, is closed with it. Only grants
+ * of the inode are taken, if that is not 0. NULL with errno. */
+DX_HIDDEN struct dx_file *dx_file_new(int own, uint64_t inode);
+/* dx_file_put ends the caller's use. The file is gone with its last window. */
+DX_HIDDEN void dx_file_put(struct dx_file *f);
+/* dx_file_probe asks whether the mount grants anything of the file. 0, or -1 with errno. */
+DX_HIDDEN int dx_file_probe(struct dx_file *f, int fd, bool read);
+/* dx_direct copies up to n bytes at off, as far as that is possible directly, and returns how much
+ * that was. *end is set if the file ends there. It keeps errno. */
+DX_HIDDEN size_t dx_direct(struct dx_file *f, int fd, bool write, char *buf, size_t n, uint64_t off, bool *end);
+/* dx_file_commit sends COMMIT for all that was stored since the last one. */
+DX_HIDDEN int dx_file_commit(struct dx_file *f, int fd);
+/* dx_file_drop gives up the windows that nobody uses. dx_file_empty reports whether there are none. */
+DX_HIDDEN void dx_file_drop(struct dx_file *f);
+DX_HIDDEN bool dx_file_empty(struct dx_file *f);
+
 /* dx_map_region maps n bytes of the region at offset off over address at. */
 DX_HIDDEN int dx_map_region(struct dx_lease *l, void *at, uint64_t n, uint64_t off, bool write);
 
