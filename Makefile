@@ -199,7 +199,7 @@ races:
 # posixtest, a million files. After them a quick run of bench/compare, which enables FUSE over
 # io_uring for the whole machine, as some of them do.
 e2e:
-	$(call step,e2e,560,$(GO) test -count=1 -timeout 30m ./test/e2e && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./test/lib && $(GO) test -count=1 -timeout 10m ./bench/compare)
+	$(call step,e2e,560,$(GO) test -count=1 -timeout 30m ./test/e2e && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./test/lib && $(GO) test -count=1 -timeout 10m ./test/direct && $(GO) test -count=1 -timeout 10m ./bench/compare)
 
 # In guests with emulated persistent memory: device-dax with 2 MiB and 1 GiB pages, fsdax,
 # virtio-pmem; the power cut. If no guest can be made (no mirror, no QEMU), the tests report that
