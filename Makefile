@@ -71,6 +71,8 @@ bin/libdaxfsd.a: $(LIB_OBJECTS)
 install: build
 	install -D -m 755 $(DAXFSD) $(DESTDIR)$(PREFIX)/bin/daxfsd
 	install -D -m 644 deploy/daxfsd@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
+	install -D -m 644 deploy/60-daxfsd.rules $(DESTDIR)$(PREFIX)/lib/udev/rules.d/60-daxfsd.rules
+	install -D -m 644 deploy/daxfsd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/daxfsd.conf
 	install -d $(DESTDIR)/sbin
 	for n in mount.daxfsd mount.fuse.daxfsd umount.daxfsd umount.fuse.daxfsd; do ln -sf $(PREFIX)/bin/daxfsd $(DESTDIR)/sbin/$$n; done
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
