@@ -221,7 +221,9 @@ func (t *Table) List() (all []Info) {
 		}
 	}
 	for _, f := range t.found {
-		all = append(all, Info{Blocks: f.n, Writable: true, Stale: true})
+		if f.ended.IsZero() {
+			all = append(all, Info{Blocks: f.n, Writable: true, Stale: true})
+		}
 	}
 	return all
 }
