@@ -82,19 +82,19 @@ func (r *Region) Locks(off, n int64, f func(lo, hi int64) bool) error {
 	if r.file == nil {
 		return nil
 	}
-	_, err := r.locks(off, off+n, f)
+	_, err := locks(r.file, off, off+n, f)
 	return err
 }
 
-// locks is Locks for bytes [lo, hi). more is false if f returned false.
-func (r *Region) locks(lo, hi int64, f func(lo, hi int64) bool) (more bool, err error) {
+// locks is Region.Locks for bytes [lo, hi) of a file. more is false if f returned false.
+func locks(file *os.File, lo, hi int64, f func(lo, hi int64) bool) (more bool, err error) {
 	for lo < hi {
-		a, b, ok, err := firstLock(r.file, lo, hi-lo)
+		a, b, ok, err := firstLock(file, lo, hi-lo)
 		if err != nil || !ok {
 			return true, err
 		}
 		// The kernel returns any lock: others may be before it.
-		if more, err := r.locks(lo, a, f); err != nil || !more {
+		if more, err := locks(file, lo, a, f); err != nil || !more {
 			return more, err
 		}
 		if !f(a, b) {
