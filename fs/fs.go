@@ -287,7 +287,8 @@ type Stats struct {
 	PUDMappable     float64 `json:"pud_mappable"`        // the same, in folios of 1 GiB
 	SharedBytes     uint64  `json:"shared_bytes"`        // with more than one owner
 	DeferredFrees   uint64  `json:"deferred_free_bytes"` // of no file, but still referenced
-	Leases          int     `json:"leases"`              // of blocks that programs map, and what is promised
+	LeasedBytes     uint64  `json:"leased_bytes"`        // that programs may map
+	LeasedDeferred  uint64  `json:"leased_free_bytes"`   // of these, bytes that no file has and that become free when the programs end
 	ReplayedRecords int     `json:"replayed_records"`
 	FreedOrphans    int     `json:"freed_orphans"`
 	ReadOnly        bool    `json:"read_only"`
@@ -325,7 +326,7 @@ func (fs *FS) Stats() Stats {
 	s.FreeIn2M, s.FreeIn1G = (a.Free2M+a.Free1G)<<layout.BlockShift, a.Free1G<<layout.BlockShift
 	s.FolioTableBytes, s.SplitTableBytes = t.PairBytes, t.TableBytes
 	s.Folios2M, s.Folios1G, s.DeferredFrees = t.PMDs, t.PUDs, t.Deferred<<layout.BlockShift
-	s.Leases = fs.direct.count()
+	s.LeasedBytes, s.LeasedDeferred = fs.direct.Leased()
 	c := fs.table.Count()
 	s.Split2M, s.PartlyOwned = t.Tables, t.PartlyOwned
 	o := fs.alloc.Orders()

@@ -129,6 +129,20 @@ func (t *Table) Unlease(block, n uint64, writable bool, idle func(block, n uint6
 // LeasedDeferred returns how many blocks are not free only because they are leased.
 func (t *Table) LeasedDeferred() uint64 { return uint64(t.leases.pinned.Load()) }
 
+// LeasedBlocks returns how many blocks have a lease.
+func (t *Table) LeasedBlocks() (n uint64) {
+	l := &t.leases
+	if l.count.Load() == 0 {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.segments {
+		n += l.segments[i].n
+	}
+	return n
+}
+
 // Leased reports whether any of n blocks from block on has a lease.
 func (t *Table) Leased(block, n uint64) bool {
 	l := &t.leases

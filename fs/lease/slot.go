@@ -199,31 +199,3 @@ func (t *Table) OfFile(ino uint64) (all, writable int) {
 	}
 	return all, writable
 }
-
-// Info describes a grant, or blocks that a mount found leased (ID 0).
-type Info struct {
-	ID       uint64
-	Ino      uint64 // 0: the file is gone, or not known
-	Blocks   uint64
-	Writable bool
-	Stale    bool
-	Promised bool // the program has not confirmed it
-	UID, PID uint32
-}
-
-// List describes all grants that have not ended, and all found leases.
-func (t *Table) List() (all []Info) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, g := range t.order {
-		if g.state <= confirmed {
-			all = append(all, Info{ID: g.ID, Ino: g.Ino, Blocks: g.Blocks(), Writable: g.Writable, Stale: g.stale, Promised: g.state == promised, UID: g.UID, PID: g.PID})
-		}
-	}
-	for _, f := range t.found {
-		if f.ended.IsZero() {
-			all = append(all, Info{Blocks: f.n, Writable: true, Stale: true})
-		}
-	}
-	return all
-}
