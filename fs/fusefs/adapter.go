@@ -46,7 +46,12 @@ type Adapter struct {
 
 	activity func() []byte // returns the value of ActivityXattr; may be nil; set before the first request
 
+	// grants returns at most most grants with keys from from on, ordered by them; may be nil; set
+	// before the first request.
+	grants func(from uint64, most int) []Grant
+
 	lastInfo, lastActivity kept.Value[[]byte]
+	lastGrants             kept.Value[[]Grant]
 
 	// writeback limits how many requests wait at a time for the kernel to write a file back. The
 	// kernel writes back with requests of its own, which need free ring entries.
@@ -83,7 +88,7 @@ func New(core *fs.FS, dax DAX, info func() []byte) *Adapter {
 	a := &Adapter{RawFileSystem: fuse.NewDefaultRawFileSystem(), core: core, dax: dax, info: info, conn: -1}
 	a.writeback.Total, a.writeback.Each = 16, 8
 	a.dropping.Total, a.dropping.Each = droppingMax, droppingMax
-	a.lastInfo.Times, a.lastActivity.Times = 20, 20
+	a.lastInfo.Times, a.lastActivity.Times, a.lastGrants.Times = 20, 20, 20
 	a.waiting.New = func() any { return a.newQueue(a.nextLane.Add(1)-1, true) }
 	a.calls.New = func() any {
 		// A pool keeps its objects per CPU, so the lane of a call is nearly always

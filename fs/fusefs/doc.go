@@ -19,8 +19,8 @@
 //     every ID that the kernel or an NFS client remembers.
 //   - call: the core's arguments for one slow request (fs.Caller, fs.Attr), pooled.
 //   - Conn, Server: a mount, from Attach through Start until Serve returns.
-//   - Info, Activity: the values of the extended attributes InfoXattr and ActivityXattr, which
-//     `daxfsd info MOUNTPOINT` and `daxfsd top MOUNTPOINT` read.
+//   - Info, Activity, Grants: the values of the extended attributes InfoXattr, ActivityXattr and
+//     GrantsXattr, which `daxfsd info`, `daxfsd top` and `daxfsd leases` read.
 //
 // After a change past the kernel's page cache, a notification makes the kernel drop its old pages
 // before the change is answered (bypass.go). A thread that serves requests never sends one, since

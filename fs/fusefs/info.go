@@ -59,7 +59,9 @@ type Activity struct {
 	Transport  string          `json:"transport"`
 	Used       uint64          `json:"used_bytes"`
 	Size       uint64          `json:"size_bytes"`
-	Operations transport.Stats `json:"operations"` // with histograms
+	Leased     uint64          `json:"leased_bytes"`      // fs.Stats.LeasedBytes
+	LeasedFree uint64          `json:"leased_free_bytes"` // fs.Stats.LeasedDeferred
+	Operations transport.Stats `json:"operations"`        // with histograms
 	Runtime    Runtime         `json:"runtime"`
 }
 

@@ -53,6 +53,9 @@ type Options struct {
 	Kernel []string
 	// Info and Activity return the values of InfoXattr and ActivityXattr.
 	Info, Activity func() []byte
+	// Grants returns what the values of GrantsFrom list: at most most grants, ordered by their
+	// keys, from a key on.
+	Grants func(from uint64, most int) []Grant
 	// Trace, if not nil, is called with every request after it has been answered. It must be safe
 	// for concurrent use. A slow Trace delays the next request.
 	Trace func(*transport.Request)
@@ -140,7 +143,7 @@ const Capabilities = fuse.CAP_DONT_MASK | fuse.CAP_EXPORT_SUPPORT |
 func (c *Conn) Start(core *fs.FS) (*Server, error) {
 	o := &c.opt
 	a := New(core, o.DAX, o.Info)
-	a.panicked, a.activity = o.Panicked, o.Activity
+	a.panicked, a.activity, a.grants = o.Panicked, o.Activity, o.Grants
 	a.conn = c.fd
 	s := &Server{opt: *o, serves: a, late: &a.late, fd: c.fd, at: c.at, began: make(chan struct{})}
 	var err error

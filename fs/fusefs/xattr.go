@@ -11,6 +11,9 @@ import (
 // its root. Root gets current figures. All other users may ask as often as they like, so they get a
 // value that is kept for a while (internal/kept).
 func (a *Adapter) asked(name string, uid uint32) func() []byte {
+	if from, ok := asksGrants(name); ok && a.grants != nil {
+		return func() []byte { return a.grantsValue(from, uid) }
+	}
 	find, last := a.info, &a.lastInfo
 	switch name {
 	case InfoXattr:
