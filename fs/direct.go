@@ -165,14 +165,6 @@ func (d *Direct) takeFree(block, n uint64) (k uint64, ok bool) {
 // any reports whether any program may map blocks of the region.
 func (d *Direct) any() bool { return d.leases != nil && d.leases.Any() }
 
-// count returns how many leases there are: grants, and runs of blocks that the mount found leased.
-func (d *Direct) count() int {
-	if d.leases == nil {
-		return 0
-	}
-	return d.leases.Count()
-}
-
 // beginChange is called before a remap of a file's extents is made durable. If a program may map
 // file blocks that get another block or state by it, the program sees from now on that its grant is
 // stale, and beginChange returns true: endChange must follow when the change has happened or was
@@ -301,23 +293,14 @@ func (d *Direct) Sweep() error {
 	return d.leases.Sweep(math.MaxInt)
 }
 
-const (
-	sweepMost = 256                  // leases that sweepSome looks at, at least
-	sweepTime = 5 * time.Millisecond // for how long it looks at more
-)
-
-// sweepSome looks at some leases, in turns. It comes to all of them if that is quick, as it is when
-// a program has died with thousands: then there are few locks.
+// sweepSome looks at some leases, in turns.
 func (d *Direct) sweepSome() {
 	defer d.recordNone()
-	for left, start := d.count(), time.Now(); left > 0; left -= sweepMost {
-		if err := d.leases.Sweep(sweepMost); err != nil {
-			d.fs.warn("the locks on the region cannot be queried: %v", err)
-			return
-		}
-		if time.Since(start) >= sweepTime {
-			return
-		}
+	if !d.any() {
+		return
+	}
+	if err := d.leases.Sweep(256); err != nil {
+		d.fs.warn("the locks on the region cannot be queried: %v", err)
 	}
 }
 

@@ -52,10 +52,11 @@ func (f *facts) info() []byte {
 func (f *facts) activity() []byte {
 	var s fs.StatFS
 	f.core.StatFS(&s)
+	leased, free := f.core.Direct().Leased()
 	b, _ := json.Marshal(fusefs.Activity{
 		PID: os.Getpid(), Since: f.since, Region: f.plan.region, Mountpoint: f.plan.mountpoint, Transport: f.plan.opts.via.String(),
 		Used: (s.Blocks - s.Bfree) * layout.BlockSize, Size: s.Blocks * layout.BlockSize,
-		Operations: f.server.Stats(), Runtime: runtimeFacts(f.core.CachedInodes()),
+		Leased: leased, LeasedFree: free, Operations: f.server.Stats(), Runtime: runtimeFacts(f.core.CachedInodes()),
 	})
 	return b
 }

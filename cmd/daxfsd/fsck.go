@@ -41,6 +41,9 @@ func fsckCommand() *cobra.Command {
 repairs in memory only, and lists and counts what -y would find and repair. Without
 -n or -y, fsck asks before it repairs, if it runs on a terminal.
 
+A region whose files' memory programs still map (` + "`daxfsd leases`" + `) is checked, but not
+repaired: a repair could give that memory to other files.
+
 A region that is in use is refused, whatever device node or container its user opened
 it through. If it is unclear whether the region is in use (another host mounted it
 last, and shows no sign of life), fsck checks it, but repairs it only with
@@ -141,6 +144,11 @@ func checkRegion(c *cobra.Command, f *fsckFlags, path string, repair bool) (*fsc
 		return nil, err
 	}
 	defer r.Close()
+	if repair {
+		if err := unmapped(path, r, "repairing it", fmt.Sprintf(", or mount it as it is (a mount keeps what they map), or check it with `daxfsd fsck -n %s`", path)); err != nil {
+			return nil, err
+		}
+	}
 	p := newProgress(os.Stderr)
 	defer p.end()
 	o := fsck.Options{Repair: repair, Takeover: f.takeover, BeatInterval: owner.Interval, Progress: p.update}

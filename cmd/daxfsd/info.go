@@ -81,11 +81,14 @@ type info struct {
 	UUID       string       `json:"uuid"`
 	Format     uint32       `json:"format"`
 	Created    time.Time    `json:"created"`
-	BadRanges  int          `json:"bad_ranges"` // ranges of memory that cannot be read
-	BadBytes   int64        `json:"bad_bytes"`  // bytes in these ranges
-	State      string       `json:"state"`      // mounted, clean, dirty, damaged, stale, silent, in use
+	BadRanges  int          `json:"bad_ranges"`             // ranges of memory that cannot be read
+	BadBytes   int64        `json:"bad_bytes"`              // bytes in these ranges
+	Leased     int64        `json:"leased_bytes,omitempty"` // of files, that programs map although it is not mounted
+	State      string       `json:"state"`                  // mounted, clean, dirty, damaged, stale, silent, in use
 	Note       string       `json:"note,omitempty"`
 	Mount      *fusefs.Info `json:"mount,omitempty"`
+	// Grants is what programs may map of a mounted filesystem's files.
+	Grants []fusefs.Grant `json:"grants,omitempty"`
 
 	at string // mount point through which the daemon was asked
 }
@@ -144,7 +147,10 @@ func mountInfo(m *mountinfo.Info) (*info, error) {
 	i.Kind, i.RegionSize, i.Align, i.Durability, i.Promise = d.Kind, d.RegionSize, d.Align, d.Durability, d.Promise
 	i.Size, i.Label, i.UUID, i.Format, i.Created = d.Size, d.Label, d.UUID, d.Format, d.Created
 	i.BadRanges, i.BadBytes = d.BadRanges, int64(d.BadBytes)
-	return i, nil
+	if d.LeasedBytes > 0 { // else there are none, or of holes only
+		i.Grants, err = askGrants(m.Mountpoint)
+	}
+	return i, err
 }
 
 // addBuckets adds the daemon's histograms, if there is a daemon.
@@ -210,6 +216,11 @@ func regionInfo(path string) (*info, error) {
 			i.Note = "a copy of a region that was not unmounted: the next mount checks it first"
 		}
 	}
+	l, err := leasedOf(region)
+	if err != nil {
+		return nil, err
+	}
+	i.Leased = l.Bytes
 	if backup {
 		i.Note = strings.TrimPrefix(i.Note+"; the first superblock is damaged, this is read from the second", "; ")
 	}
@@ -228,6 +239,17 @@ func describe(path string, r *pmem.Region, sb *layout.Superblock) *info {
 
 // formatBlocks formats the size of n blocks for people.
 func formatBlocks(n uint64) string { return formatSize(int64(n) * layout.BlockSize) }
+
+// leasedText describes how much is leased to programs.
+func leasedText(leased, free uint64) string {
+	switch {
+	case leased == 0:
+		return ""
+	case free == 0:
+		return formatSize(int64(leased))
+	}
+	return fmt.Sprintf("%s, of which %s are of no file and become free when the programs end", formatSize(int64(leased)), formatSize(int64(free)))
+}
 
 // served describes in one line the requests that a daemon has served.
 func served(o transport.Operation) string {
@@ -257,6 +279,8 @@ func (i *info) print(c *cobra.Command) {
 			[2]string{"options", strings.Join(m.Options, ",")},
 			[2]string{"no io_uring", m.WhyNotUring},
 			[2]string{"no direct mapping", m.WhyNotDirect},
+			[2]string{"grants", grantsText(i.Grants)},
+			[2]string{"leased", leasedText(m.LeasedBytes, m.LeasedDeferred)},
 			[2]string{"since", fmt.Sprintf("%s (%s)", m.Since.Local().Format(time.RFC1123), time.Since(m.Since).Round(time.Second))},
 			[2]string{"daemon", m.Version},
 			[2]string{"served", served(m.Operations.Total())},
@@ -267,6 +291,13 @@ func (i *info) print(c *cobra.Command) {
 		}
 	} else {
 		rows = append(rows, [2]string{"state", i.State})
+		if i.Leased > 0 {
+			rows = append(rows, [2]string{"mapped by programs", formatSize(i.Leased) + "; `daxfsd leases` lists them"})
+		}
 	}
 	table(c.OutOrStdout(), append(rows, [2]string{"note", i.Note}))
+	if len(i.Grants) > 0 {
+		fmt.Fprintln(c.OutOrStdout())
+		grantsTable(c.OutOrStdout(), i.Grants)
+	}
 }

@@ -41,6 +41,7 @@ ordinary file, which then emulates persistent memory.`,
   daxfsd mount /var/lib/pool.dax /mnt         mount it; returns when it is usable
   daxfsd info /mnt                            describe it; show how full it is
   daxfsd top /mnt                             watch the requests it serves, live
+  daxfsd leases /mnt                          list which programs map files' memory
   daxfsd filefrag /mnt/f                      list the extents of a file
   daxfsd umount /mnt                          unmount it; returns when the region is free
   daxfsd fsck /var/lib/pool.dax               check it, while unmounted`,
@@ -51,7 +52,7 @@ ordinary file, which then emulates persistent memory.`,
 	root.SetVersionTemplate(versionReport())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{2, err} })
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), topCommand(), filefragCommand(), alignCommand(), &cobra.Command{
+	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), leasesCommand(), topCommand(), filefragCommand(), alignCommand(), &cobra.Command{
 		Use: "version", Short: "Print the versions of program, format and protocols", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
 			fmt.Fprint(c.OutOrStdout(), versionReport())

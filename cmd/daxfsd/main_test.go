@@ -209,7 +209,7 @@ func daemonPID(t *testing.T, mp string) int {
 }
 
 func TestHelpTeachesByExample(t *testing.T) {
-	for _, c := range []string{"", "mkfs", "mount", "umount", "fsck", "info", "top"} {
+	for _, c := range []string{"", "mkfs", "mount", "umount", "fsck", "info", "leases", "top"} {
 		args := []string{"--help"}
 		if c != "" {
 			args = []string{c, "--help"}
@@ -234,6 +234,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"mount", "x"}, 2, "MOUNTPOINT"},
 		{[]string{"umount"}, 2, "MOUNTPOINT"},
 		{[]string{"info"}, 2, "MOUNTPOINT"},
+		{[]string{"leases"}, 2, "MOUNTPOINT"},
 		{[]string{"top"}, 2, "MOUNTPOINT"},
 		{[]string{"top", "--interval", "1ms", "x"}, 2, "50ms"},
 		{[]string{"top", "--count", "-1", "x"}, 2, "--count"},

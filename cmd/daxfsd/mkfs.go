@@ -54,7 +54,8 @@ failure, but not after kill -9.
 
 mkfs refuses a region that holds anything but zeros, unless --force is given. It
 reads the whole region, except holes, to find out: on a large device this takes a
-while. It always refuses a mounted region. If another host may have the region
+while. It always refuses a mounted region, and one whose files' memory programs
+still map (` + "`daxfsd leases`" + ` lists them). If another host may have the region
 mounted, or the record of its user cannot be read, --takeover is needed as well.
 The root directory will belong to the user who runs mkfs.`,
 		Example: `  daxfsd mkfs --size 4GiB --label scratch /var/lib/pool.dax
@@ -123,11 +124,17 @@ func cancelOnSignal() (cancel <-chan struct{}, stop func()) {
 	return ctx.Done(), stop
 }
 
+// formatting is what mkfs does to a region, for a mappedError.
+const formatting = "formatting it"
+
 // format makes the filesystem on a prepared region, writes it back, and then gives the file its
 // name.
 func (f *mkfsFlags) format(path string, h *pmem.Handle, r *pmem.Region, o fs.MkfsOptions, p progressFunc) (*layout.Superblock, error) {
 	o.Size = int64(f.size)
 	if err := f.unused(path, r, p); err != nil { // reading and allocating took a while
+		return nil, err
+	}
+	if err := unmapped(path, r, formatting, ""); err != nil {
 		return nil, err
 	}
 	sb, err := fs.Mkfs(r, o)
@@ -220,8 +227,12 @@ func onDevFilesystem(path string) bool {
 	return strings.HasPrefix(path, "/dev/") && unix.Stat("/dev", &dev) == nil && unix.Stat(filepath.Dir(path), &dir) == nil && dev.Dev == dir.Dev
 }
 
-// prepare checks that the acquired region may be formatted, and gives it its size.
+// prepare checks that the acquired region may be formatted, and gives it its size. A region that
+// programs map is refused even with --force.
 func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.Region, error) {
+	if err := unmapped(path, h.FileLocks(), formatting, ""); err != nil {
+		return nil, err
+	}
 	if !h.Regular() {
 		return f.prepareDevice(path, h, p)
 	}

@@ -20,6 +20,7 @@ type mountOptions struct {
 	trace      bool // a line in the log for each request
 	dax        fusefs.DAX
 	direct     fs.DirectMode // grants of files' own memory
+	directSet  bool          // direct was given, and is not off
 	via        fusefs.Transport
 	atime      fs.Atime
 	noDirAtime bool     // reading a directory does not update its access time
@@ -73,11 +74,11 @@ func parseOptions(flags []string) (*mountOptions, error) {
 		case "dax=inode":
 			opts.dax = fusefs.DAXInode
 		case "direct=rw":
-			opts.direct = fs.DirectWrite
+			opts.direct, opts.directSet = fs.DirectWrite, true
 		case "direct=ro":
-			opts.direct = fs.DirectRead
+			opts.direct, opts.directSet = fs.DirectRead, true
 		case "direct=off":
-			opts.direct = fs.DirectOff
+			opts.direct, opts.directSet = fs.DirectOff, false
 		case "transport=auto":
 			opts.via = fusefs.TransportAuto
 		case "transport=uring":
@@ -142,9 +143,18 @@ func (o *mountOptions) finish(root bool, region pmem.Access) {
 	}
 }
 
+// grants returns which grants the mount makes: with atomic none to write, since a program's stores
+// are not all or nothing.
+func (o *mountOptions) grants() fs.DirectMode {
+	if o.atomic {
+		return min(o.direct, fs.DirectRead)
+	}
+	return o.direct
+}
+
 // list returns the options in force, for `info`.
 func (o *mountOptions) list() []string {
-	l := []string{"rw", "dax=" + o.dax.String(), "direct=" + o.direct.String(), "transport=" + o.via.String()}
+	l := []string{"rw", "dax=" + o.dax.String(), "direct=" + o.grants().String(), "transport=" + o.via.String()}
 	if o.readOnly {
 		l[0] = "ro"
 	}

@@ -26,7 +26,7 @@ func TestFullOutput(t *testing.T) {
 		{[]string{"mkfs", "--force", other}, 1}, {[]string{"mkfs", "--force", "--json", other}, 1},
 		{[]string{"info", other}, 1}, {[]string{"info", "--json", other}, 1}, {[]string{"info", region}, 1}, {[]string{"info", "--json", mp}, 1},
 		{[]string{"fsck", "-n", other}, fsckOperational}, {[]string{"fsck", "-n", "--json", other}, fsckOperational},
-		{[]string{"align", f}, 1}, {[]string{"filefrag", f}, 1}, {[]string{"filefrag", "--json", f}, 1},
+		{[]string{"align", f}, 1}, {[]string{"leases", mp}, 1}, {[]string{"leases", "--json", region}, 1}, {[]string{"filefrag", f}, 1}, {[]string{"filefrag", "--json", f}, 1},
 		{[]string{"top", "--once", "--interval", "50ms", mp}, 1}, {[]string{"top", "--json", "--interval", "50ms", mp}, 1},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -73,11 +73,18 @@ func serveMount(plan *mountPlan, rep *reporter) error {
 	if why := directWhy(plan.opts, region); why != nil {
 		facts.whyNotDirect = why.Error()
 		plan.opts.direct = fs.DirectOff
-		log.Info("programs cannot map files' own memory", zap.String("why", facts.whyNotDirect))
+		if plan.opts.directSet {
+			warn("programs cannot map files' own memory: " + facts.whyNotDirect)
+		} else {
+			log.Info("programs cannot map files' own memory", zap.String("why", facts.whyNotDirect))
+		}
+	}
+	if s := leftBehind(plan, region); s != "" {
+		warn(s)
 	}
 	conn, err := fusefs.Attach(fusefs.Options{
 		Mountpoint: plan.mountpoint, Dir: plan.dir, Source: plan.region, DAX: plan.opts.dax, Transport: plan.opts.via, Kernel: plan.opts.kernel,
-		Info: facts.info, Activity: facts.activity, Trace: tracer(plan.opts, log), NoPoll: plan.opts.noPoll,
+		Info: facts.info, Activity: facts.activity, Grants: facts.grants, Trace: tracer(plan.opts, log), NoPoll: plan.opts.noPoll,
 		Log: zap.NewStdLog(log.Named("fuse")),
 		Panicked: func(value any) {
 			log.Fatal("panic: ending the daemon, the next mount recovers", zap.Any("panic", value), zap.ByteString("stack", debug.Stack()))
@@ -280,4 +287,19 @@ func directWhy(o *mountOptions, region *pmem.Region) error {
 		return errors.New("the mount is read-only")
 	}
 	return region.KeepsLocks()
+}
+
+// leftBehind says what programs still map since a former mount that this mount would not grant
+// them; "" if there is nothing.
+func leftBehind(p *mountPlan, region *pmem.Region) string {
+	mode := p.opts.grants()
+	if mode == fs.DirectWrite {
+		return ""
+	}
+	l, err := leasedOf(region)
+	if err != nil || !l.any() {
+		return ""
+	}
+	return fmt.Sprintf("programs map %s of it since a former mount (%s), which is kept for them until they end, but a mount with direct=%v makes no such grants",
+		formatSize(l.Bytes), usersText(regionUsers(p.region)), mode)
 }

@@ -35,7 +35,8 @@ func topCommand() *cobra.Command {
 kind of request (by the kernel's name): requests per second, data moved, how long
 the daemon took from reading the request to writing the answer, how many
 failed, and how many are not answered yet. The lines above the table
-show how full the filesystem is and the state of the daemon's memory.
+show how full the filesystem is and the state of the daemon's memory. If programs map
+files' own memory, a second table shows their grants, as ` + "`daxfsd leases`" + ` does.
 
 p50 is the time within which half of the requests of the last interval were answered,
 p99 the time for 99 of 100. They come from histograms and are accurate to 25 %.
@@ -88,6 +89,10 @@ func top(out io.Writer, f *topFlags, arg string) error {
 			err = json.NewEncoder(out).Encode(i)
 		} else {
 			_, err = fmt.Fprintf(out, "%s\n%s\n%s", strings.Join(i.head(), "\n"), topHeader, i.table(byRate, -1))
+			if err == nil && len(i.Grants) > 0 {
+				fmt.Fprintln(out)
+				grantsTable(out, i.Grants)
+			}
 		}
 		if err != nil || n == f.count {
 			return err
@@ -136,6 +141,11 @@ func (w *watcher) next() (*interval, error) {
 	}
 	i := newInterval(was, now, at.Sub(w.at))
 	i.Time = at
+	if i.Leased > 0 {
+		if i.Grants, err = askGrants(w.mountpoint); err != nil {
+			return nil, err
+		}
+	}
 	w.last, w.at = now, at
 	return i, nil
 }
@@ -155,6 +165,9 @@ type interval struct {
 	NewMallocs uint64                       `json:"new_mallocs"` // in the interval
 	NewGC      uint64                       `json:"new_gc_cycles"`
 	Runtime    fusefs.Runtime               `json:"runtime"` // since the daemon began
+	Leased     uint64                       `json:"leased_bytes"`
+	LeasedFree uint64                       `json:"leased_free_bytes"` // of these, bytes that no file has
+	Grants     []fusefs.Grant               `json:"grants"`            // what programs may map, at the end of the interval
 
 	up time.Duration
 }
@@ -171,6 +184,7 @@ func newInterval(was, now *fusefs.Activity, took time.Duration) *interval {
 	i := &interval{
 		Seconds: took.Seconds(), Region: now.Region, Mountpoint: now.Mountpoint, Transport: now.Transport, Used: now.Used, Size: now.Size,
 		Operations: map[string]operationInterval{}, Runtime: now.Runtime, up: time.Since(now.Since),
+		Leased: now.Leased, LeasedFree: now.LeasedFree, Grants: []fusefs.Grant{},
 		NewMallocs: now.Runtime.Mallocs - was.Runtime.Mallocs, NewGC: now.Runtime.GCCycles - was.Runtime.GCCycles,
 	}
 	per := func(o transport.Operation) operationInterval {
@@ -187,13 +201,16 @@ func newInterval(was, now *fusefs.Activity, took time.Duration) *interval {
 
 // head returns the lines above the table.
 func (i *interval) head() []string {
-	return []string{
+	lines := []string{
 		fmt.Sprintf("daxfsd on %s: %s, by %s, up %v", quoted(i.Mountpoint), quoted(i.Region), via(i.Transport), i.up.Round(time.Second)),
 		fmt.Sprintf("space   %s of %s used (%.1f %%)", formatSize(int64(i.Used)), formatSize(int64(i.Size)), 100*float64(i.Used)/float64(max(i.Size, 1))),
 		fmt.Sprintf("memory  %s of heap, %d inodes cached, %.0f allocations/s, %d collections (%d now), longest pause %s",
 			formatSize(int64(i.Runtime.HeapBytes)), i.Runtime.CachedInodes, float64(i.NewMallocs)/i.Seconds, i.Runtime.GCCycles, i.NewGC, formatTime(i.Runtime.GCPauseMax)),
-		"",
 	}
+	if i.Leased > 0 {
+		lines = append(lines, "grants  "+strings.Join(slices.DeleteFunc([]string{grantsText(i.Grants), leasedText(i.Leased, i.LeasedFree) + " leased"}, func(s string) bool { return s == "" }), "; "))
+	}
+	return append(lines, "")
 }
 
 // via names a transport for people.

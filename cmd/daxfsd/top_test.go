@@ -70,7 +70,7 @@ func TestTopPrints(t *testing.T) {
 	}
 	for _, l := range lines {
 		i := decode(t, l)
-		if got, want := strings.Join(keys(i), " "), "mountpoint new_gc_cycles new_mallocs operations region runtime seconds size_bytes time total transport used_bytes"; got != want {
+		if got, want := strings.Join(keys(i), " "), "grants leased_bytes leased_free_bytes mountpoint new_gc_cycles new_mallocs operations region runtime seconds size_bytes time total transport used_bytes"; got != want {
 			t.Errorf("fields: %s, want %s", got, want)
 		}
 		has(t, i, map[string]any{"mountpoint": mp, "region": region, "transport": "dev"})

@@ -100,6 +100,7 @@ func (m *topModel) screen() string {
 		room = max(m.height-len(lines)-1, 1) // the line of keys is below
 	}
 	lines = append(lines, strings.Split(strings.TrimSuffix(m.shown.table(m.by, room), "\n"), "\n")...)
+	lines = append(lines, m.grants(len(lines))...)
 	lines = append(lines, topFaint.Render(fmt.Sprintf("each %v; s sorts (by %v), q ends", m.interval, m.by)))
 	if m.width > 0 {
 		for i, l := range lines {
@@ -107,4 +108,24 @@ func (m *topModel) screen() string {
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// grants returns the lines about grants, as far as there is room below the lines above.
+func (m *topModel) grants(above int) []string {
+	if len(m.shown.Grants) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	grantsTable(&b, m.shown.Grants)
+	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+	lines[0] = topHead.Render(lines[0])
+	lines = append([]string{""}, lines...)
+	if m.height > 0 {
+		room := m.height - above - 1
+		if room < 3 { // not even one grant
+			return nil
+		}
+		lines = lines[:min(len(lines), room)]
+	}
+	return lines
 }

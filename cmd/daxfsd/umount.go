@@ -26,7 +26,8 @@ func umountCommand() *cobra.Command {
 		Short: "Unmount a daxfsd, and wait until its region is free",
 		Long: `Unmount the daxfsd at MOUNTPOINT. The command returns when the daemon has written
 the filesystem's state and unlocked the region, which can then be mounted, checked
-or copied at once. A mount whose daemon is gone is removed.
+or copied at once. A mount whose daemon is gone is removed. Programs that map files'
+own memory keep it; umount says which ones.
 
 While files are open the mount is busy, and umount fails. --lazy detaches the mount
 from the tree at once; the daemon serves the users it has and exits with the last
@@ -63,6 +64,11 @@ func umount(c *cobra.Command, flags *umountFlags, arg string) error {
 	say := func(format string, a ...any) {
 		fmt.Fprintf(c.ErrOrStderr(), "daxfsd: umount: %s\n", visible(fmt.Sprintf(format, a...)))
 	}
+	left := func(region string) {
+		if s := stillMapped(region); s != "" {
+			say("%s: the next mount keeps it for them, and mkfs and fsck -y refuse the region until they end", s)
+		}
+	}
 	switch {
 	case gone:
 		if err := fusefs.Uncovered(held.Info); err != nil && !flags.lazy {
@@ -73,6 +79,7 @@ func umount(c *cobra.Command, flags *umountFlags, arg string) error {
 		}
 		leaveUtab(mp)
 		say("removed the dead mount of %s; its daemon had gone without unmounting", held.Source)
+		left(held.Source)
 		return nil
 	case silent != nil && !flags.force && !flags.lazy:
 		return silent
@@ -96,6 +103,9 @@ func umount(c *cobra.Command, flags *umountFlags, arg string) error {
 		if err := fusefs.Uncovered(held.Info); err != nil {
 			return err
 		}
+		if s := stillMapped(held.Source, pid); s != "" {
+			say("%s: the memory stays theirs until they end, and the next mount keeps it for them", s)
+		}
 		if err := abort(held); err != nil {
 			return err
 		}
@@ -117,7 +127,13 @@ func umount(c *cobra.Command, flags *umountFlags, arg string) error {
 		flags.timeout = min(flags.timeout, probeLimit)
 	}
 	held.release() // the daemon ends with the last user of the mount
-	return waitFree(held.Source, pid, flags.timeout)
+	if err := waitFree(held.Source, pid, flags.timeout); err != nil {
+		return err
+	}
+	if !aborted { // else it has said so
+		left(held.Source)
+	}
+	return nil
 }
 
 // daxfsdAt returns the daxfsd mounted at a mount point, or an error that names what is there

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/daxfsd/daxfsd/direct"
+)
+
+// mapFile makes a file of n bytes on a mount and maps it directly. The mapping ends with the test,
+// or by end.
+func mapFile(t *testing.T, name string, n int64, write bool) (m *direct.Mapping, end func()) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(make([]byte, n)); err != nil {
+		t.Fatal(err)
+	}
+	d, err := direct.Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err = d.Map(0, n, direct.MapOptions{Write: write}); err != nil {
+		d.Close()
+		t.Fatal(err)
+	}
+	d.Close()
+	ended := false
+	end = func() {
+		if !ended {
+			ended = true
+			m.Close()
+		}
+	}
+	t.Cleanup(end)
+	return m, end
+}
+
+// self describes this process as a command's message does.
+func self() string {
+	_, command := processOf(os.Getpid())
+	return fmt.Sprintf("process %d (%s) maps ", os.Getpid(), command)
+}
+
+// grantsOf returns the grants that `daxfsd leases --json` lists.
+func grantsOf(t *testing.T, arg string) (all []map[string]any) {
+	t.Helper()
+	for _, g := range decode(t, must(t, "leases", "--json", arg))["grants"].([]any) {
+		all = append(all, g.(map[string]any))
+	}
+	return all
+}
+
+// eventually waits until cond is true.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
+
+// TestLeasesOfMount checks what info, leases and top tell of programs that map files.
+func TestLeasesOfMount(t *testing.T) {
+	region, mp := mounted(t)
+	if out := must(t, "leases", mp); !strings.Contains(out, "no program maps") {
+		t.Errorf("without grants: %q", out)
+	}
+	read, _ := mapFile(t, mp+"/read", 64<<10, false)
+	_, endWrite := mapFile(t, mp+"/to write", 2<<20, true)
+	for _, arg := range []string{mp, region} {
+		found := 0
+		for _, g := range grantsOf(t, arg) {
+			if g["state"] != "mapped" || g["pid"] != float64(os.Getpid()) || g["command"] == "" || g["uid"] != 0.0 || g["since"] == nil || g["id"] == nil {
+				t.Errorf("%s: %v", arg, g)
+			}
+			pages := g["pages"].([]any)[0].(map[string]any)
+			switch g["file"] {
+			case mp + "/read":
+				if g["mode"] == "ro" && g["bytes"] == 65536.0 && g["stale"] == false && pages["size"] == 4096.0 && pages["bytes"] == 65536.0 {
+					found |= 1
+				}
+			case mp + "/to write":
+				if g["mode"] == "rw" && g["bytes"] == float64(2<<20) {
+					found |= 2
+				}
+			}
+		}
+		if found != 3 {
+			t.Errorf("%s: both files are not in %v", arg, grantsOf(t, arg))
+		}
+	}
+	l := decode(t, must(t, "leases", "--json", mp))
+	has(t, l, map[string]any{"region": region, "mountpoint": mp, "leased_free_bytes": 0.0})
+	if n := l["leased_bytes"].(float64); n < 2<<20+64<<10 {
+		t.Errorf("leased_bytes is %v", n)
+	}
+	if p := l["processes"].([]any); len(p) != 1 || p[0].(map[string]any)["pid"] != float64(os.Getpid()) || p[0].(map[string]any)["writable"] != true {
+		t.Errorf("processes: %v", p)
+	}
+	if err := os.Truncate(mp+"/read", 0); err != nil {
+		t.Fatal(err)
+	}
+	if !read.Stale() {
+		t.Error("a truncated file is not stale")
+	}
+	i := decode(t, must(t, "info", "--json", mp))
+	if m := i["mount"].(map[string]any); m["leased_free_bytes"] != 65536.0 {
+		t.Errorf("leased_free_bytes is %v", m["leased_free_bytes"])
+	}
+	if g := i["grants"].([]any); !slices.ContainsFunc(g, func(g any) bool { return g.(map[string]any)["stale"] == true }) {
+		t.Errorf("no stale grant: %v", g)
+	}
+	for _, args := range [][]string{{"leases", mp}, {"info", mp}, {"top", "--once", "--interval", "50ms", mp}} {
+		out := must(t, args...)
+		for _, w := range []string{fmt.Sprint(os.Getpid()), "rw", "ro", "64 KiB", "2 MiB", "4 KiB", "mapped, stale", mp + "/to write"} {
+			if !strings.Contains(out, w) {
+				t.Errorf("%q is not in daxfsd %v:\n%s", w, args, out)
+			}
+		}
+	}
+	if i := decode(t, must(t, "top", "--json", "--count", "1", "--interval", "50ms", mp)); len(i["grants"].([]any)) < 2 {
+		t.Errorf("top: %v", i["grants"])
+	}
+	endWrite()
+	eventually(t, "the grant to write is gone", func() bool {
+		return !slices.ContainsFunc(grantsOf(t, mp), func(g map[string]any) bool { return g["mode"] == "rw" })
+	})
+}
+
+// TestLeasesOfRegion checks that commands name the programs that map a region which is not mounted,
+// and that nothing that would give the memory to other files is done to it.
+func TestLeasesOfRegion(t *testing.T) {
+	region, mp := mounted(t)
+	m, end := mapFile(t, mp+"/f", 1<<20, true)
+	refused(t, daxfsd(t, "umount", mp), 1, "in use", "--lazy")
+	r := daxfsd(t, "umount", "--force", mp)
+	if r.code != 0 || !strings.Contains(r.stderr, "programs still map 1 MiB") || !strings.Contains(r.stderr, self()) {
+		t.Fatalf("umount --force: exit code %d: %s", r.code, r.stderr)
+	}
+	l := decode(t, must(t, "leases", "--json", region))
+	has(t, l, map[string]any{"region": region, "leased_bytes": float64(1 << 20), "locks": 1.0})
+	if p := l["processes"].([]any); len(p) != 1 || p[0].(map[string]any)["pid"] != float64(os.Getpid()) {
+		t.Errorf("processes: %v", p)
+	}
+	for _, c := range []string{"leases", "info"} {
+		if out := must(t, c, region); !strings.Contains(out, "1 MiB") {
+			t.Errorf("daxfsd %s: %s", c, out)
+		}
+	}
+	before := digest(t, region)
+	refused(t, daxfsd(t, "mkfs", "--force", region), 1, "still map 1 MiB", self(), "end them first")
+	refused(t, daxfsd(t, "mkfs", "--force", "--takeover", "--size", "16MiB", region), 1, "still map 1 MiB", self())
+	refused(t, daxfsd(t, "fsck", "-y", region), 8, "still map 1 MiB", self(), "mount it")
+	if r := daxfsd(t, "fsck", "-n", region); r.code != 0 {
+		t.Errorf("fsck -n: exit code %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+	if digest(t, region) != before {
+		t.Error("the region has changed")
+	}
+	for _, options := range []string{"direct=off", "direct=ro", "atomic", "ro"} {
+		r := daxfsd(t, "mount", "-o", options, region, mp)
+		if r.code != 0 || !strings.Contains(r.stderr, "since a former mount") || !strings.Contains(r.stderr, self()) {
+			t.Errorf("mount -o %s: exit code %d: %q", options, r.code, r.stderr)
+		}
+		if g := grantsOf(t, mp); options != "ro" && (len(g) != 1 || g[0]["state"] != "found" || g[0]["bytes"] != float64(1<<20) || g[0]["region_offset"] == nil) {
+			t.Errorf("mount -o %s: grants %v", options, g)
+		}
+		r = daxfsd(t, "umount", mp)
+		if r.code != 0 || !strings.Contains(r.stderr, "still map 1 MiB") || !strings.Contains(r.stderr, "next mount keeps") {
+			t.Errorf("umount: exit code %d: %q", r.code, r.stderr)
+		}
+	}
+	copy(m.Bytes(), "still there")
+	must(t, "mount", region, mp)
+	if r := daxfsd(t, "umount", mp); r.code != 0 || !strings.Contains(r.stderr, "still map") {
+		t.Errorf("umount: exit code %d: %q", r.code, r.stderr)
+	}
+	end()
+	if out := must(t, "leases", region); !strings.Contains(out, "no program maps") {
+		t.Errorf("after the end: %s", out)
+	}
+	must(t, "fsck", "-y", region)
+	must(t, "mkfs", "--force", region)
+}
+
+// TestNoDirect checks that a mount that cannot make grants says why, loudly only if it was told to
+// make them.
+func TestNoDirect(t *testing.T) {
+	needFUSE(t)
+	region, mp := newRegion(t), mountPoint(t)
+	for _, c := range []struct {
+		options string
+		warns   bool
+	}{{"ro", false}, {"ro,direct=rw", true}, {"ro,direct=off", false}} {
+		r := daxfsd(t, "mount", "-o", c.options, region, mp)
+		if warns := strings.Contains(r.stderr, "cannot map files' own memory: the mount is read-only"); r.code != 0 || warns != c.warns {
+			t.Errorf("mount -o %s: exit code %d, %q", c.options, r.code, r.stderr)
+		}
+		why := decode(t, must(t, "info", "--json", mp))["mount"].(map[string]any)["why_not_direct"]
+		if (why == nil) != (c.options == "ro,direct=off") {
+			t.Errorf("mount -o %s: why_not_direct is %v", c.options, why)
+		}
+		must(t, "umount", mp)
+	}
+	must(t, "mount", "-o", "atomic", region, mp)
+	if o := decode(t, must(t, "info", "--json", mp))["mount"].(map[string]any)["options"].([]any); !slices.Contains(o, any("direct=ro")) {
+		t.Errorf("options with atomic: %v", o)
+	}
+	must(t, "umount", mp)
+}
