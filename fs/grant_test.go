@@ -47,6 +47,12 @@ func (v *granting) grant(ino, lo, hi uint64, write bool) *lease.Grant {
 func (v *granting) end(g *lease.Grant) {
 	v.Helper()
 	v.locks.Use(g, 4096, -1)
+	v.sweepOut()
+}
+
+// sweepOut ends all leases whose locks have gone, and waits until their blocks are given up.
+func (v *granting) sweepOut() {
+	v.Helper()
 	for range 2 {
 		if err := v.FS.Direct().Sweep(); err != nil {
 			v.Fatal(err)
@@ -473,9 +479,7 @@ func TestGrantPrivileges(t *testing.T) {
 		t.Errorf("immutable while a program of a former mount stores: %v", e)
 	}
 	v.locks.DropAll()
-	if err := v.FS.Direct().Sweep(); err != nil {
-		t.Fatal(err)
-	}
+	v.sweepOut()
 	v.OK(v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0x10, nil))
 	v.OK(v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0, nil))
 }
