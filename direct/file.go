@@ -68,17 +68,21 @@ func open(f *os.File, send func(cmd uint, arg []byte) error) (*File, error) {
 	return d, nil
 }
 
-// beyond is an offset behind the end of every file, at which a grant is refused without effect.
+// beyond is behind the end of every file, in bytes.
 const beyond = 1<<44 - 4096
 
-// probe asks whether the mount makes grants at all, by leasing the beginning of the file.
-func (f *File) probe() (err error) {
-	if t := f.readers; t != nil {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		_, err = t.leaseLocked(0)
-	} else {
-		_, err = f.conn.grant(&protocol.GrantRequest{Flags: protocol.Write, Offset: beyond, Length: 4096})
+// probe asks whether the mount makes grants of the file at all, and whether this process may open
+// the region. It keeps no lease, which would keep the file's blocks from being moved for large
+// pages.
+func (f *File) probe() error {
+	q := protocol.GrantRequest{Length: 4096}
+	if f.readers == nil { // a grant to write would change the file, so it is asked for beyond the end
+		q.Flags, q.Offset = protocol.Write, beyond
+	}
+	g, err := f.conn.grant(&q)
+	if err == nil {
+		_, err = f.conn.mapper(g)
+		_ = f.conn.command(protocol.IocRelease, protocol.Command{ID: g.ID})
 	}
 	// Nothing there yet, or no room now: it may be different later.
 	if errors.Is(err, ErrRange) || errors.Is(err, ErrBudget) || errors.Is(err, ErrChanging) {

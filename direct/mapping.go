@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/daxfsd/daxfsd/direct/protocol"
 	"github.com/daxfsd/daxfsd/pmem"
@@ -77,7 +78,7 @@ func (f *File) Map(off, length int64, o MapOptions) (*Mapping, error) {
 	if o.Allocate {
 		q.Flags |= protocol.Allocate
 	}
-	l, err := f.conn.lease(q, true)
+	l, err := f.leaseInPages(q)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +89,42 @@ func (f *File) Map(off, length int64, o MapOptions) (*Mapping, error) {
 	}
 	f.conn.users.Add(1)
 	return m, nil
+}
+
+// keptBack is how long blocks are kept where they are after their lease has ended, and some
+// milliseconds.
+const keptBack = 110 * time.Millisecond
+
+// leaseInPages leases all of the range of q. The daemon moves nothing for large pages that is
+// mapped, so this file's own windows go first.
+func (f *File) leaseInPages(q protocol.GrantRequest) (*lease, error) {
+	dropped := false
+	if q.PageSize > 4096 {
+		lo, hi := int64(q.Offset), int64(q.Offset+q.Length)
+		dropped = f.readers.drop(lo, hi)
+		dropped = f.writers.drop(lo, hi) || dropped
+	}
+	l, err := f.conn.lease(q, true)
+	if err != nil || !dropped || l.inPages(q.Offset, q.Offset+q.Length, q.PageSize) {
+		return l, err
+	}
+	l.end()
+	time.Sleep(keptBack)
+	return f.conn.lease(q, true)
+}
+
+// inPages reports whether pages of a size can map all of them that lie in bytes [lo, hi) of the
+// file.
+func (l *lease) inPages(lo, hi, size uint64) bool {
+	at := (lo + size - 1) &^ (size - 1)
+	for _, g := range l.grants {
+		for _, x := range g.Extents {
+			for x.Offset <= at && at+size <= min(hi, x.Offset+x.Length) && (x.Region-x.Offset)&(size-1) == 0 {
+				at += size
+			}
+		}
+	}
+	return at+size > hi
 }
 
 // open maps what is leased.

@@ -153,17 +153,22 @@ func (t *table) rangeLocked(off int64) (lo, hi int64) {
 
 // addLocked adds a window, and drops those that it overlaps. Called with mu held.
 func (t *table) addLocked(w *window) {
-	var now, old []*window
-	for _, v := range *t.now.Load() {
-		if v.lo < w.hi && w.lo < v.hi {
-			old = append(old, v)
-		} else {
-			now = append(now, v)
-		}
-	}
+	now, old := t.overlap(w.lo, w.hi)
 	now = slices.Insert(now, after(now, w.lo), w)
 	t.now.Store(&now)
 	t.droppedLocked(old)
+}
+
+// overlap divides the windows into those that share no byte with [lo, hi), and those that do.
+func (t *table) overlap(lo, hi int64) (others, overlap []*window) {
+	for _, v := range *t.now.Load() {
+		if v.lo < hi && lo < v.hi {
+			overlap = append(overlap, v)
+		} else {
+			others = append(others, v)
+		}
+	}
+	return others, overlap
 }
 
 // droppedLocked puts windows that were taken out of the table. If they were in it for a short time
@@ -202,6 +207,21 @@ func (t *table) stale(w *window) {
 	}
 	t.now.Store(&now)
 	t.droppedLocked(old)
+}
+
+// drop drops the windows of bytes [lo, hi), and returns whether there were any.
+func (t *table) drop(lo, hi int64) bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now, old := t.overlap(lo, hi)
+	t.now.Store(&now)
+	for _, w := range old {
+		w.put()
+	}
+	return len(old) > 0
 }
 
 // failedLocked is called when a window could not be leased. Called with mu held.

@@ -45,6 +45,7 @@ func (d *Direct) promote(ctx *Caller, in *inode, q *GrantQuery) (shared bool) {
 	if ctx.Order == 0 {
 		return false
 	}
+	d.sweep() // blocks whose lease has ended can be moved
 	p := promotion{d: &d.fs.defrag, ctx: ctx, in: in, order: ctx.Order, lo: q.Lo, hi: q.Hi, allocate: q.Allocate}
 	defer p.end()
 	p.run()

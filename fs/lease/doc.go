@@ -20,7 +20,8 @@
 // # States of a grant
 //
 //	promised  Add; its blocks are leased        Confirm sees the lock -> confirmed
-//	                                            CloseHandle, Expire   -> gone
+//	                                            CloseHandle, Look     -> gone
+//	                                            Sweep, if it expired  -> gone
 //	confirmed                                   Sweep misses the lock -> ended
 //	ended     its blocks stay leased a moment   Sweep, later          -> gone
 //	gone      its blocks are not leased by it

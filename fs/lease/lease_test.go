@@ -172,20 +172,30 @@ func TestLife(t *testing.T) {
 
 // TestPromise checks when a grant ends that was never confirmed.
 func TestPromise(t *testing.T) {
-	for name, over := range map[string]func(w *world){
-		"the file is closed": func(w *world) { w.CloseHandle(5) },
-		"time passes":        func(w *world) { w.now = w.now.Add(lease.Unconfirmed); w.sweep() },
+	for name, over := range map[string]func(w *world, g *lease.Grant){
+		"the file is closed": func(w *world, _ *lease.Grant) { w.CloseHandle(5) },
+		"time passes":        func(w *world, _ *lease.Grant) { w.now = w.now.Add(lease.Unconfirmed); w.sweep() },
+		"it is released": func(w *world, g *lease.Grant) {
+			w.k.Use(g, blockSize, 1) // not while it is locked: CONFIRM may come
+			if err := w.Look(1, g.ID); err != nil || w.frees(0, 8) != 0 {
+				w.Errorf("released while it is locked: %v, %d free", err, w.frees(0, 8))
+			}
+			w.k.Use(g, blockSize, -1)
+			if err := w.Look(1, g.ID); err != nil {
+				w.Error(err)
+			}
+		},
 	} {
 		w := newWorld(t)
 		w.own(0, 8)
-		w.add(1, 0, 8, false)
+		g := w.add(1, 0, 8, false)
 		w.disown(0, 8)
 		w.CloseHandle(4)
 		w.sweep()
 		if w.frees(0, 8) != 0 {
 			t.Errorf("%s: free before", name)
 		}
-		over(w)
+		over(w, g)
 		if w.frees(0, 8) != 8 || w.Any() || len(w.ended) != 0 {
 			t.Errorf("%s: %d free, ended %v", name, w.frees(0, 8), w.ended)
 		}

@@ -5,10 +5,21 @@ import (
 	"slices"
 )
 
-// Look looks whether the lease of a grant has ended, as Sweep does. ErrUnknown.
+// Look looks whether the lease of a grant has ended, as Sweep does. A promised grant whose lock is
+// not seen ends at once: its program says that it will not confirm it. ErrUnknown.
 func (t *Table) Look(ino, id uint64) error {
 	g, err := t.Lookup(ino, id)
 	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	unconfirmed := g.state == promised
+	t.mu.Unlock()
+	if unconfirmed {
+		locked, err := t.locked(g)
+		if err == nil && !locked {
+			t.end(func(x *Grant) bool { return x == g && x.state == promised })
+		}
 		return err
 	}
 	over, ino, err := t.look(g)

@@ -5,12 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/daxfsd/daxfsd/test/harness"
 )
@@ -27,27 +24,7 @@ func TestHugetlb(t *testing.T) {
 		{1 << 30, 2, 512 << 20}, // for a machine without three free pages: both ends of the region hold metadata
 	} {
 		t.Run(fmt.Sprintf("%d of %dM", row.pages, row.page>>20), func(t *testing.T) {
-			if !takeHugepages(t, row.page, row.pages) {
-				fmt.Fprintf(os.Stderr, "%s: NOT RUN: this machine has no %d free pages of %d MiB in one piece\n", t.Name(), row.pages, row.page>>20)
-				t.SkipNow()
-			}
-			dir, err := os.MkdirTemp("", "daxfsd-hugetlb-")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { // runs after the unmount below
-				if err := os.Remove(dir); err != nil {
-					t.Error(err)
-				}
-			})
-			if err := unix.Mount("none", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d", row.page)); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-					t.Errorf("umount of hugetlbfs: %v", err)
-				}
-			})
+			dir := harness.Hugetlbfs(t, row.page, row.pages)
 			t.Run("mounted", func(t *testing.T) { // a subtest, so that its cleanup runs first
 				mount := harness.NewOn(t, filepath.Join(dir, "region"), row.page*row.pages, 2*time.Minute)
 				if got := kernelPageSize(t, mount.PID(), mount.Region); got != row.page {
@@ -79,34 +56,6 @@ func TestHugetlb(t *testing.T) {
 			})
 		})
 	}
-}
-
-// takeHugepages enlarges the kernel's pool of pages of page bytes by n pages until the test ends.
-// It returns false if the kernel could not.
-func takeHugepages(t *testing.T, page, n int64) bool {
-	t.Helper()
-	path := fmt.Sprintf("/sys/kernel/mm/hugepages/hugepages-%dkB/nr_hugepages", page>>10)
-	pool := func() int64 {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return -1
-		}
-		v, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-		return v
-	}
-	old := pool()
-	if old < 0 {
-		return false
-	}
-	t.Cleanup(func() {
-		if err := os.WriteFile(path, []byte(strconv.FormatInt(old, 10)), 0o644); err != nil || pool() != old {
-			t.Errorf("the pool of huge pages is %d, was %d (%v)", pool(), old, err)
-		}
-	})
-	if err := os.WriteFile(path, []byte(strconv.FormatInt(old+n, 10)), 0o644); err != nil {
-		return false
-	}
-	return pool() >= old+n
 }
 
 // kernelPageSize returns the page size in bytes of a process's first mapping of a file, from smaps.
