@@ -1,5 +1,5 @@
 // Package bench holds the measurements of daxfsd: the Go benchmarks of the core without FUSE, in
-// this directory; bench/compare, which measures daxfsd beside other filesystems; bench/ageing,
+// this directory; bench/compare, which measures daxfsd and direct mapping beside other filesystems; bench/ageing,
 // which ages a filesystem and reports what large pages can still map; and bench/mounttime, which
 // times mounts with and without the saved free map. Compare figures only within one run: machines
 // are shared and noisy.

@@ -84,7 +84,7 @@ func TestTargets(t *testing.T) {
 // A target for a row that is never measured could never be met.
 func TestTargetsAreOfRows(t *testing.T) {
 	rows := append([]string{"load/fairness", "extents/one", "extents/many", "bigdir/empty", "bigdir/million",
-		"inodes/live", "inodes/memory", "inodes/pause", "inodes/left"}, treeRows...)
+		"inodes/live", "inodes/memory", "inodes/pause", "inodes/left"}, append(directRows, treeRows...)...)
 	for _, r := range metaRows {
 		rows = append(rows, "meta/"+r)
 	}
@@ -93,7 +93,7 @@ func TestTargetsAreOfRows(t *testing.T) {
 	}
 	for _, b := range targets() {
 		for _, f := range []figure{b.of, b.by} {
-			if f != (figure{}) && (!slices.Contains(rows, f.row) || !slices.Contains(contenderNames, f.contender)) {
+			if f != (figure{}) && (!slices.Contains(rows, f.row) || !slices.Contains(shownNames, f.contender)) {
 				t.Errorf("%s: there is no row %s on %s", b.Name, f.row, f.contender)
 			}
 		}
@@ -188,7 +188,7 @@ func TestQuick(t *testing.T) {
 	if err := json.Unmarshal(must(os.ReadFile(file))(t), &report); err != nil {
 		t.Fatal(err)
 	}
-	if len(report.Rows) < 5+len(metaRows)+len(treeRows)+3 {
+	if len(report.Rows) < 5+len(metaRows)+len(treeRows)+3+len(directRows) {
 		t.Errorf("only %d rows", len(report.Rows))
 	}
 	for _, row := range report.Rows {
@@ -198,6 +198,12 @@ func TestQuick(t *testing.T) {
 			contenders = contenderNames
 		case strings.HasPrefix(row.Name, "extents/"):
 			contenders = []string{"daxfsd-uring", "daxfsd-dev"}
+		case strings.HasPrefix(row.Name, "direct/map"):
+			contenders = []string{byClient}
+		case row.Name == "direct/touch":
+			contenders = []string{byClient, "daxfsd-uring", "daxfsd-dev", "tmpfs"}
+		case strings.HasPrefix(row.Name, "direct/"):
+			contenders = []string{byClient, byMemory, "daxfsd-uring", "daxfsd-dev", "tmpfs"}
 		}
 		for _, n := range contenders {
 			cell := row.Cells[n]

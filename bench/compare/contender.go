@@ -59,6 +59,10 @@ var contenderNames = []string{
 	"loopback", "loopback-cached", "passthrough", "null-uring", "null-dev", "tmpfs", "ext4",
 }
 
+// shownNames lists what can have a line in a table, in order: the contenders, and those that only
+// the rows direct/* have.
+var shownNames = append([]string{byClient, byMemory}, contenderNames...)
+
 func (t *contender) daxfsd() bool { return strings.HasPrefix(t.name, "daxfsd-") }
 func (t *contender) null() bool   { return strings.HasPrefix(t.name, "null-") }
 func (t *contender) served() bool { return t.name != "tmpfs" && t.name != "ext4" }

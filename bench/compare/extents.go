@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 // manyExtents is the approximate number of pieces of the fragmented file.
@@ -39,7 +41,7 @@ func (m *measurement) extents() error {
 
 func (m *measurement) extentsOn(t *contender, rows []*row) error {
 	files := map[string]string{"extents/one": filepath.Join(t.dir, "one"), "extents/many": filepath.Join(t.dir, "many")}
-	pieces, err := scatter(files["extents/many"], m.conf.Extents)
+	pieces, err := scatter(files["extents/many"], m.conf.Extents, manyExtents)
 	if err != nil {
 		return err
 	}
@@ -85,9 +87,9 @@ func (m *measurement) extentsOn(t *contender, rows []*row) error {
 	return nil
 }
 
-// scatter makes a file whose pieces are in random order in the region. It shares the pieces with a
+// scatter makes a file of size bytes in about n pieces, in random order in the region. It shares the pieces with a
 // contiguous file, which is then deleted, so that the file owns them alone.
-func scatter(file string, size int64) (pieces int, err error) {
+func scatter(file string, size, n int64) (pieces int, err error) {
 	whole := file + ".whole"
 	if err := fill(whole, size); err != nil {
 		return 0, err
@@ -102,7 +104,7 @@ func scatter(file string, size int64) (pieces int, err error) {
 		return 0, err
 	}
 	defer to.Close()
-	piece := max(size/manyExtents&^4095, 4096)
+	piece := max(size/n&^4095, 4096)
 	pieces = int(size / piece)
 	if err := to.Truncate(size); err != nil {
 		return 0, err
@@ -176,17 +178,23 @@ func readThrough(file string) error {
 	}
 }
 
-// countExtents returns the number of a file's extents, as `daxfsd filefrag` reports it.
+// countExtents returns the number of a file's extents.
 func (m *measurement) countExtents(file string) (int, error) {
+	l, err := m.extentsOf(file)
+	return len(l), err
+}
+
+// extentsOf returns a file's extents, as `daxfsd filefrag` reports them.
+func (m *measurement) extentsOf(file string) ([]fusefs.Extent, error) {
 	out, err := program(m.ctx, "", m.daxfsd, "filefrag", "--json", file)
 	if err != nil {
-		return 0, fmt.Errorf("filefrag: %w\n%s", err, out)
+		return nil, fmt.Errorf("filefrag: %w\n%s", err, out)
 	}
 	var files []struct {
-		Extents []json.RawMessage `json:"extents"`
+		Extents []fusefs.Extent `json:"extents"`
 	}
 	if err := json.Unmarshal([]byte(out), &files); err != nil || len(files) != 1 {
-		return 0, fmt.Errorf("filefrag printed no JSON for one file: %w", err)
+		return nil, fmt.Errorf("filefrag printed no JSON for one file: %w", err)
 	}
-	return len(files[0].Extents), nil
+	return files[0].Extents, nil
 }

@@ -15,7 +15,7 @@
 //
 // supervise.go starts the measurement in a mount namespace of its own and cleans up after it.
 // contender.go describes the contenders; loopback.go, null.go and daxfsd serve them. fio.go,
-// metadata.go, tree.go, extents.go, fairness.go and inodes.go measure. result.go keeps the samples,
+// metadata.go, tree.go, extents.go, fairness.go, direct.go and inodes.go measure. result.go keeps the samples,
 // targets.go judges them, and table.go, html.go and plot.go show them.
 package main
 
@@ -35,6 +35,7 @@ type config struct {
 	Size        int64         `json:"size"`         // bytes of one data file
 	Files       int           `json:"files"`        // number of files of the metadata benchmark
 	Extents     int64         `json:"extents_size"` // bytes of one file of extents/*
+	Mapped      int64         `json:"mapped_size"`  // bytes of the file of direct/*
 	Huge        string        `json:"region_huge"`
 	Tree        string        `json:"-"`
 	Full        bool          `json:"full"`
@@ -75,6 +76,9 @@ Filesystems:
   loopback-cached           the same with the kernel's cache, like daxfsd-*-cached
   passthrough               the same, but the kernel itself reads and writes the file of tmpfs
   null-dev, null-uring      daxfsd's transports; READ is answered from a slice, WRITE copied into it
+  direct                    direct/* only: the Go package direct, on the daxfsd above
+  memory                    direct/* only, the limit: a copy, or a non-temporal store and a fence, in
+                            the memory of the same file
 
 Rows:
   PATTERN/ENGINE/JOBS       fio: randread, randwrite, mixed (4 KiB), seqread, seqwrite (1 MiB);
@@ -84,6 +88,9 @@ Rows:
   tree/...                  untar, git-status and rm of a source tree
   load/fairness             64 clients with 1000 open files
   extents/one, extents/many 4 KiB random reads of a file of one extent, and of 100 000 extents
+  direct/...                from Go, in one thread: 4 KiB random, 1 MiB sequential; touch: map a file
+                            and load a byte of each page; map: what a mapping costs before that, of
+                            an aligned file, of one of 1000 extents, and beside 2000 leases
   bigdir/..., inodes/...    with --full: creates in a directory of a million files; a million cached
                             inodes
 
@@ -102,8 +109,8 @@ that.`,
 			}
 		},
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if conf.Rounds < 1 || conf.Size < 1<<20 || conf.Files < 1 {
-				return fmt.Errorf("--rounds and --files are at least 1, --size at least 1 MiB")
+			if conf.Rounds < 1 || conf.Size < 1<<20 || conf.Files < 1 || conf.Mapped < 8<<20 {
+				return fmt.Errorf("--rounds and --files are at least 1, --size at least 1 MiB, --mapped-size at least 8 MiB")
 			}
 			if conf.rows, err = regexp.Compile(rows); err != nil {
 				return fmt.Errorf("--rows: %w", err)
@@ -126,6 +133,7 @@ that.`,
 	flags.Int64Var(&conf.Size, "size", 128<<20, "bytes of each of the four data files")
 	flags.IntVar(&conf.Files, "files", 100_000, "number of files of the metadata benchmark")
 	flags.Int64Var(&conf.Extents, "extents-size", 4<<30, "bytes of each of the two files of the extents rows")
+	flags.Int64Var(&conf.Mapped, "mapped-size", 1<<30, "bytes of the file of the direct rows")
 	flags.StringVar(&conf.Tree, "tree", "", "source tree to unpack (default: the Go toolchain's own source)")
 	flags.StringVar(&conf.Huge, "region-huge", "never", "large pages of the tmpfs that the regions are on: never, always, within_size, advise")
 	flags.StringVar(&conf.dir, "dir", "/var/tmp", "directory for temporary files, best on ext4")
@@ -142,12 +150,12 @@ that.`,
 }
 
 // quickRows selects rows of every kind.
-const quickRows = `^(randread/psync/2|randwrite/io_uring/1|mixed/psync/4|seqread/psync/1|seqwrite/mmap/1)$|^(meta|tree|load|extents)/`
+const quickRows = `^(randread/psync/2|randwrite/io_uring/1|mixed/psync/4|seqread/psync/1|seqwrite/mmap/1)$|^(meta|tree|load|extents|direct)/`
 
 // quick sets small values for the flags that the command line does not set.
 func quick(c *cobra.Command) {
 	for name, v := range map[string]string{
-		"rows": quickRows, "rounds": "1", "runtime": "200ms", "size": "4194304", "files": "1000", "extents-size": "67108864",
+		"rows": quickRows, "rounds": "1", "runtime": "200ms", "size": "4194304", "files": "1000", "extents-size": "67108864", "mapped-size": "16777216",
 	} {
 		if f := c.Flags().Lookup(name); !f.Changed {
 			_ = f.Value.Set(v)

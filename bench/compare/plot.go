@@ -21,6 +21,8 @@ var colours = map[string]color.Color{
 	"loopback":    color.RGBA{0xd6, 0x27, 0x28, 0xff},
 	"passthrough": color.RGBA{0xff, 0x98, 0x96, 0xff},
 	"null":        color.RGBA{0x7f, 0x7f, 0x7f, 0xff},
+	"direct":      color.RGBA{0x94, 0x67, 0xbd, 0xff},
+	"memory":      color.RGBA{0xc5, 0xb0, 0xd5, 0xff},
 	"tmpfs":       color.RGBA{0x2c, 0xa0, 0x2c, 0xff},
 	"ext4":        color.RGBA{0x98, 0xdf, 0x8a, 0xff},
 }
@@ -43,7 +45,7 @@ func (x *row) draw() (png []byte, ok bool, err error) {
 	})
 	var names []string
 	var ranges []plotter.XYs
-	for _, t := range slices.Backward(contenderNames) {
+	for _, t := range slices.Backward(shownNames) {
 		median, ok := x.median(t, x.Metric)
 		if !ok {
 			continue

@@ -37,7 +37,7 @@ func run(ctx context.Context, o *config) error {
 	defer e.close()
 	m := &measurement{environment: e, ctx: ctx, report: &Report{Started: time.Now(), Machine: e.describe(), Config: o, Errors: []string{}}}
 	fmt.Fprintln(os.Stderr, m.report.Machine.String())
-	for _, phase := range []func() error{m.data, m.metadata, m.extents, m.inodes} {
+	for _, phase := range []func() error{m.data, m.metadata, m.extents, m.directMapping, m.inodes} {
 		if err := phase(); err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func nullFor(contender string) string {
 
 // Lines returns the table lines of a row.
 func (x *row) Lines() (all []line) {
-	for _, t := range contenderNames {
+	for _, t := range shownNames {
 		c := x.Cells[t]
 		if c == nil {
 			continue

@@ -39,7 +39,7 @@ func atMost(v float64, name string, of, by figure) *target {
 // of two CPUs' rings (32), the buffers of the slow requests, and Go's heap.
 const maxAnonymous = 256
 
-// targets returns all targets. All are for dax=always.
+// targets returns all targets. All are for dax=always, and for regions in tmpfs.
 func targets() (all []*target) {
 	for _, transport := range []string{"uring", "dev"} {
 		daxfsd, null := "daxfsd-"+transport, "null-"+transport
@@ -86,7 +86,20 @@ func targets() (all []*target) {
 			atLeast(0.25, fmt.Sprintf("64 clients, 1000 files, slowest / mean, %s", daxfsd), figure{"load/fairness", daxfsd, "ratio"}, figure{}),
 			atMost(maxAnonymous, fmt.Sprintf("the daemon's memory then, MiB, %s", daxfsd), figure{"load/fairness", daxfsd, "anon_MiB"}, figure{}))
 	}
-	return all
+	for _, op := range []struct{ row, name, call, limit string }{
+		{"direct/randread", "random read of 4 KiB", "pread", "plain copy"},
+		{"direct/randwrite", "random write of 4 KiB", "pwrite", "NT store and fence"},
+	} {
+		client, memory, tmpfs := figure{op.row, byClient, "ns"}, figure{op.row, byMemory, "ns"}, figure{op.row, "tmpfs", "ns"}
+		all = append(all,
+			atMost(1.3, fmt.Sprintf("%s, time of direct / %s", op.name, op.limit), client, memory),
+			atLeast(2, fmt.Sprintf("%s, time of tmpfs %s / direct", op.name, op.call), tmpfs, client),
+			atMost(0, fmt.Sprintf("%s, allocations by direct for each", op.name), figure{op.row, byClient, "allocs_per_op"}, figure{}))
+	}
+	return append(all,
+		atMost(200, "mapping 1 GiB to write that is written, unshared and aligned, µs", figure{"direct/map", byClient, "us"}, figure{}),
+		atMost(20_000, "mapping a file of 1000 extents to write, µs", figure{"direct/map-extents", byClient, "us"}, figure{}),
+		atMost(200, "mapping beside 2000 leases, µs", figure{"direct/map-leases", byClient, "us"}, figure{}))
 }
 
 // hasTarget reports whether a target needs a row.
@@ -130,7 +143,7 @@ func (b *target) judge(r *Report) {
 // Demand formats the demanded value.
 func (b *target) Demand() string {
 	if b.atMost {
-		return "≤ " + strings.TrimSuffix(fmt.Sprintf("%.3g", b.Max), ".0")
+		return "≤ " + strings.TrimSuffix(fmt.Sprintf("%.5g", b.Max), ".0")
 	}
 	return fmt.Sprintf("≥ %.3g", b.Min)
 }
