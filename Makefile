@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian machine with Go:
 #
 #   make demo   install missing packages, build, format and mount an emulated region, run a
-#               verified fio job on it, print what happened, clean up
+#               verified fio job on it, map a file's own memory, print what happened, clean up
 #   make test   install missing packages and run all tests
 #
 # make test-long runs for hours what make test runs a sample of: 200 rounds of kill -9, random tests
@@ -112,7 +112,8 @@ deps-vm:
 	@deploy/need qemu-system-x86:qemu-system-x86_64 kmod:depmod xz-utils:xz zstd:zstd || echo "deps-vm: without these there is no guest"
 
 demo: deps-demo build
-	@deploy/demo $(DAXFSD)
+	@$(GO) build -trimpath -o bin/mapped ./bench/mapped
+	@deploy/demo $(DAXFSD) bin/mapped
 
 # Each step has a budget in seconds, for an idle machine with two cores: a third more than it takes
 # there. All steps together take less than 40 minutes.

@@ -102,9 +102,12 @@ func (m *measurement) directMapping() error {
 				unmeasured(rows, name, "no daxfsd was selected, or could be mounted")
 			}
 		} else {
-			for name, open := range map[string]func(*contender) (*access, func() error, error){byClient: m.openClient, byMemory: m.openMemory} {
-				err := m.try(0, "direct mapping", name, rows, func() error {
-					a, end, err := open(last)
+			for _, way := range []struct {
+				name string
+				open func(*contender) (*access, func() error, error)
+			}{{byClient, m.openClient}, {byMemory, m.openMemory}} {
+				err := m.try(0, "direct mapping", way.name, rows, func() error {
+					a, end, err := way.open(last)
 					if err != nil {
 						return err
 					}

@@ -87,8 +87,8 @@ func (m *measurement) extentsOn(t *contender, rows []*row) error {
 	return nil
 }
 
-// scatter makes a file of size bytes in about n pieces, in random order in the region. It shares the pieces with a
-// contiguous file, which is then deleted, so that the file owns them alone.
+// scatter makes a file of size bytes in about n pieces, in random order in the region. It shares
+// the pieces with a contiguous file, which is then deleted, so that the file owns them alone.
 func scatter(file string, size, n int64) (pieces int, err error) {
 	whole := file + ".whole"
 	if err := fill(whole, size); err != nil {

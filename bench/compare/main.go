@@ -15,8 +15,8 @@
 //
 // supervise.go starts the measurement in a mount namespace of its own and cleans up after it.
 // contender.go describes the contenders; loopback.go, null.go and daxfsd serve them. fio.go,
-// metadata.go, tree.go, extents.go, fairness.go, direct.go and inodes.go measure. result.go keeps the samples,
-// targets.go judges them, and table.go, html.go and plot.go show them.
+// metadata.go, tree.go, extents.go, fairness.go, direct.go and inodes.go measure. result.go keeps
+// the samples, targets.go judges them, and table.go, html.go and plot.go show them.
 package main
 
 import (
