@@ -157,6 +157,7 @@ func TestLeasesOfRegion(t *testing.T) {
 		}
 	}
 	before := digest(t, region)
+	refused(t, daxfsd(t, "mkfs", region), 1, "still map 1 MiB", self(), "end them first")
 	refused(t, daxfsd(t, "mkfs", "--force", region), 1, "still map 1 MiB", self(), "end them first")
 	refused(t, daxfsd(t, "mkfs", "--force", "--takeover", "--size", "16MiB", region), 1, "still map 1 MiB", self())
 	refused(t, daxfsd(t, "fsck", "-y", region), 8, "still map 1 MiB", self(), "mount it")
@@ -190,6 +191,31 @@ func TestLeasesOfRegion(t *testing.T) {
 	}
 	must(t, "fsck", "-y", region)
 	must(t, "mkfs", "--force", region)
+}
+
+// TestFormatIfEmptyWhileMapped checks that a mount with --format-if-empty, as a unit of systemd
+// makes it again after a crash, takes a filesystem that programs map, and does not format a region
+// that they map and that is empty.
+func TestFormatIfEmptyWhileMapped(t *testing.T) {
+	region, mp := mounted(t)
+	m, end := mapFile(t, mp+"/f", 64<<10, true)
+	must(t, "umount", "--force", mp)
+	must(t, "mount", "--format-if-empty", region, mp)
+	copy(m.Bytes(), "kept")
+	if b := readFile(t, mp+"/f"); string(b[:4]) != "kept" {
+		t.Errorf("the file has %q", b[:4])
+	}
+	must(t, "umount", mp)
+	if err := os.Truncate(region, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(region, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, daxfsd(t, "mount", "--format-if-empty", region, mp), 1, "still map 64 KiB", self())
+	end()
+	must(t, "mount", "--format-if-empty", region, mp)
+	must(t, "umount", mp)
 }
 
 // TestNoDirect checks that a mount that cannot make grants says why, loudly only if it was told to

@@ -227,12 +227,8 @@ func onDevFilesystem(path string) bool {
 	return strings.HasPrefix(path, "/dev/") && unix.Stat("/dev", &dev) == nil && unix.Stat(filepath.Dir(path), &dir) == nil && dev.Dev == dir.Dev
 }
 
-// prepare checks that the acquired region may be formatted, and gives it its size. A region that
-// programs map is refused even with --force.
+// prepare checks that the acquired region may be formatted, and gives it its size.
 func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.Region, error) {
-	if err := unmapped(path, h.FileLocks(), formatting, ""); err != nil {
-		return nil, err
-	}
 	if !h.Regular() {
 		return f.prepareDevice(path, h, p)
 	}
@@ -245,7 +241,7 @@ func (f *mkfsFlags) prepare(path string, h *pmem.Handle, p progressFunc) (*pmem.
 	case size == 0:
 		size = old // even if not a multiple of the block size
 	}
-	if err := f.mayOverwrite(path, h, p); err != nil {
+	if err := f.mayFormat(path, h, h.FileLocks(), p); err != nil {
 		return nil, err
 	}
 	if f.force { // otherwise mayOverwrite has found only zeros
@@ -299,7 +295,7 @@ func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle, p progressFunc) (
 	if int64(f.size) > r.Size() {
 		err = fmt.Errorf("region %s has %s, which is less than the %s asked for", path, formatSize(r.Size()), formatSize(int64(f.size)))
 	} else {
-		err = f.mayOverwrite(path, r, p)
+		err = f.mayFormat(path, r, h.FileLocks(), p)
 	}
 	if err == nil && f.force {
 		err = f.unused(path, r, p)
@@ -309,6 +305,23 @@ func (f *mkfsFlags) prepareDevice(path string, h *pmem.Handle, p progressFunc) (
 		return nil, err
 	}
 	return r, nil
+}
+
+// mayFormat refuses a region that holds something, see mayOverwrite, and one that programs map even
+// with --force. Both may be so: the error is errHolds then, but tells of the programs.
+func (f *mkfsFlags) mayFormat(path string, c pmem.Content, locks locksOn, p progressFunc) error {
+	holds := f.mayOverwrite(path, c, p)
+	if holds != nil && !errors.Is(holds, errHolds) {
+		return holds
+	}
+	err := unmapped(path, locks, formatting, "")
+	switch {
+	case err == nil:
+		return holds
+	case holds == nil:
+		return err
+	}
+	return &reworded{err.Error(), holds}
 }
 
 // mayOverwrite refuses a region that holds anything but zeros, unless --force is given.
