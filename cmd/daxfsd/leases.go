@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,8 @@ locked already when the filesystem was mounted. A stale grant keeps its memory, 
 that may not be the file's any more. A process that asked may have ended; a child of
 it then has the mapping.
 
-Of a region that is not mounted, the kernel's locks tell how much is mapped.
+Of a region that is not mounted, or whose daemon is gone or does not answer, the
+kernel's locks tell how much is mapped.
 
 --json prints one object: "grants" as above, "processes" that map the region or have
 it open ("mapped_bytes" in whole pages), "leased_bytes", of these "leased_free_bytes"
@@ -69,6 +71,7 @@ type leases struct {
 	Locks      int            `json:"locks"`
 	Grants     []fusefs.Grant `json:"grants"` // of a mounted filesystem
 	Processes  []regionUser   `json:"processes"`
+	Note       string         `json:"note,omitempty"` // why the daemon was not asked
 }
 
 // collectLeases describes arg, which is a mount point or a region.
@@ -79,7 +82,7 @@ func collectLeases(arg string) (*leases, error) {
 	}
 	if err == nil {
 		if m := f.daxfsd(); m != nil {
-			return mountLeases(m.Mountpoint)
+			return mountLeases(m)
 		}
 		if f.mode&unix.S_IFMT == unix.S_IFDIR {
 			return nil, fmt.Errorf("%s is a directory with no daxfsd mounted on it", f.path)
@@ -90,25 +93,41 @@ func collectLeases(arg string) (*leases, error) {
 		return nil, err
 	}
 	if m := serving(path); m != nil {
-		return mountLeases(m.Mountpoint)
+		return mountLeases(m)
 	}
+	return regionLeases(path)
+}
+
+// regionLeases describes what the kernel knows of a region.
+func regionLeases(path string) (*leases, error) {
 	i, err := regionInfo(path) // its error says what is wrong with the region
 	if err != nil {
 		return nil, err
 	}
 	l := &leases{Region: i.Region, Grants: []fusefs.Grant{}}
-	return l, l.look()
+	return l, l.look(lockHolder(path)) // a daemon maps all of it
 }
 
-// mountLeases asks the daemon behind a mount point, and looks at its region as far as it may.
-func mountLeases(mountpoint string) (*leases, error) {
+// mountLeases asks the daemon of a mount, and looks at its region as far as it may. If the daemon
+// is gone or does not answer, the kernel still knows.
+func mountLeases(m *mountinfo.Info) (*leases, error) {
+	mountpoint := m.Mountpoint
 	d, err := askDaemon(mountpoint, 5*time.Second)
-	switch {
-	case disconnected(err):
-		return nil, fmt.Errorf("the daemon of the mount on %s is gone; `daxfsd umount %s` removes it, and `daxfsd leases REGION` lists what programs map", mountpoint, mountpoint)
-	case errors.Is(err, errSilent):
-		return nil, err
-	case err != nil:
+	if gone := disconnected(err); gone || errors.Is(err, errSilent) {
+		l, rerr := regionLeases(m.Source)
+		switch {
+		case rerr != nil && gone:
+			return nil, rerr
+		case rerr != nil:
+			return nil, err
+		case gone:
+			l.Note = fmt.Sprintf("the daemon of the mount on %s is gone; `daxfsd umount %s` removes it", mountpoint, mountpoint)
+		default:
+			l.Note = err.Error()
+		}
+		return l, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("asking the daemon behind %s: %w", mountpoint, err)
 	}
 	l := &leases{Region: d.Region, Mountpoint: mountpoint}
@@ -159,5 +178,8 @@ func (l *leases) print(out io.Writer) {
 		fmt.Fprintf(out, "%s: %s are leased; %s of them belong to no file and become free when the programs end\n", quoted(l.Region), formatSize(l.Leased), formatSize(l.Free))
 	default:
 		fmt.Fprintf(out, "%s: %s are leased\n", quoted(l.Region), formatSize(l.Leased))
+	}
+	if l.Note != "" {
+		fmt.Fprintf(out, "%s\n", quoted(l.Note))
 	}
 }

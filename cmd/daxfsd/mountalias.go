@@ -129,7 +129,29 @@ func remount(opts *mountOptions, mountpoint string) error {
 	if err := unix.Mount(mount.Source, fmt.Sprintf("/proc/self/fd/%d", fd), fsType, unix.MS_REMOUNT|flags, ""); err != nil {
 		return fmt.Errorf("remounting %s: %w", mount.Mountpoint, os.NewSyscallError("mount", err))
 	}
+	if flags&unix.MS_RDONLY != 0 {
+		tellWriters(mount.Mountpoint, daemon.Region)
+	}
 	return nil
+}
+
+// tellWriters says which programs may go on storing to files of a mount that is read-only now. The
+// kernel refuses such a remount while files are open for writing, but it does not know of mappings
+// that a former mount has granted.
+func tellWriters(mountpoint, region string) {
+	all, err := askGrants(mountpoint)
+	if err != nil {
+		return
+	}
+	n := int64(0)
+	for _, g := range all {
+		if g.Mode == "rw" {
+			n += g.Bytes
+		}
+	}
+	if n > 0 {
+		fmt.Fprintf(os.Stderr, "daxfsd: mount: %s\n", visible(fmt.Sprintf("%s is read-only now, but programs map %s to write and go on (%s): end them", mountpoint, formatSize(n), usersText(regionUsers(region, lockHolder(region))))))
+	}
 }
 
 // remountable refuses options that a remount cannot change: those that the daemon used when it
