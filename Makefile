@@ -41,8 +41,8 @@ LIB_CFLAGS := -std=gnu11 -Wall -Wextra -O2 -g -fPIC -pthread
 export CGO_ENABLED = 0
 
 .PHONY: all build lib demo bench test test-long install clean deps-demo deps-test deps-programs deps-vm test-vm vm-long vm-posix vm-cut \
-	lint check unit race fuzz arm64 ageing crash kill random posix e2e programs \
-	races races-long kill-long crash-long ageing-long stress-long random-long programs-long modes-long
+	lint check unit race fuzz arm64 ageing crash kill grants random posix e2e programs \
+	races races-long kill-long grants-long crash-long ageing-long stress-long random-long programs-long modes-long
 
 all: build
 
@@ -129,7 +129,7 @@ endef
 # time.
 test:
 	@start=$$SECONDS; \
-	for s in deps-test lint build unit race fuzz arm64 ageing crash kill random posix races e2e test-vm; do \
+	for s in deps-test lint build unit race fuzz arm64 ageing crash kill grants random posix races e2e test-vm; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test passed in $$((SECONDS - start)) s of 2400 s"; \
@@ -183,6 +183,10 @@ ageing:
 # Kills the daemon under load, in recovery and in unmount.
 kill:
 	$(call step,kill,75,$(GO) test -count=1 -timeout 10m -v ./test/kill -seed $(KILL_SEED))
+
+# Programs that map files' own memory: killed, left by the daemon, at odds with each other.
+grants:
+	$(call step,grants,60,$(GO) test -count=1 -timeout 10m ./test/grants -seed $(KILL_SEED))
 
 # Random operations on files and on names, compared with models, in both cache modes.
 random:
@@ -238,13 +242,16 @@ programs-long: deps-programs
 # The budgets of these steps are guesses for an idle machine with two cores.
 test-long:
 	@start=$$SECONDS; \
-	for s in deps-test kill-long random-long races-long programs-long modes-long stress-long ageing-long vm-long crash-long; do \
+	for s in deps-test kill-long grants-long random-long races-long programs-long modes-long stress-long ageing-long vm-long crash-long; do \
 		$(MAKE) --no-print-directory $$s || { echo "== make test-long FAILED in $$s after $$((SECONDS - start)) s"; exit 1; }; \
 	done; \
 	echo "== make test-long passed in $$((SECONDS - start)) s"
 
 kill-long:
 	$(call step,kill,1800,$(GO) test -count=1 -timeout 75m -v ./test/kill -rounds 200 -seed $(KILL_SEED))
+
+grants-long:
+	$(call step,grants,3600,$(GO) test -count=1 -timeout 90m -v ./test/grants -rounds 200 -restarts 50 -ops 20000 -passes 100000 -seed $(KILL_SEED))
 
 random-long:
 	$(call step,random,7200,$(GO) test -count=1 -timeout 3h ./test/random -run TestFile -v -ops 1000000 -seeds 50 && \

@@ -293,14 +293,26 @@ func (d *Direct) Sweep() error {
 	return d.leases.Sweep(math.MaxInt)
 }
 
-// sweepSome looks at some leases, in turns.
+const (
+	sweepMost = 256                  // leases that sweepSome looks at, at least
+	sweepTime = 5 * time.Millisecond // for how long it looks at more
+)
+
+// sweepSome looks at some leases, in turns. It comes to all of them if that is quick, as it is when
+// a program has died with thousands: then there are few locks.
 func (d *Direct) sweepSome() {
 	defer d.recordNone()
 	if !d.any() {
 		return
 	}
-	if err := d.leases.Sweep(256); err != nil {
-		d.fs.warn("the locks on the region cannot be queried: %v", err)
+	for left, start := d.leases.Count(), time.Now(); left > 0; left -= sweepMost {
+		if err := d.leases.Sweep(sweepMost); err != nil {
+			d.fs.warn("the locks on the region cannot be queried: %v", err)
+			return
+		}
+		if time.Since(start) >= sweepTime {
+			return
+		}
 	}
 }
 

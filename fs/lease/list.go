@@ -25,6 +25,9 @@ func (t *Table) List() (all []Info) {
 		}
 	}
 	for _, f := range t.found {
+		if !f.ended.IsZero() {
+			continue
+		}
 		all = append(all, Info{Blocks: f.n, Parts: []Part{{Block: f.block, N: f.n}}, Writable: true, Stale: true})
 	}
 	return all

@@ -3,6 +3,7 @@ package lease
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // Look looks whether the lease of a grant has ended, as Sweep does. A promised grant whose lock is
@@ -94,7 +95,7 @@ func (t *Table) sweepAndUnlock(most int) (err error) {
 		return g.state == ended && now.Sub(g.ended) >= Quarantine || g.state == promised && now.Sub(g.Since) >= Unconfirmed
 	})
 	if last && err == nil {
-		err = t.sweepFound()
+		err = t.sweepFound(now)
 	}
 	t.sweeping.Unlock()
 	for _, x := range endings {
@@ -119,8 +120,9 @@ func (t *Table) turn(most int) (look []*Grant, last bool) {
 	return look, t.next >= len(t.order)
 }
 
-// sweepFound gives up the found leases of blocks that nobody locks any more.
-func (t *Table) sweepFound() error {
+// sweepFound ends the found leases of blocks that nobody locks any more, and gives up those that
+// have been ended for Quarantine. Called with sweeping held.
+func (t *Table) sweepFound(now time.Time) error {
 	t.mu.Lock()
 	look := t.found
 	t.mu.Unlock()
@@ -128,15 +130,28 @@ func (t *Table) sweepFound() error {
 		return nil
 	}
 	var left, over []found
+	endings := 0
+	end := func(block, n uint64) {
+		left = append(left, found{block, n, now})
+		endings++
+	}
 	for _, f := range look {
-		at, end := f.block, f.block+f.n
+		if !f.ended.IsZero() {
+			if now.Sub(f.ended) >= Quarantine {
+				over = append(over, f)
+			} else {
+				left = append(left, f)
+			}
+			continue
+		}
+		at, stop := f.block, f.block+f.n
 		err := t.o.Locks.Locks(int64(f.block)*t.o.Block, int64(f.n)*t.o.Block, func(lo, hi int64) bool {
 			first, last := max(uint64(lo/t.o.Block), at), uint64((hi+t.o.Block-1)/t.o.Block)
 			if at < first {
-				over = append(over, found{at, first - at})
+				end(at, first-at)
 			}
 			if first < last {
-				left = append(left, found{first, last - first})
+				left = append(left, found{block: first, n: last - first})
 				at = last
 			}
 			return true
@@ -144,12 +159,13 @@ func (t *Table) sweepFound() error {
 		if err != nil {
 			return err // of what was seen until then nothing is given up
 		}
-		if at < end {
-			over = append(over, found{at, end - at})
+		if at < stop {
+			end(at, stop-at)
 		}
 	}
 	t.mu.Lock()
 	t.grants.Add(int64(len(left) - len(t.found)))
+	t.ending.Add(int64(endings - len(over)))
 	t.found = left
 	t.mu.Unlock()
 	for _, f := range over {

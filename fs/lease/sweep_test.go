@@ -148,7 +148,8 @@ func TestEndedBudget(t *testing.T) {
 	}
 }
 
-// TestFoundInTurns checks that sweeps of some grants at a time come to the found leases, too.
+// TestFoundInTurns checks that sweeps of some grants at a time come to the found leases, too, and
+// that their blocks are kept for Quarantine.
 func TestFoundInTurns(t *testing.T) {
 	w := newWorld(t)
 	w.own(0, 8)
@@ -160,13 +161,23 @@ func TestFoundInTurns(t *testing.T) {
 	for range 20 {
 		w.add(1, 4, 4, false)
 	}
-	for range 7 {
-		if err := w.Sweep(3); err != nil {
-			t.Fatal(err)
+	turn := func() {
+		for range 7 {
+			if err := w.Sweep(3); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	if w.folios.Leased(0, 4) {
-		t.Error("what nobody locks is leased after a whole turn")
+	turn()
+	w.now = w.now.Add(lease.Quarantine - 1)
+	turn()
+	if !w.folios.Leased(0, 4) || !w.Ending() {
+		t.Error("what nobody locks is not in quarantine after a whole turn")
+	}
+	w.now = w.now.Add(1)
+	turn()
+	if w.folios.Leased(0, 4) || w.Ending() {
+		t.Error("what nobody locks is leased after its quarantine")
 	}
 	w.CloseHandle(5)
 }

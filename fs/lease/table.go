@@ -109,7 +109,7 @@ type Options struct {
 type Table struct {
 	o Options
 
-	// grants counts grants and found leases: zero nearly always. ending counts the grants among
+	// grants counts grants and found leases: zero nearly always. ending counts those among
 	// them that have ended.
 	grants, ending atomic.Int64
 
@@ -137,7 +137,10 @@ type file struct {
 }
 
 // found is blocks that a mount found locked.
-type found struct{ block, n uint64 }
+type found struct {
+	block, n uint64
+	ended    time.Time // when a Sweep saw that nobody locks them any more; zero: not yet
+}
 
 // New returns a table without grants.
 func New(o Options) *Table {
@@ -149,6 +152,9 @@ func (t *Table) Any() bool { return t.grants.Load() != 0 }
 
 // Ending reports whether there are grants whose leases have ended, and whose blocks are still kept.
 func (t *Table) Ending() bool { return t.ending.Load() != 0 }
+
+// Count returns how many grants and found leases there are, with those in quarantine.
+func (t *Table) Count() int { return int(t.grants.Load()) }
 
 // triedIDs is how many ids in a row may be locked by programs before Add gives up.
 const triedIDs = 64
@@ -164,7 +170,7 @@ func (t *Table) Find(n uint64, take func(block, n uint64) (k uint64, ok bool)) e
 	err := t.o.Locks.Locks(0, int64(n)*t.o.Block, func(lo, hi int64) bool {
 		first, last := max(uint64(lo/t.o.Block), end), uint64((hi+t.o.Block-1)/t.o.Block)
 		if first < last {
-			t.found = append(t.found, found{first, last - first})
+			t.found = append(t.found, found{block: first, n: last - first})
 			end = last
 		}
 		return true
@@ -175,7 +181,7 @@ func (t *Table) Find(n uint64, take func(block, n uint64) (k uint64, ok bool)) e
 	locked := t.found
 	t.found = nil
 	for _, f := range locked {
-		t.o.Folios.LeaseFound(f.block, f.n, take, func(block, n uint64) { t.found = append(t.found, found{block, n}) })
+		t.o.Folios.LeaseFound(f.block, f.n, take, func(block, n uint64) { t.found = append(t.found, found{block: block, n: n}) })
 	}
 	t.grants.Add(int64(len(t.found)))
 	t.mu.Lock()

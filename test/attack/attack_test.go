@@ -61,7 +61,7 @@ func TestPlacesAreShared(t *testing.T) {
 				}
 			}
 			fill(t, m.Path("resident"), 384<<20)
-			for _, a := range append(attacks, extentAttacks...) {
+			for _, a := range slices.Concat(attacks, extentAttacks, grantAttacks) {
 				t.Run(a.name, func(t *testing.T) { a.run(t, m) })
 			}
 			if kib := ownMemory(t, m.PID()); kib > mayTake>>10 {
@@ -226,7 +226,7 @@ func victim(args []string) error {
 
 // attacker attacks until its standard input ends. It prints the number of requests that it made.
 func attacker(args []string) error {
-	attacks := append(attacks, extentAttacks...)
+	attacks := slices.Concat(attacks, extentAttacks, grantAttacks)
 	i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == args[1] })
 	if i < 0 {
 		return fmt.Errorf("no attack is called %q", args[1])

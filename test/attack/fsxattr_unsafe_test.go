@@ -9,8 +9,12 @@ import (
 
 // countExtents makes the daemon count a file's extents, by FS_IOC_FSGETXATTR.
 func countExtents(f *os.File) error {
-	var x [28]byte // struct fsxattr
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0x801c581f, uintptr(unsafe.Pointer(&x))); e != 0 {
+	return ioctl(f, 0x801c581f, make([]byte, 28)) // struct fsxattr
+}
+
+// ioctl sends arg, which then holds the reply.
+func ioctl(f *os.File, cmd uintptr, arg []byte) error {
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), cmd, uintptr(unsafe.Pointer(&arg[0]))); e != 0 {
 		return e
 	}
 	return nil

@@ -205,6 +205,16 @@ func (m *Mount) Umount() {
 	m.forget()
 }
 
+// Force unmounts with daxfsd umount --force, which aborts a filesystem that is in use.
+func (m *Mount) Force() {
+	m.t.Helper()
+	m.ending = true
+	defer func() { m.ending = false }()
+	Run(m.t, 2*time.Minute, "", nil, Daxfsd, "umount", "--force", m.Mountpoint)
+	m.gone()
+	m.forget()
+}
+
 // Again unmounts, checks and mounts again.
 func (m *Mount) Again() {
 	m.t.Helper()
