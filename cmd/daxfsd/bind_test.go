@@ -131,8 +131,11 @@ func TestInfoOfUnseenMount(t *testing.T) {
 // that is in force already, which mount(8) repeats from fstab.
 func TestRemount(t *testing.T) {
 	needFUSE(t)
-	region, mp := newRegion(t), mountPoint(t)
-	must(t, "mount", "-o", "ro", region, mp)
+	region, mp := filepath.Join(memoryFilesystem(t, "size=64m"), "region"), mountPoint(t) // where locks are kept
+	must(t, "mkfs", "--sparse", "--size", "32MiB", region)
+	must(t, "mount", "-o", "ro,direct=rw", region, mp)
+	must(t, "mount", "-o", "remount,ro,direct=rw", region, mp) // a read-only mount makes no grants
+	refused(t, daxfsd(t, "mount", "-o", "remount,direct=off,atomic", region, mp), 2, "atomic", "mount it again")
 	refused(t, daxfsd(t, "mount", "-o", "remount,rw", region, mp), 2, "read-only", "mount it again")
 	must(t, "mount", "-o", "remount,ro,noexec", region, mp)
 	var st unix.Statfs_t
@@ -142,15 +145,20 @@ func TestRemount(t *testing.T) {
 	must(t, "umount", mp)
 
 	must(t, "mount", "-o", "transport=auto,diratime,sync", region, mp)
-	must(t, "mount", "-o", "remount,transport=auto,diratime,relatime,dax=always,nodev,allow_other", region, mp)
+	must(t, "mount", "-o", "remount,transport=auto,diratime,relatime,dax=always,direct=rw,nodev,allow_other", region, mp)
 	if err := unix.Statfs(mp, &st); err != nil || st.Flags&unix.ST_NODEV == 0 || st.Flags&unix.ST_SYNCHRONOUS == 0 {
 		t.Errorf("flags %#x, %v", st.Flags, err)
 	}
-	for _, o := range []string{"nodiratime", "noatime", "atomic", "dax=never"} {
+	for _, o := range []string{"nodiratime", "noatime", "atomic", "dax=never", "direct=ro", "direct=off"} {
 		refused(t, daxfsd(t, "mount", "-o", "remount,"+o, region, mp), 2, o, "mount it again")
 	}
 	must(t, "mount", "-o", "remount,ro", region, mp)
 	must(t, "mount", "-o", "remount,rw", region, mp)
 	writeFile(t, mp+"/f", content)
+	must(t, "umount", mp)
+
+	must(t, "mount", "-o", "atomic,direct=rw", region, mp)
+	must(t, "mount", "-o", "remount,atomic,direct=rw", region, mp)
+	refused(t, daxfsd(t, "mount", "-o", "remount,atomic,direct=off", region, mp), 2, "direct=off", "mount it again")
 	must(t, "umount", mp)
 }
