@@ -174,7 +174,8 @@ func (v *Volume) Check() {
 // Space returns the statistics that must not change with an unmount and a mount.
 func (v *Volume) Space() fs.Stats {
 	s := v.FS.Stats()
-	s.CachedInodes, s.SplitTableBytes, s.MovedBytes, s.ReplayedRecords, s.FreedOrphans, s.ReadOnly, s.FreeMap = 0, 0, 0, 0, 0, false, false
+	s.CachedInodes, s.SplitTableBytes, s.MovedBytes, s.LeasedBytes, s.LeasedDeferred = 0, 0, 0, 0, 0
+	s.ReplayedRecords, s.FreedOrphans, s.ReadOnly, s.FreeMap = 0, 0, false, false
 	if v.Options.Atomic { // each mount takes some free space for itself
 		s.FreeBlocks, s.AvailableBlocks, s.FreeInodes, s.FreeData, s.FreeIn2M, s.FreeIn1G, s.AtomicWrite = 0, 0, 0, 0, 0, 0, 0
 	}
