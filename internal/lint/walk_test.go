@@ -12,19 +12,32 @@ import (
 // walkStep matches a function as docs/architecture.md names it: fs.(*FS).Write, transport.serve.
 var walkStep = regexp.MustCompile("`([a-z]+)\\.(?:\\(\\*?([A-Za-z]+)\\)\\.)?([A-Za-z0-9]+)`")
 
-// TestWalk checks the walk from write(2) to the media in docs/architecture.md: each function that
-// its numbered list names exists and, except for the first, is called by one named before it.
+// TestWalk checks the walks of docs/architecture.md, from write(2) to the media, and of a grant on
+// both sides: each function that a numbered list names exists and, except for the first, is called
+// by one named before it.
 func TestWalk(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join(root(t), "docs/architecture.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text, _ := strings.Cut(string(doc), "\n## The journey of one write(2)\n")
-	_, list, ok := strings.Cut(text, "\n1. ")
-	if list, _, _ = strings.Cut(list, "\n\n"); !ok {
-		t.Fatal("docs/architecture.md has no numbered list in \"The journey of one write(2)\"")
-	}
 	funcs := functions(t)
+	for _, w := range []struct {
+		heading string
+		least   int // steps
+	}{{"## The journey of one write(2)", 12}, {"### In the program", 10}, {"### In the daemon", 12}} {
+		t.Run(strings.Trim(w.heading, "# "), func(t *testing.T) {
+			_, text, _ := strings.Cut(string(doc), "\n"+w.heading+"\n")
+			_, list, ok := strings.Cut(text, "\n1. ")
+			if list, _, _ = strings.Cut(list, "\n\n"); !ok {
+				t.Fatalf("docs/architecture.md has no numbered list in %q", w.heading)
+			}
+			checkWalk(t, funcs, list, w.least)
+		})
+	}
+}
+
+// checkWalk checks one list, which names at least so many functions.
+func checkWalk(t *testing.T, funcs map[string]*ast.FuncDecl, list string, least int) {
 	called := map[string]bool{}
 	steps := 0
 	for _, m := range walkStep.FindAllStringSubmatch(list, -1) {
@@ -48,7 +61,7 @@ func TestWalk(t *testing.T) {
 			return true
 		})
 	}
-	if steps < 12 {
+	if steps < least {
 		t.Errorf("the walk names %d functions: the test looks in the wrong place", steps)
 	}
 }
