@@ -20,6 +20,8 @@ func TestPageSizesOf(t *testing.T) {
 		{"shorter than a page", PageSizes{k, m}, []Run{{0, 4 * m, m - k}}, []Pages{{Granule: m - k}}},
 		{"two runs that lie alike", PageSizes{k, m}, []Run{{0, 8 * m, m}, {m, 2 * m, m}}, []Pages{{Largest: m}, {Largest: m}}},
 		{"two runs that lie otherwise", PageSizes{k, m}, []Run{{0, 8 * m, m}, {m, 2*m + k, 3 * m}}, []Pages{{Granule: m}, {Largest: 2 * m, Granule: m}}},
+		{"adjacent runs", PageSizes{k, m}, []Run{{0, 4 * m, k}, {k, 4*m + k, m}}, []Pages{{Largest: k}, {Largest: m - k, Granule: k}}},
+		{"adjacent in the region only", PageSizes{k, m}, []Run{{0, 4 * m, k}, {2 * k, 4*m + k, m}}, []Pages{{Granule: k}, {Granule: m}}},
 		{"small pages only", PageSizes{k, k}, []Run{{0, 4 * m, 3 * m}}, []Pages{{Granule: 3 * m}}},
 		{"large granule", PageSizes{g, g}, []Run{{0, 4*m + k, m}}, []Pages{{Granule: m}}},
 		{"large granule, two runs", PageSizes{m, m}, []Run{{0, 4 * m, m}, {m, 9*m + k, k}}, []Pages{{Granule: m}, {None: k}}},
