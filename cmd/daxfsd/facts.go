@@ -40,7 +40,7 @@ func (f *facts) info() []byte {
 	}
 	id, _ := f.region.FileID()
 	b, _ := json.Marshal(fusefs.Info{
-		Version: versionString(), PID: os.Getpid(), Since: f.since, Mountpoint: f.plan.mountpoint, Options: f.plan.opts.list(), WhyNotUring: f.whyNotUring, WhyNotDirect: f.whyNotDirect,
+		Version: versionString(), PID: os.Getpid(), Since: f.since, Mountpoint: f.plan.mountpoint, Options: f.plan.opts.list(), WhyNotUring: f.whyNotUring, Direct: f.plan.opts.grants().String(), WhyNotDirect: f.whyNotDirect,
 		Region: d.Region, RegionID: id, Kind: d.Kind, RegionSize: d.RegionSize, Align: d.Align, Durability: d.Durability, Promise: d.Promise,
 		Size: d.Size, Label: d.Label, UUID: d.UUID, Format: d.Format, Created: d.Created,
 		Stats: stats, Operations: ops, Runtime: runtimeFacts(stats.CachedInodes),

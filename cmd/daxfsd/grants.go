@@ -75,14 +75,14 @@ func describeGrant(i *lease.Info, sizes hugepage.PageSizes) fusefs.Grant {
 	if i.ID == 0 {
 		g.State, g.Region = fusefs.GrantFound, int64(runs[0].Region)
 	}
-	g.Pages = pageBytes(runs, sizes)
+	g.Pages = pageBytes(sizes, sizes.Of(runs)...)
 	return g
 }
 
-// pageBytes returns by which pages a contiguous mapping of runs would be made, the largest first.
-func pageBytes(runs []hugepage.Run, sizes hugepage.PageSizes) []fusefs.PageBytes {
+// pageBytes returns the sum of pages, the largest first.
+func pageBytes(sizes hugepage.PageSizes, pages ...hugepage.Pages) []fusefs.PageBytes {
 	sum := hugepage.Pages{}
-	for _, p := range sizes.Of(runs) {
+	for _, p := range pages {
 		sum.Largest, sum.Granule, sum.None = sum.Largest+p.Largest, sum.Granule+p.Granule, sum.None+p.None
 	}
 	all := []fusefs.PageBytes{{Size: sizes.Largest, Bytes: sum.Largest}, {Size: sizes.Granule, Bytes: sum.Granule}, {Bytes: sum.None}}
@@ -135,18 +135,29 @@ func askGrants(mountpoint string) ([]fusefs.Grant, error) {
 }
 
 // nameFiles sets File of grants, as far as the processes that have them can be seen.
-func nameFiles(mountpoint string, all []fusefs.Grant) {
+// also are processes that may have the files, too.
+func nameFiles(mountpoint string, all []fusefs.Grant, also ...regionUser) {
 	m, err := mountAt(mountpoint)
 	if err != nil || m == nil {
 		return
 	}
-	names, looked := map[uint64]string{}, map[int]bool{}
+	var pids []int
 	for _, g := range all {
-		if g.PID > 0 && g.Inode != 0 && !looked[g.PID] {
-			looked[g.PID] = true
-			filesOf(g.PID, m, names)
+		if g.PID > 0 && g.Inode != 0 {
+			pids = append(pids, g.PID)
 		}
 	}
+	for _, u := range also { // a child of a process that has ended, say
+		pids = append(pids, u.PID)
+	}
+	slices.Sort(pids)
+	names := limited(func() map[uint64]string {
+		names := map[uint64]string{}
+		for _, pid := range slices.Compact(pids) {
+			filesOf(pid, m, names)
+		}
+		return names
+	})
 	for i := range all {
 		if all[i].File = names[all[i].Inode]; all[i].Inode == 0 {
 			all[i].File = ""
@@ -181,6 +192,17 @@ func grantsTable(out io.Writer, all []fusefs.Grant) {
 	}
 	w.Flush()
 }
+
+// someGrants prints at most mostGrants of the grants of a mount for people.
+func someGrants(out io.Writer, all []fusefs.Grant, mountpoint string) {
+	grantsTable(out, all[:min(len(all), mostGrants)])
+	if more := len(all) - mostGrants; more > 0 {
+		fmt.Fprintf(out, "and %d more: `daxfsd leases %s`\n", more, quoted(mountpoint))
+	}
+}
+
+// mostGrants is how many grants info and top print.
+const mostGrants = 16
 
 // pagesText describes by which pages something would be mapped.
 func pagesText(pages []fusefs.PageBytes) string {

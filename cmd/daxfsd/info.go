@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -240,6 +241,17 @@ func describe(path string, r *pmem.Region, sb *layout.Superblock) *info {
 // formatBlocks formats the size of n blocks for people.
 func formatBlocks(n uint64) string { return formatSize(int64(n) * layout.BlockSize) }
 
+// directText describes which grants a mount makes.
+func directText(m *fusefs.Info) string {
+	switch {
+	case m.WhyNotDirect != "":
+		return "off: " + m.WhyNotDirect
+	case m.Direct == fs.DirectRead.String() && m.AtomicWrite > 8 && slices.Contains(m.Options, "direct=rw"):
+		return "ro, because of the option atomic"
+	}
+	return m.Direct
+}
+
 // leasedText describes how much is leased to programs.
 func leasedText(leased, free uint64) string {
 	switch {
@@ -278,7 +290,7 @@ func (i *info) print(c *cobra.Command) {
 			[2]string{"atomic", "writes of up to " + formatSize(int64(m.AtomicWrite))},
 			[2]string{"options", strings.Join(m.Options, ",")},
 			[2]string{"no io_uring", m.WhyNotUring},
-			[2]string{"no direct mapping", m.WhyNotDirect},
+			[2]string{"direct mapping", directText(m)},
 			[2]string{"grants", grantsText(i.Grants)},
 			[2]string{"leased", leasedText(m.LeasedBytes, m.LeasedDeferred)},
 			[2]string{"since", fmt.Sprintf("%s (%s)", m.Since.Local().Format(time.RFC1123), time.Since(m.Since).Round(time.Second))},
@@ -298,6 +310,6 @@ func (i *info) print(c *cobra.Command) {
 	table(c.OutOrStdout(), append(rows, [2]string{"note", i.Note}))
 	if len(i.Grants) > 0 {
 		fmt.Fprintln(c.OutOrStdout())
-		grantsTable(c.OutOrStdout(), i.Grants)
+		someGrants(c.OutOrStdout(), i.Grants, i.at)
 	}
 }

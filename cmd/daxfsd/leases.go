@@ -135,6 +135,7 @@ func mountLeases(m *mountinfo.Info) (*leases, error) {
 		return nil, err
 	}
 	_ = l.look(d.PID) // not everybody may
+	nameFiles(mountpoint, l.Grants, l.Processes...)
 	l.Leased, l.Free = int64(d.LeasedBytes), int64(d.LeasedDeferred)
 	return l, nil
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -180,10 +182,22 @@ func TestLeasesOfRegion(t *testing.T) {
 			t.Errorf("umount: exit code %d: %q", r.code, r.stderr)
 		}
 	}
+	// A mount whose daemon is killed, and the log of one that is unmounted.
 	copy(m.Bytes(), "still there")
 	must(t, "mount", region, mp)
+	if err := syscall.Kill(daemonPID(t, mp), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if r := daxfsd(t, "umount", mp); r.code != 0 || !strings.Contains(r.stderr, "still map 1 MiB") {
+		t.Errorf("umount of a dead mount: exit code %d: %q", r.code, r.stderr)
+	}
+	log := filepath.Join(t.TempDir(), "log")
+	must(t, "mount", "--log", log, region, mp)
 	if r := daxfsd(t, "umount", mp); r.code != 0 || !strings.Contains(r.stderr, "still map") {
 		t.Errorf("umount: exit code %d: %q", r.code, r.stderr)
+	}
+	if text := readFile(t, log); !strings.Contains(string(text), "programs map 1024 KiB of the region") {
+		t.Errorf("the log of the unmount: %s", text)
 	}
 	end()
 	if out := must(t, "leases", region); !strings.Contains(out, "no program maps") {
@@ -235,11 +249,52 @@ func TestNoDirect(t *testing.T) {
 		if (why == nil) != (c.options == "ro,direct=off") {
 			t.Errorf("mount -o %s: why_not_direct is %v", c.options, why)
 		}
+		must(t, "mount", "-o", "remount,"+c.options, region, mp) // as mount(8) repeats what fstab says
 		must(t, "umount", mp)
 	}
-	must(t, "mount", "-o", "atomic", region, mp)
-	if o := decode(t, must(t, "info", "--json", mp))["mount"].(map[string]any)["options"].([]any); !slices.Contains(o, any("direct=ro")) {
-		t.Errorf("options with atomic: %v", o)
+	must(t, "mount", "-o", "atomic,direct=rw", region, mp)
+	has(t, decode(t, must(t, "info", "--json", mp))["mount"].(map[string]any), map[string]any{"direct": "ro", "why_not_direct": nil})
+	if out := must(t, "info", mp); !strings.Contains(out, "ro, because of the option atomic") {
+		t.Errorf("info:\n%s", out)
 	}
+	must(t, "mount", "-o", "remount,atomic,direct=rw", region, mp)
+	refused(t, daxfsd(t, "mount", "-o", "remount,direct=off", region, mp), 2, "direct=off", "mount it again")
 	must(t, "umount", mp)
+}
+
+// TestLeasesOfManyGrants checks that a list that does not fit one answer of the daemon is complete,
+// and short where it is not what was asked for.
+func TestLeasesOfManyGrants(t *testing.T) {
+	_, mp := mounted(t)
+	writeFile(t, mp+"/f", make([]byte, 1<<20))
+	f, err := os.Open(mp + "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	d, err := direct.Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	const n = 300
+	for i := range int64(n) {
+		m, err := d.Map(i%256<<12, 4096, direct.MapOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+	}
+	ids := map[any]bool{}
+	for _, g := range grantsOf(t, mp) {
+		ids[g["id"]] = true
+	}
+	if len(ids) < n {
+		t.Errorf("%d grants, want %d", len(ids), n)
+	}
+	for _, args := range [][]string{{"info", mp}, {"top", "--once", "--interval", "50ms", mp}} {
+		if out := must(t, args...); strings.Count(out, mp+"/f") > mostGrants || !strings.Contains(out, " more: `daxfsd leases "+mp+"`") {
+			t.Errorf("daxfsd %v:\n%s", args, out)
+		}
+	}
 }

@@ -19,8 +19,9 @@ type mountOptions struct {
 	noPoll     bool // threads do not wait awake between requests
 	trace      bool // a line in the log for each request
 	dax        fusefs.DAX
-	direct     fs.DirectMode // grants of files' own memory
+	direct     fs.DirectMode // grants of files' own memory, as asked for; see grants
 	directSet  bool          // direct was given, and is not off
+	noDirect   bool          // the mount cannot make grants
 	via        fusefs.Transport
 	atime      fs.Atime
 	noDirAtime bool     // reading a directory does not update its access time
@@ -146,15 +147,19 @@ func (o *mountOptions) finish(root bool, region pmem.Access) {
 // grants returns which grants the mount makes: with atomic none to write, since a program's stores
 // are not all or nothing.
 func (o *mountOptions) grants() fs.DirectMode {
-	if o.atomic {
+	switch {
+	case o.noDirect:
+		return fs.DirectOff
+	case o.atomic:
 		return min(o.direct, fs.DirectRead)
 	}
 	return o.direct
 }
 
-// list returns the options in force, for `info`.
+// list returns the options for `info`: those given or chosen. A remount that repeats them changes
+// nothing.
 func (o *mountOptions) list() []string {
-	l := []string{"rw", "dax=" + o.dax.String(), "direct=" + o.grants().String(), "transport=" + o.via.String()}
+	l := []string{"rw", "dax=" + o.dax.String(), "direct=" + o.direct.String(), "transport=" + o.via.String()}
 	if o.readOnly {
 		l[0] = "ro"
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,21 @@ import (
 
 // Programs that map a region without its daemon are seen by their locks, which keep the memory, and
 // by /proc, which has their names. Only the locks decide; what /proc shows is for messages.
+
+// lookLimit is how long looking into the processes may take. The kernel lets nobody read the
+// mappings of a process that is just changing them, which it may do for long.
+const lookLimit = 3 * time.Second
+
+// limited returns what f returns, or the zero value if that takes longer than lookLimit.
+func limited[T any](f func() T) (v T) {
+	c := make(chan T, 1)
+	go func() { c <- f() }()
+	select {
+	case v = <-c:
+	case <-time.After(lookLimit):
+	}
+	return v
+}
 
 // regionUser is a process that maps a region, or has it open; scripts rely on its fields.
 type regionUser struct {
@@ -34,6 +50,11 @@ func regionUsers(path string, except ...int) []regionUser {
 	if err != nil || !f.region() {
 		return nil
 	}
+	return limited(func() []regionUser { return usersOf(f, except) })
+}
+
+// usersOf is regionUsers for a region that was found.
+func usersOf(f *found, except []int) []regionUser {
 	major, minor := int(unix.Major(f.dev)), int(unix.Minor(f.dev))
 	if f.mount != nil { // see lockHolder
 		major, minor = f.mount.Major, f.mount.Minor

@@ -72,7 +72,7 @@ func serveMount(plan *mountPlan, rep *reporter) error {
 	facts := &facts{plan: plan, region: region, super: super, since: time.Now()}
 	if why := directWhy(plan.opts, region); why != nil {
 		facts.whyNotDirect = why.Error()
-		plan.opts.direct = fs.DirectOff
+		plan.opts.noDirect = true
 		if plan.opts.directSet {
 			warn("programs cannot map files' own memory: " + facts.whyNotDirect)
 		} else {
@@ -93,8 +93,12 @@ func serveMount(plan *mountPlan, rep *reporter) error {
 	if err != nil {
 		return err
 	}
+	direct := plan.opts.direct
+	if plan.opts.noDirect {
+		direct = fs.DirectOff
+	}
 	core, err := fs.Mount(region, fs.Options{
-		ReadOnly: plan.opts.readOnly, Atomic: plan.opts.atomic, Owner: verdict, Takeover: plan.opts.takeover, BeatInterval: owner.Interval, Scan: plan.opts.scan, Progress: progress, Warn: warn, Direct: plan.opts.direct,
+		ReadOnly: plan.opts.readOnly, Atomic: plan.opts.atomic, Owner: verdict, Takeover: plan.opts.takeover, BeatInterval: owner.Interval, Scan: plan.opts.scan, Progress: progress, Warn: warn, Direct: direct,
 		Atime: plan.opts.atime, NoDirAtime: plan.opts.noDirAtime, TimesInterval: timesInterval, SyncInterval: syncInterval, CompactInterval: compactInterval,
 	})
 	if err != nil {
@@ -300,6 +304,10 @@ func leftBehind(p *mountPlan, region *pmem.Region) string {
 	if err != nil || !l.any() {
 		return ""
 	}
-	return fmt.Sprintf("programs map %s of it since a former mount (%s), which is kept for them until they end, but a mount with direct=%v makes no such grants",
-		formatSize(l.Bytes), usersText(regionUsers(p.region)), mode)
+	makes := "makes no grants"
+	if mode == fs.DirectRead {
+		makes = "grants nothing to write"
+	}
+	return fmt.Sprintf("programs map %s of region %s since a former mount (%s), which is kept for them until they end, but this mount %s",
+		formatSize(l.Bytes), p.region, usersText(regionUsers(p.region)), makes)
 }

@@ -91,7 +91,7 @@ func top(out io.Writer, f *topFlags, arg string) error {
 			_, err = fmt.Fprintf(out, "%s\n%s\n%s", strings.Join(i.head(), "\n"), topHeader, i.table(byRate, -1))
 			if err == nil && len(i.Grants) > 0 {
 				fmt.Fprintln(out)
-				grantsTable(out, i.Grants)
+				someGrants(out, i.Grants, i.Mountpoint)
 			}
 		}
 		if err != nil || n == f.count {

@@ -30,9 +30,9 @@ type Grants struct {
 // Grant is what a program may map of a file, or what a mount found that programs map by a grant of
 // a former mount.
 type Grant struct {
-	ID      uint64 `json:"id,omitempty"`      // 0: of a former mount
-	PID     int    `json:"pid,omitempty"`     // of the process that asked, as the daemon sees it, or of its thread if that is gone
-	Command string `json:"command,omitempty"` // name of the process, if it lives
+	ID      uint64 `json:"id,string,omitempty"` // a string, since it needs more than 53 bits; 0: of a former mount
+	PID     int    `json:"pid,omitempty"`       // of the process that asked, as the daemon sees it, or of its thread if that is gone
+	Command string `json:"command,omitempty"`   // name of the process, if it lives
 	UID     uint32 `json:"uid"`
 	Inode   uint64 `json:"inode,omitempty"`         // of the file; 0: the file is gone, or not known
 	File    string `json:"file,omitempty"`          // its path; the daemon does not know it

@@ -26,6 +26,8 @@ type Info struct {
 	Options    []string  `json:"options"`
 	// WhyNotUring is the reason for using /dev/fuse, if no option asked for that.
 	WhyNotUring string `json:"why_not_uring,omitempty"`
+	// Direct is which grants of files' own memory the mount makes: off, ro, rw.
+	Direct string `json:"direct"`
 	// WhyNotDirect is the reason for making no grants of files' own memory, if no option forbids
 	// it.
 	WhyNotDirect string `json:"why_not_direct,omitempty"`

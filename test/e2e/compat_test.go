@@ -155,6 +155,7 @@ func TestFilefrag(t *testing.T) {
 			Region                 uint64 `json:"region_offset"`
 			Unwritten, Shared      bool
 		}
+		Pages []struct{ Size, Bytes uint64 }
 	}
 	out := harness.Run(t, time.Minute, "", nil, harness.Daxfsd, "filefrag", "--json", mount.Path("f"), mount.Path("g"), mount.Path("copy"), mount.Mountpoint)
 	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 4 {
@@ -166,6 +167,14 @@ func TestFilefrag(t *testing.T) {
 	}
 	if len(copied) != 2 || copied[0] != large[0] || copied[1] != large[1] {
 		t.Errorf("copy: %+v, f: %+v", copied, large)
+	}
+	// The harness's region is on tmpfs or a file, so a mapping has 4 KiB pages unless tmpfs is
+	// mounted with huge ones.
+	if x := all[0].Pages; len(x) == 0 || x[len(x)-1].Size != 4096 || x[len(x)-1].Bytes < 1<<20 {
+		t.Errorf("f: pages %+v", x)
+	}
+	if len(all[3].Pages) != 0 {
+		t.Errorf("a directory has pages: %+v", all[3].Pages)
 	}
 	if len(unwritten) != 1 || unwritten[0].Logical != 8<<20 || unwritten[0].Length != 8192 || !unwritten[0].Unwritten || unwritten[0].Shared {
 		t.Errorf("g: %+v", unwritten)
