@@ -270,7 +270,8 @@ modes-long: deps-programs
 # The race detector without -short (except for regions whose folio table does not fit into Go's
 # memory), far more random cases, and more inputs from the fuzzer.
 stress-long:
-	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip 'TestRegionSizes|TestSoak' $(LAYERS) && \
+	$(call step,stress,3600,CGO_ENABLED=1 $(GO) test -race -count=3 -timeout 40m -skip 'TestRegionSizes|TestSoak|TestGrantCost' $(LAYERS) && \
+		$(GO) test -count=1 -timeout 40m ./fs -run TestGrantStress -grant-stress 5m && \
 		$(GO) test -count=1 -timeout 40m ./refcnt ./hugepage ./pagecache -run Model -rapid.checks=20000 && \
 		$(GO) test -run '^$$' -fuzz FuzzDamage -fuzztime 200000x ./fs/fsck && \
 		$(GO) test -run '^$$' -fuzz FuzzCraft -fuzztime 50000x -fuzzminimizetime 10x ./fs/fsck && \

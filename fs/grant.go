@@ -63,8 +63,7 @@ func (d *Direct) Grant(ctx *Caller, ino uint64, q *GrantQuery) (g *lease.Grant, 
 	placed.Order = fs.pageOrder(q.PageSize)
 	ctx = &placed
 	shared := d.promote(ctx, in, q)
-	swept := false
-	for range grantTries {
+	for tries := range grantTries {
 		if q.Write {
 			if e := d.killPriv(ctx, in, q); e != 0 {
 				return nil, 0, e
@@ -80,9 +79,11 @@ func (d *Direct) Grant(ctx *Caller, ino uint64, q *GrantQuery) (g *lease.Grant, 
 		}
 		g, size, err := d.try(ctx, in, q)
 		switch {
-		case err == syscall.ENOLCK && !swept: // leases may have ended
+		case err == syscall.ENOLCK && tries == 0: // leases may have ended
+			if ctx.NoWait {
+				return nil, 0, syscall.EAGAIN
+			}
 			d.sweep()
-			swept = true
 		case err != errChangedMeanwhile:
 			return g, size, errno(err)
 		}

@@ -1,6 +1,7 @@
 package fs_test
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"math"
@@ -378,14 +379,16 @@ func (s *stressed) exchange(clean bool) {
 	s.mounts.Add(1)
 }
 
+var grantStress = flag.Duration("grant-stress", 6*time.Second, "how long TestGrantStress runs")
+
 // TestGrantStress runs programs with grants and programs on the mount at once, with a daemon that
 // is exchanged again and again. In the end nothing is leased, deferred or lost.
 func TestGrantStress(t *testing.T) {
-	seconds := 6 * time.Second
+	span := *grantStress
 	if testing.Short() {
-		seconds = 3 * time.Second
+		span = min(span, 3*time.Second)
 	}
-	s := &stressed{granting: newGranting(t, 16<<20), stop: time.Now().Add(seconds)}
+	s := &stressed{granting: newGranting(t, 16<<20), stop: time.Now().Add(span)}
 	s.Unmerged = true
 	s.bytes = s.R.Bytes(0, s.R.Size())
 	free := s.Free()

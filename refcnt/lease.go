@@ -18,6 +18,7 @@ type leases struct {
 
 	mu       sync.Mutex
 	segments []segment // protected by mu: in ascending order, disjoint, neighbours differ
+	scratch  []segment // protected by mu: empty, kept by changeLocked
 }
 
 // segment is a run of blocks with the same leases.
@@ -200,7 +201,7 @@ func (l *leases) changeLocked(block, n uint64, f func(part *segment), add bool) 
 	for hi < len(l.segments) && l.segments[hi].block < end {
 		hi++
 	}
-	var now []segment
+	now := slices.Grow(l.scratch, 2*(hi-lo)+5)
 	put := func(part segment) {
 		if last := len(now) - 1; last >= 0 && now[last].joins(&part) {
 			now[last].n += part.n
@@ -236,6 +237,7 @@ func (l *leases) changeLocked(block, n uint64, f func(part *segment), add bool) 
 		to++
 	}
 	l.segments = slices.Replace(l.segments, from, to, now...)
+	l.scratch = now[:0]
 	l.count.Store(int64(len(l.segments)))
 }
 

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -104,20 +103,24 @@ func (t *Table) sweepAndUnlock(most int) (err error) {
 	return err
 }
 
-// turn returns the grants that the next Sweep of most grants looks at. last says that they are the
-// last of a turn. Called with sweeping held.
+// turn returns the confirmed grants that the next Sweep of most grants looks at. last says that a
+// turn of all grants is over. Called with sweeping held.
 func (t *Table) turn(most int) (look []*Grant, last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if most >= len(t.order) {
-		return slices.Clone(t.order), true
+	for range t.order {
+		if len(look) == most {
+			return look, last
+		}
+		if t.next >= len(t.order) {
+			t.next, last = 0, true
+		}
+		if g := t.order[t.next]; g.state == confirmed {
+			look = append(look, g)
+		}
+		t.next++
 	}
-	if t.next >= len(t.order) {
-		t.next = 0
-	}
-	look = slices.Clone(t.order[t.next:min(len(t.order), t.next+most)])
-	t.next += most
-	return look, t.next >= len(t.order)
+	return look, true
 }
 
 // sweepFound ends the found leases of blocks that nobody locks any more, and gives up those that
