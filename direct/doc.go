@@ -31,8 +31,9 @@
 //
 // Bytes of a Mapping stay what they were: when another program truncates the file, punches a hole
 // or replaces blocks, the bytes belong to nobody else, but perhaps no longer to the file. Stale
-// tells. While a writable Mapping exists, no block in it moves, so it is stale only after the file
-// was truncated, punched or deleted.
+// tells. While a writable Mapping exists, no block in it moves: its bytes are the file's until the
+// file is truncated, punched or deleted there. A file has one generation for all that is granted of
+// it, so Stale may also report a change elsewhere in the file.
 //
 // # Leases
 //
