@@ -1,6 +1,7 @@
 package grants
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -76,8 +77,9 @@ func lease(name string, q protocol.GrantRequest) (c *raw, err error) {
 		if c.file, err = os.OpenFile(name, mode, 0); err != nil {
 			return nil, err
 		}
-		for _, step := range [...]func() error{func() error { return c.ask(q) }, c.openRegion, c.lockIdentity, c.lockBlocks, c.mapAll, c.confirm} {
+		for i, step := range [...]func() error{func() error { return c.ask(q) }, c.openRegion, c.lockIdentity, c.lockBlocks, c.mapAll, c.confirm} {
 			if err = step(); err != nil {
+				err = fmt.Errorf("%s: %w", steps[i+1], err)
 				break
 			}
 		}
@@ -85,7 +87,7 @@ func lease(name string, q protocol.GrantRequest) (c *raw, err error) {
 			return c, nil
 		}
 		c.end()
-		if err != unix.ESTALE {
+		if !errors.Is(err, unix.ESTALE) {
 			break
 		}
 	}
