@@ -35,8 +35,10 @@ VM_NOT_RUN := $(CURDIR)/bin/vm-did-not-run
 # The C library is built where there is a compiler and a copy routine for the machine.
 LIB_ARCH := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
 HAVE_CC := $(and $(wildcard lib/copy_$(LIB_ARCH).S),$(shell command -v $(CC)))
-LIB_OBJECTS := $(patsubst %,bin/lib/%.o,file table window lease mapping guard copy_$(LIB_ARCH))
-LIB_CFLAGS := -std=gnu11 -Wall -Wextra -O2 -g -fPIC -pthread
+LIB_OBJECTS := $(patsubst %,bin/lib/%.o,file table window lease mapping range guard copy_$(LIB_ARCH))
+PRELOAD_OBJECTS := $(patsubst %,bin/lib/%.o,table window lease range guard copy_$(LIB_ARCH)) $(patsubst lib/%.c,bin/lib/%.o,$(wildcard lib/preload/*.c))
+LIB_HEADERS := $(wildcard lib/*.h lib/preload/*.h)
+LIB_CFLAGS := -std=gnu11 -Wall -Wextra -O2 -g -fPIC -fvisibility=hidden -pthread
 
 export CGO_ENABLED = 0
 
@@ -51,10 +53,10 @@ build: $(if $(HAVE_CC),lib)
 	$(GO) build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o $(DAXFSD) ./cmd/daxfsd
 
 # The C library, where there is a compiler for it.
-lib: bin/libdaxfsd.so.1 bin/libdaxfsd.a
+lib: bin/libdaxfsd.so.1 bin/libdaxfsd.a bin/libdaxfsd-preload.so
 
-bin/lib/%.o: lib/%.c lib/daxfsd.h lib/internal.h lib/protocol.h
-	@mkdir -p bin/lib
+bin/lib/%.o: lib/%.c $(LIB_HEADERS)
+	@mkdir -p $(@D)
 	$(CC) $(LIB_CFLAGS) $(CFLAGS) -c -o $@ $<
 
 bin/lib/%.o: lib/%.S
@@ -63,6 +65,9 @@ bin/lib/%.o: lib/%.S
 
 bin/libdaxfsd.so.1: $(LIB_OBJECTS) lib/libdaxfsd.map
 	$(CC) -shared -Wl,-soname,libdaxfsd.so.1 -Wl,--version-script=lib/libdaxfsd.map -Wl,-z,defs -Wl,-z,now $(LDFLAGS) -o $@ $(LIB_OBJECTS) -pthread
+
+bin/libdaxfsd-preload.so: $(PRELOAD_OBJECTS)
+	$(CC) -shared -Wl,-soname,libdaxfsd-preload.so -Wl,-z,defs -Wl,-z,now $(LDFLAGS) -o $@ $(PRELOAD_OBJECTS) -pthread -ldl
 
 bin/libdaxfsd.a: $(LIB_OBJECTS)
 	rm -f $@
@@ -78,6 +83,7 @@ install: build
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(PREFIX)/lib/systemd/system/daxfsd@.service
 ifneq ($(HAVE_CC),)
 	install -D -m 644 bin/libdaxfsd.so.1 $(DESTDIR)$(PREFIX)/lib/libdaxfsd.so.1
+	install -D -m 644 bin/libdaxfsd-preload.so $(DESTDIR)$(PREFIX)/lib/libdaxfsd-preload.so
 	ln -sf libdaxfsd.so.1 $(DESTDIR)$(PREFIX)/lib/libdaxfsd.so
 	install -D -m 644 bin/libdaxfsd.a $(DESTDIR)$(PREFIX)/lib/libdaxfsd.a
 	install -D -m 644 lib/daxfsd.h $(DESTDIR)$(PREFIX)/include/daxfsd.h
@@ -94,7 +100,7 @@ deps-demo:
 
 deps-test: deps-demo
 	@deploy/need e2fsprogs:mkfs.ext4 sqlite3:sqlite3 git:git attr:setfattr acl:setfacl util-linux:unshare \
-		qemu-user:qemu-aarch64 gcc:gcc pkg-config:pkg-config libc6-dev:/usr/include/stdio.h
+		qemu-user:qemu-aarch64 gcc:gcc pkg-config:pkg-config python3:python3 libc6-dev:/usr/include/stdio.h
 
 deps-programs: deps-test
 	@deploy/need stress-ng:stress-ng dbench:dbench bonnie++:bonnie++ rsync:rsync e2fsprogs:mkfs.ext4 \
@@ -206,7 +212,7 @@ races:
 # posixtest, a million files. After them a quick run of bench/compare, which enables FUSE over
 # io_uring for the whole machine, as some of them do.
 e2e:
-	$(call step,e2e,560,$(GO) test -count=1 -timeout 30m ./test/e2e && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -timeout 10m ./test/lib && $(GO) test -count=1 -timeout 10m ./test/direct && $(GO) test -count=1 -timeout 10m ./bench/compare)
+	$(call step,e2e,560,$(GO) test -count=1 -timeout 30m ./test/e2e && $(GO) test -count=1 -timeout 10m ./test/attack && $(GO) test -count=1 -p 1 -timeout 10m ./test/lib ./test/preload && $(GO) test -count=1 -timeout 10m ./test/direct && $(GO) test -count=1 -timeout 10m ./bench/compare)
 
 # In guests with emulated persistent memory: device-dax with 2 MiB and 1 GiB pages, fsdax,
 # virtio-pmem; the power cut. If no guest can be made (no mirror, no QEMU), the tests report that

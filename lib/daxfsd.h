@@ -20,6 +20,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
 
 /* The version of this interface. It grows with each function that is added. */
 #define DAXFSD_VERSION 1
@@ -110,6 +113,9 @@ int daxfsd_unpin(daxfsd_map *m);
 /* daxfsd_unmap unmaps the range. It flushes nothing. */
 int daxfsd_unmap(daxfsd_map *m);
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -17,6 +17,7 @@
 
 extern const char dx_guard_begin[], dx_guard_end[], dx_guard_fault[];
 
+static atomic_bool installed;
 static struct sigaction before; /* what others had installed */
 
 /* on_bus goes on at dx_guard_fault after a fault of a guarded copy. All other faults are others'. */
@@ -37,8 +38,10 @@ static void on_bus(int sig, siginfo_t *info, void *context)
 		before.sa_sigaction(sig, info, context);
 	else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
 		before.sa_handler(sig);
-	else /* the instruction faults again, and the process ends as without this library */
+	else { /* the instruction faults again, and the process ends as without this library */
+		atomic_store(&installed, false); /* the preload library's sigaction asks */
 		sigaction(sig, &before, NULL);
+	}
 }
 
 static void install(void)
@@ -49,7 +52,21 @@ static void install(void)
 	a.sa_sigaction = on_bus;
 	a.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
 	sigemptyset(&a.sa_mask);
-	sigaction(SIGBUS, &a, &before);
+	if (sigaction(SIGBUS, &a, &before) == 0)
+		atomic_store(&installed, true);
+}
+
+bool dx_guard_action(const struct sigaction *new, struct sigaction *old)
+{
+	struct sigaction was = before;
+
+	if (!atomic_load(&installed))
+		return false;
+	if (new)
+		before = *new;
+	if (old)
+		*old = was;
+	return true;
 }
 
 void dx_guard_install(void)

@@ -20,6 +20,10 @@ DX_HIDDEN int dx_load2(const void *src, uint64_t v[2]);
 
 /* dx_guard_install makes faults of these functions return. It may be called often. */
 DX_HIDDEN void dx_guard_install(void);
+/* dx_guard_action is sigaction(2) for SIGBUS: it changes what other faults are passed on to. It
+ * returns false while the handler is not installed. */
+struct sigaction;
+DX_HIDDEN bool dx_guard_action(const struct sigaction *new, struct sigaction *old);
 
 /* dx_store copies to dst past the caches. It is durable after dx_fence. -1: a fault. */
 DX_HIDDEN int dx_store(char *dst, const char *src, size_t n);
@@ -98,9 +102,34 @@ DX_HIDDEN int dx_file_probe(struct dx_file *f, int fd, bool read);
 DX_HIDDEN size_t dx_direct(struct dx_file *f, int fd, bool write, char *buf, size_t n, uint64_t off, bool *end);
 /* dx_file_commit sends COMMIT for all that was stored since the last one. */
 DX_HIDDEN int dx_file_commit(struct dx_file *f, int fd);
+/* dx_file_dirty reports whether there is anything to commit. */
+DX_HIDDEN bool dx_file_dirty(struct dx_file *f);
 /* dx_file_drop gives up the windows that nobody uses. dx_file_empty reports whether there are none. */
 DX_HIDDEN void dx_file_drop(struct dx_file *f);
 DX_HIDDEN bool dx_file_empty(struct dx_file *f);
+
+/*
+ * A range of a file that is mapped at contiguous addresses (range.c).
+ */
+struct dx_range {
+	struct dx_lease lease; /* its description is open until dx_lease_end, or until it is closed */
+	uint64_t off, n;       /* the range in the file */
+	char *addr;	       /* of off */
+	char *base;	       /* of what is mapped, and bytes from there: whole pages of the region */
+	size_t room;
+	char *beside; /* the slot's page, and a page of the file */
+	size_t beside_room;
+	const char *slot;
+};
+/* dx_range_map leases and maps n bytes at off; at a given address if fixed is not NULL, over what is
+ * there, also if it then fails. page is the size of pages wanted. 0, or -1 with errno. */
+DX_HIDDEN int dx_range_map(struct dx_range *m, int fd, uint64_t off, uint64_t n, uint32_t flags, uint64_t page, void *fixed);
+/* dx_range_unmap unmaps it; with keep, only what is beside it. */
+DX_HIDDEN void dx_range_unmap(struct dx_range *m, bool keep);
+DX_HIDDEN bool dx_range_stale(const struct dx_range *m);
+/* dx_range_flush makes n bytes at an address durable. dx_range_commit sends COMMIT. */
+DX_HIDDEN int dx_range_flush(char *at, size_t n);
+DX_HIDDEN int dx_range_commit(struct dx_range *m, int fd, uint64_t off, uint64_t n);
 
 /* dx_map_region maps n bytes of the region at offset off over address at. */
 DX_HIDDEN int dx_map_region(struct dx_lease *l, void *at, uint64_t n, uint64_t off, bool write);

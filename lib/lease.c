@@ -4,14 +4,11 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "internal.h"
+#include "sys.h"
 
 #ifndef MAP_SYNC
 #define MAP_SYNC 0x80000
@@ -59,7 +56,7 @@ static int call(int fd, unsigned long cmd, void *arg)
 	int r;
 
 	do
-		r = ioctl(fd, cmd, arg);
+		r = (int)syscall(SYS_ioctl, fd, cmd, arg);
 	while (r < 0 && errno == EINTR);
 	return r < 0 ? -1 : 0;
 }
@@ -91,30 +88,30 @@ int dx_command(int fd, unsigned long cmd, uint64_t id, uint64_t generation, uint
 /* is_region reports whether fd has the region open. */
 static bool is_region(const struct dx_region *r, int fd)
 {
-	struct stat st;
+	struct dx_id id;
 
-	if (fstat(fd, &st) < 0)
+	if (dx_identify(fd, "", &id) < 0)
 		return false;
-	if (S_ISCHR(st.st_mode))
-		return !r->ino && st.st_rdev == r->dev;
-	return S_ISREG(st.st_mode) && r->ino && st.st_ino == r->ino && st.st_dev == r->dev;
+	if (S_ISCHR(id.mode))
+		return !r->ino && id.rdev == r->dev;
+	return S_ISREG(id.mode) && r->ino && id.ino == r->ino && id.dev == r->dev;
 }
 
 /* open_at opens the region by a path. -1 with errno ENXIO if the path leads elsewhere. */
 static int open_at(const struct dx_region *r, const char *path, int flags)
 {
-	struct stat st;
+	struct dx_id id;
 	int fd;
 
 	/* Opening another device may have effects: look before, and again afterwards. */
-	if (stat(path, &st) < 0)
-		return -1;
-	if (r->ino ? !S_ISREG(st.st_mode) : !S_ISCHR(st.st_mode) || st.st_rdev != r->dev)
+	if (!*path || dx_identify(AT_FDCWD, path, &id) < 0)
+		return *path ? -1 : fail(ENXIO);
+	if (r->ino ? !S_ISREG(id.mode) : !S_ISCHR(id.mode) || id.rdev != r->dev)
 		return fail(ENXIO);
-	if ((fd = open(path, flags | O_CLOEXEC)) < 0)
+	if ((fd = dx_open(path, flags)) < 0)
 		return -1;
 	if (!is_region(r, fd)) {
-		close(fd);
+		dx_close(fd);
 		return fail(ENXIO);
 	}
 	return fd;
@@ -162,7 +159,7 @@ int dx_lease_begin(struct dx_lease *l, const struct dx_grant *g)
 	if (!r->device) {
 		r->unit = (uint64_t)sysconf(_SC_PAGESIZE);
 		r->sync = true; /* until the kernel refuses it */
-		if (fstatfs(l->fd, &fs) == 0 && (unsigned long)fs.f_type == HUGETLBFS) {
+		if (syscall(SYS_fstatfs, l->fd, &fs) == 0 && (unsigned long)fs.f_type == HUGETLBFS) {
 			r->unit = (uint64_t)fs.f_bsize;
 			r->sync = false;
 		}
@@ -176,7 +173,7 @@ static int lock(int fd, int64_t off, int64_t n)
 	int r;
 
 	do
-		r = fcntl(fd, F_OFD_SETLK, &k);
+		r = dx_fcntl(fd, F_OFD_SETLK, (unsigned long)&k);
 	while (r < 0 && errno == EINTR);
 	return r < 0 ? -1 : 0;
 }
@@ -220,7 +217,7 @@ void dx_lease_end(struct dx_lease *l, int fd)
 	int e = errno;
 
 	if (l->fd >= 0)
-		close(l->fd);
+		dx_close(l->fd);
 	l->fd = -1;
 	for (int i = 0; i < l->grants; i++)
 		(void)dx_command(fd, DX_IOC_RELEASE, l->id[i], 0, 0, 0); /* a hint */
@@ -233,11 +230,11 @@ int dx_map_region(struct dx_lease *l, void *at, uint64_t n, uint64_t off, bool w
 	struct dx_region *r = &l->region;
 
 	if (r->sync) {
-		if (mmap(at, n, prot, MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED, l->fd, (off_t)off) != MAP_FAILED)
+		if (dx_mmap(at, n, prot, MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED, l->fd, off) != MAP_FAILED)
 			return 0;
 		if (errno != EOPNOTSUPP && errno != EINVAL)
 			return -1;
 		r->sync = false;
 	}
-	return mmap(at, n, prot, MAP_SHARED | MAP_FIXED, l->fd, (off_t)off) == MAP_FAILED ? -1 : 0;
+	return dx_mmap(at, n, prot, MAP_SHARED | MAP_FIXED, l->fd, off) == MAP_FAILED ? -1 : 0;
 }

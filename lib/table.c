@@ -311,3 +311,19 @@ void dx_file_drop(struct dx_file *f)
 }
 
 bool dx_file_empty(struct dx_file *f) { return !atomic_load(&f->readers.n) && !atomic_load(&f->writers.n); }
+
+bool dx_file_dirty(struct dx_file *f)
+{
+	struct dx_table *t = &f->writers;
+	bool dirty = false;
+
+	for (int i = 0; i < atomic_load(&t->n) && !dirty; i++) {
+		struct window *w = atomic_load(&t->at[i]);
+
+		if (!w || !dx_window_get(w))
+			continue;
+		dirty = w->table == t && atomic_load(&w->dirty);
+		dx_window_put(w);
+	}
+	return dirty;
+}

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sys.h"
 #include "window.h"
 
 #define FREE (LONG_MIN / 2) /* users of a free window */
@@ -67,7 +68,7 @@ uint64_t dx_now(void)
 
 static void *fresh(size_t n)
 {
-	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *p = dx_mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -99,7 +100,7 @@ void dx_file_put(struct dx_file *f)
 	if (atomic_fetch_sub(&f->users, 1) > 1)
 		return;
 	if (f->fd >= 0)
-		close(f->fd);
+		dx_close(f->fd);
 	f->next = atomic_load(&free_files);
 	while (!atomic_compare_exchange_weak(&free_files, &f->next, f))
 		;
@@ -134,7 +135,7 @@ void dx_window_put(struct window *w)
 	f = w->table->file;
 	if (f->fd >= 0)
 		(void)dx_window_commit(w, f->fd); /* at the end of the lease the daemon updates the times anyway */
-	munmap(w->base, w->room);
+	dx_munmap(w->base, w->room);
 	atomic_fetch_sub(&maps, w->maps);
 	dx_lease_end(&w->lease, f->fd);
 	free_window(w);
@@ -195,21 +196,21 @@ static int map_window(struct window *w, const struct dx_grant *g, bool write)
 		e = ENOMEM;
 		goto fail;
 	}
-	p = mmap(NULL, size + modulus, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p = dx_mmap(NULL, size + modulus, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED) {
 		e = errno;
 		goto fail;
 	}
 	w->base = (char *)(((uintptr_t)p + modulus - 1) & ~(uintptr_t)(modulus - 1));
 	if (w->base > p)
-		munmap(p, (size_t)(w->base - p));
+		dx_munmap(p, (size_t)(w->base - p));
 	if (p + modulus > w->base)
-		munmap(w->base + size, (size_t)(p + modulus - w->base));
+		dx_munmap(w->base + size, (size_t)(p + modulus - w->base));
 	w->room = size;
 	for (int i = 0; i < parts; i++) {
 		if (dx_map_region(l, w->base + at[i], to[i] - from[i], from[i], write && i < parts - 1) < 0) {
 			e = errno;
-			munmap(w->base, w->room);
+			dx_munmap(w->base, w->room);
 			goto fail;
 		}
 		if (!l->region.device)
@@ -248,7 +249,7 @@ struct window *dx_window_open(struct dx_table *t, int fd, uint64_t lo, uint64_t 
 		return NULL;
 	}
 	/* The mappings keep the description. */
-	close(w->lease.fd);
+	dx_close(w->lease.fd);
 	w->lease.fd = -1;
 	w->lo = lo;
 	w->hi = m.grant.end;

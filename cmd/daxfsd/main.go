@@ -52,7 +52,7 @@ ordinary file, which then emulates persistent memory.`,
 	root.SetVersionTemplate(versionReport())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{2, err} })
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), leasesCommand(), topCommand(), filefragCommand(), alignCommand(), &cobra.Command{
+	root.AddCommand(mkfsCommand(), mountCommand(), umountCommand(), fsckCommand(), infoCommand(), leasesCommand(), topCommand(), filefragCommand(), alignCommand(), runCommand(), &cobra.Command{
 		Use: "version", Short: "Print the versions of program, format and protocols", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
 			fmt.Fprint(c.OutOrStdout(), versionReport())

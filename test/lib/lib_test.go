@@ -26,7 +26,7 @@ func build(t *testing.T, flags ...string) string {
 	harness.Need(t, "cc")
 	bin := filepath.Join(t.TempDir(), "check")
 	args := append([]string{"-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-g", "-pthread", "-o", bin}, flags...)
-	for _, f := range []string{"test/check.c", "file.c", "table.c", "window.c", "lease.c", "mapping.c", "guard.c", "copy_" + runtime.GOARCH + ".S"} {
+	for _, f := range []string{"test/check.c", "file.c", "table.c", "window.c", "lease.c", "mapping.c", "range.c", "guard.c", "copy_" + runtime.GOARCH + ".S"} {
 		args = append(args, lib+f)
 	}
 	if out, err := harness.Command(limit, ".", nil, "cc", args...); err != nil {
