@@ -113,6 +113,13 @@ func (d *defrag) mergeFilled(ctx *Caller, in *inode, b uint64, order uint8) bool
 // merge merges the folios of the aligned range of an order at file block b into one. It reports
 // whether the range is collapsed; a busy folio stays as it is.
 func (d *defrag) merge(ctx *Caller, in *inode, b uint64, order uint8) bool {
+	if o := d.fs.alloc.Orders(); order == o.PUD {
+		for x := b; x < b+1<<o.PUD; x += 1 << o.PMD { // a piece at a time
+			if e, ok := in.space.Lookup(x); ok && d.fs.table.Order(e.BlockAt(x)) < o.PMD {
+				d.merge(ctx, in, x, o.PMD)
+			}
+		}
+	}
 	if in.lockIO(ctx) != nil {
 		return false
 	}

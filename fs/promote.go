@@ -9,8 +9,8 @@ import (
 )
 
 // promotion collapses ranges of a file because a program asks for large pages. Other than the
-// collapses in the background it has no budget, but only one promotion moves blocks at a time. What
-// cannot be moved stays where it is: that is no error.
+// collapses in the background it has no budget, but only one promotion moves blocks at a time: they
+// take turns after each range. What cannot be moved stays where it is: that is no error.
 //
 // A promotion holds the locks of an inode for a piece at a time, of 2 MiB at most.
 type promotion struct {
@@ -47,7 +47,6 @@ func (d *Direct) promote(ctx *Caller, in *inode, q *GrantQuery) (shared bool) {
 	}
 	d.sweep() // blocks whose lease has ended can be moved
 	p := promotion{d: &d.fs.defrag, ctx: ctx, in: in, order: ctx.Order, lo: q.Lo, hi: q.Hi, allocate: q.Allocate}
-	defer p.end()
 	p.run()
 	return p.shared
 }
@@ -88,10 +87,11 @@ func (p *promotion) begin() bool {
 	return p.turn
 }
 
-// end gives up the turn.
+// end gives up the turn: whoever waits for it comes next.
 func (p *promotion) end() {
 	if p.turn {
 		<-p.d.turn
+		p.turn = false
 	}
 }
 
@@ -131,6 +131,7 @@ func (p *promotion) collapsePMD(at uint64) (next uint64) {
 	case s.collapsed():
 		p.d.merge(p.ctx, p.in, at, order)
 	case p.mayMove(at, &s, s.best, false) && p.begin():
+		defer p.end()
 		placed := p.d.collapsePMD(p.ctx, p.in, at, &s, onRequest)
 		if !placed && !p.packed {
 			p.packed = p.d.pack(p.ctx, onRequest) == 0
@@ -158,7 +159,11 @@ func (p *promotion) collapsePUD(at uint64) bool {
 	if s.collapsed() {
 		return p.d.merge(p.ctx, p.in, at, order)
 	}
-	if !p.begin() || p.in.lockIO(p.ctx) != nil {
+	if !p.begin() {
+		return false
+	}
+	defer p.end()
+	if p.in.lockIO(p.ctx) != nil {
 		return false
 	}
 	cs := p.d.candidatesLocked(p.in, at, &s)

@@ -43,6 +43,7 @@ ordinary file, which then emulates persistent memory.`,
   daxfsd top /mnt                             watch the requests it serves, live
   daxfsd leases /mnt                          list which programs map files' memory
   daxfsd filefrag /mnt/f                      list the extents of a file
+  daxfsd align /mnt/f                         lay it out for mapping in large pages
   daxfsd umount /mnt                          unmount it; returns when the region is free
   daxfsd fsck /var/lib/pool.dax               check it, while unmounted`,
 		Version:       versionString(),
