@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/daxfsd/daxfsd/direct"
+	"github.com/daxfsd/daxfsd/fs/fusefs"
 )
 
 // mapFile makes a file of n bytes on a mount and maps it directly. The mapping ends with the test,
@@ -297,4 +298,31 @@ func TestLeasesOfManyGrants(t *testing.T) {
 			t.Errorf("daxfsd %v:\n%s", args, out)
 		}
 	}
+}
+
+// TestLeasesForUsers checks that a user who may neither open the region nor look into the processes
+// of others is told the grants, by inode numbers.
+func TestLeasesForUsers(t *testing.T) {
+	needFUSE(t)
+	const uid = 65534
+	dir := userDir(t, uid)
+	exe, region, mp := reachable(t, dir), newRegion(t), filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mp, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = fusefs.Unmount(mp, fusefs.Lazy) })
+	must(t, "mount", region, mp)
+	_, end := mapFile(t, mp+"/f", 64<<10, false)
+	info, err := os.Stat(mp + "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ino := info.Sys().(*syscall.Stat_t).Ino
+	r := asUserExe(t, exe, uid, "leases", mp)
+	if r.code != 0 || !strings.Contains(r.stdout, fmt.Sprint("inode ", ino)) || !strings.Contains(r.stdout, fmt.Sprint(os.Getpid())) || strings.Contains(r.stdout, mp+"/f") {
+		t.Errorf("leases: exit code %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+	refused(t, asUserExe(t, exe, uid, "leases", region), 1, "no permission to open region")
+	end()
+	must(t, "umount", mp)
 }

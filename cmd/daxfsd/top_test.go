@@ -197,6 +197,14 @@ func TestTopModel(t *testing.T) {
 	if screen := ansi.Strip(m.View().Content); !strings.Contains(screen, "(by p99)") {
 		t.Errorf("sorted:\n%s", screen)
 	}
+	shown := someInterval(t)
+	shown.Leased, shown.Grants = 8192, []fusefs.Grant{{PID: 17, Command: "slots", Mode: "rw", Bytes: 4096, State: fusefs.GrantMapped, Inode: 5}, {PID: 18, Mode: "ro", Bytes: 4096, State: fusefs.GrantMapped}}
+	m, _ = m.Update(tea.WindowSizeMsg{Width: 50, Height: 20})
+	m, _ = m.Update(answered{i: shown})
+	screen = strings.Split(ansi.Strip(m.View().Content), "\n")
+	if len(screen) != 20 || !strings.HasPrefix(screen[3], "grants  2 of 8 KiB to 2 processes; 8 KiB leased") || !strings.HasPrefix(screen[17], "17 ") || !strings.Contains(screen[17], "slots") {
+		t.Errorf("with grants, 20 lines:\n%s", strings.Join(screen, "\n"))
+	}
 	if !send(tea.KeyPressMsg{Code: 'q', Text: "q"}) {
 		t.Error("q does not end it")
 	}

@@ -99,8 +99,12 @@ func (m *topModel) screen() string {
 	if m.height > 0 {
 		room = max(m.height-len(lines)-1, 1) // the line of keys is below
 	}
+	grants := m.grants(room / 2)
+	if room > 0 {
+		room -= len(grants)
+	}
 	lines = append(lines, strings.Split(strings.TrimSuffix(m.shown.table(m.by, room), "\n"), "\n")...)
-	lines = append(lines, m.grants(len(lines))...)
+	lines = append(lines, grants...)
 	lines = append(lines, topFaint.Render(fmt.Sprintf("each %v; s sorts (by %v), q ends", m.interval, m.by)))
 	if m.width > 0 {
 		for i, l := range lines {
@@ -110,8 +114,8 @@ func (m *topModel) screen() string {
 	return strings.Join(lines, "\n")
 }
 
-// grants returns the lines about grants, as far as there is room below the lines above.
-func (m *topModel) grants(above int) []string {
+// grants returns at most most lines about grants; 0: as many as there are.
+func (m *topModel) grants(most int) []string {
 	if len(m.shown.Grants) == 0 {
 		return nil
 	}
@@ -120,12 +124,11 @@ func (m *topModel) grants(above int) []string {
 	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
 	lines[0] = topHead.Render(lines[0])
 	lines = append([]string{""}, lines...)
-	if m.height > 0 {
-		room := m.height - above - 1
-		if room < 3 { // not even one grant
-			return nil
-		}
-		lines = lines[:min(len(lines), room)]
+	switch {
+	case m.height == 0 || len(lines) <= most:
+		return lines
+	case most < 3: // not even one grant
+		return nil
 	}
-	return lines
+	return lines[:most]
 }
