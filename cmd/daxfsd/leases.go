@@ -14,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fusefs"
+	"github.com/daxfsd/daxfsd/pmem"
 )
 
 func leasesCommand() *cobra.Command {
@@ -95,16 +97,20 @@ func collectLeases(arg string) (*leases, error) {
 	if m := serving(path); m != nil {
 		return mountLeases(m)
 	}
+	region, err := openRegion(path, pmem.Options{ReadOnly: true, Shared: true})
+	if err != nil {
+		return nil, err
+	}
+	defer region.Close()
+	if _, _, err := fs.ReadSuper(region); err != nil {
+		return nil, superError(path, region, err)
+	}
 	return regionLeases(path)
 }
 
 // regionLeases describes what the kernel knows of a region.
 func regionLeases(path string) (*leases, error) {
-	i, err := regionInfo(path) // its error says what is wrong with the region
-	if err != nil {
-		return nil, err
-	}
-	l := &leases{Region: i.Region, Grants: []fusefs.Grant{}}
+	l := &leases{Region: path, Grants: []fusefs.Grant{}}
 	return l, l.look(lockHolder(path)) // a daemon maps all of it
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,11 +49,12 @@ func regionUsers(path string, except ...int) []regionUser {
 	if err != nil || !f.region() {
 		return nil
 	}
-	return limited(func() []regionUser { return usersOf(f, except) })
+	return limited(func() []regionUser { return f.users(append(except, os.Getpid())...) })
 }
 
-// usersOf is regionUsers for a region that was found.
-func usersOf(f *found, except []int) []regionUser {
+// users lists the processes that map f or have it open, except the ones given. Of a device, other
+// nodes count, too, such as those that containers have.
+func (f *found) users(except ...int) []regionUser {
 	major, minor := int(unix.Major(f.dev)), int(unix.Minor(f.dev))
 	if f.mount != nil { // see lockHolder
 		major, minor = f.mount.Major, f.mount.Minor
@@ -66,14 +66,14 @@ func usersOf(f *found, except []int) []regionUser {
 	var all []regionUser
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() || slices.Contains(except, pid) {
+		if err != nil || slices.Contains(except, pid) {
 			continue
 		}
 		u, uses := regionUser{PID: pid}, false
-		eachMapping(pid, major, minor, func(ino uint64, size int64, perms, _ string) {
-			if ino == f.ino {
-				uses, u.Mapped = true, u.Mapped+size
-				u.Writable = u.Writable || strings.HasPrefix(perms, "rw")
+		eachMapping(pid, func(m *mapping) {
+			if m.major == major && m.minor == minor && m.ino == f.ino || f.mode&unix.S_IFMT == unix.S_IFCHR && f.is(m.file(pid)) {
+				uses, u.Mapped = true, u.Mapped+int64(m.hi-m.lo)
+				u.Writable = u.Writable || strings.HasPrefix(m.perms, "rw")
 			}
 		})
 		if uses || hasOpen(pid, f) {
@@ -85,33 +85,57 @@ func usersOf(f *found, except []int) []regionUser {
 	return all
 }
 
-// eachMapping calls f for each mapping of a process, if it may be seen, of a file on the filesystem
-// with a device number. size is in bytes; path is the kernel's, with its escapes.
-func eachMapping(pid, major, minor int, f func(ino uint64, size int64, perms, path string)) {
+// mapping is a line of /proc/PID/maps that is of a file.
+type mapping struct {
+	lo, hi       uint64 // addresses
+	perms        string
+	major, minor int // of the filesystem
+	ino          uint64
+	path         string // the kernel's, with its escapes
+}
+
+// file names the mapped file itself, whatever its path. It takes privileges to follow it.
+func (m *mapping) file(pid int) string {
+	return fmt.Sprintf("/proc/%d/map_files/%x-%x", pid, m.lo, m.hi)
+}
+
+// eachMapping calls f for each mapping of a file in a process, if it may be seen.
+func eachMapping(pid int, f func(m *mapping)) {
 	maps, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return
 	}
 	defer maps.Close()
-	device := fmt.Sprintf("%02x:%02x", major, minor)
 	for s := bufio.NewScanner(maps); s.Scan(); {
 		w := strings.SplitN(s.Text(), " ", 6) // addresses, permissions, offset, device, inode, path
-		if len(w) < 5 || w[3] != device {
+		if len(w) < 5 || w[4] == "0" {
 			continue
 		}
-		from, to, _ := strings.Cut(w[0], "-")
-		lo, err1 := strconv.ParseUint(from, 16, 64)
-		hi, err2 := strconv.ParseUint(to, 16, 64)
-		ino, err3 := strconv.ParseUint(w[4], 10, 64)
-		if err1 != nil || err2 != nil || err3 != nil {
-			continue
+		lo, hi, _ := strings.Cut(w[0], "-")
+		major, minor, _ := strings.Cut(w[3], ":")
+		number := func(text string, base int) uint64 {
+			n, _ := strconv.ParseUint(text, base, 64) // the kernel's are well formed
+			return n
 		}
-		path := ""
+		m := mapping{lo: number(lo, 16), hi: number(hi, 16), perms: w[1], major: int(number(major, 16)), minor: int(number(minor, 16)), ino: number(w[4], 10)}
 		if len(w) == 6 {
-			path = strings.TrimLeft(w[5], " ")
+			m.path = strings.TrimLeft(w[5], " ")
 		}
-		f(ino, int64(hi-lo), w[1], path)
+		f(&m)
 	}
+}
+
+// is reports whether a name leads to the same file, or a node of the same device. The name is one
+// of /proc, which leads there directly, and no filesystem is asked.
+func (f *found) is(name string) bool {
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, name, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE|unix.STATX_INO, &st) != nil {
+		return false
+	}
+	if f.mode&unix.S_IFMT == unix.S_IFCHR {
+		return st.Mode&unix.S_IFMT == unix.S_IFCHR && unix.Mkdev(st.Rdev_major, st.Rdev_minor) == f.rdev
+	}
+	return unix.Mkdev(st.Dev_major, st.Dev_minor) == f.dev && st.Ino == f.ino
 }
 
 // eachOpen calls f for each open file of a process, if it may be seen, whose name want accepts. It
@@ -150,13 +174,16 @@ func eachOpen(pid int, want func(path string) bool, f func(ino uint64, mount int
 // deletedSuffix is what the kernel adds to the path of an open file that has no name.
 const deletedSuffix = " (deleted)"
 
-// hasOpen reports whether a process has f open under f's name, in whatever mount namespace.
-func hasOpen(pid int, f *found) (open bool) {
-	base := filepath.Base(f.path)
-	eachOpen(pid, func(path string) bool { return filepath.Base(path) == base }, func(ino uint64, mount int, path string) {
-		open = open || ino == f.ino
-	})
-	return open
+// hasOpen reports whether a process has f open, under whatever name.
+func hasOpen(pid int, f *found) bool {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	d, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	return slices.ContainsFunc(names, func(n string) bool { return f.is(dir + "/" + n) })
 }
 
 // filesOf adds the paths of the files on a mount that a process maps or has open to names, by inode
@@ -167,8 +194,10 @@ func filesOf(pid int, m *mountinfo.Info, names map[uint64]string) {
 			names[ino] = path
 		}
 	}
-	eachMapping(pid, m.Major, m.Minor, func(ino uint64, _ int64, _, path string) {
-		add(ino, strings.ReplaceAll(path, `\012`, "\n"))
+	eachMapping(pid, func(x *mapping) {
+		if x.major == m.Major && x.minor == m.Minor {
+			add(x.ino, strings.ReplaceAll(x.path, `\012`, "\n"))
+		}
 	})
 	eachOpen(pid, func(path string) bool { return strings.HasPrefix(path, m.Mountpoint+"/") }, func(ino uint64, _ int, path string) {
 		add(ino, path)
