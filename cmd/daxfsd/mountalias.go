@@ -107,7 +107,7 @@ func remount(opts *mountOptions, mountpoint string) error {
 	case err != nil:
 		return fmt.Errorf("asking the daemon behind %s: %w", mount.Mountpoint, err)
 	}
-	if err := opts.remountable(daemon); err != nil {
+	if err := opts.remountable(daemon.Options); err != nil {
 		return err
 	}
 	flags := uintptr(0)
@@ -155,10 +155,9 @@ func tellWriters(mountpoint, region string) {
 }
 
 // remountable refuses options that a remount cannot change: those that the daemon used when it
-// mounted. It accepts an option that is in force already, because mount(8) repeats what fstab says,
-// and one that was given but is not in force.
-func (o *mountOptions) remountable(daemon *fusefs.Info) error {
-	has := daemon.Options
+// mounted (has lists them). It accepts an option that was given already, because mount(8) repeats
+// what fstab says.
+func (o *mountOptions) remountable(has []string) error {
 	if o.readOnlyGiven && !o.readOnly && slices.Contains(has, "ro") {
 		return usagef("rw: the daemon has opened the region read-only (-o ro): unmount it and mount it again")
 	}
@@ -167,8 +166,6 @@ func (o *mountOptions) remountable(daemon *fusefs.Info) error {
 		switch {
 		case flag && !slices.Contains(o.other, w): // the kernel changes it
 		case w == "transport=auto": // auto accepts whichever was chosen
-		case w == "direct=rw" && slices.Contains(has, "direct=ro") && slices.Contains(has, "atomic"): // which implies ro
-		case (w == "direct=rw" || w == "direct=ro") && daemon.WhyNotDirect != "":
 		case w == "diratime" && !slices.Contains(has, "nodiratime"):
 		case !slices.Contains(has, w):
 			return usagef("%s cannot be changed on a mounted filesystem: unmount it and mount it again", w)
