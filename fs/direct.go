@@ -73,6 +73,10 @@ func (d *Direct) start(fs *FS) error {
 	if err := d.leases.Find(fs.sb.Blocks(), d.takeFree); err != nil {
 		return fmt.Errorf("finding what programs map of the region: %w", err)
 	}
+	// No grant has the id 0.
+	if _, _, locked, err := locks.FirstLock(protocol.Identity(0, false), 2); err == nil && locked {
+		fs.warn("a process has locked the whole region %s, as if it mapped all files and all free space: nothing becomes free, and programs get no grants, until it ends; fuser(1) names it", fs.r.Path())
+	}
 	if d.any() || fs.owner.claim.Mapped() {
 		return fs.owner.claim.SetMapped(d.any())
 	}

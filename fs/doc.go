@@ -43,6 +43,7 @@
 //	      metaspace.Space.mu  metadata blocks and inode slots; may run transactions
 //	        journal.lane.mu   held from Begin to Commit; the holder takes nothing else, except a
 //	                          large body (journal/logged.go), and then waits for nothing more
+//	        Direct.record     whether any program maps the region; stores to the owner record
 //	        lease.Table.mu    grants; stores to slots
 //	            hugepage.Allocator, refcnt.Table: locks of their own, leaves
 //	          badmem.List.mu  writes the bad-range list, without a lane

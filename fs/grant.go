@@ -156,7 +156,7 @@ func (q *GrantQuery) killsLocked(in *inode) bool {
 // prepare makes the blocks of a grant to write written, and the file's alone. Called with no
 // lock held; it holds io for a piece at a time.
 func (d *Direct) prepare(ctx *Caller, in *inode, q *GrantQuery) error {
-	for lo := q.Lo; lo < q.Hi; {
+	for lo, again := q.Lo, 0; lo < q.Hi; {
 		if ctx.cancelled() {
 			return syscall.EINTR
 		}
@@ -165,16 +165,18 @@ func (d *Direct) prepare(ctx *Caller, in *inode, q *GrantQuery) error {
 		}
 		stop, err := d.preparePieceLocked(ctx, in, lo, min(q.Hi, lo-lo%grantPiece+grantPiece), q.Allocate)
 		in.io.Unlock()
-		if err == errHole && stop > q.Lo {
+		switch {
+		case err == errBadBlocks && again < extendTries: // they are known now, and replaced
+			again++
+		case err == errHole && stop > q.Lo:
 			return nil // the grant ends there
-		}
-		if err == errHole {
+		case err == errHole:
 			return syscall.ENXIO
-		}
-		if err != nil || stop == lo {
+		case err != nil || stop == lo:
 			return err
+		default:
+			lo = stop
 		}
-		lo = stop
 	}
 	return nil
 }
