@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -113,6 +114,47 @@ func TestMapAllocate(t *testing.T) {
 	defer m.Close()
 	if q := f.queries[len(f.queries)-1]; q.Flags != protocol.Write|protocol.Allocate {
 		t.Errorf("asked for %+v", q)
+	}
+}
+
+// TestMapPages checks that the windows of a range are given up before it is mapped in large pages, so
+// that the daemon can move its blocks: it moves none that is locked, nor some time after.
+func TestMapPages(t *testing.T) {
+	f := newFake(t, "", 16*mib)
+	f.set(2*mib, protocol.Extent{Offset: 0, Region: 1*mib + 4096, Length: 2 * mib})
+	d := f.mustOpen(os.O_RDWR)
+	if f.leases() != 0 {
+		t.Error("an open file has leases before it is used")
+	}
+	b := make([]byte, 1)
+	if _, err := d.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.WriteAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if d.Normal() != 0 || f.leases() != 2 {
+		t.Fatalf("%d calls went the normal way, %d leases", d.Normal(), f.leases())
+	}
+	var free time.Time
+	f.before[protocol.IocGrant] = func(arg []byte) {
+		switch q := new(protocol.GrantRequest); {
+		case q.Decode(arg) != nil || q.PageSize != 2*mib:
+		case f.locked(1*mib, 4*mib):
+			t.Error("pages of 2 MiB are asked for while the blocks are locked")
+		case free.IsZero():
+			free = time.Now().Add(100 * time.Millisecond)
+		case time.Now().After(free):
+			f.set(2*mib, protocol.Extent{Offset: 0, Region: 4 * mib, Length: 2 * mib})
+		}
+	}
+	m, err := d.Map(0, 2*mib, MapOptions{PageSize: 2 * mib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if p := m.PageSizes(); len(p) != 1 || p[0].PageSize != 2*mib {
+		t.Errorf("pieces %+v, want one in pages of 2 MiB", p)
 	}
 }
 
