@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/daxfsd/daxfsd/direct/protocol"
 )
@@ -14,7 +15,7 @@ import (
 // other blocks, all bytes of which are its number; a read that begins after a change sees that
 // layout or a later one, wholly.
 func TestConcurrent(t *testing.T) {
-	const size, layouts = 16 * 4096, 100
+	const size, layouts = 16 * 4096, 60
 	f := newFake(t, "", 16*mib)
 	var current, done atomic.Uint32
 	set := func(i uint32) {
@@ -57,6 +58,7 @@ func TestConcurrent(t *testing.T) {
 		set(i)
 		for want := direct.Load() + 3; direct.Load() < want && !t.Failed(); {
 			settle(d)
+			time.Sleep(100 * time.Microsecond)
 		}
 	}
 	done.Store(1)

@@ -175,6 +175,16 @@ func (w *window) look() (size int64, fresh bool, err error) {
 // read copies bytes of the file from off on, which is in the window, to p, as far as the window and
 // the file go. fresh is false, and n is 0, if the blocks are no longer the file's.
 func (w *window) read(p []byte, off int64) (n int, fresh bool, err error) {
+	i := w.place(off)
+	if i < len(w.places) {
+		if x := &w.places[i]; x.off <= off && int64(len(p)) <= x.off+x.n-off {
+			n, fresh, err = w.mem.LoadBelow(w.slot, w.gen, off, x.at+off-x.off, p)
+			if !fresh || err != nil {
+				n = 0
+			}
+			return n, fresh, err
+		}
+	}
 	size, fresh, err := w.look()
 	if !fresh || err != nil {
 		return 0, fresh, err
@@ -184,16 +194,6 @@ func (w *window) read(p []byte, off int64) (n int, fresh bool, err error) {
 			return 0, true, nil
 		}
 		p = p[:end-off]
-	}
-	i := w.place(off)
-	if i < len(w.places) {
-		if x := &w.places[i]; x.off <= off && int64(len(p)) <= x.off+x.n-off {
-			fresh, err = w.mem.LoadWhile(w.slot, w.gen, x.at+off-x.off, p)
-			if !fresh || err != nil {
-				return 0, fresh, err
-			}
-			return len(p), true, nil
-		}
 	}
 	return w.readParts(p, off, i)
 }

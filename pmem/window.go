@@ -56,6 +56,24 @@ func (w *Window) LoadWhile(seq int64, v uint64, at int64, dst []byte) (same bool
 	return littleEndian(load8(w.ro[seq:])) == v, nil
 }
 
+// LoadBelow copies to dst what the file holds from byte offset from on, which is at offset at of the
+// window. At offset slot, a multiple of 8, are two numbers: a generation, and the size of the file,
+// which cuts dst to n bytes. same reports whether the generation was v before and after that.
+func (w *Window) LoadBelow(slot int64, v uint64, from, at int64, dst []byte) (n int, same bool, err error) {
+	if n := int64(len(dst)); !w.in(at, n) || !w.in(slot, 16) || slot&7 != 0 {
+		return 0, false, w.refuse("LoadBelow", at, n, false)
+	}
+	defer w.guard(debug.SetPanicOnFault(true), &err)
+	if littleEndian(load8(w.ro[slot:])) != v {
+		return 0, false, nil
+	}
+	size := int64(littleEndian(load8(w.ro[slot+8:])))
+	n = int(min(int64(len(dst)), max(0, size-from)))
+	Copy(dst[:n], w.ro[at:at+int64(n)])
+	loadBarrier()
+	return n, littleEndian(load8(w.ro[slot:])) == v, nil
+}
+
 // NTStore copies src to offset at past the caches. It is durable after Fence, as Region.NTStore.
 func (w *Window) NTStore(at int64, src []byte) error {
 	if n := int64(len(src)); w.w == nil || !w.in(at, n) {

@@ -89,6 +89,18 @@ func TestWindow(t *testing.T) {
 			t.Errorf("LoadWhile of %d: %v, %v, %q", v, same, err, got)
 		}
 	}
+	for _, c := range []struct {
+		v    uint64
+		from int64
+		n    int
+		same bool
+	}{{7, 0, 9, true}, {7, 4, 5, true}, {7, 9, 0, true}, {7, 100, 0, true}, {8, 0, 0, false}} {
+		got := make([]byte, 10)
+		n, same, err := w.LoadBelow(32768+64, c.v, c.from, 100, got)
+		if n != c.n || same != c.same || err != nil || string(got[:n]) != "0123456789"[:n] {
+			t.Errorf("LoadBelow %+v: %d, %v, %v, %q", c, n, same, err, got)
+		}
+	}
 	// What cannot be stored to, and what is not mapped, gives an error.
 	for _, at := range []int64{8192, 20000, 32768 + 128} {
 		if err := w.NTStore(at, data[:100]); err == nil {
@@ -116,6 +128,7 @@ func TestWindowReadOnly(t *testing.T) {
 
 // TestWindowFault checks that a fault names the offset in the region, and that the window goes on.
 func TestWindowFault(t *testing.T) {
+	skipEmulated(t, "the emulator reports another address")
 	m, r := mapperOf(t, 8<<20)
 	w, _ := windowOf(t, m, []Part{{Off: 6 << 20, At: 0, N: 4096}, {Off: 0, At: 4096, N: 4096}}, WindowOptions{Size: 8192, Write: true})
 	if err := os.Truncate(r.Path(), 4<<20); err != nil {
@@ -124,7 +137,8 @@ func TestWindowFault(t *testing.T) {
 	b := make([]byte, 8)
 	_, _, pairErr := w.LoadPair(8)
 	_, whileErr := w.LoadWhile(4096, 0, 8, b)
-	for _, err := range []error{w.Load(8, b), w.NTStore(8, b), pairErr, whileErr} {
+	_, _, belowErr := w.LoadBelow(4096, 0, -8, 8, b)
+	for _, err := range []error{w.Load(8, b), w.NTStore(8, b), pairErr, whileErr, belowErr} {
 		var media MediaError
 		if !errors.As(err, &media) || media.Off != 6<<20+8 || media.Cause != CauseTruncated {
 			t.Errorf("a fault at offset %d: %v", 6<<20+8, err)
