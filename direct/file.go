@@ -108,7 +108,7 @@ func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 		return f.conn.file.ReadAt(p, off) // which has the error
 	}
 	for n < len(p) {
-		w := f.readers.find(off + int64(n))
+		w := f.readers.find(off+int64(n), int64(len(p)-n))
 		if w == nil && f.readers.beyondEnd(off+int64(n)) {
 			return n, io.EOF
 		}
@@ -167,7 +167,7 @@ func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 		return f.conn.file.WriteAt(p, off)
 	}
 	for tries := 0; n < len(p); {
-		w := f.writers.find(off + int64(n))
+		w := f.writers.find(off+int64(n), 0)
 		if w == nil && tries < 2 && !f.writers.beyondEnd(off+int64(n)) {
 			tries++
 			w = f.writers.open(off + int64(n))
@@ -200,7 +200,7 @@ func (f *File) Normal() int64 { return f.normal.Load() }
 // Size returns the size of the file in bytes.
 func (f *File) Size() (int64, error) {
 	if f.readers != nil {
-		if w := f.readers.find(0); w != nil {
+		if w := f.readers.find(0, 0); w != nil {
 			size, fresh, err := w.look()
 			w.put()
 			if fresh && err == nil {

@@ -117,8 +117,8 @@ func TestMapAllocate(t *testing.T) {
 	}
 }
 
-// TestMapPages checks that the windows of a range are given up before it is mapped in large pages, so
-// that the daemon can move its blocks: it moves none that is locked, nor some time after.
+// TestMapPages checks that the windows of a range are given up before it is mapped in large pages,
+// so that the daemon can move its blocks: it moves none that is locked, nor some time after.
 func TestMapPages(t *testing.T) {
 	f := newFake(t, "", 16*mib)
 	f.set(2*mib, protocol.Extent{Offset: 0, Region: 1*mib + 4096, Length: 2 * mib})

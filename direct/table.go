@@ -52,8 +52,9 @@ func newTable(c *conn, flags uint32) *table {
 	return t
 }
 
-// find returns the window that holds byte off with a reference; nil if there is none.
-func (t *table) find(off int64) *window {
+// find returns the window that holds byte off with a reference; nil if there is none. It begins
+// loading n bytes: taking the reference waits for what the processor does, but not for that.
+func (t *table) find(off, n int64) *window {
 	all := *t.now.Load()
 	if len(all) == 0 {
 		return nil
@@ -62,7 +63,14 @@ func (t *table) find(off int64) *window {
 	if len(all) > 1 {
 		i = max(0, after(all, off)-1)
 	}
-	if w := all[i]; w.lo <= off && off < w.hi && w.get() {
+	w := all[i]
+	if off < w.lo || off >= w.hi {
+		return nil
+	}
+	if n > 0 {
+		w.prefetch(off, n)
+	}
+	if w.get() {
 		return w
 	}
 	return nil
@@ -84,7 +92,7 @@ func (t *table) open(off int64) *window {
 		return nil
 	}
 	defer t.mu.Unlock()
-	if w := t.find(off); w != nil || t.closed {
+	if w := t.find(off, 0); w != nil || t.closed {
 		return w
 	}
 	w, err := t.leaseLocked(off)

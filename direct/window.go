@@ -166,6 +166,13 @@ func (w *window) place(off int64) int {
 	return lo
 }
 
+// prefetch begins loading n bytes of the file from off on.
+func (w *window) prefetch(off, n int64) {
+	if i := w.place(off); i < len(w.places) {
+		w.mem.Prefetch(w.places[i].at+off-w.places[i].off, n)
+	}
+}
+
 // look returns the size of the file, and whether the window is still of its blocks.
 func (w *window) look() (size int64, fresh bool, err error) {
 	gen, n, err := w.mem.LoadPair(w.slot + protocol.SlotGeneration)

@@ -64,6 +64,8 @@ func flushLinesFence(b []byte) {
 
 func fence() { fenceAsm() }
 
+func prefetch(p, lines uintptr) { prefetchAsm(p, lines) }
+
 // loadBarrier orders loads before it before loads after it. The processor does so for all loads of
 // ordinary memory; the compiler does, since the load after it is atomic.
 func loadBarrier() {}
@@ -97,6 +99,9 @@ func ntZeroLinesAsm(dst *byte, n uintptr)
 func flushLinesAsm(p *byte, n uintptr, how uintptr)
 
 func fenceAsm()
+
+// prefetchAsm begins loading lines of 64 bytes from address p on, at least one. It never faults.
+func prefetchAsm(p, lines uintptr)
 
 // cpuid7 returns EBX of CPUID leaf 7, subleaf 0; 0 on a processor without that leaf.
 func cpuid7() (ebx uint32)

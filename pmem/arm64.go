@@ -62,6 +62,8 @@ func flushLinesFence(b []byte) { flushLines(b) }
 
 func fence() { fenceAsm() }
 
+func prefetch(p, lines uintptr) { prefetchAsm(p, lines) }
+
 // loadBarrier orders loads before it before loads after it. Go's atomic load, a LDAR, orders only
 // what comes after.
 func loadBarrier() { loadBarrierAsm() }
@@ -99,6 +101,9 @@ func flushLinesAsm(p *byte, n, step, how uintptr)
 func fenceAsm()
 
 func loadBarrierAsm()
+
+// prefetchAsm begins loading lines of 64 bytes from address p on, at least one. It never faults.
+func prefetchAsm(p, lines uintptr)
 
 // ctr returns the cache type register, CTR_EL0.
 func ctr() uint64

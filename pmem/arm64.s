@@ -21,6 +21,17 @@ TEXT ·loadBarrierAsm(SB), NOSPLIT, $0-0
 	DMB $9 // ISHLD
 	RET
 
+// func prefetchAsm(p, lines uintptr)
+TEXT ·prefetchAsm(SB), NOSPLIT, $0-16
+	MOVD p+0(FP), R0
+	MOVD lines+8(FP), R1
+next:
+	PRFM (R0), PLDL1KEEP
+	ADD  $64, R0
+	SUBS $1, R1
+	BNE  next
+	RET
+
 // func store8Asm(p *byte, v uint64)
 TEXT ·store8Asm(SB), NOSPLIT, $0-16
 	MOVD p+0(FP), R0

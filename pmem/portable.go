@@ -13,3 +13,4 @@ func flushLines(b []byte)         { portableFlushLines(b) }
 func flushLinesFence(b []byte)    { portableFlushLines(b); portableFence() }
 func fence()                      { portableFence() }
 func loadBarrier()                { portableFence() }
+func prefetch(p, lines uintptr)   {}

@@ -34,6 +34,15 @@ func (w *Window) Load(at int64, dst []byte) error {
 	return w.load(at, dst)
 }
 
+// prefetched is how many lines Prefetch loads at most: then the processor sees what is going on.
+const prefetched = 8
+
+// Prefetch begins loading n bytes at offset at into the caches. It is a hint, and the only method
+// that may be called while or after the window is closed.
+func (w *Window) Prefetch(at, n int64) {
+	prefetch(w.robase+uintptr(at), uintptr(max(1, min((n+lineSize-1)/lineSize, prefetched))))
+}
+
 // LoadPair loads two adjacent little-endian numbers of 8 bytes at offset at, a multiple of 8. Each
 // is loaded at once, the first one first. What the program does next is not done before.
 func (w *Window) LoadPair(at int64) (a, b uint64, err error) {
@@ -56,9 +65,9 @@ func (w *Window) LoadWhile(seq int64, v uint64, at int64, dst []byte) (same bool
 	return littleEndian(load8(w.ro[seq:])) == v, nil
 }
 
-// LoadBelow copies to dst what the file holds from byte offset from on, which is at offset at of the
-// window. At offset slot, a multiple of 8, are two numbers: a generation, and the size of the file,
-// which cuts dst to n bytes. same reports whether the generation was v before and after that.
+// LoadBelow copies to dst what the file holds from byte offset from on, which is at offset at of
+// the window. At offset slot, a multiple of 8, are two numbers: a generation, and the size of the
+// file, which cuts dst to n bytes. same reports whether the generation was v before and after that.
 func (w *Window) LoadBelow(slot int64, v uint64, from, at int64, dst []byte) (n int, same bool, err error) {
 	if n := int64(len(dst)); !w.in(at, n) || !w.in(slot, 16) || slot&7 != 0 {
 		return 0, false, w.refuse("LoadBelow", at, n, false)

@@ -133,7 +133,7 @@ func (w *Window) Close() error {
 		return nil
 	}
 	err := unix.MunmapPtr(w.start, w.room)
-	w.start, w.ro, w.w, w.wbase, w.robase = nil, nil, nil, 0, 0
+	w.start, w.ro, w.w = nil, nil, nil
 	if err != nil {
 		return fmt.Errorf("pmem: unmap: %w", err)
 	}

@@ -1,7 +1,6 @@
 package direct
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,40 +69,39 @@ func TestSpeed(t *testing.T) {
 				}
 			}
 		}
-		var why []string
-		for range 5 {
+		want := []struct {
+			fast, slow string
+			most       float64
+		}{{"ReadAt", "copy", 1.3}, {"WriteAt", "store", 1.3}, {"ReadAt", "pread", 0.5}, {"WriteAt", "pwrite", 0.5}}
+		best := make([]float64, len(want))
+		for try := 0; try < 10 && (try == 0 || slices.ContainsFunc(best, func(x float64) bool { return x > 0 })); try++ {
 			took := map[string]float64{}
 			for _, w := range ways {
-				var all []float64
-				for range 20 {
-					const n = 2000
+				least := time.Hour
+				for range 100 {
 					start := time.Now()
-					for range n {
+					for range 400 {
 						if err := w.do(next()); err != nil {
 							t.Fatalf("%s: %v", w.name, err)
 						}
 					}
-					all = append(all, float64(time.Since(start).Nanoseconds())/n)
+					least = min(least, time.Since(start))
 				}
-				slices.Sort(all)
-				took[w.name] = all[len(all)/4]
+				took[w.name] = float64(least.Nanoseconds()) / 400
 			}
 			t.Logf("ns: %v", took)
-			why = nil
-			for _, c := range []struct {
-				fast, slow string
-				most       float64
-			}{{"ReadAt", "copy", 1.3}, {"WriteAt", "store", 1.3}, {"ReadAt", "pread", 0.5}, {"WriteAt", "pwrite", 0.5}} {
-				if ratio := took[c.fast] / took[c.slow]; ratio > c.most {
-					why = append(why, fmt.Sprintf("%s takes %.2f times as long as %s, at most %.1f was expected", c.fast, ratio, c.slow, c.most))
+			for i, c := range want { // 0: it was fast enough once
+				if ratio := took[c.fast] / took[c.slow]; ratio <= c.most || try > 0 && best[i] == 0 {
+					best[i] = 0
+				} else if try == 0 || ratio < best[i] {
+					best[i] = ratio
 				}
 			}
-			if len(why) == 0 {
-				break
-			}
 		}
-		for _, s := range why {
-			t.Error(s)
+		for i, c := range want {
+			if best[i] > 0 {
+				t.Errorf("%s takes %.2f times as long as %s, at most %.1f was expected", c.fast, best[i], c.slow, c.most)
+			}
 		}
 		if n := d.Normal(); n != 0 {
 			t.Errorf("%d calls went the normal way", n)
