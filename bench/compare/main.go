@@ -100,6 +100,7 @@ nothing. Five rounds of everything take two hours; the rows of the targets alone
 that.`,
 		Example: `  compare --quick
   compare --rows '^(randread|randwrite)/psync/2$' --rounds 7
+  compare --rows '^direct/' --region-huge always
   compare --targets --full --check --json r.json --markdown r.md`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true, SilenceErrors: true,
