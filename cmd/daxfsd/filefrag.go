@@ -29,8 +29,8 @@ not pass on.
 The pages are those of one mapping of the whole file by a program that is granted the
 file's own memory (docs/direct.md). They follow from where the data lies in the region
 and from the kind of region: device-dax and hugetlbfs have pages of one size, fsdax has
-2 MiB where an aligned part allows it, tmpfs where it is mounted so, and other files
-have 4 KiB. "apart" is what one mapping cannot contain together with the rest.
+2 MiB where an aligned part allows it, and so have tmpfs and other files if the
+kernel's mapping of the region has ("mapped by" of ` + "`daxfsd info`" + `). "apart" is what one mapping cannot contain together with the rest.
 ` + "`daxfsd align`" + ` makes large pages possible.`,
 		Example: `  daxfsd filefrag /mnt/data
   daxfsd filefrag --json /mnt/data`,

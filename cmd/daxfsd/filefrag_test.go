@@ -74,7 +74,7 @@ func TestPageSizes(t *testing.T) {
 		{pmem.KindHugetlb, 2 << 20, 2 << 20, 2 << 20},
 		{pmem.KindFSDax, 2 << 20, 4096, 2 << 20},
 		{pmem.KindTmpfs, 4096, 4096, 2 << 20},
-		{pmem.KindFile, 4096, 4096, 4096},
+		{pmem.KindFile, 4096, 4096, 2 << 20},
 	} {
 		if s := pageSizes(c.kind.String(), c.align, inUse); s.Granule != c.granule || s.Largest != c.largest {
 			t.Errorf("%v aligned to %d: %+v", c.kind, c.align, s)

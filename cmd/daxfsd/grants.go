@@ -50,7 +50,7 @@ func pageSizes(kind string, align int64, inUse func() int64) hugepage.PageSizes 
 		s.Largest = s.Granule
 	case pmem.KindFSDax.String():
 		s.Largest = hugepage.BlockSize << hugepage.DefaultOrders.PMD
-	case pmem.KindTmpfs.String():
+	case pmem.KindTmpfs.String(), pmem.KindFile.String():
 		s.Largest = uint64(max(inUse(), layout.BlockSize))
 	}
 	return s
@@ -234,7 +234,10 @@ func grantsText(all []fusefs.Grant) string {
 			stale++
 		}
 	}
-	s := fmt.Sprintf("%d of %s to %d processes", len(all), formatSize(n), len(processes))
+	s := fmt.Sprintf("%d of %s to %d process", len(all), formatSize(n), len(processes))
+	if len(processes) != 1 {
+		s += "es"
+	}
 	if stale > 0 {
 		s += fmt.Sprintf(", %d of them stale", stale)
 	}
