@@ -239,16 +239,20 @@ func TestNoDirect(t *testing.T) {
 	needFUSE(t)
 	region, mp := newRegion(t), mountPoint(t)
 	for _, c := range []struct {
-		options string
-		warns   bool
-	}{{"ro", false}, {"ro,direct=rw", true}, {"ro,direct=off", false}} {
+		options, why string
+		warns        bool
+	}{
+		{"ro", "the mount is read-only", false}, {"ro,direct=rw", "the mount is read-only", true}, {"ro,direct=off", "", false},
+		{"dax=never", "the kernel caches files", false}, {"dax=never,direct=ro", "the kernel caches files", true},
+	} {
 		r := daxfsd(t, "mount", "-o", c.options, region, mp)
-		if warns := strings.Contains(r.stderr, "cannot map files' own memory: the mount is read-only"); r.code != 0 || warns != c.warns {
+		if warns := strings.Contains(r.stderr, "cannot map files' own memory: "+c.why); r.code != 0 || warns != c.warns {
 			t.Errorf("mount -o %s: exit code %d, %q", c.options, r.code, r.stderr)
 		}
-		why := decode(t, must(t, "info", "--json", mp))["mount"].(map[string]any)["why_not_direct"]
-		if (why == nil) != (c.options == "ro,direct=off") {
-			t.Errorf("mount -o %s: why_not_direct is %v", c.options, why)
+		m := decode(t, must(t, "info", "--json", mp))["mount"].(map[string]any)
+		has(t, m, map[string]any{"direct": "off"})
+		if why, _ := m["why_not_direct"].(string); (why == "") != (c.why == "") || !strings.HasPrefix(why, c.why) {
+			t.Errorf("mount -o %s: why_not_direct is %q", c.options, why)
 		}
 		must(t, "mount", "-o", "remount,"+c.options, region, mp) // as mount(8) repeats what fstab says
 		must(t, "umount", mp)

@@ -39,7 +39,8 @@ Options for -o:
   dax=inode           dax=always for files that have the flag set by chattr +x,
                       dax=never for the others
   direct=rw           programs that may open the region may map files' own memory, to
-                      read and to write (default; with atomic to read only)
+                      read and to write (default; with atomic to read only, and not
+                      with ro or dax=never)
   direct=ro           to read only
   direct=off          not at all
   transport=auto      receive requests over io_uring if the machine supports it,

@@ -289,6 +289,8 @@ func directWhy(o *mountOptions, region *pmem.Region) error {
 		return nil
 	case o.readOnly:
 		return errors.New("the mount is read-only")
+	case o.dax == fusefs.DAXNever:
+		return errors.New("the kernel caches files (option dax=never)")
 	}
 	return region.KeepsLocks()
 }
