@@ -177,7 +177,19 @@ func TestDaemonKilled(t *testing.T) {
 		}
 		switch way {
 		case "kill":
+			var busy []*child // whose requests are under way
+			for i := range 3 {
+				busy = append(busy, start(t, [...]string{"load", "steps", "steps"}[i], dir, strconv.Itoa(rng.Int()), "0"))
+			}
+			time.Sleep(time.Duration(rng.Int64N(int64(200 * time.Millisecond))))
 			m.Kill9()
+			for _, c := range busy {
+				_ = c.cmd.Process.Kill()
+				_ = c.cmd.Wait()
+			}
+			if m.Fsck().Clean {
+				t.Fatal("killed, and fsck says that it was unmounted")
+			}
 		case "umount":
 			m.Down()
 		case "force":
