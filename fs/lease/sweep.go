@@ -52,7 +52,7 @@ func (t *Table) look(g *Grant) (over bool, ino uint64, err error) {
 	return over, g.Ino, nil
 }
 
-// Sweep looks whether leases have ended: those of most grants, in turns, and the found leases too
+// Sweep looks whether leases have ended: those of most grants, in turns, and of found leases too
 // at the end of each turn. A lease that has ended keeps its blocks for Quarantine, so a caller that
 // waits for space sweeps again. It waits for another Sweep under way.
 func (t *Table) Sweep(most int) error {
@@ -94,7 +94,7 @@ func (t *Table) sweepAndUnlock(most int) (err error) {
 		return g.state == ended && now.Sub(g.ended) >= Quarantine || g.state == promised && now.Sub(g.Since) >= Unconfirmed
 	})
 	if last && err == nil {
-		err = t.sweepFound(now)
+		err = t.sweepFound(t.o.Now())
 	}
 	t.sweeping.Unlock()
 	for _, x := range endings {
@@ -123,8 +123,14 @@ func (t *Table) turn(most int) (look []*Grant, last bool) {
 	return look, true
 }
 
+// sweepFoundTime bounds how long a Sweep queries the locks of found leases. Grants are budgeted; a
+// program may take any number of locks, and with 10 000 each query takes a fraction of a
+// millisecond.
+const sweepFoundTime = 10 * time.Millisecond
+
 // sweepFound ends the found leases of blocks that nobody locks any more, and gives up those that
-// have been ended for Quarantine. Called with sweeping held.
+// have been ended for Quarantine. If it takes long, the next Sweep goes on where it stops. Called
+// with sweeping held.
 func (t *Table) sweepFound(now time.Time) error {
 	t.mu.Lock()
 	look := t.found
@@ -132,13 +138,17 @@ func (t *Table) sweepFound(now time.Time) error {
 	if len(look) == 0 {
 		return nil
 	}
-	var left, over []found
+	var rest, left, over []found // not looked at; locked, or in quarantine; to be given up
 	endings := 0
 	end := func(block, n uint64) {
 		left = append(left, found{block, n, now})
 		endings++
 	}
-	for _, f := range look {
+	for i, f := range look {
+		if t.o.Now().Sub(now) >= sweepFoundTime {
+			rest = append(rest, look[i:]...)
+			break
+		}
 		if !f.ended.IsZero() {
 			if now.Sub(f.ended) >= Quarantine {
 				over = append(over, f)
@@ -148,6 +158,7 @@ func (t *Table) sweepFound(now time.Time) error {
 			continue
 		}
 		at, stop := f.block, f.block+f.n
+		inTime := true
 		err := t.o.Locks.Locks(int64(f.block)*t.o.Block, int64(f.n)*t.o.Block, func(lo, hi int64) bool {
 			first, last := max(uint64(lo/t.o.Block), at), uint64((hi+t.o.Block-1)/t.o.Block)
 			if at < first {
@@ -157,15 +168,21 @@ func (t *Table) sweepFound(now time.Time) error {
 				left = append(left, found{block: first, n: last - first})
 				at = last
 			}
-			return true
+			inTime = t.o.Now().Sub(now) < sweepFoundTime
+			return inTime
 		})
 		if err != nil {
 			return err // of what was seen until then nothing is given up
 		}
-		if at < stop {
+		switch {
+		case at >= stop:
+		case inTime:
 			end(at, stop-at)
+		default:
+			rest = append(rest, found{block: at, n: stop - at})
 		}
 	}
+	left = append(rest, left...)
 	t.mu.Lock()
 	t.grants.Add(int64(len(left) - len(t.found)))
 	t.ending.Add(int64(endings - len(over)))

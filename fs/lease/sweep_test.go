@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/daxfsd/daxfsd/direct/protocol"
 	"github.com/daxfsd/daxfsd/fs/lease"
@@ -180,6 +181,68 @@ func TestFoundInTurns(t *testing.T) {
 		t.Error("what nobody locks is leased after its quarantine")
 	}
 	w.CloseHandle(5)
+}
+
+// slow is a Fake that takes a millisecond to find a lock.
+type slow struct {
+	*lease.Fake
+	now     time.Time
+	queries int
+}
+
+func (k *slow) Locks(off, n int64, f func(lo, hi int64) bool) error {
+	return k.Fake.Locks(off, n, func(lo, hi int64) bool {
+		k.now, k.queries = k.now.Add(time.Millisecond), k.queries+1
+		return f(lo, hi)
+	})
+}
+
+// TestManyFound checks that a Sweep does not look at all found leases if a program has taken so
+// many locks that it would take long, and that the next Sweeps come to all of them: also if the
+// locks are within a single found lease.
+func TestManyFound(t *testing.T) {
+	for _, whole := range []bool{false, true} {
+		k := &slow{Fake: new(lease.Fake), now: time.Unix(1, 0)}
+		l := table(t, k, lease.Options{Now: func() time.Time { return k.now }})
+		lock := func(d int) {
+			for b := range int64(64) {
+				if b%2 == 0 {
+					k.Lock(b*blockSize, (b+1)*blockSize, d)
+				}
+			}
+		}
+		if whole {
+			k.Lock(0, 64*blockSize, 1)
+		} else {
+			lock(1)
+		}
+		if err := l.Find(64, func(_, n uint64) (uint64, bool) { return n, false }); err != nil {
+			t.Fatal(err)
+		}
+		if whole {
+			k.Lock(0, 64*blockSize, -1)
+			lock(1)
+		}
+		for range 10 {
+			k.queries = 0
+			if err := l.Sweep(10); err != nil || k.queries == 0 || k.queries > 11 {
+				t.Fatalf("a Sweep made %d queries, %v", k.queries, err)
+			}
+		}
+		if n := len(l.List()); n != 32 {
+			t.Errorf("%d found leases, expected 32", n)
+		}
+		k.DropAll()
+		for range 10 {
+			if err := l.Sweep(10); err != nil {
+				t.Fatal(err)
+			}
+			k.now = k.now.Add(lease.Quarantine)
+		}
+		if l.Any() || l.Ending() {
+			t.Error("leases are left")
+		}
+	}
 }
 
 // TestThousandsEnd checks that the grants of a file end in one pass: 20 000 at once, as when a

@@ -120,7 +120,7 @@ type Table struct {
 	next   int               // protected by mu: index in order where the next Sweep begins
 	lastID uint64            // protected by mu
 	asked  map[uint64]int    // protected by mu: promised grants by open file
-	found  []found           // protected by mu: in ascending order
+	found  []found           // protected by mu: in the order in which Sweep looks at them
 	used   int               // protected by mu: locks of all grants that have not ended
 	byUser map[uint32]int    // protected by mu: these locks by user
 	slots  slots             // protected by mu
