@@ -22,9 +22,10 @@ type conn struct {
 	users atomic.Int32
 
 	mu     sync.Mutex
-	region *pmem.Mapper  // protected by mu; nil: not yet opened
-	id     pmem.Identity // protected by mu: of region
-	rw     bool          // protected by mu: region may be opened for writing
+	region *pmem.Mapper   // protected by mu; nil: not yet opened
+	former []*pmem.Mapper // protected by mu: others may be using them
+	id     pmem.Identity  // protected by mu: of region
+	rw     bool           // protected by mu: region may be opened for writing
 }
 
 // put ends one use.
@@ -35,6 +36,9 @@ func (c *conn) put() {
 	c.file.Close()
 	if c.region != nil {
 		c.region.Close()
+	}
+	for _, r := range c.former {
+		r.Close()
 	}
 }
 
@@ -110,7 +114,7 @@ func (c *conn) mapper(g *protocol.Grant) (*pmem.Mapper, error) {
 		return nil, fmt.Errorf("%w: %s: this process must be able to open the region %s to %s it: %w", ErrRegion, c.file.Name(), g.Path, need, err)
 	}
 	if c.region != nil {
-		c.region.Close()
+		c.former = append(c.former, c.region)
 	}
 	c.region, c.id, c.rw = r, id, write
 	return r, nil

@@ -372,6 +372,31 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestFormerRegion checks that the region as it was opened for reading can be used on, by leases
+// that are just being taken, when it is opened again for writing.
+func TestFormerRegion(t *testing.T) {
+	f := newFake(t, "", 16*mib)
+	f.set(8192, protocol.Extent{Offset: 0, Region: 1 * mib, Length: 8192})
+	d := f.mustOpen(os.O_RDWR)
+	if _, err := d.ReadAt(make([]byte, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	r := d.conn.region
+	if _, err := d.WriteAt([]byte{1}, 0); err != nil || d.Normal() != 0 || d.conn.region == r {
+		t.Fatalf("WriteAt: %v, %d went the normal way, region opened again %v", err, d.Normal(), d.conn.region != r)
+	}
+	desc, err := r.Open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	desc.Close()
+	d.Close()
+	if desc, err := r.Open(false); err == nil {
+		desc.Close()
+		t.Error("the region is open after the file was closed")
+	}
+}
+
 // TestNoAllocs checks that reading and writing what is mapped allocates nothing.
 func TestNoAllocs(t *testing.T) {
 	f := newFake(t, "", 64*mib)
