@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -35,10 +36,13 @@ func TestPowerCut(t *testing.T) {
 	for round := range *rounds {
 		start := time.Now()
 		n := c.round(round, c.rng.Int64N(int64(4*time.Second)))
-		t.Logf("round %d: %d calls acknowledged; %.1f s", round, n, time.Since(start).Seconds())
+		t.Logf("round %d: %d calls acknowledged, and %d stores by grants so far; %.1f s", round, n, c.stored, time.Since(start).Seconds())
 	}
 	c.round(*rounds, 0)
-	t.Logf("%d calls acknowledged, none lost; of the calls in flight there was the %v", c.acknowledged, c.outcomes)
+	if c.stored < *rounds {
+		t.Errorf("%d stores by grants in %d rounds", c.stored, *rounds)
+	}
+	t.Logf("%d calls and %d stores by grants acknowledged, none lost; of the calls in flight there was the %v", c.acknowledged, c.stored, c.outcomes)
 }
 
 // A cutter is the host's side of TestPowerCut.
@@ -49,6 +53,7 @@ type cutter struct {
 	device machine.Device
 	trees  [oracle.Workers]*oracle.Tree
 	flight [oracle.Workers]*oracle.Op
+	stored int // number of the last store of the program with grants that is known to be durable
 
 	acknowledged int
 	outcomes     map[oracle.Outcome]int
@@ -87,7 +92,10 @@ func (c *cutter) round(round int, after int64) int {
 		ports[worker] = &port{first: sync.OnceFunc(working.Done)}
 		start.Ports = append(start.Ports, ports[worker])
 	}
-	env := []string{fmt.Sprintf("DAXFSD_CUT_ROUND=%d DAXFSD_CUT_SEED=%d", round, *seed)}
+	working.Add(1)
+	storer := &port{first: sync.OnceFunc(working.Done)}
+	start.Ports = append(start.Ports, storer)
+	env := []string{fmt.Sprintf("DAXFSD_CUT_ROUND=%d DAXFSD_CUT_SEED=%d DAXFSD_CUT_STORED=%d", round, *seed, c.stored)}
 	if last {
 		env = append(env, "DAXFSD_CUT_LAST=yes")
 	} else {
@@ -98,7 +106,7 @@ func (c *cutter) round(round int, after int64) int {
 		}()
 	}
 	code, err := boot(start, "TestCut", env).Run(ctx)
-	for _, each := range ports {
+	for _, each := range append(ports[:], storer) {
 		each.first() // end the goroutine that waits for all workers
 	}
 	switch {
@@ -107,19 +115,22 @@ func (c *cutter) round(round int, after int64) int {
 	case errors.Is(err, machine.ErrEmulator):
 		c.t.Logf("round %d: once more, because %v", round, err)
 		if round > 0 {
-			c.decideAll(round, ports, out.String())
+			c.decideAll(round, ports, storer, out.String())
 		}
 		return c.round(round, after)
 	default:
 		c.t.Fatalf("round %d: exit code %d, %v\n%s", round, code, err, out.String())
 	}
-	return c.decideAll(round, ports, out.String())
+	return c.decideAll(round, ports, storer, out.String())
 }
 
-// decideAll applies the output of all workers to their trees, and returns the number of
-// acknowledged calls.
-func (c *cutter) decideAll(round int, ports [oracle.Workers]*port, out string) (n int) {
+// decideAll applies the output of all workers to their trees, and counts the stores by grants. It
+// returns the number of acknowledged calls.
+func (c *cutter) decideAll(round int, ports [oracle.Workers]*port, storer *port, out string) (n int) {
 	c.t.Helper()
+	if err := c.addStores(storer.String()); err != nil {
+		c.t.Fatalf("round %d: %v\n%s", round, err, out)
+	}
 	for w := range oracle.Workers {
 		if ports[w].Len() == 0 { // the emulator died before this worker began
 			continue
@@ -154,6 +165,23 @@ func (c *cutter) decide(w int, said string) (n int, err error) {
 	}
 	n, c.flight[w], err = c.trees[w].Replay(name)
 	return n, err
+}
+
+// addStores adds the stores that the log of the program with grants contains: they follow one
+// another.
+func (c *cutter) addStores(log string) error {
+	for line := range strings.Lines(log) {
+		number, ended := strings.CutPrefix(line, "! ")
+		number, _, whole := strings.Cut(number, " ")
+		if !ended || !whole || !strings.HasSuffix(line, "\n") {
+			continue
+		}
+		if n, err := strconv.Atoi(number); err != nil || n != c.stored+1 {
+			return fmt.Errorf("after store %d by a grant its program said %q", c.stored, line)
+		}
+		c.stored++
+	}
+	return nil
 }
 
 // A port keeps the output of a worker, and calls first at its first acknowledgement.

@@ -35,6 +35,19 @@ func TestMisuse(t *testing.T) {
 	inGuest(t, 3*time.Minute, "TestMisuse", nil, nvdimm(t, 3))
 }
 
+// TestDirect runs TestDirect of test/vm/guest on devices of each alignment, in a guest for each,
+// and after a reboot TestDirectReboot.
+func TestDirect(t *testing.T) {
+	t.Run("devdax-2M", func(t *testing.T) {
+		d := nvdimm(t, 2)
+		inGuest(t, 3*time.Minute, "^TestDirect$/^devdax-2M$", nil, d)
+		inGuest(t, time.Minute, "^TestDirectReboot$", nil, d)
+	})
+	t.Run("devdax-1G", func(t *testing.T) { // 4 GiB of the 5 are aligned, and the middle two of these have no metadata
+		inGuest(t, 3*time.Minute, "^TestDirect$/^devdax-1G$", nil, nvdimm(t, 5))
+	})
+}
+
 // TestShrunk boots again with a smaller device than daxfsd mkfs has formatted.
 func TestShrunk(t *testing.T) {
 	d := nvdimm(t, 2)

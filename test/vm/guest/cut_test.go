@@ -23,13 +23,19 @@ import (
 //	DAXFSD_CUT_ROUND   0: there is no filesystem yet
 //	DAXFSD_CUT_LAST    not empty: only check
 //	DAXFSD_CUT_SEED    seed of the workers' calls
+//	DAXFSD_CUT_STORED  number of the last store of the storer (store) that the host knows of
 //	/job/tree.W       the tree that worker W must have
 //	/job/flight.W     the call that was not acknowledged, if there was one
 //
-// Its output is on port 3 + W: first the outcome of that call, then the worker's log.
+// Its output is on port 3 + W: first the outcome of that call, then the worker's log. The storer's
+// log is on the port after those.
 func TestCut(t *testing.T) {
 	const region = "/dev/dax0.0"
 	round, err := strconv.Atoi(os.Getenv("DAXFSD_CUT_ROUND"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := strconv.ParseInt(os.Getenv("DAXFSD_CUT_STORED"), 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,10 +61,11 @@ func TestCut(t *testing.T) {
 		}
 		mount.Up()
 	}
+	checkStored(t, mount, stored)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	var cmds [oracle.Workers]*exec.Cmd
-	var out [oracle.Workers]bytes.Buffer
+	var cmds [oracle.Workers + 1]*exec.Cmd
+	var out [oracle.Workers + 1]bytes.Buffer
 	for worker := range oracle.Workers {
 		port := fmt.Sprint("/dev/vport0p", 3+worker)
 		state, err := decide(mount, worker, port)
@@ -68,18 +75,19 @@ func TestCut(t *testing.T) {
 		}
 		cmds[worker] = harness.Child(ctx, "work", mount.Mountpoint, strconv.Itoa(worker), state, port,
 			os.Getenv("DAXFSD_CUT_SEED"), strconv.Itoa(round), "0")
-		cmds[worker].Stdout, cmds[worker].Stderr = &out[worker], &out[worker]
 	}
+	cmds[oracle.Workers] = harness.Child(ctx, "store", mount.Mountpoint, fmt.Sprint("/dev/vport0p", 3+oracle.Workers), strconv.FormatInt(stored+1, 10))
 	if os.Getenv("DAXFSD_CUT_LAST") != "" || t.Failed() {
 		mount.Down()
 		return
 	}
-	for worker := range oracle.Workers {
-		if err := cmds[worker].Start(); err != nil {
+	for worker, cmd := range cmds {
+		cmd.Stdout, cmd.Stderr = &out[worker], &out[worker]
+		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for worker := range oracle.Workers {
+	for worker := range cmds {
 		t.Errorf("worker %d ended, which only the power cut may do: %v: %s", worker, cmds[worker].Wait(), out[worker].Bytes())
 	}
 }

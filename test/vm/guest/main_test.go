@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "these tests make namespaces of /dev/pmem0 and format them; they run in a guest: make test-vm")
 		os.Exit(1)
 	}
-	harness.Main(m, harness.Children{"work": oracle.Work})
+	harness.Main(m, harness.Children{"work": oracle.Work, "store": store, "count": count, "stay": stay, "refuse": refuse})
 }
 
 // limit bounds the time of a command, under emulation on a busy host.
