@@ -2,7 +2,6 @@ package fs_test
 
 import (
 	"math/rand/v2"
-	"time"
 
 	"github.com/daxfsd/daxfsd/direct/protocol"
 	"github.com/daxfsd/daxfsd/fs"
@@ -72,7 +71,7 @@ func (s *stressed) program(seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	ctx := &fs.Caller{Lane: uint32(seed), UID: uint32(seed)}
 	var have []*mapping
-	for time.Now().Before(s.stop) {
+	for s.running() {
 		s.gate.RLock()
 		switch op := rnd.IntN(6); {
 		case op == 0 && len(have) < 6:
