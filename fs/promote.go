@@ -3,8 +3,10 @@ package fs
 import (
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/daxfsd/daxfsd/fs/layout"
+	"github.com/daxfsd/daxfsd/fs/lease"
 	"github.com/daxfsd/daxfsd/hugepage"
 )
 
@@ -24,6 +26,7 @@ type promotion struct {
 	turn   bool // it has the turn to move blocks, see begin
 	packed bool // there is no free PMD block, and none can be made
 	shared bool // some blocks were not moved because they are shared
+	leased bool // some blocks were not moved because a program maps them
 }
 
 // pageOrder returns the order of the largest folio that is not larger than a page of size bytes; 0
@@ -48,7 +51,28 @@ func (d *Direct) promote(ctx *Caller, in *inode, q *GrantQuery) (shared bool) {
 	d.sweep() // blocks whose lease has ended can be moved
 	p := promotion{d: &d.fs.defrag, ctx: ctx, in: in, order: ctx.Order, lo: q.Lo, hi: q.Hi, allocate: q.Allocate}
 	p.run()
+	if p.leased && d.leases.EndingOf(in.ino) {
+		p.end() // not while waiting
+		d.awaitEnded(ctx, in)
+		p.run()
+	}
 	return p.shared
+}
+
+// awaitEnded waits until no lease of the file that has ended keeps its blocks: those of a program
+// that unmaps a file and maps it again in large pages, or of one that has ended just now. It waits
+// for no lease that lives.
+func (d *Direct) awaitEnded(ctx *Caller, in *inode) {
+	const most = lease.Quarantine + 2*sweepInterval
+	ctx.Wait(func() {
+		for end := time.Now().Add(most); d.leases.EndingOf(in.ino) && time.Now().Before(end); d.sweep() {
+			select {
+			case <-ctx.Cancel:
+				return
+			case <-time.After(sweepInterval):
+			}
+		}
+	})
 }
 
 // run collapses the aligned ranges of the file that lie in the range. If that includes the end of
@@ -193,7 +217,13 @@ func (p *promotion) mayMove(at uint64, s *rangeState, base uint64, clear bool) b
 	if !fs.direct.any() && len(fs.bad.Ranges()) == 0 {
 		return true
 	}
-	fixed := func(block, n uint64) bool { return n > 0 && (fs.direct.leased(block, n) || fs.bad.Has(block, n)) }
+	fixed := func(block, n uint64) bool {
+		if n > 0 && fs.direct.leased(block, n) {
+			p.leased = true
+			return true
+		}
+		return n > 0 && fs.bad.Has(block, n)
+	}
 	to := base // up to here base is looked at
 	for b := at; b < at+s.whole; {
 		e, ok := p.in.space.Lookup(b)

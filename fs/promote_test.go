@@ -172,6 +172,17 @@ func TestPromoteAround(t *testing.T) {
 		}
 		v.Remount()
 	})
+	t.Run("leased until now", func(t *testing.T) {
+		v := newGranting(t, 32<<20)
+		ino, _, _ := v.scattered("/f", size, 4)
+		g := v.grant(ino, 20, 21, true)
+		v.locks.Use(g, 4096, -1)
+		v.OK(v.FS.Direct().Release(ino, g.ID))
+		v.ask(ino, whole)
+		if n := v.collapsed(ino, pudBlocks); n != 2 {
+			t.Errorf("%d PUD ranges are collapsed, expected 2: the lease has ended", n)
+		}
+	})
 	t.Run("shared", func(t *testing.T) {
 		v := newGranting(t, 32<<20)
 		ino, _, data := v.scattered("/f", size, 5)

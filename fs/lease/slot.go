@@ -2,6 +2,7 @@ package lease
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/daxfsd/daxfsd/direct/protocol"
 )
@@ -198,4 +199,16 @@ func (t *Table) OfFile(ino uint64) (all, writable int) {
 		}
 	}
 	return all, writable
+}
+
+// EndingOf reports whether there is a grant of a file whose lease has ended, and whose blocks are
+// still kept.
+func (t *Table) EndingOf(ino uint64) bool {
+	if !t.Ending() {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.files[ino]
+	return f != nil && slices.ContainsFunc(f.grants, func(g *Grant) bool { return g.state == ended })
 }

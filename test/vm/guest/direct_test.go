@@ -2,6 +2,7 @@ package guest
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -237,6 +238,9 @@ func promoted(t *testing.T, m *harness.Mount) {
 	}
 	for _, f := range files {
 		d := openDirect(t, f)
+		if _, err := d.Map(0, size, direct.MapOptions{}); !errors.Is(err, direct.ErrLayout) {
+			t.Errorf("a mapping of a sparse file: %v, want ErrLayout", err)
+		}
 		wantFaults(t, d, size, direct.MapOptions{Write: true, Allocate: true, PageSize: 2 * mib}, func(b []byte) {
 			if got := sumNumbers(b); got != sum {
 				t.Errorf("the numbers of the mapped pages add up to %d, want %d", got, sum)
