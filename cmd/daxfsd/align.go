@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -54,9 +53,7 @@ output says how much pages of each size can map, before and after.`,
 				}
 			}
 			if asJSON {
-				encoder := json.NewEncoder(c.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				_ = encoder.Encode(all)
+				printJSON(c, all)
 			}
 			if failed {
 				return &exitError{code: 1}

@@ -52,9 +52,7 @@ kernel's mapping of the region has ("mapped by" of ` + "`daxfsd info`" + `). "ap
 				}
 			}
 			if asJSON {
-				encoder := json.NewEncoder(c.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				_ = encoder.Encode(all)
+				printJSON(c, all)
 			}
 			if failed {
 				return &exitError{code: 1}

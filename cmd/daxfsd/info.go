@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -55,9 +54,8 @@ that took less than number i of "bucket_bounds_ns", and at least number i-1.
 				return err
 			}
 			if asJSON {
-				encoder := json.NewEncoder(c.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(i)
+				printJSON(c, i)
+				return nil
 			}
 			i.print(c)
 			return nil
@@ -96,30 +94,39 @@ type info struct {
 
 // collectInfo describes arg, which is a mount point or a region.
 func collectInfo(arg string) (*info, error) {
+	m, path, err := mountOrRegion(arg)
+	switch {
+	case err != nil:
+		return nil, err
+	case m == nil:
+		return regionInfo(path)
+	}
+	i, err := mountInfo(m)
+	if err == nil && path != "" {
+		i.Region = path // the name it has now
+	}
+	return i, err
+}
+
+// mountOrRegion finds what arg names: the mount m if it is a mount point, or a region that is
+// mounted; the region at path if arg is one.
+func mountOrRegion(arg string) (m *mountinfo.Info, path string, err error) {
 	f, err := find(arg)
 	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
-		return nil, err
+		return nil, "", err
 	}
 	if err == nil {
 		if m := f.daxfsd(); m != nil {
-			return mountInfo(m)
+			return m, "", nil
 		}
 		if f.mode&unix.S_IFMT == unix.S_IFDIR {
-			return nil, fmt.Errorf("%s is a directory with no daxfsd mounted on it", f.path)
+			return nil, "", fmt.Errorf("%s is a directory with no daxfsd mounted on it", f.path)
 		}
 	}
-	path, err := regionPath(arg)
-	if err != nil {
-		return nil, err
+	if path, err = regionPath(arg); err != nil {
+		return nil, "", err
 	}
-	if m := serving(path); m != nil {
-		i, err := mountInfo(m)
-		if err == nil {
-			i.Region = path // the name it has now
-		}
-		return i, err
-	}
-	return regionInfo(path)
+	return serving(path), path, nil
 }
 
 // mountInfo asks the daemon. If the daemon is gone or does not answer, it reads the region.

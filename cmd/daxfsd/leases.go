@@ -1,18 +1,15 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"text/tabwriter"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/daxfsd/daxfsd/fs"
 	"github.com/daxfsd/daxfsd/fs/fusefs"
@@ -52,9 +49,8 @@ the region sees less.`,
 				return err
 			}
 			if asJSON {
-				encoder := json.NewEncoder(c.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(l)
+				printJSON(c, l)
+				return nil
 			}
 			l.print(c.OutOrStdout())
 			return nil
@@ -78,23 +74,11 @@ type leases struct {
 
 // collectLeases describes arg, which is a mount point or a region.
 func collectLeases(arg string) (*leases, error) {
-	f, err := find(arg)
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
-		return nil, err
-	}
-	if err == nil {
-		if m := f.daxfsd(); m != nil {
-			return mountLeases(m)
-		}
-		if f.mode&unix.S_IFMT == unix.S_IFDIR {
-			return nil, fmt.Errorf("%s is a directory with no daxfsd mounted on it", f.path)
-		}
-	}
-	path, err := regionPath(arg)
+	m, path, err := mountOrRegion(arg)
 	if err != nil {
 		return nil, err
 	}
-	if m := serving(path); m != nil {
+	if m != nil {
 		return mountLeases(m)
 	}
 	region, err := openRegion(path, pmem.Options{ReadOnly: true, Shared: true})

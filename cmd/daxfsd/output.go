@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 
@@ -31,6 +32,13 @@ func (o *output) close() error {
 		o.err = err
 	}
 	return o.err
+}
+
+// printJSON prints v for scripts. The output remembers an error.
+func printJSON(c *cobra.Command, v any) {
+	encoder := json.NewEncoder(c.OutOrStdout())
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(v)
 }
 
 // helpCommand is cobra's help command, except that an unknown topic is an error.
