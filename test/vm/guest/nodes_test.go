@@ -72,7 +72,9 @@ func nodes(t *testing.T, m *harness.Mount) {
 	dir := t.TempDir()
 	refusal := func() {
 		t.Helper()
-		says(t, refused(t, "mount", node, dir), node, "programs of this machine may have mapped files", "another device node", "-o takeover")
+		for _, args := range [][]string{{"mount", node, dir}, {"mkfs", "--force", node}, {"fsck", "-y", node}} {
+			says(t, refused(t, args...), node, "programs of this machine may have mapped files", "another device node", "takeover")
+		}
 	}
 	refusal()
 	run(t, harness.Daxfsd, "mount", "-o", "takeover", node, dir)
