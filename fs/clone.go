@@ -299,12 +299,12 @@ func (c *copying) readableLocked(lo, hi uint64) uint64 {
 // transaction takes, and returns the file block where it stopped. Called with the locks of lock
 // held.
 func (c *copying) markSharedLocked(lo, hi uint64) (stop uint64, err error) {
-	from := lo
-	if e, ok := c.src.space.Lookup(lo); ok {
-		from = e.Logical // an extent is marked as a whole
+	from, end := lo, hi
+	whole := !c.fs.direct.any() // else programs may store to the rest of an extent, which stays unshared
+	if e, ok := c.src.space.Lookup(lo); ok && whole {
+		from = e.Logical
 	}
 	m := c.fs.newRemapLocked(c.src, from)
-	end := hi
 	c.src.space.Ascend(lo, func(e pagecache.Extent) bool {
 		if e.Logical >= hi {
 			return false
@@ -314,11 +314,15 @@ func (c *copying) markSharedLocked(lo, hi uint64) (stop uint64, err error) {
 			return false
 		}
 		m.take(e)
+		if whole {
+			end = max(end, e.End())
+		} else {
+			e = part(e, max(lo, e.Logical), min(hi, e.End()))
+		}
 		if e.Flags&layout.ExtentUnwritten == 0 {
 			e.Flags |= layout.ExtentShared
 		}
 		m.put(e)
-		end = max(end, e.End())
 		return true
 	})
 	m.finish(end)

@@ -141,3 +141,36 @@ func TestGrantCollapse(t *testing.T) {
 		}
 	}
 }
+
+// TestGrantShareBeside checks that a copy of a part of an extent leaves the part that a program may
+// store to unshared: a write does not move it, and no other file gets what the program stores.
+func TestGrantShareBeside(t *testing.T) {
+	for _, c := range []struct{ lo, hi, from, n int64 }{{8, 16, 0, 8}, {0, 8, 8, 8}, {4, 8, 0, 4}, {4, 8, 8, 8}} {
+		v := newGranting(t, 16<<20)
+		ino, other := v.Create("/f"), v.Create("/other")
+		v.Write(ino, 0, bytes.Repeat([]byte{1}, 16*4096))
+		g := v.grant(ino, uint64(c.lo), uint64(c.hi), true)
+		store := func(b byte) {
+			v.Store(int64(g.Parts[0].Block)*4096, []byte{b})
+			if got := v.Read(ino, c.lo*4096, 1)[0]; got != b {
+				t.Errorf("%+v: the file has %d, and the program stored %d", c, got, b)
+			}
+		}
+		v.Clone(ino, c.from*4096, other, c.from*4096, c.n*4096)
+		if v.FS.Stats().SharedBytes == 0 {
+			t.Errorf("%+v: nothing is shared", c)
+		}
+		v.Write(ino, c.lo*4096+100, []byte("in place"))
+		store(7)
+		v.Clone(ino, c.lo*4096, other, c.lo*4096, (c.hi-c.lo)*4096)
+		store(8)
+		if got := v.Read(other, c.lo*4096, 1)[0]; got != 7 {
+			t.Errorf("%+v: another file has %d", c, got)
+		}
+		if v.generation(g) != g.Generation {
+			t.Errorf("%+v: the grant is stale", c)
+		}
+		v.end(g)
+		v.Remount()
+	}
+}
