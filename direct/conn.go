@@ -18,7 +18,6 @@ import (
 type conn struct {
 	file  *os.File
 	ioctl func(cmd uint, arg []byte) error // immutable; tests replace it
-	write bool                             // the file is open for writing
 	users atomic.Int32
 
 	mu     sync.Mutex

@@ -444,7 +444,7 @@ func TestGrantPrivileges(t *testing.T) {
 	if m := v.Stat(ino).Mode; m&0o7777 != 0o6755 {
 		t.Errorf("a grant to read left mode %o", m)
 	}
-	g := ask(true)
+	ask(true)
 	if m := v.Stat(ino).Mode; m&0o7777 != 0o755 {
 		t.Errorf("a grant to write left mode %o", m)
 	}
@@ -456,7 +456,8 @@ func TestGrantPrivileges(t *testing.T) {
 		"set-group-ID": func() { chmod(0o2755) },
 		"capabilities": func() { v.SetXattr(ino, capability, []byte("y")) },
 	} {
-		if g = ask(true); v.generation(g) != g.Generation {
+		g := ask(true)
+		if v.generation(g) != g.Generation {
 			t.Fatal("a new grant is stale")
 		}
 		chmod(0o700)

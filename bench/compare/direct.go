@@ -325,7 +325,8 @@ func repeat(do func([]byte, int64) (int, error), buf []byte, size int64, seed ui
 func (m *measurement) touch(a *access, c *cell) error {
 	var bytes []byte
 	var end func() error
-	faults, start := faultsOfThread(), time.Now()
+	var faults int64
+	var start time.Time
 	if a.contender == byClient {
 		d, err := openDirect(a.file)
 		if err != nil {
