@@ -183,6 +183,7 @@ func TestGrantRules(t *testing.T) {
 	} {
 		for _, write := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, write=%v", c.name, write), func(t *testing.T) {
+				t.Parallel() // they wait for leases to end
 				v := newGranting(t, 16<<20)
 				ino, other := v.Create("/f"), v.Create("/other")
 				v.Write(ino, 0, fill(1, n*4096))

@@ -19,9 +19,9 @@ import (
 // TestPromoteModel compares files with a model while grants promote them, programs hold leases and
 // store through them, and the files are written, cut, punched, shared and allocated.
 func TestPromoteModel(t *testing.T) {
-	steps, seeds := 1500, int64(4)
+	steps, seeds := 1000, int64(3)
 	if testing.Short() {
-		steps, seeds = 600, 2
+		steps, seeds = 400, 1
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { promoteModel(t, seed, steps) })

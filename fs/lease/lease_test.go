@@ -406,23 +406,23 @@ func TestPassOn(t *testing.T) {
 	}
 }
 
-// TestForeignLocks checks that locks which no grant explains neither confirm a grant nor keep
-// others from getting one, unless they cover all ids.
+// TestForeignLocks checks that locks which no grant explains, as those of a former daemon's grants
+// are, neither confirm a grant nor keep others from getting one, unless they cover all ids.
 func TestForeignLocks(t *testing.T) {
 	w := newWorld(t)
 	w.own(0, 8)
-	first := w.add(1, 0, 1, false)
-	for id := first.ID + 1; id < first.ID+10; id++ {
+	for id := uint64(2); id <= 10; id++ {
 		off := protocol.Identity(id, id%2 == 0)
 		w.k.Lock(off, off+1, 1)
 	}
-	second := w.add(1, 0, 1, false)
-	if second.ID != first.ID+10 {
-		t.Errorf("id %d after %d and nine that are locked", second.ID, first.ID)
+	first, second := w.add(1, 0, 1, false), w.add(1, 0, 1, false)
+	if first.ID != 1 || second.ID != 11 {
+		t.Errorf("ids %d and %d, want 1 and 11: those between are locked", first.ID, second.ID)
 	}
 	if err := w.Confirm(1, second.ID, second.Generation); !errors.Is(err, lease.ErrNotLocked) {
 		t.Errorf("confirmed: %v", err)
 	}
+	w.SetLastID(second.ID)
 	w.k.Lock(0, 1<<63-1, 1) // as flock(2) on NFS, or a backup program does
 	g := &lease.Grant{Ino: 1, Lo: 0, Hi: 1, Handle: 5}
 	if err := w.Add(g, 0); !errors.Is(err, lease.ErrBudget) {
