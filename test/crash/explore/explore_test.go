@@ -63,7 +63,9 @@ func workload(t *testing.T, name string) *Workload {
 // TestNotices plants bugs that the explorer must notice. If it missed them, the explorer would
 // prove nothing.
 func TestNotices(t *testing.T) {
-	x, err := newExplorer(DefaultConfig())
+	c := DefaultConfig()
+	c.MaxFailures = 1
+	x, err := newExplorer(c)
 	if err != nil {
 		t.Fatal(err)
 	}
