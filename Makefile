@@ -184,7 +184,7 @@ crash:
 
 # Measures how much of an aged filesystem large pages can still map; see docs/ageing.md.
 ageing:
-	$(call step,ageing,65,$(GO) run ./bench/ageing --util 75 --check && $(GO) run ./bench/ageing --util 90 --check)
+	$(call step,ageing,150,$(GO) run ./bench/ageing --util 75 --seeds 3 --check && $(GO) run ./bench/ageing --util 90 --seeds 3 --check)
 
 # Kills the daemon under load, in recovery and in unmount.
 kill:

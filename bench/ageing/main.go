@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -55,26 +56,50 @@ func main() {
 	flag.IntVar(&res.Churn, "churn", 20, "bytes to allocate, as a multiple of the region's size")
 	flag.Int64Var(&res.Seed, "seed", 1, "seed of the random choices")
 	flag.IntVar(&res.Writers, "writers", 4, "files that grow at the same time")
+	seeds := flag.Int("seeds", 1, "how many runs to make, with this seed and the next ones; their medians are checked")
 	check := flag.Bool("check", false, "fail if a figure misses its target in docs/ageing.md")
 	asJSON := flag.Bool("json", false, "print JSON")
 	dir := flag.String("dir", "", "directory for the sparse region (default: a temporary one)")
 	flag.Parse()
 	res.Size = *size
-	if err := run(&res, *dir); err != nil {
-		fmt.Fprintln(os.Stderr, "ageing:", err)
-		os.Exit(1)
+	all := make([]Result, max(1, *seeds))
+	for i := range all {
+		all[i] = res
+		all[i].Seed += int64(i)
+		if err := run(&all[i], *dir); err != nil {
+			fmt.Fprintln(os.Stderr, "ageing:", err)
+			os.Exit(1)
+		}
+		if *asJSON {
+			e := json.NewEncoder(os.Stdout)
+			e.SetIndent("", "  ")
+			e.Encode(&all[i])
+		} else {
+			all[i].print()
+		}
 	}
-	if *asJSON {
-		e := json.NewEncoder(os.Stdout)
-		e.SetIndent("", "  ")
-		e.Encode(&res)
-	} else {
-		res.print()
-	}
-	if bad := res.missed(); *check && len(bad) > 0 {
+	if bad := medians(all).missed(); *check && len(bad) > 0 {
 		fmt.Fprintln(os.Stderr, "ageing: missed:", strings.Join(bad, "; "))
 		os.Exit(1)
 	}
+}
+
+// medians returns, for each figure that has a target, the median of several runs.
+func medians(all []Result) *Result {
+	m := all[0]
+	for _, f := range []func(r *Result) *float64{
+		func(r *Result) *float64 { return &r.FreeInAligned2M }, func(r *Result) *float64 { return &r.PMDMappable },
+		func(r *Result) *float64 { return &r.PUDMappable }, func(r *Result) *float64 { return &r.Faults },
+		func(r *Result) *float64 { return &r.Moved }, func(r *Result) *float64 { return &r.Seconds },
+	} {
+		var v []float64
+		for i := range all {
+			v = append(v, *f(&all[i]))
+		}
+		slices.Sort(v)
+		*f(&m) = v[len(v)/2]
+	}
+	return &m
 }
 
 // target is the range that a figure must lie in.
@@ -115,6 +140,7 @@ func (r *Result) print() {
 		v    any
 	}{
 		{"utilisation", fmt.Sprintf("%d %%", r.Util)},
+		{"seed", r.Seed},
 		{"churn", fmt.Sprintf("%d times %.0f GiB", r.Churn, float64(r.Size)/(1<<30))},
 		{"files at the end", fmt.Sprintf("%d, %d at a time", r.Files, r.Writers)},
 		{"free in aligned 2 MiB", fmt.Sprintf("%.4f", r.FreeInAligned2M)},
