@@ -2,85 +2,15 @@ package fs_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/daxfsd/daxfsd/direct/protocol"
 	"github.com/daxfsd/daxfsd/fs"
-	"github.com/daxfsd/daxfsd/fs/fstest"
 	"github.com/daxfsd/daxfsd/fs/lease"
-	"github.com/daxfsd/daxfsd/fs/owner"
 )
-
-// granting is a volume whose files programs map. The programs are the test.
-type granting struct {
-	*volume
-	locks *lease.Fake
-	said  []string // messages of the mount
-}
-
-func newGranting(t *testing.T, size int64) *granting {
-	locks := new(lease.Fake)
-	v := &granting{locks: locks}
-	o := fs.Options{Direct: fs.DirectWrite, Locks: locks, Warn: func(m string) { v.said = append(v.said, m) }}
-	v.volume = &volume{fstest.Format(t, fstest.Memory(t, size), fstest.Small, o)}
-	return v
-}
-
-// grant asks for file blocks [lo, hi), takes the locks, and confirms.
-func (v *granting) grant(ino, lo, hi uint64, write bool) *lease.Grant {
-	v.Helper()
-	g, _, e := v.FS.Direct().Grant(&v.Ctx, ino, &fs.GrantQuery{Lo: lo, Hi: hi, Write: write, Most: 100, Handle: 1})
-	if e != 0 {
-		v.Fatalf("grant of blocks %d to %d: %v", lo, hi, e)
-	}
-	v.locks.Use(g, 4096, 1)
-	v.OK(v.FS.Direct().Confirm(&v.Ctx, ino, g.ID, g.Generation))
-	return g
-}
-
-// end ends the lease of a grant, and waits until its blocks are given up.
-func (v *granting) end(g *lease.Grant) {
-	v.Helper()
-	v.locks.Use(g, 4096, -1)
-	v.sweepOut()
-}
-
-// sweepOut ends all leases whose locks have gone, and waits until their blocks are given up.
-func (v *granting) sweepOut() {
-	v.Helper()
-	for range 2 {
-		if err := v.FS.Direct().Sweep(); err != nil {
-			v.Fatal(err)
-		}
-		time.Sleep(lease.Quarantine)
-	}
-	if err := v.FS.Direct().Sweep(); err != nil {
-		v.Fatal(err)
-	}
-}
-
-func (v *granting) generation(g *lease.Grant) uint64 {
-	v.Helper()
-	var b [8]byte
-	if err := v.R.Load(g.Slot+protocol.SlotGeneration, b[:]); err != nil {
-		v.Fatal(err)
-	}
-	return binary.LittleEndian.Uint64(b[:])
-}
-
-// bytesOf returns what a program sees that maps a grant: the region, and zeros for holes.
-func (v *granting) bytesOf(g *lease.Grant) []byte {
-	b := make([]byte, (g.Hi-g.Lo)*4096)
-	for _, p := range g.Parts {
-		copy(b[(p.Logical-g.Lo)*4096:], v.R.Bytes(int64(p.Block)*4096, int64(p.N)*4096))
-	}
-	return b
-}
 
 // TestGrant checks which parts of a file are granted, and the errors.
 func TestGrant(t *testing.T) {
@@ -231,19 +161,6 @@ func TestGrantRules(t *testing.T) {
 				}
 				v.Remount()
 			})
-		}
-	}
-}
-
-// bytesIn reports whether a file has a byte.
-func (v *granting) bytesIn(ino uint64, b byte) bool {
-	for off := int64(0); ; off += 1 << 20 {
-		got := v.Read(ino, off, 1<<20)
-		if bytes.IndexByte(got, b) >= 0 {
-			return true
-		}
-		if len(got) < 1<<20 {
-			return false
 		}
 	}
 }
@@ -418,108 +335,4 @@ func TestGrantModes(t *testing.T) {
 		v.Unmount()
 	}
 	v.Mount()
-}
-
-// TestGrantPrivileges checks that a grant to write takes away what a write does, that setting it
-// later makes the grant stale, and that a file stays writable while a program stores to it.
-func TestGrantPrivileges(t *testing.T) {
-	v := newGranting(t, 16<<20)
-	ino := v.Create("/f")
-	v.Write(ino, 0, make([]byte, 8192))
-	chmod := func(mode uint32) {
-		v.Helper()
-		v.OK(v.FS.SetAttr(&v.Ctx, ino, &fs.SetAttr{Valid: fs.SetMode, Mode: mode}, new(fs.Attr)))
-	}
-	const capability = "security.capability"
-	ask := func(write bool) *lease.Grant {
-		v.Helper()
-		g, _, e := v.FS.Direct().Grant(&v.Ctx, ino, &fs.GrantQuery{Lo: 0, Hi: 2, Write: write, Most: 4, Kill: fs.SetKillPriv})
-		v.OK(e)
-		v.locks.Use(g, 4096, 1)
-		v.OK(v.FS.Direct().Confirm(&v.Ctx, ino, g.ID, g.Generation))
-		return g
-	}
-	chmod(0o6755)
-	v.SetXattr(ino, capability, []byte("x"))
-	ask(false)
-	if m := v.Stat(ino).Mode; m&0o7777 != 0o6755 {
-		t.Errorf("a grant to read left mode %o", m)
-	}
-	ask(true)
-	if m := v.Stat(ino).Mode; m&0o7777 != 0o755 {
-		t.Errorf("a grant to write left mode %o", m)
-	}
-	if _, e := v.FS.GetXattr(&v.Ctx, ino, capability, nil); e != syscall.ENODATA {
-		t.Errorf("a grant to write left capabilities: %v", e)
-	}
-	for name, set := range map[string]func(){
-		"set-user-ID":  func() { chmod(0o4755) },
-		"set-group-ID": func() { chmod(0o2755) },
-		"capabilities": func() { v.SetXattr(ino, capability, []byte("y")) },
-	} {
-		g := ask(true)
-		if v.generation(g) != g.Generation {
-			t.Fatal("a new grant is stale")
-		}
-		chmod(0o700)
-		if v.generation(g) != g.Generation {
-			t.Error("a mode that no write changes makes a grant stale")
-		}
-		if set(); v.generation(g) == g.Generation {
-			t.Errorf("%s: the grant is not stale", name)
-		}
-	}
-	for _, flag := range []uint32{0x10, 0x20} { // FS_IMMUTABLE_FL, FS_APPEND_FL
-		if e := v.FS.SetFlags(&v.Ctx, ino, flag, nil); e != syscall.EBUSY {
-			t.Errorf("flag %#x while a program stores: %v", flag, e)
-		}
-	}
-	v.OK(v.FS.SetFlags(&v.Ctx, ino, 0x80, nil)) // FS_NOATIME_FL
-	v.Crash()
-	v.Mount() // the programs go on
-	if e := v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0x10, nil); e != syscall.EBUSY {
-		t.Errorf("immutable while a program of a former mount stores: %v", e)
-	}
-	v.locks.DropAll()
-	v.sweepOut()
-	v.OK(v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0x10, nil))
-	v.OK(v.FS.SetFlags(&v.Ctx, v.Ino("/f"), 0, nil))
-}
-
-// TestGrantIsRecorded checks when the region records that programs map it, and what an unmount
-// says.
-func TestGrantIsRecorded(t *testing.T) {
-	v := newGranting(t, 16<<20)
-	recorded := func(want bool, when string) {
-		v.Helper()
-		rec, err := owner.Read(v.R, v.Super())
-		if err != nil || rec.Mapped.Any != want {
-			v.Errorf("%s: recorded %v, %v", when, rec.Mapped.Any, err)
-		}
-	}
-	ino := v.Create("/f")
-	v.Write(ino, 0, make([]byte, 8192))
-	recorded(false, "no grant")
-	g := v.grant(ino, 0, 2, true)
-	recorded(true, "a grant")
-	v.Unmount()
-	recorded(true, "unmounted")
-	if last := v.said[len(v.said)-1]; !strings.Contains(last, "programs map 8 KiB of the region") {
-		t.Errorf("the unmount says %q", last)
-	}
-	said := len(v.said)
-	v.Mount()
-	recorded(true, "mounted again")
-	v.locks.Use(g, 4096, -1)
-	g = v.grant(ino, 0, 1, false)
-	v.locks.Use(g, 4096, -1)
-	v.Unmount()
-	v.Mount()
-	recorded(false, "the program has ended")
-	v.Crash()
-	v.Mount()
-	recorded(false, "after a crash")
-	if len(v.said) != said {
-		t.Errorf("messages without a program: %q", v.said[said:])
-	}
 }

@@ -2,7 +2,6 @@ package fs_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"math/rand"
 	"sync"
@@ -207,13 +206,6 @@ func TestPromoteStress(t *testing.T) {
 	for i := range files {
 		v.FS.Forget(v.Create("/"+name(i)), 1)
 	}
-	is := func(b []byte, want uint64) {
-		for j := 0; j+8 <= len(b); j += 512 {
-			if g := binary.LittleEndian.Uint64(b[j:]); g != 0 && g != want {
-				bad.Add(1)
-			}
-		}
-	}
 	for w := range 6 {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewSource(int64(w)))
@@ -225,7 +217,7 @@ func TestPromoteStress(t *testing.T) {
 				if v.FS.Lookup(&ctx, 1, name(i), &a) != 0 {
 					continue
 				}
-				own := a.Ino<<32 | uint64(a.Gen)
+				own := stampOf(&a)
 				lo := uint64(rnd.Intn(blocks))
 				switch k := rnd.Intn(12); {
 				case w < 2: // promotes
@@ -253,7 +245,7 @@ func TestPromoteStress(t *testing.T) {
 								if err := v.R.Load(int64(p.Block)*4096, buf[:n]); err != nil {
 									t.Error(err)
 								}
-								is(buf[:n], own)
+								bad.Add(foreignWords(buf[:n], own))
 							}
 							time.Sleep(50 * time.Microsecond)
 						}
@@ -266,25 +258,16 @@ func TestPromoteStress(t *testing.T) {
 				case k == 1:
 					v.FS.Fallocate(&ctx, a.Ino, fs.FallocPunchHole|fs.FallocKeepSize, int64(lo)*4096, int64(1+rnd.Intn(30))*4096)
 				case k == 2 && rnd.Intn(4) == 0:
-					v.FS.Unlink(&ctx, 1, name(i))
-					var b fs.Attr
-					if v.FS.Mknod(&ctx, 1, name(i), syscall.S_IFREG, 0, &b) == 0 {
-						v.FS.Forget(b.Ino, 1)
-					}
+					v.renew(&ctx, name(i))
 				case k < 8:
 					n := (1 + rnd.Intn(1+rnd.Intn(16))) * 4096
 					stamp(buf[:n], own)
 					v.FS.Write(&ctx, a.Ino, int64(lo)*4096, buf[:n])
 				default:
-					r := v.FS.NewPinnedRead()
-					if v.FS.Read(&ctx, a.Ino, int64(lo)*4096, 64<<10, r) == 0 {
-						for _, s := range r.Slices() {
-							is(s, own)
-						}
+					if n, e := v.foreignIn(&ctx, a.Ino, int64(lo)*4096, 64<<10, own); e == 0 {
+						bad.Add(n)
 						reads.Add(1)
-						r.Done()
 					}
-					r.Free()
 				}
 				v.FS.Forget(a.Ino, 1)
 			}

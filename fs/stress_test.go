@@ -21,6 +21,42 @@ func stamp(b []byte, owner uint64) {
 	}
 }
 
+// stampOf is the word that stamp puts into a file's blocks.
+func stampOf(a *fs.Attr) uint64 { return a.Ino<<32 | uint64(a.Gen) }
+
+// foreignWords counts the stamps in b that are neither the owner's nor zero.
+func foreignWords(b []byte, owner uint64) (n int64) {
+	for j := 0; j+8 <= len(b); j += 512 {
+		if g := binary.LittleEndian.Uint64(b[j:]); g != 0 && g != owner {
+			n++
+		}
+	}
+	return n
+}
+
+// foreignIn is foreignWords of n bytes of a file from byte off on.
+func (v *volume) foreignIn(ctx *fs.Caller, ino uint64, off int64, n int, owner uint64) (bad int64, e syscall.Errno) {
+	r := v.FS.NewPinnedRead()
+	defer r.Free()
+	if e = v.FS.Read(ctx, ino, off, n, r); e != 0 {
+		return 0, e
+	}
+	defer r.Done()
+	for _, s := range r.Slices() {
+		bad += foreignWords(s, owner)
+	}
+	return bad, 0
+}
+
+// renew replaces a file in the root by an empty one of the same name, if others let it.
+func (v *volume) renew(ctx *fs.Caller, name string) {
+	v.FS.Unlink(ctx, 1, name)
+	var a fs.Attr
+	if v.FS.Mknod(ctx, 1, name, syscall.S_IFREG, 0, &a) == 0 {
+		v.FS.Forget(a.Ino, 1)
+	}
+}
+
 // TestStressStamps holds pinned reads while other threads truncate, unlink and rewrite. Each word
 // that is read must be the file's own stamp or zero.
 func TestStressStamps(t *testing.T) { stressStamps(t, newVolume(t, fs.MinSize)) }
@@ -79,30 +115,16 @@ func stressStamps(t *testing.T, v *volume) {
 				case 0:
 					v.FS.SetAttr(&ctx, a.Ino, &fs.SetAttr{Valid: fs.SetSize, Size: uint64(off)}, &fs.Attr{})
 				case 1:
-					v.FS.Unlink(&ctx, 1, name(i))
-					var b fs.Attr
-					if v.FS.Mknod(&ctx, 1, name(i), syscall.S_IFREG, 0, &b) == 0 {
-						v.FS.Forget(b.Ino, 1)
-					}
+					v.renew(&ctx, name(i))
 				case 2, 3, 4:
 					n := (1 + rnd.Intn(len(buf)/4096)) * 4096
-					stamp(buf[:n], a.Ino<<32|uint64(a.Gen))
+					stamp(buf[:n], stampOf(&a))
 					v.FS.Write(&ctx, a.Ino, off, buf[:n])
 				default:
-					r := v.FS.NewPinnedRead()
-					if v.FS.Read(&ctx, a.Ino, off, 64<<10, r) == 0 {
-						want := a.Ino<<32 | uint64(a.Gen)
-						for _, s := range r.Slices() {
-							for j := 0; j+8 <= len(s); j += 512 {
-								if g := binary.LittleEndian.Uint64(s[j:]); g != 0 && g != want {
-									bad.Add(1)
-								}
-							}
-						}
+					if n, e := v.foreignIn(&ctx, a.Ino, off, 64<<10, stampOf(&a)); e == 0 {
+						bad.Add(n)
 						reads.Add(1)
-						r.Done()
 					}
-					r.Free()
 				}
 				v.FS.Forget(a.Ino, 1)
 			}
