@@ -45,7 +45,7 @@ DX_HIDDEN void dx_new_epoch(void);
 struct dx_region {
 	uint64_t dev, ino; /* ino 0: a device node with that number */
 	uint64_t size;	   /* bytes */
-	uint64_t unit;	   /* granule of mappings, bytes */
+	uint64_t unit;	   /* granule of mappings, bytes: a page of the host or more */
 	bool sync;	   /* maps with MAP_SYNC: a file on a DAX filesystem */
 	bool device;	   /* device-dax */
 	char path[DX_PATH_MAX + 1];
@@ -131,6 +131,9 @@ DX_HIDDEN bool dx_range_stale(const struct dx_range *m);
 DX_HIDDEN int dx_range_flush(char *at, size_t n);
 DX_HIDDEN int dx_range_commit(struct dx_range *m, int fd, uint64_t off, uint64_t n);
 
+/* dx_reserve returns n bytes of addresses that nothing can access, at an address that is rest modulo
+ * modulus, a power of two; whole pages. NULL with errno. */
+DX_HIDDEN char *dx_reserve(size_t n, uint64_t modulus, uint64_t rest);
 /* dx_map_region maps n bytes of the region at offset off over address at. */
 DX_HIDDEN int dx_map_region(struct dx_lease *l, void *at, uint64_t n, uint64_t off, bool write);
 

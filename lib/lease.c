@@ -155,9 +155,10 @@ int dx_lease_begin(struct dx_lease *l, const struct dx_grant *g)
 	l->slot = g->slot;
 	if ((l->fd = open_region(r, g->flags & DX_WRITE ? O_RDWR : O_RDONLY)) < 0)
 		return -1;
-	r->unit = g->granule;
+	r->unit = (uint64_t)sysconf(_SC_PAGESIZE);
+	if (r->device && g->granule > r->unit)
+		r->unit = g->granule;
 	if (!r->device) {
-		r->unit = (uint64_t)sysconf(_SC_PAGESIZE);
 		r->sync = true; /* until the kernel refuses it */
 		if (syscall(SYS_fstatfs, l->fd, &fs) == 0 && (unsigned long)fs.f_type == HUGETLBFS) {
 			r->unit = (uint64_t)fs.f_bsize;

@@ -119,8 +119,7 @@ unclean:
 	return -1;
 }
 
-/* reserve finds addresses of the window: n bytes, rest modulo modulus. */
-static char *reserve(size_t n, uint64_t modulus, uint64_t rest)
+char *dx_reserve(size_t n, uint64_t modulus, uint64_t rest)
 {
 	char *p = dx_mmap(NULL, n + modulus, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *base;
 
@@ -139,8 +138,6 @@ static int map(struct dx_range *m, const struct list *l, int fd, bool write, voi
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), unit = m->lease.region.unit, modulus, at, end, delta = 0, longest = 0;
 
-	if (unit < page)
-		unit = page;
 	modulus = unit;
 	for (uint64_t s = UINT64_C(2) << 20; s <= UINT64_C(1) << 30; s <<= 9)
 		if (m->n >= s && modulus < s)
@@ -156,7 +153,7 @@ static int map(struct dx_range *m, const struct list *l, int fd, bool write, voi
 	}
 	if (fixed)
 		m->base = fixed;
-	else if (!(m->base = reserve(end, modulus, (m->off + delta - at) & (modulus - 1))))
+	else if (!(m->base = dx_reserve(end, modulus, (m->off + delta - at) & (modulus - 1))))
 		return -1;
 	m->room = end;
 	m->addr = m->base + at;
@@ -165,7 +162,7 @@ static int map(struct dx_range *m, const struct list *l, int fd, bool write, voi
 	/* Beside it the slot, and a page of the file: so the mount is in use, as it is by a mapping of the
 	 * file. */
 	m->beside_room = unit + page;
-	if (!(m->beside = reserve(m->beside_room, unit, 0)))
+	if (!(m->beside = dx_reserve(m->beside_room, unit, 0)))
 		return -1;
 	m->slot = m->beside + (m->lease.slot & (unit - 1));
 	if (dx_map_region(&m->lease, m->beside, unit, down(m->lease.slot, unit), false) < 0)

@@ -158,10 +158,9 @@ bool dx_window_look(struct window *w, uint64_t *size)
 static int map_window(struct window *w, const struct dx_grant *g, bool write)
 {
 	struct dx_lease *l = &w->lease;
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), unit = l->region.unit > page ? l->region.unit : page, modulus;
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), unit = l->region.unit, modulus;
 	uint64_t from[DX_EXTENTS + 1], to[DX_EXTENTS + 1], at[DX_EXTENTS + 1], size = 0;
-	int parts = 0, e;
-	char *p;
+	int parts = 0;
 
 	if (!write && unit < loose)
 		unit = loose;
@@ -170,7 +169,7 @@ static int map_window(struct window *w, const struct dx_grant *g, bool write)
 	for (uint64_t i = 0; i <= g->extents; i++) {
 		/* The last one is the slot's page. */
 		bool slot = i == g->extents;
-		uint64_t u = slot ? (l->region.unit > page ? l->region.unit : page) : unit;
+		uint64_t u = slot ? l->region.unit : unit;
 		uint64_t region = slot ? g->slot : g->extent[i].region, n = slot ? DX_SLOT_SIZE : g->extent[i].length;
 		uint64_t lo = region & ~(u - 1), hi = (region + n + u - 1) & ~(u - 1);
 		int k = parts - 1;
@@ -193,24 +192,18 @@ static int map_window(struct window *w, const struct dx_grant *g, bool write)
 	}
 	w->maps = 2 * parts + 1; /* and the gaps between them */
 	if (atomic_fetch_add(&maps, w->maps) + w->maps > budget) {
-		e = ENOMEM;
+		errno = ENOMEM;
 		goto fail;
 	}
-	p = dx_mmap(NULL, size + modulus, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED) {
-		e = errno;
+	if (!(w->base = dx_reserve(size, modulus, 0)))
 		goto fail;
-	}
-	w->base = (char *)(((uintptr_t)p + modulus - 1) & ~(uintptr_t)(modulus - 1));
-	if (w->base > p)
-		dx_munmap(p, (size_t)(w->base - p));
-	if (p + modulus > w->base)
-		dx_munmap(w->base + size, (size_t)(p + modulus - w->base));
 	w->room = size;
 	for (int i = 0; i < parts; i++) {
 		if (dx_map_region(l, w->base + at[i], to[i] - from[i], from[i], write && i < parts - 1) < 0) {
-			e = errno;
+			int e = errno;
+
 			dx_munmap(w->base, w->room);
+			errno = e;
 			goto fail;
 		}
 		if (!l->region.device)
@@ -222,7 +215,6 @@ static int map_window(struct window *w, const struct dx_grant *g, bool write)
 	return 0;
 fail:
 	atomic_fetch_sub(&maps, w->maps);
-	errno = e;
 	return -1;
 }
 

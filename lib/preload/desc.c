@@ -68,25 +68,16 @@ EXPORT int __openat64_2(int dir, const char *path, int flags) { return made(NEXT
 EXPORT int dup(int fd) { return made(NEXT(dup)(fd)); }
 EXPORT int dup2(int fd, int to)
 {
-	int r;
-
-	if (fd != to)
-		fd_closing(to);
-	r = NEXT(dup2)(fd, to);
-	if (fd != to)
-		fd_forget(to);
-	return r;
+	if (fd == to)
+		return NEXT(dup2)(fd, to);
+	fd_closing(to);
+	return made(NEXT(dup2)(fd, to));
 }
 EXPORT int dup3(int fd, int to, int flags)
 {
-	int r;
-
 	if (fd != to)
 		fd_closing(to);
-	r = NEXT(dup3)(fd, to, flags);
-	if (fd != to)
-		fd_forget(to);
-	return r;
+	return made(NEXT(dup3)(fd, to, flags)); /* EINVAL if they are the same */
 }
 
 EXPORT int close(int fd)
@@ -167,30 +158,20 @@ EXPORT int fclose(FILE *f)
 	fd_forget(fd);
 	return r;
 }
-EXPORT FILE *freopen(const char *path, const char *mode, FILE *f)
+static FILE *reopened(FILE *next(const char *, const char *, FILE *), const char *path, const char *mode, FILE *f)
 {
 	FILE *r;
 	int fd = fileno(f);
 
 	fd_closing(fd);
-	r = NEXT(freopen)(path, mode, f);
+	r = next(path, mode, f);
 	fd_forget(fd);
 	if (r)
 		fd_forget(fileno(r));
 	return r;
 }
-EXPORT FILE *freopen64(const char *path, const char *mode, FILE *f)
-{
-	FILE *r;
-	int fd = fileno(f);
-
-	fd_closing(fd);
-	r = NEXT(freopen64)(path, mode, f);
-	fd_forget(fd);
-	if (r)
-		fd_forget(fileno(r));
-	return r;
-}
+EXPORT FILE *freopen(const char *path, const char *mode, FILE *f) { return reopened(NEXT(freopen), path, mode, f); }
+EXPORT FILE *freopen64(const char *path, const char *mode, FILE *f) { return reopened(NEXT(freopen64), path, mode, f); }
 
 /* stream is the result of a call that opens one. */
 static FILE *stream(FILE *f)

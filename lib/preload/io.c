@@ -41,59 +41,44 @@ static ssize_t sum(size_t done, ssize_t k)
 	return k >= 0 ? (ssize_t)done + k : done ? (ssize_t)done : k;
 }
 
-static ssize_t pread_at(int fd, void *buf, size_t n, off_t off, ssize_t (*next)(int, void *, size_t, off_t))
+/* transfer copies n bytes at off, directly and then by the system call. */
+static ssize_t transfer(struct served s, int fd, bool write, char *buf, size_t n, off_t off)
 {
-	struct served s;
-	size_t done = 0;
 	bool end;
+	size_t done = dx_direct(s.file, fd, write, buf, n, (uint64_t)off, &end);
 
-	if (n && n <= MOST && off >= 0 && (s = readable(fd)).file) {
-		done = dx_direct(s.file, fd, false, buf, n, (uint64_t)off, &end);
-		if (done == n || end)
-			return (ssize_t)done;
-	}
-	return sum(done, next(fd, (char *)buf + done, n - done, off + (off_t)done));
+	if (done == n || (end && !write))
+		return (ssize_t)done;
+	return sum(done, syscall(write ? SYS_pwrite64 : SYS_pread64, fd, buf + done, n - done, off + (off_t)done));
 }
 
-static ssize_t pwrite_at(int fd, const void *buf, size_t n, off_t off, ssize_t (*next)(int, const void *, size_t, off_t))
+/* transfer_vector is transfer of each part of a vector, until one is short. */
+static ssize_t transfer_vector(struct served s, int fd, bool write, const struct iovec *v, int count, off_t off)
 {
-	struct served s;
 	size_t done = 0;
-	bool end;
 
-	if (n && n <= MOST && off >= 0 && (s = writable(fd)).file) {
-		done = dx_direct(s.file, fd, true, (char *)(uintptr_t)buf, n, (uint64_t)off, &end);
-		if (done == n)
-			return (ssize_t)done;
+	for (int i = 0; i < count; i++) {
+		ssize_t k = v[i].iov_len ? transfer(s, fd, write, v[i].iov_base, v[i].iov_len, off + (off_t)done) : 0;
+
+		if (k < (ssize_t)v[i].iov_len)
+			return sum(done, k);
+		done += (size_t)k;
 	}
-	return sum(done, next(fd, (const char *)buf + done, n - done, off + (off_t)done));
+	return (ssize_t)done;
 }
 
-/* at_offset copies at the descriptor's offset. It returns false if nothing was done and the offset
- * is as before. */
-static bool at_offset(struct served s, int fd, bool write, char *buf, size_t n, ssize_t *result)
+/* at_offset is transfer_vector, of n bytes in all, at the descriptor's offset. It returns false if
+ * nothing was done and the offset is as before. */
+static bool at_offset(struct served s, int fd, bool write, const struct iovec *v, int count, size_t n, ssize_t *result)
 {
 	int e = errno;
-	off_t off = (off_t)syscall(SYS_lseek, fd, (off_t)n, SEEK_CUR);
-	ssize_t k;
-	size_t done;
-	bool end;
+	off_t end = (off_t)syscall(SYS_lseek, fd, (off_t)n, SEEK_CUR);
 
-	if (off < (off_t)n) {
+	if (end < (off_t)n) {
 		errno = e;
 		return false;
 	}
-	off -= (off_t)n;
-	done = dx_direct(s.file, fd, write, buf, n, (uint64_t)off, &end);
-	if (done == n || (end && !write)) {
-		*result = (ssize_t)done;
-	} else {
-		if (write)
-			k = syscall(SYS_pwrite64, fd, buf + done, n - done, off + (off_t)done);
-		else
-			k = syscall(SYS_pread64, fd, buf + done, n - done, off + (off_t)done);
-		*result = sum(done, k);
-	}
+	*result = transfer_vector(s, fd, write, v, count, end - (off_t)n);
 	if (*result < (ssize_t)n) {
 		e = errno;
 		syscall(SYS_lseek, fd, (*result > 0 ? *result : 0) - (ssize_t)n, SEEK_CUR);
@@ -107,7 +92,7 @@ EXPORT ssize_t read(int fd, void *buf, size_t n)
 	struct served s;
 	ssize_t r;
 
-	if (n && n <= MOST && (s = readable(fd)).file && at_offset(s, fd, false, buf, n, &r))
+	if (n && n <= MOST && (s = readable(fd)).file && at_offset(s, fd, false, &(struct iovec){buf, n}, 1, n, &r))
 		return r;
 	return NEXT(read)(fd, buf, n);
 }
@@ -117,15 +102,32 @@ EXPORT ssize_t write(int fd, const void *buf, size_t n)
 	struct served s;
 	ssize_t r;
 
-	if (n && n <= MOST && (s = writable(fd)).file && at_offset(s, fd, true, (char *)(uintptr_t)buf, n, &r))
+	if (n && n <= MOST && (s = writable(fd)).file && at_offset(s, fd, true, &(struct iovec){(void *)(uintptr_t)buf, n}, 1, n, &r))
 		return r;
 	return NEXT(write)(fd, buf, n);
 }
 
-EXPORT ssize_t pread(int fd, void *buf, size_t n, off_t off) { return pread_at(fd, buf, n, off, NEXT(pread)); }
-EXPORT ssize_t pread64(int fd, void *buf, size_t n, off64_t off) { return pread_at(fd, buf, n, off, NEXT(pread64)); }
-EXPORT ssize_t pwrite(int fd, const void *buf, size_t n, off_t off) { return pwrite_at(fd, buf, n, off, NEXT(pwrite)); }
-EXPORT ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t off) { return pwrite_at(fd, buf, n, off, NEXT(pwrite64)); }
+/* The calls with an offset, by the names that programs use for them. */
+#define PREAD(name, off_type)                                                                       \
+	EXPORT ssize_t name(int fd, void *buf, size_t n, off_type off)                             \
+	{                                                                                          \
+		struct served s;                                                                   \
+		if (n && n <= MOST && off >= 0 && (s = readable(fd)).file)                         \
+			return transfer(s, fd, false, buf, n, off);                                \
+		return NEXT(name)(fd, buf, n, off);                                                \
+	}
+#define PWRITE(name, off_type)                                                                      \
+	EXPORT ssize_t name(int fd, const void *buf, size_t n, off_type off)                       \
+	{                                                                                          \
+		struct served s;                                                                   \
+		if (n && n <= MOST && off >= 0 && (s = writable(fd)).file)                         \
+			return transfer(s, fd, true, (char *)(uintptr_t)buf, n, off);              \
+		return NEXT(name)(fd, buf, n, off);                                                \
+	}
+PREAD(pread, off_t)
+PREAD(pread64, off64_t)
+PWRITE(pwrite, off_t)
+PWRITE(pwrite64, off64_t)
 
 /* What _FORTIFY_SOURCE calls instead. A buffer that is too small ends the process. */
 void __chk_fail(void) __attribute__((noreturn));
@@ -166,77 +168,14 @@ static size_t total(const struct iovec *v, int count)
 	return n;
 }
 
-/* vector copies a vector at off, directly and by system calls for the rest. */
-static ssize_t vector(struct served s, int fd, bool write, const struct iovec *v, int count, off_t off)
-{
-	size_t done = 0;
-
-	for (int i = 0; i < count; i++) {
-		size_t k;
-		bool end;
-
-		if (!v[i].iov_len)
-			continue;
-		k = dx_direct(s.file, fd, write, v[i].iov_base, v[i].iov_len, (uint64_t)off + done, &end);
-		done += k;
-		if (k < v[i].iov_len) {
-			struct iovec rest[8];
-			int n = 0;
-
-			if (end && !write)
-				return (ssize_t)done;
-			rest[n++] = (struct iovec){(char *)v[i].iov_base + k, v[i].iov_len - k};
-			while (n < 8 && i + n < count) {
-				rest[n] = v[i + n];
-				n++;
-			}
-			if (i + n < count) { /* a long vector: one piece at a time */
-				ssize_t r = write ? syscall(SYS_pwrite64, fd, rest[0].iov_base, rest[0].iov_len, off + (off_t)done) :
-						    syscall(SYS_pread64, fd, rest[0].iov_base, rest[0].iov_len, off + (off_t)done);
-
-				if (r < (ssize_t)rest[0].iov_len)
-					return sum(done, r);
-				done += (size_t)r;
-				continue;
-			}
-			return sum(done, syscall(write ? SYS_pwritev : SYS_preadv, fd, rest, n, off + (off_t)done, 0));
-		}
-	}
-	return (ssize_t)done;
-}
-
-static ssize_t vector_at_offset(struct served s, int fd, bool write, const struct iovec *v, int count, size_t n, bool *ok)
-{
-	int e = errno;
-	off_t off = (off_t)syscall(SYS_lseek, fd, (off_t)n, SEEK_CUR);
-	ssize_t r;
-
-	*ok = off >= (off_t)n;
-	if (!*ok) {
-		errno = e;
-		return -1;
-	}
-	r = vector(s, fd, write, v, count, off - (off_t)n);
-	if (r < (ssize_t)n) {
-		e = errno;
-		syscall(SYS_lseek, fd, (r > 0 ? r : 0) - (ssize_t)n, SEEK_CUR);
-		errno = e;
-	}
-	return r;
-}
-
 EXPORT ssize_t readv(int fd, const struct iovec *v, int count)
 {
 	struct served s;
 	size_t n;
 	ssize_t r;
-	bool ok;
 
-	if ((n = total(v, count)) && (s = readable(fd)).file) {
-		r = vector_at_offset(s, fd, false, v, count, n, &ok);
-		if (ok)
-			return r;
-	}
+	if ((n = total(v, count)) && (s = readable(fd)).file && at_offset(s, fd, false, v, count, n, &r))
+		return r;
 	return NEXT(readv)(fd, v, count);
 }
 
@@ -245,13 +184,9 @@ EXPORT ssize_t writev(int fd, const struct iovec *v, int count)
 	struct served s;
 	size_t n;
 	ssize_t r;
-	bool ok;
 
-	if ((n = total(v, count)) && (s = writable(fd)).file) {
-		r = vector_at_offset(s, fd, true, v, count, n, &ok);
-		if (ok)
-			return r;
-	}
+	if ((n = total(v, count)) && (s = writable(fd)).file && at_offset(s, fd, true, v, count, n, &r))
+		return r;
 	return NEXT(writev)(fd, v, count);
 }
 
@@ -260,7 +195,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *v, int count)
 	{                                                                                          \
 		struct served s;                                                                   \
 		if (off >= 0 && total(v, count) && (s = readable(fd)).file)                        \
-			return vector(s, fd, false, v, count, off);                                \
+			return transfer_vector(s, fd, false, v, count, off);                                \
 		return NEXT(name)(fd, v, count, off);                                              \
 	}
 #define PWRITEV(name, off_type)                                                                     \
@@ -268,7 +203,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *v, int count)
 	{                                                                                          \
 		struct served s;                                                                   \
 		if (off >= 0 && total(v, count) && (s = writable(fd)).file)                        \
-			return vector(s, fd, true, v, count, off);                                 \
+			return transfer_vector(s, fd, true, v, count, off);                                 \
 		return NEXT(name)(fd, v, count, off);                                              \
 	}
 /* With flags, and at the descriptor's offset, they are for the kernel. */
@@ -277,7 +212,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *v, int count)
 	{                                                                                          \
 		struct served s;                                                                   \
 		if (!flags && off >= 0 && total(v, count) && (s = readable(fd)).file)              \
-			return vector(s, fd, false, v, count, off);                                \
+			return transfer_vector(s, fd, false, v, count, off);                                \
 		return NEXT(name)(fd, v, count, off, flags);                                       \
 	}
 #define PWRITEV2(name, off_type)                                                                    \
@@ -285,7 +220,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *v, int count)
 	{                                                                                          \
 		struct served s;                                                                   \
 		if (!flags && off >= 0 && total(v, count) && (s = writable(fd)).file)              \
-			return vector(s, fd, true, v, count, off);                                 \
+			return transfer_vector(s, fd, true, v, count, off);                                 \
 		return NEXT(name)(fd, v, count, off, flags);                                       \
 	}
 

@@ -2,34 +2,12 @@
  * The checks of libdaxfsd, each on a file of a mount: check NAME FILE. It prints what is wrong and
  * exits with 1.
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
+#include "test.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "../daxfsd.h"
-
-#define CHECK(x)                                                                                   \
-	do                                                                                         \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s: errno %d, %s\n", __FILE__, __LINE__, #x, errno, strerror(errno)); \
-			exit(1);                                                                   \
-		}                                                                                  \
-	while (0)
-
-enum { MB = 1 << 20 };
 
 static int fd;
 static const char *path;
@@ -271,18 +249,7 @@ static void speed(void)
 
 int main(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		void (*f)(void);
-	} checks[] = {{"copy", copy}, {"errors", errors}, {"map", map}, {"fault", fault}, {"threads", threads}, {"speed", speed}};
+	static const struct check checks[] = {{"copy", copy}, {"errors", errors}, {"map", map}, {"fault", fault}, {"threads", threads}, {"speed", speed}};
 
-	if (argc == 3)
-		for (size_t i = 0; i < sizeof checks / sizeof *checks; i++)
-			if (!strcmp(argv[1], checks[i].name)) {
-				path = argv[2];
-				checks[i].f();
-				return 0;
-			}
-	fprintf(stderr, "usage: check NAME FILE\n");
-	return 2;
+	return run(argc, argv, checks, sizeof checks / sizeof *checks, &path);
 }

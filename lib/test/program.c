@@ -3,34 +3,14 @@
  * DIR is on a mount. It prints what it saw, which must be the same both ways, and exits with 1 if that
  * is wrong in itself.
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
+#include "test.h"
+
 #include <spawn.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#define CHECK(x)                                                                                   \
-	do                                                                                         \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s: errno %d, %s\n", __FILE__, __LINE__, #x, errno, strerror(errno)); \
-			exit(1);                                                                   \
-		}                                                                                  \
-	while (0)
-
-enum { MB = 1 << 20 };
 static const char *dir;
 
 static char *in(const char *name)
@@ -377,19 +357,8 @@ static void children(void)
 
 int main(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		void (*f)(void);
-	} checks[] = {{"reuse", reuse}, {"offsets", offsets}, {"flags", flags}, {"times", times}, {"threads", threads}, {"handler", handler},
+	static const struct check checks[] = {{"reuse", reuse}, {"offsets", offsets}, {"flags", flags}, {"times", times}, {"threads", threads}, {"handler", handler},
 		      {"map", map}, {"bus", bus}, {"children", children}};
 
-	if (argc == 3)
-		for (size_t i = 0; i < sizeof checks / sizeof *checks; i++)
-			if (!strcmp(argv[1], checks[i].name)) {
-				dir = argv[2];
-				checks[i].f();
-				return 0;
-			}
-	fprintf(stderr, "usage: program CHECK DIR\n");
-	return 2;
+	return run(argc, argv, checks, sizeof checks / sizeof *checks, &dir);
 }
