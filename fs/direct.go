@@ -216,15 +216,8 @@ func (d *Direct) Stores(ino uint64) bool {
 
 // storesLocked is Stores for all programs, also those that have a grant of a former mount. Called
 // with mu held, and the extents loaded.
-func (d *Direct) storesLocked(in *inode) (stores bool) {
-	if !d.any() || !in.isReg() {
-		return false
-	}
-	in.space.Ascend(0, func(e pagecache.Extent) bool {
-		stores = d.notLeased(in, e.Logical, e.End()) < e.End()
-		return !stores
-	})
-	return stores
+func (d *Direct) storesLocked(in *inode) bool {
+	return in.isReg() && d.notLeased(in, 0, maxBlock+1) <= maxBlock
 }
 
 // Mapped reports whether a program has a grant of a file.
@@ -342,7 +335,7 @@ func (d *Direct) redirectLocked(e *pagecache.Extent, bad bool) error {
 // leasedToWrite reports whether programs may store to file block lo, and of how many blocks up to
 // hi the same is true. No program may store to shared or unwritten blocks, whatever it has locked:
 // a grant to write is of neither, and its blocks do not become either while it lasts. Called with
-// io held.
+// io or mu held.
 func (d *Direct) leasedToWrite(in *inode, lo, hi uint64) (n uint64, writable bool) {
 	if !d.any() {
 		return hi - lo, false
@@ -358,7 +351,7 @@ func (d *Direct) leasedToWrite(in *inode, lo, hi uint64) (n uint64, writable boo
 }
 
 // notLeased returns the end of the part of file blocks [lo, hi) that no program may store to.
-// Called with io held.
+// Called with io or mu held.
 func (d *Direct) notLeased(in *inode, lo, hi uint64) uint64 {
 	for at := lo; at < hi; {
 		n, writable := d.leasedToWrite(in, at, hi)
