@@ -105,15 +105,17 @@ func (a *Adapter) grant(c *call, ino, handle uint64, arg, res []byte) syscall.Er
 		}
 		defer a.caching.endGrant(ino)
 	}
-	if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
-		return e
-	}
 	ask := fs.GrantQuery{
 		Lo: q.Offset / layout.BlockSize, Hi: (q.Offset + q.Length) / layout.BlockSize, Write: write, Allocate: q.Flags&protocol.Allocate != 0,
 		Most: protocol.MaxExtents, Handle: handle, PID: c.ctx.PID, PageSize: q.PageSize,
 	}
-	if write && c.ctx.UID != 0 && mayKill(&c.ctx, &c.attr) {
-		ask.Kill = killBits(&c.ctx, &c.attr)
+	if write && c.ctx.UID != 0 {
+		if e := a.core.GetAttr(&c.ctx, ino, &c.attr); e != 0 {
+			return e
+		}
+		if mayKill(&c.ctx, &c.attr) {
+			ask.Kill = killBits(&c.ctx, &c.attr)
+		}
 	}
 	d := a.core.Direct()
 	g, size, e := d.Grant(&c.ctx, ino, &ask)
