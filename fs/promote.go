@@ -158,8 +158,9 @@ func (p *promotion) collapsePMD(at uint64) (next uint64) {
 		defer p.end()
 		placed := p.d.collapsePMD(p.ctx, p.in, at, &s, onRequest)
 		if !placed && !p.packed {
-			p.packed = p.d.pack(p.ctx, onRequest) == 0
-			p.d.collapsePMD(p.ctx, p.in, at, &s, onRequest)
+			if p.packed = p.d.pack(p.ctx, onRequest) == 0; !p.packed {
+				p.d.collapsePMD(p.ctx, p.in, at, &s, onRequest)
+			}
 		}
 	}
 	return next
