@@ -93,9 +93,6 @@ func (t *Table) dropSlotLocked(ino uint64, f *file) {
 // makes the generation odd, and the caller calls EndChange when the change has been made or given
 // up.
 func (t *Table) BeginChange(ino, lo, hi uint64) (begun bool, err error) {
-	if t.grants.Load() == 0 {
-		return false, nil
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.files[ino]
@@ -131,9 +128,6 @@ func (t *Table) EndChange(ino uint64) error {
 // Stale makes all grants of a file stale, although its layout stays: what a program stores through
 // one would have to change the file first.
 func (t *Table) Stale(ino uint64) error {
-	if t.grants.Load() == 0 {
-		return nil
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.files[ino]
@@ -148,9 +142,6 @@ func (t *Table) Stale(ino uint64) error {
 
 // Resize tells the programs that map a file its new size in bytes.
 func (t *Table) Resize(ino, size uint64) error {
-	if t.grants.Load() == 0 {
-		return nil
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.files[ino]
@@ -162,9 +153,6 @@ func (t *Table) Resize(ino, size uint64) error {
 
 // Drop is called when an inode is freed. Its grants are stale for good, and keep their blocks.
 func (t *Table) Drop(ino uint64) error {
-	if t.grants.Load() == 0 {
-		return nil
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.files[ino]
@@ -182,9 +170,6 @@ func (t *Table) Drop(ino uint64) error {
 
 // OfFile returns how many grants of a file have not ended, and how many of them are writable.
 func (t *Table) OfFile(ino uint64) (all, writable int) {
-	if t.grants.Load() == 0 {
-		return 0, 0
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if f := t.files[ino]; f != nil {

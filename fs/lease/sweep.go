@@ -56,16 +56,13 @@ func (t *Table) look(g *Grant) (over bool, ino uint64, err error) {
 // at the end of each turn. A lease that has ended keeps its blocks for Quarantine, so a caller that
 // waits for space sweeps again. It waits for another Sweep under way.
 func (t *Table) Sweep(most int) error {
-	if t.grants.Load() == 0 {
-		return nil
-	}
 	t.sweeping.Lock()
 	return t.sweepAndUnlock(most)
 }
 
 // TrySweep is a Sweep of all grants, or does nothing if a Sweep is under way.
 func (t *Table) TrySweep() error {
-	if t.grants.Load() == 0 || !t.sweeping.TryLock() {
+	if !t.sweeping.TryLock() {
 		return nil
 	}
 	return t.sweepAndUnlock(math.MaxInt)

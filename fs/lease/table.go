@@ -148,7 +148,8 @@ func New(o Options) *Table {
 	return &Table{o: o, lastID: o.LastID, byID: map[uint64]*Grant{}, files: map[uint64]*file{}, byUser: map[uint32]int{}, asked: map[uint64]int{}}
 }
 
-// Any reports whether there are grants or found leases.
+// Any reports whether there are grants or found leases. It takes no lock: callers in the way of
+// other work ask it first.
 func (t *Table) Any() bool { return t.grants.Load() != 0 }
 
 // Ending reports whether there are grants whose leases have ended, and whose blocks are still kept.
@@ -350,9 +351,6 @@ func (t *Table) locked(g *Grant) (bool, error) {
 
 // CloseHandle ends the grants that were promised to an open file and are not confirmed.
 func (t *Table) CloseHandle(handle uint64) {
-	if t.grants.Load() == 0 {
-		return
-	}
 	t.mu.Lock()
 	n := t.asked[handle]
 	t.mu.Unlock()
