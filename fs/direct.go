@@ -114,9 +114,7 @@ func (d *Direct) recordNone() {
 
 // left says, at an unmount, what programs still map.
 func (d *Direct) left() {
-	if err := d.Sweep(); err != nil {
-		d.fs.warn("the locks on the region cannot be queried: %v", err)
-	}
+	d.queried(d.Sweep())
 	d.recordNone()
 	if d.any() && len(d.leases.List()) > 0 { // the others have ended just now
 		d.fs.warn("%s: what they map stays in use, and the next mount keeps it", d.holders())
@@ -272,9 +270,7 @@ func (d *Direct) sweep() {
 	if now-last < int64(sweepInterval) || !d.swept.CompareAndSwap(last, now) {
 		return
 	}
-	if err := d.leases.TrySweep(); err != nil {
-		d.fs.warn("the locks on the region cannot be queried: %v", err)
-	}
+	d.queried(d.leases.TrySweep())
 }
 
 // ending reports whether blocks become free in a moment, since their leases have ended.
@@ -290,6 +286,14 @@ func (d *Direct) Sweep() error {
 	return d.leases.Sweep(math.MaxInt)
 }
 
+// queried reports whether a sweep could query the locks on the region. It warns if not.
+func (d *Direct) queried(err error) bool {
+	if err != nil {
+		d.fs.warn("the locks on the region cannot be queried: %v", err)
+	}
+	return err == nil
+}
+
 const (
 	sweepMost = 256                  // leases that sweepSome looks at, at least
 	sweepTime = 5 * time.Millisecond // for how long it looks at more
@@ -303,11 +307,7 @@ func (d *Direct) sweepSome() {
 		return
 	}
 	for left, start := d.leases.Count(), time.Now(); left > 0; left -= sweepMost {
-		if err := d.leases.Sweep(sweepMost); err != nil {
-			d.fs.warn("the locks on the region cannot be queried: %v", err)
-			return
-		}
-		if time.Since(start) >= sweepTime {
+		if !d.queried(d.leases.Sweep(sweepMost)) || time.Since(start) >= sweepTime {
 			return
 		}
 	}
