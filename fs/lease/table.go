@@ -171,11 +171,12 @@ const idsAtOnce = 1024
 //
 // Precondition: owners are known to the folio table, and nobody else uses it or the Table.
 func (t *Table) Find(n uint64, take func(block, n uint64) (k uint64, ok bool)) error {
+	var locked []found
 	end := uint64(0)
 	err := t.o.Locks.Locks(0, int64(n)*t.o.Block, func(lo, hi int64) bool {
 		first, last := max(uint64(lo/t.o.Block), end), uint64((hi+t.o.Block-1)/t.o.Block)
 		if first < last {
-			t.found = append(t.found, found{block: first, n: last - first})
+			locked = append(locked, found{block: first, n: last - first})
 			end = last
 		}
 		return true
@@ -183,8 +184,6 @@ func (t *Table) Find(n uint64, take func(block, n uint64) (k uint64, ok bool)) e
 	if err != nil {
 		return fmt.Errorf("listing leased blocks: %w", err)
 	}
-	locked := t.found
-	t.found = nil
 	for _, f := range locked {
 		t.o.Folios.LeaseFound(f.block, f.n, take, func(block, n uint64) { t.found = append(t.found, found{block: block, n: n}) })
 	}
